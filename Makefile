@@ -1,0 +1,62 @@
+# Everything starts from a machine with Python 3.11 or newer and make:
+#
+#   make demo                       train, forget, audit and report on bundled data
+#   make test ARGS="-k ssd"         run some tests
+#   make demo PYTHON=python3.12     with another Python
+#   make demo TORCH_INDEX=URL       look for torch in another package index as well, such as
+#                                   PyTorch's own for builds without CUDA (a smaller download)
+#
+# .venv/.demo and .venv/.dev say what is installed, so that a second call starts at once.
+
+PYTHON ?= python3
+WORKERS ?= 2
+ARGS ?=
+TORCH_INDEX ?=
+PIP = .venv/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+RUN = .venv/bin/python -m
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check docs bench format clean
+
+help: ## print this list
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1	\2/p' Makefile
+
+demo: .venv/.demo ## train, forget, audit and report on bundled data, under a minute
+	.venv/bin/unlearnkit demo $(ARGS)
+
+test: .venv/.dev ## run the tests; no network, no accelerator
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(RUN) pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
+
+check: .venv/.dev ## lint, format, types, layers, generated documents
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+	$(RUN) mypy
+	.venv/bin/lint-imports
+	$(RUN) unlearnkit.docs --check
+
+docs: .venv/.dev ## write the generated documents again
+	$(RUN) unlearnkit.docs
+
+bench: .venv/.dev ## measure speed and memory as ratios
+	$(RUN) benchmarks $(ARGS)
+
+format: .venv/.dev ## sort imports, apply safe fixes, lay out the code
+	$(RUN) ruff check --fix-only
+	$(RUN) ruff format
+
+clean: ## remove what the other targets made, but no runs
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+.venv/.demo: pyproject.toml constraints.txt
+	@"$(PYTHON)" -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else f"Python 3.11 or newer is needed, this is {v[0]}.{v[1]}; name another: make PYTHON=python3.11")'
+	@echo "Installing into .venv; the first time takes a few minutes, most of them for torch"
+	"$(PYTHON)" -m venv .venv
+	$(PIP) $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)") torch
+	$(PIP) -e ".[report]"
+	@touch $@
+
+.venv/.dev: .venv/.demo
+	$(PIP) -e ".[report,dev]"
+	@touch $@

@@ -1,0 +1,130 @@
+"""Recomputable things by content address: trained weights under the digest of every input."""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from unlearnkit.core.digest import digest
+from unlearnkit.core.errors import InputError
+
+
+def default_root() -> Path:
+    """Return the cache folder: ``UNLEARNKIT_CACHE``, or the user's cache folder."""
+    named = os.environ.get("UNLEARNKIT_CACHE")
+    if named:
+        return Path(named)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "unlearnkit"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One kept thing."""
+
+    name: str
+    path: Path
+    key: Mapping[str, Any]
+    size: int
+    used: float
+    """When it was last read or written, in seconds since the epoch."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Tensors from the cache, with the facts that were kept beside them."""
+
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+    hit: bool
+
+
+class Cache:
+    """Tensors by the digest of everything that they depend on.
+
+    Safe for several processes: an entry is made once, others wait for it; it appears whole, by a
+    rename, with its whole key beside it.
+    """
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = default_root() if root is None else Path(root)
+
+    def get(
+        self,
+        key: Mapping[str, Any],
+        make: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]],
+    ) -> Kept:
+        """Return the tensors of a key, making and keeping them the first time.
+
+        Args:
+            key: Every input, by content.
+            make: Computes tensors, and facts about them such as what they cost.
+
+        Returns:
+            Tensors and facts.
+
+        Raises:
+            InputError: If a kept file is damaged or belongs to another key, or the folder cannot
+                be written.
+        """
+        name = digest(key)
+        path = self.root / name[:2] / f"{name}.safetensors"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(path.with_suffix(".lock")):
+                if path.exists() and path.with_suffix(".json").exists():
+                    return self._load(path, key)
+                tensors, facts = make()
+                whole = {k: t.detach().cpu().contiguous().clone() for k, t in tensors.items()}
+                self._save(path, whole, {"key": dict(key), "facts": facts})
+                return Kept(whole, facts, hit=False)
+        except OSError as e:
+            raise InputError(
+                f"cache: cannot use {str(self.root)!r}: {e.strerror or e}; set UNLEARNKIT_CACHE to"
+                " another folder"
+            ) from None
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield what is kept."""
+        for side in sorted(self.root.glob("??/*.json")):
+            path = side.with_suffix(".safetensors")
+            if path.exists():
+                held = json.loads(side.read_text(encoding="utf-8"))
+                stat = path.stat()
+                yield Entry(path.stem, path, held["key"], stat.st_size, stat.st_mtime)
+
+    def remove(self, entry: Entry) -> None:
+        """Forget one kept thing."""
+        for suffix in (".json", ".safetensors", ".lock"):
+            entry.path.with_suffix(suffix).unlink(missing_ok=True)
+
+    @staticmethod
+    def _load(path: Path, key: Mapping[str, Any]) -> Kept:
+        side = path.with_suffix(".json")
+        try:
+            held = json.loads(side.read_text(encoding="utf-8"))
+            tensors = load_file(path)
+        except (ValueError, SafetensorError) as e:
+            raise InputError(f"cache: {str(path)!r} is damaged ({e}); delete it") from None
+        if held.get("key") != json.loads(json.dumps(dict(key))):
+            raise InputError(f"cache: {str(side)!r} does not match its name; delete it")
+        os.utime(path)
+        return Kept(tensors, held["facts"], hit=True)
+
+    @staticmethod
+    def _save(path: Path, tensors: dict[str, Tensor], side: dict[str, Any]) -> None:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as folder:
+            part = Path(folder) / path.name
+            save_file(tensors, part)
+            note = part.with_suffix(".json")
+            note.write_text(json.dumps(side, sort_keys=True), encoding="utf-8")
+            part.replace(path)
+            note.replace(path.with_suffix(".json"))

@@ -1,0 +1,1 @@
+"""Built-in problems on real data, one file each; nothing here lists them."""

@@ -1,0 +1,71 @@
+"""The contract of a built-in case, and the list of all of them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from unlearnkit.core.case import Case
+from unlearnkit.core.errors import UnlearnkitError, unknown
+from unlearnkit.core.request import ForgetRequest
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A case with what must be forgotten from it."""
+
+    case: Case
+    request: ForgetRequest
+
+
+@dataclass(frozen=True)
+class BuiltIn:
+    """A problem on real data that comes with the package or is read from a folder."""
+
+    id: str
+    """Its name on the command line."""
+
+    make: Callable[[], Case]
+    """Builds the case."""
+
+    requests: Mapping[str, Callable[[], Asked]] = field(default_factory=dict)
+    """Named requests; one may come with its own training set, such as planted wrong labels."""
+
+    doc: str = ""
+    """What it is, in a sentence."""
+
+    def ask(self, name: str) -> Asked:
+        """Return the case with one of its named requests.
+
+        Args:
+            name: The request's name.
+
+        Returns:
+            The case and the request.
+
+        Raises:
+            UnlearnkitError: If there is none of this name.
+        """
+        if name not in self.requests:
+            raise unknown(f"request of {self.id}", name, self.requests)
+        return self.requests[name]()
+
+
+CASES: dict[str, BuiltIn] = {}
+
+
+def builtin(case: BuiltIn) -> BuiltIn:
+    """Put a case on the list.
+
+    Args:
+        case: The case.
+
+    Returns:
+        The same case.
+
+    Raises:
+        UnlearnkitError: If its id is taken, or it says nothing of itself.
+    """
+    if not case.doc:
+        raise UnlearnkitError(f"case {case.id}: say what it is")
+    if CASES.setdefault(case.id, case).doc != case.doc:
+        raise UnlearnkitError(f"two cases are called {case.id!r}")
+    return case

@@ -1,0 +1,74 @@
+"""What there is: finds methods, metrics, tasks and cases by importing their folders."""
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import entry_points
+from types import ModuleType
+from typing import Any
+
+import unlearnkit.cases
+import unlearnkit.methods
+import unlearnkit.metrics
+import unlearnkit.tasks
+from unlearnkit.cases.builtin import CASES, BuiltIn
+from unlearnkit.core.errors import unknown
+from unlearnkit.core.method import METHODS, Method
+from unlearnkit.core.metric import METRICS, Metric
+from unlearnkit.core.task import TASKS
+
+
+def _import_all(package: ModuleType) -> None:
+    for m in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+        importlib.import_module(m.name)
+    for ep in entry_points(group=package.__name__):
+        ep.load()
+
+
+@cache
+def methods() -> Mapping[str, type[Method]]:
+    """Return every method of this package and of installed plug-ins, by id."""
+    _import_all(unlearnkit.methods)
+    return dict(sorted(METHODS.items()))
+
+
+@cache
+def metrics() -> Mapping[str, Metric]:
+    """Return every metric of this package and of installed plug-ins, by id."""
+    _import_all(unlearnkit.metrics)
+    return dict(sorted(METRICS.items()))
+
+
+@cache
+def tasks() -> Mapping[str, Any]:
+    """Return every task class, by name."""
+    _import_all(unlearnkit.tasks)
+    return dict(sorted(TASKS.items()))
+
+
+@cache
+def cases() -> Mapping[str, BuiltIn]:
+    """Return every built-in case, by id."""
+    _import_all(unlearnkit.cases)
+    return dict(sorted(CASES.items()))
+
+
+def method(name: str, preset: str | None = None, /, **params: Any) -> Method:
+    """Return a method by id.
+
+    Args:
+        name: The method's id.
+        preset: Named settings to start from, such as ``paper``; the defaults when None.
+        **params: Hyper-parameters by name.
+
+    Returns:
+        The method.
+
+    Raises:
+        UnlearnkitError: If no method has the id, or a hyper-parameter is wrong.
+    """
+    known = methods()
+    if name not in known:
+        raise unknown("method", name, known)
+    return known[name].build(preset, **params)

@@ -1,0 +1,287 @@
+"""What a model was trained on, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from unlearnkit.core.data import Data, View, as_data
+from unlearnkit.core.errors import InputError, UnsupportedError
+from unlearnkit.core.recipe import Recipe
+from unlearnkit.core.request import Classes, ForgetRequest
+from unlearnkit.core.task import Task, task_named
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Partition:
+    """The training rows in two parts: disjoint, and complete where the training set is known."""
+
+    forget: View | None
+    """Rows that must go; None when there is no data."""
+
+    retain: View | None
+    """Rows that stay; None when they are not at hand."""
+
+    gone: tuple[int, ...]
+    """Classes that no kept row has."""
+
+
+@dataclass(frozen=True, init=False)
+class Case:
+    """A trained model's circumstances: rows, task, and how to train from scratch.
+
+    Three doors: the whole training set plus a request (this constructor); the parts as they are
+    (``from_parts``); no data at all (``without_data``).
+    """
+
+    task: Task
+    train: Data | None
+    test: Data | None
+    validation: Data | None
+    held_out: Data | None
+    fresh: Callable[[], nn.Module] | None
+    recipe: Recipe | None
+    name: str
+    parts: tuple[View, View | None] | None
+    input_shape: tuple[int, ...] | None
+
+    def __init__(
+        self,
+        *,
+        train: Any,
+        task: str | Task,
+        test: Any = None,
+        validation: Any = None,
+        held_out: Any = None,
+        fresh: Callable[[], nn.Module] | None = None,
+        recipe: Recipe | None = None,
+        name: str = "case",
+        target: str | None = None,
+        inputs: tuple[str, ...] | list[str] = (),
+        group: Any = None,
+        workers: int = 0,
+    ) -> None:
+        """Take the whole training set.
+
+        Args:
+            train: The training rows: a pair ``(x, y)`` of arrays or tensors (``x`` may be a dict of
+                them), a map-style torch ``Dataset``, a Hugging Face ``Dataset``, a ``DataFrame``.
+            task: ``"classification"``, ``"multilabel"``, ``"regression"``, or a ``Task``.
+            test: Rows never trained on: utility is measured on them.
+            validation: Rows never trained on, for stop rules of methods; no metric looks at them.
+            held_out: Non-members for attacks, never tuned on; the test rows when None.
+            fresh: Builds an untrained model; needed for oracles and where a method declares it.
+            recipe: How the model was trained; likewise.
+            name: What to call the case in reports.
+            target: The target column, when rows are a table.
+            inputs: The input columns, when rows are a table; all others when empty.
+            group: The owner of each training row: integers ``(N,)``, or a table's column.
+            workers: Loader processes for map-style sets.
+        """
+        read = {"target": target, "inputs": tuple(inputs), "workers": workers}
+        owners_elsewhere = group if isinstance(group, str) else None
+        rows = as_data(train, name="train", group=group, **read)
+        fitted = _fit(task, rows)
+
+        def rest(source: Any, what: str) -> Data | None:
+            if source is None:
+                return None
+            return _typed(as_data(source, name=what, group=owners_elsewhere, **read), fitted, what)
+
+        self._set(
+            task=fitted,
+            train=_typed(rows, fitted, "train"),
+            test=rest(test, "test"),
+            validation=rest(validation, "validation"),
+            held_out=rest(held_out, "held_out"),
+            fresh=fresh,
+            recipe=recipe,
+            name=name,
+        )
+
+    @classmethod
+    def from_parts(
+        cls,
+        *,
+        forget: Any,
+        task: str | Task,
+        retain: Any = None,
+        test: Any = None,
+        validation: Any = None,
+        held_out: Any = None,
+        fresh: Callable[[], nn.Module] | None = None,
+        recipe: Recipe | None = None,
+        name: str = "case",
+        target: str | None = None,
+        inputs: tuple[str, ...] | list[str] = (),
+        workers: int = 0,
+    ) -> Case:
+        """Take the rows to forget and, where they are at hand, all or some of the rows that stay.
+
+        Args:
+            forget: The rows that must go, in any form that ``train`` may have.
+            task: As in the constructor. By name, it is fitted to the retained rows if there are
+                any; pass ``Classification(10)`` where these do not show all classes.
+            retain: Rows that stay; None when none are left.
+            test: As in the constructor.
+            validation: As in the constructor.
+            held_out: As in the constructor.
+            fresh: As in the constructor.
+            recipe: As in the constructor.
+            name: As in the constructor.
+            target: As in the constructor.
+            inputs: As in the constructor.
+            workers: As in the constructor.
+
+        Returns:
+            The case; requests on it are None, because the parts say what must go.
+        """
+        read = {"target": target, "inputs": tuple(inputs), "workers": workers}
+        go = as_data(forget, name="forget", **read)
+        stay = None if retain is None else as_data(retain, name="retain", **read)
+        fitted = _fit(task, *(d for d in (stay, go) if d is not None))
+
+        def rest(source: Any, what: str) -> Data | None:
+            if source is None:
+                return None
+            return _typed(as_data(source, name=what, **read), fitted, what)
+
+        kept = None if stay is None else View.all(_typed(stay, fitted, "retain"))
+        case = object.__new__(cls)
+        case._set(
+            task=fitted,
+            test=rest(test, "test"),
+            validation=rest(validation, "validation"),
+            held_out=rest(held_out, "held_out"),
+            fresh=fresh,
+            recipe=recipe,
+            name=name,
+            parts=(View.all(_typed(go, fitted, "forget")), kept),
+        )
+        return case
+
+    @classmethod
+    def without_data(
+        cls,
+        *,
+        task: Task,
+        input_shape: tuple[int, ...],
+        test: Any = None,
+        fresh: Callable[[], nn.Module] | None = None,
+        recipe: Recipe | None = None,
+        name: str = "case",
+    ) -> Case:
+        """Take no training rows at all: for zero-shot methods.
+
+        Args:
+            task: What outputs mean, such as ``Classification(10)``.
+            input_shape: One row's input shape, such as ``(3, 32, 32)``.
+            test: Rows to measure on, if there are any; methods never see them.
+            fresh: As in the constructor.
+            recipe: As in the constructor.
+            name: As in the constructor.
+
+        Returns:
+            The case.
+
+        Raises:
+            InputError: If the task is a name: without rows it cannot be fitted.
+        """
+        if isinstance(task, str):
+            raise InputError(f"task: without data, give a task such as Classification(10), got {task!r}")
+        case = object.__new__(cls)
+        seen = None if test is None else _typed(as_data(test, name="test"), task, "test")
+        case._set(
+            task=task, test=seen, fresh=fresh, recipe=recipe, name=name, input_shape=input_shape
+        )
+        return case
+
+    def _set(self, **values: Any) -> None:
+        for name in self.__dataclass_fields__:
+            object.__setattr__(self, name, values.get(name))
+
+    def with_(self, **changes: Any) -> Case:
+        """Return the case with some fields changed, such as ``recipe``."""
+        case = object.__new__(type(self))
+        case._set(**{name: getattr(self, name) for name in self.__dataclass_fields__} | changes)
+        return case
+
+    def partition(self, request: ForgetRequest | None) -> Partition:
+        """Return the rows that go and the rows that stay.
+
+        Args:
+            request: What must go; None for a case made from parts.
+
+        Returns:
+            The two views.
+
+        Raises:
+            InputError: If the request names no row or all rows, or does not fit the case.
+        """
+        if self.parts is not None:
+            if request is not None:
+                raise InputError("request: the case was made from parts; pass None as the request")
+            go, stay = self.parts
+            return Partition(go, stay, () if stay is None else _gone(go, stay))
+        if request is None:
+            raise InputError("request: name what must be forgotten, such as Classes(3) or Rows(0, 5)")
+        if self.train is None:
+            classes = request.classes if isinstance(request, Classes) else ()
+            return Partition(None, None, classes)
+        mask = request.mask(self.train)
+        count, total = int(mask.sum()), len(mask)
+        if count == 0 or count == total:
+            whole = "no row" if count == 0 else "all rows"
+            raise InputError(
+                f"forget: the request names {whole} ({count} of {total}); name some and keep some"
+            )
+        go, stay = View(self.train, mask.nonzero()[:, 0]), View(self.train, (~mask).nonzero()[:, 0])
+        return Partition(go, stay, _gone(go, stay))
+
+    def without(self, request: ForgetRequest) -> Case:
+        """Return the case after a deletion: the training set is what stays.
+
+        Rows are renumbered; ask for the next deletion in the new numbers.
+
+        Args:
+            request: What must go.
+
+        Returns:
+            The case without these rows.
+
+        Raises:
+            UnsupportedError: If the whole training set is not in memory.
+        """
+        stay = self.partition(request).retain
+        if stay is None or self.train is None or not hasattr(self.train, "x"):
+            raise UnsupportedError("without: the training set must be in memory, as tensors")
+        rows = stay.rows
+        whole = next(iter(self.train.inputs(rows, len(rows), torch.Generator())))
+        owners = None if self.train.group is None else self.train.group[rows]
+        kept = replace(self.train, x=whole, y=self.train.y[rows], group=owners)  # type: ignore[type-var]  # in memory, hence a dataclass
+        return self.with_(train=kept)
+
+
+def _fit(task: str | Task, *sets: Data) -> Task:
+    return task_named(task, sets[0]) if isinstance(task, str) else task
+
+
+def _typed(data: Data, task: Task, what: str) -> Data:
+    try:
+        return data.with_targets(task.targets(data.y))
+    except InputError as e:
+        raise InputError(f"{what}: {e}") from None
+
+
+def _gone(go: View, stay: View) -> tuple[int, ...]:
+    if go.y.is_floating_point() or go.y.ndim != 1:
+        return ()
+    kept = stay.y.unique()
+    left = go.y.unique()
+    return tuple(left[~torch.isin(left, kept)].tolist())

@@ -1,0 +1,32 @@
+"""Content addresses: equal content, equal key, on any machine."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+NUMERICS = 1
+"""Bump when the arithmetic of training changes: old cache entries then no longer match."""
+
+
+def tensor_digest(x: Tensor) -> str:
+    """Return the SHA-256 of dtype, shape and bytes of a tensor."""
+    x = x.detach().cpu().contiguous()
+    h = hashlib.sha256(f"{x.dtype}{tuple(x.shape)}".encode())
+    if x.numel():
+        h.update(memoryview(x.flatten().view(torch.uint8).numpy()))
+    return h.hexdigest()
+
+
+def digest(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a JSON-able mapping; key order does not matter."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def model_digest(model: nn.Module) -> str:
+    """Return the SHA-256 of a model's state: names, types, shapes, values."""
+    return digest({name: tensor_digest(t) for name, t in model.state_dict().items()})

@@ -1,0 +1,32 @@
+"""Errors a user can act on."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UnlearnkitError(Exception):
+    """Base of every error raised on purpose."""
+
+
+class InputError(UnlearnkitError):
+    """Data, weights, a request or a setting is not what it must be."""
+
+
+class UnsupportedError(UnlearnkitError):
+    """The method, metric or task cannot serve this problem."""
+
+
+class UndeclaredReadError(UnlearnkitError):
+    """A method touched an input that its declaration does not name."""
+
+
+class DivergedError(UnlearnkitError):
+    """A run ended in a model that is not one: not finite, or not the same shape."""
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> UnlearnkitError:
+    """Build the error for a name that is not on a list, with the nearest one that is."""
+    have = sorted(known)
+    near = difflib.get_close_matches(name, have, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return InputError(f"no {what} {name!r}.{hint} There are: {', '.join(have) or 'none'}")

@@ -1,0 +1,252 @@
+"""What the models say about the rows: each model runs on each split once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import torch
+
+from unlearnkit.core.data import Batch, TensorData, View
+from unlearnkit.core.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from unlearnkit.core.runtime import Runtime
+    from unlearnkit.core.task import Task
+
+CHUNK = 8192
+"""Rows that per-row arithmetic takes at once: float64 copies stay this small."""
+
+
+class Who(StrEnum):
+    """Whose outputs."""
+
+    ORIGINAL = "original"
+    UNLEARNED = "unlearned"
+    ORACLE = "oracle"
+
+
+class Split(StrEnum):
+    """On which rows."""
+
+    FORGET = "forget"
+    RETAIN = "retain"
+    HELD_OUT = "held_out"
+    """Never trained on; target mix as on the forget rows where it can be matched."""
+
+    TEST = "test"
+    """Never trained on; for a class request, of kept classes only."""
+
+    TEST_FORGET = "test_forget"
+    """Test rows of the forgotten classes; exists for class requests only."""
+
+
+class Evidence:
+    """Outputs of each model on each split, computed once and shared by all metrics.
+
+    Models are named ``original``, ``unlearned``, ``oracle/0``, ``oracle/1``, …; outputs are kept on
+    the CPU; what is derived from them is float64.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, nn.Module],
+        views: Mapping[Split, View],
+        task: Task,
+        rt: Runtime,
+        *,
+        random: Callable[[int], nn.Module] | None = None,
+        batch_size: int = 512,
+    ) -> None:
+        """Take models and rows.
+
+        Args:
+            models: By name; run in eval mode, flags restored.
+            views: The rows of each split that exists.
+            task: What outputs mean.
+            rt: Where to run.
+            random: Builds an untrained model from a seed, for metrics that need one.
+            batch_size: Rows run at once.
+        """
+        self.task = task
+        self.views = dict(views)
+        self.random = random
+        self._models = dict(models)
+        self._seats = {name: name for name in models}
+        self._rt = rt
+        self._size = batch_size
+        self._outputs: dict[tuple[str, Split], Tensor] = {}
+        self._derived: dict[tuple[str, str, Split], Tensor] = {}
+
+    @classmethod
+    def from_outputs(
+        cls,
+        outputs: Mapping[str, Mapping[Split, Tensor]],
+        targets: Mapping[Split, Tensor],
+        task: Task,
+        rt: Runtime,
+    ) -> Evidence:
+        """Return evidence made of stored outputs ``(n, K)``, without models.
+
+        Args:
+            outputs: By model name, then by split.
+            targets: By split, ``(n, ...)``.
+            task: What outputs mean.
+            rt: Where per-row arithmetic runs.
+
+        Returns:
+            The evidence; metrics that need the models themselves refuse it.
+        """
+        views = {s: View.all(TensorData(torch.empty(len(y), 0), task.targets(y))) for s, y in targets.items()}
+        self = cls({}, views, task, rt)
+        self._seats = {name: name for name in outputs}
+        for name, splits in outputs.items():
+            for split, out in splits.items():
+                if len(out) != len(views[split]):
+                    raise InputError(
+                        f"outputs of {name} on {split}: {len(out)} rows for {len(views[split])} targets"
+                    )
+                self._outputs[name, split] = out
+        return self
+
+    @property
+    def oracles(self) -> int:
+        """Return how many oracles there are."""
+        return sum(name.startswith("oracle/") for name in self._seats)
+
+    def has(self, who: Who) -> bool:
+        """Return whether there is such a model."""
+        return self.oracles > 0 if who is Who.ORACLE else str(who) in self._seats
+
+    def seat(self, who: Who, k: int = 0) -> Evidence:
+        """Return the same evidence with another model in the place of the unlearned one.
+
+        An oracle that takes the seat leaves the oracles: it is judged against the others.
+
+        Args:
+            who: The model that takes the seat.
+            k: Which oracle.
+
+        Returns:
+            Evidence that shares all memory with this one.
+        """
+        name = self._name(who, k)
+        seats = {"unlearned": self._seats[name]}
+        if "original" in self._seats:
+            seats["original"] = self._seats["original"]
+        others = [v for n, v in self._seats.items() if n.startswith("oracle/") and n != name]
+        seats |= {f"oracle/{i}": v for i, v in enumerate(others)}
+        twin = object.__new__(Evidence)
+        twin.__dict__.update(self.__dict__)
+        twin._seats = seats
+        return twin
+
+    def model(self, who: Who, k: int = 0) -> nn.Module:
+        """Return a model itself, to be read only.
+
+        Args:
+            who: Which.
+            k: Which oracle.
+
+        Returns:
+            The model.
+
+        Raises:
+            InputError: If the evidence is made of stored outputs.
+        """
+        name = self._seats[self._name(who, k)]
+        if name not in self._models:
+            raise InputError(f"{name}: the evidence holds outputs only, not the model")
+        return self._models[name]
+
+    def targets(self, split: Split) -> Tensor:
+        """Return the targets of a split ``(n, ...)``."""
+        return self.views[split].y
+
+    def outputs(self, who: Who, split: Split, k: int = 0) -> Tensor:
+        """Return outputs ``(n, K)``, on the CPU, rows in the view's order."""
+        name = self._seats[self._name(who, k)]
+        key = (name, split)
+        if key not in self._outputs:
+            self._outputs[key] = run(self._models[name], self.views[split], self.task, self._rt, self._size)
+        return self._outputs[key]
+
+    def losses(self, who: Who, split: Split, k: int = 0) -> Tensor:
+        """Return the loss of each row ``(n,)``, float64."""
+        return self._rows("losses", self.task.losses, who, split, k)
+
+    def margins(self, who: Who, split: Split, k: int = 0) -> Tensor:
+        """Return the margin of each row ``(n,)``, float64."""
+        return self._rows("margins", self.task.margin, who, split, k)
+
+    def errors(self, who: Who, split: Split, k: int = 0) -> Tensor:
+        """Return the error of each row ``(n,)``, float64."""
+        return self._rows("errors", self.task.errors, who, split, k)
+
+    def map(
+        self, fn: Callable[..., Tensor], split: Split, *who: tuple[Who, int]
+    ) -> Tensor:
+        """Return a per-row function of several models' outputs, in chunks, as float64.
+
+        Args:
+            fn: From outputs ``(b, K)`` of each model, in order, to ``(b,)``.
+            split: On which rows.
+            *who: The models, each with the number of the oracle.
+
+        Returns:
+            One value a row ``(n,)``.
+        """
+        outs = [self.outputs(w, split, k) for w, k in who]
+        parts = zip(*(torch.split(o, CHUNK) for o in outs), strict=True)
+        return torch.cat([fn(*(p.double() for p in part)) for part in parts])
+
+    def _rows(
+        self, what: str, fn: Callable[[Tensor, Batch], Tensor], who: Who, split: Split, k: int
+    ) -> Tensor:
+        key = (what, self._seats[self._name(who, k)], split)
+        if key not in self._derived:
+            out, y = self.outputs(who, split, k), self.targets(split)
+            found = []
+            for o, t, r in zip(
+                torch.split(out, CHUNK),
+                torch.split(y, CHUNK),
+                torch.split(torch.arange(len(y)), CHUNK),
+                strict=True,
+            ):
+                goal = t.double() if t.is_floating_point() else t
+                found.append(fn(o.double(), Batch(torch.empty(len(r), 0), goal, r)).double())
+            self._derived[key] = torch.cat(found)
+        return self._derived[key]
+
+    def _name(self, who: Who, k: int) -> str:
+        name = f"oracle/{k}" if who is Who.ORACLE else str(who)
+        if name not in self._seats:
+            raise InputError(f"there is no {name} model here; there are: {', '.join(self._seats)}")
+        return name
+
+
+def run(model: nn.Module, view: View, task: Task, rt: Runtime, size: int = 512) -> Tensor:
+    """Return a model's outputs on rows ``(n, K)``, on the CPU, in eval mode.
+
+    Args:
+        model: Run as it is; its train or eval flags come back as they were.
+        view: The n rows, in order.
+        task: What outputs mean.
+        rt: Where to run.
+        size: Rows run at once.
+
+    Returns:
+        The outputs.
+    """
+    flags = [(m, m.training) for m in model.modules()]
+    model.eval()
+    try:
+        with torch.inference_mode(), rt.autocast():
+            outs = [task.outputs(model, b).cpu() for b in view.batches(size, rt)]
+    finally:
+        for m, training in flags:
+            m.training = training
+    return torch.cat(outs).clone()

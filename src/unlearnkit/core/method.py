@@ -1,0 +1,187 @@
+"""The contract of a method, and the list of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from unlearnkit.core.errors import InputError, UndeclaredReadError, UnlearnkitError, unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+
+    from unlearnkit.core.data import View
+    from unlearnkit.core.recipe import Recipe
+    from unlearnkit.core.runtime import Runtime
+    from unlearnkit.core.task import Task
+
+
+class Need(StrEnum):
+    """An input that a method may read; reading an undeclared one raises."""
+
+    FORGET = "forget"
+    """The rows that must go."""
+
+    RETAIN = "retain"
+    """The training rows that stay."""
+
+    VALIDATION = "validation"
+    """Rows that were never trained on and that no metric looks at: for stop rules."""
+
+    FRESH = "fresh"
+    """A function that builds an untrained model."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Everything a method may look at. ``model`` is its own copy to change."""
+
+    model: nn.Module
+    """The method's own copy of the trained model."""
+
+    original: nn.Module
+    """The trained model, frozen, in eval mode."""
+
+    task: Task
+    forget: View
+    retain: View
+    validation: View | None
+    """Never-trained rows to calibrate on; None where the case has none."""
+
+    recipe: Recipe
+    """How the model was trained, or ``ASSUMED`` where that is unknown."""
+
+    gone: tuple[int, ...] = ()
+    """Classes that no kept row has: all of their rows must go."""
+
+    build: Callable[[], nn.Module] | None = None
+    sealed_build: str = ""
+
+    def fresh(self) -> nn.Module:
+        """Return an untrained model of the same architecture, initialised from the run's seed.
+
+        Returns:
+            The model, on the run's device.
+
+        Raises:
+            UndeclaredReadError: If the method does not declare that it needs one.
+        """
+        if self.sealed_build or self.build is None:
+            raise UndeclaredReadError(self.sealed_build or "the case gives no fresh model")
+        return self.build()
+
+
+@dataclass(frozen=True)
+class Info:
+    """What people and tools must know about a method without running it."""
+
+    title: str
+    """Its name in the literature."""
+
+    cite: str
+    """Authors, venue, year, arXiv id."""
+
+    needs: frozenset[Need]
+    """Inputs without which it cannot run."""
+
+    tasks: frozenset[str]
+    """Tasks that it serves."""
+
+    uses: frozenset[Need] = frozenset()
+    """Inputs that it reads when they are there."""
+
+    when: str = ""
+    """When to use it and when not, in a sentence or two."""
+
+    differs: tuple[str, ...] = ()
+    """Every deviation from paper or reference code, with the reason."""
+
+    fails: tuple[str, ...] = ()
+    """Known failures, with evidence."""
+
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Named settings: ``paper`` replays the paper's, ``reference`` its code's where that differs."""
+
+    smoke: Mapping[str, Any] = field(default_factory=dict)
+    """Settings with which it runs in under a second on a toy problem and moves weights."""
+
+
+class Method(BaseModel):
+    """A method with its hyper-parameters: immutable, comparable, JSON-able."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    id: ClassVar[str]
+    info: ClassVar[Info]
+
+    def apply(self, p: Problem, rt: Runtime) -> nn.Module:
+        """Change ``p.model`` so that it has forgotten ``p.forget`` and return it."""
+        raise NotImplementedError
+
+    @classmethod
+    def build(cls, preset: str | None = None, /, **params: Any) -> Self:
+        """Return the method with these hyper-parameters, on top of a preset's or the defaults.
+
+        Args:
+            preset: One of ``info.presets``; the defaults when None.
+            **params: Hyper-parameters by name.
+
+        Returns:
+            The method.
+
+        Raises:
+            UnlearnkitError: If a hyper-parameter or the preset is wrong.
+        """
+        if preset is not None and preset not in cls.info.presets:
+            raise unknown(f"preset of {cls.id}", preset, cls.info.presets)
+        base = cls.info.presets[preset] if preset is not None else {}
+        wrong = next((name for name in params if name not in cls.model_fields), None)
+        if wrong is not None:
+            raise unknown(f"hyper-parameter of {cls.id}", wrong, cls.model_fields)
+        try:
+            return cls.model_validate({**base, **params})
+        except ValidationError as e:
+            raise InputError(f"{cls.id}: {explain(e)}. See: unlearnkit show {cls.id}") from None
+
+
+def explain(e: ValidationError) -> str:
+    """Return what is wrong with settings in one line: which, why, what came."""
+    return "; ".join(
+        f"{'.'.join(map(str, x['loc']))}: {x['msg'][0].lower() + x['msg'][1:]}, got {x['input']!r}"
+        for x in e.errors(include_url=False)
+    )
+
+
+METHODS: dict[str, type[Method]] = {}
+M = TypeVar("M", bound=Method)
+
+
+def register(cls: type[M]) -> type[M]:
+    """Put a method on the list; its id is its module's name.
+
+    Args:
+        cls: The method.
+
+    Returns:
+        The same class.
+
+    Raises:
+        UnlearnkitError: If a hyper-parameter is not described, or the id is taken.
+    """
+    cls.id = cls.__module__.rpartition(".")[2]
+    for name, f in cls.model_fields.items():
+        if not f.description:
+            raise UnlearnkitError(f"{cls.id}.{name}: describe the hyper-parameter in a docstring")
+    held = METHODS.get(cls.id)
+    if held is not None and (held.__module__, held.__qualname__) != (
+        cls.__module__,
+        cls.__qualname__,
+    ):
+        raise UnlearnkitError(f"two methods are called {cls.id!r}")
+    METHODS[cls.id] = cls
+    return cls

@@ -1,0 +1,169 @@
+"""The contract of a metric, and the list of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from unlearnkit.core.errors import UnlearnkitError
+from unlearnkit.core.evidence import Evidence, Split, Who
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Tier = Literal["fast", "reference"]
+
+
+class Goal(StrEnum):
+    """Which value is good."""
+
+    HIGH = "high"
+    LOW = "low"
+    ORACLE = "as the oracle"
+    VALUE = "value"
+    """None by itself: a fact to know."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A number and where it comes from. Undefined is nan with a note, never a default."""
+
+    value: float
+    rows: Tensor | None = None
+    """One value a row whose mean is the number; intervals are made from it in one place."""
+
+    note: str = ""
+    """What a reader must know: why it is undefined, what limits it."""
+
+    interval: tuple[float, float] | None = None
+    """A 95 % interval, where the metric itself knows a better one than rows give."""
+
+    method: str = ""
+    """How that interval was made."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A function from evidence to a score, with what people must know to read it."""
+
+    id: str
+    fn: Callable[[Evidence], Score]
+    goal: Goal
+    low: float
+    high: float
+    ideal: float | None
+    unit: str
+    reads: frozenset[Who]
+    splits: frozenset[Split]
+    tasks: frozenset[str] | None
+    """Tasks that it serves; None for all."""
+
+    tier: Tier
+    """The cheapest audit in which it can run."""
+
+    path: Literal["exact", "compat"]
+    """``compat`` replays published code with its errors, for comparison with old tables only."""
+
+    models: bool
+    """Whether it needs the models themselves, not only their outputs."""
+
+    family: str
+    doc: str
+
+    def serves(self, e: Evidence) -> bool:
+        """Return whether the evidence has what the metric reads."""
+        return (
+            (self.tasks is None or e.task.name in self.tasks)
+            and all(e.has(who) for who in self.reads)
+            and all(split in e.views for split in self.splits)
+        )
+
+    def __call__(self, e: Evidence) -> Score:
+        """Return the score of the model in the unlearned seat."""
+        return self.fn(e)
+
+
+METRICS: dict[str, Metric] = {}
+F = TypeVar("F", bound=Callable[..., Score])
+
+
+def metric(
+    goal: Goal,
+    *,
+    low: float,
+    high: float,
+    reads: Iterable[Who] = (Who.UNLEARNED,),
+    splits: Iterable[Split] = (),
+    each: Iterable[Split] = (),
+    ideal: float | None = None,
+    unit: str = "",
+    tasks: Iterable[str] | None = None,
+    tier: Tier = "fast",
+    path: Literal["exact", "compat"] = "exact",
+    models: bool = False,
+) -> Callable[[F], F]:
+    """Put a function on the list of metrics; its id is its name.
+
+    Args:
+        goal: Which value is good.
+        low: Smallest possible value.
+        high: Largest possible value.
+        reads: Models that it reads.
+        splits: Splits that it reads.
+        each: Splits for each of which it is one metric, ``name_split``; the function then takes the
+            split as its second argument.
+        ideal: The best value, where it is a number; metrics that are best as the oracle have none.
+        unit: Unit of the value: nats, bits, fraction, or the target's.
+        tasks: Tasks that it serves; all when None.
+        tier: The cheapest audit in which it can run.
+        path: ``compat`` when it replays published code with its errors.
+        models: Whether it needs the models themselves.
+
+    Returns:
+        A decorator that returns the function as it is.
+    """
+
+    def add(fn: F) -> F:
+        for split in tuple(each) or (None,):
+            name = fn.__name__ if split is None else f"{fn.__name__}_{split}"
+            _put(
+                Metric(
+                    id=name,
+                    fn=fn if split is None else partial(fn, split=split),
+                    goal=goal,
+                    low=low,
+                    high=high,
+                    ideal=ideal,
+                    unit=unit,
+                    reads=frozenset(reads),
+                    splits=frozenset(splits) | ({split} if split else set()),
+                    tasks=None if tasks is None else frozenset(tasks),
+                    tier=tier,
+                    path=path,
+                    models=models,
+                    family=fn.__module__.rpartition(".")[2],
+                    doc=(fn.__doc__ or "").strip(),
+                )
+            )
+        return fn
+
+    return add
+
+
+def _put(new: Metric) -> None:
+    if not new.doc:
+        raise UnlearnkitError(f"metric {new.id}: say what it is in a docstring")
+    held = METRICS.get(new.id)
+    if held is not None and held.family != new.family:
+        raise UnlearnkitError(f"two metrics are called {new.id!r}")
+    METRICS[new.id] = new
+
+
+def mean(rows: Tensor, note: str = "") -> Score:
+    """Return the score that is the mean of its rows; nan with a note when there are none."""
+    if not len(rows):
+        return Score(float("nan"), rows, note or "no rows")
+    return Score(rows.mean().item(), rows, note)

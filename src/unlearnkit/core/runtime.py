@@ -1,0 +1,150 @@
+"""Where and how numbers are computed: device, precision, randomness, cost."""
+
+import hashlib
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from unlearnkit.core.errors import InputError
+
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass
+class Cost:
+    """What a run spent, in units that do not depend on the machine."""
+
+    forward: int = 0
+    """Rows that went forward through a model."""
+
+    backward: int = 0
+    """Rows that a gradient was taken of."""
+
+    peak_bytes: int = 0
+    """Most accelerator memory held at once; 0 where the device does not count it."""
+
+    pending: int = field(default=0, repr=False)
+
+    @property
+    def work(self) -> int:
+        """Return rows forward plus twice rows backward, the usual count of multiplications."""
+        return self.forward + 2 * self.backward
+
+    def count_forward(self, rows: int, *, graph: bool) -> None:
+        """Count rows forward; those with a graph wait for the next backward pass."""
+        self.forward += rows
+        if graph:
+            self.pending += rows
+
+    def count_backward(self) -> None:
+        """Count a backward pass over all rows whose graph was built since the last."""
+        self.backward += self.pending
+        self.pending = 0
+
+
+class Reporter(Protocol):
+    """Hears how a long computation comes along."""
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Hear that ``done`` of ``total`` steps of something are over."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Hear a sentence that the user should read."""
+        ...
+
+
+class Silent:
+    """A reporter that says nothing."""
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Say nothing."""
+
+    def note(self, text: str) -> None:
+        """Say nothing."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One run's device, precision, seed and cost meter; nothing global."""
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    precision: Precision = "fp32"
+    seed: int = 0
+    cost: Cost = field(default_factory=Cost, compare=False)
+    reporter: Reporter = field(default_factory=Silent, compare=False, repr=False)
+    notes: list[str] = field(default_factory=list, compare=False)
+
+    @classmethod
+    def on(
+        cls,
+        device: str = "cpu",
+        *,
+        precision: Precision = "fp32",
+        seed: int = 0,
+        reporter: Reporter | None = None,
+    ) -> "Runtime":
+        """Return a runtime on a named device.
+
+        Args:
+            device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or ``auto`` for the best there is.
+            precision: ``fp32``, or ``bf16`` for autocast.
+            seed: Root of every random stream of the run.
+            reporter: Hears progress and notes; nobody by default.
+
+        Returns:
+            The runtime, with a fresh cost meter.
+
+        Raises:
+            InputError: If the device does not exist here.
+        """
+        return cls(_device(device), precision, seed, Cost(), reporter or Silent())
+
+    def fork(self, seed: int) -> "Runtime":
+        """Return the same place with another seed, a fresh cost meter and no notes."""
+        return Runtime(self.device, self.precision, seed, Cost(), self.reporter)
+
+    def rng(self, stream: str) -> torch.Generator:
+        """Return the generator of a named random stream; equal names, equal numbers."""
+        raw = hashlib.sha256(f"{self.seed}/{stream}".encode()).digest()[:8]
+        return torch.Generator().manual_seed(int.from_bytes(raw, "big") >> 1)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return the mixed-precision context of this run."""
+        if self.precision == "bf16":
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return nullcontext()
+
+    def backward(self, loss: Tensor) -> None:
+        """Back-propagate a scalar and meter the rows behind it."""
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self.cost.count_backward()
+
+    def note(self, text: str) -> None:
+        """Tell the user one thing that the result depends on; said once."""
+        if text not in self.notes:
+            self.notes.append(text)
+            self.reporter.note(text)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return found or torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device: no such device, got {name!r}; use cpu, cuda, mps or auto") from None
+    if device.type == "cpu":
+        return device
+    here = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if here is None or here.type != device.type:
+        have = "cpu" if here is None else f"cpu, {here.type}"
+        raise InputError(f"device: {name!r} is not available here; there is: {have}")
+    if device.index is not None and device.index >= torch.accelerator.device_count():
+        count = torch.accelerator.device_count()
+        raise InputError(f"device: {name!r} is not available here; there are {count} of {here.type}")
+    return device

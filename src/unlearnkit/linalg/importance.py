@@ -1,0 +1,109 @@
+"""How much each parameter matters to some rows: squared gradients."""
+
+from collections.abc import Iterator
+from functools import wraps
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+from unlearnkit.core.data import Batch, View
+from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.task import Task
+
+
+def squared_gradients(
+    model: nn.Module,
+    view: View,
+    task: Task,
+    rt: Runtime,
+    *,
+    unit: Literal["batch", "row"] = "row",
+    batch_size: int = 64,
+) -> dict[str, Tensor]:
+    """Return the mean square of the loss gradient, in float32 or better.
+
+    ``row``: ``1/n sum_i (d loss_i / d theta)^2``, the diagonal of the empirical Fisher with labels
+    as given; it does not depend on the batch size. ``batch``: the same with each batch's mean loss
+    in place of a row's, as much published code has it; it depends on the batch size.
+
+    Args:
+        model: Read only, in eval mode; P parameters that require gradients.
+        view: The n rows.
+        task: Supplies each row's loss.
+        rt: Device, cost.
+        unit: What is squared: each row's gradient, or each batch's mean gradient.
+        batch_size: Rows differentiated at once; for ``row``, memory grows with ``batch_size * P``.
+
+    Returns:
+        One tensor per parameter that requires gradients, of the parameter's shape, by name.
+    """
+    total = {
+        name: torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32))
+        for name, p in model.named_parameters()
+        if p.requires_grad
+    }
+    add = _by_row if unit == "row" else _by_batch
+    flags = [(m, m.training) for m in model.modules()]
+    model.eval()
+    try:
+        weight = 0
+        for batch in view.batches(batch_size, rt):
+            weight += add(model, batch, task, rt, total)
+    finally:
+        for m, was in flags:
+            m.training = was
+    return {name: t / max(weight, 1) for name, t in total.items()}
+
+
+def _by_batch(
+    model: nn.Module, batch: Batch, task: Task, rt: Runtime, total: dict[str, Tensor]
+) -> int:
+    params = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    loss = task.losses(task.outputs(model, batch), batch).mean()
+    grads = torch.autograd.grad(loss, list(params.values()), allow_unused=True)
+    rt.cost.count_backward()
+    for name, g in zip(params, grads, strict=True):
+        if g is not None:
+            total[name] += g.to(total[name].dtype).square()
+    return 1
+
+
+def _by_row(
+    model: nn.Module, batch: Batch, task: Task, rt: Runtime, total: dict[str, Tensor]
+) -> int:
+    params = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
+    row = torch.zeros(1, dtype=torch.long)
+
+    def loss(params: dict[str, Tensor], x: Tensor | dict[str, Tensor], y: Tensor) -> Tensor:
+        lone = x[None] if isinstance(x, Tensor) else {k: t[None] for k, t in x.items()}
+        one = Batch(lone, y[None], row)
+        return task.losses(task.outputs(_Bound(model, params), one), one)[0]
+
+    grads = vmap(grad(loss), in_dims=(None, 0, 0), randomness="different")(params, batch.x, batch.y)
+    rt.cost.count_forward(len(batch), graph=True)
+    rt.cost.count_backward()
+    for name, g in grads.items():
+        total[name] += g.to(total[name].dtype).square().sum(0)
+    return len(batch)
+
+
+class _Bound(nn.Module):
+    """A model with some parameters replaced, for functional transforms."""
+
+    def __init__(self, model: nn.Module, params: dict[str, Tensor]) -> None:
+        super().__init__()
+
+        @wraps(model.forward)
+        def forward(*args: Tensor, **kwargs: Tensor) -> object:
+            return functional_call(model, params, args, kwargs)
+
+        self.__dict__["inner"] = model
+        self.__dict__["forward"] = forward
+        self.training = model.training
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """Yield the parameters of the model itself: their types matter, not their values."""
+        inner: nn.Module = self.__dict__["inner"]
+        return inner.parameters(recurse)

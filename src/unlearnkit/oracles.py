@@ -1,0 +1,192 @@
+"""Models trained from scratch: the original, and the oracles that never saw the forget rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unlearnkit.cache import Cache
+from unlearnkit.core.case import Case
+from unlearnkit.core.data import View
+from unlearnkit.core.digest import NUMERICS, model_digest
+from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
+from unlearnkit.core.request import ForgetRequest, parse_request
+from unlearnkit.core.runtime import Cost, Runtime
+from unlearnkit.train.loop import fit
+from unlearnkit.unlearning import check_weights, fresh_model, seeded
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model trained from scratch, and what that took."""
+
+    model: nn.Module
+    seed: int
+    cost: Cost
+    seconds: float
+    cached: bool
+    """Whether it was trained before and only loaded now."""
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """Models retrained without the forget rows, one a seed, in order."""
+
+    case: Case
+    request: ForgetRequest | None
+    runs: tuple[Trained, ...]
+
+    @property
+    def models(self) -> list[nn.Module]:
+        """Return the models."""
+        return [r.model for r in self.runs]
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+
+def train(
+    case: Case, *, seed: int = 0, rt: Runtime | None = None, cache: Cache | None = None
+) -> Trained:
+    """Return the original: a model trained from scratch on the whole training set.
+
+    Args:
+        case: Rows, model factory, recipe.
+        seed: Of initial weights and order.
+        rt: Where to train; its own seed plays no part.
+        cache: Where trained weights are kept.
+
+    Returns:
+        The model, from the cache if it is there.
+
+    Raises:
+        UnsupportedError: If the case has no training set.
+    """
+    if case.train is None:
+        raise UnsupportedError("train: the case has no whole training set")
+    return _trained(case, View.all(case.train), seed, rt or Runtime(), cache or Cache(), "original")
+
+
+def oracle(
+    case: Case,
+    request: ForgetRequest | str | Mapping[str, Any] | None,
+    *,
+    seeds: int | Iterable[int] = 5,
+    rt: Runtime | None = None,
+    cache: Cache | None = None,
+) -> Oracle:
+    """Return models trained from scratch on the rows that stay, one a seed.
+
+    Every model is kept as soon as it is trained: an interrupted call goes on where it stopped.
+
+    Args:
+        case: Rows, model factory, recipe.
+        request: What the models never see.
+        seeds: How many, or which ones. Seeds 1000, 1001, … when a count is given, so that no oracle
+            shares its initial weights with an original of a small seed.
+        rt: Where to train; its own seed plays no part.
+        cache: Where trained weights are kept.
+
+    Returns:
+        The oracles.
+
+    Raises:
+        InputError: If no seed is asked for, or one twice.
+        UnsupportedError: If the case lacks rows that stay, a factory or a recipe.
+    """
+    wanted = [1000 + i for i in range(seeds)] if isinstance(seeds, int) else list(seeds)
+    if not wanted or len(set(wanted)) < len(wanted):
+        raise InputError(f"oracle: seeds must be different and at least one, got {wanted}")
+    asked = None if request is None else parse_request(request)
+    retain = case.partition(asked).retain
+    if retain is None:
+        raise UnsupportedError("oracle: the case has no rows that stay; retraining is not possible")
+    rt, cache = rt or Runtime(), cache or Cache()
+    runs = []
+    for i, seed in enumerate(wanted):
+        rt.reporter.progress("oracles", i, len(wanted))
+        runs.append(_trained(case, retain, seed, rt, cache, "oracle"))
+    rt.reporter.progress("oracles", len(wanted), len(wanted))
+    return Oracle(case, asked, tuple(runs))
+
+
+def check_fresh(oracles: Iterable[nn.Module], original: nn.Module) -> None:
+    """Refuse an oracle that is not one: it shares weights with the original.
+
+    A retrained model starts elsewhere, so that practically no scalar of it equals the original's.
+    Published code has called a model retrained whose last layer alone was reset. Parameters that
+    never train, and tensors whose every value is one constant (biases and scales at their initial
+    value), say nothing and are left out.
+
+    Args:
+        oracles: Models said to be retrained.
+        original: The model that was trained on everything.
+
+    Raises:
+        InputError: If more than a hundredth of an oracle's trainable scalars equal the original's.
+    """
+    theirs = dict(original.named_parameters())
+    frozen = {n for n, p in theirs.items() if not p.requires_grad}
+    for k, model in enumerate(oracles):
+        same = total = 0
+        for name, p in model.named_parameters():
+            ref = theirs.get(name)
+            if ref is None or ref.shape != p.shape:
+                raise InputError(f"oracle {k}: {name} does not fit the original; give one architecture")
+            if name in frozen and not p.requires_grad:
+                continue
+            if bool((ref == ref.flatten()[0]).all()) and p.numel() > 1:
+                continue
+            same += int((p.detach().cpu() == ref.detach().cpu()).sum())
+            total += p.numel()
+        if total and same > 0.01 * total:
+            raise InputError(
+                f"oracle {k}: contaminated, {same} of {total} trainable weights equal the original's;"
+                " train it from a fresh model"
+            )
+
+
+def _trained(
+    case: Case, view: View, seed: int, rt: Runtime, cache: Cache, what: str
+) -> Trained:
+    if case.recipe is None:
+        raise UnsupportedError(f"{what}: the case has no recipe; give Case(recipe=Recipe(...))")
+    run = rt.fork(seed)
+    start = fresh_model(case, run, "train/init")
+    key = {
+        "kind": "train",
+        "numerics": NUMERICS,
+        "recipe": case.recipe.model_dump(),
+        "init": model_digest(start),
+        "rows": view.key(),
+        "task": dict(case.task.spec()),
+        "device": rt.device.type,
+        "precision": rt.precision,
+        "seed": seed,
+    }
+
+    def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
+        assert case.recipe is not None
+        clock = time.perf_counter()
+        with seeded(run, "train/layers"):
+            fit(start, view, case.task, case.recipe, run, stream=f"{what} {seed}")
+        try:
+            check_weights(start, what)
+        except InputError as e:
+            raise DivergedError(f"{what}: training diverged ({e}); try a smaller learning rate") from None
+        seconds = time.perf_counter() - clock
+        facts = {"forward": run.cost.forward, "backward": run.cost.backward, "seconds": seconds}
+        return dict(start.state_dict()), facts
+
+    kept = cache.get(key, make)
+    if kept.hit:
+        with torch.no_grad():
+            start.load_state_dict(kept.tensors)
+    facts = kept.facts
+    cost = Cost(int(facts["forward"]), int(facts["backward"]))
+    return Trained(start, seed, cost, float(facts["seconds"]), kept.hit)

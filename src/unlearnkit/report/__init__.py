@@ -1,0 +1,1 @@
+"""What an audit found, as values, text, JSON and a page."""

@@ -1,0 +1,311 @@
+"""What an audit found, as values: everything that the text, the JSON and the page show."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from unlearnkit.core.errors import InputError
+from unlearnkit.store import write_text
+
+Light = Literal["good", "bad", "unclear", "none"]
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Verdict(StrEnum):
+    """What may be said, in the order of precedence: the headline is the first that holds."""
+
+    LEAKS = "LEAKS"
+    OVER_FORGOT = "OVER-FORGOT"
+    DISTINGUISHABLE = "DISTINGUISHABLE"
+    DAMAGED = "DAMAGED"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    MATCHES = "MATCHES RETRAINING WITHIN LIMITS"
+
+
+class Finding(_Value):
+    """A verdict that holds, and why."""
+
+    verdict: Verdict
+    reason: str
+    """One sentence with the numbers that it rests on."""
+
+    rows: tuple[str, ...] = ()
+    """Ids of the table rows that it rests on."""
+
+
+class Estimate(_Value):
+    """A number with its uncertainty; None where it is undefined, and then the note says why."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    method: str = ""
+    """How the 95 % interval was made: Clopper-Pearson, DeLong, normal, none."""
+
+    examples: int = 0
+    """Rows behind the number."""
+
+    note: str = ""
+
+
+class OracleValue(_Value):
+    """The same metric, with each oracle in the place of the unlearned model."""
+
+    mean: float | None
+    sd: float | None
+    """Standard deviation over oracles; None for fewer than two."""
+
+    values: tuple[float | None, ...]
+
+
+class Row(_Value):
+    """One line of the table."""
+
+    metric: str
+    family: str
+    goal: str
+    """``high``, ``low``, ``as the oracle`` or ``value``."""
+
+    ideal: float | None
+    """The best value: a constant of the metric, or the oracle's mean."""
+
+    unit: str
+    path: Literal["exact", "compat"]
+    section: int
+    """Where it stands in the order of the audit, 1 to 10."""
+
+    estimate: Estimate
+    original: Estimate | None
+    """The same metric with the original model in the seat."""
+
+    oracle: OracleValue | None
+    gap: float | None
+    """Estimate minus the oracles' mean."""
+
+    gap_low: float | None = None
+    gap_high: float | None = None
+    z: float | None
+    """Gap in oracle standard deviations; None for fewer than three oracles."""
+
+    floor: float | None = None
+    """For distances to the oracle: the oracle-oracle distance."""
+
+    closed: float | None = None
+    """For distances to the oracle: the share of the original's distance that was closed."""
+
+    light: Light
+    models: int
+    """How many oracles stand behind the comparison."""
+
+    doc: str
+
+
+class Sample(_Value):
+    """Margins of one model on one split, thinned for drawing."""
+
+    who: str
+    split: str
+    values: tuple[float, ...]
+
+
+class Roc(_Value):
+    """The margin attack's curve: true positives over false positives."""
+
+    who: str
+    fpr: tuple[float, ...]
+    tpr: tuple[float, ...]
+    auc: float
+    negatives: int
+
+
+class ClassLine(_Value):
+    """Accuracy of each model on one class."""
+
+    label: int
+    forgotten: bool
+    examples: int
+    """Test rows of the class."""
+
+    original: float | None
+    unlearned: float | None
+    oracle: float | None
+    forget_examples: int
+    forget_original: float | None
+    forget_unlearned: float | None
+    forget_oracle: float | None
+
+
+class Spent(_Value):
+    """What unlearning cost, beside retraining."""
+
+    forward: int
+    backward: int
+    seconds: float
+    peak_bytes: int
+    retrain_forward: int | None
+    retrain_backward: int | None
+    retrain_seconds: float | None
+    ratio: float | None
+    """Work (rows forward plus twice rows backward) over that of retraining."""
+
+    backward_ratio: float | None
+    """Rows backward over those of retraining."""
+
+
+class Asked(_Value):
+    """What was asked, and how hard it is."""
+
+    case: str
+    task: str
+    request: str
+    """In words: ``forget class 3``."""
+
+    forget: int
+    retain: int | None
+    labels: dict[str, int]
+    """How many forget rows there are of each target; empty for real targets."""
+
+    duplicates: int | None
+    """Forget rows that also stand among the retained rows, inputs bit for bit."""
+
+    nearest: float | None
+    """Median distance from a forget row to the nearest retained row, in input units."""
+
+    headroom: dict[str, float | None]
+    """Metric by metric: gap between original and oracle, in oracle standard deviations."""
+
+    enough_headroom: bool | None
+    """Whether any gap is at least 3 oracle deviations; None without three oracles."""
+
+    target: Literal["rows", "concept"] = "rows"
+    """Removing rows is judged against retraining; removing a concept may need another target."""
+
+
+class Provenance(_Value):
+    """Where the numbers come from."""
+
+    version: str
+    torch: str
+    device: str
+    precision: str
+    made: str
+    """UTC, ISO 8601."""
+
+    design: Literal["FULL", "REUSE"]
+    """FULL: every unlearned model from its own original. REUSE: one original."""
+
+    method: str
+    settings: dict[str, object]
+    method_seed: int
+    oracle_seeds: tuple[int, ...]
+    numerics: int
+    original: str
+    """Digest of the original model's weights."""
+
+    unlearned: str
+    """Digest of the unlearned model's weights."""
+
+    notes: tuple[str, ...] = ()
+
+
+class Report(_Value):
+    """What an audit found: a list of findings, a table, and everything behind it."""
+
+    schema_version: int = Field(1, ge=1)
+    """Version of this layout."""
+
+    tier: Literal["fast", "reference"]
+    sentence: str
+    """The verdict in a sentence or two."""
+
+    findings: tuple[Finding, ...]
+    """Every verdict that holds; the headline is the first."""
+
+    asked: Asked
+    rows: tuple[Row, ...]
+    margins: tuple[Sample, ...]
+    rocs: tuple[Roc, ...]
+    classes: tuple[ClassLine, ...]
+    spent: Spent
+    provenance: Provenance
+    limits: tuple[str, ...]
+    """What this audit cannot show."""
+
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """Return the headline."""
+        return self.findings[0].verdict
+
+    def row(self, metric: str) -> Row:
+        """Return the table's row of a metric.
+
+        Args:
+            metric: The metric's id.
+
+        Returns:
+            The row.
+
+        Raises:
+            InputError: If the report has none.
+        """
+        for r in self.rows:
+            if r.metric == metric:
+                return r
+        raise InputError(f"report: no row {metric!r}; there are: {', '.join(r.metric for r in self.rows)}")
+
+    def __str__(self) -> str:
+        from unlearnkit.report.text import render_text  # noqa: PLC0415  # it imports this module
+
+        return render_text(self)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the report as a page (``.html``), as data (``.json``) or as text (``.txt``).
+
+        Args:
+            path: Where; the ending says the form. The file appears whole or not at all.
+
+        Returns:
+            The path.
+
+        Raises:
+            InputError: If the ending is another, or the place cannot be written.
+        """
+        path = Path(path)
+        if path.suffix == ".json":
+            return write_text(path, self.model_dump_json(indent=1))
+        if path.suffix == ".txt":
+            return write_text(path, str(self) + "\n")
+        if path.suffix == ".html":
+            from unlearnkit.report.page import render_page  # noqa: PLC0415  # needs the extra
+
+            return write_text(path, render_page(self))
+        raise InputError(f"report: ends in .html, .json or .txt, got {path.name!r}")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Report:
+        """Read a report that was saved as JSON.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The report.
+
+        Raises:
+            InputError: If the file is not there or is no report.
+        """
+        try:
+            return cls.model_validate_json(Path(path).read_text(encoding="utf-8"))
+        except OSError as e:
+            raise InputError(f"report: cannot read {str(path)!r}: {e.strerror}") from None
+        except ValidationError as e:
+            raise InputError(f"report: {str(path)!r} is no report: {e.error_count()} fields are wrong") from None
