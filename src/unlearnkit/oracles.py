@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from unlearnkit.cache import Cache
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import View
-from unlearnkit.core.digest import NUMERICS, model_digest
+from unlearnkit.core.digest import NUMERICS, architecture_digest, model_digest
 from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Cost, Runtime
@@ -159,10 +159,11 @@ def _trained(
     run = rt.fork(seed)
     start = fresh_model(case, run, "train/init")
     key = {
-        "kind": "train",
+        "kind": what,
         "numerics": NUMERICS,
         "recipe": case.recipe.model_dump(),
         "init": model_digest(start),
+        "architecture": architecture_digest(start),
         "rows": view.key(),
         "task": dict(case.task.spec()),
         "device": rt.device.type,

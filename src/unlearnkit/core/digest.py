@@ -1,6 +1,7 @@
 """Content addresses: equal content, equal key, on any machine."""
 
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -30,3 +31,21 @@ def digest(content: Mapping[str, Any]) -> str:
 def model_digest(model: nn.Module) -> str:
     """Return the SHA-256 of a model's state: names, types, shapes, values."""
     return digest({name: tensor_digest(t) for name, t in model.state_dict().items()})
+
+
+def architecture_digest(model: nn.Module) -> str:
+    """Return the SHA-256 of what a model computes, weights apart.
+
+    Layers with their settings as printed, and the source of every module class outside torch, so
+    that another activation, stride or forward pass is another key.
+    """
+    kinds = {type(m) for m in model.modules() if not type(m).__module__.startswith("torch.")}
+    sources = {f"{k.__module__}.{k.__qualname__}": _source(k) for k in kinds}
+    return digest({"layers": repr(model), "sources": sources})
+
+
+def _source(kind: type) -> str:
+    try:
+        return inspect.getsource(kind)
+    except (OSError, TypeError):
+        return kind.__qualname__

@@ -1,0 +1,72 @@
+"""Make trained PyTorch models forget chosen training data, and measure honestly whether they did.
+
+Four nouns: ``Case``, a request (``Rows``, ``Classes``, ``Groups``), ``Method``, ``Report``.
+Three verbs: ``unlearn``, ``oracle``, ``audit``.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from unlearnkit import catalog as catalog
+    from unlearnkit.auditing.audit import audit as audit
+    from unlearnkit.cache import Cache as Cache
+    from unlearnkit.catalog import method as method
+    from unlearnkit.core.case import Case as Case
+    from unlearnkit.core.errors import UnlearnkitError as UnlearnkitError
+    from unlearnkit.core.method import Method as Method
+    from unlearnkit.core.recipe import Recipe as Recipe
+    from unlearnkit.core.request import Classes as Classes
+    from unlearnkit.core.request import Groups as Groups
+    from unlearnkit.core.request import Rows as Rows
+    from unlearnkit.core.runtime import Runtime as Runtime
+    from unlearnkit.oracles import oracle as oracle
+    from unlearnkit.oracles import train as train
+    from unlearnkit.report.model import Report as Report
+    from unlearnkit.tasks.classification import Classification as Classification
+    from unlearnkit.tasks.multilabel import MultiLabel as MultiLabel
+    from unlearnkit.tasks.regression import Regression as Regression
+    from unlearnkit.unlearning import Unlearned as Unlearned
+    from unlearnkit.unlearning import unlearn as unlearn
+
+_HOMES = {
+    "Cache": "cache",
+    "Case": "core.case",
+    "Classes": "core.request",
+    "Classification": "tasks.classification",
+    "Groups": "core.request",
+    "Method": "core.method",
+    "MultiLabel": "tasks.multilabel",
+    "Recipe": "core.recipe",
+    "Regression": "tasks.regression",
+    "Report": "report.model",
+    "Rows": "core.request",
+    "Runtime": "core.runtime",
+    "Unlearned": "unlearning",
+    "UnlearnkitError": "core.errors",
+    "audit": "auditing.audit",
+    "catalog": "catalog",
+    "method": "catalog",
+    "oracle": "oracles",
+    "train": "oracles",
+    "unlearn": "unlearning",
+}
+"""Where each public name lives; imported when it is first asked for, so that ``--help`` is quick."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    catalog = importlib.import_module(f"{__name__}.catalog")
+    catalog.tasks()
+    if name == "catalog":
+        return catalog
+    value: object = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*_HOMES, "__version__"])

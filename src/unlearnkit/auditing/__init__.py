@@ -1,0 +1,1 @@
+"""From models to a report: what to measure, and what may be said of it."""
