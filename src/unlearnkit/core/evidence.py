@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -99,15 +99,22 @@ class Evidence:
 
         Returns:
             The evidence; metrics that need the models themselves refuse it.
+
+        Raises:
+            InputError: If outputs and targets differ in number.
         """
-        views = {s: View.all(TensorData(torch.empty(len(y), 0), task.targets(y))) for s, y in targets.items()}
+        views = {
+            s: View.all(TensorData(torch.empty(len(y), 0), task.targets(y)))
+            for s, y in targets.items()
+        }
         self = cls({}, views, task, rt)
         self._seats = {name: name for name in outputs}
         for name, splits in outputs.items():
             for split, out in splits.items():
                 if len(out) != len(views[split]):
                     raise InputError(
-                        f"outputs of {name} on {split}: {len(out)} rows for {len(views[split])} targets"
+                        f"outputs of {name} on {split}: {len(out)} rows for"
+                        f" {len(views[split])} targets"
                     )
                 self._outputs[name, split] = out
         return self
@@ -171,7 +178,9 @@ class Evidence:
         name = self._seats[self._name(who, k)]
         key = (name, split)
         if key not in self._outputs:
-            self._outputs[key] = run(self._models[name], self.views[split], self.task, self._rt, self._size)
+            self._outputs[key] = run(
+                self._models[name], self.views[split], self.task, self._rt, self._size
+            )
         return self._outputs[key]
 
     def losses(self, who: Who, split: Split, k: int = 0) -> Tensor:
@@ -186,9 +195,7 @@ class Evidence:
         """Return the error of each row ``(n,)``, float64."""
         return self._rows("errors", self.task.errors, who, split, k)
 
-    def map(
-        self, fn: Callable[..., Tensor], split: Split, *who: tuple[Who, int]
-    ) -> Tensor:
+    def map(self, fn: Callable[..., Tensor], split: Split, *who: tuple[Who, int]) -> Tensor:
         """Return a per-row function of several models' outputs, in chunks, as float64.
 
         Args:
