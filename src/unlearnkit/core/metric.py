@@ -70,6 +70,13 @@ class Metric:
     models: bool
     """Whether it needs the models themselves, not only their outputs."""
 
+    section: int
+    """Where it stands in the audit's order: 2 distance from retraining, 4 attacks, 5 retained rows,
+    6 old-and-new-model attacker, 7 recoverability, 8 utility, 10 appendix."""
+
+    margin: float | None
+    """Largest difference from the oracle that counts as none; two oracle deviations when None."""
+
     family: str
     doc: str
 
@@ -104,6 +111,8 @@ def metric(
     tier: Tier = "fast",
     path: Literal["exact", "compat"] = "exact",
     models: bool = False,
+    section: int = 10,
+    margin: float | None = None,
 ) -> Callable[[F], F]:
     """Put a function on the list of metrics; its id is its name.
 
@@ -121,6 +130,9 @@ def metric(
         tier: The cheapest audit in which it can run.
         path: ``compat`` when it replays published code with its errors.
         models: Whether it needs the models themselves.
+        section: Where it stands in the audit's order.
+        margin: Largest difference from the oracle that counts as none; two oracle deviations, and
+            at least a hundredth, when None.
 
     Returns:
         A decorator that returns the function as it is.
@@ -144,6 +156,8 @@ def metric(
                     tier=tier,
                     path=path,
                     models=models,
+                    section=section,
+                    margin=margin,
                     family=fn.__module__.rpartition(".")[2],
                     doc=(fn.__doc__ or "").strip(),
                 )
