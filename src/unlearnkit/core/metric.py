@@ -89,7 +89,22 @@ class Metric:
         )
 
     def __call__(self, e: Evidence) -> Score:
-        """Return the score of the model in the unlearned seat."""
+        """Return the score of the model in the unlearned seat.
+
+        Args:
+            e: The evidence.
+
+        Returns:
+            The score; nan with a note where a split has no row or a model is not there.
+        """
+        missing = [f"no {who} model" for who in Who if who in self.reads and not e.has(who)]
+        missing += [
+            f"no {split} rows"
+            for split in Split
+            if split in self.splits and (split not in e.views or not len(e.views[split]))
+        ]
+        if missing:
+            return Score(float("nan"), note=", ".join(missing))
         return self.fn(e)
 
 
