@@ -195,4 +195,7 @@ def mean(rows: Tensor, note: str = "") -> Score:
     """Return the score that is the mean of its rows; nan with a note when there are none."""
     if not len(rows):
         return Score(float("nan"), rows, note or "no rows")
-    return Score(rows.mean().item(), rows, note)
+    value = rows.mean().item()
+    if value != value and not note:
+        note = f"{int(rows.isnan().sum())} of {len(rows)} rows are not numbers"
+    return Score(value, rows, note)

@@ -39,7 +39,8 @@ def roc_curve(members: Tensor, others: Tensor) -> Curve:
         The curve, float64.
     """
     ins, outs = members.double(), others.double()
-    levels = torch.cat([ins, outs]).unique().flip(0)
+    ladder = torch.cat([ins, outs]).sort(descending=True).values
+    levels = torch.unique_consecutive(ladder)
     return Curve(
         fpr=_first_zero(_at_or_above(outs, levels)),
         tpr=_first_zero(_at_or_above(ins, levels)),

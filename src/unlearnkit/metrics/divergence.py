@@ -110,7 +110,8 @@ def activation_distance(e: Evidence, split: Split) -> Score:
     """
 
     def distance(log_p: Tensor, log_q: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(log_p.exp() - log_q.exp(), dim=-1).clamp(max=math.sqrt(2.0))
+        apart: Tensor = torch.linalg.vector_norm(log_p.exp() - log_q.exp(), dim=-1)
+        return apart.clamp(max=math.sqrt(2.0))
 
     return _over_oracles(e, split, _of_log_probs(e, distance))
 

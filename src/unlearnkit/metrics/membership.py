@@ -174,11 +174,12 @@ def two_model_retained_auc(e: Evidence) -> Score:
     path="compat",
 )
 def svm_mia_efficacy(e: Evidence) -> Score:
-    """Share of forget rows that a support-vector machine on the own class's probability calls unseen.
+    """Share of forget rows that a support-vector machine on confidence calls unseen.
 
-    As published for SalUn and RUM: fitted on the model under audit, to the first retained rows (as
-    many as there are test rows, called 1) and all test rows (called 0); C = 3, radial kernel,
-    gamma "auto". Larger is not better in itself; no false-positive rate is known.
+    Confidence is the probability of the row's own class. As published for SalUn and RUM: fitted on
+    the model under audit, to the first retained rows (as many as there are test rows, called 1) and
+    all test rows (called 0); C = 3, radial kernel, gamma "auto". Larger is not better in itself; no
+    false-positive rate is known.
     """
     count = min(len(e.views[Split.TEST]), len(e.views[Split.RETAIN]))
     shadow = e.outputs(Who.UNLEARNED, Split.RETAIN)[:count], e.targets(Split.RETAIN)[:count]
