@@ -321,9 +321,10 @@ def _check_form(out: nn.Module, model: nn.Module, original: nn.Module, who: str)
     odd = difference(out, model)
     if odd:
         raise DivergedError(f"{who}: returned another architecture: {odd}")
-    taken = {place(p) for m in (model, original) for p in m.parameters()}
+    taken = {place(p) for m in (model, original) for p in m.parameters() if p.numel()}
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
     for name, p in out.named_parameters():
-        if p.numel() and place(p) in taken and p.requires_grad:
+        if name in trained and place(p) in taken:
             raise UnlearnkitError(f"{who}: returned {name} in the memory of the model it was given")
 
 
