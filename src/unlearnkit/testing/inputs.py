@@ -77,7 +77,7 @@ def _refused(cls: type[Method], name: str, value: object) -> None:
         told = str(e)
         expect(name in told, f"{cls.id}: the error for {name} does not name it: {told}")
         return
-    expect(False, f"{cls.id}: {name}={value!r} is accepted")  # noqa: FBT003
+    expect(False, f"{cls.id}: {name}={value!r} is accepted")
 
 
 def _beyond(schema: dict[str, object]) -> list[object]:
@@ -113,7 +113,7 @@ def _unsupported(s: Subject, case: Case, what: str, fits: list[str]) -> None:
         named = not fits or any(i in told for i in fits)
         expect(named, f"{s.method.id}: refuses {what} without naming what works: {told}")
         return
-    expect(False, f"{s.method.id}: runs on {what}")  # noqa: FBT003
+    expect(False, f"{s.method.id}: runs on {what}")
 
 
 def _lacking(whole: Case, need: Need) -> Case:

@@ -160,7 +160,7 @@ def described(m: Measured) -> None:
     expect(one.low < one.high, f"{one.id}: range from {one.low} to {one.high}")
     inside = one.ideal is None or one.low <= one.ideal <= one.high
     expect(inside, f"{one.id}: ideal {one.ideal} is outside its range")
-    unknown = (one.tasks or set()) - set(catalog.tasks())
+    unknown = set(one.tasks or ()) - set(catalog.tasks())
     expect(not unknown, f"{one.id}: serves {sorted(unknown)}, which is no task")
     expect(bool(one.doc), f"{one.id}: say what it is in a docstring")
     expect(one.serves(m.seen().evidence()), f"{one.id}: does not serve complete evidence")

@@ -18,7 +18,6 @@ from unlearnkit.core.structure import difference
 from unlearnkit.testing.subject import Subject, bits, expect, generators, probed, same_bits
 from unlearnkit.unlearning import unlearn
 
-
 Inputs = tuple[object, ...]
 
 
@@ -49,12 +48,12 @@ class _Seen:
         if self.calls == self.fail_at:
             raise _Injected
         first = next(x for x in inputs if isinstance(x, Tensor))
-        if torch._C._functorch.maybe_current_level() is not None:  # type: ignore[attr-defined]  # untyped
+        if torch._C._functorch.maybe_current_level() is not None:
             self.hidden = True
             return
         self.forward += len(first)
         if isinstance(out, Tensor) and out.requires_grad:
-            out.register_hook(lambda _: self._back(len(first)))
+            out.register_hook(lambda _: self._back(len(first)))  # type: ignore[no-untyped-call]  # torch's
 
     def watch(self, model: nn.Module) -> nn.Module:
         """Count what goes through a model and its copies, which share the function."""

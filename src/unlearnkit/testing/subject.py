@@ -220,7 +220,7 @@ def same_bits(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 def generators() -> tuple[Any, ...]:
     """Return the states of all global generators, comparable."""
-    kind, keys, *rest = np.random.get_state()  # noqa: NPY002  # the global one
+    kind, keys, *rest = np.random.get_state()  # noqa: NPY002, TID251  # the global one
     assert isinstance(keys, np.ndarray)
     torches = [torch.get_rng_state()]
     if torch.cuda.is_available():
@@ -236,4 +236,4 @@ def disturb() -> None:
     """Move all global generators, as somebody else's code would."""
     torch.rand(7)
     random.random()
-    np.random.rand(7)  # noqa: NPY002  # the global one
+    np.random.rand(7)  # noqa: NPY002, TID251  # the global one
