@@ -53,7 +53,7 @@ _HOMES = {
     "train": "oracles",
     "unlearn": "unlearning",
 }
-"""Where each public name lives; imported when it is first asked for, so that ``--help`` is quick."""
+"""Where each public name lives; imported when it is first asked for: ``--help`` stays quick."""
 
 
 def __getattr__(name: str) -> object:

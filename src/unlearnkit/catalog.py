@@ -13,7 +13,7 @@ import unlearnkit.methods
 import unlearnkit.metrics
 import unlearnkit.tasks
 from unlearnkit.cases.builtin import CASES, BuiltIn
-from unlearnkit.core.errors import unknown
+from unlearnkit.core.errors import UnknownNameError
 from unlearnkit.core.method import METHODS, Method
 from unlearnkit.core.metric import METRICS, Metric
 from unlearnkit.core.task import TASKS
@@ -66,9 +66,9 @@ def method(name: str, preset: str | None = None, /, **params: Any) -> Method:
         The method.
 
     Raises:
-        UnlearnkitError: If no method has the id, or a hyper-parameter is wrong.
+        UnknownNameError: If no method has the id.
     """
     known = methods()
     if name not in known:
-        raise unknown("method", name, known)
+        raise UnknownNameError("method", name, known)
     return known[name].build(preset, **params)

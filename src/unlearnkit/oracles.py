@@ -137,7 +137,9 @@ def check_fresh(oracles: Iterable[nn.Module], original: nn.Module) -> None:
         for name, p in model.named_parameters():
             ref = theirs.get(name)
             if ref is None or ref.shape != p.shape:
-                raise InputError(f"oracle {k}: {name} does not fit the original; give one architecture")
+                raise InputError(
+                    f"oracle {k}: {name} does not fit the original; give one architecture"
+                )
             if name in frozen and not p.requires_grad:
                 continue
             if bool((ref == ref.flatten()[0]).all()) and p.numel() > 1:
@@ -146,14 +148,12 @@ def check_fresh(oracles: Iterable[nn.Module], original: nn.Module) -> None:
             total += p.numel()
         if total and same > 0.01 * total:
             raise InputError(
-                f"oracle {k}: contaminated, {same} of {total} trainable weights equal the original's;"
-                " train it from a fresh model"
+                f"oracle {k}: contaminated, {same} of {total} trainable weights equal the"
+                " original's; train it from a fresh model"
             )
 
 
-def _trained(
-    case: Case, view: View, seed: int, rt: Runtime, cache: Cache, what: str
-) -> Trained:
+def _trained(case: Case, view: View, seed: int, rt: Runtime, cache: Cache, what: str) -> Trained:
     if case.recipe is None:
         raise UnsupportedError(f"{what}: the case has no recipe; give Case(recipe=Recipe(...))")
     run = rt.fork(seed)
@@ -179,7 +179,7 @@ def _trained(
         try:
             check_weights(start, what)
         except InputError as e:
-            raise DivergedError(f"{what}: training diverged ({e}); try a smaller learning rate") from None
+            raise DivergedError(f"{what}: diverged ({e}); use a smaller learning rate") from None
         seconds = time.perf_counter() - clock
         facts = {"forward": run.cost.forward, "backward": run.cost.backward, "seconds": seconds}
         return dict(start.state_dict()), facts

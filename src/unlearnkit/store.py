@@ -36,7 +36,9 @@ def write_bytes(path: Path, content: bytes) -> Path:
         Path(part).chmod(0o644)
         Path(part).replace(path)
     except OSError as e:
-        raise InputError(f"cannot write {str(path)!r}: {e.strerror}; choose another place") from None
+        raise InputError(
+            f"cannot write {str(path)!r}: {e.strerror}; choose another place"
+        ) from None
     finally:
         if part:
             Path(part).unlink(missing_ok=True)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from unlearnkit.core.case import Case
-from unlearnkit.core.errors import UnlearnkitError, unknown
+from unlearnkit.core.errors import UnknownNameError, UnlearnkitError
 from unlearnkit.core.request import ForgetRequest
 
 
@@ -42,10 +42,10 @@ class BuiltIn:
             The case and the request.
 
         Raises:
-            UnlearnkitError: If there is none of this name.
+            UnknownNameError: If there is none of this name.
         """
         if name not in self.requests:
-            raise unknown(f"request of {self.id}", name, self.requests)
+            raise UnknownNameError(f"request of {self.id}", name, self.requests)
         return self.requests[name]()
 
 

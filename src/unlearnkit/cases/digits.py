@@ -36,7 +36,7 @@ def _sets() -> tuple[tuple[Tensor, Tensor], ...]:
 
 
 def digits(labels: Tensor | None = None) -> Case:
-    """Return the case: 1,437 training, 270 test, 90 validation rows; ``labels`` replace the true."""
+    """Return 1,437 training, 270 test and 90 validation rows; ``labels`` replace the true ones."""
     (x, y), test, validation = _sets()
     return Case(
         train=(x, y if labels is None else labels),

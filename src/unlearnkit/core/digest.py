@@ -18,7 +18,7 @@ def tensor_digest(x: Tensor) -> str:
     x = x.detach().cpu().contiguous()
     h = hashlib.sha256(f"{x.dtype}{tuple(x.shape)}".encode())
     if x.numel():
-        h.update(memoryview(x.flatten().view(torch.uint8).numpy()))
+        h.update(x.flatten().view(torch.uint8).numpy().data)
     return h.hexdigest()
 
 

@@ -24,9 +24,11 @@ class DivergedError(UnlearnkitError):
     """A run ended in a model that is not one: not finite, or not the same shape."""
 
 
-def unknown(what: str, name: str, known: Iterable[str]) -> UnlearnkitError:
-    """Build the error for a name that is not on a list, with the nearest one that is."""
-    have = sorted(known)
-    near = difflib.get_close_matches(name, have, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return InputError(f"no {what} {name!r}.{hint} There are: {', '.join(have) or 'none'}")
+class UnknownNameError(InputError):
+    """A name that is not on a list; says which is nearest, and what there is."""
+
+    def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
+        have = sorted(known)
+        near = difflib.get_close_matches(name, have, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        super().__init__(f"no {what} {name!r}.{hint} There are: {', '.join(have) or 'none'}")

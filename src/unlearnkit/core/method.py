@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from unlearnkit.core.errors import InputError, UndeclaredReadError, UnlearnkitError, unknown
+from unlearnkit.core.errors import (
+    InputError,
+    UndeclaredReadError,
+    UnknownNameError,
+    UnlearnkitError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,7 +111,7 @@ class Info:
     """Known failures, with evidence."""
 
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Named settings: ``paper`` replays the paper's, ``reference`` its code's where that differs."""
+    """Named settings: ``paper`` as published, ``reference`` as its code where that differs."""
 
     smoke: Mapping[str, Any] = field(default_factory=dict)
     """Settings with which it runs in under a second on a toy problem and moves weights."""
@@ -135,14 +140,15 @@ class Method(BaseModel):
             The method.
 
         Raises:
-            UnlearnkitError: If a hyper-parameter or the preset is wrong.
+            UnknownNameError: If there is no such preset or hyper-parameter.
+            InputError: If a value is out of bounds.
         """
         if preset is not None and preset not in cls.info.presets:
-            raise unknown(f"preset of {cls.id}", preset, cls.info.presets)
+            raise UnknownNameError(f"preset of {cls.id}", preset, cls.info.presets)
         base = cls.info.presets[preset] if preset is not None else {}
         wrong = next((name for name in params if name not in cls.model_fields), None)
         if wrong is not None:
-            raise unknown(f"hyper-parameter of {cls.id}", wrong, cls.model_fields)
+            raise UnknownNameError(f"hyper-parameter of {cls.id}", wrong, cls.model_fields)
         try:
             return cls.model_validate({**base, **params})
         except ValidationError as e:

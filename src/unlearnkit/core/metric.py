@@ -70,6 +70,13 @@ class Metric:
     models: bool
     """Whether it needs the models themselves, not only their outputs."""
 
+    section: int
+    """Where it stands in the audit's order: 2 distance from retraining, 4 attacks, 5 retained rows,
+    6 old-and-new-model attacker, 7 recoverability, 8 utility, 10 appendix."""
+
+    margin: float | None
+    """Largest difference from the oracle that counts as none; two oracle deviations when None."""
+
     family: str
     doc: str
 
@@ -82,7 +89,22 @@ class Metric:
         )
 
     def __call__(self, e: Evidence) -> Score:
-        """Return the score of the model in the unlearned seat."""
+        """Return the score of the model in the unlearned seat.
+
+        Args:
+            e: The evidence.
+
+        Returns:
+            The score; nan with a note where a split has no row or a model is not there.
+        """
+        missing = [f"no {who} model" for who in Who if who in self.reads and not e.has(who)]
+        missing += [
+            f"no {split} rows"
+            for split in Split
+            if split in self.splits and (split not in e.views or not len(e.views[split]))
+        ]
+        if missing:
+            return Score(float("nan"), note=", ".join(missing))
         return self.fn(e)
 
 
@@ -104,6 +126,8 @@ def metric(
     tier: Tier = "fast",
     path: Literal["exact", "compat"] = "exact",
     models: bool = False,
+    section: int = 10,
+    margin: float | None = None,
 ) -> Callable[[F], F]:
     """Put a function on the list of metrics; its id is its name.
 
@@ -121,6 +145,9 @@ def metric(
         tier: The cheapest audit in which it can run.
         path: ``compat`` when it replays published code with its errors.
         models: Whether it needs the models themselves.
+        section: Where it stands in the audit's order.
+        margin: Largest difference from the oracle that counts as none; two oracle deviations, and
+            at least a hundredth, when None.
 
     Returns:
         A decorator that returns the function as it is.
@@ -144,6 +171,8 @@ def metric(
                     tier=tier,
                     path=path,
                     models=models,
+                    section=section,
+                    margin=margin,
                     family=fn.__module__.rpartition(".")[2],
                     doc=(fn.__doc__ or "").strip(),
                 )
@@ -166,4 +195,7 @@ def mean(rows: Tensor, note: str = "") -> Score:
     """Return the score that is the mean of its rows; nan with a note when there are none."""
     if not len(rows):
         return Score(float("nan"), rows, note or "no rows")
-    return Score(rows.mean().item(), rows, note)
+    value = rows.mean().item()
+    if value != value and not note:
+        note = f"{int(rows.isnan().sum())} of {len(rows)} rows are not numbers"
+    return Score(value, rows, note)

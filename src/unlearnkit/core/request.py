@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from unlearnkit.core.errors import InputError, UnsupportedError, unknown
+from unlearnkit.core.errors import InputError, UnknownNameError, UnsupportedError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -139,7 +139,7 @@ def parse_request(given: str | Mapping[str, Any] | ForgetRequest) -> ForgetReque
 def _kind(word: str) -> str:
     kind = _WORDS.get(word, word)
     if kind not in set(_WORDS.values()):
-        raise unknown("request", word, {*_WORDS, *_WORDS.values()})
+        raise UnknownNameError("request", word, {*_WORDS, *_WORDS.values()})
     return kind
 
 

@@ -96,10 +96,7 @@ class Runtime:
             reporter: Hears progress and notes; nobody by default.
 
         Returns:
-            The runtime, with a fresh cost meter.
-
-        Raises:
-            InputError: If the device does not exist here.
+            The runtime, with a fresh cost meter. A device that does not exist here is refused.
         """
         return cls(_device(device), precision, seed, Cost(), reporter or Silent())
 
@@ -132,12 +129,16 @@ class Runtime:
 
 def _device(name: str) -> torch.device:
     if name == "auto":
-        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        found = (
+            torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        )
         return found or torch.device("cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise InputError(f"device: no such device, got {name!r}; use cpu, cuda, mps or auto") from None
+        raise InputError(
+            f"device: no such device, got {name!r}; use cpu, cuda, mps or auto"
+        ) from None
     if device.type == "cpu":
         return device
     here = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
@@ -146,5 +147,7 @@ def _device(name: str) -> torch.device:
         raise InputError(f"device: {name!r} is not available here; there is: {have}")
     if device.index is not None and device.index >= torch.accelerator.device_count():
         count = torch.accelerator.device_count()
-        raise InputError(f"device: {name!r} is not available here; there are {count} of {here.type}")
+        raise InputError(
+            f"device: {name!r} is not available here; there are {count} of {here.type}"
+        )
     return device

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from unlearnkit.core.errors import InputError, UnlearnkitError, UnsupportedError, unknown
+from unlearnkit.core.errors import InputError, UnknownNameError, UnlearnkitError, UnsupportedError
 
 if TYPE_CHECKING:
     from unlearnkit.core.case import Case
@@ -61,9 +61,7 @@ class Task(Protocol):
         """Return how surely each row's own target is met, ``(B,)``; larger is surer."""
         ...
 
-    def wrong(
-        self, batch: Batch, rng: torch.Generator, *, avoid: Tensor | None = None
-    ) -> Batch:
+    def wrong(self, batch: Batch, rng: torch.Generator, *, avoid: Tensor | None = None) -> Batch:
         """Return the batch with targets that are wrong on purpose.
 
         ``avoid`` names targets (classes) that must not be drawn either.
@@ -115,10 +113,10 @@ def task_named(name: str, data: Data) -> Task:
         The task.
 
     Raises:
-        UnlearnkitError: If there is no such task.
+        UnknownNameError: If there is no such task.
     """
     if name not in TASKS:
-        raise unknown("task", name, TASKS)
+        raise UnknownNameError("task", name, TASKS)
     task: Task = TASKS[name].infer(data)
     return task
 
@@ -139,19 +137,10 @@ def forward(model: nn.Module, batch: Batch) -> Tensor:
         The output ``(B, ...)``.
 
     Raises:
-        UnsupportedError: If no tensor with one entry a row comes back.
-        InputError: If the model does not take inputs of this shape.
+        UnsupportedError: If no tensor with one entry a row comes back. Inputs of a shape that the
+            model does not take are refused with an ``InputError``.
     """
-    args, kwargs = _arguments(model, batch.x)
-    try:
-        with _still_norm(model, active=model.training and len(batch) == 1):
-            out = _tensor(model(*args, **kwargs))
-    except (RuntimeError, ValueError, TypeError) as e:
-        if "out of memory" in str(e) or isinstance(e, torch.OutOfMemoryError):
-            raise
-        raise InputError(
-            f"the model does not take this input, shape {_shape(batch.x)}: {_first_line(e)}"
-        ) from e
+    out = _call(model, batch)
     if out.ndim == 0 or len(out) != len(batch):
         raise UnsupportedError(
             f"the model returns shape {tuple(out.shape)} for {len(batch)} rows; one entry a row is"
@@ -162,6 +151,19 @@ def forward(model: nn.Module, batch: Batch) -> Tensor:
     if batch.cost is not None:
         batch.cost.count_forward(len(batch), graph=out.requires_grad)
     return out
+
+
+def _call(model: nn.Module, batch: Batch) -> Tensor:
+    args, kwargs = _arguments(model, batch.x)
+    try:
+        with _still_norm(model, active=model.training and len(batch) == 1):
+            return _tensor(model(*args, **kwargs))
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, TypeError) as e:
+        raise InputError(
+            f"the model does not take this input, shape {_shape(batch.x)}: {_first_line(e)}"
+        ) from e
 
 
 def _arguments(

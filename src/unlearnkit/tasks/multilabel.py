@@ -38,9 +38,7 @@ class MultiLabel:
     def infer(cls, data: Data) -> MultiLabel:
         """Take one label a target column."""
         if data.y.ndim != 2:
-            raise InputError(
-                f"y: multilabel targets have shape (N, L), got {tuple(data.y.shape)}"
-            )
+            raise InputError(f"y: multilabel targets have shape (N, L), got {tuple(data.y.shape)}")
         return cls(data.y.shape[1])
 
     def spec(self) -> Mapping[str, Any]:

@@ -75,7 +75,9 @@ class Regression:
     @staticmethod
     def _columns(y: Tensor) -> Tensor:
         if y.ndim not in {1, 2}:
-            raise InputError(f"y: regression targets have shape (N,) or (N, K), got {tuple(y.shape)}")
+            raise InputError(
+                f"y: regression targets have shape (N,) or (N, K), got {tuple(y.shape)}"
+            )
         return y[:, None] if y.ndim == 1 else y
 
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:

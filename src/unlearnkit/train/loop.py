@@ -81,7 +81,9 @@ def descend(
     return curve
 
 
-def fit(model: nn.Module, view: View, task: Task, recipe: Recipe, rt: Runtime, *, stream: str) -> list[float]:
+def fit(
+    model: nn.Module, view: View, task: Task, recipe: Recipe, rt: Runtime, *, stream: str
+) -> list[float]:
     """Train a model on rows with the task's own loss; return the mean loss of each epoch."""
 
     def loss(batch: Batch) -> Tensor:

@@ -1,0 +1,213 @@
+"""The verb: from an unlearned model to a report."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+import unlearnkit
+from unlearnkit.auditing.asked import in_words, nearness, target_counts
+from unlearnkit.auditing.drawings import class_lines, margin_samples, roc_curves
+from unlearnkit.auditing.rows import ENOUGH_FOR_INTERVALS, table
+from unlearnkit.auditing.splits import choose
+from unlearnkit.auditing.verdicts import HEADROOM, Facts, enough_headroom, findings, headroom
+from unlearnkit.auditing.words import limits, sentence
+from unlearnkit.core.case import Partition
+from unlearnkit.core.digest import NUMERICS, model_digest
+from unlearnkit.core.errors import InputError
+from unlearnkit.core.evidence import Evidence, Split, Who
+from unlearnkit.core.metric import Tier
+from unlearnkit.core.runtime import Runtime
+from unlearnkit.oracles import Oracle, check_fresh
+from unlearnkit.report.model import Asked, Provenance, Report, Row, Spent
+from unlearnkit.unlearning import Unlearned, check_weights, fresh_model
+
+
+def audit(
+    done: Unlearned,
+    *,
+    oracle: Oracle | None = None,
+    tier: Tier | None = None,
+    rt: Runtime | None = None,
+) -> Report:
+    """Measure whether an unlearned model behaves as if it had never seen the forget rows.
+
+    Args:
+        done: What ``unlearn`` returned.
+        oracle: Models retrained without the forget rows; five or more to say that a model matches
+            them, three or more for intervals.
+        tier: ``fast`` needs no oracle and can only find faults; ``reference`` compares with
+            oracles. The best that is possible when None.
+        rt: Where to run; the CPU by default.
+
+    Returns:
+        The report.
+
+    Raises:
+        InputError: If the tier needs oracles and none are given, or they are of another case.
+    """
+    rt = rt or Runtime()
+    tier = tier or ("fast" if oracle is None else "reference")
+    if tier == "reference" and oracle is None:
+        raise InputError(
+            "audit: tier reference needs oracles; pass oracle=uk.oracle(case, request), or ask for"
+            " tier fast"
+        )
+    oracles = oracle if oracle is not None and tier == "reference" else None
+    if oracles is not None:
+        _check_oracles(oracles, done)
+    check_weights(done.model, "unlearned")
+    parts = done.case.partition(done.request)
+    splits = choose(done.case, parts, rt)
+    if Split.FORGET not in splits.views:
+        raise InputError("audit: the case has no forget rows to look at; give them with the case")
+    evidence = _evidence(done, oracles, splits.views, rt)
+    count = 0 if oracles is None else len(oracles)
+    rows = tuple(table(evidence, tier))
+    facts = Facts(
+        rows=rows,
+        gone=bool(parts.gone),
+        head_only=_same_below_head(done.model, done.original),
+        unchanged=_same(done.model, done.original, below_head=False),
+        oracles=count,
+    )
+    found = findings(facts, tier)
+    return Report(
+        tier=tier,
+        sentence=sentence(found, rows, count),
+        findings=found,
+        asked=_asked(done, parts, rows, count, rt),
+        rows=rows,
+        margins=margin_samples(evidence),
+        rocs=roc_curves(evidence),
+        classes=class_lines(evidence, parts.gone),
+        spent=_spent(done, oracles, parts),
+        provenance=_provenance(done, oracles, rt),
+        limits=limits(tier, count),
+        warnings=(*splits.warnings, *_headroom_warnings(rows, count), *done.notes),
+    )
+
+
+def _check_oracles(oracles: Oracle, done: Unlearned) -> None:
+    ours = done.case.partition(done.request).retain
+    theirs = oracles.case.partition(oracles.request).retain
+    if ours is None or theirs is None or ours.key() != theirs.key():
+        raise InputError(
+            "oracle: trained for another request or other rows; make it from the audited case and"
+            " request"
+        )
+    check_fresh(oracles.models, done.original)
+    names = [model_digest(m) for m in oracles.models]
+    for k, name in enumerate(names):
+        if name in names[:k]:
+            raise InputError(
+                f"oracle: {names.index(name)} and {k} are the same model, bit for bit; train each"
+                " from its own seed"
+            )
+
+
+def _evidence(
+    done: Unlearned, oracles: Oracle | None, views: dict[Split, object], rt: Runtime
+) -> Evidence:
+    models: dict[str, nn.Module] = {"original": done.original, "unlearned": done.model}
+    if oracles is not None:
+        models |= {f"oracle/{k}": m for k, m in enumerate(oracles.models)}
+    factory = None
+    if done.case.fresh is not None:
+
+        def factory(seed: int) -> nn.Module:
+            return fresh_model(done.case, rt, f"audit/random/{seed}")
+
+    placed = {name: m.to(rt.device) for name, m in models.items()}
+    return Evidence(placed, views, done.case.task, rt, random=factory)  # type: ignore[arg-type]
+
+
+def _same(model: nn.Module, original: nn.Module, *, below_head: bool) -> bool:
+    names = [n for n, _ in original.named_parameters()]
+    head = names[-1].rpartition(".")[0] if below_head and names else None
+    ours, theirs = dict(model.named_parameters()), dict(original.named_parameters())
+    watched = [n for n in names if head is None or n.rpartition(".")[0] != head]
+    return bool(watched) and all(
+        torch.equal(ours[n].detach().cpu(), theirs[n].detach().cpu()) for n in watched
+    )
+
+
+def _same_below_head(model: nn.Module, original: nn.Module) -> bool:
+    return _same(model, original, below_head=True)
+
+
+def _asked(
+    done: Unlearned, parts: Partition, rows: Sequence[Row], count: int, rt: Runtime
+) -> Asked:
+    assert parts.forget is not None
+    twins, nearest = nearness(parts, rt)
+    room = {r.metric: h for r in rows if (h := headroom(r)) is not None}
+    return Asked(
+        case=done.case.name,
+        task=done.case.task.name,
+        request=in_words(done.request, len(parts.forget)),
+        forget=len(parts.forget),
+        retain=None if parts.retain is None else len(parts.retain),
+        labels=target_counts(parts.forget),
+        duplicates=twins,
+        nearest=nearest,
+        headroom={k: None if v == float("inf") else v for k, v in room.items()},
+        enough_headroom=enough_headroom(rows) if count >= ENOUGH_FOR_INTERVALS else None,
+    )
+
+
+def _headroom_warnings(rows: Sequence[Row], count: int) -> list[str]:
+    if count < ENOUGH_FOR_INTERVALS:
+        return []
+    answers = [
+        h for r in rows if r.family != "divergence" and (h := headroom(r)) is not None
+    ]
+    if answers and max(answers) < HEADROOM:
+        return [
+            "almost no headroom: by accuracy and attacks the original lies within"
+            f" {HEADROOM:g} oracle deviations of retraining, so this forget set cannot rank methods"
+            " on them; only distances to the oracles can tell models apart here"
+        ]
+    return []
+
+
+def _spent(done: Unlearned, oracles: Oracle | None, parts: Partition) -> Spent:
+    recipe = done.case.recipe
+    rows = None if recipe is None or parts.retain is None else recipe.epochs * len(parts.retain)
+    seconds = None
+    if oracles is not None:
+        seconds = sum(r.seconds for r in oracles.runs) / len(oracles)
+    return Spent(
+        forward=done.cost.forward,
+        backward=done.cost.backward,
+        seconds=done.seconds,
+        peak_bytes=done.cost.peak_bytes,
+        retrain_forward=rows,
+        retrain_backward=rows,
+        retrain_seconds=seconds,
+        ratio=None if not rows else done.cost.work / (3 * rows),
+        backward_ratio=None if not rows else done.cost.backward / rows,
+    )
+
+
+def _provenance(done: Unlearned, oracles: Oracle | None, rt: Runtime) -> Provenance:
+    return Provenance(
+        version=unlearnkit.__version__,
+        torch=str(torch.__version__),
+        device=f"{rt.device.type} ({platform.machine()})",
+        precision=rt.precision,
+        made=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        design="REUSE",
+        method=done.method.id,
+        settings=done.method.model_dump(mode="json"),
+        method_seed=done.seed,
+        oracle_seeds=() if oracles is None else tuple(r.seed for r in oracles.runs),
+        numerics=NUMERICS,
+        original=model_digest(done.original),
+        unlearned=model_digest(done.model),
+        notes=done.notes,
+    )

@@ -1,0 +1,91 @@
+"""What the report's figures are drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from unlearnkit.core.evidence import Evidence, Split, Who
+from unlearnkit.core.statistics import auc, roc_curve
+from unlearnkit.report.model import ClassLine, Roc, Sample
+
+DRAWN = 400
+"""Most points that a curve or a sample is drawn from."""
+
+
+def margin_samples(e: Evidence) -> tuple[Sample, ...]:
+    """Return margins of each model on forget and held-out rows; of the first oracle only."""
+    return tuple(
+        Sample(who=str(who), split=str(split), values=_thin(e.margins(who, split).sort().values))
+        for who in _present(e)
+        for split in (Split.FORGET, Split.HELD_OUT)
+        if split in e.views
+    )
+
+
+def roc_curves(e: Evidence) -> tuple[Roc, ...]:
+    """Return the margin attack's curve against each model."""
+    if Split.HELD_OUT not in e.views:
+        return ()
+    found = []
+    for who in _present(e):
+        go, held = e.margins(who, Split.FORGET), e.margins(who, Split.HELD_OUT)
+        curve = roc_curve(go, held)
+        found.append(
+            Roc(
+                who=str(who),
+                fpr=_thin(curve.fpr),
+                tpr=_thin(curve.tpr),
+                auc=auc(go, held),
+                negatives=len(held),
+            )
+        )
+    return tuple(found)
+
+
+def class_lines(e: Evidence, gone: tuple[int, ...]) -> tuple[ClassLine, ...]:
+    """Return accuracy by class on test and forget rows; nothing where targets are no classes."""
+    if e.targets(Split.FORGET).is_floating_point() or e.targets(Split.FORGET).ndim != 1:
+        return ()
+    splits = [s for s in (Split.TEST, Split.TEST_FORGET) if s in e.views]
+    labels = torch.cat([e.targets(s) for s in (*splits, Split.FORGET)]).unique().tolist()
+    return tuple(_class_line(e, int(label), splits, int(label) in gone) for label in labels)
+
+
+def _class_line(e: Evidence, label: int, splits: list[Split], forgotten: bool) -> ClassLine:
+    def right(who: Who, where: list[Split]) -> float | None:
+        if not e.has(who):
+            return None
+        models = range(e.oracles) if who is Who.ORACLE else (0,)
+        rows = [e.errors(who, s, k)[e.targets(s) == label] for s in where for k in models]
+        errors = torch.cat(rows) if rows else torch.empty(0)
+        return 1.0 - errors.mean().item() if len(errors) else None
+
+    def count(where: list[Split]) -> int:
+        return sum(int((e.targets(s) == label).sum()) for s in where)
+
+    forget = [Split.FORGET]
+    return ClassLine(
+        label=label,
+        forgotten=forgotten,
+        examples=count(splits),
+        original=right(Who.ORIGINAL, splits),
+        unlearned=right(Who.UNLEARNED, splits),
+        oracle=right(Who.ORACLE, splits),
+        forget_examples=count(forget),
+        forget_original=right(Who.ORIGINAL, forget),
+        forget_unlearned=right(Who.UNLEARNED, forget),
+        forget_oracle=right(Who.ORACLE, forget),
+    )
+
+
+def _present(e: Evidence) -> Iterator[Who]:
+    return (w for w in (Who.UNLEARNED, Who.ORIGINAL, Who.ORACLE) if e.has(w))
+
+
+def _thin(values: Tensor) -> tuple[float, ...]:
+    if len(values) > DRAWN:
+        values = values[torch.linspace(0, len(values) - 1, DRAWN).round().long()]
+    return tuple(round(v, 6) for v in values.tolist())

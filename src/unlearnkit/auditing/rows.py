@@ -1,0 +1,236 @@
+"""The audit's table: every metric of the tier, with the oracle's own value beside it."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from scipy import stats
+from torch import Tensor
+
+from unlearnkit.auditing.intervals import clopper_pearson, mean_interval
+from unlearnkit.catalog import metrics
+from unlearnkit.core.evidence import Evidence, Who
+from unlearnkit.core.metric import Goal, Metric, Score, Tier
+from unlearnkit.report.model import Estimate, Light, OracleValue, Row
+
+ENOUGH_FOR_INTERVALS = 3
+"""Oracles from which on a deviation over models, and so any interval of a gap, is shown."""
+
+ENOUGH_FOR_EQUIVALENCE = 5
+"""Oracles from which on a model may be said to match retraining."""
+
+LEAST_MARGIN = 0.01
+"""Smallest margin where it is given in oracle deviations: these can be 0 on saturated metrics."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Candidate minus mean oracle, with what K oracles allow to say about it."""
+
+    value: float
+    low: float
+    high: float
+    """95 % prediction interval: holds for the gap of a further oracle in 95 of 100 audits."""
+
+    tight_low: float
+    tight_high: float
+    """90 % interval of the gap to the mean oracle, this model given: for two one-sided tests."""
+
+    deviation: float
+    mean: float
+    """Of the oracles."""
+
+
+def table(e: Evidence, tier: Tier) -> Iterator[Row]:
+    """Yield one row for each metric that the tier and the evidence allow, in the audit's order.
+
+    Args:
+        e: The evidence; its oracles are the reference.
+        tier: ``fast`` reads no oracle.
+
+    Yields:
+        The rows.
+    """
+    able = [m for m in metrics().values() if m.serves(e) and (m.tier == "fast" or tier != "fast")]
+    for m in sorted(able, key=lambda m: (m.section, m.family, m.id)):
+        yield _row(m, e, tier)
+
+
+def _row(m: Metric, e: Evidence, tier: Tier) -> Row:
+    score = m(e)
+    estimate = _estimate(m, score)
+    judged = m.goal is not Goal.VALUE
+    original = None
+    if judged and e.has(Who.ORIGINAL):
+        original = _estimate(m, m(e.seat(Who.ORIGINAL)))
+    oracle = _oracle(m, e) if judged and tier != "fast" else None
+    known = [] if oracle is None else [v for v in oracle.values if v is not None]
+    value = estimate.value
+    apart = None if value is None or not known else gap(value, known)
+    distance = Who.ORACLE in m.reads
+    plain = None if value is None or not known else value - statistics.mean(known)
+    return Row(
+        metric=m.id,
+        family=m.family,
+        goal=str(m.goal),
+        ideal=m.ideal if m.ideal is not None else (oracle.mean if oracle else None),
+        unit=m.unit,
+        path=m.path,
+        section=m.section,
+        estimate=estimate,
+        original=original,
+        oracle=oracle,
+        gap=plain,
+        gap_low=None if apart is None else apart.low,
+        gap_high=None if apart is None else apart.high,
+        z=None if apart is None or apart.deviation == 0 else apart.value / apart.deviation,
+        floor=oracle.mean if oracle and distance else None,
+        closed=_closed(value, original, known) if distance else None,
+        light=_light(m, apart),
+        models=len(known),
+        doc=m.doc,
+    )
+
+
+def _estimate(m: Metric, score: Score) -> Estimate:
+    value = None if math.isnan(score.value) else score.value
+    count = 0 if score.rows is None else len(score.rows)
+    low: float | None = None
+    high: float | None = None
+    how = ""
+    if score.interval is not None and value is not None:
+        (low, high), how = score.interval, score.method
+    elif score.rows is not None and count > 1 and value is not None:
+        if _is_rate(score.rows):
+            low, high = clopper_pearson(int(score.rows.sum()), count)
+            how = "Clopper-Pearson over rows"
+        else:
+            low, high = mean_interval(score.rows)
+            how = "Student t over rows"
+        low, high = max(low, m.low), min(high, m.high)
+    return Estimate(
+        value=value, low=low, high=high, method=how, examples=count, note=score.note
+    )
+
+
+def _is_rate(rows: Tensor) -> bool:
+    return bool(((rows == 0) | (rows == 1)).all())
+
+
+def _oracle(m: Metric, e: Evidence) -> OracleValue | None:
+    least = 2 if Who.ORACLE in m.reads else 1
+    if e.oracles < least:
+        return None
+    scores = [m(e.seat(Who.ORACLE, k)).value for k in range(e.oracles)]
+    values = tuple(None if math.isnan(v) else v for v in scores)
+    known = [v for v in values if v is not None]
+    return OracleValue(
+        mean=statistics.mean(known) if known else None,
+        sd=statistics.stdev(known) if len(known) > 1 else None,
+        values=values,
+    )
+
+
+def gap(value: float, oracle: list[float]) -> Gap | None:
+    """Return how far a candidate is from K oracles; None for fewer than three.
+
+    The prediction interval is ``gap ± t(0.975, K-1) s sqrt(1 + 1/K)``; the interval of the gap to
+    the mean oracle is ``gap ± t(0.95, K-1) s / sqrt(K)``, whose two ends are the two one-sided
+    tests at level 0.05.
+
+    Args:
+        value: The candidate's.
+        oracle: The oracles', K of them.
+
+    Returns:
+        The gap.
+    """
+    count = len(oracle)
+    if count < ENOUGH_FOR_INTERVALS:
+        return None
+    s = statistics.stdev(oracle)
+    g = value - statistics.mean(oracle)
+    wide = float(stats.t.ppf(0.975, count - 1)) * s * math.sqrt(1 + 1 / count)
+    tight = float(stats.t.ppf(0.95, count - 1)) * s / math.sqrt(count)
+    return Gap(g, g - wide, g + wide, g - tight, g + tight, s, value - g)
+
+
+def outlying(value: float, oracle: list[float]) -> float | None:
+    """Return the p-value of a candidate being one more oracle, two-sided; None below three.
+
+    ``t = (value - mean) / (s sqrt(1 + 1/K))`` with K - 1 degrees of freedom: exact if the metric
+    is normal over training seeds.
+
+    Args:
+        value: The candidate's.
+        oracle: The oracles', K of them.
+
+    Returns:
+        The p-value.
+    """
+    apart = gap(value, oracle)
+    if apart is None:
+        return None
+    if apart.deviation == 0:
+        return 1.0 if apart.value == 0 else 0.0
+    t = apart.value / (apart.deviation * math.sqrt(1 + 1 / len(oracle)))
+    return float(2 * stats.t.sf(abs(t), len(oracle) - 1))
+
+
+def equivalence_margin(m: Metric, apart: Gap) -> float:
+    """Return the largest difference from the mean oracle that counts as none.
+
+    The metric's own, or two oracle deviations; for fractions at least a hundredth, because the
+    deviation of a saturated fraction is 0; for errors at least a hundredth of the oracles' error.
+
+    Args:
+        m: The metric.
+        apart: The gap.
+
+    Returns:
+        The margin, in the metric's unit.
+    """
+    if m.margin is not None:
+        return m.margin
+    least = {"fraction": LEAST_MARGIN, "target": LEAST_MARGIN * abs(apart.mean)}
+    return max(2 * apart.deviation, least.get(m.unit, 0.0))
+
+
+def _closed(value: float | None, original: Estimate | None, oracle: list[float]) -> float | None:
+    """Return the share of the original's distance to the oracles that was closed.
+
+    ``(d(o,r) - d(u,r)) / (d(o,r) - d(r,r'))``; refused where the denominator is within two standard
+    errors of 0 (evaluation by this metric cannot tell the original from an oracle).
+
+    Args:
+        value: d(u,r).
+        original: d(o,r).
+        oracle: d(r,r') with each oracle in the seat.
+
+    Returns:
+        The share, or None.
+    """
+    if value is None or original is None or original.value is None or len(oracle) < 2:
+        return None
+    room = original.value - statistics.mean(oracle)
+    error = statistics.stdev(oracle) * math.sqrt(1 + 1 / len(oracle))
+    if abs(room) <= 2 * error:
+        return None
+    return (original.value - value) / room
+
+
+def _light(m: Metric, apart: Gap | None) -> Light:
+    compared = m.goal is Goal.ORACLE or Who.ORACLE in m.reads
+    if not compared or apart is None or m.path == "compat":
+        return "none"
+    margin = equivalence_margin(m, apart)
+    good_low = Who.ORACLE in m.reads and m.goal is Goal.LOW
+    good_high = Who.ORACLE in m.reads and m.goal is Goal.HIGH
+    inside = (good_low or apart.tight_low > -margin) and (good_high or apart.tight_high < margin)
+    if inside:
+        return "good"
+    beyond = (apart.low > margin and not good_high) or (apart.high < -margin and not good_low)
+    return "bad" if beyond else "unclear"

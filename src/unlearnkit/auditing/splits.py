@@ -1,0 +1,90 @@
+"""Which rows an audit looks at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unlearnkit.core.case import Case, Partition
+from unlearnkit.core.data import View
+from unlearnkit.core.evidence import Split
+from unlearnkit.core.runtime import Runtime
+
+RETAIN_ROWS = 10_000
+"""Most retained rows that are looked at; a sample is drawn beyond."""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The rows of each split that exists, and what a reader should know about them."""
+
+    views: dict[Split, View]
+    warnings: tuple[str, ...]
+
+
+def choose(case: Case, parts: Partition, rt: Runtime) -> Splits:
+    """Return the rows of each split.
+
+    For a class request the test rows are split into forgotten and kept classes. Held-out rows get
+    the target mix of the forget rows, where targets are classes.
+
+    Args:
+        case: Gives test and held-out rows.
+        parts: Forget and retain rows.
+        rt: Draws samples.
+
+    Returns:
+        The splits.
+    """
+    views: dict[Split, View] = {}
+    warnings: list[str] = []
+    if parts.forget is not None:
+        views[Split.FORGET] = parts.forget
+    if parts.retain is not None:
+        views[Split.RETAIN] = parts.retain.sample(RETAIN_ROWS, rt, "audit/retain")
+        if len(parts.retain) > RETAIN_ROWS:
+            warnings.append(f"retained rows are a sample of {RETAIN_ROWS} of {len(parts.retain)}")
+    if case.test is not None:
+        whole = View.all(case.test)
+        forgotten = torch.isin(whole.y, torch.tensor(parts.gone)) if parts.gone else None
+        if forgotten is None or not bool(forgotten.any()):
+            views[Split.TEST] = whole
+        else:
+            views[Split.TEST] = whole.pick(~forgotten)
+            views[Split.TEST_FORGET] = whole.pick(forgotten)
+    source = case.held_out or case.test
+    if source is None or parts.forget is None:
+        warnings.append("no held-out rows: attacks that compare with never-seen rows cannot run")
+        return Splits(views, tuple(warnings))
+    if case.held_out is None:
+        warnings.append("held-out rows are the test rows; right only if nothing was tuned on them")
+    held = View.all(source)
+    if parts.forget.y.is_floating_point() or parts.forget.y.ndim != 1:
+        warnings.append("targets are no classes: held-out rows are not matched to the forget rows")
+        views[Split.HELD_OUT] = held
+        return Splits(views, tuple(warnings))
+    rows, absent = _matched(parts.forget.y, held.y, rt)
+    if len(rows):
+        views[Split.HELD_OUT] = held.pick(rows)
+    if absent:
+        warnings.append(f"no held-out row of class {', '.join(map(str, absent))}: not matched there")
+    return Splits(views, tuple(warnings))
+
+
+def _matched(wanted: Tensor, there: Tensor, rt: Runtime) -> tuple[Tensor, list[int]]:
+    """Draw as many rows as the scarcest class allows, in the wanted mix; name classes without any."""
+    classes, counts = wanted.unique(return_counts=True)
+    have = torch.stack([(there == c).sum() for c in classes])
+    absent = classes[have == 0].tolist()
+    classes, counts, have = classes[have > 0], counts[have > 0], have[have > 0]
+    if not len(classes):
+        return torch.empty(0, dtype=torch.long), absent
+    scale = float((have / counts).min())
+    picked = []
+    for c, count in zip(classes.tolist(), counts.tolist(), strict=True):
+        rows = (there == c).nonzero()[:, 0]
+        order = torch.randperm(len(rows), generator=rt.rng(f"audit/held out/{c}"))
+        picked.append(rows[order[: max(1, round(scale * count))]])
+    return torch.cat(picked).sort().values, absent

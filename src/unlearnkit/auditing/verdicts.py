@@ -1,0 +1,307 @@
+"""What may be said: every verdict that holds, in order of precedence.
+
+The rules are those of the specification (evaluation, section 14). LEAKS: forgotten rows look too
+familiar. OVER-FORGOT: the same evidence below the oracle. DISTINGUISHABLE: neither, but the model
+lies outside the oracles' own spread. DAMAGED: what had to stay was lost. INCONCLUSIVE: an interval
+straddles a margin, there is no headroom, or a cheap audit found nothing. MATCHES: two one-sided
+tests pass on every compared row, with at least five oracles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from unlearnkit.auditing.rows import (
+    ENOUGH_FOR_EQUIVALENCE,
+    ENOUGH_FOR_INTERVALS,
+    Gap,
+    equivalence_margin,
+    gap,
+    outlying,
+)
+from unlearnkit.catalog import metrics
+from unlearnkit.core.metric import Goal
+from unlearnkit.report.model import Finding, Row, Verdict
+
+KNOWN = ("accuracy_forget", "error_forget")
+"""How well the forget rows themselves are answered."""
+
+ATTACK = "margin_auc"
+"""The attack that a verdict may rest on: margins of forget rows against never-seen rows."""
+
+UTILITY = ("accuracy_retain", "accuracy_test", "error_retain", "error_test")
+"""What must not be lost."""
+
+OUTSIDE = ("js_forget", "divergence_forget", "margin_spread_forget")
+"""Where a model that is no oracle shows: distance to the oracles, and spread of margins."""
+
+OUTSIDE_LEVEL = 0.01
+"""Level of the test that a model is one more oracle."""
+
+FAST_MARGIN = 0.02
+"""Margin where there is no oracle: two points of accuracy, 0.02 of AUC."""
+
+HEADROOM = 3.0
+"""Oracle deviations between original and oracle below which a metric cannot rank methods."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What verdicts rest on beside the table."""
+
+    rows: Sequence[Row]
+    gone: bool
+    """Whether whole classes had to go: no kept row has them."""
+
+    head_only: bool
+    """Whether every parameter below the last layer equals the original's, bit for bit."""
+
+    unchanged: bool
+    """Whether the model is the original, bit for bit."""
+
+    oracles: int
+
+
+def findings(facts: Facts, tier: str) -> tuple[Finding, ...]:
+    """Return every verdict that holds, headline first.
+
+    Args:
+        facts: The table, and what else is known.
+        tier: ``fast`` or ``reference``.
+
+    Returns:
+        At least one finding.
+    """
+    table = {r.metric: r for r in facts.rows}
+    found = list(_fast(table, facts) if tier == "fast" else _reference(table, facts))
+    if not found:
+        found = [_pass(table)] if tier == "reference" else [_NOTHING_FOUND]
+    order = list(Verdict)
+    return tuple(sorted(found, key=lambda f: order.index(f.verdict)))
+
+
+_NOTHING_FOUND = Finding(
+    verdict=Verdict.INCONCLUSIVE,
+    reason="no problem found by tests that cannot see per-example memory",
+)
+
+
+def _fast(table: dict[str, Row], facts: Facts) -> Iterator[Finding]:
+    known = table.get("accuracy_forget")
+    if facts.gone and known is not None and (known.estimate.low or 0.0) > FAST_MARGIN:
+        yield Finding(
+            verdict=Verdict.LEAKS,
+            reason=f"forgotten classes are still recognised: accuracy on forget rows {_value(known)},"
+            " and a model that never saw a class cannot name it",
+            rows=(known.metric,),
+        )
+    yield from _fast_attack(table)
+    for row in (table[m] for m in UTILITY if m in table):
+        before = row.original
+        now = row.estimate
+        if before is None or before.value is None or now.value is None or now.high is None:
+            continue
+        rate = row.metric.startswith("accuracy")
+        least = FAST_MARGIN if rate else FAST_MARGIN * before.value
+        lost = before.value - now.high if rate else (now.low or 0.0) - before.value
+        if lost > least:
+            yield Finding(
+                verdict=Verdict.DAMAGED,
+                reason=f"{_plain(row.metric)} went from {before.value:.3f} to {_value(row)}",
+                rows=(row.metric,),
+            )
+    if facts.unchanged:
+        yield Finding(
+            verdict=Verdict.INCONCLUSIVE,
+            reason="the model is the original: no weight has changed",
+        )
+
+
+def _fast_attack(table: dict[str, Row]) -> Iterator[Finding]:
+    attack = table.get(ATTACK)
+    if attack is None or attack.estimate.low is None or attack.estimate.high is None:
+        return
+    before = attack.original
+    if before is not None and before.high is not None and before.high < 0.5:
+        yield Finding(
+            verdict=Verdict.INCONCLUSIVE,
+            reason="the original, which was trained on them, already knew the forget rows less than"
+            f" never-seen rows (AUC {before.value:.3f}): they are not drawn alike, and this attack"
+            " says nothing without oracles",
+            rows=(attack.metric,),
+        )
+    elif attack.estimate.low > 0.5 + FAST_MARGIN:
+        yield Finding(
+            verdict=Verdict.LEAKS,
+            reason=f"forget rows look more familiar than never-seen rows: AUC {_value(attack)}",
+            rows=(attack.metric,),
+        )
+    elif attack.estimate.high < 0.5 - FAST_MARGIN:
+        yield Finding(
+            verdict=Verdict.OVER_FORGOT,
+            reason=f"forget rows look less familiar than never-seen rows: AUC {_value(attack)}",
+            rows=(attack.metric,),
+        )
+
+
+def _reference(table: dict[str, Row], facts: Facts) -> Iterator[Finding]:
+    if facts.oracles < ENOUGH_FOR_INTERVALS:
+        yield Finding(
+            verdict=Verdict.INCONCLUSIVE,
+            reason=f"{facts.oracles} oracle{'s' if facts.oracles > 1 else ''}: no uncertainty"
+            f" available; {ENOUGH_FOR_INTERVALS} are the least for intervals",
+        )
+        return
+    compared = {m: g for m, r in table.items() if (g := _gap(r)) is not None}
+    familiar = list(_familiarity(table, compared))
+    yield from familiar
+    if not familiar:
+        yield from _outside(table)
+    yield from _damage(table, compared)
+    if facts.unchanged or facts.head_only:
+        what = "no weight has changed" if facts.unchanged else "only the last layer was changed"
+        yield Finding(
+            verdict=Verdict.INCONCLUSIVE,
+            reason=f"{what}: the features below are the original's, and what they hold of the forget"
+            " rows can be learned again from them; equal answers do not show that it is gone",
+            rows=("edit_size",) if "edit_size" in table else (),
+        )
+    if facts.oracles < ENOUGH_FOR_EQUIVALENCE:
+        yield Finding(
+            verdict=Verdict.INCONCLUSIVE,
+            reason=f"{facts.oracles} oracles: {ENOUGH_FOR_EQUIVALENCE} are the least to say that a"
+            " model matches retraining",
+        )
+    if not enough_headroom(facts.rows):
+        yield Finding(
+            verdict=Verdict.INCONCLUSIVE,
+            reason="this forget set cannot rank methods: on no metric is the original"
+            f" {HEADROOM:g} oracle deviations away from retraining",
+        )
+    open_rows = tuple(m for m in compared if table[m].light != "good")
+    if open_rows:
+        yield Finding(
+            verdict=Verdict.INCONCLUSIVE,
+            reason=f"equivalence with retraining is not shown on {_some(open_rows)}: the interval of"
+            " the gap does not lie inside the margin",
+            rows=open_rows,
+        )
+
+
+def _familiarity(table: dict[str, Row], compared: dict[str, Gap]) -> Iterator[Finding]:
+    for metric in (*KNOWN, ATTACK):
+        if metric not in compared:
+            continue
+        row, g = table[metric], compared[metric]
+        sign = -1.0 if metric.startswith("error") else 1.0
+        low, high = sorted((sign * g.low, sign * g.high))
+        margin = equivalence_margin(metrics()[metric], g)
+        text = f"{_plain(metric)} {_value(row)}, retrained {g.mean:.3f}, gap {_gap_text(g)}"
+        if low > margin:
+            yield Finding(
+                verdict=Verdict.LEAKS,
+                reason=f"forgotten rows look too familiar: {text}",
+                rows=(metric,),
+            )
+        elif high < -margin:
+            yield Finding(
+                verdict=Verdict.OVER_FORGOT,
+                reason=f"forgotten rows look stranger than to a retrained model: {text}",
+                rows=(metric,),
+            )
+
+
+def _outside(table: dict[str, Row]) -> Iterator[Finding]:
+    for metric in OUTSIDE:
+        row = table.get(metric)
+        if row is None or row.estimate.value is None or row.oracle is None:
+            continue
+        values = [v for v in row.oracle.values if v is not None]
+        p = outlying(row.estimate.value, values)
+        distance = row.floor is not None
+        if p is None or p >= OUTSIDE_LEVEL or (distance and (row.gap or 0.0) <= 0):
+            continue
+        closed = "" if row.closed is None else f", {row.closed:.0%} of the original's distance closed"
+        yield Finding(
+            verdict=Verdict.DISTINGUISHABLE,
+            reason=f"outside the retrained models' own spread: {_plain(metric)}"
+            f" {row.estimate.value:.3g}, retrained {row.oracle.mean:.3g}"
+            f"{'' if row.z is None else f' (z = {row.z:.1f})'}, p = {p:.2g} by a model-based"
+            f" test{closed}",
+            rows=(metric,),
+        )
+
+
+def _damage(table: dict[str, Row], compared: dict[str, Gap]) -> Iterator[Finding]:
+    for metric in UTILITY:
+        if metric not in compared:
+            continue
+        row, g = table[metric], compared[metric]
+        margin = equivalence_margin(metrics()[metric], g)
+        lost = g.low > margin if metric.startswith("error") else g.high < -margin
+        if lost:
+            yield Finding(
+                verdict=Verdict.DAMAGED,
+                reason=f"{_plain(metric)} {_value(row)}, retrained {g.mean:.3f}, gap {_gap_text(g)}",
+                rows=(metric,),
+            )
+
+
+def _pass(table: dict[str, Row]) -> Finding:
+    rows = tuple(m for m, r in table.items() if _gap(r) is not None)
+    return Finding(
+        verdict=Verdict.MATCHES,
+        reason=f"two one-sided tests pass on all {len(rows)} compared rows",
+        rows=rows,
+    )
+
+
+def enough_headroom(rows: Iterable[Row]) -> bool:
+    """Return whether any compared metric tells the original from the oracles."""
+    return any((h := headroom(r)) is not None and h >= HEADROOM for r in rows)
+
+
+def headroom(row: Row) -> float | None:
+    """Return how far the original is from the oracles, in oracle deviations; None if unknown."""
+    if _gap(row) is None or row.original is None or row.original.value is None:
+        return None
+    assert row.oracle is not None
+    known = [v for v in row.oracle.values if v is not None]
+    g = gap(row.original.value, known)
+    if g is None:
+        return None
+    if g.deviation == 0:
+        return 0.0 if g.value == 0 else float("inf")
+    return abs(g.value) / g.deviation
+
+
+def _gap(row: Row) -> Gap | None:
+    m = metrics()[row.metric]
+    compared = row.family in {"behaviour", "divergence", "membership"} and row.section < 10
+    if not compared or row.path == "compat" or m.goal is Goal.VALUE:
+        return None
+    if row.oracle is None or row.estimate.value is None:
+        return None
+    return gap(row.estimate.value, [v for v in row.oracle.values if v is not None])
+
+
+def _value(row: Row) -> str:
+    e = row.estimate
+    if e.value is None:
+        return "undefined"
+    between = "" if e.low is None or e.high is None else f" [{e.low:.3f}, {e.high:.3f}]"
+    return f"{e.value:.3f}{between}"
+
+
+def _gap_text(g: Gap) -> str:
+    return f"{g.value:+.3f} [{g.low:+.3f}, {g.high:+.3f}]"
+
+
+def _plain(metric: str) -> str:
+    return metric.replace("_", " ")
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(_plain(n) for n in names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more rows"
