@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from unlearnkit.catalog import method as make
 from unlearnkit.catalog import methods
 from unlearnkit.core.case import Case, Partition
-from unlearnkit.core.data import View
+from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.errors import DivergedError, InputError, UnlearnkitError, UnsupportedError
 from unlearnkit.core.method import Method, Need, Problem
 from unlearnkit.core.recipe import ASSUMED
@@ -173,14 +173,21 @@ def _check_needs(how: Method, case: Case, split: Partition) -> None:
 
 
 def _check_fit(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> None:
-    view = split.retain or split.forget
-    if view is None:
-        return
-    few = view.pick(torch.arange(min(2, len(view))))
+    others = {"test": case.test, "validation": case.validation, "held_out": case.held_out}
+    views = {"retain": split.retain, "forget": split.forget} | {
+        name: None if data is None else View.all(data) for name, data in others.items()
+    }
     quiet = Runtime(rt.device, rt.precision, rt.seed)
-    with seeded(rt, "fit"), torch.inference_mode():
-        for batch in few.batches(2, quiet):
-            case.task.losses(case.task.outputs(model, batch), batch)
+    for name, view in views.items():
+        if view is None:
+            continue
+        few = view.pick(torch.arange(min(2, len(view))))
+        try:
+            with seeded(rt, "fit"), torch.inference_mode():
+                for batch in few.batches(2, quiet):
+                    case.task.losses(case.task.outputs(model, batch), batch)
+        except InputError as e:
+            raise InputError(f"{name}: {e}") from e
 
 
 def _problem(
@@ -216,29 +223,7 @@ def _problem(
     )
 
 
-class _Nothing:
-    """Rows that do not exist."""
-
-    y = torch.empty(0, dtype=torch.long)
-    group = None
-
-    def __len__(self) -> int:
-        return 0
-
-    def inputs(self, order: Tensor, size: int, rng: torch.Generator) -> Iterator[Tensor]:
-        """Yield nothing."""
-        return iter(())
-
-    def key(self) -> str:
-        """Return a constant."""
-        return "nothing"
-
-    def with_targets(self, y: Tensor) -> _Nothing:
-        """Return itself."""
-        return self
-
-
-_NOTHING = _Nothing()
+_NOTHING = TensorData(torch.empty(0), torch.empty(0, dtype=torch.long))
 
 
 def _copy(model: nn.Module) -> nn.Module:
