@@ -287,8 +287,8 @@ class Case:
             raise InputError(f"class: {strange[0]} is not among 0 to {count - 1}; name one that is")
         if not 0 < len(set(request.classes)) < count:
             raise InputError(
-                f"forget: the request names {len(request.classes)} of {count} classes; name some and"
-                " keep some"
+                f"forget: the request names {len(request.classes)} of {count} classes; name some"
+                " and keep some"
             )
         return request.classes
 

@@ -192,7 +192,7 @@ def _parse_numbers(text: str, whole: str) -> list[int]:
             text = ",".join(Path(text[1:]).read_text(encoding="utf-8").split())
         except OSError as e:
             raise InputError(
-                f"forget: cannot read {text[1:]!r}: {e.strerror}; name a file with one number a line"
+                f"forget: cannot read {text[1:]!r}: {e.strerror}; name a file with a number a line"
             ) from None
         except UnicodeDecodeError:
             raise InputError(

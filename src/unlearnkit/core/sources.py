@@ -22,7 +22,7 @@ from unlearnkit.core.data import (
 )
 from unlearnkit.core.errors import InputError
 
-EXPECTED = "expected a pair (x, y), a map-style Dataset of such pairs, a Hugging Face Dataset or a DataFrame"
+EXPECTED = "expected a pair (x, y), a map-style Dataset of pairs, a Hugging Face set or a DataFrame"
 
 
 def as_data(
@@ -38,8 +38,8 @@ def as_data(
 
     Args:
         source: A pair ``(x, y)`` of arrays or tensors, where ``x`` may be a dict or a tuple; a
-            map-style torch ``Dataset`` of such pairs; a Hugging Face ``Dataset``; a ``DataFrame``, whose
-            columns become one float32 matrix; or ``Data``.
+            map-style torch ``Dataset`` of such pairs; a Hugging Face ``Dataset``; a ``DataFrame``,
+            whose columns become one float32 matrix; or ``Data``.
         name: What to call it in an error.
         target: The target column, for tables.
         inputs: The input columns, for tables; all but target and group when empty.
