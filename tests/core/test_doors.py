@@ -75,9 +75,7 @@ FORMS = {
     "list of two": lambda x, y: {"train": [x, y]},
     "numpy arrays": lambda x, y: {"train": (x.numpy(), y.numpy())},
     "read-only arrays": lambda x, y: {"train": (readonly(x), readonly(y))},
-    "reversed arrays": lambda x, y: {
-        "train": (x.flip(0).numpy()[::-1], y.flip(0).numpy()[::-1])
-    },
+    "reversed arrays": lambda x, y: {"train": (x.flip(0).numpy()[::-1], y.flip(0).numpy()[::-1])},
     "nested lists": lambda x, y: {"train": (x.tolist(), y.tolist())},
     "small integers": lambda x, y: {"train": (x, y.to(torch.uint8))},
     "whole floats": lambda x, y: {"train": (x, y.float())},
@@ -170,9 +168,7 @@ def table_of_two(x, y):
 
 SEVERAL = {
     "dict": lambda x, y: {"train": ({"right": x.square(), "left": x}, y)},
-    "dict of arrays": lambda x, y: {
-        "train": ({"left": x.numpy(), "right": x.square().numpy()}, y)
-    },
+    "dict of arrays": lambda x, y: {"train": ({"left": x.numpy(), "right": x.square().numpy()}, y)},
     "tuple": lambda x, y: {"train": ((x, x.square()), y)},
     "tensor set": lambda x, y: {"train": TensorDataset(x, x.square(), y)},
     "map-style tuples": lambda x, y: {"train": TwoPairs(x, y)},
@@ -186,9 +182,7 @@ def test_a_model_of_several_arguments_gets_each_by_name_or_position(form):
     case = uk.Case(task="classification", recipe=RECIPE, **SEVERAL[form](*rows()))
     want = uk.Case(train=((rows()[0], rows()[0].square()), rows()[1]), task="classification")
     want = want.with_(recipe=RECIPE)
-    assert torch.equal(
-        weights(finetuned(case, net=Sum())), weights(finetuned(want, net=Sum()))
-    )
+    assert torch.equal(weights(finetuned(case, net=Sum())), weights(finetuned(want, net=Sum())))
 
 
 def test_a_model_of_one_dictionary_gets_it_whole():
@@ -196,9 +190,7 @@ def test_a_model_of_one_dictionary_gets_it_whole():
     case = uk.Case(
         train=({"left": x, "right": x.square()}, y), task="classification", recipe=RECIPE
     )
-    assert torch.equal(
-        weights(finetuned(case, net=Named())), weights(finetuned(case, net=Sum()))
-    )
+    assert torch.equal(weights(finetuned(case, net=Named())), weights(finetuned(case, net=Sum())))
 
 
 class Wrapped(nn.Module):
@@ -243,7 +235,11 @@ def test_parts_give_the_model_of_the_retained_part():
     from unlearnkit.train.loop import fit
 
     fit(
-        net, View.all(whole.train), case.task, uk.Recipe(**_tuned()), uk.Runtime(),
+        net,
+        View.all(whole.train),
+        case.task,
+        uk.Recipe(**_tuned()),
+        uk.Runtime(),
         stream="finetune/order",
     )
     assert torch.equal(weights(done), torch.cat([p.detach().flatten() for p in net.parameters()]))

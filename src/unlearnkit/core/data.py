@@ -152,7 +152,7 @@ class MapData:
             except (TypeError, RuntimeError) as e:
                 raise InputError(
                     f"data: rows {int(rows[0])} and on cannot be put into one batch"
-                    f" ({str(e).strip().splitlines()[0]}); return pairs (x, y) of arrays of one"
+                    f" ({str(e).strip().splitlines()[-1]}); return pairs (x, y) of arrays of one"
                     " shape"
                 ) from e
             for name, t in named(x).items():
