@@ -109,7 +109,7 @@ CASES = {
     "nothing": ({"train": None}, "got NoneType"),
     "a loader": ({"train": DataLoader(Pairs())}, "got DataLoader; give its .dataset"),
     "a stream": ({"train": Stream()}, "got Stream"),
-    "rows of three": ({"train": Triples()}, "train: rows must be pairs (x, y), row 0 is a tuple of"),
+    "rows of three": ({"train": Triples()}, "train: rows must be pairs (x, y), row 0 is a tuple"),
     "rows of names": ({"train": Mappings()}, "train: rows must be pairs (x, y), row 0 is a dict;"),
     "rows of pictures": ({"train": Pictures()}, "train: x of row 0 cannot be made a tensor, got"
                          " object; transform it to numbers"),
