@@ -214,13 +214,21 @@ def _check_model(model: nn.Module) -> None:
 
 
 def _check_fit(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> None:
-    view = split.retain or split.forget
-    if view is None:
-        return
-    few = view.pick(torch.arange(min(2, len(view))))
-    with seeded(rt, "fit"), torch.inference_mode():
-        for batch in few.batches(2, rt.fork(rt.seed)):
-            case.task.losses(case.task.outputs(model, batch), batch)
+    others = {"test": case.test, "validation": case.validation, "held_out": case.held_out}
+    views = {"retain": split.retain, "forget": split.forget} | {
+        name: None if data is None else View.all(data) for name, data in others.items()
+    }
+    quiet = rt.fork(rt.seed)
+    for name, view in views.items():
+        if view is None:
+            continue
+        few = view.pick(torch.arange(min(2, len(view))))
+        try:
+            with seeded(rt, "fit"), torch.inference_mode():
+                for batch in few.batches(2, quiet):
+                    case.task.losses(case.task.outputs(model, batch), batch)
+        except InputError as e:
+            raise InputError(f"{name}: {e}") from e
 
 
 def _problem(
