@@ -29,30 +29,28 @@ def row(metric, value, original, oracles=(), **more):
     mean = float(np.mean(known)) if known else None
     sd = float(np.std(known, ddof=1)) if len(known) > 1 else None
     gap = None if mean is None or value is None else value - mean
-    defaults = dict(
-        metric=metric,
-        family="behaviour",
-        goal="as the oracle",
-        ideal=mean,
-        unit="fraction",
-        path="exact",
-        section=8,
-        estimate=Estimate(value=value),
-        original=None if original is None else Estimate(value=original),
-        oracle=OracleValue(mean=mean, sd=sd, values=tuple(oracles)) if oracles else None,
-        gap=gap,
-        z=gap / sd if gap is not None and sd and len(known) > 2 else None,
-        light="none",
-        models=len(known),
-        doc="Share of rows whose answer is right.",
-    )
+    defaults = {
+        "metric": metric,
+        "family": "behaviour",
+        "goal": "as the oracle",
+        "ideal": mean,
+        "unit": "fraction",
+        "path": "exact",
+        "section": 8,
+        "estimate": Estimate(value=value),
+        "original": None if original is None else Estimate(value=original),
+        "oracle": OracleValue(mean=mean, sd=sd, values=tuple(oracles)) if oracles else None,
+        "gap": gap,
+        "z": gap / sd if gap is not None and sd and len(known) > 2 else None,
+        "light": "none",
+        "models": len(known),
+        "doc": "Share of rows whose answer is right.",
+    }
     return Row(**{**defaults, **more})
 
 
 def interval(value, low, high, method="Clopper-Pearson", examples=147, note=""):
-    return Estimate(
-        value=value, low=low, high=high, method=method, examples=examples, note=note
-    )
+    return Estimate(value=value, low=low, high=high, method=method, examples=examples, note=note)
 
 
 def margins(seed=0, oracles=3):
@@ -87,7 +85,7 @@ def rocs(samples, times=5):
 
 def full(**changes):
     """A reference audit: every verdict, every light, undefined values, a long name, infinity."""
-    js = dict(unit="nats", section=2, floor=0.0017, family="divergence")
+    js = {"unit": "nats", "section": 2, "floor": 0.0017, "family": "divergence"}
     rows = (
         row(
             "js_forget", 0.0412, 0.5127, (0.0016, 0.0019, 0.0017), **js,
@@ -153,13 +151,13 @@ def full(**changes):
         ),
     )  # fmt: skip
     samples = margins()
-    base = dict(
-        tier="reference",
-        sentence="Against 3 retrained models, an attacker who knows the recipe separated this "
+    base = {
+        "tier": "reference",
+        "sentence": "Against 3 retrained models, an attacker who knows the recipe separated this "
         "model's forgotten records from never-seen ones with AUC 0.031 [0.018, 0.049] (retrained: "
         "0.082). The audit could have detected a shift of 0.027. This is evidence, not proof of "
         "deletion.",
-        findings=(
+        "findings": (
             Finding(
                 verdict=Verdict.OVER_FORGOT,
                 reason="Forgotten rows look worse than rows that were never seen: AUC gap -0.051 "
@@ -178,7 +176,7 @@ def full(**changes):
                 rows=("accuracy_test", "a_row_that_is_not_there"),
             ),
         ),
-        asked=Asked(
+        "asked": Asked(
             case="digits",
             task="classification",
             request="forget class 3",
@@ -190,10 +188,10 @@ def full(**changes):
             headroom={"accuracy_forget": 311.2, "js_forget": 204.5, "margin_auc": 54.1},
             enough_headroom=True,
         ),
-        rows=rows,
-        margins=samples,
-        rocs=rocs(samples),
-        classes=tuple(
+        "rows": rows,
+        "margins": samples,
+        "rocs": rocs(samples),
+        "classes": tuple(
             ClassLine(
                 label=k,
                 forgotten=k == 3,
@@ -208,7 +206,7 @@ def full(**changes):
             )
             for k in range(10)
         ),
-        spent=Spent(
+        "spent": Spent(
             forward=5120,
             backward=1290,
             seconds=0.84,
@@ -219,7 +217,7 @@ def full(**changes):
             ratio=0.0332,
             backward_ratio=0.0167,
         ),
-        provenance=Provenance(
+        "provenance": Provenance(
             version="0.1.0",
             torch="2.13.0",
             device="cpu",
@@ -235,14 +233,14 @@ def full(**changes):
             unlearned="sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
             notes=("REUSE with a method that draws no random numbers: one point, not a sample.",),
         ),
-        limits=(
+        "limits": (
             "It sees averages; a few records may still be exposed, and only the strong tier would "
             "see them.",
             "It tests against three oracles; a difference smaller than 0.027 in AUC stays unseen.",
             "It does not test whether forgotten data return when the model is trained further.",
         ),
-        warnings=("Headroom of accuracy_test is below 3 deviations; its row says little.",),
-    )
+        "warnings": ("Headroom of accuracy_test is below 3 deviations; its row says little.",),
+    }
     return Report(**{**base, **changes})
 
 
@@ -252,7 +250,8 @@ def hostile():
     asked = report.asked.model_copy(
         update={
             "case": SCRIPT + "\x1b[31mrot\x1b[0m",
-            "request": 'forget "naïve" <b>生徒</b> \u202eיִידיש & ' + "ä" * 120,
+            "request": 'forget "naïve" <b>生徒</b> \u202e\u05d9\u05d9\u05d3\u05d9\u05e9 & '
+            + "ä" * 120,
             "labels": {f"Straße {k} <i>": 1 + k for k in range(30)},
             "duplicates": 3,
             "enough_headroom": False,

@@ -110,8 +110,14 @@ def margin_figure(samples: Sequence[Sample], split: str, *, title: str, desc: st
 
     def draw(ax: Axes) -> None:
         for who, share in _shares(samples, split, edges).items():
-            line = dict(color=_COLOURS[who], linestyle=_DASHES[who], linewidth=_WIDTHS[who])
-            ax.stairs(share, edges, label=NAMES[who], **line)
+            ax.stairs(
+                share,
+                edges,
+                label=NAMES[who],
+                color=_COLOURS[who],
+                linestyle=_DASHES[who],
+                linewidth=_WIDTHS[who],
+            )
             if who == "unlearned":
                 ax.stairs(share, edges, color=_COLOURS[who], fill=True, alpha=0.16, linewidth=0)
         ax.set(xlim=(edges[0], edges[-1]), ylim=(0, top * 1.08))
@@ -250,10 +256,9 @@ def _inline(svg: str, name: str, title: str, desc: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.S)
     svg = re.sub(r"<!--.*?-->\n?", "", svg, flags=re.S).replace("xlink:href", "href")
+    svg = re.sub(r"(\.\d\d)\d+", r"\1", svg)
     used = set(re.findall(r'(?:url\(|href=")#([^)"]+)', svg))
-    svg = re.sub(
-        r' id="([^"]+)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", svg
-    )
+    svg = re.sub(r' id="([^"]+)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", svg)
     svg = re.sub(r'(url\(|href=")#', rf"\1#{name}-", svg)
     svg = re.sub(r"'DejaVu Sans'(, sans-serif)?", "inherit", svg)
     svg = re.sub(r"font: ([\d.]+)px inherit", r"font-size: \1px", svg)

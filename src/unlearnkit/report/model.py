@@ -266,10 +266,12 @@ class Report(_Value):
         for r in self.rows:
             if r.metric == metric:
                 return r
-        raise InputError(f"report: no row {metric!r}; there are: {', '.join(r.metric for r in self.rows)}")
+        raise InputError(
+            f"report: no row {metric!r}; there are: {', '.join(r.metric for r in self.rows)}"
+        )
 
     def __str__(self) -> str:
-        from unlearnkit.report.text import render_text  # noqa: PLC0415  # it imports this module
+        from unlearnkit.report.text import render_text  # it imports this module
 
         return render_text(self)
 
@@ -291,7 +293,7 @@ class Report(_Value):
         if path.suffix == ".txt":
             return write_text(path, str(self) + "\n")
         if path.suffix == ".html":
-            from unlearnkit.report.page import render_page  # noqa: PLC0415  # needs the extra
+            from unlearnkit.report.page import render_page  # needs the extra
 
             return write_text(path, render_page(self))
         raise InputError(f"report: ends in .html, .json or .txt, got {path.name!r}")
@@ -314,4 +316,6 @@ class Report(_Value):
         except OSError as e:
             raise InputError(f"report: cannot read {str(path)!r}: {e.strerror}") from None
         except ValidationError as e:
-            raise InputError(f"report: {str(path)!r} is no report: {e.error_count()} fields are wrong") from None
+            raise InputError(
+                f"report: {str(path)!r} is no report: {e.error_count()} fields are wrong"
+            ) from None

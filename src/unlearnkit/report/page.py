@@ -39,7 +39,7 @@ class Panel:
     svg: Markup
     caption: str
     head: tuple[str, ...]
-    body: list[tuple[str, ...]]
+    body: Sequence[tuple[str, ...]]
     """The figure in numbers."""
 
 
@@ -66,10 +66,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Cell:
-    """An accuracy, its digits and the width of its bar."""
+    """An accuracy in digits, and the share of the cell that its bar fills."""
 
     text: str
-    percent: float
+    share: float
 
 
 def render_page(report: Report) -> str:
@@ -89,12 +89,14 @@ def render_page(report: Report) -> str:
             "report: the page needs matplotlib and jinja2; pip install 'unlearnkit[report]'"
         )
     from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup, escape
 
     source = files("unlearnkit.report").joinpath("page.html.jinja").read_text(encoding="utf-8")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["minus"] = lambda text: re.sub(r"(?<![\w.])-(?=[\d.i])", "−", text)
+    environment.filters["minus"] = lambda text: re.sub(r"(?<![\w.])-(?=[\d.i])", "\u2212", text)
+    environment.filters["breaks"] = lambda name: escape(name).replace("_", Markup("_<wbr>"))
     anchors = {row.metric: f"row-{i}" for i, row in enumerate(report.rows)}
     classes, left_out = _chosen(report.classes)
     page = environment.from_string(source).render(
@@ -181,7 +183,7 @@ def _margins(report: Report) -> list[Panel]:
             )
         svg = fig.margin_figure(report.margins, split, title=title, desc=" ".join(said))
         head = ("Model", "Rows", "10 %", "Median", "90 %")
-        panels.append(Panel(Markup(svg), title, head, body))  # noqa: S704  # escaped inside
+        panels.append(Panel(Markup(svg), title, head, body))
     return panels
 
 
@@ -193,7 +195,7 @@ def _rocs(rocs: Sequence[Roc]) -> list[Panel]:
     order = sorted(rocs, key=lambda r: fig.MODELS.index(fig.kind(r.who)))
     body = [
         (
-            f"{fig.NAMES[fig.kind(r.who)]}{r.who.partition('/')[2] and ' ' + r.who.partition('/')[2]}",
+            f"{fig.NAMES[fig.kind(r.who)]} {r.who.partition('/')[2]}".rstrip(),
             w.number(r.auc, 3),
             _tpr(r, 0.1),
             _tpr(r, 0.01),
@@ -206,8 +208,8 @@ def _rocs(rocs: Sequence[Roc]) -> list[Panel]:
     negatives = min(r.negatives for r in rocs)
     whole = "Attack on the margin: every threshold. The thin line is guessing."
     low = (
-        "Inset: the same curves at low false-positive rates. In the shaded part fewer than ten "
-        f"false positives stand behind a point ({negatives:,} never-seen rows)."
+        "Inset: low false-positive rates. Shaded: fewer than ten false positives "
+        f"among {negatives:,} never-seen rows."
     )
     first = fig.roc_figure(rocs, title="Attack ROC", desc=said)
     inset = fig.low_roc_figure(
@@ -217,8 +219,8 @@ def _rocs(rocs: Sequence[Roc]) -> list[Panel]:
         + " ".join(f"{name}: {ten} at 10 %, {one} at 1 %." for name, _, ten, one, _ in body),
     )
     return [
-        Panel(Markup(first), whole, head, body),  # noqa: S704  # escaped inside
-        Panel(Markup(inset), low, (), []),  # noqa: S704  # escaped inside
+        Panel(Markup(first), whole, head, body),
+        Panel(Markup(inset), low, (), []),
     ]
 
 
@@ -254,6 +256,6 @@ def _class_cells(c: ClassLine) -> tuple[ClassLine, list[Cell]]:
         c.forget_oracle,
     )
     return c, [
-        Cell(w.ABSENT if v is None else w.number(v, 3), 0.0 if v is None else round(100 * v, 1))
+        Cell(w.ABSENT if v is None else w.number(v, 3), 0.0 if v is None else round(v, 3))
         for v in values
     ]
