@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from unlearnkit.catalog import method as make
 from unlearnkit.catalog import methods
+from unlearnkit.checkpoint import check_finite
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.errors import DivergedError, InputError, UnlearnkitError, UnsupportedError
@@ -156,22 +157,8 @@ _BUILT: WeakSet[nn.Module] = WeakSet()
 
 
 def check_weights(model: nn.Module, who: str) -> None:
-    """Refuse a model whose weights are not finite.
-
-    Args:
-        model: Any module.
-        who: What to call it.
-
-    Raises:
-        InputError: Naming the first tensor that is not finite.
-    """
-    for name, t in model.state_dict().items():
-        if isinstance(t, Tensor) and t.is_floating_point() and not torch.isfinite(t).all():
-            bad = int((~torch.isfinite(t)).sum())
-            raise InputError(
-                f"{who}: {name} has {bad} of {t.numel()} values that are not finite; load another"
-                " checkpoint"
-            )
+    """Refuse a model whose weights are not finite; ``who`` is what to call it."""
+    check_finite(model.state_dict(), who)
 
 
 def _check_needs(how: Method, case: Case, split: Partition) -> None:
