@@ -55,5 +55,5 @@ class FineTune(Method):
         """Descend on the retained rows."""
         recipe = self.run.resolve(p.recipe)
         if recipe is not None:
-            fit(p.model, p.retain, p.task, recipe, rt, stream="finetune/retain")
+            fit(p.model, p.retain, p.task, recipe, rt, stream="retain")
         return p.model

@@ -109,7 +109,7 @@ class L1Sparse(Method):
             loss,
             recipe,
             rt,
-            stream="l1_sparse/retain",
+            stream="retain",
             after_step=shrink,
             after_epoch=turn,
         )

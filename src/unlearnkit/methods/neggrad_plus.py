@@ -75,7 +75,7 @@ class NegGradPlus(Method):
         recipe = self.run.resolve(p.recipe)
         if recipe is None:
             return p.model
-        stream = "neggrad_plus/retain"
+        stream = "retain"
         if not self.balance:
             fit(p.model, p.retain, p.task, recipe, rt, stream=stream)
             return p.model

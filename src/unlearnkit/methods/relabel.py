@@ -98,7 +98,7 @@ class Relabel(Method):
         watch = Watch(self.guard, p, rt, "relabel")
         passes = [Pass(p.forget, self._wrong(p, rt), "relabel/forget")]
         if len(stay):
-            passes.append(Pass(stay, right, "relabel/retain"))
+            passes.append(Pass(stay, right, "retain"))
         alternate(p.model, passes, recipe, rt, after_epoch=watch.done)
         return p.model
 

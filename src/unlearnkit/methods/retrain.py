@@ -36,7 +36,7 @@ class Retrain(Method):
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
         """Start over from a fresh model's weights and fit what stays."""
         _restart(p.model, p.fresh())
-        fit(p.model, p.retain, p.task, p.recipe, rt, stream="retrain/retain")
+        fit(p.model, p.retain, p.task, p.recipe, rt, stream="retain")
         return p.model
 
 

@@ -152,7 +152,7 @@ class Scrub(Method):
                 total = total + self.retain_divergence * self.distance(p, out, guide(keep)).mean()
             return total
 
-        passes.append(Pass(p.retain, near, "scrub/retain"))
+        passes.append(Pass(p.retain, near, "retain"))
         states: list[tuple[dict[str, Tensor], float]] = []
 
         def keep_state(epoch: int) -> bool:

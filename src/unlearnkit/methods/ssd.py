@@ -55,7 +55,7 @@ class SSD(Method):
                 "rows": None,
             },
         },
-        smoke={"selection": 1.0, "dampening": 0.5},
+        smoke={"selection": 0.01, "dampening": 0.0},
     )
 
     selection: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
