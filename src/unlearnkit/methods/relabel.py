@@ -48,6 +48,8 @@ class Relabel(Method):
         fails=(
             "with uniform targets the forget rows end up unsure in a way that retrained models"
             " are not, which membership attacks see",
+            "rows drawn at random are pushed past the retrained model: on a random tenth of digits"
+            " the divergence from it grew elevenfold",
         ),
         presets={
             "paper": {
