@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from typing import Literal
 
 import torch
@@ -28,7 +29,9 @@ def descend(
     *,
     stream: str,
     norm: Norm = "train",
-    after_step: Callable[[float], None] | None = None,
+    steps: int | None = None,
+    before_step: Callable[[torch.optim.Optimizer], None] | None = None,
+    after_step: Callable[[float], bool | None] | None = None,
     after_epoch: Callable[[int], bool] | None = None,
 ) -> list[float]:
     """Minimise a loss over the rows of a view.
@@ -42,40 +45,51 @@ def descend(
         rt: Device, precision, randomness, cost.
         stream: Name of the random stream that orders the rows.
         norm: Whether batch-normalisation statistics follow the data or stay as they are.
-        after_step: Called after each step with the step's learning rate; may edit parameters.
+        steps: Exact number of steps, going round the view again and again; the recipe's epochs
+            when None.
+        before_step: Called before each step with the optimiser, at the step's learning rate; may
+            take steps of its own.
+        after_step: Called after each step with the step's learning rate; may edit parameters. The
+            run ends when it returns True.
         after_epoch: Called after each epoch with its number from 0; the run ends when it returns
             True.
 
     Returns:
-        The mean loss of each epoch, weighted by rows.
+        The mean loss of each epoch, weighted by rows; the last may be cut short.
     """
     params = [p for p in model.parameters() if p.requires_grad]
-    if not params or not recipe.epochs:
+    a_pass = view.steps(recipe.batch_size)
+    steps = recipe.epochs * a_pass if steps is None else steps
+    if not params or not steps:
         return []
     opt = recipe.build(params)
-    a_pass = -(-len(view) // recipe.batch_size)
+    epochs = -(-steps // a_pass)
     curve: list[float] = []
-    step = 0
+    step, ended = 0, False
     with training(model, norm):
-        for epoch in range(recipe.epochs):
+        for epoch in range(epochs):
             total, rows = torch.zeros((), device=rt.device), 0
-            for plain in view.batches(recipe.batch_size, rt, shuffle=f"{stream}/{epoch}"):
+            in_order = view.batches(recipe.batch_size, rt, shuffle=f"{stream}/{epoch}")
+            for plain in islice(in_order, steps - step):
                 batch = augmented(plain, recipe, rt, f"{stream}/augment/{step}")
-                lr = recipe.lr * recipe.factor(step, recipe.epochs * a_pass)
+                lr = recipe.lr * recipe.factor(step, steps)
                 for group in opt.param_groups:
                     group["lr"] = lr
+                if before_step is not None:
+                    before_step(opt)
                 opt.zero_grad(set_to_none=True)
                 with rt.autocast():
                     value = loss(batch)
                 rt.backward(value)
                 opt.step()
-                if after_step is not None:
-                    after_step(lr)
                 total += value.detach() * len(batch)
                 rows, step = rows + len(batch), step + 1
+                ended = after_step is not None and bool(after_step(lr))
+                if ended:
+                    break
             curve.append(total.item() / rows)
-            rt.reporter.progress(stream, epoch + 1, recipe.epochs)
-            if after_epoch is not None and after_epoch(epoch):
+            rt.reporter.progress(stream, epoch + 1, epochs)
+            if ended or (after_epoch is not None and after_epoch(epoch)):
                 break
     opt.zero_grad(set_to_none=True)
     return curve
