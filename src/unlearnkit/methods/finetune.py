@@ -31,8 +31,8 @@ class FineTune(Method):
             " forgotten class keep an accuracy of 0.97 where retraining has 0",
             "the shrink is no part of fine-tuning, and for classes it does most of the work:"
             " weights that the retained rows do not rebuild are gone, whatever they held. On digits"
-            " a forgotten class keeps an accuracy of 0.71 after the same restart without it (`shrink`"
-            " 0) and 0 with it, at 0.7 points less accuracy on retained rows. For wrong labels"
+            " a forgotten class keeps an accuracy of 0.71 after the same restart without it (shrink"
+            " 0) and of 0 with it, at 0.7 points less accuracy on retained rows. For wrong labels"
             " training on is enough: 0.002 without it, 0.03 at published settings",
             "a restart whose retained loss is bad halfway starts again at half the rate",
             "batch normalisation follows the data; one published small-scale script freezes it and"
