@@ -237,7 +237,7 @@ class View:
         if shuffle is not None:
             rows = rows[torch.randperm(len(rows), generator=rt.rng(shuffle))]
         cut = len(rows)
-        if shuffle is not None and size > 1 and cut > size and cut % size == 1:
+        if shuffle is not None and self._joins(size):
             cut -= size + 1
         for part, width in ((rows[:cut], size), (rows[cut:], size + 1)):
             if not len(part):
@@ -245,6 +245,10 @@ class View:
             inputs = self.data.inputs(part, width, rt.rng(f"{name}/loader"))
             for x, row in zip(inputs, torch.split(part, width), strict=True):
                 yield Batch(_to(x, rt), self.data.y[row].to(rt.device), row, rt.cost)
+
+    def steps(self, size: int) -> int:
+        """Return how many batches of a size make one shuffled pass over these rows."""
+        return -(-len(self) // size) - self._joins(size)
 
     def forever(self, size: int, rt: Runtime, *, shuffle: str) -> Iterator[Batch]:
         """Yield batches without end, in a new order each time round; keeps none of them."""
@@ -256,6 +260,9 @@ class View:
     def key(self) -> str:
         """Return the content address of these rows, order included."""
         return digest({"data": self.data.key(), "rows": tensor_digest(self.rows)})
+
+    def _joins(self, size: int) -> bool:
+        return 1 < size < len(self) and len(self) % size == 1
 
     def _open(self) -> None:
         if self.sealed:
