@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from unlearnkit.catalog import method as make
 from unlearnkit.catalog import methods
+from unlearnkit.checkpoint import check_finite
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.errors import DivergedError, InputError, UnlearnkitError, UnsupportedError
@@ -156,22 +157,8 @@ _BUILT: WeakSet[nn.Module] = WeakSet()
 
 
 def check_weights(model: nn.Module, who: str) -> None:
-    """Refuse a model whose weights are not finite.
-
-    Args:
-        model: Any module.
-        who: What to call it.
-
-    Raises:
-        InputError: Naming the first tensor that is not finite.
-    """
-    for name, t in model.state_dict().items():
-        if isinstance(t, Tensor) and t.is_floating_point() and not torch.isfinite(t).all():
-            bad = int((~torch.isfinite(t)).sum())
-            raise InputError(
-                f"{who}: {name} has {bad} of {t.numel()} values that are not finite; load another"
-                " checkpoint"
-            )
+    """Refuse a model whose weights are not finite; ``who`` is what to call it."""
+    check_finite(model.state_dict(), who)
 
 
 def _check_needs(how: Method, case: Case, split: Partition) -> None:
@@ -214,13 +201,21 @@ def _check_model(model: nn.Module) -> None:
 
 
 def _check_fit(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> None:
-    view = split.retain or split.forget
-    if view is None:
-        return
-    few = view.pick(torch.arange(min(2, len(view))))
-    with seeded(rt, "fit"), torch.inference_mode():
-        for batch in few.batches(2, rt.fork(rt.seed)):
-            case.task.losses(case.task.outputs(model, batch), batch)
+    others = {"test": case.test, "validation": case.validation, "held_out": case.held_out}
+    views = {"retain": split.retain, "forget": split.forget} | {
+        name: None if data is None else View.all(data) for name, data in others.items()
+    }
+    quiet = rt.fork(rt.seed)
+    for name, view in views.items():
+        if view is None:
+            continue
+        few = view.pick(torch.arange(min(2, len(view))))
+        try:
+            with seeded(rt, "fit"), torch.inference_mode():
+                for batch in few.batches(2, quiet):
+                    case.task.losses(case.task.outputs(model, batch), batch)
+        except InputError as e:
+            raise InputError(f"{name}: {e}") from e
 
 
 def _problem(

@@ -34,6 +34,12 @@ def test_fewer_than_three_oracles_give_no_interval(count):
     assert outlying(0.9, ORACLE[:count]) is None
 
 
+def test_a_fraction_is_not_known_finer_than_one_row():
+    g = gap(0.02, [0.0] * 5, least=0.01)
+    assert g.deviation == 0.01
+    assert g.low < 0 < g.high
+
+
 def test_equal_oracles_make_any_difference_certain():
     assert outlying(0.5, [1.0] * 5) == 0.0
     assert outlying(1.0, [1.0] * 5) == 1.0

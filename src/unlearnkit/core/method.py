@@ -120,7 +120,9 @@ class Info:
 class Method(BaseModel):
     """A method with its hyper-parameters: immutable, comparable, JSON-able."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, ser_json_inf_nan="strings"
+    )
     id: ClassVar[str]
     info: ClassVar[Info]
 

@@ -33,3 +33,15 @@ def error(e: Evidence, split: Split) -> Score:
     On the forget rows the aim is the retrained model's value: above it, forgetting shows.
     """
     return mean(e.errors(Who.UNLEARNED, split))
+
+
+@metric(Goal.ORACLE, low=0.0, high=math.inf, splits=[Split.FORGET], unit="log-odds", section=2)
+def margin_spread_forget(e: Evidence) -> Score:
+    """Standard deviation of the margins of the forget rows, in log-odds (or target units).
+
+    A model that was taught to answer all of them alike shows here, wherever it answers.
+    """
+    rows = e.margins(Who.UNLEARNED, Split.FORGET)
+    if len(rows) < 2:
+        return Score(math.nan, note="needs two forget rows")
+    return Score(rows.std().item())

@@ -28,6 +28,7 @@ LABELS = ("classification",)
     high=math.inf,
     reads=BOTH,
     each=SPLITS,
+    tasks=("regression", "multilabel"),
     tier="reference",
     section=2,
     unit="as the task",
@@ -35,8 +36,8 @@ LABELS = ("classification",)
 def divergence(e: Evidence, split: Split) -> Score:
     """Mean divergence of the outputs from the oracles', in the task's own measure.
 
-    Classification: KL(oracle || model) in nats. Several labels: the same, mean over labels.
-    Regression: squared (or absolute) distance of the predictions.
+    Several labels: KL(oracle || model) of each, in nats, mean over labels. Regression: squared (or
+    absolute) distance of the predictions.
     """
     return _over_oracles(e, split, e.task.divergence)
 

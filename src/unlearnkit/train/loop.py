@@ -1,8 +1,8 @@
 """The one training loop."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -17,6 +17,31 @@ from unlearnkit.core.task import Task
 
 Loss = Callable[[Batch], Tensor]
 Norm = Literal["train", "frozen"]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One way through some rows within an epoch, with a loss of its own."""
+
+    view: View
+    loss: Loss
+    stream: str
+    """Name of the random stream that orders the rows."""
+
+    epochs: int | None = None
+    """How many epochs, from the first, have this pass; all when None."""
+
+    batch_size: int | None = None
+    """Rows in a step; the recipe's when None."""
+
+    def size(self, recipe: Recipe) -> int:
+        """Return the rows in a step."""
+        return self.batch_size or recipe.batch_size
+
+    def steps(self, recipe: Recipe) -> int:
+        """Return the steps of the whole run."""
+        times = recipe.epochs if self.epochs is None else min(self.epochs, recipe.epochs)
+        return times * -(-len(self.view) // self.size(recipe))
 
 
 def descend(
@@ -49,36 +74,75 @@ def descend(
     Returns:
         The mean loss of each epoch, weighted by rows.
     """
+    one = Pass(view, loss, stream)
+    return alternate(
+        model, (one,), recipe, rt, norm=norm, after_step=after_step, after_epoch=after_epoch
+    )
+
+
+def alternate(
+    model: nn.Module,
+    passes: Sequence[Pass],
+    recipe: Recipe,
+    rt: Runtime,
+    *,
+    norm: Norm = "train",
+    after_step: Callable[[float], None] | None = None,
+    after_epoch: Callable[[int], bool] | None = None,
+) -> list[float]:
+    """Minimise several losses in turn: each epoch makes all passes, with one optimiser for all.
+
+    Args:
+        model: As in ``descend``.
+        passes: What an epoch consists of, in order.
+        recipe: Optimiser, step size, schedule (over the steps of all passes), epochs, batch size.
+        rt: Device, precision, randomness, cost.
+        norm: As in ``descend``.
+        after_step: As in ``descend``.
+        after_epoch: As in ``descend``.
+
+    Returns:
+        The mean loss of each epoch over the rows of all its passes.
+    """
     params = [p for p in model.parameters() if p.requires_grad]
     if not params or not recipe.epochs:
         return []
     opt = recipe.build(params)
-    a_pass = -(-len(view) // recipe.batch_size)
+    steps = sum(one.steps(recipe) for one in passes)
     curve: list[float] = []
     step = 0
     with training(model, norm):
         for epoch in range(recipe.epochs):
             total, rows = torch.zeros((), device=rt.device), 0
-            for plain in view.batches(recipe.batch_size, rt, shuffle=f"{stream}/{epoch}"):
-                batch = augmented(plain, recipe, rt, f"{stream}/augment/{step}")
-                lr = recipe.lr * recipe.factor(step, recipe.epochs * a_pass)
+            for one, plain in _epoch(passes, recipe, rt, epoch):
+                batch = augmented(plain, recipe, rt, f"{one.stream}/augment/{step}")
+                lr = recipe.lr * recipe.factor(step, steps)
                 for group in opt.param_groups:
                     group["lr"] = lr
                 opt.zero_grad(set_to_none=True)
                 with rt.autocast():
-                    value = loss(batch)
+                    value = one.loss(batch)
                 rt.backward(value)
                 opt.step()
                 if after_step is not None:
                     after_step(lr)
                 total += value.detach() * len(batch)
                 rows, step = rows + len(batch), step + 1
-            curve.append(total.item() / rows)
-            rt.reporter.progress(stream, epoch + 1, recipe.epochs)
+            curve.append(total.item() / max(rows, 1))
+            rt.reporter.progress(passes[-1].stream, epoch + 1, recipe.epochs)
             if after_epoch is not None and after_epoch(epoch):
                 break
     opt.zero_grad(set_to_none=True)
     return curve
+
+
+def _epoch(
+    passes: Sequence[Pass], recipe: Recipe, rt: Runtime, epoch: int
+) -> Iterator[tuple[Pass, Batch]]:
+    for one in passes:
+        if one.epochs is None or epoch < one.epochs:
+            for batch in one.view.batches(one.size(recipe), rt, shuffle=f"{one.stream}/{epoch}"):
+                yield one, batch
 
 
 def fit(
