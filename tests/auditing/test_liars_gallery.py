@@ -18,7 +18,7 @@ from tests.auditing.liars import (
 from unlearnkit.auditing.audit import audit
 from unlearnkit.catalog import cases
 from unlearnkit.core.errors import InputError
-from unlearnkit.oracles import Oracle, oracle, train
+from unlearnkit.oracles import Oracle, oracle, train_original
 from unlearnkit.report.model import Verdict
 from unlearnkit.unlearning import unlearn
 
@@ -32,7 +32,7 @@ def world():
     def get(name):
         if name not in made:
             asked = cases()["digits"].ask(name)
-            model = train(asked.case).model
+            model = train_original(asked.case).model
             truth = oracle(asked.case, asked.request, seeds=5)
             made[name] = (asked, model, truth)
         return made[name]
@@ -95,7 +95,7 @@ def test_softer_answers_change_neither_accuracy_nor_verdict_in_their_favour(worl
 
 @pytest.mark.parametrize(
     ("margin", "expected"),
-    [(-30.0, Verdict.OVER_FORGOT), (60.0, Verdict.LEAKS), (None, Verdict.DISTINGUISHABLE)],
+    [(-30.0, {Verdict.OVER_FORGOT}), (60.0, {Verdict.LEAKS}), (None, ADVERSE)],
     ids=["far below", "far above", "in the middle"],
 )
 def test_one_margin_for_all_forget_rows_is_caught(world, margin, expected):
@@ -103,13 +103,14 @@ def test_one_margin_for_all_forget_rows_is_caught(world, margin, expected):
     done = unlearn(model, asked.case, asked.request, NoOp())
     forget = asked.case.partition(asked.request).forget
     if margin is None:
-        held = audit(done, oracle=truth).margins
-        values = next(s.values for s in held if s.who == "oracle" and s.split == "forget")
+        drawn = audit(done, oracle=truth).margins
+        values = next(s.values for s in drawn if s.who == "unlearned" and s.split == "held_out")
         margin = float(torch.tensor(values).median())
     liar = copy.deepcopy(done.model)
     constant_margin(liar, forget.data.x[forget.rows], forget.y, margin)
     report = audit(replace(done, model=liar), oracle=truth)
-    assert expected in verdicts(report)
+    assert expected & verdicts(report)
+    assert report.row("margin_spread_forget").light == "bad"
 
 
 @pytest.mark.parametrize("name", ["class", "random_tenth", "mislabelled_tenth"])
@@ -144,3 +145,11 @@ def test_oracles_of_another_request_are_refused(world):
     done = unlearn(model, asked.case, asked.request, NoOp())
     with pytest.raises(InputError, match="another request"):
         audit(done, oracle=other)
+
+
+def test_the_report_says_that_a_random_tenth_has_almost_no_headroom(world):
+    report = judged(world, "random_tenth", NoOp(), tier="reference")
+    assert any("almost no headroom" in w for w in report.warnings)
+    assert not any(
+        "headroom" in w for w in judged(world, "class", NoOp(), tier="reference").warnings
+    )

@@ -25,7 +25,7 @@ from unlearnkit.core.case import Case
 from unlearnkit.core.digest import NUMERICS, digest, model_digest
 from unlearnkit.core.errors import InputError, UnlearnkitError
 from unlearnkit.core.runtime import Cost, Runtime
-from unlearnkit.oracles import oracle, train
+from unlearnkit.oracles import oracle, train_original
 from unlearnkit.report.model import Report
 from unlearnkit.store import Measurement, Run, Store, write_text
 from unlearnkit.unlearning import Unlearned, fresh_model, unlearn
@@ -58,7 +58,7 @@ def carry_out(job: Job, out: Path, *, force: bool, talk: Talk) -> Record:
     with new_folder(out, force=force) as part, Store(out.parent / STORE) as store:
         if given is None:
             talk.say("training the original, unless it is in the cache")
-            given = train(case, seed=job.seed, rt=rt).model
+            given = train_original(case, seed=job.seed, rt=rt).model
         inputs = _inputs(job, case, given)
         run = _run(job, "unlearn", digest(inputs), out)
         talk.say(f"unlearning with {method.id}")

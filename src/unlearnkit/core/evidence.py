@@ -183,6 +183,24 @@ class Evidence:
             )
         return self._outputs[key]
 
+    def random_outputs(self, split: Split, k: int) -> Tensor | None:
+        """Return outputs ``(n, K)`` of the k-th untrained model; None where there is none.
+
+        Args:
+            split: On which rows.
+            k: Its seed. Stored outputs have the name ``random/k``.
+
+        Returns:
+            The outputs, on the CPU.
+        """
+        key = (f"random/{k}", split)
+        if key not in self._outputs:
+            if self.random is None:
+                return None
+            model = self.random(k)
+            self._outputs[key] = run(model, self.views[split], self.task, self._rt, self._size)
+        return self._outputs[key]
+
     def losses(self, who: Who, split: Split, k: int = 0) -> Tensor:
         """Return the loss of each row ``(n,)``, float64."""
         return self._rows("losses", self.task.losses, who, split, k)
@@ -206,9 +224,7 @@ class Evidence:
         Returns:
             One value a row ``(n,)``.
         """
-        outs = [self.outputs(w, split, k) for w, k in who]
-        parts = zip(*(torch.split(o, CHUNK) for o in outs), strict=True)
-        return torch.cat([fn(*(p.double() for p in part)) for part in parts])
+        return rowwise(fn, *(self.outputs(w, split, k) for w, k in who))
 
     def _rows(
         self, what: str, fn: Callable[[Tensor, Batch], Tensor], who: Who, split: Split, k: int
@@ -216,16 +232,12 @@ class Evidence:
         key = (what, self._seats[self._name(who, k)], split)
         if key not in self._derived:
             out, y = self.outputs(who, split, k), self.targets(split)
-            found = []
-            for o, t, r in zip(
-                torch.split(out, CHUNK),
-                torch.split(y, CHUNK),
-                torch.split(torch.arange(len(y)), CHUNK),
-                strict=True,
-            ):
-                goal = t.double() if t.is_floating_point() else t
-                found.append(fn(o.double(), Batch(torch.empty(len(r), 0), goal, r)).double())
-            self._derived[key] = torch.cat(found)
+            self._derived[key] = rowwise(
+                lambda o, t, r: fn(o, Batch(torch.empty(len(r), 0), t, r)),
+                out,
+                y,
+                torch.arange(len(y)),
+            )
         return self._derived[key]
 
     def _name(self, who: Who, k: int) -> str:
@@ -233,6 +245,23 @@ class Evidence:
         if name not in self._seats:
             raise InputError(f"there is no {name} model here; there are: {', '.join(self._seats)}")
         return name
+
+
+def rowwise(fn: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """Return a per-row function of tensors with one entry a row, in chunks, as float64.
+
+    Args:
+        fn: From ``(b, ...)`` of each tensor, in order, to ``(b,)``.
+        *tensors: Of n rows each; floating-point ones reach ``fn`` as float64.
+
+    Returns:
+        One value a row ``(n,)``.
+    """
+    # One block for the result: many small ones between large temporary ones would pin the heap.
+    found = torch.empty(len(tensors[0]), dtype=torch.float64)
+    for into, *part in zip(*(torch.split(t, CHUNK) for t in (found, *tensors)), strict=True):
+        into.copy_(fn(*(p.double() if p.is_floating_point() else p for p in part)))
+    return found
 
 
 def run(model: nn.Module, view: View, task: Task, rt: Runtime, size: int = 512) -> Tensor:
