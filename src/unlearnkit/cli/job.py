@@ -187,8 +187,10 @@ def parse_settings(given: Iterable[str]) -> dict[str, Any]:
 
 
 def merged(base: object, over: object) -> Any:
-    """Return a value with another laid over it; mappings are merged key by key."""
+    """Return a value with another laid over it; mappings of one kind are merged by key."""
     if isinstance(base, Mapping) and isinstance(over, Mapping):
+        if over.get("kind", base.get("kind")) != base.get("kind"):
+            return over
         return {**base, **{k: merged(base.get(k), v) for k, v in over.items()}}
     return over
 
