@@ -43,12 +43,12 @@ def _examples():
 
 @pytest.mark.parametrize("line", list(_examples()))
 def test_every_example_is_a_command_line_that_parses(line):
-    words = shlex.split(line)[1:]
-    group = typer.main.get_command(app)
-    with group.make_context("unlearnkit", list(words)) as context:
-        while hasattr(group, "commands"):
-            _, group, words = group.resolve_command(context, words)
-            context = group.make_context("inner", list(words), parent=context)
+    words, command, context = shlex.split(line)[1:], typer.main.get_command(app), None
+    while hasattr(command, "commands"):
+        context = command.make_context("unlearnkit", list(words), parent=context)
+        words = context._protected_args + context.args
+        _, command, words = command.resolve_command(context, words)
+    assert command.make_context(command.name, list(words), parent=context).params
 
 
 def test_the_version_is_the_packages(run):
@@ -83,7 +83,9 @@ def test_a_page_lists_each_kind_of_a_choice_with_its_own_defaults():
     found = pages.settings(catalog.methods()["finetune"])
     kinds = [s for s in found if s["key"] == "run.kind"]
     assert [(s["values"], s["default"]) for s in kinds] == [("restart | tuning", "restart")]
-    by_kind = {s["doc"].partition(")")[0][1:]: s["default"] for s in found if s["key"] == "run.share"}
+    by_kind = {
+        s["doc"].partition(")")[0][1:]: s["default"] for s in found if s["key"] == "run.share"
+    }
     default = catalog.methods()["finetune"]().run.share
     assert by_kind == {"restart": default, "tuning": Tuning().share}
 

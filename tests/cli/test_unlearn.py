@@ -64,8 +64,9 @@ def test_yaml_says_the_same_as_options_and_options_win(run, small, tmp_path):
     job = {"case": small, "forget": {"class": 1}, "settings": {"run": {"lr": 2, "share": 0.5}}}
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
     record = run("unlearn", "--from", "job.yaml", "-p", "run.lr=3", "--seed", 4, "--json").data
-    assert record["job"]["settings"]["run"] | {"lr": 3.0, "share": 0.5} == (
-        record["job"]["settings"]["run"]
+    assert (
+        record["job"]["settings"]["run"] | {"lr": 3.0, "share": 0.5}
+        == (record["job"]["settings"]["run"])
     )
     assert (record["job"]["seed"], record["job"]["forget"]["classes"]) == (4, [1])
 
