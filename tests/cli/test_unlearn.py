@@ -54,10 +54,22 @@ def test_a_record_runs_again_to_the_same_bits(run, small, tmp_path):
 def test_a_nested_setting_changes_that_one_and_no_other(run, small, tmp_path):
     default = run("unlearn", small, "--forget", "class=1", "--json", "--name", "a").data
     changed = run(
-        "unlearn", small, "--forget", "class=1", "--json", "--name", "b", "-p", "run.lr=2"
+        "unlearn", small, "--forget", "class=1", "--json", "--name", "b", "-p", "run.lr=3"
     ).data
-    want = default["job"]["settings"]["run"] | {"lr": 2.0}
+    want = default["job"]["settings"]["run"] | {"lr": 3.0}
     assert changed["job"]["settings"]["run"] == want
+
+
+@pytest.mark.parametrize(
+    ("word", "want"),
+    [("run.share=0.5", {"share": 0.5}), ("run.recipe.epochs=2", {"recipe": {"epochs": 2}})],
+)
+def test_a_nested_setting_changes_one_value_of_a_preset(run, small, word, want):
+    paper = FineTune.build("paper").model_dump(mode="json")["run"]
+    recipe = paper["recipe"] | want.pop("recipe", {}) | {"augment": "none"}
+    words = ["-p", word, "-p", "run.recipe.augment=none", "--preset", "paper", "--json"]
+    record = run("unlearn", small, "--forget", "class=1", *words).data
+    assert record["job"]["settings"]["run"] == paper | want | {"recipe": recipe}
 
 
 def test_yaml_says_the_same_as_options_and_options_win(run, small, tmp_path):

@@ -72,9 +72,7 @@ class Job(BaseModel):
         known = catalog.methods()
         if self.method not in known:
             raise UnknownNameError("method", self.method, known)
-        base = known[self.method].build(self.preset).model_dump(mode="json")
-        changed = {k: merged(base.get(k), v) for k, v in self.settings.items()}
-        return known[self.method].build(self.preset, **changed)
+        return known[self.method].build(self.preset, **self.settings)
 
     def exact(self, request: ForgetRequest | None, method: Method) -> Job:
         """Return the job with everything spelt out, so that it can be run again as it was."""
