@@ -214,17 +214,30 @@ def _settings(
     schema: Mapping[str, Any], known: Mapping[str, Any], prefix: str, over: Mapping[str, Any]
 ) -> Iterable[Facts]:
     for name, field in schema.get("properties", {}).items():
+        if "const" in field:
+            continue
         default = over.get(name, field.get("default"))
+        doc = field.get("description", "")
+        if "discriminator" in field and isinstance(default, Mapping):
+            kinds = field["discriminator"]["mapping"]
+            ours = default["kind"]
+            yield _setting(f"{prefix}{name}.kind", " | ".join(sorted(kinds)), ours, doc)
+            for kind in sorted(kinds, key=lambda k: (k != ours, k)):
+                inner = known[kinds[kind].rpartition("/")[2]]
+                given = default if kind == ours else {}
+                for s in _settings(inner, known, f"{prefix}{name}.", given):
+                    yield {**s, "doc": f"({kind}) {s['doc']}"}
+            continue
         inner = known.get(field.get("$ref", "").rpartition("/")[2], {})
         if "properties" in inner and isinstance(default, Mapping):
             yield from _settings(inner, known, f"{prefix}{name}.", default)
             continue
-        yield {
-            "key": prefix + name,
-            "values": _values(field),
-            "default": "none" if default is None else default,
-            "doc": field.get("description", ""),
-        }
+        yield _setting(prefix + name, _values(field), default, doc)
+
+
+def _setting(key: str, values: str, default: object, doc: str) -> Facts:
+    shown = "none" if default is None else default
+    return {"key": key, "values": values, "default": shown, "doc": doc}
 
 
 def _values(field: Mapping[str, Any]) -> str:

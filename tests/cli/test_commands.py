@@ -8,6 +8,7 @@ import typer
 import unlearnkit
 from unlearnkit import catalog, docs, pages
 from unlearnkit.cli.app import app
+from unlearnkit.core.recipe import Tuning
 
 COMMANDS = dict(docs.helps())
 LEAVES = [n for n in COMMANDS if n not in {"unlearnkit", "unlearnkit cache"}]
@@ -22,7 +23,7 @@ from unlearnkit.cli import main
 try:
     main()
 finally:
-    heavy = {{"torch", "numpy", "pydantic", "scipy", "sklearn"}} & set(sys.modules)
+    heavy = {{"torch", "numpy", "scipy", "sklearn", "yaml"}} & set(sys.modules)
     assert not heavy, heavy
 """
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
@@ -42,12 +43,12 @@ def _examples():
 
 @pytest.mark.parametrize("line", list(_examples()))
 def test_every_example_is_a_command_line_that_parses(line):
-    words = shlex.split(line)[1:]
-    group = typer.main.get_command(app)
-    with group.make_context("unlearnkit", list(words)) as context:
-        while hasattr(group, "commands"):
-            _, group, words = group.resolve_command(context, words)
-            context = group.make_context("inner", list(words), parent=context)
+    words, command, context = shlex.split(line)[1:], typer.main.get_command(app), None
+    while hasattr(command, "commands"):
+        context = command.make_context("unlearnkit", list(words), parent=context)
+        words = context._protected_args + context.args
+        _, command, words = command.resolve_command(context, words)
+    assert command.make_context(command.name, list(words), parent=context).params
 
 
 def test_the_version_is_the_packages(run):
@@ -76,6 +77,17 @@ def test_a_method_page_names_every_hyper_parameter_with_its_default(name):
     for s in pages.settings(method):
         if s["default"] != "none" and "." not in s["key"]:
             assert str(getattr(method(), s["key"])) == str(s["default"])
+
+
+def test_a_page_lists_each_kind_of_a_choice_with_its_own_defaults():
+    found = pages.settings(catalog.methods()["finetune"])
+    kinds = [s for s in found if s["key"] == "run.kind"]
+    assert [(s["values"], s["default"]) for s in kinds] == [("restart | tuning", "restart")]
+    by_kind = {
+        s["doc"].partition(")")[0][1:]: s["default"] for s in found if s["key"] == "run.share"
+    }
+    default = catalog.methods()["finetune"]().run.share
+    assert by_kind == {"restart": default, "tuning": Tuning().share}
 
 
 def test_an_unknown_name_is_told_with_the_nearest(run):

@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from unlearnkit.checkpoint import load_weights, save_weights
+from unlearnkit.methods.finetune import FineTune
 from unlearnkit.store import Store
 from unlearnkit.tasks.classification import Classification
 
@@ -38,11 +39,11 @@ def test_json_on_stdout_is_the_record(run, small, tmp_path):
     assert said.data == {"folder": "runs/a b", **record}
     assert said.err == ""
     assert record["job"]["forget"] == {"kind": "classes", "classes": [1]}
-    assert record["job"]["settings"]["run"]["share"] == 0.15
+    assert record["job"]["settings"] == FineTune().model_dump(mode="json")
 
 
 def test_a_record_runs_again_to_the_same_bits(run, small, tmp_path):
-    words = ["--forget", "rows=0:5,9", "-p", "run.lr=2", "-p", "run.schedule=constant"]
+    words = ["--forget", "rows=0:5,9", "-p", "run.kind=tuning", "-p", "run.schedule=constant"]
     run("unlearn", small, *words, "--seed", 3, "--name", "a")
     assert run("unlearn", "--from", "runs/a/run.json", "--name", "b").code == 0
     a, b = tmp_path / "runs/a", tmp_path / "runs/b"
@@ -53,18 +54,31 @@ def test_a_record_runs_again_to_the_same_bits(run, small, tmp_path):
 def test_a_nested_setting_changes_that_one_and_no_other(run, small, tmp_path):
     default = run("unlearn", small, "--forget", "class=1", "--json", "--name", "a").data
     changed = run(
-        "unlearn", small, "--forget", "class=1", "--json", "--name", "b", "-p", "run.lr=2"
+        "unlearn", small, "--forget", "class=1", "--json", "--name", "b", "-p", "run.lr=3"
     ).data
-    want = default["job"]["settings"]["run"] | {"lr": 2.0}
+    want = default["job"]["settings"]["run"] | {"lr": 3.0}
     assert changed["job"]["settings"]["run"] == want
+
+
+@pytest.mark.parametrize(
+    ("word", "want"),
+    [("run.share=0.5", {"share": 0.5}), ("run.recipe.epochs=2", {"recipe": {"epochs": 2}})],
+)
+def test_a_nested_setting_changes_one_value_of_a_preset(run, small, word, want):
+    paper = FineTune.build("paper").model_dump(mode="json")["run"]
+    recipe = paper["recipe"] | want.pop("recipe", {}) | {"augment": "none"}
+    words = ["-p", word, "-p", "run.recipe.augment=none", "--preset", "paper", "--json"]
+    record = run("unlearn", small, "--forget", "class=1", *words).data
+    assert record["job"]["settings"]["run"] == paper | want | {"recipe": recipe}
 
 
 def test_yaml_says_the_same_as_options_and_options_win(run, small, tmp_path):
     job = {"case": small, "forget": {"class": 1}, "settings": {"run": {"lr": 2, "share": 0.5}}}
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
     record = run("unlearn", "--from", "job.yaml", "-p", "run.lr=3", "--seed", 4, "--json").data
-    assert record["job"]["settings"]["run"] | {"lr": 3.0, "share": 0.5} == (
-        record["job"]["settings"]["run"]
+    assert (
+        record["job"]["settings"]["run"] | {"lr": 3.0, "share": 0.5}
+        == (record["job"]["settings"]["run"])
     )
     assert (record["job"]["seed"], record["job"]["forget"]["classes"]) == (4, [1])
 
@@ -115,8 +129,8 @@ NOTHING = [
     (["--forget", "class=1", "--method", "finetun"], "Did you mean 'finetune'"),
     (["--forget", "class=1", "--preset", "nope"], "no preset of finetune 'nope'"),
     (["--forget", "class=1", "-p", "ran.lr=1"], "Did you mean 'run'"),
-    (["--forget", "class=1", "-p", "run.lr=-1"], "run.lr: input should be greater than"),
-    (["--forget", "class=1", "-p", "run.lrr=1"], "run.lrr"),
+    (["--forget", "class=1", "-p", "run.lr=-1"], "lr: input should be greater than"),
+    (["--forget", "class=1", "-p", "run.lrr=1"], "lrr"),
     (["--forget", "class=1", "-p", "run"], "expected key=value"),
     (["--forget", "class=1", "-p", "run.lr=1", "-p", "run.lr=2"], "given twice"),
     (["--forget", "class=1", "-p", "run.lr=["], "no YAML"),
@@ -211,7 +225,7 @@ def test_a_place_below_a_file_is_told(run, small, tmp_path):
 
 def test_ctrl_c_removes_what_was_begun_and_exits_with_130(small, tmp_path):
     words = [sys.executable, "-m", "unlearnkit", "unlearn", small, "--forget", "class=1"]
-    words += ["-p", "run.recipe.epochs=10000000", "--out", "out/x"]
+    words += ["-p", "run.kind=tuning", "-p", "run.recipe.epochs=10000000", "--out", "out/x"]
     path = os.pathsep.join([str(tmp_path), *sys.path])
     process = subprocess.Popen(
         words,

@@ -46,7 +46,9 @@ def test_tied_weights_come_back_and_stay_tied(tmp_path, name):
 
 def test_a_file_that_names_a_tied_weight_once_is_enough(tmp_path):
     model, other = Tied(), Tied()
-    safetensors.torch.save_file({"last.weight": model.last.weight.detach()}, tmp_path / "w.safetensors")
+    safetensors.torch.save_file(
+        {"last.weight": model.last.weight.detach()}, tmp_path / "w.safetensors"
+    )
     load_weights(other, tmp_path / "w.safetensors")
     assert torch.equal(other.first.weight, model.first.weight)
 

@@ -90,7 +90,7 @@ def test_a_store_of_a_newer_version_is_refused_untouched(tmp_path):
     db = sqlite3.connect(tmp_path / "s.sqlite")
     db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(InputError, match="version 99, .* knows up to 1; install a newer"):
+    with pytest.raises(InputError, match=r"version 99, .* knows up to 1; install a newer"):
         Store(tmp_path / "s.sqlite")
 
 
@@ -128,3 +128,28 @@ def test_another_ending_or_table_is_refused(filled, tmp_path):
         filled.export("run", tmp_path / "m.xls")
     with pytest.raises(UnknownNameError, match="Did you mean 'measurement'"):
         filled.export("measurements", tmp_path / "m.csv")
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from unlearnkit.core.errors import InputError
+from unlearnkit.store import write_bytes
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    write_bytes(Path(sys.argv[1]), b"x" * 5000)
+except InputError as e:
+    print(e)
+"""
+
+
+def test_a_file_that_finds_no_room_is_told_and_leaves_the_old_one(tmp_path):
+    pytest.importorskip("resource")
+    path = tmp_path / "w.bin"
+    path.write_bytes(b"old")
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, path], check=True, capture_output=True, text=True
+    )
+    assert "cannot write" in done.stdout
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]

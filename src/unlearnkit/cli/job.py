@@ -72,9 +72,7 @@ class Job(BaseModel):
         known = catalog.methods()
         if self.method not in known:
             raise UnknownNameError("method", self.method, known)
-        base = known[self.method].build(self.preset).model_dump(mode="json")
-        changed = {k: merged(base.get(k), v) for k, v in self.settings.items()}
-        return known[self.method].build(self.preset, **changed)
+        return known[self.method].build(self.preset, **self.settings)
 
     def exact(self, request: ForgetRequest | None, method: Method) -> Job:
         """Return the job with everything spelt out, so that it can be run again as it was."""
@@ -187,8 +185,10 @@ def parse_settings(given: Iterable[str]) -> dict[str, Any]:
 
 
 def merged(base: object, over: object) -> Any:
-    """Return a value with another laid over it; mappings are merged key by key."""
+    """Return a value with another laid over it; mappings of one kind are merged by key."""
     if isinstance(base, Mapping) and isinstance(over, Mapping):
+        if over.get("kind", base.get("kind")) != base.get("kind"):
+            return over
         return {**base, **{k: merged(base.get(k), v) for k, v in over.items()}}
     return over
 

@@ -165,7 +165,8 @@ class Method(BaseModel):
         if wrong is not None:
             raise UnknownNameError(f"hyper-parameter of {cls.id}", wrong, cls.model_fields)
         try:
-            return cls.model_validate({**base, **params})
+            changed = {k: _on_top(base.get(k), v) for k, v in params.items()}
+            return cls.model_validate({**base, **changed})
         except ValidationError as e:
             raise InputError(f"{cls.id}: {explain(e)}. See: unlearnkit show {cls.id}") from None
 
@@ -184,7 +185,7 @@ def _on_top(default: object, value: object) -> object:
     own = {name: getattr(default, name) for name in type(default).model_fields}
     if value.get("kind", own.get("kind")) != own.get("kind"):
         return value
-    return {**own, **value}
+    return {**own, **{name: _on_top(own.get(name), v) for name, v in value.items()}}
 
 
 METHODS: dict[str, type[Method]] = {}
