@@ -75,7 +75,7 @@ class SSD(Method):
     """Most forget and most retained rows that importance is measured on, drawn at random; all when
     None."""
 
-    guard: Guard = Guard(floor=0.02)
+    guard: Guard = Guard()
     """How far auto goes."""
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:

@@ -28,7 +28,7 @@ class Guard(BaseModel):
     """Mean loss at which rows of vanished classes look never seen, as a multiple of the loss of a
     model without knowledge; other rows look so at the loss of validation rows."""
 
-    floor: float = Field(0.05, ge=0)
+    floor: float = Field(0.01, ge=0)
     """Largest rise of the mean loss on retained rows, as a share of the loss of a model without
     knowledge; infinity is no limit."""
 
