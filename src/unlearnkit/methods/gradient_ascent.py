@@ -72,7 +72,7 @@ class GradientAscent(Method):
                 "guard": OFF,
             }
         },
-        smoke={"guard": OFF},
+        smoke={"guard": OFF, "cap": 4.0},
     )
 
     run: Annotated[Climb | Tuning, Field(discriminator="kind")] = Climb()

@@ -97,7 +97,8 @@ class Relabel(Method):
         recipe = self.run.resolve(p.recipe) if isinstance(self.run, Tuning) else p.recipe
         if recipe is None:
             return p.model
-        second = runner_up(p, rt) if self.targets == "runner_up" else None
+        asked = self.targets == "runner_up" and self.early > 0
+        second = runner_up(p, rt) if asked else None
         wrong = drawn(p, rt) if second is None else soft(p, second, rt)
         if isinstance(self.run, Restart):
             before = 0 if second is None else len(p.forget)
