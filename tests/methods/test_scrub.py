@@ -173,7 +173,7 @@ def test_a_restart_takes_small_forget_steps_each_before_a_retain_step(clouds):
     case = case.with_(train=case.train.with_targets(net(case.train.x).argmax(1)))
     run = Restart(lr=0.5, share=305 / 780, shrink=0)
     how = Scrub(
-        retain_divergence=0.3, temperature=3, early=0.5, forget_lr=0.4, cap=INF, nudge=0, run=run
+        retain_divergence=0.3, temperature=3, early=0.5, forget_speed=0.4, cap=INF, nudge=0, run=run
     )
     done = unlearn(net, case, GO, how)
     assert not done.notes  # retained rows were fitted: no second start

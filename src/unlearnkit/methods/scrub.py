@@ -104,7 +104,7 @@ class Scrub(Method):
     forget_batch: int | None = Field(None, ge=1)
     """Rows in a forget step; the run's batch size when None."""
 
-    forget_lr: float = Field(0.03, ge=0, allow_inf_nan=False)
+    forget_speed: float = Field(0.03, ge=0, allow_inf_nan=False)
     """Learning rate of a restart's forget steps, as a multiple of the step's; in a plain run, as
     published, all steps have one rate."""
 
@@ -177,7 +177,7 @@ class Scrub(Method):
             rt,
             never_seen=p.task.never_seen,
             stream="retain",
-            extra=Extra(size, self.early, asked, first, self.forget_lr),
+            extra=Extra(size, self.early, asked, first, self.forget_speed),
         )
 
     def _alternate(self, p: Problem, recipe: Recipe, rt: Runtime) -> None:
