@@ -7,7 +7,7 @@ Three verbs: ``unlearn``, ``oracle``, ``audit``.
 import importlib
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from unlearnkit.core.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from unlearnkit import catalog as catalog

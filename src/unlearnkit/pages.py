@@ -1,4 +1,4 @@
-"""What the catalog knows, as facts and as Markdown: for ``unlearnkit show`` and for the documents."""
+"""What the catalog knows, as facts and as Markdown: for ``unlearnkit show`` and the documents."""
 
 import inspect
 from collections.abc import Iterable, Mapping
@@ -107,7 +107,7 @@ def settings(cls: type[Method]) -> list[Facts]:
 def method_page(cls: type[Method]) -> str:
     """Return a method's page, in Markdown."""
     info = cls.info
-    lead = _text(inspect.getmodule(cls).__doc__ or "")  # type: ignore[union-attr]  # it has a module
+    lead = _text(inspect.getdoc(inspect.getmodule(cls)) or "")
     rows = [
         (f"`{s['key']}`", s["values"], f"`{s['default']}`", _line(s["doc"])) for s in settings(cls)
     ]
@@ -132,15 +132,20 @@ def method_page(cls: type[Method]) -> str:
     needs = ", ".join(_NEEDS[n] for n in sorted(info.needs)) or "the model alone"
     uses = ", ".join(_NEEDS[n] for n in sorted(info.uses))
     parts += [
-        _list([
-            f"Needs: {needs}.",
-            *([f"Reads where they are there: {uses}."] if uses else []),
-            f"Tasks: {', '.join(sorted(info.tasks))}.",
-            "Cost: each run meters its rows forward and backward; the report puts them beside"
-            " retraining.",
-        ])
+        _list(
+            [
+                f"Needs: {needs}.",
+                *([f"Reads where they are there: {uses}."] if uses else []),
+                f"Tasks: {', '.join(sorted(info.tasks))}.",
+                "Cost: each run meters its rows forward and backward; the report puts them beside"
+                " retraining.",
+            ]
+        )
     ]
-    parts += ["## How it differs from the paper", _list(map(_line, info.differs)) or "In nothing known."]
+    parts += [
+        "## How it differs from the paper",
+        _list(map(_line, info.differs)) or "In nothing known.",
+    ]
     parts += ["## Known failures", _list(map(_line, info.fails)) or "None is recorded yet."]
     parts += ["Unlearning is measured, not proven: audit every result."]
     return "\n\n".join(p for p in parts if p) + "\n"
@@ -273,5 +278,3 @@ def _line(doc: str) -> str:
 
 def _first(doc: str | None) -> str:
     return _line((doc or "").strip().partition("\n\n")[0])
-
-
