@@ -38,13 +38,23 @@ COST, RETAINED = 0.2, 2.0
 WANTED = {"class 3": (0.9, 4), "mislabelled tenth": (0.6, 2)}
 """The Jensen-Shannon share that must be closed, and by how many methods."""
 
+TAKEN_APART = {
+    "finetune, shrink 0.5": ("finetune", {"run": {"shrink": 0.5}}),
+    "finetune, shrink 0": ("finetune", {"run": {"shrink": 0.0}}),
+    "neggrad_plus, shrink 0": ("neggrad_plus", {"run": {"shrink": 0.0}}),
+    "relabel, shrink 0": ("relabel", {"run": {"shrink": 0.0}}),
+    "scrub, shrink 0": ("scrub", {"run": {"shrink": 0.0}}),
+}
+"""Defaults with a part taken away: what the restart, the shrink and the own term do."""
+
 CHOSEN_ON = """\
 The defaults were chosen on other problems and measured on these afterwards: digits split another
 way with networks 64-64-64-10, 64-96-10, 64-256-10 and a small convolutional network with batch
 normalisation (classes 0, 1, 5, 6, 7, 8, 9; mislabelled and random tenths), at learning rates of
 0.01, 0.05, 0.1 and 0.15 and 20 to 80 epochs; mixtures of Gaussians in 8 classes (classes 2 and 5,
 a mislabelled tenth; SGD and Adam); wine (class 1); breast cancer (a mislabelled and a random
-tenth)."""
+tenth). The floors of SSD and gradient ascent were chosen there too, after both had been measured
+here with others (class 3: 0.84 and 0.80)."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +63,16 @@ class Line:
 
     request: str
     method: str
-    closed: Mapping[str, float]
+    closed: Mapping[str, float | None]
+    """None where the original was as near to the oracles as they are to each other."""
+
     gap: Mapping[str, float]
     """In points of accuracy, against the oracles' mean."""
 
     cost: float
     """Share of retraining's cost, a backward pass counted as two forward."""
 
-    js_by_seed: tuple[float, ...]
+    js_by_seed: tuple[float | None, ...]
 
     @property
     def counts(self) -> bool:
@@ -74,12 +86,19 @@ def measure(methods: list[str], seeds: int, oracles: int) -> Iterator[Line]:
         asked = make()
         reference = uk.oracle(asked.case, asked.request, seeds=oracles)
         originals = [uk.train_original(asked.case, seed=s).model for s in range(seeds)]
-        for method in methods:
-            yield line(request, method, asked, reference, originals)
+        wanted = {m: uk.method(m) for m in methods}
+        wanted |= {n: uk.method(m, **own) for n, (m, own) in TAKEN_APART.items() if m in methods}
+        for name, method in wanted.items():
+            yield line(request, name, method, asked, reference, originals)
 
 
 def line(
-    request: str, method: str, asked: Asked, reference: Oracle, originals: list[nn.Module]
+    request: str,
+    name: str,
+    method: uk.Method,
+    asked: Asked,
+    reference: Oracle,
+    originals: list[nn.Module],
 ) -> Line:
     """Return one method's line: seed s starts from the original of seed s."""
     reports = [
@@ -92,19 +111,28 @@ def line(
     tables = [{row.metric: row for row in report.rows} for report in reports]
     return Line(
         request=request,
-        method=method,
-        closed={k: statistics.mean(t[m].closed for t in tables) for k, m in DISTANCES.items()},
+        method=name,
+        closed={k: mean([t[m].closed for t in tables]) for k, m in DISTANCES.items()},
         gap={k: 100 * statistics.mean(t[m].gap for t in tables) for k, m in GAPS.items()},
         cost=statistics.mean(report.spent.ratio for report in reports),
         js_by_seed=tuple(t["js_forget"].closed for t in tables),
     )
 
 
+def mean(values: list[float | None]) -> float | None:
+    """Return the mean of numbers; None if one is missing."""
+    known = [v for v in values if v is not None]
+    return statistics.mean(known) if len(known) == len(values) else None
+
+
 def verdicts(lines: list[Line]) -> Iterator[str]:
     """Yield what was asked of each request and what came."""
     for request, (share, wanted) in WANTED.items():
         good = [
-            x.method for x in lines if x.request == request and x.counts and x.closed["js"] >= share
+            x.method
+            for x in lines
+            if x.request == request and x.method not in TAKEN_APART
+            if x.counts and (x.closed["js"] or 0) >= share
         ]
         met = "met" if len(good) >= wanted else "missed"
         yield (
@@ -134,6 +162,11 @@ def page(lines: list[Line], seeds: int, oracles: int) -> str:
         *(f"- {text}" for text in verdicts(lines)),
         "",
         CHOSEN_ON,
+        "",
+        "Lines with a setting after the name are not defaults: they take one apart. For a class,"
+        " either the shrink or a method's own forget term closes most of the distance on top of the"
+        " restart, which alone does not; for wrong labels the restart alone nearly does. For rows"
+        " drawn at random the two together overshoot, and either by itself comes nearer.",
     ]
     for request in REQUESTS:
         said += [
@@ -150,9 +183,9 @@ def page(lines: list[Line], seeds: int, oracles: int) -> str:
 
 def row(x: Line) -> str:
     """Return a line as a row of a Markdown table."""
-    closed = " | ".join(f"{v:.3f}" for v in x.closed.values())
+    closed = " | ".join("-" if v is None else f"{v:.3f}" for v in x.closed.values())
     gaps = " | ".join(f"{v:+.2f}" for v in x.gap.values())
-    seeds = ", ".join(f"{v:.2f}" for v in x.js_by_seed)
+    seeds = ", ".join("-" if v is None else f"{v:.2f}" for v in x.js_by_seed)
     return f"| {x.method} | {closed} | {gaps} | {x.cost:.3f} | {seeds} |"
 
 

@@ -43,17 +43,25 @@ class GradientAscent(Method):
         uses=frozenset({Need.RETAIN, Need.VALIDATION}),
         tasks=frozenset({"classification", "multilabel", "regression"}),
         when=(
-            "Where the retained rows are not at hand. Otherwise methods that also train on"
-            " retained rows do less harm."
+            "Where the retained rows are not at hand, or for a class in a hurry: on digits it costs"
+            " 0.03 of retraining. Otherwise methods that also train on retained rows come nearer"
+            " and do less harm. Where forget rows already look unseen, as wrong labels mostly do,"
+            " it changes nothing."
         ),
         differs=(
+            "by default it climbs in eval mode, without an optimiser: each pass over the forget"
+            " rows moves each tensor by 0.01 of its norm, so that no rate has to be chosen; the"
+            " preset climbs by SGD as published",
             "published ascent has no bound and diverges: each row's loss is capped, the run ends"
             " once rows look never seen, and weights are taken back to the floor under retained"
             " rows; `cap` of infinity with `guard` off is the published rule",
-            "the run's weight decay is off by default: it would shrink all weights while the"
-            " gradient of the trained rows is near zero",
         ),
         fails=(
+            "on mislabelled rows, whose loss is above that of validation rows from the start, it"
+            " stops at once: on digits it closes 0 of the distance to retraining (a class: 0.74; a"
+            " random tenth: 0.06)",
+            "a model whose margins are wide and rows few takes more passes than it may: wine,"
+            " class 1, closes 0.06",
             "random training rows that look like held-out rows have nothing to climb to: their"
             " influence stays (Ascent Fails to Forget, 2025)",
             "at the published rates the model either does not change or breaks",

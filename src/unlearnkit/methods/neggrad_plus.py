@@ -20,9 +20,19 @@ class NegGradPlus(Method):
         cite="Kurmanji et al., NeurIPS 2023, arXiv:2302.09880",
         needs=frozenset({Need.FORGET, Need.RETAIN}),
         tasks=frozenset({"classification", "multilabel", "regression"}),
-        when=("WHEN"),
+        when=(
+            "For classes and for mislabelled rows. For rows drawn at random the plain restart of"
+            " finetune at a shrink of 0.5 comes nearer to retraining: there is little to forget,"
+            " and the forget term overshoots."
+        ),
         differs=(
-            "DIFFERS",
+            "by default it is a warm restart for 0.18 of the cost of retraining, in which all"
+            " parameters shrink by exp(-0.5); the forget term is in its first quarter only",
+            "the restart and the shrink, which are no part of NegGrad+, would do most of the work"
+            " alone: on digits they close 0.97 of the Jensen-Shannon distance to retraining for a"
+            " class and 0.95 for a mislabelled tenth without a forget term, 0.97 and 0.94 with it."
+            " The forget term can replace the shrink: with shrink 0 it closes 0.96 and 0.94, and"
+            " retained rows lose nothing",
             "balance is the weight of the forget term, the paper's 1 - beta: 0 is fine-tuning",
             "each forget row's loss is capped, because its negative has no lower bound; `cap` of"
             " infinity is the published rule",
@@ -32,6 +42,10 @@ class NegGradPlus(Method):
             " so batch normalisation follows both",
         ),
         fails=(
+            "the preset `paper` leaves rows of a forgotten class of digits at an accuracy of 0.96"
+            " where retraining has 0",
+            "on a random tenth of digits the default closes 0.37 of the distance, without shrink"
+            " 0.68",
             "without a cap and with a balance of 0.05 or more the forget loss runs away and takes"
             " the retained rows along",
         ),

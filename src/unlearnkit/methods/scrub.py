@@ -38,10 +38,19 @@ class Scrub(Method):
         uses=frozenset({Need.VALIDATION}),
         tasks=frozenset({"classification", "multilabel", "regression"}),
         when=(
-            "For removing bias or wrong labels, where a high forget error is wanted; with `rewind`"
-            " (the paper's SCRUB+R) for privacy, where the error of unseen rows is."
+            "For classes, and for removing bias or wrong labels, where a high forget error is"
+            " wanted; with `rewind` and a plain run (the paper's SCRUB+R) for privacy, where the"
+            " error of unseen rows is."
         ),
         differs=(
+            "by default it is a warm restart for 0.18 of the cost of retraining, in which all"
+            " parameters shrink by exp(-0.5). Max and min steps take turns in its first 0.15,"
+            " max steps at 0.03 of the rate; published code alternates passes, as the presets do",
+            "the restart and the shrink, which are no part of SCRUB, would do most of the work"
+            " alone: on digits they close 0.97 of the Jensen-Shannon distance to retraining for a"
+            " class and 0.95 for a mislabelled tenth without max steps, 0.98 and 0.95 with them."
+            " Max steps can replace the shrink: with shrink 0 they close 0.96 and 0.96, and"
+            " retained rows lose nothing",
             "the student starts where the divergence and its gradient are zero, and without batch"
             " normalisation or dropout the first forget pass moves nothing: `nudge` takes a small"
             " random step first; 0 is as published",
@@ -51,14 +60,18 @@ class Scrub(Method):
             " some epochs, mostly beyond the last one",
             "rewinding chooses among the states after each epoch; published code can choose the"
             " untouched original, whose file does not exist",
-            "the teacher's outputs are computed once a row unless inputs are augmented",
+            "the teacher's outputs are computed once a row unless inputs are augmented; in a"
+            " restart in any case, on inputs as they are",
             "outputs of tasks without classes are compared by the task's own divergence; for"
             " regression the temperature scales it and no more",
         ),
         fails=(
             "three public ports train a student that never moves or a teacher that moves along;"
             " figures made with them say nothing about the method",
-            "at the published rate of 5e-4 small models do not change",
+            "at the published rate of 5e-4 small models do not change: rows of a forgotten class of"
+            " digits keep an accuracy of 1",
+            "on a random tenth of digits the default closes 0.36 of the distance, without shrink"
+            " 0.65",
         ),
         presets={
             "paper": {
