@@ -49,7 +49,8 @@ class Relabel(Method):
         differs=(
             "by default it is a warm restart for 0.18 of the cost of retraining, in which all"
             " parameters shrink by exp(-0.5); forget rows are in its first 0.15 only, mixed"
-            " into the retained batches in proportion. Published code alternates passes, as the presets do",
+            " into the retained batches in proportion. Published code alternates"
+            " passes, as the presets do",
             "the restart and the shrink, which are no part of relabelling, would do most of the"
             " work alone: on digits they close 0.97 of the Jensen-Shannon distance to retraining"
             " for a class and 0.95 for a mislabelled tenth without wrong targets, 0.98 and 0.95"
