@@ -31,7 +31,8 @@ class L1Sparse(Method):
         differs=(
             "by default it is a warm restart for 0.18 of the cost of retraining. The penalty"
             " acts as soft thresholds in its first third that add up to 1.5 times the original's"
-            " mean absolute weight, whatever the scale of the weights; published code adds a subgradient, as the preset does",
+            " mean absolute weight, whatever the scale of the weights; published code adds a"
+            " subgradient, as the preset does",
             "the thresholds do most of the work for a class and the restart does for wrong labels:"
             " on digits the same restart without them closes 0.43 and 0.93 of the Jensen-Shannon"
             " distance to retraining (a class, a mislabelled tenth), with them 0.98 and 0.95",
