@@ -16,29 +16,46 @@ from unlearnkit.methods.scrub import Scrub
 from unlearnkit.methods.ssd import SSD
 from unlearnkit.tasks.multilabel import MultiLabel
 from unlearnkit.tasks.regression import Regression
+from unlearnkit.train.restart import Restart
 from unlearnkit.unlearning import unlearn
 
 RUN = Tuning(lr=0.7, share=0.3)
 ALL = [Retrain, FineTune, GradientAscent, NegGradPlus, Relabel, L1Sparse, Scrub, SSD]
 
 FINE_TUNING = {
-    "neggrad_plus without balance": NegGradPlus(balance=0, run=RUN),
-    "l1_sparse without penalty": L1Sparse(penalty=0, run=RUN),
-    "l1_sparse at rest": L1Sparse(penalty=1, rest=1, run=RUN),
-    "l1_sparse proximal without penalty": L1Sparse(penalty=0, step="proximal", run=RUN),
+    "neggrad_plus without balance": NegGradPlus(balance=0),
+    "l1_sparse without penalty": L1Sparse(penalty=0, step="subgradient"),
+    "l1_sparse at rest": L1Sparse(penalty=1, step="subgradient", rest=1),
+    "l1_sparse proximal without penalty": L1Sparse(penalty=0, step="proximal"),
     "scrub without forget epochs and distillation": Scrub(
-        retain_loss=1, retain_divergence=0, forget_epochs=0, run=RUN
+        retain_loss=1,
+        retain_divergence=0,
+        early=0,
     ),
+    "neggrad_plus without early steps": NegGradPlus(balance=0.5, early=0),
+    "relabel without early epochs": Relabel(early=0),
 }
 
 
+@pytest.mark.parametrize("run", [RUN, Restart(share=0.4)], ids=["plain", "restart"])
 @pytest.mark.parametrize("how", FINE_TUNING.values(), ids=FINE_TUNING.keys())
-def test_the_limit_is_fine_tuning_bit_for_bit(layered, how):
+def test_the_limit_is_fine_tuning_bit_for_bit(layered, how, run):
     model, case = layered
-    want = unlearn(model, case, Rows(0, 7, 9), FineTune(run=RUN)).model.state_dict()
+    how = how.model_copy(update={"run": run})
+    want = unlearn(model, case, Rows(0, 7, 9), FineTune(run=run)).model.state_dict()
     got = unlearn(model, case, Rows(0, 7, 9), how).model.state_dict()
     assert all(torch.equal(got[name], want[name]) for name in want)
     assert not torch.equal(got["0.weight"], model.state_dict()["0.weight"])
+
+
+@pytest.mark.parametrize("kind", [NegGradPlus, Relabel, L1Sparse, Scrub], ids=lambda k: k.id)
+@pytest.mark.parametrize("request_", [Rows(0, 7, 9), Classes(2)], ids=str)
+def test_by_default_the_cost_is_what_was_asked(layered, kind, request_):
+    model, case = layered
+    case = case.with_(recipe=case.recipe.model_copy(update={"epochs": 60}))
+    full = 3 * 60 * len(case.partition(request_).retain)
+    cost = unlearn(model, case, request_, kind()).cost.work
+    assert 0.14 * full < cost <= 0.18 * full
 
 
 @pytest.mark.parametrize("request_", [Rows(3), Rows(1, 2, 3), Classes(2), Groups(4)], ids=str)

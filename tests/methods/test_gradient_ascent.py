@@ -4,7 +4,7 @@ import torch
 from unlearnkit.core.case import Case
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.request import Classes, Rows
-from unlearnkit.methods.gradient_ascent import GradientAscent
+from unlearnkit.methods.gradient_ascent import Climb, GradientAscent
 from unlearnkit.train.stopping import OFF, Guard
 from unlearnkit.unlearning import unlearn
 
@@ -29,6 +29,28 @@ def test_unbounded_it_is_gradient_ascent(line, epochs):
     for _ in range(epochs):
         w = w + 0.02 * 2 / 4 * x.T @ (x @ w - y)
     torch.testing.assert_close(got.weight.detach(), w.T, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("passes", [1, 3])
+def test_a_pass_of_a_climb_moves_a_tensor_by_a_share_of_its_norm(line, passes):
+    net, case = line()
+    step = 0.05
+    run = Climb(step=step, share=(passes * 12 - 1) / (3 * 10 * 16))
+    done = unlearn(net, case, GO, GradientAscent(run=run, cap=INF, guard=OFF))
+    x, y, w = case.train.x[:4], case.train.y[:4], net.weight.detach().T
+    for _ in range(passes):
+        g = x.T @ (x @ w - y)
+        w = w + step * w.norm() * g / g.norm()
+    torch.testing.assert_close(done.model.weight.detach(), w.T, rtol=1e-12, atol=1e-12)
+    assert done.cost.work == passes * 12
+
+
+def test_a_climb_leaves_batch_statistics_and_flags_alone(layered):
+    model, case = layered
+    done = unlearn(model, case, GO, GradientAscent(guard=OFF)).model
+    assert torch.equal(done[1].running_mean, model[1].running_mean)
+    assert not torch.equal(done[1].weight, model[1].weight)
+    assert done.training == model.training
 
 
 def test_rows_at_the_cap_do_not_push(line):

@@ -5,6 +5,7 @@ from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.request import Rows
 from unlearnkit.methods.finetune import FineTune
 from unlearnkit.methods.l1_sparse import L1Sparse
+from unlearnkit.train.restart import Restart
 from unlearnkit.unlearning import unlearn
 
 GO = Rows(0, 1, 2, 3)
@@ -19,39 +20,52 @@ def gradient(case, w):
 
 def test_the_penalty_adds_the_sign_of_each_weight_and_fades_by_the_epoch(line):
     net, case = line()
-    got = unlearn(net, case, GO, L1Sparse(penalty=0.4, run=TWO)).model.weight.detach()
+    got = unlearn(
+        net, case, GO, L1Sparse(penalty=0.4, step="subgradient", run=TWO)
+    ).model.weight.detach()
     w = net.weight.detach()
     for gamma in (0.4, 0.2):
         w = w - 0.05 * (gradient(case, w) + gamma * w.sign())
     torch.testing.assert_close(got, w, rtol=1e-7, atol=1e-9)  # the penalty is summed in float32
 
 
-def test_the_proximal_step_is_a_soft_threshold(line):
+@pytest.mark.parametrize(
+    ("run", "pushes"),
+    [
+        pytest.param(TWO, [0.75, 0.25], id="plain"),
+        pytest.param(Restart(lr=0.5, share=0.001, shrink=0), [1.0], id="restart"),
+    ],
+)
+def test_the_proximal_steps_are_soft_thresholds_that_add_up_to_the_penalty(line, run, pushes):
     net, case = line()
-    how = L1Sparse(penalty=10.0, step="proximal", run=TWO)
-    got = unlearn(net, case, GO, how).model.weight.detach()
+    got = unlearn(net, case, GO, L1Sparse(penalty=0.7, run=run)).model.weight.detach()
     w = net.weight.detach()
-    for gamma in (10.0, 5.0):
+    mean = w.abs().mean()
+    for push in pushes:
         w = w - 0.05 * gradient(case, w)
-        w = torch.where(w.abs() > 0.05 * gamma, w - 0.05 * gamma * w.sign(), 0.0)
+        w = torch.where(w.abs() > 0.7 * mean * push, w - 0.7 * mean * push * w.sign(), 0.0)
+    assert bool((w == 0).any())
     torch.testing.assert_close(got, w, rtol=1e-12, atol=1e-12)
 
 
 def test_a_large_proximal_penalty_gives_exact_zeros(toy):
     model, case = toy
-    got = unlearn(model, case, GO, L1Sparse(penalty=1e4, step="proximal", run=STEP)).model
+    got = unlearn(model, case, GO, L1Sparse(penalty=1e4, covers="all", run=STEP)).model
     assert all(bool((w == 0).all()) for w in got.parameters())
 
 
-@pytest.mark.parametrize("step", ["subgradient", "proximal"])
-def test_a_larger_penalty_leaves_a_smaller_norm(toy, step):
+@pytest.mark.parametrize(
+    ("step", "penalties"), [("subgradient", [0.0, 0.01, 0.1, 0.3]), ("proximal", [0, 0.5, 1.5, 4])]
+)
+@pytest.mark.parametrize("run", [Restart(shrink=0), Tuning(share=0.3)], ids=lambda r: r.kind)
+def test_a_larger_penalty_leaves_a_smaller_norm(toy, run, step, penalties):
     model, case = toy
 
     def norm(penalty):
-        got = unlearn(model, case, GO, L1Sparse(penalty=penalty, step=step)).model
+        got = unlearn(model, case, GO, L1Sparse(penalty=penalty, step=step, run=run)).model
         return sum(w.detach().abs().sum().item() for w in got.parameters())
 
-    sizes = [norm(g) for g in (0.0, 0.01, 0.1, 0.3)]
+    sizes = [norm(g) for g in penalties]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] < 0.9 * sizes[0]
 
@@ -72,7 +86,7 @@ def test_biases_can_be_left_out(clouds):
     net, case = clouds()
     plain = unlearn(net, case, GO, FineTune(run=STEP)).model
     bare = unlearn(net, case, GO, L1Sparse(penalty=1.0, covers="weights", run=STEP)).model
-    full = unlearn(net, case, GO, L1Sparse(penalty=1.0, run=STEP)).model
+    full = unlearn(net, case, GO, L1Sparse(penalty=1.0, covers="all", run=STEP)).model
     assert torch.equal(bare.bias, plain.bias)
     assert not torch.equal(bare.weight, plain.weight)
     assert not torch.equal(full.bias, plain.bias)

@@ -5,7 +5,7 @@ from unlearnkit.core.case import Case
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.request import Rows
 from unlearnkit.methods.neggrad_plus import NegGradPlus
-from unlearnkit.train.stopping import OFF
+from unlearnkit.train.restart import Restart
 from unlearnkit.unlearning import unlearn
 
 GO = Rows(0, 1, 2, 3)
@@ -13,10 +13,11 @@ INF = float("inf")
 STEP = Tuning.exact(lr=0.05, momentum=0.0, epochs=1, batch_size=64)
 
 
+@pytest.mark.parametrize("run", [STEP, Restart(lr=0.5, share=0.001, shrink=0)], ids=str)
 @pytest.mark.parametrize("balance", [0.05, 0.3, 1.0])
-def test_a_step_follows_the_difference_of_the_two_gradients(line, balance):
+def test_a_step_follows_the_difference_of_the_two_gradients(line, balance, run):
     net, case = line()
-    how = NegGradPlus(balance=balance, run=STEP, cap=INF, guard=OFF)
+    how = NegGradPlus(balance=balance, early=1, run=run, cap=INF)
     got = unlearn(net, case, GO, how).model.weight.detach()
     x, y, w = case.train.x, case.train.y, net.weight.detach().T
     rows = 2 * (x @ w - y) * x
@@ -26,7 +27,7 @@ def test_a_step_follows_the_difference_of_the_two_gradients(line, balance):
 
 def test_a_cap_below_every_forget_loss_leaves_the_retain_term(line):
     net, case = line()
-    how = NegGradPlus(balance=0.3, run=STEP, cap=1e-12, guard=OFF)
+    how = NegGradPlus(balance=0.3, early=1, run=STEP, cap=1e-12)
     got = unlearn(net, case, GO, how).model.weight.detach()
     x, y, w = case.train.x[4:], case.train.y[4:], net.weight.detach().T
     grad = 0.7 * (2 * (x @ w - y) * x).mean(0)
@@ -44,7 +45,7 @@ def test_the_length_of_the_forget_set_does_not_matter(line):
             task=case.task,
             recipe=case.recipe,
         )
-        how = NegGradPlus(balance=0.2, run=STEP, cap=INF, guard=OFF)
+        how = NegGradPlus(balance=0.2, early=1, run=STEP, cap=INF)
         return unlearn(net, parts, None, how).model.weight.detach()
 
     torch.testing.assert_close(after(1), after(8), rtol=1e-12, atol=1e-12)
@@ -55,8 +56,15 @@ def test_capped_ascent_stays_finite_where_the_published_rule_runs_away(line):
     hot = Tuning.exact(lr=0.3, momentum=0.0, epochs=60, batch_size=64)
 
     def size(cap):
-        how = NegGradPlus(balance=0.6, run=hot, cap=cap, guard=OFF)
+        how = NegGradPlus(balance=0.6, early=1, run=hot, cap=cap)
         return unlearn(net, case, GO, how).model.weight.abs().max().item()
 
     assert size(INF) > 1e3
     assert size(3.0) < 10
+
+
+def test_only_early_steps_have_forget_rows(line):
+    net, case = line()
+    six = Tuning.exact(lr=0.05, momentum=0.0, epochs=6, batch_size=64)
+    done = unlearn(net, case, GO, NegGradPlus(early=0.4, run=six))
+    assert done.cost.backward == 6 * 16 + 3 * 4

@@ -8,6 +8,7 @@ from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.request import Classes, Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.scrub import Scrub
+from unlearnkit.train.restart import Restart
 from unlearnkit.train.stopping import alike
 from unlearnkit.unlearning import unlearn
 
@@ -39,24 +40,28 @@ def test_the_distance_puts_the_teacher_first_and_scales_with_the_square(clouds, 
     assert abs(got - t * t * kl(q, p)) > 0.05
 
 
-def by_hand(net, case, *, epochs, forget_epochs, lr, gamma, alpha, t):
+def cosine(lr, steps):
+    return [lr * (1 + math.cos(math.pi * k / steps)) / 2 for k in range(steps)]
+
+
+def by_hand(net, case, *, lrs, forget, forget_lr=1.0, gamma, alpha=0.3, t=3.0):
     """Take full-batch steps with the gradients of a linear softmax model, written out."""
     x, y = case.train.x, case.train.y
     w, b = net.weight.detach(), net.bias.detach()
     teacher = ((x @ w.T + b) / t).softmax(1)
     right = torch.eye(4, dtype=torch.float64)[y]
 
-    def step(w, b, rows, e):
+    def step(w, b, rows, e, lr):
         e = e[rows] / len(x[rows])
         return w - lr * e.T @ x[rows], b - lr * e.sum(0)
 
-    for epoch in range(epochs):
-        if epoch < forget_epochs:
+    for k, lr in enumerate(lrs):
+        if k < forget:
             z = x @ w.T + b
-            w, b = step(w, b, slice(0, 4), -t * ((z / t).softmax(1) - teacher))
+            w, b = step(w, b, slice(0, 4), -t * ((z / t).softmax(1) - teacher), forget_lr * lr)
         z = x @ w.T + b
         stay = gamma * (z.softmax(1) - right) + alpha * t * ((z / t).softmax(1) - teacher)
-        w, b = step(w, b, slice(4, None), stay)
+        w, b = step(w, b, slice(4, None), stay, lr)
     return w, b
 
 
@@ -68,15 +73,13 @@ def test_follows_the_published_steps_on_a_linear_model(clouds, t, forget_epochs)
         retain_loss=0.9,
         retain_divergence=0.3,
         temperature=t,
-        forget_epochs=forget_epochs,
+        early=forget_epochs / 4,
         cap=INF,
         nudge=0.0,
         run=Tuning.exact(lr=0.1, momentum=0.0, epochs=4, batch_size=64),
     )
     got = unlearn(net, case, GO, how).model
-    w, b = by_hand(
-        net, case, epochs=4, forget_epochs=forget_epochs, lr=0.1, gamma=0.9, alpha=0.3, t=t
-    )
+    w, b = by_hand(net, case, lrs=[0.1] * 4, forget=forget_epochs, gamma=0.9, t=t)
     torch.testing.assert_close(got.weight.detach(), w, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(got.bias.detach(), b, rtol=1e-9, atol=1e-9)
 
@@ -97,7 +100,7 @@ def test_a_forget_pass_moves_a_plain_model_only_after_a_nudge(clouds, nudge, mov
     how = Scrub(
         retain_loss=0.0,
         retain_divergence=0.0,
-        forget_epochs=1,
+        early=1,
         nudge=nudge,
         run=Tuning.exact(lr=1.0, momentum=0.0, epochs=1, batch_size=64),
     )
@@ -108,7 +111,13 @@ def test_a_forget_pass_moves_a_plain_model_only_after_a_nudge(clouds, nudge, mov
 
 def test_a_divergence_above_the_cap_does_not_push(clouds):
     net, case = clouds()
-    base = {"retain_loss": 0.0, "retain_divergence": 0.0, "nudge": 0.5, "run": {"share": 0.2}}
+    base = {
+        "retain_loss": 0.0,
+        "retain_divergence": 0.0,
+        "nudge": 0.5,
+        "run": Tuning(share=0.2),
+        "early": 1,
+    }
 
     def weight(**more):
         return unlearn(net, case, GO, Scrub(**base, **more)).model.weight
@@ -122,7 +131,7 @@ def states(model, case, epochs):
     out = []
     for n in range(1, epochs + 1):
         run = Tuning.exact(lr=0.5, momentum=0.5, epochs=n, batch_size=16)
-        how = Scrub(run=run, forget_epochs=3, nudge=0.3, forget_batch=1)
+        how = Scrub(run=run, early=min(1, 3 / n), nudge=0.3, forget_batch=1)
         out.append(unlearn(model, case, GO, how, Runtime(seed=1)).model)
     return out
 
@@ -140,7 +149,7 @@ def test_rewinding_returns_the_epoch_with_the_error_of_unseen_rows(toy):
     errors = [error(m, case.train.x[:4], case.train.y[:4]) for m in each]
     best = min(range(6), key=lambda e: abs(errors[e] - goal))
     run = Tuning.exact(lr=0.5, momentum=0.5, epochs=6, batch_size=16)
-    how = Scrub(run=run, forget_epochs=3, nudge=0.3, forget_batch=1, rewind="unseen")
+    how = Scrub(run=run, early=3 / 6, nudge=0.3, forget_batch=1, rewind="unseen")
     got = unlearn(model, case, GO, how, Runtime(seed=1)).model
     assert len(set(errors)) > 1, errors
     assert best < 5
@@ -153,12 +162,34 @@ def test_rewinding_without_validation_rows_is_refused(toy):
         unlearn(model, case.with_(validation=None), GO, Scrub(rewind="unseen"))
 
 
+def test_a_restart_has_no_epochs_to_rewind_to(toy):
+    model, case = toy
+    with pytest.raises(UnsupportedError, match=r"give a run of kind tuning"):
+        unlearn(model, case, GO, Scrub(rewind="unseen"))
+
+
+def test_a_restart_takes_small_forget_steps_each_before_a_retain_step(clouds):
+    net, case = clouds()
+    case = case.with_(train=case.train.with_targets(net(case.train.x).argmax(1)))
+    run = Restart(lr=0.5, share=305 / 780, shrink=0)
+    how = Scrub(
+        retain_divergence=0.3, temperature=3, early=0.5, forget_speed=0.4, cap=INF, nudge=0, run=run
+    )
+    done = unlearn(net, case, GO, how)
+    assert not done.notes  # retained rows were fitted: no second start
+    w, b = by_hand(net, case, lrs=cosine(0.05, 3), forget=2, forget_lr=0.4, gamma=0.99)
+    torch.testing.assert_close(done.model.weight.detach(), w, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(done.model.bias.detach(), b, rtol=1e-9, atol=1e-9)
+    assert done.cost.backward == 3 * 26 + 2 * 4
+    assert done.cost.forward == done.cost.backward + 30
+
+
 @pytest.mark.parametrize(("size", "rows"), [(None, 20), (5, 20), (7, 20)])
 def test_forget_batches_have_their_own_size_and_all_rows_are_met(toy, size, rows):
     model, case = toy
     how = Scrub(
         forget_batch=size,
-        forget_epochs=1,
+        early=1,
         run=Tuning.exact(lr=0.1, momentum=0.0, epochs=1, batch_size=16),
     )
     assert unlearn(model, case, Classes(1), how).cost.backward == rows + 40
@@ -169,7 +200,7 @@ def test_the_teacher_is_asked_once_a_row_however_long_the_run(toy):
 
     def asked(epochs):
         run = Tuning.exact(lr=0.1, momentum=0.0, epochs=epochs, batch_size=16)
-        cost = unlearn(model, case, GO, Scrub(run=run, forget_epochs=epochs)).cost
+        cost = unlearn(model, case, GO, Scrub(run=run, early=1)).cost
         return cost.forward - cost.backward
 
     assert asked(1) == asked(4) == 60
@@ -184,7 +215,7 @@ def test_augmented_rows_are_shown_to_teacher_and_student_alike(clouds):
         net[1].weight.copy_(torch.randn(4, 64, generator=g))
     pictures = case.with_(train=type(case.train)(x, torch.arange(24) % 4), validation=None)
     run = Tuning.exact(lr=1.0, momentum=0.0, epochs=1, batch_size=8, augment="flip_crop")
-    how = Scrub(retain_loss=0.0, retain_divergence=1.0, nudge=0.0, forget_epochs=1, run=run)
+    how = Scrub(retain_loss=0.0, retain_divergence=1.0, nudge=0.0, early=1, run=run)
     got = unlearn(net, pictures, GO, how).model
     # equal outputs on equal inputs: no divergence, hence no gradient beyond rounding
     torch.testing.assert_close(got[1].weight, net[1].weight, rtol=0, atol=1e-4)

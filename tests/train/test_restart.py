@@ -13,7 +13,16 @@ from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.recipe import Recipe, Tuning
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.tasks.classification import Classification
-from unlearnkit.train.restart import Extra, Restart, Terms, push, run_schedule, warm_restart
+from unlearnkit.train.restart import (
+    Extra,
+    Restart,
+    Terms,
+    beside,
+    push,
+    run_schedule,
+    together,
+    warm_restart,
+)
 
 TASK = Classification(3)
 RECIPE = Recipe(lr=0.05, momentum=0.9, weight_decay=5e-4, epochs=10, batch_size=16)
@@ -300,3 +309,38 @@ def test_the_first_step_ascends_at_its_own_rate_with_the_same_optimiser():
             step(drop, 0.03 * lr, -1)
         step(batch, lr, 1)
     torch.testing.assert_close(state(got), state(want), rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_only_the_early_share_of_steps_has_other_rows(share):
+    draw = beside(rows(5), 2, share, RECIPE, Runtime(), stream="other")
+    drawn = [draw(step / 10) for step in range(10)]
+    assert [b is not None for b in drawn] == [step / 10 < share for step in range(10)]
+
+
+def test_other_rows_come_round_in_a_new_order_until_all_were_met():
+    draw = beside(rows(6), 2, 1.0, RECIPE, Runtime(), stream="other")
+    turns = [torch.cat([draw(0.0).row for _ in range(3)]).tolist() for _ in range(4)]
+    assert all(sorted(t) == list(range(6)) for t in turns)
+    assert len({tuple(t) for t in turns}) > 1
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_two_batches_go_through_a_model_as_one(named):
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = network(norm=True)
+
+        def forward(self, x):
+            return self.net(x)
+
+    view, rt = rows(12), Runtime()
+    net = Named().train()
+    batches = list(view.batches(8, rt))
+    want = net(torch.cat([b.x for b in batches]))
+    if named:
+        batches = [replace(b, x={"x": b.x}) for b in batches]
+    stay, go = together(TASK, net, *batches)
+    torch.testing.assert_close(torch.cat([stay, go]), want)
+    assert (len(stay), len(go), rt.cost.forward) == (8, 4, 12)

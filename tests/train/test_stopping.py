@@ -125,21 +125,6 @@ def test_without_any_rows_that_stay_there_is_no_floor_and_a_note():
     assert rt.notes == ["test: no retained and no validation rows, so no floor under what stays"]
 
 
-def test_a_run_with_repair_ends_when_forgotten_and_intact():
-    p = problem()
-    w = watch(p, floor=0.1)
-    said = []
-    for retain, forget in ((0.1, 0.3), (0.3, 0.6), (0.1, 0.6)):
-        with_losses(p, retain=retain, forget=forget)
-        said.append(w.done(0))
-    assert said == [False, False, True]
-
-
-def test_rows_that_looked_unseen_from_the_start_end_no_run():
-    p = problem(validation=view(0))
-    assert not watch(p).done(0)
-
-
 @pytest.mark.parametrize("edge", [0.0, 0.2, 0.5, 0.93, 1.0])
 def test_bisection_finds_the_edge_from_below(edge):
     got = furthest(lambda t: t <= edge, steps=10)

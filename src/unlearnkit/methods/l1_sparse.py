@@ -1,16 +1,17 @@
 """Train on with the rows that stay, and let small weights fade."""
 
+import math
 from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from unlearnkit.core.data import Batch
 from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.train.loop import descend
+from unlearnkit.train.restart import Extra, Restart, Run, Terms, run_schedule
 
 
 @register
@@ -23,25 +24,33 @@ class L1Sparse(Method):
         needs=frozenset({Need.RETAIN}),
         tasks=frozenset({"classification", "multilabel", "regression"}),
         when=(
-            "As a stronger fine-tuning: the penalty makes the model let go of what retained rows"
-            " do not hold. The result has smaller weights, which also compress better."
+            "As a stronger fine-tuning: small weights go to exact zeros, and the model lets go of"
+            " what retained rows do not hold. It needs no forget rows. The result also compresses"
+            " better."
         ),
         differs=(
-            "`step` at proximal shrinks weights to exact zeros; the published subgradient leaves"
-            " them small",
+            "by default it is a warm restart for 0.18 of the cost of retraining. The penalty"
+            " acts as soft thresholds in its first third that add up to 1.5 times the original's"
+            " mean absolute weight, whatever the scale of the weights; published code adds a"
+            " subgradient, as the preset does",
+            "the thresholds do most of the work for a class and the restart does for wrong labels:"
+            " on digits the same restart without them closes 0.43 and 0.93 of the Jensen-Shannon"
+            " distance to retraining (a class, a mislabelled tenth), with them 0.98 and 0.95",
             "epochs without penalty at the end are a share of the run; the code counts them, and"
             " where they are all of the run it penalises instead",
             "the code's own default of 0.2 destroys any model and is not a preset",
             "pruning first and unlearning afterwards, the other half of the paper, is not here",
         ),
         fails=(
-            "at the published penalty forget rows keep an accuracy near 1 on small problems;"
-            " a penalty large enough to forget costs accuracy on all rows",
+            "at the published penalty rows of a forgotten class of digits keep an accuracy of 0.97"
+            " where retraining has 0",
+            "on a random tenth of digits the default closes 0.53 of the distance",
         ),
         presets={
             "paper": {
                 "penalty": 5e-4,
                 "step": "subgradient",
+                "covers": "all",
                 "run": Tuning.exact(
                     lr=0.01,
                     momentum=0.9,
@@ -52,66 +61,62 @@ class L1Sparse(Method):
                 ),
             }
         },
-        smoke={"run": {"lr": 0.5, "share": 0.2}},
+        smoke={"run": {"lr": 1.0, "share": 0.2}},
     )
 
-    penalty: float = Field(2e-3, ge=0, allow_inf_nan=False)
-    """Weight of the sum of absolute values at the start (paper: gamma); 0 is fine-tuning."""
+    penalty: float = Field(1.5, ge=0, allow_inf_nan=False)
+    """How strong the penalty is; 0 is fine-tuning. Proximal: all thresholds of the run added up, as
+    a multiple of the original's mean absolute weight. Subgradient: weight of the sum of absolute
+    values at the start (paper: gamma)."""
 
-    step: Literal["subgradient", "proximal"] = "subgradient"
-    """How the penalty acts: through the gradient, or by a soft threshold of learning rate times
-    penalty after each step."""
+    step: Literal["subgradient", "proximal"] = "proximal"
+    """How the penalty acts: by a soft threshold after each step, which falls linearly to zero over
+    the first third of a restart or over all of a plain run; or through the gradient (paper)."""
 
-    covers: Literal["all", "weights"] = "all"
+    covers: Literal["all", "weights"] = "weights"
     """Which parameters: all, or those with two dimensions or more (no biases, no scales)."""
 
     rest: float = Field(0.0, ge=0, le=1)
-    """Share of the epochs at the end that have no penalty; 1 is fine-tuning."""
+    """Share of the epochs at the end in which a subgradient has no penalty; 1 is fine-tuning."""
 
-    run: Tuning = Tuning(lr=1.0, share=0.15)
-    """How the penalised loss is minimised."""
+    run: Run = Restart(shrink=0.0)
+    """How long and how fast to train on: a warm restart, or a plain run (kind tuning)."""
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
-        """Descend, with a penalty that falls by the epoch."""
-        recipe = self.run.resolve(p.recipe)
-        if recipe is None:
-            return p.model
+        """Descend, with a penalty that falls."""
         covered = [
             w
             for w in p.model.parameters()
             if w.requires_grad and (self.covers == "all" or w.ndim > 1)
         ]
-        now = 0
+        short = self.run.resolve(p.recipe) if isinstance(self.run, Tuning) else None
+        epochs = short.epochs if short else max(1, math.ceil(self.run.share * p.recipe.epochs))
+        threshold = self.penalty * mean_size(covered) if self.step == "proximal" else 0.0
 
-        def penalty() -> float:
-            return self.penalty_at(now, recipe.epochs)
-
-        def loss(keep: Batch) -> Tensor:
+        def loss(keep: Batch, progress: float) -> Terms:
             fit = p.task.losses(p.task.outputs(p.model, keep), keep).mean()
-            if self.step == "proximal" or not penalty() or not covered:
-                return fit
-            return fit + penalty() * torch.stack([w.float().abs().sum() for w in covered]).sum()
+            now = self.penalty_at(int(progress * epochs + 1e-9), epochs)
+            if self.step == "proximal" or not now or not covered:
+                return Terms(fit, fit)
+            size = torch.stack([w.float().abs().sum() for w in covered]).sum()
+            return Terms(fit, fit + now * size)
 
-        def shrink(lr: float) -> None:
-            if self.step == "proximal" and penalty():
+        def shrink(push: float) -> None:
+            if threshold * push:
                 with torch.no_grad():
                     for w in covered:
-                        w.copy_(w.sign() * (w.abs() - lr * penalty()).clamp(min=0))
+                        w.copy_(w.sign() * (w.abs() - threshold * push).clamp(min=0))
 
-        def turn(epoch: int) -> bool:
-            nonlocal now
-            now = epoch + 1
-            return False
-
-        descend(
+        run_schedule(
             p.model,
             p.retain,
             loss,
-            recipe,
+            self.run,
+            p.recipe,
             rt,
+            never_seen=p.task.never_seen,
             stream="retain",
-            after_step=shrink,
-            after_epoch=turn,
+            extra=Extra(after_step=shrink),
         )
         return p.model
 
@@ -119,3 +124,10 @@ class L1Sparse(Method):
         """Return the penalty in an epoch, from 0: ``penalty * (1 - epoch / active)``, then 0."""
         active = epochs - round(self.rest * epochs)
         return self.penalty * (1 - epoch / active) if epoch < active else 0.0
+
+
+def mean_size(tensors: list[nn.Parameter]) -> float:
+    """Return the mean absolute value of all scalars of some tensors; 0 where there are none."""
+    count = sum(t.numel() for t in tensors)
+    total = sum(t.detach().double().abs().sum().item() for t in tensors)
+    return total / count if count else 0.0

@@ -1,14 +1,14 @@
 """Ascend on what must go, descend on what must stay."""
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from unlearnkit.core.data import Batch
 from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.train.loop import augmented, descend, fit
-from unlearnkit.train.stopping import OFF, Guard, Watch, capped
+from unlearnkit.train.restart import Extra, Restart, Run, Terms, beside, run_schedule
+from unlearnkit.train.stopping import capped
 
 
 @register
@@ -19,24 +19,33 @@ class NegGradPlus(Method):
         title="NegGrad+",
         cite="Kurmanji et al., NeurIPS 2023, arXiv:2302.09880",
         needs=frozenset({Need.FORGET, Need.RETAIN}),
-        uses=frozenset({Need.VALIDATION}),
         tasks=frozenset({"classification", "multilabel", "regression"}),
         when=(
-            "A strong and simple choice for classes and for mislabelled rows. For rows drawn at"
-            " random it overshoots unless it is stopped."
+            "For classes and for mislabelled rows. For rows drawn at random the plain restart of"
+            " finetune at a shrink of 0.5 comes nearer to retraining: there is little to forget,"
+            " and the forget term overshoots."
         ),
         differs=(
+            "by default it is a warm restart for 0.18 of the cost of retraining, in which all"
+            " parameters shrink by exp(-0.5); the forget term is in its first quarter only",
+            "the restart and the shrink, which are no part of NegGrad+, would do most of the work"
+            " alone: on digits they close 0.97 of the Jensen-Shannon distance to retraining for a"
+            " class and 0.95 for a mislabelled tenth without a forget term, 0.97 and 0.94 with it."
+            " The forget term can replace the shrink: with shrink 0 it closes 0.96 and 0.94, and"
+            " retained rows lose nothing",
             "balance is the weight of the forget term, the paper's 1 - beta: 0 is fine-tuning",
             "each forget row's loss is capped, because its negative has no lower bound; `cap` of"
             " infinity is the published rule",
-            "for requests that leave every class some rows, the run ends early once forget rows"
-            " look unseen; published code runs for a fixed number of epochs",
             "forget batches come in a new order and with new augmentation each time round;"
             " published code caches the first round",
             "as published, forget and retain batches go through the model one after the other,"
             " so batch normalisation follows both",
         ),
         fails=(
+            "the preset `paper` leaves rows of a forgotten class of digits at an accuracy of 0.96"
+            " where retraining has 0",
+            "on a random tenth of digits the default closes 0.37 of the distance, without shrink"
+            " 0.68",
             "without a cap and with a balance of 0.05 or more the forget loss runs away and takes"
             " the retained rows along",
         ),
@@ -45,49 +54,57 @@ class NegGradPlus(Method):
                 "balance": 0.05,
                 "run": Tuning.exact(lr=0.01, momentum=0.0, epochs=10, batch_size=64),
                 "cap": float("inf"),
-                "guard": OFF,
+                "early": 1.0,
             },
             "reference": {
                 "balance": 0.0001,
                 "run": Tuning.exact(lr=0.01, momentum=0.0, epochs=5, batch_size=64),
                 "cap": float("inf"),
-                "guard": OFF,
+                "early": 1.0,
             },
         },
-        smoke={"run": {"lr": 0.5, "share": 0.2}},
+        smoke={"run": {"lr": 1.0, "share": 0.2}},
     )
 
     balance: float = Field(0.1, ge=0, le=1)
     """Weight of the forget term (paper: 1 - beta); 0 is fine-tuning, 1 is ascent alone."""
 
-    cap: float = Field(3.0, gt=0)
+    cap: float = Field(1.0, gt=0)
     """Loss at which a forget row no longer counts, as a multiple of the loss of a model without
     knowledge; infinity is no cap."""
 
-    run: Tuning = Tuning(lr=1.0, share=0.1)
-    """How the weighted loss is minimised; an epoch is a pass over the retained rows."""
+    early: float = Field(0.25, ge=0, le=1)
+    """Share of the steps, from the first, that have the forget term; at 1 all, as published."""
 
-    guard: Guard = Guard()
-    """When it is enough; looked at after each epoch."""
+    run: Run = Restart()
+    """How the weighted loss is minimised: a warm restart, or a plain run (kind tuning)."""
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
-        """Draw a forget batch beside each retain batch."""
-        recipe = self.run.resolve(p.recipe)
+        """Draw a forget batch beside each early retain batch."""
+        recipe = self.run.resolve(p.recipe) if isinstance(self.run, Tuning) else p.recipe
         if recipe is None:
             return p.model
-        stream = "retain"
-        if not self.balance:
-            fit(p.model, p.retain, p.task, recipe, rt, stream=stream)
-            return p.model
-        forget = enumerate(p.forget.forever(recipe.batch_size, rt, shuffle="neggrad_plus/forget"))
+        early = self.early if self.balance else 0.0
+        size = min(recipe.batch_size, len(p.forget))
+        draw = beside(p.forget, size, early, recipe, rt, stream="neggrad_plus/forget")
 
-        def loss(keep: Batch) -> Tensor:
-            turn, plain = next(forget)
-            drop = augmented(plain, recipe, rt, f"neggrad_plus/forget/augment/{turn}")
+        def loss(keep: Batch, progress: float) -> Terms:
+            drop = draw(progress)
             stay = p.task.losses(p.task.outputs(p.model, keep), keep).mean()
-            go = p.task.losses(p.task.outputs(p.model, drop), drop)
-            return (1 - self.balance) * stay - self.balance * capped(go, self.cap, p.task).mean()
+            if drop is None:
+                return Terms(stay, stay)
+            go = capped(p.task.losses(p.task.outputs(p.model, drop), drop), self.cap, p.task)
+            return Terms(stay, (1 - self.balance) * stay - self.balance * go.mean())
 
-        watch = Watch(self.guard, p, rt, "neggrad_plus")
-        descend(p.model, p.retain, loss, recipe, rt, stream=stream, after_epoch=watch.done)
+        run_schedule(
+            p.model,
+            p.retain,
+            loss,
+            self.run,
+            p.recipe,
+            rt,
+            never_seen=p.task.never_seen,
+            stream="retain",
+            extra=Extra(rows=size, share=early),
+        )
         return p.model

@@ -1,5 +1,6 @@
 """Teach wrong targets for the rows that must go, the right ones for the rest."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -11,29 +12,50 @@ from unlearnkit.core.evidence import run
 from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.train.loop import Loss, Pass, alternate
+from unlearnkit.train.loop import Pass, alternate
 from unlearnkit.train.reading import remembered
-from unlearnkit.train.stopping import OFF, Guard, Watch
+from unlearnkit.train.restart import (
+    Extra,
+    Restart,
+    Run,
+    Terms,
+    beside,
+    first_epochs,
+    together,
+    warm_restart,
+)
 
 EXCLUDED = -1e4
 """Logit of a class that must not be answered: its probability is zero in any precision."""
 
+RowLosses = Callable[[Tensor, Batch], Tensor]
+"""From outputs ``(B, K)`` and their batch to the loss of each row ``(B,)``."""
+
 
 @register
 class Relabel(Method):
-    """Each epoch: a pass over forget rows with wrong targets, then one over retained rows."""
+    """Train on retained rows as they are and on forget rows with wrong targets."""
 
     info = Info(
         title="Random relabelling",
         cite="Golatkar et al., CVPR 2020, arXiv:1911.04933; Graves et al., arXiv:2010.10981",
         needs=frozenset({Need.FORGET, Need.RETAIN}),
-        uses=frozenset({Need.VALIDATION}),
         tasks=frozenset({"classification", "multilabel", "regression"}),
         when=(
-            "For whole classes, with `targets` at runner_up: a retrained model answers there what"
-            " looks most alike. Wrong labels for rows drawn at random overshoot unless stopped."
+            "For whole classes and for mislabelled rows: targets at runner_up say what a retrained"
+            " model would say there. For rows drawn at random there is little to forget; set the"
+            " run's shrink to 0."
         ),
         differs=(
+            "by default it is a warm restart for 0.18 of the cost of retraining, in which all"
+            " parameters shrink by exp(-0.5); forget rows are in its first 0.15 only, mixed"
+            " into the retained batches in proportion. Published code alternates"
+            " passes, as the presets do",
+            "the restart and the shrink, which are no part of relabelling, would do most of the"
+            " work alone: on digits they close 0.97 of the Jensen-Shannon distance to retraining"
+            " for a class and 0.95 for a mislabelled tenth without wrong targets, 0.98 and 0.95"
+            " with them. Wrong targets can replace the shrink: with shrink 0 they close 0.97 and"
+            " 0.93",
             "targets are never the true one (the paper's rule); reference code draws from all"
             " classes, so that one in C keeps its label",
             "classes that must vanish whole are never drawn, because a retrained model does not"
@@ -42,14 +64,13 @@ class Relabel(Method):
             " classes, as a soft target",
             "multilabel rows get flipped labels, regression rows targets drawn from a Gaussian"
             " with the training targets' mean and deviation",
-            "for requests that leave every class some rows, the run ends early once forget rows"
-            " look unseen; published code runs for a fixed number of epochs",
         ),
         fails=(
             "with uniform targets the forget rows end up unsure in a way that retrained models"
-            " are not, which membership attacks see",
-            "rows drawn at random are pushed past the retrained model: on a random tenth of digits"
-            " the divergence from it grew elevenfold",
+            " are not, which membership attacks see: the preset `paper` closes 0.71 for a class of"
+            " digits and moves away from retraining for a mislabelled tenth (-0.14)",
+            "on a random tenth of digits the default closes 0.48 of the distance, without shrink"
+            " 0.74",
         ),
         presets={
             "paper": {
@@ -62,15 +83,15 @@ class Relabel(Method):
                     batch_size=256,
                     augment="flip_crop",
                 ),
-                "guard": OFF,
+                "early": 1.0,
             },
             "reference": {
                 "targets": "uniform",
                 "run": Tuning.exact(optimizer="adam", lr=1e-4, epochs=3, batch_size=128),
-                "guard": OFF,
+                "early": 1.0,
             },
         },
-        smoke={"run": {"lr": 0.5, "share": 0.2}},
+        smoke={"run": {"lr": 1.0, "share": 0.2}},
     )
 
     targets: Literal["uniform", "runner_up"] = "runner_up"
@@ -78,47 +99,79 @@ class Relabel(Method):
     answer (a distribution) without the true and the vanished classes. Where outcomes do not
     exclude each other there is no runner-up, and targets are drawn."""
 
-    retain: float = Field(1.0, ge=0, le=1)
-    """Share of the retained rows that are trained on, drawn once; 0 is the forget pass alone."""
+    early: float = Field(0.15, ge=0, le=1)
+    """Share of the steps of a restart, or of the epochs of a plain run, from the first, that have
+    forget rows; at 1 all, as published."""
 
-    run: Tuning = Tuning(lr=0.5, share=0.15)
-    """How fast and how long; an epoch is a pass over the forget rows and one over the retained."""
-
-    guard: Guard = Guard()
-    """When it is enough; looked at after each epoch."""
+    run: Run = Restart()
+    """How to train: a warm restart on both kinds of rows mixed in proportion, or a plain run (kind
+    tuning) whose epochs are a pass over the forget rows and then one over the retained."""
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
-        """Alternate the two passes."""
-        recipe = self.run.resolve(p.recipe)
+        """Mix both kinds of rows, or alternate between them."""
+        recipe = self.run.resolve(p.recipe) if isinstance(self.run, Tuning) else p.recipe
         if recipe is None:
             return p.model
+        asked = self.targets == "runner_up" and self.early > 0
+        second = runner_up(p, rt) if asked else None
+        wrong = drawn(p, rt) if second is None else soft(p, second, rt)
+        if isinstance(self.run, Restart):
+            before = 0 if second is None else len(p.forget)
+            self._mix(p, self.run, wrong, before, rt)
+        else:
 
-        def right(keep: Batch) -> Tensor:
-            return p.task.losses(p.task.outputs(p.model, keep), keep).mean()
+            def lie(drop: Batch) -> Tensor:
+                return wrong(p.task.outputs(p.model, drop), drop).mean()
 
-        stay = p.retain.sample(round(self.retain * len(p.retain)), rt, "relabel/share")
-        watch = Watch(self.guard, p, rt, "relabel")
-        passes = [Pass(p.forget, self._wrong(p, rt), "relabel/forget")]
-        if len(stay):
-            passes.append(Pass(stay, right, "retain"))
-        alternate(p.model, passes, recipe, rt, after_epoch=watch.done)
+            def right(keep: Batch) -> Tensor:
+                return p.task.losses(p.task.outputs(p.model, keep), keep).mean()
+
+            times = first_epochs(self.early, recipe)
+            passes = (Pass(p.forget, lie, "relabel/forget", times), Pass(p.retain, right, "retain"))
+            alternate(p.model, passes, recipe, rt)
         return p.model
 
-    def _wrong(self, p: Problem, rt: Runtime) -> Loss:
-        if self.targets == "runner_up":
-            second = runner_up(p, rt)
-            if second is not None:
-                goal = remembered(p.forget, second, rt)
-                return lambda drop: p.task.divergence(
-                    p.task.outputs(p.model, drop), goal(drop)
-                ).mean()
-        rng, gone = rt.rng("relabel/targets"), torch.tensor(p.gone, dtype=torch.long)
+    def _mix(self, p: Problem, run: Restart, wrong: RowLosses, before: int, rt: Runtime) -> None:
+        batch = min(p.recipe.batch_size, len(p.retain))
+        size = min(max(1, round(batch * len(p.forget) / len(p.retain))), len(p.forget))
+        draw = beside(p.forget, size, self.early, p.recipe, rt, stream="relabel/forget")
 
-        def loss(drop: Batch) -> Tensor:
-            lie = p.task.wrong(drop, rng, avoid=gone)
-            return p.task.losses(p.task.outputs(p.model, lie), lie).mean()
+        def loss(keep: Batch, progress: float) -> Terms:
+            drop = draw(progress)
+            if drop is None:
+                mean = p.task.losses(p.task.outputs(p.model, keep), keep).mean()
+                return Terms(mean, mean)
+            stay, go = together(p.task, p.model, keep, drop)
+            mean = p.task.losses(stay, keep).mean()
+            return Terms(mean, mean + wrong(go, drop).sum() / batch)
 
-        return loss
+        warm_restart(
+            p.model,
+            p.retain,
+            loss,
+            run,
+            p.recipe,
+            rt,
+            never_seen=p.task.never_seen,
+            stream="retain",
+            extra=Extra(rows=size, share=self.early, before=before),
+        )
+
+
+def drawn(p: Problem, rt: Runtime) -> RowLosses:
+    """Return the loss on wrong targets, drawn anew for each batch."""
+    rng, gone = rt.rng("relabel/targets"), torch.tensor(p.gone, dtype=torch.long)
+
+    def wrong(out: Tensor, drop: Batch) -> Tensor:
+        return p.task.losses(out, p.task.wrong(drop, rng, avoid=gone))
+
+    return wrong
+
+
+def soft(p: Problem, goal: Tensor, rt: Runtime) -> RowLosses:
+    """Return the divergence from fixed targets, given as log-probabilities ``(n, C)``."""
+    recall = remembered(p.forget, goal, rt)
+    return lambda out, drop: p.task.divergence(out, recall(drop))
 
 
 def runner_up(p: Problem, rt: Runtime) -> Tensor | None:

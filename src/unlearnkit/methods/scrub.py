@@ -1,5 +1,6 @@
 """Obey the teacher on what stays, disobey it on what must go."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -10,10 +11,19 @@ from unlearnkit.core.data import Batch, View
 from unlearnkit.core.errors import UnsupportedError
 from unlearnkit.core.evidence import run
 from unlearnkit.core.method import Info, Method, Need, Problem, register
-from unlearnkit.core.recipe import Tuning
+from unlearnkit.core.recipe import Recipe, Tuning
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.train.loop import Pass, alternate
 from unlearnkit.train.reading import answers
+from unlearnkit.train.restart import (
+    Extra,
+    Restart,
+    Run,
+    Terms,
+    beside,
+    first_epochs,
+    warm_restart,
+)
 from unlearnkit.train.stopping import alike, capped, snapshot
 
 
@@ -28,10 +38,19 @@ class Scrub(Method):
         uses=frozenset({Need.VALIDATION}),
         tasks=frozenset({"classification", "multilabel", "regression"}),
         when=(
-            "For removing bias or wrong labels, where a high forget error is wanted; with `rewind`"
-            " (the paper's SCRUB+R) for privacy, where the error of unseen rows is."
+            "For classes, and for removing bias or wrong labels, where a high forget error is"
+            " wanted; with `rewind` and a plain run (the paper's SCRUB+R) for privacy, where the"
+            " error of unseen rows is."
         ),
         differs=(
+            "by default it is a warm restart for 0.18 of the cost of retraining, in which all"
+            " parameters shrink by exp(-0.5). Max and min steps take turns in its first 0.15,"
+            " max steps at 0.03 of the rate; published code alternates passes, as the presets do",
+            "the restart and the shrink, which are no part of SCRUB, would do most of the work"
+            " alone: on digits they close 0.97 of the Jensen-Shannon distance to retraining for a"
+            " class and 0.95 for a mislabelled tenth without max steps, 0.98 and 0.95 with them."
+            " Max steps can replace the shrink: with shrink 0 they close 0.96 and 0.96, and"
+            " retained rows lose nothing",
             "the student starts where the divergence and its gradient are zero, and without batch"
             " normalisation or dropout the first forget pass moves nothing: `nudge` takes a small"
             " random step first; 0 is as published",
@@ -41,21 +60,25 @@ class Scrub(Method):
             " some epochs, mostly beyond the last one",
             "rewinding chooses among the states after each epoch; published code can choose the"
             " untouched original, whose file does not exist",
-            "the teacher's outputs are computed once a row unless inputs are augmented",
+            "the teacher's outputs are computed once a row unless inputs are augmented; in a"
+            " restart in any case, on inputs as they are",
             "outputs of tasks without classes are compared by the task's own divergence; for"
             " regression the temperature scales it and no more",
         ),
         fails=(
             "three public ports train a student that never moves or a teacher that moves along;"
             " figures made with them say nothing about the method",
-            "at the published rate of 5e-4 small models do not change",
+            "at the published rate of 5e-4 small models do not change: rows of a forgotten class of"
+            " digits keep an accuracy of 1",
+            "on a random tenth of digits the default closes 0.36 of the distance, without shrink"
+            " 0.65",
         ),
         presets={
             "paper": {
                 "retain_loss": 0.99,
                 "retain_divergence": 0.001,
                 "temperature": 4.0,
-                "forget_epochs": 2,
+                "early": 2 / 3,
                 "forget_batch": 256,
                 "cap": float("inf"),
                 "nudge": 0.0,
@@ -67,7 +90,7 @@ class Scrub(Method):
                 "retain_loss": 1.0,
                 "retain_divergence": 0.5,
                 "temperature": 4.0,
-                "forget_epochs": 3,
+                "early": 3 / 5,
                 "cap": float("inf"),
                 "nudge": 0.0,
                 "run": Tuning.exact(
@@ -75,84 +98,109 @@ class Scrub(Method):
                 ),
             },
         },
-        smoke={"run": {"lr": 0.5, "share": 0.2}, "forget_epochs": 1},
+        smoke={"run": {"lr": 1.0, "share": 0.2}},
     )
 
     retain_loss: float = Field(0.99, ge=0)
     """Weight of the task's loss on retained rows (paper: gamma)."""
 
-    retain_divergence: float = Field(0.1, ge=0)
+    retain_divergence: float = Field(0.001, ge=0)
     """Weight of the divergence from the teacher on retained rows (paper: alpha)."""
 
-    temperature: float = Field(2.0, gt=0)
+    temperature: float = Field(1.0, gt=0)
     """Softens both outputs before they are compared (paper: T); its square scales the result."""
 
-    forget_epochs: int = Field(4, ge=0)
-    """Epochs, from the first, that begin with a forget pass (code: msteps); 0 is fine-tuning with
-    distillation."""
+    early: float = Field(0.15, ge=0, le=1)
+    """Share of the steps of a restart, or of the epochs of a plain run, from the first, that begin
+    with forget rows (code: msteps); 0 is fine-tuning with distillation."""
 
     forget_batch: int | None = Field(None, ge=1)
-    """Rows in a step of a forget pass; the run's batch size when None."""
+    """Rows in a forget step; the run's batch size when None."""
 
-    cap: float = Field(4.0, gt=0)
+    forget_speed: float = Field(0.03, ge=0, allow_inf_nan=False)
+    """Learning rate of a restart's forget steps, as a multiple of the step's; in a plain run, as
+    published, all steps have one rate."""
+
+    cap: float = Field(1.0, gt=0)
     """Divergence, scaled, at which a forget row no longer counts, as a multiple of the loss of a
     model without knowledge; infinity is no cap."""
 
     nudge: float = Field(0.01, ge=0)
-    """Random step before the first forget pass, as a share of each tensor's root mean square."""
+    """Random step before the first forget step, as a share of each tensor's root mean square."""
 
     rewind: Literal["never", "unseen"] = "never"
-    """Return the last state, or that state after an epoch whose forget error is nearest to the last
-    state's error on validation rows of the same classes (the paper's SCRUB+R)."""
+    """Return the last state, or that state after an epoch of a plain run whose forget error is
+    nearest to the last state's error on validation rows of the same classes (the paper's
+    SCRUB+R)."""
 
-    run: Tuning = Tuning(lr=0.5, share=0.15)
-    """How fast and how long; an epoch is a forget pass, while there are any, and a retain pass."""
+    run: Run = Restart()
+    """How to train: a warm restart whose early steps each follow a forget step, or a plain run
+    (kind tuning) whose early epochs are a forget pass and then a retain pass."""
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
-        """Alternate max and min passes (paper: equation 4).
+        """Take max steps and min steps (paper: equation 4).
 
         Args:
             p: The problem.
-            rt: The run's place and seed.
+            rt: Where to run.
 
         Returns:
             The student.
 
         Raises:
-            UnsupportedError: If it should rewind and there are no validation rows.
+            UnsupportedError: If it should rewind and there are no validation rows, or no epochs.
         """
-        recipe = self.run.resolve(p.recipe)
         if self.rewind == "unseen" and p.validation is None:
             raise UnsupportedError(
                 "scrub: rewind needs validation rows, which the case does not give; give"
                 " Case(validation=...) or set rewind to 'never'"
             )
-        if recipe is None:
+        if isinstance(self.run, Restart):
+            if self.rewind == "unseen":
+                raise UnsupportedError(
+                    "scrub: rewind chooses among the epochs of a plain run, got a restart; give a"
+                    " run of kind tuning or set rewind to 'never'"
+                )
+            self._restart(p, self.run, rt)
             return p.model
-        passes = []
-        if self.forget_epochs:
-            teach = answers(p.original, p.forget, p.task, rt, recipe)
+        recipe = self.run.resolve(p.recipe)
+        if recipe is not None:
+            self._alternate(p, recipe, rt)
+        return p.model
 
-            def away(drop: Batch) -> Tensor:
-                d = self.distance(p, p.task.outputs(p.model, drop), teach(drop))
-                return -capped(d, self.cap, p.task).mean()
+    def _restart(self, p: Problem, run: Restart, rt: Runtime) -> None:
+        size = min(self.forget_batch or p.recipe.batch_size, len(p.forget))
+        still = p.recipe.model_copy(update={"augment": "none"})
+        away = self._away(p, still, rt) if self.early else None
+        near = self._near(p, still, rt)
+        draw = beside(p.forget, size, self.early, p.recipe, rt, stream="scrub/forget")
 
-            passes.append(
-                Pass(p.forget, away, "scrub/forget", self.forget_epochs, self.forget_batch)
-            )
-            _nudge(p.model, self.nudge, rt)
-        guide = (
-            answers(p.original, p.retain, p.task, rt, recipe) if self.retain_divergence else None
+        def first(progress: float) -> Tensor | None:
+            drop = draw(progress)
+            return None if drop is None or away is None else away(drop)
+
+        asked = len(p.forget) if self.early else 0
+        asked += len(p.retain) if self.retain_divergence else 0
+        warm_restart(
+            p.model,
+            p.retain,
+            lambda keep, _: near(keep),
+            run,
+            p.recipe,
+            rt,
+            never_seen=p.task.never_seen,
+            stream="retain",
+            extra=Extra(size, self.early, asked, first, self.forget_speed),
         )
 
-        def near(keep: Batch) -> Tensor:
-            out = p.task.outputs(p.model, keep)
-            total = self.retain_loss * p.task.losses(out, keep).mean()
-            if guide is not None:
-                total = total + self.retain_divergence * self.distance(p, out, guide(keep)).mean()
-            return total
-
-        passes.append(Pass(p.retain, near, "retain"))
+    def _alternate(self, p: Problem, recipe: Recipe, rt: Runtime) -> None:
+        times = first_epochs(self.early, recipe)
+        passes = []
+        if times:
+            away = self._away(p, recipe, rt)
+            passes.append(Pass(p.forget, away, "scrub/forget", times, self.forget_batch))
+        near = self._near(p, recipe, rt)
+        passes.append(Pass(p.retain, lambda keep: near(keep).total, "retain"))
         states: list[tuple[dict[str, Tensor], float]] = []
 
         def keep_state(epoch: int) -> bool:
@@ -165,7 +213,32 @@ class Scrub(Method):
         if self.rewind == "unseen" and p.validation is not None:
             goal = _error(p, alike(p.validation, p.forget), rt)
             p.model.load_state_dict(min(states, key=lambda s: abs(s[1] - goal))[0])
-        return p.model
+
+    def _away(self, p: Problem, recipe: Recipe, rt: Runtime) -> Callable[[Batch], Tensor]:
+        """Return the loss of a max step; take the random step that it needs to have a gradient."""
+        teach = answers(p.original, p.forget, p.task, rt, recipe)
+        _nudge(p.model, self.nudge, rt)
+
+        def away(drop: Batch) -> Tensor:
+            d = self.distance(p, p.task.outputs(p.model, drop), teach(drop))
+            return -capped(d, self.cap, p.task).mean()
+
+        return away
+
+    def _near(self, p: Problem, recipe: Recipe, rt: Runtime) -> Callable[[Batch], Terms]:
+        """Return the loss of a min step."""
+        asked = bool(self.retain_divergence)
+        guide = answers(p.original, p.retain, p.task, rt, recipe) if asked else None
+
+        def near(keep: Batch) -> Terms:
+            out = p.task.outputs(p.model, keep)
+            mean = p.task.losses(out, keep).mean()
+            total = self.retain_loss * mean
+            if guide is not None:
+                total = total + self.retain_divergence * self.distance(p, out, guide(keep)).mean()
+            return Terms(mean, total)
+
+        return near
 
     def distance(self, p: Problem, out: Tensor, target: Tensor) -> Tensor:
         """Return ``T^2 * divergence(teacher || student)`` at the temperature, per row ``(B,)``."""

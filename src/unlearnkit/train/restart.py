@@ -12,10 +12,11 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from unlearnkit.core.data import Batch, View
+from unlearnkit.core.data import Batch, Inputs, View, named
 from unlearnkit.core.recipe import Recipe, Tuning
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.train.loop import descend
+from unlearnkit.core.task import Task
+from unlearnkit.train.loop import augmented, descend
 
 SPAN = 1 / 3
 """Share of a restart, from its start, in which weights are pushed."""
@@ -209,6 +210,53 @@ def warm_restart(
     )
     again = min(steps - half, length(left, rows, extra))
     return curve + go(run.lr / 2, again, f"{stream}/again", None)
+
+
+def beside(
+    view: View, size: int, share: float, recipe: Recipe, rt: Runtime, *, stream: str
+) -> Callable[[float], Batch | None]:
+    """Return the function that draws a batch of other rows for each early step of a run.
+
+    Args:
+        view: The rows, gone round in a new order each time.
+        size: Rows in a batch.
+        share: Steps have one while progress is below this; see ``Extra.share``.
+        recipe: Whether inputs are augmented, anew each time round.
+        rt: Where batches go, and where their order comes from.
+        stream: Name of the random stream.
+
+    Returns:
+        The function from progress, in [0, 1), to the next batch, or to None in a later step.
+    """
+    turns = enumerate(view.forever(size, rt, shuffle=stream))
+
+    def draw(progress: float) -> Batch | None:
+        if progress >= share:
+            return None
+        turn, plain = next(turns)
+        return augmented(plain, recipe, rt, f"{stream}/augment/{turn}")
+
+    return draw
+
+
+def first_epochs(share: float, recipe: Recipe) -> int:
+    """Return how many epochs the early share of a plain run is, rounded up."""
+    return math.ceil(share * recipe.epochs - 1e-9)
+
+
+def together(task: Task, model: nn.Module, keep: Batch, drop: Batch) -> tuple[Tensor, Tensor]:
+    """Return outputs on two batches that go through a model as one: ``(B, K)``, ``(F, K)``.
+
+    Batch normalisation then sees few forget rows among many others, and never alone.
+    """
+    if isinstance(keep.x, Tensor) and isinstance(drop.x, Tensor):
+        x: Inputs = torch.cat([keep.x, drop.x])
+    else:
+        other = named(drop.x)
+        x = {name: torch.cat([t, other[name]]) for name, t in named(keep.x).items()}
+    y, rows = torch.cat([keep.y, drop.y]), torch.cat([keep.row, drop.row])
+    out = task.outputs(model, Batch(x, y, rows, keep.cost))
+    return out[: len(keep)], out[len(keep) :]
 
 
 def push(step: int, steps: int, span: float = SPAN) -> float:

@@ -28,7 +28,7 @@ class Guard(BaseModel):
     """Mean loss at which rows of vanished classes look never seen, as a multiple of the loss of a
     model without knowledge; other rows look so at the loss of validation rows."""
 
-    floor: float = Field(0.05, ge=0)
+    floor: float = Field(0.01, ge=0)
     """Largest rise of the mean loss on retained rows, as a share of the loss of a model without
     knowledge; infinity is no limit."""
 
@@ -73,7 +73,6 @@ class Watch:
         if self.kept is not None:
             came = self._mean(p.original, self.kept)
             self.ceiling = came + guard.floor * p.task.never_seen
-        self._seen_first = self.subset and self.stops and not self.unseen()
 
     def intact(self) -> bool:
         """Return whether retained rows are still within the floor; a loss of NaN is not."""
@@ -96,16 +95,6 @@ class Watch:
             return gone
         other = self._mean(self._p.model, self.unseen_rows)
         return self._gone_share * gone + (1 - self._gone_share) * other
-
-    def done(self, epoch: int) -> bool:
-        """Return whether a run that also trains on retained rows may end after an epoch.
-
-        It may once a subset looks unseen and retained rows are within the floor. Rows that looked
-        so from the start (wrong labels do) say nothing, and for vanished classes the whole run is
-        made: what it does to the forget rows is what a retrained model knows of them.
-        """
-        del epoch
-        return self._seen_first and self.subset and self.unseen() and self.intact()
 
     def _kept_rows(self, who: str) -> View | None:
         p, guard = self._p, self._guard

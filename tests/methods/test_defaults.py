@@ -1,0 +1,35 @@
+"""What the defaults must reach on digits, through the public functions and the library's audit."""
+
+import pytest
+
+import unlearnkit as uk
+from unlearnkit.cases.digits import mislabelled_tenth, one_class
+
+GOALS = [
+    pytest.param(one_class, 0.9, 4, id="class 3"),
+    pytest.param(mislabelled_tenth, 0.6, 2, id="mislabelled tenth"),
+]
+TRAINING = ["finetune", "l1_sparse", "neggrad_plus", "relabel", "scrub"]
+QUICK = ["gradient_ascent", "ssd"]
+
+
+def closed(asked, method, model, reference):
+    """Return the closed share of the Jensen-Shannon distance, having checked cost and accuracy."""
+    report = uk.audit(uk.unlearn(model, asked.case, asked.request, method), oracle=reference)
+    rows = {row.metric: row for row in report.rows}
+    assert report.spent.ratio <= 0.2, method
+    assert abs(rows["accuracy_retain"].gap) <= 0.02, method
+    return rows["js_forget"].closed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("make", "share", "wanted"), GOALS)
+def test_defaults_come_near_retraining_for_a_fifth_of_its_cost(make, share, wanted, tmp_path):
+    asked, cache = make(), uk.Cache(tmp_path)
+    model = uk.train_original(asked.case, cache=cache).model
+    reference = uk.oracle(asked.case, asked.request, seeds=3, cache=cache)
+    got = {m: closed(asked, m, model, reference) for m in [*TRAINING, *QUICK]}
+    assert sum(got[m] >= share for m in TRAINING) >= wanted, got
+    # all five do today; one that falls far behind is a defect of its own
+    assert min(got[m] for m in TRAINING) >= share - 0.05, got
+    assert min(got[m] for m in QUICK) >= 0, got
