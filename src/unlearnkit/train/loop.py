@@ -58,27 +58,35 @@ def descend(
     step = 0
     with training(model, norm):
         for epoch in range(recipe.epochs):
-            total, rows = torch.zeros((), device=rt.device), 0
+            seen: list[tuple[Tensor, int]] = []
             for plain in view.batches(recipe.batch_size, rt, shuffle=f"{stream}/{epoch}"):
                 batch = augmented(plain, recipe, rt, f"{stream}/augment/{step}")
                 lr = recipe.lr * recipe.factor(step, recipe.epochs * a_pass)
                 for group in opt.param_groups:
                     group["lr"] = lr
-                opt.zero_grad(set_to_none=True)
+                for p in params:
+                    p.grad = None
                 with rt.autocast():
                     value = loss(batch)
                 rt.backward(value)
                 opt.step()
                 if after_step is not None:
                     after_step(lr)
-                total += value.detach() * len(batch)
-                rows, step = rows + len(batch), step + 1
-            curve.append(total.item() / rows)
+                seen.append((value.detach(), len(batch)))
+                step += 1
+            curve.append(_mean(seen))
             rt.reporter.progress(stream, epoch + 1, recipe.epochs)
             if after_epoch is not None and after_epoch(epoch):
                 break
     opt.zero_grad(set_to_none=True)
     return curve
+
+
+def _mean(seen: list[tuple[Tensor, int]]) -> float:
+    """Return the mean of scalars weighted by rows; they are read from the device at once."""
+    values = torch.stack([value for value, _ in seen]).tolist()
+    rows = [count for _, count in seen]
+    return sum(v * n for v, n in zip(values, rows, strict=True)) / sum(rows)
 
 
 def fit(
