@@ -46,7 +46,7 @@ def compare(case: Case, recipe: Recipe, *, pairs: int) -> Fact:
         return unlearn(model, case, Classes(3), method).model
 
     def theirs() -> nn.Module:
-        orders = [rt.rng(f"finetune/order/{epoch}") for epoch in range(recipe.epochs)]
+        orders = [rt.rng(f"finetune/retain/{epoch}") for epoch in range(recipe.epochs)]
         return bare(model, x, y, recipe, orders)
 
     a, b = ours().state_dict(), theirs().state_dict()

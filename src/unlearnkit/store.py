@@ -1,10 +1,302 @@
 """Precious results: one SQLite file, one row a measurement; and files that appear whole or not."""
 
-import os
-import tempfile
-from pathlib import Path
+from __future__ import annotations
 
-from unlearnkit.core.errors import InputError
+import csv
+import io
+import json
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, field, fields
+from pathlib import Path
+from typing import Literal, Self
+
+from filelock import FileLock
+
+from unlearnkit.core.errors import InputError, UnknownNameError, UnsupportedError
+
+Status = Literal["done", "failed", "cancelled"]
+
+MIGRATIONS = (
+    """
+    CREATE TABLE run (
+        key TEXT PRIMARY KEY,
+        kind TEXT NOT NULL,
+        case_name TEXT NOT NULL,
+        request TEXT NOT NULL,
+        method TEXT NOT NULL,
+        settings TEXT NOT NULL,
+        seed INTEGER NOT NULL,
+        status TEXT NOT NULL CHECK (status IN ('done', 'failed', 'cancelled')),
+        error TEXT NOT NULL,
+        started TEXT NOT NULL,
+        seconds REAL,
+        forward INTEGER,
+        backward INTEGER,
+        folder TEXT NOT NULL,
+        version TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE measurement (
+        run TEXT NOT NULL REFERENCES run (key) ON DELETE CASCADE,
+        metric TEXT NOT NULL,
+        who TEXT NOT NULL,
+        value REAL,
+        low REAL,
+        high REAL,
+        note TEXT NOT NULL,
+        PRIMARY KEY (run, metric, who)
+    ) STRICT;
+    CREATE TABLE curve (
+        run TEXT NOT NULL REFERENCES run (key) ON DELETE CASCADE,
+        name TEXT NOT NULL,
+        x REAL NOT NULL,
+        y REAL,
+        PRIMARY KEY (run, name, x)
+    ) STRICT;
+    """,
+)
+"""The n-th script takes a store from version n to n + 1; never edit one that was released."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One thing that was tried, whatever came of it."""
+
+    key: str
+    """Digest of every input: the same key is the same run."""
+
+    kind: str
+    """``unlearn`` or ``audit``."""
+
+    case_name: str
+    request: str
+    method: str
+    seed: int
+    status: Status
+    started: str
+    """UTC, ISO 8601."""
+
+    settings: Mapping[str, object] = field(default_factory=dict)
+    error: str = ""
+    seconds: float | None = None
+    forward: int | None = None
+    """Rows that went forward through a model."""
+
+    backward: int | None = None
+    """Rows that a gradient was taken of."""
+
+    folder: str = ""
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One number about one model of a run; None where it is undefined, and the note says why."""
+
+    metric: str
+    who: str
+    """``unlearned``, ``original``, or ``oracle 0`` and so on."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of a named curve of a run."""
+
+    name: str
+    x: float
+    y: float | None
+
+
+class Store:
+    """Runs, their measurements and curves in one SQLite file.
+
+    Safe for several processes on one machine. A run is put whole or not at all, and once: putting a
+    key again replaces what it had, but a failed or cancelled run never replaces one that is done.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        with self._told():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(self.path, timeout=60, isolation_level=None)
+        try:
+            with self._told():
+                self._open()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def put(
+        self,
+        run: Run,
+        measurements: Iterable[Measurement] = (),
+        points: Iterable[Point] = (),
+    ) -> bool:
+        """Keep a run with all that was measured.
+
+        Args:
+            run: The run.
+            measurements: Its numbers, each metric once a model.
+            points: Its curves.
+
+        Returns:
+            Whether it was kept; False for a failed or cancelled run whose key is done already.
+        """
+        row = {f.name: getattr(run, f.name) for f in fields(Run)}
+        row["settings"] = json.dumps(dict(run.settings), sort_keys=True)
+        with self._told(), self._transaction():
+            held = self._db.execute("SELECT status FROM run WHERE key = ?", (run.key,)).fetchone()
+            if held == ("done",) and run.status != "done":
+                return False
+            self._db.execute("DELETE FROM run WHERE key = ?", (run.key,))
+            marks = ", ".join(f":{name}" for name in row)
+            self._db.execute(f"INSERT INTO run ({', '.join(row)}) VALUES ({marks})", row)
+            self._db.executemany(
+                "INSERT INTO measurement VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [(run.key, *astuple(m)) for m in measurements],
+            )
+            self._db.executemany(
+                "INSERT INTO curve VALUES (?, ?, ?, ?)", [(run.key, *astuple(p)) for p in points]
+            )
+        return True
+
+    def runs(self) -> list[Run]:
+        """Return every run, oldest first."""
+        names = [f.name for f in fields(Run)]
+        with self._told():
+            rows = self._db.execute(f"SELECT {', '.join(names)} FROM run ORDER BY started, key")
+            held = [dict(zip(names, row, strict=True)) for row in rows]
+        return [Run(**{**h, "settings": json.loads(h["settings"])}) for h in held]
+
+    def measurements(self, key: str) -> list[Measurement]:
+        """Return the numbers of a run, by metric and model."""
+        with self._told():
+            rows = self._db.execute(
+                "SELECT metric, who, value, low, high, note FROM measurement WHERE run = ?"
+                " ORDER BY metric, who",
+                (key,),
+            )
+            return [Measurement(*row) for row in rows]
+
+    def curve(self, key: str, name: str) -> list[Point]:
+        """Return one curve of a run, by x."""
+        with self._told():
+            rows = self._db.execute(
+                "SELECT name, x, y FROM curve WHERE run = ? AND name = ? ORDER BY x", (key, name)
+            )
+            return [Point(*row) for row in rows]
+
+    def export(self, table: str, path: str | Path) -> Path:
+        """Write a table as a file; measurements and points carry their run's columns.
+
+        Args:
+            table: ``run``, ``measurement`` or ``curve``.
+            path: Ends in ``.csv``, or in ``.parquet``, which needs pandas and pyarrow.
+
+        Returns:
+            The path.
+
+        Raises:
+            InputError: If the ending is another.
+            UnsupportedError: If Parquet is asked for and pandas or pyarrow is absent.
+        """
+        path = Path(path)
+        if table not in _EXPORTS:
+            raise UnknownNameError("table", table, _EXPORTS)
+        with self._told():
+            found = self._db.execute(_EXPORTS[table])
+            names = [column[0] for column in found.description]
+            rows = found.fetchall()
+        if path.suffix == ".csv":
+            text = io.StringIO()
+            out = csv.writer(text, lineterminator="\n")
+            out.writerow(names)
+            out.writerows(rows)
+            return write_text(path, text.getvalue())
+        if path.suffix != ".parquet":
+            raise InputError(f"export: ends in .csv or .parquet, got {path.name!r}")
+        try:
+            import pandas as pd
+            import pyarrow  # noqa: F401  # what pandas writes Parquet with
+        except ImportError as e:
+            raise UnsupportedError(
+                f"export: Parquet needs {e.name}; pip install pandas pyarrow, or export .csv"
+            ) from None
+        buffer = io.BytesIO()
+        pd.DataFrame(rows, columns=names).to_parquet(buffer, index=False)
+        return write_bytes(path, buffer.getvalue())
+
+    def _open(self) -> None:
+        """Bring the file to the newest version, in write-ahead mode."""
+        self._db.execute("PRAGMA foreign_keys = ON")
+        have = self._version()
+        if have == len(MIGRATIONS):
+            return
+        if have > len(MIGRATIONS):
+            raise InputError(
+                f"store: {str(self.path)!r} has version {have}, this unlearnkit knows up to"
+                f" {len(MIGRATIONS)}; install a newer unlearnkit"
+            )
+        # The change to write-ahead mode does not wait for other processes by itself.
+        lock = self.path.with_name(f".{self.path.name}.lock")
+        with FileLock(lock):
+            self._db.execute("PRAGMA journal_mode = WAL")
+            for script in MIGRATIONS[self._version() :]:
+                step = self._version() + 1
+                self._db.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {step}; COMMIT;")
+
+    def _version(self) -> int:
+        return int(self._db.execute("PRAGMA user_version").fetchone()[0])
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as e:
+            why = getattr(e, "strerror", None) or e
+            raise InputError(
+                f"store: cannot use {str(self.path)!r}: {why}; choose another place"
+            ) from None
+
+
+_RUN = (
+    "run.key, run.kind, run.case_name, run.request, run.method, run.settings, run.seed, run.status"
+)
+_EXPORTS = {
+    "run": "SELECT * FROM run ORDER BY started, key",
+    "measurement": f"SELECT {_RUN}, metric, who, value, low, high, note FROM measurement"
+    " JOIN run ON run.key = measurement.run ORDER BY run.started, run.key, metric, who",
+    "curve": f"SELECT {_RUN}, name, x, y FROM curve"
+    " JOIN run ON run.key = curve.run ORDER BY run.started, run.key, name, x",
+}
 
 
 def write_text(path: Path, text: str) -> Path:

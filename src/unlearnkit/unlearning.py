@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import copy
+import random
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakSet
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from unlearnkit.catalog import method as make
 from unlearnkit.catalog import methods
+from unlearnkit.checkpoint import check_finite
 from unlearnkit.core.case import Case, Partition
-from unlearnkit.core.data import View
+from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.errors import DivergedError, InputError, UnlearnkitError, UnsupportedError
 from unlearnkit.core.method import Method, Need, Problem
 from unlearnkit.core.recipe import ASSUMED
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Cost, Runtime
+from unlearnkit.core.structure import cast, difference, equal, place, tensors, widened
 
 
 @dataclass(frozen=True)
@@ -48,57 +53,76 @@ def unlearn(
 ) -> Unlearned:
     """Return a copy of a model that has been made to forget; the input is not touched.
 
+    It fails with a typed error, and leaves nothing behind, if the method cannot serve the task or
+    lacks an input, if model, request and case do not fit each other, if the method returned no
+    finite model of the same architecture (``DivergedError``), or if it broke its contract.
+
     Args:
         model: The trained model.
         case: What it was trained on, and how.
         request: What must go, as a request or in its words (``"class=3"``); None for a case made
             from parts.
         method: How: a method with its hyper-parameters, or a name for its defaults.
-        rt: Device, precision, seed; the CPU in fp32 with seed 0 by default.
+        rt: Device, precision, seed, reporter; the CPU in fp32 with seed 0 by default. The run has
+            a meter and notes of its own: those of this runtime stay as they are.
 
     Returns:
         The new model, with its cost and circumstances.
-
-    Raises:
-        UnsupportedError: If the method does not serve this task, or needs what the case has not.
-        InputError: If the request or the model does not fit the case, or weights are not finite.
-        DivergedError: If the method returned no usable model.
-        UnlearnkitError: If a method changed the original model.
     """
-    rt = rt or Runtime()
     how = make(method) if isinstance(method, str) else method
+    run = Runtime() if rt is None else rt.fork(rt.seed)
     asked = None if request is None else parse_request(request)
     split = case.partition(asked)
     _check_needs(how, case, split)
-    check_weights(model, "model")
-    original = _copy(model).to(rt.device).eval().requires_grad_(False)
-    work = _full_precision(_copy(model)).to(rt.device)
-    _check_fit(original, case, split, rt)
-    problem = _problem(how, case, split, work, _full_precision(original), rt)
-    before = (rt.cost.forward, rt.cost.backward)
+    _check_model(model)
+    original = _copy(model).to(run.device).eval().requires_grad_(False)
+    work = widened(_copy(model)).to(run.device)
+    _check_fit(original, case, split, run)
+    problem = _problem(how, case, split, work, widened(original), model, run)
     start = time.perf_counter()
-    with seeded(rt), _memory(rt):
-        out = how.apply(problem, rt)
+    with seeded(run), _memory(run):
+        out = how.apply(problem, run)
     seconds = time.perf_counter() - start
-    rt.cost.pending = 0
-    out = _like(out, model, how.id)
-    _check_same(problem.original, model, how.id)
-    spent = Cost(rt.cost.forward - before[0], rt.cost.backward - before[1], rt.cost.peak_bytes)
+    _check_untouched(original, model, how.id)
+    _check_form(out, model, original, how.id)
+    _check_values(out, model, how.id)
+    cost = Cost(run.cost.forward, run.cost.backward, run.cost.peak_bytes)
     return Unlearned(
-        out, original, case, asked, how, rt.seed, seconds, spent, tuple(rt.notes)
+        model=_like(out, model),
+        original=_like(original, model).eval().requires_grad_(False),
+        case=case,
+        request=asked,
+        method=how,
+        seed=run.seed,
+        seconds=seconds,
+        cost=cost,
+        notes=tuple(run.notes),
     )
 
 
 @contextmanager
 def seeded(rt: Runtime, stream: str = "global") -> Iterator[None]:
-    """Seed torch's global generators from a stream; on leaving, they are as they were.
+    """Seed all global generators from a stream; on leaving, they are as they were.
 
-    Layers that draw by themselves (dropout, initialisers) use the global generator.
+    Layers that draw by themselves (dropout, initialisers) use torch's generators, and data sets
+    that augment their rows use Python's or NumPy's. Of the accelerators only the run's own is
+    touched: ``torch.manual_seed`` would seed all of them.
     """
-    devices = [] if rt.device.type in {"cpu", "mps"} else [rt.device]
-    with torch.random.fork_rng(devices=devices, device_type=rt.device.type if devices else "cuda"):
-        torch.manual_seed(rt.rng(stream).initial_seed())
+    seed = rt.rng(stream).initial_seed()
+    generators = _generators(rt.device)
+    states = [g.get_state() for g in generators]
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  # the global one
+    try:
+        for g in generators:
+            g.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002  # the global one
         yield
+    finally:
+        for g, state in zip(generators, states, strict=True):
+            g.set_state(state)
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002  # the global one
 
 
 def fresh_model(case: Case, rt: Runtime, stream: str = "fresh") -> nn.Module:
@@ -122,26 +146,19 @@ def fresh_model(case: Case, rt: Runtime, stream: str = "fresh") -> nn.Module:
         built = case.fresh()
     if not isinstance(built, nn.Module):
         raise InputError(f"fresh: must return a torch module, got {type(built).__name__}")
+    if built in _BUILT:
+        raise InputError("fresh: must return a new module each time, got one that it gave before")
+    _BUILT.add(built)
     return built.to(rt.device)
 
 
+_BUILT: WeakSet[nn.Module] = WeakSet()
+"""Modules that factories have returned: one that comes twice would carry training over."""
+
+
 def check_weights(model: nn.Module, who: str) -> None:
-    """Refuse a model whose weights are not finite.
-
-    Args:
-        model: Any module.
-        who: What to call it.
-
-    Raises:
-        InputError: Naming the first tensor that is not finite.
-    """
-    for name, t in model.state_dict().items():
-        if isinstance(t, Tensor) and t.is_floating_point() and not torch.isfinite(t).all():
-            bad = int((~torch.isfinite(t)).sum())
-            raise InputError(
-                f"{who}: {name} has {bad} of {t.numel()} values that are not finite; load another"
-                " checkpoint"
-            )
+    """Refuse a model whose weights are not finite; ``who`` is what to call it."""
+    check_finite(model.state_dict(), who)
 
 
 def _check_needs(how: Method, case: Case, split: Partition) -> None:
@@ -172,30 +189,57 @@ def _check_needs(how: Method, case: Case, split: Partition) -> None:
     )
 
 
+def _check_model(model: nn.Module) -> None:
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model: must be a torch module, got {type(model).__name__}")
+    check_weights(model, "model")
+    if not any(p.requires_grad for p in model.parameters()):
+        raise InputError(
+            "model: no parameter requires gradients, so nothing can be unlearned; call"
+            " model.requires_grad_(True)"
+        )
+
+
 def _check_fit(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> None:
-    view = split.retain or split.forget
-    if view is None:
-        return
-    few = view.pick(torch.arange(min(2, len(view))))
-    quiet = Runtime(rt.device, rt.precision, rt.seed)
-    with seeded(rt, "fit"), torch.inference_mode():
-        for batch in few.batches(2, quiet):
-            case.task.losses(case.task.outputs(model, batch), batch)
+    others = {"test": case.test, "validation": case.validation, "held_out": case.held_out}
+    views = {"retain": split.retain, "forget": split.forget} | {
+        name: None if data is None else View.all(data) for name, data in others.items()
+    }
+    quiet = rt.fork(rt.seed)
+    for name, view in views.items():
+        if view is None:
+            continue
+        few = view.pick(torch.arange(min(2, len(view))))
+        try:
+            with seeded(rt, "fit"), torch.inference_mode():
+                for batch in few.batches(2, quiet):
+                    case.task.losses(case.task.outputs(model, batch), batch)
+        except InputError as e:
+            raise InputError(f"{name}: {e}") from e
 
 
 def _problem(
-    how: Method, case: Case, split: Partition, work: nn.Module, original: nn.Module, rt: Runtime
+    how: Method,
+    case: Case,
+    split: Partition,
+    work: nn.Module,
+    original: nn.Module,
+    model: nn.Module,
+    rt: Runtime,
 ) -> Problem:
     allowed = how.info.needs | how.info.uses
 
     def sealed(view: View | None, need: Need) -> View:
-        if view is None or need not in allowed:
-            absent = "the case has none" if view is None else "does not declare it"
-            empty = view or View.all(_NOTHING)
-            return empty.seal(f"{how.id} reads {need} rows but {absent}")
-        return view
+        if view is not None and need in allowed:
+            return view
+        absent = "does not declare it" if need not in allowed else "the case has none"
+        return View.all(_NOTHING).seal(f"{how.id} reads {need} rows but {absent}")
 
-    validation = None if case.validation is None else View.all(case.validation)
+    if case.validation is None and Need.VALIDATION in allowed:
+        validation = None
+    else:
+        rows = None if case.validation is None else View.all(case.validation)
+        validation = sealed(rows, Need.VALIDATION)
     may_build = Need.FRESH in allowed
     if case.recipe is None:
         rt.note(
@@ -208,113 +252,102 @@ def _problem(
         task=case.task,
         forget=sealed(split.forget, Need.FORGET),
         retain=sealed(split.retain, Need.RETAIN),
-        validation=validation if Need.VALIDATION in allowed else None,
+        validation=validation,
         recipe=case.recipe or ASSUMED,
         gone=split.gone,
-        build=(lambda: fresh_model(case, rt)) if may_build and case.fresh else None,
+        build=(lambda: _untrained(case, model, rt)) if may_build and case.fresh else None,
         sealed_build="" if may_build else f"{how.id} builds a fresh model but does not declare it",
     )
 
 
-class _Nothing:
-    """Rows that do not exist."""
-
-    y = torch.empty(0, dtype=torch.long)
-    group = None
-
-    def __len__(self) -> int:
-        return 0
-
-    def inputs(self, order: Tensor, size: int, rng: torch.Generator) -> Iterator[Tensor]:
-        """Yield nothing."""
-        return iter(())
-
-    def key(self) -> str:
-        """Return a constant."""
-        return "nothing"
-
-    def with_targets(self, y: Tensor) -> _Nothing:
-        """Return itself."""
-        return self
+def _untrained(case: Case, model: nn.Module, rt: Runtime) -> nn.Module:
+    """Build a fresh model; frozen parameters were never trained, so they are the given model's."""
+    built = widened(fresh_model(case, rt))
+    odd = difference(built, model)
+    if odd:
+        raise InputError(f"fresh: builds another architecture than the given model's: {odd}")
+    given = dict(model.named_parameters(remove_duplicate=False))
+    with torch.no_grad():
+        for name, p in built.named_parameters(remove_duplicate=False):
+            p.requires_grad_(given[name].requires_grad)
+            if not p.requires_grad:
+                p.copy_(given[name])
+    return built
 
 
-_NOTHING = _Nothing()
+_NOTHING = TensorData(torch.empty(0, 0), torch.empty(0, dtype=torch.long))
+"""What a sealed view holds: there is nothing to find behind the seal."""
 
 
 def _copy(model: nn.Module) -> nn.Module:
-    return copy.deepcopy(model)
+    try:
+        return copy.deepcopy(model)
+    except (RuntimeError, TypeError) as e:
+        told = str(e).splitlines()[0]
+        raise InputError(f"model: cannot be copied: {told}; detach what it keeps") from e
 
 
-def _full_precision(model: nn.Module) -> nn.Module:
-    """Widen half-precision weights, so that small steps are not rounded away."""
-    half = {torch.float16, torch.bfloat16}
-    if any(t.dtype in half for t in (*model.parameters(), *model.buffers())):
-        return model.float()
-    return model
-
-
-def _like(out: nn.Module, model: nn.Module, who: str) -> nn.Module:
-    """Bring a method's result back to the input model's types and flags, and check it.
-
-    Args:
-        out: What the method returned.
-        model: What the caller gave.
-        who: The method's id.
-
-    Returns:
-        The result.
-
-    Raises:
-        DivergedError: If it is not a finite model of the same shape.
-    """
-    if not isinstance(out, nn.Module):
-        raise DivergedError(f"{who}: returned {type(out).__name__}, not a model")
-    want, got = model.state_dict(), out.state_dict()
-    if list(want) != list(got):
-        odd = sorted(set(want) ^ set(got))
-        raise DivergedError(f"{who}: the result's state differs in {odd[0] if odd else 'order'!r}")
-    with torch.no_grad():
-        for name, ref in want.items():
-            if not isinstance(ref, Tensor):
-                continue
-            if got[name].shape != ref.shape:
-                raise DivergedError(
-                    f"{who}: {name} has shape {tuple(got[name].shape)}, was {tuple(ref.shape)}"
-                )
-            if got[name].is_floating_point() and not torch.isfinite(got[name].to(ref.dtype)).all():
-                raise DivergedError(
-                    f"{who}: diverged, {name} is not finite; the input model is unchanged; try a"
-                    " smaller learning rate or fewer epochs"
-                )
-    mine = (*out.named_parameters(), *out.named_buffers())
-    types = {n: t.dtype for n, t in (*model.named_parameters(), *model.named_buffers())}
-    for name, t in mine:
-        if t.dtype != types[name]:
-            t.data = t.data.to(types[name])
+def _like(out: nn.Module, model: nn.Module) -> nn.Module:
+    """Give a model the types, flags and modes of another; drop gradients."""
+    cast(out, {name: t.dtype for name, t in tensors(model).items()})
     out.zero_grad(set_to_none=True)
-    flags = dict(model.named_parameters())
-    for name, p in out.named_parameters():
+    flags = dict(model.named_parameters(remove_duplicate=False))
+    for name, p in out.named_parameters(remove_duplicate=False):
         p.requires_grad_(flags[name].requires_grad)
-        if not flags[name].requires_grad and not torch.equal(p.cpu(), flags[name].cpu()):
-            raise DivergedError(f"{who}: changed {name}, which is frozen")
-    if _hooks(out) != _hooks(model):
-        raise DivergedError(f"{who}: left hooks on the model")
-    for ours, theirs in zip(out.modules(), model.modules(), strict=True):
-        ours.training = theirs.training
+    modes = {name: m.training for name, m in model.named_modules()}
+    for name, m in out.named_modules():
+        m.training = modes[name]
     return out
 
 
-def _check_same(original: nn.Module, model: nn.Module, who: str) -> None:
-    for (name, ours), theirs in zip(
-        original.state_dict().items(), model.state_dict().values(), strict=True
-    ):
-        if not torch.equal(ours.cpu().to(theirs.dtype), theirs.cpu()):
+def _check_untouched(original: nn.Module, model: nn.Module, who: str) -> None:
+    odd = difference(original, model)
+    if odd:
+        raise UnlearnkitError(f"{who}: changed the original, which is read only: {odd}")
+    theirs = tensors(model)
+    for name, ours in tensors(original).items():
+        if name in theirs and not equal(ours, theirs[name]):
             raise UnlearnkitError(f"{who}: changed {name} of the original, which is read only")
 
 
-def _hooks(model: nn.Module) -> int:
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return sum(len(getattr(m, kind)) for m in model.modules() for kind in kinds)
+def _check_form(out: nn.Module, model: nn.Module, original: nn.Module, who: str) -> None:
+    if not isinstance(out, nn.Module):
+        raise DivergedError(f"{who}: returned {type(out).__name__}, not a model")
+    odd = difference(out, model)
+    if odd:
+        raise DivergedError(f"{who}: returned another architecture: {odd}")
+    taken = {place(p) for m in (model, original) for p in m.parameters() if p.numel()}
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    for name, p in out.named_parameters():
+        if name in trained and place(p) in taken:
+            raise UnlearnkitError(f"{who}: returned {name} in the memory of the model it was given")
+
+
+def _check_values(out: nn.Module, model: nn.Module, who: str) -> None:
+    got = tensors(out)
+    for name, ref in tensors(model).items():
+        t = got.get(name)
+        if t is None:
+            continue
+        if not torch.isfinite(t.detach().to(ref.dtype)).all():
+            raise DivergedError(
+                f"{who}: diverged, {name} is not finite; the input model is unchanged; try a"
+                " smaller learning rate or fewer epochs"
+            )
+        if isinstance(ref, nn.Parameter) and not ref.requires_grad and not equal(t, ref):
+            raise DivergedError(f"{who}: changed {name}, which is frozen")
+
+
+def _generators(device: torch.device) -> list[torch.Generator]:
+    """Return torch's global generators that a run on this device can draw from."""
+    if device.type == "cpu":
+        return [torch.default_generator]
+    if device.type == "mps":
+        return [torch.default_generator, torch.mps._get_default_mps_generator()]
+    chip = torch.get_device_module(device)
+    chip.init()
+    index = chip.current_device() if device.index is None else device.index
+    return [torch.default_generator, chip.default_generators[index]]
 
 
 @contextmanager

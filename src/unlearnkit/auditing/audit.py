@@ -19,7 +19,7 @@ from unlearnkit.auditing.words import limits, sentence
 from unlearnkit.core.case import Partition
 from unlearnkit.core.digest import NUMERICS, model_digest
 from unlearnkit.core.errors import InputError
-from unlearnkit.core.evidence import Evidence, Split, Who
+from unlearnkit.core.evidence import Evidence, Split
 from unlearnkit.core.metric import Tier
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.oracles import Oracle, check_fresh
@@ -163,9 +163,7 @@ def _asked(
 def _headroom_warnings(rows: Sequence[Row], count: int) -> list[str]:
     if count < ENOUGH_FOR_INTERVALS:
         return []
-    answers = [
-        h for r in rows if r.family != "divergence" and (h := headroom(r)) is not None
-    ]
+    answers = [h for r in rows if r.family != "divergence" and (h := headroom(r)) is not None]
     if answers and max(answers) < HEADROOM:
         return [
             "almost no headroom: by accuracy and attacks the original lies within"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unlearnkit.core.evidence import Evidence, Split, Who
-from unlearnkit.core.statistics import auc, roc
+from unlearnkit.core.statistics import auc, roc_curve
 from unlearnkit.report.model import ClassLine, Roc, Sample
 
 DRAWN = 400
@@ -32,7 +32,7 @@ def roc_curves(e: Evidence) -> tuple[Roc, ...]:
     found = []
     for who in _present(e):
         go, held = e.margins(who, Split.FORGET), e.margins(who, Split.HELD_OUT)
-        curve = roc(go, held)
+        curve = roc_curve(go, held)
         found.append(
             Roc(
                 who=str(who),

@@ -69,7 +69,9 @@ def _row(m: Metric, e: Evidence, tier: Tier) -> Row:
     oracle = _oracle(m, e) if judged and tier != "fast" else None
     known = [] if oracle is None else [v for v in oracle.values if v is not None]
     value = estimate.value
-    apart = None if value is None or not known else gap(value, known)
+    apart = None
+    if value is not None and known:
+        apart = gap(value, known, least=one_row(m.unit, estimate.examples))
     distance = Who.ORACLE in m.reads
     plain = None if value is None or not known else value - statistics.mean(known)
     return Row(
@@ -111,9 +113,7 @@ def _estimate(m: Metric, score: Score) -> Estimate:
             low, high = mean_interval(score.rows)
             how = "Student t over rows"
         low, high = max(low, m.low), min(high, m.high)
-    return Estimate(
-        value=value, low=low, high=high, method=how, examples=count, note=score.note
-    )
+    return Estimate(value=value, low=low, high=high, method=how, examples=count, note=score.note)
 
 
 def _is_rate(rows: Tensor) -> bool:
@@ -134,7 +134,12 @@ def _oracle(m: Metric, e: Evidence) -> OracleValue | None:
     )
 
 
-def gap(value: float, oracle: list[float]) -> Gap | None:
+def one_row(unit: str, examples: int) -> float:
+    """Return what one row weighs in a fraction of rows: no deviation of it is known finer."""
+    return 1 / examples if unit == "fraction" and examples else 0.0
+
+
+def gap(value: float, oracle: list[float], *, least: float = 0.0) -> Gap | None:
     """Return how far a candidate is from K oracles; None for fewer than three.
 
     The prediction interval is ``gap ± t(0.975, K-1) s sqrt(1 + 1/K)``; the interval of the gap to
@@ -144,6 +149,7 @@ def gap(value: float, oracle: list[float]) -> Gap | None:
     Args:
         value: The candidate's.
         oracle: The oracles', K of them.
+        least: Smallest deviation to believe; K equal oracles would otherwise leave none.
 
     Returns:
         The gap.
@@ -151,7 +157,7 @@ def gap(value: float, oracle: list[float]) -> Gap | None:
     count = len(oracle)
     if count < ENOUGH_FOR_INTERVALS:
         return None
-    s = statistics.stdev(oracle)
+    s = max(statistics.stdev(oracle), least)
     g = value - statistics.mean(oracle)
     wide = float(stats.t.ppf(0.975, count - 1)) * s * math.sqrt(1 + 1 / count)
     tight = float(stats.t.ppf(0.95, count - 1)) * s / math.sqrt(count)
@@ -195,7 +201,7 @@ def equivalence_margin(m: Metric, apart: Gap) -> float:
     """
     if m.margin is not None:
         return m.margin
-    least = {"fraction": LEAST_MARGIN, "target": LEAST_MARGIN * abs(apart.mean)}
+    least = {"fraction": LEAST_MARGIN, "as targets": LEAST_MARGIN * abs(apart.mean)}
     return max(2 * apart.deviation, least.get(m.unit, 0.0))
 
 

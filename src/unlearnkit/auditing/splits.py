@@ -69,7 +69,9 @@ def choose(case: Case, parts: Partition, rt: Runtime) -> Splits:
     if len(rows):
         views[Split.HELD_OUT] = held.pick(rows)
     if absent:
-        warnings.append(f"no held-out row of class {', '.join(map(str, absent))}: not matched there")
+        warnings.append(
+            f"no held-out row of class {', '.join(map(str, absent))}: not matched there"
+        )
     return Splits(views, tuple(warnings))
 
 

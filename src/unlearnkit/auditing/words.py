@@ -44,7 +44,9 @@ def _against(attack: Row, oracles: int) -> str:
         f" records from never-seen ones with AUC {e.value:.3f}{between}{beside}."
     )
     shift = detectable(attack)
-    return text if shift is None else f"{text} The audit could have detected a shift of {shift:.3f}."
+    return (
+        text if shift is None else f"{text} The audit could have detected a shift of {shift:.3f}."
+    )
 
 
 def detectable(row: Row) -> float | None:

@@ -3,9 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import torch
+from torch import Tensor
+
 from unlearnkit.core.case import Case
 from unlearnkit.core.errors import UnknownNameError, UnlearnkitError
 from unlearnkit.core.request import ForgetRequest
+from unlearnkit.core.runtime import Runtime
 
 
 @dataclass(frozen=True)
@@ -69,3 +73,15 @@ def builtin(case: BuiltIn) -> BuiltIn:
     if CASES.setdefault(case.id, case).doc != case.doc:
         raise UnlearnkitError(f"two cases are called {case.id!r}")
     return case
+
+
+def drawn(count: int, wanted: int, stream: str) -> list[int]:
+    """Return ``wanted`` different numbers below ``count``, in order, drawn from a named stream."""
+    order = torch.randperm(count, generator=Runtime().rng(stream))
+    return sorted(order[:wanted].tolist())
+
+
+def standardised(values: Tensor, train: Tensor) -> Tensor:
+    """Return values ``(N, ...)`` less the mean of the training rows, over their deviation."""
+    base = values[train]
+    return ((values - base.mean(0)) / base.std(0, correction=0)).float()

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import nn
 
-from unlearnkit.core.data import Data, View, as_data
+from unlearnkit.core.data import Data, TensorData, View
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.recipe import Recipe
-from unlearnkit.core.request import Classes, ForgetRequest
+from unlearnkit.core.request import Classes, ForgetRequest, parse_request
+from unlearnkit.core.sources import as_data, input_columns, is_table
 from unlearnkit.core.task import Task, task_named
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -84,15 +83,18 @@ class Case:
             group: The owner of each training row: integers ``(N,)``, or a table's column.
             workers: Loader processes for map-style sets.
         """
-        read = {"target": target, "inputs": tuple(inputs), "workers": workers}
-        owners_elsewhere = group if isinstance(group, str) else None
-        rows = as_data(train, name="train", group=group, **read)
+        columns = _columns(train, "train", target, tuple(inputs), group)
+
+        def read(source: Any, what: str, owners: Any = None) -> Data:
+            return as_data(
+                source, name=what, target=target, inputs=columns, group=owners, workers=workers
+            )
+
+        rows = read(train, "train", group)
         fitted = _fit(task, rows)
 
         def rest(source: Any, what: str) -> Data | None:
-            if source is None:
-                return None
-            return _typed(as_data(source, name=what, group=owners_elsewhere, **read), fitted, what)
+            return None if source is None else _typed(read(source, what), fitted, what)
 
         self._set(
             task=fitted,
@@ -126,8 +128,8 @@ class Case:
 
         Args:
             forget: The rows that must go, in any form that ``train`` may have.
-            task: As in the constructor. By name, it is fitted to the retained rows if there are
-                any; pass ``Classification(10)`` where these do not show all classes.
+            task: As in the constructor. By name, it is fitted to the rows of both parts; pass
+                ``Classification(10)`` where these do not show all classes.
             retain: Rows that stay; None when none are left.
             test: As in the constructor.
             validation: As in the constructor.
@@ -142,15 +144,17 @@ class Case:
         Returns:
             The case; requests on it are None, because the parts say what must go.
         """
-        read = {"target": target, "inputs": tuple(inputs), "workers": workers}
-        go = as_data(forget, name="forget", **read)
-        stay = None if retain is None else as_data(retain, name="retain", **read)
-        fitted = _fit(task, *(d for d in (stay, go) if d is not None))
+        columns = _columns(forget, "forget", target, tuple(inputs), None)
+
+        def read(source: Any, what: str) -> Data:
+            return as_data(source, name=what, target=target, inputs=columns, workers=workers)
+
+        go = read(forget, "forget")
+        stay = None if retain is None else read(retain, "retain")
+        fitted = _fit(task, go, *([] if stay is None else [stay]))
 
         def rest(source: Any, what: str) -> Data | None:
-            if source is None:
-                return None
-            return _typed(as_data(source, name=what, **read), fitted, what)
+            return None if source is None else _typed(read(source, what), fitted, what)
 
         kept = None if stay is None else View.all(_typed(stay, fitted, "retain"))
         case = object.__new__(cls)
@@ -194,7 +198,9 @@ class Case:
             InputError: If the task is a name: without rows it cannot be fitted.
         """
         if isinstance(task, str):
-            raise InputError(f"task: without data, give a task such as Classification(10), got {task!r}")
+            raise InputError(
+                f"task: without data, give a task such as Classification(10), got {task!r}"
+            )
         case = object.__new__(cls)
         seen = None if test is None else _typed(as_data(test, name="test"), task, "test")
         case._set(
@@ -203,6 +209,8 @@ class Case:
         return case
 
     def _set(self, **values: Any) -> None:
+        if isinstance(values.get("fresh"), nn.Module):
+            raise InputError("fresh: give a function that builds an untrained model, got a model")
         for name in self.__dataclass_fields__:
             object.__setattr__(self, name, values.get(name))
 
@@ -230,10 +238,11 @@ class Case:
             go, stay = self.parts
             return Partition(go, stay, () if stay is None else _gone(go, stay))
         if request is None:
-            raise InputError("request: name what must be forgotten, such as Classes(3) or Rows(0, 5)")
+            raise InputError(
+                "request: name what must be forgotten, such as Classes(3) or Rows(0, 5)"
+            )
         if self.train is None:
-            classes = request.classes if isinstance(request, Classes) else ()
-            return Partition(None, None, classes)
+            return Partition(None, None, self._gone_unseen(request))
         mask = request.mask(self.train)
         count, total = int(mask.sum()), len(mask)
         if count == 0 or count == total:
@@ -244,32 +253,65 @@ class Case:
         go, stay = View(self.train, mask.nonzero()[:, 0]), View(self.train, (~mask).nonzero()[:, 0])
         return Partition(go, stay, _gone(go, stay))
 
-    def without(self, request: ForgetRequest) -> Case:
+    def without(self, request: ForgetRequest | str | Mapping[str, Any]) -> Case:
         """Return the case after a deletion: the training set is what stays.
 
-        Rows are renumbered; ask for the next deletion in the new numbers.
+        Rows are renumbered; ask for the next deletion in the new numbers. All else stays as it is,
+        the test rows and the number of classes among it.
 
         Args:
-            request: What must go.
+            request: What must go, as a request or in its words.
 
         Returns:
             The case without these rows.
 
         Raises:
-            UnsupportedError: If the whole training set is not in memory.
+            UnsupportedError: If the case has no whole training set.
         """
-        stay = self.partition(request).retain
-        if stay is None or self.train is None or not hasattr(self.train, "x"):
-            raise UnsupportedError("without: the training set must be in memory, as tensors")
-        rows = stay.rows
-        whole = next(iter(self.train.inputs(rows, len(rows), torch.Generator())))
-        owners = None if self.train.group is None else self.train.group[rows]
-        kept = replace(self.train, x=whole, y=self.train.y[rows], group=owners)  # type: ignore[type-var]  # in memory, hence a dataclass
-        return self.with_(train=kept)
+        if self.train is None:
+            raise UnsupportedError(
+                "without: the case has no whole training set; use the constructor with train="
+            )
+        stay = self.partition(parse_request(request)).retain
+        assert stay is not None
+        return self.with_(train=self.train.pick(stay.rows))
+
+    def _gone_unseen(self, request: ForgetRequest) -> tuple[int, ...]:
+        count = self.task.spec().get("classes")
+        if not isinstance(request, Classes) or not isinstance(count, int):
+            raise UnsupportedError(
+                f"{request.kind}: the case has no training rows; name classes of a classification"
+            )
+        strange = [c for c in request.classes if not 0 <= c < count]
+        if strange:
+            raise InputError(f"class: {strange[0]} is not among 0 to {count - 1}; name one that is")
+        if not 0 < len(set(request.classes)) < count:
+            raise InputError(
+                f"forget: the request names {len(request.classes)} of {count} classes; name some"
+                " and keep some"
+            )
+        return request.classes
+
+
+def _columns(
+    source: Any, name: str, target: str | None, inputs: tuple[str, ...], group: Any
+) -> tuple[str, ...]:
+    """Return the input columns of the first table, which all others must then have too."""
+    if not is_table(source):
+        return inputs
+    return input_columns(source, name=name, target=target, inputs=inputs, group=group)
 
 
 def _fit(task: str | Task, *sets: Data) -> Task:
-    return task_named(task, sets[0]) if isinstance(task, str) else task
+    if isinstance(task, type):
+        raise InputError(f"task: give a task such as {task.__name__}(10) or its name, got a class")
+    if not isinstance(task, str):
+        return task
+    shapes = {tuple(d.y.shape[1:]) for d in sets}
+    if len(shapes) > 1:
+        raise InputError(f"y: targets of the parts differ in shape: {', '.join(map(str, shapes))}")
+    y = torch.cat([d.y for d in sets])
+    return task_named(task, TensorData(y, y))
 
 
 def _typed(data: Data, task: Task, what: str) -> Data:
@@ -282,6 +324,4 @@ def _typed(data: Data, task: Task, what: str) -> Data:
 def _gone(go: View, stay: View) -> tuple[int, ...]:
     if go.y.is_floating_point() or go.y.ndim != 1:
         return ()
-    kept = stay.y.unique()
-    left = go.y.unique()
-    return tuple(left[~torch.isin(left, kept)].tolist())
+    return tuple(sorted(set(go.y.tolist()) - set(stay.y.tolist())))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Subset
 
 from unlearnkit.core.digest import digest, tensor_digest
 from unlearnkit.core.errors import InputError, UndeclaredReadError
@@ -65,6 +66,10 @@ class Data(Protocol):
         """Return the same rows with other targets."""
         ...
 
+    def pick(self, rows: Tensor) -> Data:
+        """Return some rows, at positions ``(k,)``, as data of their own."""
+        ...
+
 
 @dataclass(frozen=True)
 class TensorData:
@@ -89,24 +94,32 @@ class TensorData:
         """Return the same rows with other targets."""
         return replace(self, y=y)
 
+    def pick(self, rows: Tensor) -> TensorData:
+        """Return some rows, at positions ``(k,)``, as data of their own."""
+        owners = None if self.group is None else self.group[rows]
+        return TensorData(take(self.x, rows), self.y[rows], owners)
+
     def key(self) -> str:
         """Return the content address of all rows."""
         return self._key
 
     @cached_property
     def _key(self) -> str:
-        parts = {"": self.x} if isinstance(self.x, Tensor) else self.x
-        return digest({
-            "x": {k: tensor_digest(t) for k, t in parts.items()},
-            "y": tensor_digest(self.y),
-        })
+        parts = {k: tensor_digest(t) for k, t in named(self.x).items()}
+        return digest({"x": parts, "y": tensor_digest(self.y)})
 
 
 @dataclass(frozen=True)
 class MapData:
-    """Rows of a map-style data set, read by a loader as they are asked for; may exceed memory."""
+    """Rows of a map-style data set, read by a loader as they are asked for; may exceed memory.
+
+    Nothing that was read is kept: a set that transforms its rows at random does so at each read.
+    Its draws from torch's generators follow the run's seed, in this process and in the workers.
+    """
 
     source: Any
+    """Anything with a length whose items are pairs ``(x, y)``; ``x`` may be a dict or a tuple."""
+
     y: Tensor
     group: Tensor | None = None
     workers: int = 0
@@ -115,7 +128,19 @@ class MapData:
         return len(self.y)
 
     def inputs(self, order: Tensor, size: int, rng: torch.Generator) -> Iterator[Inputs]:
-        """Yield the inputs of rows, in this order, ``size`` at a time."""
+        """Yield the inputs of rows, in this order, ``size`` at a time.
+
+        Args:
+            order: Positions ``(k,)``.
+            size: Rows at once.
+            rng: Seeds the workers.
+
+        Yields:
+            The inputs.
+
+        Raises:
+            InputError: If rows do not fit together or are not finite.
+        """
         loader: DataLoader[Any] = DataLoader(
             self.source,
             batch_size=size,
@@ -123,24 +148,41 @@ class MapData:
             num_workers=self.workers,
             generator=rng,
         )
-        for item in loader:
-            yield as_inputs(item[0])
+        batches = iter(loader)
+        for rows in torch.split(order, size):
+            try:
+                x = as_inputs(next(batches)[0])
+            except (TypeError, RuntimeError) as e:
+                raise InputError(
+                    f"data: rows {int(rows[0])} and on cannot be put into one batch"
+                    f" ({str(e).strip().splitlines()[-1]}); return pairs (x, y) of arrays of one"
+                    " shape"
+                ) from e
+            for name, t in named(x).items():
+                check_finite("data", name, t, rows)
+            yield x
 
     def with_targets(self, y: Tensor) -> MapData:
         """Return the same rows with other targets."""
         return replace(self, y=y)
 
+    def pick(self, rows: Tensor) -> MapData:
+        """Return some rows, at positions ``(k,)``, as data of their own; none are read."""
+        owners = None if self.group is None else self.group[rows]
+        return MapData(Subset(self.source, rows.tolist()), self.y[rows], owners, self.workers)
+
     def key(self) -> str:
-        """Return the content address of all rows; reads them once."""
+        """Return the content address of all rows; reads them once, as a fixed seed gives them."""
         return self._key
 
     @cached_property
     def _key(self) -> str:
         rng = torch.Generator().manual_seed(0)
-        parts = [
-            tensor_digest(x) if isinstance(x, Tensor) else digest({k: tensor_digest(t) for k, t in x.items()})
-            for x in self.inputs(torch.arange(len(self)), 1024, rng)
-        ]
+        with still_rng():
+            parts = [
+                {k: tensor_digest(t) for k, t in named(x).items()}
+                for x in self.inputs(torch.arange(len(self)), 1024, rng)
+            ]
         return digest({"x": parts, "y": tensor_digest(self.y)})
 
 
@@ -191,17 +233,14 @@ class View:
             shuffle: Name of the random stream that orders the rows; in order when None.
 
         Yields:
-            The batches.
-
-        Raises:
-            UndeclaredReadError: If the view is sealed.
+            The batches; a sealed view raises instead.
         """
         self._open()
         rows, y, name = self.rows, self.data.y, shuffle or "in order"
         if shuffle is not None:
             rows = rows[torch.randperm(len(rows), generator=rt.rng(shuffle))]
         cut = len(rows)
-        if shuffle is not None and size > 1 and cut > size and cut % size == 1:
+        if shuffle is not None and self._joins(size):
             cut -= size + 1
         for part, width in ((rows[:cut], size), (rows[cut:], size + 1)):
             if not len(part):
@@ -209,6 +248,10 @@ class View:
             inputs = self.data.inputs(part, width, rt.rng(f"{name}/loader"))
             for x, row in zip(inputs, torch.split(part, width), strict=True):
                 yield Batch(_to(x, rt), y.index_select(0, row).to(rt.device), row, rt.cost)
+
+    def steps(self, size: int) -> int:
+        """Return how many batches of a size make one shuffled pass over these rows."""
+        return -(-len(self) // size) - self._joins(size)
 
     def forever(self, size: int, rt: Runtime, *, shuffle: str) -> Iterator[Batch]:
         """Yield batches without end, in a new order each time round; keeps none of them."""
@@ -220,6 +263,9 @@ class View:
     def key(self) -> str:
         """Return the content address of these rows, order included."""
         return digest({"data": self.data.key(), "rows": tensor_digest(self.rows)})
+
+    def _joins(self, size: int) -> bool:
+        return 1 < size < len(self) and len(self) % size == 1
 
     def _open(self) -> None:
         if self.sealed:
@@ -233,10 +279,9 @@ def take(x: Inputs, rows: Tensor) -> Inputs:
     return {k: t[rows] for k, t in x.items()}
 
 
-def _to(x: Inputs, rt: Runtime) -> Inputs:
-    if isinstance(x, Tensor):
-        return x.to(rt.device)
-    return {k: t.to(rt.device) for k, t in x.items()}
+def named(x: Inputs) -> dict[str, Tensor]:
+    """Return inputs as a dict of tensors; a lone tensor is called ``x``."""
+    return {"x": x} if isinstance(x, Tensor) else x
 
 
 def as_inputs(x: Any) -> Inputs:
@@ -247,10 +292,7 @@ def as_inputs(x: Any) -> Inputs:
             position).
 
     Returns:
-        Float inputs as float32 or float64 (half precision kept), integers as they are.
-
-    Raises:
-        InputError: If it is something else.
+        The tensors, of the type that they came in; a model's weights decide later.
     """
     if isinstance(x, Mapping):
         return {str(k): as_tensor(v, str(k)) for k, v in x.items()}
@@ -276,6 +318,8 @@ def as_tensor(x: Any, name: str) -> Tensor:
         return x.detach()
     if hasattr(x, "to_numpy"):
         x = x.to_numpy()
+    if hasattr(x, "strides") and (not x.flags.writeable or min(x.strides, default=0) < 0):
+        x = x.copy()
     try:
         return torch.as_tensor(x)
     except (TypeError, ValueError, RuntimeError) as e:
@@ -285,163 +329,37 @@ def as_tensor(x: Any, name: str) -> Tensor:
         ) from None
 
 
-def as_data(
-    source: Any,
-    *,
-    name: str,
-    target: str | None = None,
-    inputs: tuple[str, ...] = (),
-    group: Any = None,
-    workers: int = 0,
-) -> Data:
-    """Return rows in the library's form, from any of the forms that users have.
+def check_finite(what: str, part: str, t: Tensor, rows: Tensor | None = None) -> None:
+    """Refuse numbers that are not finite.
 
     Args:
-        source: A pair ``(x, y)`` of arrays or tensors, where ``x`` may be a dict; a torch map-style
-            ``Dataset`` of such pairs; a Hugging Face ``Dataset``; a ``DataFrame``; or ``Data``.
-        name: What to call it in an error.
-        target: The target column, for tables.
-        inputs: The input columns, for tables; all numeric ones but target and group when empty.
-        group: The owner of each row: an array ``(N,)``, or a column's name for tables.
-        workers: Loader processes for map-style sets.
-
-    Returns:
-        The rows.
+        what: What to call the set in the error.
+        part: What to call the tensor.
+        t: The values ``(n, ...)``.
+        rows: Their positions in the set ``(n,)``; 0 to n - 1 when None.
 
     Raises:
-        InputError: If rows are missing, of different counts, or not finite.
+        InputError: Naming the first bad row.
     """
-    if isinstance(source, TensorData | MapData):
-        return source
-    if hasattr(source, "column_names") and hasattr(source, "with_format"):
-        return _checked(_from_hub(source, name, target, inputs, group), name)
-    if hasattr(source, "columns") and hasattr(source, "iloc"):
-        return _checked(_from_frame(source, name, target, inputs, group), name)
-    if isinstance(source, TensorDataset):
-        *x, y = source.tensors
-        pair = (x[0] if len(x) == 1 else tuple(x), y)
-        return _checked(_from_pair(pair, name, group), name)
-    if isinstance(source, Dataset) or (
-        hasattr(source, "__getitem__") and isinstance(source, Sized) and not _is_pair(source)
-    ):
-        return _from_map(source, name, group, workers)
-    if _is_pair(source):
-        return _checked(_from_pair(source, name, group), name)
+    if not t.is_floating_point() or bool(torch.isfinite(t).all()):
+        return
+    bad = (~torch.isfinite(t)).reshape(len(t), -1).any(1).nonzero()[:, 0].cpu()
+    first = int(bad[0]) if rows is None else int(rows[bad[0]])
     raise InputError(
-        f"{name}: expected a pair (x, y), a Dataset or a DataFrame, got {type(source).__name__}"
+        f"{what}: {part} is not finite in {len(bad)} of {len(t)} rows, first row {first};"
+        " remove or impute them"
     )
 
 
-def _is_pair(source: Any) -> TypeGuard[tuple[Any, Any]]:
-    return isinstance(source, tuple | list) and len(source) == 2
+@contextmanager
+def still_rng() -> Iterator[None]:
+    """Read rows under a fixed seed; on leaving, torch's global generator is as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
 
 
-def _from_pair(pair: tuple[Any, Any], name: str, group: Any) -> TensorData:
-    x, y = as_inputs(pair[0]), as_tensor(pair[1], f"{name} y")
-    return TensorData(x, y, _owners(group))
-
-
-def _owners(group: Any) -> Tensor | None:
-    if group is None:
-        return None
-    if isinstance(group, str):
-        raise InputError(f"group: a column name, got {group!r}, needs a table; give an array (N,)")
-    owners = as_tensor(group, "group")
-    if owners.is_floating_point():
-        raise InputError("group: owners must be integers; encode them first")
-    return owners
-
-
-def _from_frame(
-    frame: Any, name: str, target: str | None, inputs: tuple[str, ...], group: Any
-) -> TensorData:
-    columns = [str(c) for c in frame.columns]
-    owners = frame[group].to_numpy() if isinstance(group, str) and group in columns else group
-    wanted = _columns(columns, name, target, inputs, group)
-    for c in wanted:
-        if frame[c].dtype.kind not in "biuf":
-            raise InputError(
-                f"{name}: column {c!r} is not numeric ({frame[c].dtype}); encode it or leave it out"
-                " of inputs"
-            )
-    x = torch.as_tensor(frame[wanted].to_numpy(dtype="float32", na_value=float("nan")))
-    y = torch.as_tensor(frame[target].to_numpy().copy())
-    return TensorData(x, y, _owners(owners))
-
-
-def _from_hub(
-    source: Any, name: str, target: str | None, inputs: tuple[str, ...], group: Any
-) -> TensorData:
-    columns = list(source.column_names)
-    wanted = _columns(columns, name, target, inputs, group)
-    rows = source.with_format("numpy")
-    x = {c: as_tensor(rows[c][:], f"{name} {c}") for c in wanted}
-    x = {c: t.float() if t.dtype == torch.float64 else t for c, t in x.items()}
-    owners = rows[group][:] if isinstance(group, str) and group in columns else group
-    only = next(iter(x.values())) if len(x) == 1 else x
-    return TensorData(only, as_tensor(rows[target][:], f"{name} {target}"), _owners(owners))
-
-
-def _columns(
-    columns: list[str], name: str, target: str | None, inputs: tuple[str, ...], group: Any
-) -> list[str]:
-    if target is None or target not in columns:
-        raise InputError(
-            f"{name}: target: name the target column, got {target!r}; there are: {', '.join(columns)}"
-        )
-    missing = [c for c in inputs if c not in columns]
-    if missing:
-        raise InputError(f"{name}: no column {missing[0]!r}; there are: {', '.join(columns)}")
-    if isinstance(group, str) and group not in columns:
-        raise InputError(f"{name}: no group column {group!r}; there are: {', '.join(columns)}")
-    skip = {target, group} if isinstance(group, str) else {target}
-    return list(inputs) or [c for c in columns if c not in skip]
-
-
-def _from_map(source: Any, name: str, group: Any, workers: int) -> MapData:
-    if len(source) == 0:
-        raise InputError(f"{name}: the data set is empty")
-    for attribute in ("targets", "labels"):
-        known = getattr(source, attribute, None)
-        if known is not None and len(known) == len(source):
-            y = as_tensor(known, f"{name}.{attribute}")
-            break
-    else:
-        items = (source[i] for i in range(len(source)))
-        y = torch.stack([as_tensor(item[1], f"{name} target") for item in items])
-    owners = _owners(group)
-    _same_count(name, len(y), owners)
-    _finite(name, "y", y)
-    return MapData(source, y, owners, workers)
-
-
-def _checked(data: TensorData, name: str) -> TensorData:
-    parts = {"x": data.x} if isinstance(data.x, Tensor) else data.x
-    for key, t in parts.items():
-        if t.ndim == 0 or len(t) != len(data.y):
-            rows = len(t) if t.ndim else 0
-            raise InputError(
-                f"{name}: {key} has {rows} rows and y has {len(data.y)}; give one target a row"
-            )
-        _finite(name, key, t)
-    if not len(data.y):
-        raise InputError(f"{name}: the data set is empty")
-    _finite(name, "y", data.y)
-    _same_count(name, len(data.y), data.group)
-    return data
-
-
-def _same_count(name: str, count: int, group: Tensor | None) -> None:
-    if group is not None and group.shape != (count,):
-        raise InputError(
-            f"{name}: group has shape {tuple(group.shape)} for {count} rows; give one owner a row"
-        )
-
-
-def _finite(name: str, part: str, t: Tensor) -> None:
-    if t.is_floating_point() and not torch.isfinite(t).all():
-        bad = (~torch.isfinite(t)).reshape(len(t), -1).any(1).nonzero()[:, 0]
-        raise InputError(
-            f"{name}: {part} is not finite in {len(bad)} of {len(t)} rows, first row {int(bad[0])};"
-            " remove or impute them"
-        )
+def _to(x: Inputs, rt: Runtime) -> Inputs:
+    if isinstance(x, Tensor):
+        return x.to(rt.device)
+    return {k: t.to(rt.device) for k, t in x.items()}

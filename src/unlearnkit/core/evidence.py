@@ -183,6 +183,24 @@ class Evidence:
             )
         return self._outputs[key]
 
+    def random_outputs(self, split: Split, k: int) -> Tensor | None:
+        """Return outputs ``(n, K)`` of the k-th untrained model; None where there is none.
+
+        Args:
+            split: On which rows.
+            k: Its seed. Stored outputs have the name ``random/k``.
+
+        Returns:
+            The outputs, on the CPU.
+        """
+        key = (f"random/{k}", split)
+        if key not in self._outputs:
+            if self.random is None:
+                return None
+            model = self.random(k)
+            self._outputs[key] = run(model, self.views[split], self.task, self._rt, self._size)
+        return self._outputs[key]
+
     def losses(self, who: Who, split: Split, k: int = 0) -> Tensor:
         """Return the loss of each row ``(n,)``, float64."""
         return self._rows("losses", self.task.losses, who, split, k)
@@ -206,9 +224,7 @@ class Evidence:
         Returns:
             One value a row ``(n,)``.
         """
-        outs = [self.outputs(w, split, k) for w, k in who]
-        parts = zip(*(torch.split(o, CHUNK) for o in outs), strict=True)
-        return torch.cat([fn(*(p.double() for p in part)) for part in parts])
+        return rowwise(fn, *(self.outputs(w, split, k) for w, k in who))
 
     def _rows(
         self, what: str, fn: Callable[[Tensor, Batch], Tensor], who: Who, split: Split, k: int
@@ -233,6 +249,22 @@ class Evidence:
         if name not in self._seats:
             raise InputError(f"there is no {name} model here; there are: {', '.join(self._seats)}")
         return name
+
+
+def rowwise(fn: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """Return a per-row function of tensors with one entry a row, in chunks, as float64.
+
+    Args:
+        fn: From ``(b, ...)`` of each tensor, in order, to ``(b,)``.
+        *tensors: Of n rows each; floating-point ones reach ``fn`` as float64.
+
+    Returns:
+        One value a row ``(n,)``.
+    """
+    parts = zip(*(torch.split(t, CHUNK) for t in tensors), strict=True)
+    return torch.cat(
+        [fn(*(p.double() if p.is_floating_point() else p for p in part)).double() for part in parts]
+    )
 
 
 def run(model: nn.Module, view: View, task: Task, rt: Runtime, size: int = 512) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from unlearnkit.core.errors import (
     InputError,
@@ -120,9 +120,24 @@ class Info:
 class Method(BaseModel):
     """A method with its hyper-parameters: immutable, comparable, JSON-able."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, ser_json_inf_nan="strings"
+    )
     id: ClassVar[str]
     info: ClassVar[Info]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, given: Any) -> Any:
+        """Fill what a group of hyper-parameters leaves open from this method's own default."""
+        if not isinstance(given, Mapping):
+            return given
+        return {
+            name: _on_top(cls.model_fields[name].default, value)
+            if name in cls.model_fields
+            else value
+            for name, value in given.items()
+        }
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
         """Change ``p.model`` so that it has forgotten ``p.forget`` and return it."""
@@ -161,6 +176,15 @@ def explain(e: ValidationError) -> str:
         f"{'.'.join(map(str, x['loc']))}: {x['msg'][0].lower() + x['msg'][1:]}, got {x['input']!r}"
         for x in e.errors(include_url=False)
     )
+
+
+def _on_top(default: object, value: object) -> object:
+    if not isinstance(default, BaseModel) or not isinstance(value, Mapping):
+        return value
+    own = {name: getattr(default, name) for name in type(default).model_fields}
+    if value.get("kind", own.get("kind")) != own.get("kind"):
+        return value
+    return {**own, **value}
 
 
 METHODS: dict[str, type[Method]] = {}

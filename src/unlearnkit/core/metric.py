@@ -89,7 +89,22 @@ class Metric:
         )
 
     def __call__(self, e: Evidence) -> Score:
-        """Return the score of the model in the unlearned seat."""
+        """Return the score of the model in the unlearned seat.
+
+        Args:
+            e: The evidence.
+
+        Returns:
+            The score; nan with a note where a split has no row or a model is not there.
+        """
+        missing = [f"no {who} model" for who in Who if who in self.reads and not e.has(who)]
+        missing += [
+            f"no {split} rows"
+            for split in Split
+            if split in self.splits and (split not in e.views or not len(e.views[split]))
+        ]
+        if missing:
+            return Score(float("nan"), note=", ".join(missing))
         return self.fn(e)
 
 
@@ -180,4 +195,7 @@ def mean(rows: Tensor, note: str = "") -> Score:
     """Return the score that is the mean of its rows; nan with a note when there are none."""
     if not len(rows):
         return Score(float("nan"), rows, note or "no rows")
-    return Score(rows.mean().item(), rows, note)
+    value = rows.mean().item()
+    if value != value and not note:
+        note = f"{int(rows.isnan().sum())} of {len(rows)} rows are not numbers"
+    return Score(value, rows, note)

@@ -63,6 +63,9 @@ ASSUMED = Recipe(lr=0.01, momentum=0.9, epochs=20, batch_size=64)
 class Tuning(_Settings):
     """A short run, in units of the recipe that trained the model (see DESIGN: defaults)."""
 
+    kind: Literal["tuning"] = "tuning"
+    """Train on as usual."""
+
     lr: float = Field(1.0, ge=0, allow_inf_nan=False)
     """Peak learning rate, as a multiple of the recipe's; 0 moves nothing."""
 

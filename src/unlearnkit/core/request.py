@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, StrictInt, ValidationError
 
 from unlearnkit.core.errors import InputError, UnknownNameError, UnsupportedError
 
@@ -17,30 +18,58 @@ if TYPE_CHECKING:
     from unlearnkit.core.data import Data
 
 
+Numbers = SupportsIndex | Iterable[SupportsIndex]
+"""A number, or several in any container: list, range, array, tensor."""
+
+
 class _Request(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as e:
+            told = e.errors(include_url=False)[0]
+            what = ".".join(map(str, told["loc"])) or "request"
+            raise InputError(
+                f"{what}: {told['msg'][0].lower()}{told['msg'][1:]}, got {told['input']!r}; name"
+                " whole numbers"
+            ) from None
+
     def mask(self, data: Data) -> Tensor:
-        """Return a boolean ``(N,)``: True where the row must be forgotten."""
+        """Return a boolean ``(N,)`` on the CPU: True where the row must be forgotten."""
         raise NotImplementedError
 
 
-def _numbers(given: tuple[Any, ...], named: Any) -> tuple[int, ...]:
+def _numbers(given: tuple[Any, ...], named: Any) -> tuple[Any, ...]:
     if given and named is not None:
-        raise InputError("request: name the values once")
-    values = given if given else (named if named is not None else ())
-    if len(values) == 1 and isinstance(values[0], Iterable):
-        values = tuple(values[0])
-    return tuple(int(v) if hasattr(v, "__index__") else v for v in values)
+        raise InputError("request: name the values once, by position or by name")
+    values: Any = given or (() if named is None else named)
+    if given and len(given) == 1:
+        values = given[0]
+    if hasattr(values, "tolist"):
+        values = values.tolist()
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        values = (values,)
+    values = tuple(values)
+    if any(isinstance(v, bool) for v in values):
+        raise InputError("request: got truth values; name positions, such as mask.nonzero()[:, 0]")
+    return tuple(v.__index__() if hasattr(v, "__index__") else v for v in values)
+
+
+def _once(values: tuple[int, ...], what: str) -> None:
+    value, times = next(iter(Counter(values).most_common(1)), (0, 0))
+    if times > 1:
+        raise InputError(f"{what}: {value} is named twice; name each once")
 
 
 class Rows(_Request):
     """Forget the rows at these positions of the training set: ``Rows(0, 5)``, ``Rows(tensor)``."""
 
     kind: Literal["rows"] = "rows"
-    rows: tuple[int, ...]
+    rows: tuple[StrictInt, ...]
 
-    def __init__(self, *given: Any, rows: Any = None, **rest: Any) -> None:
+    def __init__(self, *given: Numbers, rows: Numbers | None = None, **rest: Any) -> None:
         super().__init__(rows=_numbers(given, rows), **rest)
 
     def mask(self, data: Data) -> Tensor:
@@ -51,9 +80,7 @@ class Rows(_Request):
             raise InputError(
                 f"rows: {outside[0]} is out of range; the training set has rows 0 to {count - 1}"
             )
-        if len(set(self.rows)) < len(self.rows):
-            twice = next(r for i, r in enumerate(self.rows) if r in self.rows[:i])
-            raise InputError(f"rows: {twice} is named twice; name each row once")
+        _once(self.rows, "rows")
         mask = torch.zeros(count, dtype=torch.bool)
         mask[torch.tensor(self.rows, dtype=torch.long)] = True
         return mask
@@ -63,9 +90,9 @@ class Classes(_Request):
     """Forget every row of these classes: ``Classes(3)``, ``Classes(3, 5)``."""
 
     kind: Literal["classes"] = "classes"
-    classes: tuple[int, ...]
+    classes: tuple[StrictInt, ...]
 
-    def __init__(self, *given: Any, classes: Any = None, **rest: Any) -> None:
+    def __init__(self, *given: Numbers, classes: Numbers | None = None, **rest: Any) -> None:
         super().__init__(classes=_numbers(given, classes), **rest)
 
     def mask(self, data: Data) -> Tensor:
@@ -82,9 +109,9 @@ class Groups(_Request):
     """Forget every row of these owners (subjects, clients): ``Groups(17)``."""
 
     kind: Literal["groups"] = "groups"
-    groups: tuple[int, ...]
+    groups: tuple[StrictInt, ...]
 
-    def __init__(self, *given: Any, groups: Any = None, **rest: Any) -> None:
+    def __init__(self, *given: Numbers, groups: Numbers | None = None, **rest: Any) -> None:
         super().__init__(groups=_numbers(given, groups), **rest)
 
     def mask(self, data: Data) -> Tensor:
@@ -98,10 +125,14 @@ class Groups(_Request):
 
 
 ForgetRequest = Rows | Classes | Groups
-_ADAPTER: TypeAdapter[ForgetRequest] = TypeAdapter(
-    Annotated[Rows | Classes | Groups, Field(discriminator="kind")]
-)
+_KINDS: Mapping[str, type[Rows] | type[Classes] | type[Groups]] = {
+    "rows": Rows,
+    "classes": Classes,
+    "groups": Groups,
+}
 _WORDS = {"row": "rows", "class": "classes", "group": "groups", "subject": "groups"}
+_LONGEST = 10**8
+"""Most numbers in a written range; a longer one is a slip of the pen."""
 
 
 def parse_request(given: str | Mapping[str, Any] | ForgetRequest) -> ForgetRequest:
@@ -127,28 +158,32 @@ def parse_request(given: str | Mapping[str, Any] | ForgetRequest) -> ForgetReque
                 f"forget: expected class=3, rows=0:100, rows=@file or group=17, got {given!r}"
             )
         kind = _kind(word.strip())
-        return _build({"kind": kind, kind: _parse_numbers(values, given)})
+        return _KINDS[kind](_parse_numbers(values, given))
+    if not isinstance(given, Mapping):
+        raise InputError(
+            "forget: expected a request, a text such as class=3 or a mapping, got"
+            f" {type(given).__name__}"
+        )
     content = dict(given)
-    if "kind" not in content and len(content) == 1:
-        word, values = next(iter(content.items()))
-        kind = _kind(str(word))
-        content = {"kind": kind, kind: values if isinstance(values, list | tuple) else [values]}
-    return _build(content)
+    named = content.pop("kind", None)
+    words = [str(word) for word in content]
+    if len(words) != 1:
+        raise InputError(
+            f"forget: name rows, classes or groups, one of them, got {', '.join(words) or 'none'}"
+        )
+    kind, values = _kind(words[0]), next(iter(content.values()))
+    if named is not None and _kind(str(named)) != kind:
+        raise InputError(f"forget: kind is {named!r} but the values are {words[0]!r}; name one")
+    if isinstance(values, str):
+        return _KINDS[kind](_parse_numbers(values, values))
+    return _KINDS[kind](values)
 
 
 def _kind(word: str) -> str:
     kind = _WORDS.get(word, word)
-    if kind not in set(_WORDS.values()):
-        raise UnknownNameError("request", word, {*_WORDS, *_WORDS.values()})
+    if kind not in _KINDS:
+        raise UnknownNameError("request", word, {*_WORDS, *_KINDS})
     return kind
-
-
-def _build(content: Mapping[str, Any]) -> ForgetRequest:
-    try:
-        return _ADAPTER.validate_python(content)
-    except ValidationError as e:
-        told = "; ".join(f"{x['msg'].lower()}, got {x['input']!r}" for x in e.errors())
-        raise InputError(f"forget: {told}") from None
 
 
 def _parse_numbers(text: str, whole: str) -> list[int]:
@@ -156,24 +191,35 @@ def _parse_numbers(text: str, whole: str) -> list[int]:
         try:
             text = ",".join(Path(text[1:]).read_text(encoding="utf-8").split())
         except OSError as e:
-            raise InputError(f"forget: cannot read {text[1:]!r}: {e.strerror}") from None
+            raise InputError(
+                f"forget: cannot read {text[1:]!r}: {e.strerror}; name a file with a number a line"
+            ) from None
+        except UnicodeDecodeError:
+            raise InputError(
+                f"forget: {text[1:]!r} is not a text file; write one number a line"
+            ) from None
     found: list[int] = []
     for part in filter(None, (p.strip() for p in text.split(","))):
         first, colon, last = part.partition(":")
         try:
-            found += range(int(first), int(last)) if colon else [int(part)]
-        except ValueError:
+            some = range(int(first), int(last)) if colon else (int(part),)
+            if len(some) > _LONGEST:
+                raise ValueError
+        except (ValueError, OverflowError):
             raise InputError(
                 f"forget: {part!r} is not a number or a range, in {whole!r}; write 3 or 0:100"
             ) from None
+        found += some
     return found
 
 
 def _among(values: Tensor, wanted: tuple[int, ...], what: str) -> Tensor:
-    there = set(values.unique().tolist())
-    absent = [w for w in wanted if w not in there]
+    values = values.cpu()
+    _once(wanted, what)
+    have = sorted(set(values.tolist()))
+    absent = sorted(set(wanted) - set(have))
     if absent:
-        have = sorted(there)
-        shown = ", ".join(map(str, have[:12])) + (f", … ({len(have)} in all)" if len(have) > 12 else "")
-        raise InputError(f"{what}: no row of {what} {absent[0]}; there are: {shown}")
-    return torch.isin(values, torch.tensor(wanted, dtype=values.dtype, device=values.device))
+        shown = ", ".join(map(str, have[:12]))
+        more = f", … ({len(have)} in all)" if len(have) > 12 else ""
+        raise InputError(f"{what}: no row of {what} {absent[0]}; there are: {shown}{more}")
+    return torch.isin(values, torch.tensor(wanted, dtype=values.dtype))

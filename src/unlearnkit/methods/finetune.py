@@ -2,30 +2,83 @@
 
 from torch import nn
 
+from unlearnkit.core.data import Batch
 from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.train.loop import fit
+from unlearnkit.train.restart import Restart, Run, Terms, run_schedule
 
 
 @register
 class FineTune(Method):
-    """Descend on the retain loss alone and rely on catastrophic forgetting."""
+    """Descend on the retain loss alone and rely on forgetting by neglect."""
 
     info = Info(
         title="Fine-tuning",
         cite="Golatkar et al., CVPR 2020, arXiv:1911.04933",
         needs=frozenset({Need.RETAIN}),
         tasks=frozenset({"classification", "multilabel", "regression"}),
+        when=(
+            "As the comparison that every other method must beat at equal cost. With its default"
+            " restart it is strong by itself for classes and for mislabelled rows. For rows drawn"
+            " at random it costs accuracy, and there is little to forget."
+        ),
+        differs=(
+            "by default it is a warm restart: twice the recipe's peak learning rate, falling to"
+            " zero, for 0.18 of the cost of retraining, and all parameters shrink by exp(-1), in"
+            " total, in its first third. The preset `paper` is plain fine-tuning at published"
+            " settings, which change next to nothing on small problems: on digits, rows of a"
+            " forgotten class go from an accuracy of 1 to 0.97 where retraining has 0",
+            "the shrink is no part of fine-tuning, and for classes it does most of the work:"
+            " weights that the retained rows do not rebuild are gone, whatever they held. On digits"
+            " a forgotten class keeps an accuracy of 0.71 after the same restart without it (shrink"
+            " 0) and of 0 with it, at 0.7 points less accuracy on retained rows",
+            "a restart whose retained loss is bad halfway starts again at half the rate",
+            "batch normalisation follows the data; one published small-scale script freezes it and"
+            " pulls weights towards the original",
+        ),
+        fails=(
+            "with the preset `paper` rows of a forgotten class keep an accuracy near 1 where"
+            " retraining has 0",
+            "where its share of the recipe is a handful of steps, the default shrinks the model and"
+            " cannot rebuild it; give a larger `share`, or `shrink` 0",
+        ),
+        presets={
+            "paper": {
+                "run": Tuning.exact(
+                    lr=0.01,
+                    momentum=0.9,
+                    weight_decay=5e-4,
+                    epochs=10,
+                    batch_size=256,
+                    augment="flip_crop",
+                )
+            },
+            "reference": {"run": Tuning.exact(lr=0.01, momentum=0.0, epochs=10, batch_size=128)},
+        },
         smoke={"run": {"lr": 1.0, "share": 0.2}},
     )
 
-    run: Tuning = Tuning(lr=1.0, share=0.15)
-    """How long and how fast to train on."""
+    run: Run = Restart(shrink=1.0)
+    """How long and how fast to train on: a warm restart, or a plain run (kind tuning). A share of
+    0 changes nothing."""
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
-        """Descend on the retain rows."""
-        recipe = self.run.resolve(p.recipe)
-        if recipe is not None:
-            fit(p.model, p.retain, p.task, recipe, rt, stream="finetune/order")
+        """Descend on the retained rows."""
+
+        def loss(keep: Batch, progress: float) -> Terms:
+            del progress
+            losses = p.task.losses(p.task.outputs(p.model, keep), keep)
+            return Terms(losses, losses)
+
+        run_schedule(
+            p.model,
+            p.retain,
+            loss,
+            self.run,
+            p.recipe,
+            rt,
+            never_seen=p.task.never_seen,
+            stream="finetune/retain",
+        )
         return p.model

@@ -15,7 +15,13 @@ Light = Literal["good", "bad", "unclear", "none"]
 
 
 class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        # An infinite divergence or margin survives the trip through JSON.
+        ser_json_inf_nan="strings",
+    )
 
 
 class Verdict(StrEnum):

@@ -54,6 +54,8 @@ class Classification:
     def targets(self, y: Tensor) -> Tensor:
         """Return classes ``(N,)`` as int64; refuse what is not a class."""
         y = self._integers(y)
+        if not len(y):
+            return y
         low, high = int(y.min()), int(y.max())
         if low < 0 or high >= self.classes:
             bad = low if low < 0 else high

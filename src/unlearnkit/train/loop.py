@@ -1,8 +1,9 @@
 """The one training loop."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import count, islice
 from typing import Literal
 
 import torch
@@ -19,6 +20,31 @@ Loss = Callable[[Batch], Tensor]
 Norm = Literal["train", "frozen"]
 
 
+@dataclass(frozen=True)
+class Pass:
+    """One way through some rows within an epoch, with a loss of its own."""
+
+    view: View
+    loss: Loss
+    stream: str
+    """Name of the random stream that orders the rows."""
+
+    epochs: int | None = None
+    """How many epochs, from the first, have this pass; all when None."""
+
+    batch_size: int | None = None
+    """Rows in a step; the recipe's when None."""
+
+    def size(self, recipe: Recipe) -> int:
+        """Return the rows in a step."""
+        return self.batch_size or recipe.batch_size
+
+    def steps(self, recipe: Recipe) -> int:
+        """Return the steps of the whole run."""
+        times = recipe.epochs if self.epochs is None else min(self.epochs, recipe.epochs)
+        return times * self.view.steps(self.size(recipe))
+
+
 def descend(
     model: nn.Module,
     view: View,
@@ -28,7 +54,9 @@ def descend(
     *,
     stream: str,
     norm: Norm = "train",
-    after_step: Callable[[float], None] | None = None,
+    steps: int | None = None,
+    before_step: Callable[[torch.optim.Optimizer], None] | None = None,
+    after_step: Callable[[float], bool | None] | None = None,
     after_epoch: Callable[[int], bool] | None = None,
 ) -> list[float]:
     """Minimise a loss over the rows of a view.
@@ -37,56 +65,113 @@ def descend(
         model: Changed in place; only parameters that require gradients move. Its train or eval
             flags come back as they were.
         view: Rows to draw batches from.
-        loss: From a batch to a scalar.
+        loss: From a batch to a scalar, or to one number a row ``(B,)``, whose mean is minimised:
+            the same gradient in every bit, sooner.
         recipe: Optimiser, step size, schedule, epochs, batch size.
         rt: Device, precision, randomness, cost.
         stream: Name of the random stream that orders the rows.
         norm: Whether batch-normalisation statistics follow the data or stay as they are.
-        after_step: Called after each step with the step's learning rate; may edit parameters.
+        steps: Exact length, going round the rows as often as it takes; the recipe's epochs when
+            None.
+        before_step: Called before each step with the optimiser, its rate set.
+        after_step: Called after each step with the step's learning rate; may edit parameters; the
+            run ends when it returns True.
         after_epoch: Called after each epoch with its number from 0; the run ends when it returns
             True.
 
     Returns:
-        The mean loss of each epoch, weighted by rows.
+        The mean loss of each epoch, weighted by rows; the last may be cut short.
+    """
+    return alternate(
+        model,
+        (Pass(view, loss, stream),),
+        recipe,
+        rt,
+        norm=norm,
+        steps=steps,
+        before_step=before_step,
+        after_step=after_step,
+        after_epoch=after_epoch,
+    )
+
+
+def alternate(
+    model: nn.Module,
+    passes: Sequence[Pass],
+    recipe: Recipe,
+    rt: Runtime,
+    *,
+    norm: Norm = "train",
+    steps: int | None = None,
+    before_step: Callable[[torch.optim.Optimizer], None] | None = None,
+    after_step: Callable[[float], bool | None] | None = None,
+    after_epoch: Callable[[int], bool] | None = None,
+) -> list[float]:
+    """Minimise several losses in turn: each epoch makes all passes, with one optimiser for all.
+
+    Args:
+        model: As in ``descend``.
+        passes: What an epoch consists of, in order.
+        recipe: Optimiser, step size, schedule (over the steps of all passes), epochs, batch size.
+        rt: Device, precision, randomness, cost.
+        norm: As in ``descend``.
+        steps: As in ``descend``.
+        before_step: As in ``descend``.
+        after_step: As in ``descend``.
+        after_epoch: As in ``descend``.
+
+    Returns:
+        The mean loss of each epoch over the rows of all its passes.
     """
     params = [p for p in model.parameters() if p.requires_grad]
-    if not params or not recipe.epochs:
+    steps = sum(one.steps(recipe) for one in passes) if steps is None else steps
+    if not params or not steps:
         return []
     opt = recipe.build(params)
-    a_pass = -(-len(view) // recipe.batch_size)
     curve: list[float] = []
-    step = 0
+    step, ended = 0, False
     with training(model, norm):
-        for epoch in range(recipe.epochs):
+        for epoch in count():
             seen: list[tuple[Tensor, int]] = []
-            for plain in view.batches(recipe.batch_size, rt, shuffle=f"{stream}/{epoch}"):
-                batch = augmented(plain, recipe, rt, f"{stream}/augment/{step}")
-                lr = recipe.lr * recipe.factor(step, recipe.epochs * a_pass)
+            for one, plain in islice(_epoch(passes, recipe, rt, epoch), steps - step):
+                batch = augmented(plain, recipe, rt, f"{one.stream}/augment/{step}")
+                lr = recipe.lr * recipe.factor(step, steps)
                 for group in opt.param_groups:
                     group["lr"] = lr
+                if before_step is not None:
+                    before_step(opt)
                 for p in params:
                     p.grad = None
                 with rt.autocast():
-                    value = loss(batch)
+                    value = one.loss(batch)
                 rt.backward(value)
                 opt.step()
-                if after_step is not None:
-                    after_step(lr)
                 seen.append((value.detach(), len(batch)))
                 step += 1
+                ended = after_step is not None and bool(after_step(lr))
+                if ended:
+                    break
             curve.append(_mean(seen))
-            rt.reporter.progress(stream, epoch + 1, recipe.epochs)
-            if after_epoch is not None and after_epoch(epoch):
+            rt.reporter.progress(passes[-1].stream, step, steps)
+            ended = ended or (after_epoch is not None and after_epoch(epoch))
+            if ended or step >= steps:
                 break
     opt.zero_grad(set_to_none=True)
     return curve
 
 
+def _epoch(
+    passes: Sequence[Pass], recipe: Recipe, rt: Runtime, epoch: int
+) -> Iterator[tuple[Pass, Batch]]:
+    for one in passes:
+        if one.epochs is None or epoch < one.epochs:
+            for batch in one.view.batches(one.size(recipe), rt, shuffle=f"{one.stream}/{epoch}"):
+                yield one, batch
+
+
 def _mean(seen: list[tuple[Tensor, int]]) -> float:
-    """Return the mean of scalars weighted by rows; they are read from the device at once."""
-    values = torch.stack([value for value, _ in seen]).tolist()
-    rows = [count for _, count in seen]
-    return sum(v * n for v, n in zip(values, rows, strict=True)) / sum(rows)
+    """Return the mean loss over rows; it is read from the device once."""
+    return torch.cat([value.expand(rows) for value, rows in seen]).mean().item()
 
 
 def fit(
@@ -95,7 +180,7 @@ def fit(
     """Train a model on rows with the task's own loss; return the mean loss of each epoch."""
 
     def loss(batch: Batch) -> Tensor:
-        return task.losses(task.outputs(model, batch), batch).mean()
+        return task.losses(task.outputs(model, batch), batch)
 
     return descend(model, view, loss, recipe, rt, stream=stream)
 

@@ -1,0 +1,5 @@
+"""``python -m unlearnkit`` is the command ``unlearnkit``."""
+
+from unlearnkit.cli import main
+
+main()

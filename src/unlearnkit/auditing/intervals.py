@@ -1,0 +1,147 @@
+"""How uncertain a number is: intervals of rates, means and differences, and equivalence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scipy import stats
+from torch import Tensor
+
+from unlearnkit.core.errors import InputError
+from unlearnkit.core.statistics import auc_interval as auc_interval
+
+
+def clopper_pearson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Return the exact interval of a rate (Clopper and Pearson, Biometrika 26, 1934).
+
+    Args:
+        k: Successes.
+        n: Trials; without any, nothing is known: (0, 1).
+        level: Coverage, at least.
+
+    Returns:
+        Lower and upper end.
+
+    Raises:
+        InputError: If k is not among 0 to n.
+    """
+    if not 0 <= k <= n:
+        raise InputError(f"clopper_pearson: k must be between 0 and n = {n}, got {k}")
+    tail = (1 - level) / 2
+    low = 0.0 if k == 0 else float(stats.beta.ppf(tail, k, n - k + 1))
+    high = 1.0 if k == n else float(stats.beta.ppf(1 - tail, k + 1, n - k))
+    return low, high
+
+
+def mean_interval(rows: Tensor, level: float = 0.95) -> tuple[float, float]:
+    """Return Student's interval of the mean of independent rows: ``mean ± t s / sqrt(n)``.
+
+    For rows that are all 0 or 1 ``clopper_pearson`` is right.
+
+    Args:
+        rows: One value a row ``(n,)``.
+        level: Coverage.
+
+    Returns:
+        Lower and upper end; without limits for fewer than two rows or a mean that is not finite.
+    """
+    values = rows.double()
+    count = len(values)
+    if count < 2 or not bool(values.isfinite().all()):
+        return -math.inf, math.inf
+    centre, error = float(values.mean()), float(values.std()) / math.sqrt(count)
+    reach = float(stats.t.ppf((1 + level) / 2, count - 1)) * error
+    return centre - reach, centre + reach
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference of two means over models, and its uncertainty."""
+
+    value: float
+    low: float
+    high: float
+    error: float
+    """Standard error; nan for a single model on either side."""
+
+    freedom: int
+    """Degrees of freedom of t."""
+
+
+def two_sample_t(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> Difference:
+    """Return mean(a) - mean(b) with Student's two-sample interval, one variance for both.
+
+    ``± t(n_a + n_b - 2) s sqrt(1 / n_a + 1 / n_b)``. One value against K is a prediction interval:
+    only the K then show the spread.
+
+    Args:
+        a: One value a model, such as of unlearned models.
+        b: One value a model, such as of oracles.
+        level: Coverage.
+
+    Returns:
+        The difference; its interval is without limits for fewer than three values in all.
+
+    Raises:
+        InputError: If one side is empty or a value is not finite.
+    """
+    if not len(a) or not len(b) or not all(map(math.isfinite, [*a, *b])):
+        raise InputError(
+            f"two_sample_t: finite values are needed on both sides, got {len(a)} and {len(b)};"
+            " leave out models whose number is undefined"
+        )
+    mean_a, mean_b = math.fsum(a) / len(a), math.fsum(b) / len(b)
+    freedom = len(a) + len(b) - 2
+    if freedom < 1:
+        return Difference(mean_a - mean_b, -math.inf, math.inf, math.nan, 0)
+    squares = math.fsum((x - mean_a) ** 2 for x in a) + math.fsum((x - mean_b) ** 2 for x in b)
+    error = math.sqrt(squares / freedom * (1 / len(a) + 1 / len(b)))
+    reach = float(stats.t.ppf((1 + level) / 2, freedom)) * error
+    gap = mean_a - mean_b
+    return Difference(gap, gap - reach, gap + reach, error, freedom)
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """Whether two means differ by less than a margin, by two one-sided t tests."""
+
+    p: float
+    """The larger of the two one-sided p-values: equivalent at level alpha where it is below."""
+
+    difference: Difference
+    """With the interval of level ``1 - 2 alpha``, which then lies within the margin."""
+
+    holds: bool
+
+
+def tost(
+    values_a: Sequence[float], values_b: Sequence[float], margin: float, alpha: float = 0.05
+) -> Equivalence:
+    """Test whether two means differ by less than a margin (Schuirmann, 1987).
+
+    Not being significantly different is no evidence of being equal; this is.
+
+    Args:
+        values_a: One value a model, such as of unlearned models.
+        values_b: One value a model, such as of oracles.
+        margin: Largest difference that counts as none, above 0, fixed before looking.
+        alpha: Chance of calling means equivalent that differ by the margin.
+
+    Returns:
+        The result; it never holds for fewer than three values in all.
+
+    Raises:
+        InputError: If the margin is not above 0.
+    """
+    if not margin > 0:
+        raise InputError(f"tost: margin must be above 0, got {margin!r}")
+    gap = two_sample_t(values_a, values_b, level=1 - 2 * alpha)
+    if gap.freedom < 1:
+        return Equivalence(1.0, gap, holds=False)
+    if gap.error == 0:
+        p = 0.0 if abs(gap.value) < margin else 1.0
+    else:
+        p = float(stats.t.sf((margin - abs(gap.value)) / gap.error, gap.freedom))
+    return Equivalence(p, gap, holds=p < alpha)

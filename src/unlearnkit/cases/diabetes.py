@@ -1,0 +1,78 @@
+"""Diabetes: 442 patients, progression after a year, bundled with scikit-learn."""
+
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from unlearnkit.cases.builtin import Asked, BuiltIn, builtin, drawn, standardised
+from unlearnkit.core.case import Case
+from unlearnkit.core.recipe import Recipe
+from unlearnkit.core.request import Groups, Rows
+
+RECIPE = Recipe(
+    lr=0.01, momentum=0.9, weight_decay=5e-3, schedule="cosine", epochs=60, batch_size=32
+)
+TWENTIES = 2
+
+
+def network() -> nn.Module:
+    """Return an untrained multi-layer perceptron 10-32-1."""
+    return nn.Sequential(nn.Linear(10, 32), nn.ReLU(), nn.Linear(32, 1))
+
+
+@cache
+def _sets() -> tuple[tuple[Tensor, Tensor, Tensor], ...]:
+    from sklearn.datasets import load_diabetes  # late: slow to import
+
+    bunch = load_diabetes(scaled=False)
+    x, y = torch.tensor(bunch.data), torch.tensor(bunch.target)
+    decade = (x[:, bunch.feature_names.index("age")] // 10).long()
+    order = torch.tensor(drawn(len(y), 132, "diabetes/held out"))
+    held = torch.isin(torch.arange(len(y)), order)
+    train = (~held).nonzero()[:, 0]
+    third = torch.arange(len(order)) % 3 == 0
+    x, y = standardised(x, train), standardised(y, train)
+    return tuple((x[r], y[r], decade[r]) for r in (train, order[~third], order[third]))
+
+
+def diabetes() -> Case:
+    """Return the case: 310 training, 88 test, 44 validation patients.
+
+    Features and target are standardised with the training patients' mean and deviation: an error
+    of 1 is one deviation of the progression score, about 77 points on its scale of 25 to 346.
+    Groups are decades of age: group 2 is the twenties.
+    """
+    (x, y, decade), test, validation = _sets()
+    return Case(
+        train=(x, y),
+        group=decade,
+        test=test[:2],
+        validation=validation[:2],
+        task="regression",
+        fresh=network,
+        recipe=RECIPE,
+        name="diabetes",
+    )
+
+
+def random_tenth() -> Asked:
+    """Forget 31 of 310 training patients, drawn at random."""
+    count = len(_sets()[0][1])
+    return Asked(diabetes(), Rows(drawn(count, count // 10, "diabetes/random tenth")))
+
+
+def one_group() -> Asked:
+    """Forget all patients in their twenties."""
+    return Asked(diabetes(), Groups(TWENTIES))
+
+
+builtin(
+    BuiltIn(
+        id="diabetes",
+        make=diabetes,
+        requests={"random_tenth": random_tenth, "group": one_group},
+        doc="442 patients, progression of diabetes after a year, regression (scikit-learn); a small"
+        " perceptron",
+    )
+)

@@ -1,0 +1,344 @@
+"""Commands and their options. Heavy imports stand inside, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    help="Make trained PyTorch models forget chosen training data, and measure whether they did.",
+    epilog="Start here: unlearnkit demo",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+cache_app = typer.Typer(
+    help="List or remove trained models that are kept for the next time.",
+    epilog="\b\nExample:\n  unlearnkit cache ls",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(cache_app, name="cache")
+
+
+class Tier(StrEnum):
+    """How deep an audit looks."""
+
+    FAST = "fast"
+    REFERENCE = "reference"
+
+
+class Precision(StrEnum):
+    """How numbers are rounded."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
+def _examples(*lines: str) -> str:
+    return "\b\n" + ("Example:" if len(lines) == 1 else "Examples:") + "".join(
+        f"\n  {line}" for line in lines
+    )
+
+
+def _ids(folder: str) -> list[str]:
+    here = Path(__file__).parents[1] / folder
+    return sorted(p.stem for p in here.glob("*.py") if not p.stem.startswith("_"))
+
+
+def _method_ids() -> list[str]:
+    return _ids("methods")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import unlearnkit
+
+        print(f"unlearnkit {unlearnkit.__version__}")
+        raise typer.Exit
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No talk and no progress on stderr.")]
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(epilog=_examples("unlearnkit demo", "unlearnkit demo --out 'my runs'"))
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the runs.")] = Path("runs/demo"),
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train, forget, audit and report on bundled real data, in under a minute."""
+    from unlearnkit.cli.demo import demo as run
+    from unlearnkit.cli.talk import Talk, print_json
+
+    with Talk(quiet=quiet) as talk:
+        found = run(out, talk)
+    if json:
+        print_json({str(k): r.model_dump(mode="json") for k, r in found.items()})
+        return
+    for folder, report in found.items():
+        print(f"== digits, forget {folder.name} ==\n\n{report}\n")
+    pages = [p for f in found for p in (f / "report.html", f / "report.json") if p.exists()]
+    print(f"Open {' and '.join(str(p) for p in pages if p.suffix == pages[0].suffix)}")
+
+
+@app.command(epilog=_examples("unlearnkit methods", "unlearnkit methods --json"))
+def methods(json: Json = False) -> None:
+    """List the methods."""
+    from unlearnkit import catalog, pages
+
+    facts = [pages.method_facts(m) for m in catalog.methods().values()]
+    _print(facts, json, {"id": "id", "needs": "needs", "tasks": "tasks", "does": "what it does"})
+
+
+@app.command(epilog=_examples("unlearnkit metrics", "unlearnkit metrics --json"))
+def metrics(json: Json = False) -> None:
+    """List the metrics, and which value of each is good."""
+    from unlearnkit import catalog, pages
+
+    facts = [pages.metric_facts(m) for m in catalog.metrics().values()]
+    head = {"id": "id", "goal": "goal", "unit": "unit", "tier": "audit", "does": "what it is"}
+    _print(facts, json, head)
+
+
+@app.command(epilog=_examples("unlearnkit cases", "unlearnkit cases --json"))
+def cases(json: Json = False) -> None:
+    """List the built-in cases and their named requests."""
+    from unlearnkit import catalog, pages
+
+    facts = [pages.case_facts(c) for c in catalog.cases().values()]
+    _print(facts, json, {"id": "id", "requests": "requests", "does": "what it is"})
+
+
+@app.command(epilog=_examples("unlearnkit show ssd", "unlearnkit show digits --json"))
+def show(
+    name: Annotated[
+        str,
+        typer.Argument(help="A method, a metric or a case.", autocompletion=_method_ids),
+    ],
+    json: Json = False,
+) -> None:
+    """Say what a method, a metric or a case is, with all that is known of it."""
+    from unlearnkit import pages
+    from unlearnkit.cli.talk import print_json, print_page
+
+    facts, page = pages.find(name)
+    if json:
+        print_json(facts)
+    else:
+        print_page(page)
+
+
+@app.command(
+    epilog=_examples(
+        "unlearnkit unlearn digits --forget class=3 --method ssd --out runs/x",
+        "unlearnkit unlearn digits --forget random_tenth --method finetune -p run.lr=2",
+        "unlearnkit unlearn my_package.cases:patients --forget group=17 --model in.safetensors",
+        "unlearnkit unlearn --from job.yaml",
+        "unlearnkit unlearn --from runs/x/run.json --out runs/again",
+    )
+)
+def unlearn(
+    case: Annotated[
+        str | None,
+        typer.Argument(help="A built-in case, or package.module:function that returns a Case."),
+    ] = None,
+    forget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WORDS",
+            help="class=3, rows=0:100, rows=@file, group=17, or a named request of the case.",
+        ),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="How; finetune by default.", autocompletion=_method_ids),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Named settings to start from, such as paper.")
+    ] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-p", "--param", metavar="KEY=VALUE", help="A hyper-parameter; dots nest: run.lr=2."
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="The trained weights (.safetensors, .pt); trained from scratch when absent.",
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Root of all randomness; 0.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, mps or auto; cpu by default.")
+    ] = None,
+    precision: Annotated[Precision | None, typer.Option(help="fp32 by default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder.")] = None,
+    name: Annotated[str | None, typer.Option(help="The run's name: a folder in runs/.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an older run.")] = False,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", metavar="FILE", help="A YAML file with the same words, or a run's run.json."
+        ),
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a trained model forget, and leave a folder with the new weights and a record.
+
+    Options given here win over those of the file after --from.
+    """
+    if case is None and source is None:
+        raise typer.BadParameter("give a case, or a file after --from", param_hint="CASE")
+    if out is not None and name is not None:
+        raise typer.BadParameter("give --out or --name, not both", param_hint="--name")
+    from unlearnkit.cli.folder import named
+    from unlearnkit.cli.job import make_job, merged, parse_settings, read_job
+    from unlearnkit.cli.talk import Talk, print_json, print_table
+    from unlearnkit.cli.work import carry_out
+
+    words: dict[str, Any] = {} if source is None else read_job(source)
+    given = {
+        "case": case,
+        "forget": forget,
+        "method": method,
+        "preset": preset,
+        "model": model,
+        "seed": seed,
+        "device": device,
+        "precision": precision,
+    }
+    if method is not None or preset is not None:
+        words.pop("settings", None)
+    words |= {k: v for k, v in given.items() if v is not None}
+    if param:
+        words["settings"] = merged(words.get("settings", {}), parse_settings(param))
+    job = make_job(words)
+    folder = out or named(name or job.name())
+    with Talk(quiet=quiet) as talk:
+        record = carry_out(job, folder, force=force, talk=talk)
+    if json:
+        print_json({"folder": str(folder), **record.model_dump(mode="json")})
+        return
+    facts = {
+        "method": record.job.method,
+        "rows forward": str(record.forward),
+        "rows backward": str(record.backward),
+        "seconds": f"{record.seconds:.2f}",
+        "folder": str(folder),
+    }
+    print_table(tuple(facts), [tuple(facts.values())])
+    talk.say(f"next: unlearnkit audit {folder}")
+
+
+@app.command(
+    epilog=_examples("unlearnkit audit runs/x", "unlearnkit audit runs/x --tier fast --json")
+)
+def audit(
+    run: Annotated[str, typer.Argument(help="A run's folder, or its name in runs/.")],
+    tier: Annotated[
+        Tier, typer.Option(help="fast: by itself; reference: beside retrained models.")
+    ] = Tier.REFERENCE,
+    oracles: Annotated[
+        int, typer.Option(min=1, help="How many models to retrain; kept for the next time.")
+    ] = 5,
+    device: Annotated[
+        str | None, typer.Option(help="Where to compute; where the run was made by default.")
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure whether a run forgot, print the verdict, and write the report into its folder."""
+    from unlearnkit.cli.folder import existing
+    from unlearnkit.cli.talk import Talk, print_json
+    from unlearnkit.cli.work import examine
+
+    folder = existing(run)
+    with Talk(quiet=quiet) as talk:
+        report = examine(folder, tier=tier.value, oracles=oracles, device=device, talk=talk)
+    if json:
+        print_json(report.model_dump(mode="json"))
+        return
+    print(report)
+    talk.say(f"written: {folder / 'report.json'}")
+
+
+@cache_app.command("ls", epilog=_examples("unlearnkit cache ls", "unlearnkit cache ls --json"))
+def cache_ls(json: Json = False) -> None:
+    """List what is kept, the largest first."""
+    from datetime import UTC, datetime
+
+    from unlearnkit.cache import Cache
+
+    found = sorted(Cache().entries(), key=lambda e: -e.size)
+    facts = [
+        {
+            "name": e.name[:12],
+            "kind": e.key.get("kind", "damaged"),
+            "seed": e.key.get("seed"),
+            "bytes": e.size,
+            "used": datetime.fromtimestamp(e.used, UTC).isoformat(timespec="seconds"),
+            "path": str(e.path),
+        }
+        for e in found
+    ]
+    _print(facts, json, {k: k for k in ("name", "kind", "seed", "bytes", "used", "path")})
+
+
+@cache_app.command(
+    "prune", epilog=_examples("unlearnkit cache prune --days 30", "unlearnkit cache prune --days 0")
+)
+def cache_prune(
+    days: Annotated[
+        float, typer.Option(min=0, help="Remove what was not used for so long; 0 removes all.")
+    ] = 30.0,
+    json: Json = False,
+) -> None:
+    """Remove kept models that were not used lately; they can be trained again."""
+    import time
+
+    from unlearnkit.cache import Cache
+    from unlearnkit.cli.talk import print_json
+
+    cache, before = Cache(), time.time() - days * 86400
+    old = [e for e in cache.entries() if e.used <= before]
+    for entry in old:
+        cache.remove(entry)
+    freed = sum(e.size for e in old)
+    if json:
+        print_json({"removed": len(old), "bytes": freed})
+    else:
+        print(f"removed {len(old)}, freed {freed} bytes")
+
+
+def _print(facts: list[dict[str, Any]], json: bool, head: dict[str, str]) -> None:
+    from unlearnkit.cli.talk import print_json, print_table
+
+    if json:
+        print_json(facts)
+        return
+
+    def cell(value: Any) -> str:
+        if isinstance(value, list | dict):
+            return ", ".join(value)
+        return "" if value is None else str(value)
+
+    print_table(tuple(head.values()), [tuple(cell(f[k]) for k in head) for f in facts])

@@ -1,0 +1,32 @@
+"""The first minute: a class and a random tenth of real data, forgotten and audited."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from unlearnkit.cli.job import Job
+from unlearnkit.cli.talk import Talk
+from unlearnkit.cli.work import carry_out, examine
+from unlearnkit.report.model import Report
+
+SHOWN = {"class": "finetune", "random_tenth": "finetune"}
+"""Requests of the digits case, and the method that each is shown with."""
+
+
+def demo(root: Path, talk: Talk) -> dict[Path, Report]:
+    """Forget, retrain, audit and report each shown request.
+
+    Args:
+        root: Where the run folders go.
+        talk: Hears how it comes along.
+
+    Returns:
+        The reports, by run folder.
+    """
+    found = {}
+    for request, method in SHOWN.items():
+        talk.say(f"digits, forget {request} with {method}")
+        out = root / request
+        carry_out(Job(case="digits", forget=request, method=method), out, force=True, talk=talk)
+        found[out] = examine(out, tier="reference", oracles=5, device=None, talk=talk)
+    return found

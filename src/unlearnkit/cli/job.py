@@ -1,0 +1,212 @@
+"""What is to be done, in the same words on the command line, in YAML and in a run's record."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from unlearnkit import catalog
+from unlearnkit.core.case import Case
+from unlearnkit.core.errors import InputError, UnknownNameError
+from unlearnkit.core.method import Method, explain
+from unlearnkit.core.request import ForgetRequest, parse_request
+from unlearnkit.core.runtime import Precision
+
+DEFAULT_METHOD = "finetune"
+"""Used when no method is named: it serves every task and needs only the rows that stay."""
+
+
+class Job(BaseModel):
+    """One request to forget."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    case: str
+    """A built-in case, or ``package.module:function``."""
+
+    forget: str | dict[str, Any] | None = None
+    """Request words, or a named request of the case; None for a case made from parts."""
+
+    method: str = DEFAULT_METHOD
+    preset: str | None = None
+    settings: dict[str, Any] = Field(default_factory=dict)
+    model: str | None = None
+    """A checkpoint; the original is trained when None."""
+
+    seed: int = Field(0, ge=0)
+    device: str = "cpu"
+    precision: Precision = "fp32"
+
+    def resolve(self) -> tuple[Case, ForgetRequest | None]:
+        """Return the case and what must go from it.
+
+        Returns:
+            The case, and the request; None for a case made from parts.
+        """
+        known = catalog.cases()
+        if self.case not in known:
+            case = _imported(self.case, known)
+            return case, None if self.forget is None else parse_request(self.forget)
+        ours = known[self.case]
+        if isinstance(self.forget, str) and "=" not in self.forget:
+            asked = ours.ask(self.forget)
+            return asked.case, asked.request
+        return ours.make(), None if self.forget is None else parse_request(self.forget)
+
+    def build(self) -> Method:
+        """Return the method; settings change single values of the preset's or the defaults.
+
+        Returns:
+            The method.
+
+        Raises:
+            UnknownNameError: If no method has the name.
+        """
+        known = catalog.methods()
+        if self.method not in known:
+            raise UnknownNameError("method", self.method, known)
+        base = known[self.method].build(self.preset).model_dump(mode="json")
+        changed = {k: merged(base.get(k), v) for k, v in self.settings.items()}
+        return known[self.method].build(self.preset, **changed)
+
+    def exact(self, request: ForgetRequest | None, method: Method) -> Job:
+        """Return the job with everything spelt out, so that it can be run again as it was."""
+        named = isinstance(self.forget, str) and "=" not in self.forget
+        whole = None if request is None else request.model_dump(mode="json")
+        forget = self.forget if named else whole
+        return self.model_copy(
+            update={"forget": forget, "settings": method.model_dump(mode="json")}
+        )
+
+    def asked(self) -> str:
+        """Return what must go, in a few words."""
+        if not isinstance(self.forget, dict):
+            return self.forget or "parts"
+        named = self.forget.get("kind", next(iter(self.forget), ""))
+        given = self.forget.get(named, ())
+        values = given if isinstance(given, list | tuple) else [given]
+        more = f",...({len(values)})" if len(values) > 8 else ""
+        return f"{named}={','.join(map(str, values[:8]))}{more}"
+
+    def name(self) -> str:
+        """Return a folder name for the run."""
+        words = (self.case.rpartition(":")[2], self.asked().partition("@")[0], self.method)
+        return "-".join(re.sub(r"[^\w=,]+", "_", w).strip("_=")[:40] for w in words)
+
+
+def make_job(given: Mapping[str, Any]) -> Job:
+    """Return the job that a mapping describes.
+
+    Args:
+        given: Fields of ``Job``; a run's record counts too.
+
+    Returns:
+        The job.
+
+    Raises:
+        UnknownNameError: If a key is unknown.
+        InputError: If a value is wrong, or the case is missing.
+    """
+    wrong = next((k for k in given if k not in Job.model_fields), None)
+    if wrong is not None:
+        raise UnknownNameError("key of a job", str(wrong), Job.model_fields)
+    if "case" not in given:
+        raise InputError("job: name a case; unlearnkit cases lists them")
+    try:
+        return Job.model_validate(given)
+    except ValidationError as e:
+        raise InputError(f"job: {explain(e)}") from None
+
+
+def read_job(path: Path) -> dict[str, Any]:
+    """Return what a YAML file says of a job, or the job in a run's ``run.json``.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Fields of ``Job``, not checked yet.
+
+    Raises:
+        InputError: If the file cannot be read or holds no mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise InputError(f"job: cannot read {str(path)!r}: {e.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise InputError(f"job: {str(path)!r} is no YAML: {' '.join(str(e).split())}") from None
+    if isinstance(content, Mapping) and isinstance(content.get("job"), Mapping):
+        content = content["job"]
+    if not isinstance(content, Mapping):
+        raise InputError(
+            f"job: {str(path)!r} must hold keys such as case, forget and method, got"
+            f" {type(content).__name__}"
+        )
+    return dict(content)
+
+
+def parse_settings(given: Iterable[str]) -> dict[str, Any]:
+    """Return nested settings from ``key=value`` words; dots nest, values are YAML.
+
+    Args:
+        given: Such as ``["selection=5", "run.lr=2"]``.
+
+    Returns:
+        The settings.
+
+    Raises:
+        InputError: If a word has no ``=``, a value is no YAML, or a key is given twice.
+    """
+    found: dict[str, Any] = {}
+    for word in given:
+        key, equals, text = word.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"-p: expected key=value, got {word!r}")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise InputError(f"-p: {key}: the value is no YAML, got {text!r}") from None
+        *path, last = key.strip().split(".")
+        place = found
+        for part in path:
+            place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise InputError(f"-p: {part} is given twice, in {word!r}")
+        if last in place:
+            raise InputError(f"-p: {key} is given twice; give it once")
+        place[last] = value
+    return found
+
+
+def merged(base: object, over: object) -> Any:
+    """Return a value with another laid over it; mappings are merged key by key."""
+    if isinstance(base, Mapping) and isinstance(over, Mapping):
+        return {**base, **{k: merged(base.get(k), v) for k, v in over.items()}}
+    return over
+
+
+def _imported(name: str, known: Iterable[str]) -> Case:
+    module, colon, function = name.partition(":")
+    if not colon:
+        raise UnknownNameError("case", name, known)
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        make = getattr(importlib.import_module(module), function, None)
+    except (ImportError, ValueError) as e:
+        raise InputError(f"case: cannot import {module!r}: {e}") from None
+    if not callable(make):
+        raise InputError(f"case: {module!r} has no function {function!r}")
+    case = make()
+    if not isinstance(case, Case):
+        raise InputError(f"case: {name} must return a Case, got {type(case).__name__}")
+    return case

@@ -1,0 +1,92 @@
+"""What goes to the terminal: data on stdout, talk on stderr."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+
+class Talk:
+    """A reporter that draws progress bars when stderr is a terminal and prints notes."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self._bars: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        if not self.quiet and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import Progress
+
+            self._bars = Progress(console=Console(stderr=True), transient=True)
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Move a bar."""
+        if self._bars is None:
+            return
+        if what not in self._tasks:
+            self._tasks[what] = self._bars.add_task(what, total=total)
+        self._bars.update(self._tasks[what], completed=done, total=total)
+
+    def note(self, text: str) -> None:
+        """Print what the user should know."""
+        self.say(f"note: {text}")
+
+    def say(self, text: str) -> None:
+        """Print a line on stderr, unless quiet."""
+        if self.quiet:
+            return
+        if self._bars is not None:
+            self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+
+def print_json(value: Any) -> None:
+    """Print data as JSON."""
+    print(json.dumps(value, indent=1, ensure_ascii=False, default=str))
+
+
+def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print aligned columns; on a terminal the last one is wrapped to its width."""
+    lines = [tuple(head), *map(tuple, rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    indent = sum(widths[:-1]) + 2 * (len(head) - 1)
+    room = shutil.get_terminal_size().columns - indent if sys.stdout.isatty() else 0
+    for line in lines:
+        cells = [c.ljust(w) for c, w in zip(line[:-1], widths, strict=False)]
+        last = textwrap.wrap(line[-1], room) if room >= 20 else [line[-1]]
+        print("  ".join([*cells, *last[:1]]).rstrip())
+        for more in last[1:]:
+            print(" " * indent + more)
+
+
+def print_page(markdown: str) -> None:
+    """Print Markdown: drawn on a terminal, as it is elsewhere."""
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.markdown import Markdown
+
+        Console().print(Markdown(markdown))
+    else:
+        print(markdown, end="")

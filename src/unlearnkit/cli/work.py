@@ -1,0 +1,223 @@
+"""Run folders made and audited: what the commands ``unlearn``, ``audit`` and ``demo`` share."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+import unlearnkit
+from unlearnkit.auditing.audit import audit
+from unlearnkit.checkpoint import load_weights, save_weights
+from unlearnkit.cli.folder import MODEL, ORIGINAL, RECORD, Record, check_free, new_folder
+from unlearnkit.cli.job import Job
+from unlearnkit.cli.talk import Talk
+from unlearnkit.core.case import Case
+from unlearnkit.core.digest import NUMERICS, digest, model_digest
+from unlearnkit.core.errors import InputError, UnlearnkitError, UnsupportedError
+from unlearnkit.core.runtime import Cost, Runtime
+from unlearnkit.oracles import oracle, train
+from unlearnkit.report.model import Report
+from unlearnkit.store import Measurement, Run, Store, write_text
+from unlearnkit.unlearning import Unlearned, fresh_model, unlearn
+
+STORE = "unlearnkit.sqlite"
+
+
+def carry_out(job: Job, out: Path, *, force: bool, talk: Talk) -> Record:
+    """Make a model forget and leave a run's folder.
+
+    Everything that can be wrong with the job is found before anything is written. What comes of it
+    is recorded in the store beside the folder, failures and cancellations included.
+
+    Args:
+        job: What is to be done.
+        out: The folder.
+        force: Whether an older run there is replaced.
+        talk: Hears how it comes along.
+
+    Returns:
+        The run's record.
+    """
+    check_free(out, force=force)
+    rt = Runtime.on(job.device, precision=job.precision, seed=job.seed, reporter=talk)
+    case, request = job.resolve()
+    method = job.build()
+    case.partition(request)
+    job = job.exact(request, method)
+    given = None if job.model is None else load_weights(fresh_model(case, rt), job.model)
+    with new_folder(out, force=force) as part, Store(out.parent / STORE) as store:
+        if given is None:
+            talk.say("training the original, unless it is in the cache")
+            given = train(case, seed=job.seed, rt=rt).model
+        inputs = _inputs(job, case, given)
+        run = _run(job, "unlearn", digest(inputs), out)
+        talk.say(f"unlearning with {method.id}")
+        try:
+            done = unlearn(given, case, request, method, rt)
+        except KeyboardInterrupt:
+            store.put(Run(**run, status="cancelled"))
+            raise
+        except UnlearnkitError as e:
+            store.put(Run(**run, status="failed", error=str(e)))
+            raise
+        record = _record(job, run, inputs, done)
+        save_weights(done.model, part / MODEL)
+        save_weights(done.original, part / ORIGINAL)
+        write_text(part / RECORD, record.model_dump_json(indent=1) + "\n")
+    with Store(out.parent / STORE) as store:
+        spent = {
+            "seconds": done.seconds,
+            "forward": done.cost.forward,
+            "backward": done.cost.backward,
+        }
+        store.put(Run(**run, status="done", **spent))
+    return record
+
+
+def examine(
+    folder: Path,
+    *,
+    tier: Literal["fast", "reference"],
+    oracles: int,
+    device: str | None,
+    talk: Talk,
+) -> Report:
+    """Audit a run and write its report into the folder.
+
+    Args:
+        folder: The run's folder.
+        tier: Whether to compare with retrained models.
+        oracles: How many of them.
+        device: Where to compute; where the run was made when None.
+        talk: Hears how it comes along.
+
+    Returns:
+        The report; ``report.json`` and, with the report extra, ``report.html`` are written.
+
+    Raises:
+        InputError: If the case's rows or the weights are not those of the run.
+    """
+    record = Record.read(folder)
+    job = record.job
+    rt = Runtime.on(
+        device or job.device, precision=job.precision, seed=job.seed, reporter=talk
+    )
+    case, request = job.resolve()
+    if _rows(case) != record.digests["train"]:
+        raise InputError(f"audit: the rows of {job.case} are no longer those of the run; run it again")
+    done = Unlearned(
+        model=_weights(case, rt, folder / MODEL, record.digests["unlearned"]),
+        original=_weights(case, rt, folder / ORIGINAL, record.digests["original"]),
+        case=case,
+        request=request,
+        method=job.build(),
+        seed=job.seed,
+        seconds=record.seconds,
+        cost=Cost(record.forward, record.backward, record.peak_bytes),
+        notes=record.notes,
+    )
+    run = _run(
+        job, "audit", digest({"run": record.key, "tier": tier, "oracles": oracles}), folder
+    )
+    with Store(folder.parent / STORE) as store:
+        try:
+            truth = None
+            if tier == "reference":
+                talk.say("retraining without the forgotten rows, unless it is in the cache")
+                truth = oracle(case, request, seeds=oracles, rt=rt)
+            talk.say("auditing")
+            report = audit(done, oracle=truth, tier=tier, rt=rt)
+        except KeyboardInterrupt:
+            store.put(Run(**run, status="cancelled"))
+            raise
+        except UnlearnkitError as e:
+            store.put(Run(**run, status="failed", error=str(e)))
+            raise
+        report.save(folder / "report.json")
+        try:
+            report.save(folder / "report.html")
+        except (ImportError, UnsupportedError):
+            talk.note("no report.html; it needs: pip install 'unlearnkit[report]'")
+        store.put(Run(**run, status="done"), _measured(report))
+    return report
+
+
+def _inputs(job: Job, case: Case, original: nn.Module) -> dict[str, Any]:
+    return {
+        "job": job.model_dump(mode="json", exclude={"model"}),
+        "original": model_digest(original),
+        "train": _rows(case),
+        "numerics": NUMERICS,
+        "version": unlearnkit.__version__,
+    }
+
+
+def _rows(case: Case) -> str:
+    if case.parts is not None:
+        go, stay = case.parts
+        return digest({"forget": go.key(), "retain": stay.key() if stay else None})
+    return case.train.key() if case.train else ""
+
+
+def _run(job: Job, kind: str, key: str, folder: Path) -> dict[str, Any]:
+    return {
+        "key": key,
+        "kind": kind,
+        "case_name": job.case,
+        "request": job.asked(),
+        "method": job.method,
+        "settings": job.settings,
+        "seed": job.seed,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "folder": str(folder),
+        "version": unlearnkit.__version__,
+    }
+
+
+def _record(job: Job, run: dict[str, Any], inputs: dict[str, Any], done: Unlearned) -> Record:
+    return Record(
+        job=job,
+        key=run["key"],
+        made=run["started"],
+        versions={
+            "unlearnkit": unlearnkit.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "platform": sys.platform,
+        },
+        digests={
+            "original": inputs["original"],
+            "unlearned": model_digest(done.model),
+            "train": inputs["train"],
+        },
+        seconds=done.seconds,
+        forward=done.cost.forward,
+        backward=done.cost.backward,
+        peak_bytes=done.cost.peak_bytes,
+        notes=done.notes,
+    )
+
+
+def _weights(case: Case, rt: Runtime, path: Path, want: str) -> nn.Module:
+    model = load_weights(fresh_model(case, rt), path).eval()
+    if model_digest(model) != want:
+        raise InputError(f"audit: {str(path)!r} was changed after the run; run it again")
+    return model
+
+
+def _measured(report: Report) -> Iterator[Measurement]:
+    for row in report.rows:
+        e = row.estimate
+        yield Measurement(row.metric, "unlearned", e.value, e.low, e.high, e.note)
+        if row.original is not None:
+            o = row.original
+            yield Measurement(row.metric, "original", o.value, o.low, o.high, o.note)
+        for k, value in enumerate(row.oracle.values if row.oracle else ()):
+            yield Measurement(row.metric, f"oracle {k}", value)

@@ -1,0 +1,261 @@
+"""Rows in the forms that users have them: arrays, tensors, data sets, tables."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset, TensorDataset, default_collate
+
+from unlearnkit.core.data import (
+    Data,
+    MapData,
+    TensorData,
+    as_inputs,
+    as_tensor,
+    check_finite,
+    named,
+    still_rng,
+)
+from unlearnkit.core.errors import InputError
+
+EXPECTED = "expected a pair (x, y), a map-style Dataset of pairs, a Hugging Face set or a DataFrame"
+
+
+def as_data(
+    source: Any,
+    *,
+    name: str,
+    target: str | None = None,
+    inputs: tuple[str, ...] = (),
+    group: Any = None,
+    workers: int = 0,
+) -> Data:
+    """Return rows in the library's form, from any of the forms that users have.
+
+    Args:
+        source: A pair ``(x, y)`` of arrays or tensors, where ``x`` may be a dict or a tuple; a
+            map-style torch ``Dataset`` of such pairs; a Hugging Face ``Dataset``; a ``DataFrame``,
+            whose columns become one float32 matrix; or ``Data``.
+        name: What to call it in an error.
+        target: The target column, for tables.
+        inputs: The input columns, for tables; all but target and group when empty.
+        group: The owner of each row: an array ``(N,)``, or a column's name for tables.
+        workers: Loader processes for map-style sets.
+
+    Returns:
+        The rows.
+
+    Raises:
+        InputError: If rows are missing, of different counts, or not finite.
+    """
+    if isinstance(source, TensorData | MapData):
+        return source
+    if is_table(source):
+        wanted = input_columns(source, name=name, target=target, inputs=inputs, group=group)
+        assert target is not None
+        read = _from_hub if hasattr(source, "column_names") else _from_frame
+        return _checked(read(source, name, target, wanted, group), name)
+    if target is not None or inputs:
+        raise InputError(
+            f"{name}: {target or inputs[0]!r} names a column, but the rows are no table, got"
+            f" {type(source).__name__}; leave target and inputs out"
+        )
+    if isinstance(source, TensorDataset):
+        *x, y = source.tensors
+        source = (x[0] if len(x) == 1 else tuple(x), y)
+    if isinstance(source, tuple | list) and len(source) == 2:
+        pair = TensorData(
+            as_inputs(source[0]), as_tensor(source[1], f"{name} y"), _owners(name, group)
+        )
+        return _checked(pair, name)
+    if _is_map(source):
+        return _from_map(source, name, group, workers)
+    hint = "; give its .dataset" if hasattr(source, "dataset") else ""
+    raise InputError(f"{name}: {EXPECTED}, got {type(source).__name__}{hint}")
+
+
+def is_table(source: Any) -> bool:
+    """Return whether the source has named columns."""
+    hub = hasattr(source, "column_names") and hasattr(source, "with_format")
+    return hub or (hasattr(source, "columns") and hasattr(source, "iloc"))
+
+
+def input_columns(
+    table: Any, *, name: str, target: str | None, inputs: tuple[str, ...], group: Any
+) -> tuple[str, ...]:
+    """Return the input columns of a table, in order.
+
+    Args:
+        table: A Hugging Face ``Dataset`` or a ``DataFrame``.
+        name: What to call it in an error.
+        target: The target column.
+        inputs: The input columns as asked for; all but target and group when empty.
+        group: The owners; a text names their column.
+
+    Returns:
+        The columns.
+
+    Raises:
+        InputError: If a column is missing, there twice, or both input and target.
+    """
+    have = table.column_names if hasattr(table, "column_names") else list(table.columns)
+    if isinstance(have, Mapping):
+        raise InputError(f"{name}: got all splits of a data set; give one: {', '.join(have)}")
+    if have is None or not hasattr(table, "__len__"):
+        raise InputError(f"{name}: {EXPECTED}, got {type(table).__name__}, which has no length")
+    twice = [c for c, times in Counter(have).items() if times > 1]
+    if twice:
+        raise InputError(f"{name}: column {twice[0]!r} is there twice; rename one")
+    shown = ", ".join(map(str, have))
+    if target is None or target not in have:
+        raise InputError(
+            f"{name}: target: name the target column, got {target!r}; there are: {shown}"
+        )
+    absent = [c for c in inputs if c not in have]
+    if absent:
+        raise InputError(f"{name}: no column {absent[0]!r}; there are: {shown}")
+    if isinstance(group, str) and group not in have:
+        raise InputError(f"{name}: no group column {group!r}; there are: {shown}")
+    if target in inputs:
+        raise InputError(f"{name}: inputs: {target!r} is the target; it cannot be an input too")
+    skip = {target, group} if isinstance(group, str) else {target}
+    wanted = tuple(inputs) or tuple(c for c in have if c not in skip)
+    if not wanted:
+        raise InputError(f"{name}: no input column beside {', '.join(map(str, skip))}; add one")
+    return wanted
+
+
+def _is_map(source: Any) -> bool:
+    if isinstance(source, tuple | str | bytes | Mapping | IterableDataset):
+        return False
+    if hasattr(source, "dtype") or not hasattr(source, "__len__"):
+        return False
+    return isinstance(source, Dataset) or hasattr(source, "__getitem__")
+
+
+def _owners(name: str, group: Any) -> Tensor | None:
+    if group is None:
+        return None
+    if isinstance(group, str):
+        raise InputError(
+            f"{name}: group: a column name, got {group!r}, needs a table; give an array (N,)"
+        )
+    owners = as_tensor(group, f"{name} group").cpu()
+    if owners.is_floating_point():
+        raise InputError(
+            f"{name}: group: owners must be integers, got {owners.dtype}; encode them first"
+        )
+    return owners
+
+
+def _from_frame(
+    frame: Any, name: str, target: str, inputs: tuple[str, ...], group: Any
+) -> TensorData:
+    for column in inputs:
+        if frame[column].dtype.kind not in "biuf":
+            raise InputError(
+                f"{name}: column {column!r} is not numeric ({frame[column].dtype}); encode it or"
+                " leave it out of inputs"
+            )
+    owners = frame[group] if isinstance(group, str) else group
+    x = frame[list(inputs)].to_numpy(dtype="float32", na_value=float("nan"))
+    y = as_tensor(frame[target], f"{name} {target}")
+    return TensorData(as_tensor(x, name), y, _owners(name, owners))
+
+
+def _from_hub(
+    source: Any, name: str, target: str, inputs: tuple[str, ...], group: Any
+) -> TensorData:
+    rows = source.with_format("numpy")
+    x = {c: as_tensor(rows[c][:], f"{name} {c}") for c in inputs}
+    x = {c: t.float() if t.dtype == torch.float64 else t for c, t in x.items()}
+    owners = rows[group][:] if isinstance(group, str) else group
+    only = next(iter(x.values())) if len(x) == 1 else x
+    return TensorData(only, as_tensor(rows[target][:], f"{name} {target}"), _owners(name, owners))
+
+
+def _from_map(source: Any, name: str, group: Any, workers: int) -> MapData:
+    count = len(source)
+    if count == 0:
+        raise InputError(f"{name}: the data set is empty")
+    with still_rng():
+        ends = [_item(source, i, name) for i in (0, count - 1)]
+        y = _known_targets(source, name, ends)
+        if y is None:
+            each = (_item(source, i, name)[1] for i in range(count))
+            y = _stacked([as_tensor(t, f"{name} target") for t in each], name)
+    owners = _owners(name, group)
+    _same_count(name, count, owners)
+    check_finite(name, "y", y)
+    return MapData(source, y, owners, workers)
+
+
+def _item(source: Any, i: int, name: str) -> tuple[Any, Any]:
+    item = source[i]
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        size = f" of {len(item)}" if isinstance(item, tuple | list) else ""
+        raise InputError(
+            f"{name}: rows must be pairs (x, y), row {i} is a {type(item).__name__}{size}; wrap the"
+            " data set so that it returns pairs"
+        )
+    try:
+        default_collate([item[0]])
+    except TypeError:
+        raise InputError(
+            f"{name}: x of row {i} cannot be made a tensor, got {type(item[0]).__name__}; transform"
+            " it to numbers in the data set"
+        ) from None
+    return item[0], item[1]
+
+
+def _known_targets(source: Any, name: str, ends: list[tuple[Any, Any]]) -> Tensor | None:
+    """Return the targets that the set holds ready, if its first and last row agree with them."""
+    for attribute in ("targets", "labels"):
+        known = getattr(source, attribute, None)
+        if known is None or not hasattr(known, "__len__") or len(known) != len(source):
+            continue
+        y = as_tensor(known, f"{name}.{attribute}")
+        told = (as_tensor(item[1], f"{name} target") for item in ends)
+        if all(
+            a.shape == b.shape and bool((a == b).all())
+            for a, b in zip(told, (y[0], y[-1]), strict=True)
+        ):
+            return y
+    return None
+
+
+def _stacked(targets: list[Tensor], name: str) -> Tensor:
+    odd = next((i for i, t in enumerate(targets) if t.shape != targets[0].shape), None)
+    if odd is not None:
+        raise InputError(
+            f"{name}: targets differ in shape: {tuple(targets[0].shape)} in row 0,"
+            f" {tuple(targets[odd].shape)} in row {odd}; give each row the same"
+        )
+    return torch.stack(targets)
+
+
+def _checked(data: TensorData, name: str) -> TensorData:
+    count = len(data.y) if data.y.ndim else 0
+    for key, t in named(data.x).items():
+        rows = len(t) if t.ndim else 0
+        if rows != count:
+            raise InputError(
+                f"{name}: {key} has {rows} rows and y has {count}; give one target a row"
+            )
+    if not count:
+        raise InputError(f"{name}: the data set is empty")
+    for key, t in {**named(data.x), "y": data.y}.items():
+        check_finite(name, key, t)
+    _same_count(name, count, data.group)
+    return data
+
+
+def _same_count(name: str, count: int, group: Tensor | None) -> None:
+    if group is not None and group.shape != (count,):
+        raise InputError(
+            f"{name}: group has shape {tuple(group.shape)} for {count} rows; give one owner a row"
+        )

@@ -1,0 +1,100 @@
+"""What a model is made of: its layers, tensors, ties, types and hooks, told and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+def tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return every parameter and buffer, a tied one under each of its names."""
+    return {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
+
+
+def widened(model: nn.Module) -> nn.Module:
+    """Widen half-precision weights in place to float32, so that small steps are not rounded away.
+
+    Args:
+        model: Changed in place; tensors of other types, ties and strides stay as they are.
+
+    Returns:
+        The same model.
+    """
+    half = {torch.float16, torch.bfloat16}
+    return cast(model, {n: torch.float32 for n, t in tensors(model).items() if t.dtype in half})
+
+
+def cast(model: nn.Module, types: Mapping[str, torch.dtype]) -> nn.Module:
+    """Change the types of some parameters and buffers in place.
+
+    Args:
+        model: Changed in place; ties stay.
+        types: The wanted type by name; others stay as they are.
+
+    Returns:
+        The same model.
+    """
+    for name, t in tensors(model).items():
+        if types.get(name, t.dtype) != t.dtype:
+            t.data = t.data.to(types[name])
+    return model
+
+
+def difference(ours: nn.Module, theirs: nn.Module) -> str:
+    """Return the first difference between two models other than values, types and modes.
+
+    Layers are compared by name and class, tensors by name, shape and tie. A hook counts only
+    where ours has more of them.
+
+    Args:
+        ours: The model to judge.
+        theirs: What it should be like.
+
+    Returns:
+        What differs, in words; empty when nothing does.
+    """
+    mine, want = _form(ours), _form(theirs)
+    for key in {**want, **mine}:
+        if key not in mine or key not in want:
+            return f"{key} is {'new' if key in mine else 'missing'}"
+        if mine[key] != want[key]:
+            return f"{key} is {mine[key]}, was {want[key]}"
+    hooks, were = _hooks(ours), _hooks(theirs)
+    more = next((name for name, count in hooks.items() if count > were.get(name, 0)), None)
+    return "" if more is None else f"{more or 'the model'} has hooks left on it"
+
+
+def equal(ours: Tensor, theirs: Tensor) -> bool:
+    """Return whether two tensors hold the same values in the type of the second, on any device."""
+    return torch.equal(ours.detach().to(theirs.dtype).cpu(), theirs.detach().cpu())
+
+
+def place(t: Tensor) -> tuple[str, int]:
+    """Return where a tensor's memory lies: equal for tensors that share it."""
+    return str(t.device), t.untyped_storage().data_ptr()
+
+
+def _form(model: nn.Module) -> dict[str, str]:
+    form = {f"layer {name}": type(m).__qualname__ for name, m in model.named_modules() if name}
+    first: dict[int, str] = {}
+    for name, t in model.state_dict(keep_vars=True).items():
+        if isinstance(t, Tensor):
+            tied = first.setdefault(id(t), name)
+            form[name] = f"of shape {tuple(t.shape)}" + (f", tied to {tied}" * (tied != name))
+    return form
+
+
+def _hooks(model: nn.Module) -> dict[str, int]:
+    of_layers = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    of_tensors = ("_backward_hooks", "_post_accumulate_grad_hooks")
+    counts = {name: _count(m, of_layers) for name, m in model.named_modules()}
+    return counts | {name: _count(p, of_tensors) for name, p in model.named_parameters()}
+
+
+def _count(owner: object, kinds: tuple[str, ...]) -> int:
+    return sum(len(getattr(owner, kind, None) or ()) for kind in kinds)

@@ -1,0 +1,154 @@
+"""Dampen the parameters that matter more to the rows that must go than to the rest."""
+
+import math
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from unlearnkit.core.data import View
+from unlearnkit.core.method import Info, Method, Need, Problem, register
+from unlearnkit.core.runtime import Runtime
+from unlearnkit.linalg.importance import squared_gradients
+from unlearnkit.train.stopping import Guard, Watch, furthest, snapshot
+
+Named = dict[str, Tensor]
+MEMORY = 2**26
+"""Scalars of per-row gradients held at once."""
+
+
+@register
+class SSD(Method):
+    """Scale weights by ``min(dampening * I_all / I_forget, 1)`` where ``I_forget`` dominates."""
+
+    info = Info(
+        title="Selective synaptic dampening",
+        cite="Foster, Schoepf and Brintrup, AAAI 2024, arXiv:2308.07707",
+        needs=frozenset({Need.FORGET, Need.RETAIN}),
+        uses=frozenset({Need.VALIDATION}),
+        tasks=frozenset({"classification", "multilabel", "regression"}),
+        when=(
+            "For whole classes or groups when there is no time to train. Weak for rows drawn at"
+            " random, whose importance is spread like everyone's."
+        ),
+        differs=(
+            "importance is the mean squared gradient of single rows (the Fisher diagonal), on a"
+            " sample of rows; published code squares mean gradients of batches, which depends on"
+            " the batch size: `unit` at batch",
+            "batches hold either forget or retained rows; published code mixes them",
+            "I_forget / I_all cannot exceed n / n_forget, so a fixed selection of 10 does nothing"
+            " to a tenth of the rows or more: by default it is found by bisection, as low as a"
+            " floor under the retained loss allows",
+        ),
+        fails=(
+            "the outcome depends strongly on selection and dampening, and good values differ"
+            " between problems (adaptive follow-up: arXiv:2402.10098)",
+        ),
+        presets={
+            "paper": {"selection": 10.0, "dampening": 1.0, "unit": "row", "rows": None},
+            "reference": {
+                "selection": 10.0,
+                "dampening": 1.0,
+                "unit": "batch",
+                "batch_size": 128,
+                "rows": None,
+            },
+        },
+        smoke={"selection": 0.01, "dampening": 0.0},
+    )
+
+    selection: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
+    """Dampen where forget importance exceeds this many times the importance for all rows (paper:
+    alpha); infinity changes nothing; auto lowers it as far as ``guard`` allows."""
+
+    dampening: float = Field(1.0, ge=0)
+    """Strength of what is left of a dampened weight (paper: lambda); 0 sets it to zero."""
+
+    unit: Literal["row", "batch"] = "row"
+    """What is squared: each row's gradient, or each batch's mean gradient (published code)."""
+
+    batch_size: int = Field(64, ge=1)
+    """Rows differentiated at once; matters only where the unit is a batch."""
+
+    rows: int | None = Field(1024, ge=1)
+    """Most forget and most retained rows that importance is measured on, drawn at random; all when
+    None."""
+
+    guard: Guard = Guard(floor=0.02)
+    """How far auto goes."""
+
+    def apply(self, p: Problem, rt: Runtime) -> nn.Module:
+        """Measure importance, choose what to dampen, dampen."""
+        drop = self._importance(p, p.forget, rt, "forget")
+        keep = self._importance(p, p.retain, rt, "retain")
+        share = self._share(p)
+        everyone = {n: share * drop[n] + (1 - share) * keep[n] for n in drop}
+        start = snapshot(p.model)
+        if self.selection != "auto":
+            dampen(p.model, start, drop, everyone, self.selection, self.dampening)
+            return p.model
+        watch = Watch(self.guard, p, rt, "ssd")
+        top = largest_ratio(drop, everyone)
+
+        def fine(depth: float) -> bool:
+            dampen(p.model, start, drop, everyone, top ** (1 - depth), self.dampening)
+            return watch.intact() and not watch.overshot()
+
+        if top > 1:
+            depth = furthest(fine, steps=8)
+            dampen(p.model, start, drop, everyone, top ** (1 - depth), self.dampening)
+        return p.model
+
+    def _importance(self, p: Problem, view: View, rt: Runtime, which: str) -> Named:
+        some = view if self.rows is None else view.sample(self.rows, rt, f"ssd/{which}")
+        size = self.batch_size
+        if self.unit == "row":
+            scalars = sum(w.numel() for w in p.original.parameters())
+            size = max(1, min(size, MEMORY // scalars))
+        return squared_gradients(p.model, some, p.task, rt, unit=self.unit, batch_size=size)
+
+    def _share(self, p: Problem) -> float:
+        go, stay = len(p.forget), len(p.retain)
+        if self.unit == "batch":
+            go, stay = math.ceil(go / self.batch_size), math.ceil(stay / self.batch_size)
+        return go / (go + stay)
+
+
+def dampen(
+    model: nn.Module,
+    start: Named,
+    drop: Named,
+    everyone: Named,
+    selection: float,
+    dampening: float,
+) -> None:
+    """Set each parameter from its start: scaled by ``min(dampening * I_all / I_forget, 1)``.
+
+    Only scalars with ``I_forget > selection * I_all`` change (paper: equations 3 and 4).
+
+    Args:
+        model: Changed in place.
+        start: Its state before, by name.
+        drop: Importance for the forget rows, by parameter name.
+        everyone: Importance for all rows.
+        selection: Threshold (paper: alpha).
+        dampening: Strength (paper: lambda).
+    """
+    with torch.no_grad():
+        for name, w in model.named_parameters():
+            if name not in drop:
+                continue
+            hit = drop[name] > (selection * everyone[name]).nan_to_num(nan=math.inf)
+            scale = torch.where(hit, dampening * everyone[name] / drop[name], 1.0).clamp(max=1.0)
+            w.copy_(start[name] * scale.to(w.dtype))
+
+
+def largest_ratio(drop: Named, everyone: Named) -> float:
+    """Return the largest ``I_forget / I_all`` of all scalars; 1 where there is none."""
+    tops = [
+        torch.where(everyone[n] > 0, drop[n] / everyone[n], 0.0).max()
+        for n in drop
+        if drop[n].numel()
+    ]
+    return max([1.0, *(t.item() for t in tops)])

@@ -1,0 +1,47 @@
+"""How often the model is right, split by split."""
+
+from __future__ import annotations
+
+import math
+
+from unlearnkit.core.evidence import Evidence, Split, Who
+from unlearnkit.core.metric import Goal, Score, mean, metric
+
+ASKED = (Split.FORGET, Split.HELD_OUT, Split.TEST_FORGET)
+KEPT = (Split.RETAIN, Split.TEST)
+LABELS = ("classification",)
+NUMBERS = ("regression", "multilabel")
+
+
+@metric(Goal.ORACLE, low=0.0, high=1.0, each=ASKED, unit="fraction", tasks=LABELS, section=2)
+@metric(Goal.ORACLE, low=0.0, high=1.0, each=KEPT, unit="fraction", tasks=LABELS, section=8)
+def accuracy(e: Evidence, split: Split) -> Score:
+    """Share of rows whose top class is right.
+
+    On the forget rows the aim is the retrained model's value, not 0: below it, forgetting shows.
+    """
+    return mean(1 - e.errors(Who.UNLEARNED, split))
+
+
+@metric(
+    Goal.ORACLE, low=0.0, high=math.inf, each=ASKED, unit="as targets", tasks=NUMBERS, section=2
+)
+@metric(Goal.ORACLE, low=0.0, high=math.inf, each=KEPT, unit="as targets", tasks=NUMBERS, section=8)
+def error(e: Evidence, split: Split) -> Score:
+    """Mean error of the rows: absolute error in target units, or share of labels that are wrong.
+
+    On the forget rows the aim is the retrained model's value: above it, forgetting shows.
+    """
+    return mean(e.errors(Who.UNLEARNED, split))
+
+
+@metric(Goal.ORACLE, low=0.0, high=math.inf, splits=[Split.FORGET], unit="log-odds", section=2)
+def margin_spread_forget(e: Evidence) -> Score:
+    """Standard deviation of the margins of the forget rows, in log-odds (or target units).
+
+    A model that was taught to answer all of them alike shows here, wherever it answers.
+    """
+    rows = e.margins(Who.UNLEARNED, Split.FORGET)
+    if len(rows) < 2:
+        return Score(math.nan, note="needs two forget rows")
+    return Score(rows.std().item())

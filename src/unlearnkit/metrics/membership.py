@@ -1,0 +1,238 @@
+"""Whether forgotten rows can be told from rows that were never seen.
+
+Attacks with one rule for all rows: a score, larger for rows that look trained on. An AUC below 0.5
+is a leak too: rows that look worse than unseen ones. The aim is the retrained model's value, not
+0.5. No finding here is the weakest evidence of all: such attacks cannot see what the model knows
+about single rows.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from sklearn.svm import SVC
+from torch import Tensor
+from torch.nn import functional
+
+from unlearnkit.core import statistics
+from unlearnkit.core.evidence import CHUNK, Evidence, Split, Who, rowwise
+from unlearnkit.core.metric import Goal, Score, mean, metric
+
+PAIR = (Split.FORGET, Split.HELD_OUT)
+LABELS = ("classification",)
+AUC_MARGIN = 0.02
+ENOUGH = 10
+"""Never-seen rows that should pass a threshold if it is to be trusted."""
+
+SVM_ROWS = 25_000
+"""Most rows that the published attack is fitted to: its cost grows with their square."""
+
+
+@metric(Goal.ORACLE, low=0.0, high=1.0, splits=PAIR, unit="AUC", section=4, margin=AUC_MARGIN)
+def margin_auc(e: Evidence) -> Score:
+    """AUC of the margin between forget rows and never-seen rows.
+
+    The margin is the log-odds of the row's class (several labels: their mean; regression: minus
+    the absolute error). It orders rows as the loss does, without a floor.
+    """
+    forget, unseen = (e.margins(Who.UNLEARNED, s) for s in PAIR)
+    return _auc(forget, unseen)
+
+
+@metric(Goal.ORACLE, low=0.0, high=1.0, splits=PAIR, unit="fraction", section=4)
+def margin_tpr_at_1_percent(e: Evidence) -> Score:
+    """Share of forget rows that the margin attack catches while at most 1 % of unseen rows pass.
+
+    The interval takes the threshold as given.
+    """
+    return _tpr(e, 0.01)
+
+
+@metric(Goal.ORACLE, low=0.0, high=1.0, splits=PAIR, unit="fraction", section=4)
+def margin_tpr_at_0_1_percent(e: Evidence) -> Score:
+    """Share of forget rows that the margin attack catches while at most 0.1 % of unseen rows pass.
+
+    The interval takes the threshold as given.
+    """
+    return _tpr(e, 0.001)
+
+
+@metric(
+    Goal.ORACLE,
+    low=0.0,
+    high=1.0,
+    splits=PAIR,
+    unit="AUC",
+    tasks=LABELS,
+    section=4,
+    margin=AUC_MARGIN,
+)
+def entropy_auc(e: Evidence) -> Score:
+    """AUC of minus the entropy of the answer between forget rows and never-seen rows.
+
+    It does not look at targets: a row that is surely wrong looks like a member.
+    """
+
+    def score(out: Tensor) -> Tensor:
+        log_p = e.task.log_probs(out)
+        assert log_p is not None
+        return -statistics.entropy(log_p)
+
+    forget, unseen = (e.map(score, s, (Who.UNLEARNED, 0)) for s in PAIR)
+    return _auc(forget, unseen)
+
+
+@metric(
+    Goal.ORACLE,
+    low=0.0,
+    high=1.0,
+    splits=PAIR,
+    unit="AUC",
+    tasks=LABELS,
+    section=4,
+    margin=AUC_MARGIN,
+)
+def modified_entropy_auc(e: Evidence) -> Score:
+    """AUC of minus the modified entropy between forget rows and never-seen rows.
+
+    Small where the row's own class is sure, large where another is. Song and Mittal, USENIX
+    Security 2021, arXiv:2003.10595.
+    """
+
+    def score(out: Tensor, y: Tensor) -> Tensor:
+        log_p = e.task.log_probs(out)
+        assert log_p is not None
+        return -statistics.modified_entropy(log_p, y)
+
+    forget, unseen = (rowwise(score, e.outputs(Who.UNLEARNED, s), e.targets(s)) for s in PAIR)
+    return _auc(forget, unseen)
+
+
+@metric(
+    Goal.ORACLE,
+    low=0.0,
+    high=1.0,
+    splits=[Split.RETAIN, Split.TEST],
+    unit="AUC",
+    section=5,
+    margin=AUC_MARGIN,
+)
+def retained_margin_auc(e: Evidence) -> Score:
+    """AUC of the margin between retained rows and test rows.
+
+    Unlearning can expose the rows that stay: above the retrained model's value, it did.
+    """
+    return _auc(e.margins(Who.UNLEARNED, Split.RETAIN), e.margins(Who.UNLEARNED, Split.TEST))
+
+
+@metric(
+    Goal.ORACLE,
+    low=0.0,
+    high=1.0,
+    reads=[Who.ORIGINAL, Who.UNLEARNED],
+    splits=PAIR,
+    unit="AUC",
+    section=6,
+    margin=AUC_MARGIN,
+)
+def two_model_auc(e: Evidence) -> Score:
+    """AUC of the fall of the margin, old model minus new, between forget and never-seen rows.
+
+    For an attacker who has both models. Retraining leaks here as well: the aim is its value. After
+    Chen et al., CCS 2021, arXiv:2005.02205.
+    """
+    return _auc(_fall(e, Split.FORGET), _fall(e, Split.HELD_OUT))
+
+
+@metric(
+    Goal.ORACLE,
+    low=0.0,
+    high=1.0,
+    reads=[Who.ORIGINAL, Who.UNLEARNED],
+    splits=[Split.FORGET, Split.RETAIN],
+    unit="AUC",
+    section=6,
+    margin=AUC_MARGIN,
+)
+def two_model_retained_auc(e: Evidence) -> Score:
+    """AUC of the fall of the margin, old model minus new, between forget and retained rows.
+
+    For an attacker who has both models and asks which of the training rows had to go.
+    """
+    return _auc(_fall(e, Split.FORGET), _fall(e, Split.RETAIN))
+
+
+@metric(
+    Goal.ORACLE,
+    low=0.0,
+    high=1.0,
+    splits=[Split.FORGET, Split.RETAIN, Split.TEST],
+    unit="fraction",
+    tasks=LABELS,
+    path="compat",
+)
+def svm_mia_efficacy(e: Evidence) -> Score:
+    """Share of forget rows that a support-vector machine on confidence calls unseen.
+
+    Confidence is the probability of the row's own class. As published for SalUn and RUM: fitted on
+    the model under audit, to the first retained rows (as many as there are test rows, called 1) and
+    all test rows (called 0); C = 3, radial kernel, gamma "auto". Larger is not better in itself; no
+    false-positive rate is known.
+    """
+    count = min(len(e.views[Split.TEST]), len(e.views[Split.RETAIN]))
+    shadow = e.outputs(Who.UNLEARNED, Split.RETAIN)[:count], e.targets(Split.RETAIN)[:count]
+    test = e.outputs(Who.UNLEARNED, Split.TEST), e.targets(Split.TEST)
+    size = count + len(test[0])
+    if size > SVM_ROWS:
+        return Score(
+            math.nan,
+            note=f"the published attack is fitted to {size} rows here; more than {SVM_ROWS} take"
+            " too long",
+        )
+    features = np.concatenate([_confidence(*shadow), _confidence(*test)])
+    machine = SVC(C=3, gamma="auto", kernel="rbf")
+    machine.fit(features, np.concatenate([np.ones(count), np.zeros(len(test[0]))]))
+    called = machine.predict(
+        _confidence(e.outputs(Who.UNLEARNED, Split.FORGET), e.targets(Split.FORGET))
+    )
+    return Score(float(1 - called.mean()), 1 - torch.from_numpy(called))
+
+
+def _auc(members: Tensor, others: Tensor) -> Score:
+    area = statistics.auc(members, others)
+    if math.isnan(area):
+        return Score(area, note="a score is not a number: infinite outputs cannot be compared")
+    interval = statistics.auc_interval(members, others)
+    if interval is None:
+        return Score(area, note="no interval: one row on a side")
+    exact = statistics.delong_variance(members, others) > 0
+    return Score(
+        area, interval=interval, method="DeLong, logit" if exact else "exact, over disjoint pairs"
+    )
+
+
+def _tpr(e: Evidence, fpr: float) -> Score:
+    forget, unseen = (e.margins(Who.UNLEARNED, s) for s in PAIR)
+    need = round(ENOUGH / fpr)
+    if len(unseen) < need:
+        return Score(
+            math.nan,
+            note=f"needs {need} never-seen rows for a false-positive rate of {fpr:.1%}, there are"
+            f" {len(unseen)}",
+        )
+    return mean(statistics.caught_at_fpr(forget, unseen, fpr).double())
+
+
+def _fall(e: Evidence, split: Split) -> Tensor:
+    return e.margins(Who.ORIGINAL, split) - e.margins(Who.UNLEARNED, split)
+
+
+def _confidence(out: Tensor, y: Tensor) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    parts = [
+        functional.softmax(o.float(), -1).gather(1, t[:, None])
+        for o, t in zip(torch.split(out, CHUNK), torch.split(y, CHUNK), strict=True)
+    ]
+    found: np.ndarray[tuple[int, int], np.dtype[np.float32]] = torch.cat(parts).numpy()
+    return found

@@ -1,0 +1,277 @@
+"""What the catalog knows, as facts and as Markdown: for ``unlearnkit show`` and for the documents."""
+
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from unlearnkit import catalog
+from unlearnkit.cases.builtin import BuiltIn
+from unlearnkit.core.errors import UnknownNameError
+from unlearnkit.core.method import Method, Need
+from unlearnkit.core.metric import Metric
+
+Facts = dict[str, Any]
+
+_NEEDS = {
+    Need.FORGET: "the rows to forget",
+    Need.RETAIN: "the rows that stay",
+    Need.VALIDATION: "rows never trained on",
+    Need.FRESH: "a function that builds an untrained model",
+}
+_GOALS = {
+    "high": "high values are good",
+    "low": "low values are good",
+    "as the oracle": "good when it equals the retrained models' value",
+    "value": "a fact to know; no value is good by itself",
+}
+
+
+def find(name: str) -> tuple[Facts, str]:
+    """Return the facts and the page of a method, a metric or a case.
+
+    Args:
+        name: Its id.
+
+    Returns:
+        The facts, JSON-able, and the page in Markdown.
+
+    Raises:
+        UnknownNameError: If nothing has this id.
+    """
+    methods, metrics, cases = catalog.methods(), catalog.metrics(), catalog.cases()
+    if name in methods:
+        return method_facts(methods[name]), method_page(methods[name])
+    if name in metrics:
+        return metric_facts(metrics[name]), f"# {name}\n\n" + metric_section(metrics[name])
+    if name in cases:
+        return case_facts(cases[name]), f"# {name}\n\n" + case_section(cases[name])
+    raise UnknownNameError("method, metric or case", name, [*methods, *metrics, *cases])
+
+
+def method_facts(cls: type[Method]) -> Facts:
+    """Return what is known of a method without running it."""
+    info = cls.info
+    return {
+        "kind": "method",
+        "id": cls.id,
+        "title": info.title,
+        "does": _first(cls.__doc__),
+        "cite": info.cite,
+        "needs": sorted(info.needs),
+        "uses": sorted(info.uses),
+        "tasks": sorted(info.tasks),
+        "when": info.when,
+        "settings": settings(cls),
+        "presets": {k: dict(v) for k, v in info.presets.items()},
+        "differs": list(info.differs),
+        "fails": list(info.fails),
+    }
+
+
+def metric_facts(m: Metric) -> Facts:
+    """Return what is known of a metric."""
+    return {
+        "kind": "metric",
+        "id": m.id,
+        "does": _first(m.doc),
+        "family": m.family,
+        "goal": str(m.goal),
+        "low": _bound(m.low),
+        "high": _bound(m.high),
+        "ideal": m.ideal,
+        "unit": m.unit,
+        "tier": m.tier,
+        "path": m.path,
+        "reads": sorted(m.reads),
+        "splits": sorted(m.splits),
+        "tasks": None if m.tasks is None else sorted(m.tasks),
+    }
+
+
+def case_facts(c: BuiltIn) -> Facts:
+    """Return what is known of a built-in case without reading its data."""
+    return {
+        "kind": "case",
+        "id": c.id,
+        "does": c.doc,
+        "requests": {name: _first(make.__doc__) for name, make in sorted(c.requests.items())},
+    }
+
+
+def settings(cls: type[Method]) -> list[Facts]:
+    """Return a method's hyper-parameters, nested ones with dots: key, values, default, doc."""
+    schema = cls.model_json_schema()
+    return list(_settings(schema, schema.get("$defs", {}), "", {}))
+
+
+def method_page(cls: type[Method]) -> str:
+    """Return a method's page, in Markdown."""
+    info = cls.info
+    lead = _text(inspect.getmodule(cls).__doc__ or "")  # type: ignore[union-attr]  # it has a module
+    rows = [
+        (f"`{s['key']}`", s["values"], f"`{s['default']}`", _line(s["doc"])) for s in settings(cls)
+    ]
+    parts = [
+        f"# {info.title} (`{cls.id}`)",
+        lead,
+        _text(cls.__doc__ or ""),
+        f"Source: {info.cite}.",
+    ]
+    if info.when:
+        parts += ["## When to use it, and when not", _text(info.when)]
+    parts += ["## Hyper-parameters"]
+    parts += [table(("name", "values", "default", "meaning"), rows) if rows else "None."]
+    parts += [
+        "On the command line: "
+        + f"`unlearnkit unlearn CASE --forget class=3 --method {cls.id}"
+        + (f" -p {settings(cls)[0]['key']}={settings(cls)[0]['default']}`." if rows else "`.")
+    ]
+    if info.presets:
+        parts += ["Presets, for `--preset`:", _list(_preset(k, v) for k, v in info.presets.items())]
+    parts += ["## Needs and cost"]
+    needs = ", ".join(_NEEDS[n] for n in sorted(info.needs)) or "the model alone"
+    uses = ", ".join(_NEEDS[n] for n in sorted(info.uses))
+    parts += [
+        _list([
+            f"Needs: {needs}.",
+            *([f"Reads where they are there: {uses}."] if uses else []),
+            f"Tasks: {', '.join(sorted(info.tasks))}.",
+            "Cost: each run meters its rows forward and backward; the report puts them beside"
+            " retraining.",
+        ])
+    ]
+    parts += ["## How it differs from the paper", _list(map(_line, info.differs)) or "In nothing known."]
+    parts += ["## Known failures", _list(map(_line, info.fails)) or "None is recorded yet."]
+    parts += ["Unlearning is measured, not proven: audit every result."]
+    return "\n\n".join(p for p in parts if p) + "\n"
+
+
+def metric_section(m: Metric) -> str:
+    """Return what a metric is, in Markdown, without a heading."""
+    facts = [
+        f"Goal: {m.goal} ({_GOALS[m.goal]})",
+        f"Range: {_bound(m.low)} to {_bound(m.high)}{f' {m.unit}' if m.unit else ''}",
+        *([f"Ideal: {m.ideal:g}"] if m.ideal is not None else []),
+        f"Reads: {', '.join(sorted(m.reads))}"
+        + (f" on {', '.join(sorted(m.splits))}" if m.splits else ""),
+        f"Tasks: {'all' if m.tasks is None else ', '.join(sorted(m.tasks))}",
+        f"Audit: {m.tier}",
+        *(
+            ["Compatibility: replays published code with its errors, for old tables only"]
+            if m.path == "compat"
+            else []
+        ),
+    ]
+    return f"{_text(m.doc)}\n\n{_list(facts)}\n"
+
+
+def case_section(c: BuiltIn) -> str:
+    """Return what a case is, in Markdown, without a heading."""
+    asked = _list(f"`{n}`: {_first(make.__doc__)}" for n, make in sorted(c.requests.items()))
+    lead = f"{c.doc[0].upper()}{c.doc[1:]}."
+    return f"{lead}\n\nRequests, for `--forget`:\n\n{asked}\n" if asked else f"{lead}\n"
+
+
+def tables(link: str) -> dict[str, str]:
+    """Return the overviews of methods, metrics and cases as Markdown tables.
+
+    Args:
+        link: The folder of the method pages, as seen from the text that holds the table.
+
+    Returns:
+        The tables, under ``methods``, ``metrics``, ``cases``.
+    """
+    methods = [
+        (f"[`{i}`]({link}{i}.md)", m.info.title, _comma(m.info.needs), _first(m.__doc__))
+        for i, m in catalog.methods().items()
+    ]
+    metrics = [
+        (f"`{i}`", str(m.goal), m.unit, m.tier, _first(m.doc)) for i, m in catalog.metrics().items()
+    ]
+    cases = [
+        (f"`{i}`", _comma(f"`{r}`" for r in c.requests), c.doc) for i, c in catalog.cases().items()
+    ]
+    return {
+        "methods": table(("id", "method", "needs", "what it does"), methods),
+        "metrics": table(("id", "goal", "unit", "audit", "what it is"), metrics),
+        "cases": table(("id", "requests", "what it is"), cases),
+    }
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a Markdown table."""
+    names = list(head)
+    lines = [names, ["---"] * len(names), *([c.replace("|", "\\|") for c in r] for r in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _settings(
+    schema: Mapping[str, Any], known: Mapping[str, Any], prefix: str, over: Mapping[str, Any]
+) -> Iterable[Facts]:
+    for name, field in schema.get("properties", {}).items():
+        default = over.get(name, field.get("default"))
+        inner = known.get(field.get("$ref", "").rpartition("/")[2], {})
+        if "properties" in inner and isinstance(default, Mapping):
+            yield from _settings(inner, known, f"{prefix}{name}.", default)
+            continue
+        yield {
+            "key": prefix + name,
+            "values": _values(field),
+            "default": "none" if default is None else default,
+            "doc": field.get("description", ""),
+        }
+
+
+def _values(field: Mapping[str, Any]) -> str:
+    if "enum" in field:
+        return " | ".join(map(str, field["enum"]))
+    if "anyOf" in field:
+        return " or ".join(_values(f) for f in field["anyOf"])
+    if "$ref" in field:
+        return str(field["$ref"].rpartition("/")[2])
+    words = {"null": "none", "array": "list", "object": "mapping"}
+    kind = str(field.get("const", words.get(field.get("type", ""), field.get("type", "any"))))
+    signs = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
+    bounds = [f"{sign} {field[key]:g}" for key, sign in signs.items() if key in field]
+    return " ".join([kind, ", ".join(bounds)]).strip()
+
+
+def _preset(name: str, values: Mapping[str, Any]) -> str:
+    flat = ", ".join(f"`{k}={v}`" for k, v in _flat("", values))
+    return f"`{name}`: {flat}" if flat else f"`{name}`: the defaults"
+
+
+def _flat(prefix: str, values: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    for k, v in values.items():
+        if hasattr(v, "model_dump"):
+            v = v.model_dump(exclude_defaults=True)  # noqa: PLW2901  # the same value, unfolded
+        if isinstance(v, Mapping):
+            yield from _flat(f"{prefix}{k}.", v)
+        else:
+            yield f"{prefix}{k}", v
+
+
+def _bound(x: float) -> str:
+    return f"{x:g}"
+
+
+def _comma(words: Iterable[str]) -> str:
+    return ", ".join(sorted(words))
+
+
+def _list(items: Iterable[str]) -> str:
+    return "\n".join(f"- {item}" for item in items)
+
+
+def _text(doc: str) -> str:
+    return inspect.cleandoc(doc).replace("``", "`")
+
+
+def _line(doc: str) -> str:
+    return " ".join(_text(doc).split())
+
+
+def _first(doc: str | None) -> str:
+    return _line((doc or "").strip().partition("\n\n")[0])
+
+

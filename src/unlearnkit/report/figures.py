@@ -1,0 +1,275 @@
+"""Figures of the page: SVG that follows the page's colours and repeats byte for byte.
+
+Needs matplotlib, of the extra ``[report]``.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from html import escape
+from io import StringIO
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unlearnkit.report.model import Roc, Sample
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Floats = NDArray[np.float64]
+
+MODELS = ("original", "unlearned", "oracle")
+NAMES = {"original": "Original", "unlearned": "This model", "oracle": "Oracle"}
+SIZE = (4.4, 3.3)
+"""Inches: a phone's width at a size of letters that can be read."""
+
+_BINS = 30
+_POINTS = 1200
+_COLOURS = {"original": "#0072b2", "unlearned": "#d55e00", "oracle": "#009e73"}
+_DASHES: dict[str, object] = {"original": (0, (6, 2)), "unlearned": "solid", "oracle": (0, (1, 1))}
+_WIDTHS = {"original": 1.6, "unlearned": 2.2, "oracle": 1.8}
+_INK, _FAINT = "#1a1c21", "#8a8f99"
+_VARIABLES = {
+    **{c: f"var(--{who}, {c})" for who, c in _COLOURS.items()},
+    _INK: f"var(--ink, {_INK})",
+    _FAINT: f"var(--line-strong, {_FAINT})",
+}
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "unlearnkit",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10,
+    "axes.labelsize": 10,
+    "xtick.labelsize": 9.5,
+    "ytick.labelsize": 9.5,
+    "legend.fontsize": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.edgecolor": _FAINT,
+    "axes.labelcolor": _INK,
+    "xtick.color": _FAINT,
+    "ytick.color": _FAINT,
+    "xtick.labelcolor": _INK,
+    "ytick.labelcolor": _INK,
+    "text.color": _INK,
+    "path.simplify": True,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+}
+
+
+def kind(who: str) -> str:
+    """Return which of the three a model is: ``oracle/3`` is an oracle."""
+    return who.partition("/")[0]
+
+
+def pooled(samples: Iterable[Sample], split: str) -> dict[str, Floats]:
+    """Return the margins of each kind of model on a split, all oracles together.
+
+    Args:
+        samples: Margins by model and split.
+        split: The split.
+
+    Returns:
+        Sorted margins ``(n,)`` by kind of model, in the order original, unlearned, oracle;
+        a margin that is not a number is left out.
+    """
+    found: dict[str, list[float]] = {}
+    for s in samples:
+        if s.split == split:
+            found.setdefault(kind(s.who), []).extend(v for v in s.values if not math.isnan(v))
+    return {m: np.sort(np.asarray(found[m])) for m in MODELS if found.get(m)}
+
+
+def margin_figure(samples: Sequence[Sample], split: str, *, title: str, desc: str) -> str:
+    """Return how margins are distributed on one split, one outline for each kind of model.
+
+    All splits share bins and axes, so that two figures can be laid side by side. Margins beyond
+    the 0.5 and 99.5 percentiles of all stand in the outermost bins.
+
+    Args:
+        samples: Margins of all models on all splits.
+        split: The split to draw.
+        title: Short name of the figure, for those who cannot see it.
+        desc: What it shows, in sentences.
+
+    Returns:
+        An ``<svg>`` element.
+    """
+    edges = _edges(samples)
+    splits = sorted({s.split for s in samples})
+    top = max(h.max() for p in splits for h in _shares(samples, p, edges).values())
+
+    def draw(ax: Axes) -> None:
+        for who, share in _shares(samples, split, edges).items():
+            ax.stairs(
+                share,
+                edges,
+                label=NAMES[who],
+                color=_COLOURS[who],
+                linestyle=_DASHES[who],
+                linewidth=_WIDTHS[who],
+            )
+            if who == "unlearned":
+                ax.stairs(share, edges, color=_COLOURS[who], fill=True, alpha=0.16, linewidth=0)
+        ax.set(xlim=(edges[0], edges[-1]), ylim=(0, top * 1.08))
+        ax.set(xlabel="Margin (larger: surer of the right answer)", ylabel="Share of rows")
+
+    return _svg(draw, f"margin-{split}", title, desc)
+
+
+def roc_figure(rocs: Sequence[Roc], *, title: str, desc: str) -> str:
+    """Return the attack's curves on linear axes.
+
+    Args:
+        rocs: One curve a model.
+        title: Short name of the figure.
+        desc: What it shows, in sentences.
+
+    Returns:
+        An ``<svg>`` element.
+    """
+
+    def draw(ax: Axes) -> None:
+        ax.plot([0, 1], [0, 1], color=_FAINT, linewidth=0.8)
+        _curves(ax, rocs, 0.0)
+        ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+        ax.set(xlabel="False-positive rate", ylabel="True-positive rate")
+
+    return _svg(draw, "roc", title, desc)
+
+
+def low_roc_figure(rocs: Sequence[Roc], *, title: str, desc: str) -> str:
+    """Return the same curves at low false-positive rates, on logarithmic axes.
+
+    Left of 10 / negatives fewer than ten false positives stand behind a point; that part is shaded.
+
+    Args:
+        rocs: One curve a model.
+        title: Short name of the figure.
+        desc: What it shows, in sentences.
+
+    Returns:
+        An ``<svg>`` element.
+    """
+    negatives = max(min(r.negatives for r in rocs), 1)
+    low = 10.0 ** math.floor(math.log10(min(0.5 / negatives, 0.05)))
+
+    def draw(ax: Axes) -> None:
+        ax.set(xscale="log", yscale="log")
+        ax.axvspan(low, min(10 / negatives, 1), color=_FAINT, alpha=0.2, linewidth=0)
+        ax.plot([low, 1], [low, 1], color=_FAINT, linewidth=0.8)
+        _curves(ax, rocs, low)
+        ax.set(xlim=(low, 1), ylim=(low, 1.2))
+        ax.set(xlabel="False-positive rate (log)", ylabel="True-positive rate (log)")
+        ax.minorticks_off()
+
+    return _svg(draw, "roc-low", title, desc)
+
+
+def _edges(samples: Sequence[Sample]) -> Floats:
+    every = np.concatenate([np.asarray(s.values, dtype=np.float64) for s in samples])
+    finite = every[np.isfinite(every)]
+    low, high = np.percentile(finite, [0.5, 99.5]) if len(finite) else (0.0, 1.0)
+    wide = max(high - low, 1e-6 * max(abs(low), abs(high), 1.0))
+    return np.linspace(low, low + wide, _BINS + 1)
+
+
+def _shares(samples: Sequence[Sample], split: str, edges: Floats) -> dict[str, Floats]:
+    return {
+        who: np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0] / len(values)
+        for who, values in pooled(samples, split).items()
+    }
+
+
+def _curves(ax: Axes, rocs: Sequence[Roc], low: float) -> None:
+    many = sum(kind(r.who) == "oracle" for r in rocs)
+    named: set[str] = set()
+    for roc in sorted(rocs, key=lambda r: MODELS.index(kind(r.who))):
+        who = kind(roc.who)
+        label = f"{NAMES[who]}s ({many})" if who == "oracle" and many > 1 else NAMES[who]
+        x, y = _thin(roc, max(_POINTS // len(rocs), 40))
+        ax.plot(
+            np.maximum(x, low),
+            np.maximum(y, low),
+            color=_COLOURS[who],
+            linestyle=_DASHES[who],
+            linewidth=_WIDTHS[who] if who != "oracle" or many == 1 else 1.1,
+            label=None if who in named else label,
+            drawstyle="steps-post",
+            zorder=3 if who == "unlearned" else 2,
+        )
+        named.add(who)
+
+
+def _thin(roc: Roc, most: int) -> tuple[Floats, Floats]:
+    """Keep points evenly along the curve, and as many evenly in the logarithm of the rate."""
+    x, y = np.asarray(roc.fpr), np.asarray(roc.tpr)
+    if len(x) <= most:
+        return x, y
+    along = np.searchsorted(x + y, np.linspace(0, 2, most // 2))
+    rates = np.searchsorted(x, np.geomspace(0.5 / max(roc.negatives, 1), 1, most // 2))
+    keep = np.unique(np.clip(np.concatenate([[0], along, rates, [len(x) - 1]]), 0, len(x) - 1))
+    return x[keep], y[keep]
+
+
+def _svg(draw: Callable[[Axes], None], name: str, title: str, desc: str) -> str:
+    import matplotlib.style
+    from matplotlib.figure import Figure
+
+    with matplotlib.style.context(["default", _STYLE]):
+        figure = Figure(figsize=SIZE, layout="constrained")
+        ax = figure.add_subplot()
+        draw(ax)
+        _legend(figure, ax)
+        out = StringIO()
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    return _inline(out.getvalue(), name, title, desc)
+
+
+def _legend(figure: Figure, ax: Axes) -> None:
+    handles, labels = ax.get_legend_handles_labels()
+    if handles:
+        figure.legend(
+            handles,
+            labels,
+            loc="outside upper left",
+            ncols=len(handles),
+            frameon=False,
+            handlelength=2.2,
+            columnspacing=1.4,
+            borderpad=0,
+        )
+
+
+def _inline(svg: str, name: str, title: str, desc: str) -> str:
+    """Turn a file into an element: own ids, the page's colours and letters, words for listeners."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
+    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.S)
+    svg = re.sub(r"<!--.*?-->\n?", "", svg, flags=re.S).replace("xlink:href", "href")
+    svg = re.sub(r"(\.\d\d)\d+", r"\1", svg)
+    used = set(re.findall(r'(?:url\(|href=")#([^)"]+)', svg))
+    svg = re.sub(r' id="([^"]+)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", svg)
+    svg = re.sub(r'(url\(|href=")#', rf"\1#{name}-", svg)
+    svg = re.sub(r"'DejaVu Sans'(, sans-serif)?", "inherit", svg)
+    svg = re.sub(r"font: ([\d.]+)px inherit", r"font-size: \1px", svg)
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, variable)
+    box = re.search(r'viewBox="[^"]+"', svg)
+    assert box is not None
+    head = (
+        f'<svg {box[0]} role="img" aria-labelledby="{name}-title {name}-desc" '
+        'stroke-linejoin="round" stroke-linecap="butt">'
+        f'<title id="{name}-title">{escape(title)}</title>'
+        f'<desc id="{name}-desc">{escape(desc)}</desc>'
+    )
+    return head + svg[svg.index(">") + 1 :].strip()

@@ -1,0 +1,261 @@
+"""The report as one self-contained page: no script, no request, light and dark, paper and phone.
+
+Needs matplotlib and jinja2, the extra ``[report]``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from unlearnkit.core.errors import InputError
+from unlearnkit.report import figures as fig
+from unlearnkit.report import wording as w
+from unlearnkit.report.model import ClassLine, Report, Roc, Row
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+MOST_CLASSES = 40
+_GOALS = {
+    "high": "higher is better",
+    "low": "lower is better",
+    "as the oracle": "best when it equals the oracle's",
+    "value": "a fact, neither good nor bad by itself",
+}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One figure and the words that stand for it."""
+
+    svg: Markup
+    caption: str
+    head: tuple[str, ...]
+    body: Sequence[tuple[str, ...]]
+    """The figure in numbers."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the table, ready to be set."""
+
+    anchor: str
+    row: Row
+    value: str
+    interval: str
+    original: str
+    oracle: str
+    floor: str
+    gap: str
+    gap_interval: str
+    z: str
+    closed: str
+    light: str
+    goal: str
+    brief: Markup
+    more: list[Markup]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An accuracy in digits, and the share of the cell that its bar fills."""
+
+    text: str
+    share: float
+
+
+def render_page(report: Report) -> str:
+    """Return the report as one HTML page that asks nothing of a network.
+
+    Args:
+        report: What an audit found.
+
+    Returns:
+        The page. The same report gives the same bytes.
+
+    Raises:
+        InputError: If matplotlib or jinja2 is not installed.
+    """
+    if not (_installed("matplotlib") and _installed("jinja2")):
+        raise InputError(
+            "report: the page needs matplotlib and jinja2; pip install 'unlearnkit[report]'"
+        )
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup, escape
+
+    source = files("unlearnkit.report").joinpath("page.html.jinja").read_text(encoding="utf-8")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["minus"] = lambda text: re.sub(r"(?<![\w.])-(?=[\d.i])", "\u2212", text)
+    environment.filters["breaks"] = lambda name: escape(name).replace("_", Markup("_<wbr>"))
+    anchors = {row.metric: f"row-{i}" for i, row in enumerate(report.rows)}
+    classes, left_out = _chosen(report.classes)
+    page = environment.from_string(source).render(
+        report=report,
+        w=w,
+        anchors=anchors,
+        against=w.compared(report),
+        sections=[
+            (title, [_line(row, anchors[row.metric]) for row in rows])
+            for title, rows in w.by_section(report)
+        ],
+        margins=_margins(report),
+        rocs=_rocs(report.rocs),
+        classes=[_class_cells(c) for c in classes],
+        left_out=left_out,
+    )
+    return page + "\n"
+
+
+def _installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ValueError:  # a module that was made unimportable
+        return False
+
+
+def _line(row: Row, anchor: str) -> Line:
+    places = w.row_decimals(row)
+    brief, *more = _doc(row.doc)
+    return Line(
+        anchor=anchor,
+        row=row,
+        value=w.number(row.estimate.value, places),
+        interval=w.interval(row.estimate.low, row.estimate.high, places),
+        original=w.ABSENT if row.original is None else w.number(row.original.value, places),
+        oracle=w.oracle_text(row, places),
+        floor=w.floor_text(row),
+        gap=w.ABSENT if row.gap is None else w.number(row.gap, places, signed=True),
+        gap_interval=w.interval(row.gap_low, row.gap_high, places, signed=True),
+        z=w.ABSENT if row.z is None else w.number(row.z, 1, signed=True),
+        closed=w.ABSENT if row.closed is None else w.number(row.closed, 2),
+        light=w.LIGHTS[row.light],
+        goal=_GOALS.get(row.goal, row.goal),
+        brief=brief,
+        more=more,
+    )
+
+
+def _doc(doc: str) -> list[Markup]:
+    """Return a docstring's paragraphs up to its sections, names in backticks set as code."""
+    from markupsafe import Markup, escape
+
+    text = re.split(r"\n\s*(?:Args|Returns|Raises):", inspect.cleandoc(doc))[0]
+    paragraphs = [" ".join(p.split()) for p in re.split(r"\n\s*\n", text.strip())]
+    made = []
+    for paragraph in paragraphs:
+        parts = [
+            Markup("<code>{}</code>").format(part) if i % 2 else escape(part)
+            for i, part in enumerate(re.split(r"`{1,2}", paragraph))
+        ]
+        made.append(Markup("").join(parts))
+    return made or [Markup("")]
+
+
+def _margins(report: Report) -> list[Panel]:
+    from markupsafe import Markup
+
+    order = {"forget": 0, "held_out": 1}
+    splits = sorted(
+        {s.split for s in report.margins if s.values}, key=lambda s: (order.get(s, 2), s)
+    )
+    panels = []
+    for split in splits:
+        title = f"Margins of {w.split_words(split)}"
+        body = []
+        said = []
+        for who, values in fig.pooled(report.margins, split).items():
+            low, mid, high = np.percentile(values, [10, 50, 90], method="nearest")
+            texts = tuple(w.number(float(v), 2) for v in (low, mid, high))
+            body.append((fig.NAMES[who], f"{len(values):,}", *texts))
+            said.append(
+                f"{fig.NAMES[who]}: median {texts[1]}, from {texts[0]} to {texts[2]} "
+                "for the middle 80 % of rows."
+            )
+        svg = fig.margin_figure(report.margins, split, title=title, desc=" ".join(said))
+        head = ("Model", "Rows", "10 %", "Median", "90 %")
+        panels.append(Panel(Markup(svg), title, head, body))
+    return panels
+
+
+def _rocs(rocs: Sequence[Roc]) -> list[Panel]:
+    from markupsafe import Markup
+
+    if not rocs:
+        return []
+    order = sorted(rocs, key=lambda r: fig.MODELS.index(fig.kind(r.who)))
+    body = [
+        (
+            f"{fig.NAMES[fig.kind(r.who)]} {r.who.partition('/')[2]}".rstrip(),
+            w.number(r.auc, 3),
+            _tpr(r, 0.1),
+            _tpr(r, 0.01),
+            _tpr(r, 0.001),
+        )
+        for r in order
+    ]
+    said = " ".join(f"{name}: AUC {auc}." for name, auc, *_ in body)
+    head = ("Model", "AUC", "TPR at FPR 10 %", "TPR at FPR 1 %", "TPR at FPR 0.1 %")
+    negatives = min(r.negatives for r in rocs)
+    whole = "Attack on the margin: every threshold. The thin line is guessing."
+    low = (
+        "Inset: low false-positive rates. Shaded: fewer than ten false positives "
+        f"among {negatives:,} never-seen rows."
+    )
+    first = fig.roc_figure(rocs, title="Attack ROC", desc=said)
+    inset = fig.low_roc_figure(
+        rocs,
+        title="Attack ROC at low false-positive rates",
+        desc="True-positive rates: "
+        + " ".join(f"{name}: {ten} at 10 %, {one} at 1 %." for name, _, ten, one, _ in body),
+    )
+    return [
+        Panel(Markup(first), whole, head, body),
+        Panel(Markup(inset), low, (), []),
+    ]
+
+
+def _tpr(roc: Roc, rate: float) -> str:
+    """Return the largest true-positive rate at a false-positive rate of at most ``rate``."""
+    if roc.negatives * rate < 10:
+        return "too few rows"
+    reached = [t for f, t in zip(roc.fpr, roc.tpr, strict=True) if f <= rate]
+    return w.number(max(reached, default=0.0), 3)
+
+
+def _chosen(classes: Sequence[ClassLine]) -> tuple[list[ClassLine], int]:
+    """Return the classes to show: the forgotten ones, then those furthest from the oracle."""
+
+    def far(c: ClassLine) -> tuple[bool, float]:
+        against = c.oracle if c.oracle is not None else c.original
+        known = c.unlearned is not None and against is not None
+        return not c.forgotten, -abs(c.unlearned - against) if known else 0.0  # type: ignore[operator]
+
+    if len(classes) <= MOST_CLASSES:
+        return list(classes), 0
+    kept = sorted(classes, key=far)[:MOST_CLASSES]
+    return sorted(kept, key=lambda c: c.label), len(classes) - MOST_CLASSES
+
+
+def _class_cells(c: ClassLine) -> tuple[ClassLine, list[Cell]]:
+    values = (
+        c.original,
+        c.unlearned,
+        c.oracle,
+        c.forget_original,
+        c.forget_unlearned,
+        c.forget_oracle,
+    )
+    return c, [
+        Cell(w.ABSENT if v is None else w.number(v, 3), 0.0 if v is None else round(v, 3))
+        for v in values
+    ]

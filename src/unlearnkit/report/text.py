@@ -1,0 +1,172 @@
+"""The report in a terminal: plain text, at most 100 columns, no colour."""
+
+from __future__ import annotations
+
+from io import StringIO
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+from unlearnkit.report import wording as w
+from unlearnkit.report.model import Estimate, Report, Row
+
+WIDTH = 100
+_NARROWEST = 14
+_LIGHTS = {**w.LIGHTS, "none": w.ABSENT}
+
+
+def render_text(report: Report) -> str:
+    """Return the report as plain text of at most 100 columns, without colour.
+
+    Args:
+        report: What an audit found.
+
+    Returns:
+        Lines: the verdict, what was asked, the table, its footnotes, the cost, provenance and what
+        the audit cannot show. Control characters in names are replaced.
+    """
+    p = report.provenance
+    about = f"{report.asked.case}: {report.asked.request}, {p.method}"
+    out = [*_wrap(f"UNLEARNING AUDIT  {about}"), "=" * WIDTH, ""]
+    out += [report.verdict.value, *_wrap(report.sentence, "  "), ""]
+    for f in report.findings:
+        out += _wrap(f"{f.verdict.value}: {f.reason}", "  - ")
+    for text in report.warnings:
+        out += _wrap(f"warning: {text}", "  ! ")
+    out += _heading("What was asked")
+    out += _pairs(w.asked_lines(report.asked))
+    for name, size in report.asked.headroom.items():
+        value = w.UNDEFINED if size is None else f"{w.number(size, 1)} oracle deviations"
+        out += _wrap(f"headroom of {name}: {value}", "  - ")
+    out += _heading(f"What was found ({w.TIERS[report.tier]})")
+    out += _table(report)
+    out += _heading("Cost")
+    out += _columns([("", "unlearning", "retraining"), *w.spent_lines(report.spent)])
+    out += _wrap(w.spent_sentence(report.spent))
+    out += _heading("Provenance")
+    out += _pairs(w.provenance_lines(report))
+    out += [ln for k, v in w.settings_lines(p.settings) for ln in _wrap(f"{k} = {v}", "  - ")]
+    out += [ln for note in p.notes for ln in _wrap(note, "  ! ")]
+    out += _heading("What this audit cannot show")
+    for text in report.limits or ("No limit was named.",):
+        out += _wrap(text, "  - ")
+    return "\n".join(ln.rstrip() for ln in out)
+
+
+def _table(report: Report) -> list[str]:
+    against = w.compared(report)
+    notes: list[str] = []
+    head = ["metric", "this model", "original"]
+    head += ["oracle", "gap", "z", "closed"] if against else []
+    blocks: list[list[list[str]]] = [[[h] for h in [*head, "light"]]]
+    titles: dict[int, str] = {}
+    for title, rows in w.by_section(report):
+        titles[len(blocks)] = title
+        blocks += [_cells(row, against, notes) for row in rows]
+    if len(blocks) == 1:
+        return ["The audit has no rows."]
+    widths = _widths(blocks)
+    out: list[str] = []
+    for i, block in enumerate(blocks):
+        if i in titles:
+            out += ["-" * WIDTH, titles[i].upper()]
+        block[0] = [part for line in block[0] for part in _fold(line, widths[0])]
+        for k in range(max(map(len, block))):
+            line = [_pad(c[k] if k < len(c) else "", n, j) for j, (c, n) in _across(block, widths)]
+            out.append(" ".join(line))
+    out.append("-" * WIDTH)
+    for i, note in enumerate(notes, 1):
+        out += _wrap(note, f"[{i}] ")
+    out += _wrap(w.LEGEND if against else w.NO_ORACLE)
+    if any(r.path == "compat" for r in report.rows):
+        out += _wrap(w.COMPAT + ".")
+    return out
+
+
+def _cells(row: Row, against: bool, notes: list[str]) -> list[list[str]]:
+    places = w.row_decimals(row)
+    name = [row.metric] + (["(compat)"] if row.path == "compat" else [])
+    block = [name, _estimate(row, row.estimate, places, notes)]
+    block.append([w.ABSENT] if row.original is None else [w.number(row.original.value, places)])
+    if against:
+        oracle = [w.oracle_text(row, places)]
+        if row.floor is not None:
+            oracle.append(f"floor {w.floor_text(row)}")
+        gap = [w.ABSENT] if row.gap is None else [w.number(row.gap, places, signed=True)]
+        gap += _bracket(w.interval(row.gap_low, row.gap_high, places, signed=True))
+        block += [oracle, gap]
+        block.append([w.ABSENT if row.z is None else w.number(row.z, 1, signed=True)])
+        block.append([w.ABSENT if row.closed is None else w.number(row.closed, 2)])
+    return [*block, [_LIGHTS[row.light]]]
+
+
+def _estimate(row: Row, estimate: Estimate, places: int | None, notes: list[str]) -> list[str]:
+    mark = ""
+    if estimate.note:
+        text = f"{row.metric}: {estimate.note}"
+        if text not in notes:
+            notes.append(text)
+        mark = f" [{notes.index(text) + 1}]"
+    first = w.number(estimate.value, places) + mark
+    return [first, *_bracket(w.interval(estimate.low, estimate.high, places))]
+
+
+def _bracket(text: str) -> list[str]:
+    """Put a long interval on two lines, so that huge numbers still fit."""
+    if len(text) <= 18:
+        return [text] if text else []
+    low, high = text.split(", ")
+    return [f"{low},", high]
+
+
+def _widths(blocks: list[list[list[str]]]) -> list[int]:
+    widths = [max(cell_len(x) for b in blocks for x in b[j]) for j in range(len(blocks[0]))]
+    spare = WIDTH - sum(widths[1:]) - len(widths) + 1
+    widths[0] = max(min(widths[0], spare), _NARROWEST)
+    return widths
+
+
+def _across(block: list[list[str]], widths: list[int]) -> list[tuple[int, tuple[list[str], int]]]:
+    return list(enumerate(zip(block, widths, strict=True)))
+
+
+def _pad(text: str, width: int, column: int) -> str:
+    space = " " * (width - cell_len(text))
+    return text + space if column == 0 else space + text
+
+
+def _fold(name: str, width: int) -> list[str]:
+    """Break a metric's name after underscores; a part that is still too long is cut."""
+    lines = [""]
+    for part in name.replace("_", "_\n").split("\n"):
+        if cell_len(lines[-1] + part) > width and lines[-1]:
+            lines.append("")
+        lines[-1] += part
+    return [x[i : i + width] for x in lines for i in range(0, max(len(x), 1), width)]
+
+
+def _heading(title: str) -> list[str]:
+    return ["", title.upper(), "-" * len(title)]
+
+
+def _pairs(lines: list[tuple[str, str]]) -> list[str]:
+    wide = max(len(k) for k, _ in lines) + 2
+    return [ln for k, v in lines for ln in _wrap(v, f"{k:<{wide}}")]
+
+
+def _columns(lines: list[tuple[str, str, str]]) -> list[str]:
+    return [f"{a:<16}{b:>16}{c:>16}" for a, b, c in lines]
+
+
+def _plain(text: str) -> str:
+    """Replace what would move the cursor, colour the terminal or reverse the text."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
+
+
+def _wrap(text: str, lead: str = "") -> list[str]:
+    """Break text into lines; the first is led in, the others stand under it."""
+    console = Console(file=StringIO(), width=WIDTH, color_system=None, legacy_windows=False)
+    lines = Text(_plain(text)).wrap(console, WIDTH - len(lead), overflow="fold")
+    plain = [line.plain for line in lines] or [""]
+    return [(lead if i == 0 else " " * len(lead)) + x for i, x in enumerate(plain)]

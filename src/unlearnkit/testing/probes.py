@@ -1,0 +1,193 @@
+"""The part of the contract that is seen only from inside a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from unlearnkit.core.case import Case
+from unlearnkit.core.data import View
+from unlearnkit.core.errors import UndeclaredReadError
+from unlearnkit.core.method import Need, Problem
+from unlearnkit.core.runtime import Cost, Runtime
+from unlearnkit.core.structure import difference
+from unlearnkit.testing.subject import Subject, bits, expect, generators, probed, same_bits
+from unlearnkit.unlearning import unlearn
+
+Inputs = tuple[object, ...]
+
+
+class _Injected(Exception):  # noqa: N818  # it is not about an error
+    """Raised in the middle of a run."""
+
+
+@dataclass
+class _Seen:
+    """Rows that go through models, counted by hooks while a method runs."""
+
+    on: bool = False
+    forward: int = 0
+    backward: int = 0
+    hidden: bool = False
+    """Whether a transform of torch.func hid how many rows there are."""
+
+    fail_at: int = 0
+    """At which call to raise; never when 0."""
+
+    calls: int = 0
+
+    def count(self, inputs: tuple[object, ...], out: object) -> None:
+        """Count one call of a model."""
+        if not self.on:
+            return
+        self.calls += 1
+        if self.calls == self.fail_at:
+            raise _Injected
+        first = next(x for x in inputs if isinstance(x, Tensor))
+        if torch._C._functorch.maybe_current_level() is not None:
+            self.hidden = True
+            return
+        self.forward += len(first)
+        if isinstance(out, Tensor) and out.requires_grad:
+            out.register_hook(lambda _: self._back(len(first)))  # type: ignore[no-untyped-call]  # torch's
+
+    def watch(self, model: nn.Module) -> nn.Module:
+        """Count what goes through a model and its copies, which share the function."""
+
+        def hook(_: nn.Module, args: Inputs, kwargs: dict[str, object], out: object) -> None:
+            self.count((*args, *kwargs.values()), out)
+
+        model.register_forward_hook(hook, with_kwargs=True)
+        return model
+
+    @contextmanager
+    def inside(self, p: Problem, rt: Runtime) -> Iterator[None]:
+        """Count while the method runs."""
+        self.on = True
+        try:
+            yield
+        finally:
+            self.on = False
+
+    def case(self, case: Case) -> Case:
+        """Return the case with a factory whose models are watched."""
+        make = case.fresh
+        assert make is not None
+        return case.with_(fresh=lambda: self.watch(make()))
+
+    def _back(self, rows: int) -> None:
+        self.backward += rows
+
+
+def cost_metered(s: Subject) -> None:
+    """The meter counts the rows that hooks see, of this run alone.
+
+    Rows forward: every row that goes through any model inside ``apply``, exactly. Where a
+    transform of ``torch.func`` hides the rows, the hooks' count is a lower bound. Rows backward: at
+    least the rows that a gradient came back to, and no more than rows forward.
+    """
+    seen, rt = _Seen(), s.rt()
+    method = probed(s.smoke(), seen.inside)
+    done = s.run(seen.watch(s.model()), case=seen.case(s.case), method=method, rt=rt)
+    told, who = done.cost, s.method.id
+    if seen.hidden:
+        expect(told.forward > seen.forward, f"{who}: rows inside a transform are not metered")
+    else:
+        expect(
+            told.forward == seen.forward,
+            f"{who}: {seen.forward} rows went forward, the meter says {told.forward}",
+        )
+    fits = seen.backward <= told.backward <= told.forward
+    expect(fits, f"{who}: {seen.backward} rows of {seen.forward} back, metered {told.backward}")
+    expect(rt.cost == Cost(), f"{who}: a run changes the meter of the caller's runtime")
+    again = s.run(rt=rt)
+    same = (again.cost.forward, again.cost.backward) == (told.forward, told.backward)
+    expect(same, f"{who}: a second run on one runtime costs other than the first")
+    expect(again.notes == done.notes, f"{who}: a second run on one runtime has other notes")
+
+
+def draws_from_its_own_streams(s: Subject) -> None:
+    """On a model that draws nothing itself, the method draws from no global generator."""
+    moved = [False]
+
+    @contextmanager
+    def inside(p: Problem, rt: Runtime) -> Iterator[None]:
+        before = generators()
+        yield
+        moved[0] = generators() != before
+
+    s.run(method=probed(s.smoke(), inside))
+    expect(not moved[0], f"{s.method.id}: draws from a global generator; use rt.rng(name)")
+
+
+def undeclared_inputs_sealed(s: Subject) -> None:
+    """What is not declared raises when it is read, and is not behind the seal either."""
+    info = s.method.info
+    declared = info.needs | info.uses
+
+    @contextmanager
+    def inside(p: Problem, rt: Runtime) -> Iterator[None]:
+        for need, view in _views(p).items():
+            if need not in declared:
+                expect(view is not None and _is_sealed(view, rt), f"{need} rows are not sealed")
+        if Need.FRESH not in declared:
+            expect(_raises_undeclared(p), "a fresh model is not sealed")
+        yield
+
+    s.run(method=probed(s.smoke(), inside))
+
+
+def exception_leaves_nothing_behind(s: Subject) -> None:
+    """After an error in the middle all is as before, and the next run is not affected."""
+    model = s.model()
+    first, want = bits(model), bits(s.run().model)
+    before, rt = generators(), s.rt()
+    seen = _Seen(fail_at=2)
+    method = probed(s.smoke(), seen.inside)
+    watched = seen.watch(s.model())
+    try:
+        unlearn(watched, seen.case(s.case), s.request, method, rt)
+    except _Injected:
+        pass
+    else:
+        expect(seen.calls < 2, f"{s.method.id}: swallows an error of the model")
+    who = s.method.id
+    expect(same_bits(first, bits(watched)), f"{who}: after an error, the caller's model differs")
+    expect(not difference(watched, seen.watch(model)), f"{who}: after an error, something is left")
+    expect(generators() == before, f"{who}: after an error, a global generator differs")
+    expect(rt.cost == Cost() and not rt.notes, f"{who}: after an error, the runtime differs")
+    expect(same_bits(want, bits(s.run().model)), f"{who}: after an error, the next run differs")
+
+
+def _views(p: Problem) -> dict[Need, View | None]:
+    return {Need.FORGET: p.forget, Need.RETAIN: p.retain, Need.VALIDATION: p.validation}
+
+
+def _is_sealed(view: View, rt: Runtime) -> bool:
+    for read in (lambda: view.y, lambda: next(view.batches(1, rt)), lambda: view.sample(1, rt, "")):
+        try:
+            read()
+        except UndeclaredReadError:
+            continue
+        return False
+    return len(view.rows) == 0 and len(view.data) == 0
+
+
+def _raises_undeclared(p: Problem) -> bool:
+    try:
+        p.fresh()
+    except UndeclaredReadError:
+        return True
+    return False
+
+
+PROBE_CHECKS = (
+    cost_metered,
+    draws_from_its_own_streams,
+    undeclared_inputs_sealed,
+    exception_leaves_nothing_behind,
+)

@@ -1,0 +1,239 @@
+"""What the contract is checked on: toy problems, trained models, and a look inside a run."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unlearnkit import catalog
+from unlearnkit.core.case import Case
+from unlearnkit.core.data import TensorData, View
+from unlearnkit.core.errors import InputError, UnlearnkitError
+from unlearnkit.core.method import Method, Problem
+from unlearnkit.core.request import ForgetRequest, Rows
+from unlearnkit.core.runtime import Precision, Runtime
+from unlearnkit.core.structure import tensors
+from unlearnkit.core.task import Task
+from unlearnkit.train.loop import fit
+from unlearnkit.unlearning import Unlearned, fresh_model, seeded, unlearn
+
+Inside = Callable[[Problem, Runtime], AbstractContextManager[object]]
+"""What is done around a method's ``apply``, where its problem can be seen."""
+
+
+class ContractError(UnlearnkitError, AssertionError):
+    """A method or a metric does not keep its contract."""
+
+
+def expect(holds: bool, sentence: str) -> None:
+    """Raise if something does not hold.
+
+    Args:
+        holds: Whether it does.
+        sentence: What is wrong if not.
+
+    Raises:
+        ContractError: With the sentence.
+    """
+    if not holds:
+        raise ContractError(sentence)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A method on a task's toy problem."""
+
+    method: type[Method]
+    task: str
+    device: str = "cpu"
+
+    @cached_property
+    def case(self) -> Case:
+        """Return the toy problem: the same rows at each access."""
+        return toy(self.task)
+
+    @property
+    def request(self) -> ForgetRequest:
+        """Return what must go: 11 of 60 rows, so that batches of 16 leave one kept row over."""
+        return Rows(*range(11))
+
+    def model(self) -> nn.Module:
+        """Return a trained model, new at each call, always with the same weights."""
+        return trained(self.case, self.task)
+
+    def smoke(self) -> Method:
+        """Return the method at its smoke settings."""
+        return self.method.build(**self.method.info.smoke)
+
+    def rt(self, *, seed: int = 0, precision: Precision = "fp32") -> Runtime:
+        """Return a runtime on the subject's device."""
+        return Runtime.on(self.device, seed=seed, precision=precision)
+
+    def run(
+        self,
+        model: nn.Module | None = None,
+        *,
+        case: Case | None = None,
+        request: ForgetRequest | None = None,
+        method: Method | None = None,
+        rt: Runtime | None = None,
+    ) -> Unlearned:
+        """Return what the method makes of a model; what is not given is the toy's.
+
+        Args:
+            model: The trained model.
+            case: Its circumstances; one made from parts is asked for nothing.
+            request: What must go.
+            method: The method with its settings.
+            rt: Device, precision, seed.
+
+        Returns:
+            The result.
+        """
+        where = case or self.case
+        asked = None if where.parts is not None else request or self.request
+        return unlearn(
+            self.model() if model is None else model,
+            where,
+            asked,
+            method or self.smoke(),
+            rt or self.rt(),
+        )
+
+
+def toy(name: str) -> Case:
+    """Return the toy problem of a task.
+
+    Args:
+        name: The task's id.
+
+    Returns:
+        The case.
+
+    Raises:
+        ContractError: If the task is fitted to none of the usual kinds of targets.
+    """
+    kind = catalog.tasks()[name]
+    for y in (
+        torch.arange(12) % 3,
+        torch.eye(3).repeat(4, 1),
+        torch.linspace(-1, 1, 24).view(12, 2),
+    ):
+        try:
+            task: Task = kind.infer(TensorData(torch.zeros(12, 1), y))
+        except InputError:
+            continue
+        return task.toy(0)
+    raise ContractError(f"{name}: no toy: the task takes neither classes, labels nor real targets")
+
+
+def trained(case: Case, key: str) -> nn.Module:
+    """Return a model trained on a case's rows, new at each call, always with the same weights.
+
+    Args:
+        case: Rows, factory and recipe.
+        key: Names the case: weights are trained once for a key.
+
+    Returns:
+        The model, on the CPU.
+    """
+    model = fresh_model(case, Runtime())
+    if key not in _weights():
+        rt = Runtime()
+        assert case.train is not None
+        assert case.recipe is not None
+        with seeded(rt, "contract"):
+            fit(model, View.all(case.train), case.task, case.recipe, rt, stream="contract")
+        _weights()[key] = {n: t.detach().clone() for n, t in model.state_dict().items()}
+    model.load_state_dict(_weights()[key])
+    return model
+
+
+@cache
+def _weights() -> dict[str, dict[str, Tensor]]:
+    return {}
+
+
+def with_inputs(case: Case, change: Callable[[Tensor], Any]) -> Case:
+    """Return a case whose in-memory inputs are changed in every set.
+
+    Args:
+        case: With tensor inputs.
+        change: From inputs ``(n, D)`` to inputs.
+
+    Returns:
+        The changed case.
+    """
+    sets = {
+        name: replace(data, x=change(data.x))
+        for name in ("train", "test", "validation", "held_out")
+        if isinstance(data := getattr(case, name), TensorData) and isinstance(data.x, Tensor)
+    }
+    return case.with_(**sets)
+
+
+def probed(method: Method, inside: Inside) -> Method:
+    """Return the same method with something done around its ``apply``.
+
+    Args:
+        method: The method with its settings.
+        inside: From problem and runtime to a context that ``apply`` runs in.
+
+    Returns:
+        A method of a subclass, on no list.
+    """
+
+    class Probe(type(method)):  # type: ignore[misc]  # the base is known only now
+        """The method, watched."""
+
+        def apply(self, p: Problem, rt: Runtime) -> nn.Module:
+            """Run the method in the context."""
+            with inside(p, rt):
+                out: nn.Module = super().apply(p, rt)
+            return out
+
+    probe: Method = Probe.model_construct(
+        **{name: getattr(method, name) for name in type(method).model_fields}
+    )
+    return probe
+
+
+def bits(model: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of every parameter and buffer, on the CPU."""
+    return {name: t.detach().cpu().clone() for name, t in tensors(model).items()}
+
+
+def same_bits(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    """Return whether two models' tensors are the same: names, types and values."""
+    return a.keys() == b.keys() and all(
+        a[name].dtype == b[name].dtype and torch.equal(a[name], b[name]) for name in a
+    )
+
+
+def generators() -> tuple[Any, ...]:
+    """Return the states of all global generators, comparable."""
+    kind, keys, *rest = np.random.get_state()  # noqa: NPY002, TID251  # the global one
+    assert isinstance(keys, np.ndarray)
+    torches = [torch.get_rng_state()]
+    if torch.cuda.is_available():
+        torches += torch.cuda.get_rng_state_all()
+    return (
+        tuple(bytes(s.numpy()) for s in torches),
+        (kind, keys.tobytes(), *rest),
+        random.getstate(),
+    )
+
+
+def disturb() -> None:
+    """Move all global generators, as somebody else's code would."""
+    torch.rand(7)
+    random.random()
+    np.random.rand(7)  # noqa: NPY002, TID251  # the global one

@@ -1,0 +1,67 @@
+"""What a model says about rows, read without moving it."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from unlearnkit.core.data import Batch, View
+from unlearnkit.core.evidence import run
+from unlearnkit.core.recipe import Recipe
+from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.task import Task
+
+
+def row_losses(model: nn.Module, view: View, task: Task, rt: Runtime) -> Tensor:
+    """Return the task's loss of each row ``(n,)``, in eval mode, on the CPU."""
+    out = run(model, view, task, rt)
+    return task.losses(out, Batch(torch.empty(len(view), 0), view.y, view.rows))
+
+
+def answers(
+    teacher: nn.Module, view: View, task: Task, rt: Runtime, recipe: Recipe
+) -> Callable[[Batch], Tensor]:
+    """Return the function from a batch of a view's rows to a fixed model's outputs ``(B, K)``.
+
+    Outputs are computed once a row, here. Where the recipe changes inputs at each step they are
+    computed once a batch instead, on the changed inputs.
+
+    Args:
+        teacher: In eval mode; it never changes.
+        view: All rows that batches may hold.
+        task: What outputs mean.
+        rt: Device, precision, cost.
+        recipe: Whether inputs change.
+
+    Returns:
+        The function; what it returns carries no gradient.
+    """
+    if recipe.augment != "none":
+
+        def ask(batch: Batch) -> Tensor:
+            with torch.no_grad():
+                return task.outputs(teacher, batch)
+
+        return ask
+    return remembered(view, run(teacher, view, task, rt), rt)
+
+
+def remembered(view: View, values: Tensor, rt: Runtime) -> Callable[[Batch], Tensor]:
+    """Return the function from a batch to its rows' values.
+
+    Args:
+        view: The n rows.
+        values: One entry a row ``(n, ...)``, in the view's order.
+        rt: Where the values are kept.
+
+    Returns:
+        The function from a batch ``(B,)`` of these rows to ``(B, ...)``.
+    """
+    seat = torch.full((len(view.data),), len(view), dtype=torch.long)
+    seat[view.rows] = torch.arange(len(view))
+    kept = values.to(rt.device)
+
+    def recall(batch: Batch) -> Tensor:
+        return kept[seat[batch.row].to(kept.device)]
+
+    return recall

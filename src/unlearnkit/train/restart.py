@@ -1,0 +1,324 @@
+"""Unlearning by a warm restart: train on, faster than before, from weights that shrink."""
+
+import math
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from unlearnkit.core.data import Batch, View
+from unlearnkit.core.recipe import Recipe, Tuning
+from unlearnkit.core.runtime import Runtime
+from unlearnkit.train.loop import descend
+
+SPAN = 1 / 3
+"""Share of a restart, from its start, in which weights are pushed."""
+
+
+class Restart(BaseModel):
+    """A warm restart: the recipe's own training, shorter and faster, while weights shrink.
+
+    The learning rate falls along a cosine from ``lr`` times the recipe's peak to zero; optimiser,
+    momentum, weight decay, batch size and augmentation are the recipe's. Halfway, a run whose
+    retained loss is above half of an untrained model's is given up; what is left of it is spent on
+    a new one from the same start at half the rate.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    kind: Literal["restart"] = "restart"
+    """Restart warm."""
+
+    lr: float = Field(2.0, ge=0, allow_inf_nan=False)
+    """Peak learning rate, as a multiple of the recipe's; at 0 weights shrink and no more."""
+
+    share: float = Field(0.18, ge=0, le=10)
+    """Cost, as a share of retraining's on the retained rows; at least one step unless 0."""
+
+    shrink: float = Field(0.5, ge=0, allow_inf_nan=False)
+    """Total decoupled shrink, mostly in the first steps: without gradients each parameter would
+    end at ``exp(-shrink)`` times its value; 0 is none."""
+
+
+Run = Annotated[Restart | Tuning, Field(discriminator="kind")]
+"""How a method trains on: a warm restart, or a recipe as papers print them. Told by ``kind``."""
+
+
+class Terms(NamedTuple):
+    """What a loss says about one batch."""
+
+    keep: Tensor
+    """Loss of the retained rows, in the task's unit, their mean or one a row ``(B,)``: what the
+    guard watches."""
+
+    total: Tensor
+    """What the step minimises: a scalar, or the mean of one number a row."""
+
+
+StepLoss = Callable[[Batch, float], Terms]
+"""From a batch of retained rows and how much of the run is over, in [0, 1), to its terms."""
+
+
+@dataclass(frozen=True)
+class Extra:
+    """What a run does besides descending on retained rows."""
+
+    rows: int = 0
+    """Most forget rows in one step, forward and backward."""
+
+    share: float = 0.0
+    """Share of the steps, from the first, that have them: those where progress is below it."""
+
+    before: int = 0
+    """Rows that went forward before the run, such as a teacher's; off the budget."""
+
+    first: Callable[[float], Tensor | None] | None = None
+    """From progress to a loss that is minimised in a step of its own before the step; no such step
+    where it returns None."""
+
+    first_lr: float = 1.0
+    """Learning rate of that step, as a multiple of the step's."""
+
+    after_step: Callable[[float], None] | None = None
+    """Called after each step with its push, see ``push``; may edit parameters."""
+
+
+def run_schedule(
+    model: nn.Module,
+    retain: View,
+    loss: StepLoss,
+    run: Restart | Tuning,
+    recipe: Recipe,
+    rt: Runtime,
+    *,
+    never_seen: float,
+    stream: str,
+    extra: Extra | None = None,
+) -> list[float]:
+    """Minimise a loss over retained rows, by a warm restart or by a plain run.
+
+    Args:
+        model: Changed in place.
+        retain: Rows to draw batches from.
+        loss: From a batch and the progress to its terms.
+        run: Which of the two, and its settings.
+        recipe: How the model was trained.
+        rt: Device, precision, randomness, cost.
+        never_seen: The task's loss of a model without knowledge; the guard's unit.
+        stream: Name of the random stream that orders the rows.
+        extra: What there is besides; pushes of a plain run fall over all of it.
+
+    Returns:
+        The mean total of each pass over the rows; empty where the settings move nothing.
+    """
+    extra = extra or Extra()
+    if isinstance(run, Restart):
+        return warm_restart(
+            model, retain, loss, run, recipe, rt, never_seen=never_seen, stream=stream, extra=extra
+        )
+    own = run.resolve(recipe)
+    if own is None:
+        return []
+    steps = own.epochs * retain.steps(own.batch_size)
+    return _go(model, retain, loss, own, rt, stream=stream, steps=steps, span=1.0, extra=extra)
+
+
+def warm_restart(
+    model: nn.Module,
+    retain: View,
+    loss: StepLoss,
+    run: Restart,
+    recipe: Recipe,
+    rt: Runtime,
+    *,
+    never_seen: float,
+    stream: str,
+    extra: Extra | None = None,
+) -> list[float]:
+    """Train a model on, at a high rate that falls to zero, while its weights shrink.
+
+    Args:
+        model: Changed in place; only parameters that require gradients move or shrink.
+        retain: The n rows to draw batches from.
+        loss: From a batch and the progress to its terms.
+        run: Rate, cost and shrink.
+        recipe: How the model was trained; retraining costs ``3 * epochs * n`` row passes.
+        rt: Device, precision, randomness, cost. A note says so when the guard fires.
+        never_seen: The task's loss of a model without knowledge; the guard's unit.
+        stream: Name of the random stream that orders the rows.
+        extra: What there is besides.
+
+    Returns:
+        The mean total of each pass over the rows; empty where ``share`` is 0.
+    """
+    extra = extra or Extra()
+    budget = run.share * 3 * recipe.epochs * len(retain)
+    if not budget:
+        return []
+    rows = max(min(recipe.batch_size, len(retain)), len(retain) / retain.steps(recipe.batch_size))
+    steps = length(budget - extra.before, rows, extra)
+    half = steps // 2
+    seen: deque[Tensor] = deque(maxlen=max(1, steps // 10))
+    start = [t.detach().clone() for t in _tensors(model)]
+    halfway, astray = 0.0, False
+
+    def watched(batch: Batch, progress: float) -> Terms:
+        terms = loss(batch, progress)
+        seen.append(terms.keep.detach().mean())
+        return terms
+
+    def guard(step: int) -> bool:
+        nonlocal halfway, astray
+        if step == half:
+            halfway = torch.stack(list(seen)).mean().item()
+            astray = not halfway <= 0.5 * never_seen
+        return astray
+
+    def go(rate: float, steps: int, name: str, stop: Callable[[int], bool] | None) -> list[float]:
+        own = recipe.model_copy(update={"lr": rate * recipe.lr, "schedule": "cosine"})
+        return _go(
+            model,
+            retain,
+            watched,
+            own,
+            rt,
+            stream=name,
+            steps=steps,
+            span=SPAN,
+            shrink=run.shrink,
+            extra=extra,
+            stop=stop,
+        )
+
+    curve = go(run.lr, steps, stream, guard)
+    if not astray:
+        return curve
+    with torch.no_grad():
+        for t, was in zip(_tensors(model), start, strict=True):
+            t.copy_(was)
+    left = budget - extra.before - spent(steps, rows, extra, done=half)
+    rt.note(
+        f"{stream.partition('/')[0]}: halfway the loss on retained rows was {halfway:.3g}, above"
+        f" half of an untrained model's {never_seen:.3g}; started again from the original at half"
+        f" the learning rate, {run.lr / 2:g} times the recipe's"
+    )
+    again = min(steps - half, length(left, rows, extra))
+    return curve + go(run.lr / 2, again, f"{stream}/again", None)
+
+
+def push(step: int, steps: int, span: float = SPAN) -> float:
+    """Return a step's share of a push that falls linearly to zero over the first ``span``.
+
+    The share of ``[step, step + 1)`` under the density ``2 / w * max(0, 1 - t / w)`` with
+    ``w = span * steps``. All shares of a run sum to 1.
+    """
+    width = span * steps
+
+    def left(t: float) -> float:
+        return max(0.0, 1.0 - t / width) ** 2
+
+    return left(step) - left(step + 1)
+
+
+def length(budget: float, rows: float, extra: Extra) -> int:
+    """Return the most steps that a budget pays for, and at least one.
+
+    Args:
+        budget: Row passes, where a row forward is 1 and a row backward is 2.
+        rows: Retained rows in a step, on average.
+        extra: Forget rows beside them.
+
+    Returns:
+        The number of steps.
+    """
+    steps = max(1, int(budget / (3 * rows + 3 * extra.share * extra.rows)))
+    while steps > 1 and spent(steps, rows, extra) > budget:
+        steps -= 1
+    return steps
+
+
+def spent(steps: int, rows: float, extra: Extra, *, done: int | None = None) -> float:
+    """Return the cost in row passes of a run of ``steps``, or of the first ``done`` of them."""
+    done = steps if done is None else done
+    early = bisect_left(range(done), extra.share, key=lambda step: step / steps)
+    return 3 * (done * rows + early * extra.rows)
+
+
+def _go(
+    model: nn.Module,
+    retain: View,
+    loss: StepLoss,
+    recipe: Recipe,
+    rt: Runtime,
+    *,
+    stream: str,
+    steps: int,
+    span: float,
+    extra: Extra,
+    shrink: float = 0.0,
+    stop: Callable[[int], bool] | None = None,
+) -> list[float]:
+    step = 0
+
+    def total(batch: Batch) -> Tensor:
+        return loss(batch, step / steps).total
+
+    def before(opt: torch.optim.Optimizer) -> None:
+        _first(opt, extra, step / steps, rt)
+
+    def after(lr: float) -> bool:
+        nonlocal step
+        del lr
+        weight = push(step, steps, span)
+        _shrink(model, shrink * weight)
+        if extra.after_step is not None:
+            extra.after_step(weight)
+        step += 1
+        return stop is not None and stop(step)
+
+    return descend(
+        model,
+        retain,
+        total,
+        recipe,
+        rt,
+        stream=stream,
+        steps=steps,
+        before_step=before,
+        after_step=after,
+    )
+
+
+def _first(opt: torch.optim.Optimizer, extra: Extra, progress: float, rt: Runtime) -> None:
+    if extra.first is None:
+        return
+    opt.zero_grad(set_to_none=True)
+    with rt.autocast():
+        value = extra.first(progress)
+    if value is None:
+        return
+    rates = [group["lr"] for group in opt.param_groups]
+    for group in opt.param_groups:
+        group["lr"] *= extra.first_lr
+    rt.backward(value)
+    opt.step()
+    for group, lr in zip(opt.param_groups, rates, strict=True):
+        group["lr"] = lr
+
+
+def _shrink(model: nn.Module, amount: float) -> None:
+    if amount:
+        with torch.no_grad():
+            for p in model.parameters():
+                if p.requires_grad:
+                    p.mul_(math.exp(-amount))
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    return chain(model.parameters(), model.buffers())

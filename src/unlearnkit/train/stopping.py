@@ -1,0 +1,187 @@
+"""When to stop without an oracle: rows look never seen, and what stays is not harmed."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from unlearnkit.core.data import View
+from unlearnkit.core.method import Problem
+from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.task import Task
+from unlearnkit.train.reading import row_losses
+
+
+class Guard(BaseModel):
+    """When a run has forgotten enough, and when it has done too much harm."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, ser_json_inf_nan="strings"
+    )
+
+    stop: Literal["unseen", "never"] = "unseen"
+    """Stop once forget rows look never seen, or at the end of the run."""
+
+    gone_loss: float = Field(2.0, gt=0)
+    """Mean loss at which rows of vanished classes look never seen, as a multiple of the loss of a
+    model without knowledge; other rows look so at the loss of validation rows."""
+
+    floor: float = Field(0.05, ge=0)
+    """Largest rise of the mean loss on retained rows, as a share of the loss of a model without
+    knowledge; infinity is no limit."""
+
+    sample: int = Field(512, ge=1)
+    """Rows of each kind that are looked at."""
+
+
+OFF = Guard(stop="never", floor=float("inf"))
+"""Neither stops nor limits anything: published methods run to their end."""
+
+
+class Watch:
+    """What a guard sees in one run: the model as it is now, against the model as it came."""
+
+    def __init__(self, guard: Guard, p: Problem, rt: Runtime, who: str) -> None:
+        """Draw the rows to look at, and measure how the model came.
+
+        Args:
+            guard: The limits.
+            p: The problem; its model is looked at, its original is where it came from.
+            rt: Where to run.
+            who: The method's id: names the random streams.
+        """
+        self._guard, self._p, self._rt = guard, p, rt
+        gone = vanished(p.forget, p.gone)
+        self.forget = p.forget.sample(guard.sample, rt, f"{who}/watch/forget")
+        self._gone_share = float(gone.double().mean()) if len(gone) else 0.0
+        self.unseen_rows = None
+        if guard.stop == "unseen" and self._gone_share < 1 and p.validation is not None:
+            matched = alike(p.validation, p.forget.pick(~gone))
+            self.unseen_rows = matched.sample(guard.sample, rt, f"{who}/watch/validation")
+        self.subset = self._gone_share == 0
+        self.stops = guard.stop == "unseen"
+        if self.stops and self._gone_share < 1 and self.unseen_rows is None:
+            self.stops = False
+            rt.note(
+                f"{who}: no validation rows, so nothing says when forget rows look unseen: the run"
+                " goes to its end; give Case(validation=...)"
+            )
+        self.kept = self._kept_rows(who)
+        self.ceiling = float("inf")
+        if self.kept is not None:
+            came = self._mean(p.original, self.kept)
+            self.ceiling = came + guard.floor * p.task.never_seen
+        self._seen_first = self.subset and self.stops and not self.unseen()
+
+    def intact(self) -> bool:
+        """Return whether retained rows are still within the floor; a loss of NaN is not."""
+        return self.kept is None or self._mean(self._p.model, self.kept) <= self.ceiling
+
+    def unseen(self) -> bool:
+        """Return whether forget rows look never seen; always False where nothing can tell."""
+        return self.stops and self._mean(self._p.model, self.forget) >= self.goal()
+
+    def overshot(self) -> bool:
+        """Return whether forget rows look worse than never seen: only a subset can."""
+        if not (self.stops and self.subset):
+            return False
+        return self._mean(self._p.model, self.forget) > self.goal()
+
+    def goal(self) -> float:
+        """Return the mean loss that forget rows have once they look never seen."""
+        gone = self._guard.gone_loss * self._p.task.never_seen
+        if self.unseen_rows is None:
+            return gone
+        other = self._mean(self._p.model, self.unseen_rows)
+        return self._gone_share * gone + (1 - self._gone_share) * other
+
+    def done(self, epoch: int) -> bool:
+        """Return whether a run that also trains on retained rows may end after an epoch.
+
+        It may once a subset looks unseen and retained rows are within the floor. Rows that looked
+        so from the start (wrong labels do) say nothing, and for vanished classes the whole run is
+        made: what it does to the forget rows is what a retrained model knows of them.
+        """
+        del epoch
+        return self._seen_first and self.subset and self.unseen() and self.intact()
+
+    def _kept_rows(self, who: str) -> View | None:
+        p, guard = self._p, self._guard
+        if guard.floor == float("inf"):
+            return None
+        if not p.retain.sealed:
+            return p.retain.sample(guard.sample, self._rt, f"{who}/watch/retain")
+        if p.validation is not None:
+            rest = p.validation.pick(~vanished(p.validation, p.gone))
+            if len(rest):
+                return rest.sample(guard.sample, self._rt, f"{who}/watch/retain")
+        self._rt.note(f"{who}: no retained and no validation rows, so no floor under what stays")
+        return None
+
+    def _mean(self, model: nn.Module, view: View) -> float:
+        return row_losses(model, view, self._p.task, self._rt).double().mean().item()
+
+
+def vanished(view: View, gone: tuple[int, ...]) -> Tensor:
+    """Return which rows ``(n,)`` have a class that no kept row has."""
+    if not gone:
+        return torch.zeros(len(view), dtype=torch.bool)
+    return torch.isin(view.y, torch.tensor(gone, dtype=view.y.dtype, device=view.y.device)).cpu()
+
+
+def alike(view: View, other: View) -> View:
+    """Return the rows whose class some row of another view has; all where there are no classes."""
+    if view.y.ndim != 1 or view.y.is_floating_point():
+        return view
+    same = torch.isin(view.y, other.y)
+    return view.pick(same.cpu()) if bool(same.any()) else view
+
+
+def capped(losses: Tensor, cap: float, task: Task) -> Tensor:
+    """Return losses ``(B,)``, each no larger than ``cap`` times that of a model without knowledge.
+
+    A row at the cap has no gradient left: ascent on it ends there.
+    """
+    return losses.clamp(max=cap * task.never_seen)
+
+
+def furthest(fine: Callable[[float], bool], *, steps: int) -> float:
+    """Return the furthest of the points tried in [0, 1] that is fine, by bisection.
+
+    Args:
+        fine: Whether a point is; expected to hold up to some point and to fail after it. The point
+            0 is not tried.
+        steps: Points tried between 0 and 1; the answer is ``2**-steps`` short at most.
+
+    Returns:
+        1 if that is fine, else a point that was tried, or 0.
+    """
+    if fine(1.0):
+        return 1.0
+    low, high = 0.0, 1.0
+    for _ in range(steps):
+        middle = (low + high) / 2
+        if fine(middle):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def snapshot(model: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of a model's state."""
+    return {name: t.detach().clone() for name, t in model.state_dict().items()}
+
+
+def between(
+    model: nn.Module, start: dict[str, Tensor], end: dict[str, Tensor], share: float
+) -> None:
+    """Put a model's state between two: 0 is the start, 1 the end; whole numbers are the end's."""
+    with torch.no_grad():
+        for name, t in model.state_dict().items():
+            if t.is_floating_point():
+                t.copy_(torch.lerp(start[name], end[name], share))
+            else:
+                t.copy_(end[name] if share > 0 else start[name])

@@ -1,0 +1,155 @@
+"""Methods that look good on some numbers must be caught; a genuine oracle must not."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.auditing.liars import (
+    BlowUp,
+    LastLayer,
+    MaskLogit,
+    NoOp,
+    Reinitialise,
+    Temperature,
+    constant_margin,
+)
+from unlearnkit.auditing.audit import audit
+from unlearnkit.catalog import cases
+from unlearnkit.core.errors import InputError
+from unlearnkit.oracles import Oracle, oracle, train
+from unlearnkit.report.model import Verdict
+from unlearnkit.unlearning import unlearn
+
+ADVERSE = {Verdict.LEAKS, Verdict.OVER_FORGOT, Verdict.DISTINGUISHABLE, Verdict.DAMAGED}
+
+
+@pytest.fixture(scope="module")
+def world():
+    made = {}
+
+    def get(name):
+        if name not in made:
+            asked = cases()["digits"].ask(name)
+            model = train(asked.case).model
+            truth = oracle(asked.case, asked.request, seeds=5)
+            made[name] = (asked, model, truth)
+        return made[name]
+
+    return get
+
+
+def judged(world, name, method, *, tier):
+    asked, model, truth = world(name)
+    done = unlearn(model, asked.case, asked.request, method)
+    return audit(done, oracle=truth if tier == "reference" else None, tier=tier)
+
+
+def verdicts(report):
+    return {f.verdict for f in report.findings}
+
+
+def test_doing_nothing_to_a_class_leaks_and_even_the_fast_tier_sees_it(world):
+    for tier in ("fast", "reference"):
+        assert judged(world, "class", NoOp(), tier=tier).verdict is Verdict.LEAKS
+
+
+def test_doing_nothing_to_a_random_tenth_is_told_from_retraining_by_the_distance(world):
+    report = judged(world, "random_tenth", NoOp(), tier="reference")
+    assert verdicts(report) & {Verdict.LEAKS, Verdict.DISTINGUISHABLE}
+    assert report.row("js_forget").closed == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["class", "random_tenth", "mislabelled_tenth"])
+@pytest.mark.parametrize("method", [NoOp(), LastLayer(), Temperature()], ids=lambda m: m.id)
+def test_the_fast_tier_never_passes_anything(world, name, method):
+    report = judged(world, name, method, tier="fast")
+    assert Verdict.MATCHES not in verdicts(report)
+
+
+@pytest.mark.parametrize("tier", ["fast", "reference"])
+def test_random_weights_are_damaged(world, tier):
+    assert Verdict.DAMAGED in verdicts(judged(world, "random_tenth", Reinitialise(), tier=tier))
+
+
+def test_ascent_that_blows_up_forgets_too_much_and_damages(world):
+    report = judged(world, "random_tenth", BlowUp(), tier="reference")
+    assert report.verdict is Verdict.OVER_FORGOT
+    assert Verdict.DAMAGED in verdicts(report)
+
+
+@pytest.mark.parametrize("method", [MaskLogit(), LastLayer()], ids=lambda m: m.id)
+def test_a_change_of_the_last_layer_alone_never_matches(world, method):
+    report = judged(world, "class", method, tier="reference")
+    assert Verdict.MATCHES not in verdicts(report)
+    assert any("only the last layer" in f.reason for f in report.findings)
+
+
+def test_softer_answers_change_neither_accuracy_nor_verdict_in_their_favour(world):
+    report = judged(world, "random_tenth", Temperature(), tier="reference")
+    assert verdicts(report) & ADVERSE
+    row = report.row("accuracy_test")
+    assert row.estimate.value == row.original.value
+
+
+@pytest.mark.parametrize(
+    ("margin", "expected"),
+    [(-30.0, {Verdict.OVER_FORGOT}), (60.0, {Verdict.LEAKS}), (None, ADVERSE)],
+    ids=["far below", "far above", "in the middle"],
+)
+def test_one_margin_for_all_forget_rows_is_caught(world, margin, expected):
+    asked, model, truth = world("random_tenth")
+    done = unlearn(model, asked.case, asked.request, NoOp())
+    forget = asked.case.partition(asked.request).forget
+    if margin is None:
+        drawn = audit(done, oracle=truth).margins
+        values = next(s.values for s in drawn if s.who == "unlearned" and s.split == "held_out")
+        margin = float(torch.tensor(values).median())
+    liar = copy.deepcopy(done.model)
+    constant_margin(liar, forget.data.x[forget.rows], forget.y, margin)
+    report = audit(replace(done, model=liar), oracle=truth)
+    assert expected & verdicts(report)
+    assert report.row("margin_spread_forget").light == "bad"
+
+
+@pytest.mark.parametrize("name", ["class", "random_tenth", "mislabelled_tenth"])
+def test_a_genuine_oracle_is_not_accused(world, name):
+    asked, model, truth = world(name)
+    done = unlearn(model, asked.case, asked.request, NoOp())
+    stranger = oracle(asked.case, asked.request, seeds=[77]).models[0]
+    report = audit(replace(done, model=stranger), oracle=truth)
+    assert not verdicts(report) & ADVERSE, report.sentence
+
+
+def test_an_oracle_with_only_its_last_layer_reset_is_refused(world):
+    asked, model, truth = world("class")
+    done = unlearn(model, asked.case, asked.request, NoOp())
+    fake = copy.deepcopy(model)
+    fake[-1].reset_parameters()
+    runs = (replace(truth.runs[0], model=fake), *truth.runs[1:])
+    with pytest.raises(InputError, match="oracle 0: contaminated"):
+        audit(done, oracle=Oracle(asked.case, asked.request, runs))
+
+
+def test_one_oracle_repeated_is_refused(world):
+    asked, model, truth = world("class")
+    done = unlearn(model, asked.case, asked.request, NoOp())
+    with pytest.raises(InputError, match="0 and 1 are the same model"):
+        audit(done, oracle=Oracle(asked.case, asked.request, (truth.runs[0],) * 5))
+
+
+def test_oracles_of_another_request_are_refused(world):
+    asked, model, _ = world("class")
+    other = world("random_tenth")[2]
+    done = unlearn(model, asked.case, asked.request, NoOp())
+    with pytest.raises(InputError, match="another request"):
+        audit(done, oracle=other)
+
+
+def test_the_report_says_that_a_random_tenth_has_almost_no_headroom(world):
+    report = judged(world, "random_tenth", NoOp(), tier="reference")
+    assert any("almost no headroom" in w for w in report.warnings)
+    assert not any(
+        "headroom" in w for w in judged(world, "class", NoOp(), tier="reference").warnings
+    )

@@ -1,0 +1,138 @@
+"""The bundled cases are what they say, and each of their requests can be asked."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_breast_cancer, load_diabetes
+from sklearn.linear_model import LogisticRegression, Ridge
+
+import unlearnkit as uk
+from unlearnkit.core.data import View
+from unlearnkit.core.request import Groups
+from unlearnkit.oracles import train
+
+BUNDLED = ("digits", "breast_cancer", "diabetes")
+SIZES = {
+    "digits": (1437, 270, 90),
+    "breast_cancer": (399, 114, 56),
+    "diabetes": (310, 88, 44),
+}
+ASKED = {
+    ("digits", "class"): 146,
+    ("digits", "random_tenth"): 143,
+    ("digits", "mislabelled_tenth"): 143,
+    ("breast_cancer", "patients"): 10,
+    ("breast_cancer", "class"): 149,
+    ("diabetes", "random_tenth"): 31,
+    ("diabetes", "group"): 30,
+}
+
+
+def built(name):
+    return uk.catalog.cases()[name].make()
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_a_case_has_the_stated_rows(name):
+    case = built(name)
+    assert (len(case.train), len(case.test), len(case.validation)) == SIZES[name]
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_no_row_is_in_two_sets(name):
+    case = built(name)
+    sets = [{r.numpy().tobytes() for r in d.x} for d in (case.train, case.test, case.validation)]
+    assert len(sets[0] | sets[1] | sets[2]) == sum(len(s) for s in sets)
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_a_case_is_the_same_each_time(name):
+    assert built(name).train.key() == built(name).train.key()
+
+
+@pytest.mark.parametrize("pair", ASKED, ids="/".join)
+def test_a_named_request_forgets_this_many_rows(pair):
+    asked = uk.catalog.cases()[pair[0]].ask(pair[1])
+    assert len(asked.case.partition(asked.request).forget) == ASKED[pair]
+
+
+@pytest.mark.parametrize("pair", ASKED, ids="/".join)
+def test_a_named_request_can_be_unlearned(pair):
+    asked = uk.catalog.cases()[pair[0]].ask(pair[1])
+    method = uk.method("finetune", run={"recipe": {"epochs": 1, "lr": 0.01}})
+    done = uk.unlearn(asked.case.fresh(), asked.case, asked.request, method)
+    assert done.cost.backward == len(asked.case.partition(asked.request).retain)
+
+
+@pytest.mark.parametrize("name", ["breast_cancer", "diabetes"])
+def test_training_features_are_standardised(name):
+    x = built(name).train.x.double()
+    torch.testing.assert_close(x.mean(0), torch.zeros_like(x[0]), rtol=0, atol=1e-5)
+    torch.testing.assert_close(x.std(0, correction=0), torch.ones_like(x[0]), rtol=1e-5, atol=0)
+
+
+def test_every_patient_is_one_group_of_the_source():
+    case, bunch = built("breast_cancer"), load_breast_cancer()
+    assert len(case.train.group.unique()) == len(case.train)
+    assert np.array_equal(case.train.y.numpy(), bunch.target[case.train.group.numpy()])
+
+
+def test_forgotten_patients_are_training_patients():
+    asked = uk.catalog.cases()["breast_cancer"].ask("patients")
+    assert isinstance(asked.request, Groups)
+    assert set(asked.request.groups) <= set(asked.case.train.group.tolist())
+
+
+def test_a_unit_of_diabetes_is_the_deviation_of_the_training_scores():
+    case, bunch = built("diabetes"), load_diabetes(scaled=False)
+    y = case.train.y[:, 0].double()
+    assert abs(float(y.mean())) < 1e-5
+    every = torch.cat([case.train.y, case.test.y, case.validation.y]).double()
+    assert (np.ptp(bunch.target) / float(every.max() - every.min())) == pytest.approx(77, abs=1.5)
+
+
+def test_the_forgotten_group_of_diabetes_is_in_its_twenties():
+    asked = uk.catalog.cases()["diabetes"].ask("group")
+    source = load_diabetes(scaled=False)
+    ages = {round(float(a), 3) for a in source.data[:, 0] if 20 <= a < 30}
+    x = asked.case.train.x[:, 0].double()
+    go = asked.case.partition(asked.request).forget.rows
+    stay = asked.case.partition(asked.request).retain.rows
+    older = x[stay][asked.case.train.group[stay] > 2]
+    assert len(ages) == 10
+    assert float(x[go].max()) < float(older.min())
+
+
+def error(case):
+    net = train(case).model.eval()
+    with torch.inference_mode():
+        parts = [
+            case.task.errors(case.task.outputs(net, b), b)
+            for b in View.all(case.test).batches(512, uk.Runtime())
+        ]
+    return float(torch.cat(parts).mean())
+
+
+def test_the_network_of_breast_cancer_has_one_logit_and_keeps_up_with_logistic_regression():
+    case = built("breast_cancer")
+    assert case.fresh()(case.test.x).shape == (114, 1)
+    line = LogisticRegression().fit(case.train.x, case.train.y)
+    assert error(case) <= 1 - line.score(case.test.x, case.test.y) + 0.05
+
+
+def test_the_network_of_diabetes_keeps_up_with_ridge_regression():
+    case = built("diabetes")
+    line = Ridge().fit(case.train.x, case.train.y[:, 0])
+    other = np.abs(line.predict(case.test.x) - case.test.y[:, 0].numpy()).mean()
+    assert error(case) < 1.1 * other
+
+
+def test_listing_cases_does_not_load_scikit_learn():
+    code = (
+        "import sys, unlearnkit.catalog as c; c.cases();"
+        " sys.exit(any(m in sys.modules for m in ('sklearn', 'datasets', 'pandas', 'PIL')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

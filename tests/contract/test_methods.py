@@ -1,0 +1,29 @@
+"""Every method keeps the contract on every task that it serves; nothing here names a method."""
+
+import pytest
+
+from unlearnkit import catalog
+from unlearnkit.testing import check_method
+from unlearnkit.testing.methods import METHOD_CHECKS
+
+ON_TOYS = [name for name in METHOD_CHECKS if not name.startswith("zoo_")]
+ON_AWKWARD_MODELS = [name for name in METHOD_CHECKS if name.startswith("zoo_")]
+METHODS = catalog.methods()
+PAIRS = [
+    pytest.param(i, task, id=f"{i}-{task}")
+    for i, cls in METHODS.items()
+    for task in sorted(cls.info.tasks)
+]
+
+
+@pytest.mark.parametrize("check", ON_TOYS)
+@pytest.mark.parametrize(("method", "task"), PAIRS)
+def test_the_contract_holds(method, task, check):
+    check_method(method, tasks=[task], only=[check])
+
+
+@pytest.mark.parametrize("check", ON_AWKWARD_MODELS)
+@pytest.mark.parametrize("method", METHODS)
+def test_the_contract_holds_on_an_awkward_model(method, check):
+    task = min(METHODS[method].info.tasks)
+    check_method(method, tasks=[task], only=[check])

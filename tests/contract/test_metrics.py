@@ -1,0 +1,20 @@
+"""Every metric keeps the contract on every task that it serves; nothing here names a metric."""
+
+import pytest
+
+from unlearnkit import catalog
+from unlearnkit.testing import check_metric
+from unlearnkit.testing.metrics import METRIC_CHECKS
+
+PAIRS = [
+    pytest.param(i, task, id=f"{i}-{task}")
+    for i, m in catalog.metrics().items()
+    for task in sorted(m.tasks or catalog.tasks())
+]
+
+
+@pytest.mark.skipif(not PAIRS, reason="there is no metric")
+@pytest.mark.parametrize("check", METRIC_CHECKS)
+@pytest.mark.parametrize(("metric", "task"), PAIRS)
+def test_the_contract_holds(metric, task, check):
+    check_metric(metric, tasks=[task], only=[check])

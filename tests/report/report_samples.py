@@ -1,0 +1,321 @@
+"""Reports as an audit would write them, made from seeded margins of three kinds of model."""
+
+import math
+
+import numpy as np
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from unlearnkit.report.model import (
+    Asked,
+    ClassLine,
+    Estimate,
+    Finding,
+    OracleValue,
+    Provenance,
+    Report,
+    Roc,
+    Row,
+    Sample,
+    Spent,
+    Verdict,
+)
+
+SCRIPT = "<script>alert('π & co')</script>"
+
+
+def row(metric, value, original, oracles=(), **more):
+    """One line of the table, with what follows from its numbers filled in."""
+    known = [o for o in oracles if o is not None]
+    mean = float(np.mean(known)) if known else None
+    sd = float(np.std(known, ddof=1)) if len(known) > 1 else None
+    gap = None if mean is None or value is None else value - mean
+    defaults = {
+        "metric": metric,
+        "family": "behaviour",
+        "goal": "as the oracle",
+        "ideal": mean,
+        "unit": "fraction",
+        "path": "exact",
+        "section": 8,
+        "estimate": Estimate(value=value),
+        "original": None if original is None else Estimate(value=original),
+        "oracle": OracleValue(mean=mean, sd=sd, values=tuple(oracles)) if oracles else None,
+        "gap": gap,
+        "z": gap / sd if gap is not None and sd and len(known) > 2 else None,
+        "light": "none",
+        "models": len(known),
+        "doc": "Share of rows whose answer is right.",
+    }
+    return Row(**{**defaults, **more})
+
+
+def interval(value, low, high, method="Clopper-Pearson", examples=147, note=""):
+    return Estimate(value=value, low=low, high=high, method=method, examples=examples, note=note)
+
+
+def margins(seed=0, oracles=3):
+    rng = np.random.default_rng(seed)
+    centres = {"original": (7.5, 6.6), "unlearned": (-1.5, 6.2)}
+    centres |= {f"oracle/{k}": (1.2 + 0.3 * k, 6.4) for k in range(oracles)}
+    out = []
+    for who, (forget, held) in centres.items():
+        out.append(Sample(who=who, split="forget", values=tuple(rng.normal(forget, 2.2, 147))))
+        out.append(Sample(who=who, split="held_out", values=tuple(rng.normal(held, 2.6, 400))))
+    return tuple(out)
+
+
+def rocs(samples, times=5):
+    """Curves of the margin attack, by scikit-learn."""
+    out = []
+    for who in sorted({s.who for s in samples}):
+        forget, held = (
+            next(s.values for s in samples if s.who == who and s.split == split)
+            for split in ("forget", "held_out")
+        )
+        held = np.concatenate([np.asarray(held) + 0.01 * i for i in range(times)])
+        scores = np.concatenate([forget, held])
+        truth = np.concatenate([np.ones(len(forget)), np.zeros(len(held))])
+        fpr, tpr, _ = roc_curve(truth, scores)
+        auc = roc_auc_score(truth, scores)
+        out.append(
+            Roc(who=who, fpr=tuple(fpr), tpr=tuple(tpr), auc=float(auc), negatives=len(held))
+        )
+    return tuple(out)
+
+
+def full(**changes):
+    """A reference audit: every verdict, every light, undefined values, a long name, infinity."""
+    js = {"unit": "nats", "section": 2, "floor": 0.0017, "family": "divergence"}
+    rows = (
+        row(
+            "js_forget", 0.0412, 0.5127, (0.0016, 0.0019, 0.0017), **js,
+            closed=0.9227, light="bad", gap_low=0.0341, gap_high=0.0449,
+            doc="Jensen-Shannon divergence from the oracle, on the forgotten rows.\n\n"
+            "``JS(p, q) = KL(p | m) / 2 + KL(q | m) / 2`` with m the mean of both; 0 for equal\n"
+            "outputs, ``ln 2`` for outputs that share nothing.\n\nArgs:\n    e: Evidence.",
+        ),
+        row(
+            "kl_forget", math.inf, 2.31, (0.0021, 0.0024, 0.0018), **js, light="bad", z=None,
+            doc="Kullback-Leibler divergence of this model from the oracle.",
+        ),
+        row(
+            "agreement_forget", 0.8912, 0.0204, (0.9932, 0.9864, 0.9932),
+            section=2, family="divergence", floor=0.991, closed=0.897, light="unclear",
+            doc="Share of rows on which this model and the oracle give the same answer.",
+        ),
+        row(
+            "margin_auc", 0.031, 0.612, (0.084, 0.072, 0.091), section=4, family="membership",
+            estimate=interval(0.031, 0.018, 0.049, "DeLong", 2147),
+            gap_low=-0.068, gap_high=-0.035, light="bad",
+            doc="How well the margin tells forgotten rows from never-seen rows: area under the\n"
+            "curve. 0.5 is guessing; far below leaks as well.",
+        ),
+        row(
+            "margin_tpr_at_fpr_0.001", None, None, (None, None, None), section=4,
+            family="membership",
+            estimate=Estimate(
+                value=None, note="2,000 never-seen rows are too few; 10,000 are needed"
+            ),
+            doc="Share of forgotten rows found at a false-positive rate of 0.1 %.",
+        ),
+        row(
+            "svm_mia_efficacy", 1.0, 0.0136, (0.9796, 0.9728, 0.9864), section=4,
+            family="membership", path="compat", goal="value",
+            doc="Share of forgotten rows that an SVM calls non-member, as published.",
+        ),
+        row(
+            "accuracy_forget", 0.0, 1.0, (0.0, 0.0, 0.0), estimate=interval(0.0, 0.0, 0.0248),
+            light="good", gap_low=-0.0, gap_high=0.0248,
+        ),
+        row(
+            "accuracy_of_predictions_on_retained_rows_with_a_very_long_name", 0.9312, 1.0,
+            (0.9992, 0.9992, 1.0), estimate=interval(0.9312, 0.916, 0.9445, examples=1290),
+            goal="high", light="bad", gap_low=-0.0834, gap_high=-0.0549,
+        ),
+        row(
+            "accuracy_test", 0.9012, 0.9691, (0.9722, 0.966, 0.9691),
+            estimate=interval(0.9012, 0.8636, 0.9313, examples=324), goal="high", light="unclear",
+            gap_low=-0.1055, gap_high=-0.0378,
+        ),
+        row(
+            "edit_size", 3.271, 0.0, (), section=8, unit="", goal="value", family="weights",
+            doc="Euclidean distance between new and old weights.",
+        ),
+        row(
+            "cost_ratio", 0.0312, None, (), section=9, unit="", goal="low", family="cost",
+            light="good", doc="Work of unlearning over the work of retraining.",
+        ),
+        row(
+            "tow", 0.8391, 0.0123, (0.9931, 0.9893, 0.9915), section=10, family="composite",
+            floor=0.993, light="unclear", doc="Tug of war: product of one minus each accuracy gap.",
+        ),
+    )  # fmt: skip
+    samples = margins()
+    base = {
+        "tier": "reference",
+        "sentence": "Against 3 retrained models, an attacker who knows the recipe separated this "
+        "model's forgotten records from never-seen ones with AUC 0.031 [0.018, 0.049] (retrained: "
+        "0.082). The audit could have detected a shift of 0.027. This is evidence, not proof of "
+        "deletion.",
+        "findings": (
+            Finding(
+                verdict=Verdict.OVER_FORGOT,
+                reason="Forgotten rows look worse than rows that were never seen: AUC gap -0.051 "
+                "[-0.068, -0.035], beyond the margin of 0.02.",
+                rows=("margin_auc", "js_forget"),
+            ),
+            Finding(
+                verdict=Verdict.DAMAGED,
+                reason="Accuracy on retained rows fell by 0.068 [0.055, 0.083]; the margin is "
+                "0.01.",
+                rows=("accuracy_of_predictions_on_retained_rows_with_a_very_long_name",),
+            ),
+            Finding(
+                verdict=Verdict.INCONCLUSIVE,
+                reason="The interval of the test accuracy's gap straddles its margin.",
+                rows=("accuracy_test", "a_row_that_is_not_there"),
+            ),
+        ),
+        "asked": Asked(
+            case="digits",
+            task="classification",
+            request="forget class 3",
+            forget=147,
+            retain=1290,
+            labels={"3": 147},
+            duplicates=0,
+            nearest=0.4871,
+            headroom={"accuracy_forget": 311.2, "js_forget": 204.5, "margin_auc": 54.1},
+            enough_headroom=True,
+        ),
+        "rows": rows,
+        "margins": samples,
+        "rocs": rocs(samples),
+        "classes": tuple(
+            ClassLine(
+                label=k,
+                forgotten=k == 3,
+                examples=30 + k,
+                original=0.97 + 0.003 * k,
+                unlearned=0.0 if k == 3 else 0.88 + 0.01 * k,
+                oracle=0.0 if k == 3 else 0.96 + 0.003 * k,
+                forget_examples=147 if k == 3 else 0,
+                forget_original=1.0 if k == 3 else None,
+                forget_unlearned=0.0 if k == 3 else None,
+                forget_oracle=0.0 if k == 3 else None,
+            )
+            for k in range(10)
+        ),
+        "spent": Spent(
+            forward=5120,
+            backward=1290,
+            seconds=0.84,
+            peak_bytes=48_234_496,
+            retrain_forward=77_400,
+            retrain_backward=77_400,
+            retrain_seconds=14.2,
+            ratio=0.0332,
+            backward_ratio=0.0167,
+        ),
+        "provenance": Provenance(
+            version="0.1.0",
+            torch="2.13.0",
+            device="cpu",
+            precision="float32",
+            made="2026-11-21T02:00:00Z",
+            design="REUSE",
+            method="neggrad_plus",
+            settings={"balance": 0.1, "epochs": 2, "norm": "frozen", "layers": None},
+            method_seed=0,
+            oracle_seeds=(0, 1, 2),
+            numerics=1,
+            original="sha256:7f83b1657ff1fc53b92dc18148a1d65dfc2d4b1fa3d677284addd200126d9069",
+            unlearned="sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
+            notes=("REUSE with a method that draws no random numbers: one point, not a sample.",),
+        ),
+        "limits": (
+            "It sees averages; a few records may still be exposed, and only the strong tier would "
+            "see them.",
+            "It tests against three oracles; a difference smaller than 0.027 in AUC stays unseen.",
+            "It does not test whether forgotten data return when the model is trained further.",
+        ),
+        "warnings": ("Headroom of accuracy_test is below 3 deviations; its row says little.",),
+    }
+    return Report(**{**base, **changes})
+
+
+def hostile():
+    """Names that are markup, control the terminal, run right to left or never end."""
+    report = full()
+    asked = report.asked.model_copy(
+        update={
+            "case": SCRIPT + "\x1b[31mrot\x1b[0m",
+            "request": 'forget "naïve" <b>生徒</b> \u202e\u05d9\u05d9\u05d3\u05d9\u05e9 & '
+            + "ä" * 120,
+            "labels": {f"Straße {k} <i>": 1 + k for k in range(30)},
+            "duplicates": 3,
+            "enough_headroom": False,
+            "target": "concept",
+        }
+    )
+    spans = [
+        r.model_copy(update={"doc": f"Doc with {SCRIPT} and ``code<{SCRIPT}>``.", "unit": "<u>"})
+        for r in report.rows
+    ]
+    odd = row(
+        "mean_error", -3.2e7, 1.5e7, (2.5e7, 1.25e7, 1.0e7), light="unclear", unit="<u>",
+        estimate=interval(-3.2e7, -4.44e7, 2.22e7, note=SCRIPT), gap_low=-7.1e7, gap_high=-2.5e7,
+    )  # fmt: skip
+    return report.model_copy(
+        update={"asked": asked, "rows": (*spans, odd), "sentence": SCRIPT, "warnings": (SCRIPT,)}
+    )
+
+
+def bare():
+    """A fast audit of a regression: no oracle, no curve, no margins, no classes."""
+    report = full()
+    lines = tuple(
+        row(name, value, original, (), unit="target units", light="none", doc=doc)
+        for name, value, original, doc in (
+            ("error_forget", 52.31, 44.87, "Mean absolute error on the forgotten rows."),
+            ("error_test", 51.2, 50.9, "Mean absolute error on the test rows."),
+        )
+    )
+    return report.model_copy(
+        update={
+            "tier": "fast",
+            "sentence": "No problem found by tests that cannot see per-example memory.",
+            "findings": (
+                Finding(verdict=Verdict.INCONCLUSIVE, reason="The fast tier found nothing."),
+            ),
+            "asked": report.asked.model_copy(
+                update={
+                    "case": "diabetes",
+                    "task": "regression",
+                    "request": "forget 44 rows",
+                    "retain": None,
+                    "labels": {},
+                    "duplicates": None,
+                    "nearest": None,
+                    "headroom": {},
+                    "enough_headroom": None,
+                }
+            ),
+            "rows": lines,
+            "margins": (),
+            "rocs": (),
+            "classes": (),
+            "warnings": (),
+            "limits": (),
+            "spent": Spent(
+                forward=0, backward=0, seconds=0.0, peak_bytes=0, retrain_forward=None,
+                retrain_backward=None, retrain_seconds=None, ratio=None, backward_ratio=None,
+            ),
+            "provenance": report.provenance.model_copy(
+                update={"settings": {}, "oracle_seeds": (), "notes": ()}
+            ),
+        }
+    )  # fmt: skip
+
+
+SAMPLES = {"full": full, "hostile": hostile, "bare": bare}

@@ -1,0 +1,149 @@
+"""The report in a terminal, and its numbers and words."""
+
+import math
+import re
+import sys
+
+import pytest
+from report_samples import SAMPLES, bare, full, hostile, interval, row
+from rich.cells import cell_len
+
+from unlearnkit.core.errors import InputError
+from unlearnkit.report import wording as w
+from unlearnkit.report.model import Asked, Report
+from unlearnkit.report.text import render_text
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_no_line_is_wider_than_a_hundred_columns(name):
+    assert max(cell_len(line) for line in render_text(SAMPLES[name]()).splitlines()) <= 100
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_nothing_can_move_the_cursor_or_colour_the_terminal(name):
+    assert all(line.isprintable() for line in render_text(SAMPLES[name]()).splitlines())
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_every_metric_and_every_limit_is_in_the_text(name):
+    report = SAMPLES[name]()
+    text = re.sub(r"\s+", "", render_text(report))
+    missing = [r.metric for r in report.rows if len(r.metric) < 24 and r.metric not in text]
+    missing += [x for x in report.limits if re.sub(r"\s+", "", x) not in text]
+    assert not missing
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_report_survives_the_trip_through_json(name, tmp_path):
+    report = SAMPLES[name]()
+    assert Report.load(report.save(tmp_path / "räp ort.json")) == report
+
+
+def test_the_verdict_comes_first():
+    lines = render_text(full()).splitlines()
+    assert lines[3] == "OVER-FORGOT"
+
+
+def test_an_undefined_number_points_to_its_reason():
+    text = render_text(full())
+    assert re.search(r"margin_tpr_at_.* undefined \[1\]", text)
+    assert "[1] margin_tpr_at_fpr_0.001: 2,000 never-seen rows are too few" in text
+
+
+def test_columns_of_the_oracle_are_left_out_without_one():
+    text = render_text(bare())
+    assert not re.search(r"\boracle +gap +z\b", text)
+    assert w.NO_ORACLE in re.sub(r"\s+", " ", text)
+
+
+def test_a_row_that_replays_old_errors_is_marked():
+    text = render_text(full())
+    assert re.search(r"svm_mia_efficacy.*\n\(compat\)", text)
+    assert w.COMPAT in re.sub(r"\s+", " ", text)
+
+
+def test_numbers_of_one_column_end_in_the_same_place():
+    lines = render_text(full()).splitlines()
+    head = next(x for x in lines if x.startswith("metric "))
+    row_line = next(x for x in lines if x.startswith("accuracy_test "))
+    for name, value in (("this model", "0.901"), ("original", "0.969"), ("light", "unclear")):
+        assert row_line[: head.index(name) + len(name)].endswith(value)
+
+
+def test_huge_numbers_are_not_cut():
+    text = re.sub(r"\s+", " ", render_text(hostile()))
+    assert all(part in text for part in ("-3.20e+07", "2.22e+07]", "-7.10e+07", "8.04e+06"))
+
+
+def test_text_and_data_need_neither_matplotlib_nor_jinja(monkeypatch, tmp_path):
+    for name in ("matplotlib", "jinja2"):
+        monkeypatch.setitem(sys.modules, name, None)
+    report = full()
+    report.save(tmp_path / "a.txt")
+    report.save(tmp_path / "a.json")
+    with pytest.raises(InputError, match=r"pip install 'unlearnkit\[report\]'"):
+        report.save(tmp_path / "a.html")
+    assert not (tmp_path / "a.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ((0.98615, 1.0), "0.986"),
+        ((0.0, None), "0.000"),
+        ((0.04123,), "0.0412"),
+        ((0.00173,), "0.00173"),
+        ((1.2345e-5,), "1.23e-05"),
+        ((52.345, 3.0), "52.34"),
+        ((523.45,), "523.5"),
+        ((5234.5,), "5234"),
+        ((3.2e7,), "3.20e+07"),
+        ((math.inf, 0.5), "infinite"),
+        ((None, 0.5), "undefined"),
+    ],
+)
+def test_a_number_shows_three_or_four_digits(values, shown):
+    assert w.number(values[0], w.decimals(values)) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.0123, "+0.012"), (-0.0123, "-0.012"), (-0.0001, "0.000"), (0.0, "0.000")],
+)
+def test_a_gap_carries_its_sign_and_zero_has_none(value, shown):
+    assert w.number(value, 3, signed=True) == shown
+
+
+def test_a_spread_below_the_last_decimal_is_still_seen():
+    line = row("js", 0.4, 0.5, (0.0016, 0.0019, 0.0017))
+    assert w.oracle_text(line, 3) == "0.00173 ± 0.00015"
+
+
+def test_one_oracle_has_no_spread():
+    assert w.oracle_text(row("js", 0.4, 0.5, (0.25,)), 3) == "0.250"
+
+
+def test_half_an_interval_is_none():
+    assert w.interval(None, 0.3, 3) == ""
+    assert w.row_decimals(row("a", 1, 1, estimate=interval(0.001, 0.0, 52.0))) == 2
+
+
+@pytest.mark.parametrize(
+    ("enough", "word"), [(True, "enough"), (False, "too little"), (None, "unknown")]
+)
+def test_headroom_is_told_in_words(enough, word):
+    asked: Asked = full().asked.model_copy(update={"enough_headroom": enough})
+    assert w.headroom_sentence(asked).startswith(word)
+
+
+def test_many_targets_are_counted_instead_of_listed():
+    text = w.label_counts({str(k): 1 for k in range(1000)})
+    assert text.endswith("and 988 more targets")
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [(0, "not measured"), (512, "512 B"), (1536, "1.5 KiB"), (48 << 20, "48 MiB")],
+)
+def test_memory_has_a_unit_one_can_read(count, shown):
+    assert w.memory(count) == shown

@@ -1,0 +1,302 @@
+"""The warm restart: its cost, its shrink, its guard, and that it is the loop it says it is."""
+
+import math
+from dataclasses import replace
+from itertools import islice
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from unlearnkit.core.data import TensorData, View
+from unlearnkit.core.recipe import Recipe, Tuning
+from unlearnkit.core.runtime import Runtime
+from unlearnkit.tasks.classification import Classification
+from unlearnkit.train.restart import Extra, Restart, Terms, push, run_schedule, warm_restart
+
+TASK = Classification(3)
+RECIPE = Recipe(lr=0.05, momentum=0.9, weight_decay=5e-4, epochs=10, batch_size=16)
+
+
+def rows(count, seed=0):
+    rng = torch.Generator().manual_seed(seed)
+    y = torch.arange(count) % 3
+    x = torch.randn(count, 4, generator=rng, dtype=torch.float64)
+    return View.all(TensorData(x + 3 * functional.one_hot(y, 4), y))
+
+
+def network(seed=0, norm=False):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        middle = [nn.BatchNorm1d(8)] if norm else []
+        return nn.Sequential(nn.Linear(4, 8), *middle, nn.Tanh(), nn.Linear(8, 3)).double()
+
+
+def ce(model):
+    def loss(batch, progress):
+        mean = TASK.losses(TASK.outputs(model, batch), batch).mean()
+        return Terms(mean, mean)
+
+    return loss
+
+
+def restart(model, view, run, recipe=RECIPE, rt=None, loss=None, extra=None, guarded=False):
+    return warm_restart(
+        model,
+        view,
+        loss or ce(model),
+        run,
+        recipe,
+        rt or Runtime(seed=5),
+        never_seen=TASK.never_seen if guarded else math.inf,
+        stream="test/retain",
+        extra=extra,
+    )
+
+
+def state(model):
+    return {k: t.clone() for k, t in model.state_dict().items()}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 7, 30, 1001])
+@pytest.mark.parametrize("span", [1 / 3, 1.0])
+def test_the_pushes_of_a_run_sum_to_one_and_fall(steps, span):
+    pushes = [push(t, steps, span) for t in range(steps)]
+    assert math.fsum(pushes) == pytest.approx(1.0, rel=1e-12)
+    assert pushes == sorted(pushes, reverse=True)
+
+
+@pytest.mark.parametrize("t", [0, 1, 50, 98])
+def test_a_push_is_the_height_of_the_falling_line_at_the_middle_of_its_step(t):
+    width = 300 / 3
+    assert push(t, 300) == pytest.approx((1 - (t + 0.5) / width) * 2 / width, rel=1e-9)
+
+
+@pytest.mark.parametrize("shrink", [0.0, 0.5, 1.0, 3.0])
+@pytest.mark.parametrize("share", [0.02, 0.18, 1.0])
+def test_without_a_learning_rate_every_parameter_shrinks_by_the_closed_form(shrink, share):
+    model = network()
+    before = state(model)
+    restart(model, rows(90), Restart(lr=0, share=share, shrink=shrink))
+    want = {k: math.exp(-shrink) * t for k, t in before.items()}
+    torch.testing.assert_close(state(model), want, rtol=1e-12, atol=0)
+
+
+def test_a_share_of_nothing_changes_nothing():
+    model = network(norm=True)
+    before = state(model)
+    assert restart(model, rows(90), Restart(share=0)) == []
+    assert same(state(model), before)
+
+
+@pytest.mark.parametrize("count", [17, 33, 64, 65, 100, 129, 500])
+@pytest.mark.parametrize("batch", [16, 64, 128])
+@pytest.mark.parametrize(("forget", "part"), [(0, 0.0), (8, 0.15), (24, 0.25)])
+@pytest.mark.parametrize("rate", [0.1, 1e6])
+def test_a_restart_costs_at_most_its_share_of_retraining_and_not_much_less(
+    count, batch, forget, part, rate
+):
+    """Also when it starts again; less than two steps are lost to rounding."""
+    model, rt, retain = network(), Runtime(), rows(count)
+    drops = rows(64, seed=1).forever(max(forget, 1), rt, shuffle="test/forget")
+    plain = ce(model)
+
+    def loss(batch, progress):
+        terms = plain(batch, progress)
+        if progress >= part:
+            return terms
+        return terms._replace(total=terms.total + 0.0 * plain(next(drops), progress).total)
+
+    recipe = RECIPE.model_copy(update={"batch_size": batch, "epochs": 40})
+    extra = Extra(rows=forget, share=part, before=count if forget else 0)
+    rt.cost.count_forward(extra.before, graph=False)
+    restart(model, retain, Restart(lr=rate), recipe, rt, loss, extra, guarded=rate > 1)
+    full = 3 * recipe.epochs * count
+    assert rt.cost.work <= 0.18 * full
+    if rate < 1:
+        full_batches = (count / retain.steps(batch)) / min(batch, count)
+        step = min(batch + 1, count) + forget
+        assert rt.cost.work > 0.18 * full * min(full_batches, 1) - 3 * (2 * step + forget)
+
+
+@pytest.mark.parametrize(("share", "steps"), [(1e-9, 1), (0.1, 5), (0.55, 27), (2.0, 100)])
+def test_the_number_of_steps_follows_from_the_share(share, steps):
+    model, pushes = network(), []
+    extra = Extra(after_step=pushes.append)
+    restart(model, rows(80), Restart(lr=0.1, share=share), extra=extra)
+    assert len(pushes) == steps
+    assert math.fsum(pushes) == pytest.approx(1.0, rel=1e-12)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("shrink", [0.0, 0.7])
+def test_it_equals_a_loop_written_by_hand_bit_for_bit(optimizer, shrink):
+    view, rt, steps = rows(70), Runtime(seed=5), 22
+    recipe = RECIPE.model_copy(update={"optimizer": optimizer, "weight_decay": 0.01})
+    share = (steps + 0.5) * 16 / (10 * 70)
+    got, want = network(), network()
+    restart(got, view, Restart(lr=1.5, share=share, shrink=shrink), recipe, rt)
+    options = {"lr": 0.0, "weight_decay": 0.01}
+    opt = {
+        "sgd": lambda p: torch.optim.SGD(p, momentum=0.9, **options),
+        "adam": lambda p: torch.optim.Adam(p, **options),
+        "adamw": lambda p: torch.optim.AdamW(p, **options),
+    }[optimizer](want.parameters())
+    batches = islice(view.forever(16, rt, shuffle="test/retain"), steps)
+    for t, batch in enumerate(batches):
+        opt.param_groups[0]["lr"] = 1.5 * 0.05 * (0.5 * (1 + math.cos(math.pi * t / steps)))
+        opt.zero_grad()
+        functional.cross_entropy(want(batch.x), batch.y, reduction="none").mean().backward()
+        opt.step()
+        now, then = (max(0.0, 1 - s * 3 / steps) ** 2 for s in (t, t + 1))
+        with torch.no_grad():
+            for p in want.parameters():
+                p.mul_(math.exp(-shrink * (now - then)))
+    if shrink:
+        torch.testing.assert_close(state(got), state(want), rtol=1e-12, atol=1e-15)
+    else:
+        assert same(state(got), state(want))
+
+
+def test_a_plain_run_goes_through_the_same_door_and_equals_its_recipe():
+    view, rt = rows(65), Runtime(seed=5)
+    got, want = network(), network()
+    run = Tuning.exact(lr=0.1, momentum=0.5, epochs=3, batch_size=16)
+    progress = []
+    plain = ce(got)
+
+    def loss(batch, done):
+        progress.append(done)
+        return plain(batch, done)
+
+    run_schedule(got, view, loss, run, RECIPE, rt, never_seen=TASK.never_seen, stream="test/retain")
+    opt = torch.optim.SGD(want.parameters(), lr=0.1, momentum=0.5)
+    for epoch in range(3):
+        for batch in view.batches(16, rt, shuffle=f"test/retain/{epoch}"):
+            opt.zero_grad()
+            functional.cross_entropy(want(batch.x), batch.y, reduction="none").mean().backward()
+            opt.step()
+    assert same(state(got), state(want))
+    assert progress == [t / 12 for t in range(12)]
+
+
+def trained(norm=True):
+    model = network(norm=norm)
+    recipe = RECIPE.model_copy(update={"epochs": 30})
+    loss = ce(model)
+    run = Tuning(recipe=recipe)
+    run_schedule(
+        model, rows(90), loss, run, RECIPE, Runtime(), never_seen=TASK.never_seen, stream="t"
+    )
+    return model
+
+
+def mean_loss(model, view):
+    model.eval()
+    with torch.no_grad():
+        return functional.cross_entropy(model(view.data.x), view.y).item()
+
+
+def test_the_guard_saves_a_run_at_an_absurd_rate():
+    """At the rate given the weights blow up; at half of it they do not."""
+    model, rt, view = trained(), Runtime(seed=5), rows(90)
+    scale = []
+
+    def loss(batch, progress):
+        if not scale or progress == 0.0:
+            scale.append(len(scale))
+        terms = ce(model)(batch, progress)
+        return terms._replace(total=terms.total * (1e8 if len(scale) == 1 else 1.0))
+
+    restart(model, view, Restart(share=1.0), rt=rt, loss=loss, guarded=True)
+    assert len(scale) == 2
+    assert len(rt.notes) == 1
+    assert rt.notes[0].startswith("test: halfway the loss on retained rows was")
+    assert mean_loss(model, view) < 0.25 * TASK.never_seen
+
+
+def test_the_guard_fires_on_a_loss_that_is_not_a_number():
+    model, rt = trained(), Runtime(seed=5)
+    turns = []
+
+    def loss(batch, progress):
+        turns.extend([1] if progress == 0.0 else [])
+        terms = ce(model)(batch, progress)
+        return terms if len(turns) > 1 else Terms(terms.keep * math.nan, terms.total * math.nan)
+
+    restart(model, rows(90), Restart(share=0.5), rt=rt, loss=loss, guarded=True)
+    assert len(rt.notes) == 1
+    assert all(torch.isfinite(t).all() for t in model.state_dict().values())
+
+
+def test_the_second_start_is_the_original_again_at_half_the_rate_for_the_other_half():
+    """Normalisation statistics included; compared with a run of that rate and length."""
+    view, rt = rows(80), Runtime(seed=5)
+    got, want = trained(), trained()
+    hopeless = 0.0
+    run = Restart(lr=1.0, share=0.4)
+    warm_restart(got, view, ce(got), run, RECIPE, rt, never_seen=hopeless, stream="test/retain")
+    half = replace(rt, notes=[])
+    warm_restart(
+        want,
+        view,
+        ce(want),
+        Restart(lr=0.5, share=0.2),
+        RECIPE,
+        half,
+        never_seen=TASK.never_seen,
+        stream="test/retain/again",
+    )
+    assert len(rt.notes) == 1
+    assert not half.notes
+    assert same(state(got), state(want))
+
+
+def test_a_run_that_goes_well_is_left_alone():
+    model, rt = trained(), Runtime(seed=5)
+    restart(model, rows(90), Restart(share=0.5), rt=rt, guarded=True)
+    assert not rt.notes
+
+
+def test_frozen_parameters_never_move():
+    model = trained()
+    model[0].requires_grad_(False)
+    before = state(model)
+    restart(model, rows(90), Restart(share=0.5))
+    after = state(model)
+    assert torch.equal(after["0.weight"], before["0.weight"])
+    assert torch.equal(after["0.bias"], before["0.bias"])
+    assert not torch.equal(after["3.weight"], before["3.weight"])
+
+
+def test_the_first_step_ascends_at_its_own_rate_with_the_same_optimiser():
+    view, rt, steps = rows(64), Runtime(seed=5), 8
+    got, want = network(), network()
+    term = ce(got)
+    drop = next(rows(12, seed=1).batches(12, rt))
+
+    def first(progress):
+        return -term(drop, progress).total if progress < 0.25 else None
+
+    extra = Extra(rows=12, share=0.25, first=first, first_lr=0.03)
+    share = 3 * (8.5 * 16 + 2 * 12) / (3 * 10 * 64)
+    restart(got, view, Restart(lr=1.0, share=share, shrink=0.0), rt=rt, extra=extra)
+    opt = torch.optim.SGD(want.parameters(), lr=0.0, momentum=0.9, weight_decay=5e-4)
+
+    def step(batch, lr, sign):
+        opt.param_groups[0]["lr"] = lr
+        opt.zero_grad()
+        (sign * functional.cross_entropy(want(batch.x), batch.y)).backward()
+        opt.step()
+
+    for t, batch in enumerate(islice(view.forever(16, rt, shuffle="test/retain"), steps)):
+        lr = 0.05 * 0.5 * (1 + math.cos(math.pi * t / steps))
+        if t < 2:
+            step(drop, 0.03 * lr, -1)
+        step(batch, lr, 1)
+    torch.testing.assert_close(state(got), state(want), rtol=1e-12, atol=1e-15)

@@ -1,0 +1,177 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from unlearnkit.core.data import TensorData, View
+from unlearnkit.core.method import Problem
+from unlearnkit.core.recipe import Recipe
+from unlearnkit.core.runtime import Runtime
+from unlearnkit.tasks.classification import Classification
+from unlearnkit.train.stopping import (
+    Guard,
+    Watch,
+    alike,
+    between,
+    capped,
+    furthest,
+    snapshot,
+    vanished,
+)
+
+RETAIN, FORGET, UNSEEN = 0.1, 0.2, 0.5
+
+
+class Table(nn.Module):
+    """A binary classifier whose loss on each kind of rows is set by hand."""
+
+    def __init__(self):
+        super().__init__()
+        self.loss = nn.Parameter(torch.tensor([RETAIN, FORGET, UNSEEN], dtype=torch.float64))
+
+    def forward(self, x):
+        p = torch.exp(-self.loss[x[:, 0].long()])
+        return torch.stack([p.log(), torch.log1p(-p)], 1)
+
+
+def view(kind, count=4, y=0):
+    x = torch.full((count, 1), float(kind), dtype=torch.float64)
+    return View.all(TensorData(x, torch.full((count,), y)))
+
+
+def problem(**changes):
+    base = Problem(
+        model=Table(),
+        original=Table(),
+        task=Classification(2),
+        forget=view(1),
+        retain=view(0),
+        validation=view(2),
+        recipe=Recipe(),
+    )
+    return replace(base, **changes)
+
+
+def with_losses(p, retain=RETAIN, forget=FORGET, unseen=UNSEEN):
+    with torch.no_grad():
+        p.model.loss.copy_(torch.tensor([retain, forget, unseen]))
+
+
+def watch(p, rt=None, **guard):
+    return Watch(Guard(**guard), p, rt or Runtime(), "test")
+
+
+@pytest.mark.parametrize(("loss", "unseen"), [(0.2, False), (0.49, False), (0.51, True)])
+def test_a_subset_looks_unseen_at_the_loss_of_validation_rows(loss, unseen):
+    p = problem()
+    w = watch(p)
+    with_losses(p, forget=loss)
+    assert w.unseen() == w.overshot() == unseen
+
+
+def test_validation_rows_are_judged_by_the_model_as_it_is_now():
+    p = problem()
+    w = watch(p)
+    with_losses(p, forget=0.9, unseen=1.5)
+    assert not w.unseen()
+
+
+@pytest.mark.parametrize(("loss", "unseen"), [(1.3, False), (1.4, True)])
+def test_a_vanished_class_looks_unseen_at_a_multiple_of_ignorance(loss, unseen):
+    p = problem(gone=(0,))
+    w = watch(p, gone_loss=2.0)
+    with_losses(p, forget=loss)
+    assert 2 * math.log(2) == pytest.approx(w.goal())
+    assert w.unseen() == unseen
+    assert not w.overshot()
+
+
+def test_a_mixed_request_has_a_mixed_goal():
+    y = torch.tensor([0, 1, 1, 1])
+    mixed = View.all(TensorData(torch.ones(4, 1, dtype=torch.float64), y))
+    seen = view(2, y=0)
+    w = watch(problem(forget=mixed, gone=(1,), validation=seen), gone_loss=3.0)
+    assert w.goal() == pytest.approx(0.75 * 3 * math.log(2) + 0.25 * UNSEEN)
+
+
+@pytest.mark.parametrize(("rise", "intact"), [(0.0, True), (0.06, True), (0.08, False)])
+def test_retained_rows_may_rise_by_a_share_of_ignorance(rise, intact):
+    p = problem()
+    w = watch(p, floor=0.1)  # 0.1 * log 2 = 0.069
+    with_losses(p, retain=RETAIN + rise)
+    assert w.intact() == intact
+
+
+def test_a_loss_that_is_not_a_number_is_not_intact():
+    p = problem()
+    w = watch(p, floor=0.1)
+    with_losses(p, retain=float("nan"))
+    assert not w.intact()
+
+
+def test_validation_rows_of_kept_classes_stand_in_for_retained_rows():
+    p = problem(retain=view(0).seal("absent"))
+    w = watch(p, floor=0.1)
+    with_losses(p, unseen=UNSEEN + 0.08)
+    assert not w.intact()
+
+
+def test_without_any_rows_that_stay_there_is_no_floor_and_a_note():
+    rt = Runtime()
+    p = problem(retain=view(0).seal("absent"), validation=None)
+    assert watch(p, rt, stop="never").intact()
+    assert rt.notes == ["test: no retained and no validation rows, so no floor under what stays"]
+
+
+def test_a_run_with_repair_ends_when_forgotten_and_intact():
+    p = problem()
+    w = watch(p, floor=0.1)
+    said = []
+    for retain, forget in ((0.1, 0.3), (0.3, 0.6), (0.1, 0.6)):
+        with_losses(p, retain=retain, forget=forget)
+        said.append(w.done(0))
+    assert said == [False, False, True]
+
+
+def test_rows_that_looked_unseen_from_the_start_end_no_run():
+    p = problem(validation=view(0))
+    assert not watch(p).done(0)
+
+
+@pytest.mark.parametrize("edge", [0.0, 0.2, 0.5, 0.93, 1.0])
+def test_bisection_finds_the_edge_from_below(edge):
+    got = furthest(lambda t: t <= edge, steps=10)
+    assert edge - 2**-10 <= got <= edge
+
+
+def test_a_cap_ends_the_gradient_of_a_row():
+    losses = torch.tensor([0.5, 3.0], requires_grad=True)
+    out = capped(losses, 2.0, Classification(2))
+    out.sum().backward()
+    assert out.tolist() == pytest.approx([0.5, 2 * math.log(2)])
+    assert losses.grad.tolist() == [1.0, 0.0]
+
+
+def test_a_state_between_two_is_on_the_line_and_counters_are_the_ends():
+    net = nn.BatchNorm1d(2)
+    start = snapshot(net)
+    net.train()(torch.tensor([[1.0, 2.0], [5.0, 8.0]]))
+    end = snapshot(net)
+    between(net, start, end, 0.25)
+    want = start["running_mean"] + 0.25 * (end["running_mean"] - start["running_mean"])
+    torch.testing.assert_close(net.running_mean, want)
+    assert net.num_batches_tracked == 1
+    between(net, start, end, 0.0)
+    assert net.num_batches_tracked == 0
+    assert torch.equal(net.running_mean, start["running_mean"])
+
+
+def test_rows_alike_share_a_class_and_real_targets_are_all_alike():
+    many = View.all(TensorData(torch.zeros(6, 1), torch.tensor([0, 1, 2, 0, 1, 2])))
+    few = View.all(TensorData(torch.zeros(2, 1), torch.tensor([2, 0])))
+    assert alike(many, few).rows.tolist() == [0, 2, 3, 5]
+    assert vanished(many, (1,)).tolist() == [False, True, False] * 2
+    real = View.all(TensorData(torch.zeros(3, 1), torch.rand(3, 1)))
+    assert len(alike(real, real.pick(torch.tensor([0])))) == 3
