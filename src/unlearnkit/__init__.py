@@ -7,7 +7,7 @@ Three verbs: ``unlearn``, ``oracle``, ``audit``.
 import importlib
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from unlearnkit.core.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from unlearnkit import catalog as catalog
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from unlearnkit.core.request import Rows as Rows
     from unlearnkit.core.runtime import Runtime as Runtime
     from unlearnkit.oracles import oracle as oracle
-    from unlearnkit.oracles import train as train
+    from unlearnkit.oracles import train_original as train_original
     from unlearnkit.report.model import Report as Report
     from unlearnkit.tasks.classification import Classification as Classification
     from unlearnkit.tasks.multilabel import MultiLabel as MultiLabel
@@ -50,7 +50,7 @@ _HOMES = {
     "catalog": "catalog",
     "method": "catalog",
     "oracle": "oracles",
-    "train": "oracles",
+    "train_original": "oracles",
     "unlearn": "unlearning",
 }
 """Where each public name lives; imported when it is first asked for: ``--help`` stays quick."""

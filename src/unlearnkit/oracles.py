@@ -50,7 +50,7 @@ class Oracle:
         return len(self.runs)
 
 
-def train(
+def train_original(
     case: Case, *, seed: int = 0, rt: Runtime | None = None, cache: Cache | None = None
 ) -> Trained:
     """Return the original: a model trained from scratch on the whole training set.

@@ -132,15 +132,20 @@ def method_page(cls: type[Method]) -> str:
     needs = ", ".join(_NEEDS[n] for n in sorted(info.needs)) or "the model alone"
     uses = ", ".join(_NEEDS[n] for n in sorted(info.uses))
     parts += [
-        _list([
-            f"Needs: {needs}.",
-            *([f"Reads where they are there: {uses}."] if uses else []),
-            f"Tasks: {', '.join(sorted(info.tasks))}.",
-            "Cost: each run meters its rows forward and backward; the report puts them beside"
-            " retraining.",
-        ])
+        _list(
+            [
+                f"Needs: {needs}.",
+                *([f"Reads where they are there: {uses}."] if uses else []),
+                f"Tasks: {', '.join(sorted(info.tasks))}.",
+                "Cost: each run meters its rows forward and backward; the report puts them beside"
+                " retraining.",
+            ]
+        )
     ]
-    parts += ["## How it differs from the paper", _list(map(_line, info.differs)) or "In nothing known."]
+    parts += [
+        "## How it differs from the paper",
+        _list(map(_line, info.differs)) or "In nothing known.",
+    ]
     parts += ["## Known failures", _list(map(_line, info.fails)) or "None is recorded yet."]
     parts += ["Unlearning is measured, not proven: audit every result."]
     return "\n\n".join(p for p in parts if p) + "\n"
@@ -273,5 +278,3 @@ def _line(doc: str) -> str:
 
 def _first(doc: str | None) -> str:
     return _line((doc or "").strip().partition("\n\n")[0])
-
-

@@ -261,7 +261,9 @@ class Store:
             self._db.execute("PRAGMA journal_mode = WAL")
             for script in MIGRATIONS[self._version() :]:
                 step = self._version() + 1
-                self._db.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {step}; COMMIT;")
+                self._db.executescript(
+                    f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {step}; COMMIT;"
+                )
 
     def _version(self) -> int:
         return int(self._db.execute("PRAGMA user_version").fetchone()[0])

@@ -13,7 +13,7 @@ from weakref import WeakSet
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from unlearnkit.catalog import method as make
 from unlearnkit.catalog import methods

@@ -18,7 +18,7 @@ from tests.auditing.liars import (
 from unlearnkit.auditing.audit import audit
 from unlearnkit.catalog import cases
 from unlearnkit.core.errors import InputError
-from unlearnkit.oracles import Oracle, oracle, train
+from unlearnkit.oracles import Oracle, oracle, train_original
 from unlearnkit.report.model import Verdict
 from unlearnkit.unlearning import unlearn
 
@@ -32,7 +32,7 @@ def world():
     def get(name):
         if name not in made:
             asked = cases()["digits"].ask(name)
-            model = train(asked.case).model
+            model = train_original(asked.case).model
             truth = oracle(asked.case, asked.request, seeds=5)
             made[name] = (asked, model, truth)
         return made[name]

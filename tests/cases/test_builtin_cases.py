@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 import unlearnkit as uk
 from unlearnkit.core.data import View
 from unlearnkit.core.request import Groups
-from unlearnkit.oracles import train
+from unlearnkit.oracles import train_original
 
 BUNDLED = ("digits", "breast_cancer", "diabetes")
 SIZES = {
@@ -107,7 +107,7 @@ def test_the_forgotten_group_of_diabetes_is_in_its_twenties():
 
 
 def error(case):
-    net = train(case).model.eval()
+    net = train_original(case).model.eval()
     with torch.inference_mode():
         parts = [
             case.task.errors(case.task.outputs(net, b), b)

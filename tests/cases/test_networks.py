@@ -49,7 +49,7 @@ def test_images_become_one_logit_a_class(make, classes):
     assert make(classes).eval()(X).shape == (2, classes)
 
 
-@pytest.mark.parametrize(("make", "cells"), [(small_conv, 4), (all_cnn, 8), (resnet18, 4)], ids=str)
+@pytest.mark.parametrize(("make", "cells"), [(small_conv, 4), (all_cnn, 8), (resnet18, 4)])
 def test_strides_leave_this_many_positions_before_the_mean(make, cells):
     seen = []
     net = make()

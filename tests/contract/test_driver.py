@@ -11,7 +11,7 @@ from unlearnkit.core.errors import InputError
 from unlearnkit.core.method import Info, Method, Need
 from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Cost, Runtime
-from unlearnkit.oracles import train
+from unlearnkit.oracles import train_original
 from unlearnkit.testing.subject import bits, generators, same_bits, toy
 from unlearnkit.train.loop import fit
 from unlearnkit.unlearning import fresh_model, seeded, unlearn
@@ -143,5 +143,5 @@ def test_the_original_of_a_result_is_frozen_in_eval_mode_and_apart_from_the_inpu
 
 def test_training_from_scratch_leaves_global_generators_alone():
     before = generators()
-    train(TOY)
+    train_original(TOY)
     assert generators() == before

@@ -8,7 +8,14 @@ from unlearnkit.core.metric import Goal, Metric, Score, mean
 from unlearnkit.testing import ContractError, check_metric
 
 
-def make(fn, **changes):
+class Unguarded(Metric):
+    """Calls its function whatever is missing."""
+
+    def __call__(self, e):
+        return self.fn(e)
+
+
+def make(fn, kind=Metric, **changes):
     facts = {
         "id": "liar",
         "fn": fn,
@@ -23,10 +30,12 @@ def make(fn, **changes):
         "tier": "fast",
         "path": "exact",
         "models": False,
+        "section": "behaviour",
+        "margin": None,
         "family": "liars",
         "doc": "A lie.",
     }
-    return Metric(**facts | changes)
+    return kind(**facts | changes)
 
 
 def honest(e):
@@ -82,7 +91,7 @@ def one_row_by_variance(e):
 
 
 LIES = [
-    (make(defaults), "refuses_what_is_missing", "gives 0.5 without"),
+    (make(defaults, Unguarded), "refuses_what_is_missing", "gives 0.5 without"),
     (make(honest, splits=frozenset()), "reads_what_it_declares", None),
     (make(peeks), "reads_what_it_declares", "undeclared models"),
     (make(moves_weights), "leaves_all_alone", "changes the unlearned model"),
@@ -110,3 +119,7 @@ def test_the_check_goes_red(metric, check, told):
 
 def test_an_honest_metric_passes_every_check():
     check_metric(make(honest))
+
+
+def test_a_default_of_its_own_is_never_reached():
+    check_metric(make(defaults), only=["refuses_what_is_missing"])

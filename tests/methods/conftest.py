@@ -7,7 +7,7 @@ from torch import nn
 from unlearnkit.core.case import Case
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.oracles import train
+from unlearnkit.oracles import train_original
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression
 
@@ -79,7 +79,7 @@ def clouds():
 def toy():
     """Return a trained toy classifier of three classes and its case."""
     case = Classification(3).toy(0)
-    return train(case).model, case
+    return train_original(case).model, case
 
 
 @pytest.fixture(scope="session")
@@ -96,4 +96,4 @@ def layered():
         )
 
     case = Classification(3).toy(1).with_(fresh=fresh)
-    return train(case, rt=Runtime()).model, case
+    return train_original(case, rt=Runtime()).model, case

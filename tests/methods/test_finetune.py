@@ -13,7 +13,7 @@ from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import Classes, Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.finetune import FineTune
-from unlearnkit.oracles import train
+from unlearnkit.oracles import train_original
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.multilabel import MultiLabel
 from unlearnkit.tasks.regression import Regression
@@ -94,7 +94,7 @@ def test_every_task_keeps_its_retained_rows_within_the_cost_that_was_asked(task)
     short = task.toy(0)
     recipe = short.recipe.model_copy(update={"epochs": 100})
     toy = Case(train=short.train, task=task, fresh=short.fresh, recipe=recipe)
-    done = unlearn(train(toy).model, toy, Rows(range(6)), FineTune())
+    done = unlearn(train_original(toy).model, toy, Rows(range(6)), FineTune())
     view = toy.partition(Rows(range(6))).retain
     batch = next(view.batches(len(view), Runtime()))
     with torch.no_grad():
@@ -107,7 +107,7 @@ def test_every_task_keeps_its_retained_rows_within_the_cost_that_was_asked(task)
 @pytest.mark.slow
 def test_a_class_of_digits_is_forgotten_by_default_and_not_by_the_published_settings():
     case = digits()
-    model = train(case).model
+    model = train_original(case).model
     split = case.partition(Classes(3))
 
     def accuracy(model, view):

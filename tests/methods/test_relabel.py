@@ -9,7 +9,7 @@ from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.request import Classes, Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.relabel import Relabel
-from unlearnkit.oracles import train
+from unlearnkit.oracles import train_original
 from unlearnkit.tasks.multilabel import MultiLabel
 from unlearnkit.tasks.regression import Regression
 from unlearnkit.train.stopping import OFF
@@ -93,7 +93,7 @@ def test_half_of_the_retained_rows_cost_half(toy):
 @pytest.mark.parametrize("task", [MultiLabel(3), Regression()])
 def test_tasks_without_exclusive_outcomes_get_drawn_targets(task):
     case = task.toy(0)
-    model = train(case).model
+    model = train_original(case).model
     weights = [
         unlearn(model, case, Rows(0, 1, 2), Relabel(targets=t)).model[0].weight
         for t in ("uniform", "runner_up")

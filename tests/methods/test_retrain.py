@@ -63,7 +63,7 @@ def test_frozen_layers_keep_their_weights(layered):
 def test_a_factory_of_another_architecture_is_refused(toy):
     model, case = toy
     wrong = case.with_(fresh=lambda: nn.Linear(6, 3))
-    with pytest.raises(InputError, match=r"another architecture, '0\.bias' differs"):
+    with pytest.raises(InputError, match="fresh: builds another architecture"):
         unlearn(model, wrong, GO, Retrain())
 
 

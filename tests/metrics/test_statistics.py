@@ -86,6 +86,17 @@ def test_delong_variance_without_signal_is_near_that_of_the_rank_sum():
     assert found == pytest.approx((m + n + 1) / (12 * m * n), rel=0.1)
 
 
+@pytest.mark.parametrize("level", [0.9, 0.95])
+def test_auc_interval_is_delongs_on_the_logit_scale(level):
+    a, b = scores(8, ties=True)
+    table = wins(a, b)
+    area = table.mean()
+    error = math.sqrt(table.mean(1).var(ddof=1) / len(a) + table.mean(0).var(ddof=1) / len(b))
+    reach = stats.norm.ppf((1 + level) / 2) * error / (area * (1 - area))
+    want = special.expit([special.logit(area) - reach, special.logit(area) + reach])
+    assert statistics.auc_interval(a, b, level) == pytest.approx(tuple(want), rel=1e-9)
+
+
 def test_auc_interval_holds_the_truth_as_often_as_it_says():
     rng = np.random.default_rng(1)
     runs, truth = 600, stats.norm.cdf(1.0 / math.sqrt(2))

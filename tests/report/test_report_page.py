@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 import matplotlib
 import numpy as np
 import pytest
-from report_browser import CHROMIUM, Browser
-from report_samples import SAMPLES, SCRIPT, full, hostile, margins, rocs
+from tests.report.report_browser import CHROMIUM, Browser
+from tests.report.report_samples import SAMPLES, SCRIPT, full, hostile, margins, rocs
 
 from unlearnkit.report import figures
 from unlearnkit.report.model import ClassLine, Roc, Sample, Verdict

@@ -5,7 +5,7 @@ import re
 import sys
 
 import pytest
-from report_samples import SAMPLES, bare, full, hostile, interval, row
+from tests.report.report_samples import SAMPLES, bare, full, hostile, interval, row
 from rich.cells import cell_len
 
 from unlearnkit.core.errors import InputError

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import datetime
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
 
-import unlearnkit
 from unlearnkit.auditing.asked import in_words, nearness, target_counts
 from unlearnkit.auditing.drawings import class_lines, margin_samples, roc_curves
 from unlearnkit.auditing.rows import ENOUGH_FOR_INTERVALS, table
@@ -17,11 +16,13 @@ from unlearnkit.auditing.splits import choose
 from unlearnkit.auditing.verdicts import HEADROOM, Facts, enough_headroom, findings, headroom
 from unlearnkit.auditing.words import limits, sentence
 from unlearnkit.core.case import Partition
+from unlearnkit.core.data import View
 from unlearnkit.core.digest import NUMERICS, model_digest
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.evidence import Evidence, Split
 from unlearnkit.core.metric import Tier
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.version import __version__
 from unlearnkit.oracles import Oracle, check_fresh
 from unlearnkit.report.model import Asked, Provenance, Report, Row, Spent
 from unlearnkit.unlearning import Unlearned, check_weights, fresh_model
@@ -111,7 +112,7 @@ def _check_oracles(oracles: Oracle, done: Unlearned) -> None:
 
 
 def _evidence(
-    done: Unlearned, oracles: Oracle | None, views: dict[Split, object], rt: Runtime
+    done: Unlearned, oracles: Oracle | None, views: Mapping[Split, View], rt: Runtime
 ) -> Evidence:
     models: dict[str, nn.Module] = {"original": done.original, "unlearned": done.model}
     if oracles is not None:
@@ -123,7 +124,7 @@ def _evidence(
             return fresh_model(done.case, rt, f"audit/random/{seed}")
 
     placed = {name: m.to(rt.device) for name, m in models.items()}
-    return Evidence(placed, views, done.case.task, rt, random=factory)  # type: ignore[arg-type]
+    return Evidence(placed, views, done.case.task, rt, random=factory)
 
 
 def _same(model: nn.Module, original: nn.Module, *, below_head: bool) -> bool:
@@ -194,7 +195,7 @@ def _spent(done: Unlearned, oracles: Oracle | None, parts: Partition) -> Spent:
 
 def _provenance(done: Unlearned, oracles: Oracle | None, rt: Runtime) -> Provenance:
     return Provenance(
-        version=unlearnkit.__version__,
+        version=__version__,
         torch=str(torch.__version__),
         device=f"{rt.device.type} ({platform.machine()})",
         precision=rt.precision,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -50,12 +50,12 @@ def class_lines(e: Evidence, gone: tuple[int, ...]) -> tuple[ClassLine, ...]:
     if e.targets(Split.FORGET).is_floating_point() or e.targets(Split.FORGET).ndim != 1:
         return ()
     splits = [s for s in (Split.TEST, Split.TEST_FORGET) if s in e.views]
-    labels = torch.cat([e.targets(s) for s in (*splits, Split.FORGET)]).unique().tolist()
-    return tuple(_class_line(e, int(label), splits, int(label) in gone) for label in labels)
+    labels = {int(label) for s in (*splits, Split.FORGET) for label in e.targets(s)}
+    return tuple(_class_line(e, label, splits, label in gone) for label in sorted(labels))
 
 
-def _class_line(e: Evidence, label: int, splits: list[Split], forgotten: bool) -> ClassLine:
-    def right(who: Who, where: list[Split]) -> float | None:
+def _class_line(e: Evidence, label: int, splits: Sequence[Split], forgotten: bool) -> ClassLine:
+    def right(who: Who, where: Sequence[Split]) -> float | None:
         if not e.has(who):
             return None
         models = range(e.oracles) if who is Who.ORACLE else (0,)
@@ -63,7 +63,7 @@ def _class_line(e: Evidence, label: int, splits: list[Split], forgotten: bool) -
         errors = torch.cat(rows) if rows else torch.empty(0)
         return 1.0 - errors.mean().item() if len(errors) else None
 
-    def count(where: list[Split]) -> int:
+    def count(where: Sequence[Split]) -> int:
         return sum(int((e.targets(s) == label).sum()) for s in where)
 
     forget = [Split.FORGET]

@@ -54,30 +54,32 @@ def choose(case: Case, parts: Partition, rt: Runtime) -> Splits:
         else:
             views[Split.TEST] = whole.pick(~forgotten)
             views[Split.TEST_FORGET] = whole.pick(forgotten)
+    held, told = _held_out(case, parts, rt)
+    if held is not None:
+        views[Split.HELD_OUT] = held
+    return Splits(views, (*warnings, *told))
+
+
+def _held_out(case: Case, parts: Partition, rt: Runtime) -> tuple[View | None, list[str]]:
     source = case.held_out or case.test
     if source is None or parts.forget is None:
-        warnings.append("no held-out rows: attacks that compare with never-seen rows cannot run")
-        return Splits(views, tuple(warnings))
+        return None, ["no held-out rows: attacks that compare with never-seen rows cannot run"]
+    told = []
     if case.held_out is None:
-        warnings.append("held-out rows are the test rows; right only if nothing was tuned on them")
+        told.append("held-out rows are the test rows; right only if nothing was tuned on them")
     held = View.all(source)
     if parts.forget.y.is_floating_point() or parts.forget.y.ndim != 1:
-        warnings.append("targets are no classes: held-out rows are not matched to the forget rows")
-        views[Split.HELD_OUT] = held
-        return Splits(views, tuple(warnings))
+        told.append("targets are no classes: held-out rows are not matched to the forget rows")
+        return held, told
     rows, absent = _matched(parts.forget.y, held.y, rt)
-    if len(rows):
-        views[Split.HELD_OUT] = held.pick(rows)
     if absent:
-        warnings.append(
-            f"no held-out row of class {', '.join(map(str, absent))}: not matched there"
-        )
-    return Splits(views, tuple(warnings))
+        told.append(f"no held-out row of class {', '.join(map(str, absent))}: not matched there")
+    return (held.pick(rows) if len(rows) else None), told
 
 
 def _matched(wanted: Tensor, there: Tensor, rt: Runtime) -> tuple[Tensor, list[int]]:
-    """Draw as many rows as the scarcest class allows, in the wanted mix; name classes without any."""
-    classes, counts = wanted.unique(return_counts=True)
+    """Draw as many rows as the scarcest class allows, in the wanted mix; name absent classes."""
+    classes, counts = torch.unique(wanted, return_counts=True)
     have = torch.stack([(there == c).sum() for c in classes])
     absent = classes[have == 0].tolist()
     classes, counts, have = classes[have > 0], counts[have > 0], have[have > 0]

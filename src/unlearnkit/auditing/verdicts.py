@@ -104,8 +104,8 @@ def _fast(table: dict[str, Row], facts: Facts) -> Iterator[Finding]:
     if facts.gone and known is not None and (known.estimate.low or 0.0) > FAST_MARGIN:
         yield Finding(
             verdict=Verdict.LEAKS,
-            reason=f"forgotten classes are still recognised: accuracy on forget rows {_value(known)},"
-            " and a model that never saw a class cannot name it",
+            reason="forgotten classes are still recognised: accuracy on forget rows"
+            f" {_value(known)}, and a model that never saw a class cannot name it",
             rows=(known.metric,),
         )
     yield from _fast_attack(table)
@@ -177,8 +177,8 @@ def _reference(table: dict[str, Row], facts: Facts) -> Iterator[Finding]:
         what = "no weight has changed" if facts.unchanged else "only the last layer was changed"
         yield Finding(
             verdict=Verdict.INCONCLUSIVE,
-            reason=f"{what}: the features below are the original's, and what they hold of the forget"
-            " rows can be learned again from them; equal answers do not show that it is gone",
+            reason=f"{what}: the features below are the original's, and what they hold of the"
+            " forget rows can be learned again; equal answers do not show that it is gone",
             rows=("edit_size",) if "edit_size" in table else (),
         )
     if facts.oracles < ENOUGH_FOR_EQUIVALENCE:
@@ -197,8 +197,8 @@ def _reference(table: dict[str, Row], facts: Facts) -> Iterator[Finding]:
     if open_rows:
         yield Finding(
             verdict=Verdict.INCONCLUSIVE,
-            reason=f"equivalence with retraining is not shown on {_some(open_rows)}: the interval of"
-            " the gap does not lie inside the margin",
+            reason=f"equivalence with retraining is not shown on {_some(open_rows)}: the interval"
+            " of the gap does not lie inside the margin",
             rows=open_rows,
         )
 
@@ -261,7 +261,8 @@ def _damage(table: dict[str, Row], compared: dict[str, Gap]) -> Iterator[Finding
         if lost:
             yield Finding(
                 verdict=Verdict.DAMAGED,
-                reason=f"{_plain(metric)} {_value(row)}, retrained {g.mean:.3f}, gap {_gap_text(g)}",
+                reason=f"{_plain(metric)} {_value(row)}, retrained {g.mean:.3f},"
+                f" gap {_gap_text(g)}",
                 rows=(metric,),
             )
 

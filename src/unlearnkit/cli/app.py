@@ -40,8 +40,10 @@ class Precision(StrEnum):
 
 
 def _examples(*lines: str) -> str:
-    return "\b\n" + ("Example:" if len(lines) == 1 else "Examples:") + "".join(
-        f"\n  {line}" for line in lines
+    return (
+        "\b\n"
+        + ("Example:" if len(lines) == 1 else "Examples:")
+        + "".join(f"\n  {line}" for line in lines)
     )
 
 
@@ -206,10 +208,8 @@ def unlearn(
 
     Options given here win over those of the file after --from.
     """
-    if case is None and source is None:
-        raise typer.BadParameter("give a case, or a file after --from", param_hint="CASE")
-    if out is not None and name is not None:
-        raise typer.BadParameter("give --out or --name, not both", param_hint="--name")
+    _usage(case is not None or source is not None, "give a case, or a file after --from", "CASE")
+    _usage(out is None or name is None, "give --out or --name, not both", "--name")
     from unlearnkit.cli.folder import named
     from unlearnkit.cli.job import make_job, merged, parse_settings, read_job
     from unlearnkit.cli.talk import Talk, print_json, print_table
@@ -327,6 +327,11 @@ def cache_prune(
         print_json({"removed": len(old), "bytes": freed})
     else:
         print(f"removed {len(old)}, freed {freed} bytes")
+
+
+def _usage(holds: bool, text: str, where: str) -> None:
+    if not holds:
+        raise typer.BadParameter(text, param_hint=where)
 
 
 def _print(facts: list[dict[str, Any]], json: bool, head: dict[str, str]) -> None:

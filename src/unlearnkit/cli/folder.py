@@ -121,7 +121,9 @@ def check_free(out: Path, *, force: bool) -> None:
     if not ours:
         raise InputError(f"out: {str(out)!r} is there and is no run; choose another place")
     if not force:
-        raise InputError(f"out: {str(out)!r} is there; choose another place, or replace it: --force")
+        raise InputError(
+            f"out: {str(out)!r} is there; choose another place, or replace it: --force"
+        )
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import platform
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,9 +21,9 @@ from unlearnkit.cli.job import Job
 from unlearnkit.cli.talk import Talk
 from unlearnkit.core.case import Case
 from unlearnkit.core.digest import NUMERICS, digest, model_digest
-from unlearnkit.core.errors import InputError, UnlearnkitError, UnsupportedError
+from unlearnkit.core.errors import InputError, UnlearnkitError
 from unlearnkit.core.runtime import Cost, Runtime
-from unlearnkit.oracles import oracle, train
+from unlearnkit.oracles import oracle, train_original
 from unlearnkit.report.model import Report
 from unlearnkit.store import Measurement, Run, Store, write_text
 from unlearnkit.unlearning import Unlearned, fresh_model, unlearn
@@ -55,7 +56,7 @@ def carry_out(job: Job, out: Path, *, force: bool, talk: Talk) -> Record:
     with new_folder(out, force=force) as part, Store(out.parent / STORE) as store:
         if given is None:
             talk.say("training the original, unless it is in the cache")
-            given = train(case, seed=job.seed, rt=rt).model
+            given = train_original(case, seed=job.seed, rt=rt).model
         inputs = _inputs(job, case, given)
         run = _run(job, "unlearn", digest(inputs), out)
         talk.say(f"unlearning with {method.id}")
@@ -106,12 +107,12 @@ def examine(
     """
     record = Record.read(folder)
     job = record.job
-    rt = Runtime.on(
-        device or job.device, precision=job.precision, seed=job.seed, reporter=talk
-    )
+    rt = Runtime.on(device or job.device, precision=job.precision, seed=job.seed, reporter=talk)
     case, request = job.resolve()
     if _rows(case) != record.digests["train"]:
-        raise InputError(f"audit: the rows of {job.case} are no longer those of the run; run it again")
+        raise InputError(
+            f"audit: the rows of {job.case} are no longer those of the run; run it again"
+        )
     done = Unlearned(
         model=_weights(case, rt, folder / MODEL, record.digests["unlearned"]),
         original=_weights(case, rt, folder / ORIGINAL, record.digests["original"]),
@@ -123,9 +124,7 @@ def examine(
         cost=Cost(record.forward, record.backward, record.peak_bytes),
         notes=record.notes,
     )
-    run = _run(
-        job, "audit", digest({"run": record.key, "tier": tier, "oracles": oracles}), folder
-    )
+    run = _run(job, "audit", digest({"run": record.key, "tier": tier, "oracles": oracles}), folder)
     with Store(folder.parent / STORE) as store:
         try:
             truth = None
@@ -141,9 +140,9 @@ def examine(
             store.put(Run(**run, status="failed", error=str(e)))
             raise
         report.save(folder / "report.json")
-        try:
+        if find_spec("jinja2") and find_spec("matplotlib"):
             report.save(folder / "report.html")
-        except (ImportError, UnsupportedError):
+        else:
             talk.note("no report.html; it needs: pip install 'unlearnkit[report]'")
         store.put(Run(**run, status="done"), _measured(report))
     return report

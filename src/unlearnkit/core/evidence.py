@@ -232,16 +232,12 @@ class Evidence:
         key = (what, self._seats[self._name(who, k)], split)
         if key not in self._derived:
             out, y = self.outputs(who, split, k), self.targets(split)
-            found = []
-            for o, t, r in zip(
-                torch.split(out, CHUNK),
-                torch.split(y, CHUNK),
-                torch.split(torch.arange(len(y)), CHUNK),
-                strict=True,
-            ):
-                goal = t.double() if t.is_floating_point() else t
-                found.append(fn(o.double(), Batch(torch.empty(len(r), 0), goal, r)).double())
-            self._derived[key] = torch.cat(found)
+            self._derived[key] = rowwise(
+                lambda o, t, r: fn(o, Batch(torch.empty(len(r), 0), t, r)),
+                out,
+                y,
+                torch.arange(len(y)),
+            )
         return self._derived[key]
 
     def _name(self, who: Who, k: int) -> str:
@@ -261,10 +257,11 @@ def rowwise(fn: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     Returns:
         One value a row ``(n,)``.
     """
-    parts = zip(*(torch.split(t, CHUNK) for t in tensors), strict=True)
-    return torch.cat(
-        [fn(*(p.double() if p.is_floating_point() else p for p in part)).double() for part in parts]
-    )
+    # One block for the result: many small ones between large temporary ones would pin the heap.
+    found = torch.empty(len(tensors[0]), dtype=torch.float64)
+    for into, *part in zip(*(torch.split(t, CHUNK) for t in (found, *tensors)), strict=True):
+        into.copy_(fn(*(p.double() if p.is_floating_point() else p for p in part)))
+    return found
 
 
 def run(model: nn.Module, view: View, task: Task, rt: Runtime, size: int = 512) -> Tensor:

@@ -79,6 +79,6 @@ class FineTune(Method):
             p.recipe,
             rt,
             never_seen=p.task.never_seen,
-            stream="finetune/retain",
+            stream="retain",
         )
         return p.model

@@ -1,9 +1,7 @@
 """Train again from scratch, without the rows that must go."""
 
-import torch
 from torch import nn
 
-from unlearnkit.core.errors import InputError
 from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.train.loop import fit
@@ -34,31 +32,7 @@ class Retrain(Method):
     )
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
-        """Start over from a fresh model's weights and fit what stays."""
-        _restart(p.model, p.fresh())
-        fit(p.model, p.retain, p.task, p.recipe, rt, stream="retain")
-        return p.model
-
-
-def _restart(model: nn.Module, fresh: nn.Module) -> None:
-    """Give a model the state of an untrained one, frozen parameters apart.
-
-    Args:
-        model: Changed in place.
-        fresh: An untrained model of the same architecture.
-
-    Raises:
-        InputError: If the architectures differ.
-    """
-    own, new = model.state_dict(), fresh.state_dict()
-    odd = sorted(set(own) ^ set(new)) or [n for n in own if own[n].shape != new[n].shape]
-    if odd:
-        raise InputError(
-            f"retrain: fresh() builds another architecture, {odd[0]!r} differs; give the factory"
-            " that built the model"
-        )
-    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
-    with torch.no_grad():
-        for name, t in own.items():
-            if name not in frozen:
-                t.copy_(new[name])
+        """Fit what stays, from a fresh model."""
+        model = p.fresh()
+        fit(model, p.retain, p.task, p.recipe, rt, stream="retain")
+        return model

@@ -192,7 +192,7 @@ def svm_mia_efficacy(e: Evidence) -> Score:
             " too long",
         )
     features = np.concatenate([_confidence(*shadow), _confidence(*test)])
-    machine = SVC(C=3, gamma="auto", kernel="rbf")
+    machine = SVC(C=3, gamma="auto", kernel="rbf", random_state=0)
     machine.fit(features, np.concatenate([np.ones(count), np.zeros(len(test[0]))]))
     called = machine.predict(
         _confidence(e.outputs(Who.UNLEARNED, Split.FORGET), e.targets(Split.FORGET))

@@ -226,20 +226,21 @@ def any_batch_size(m: Measured) -> None:
 
 
 def stored_outputs_suffice(m: Measured) -> None:
-    """From stored outputs it gives the same, or refuses if it needs the models themselves."""
+    """From stored outputs it gives the same, or says what they lack; or it needs models."""
     one, seen = m.metric, m.seen()
     e = seen.evidence()
     kept = {name: {s: _out(e, name, s) for s in seen.views} for name in seen.models}
     targets = {s: v.y for s, v in seen.views.items()}
     stored = Evidence.from_outputs(kept, targets, seen.case.task, Runtime())
-    if not one.models:
-        _close(m, one(e), one(stored), "stored outputs give another value")
-        return
     try:
-        value = one(stored).value
-    except UnlearnkitError:
+        score = one(stored)
+    except UnlearnkitError as error:
+        expect(one.models, f"{one.id}: refuses stored outputs: {error}")
         return
-    expect(math.isnan(value), f"{one.id}: gives {value} without the models that it needs")
+    if math.isnan(score.value):
+        expect(bool(score.note), f"{one.id}: nan from stored outputs without a note")
+    else:
+        _close(m, one(e), score, "stored outputs give another value")
 
 
 def _in_range(shape: str) -> Callable[[Measured], None]:

@@ -1,0 +1,154 @@
+"""The generated documents: ``python -m unlearnkit.docs`` writes them, ``--check`` compares them."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import typer
+
+from unlearnkit import catalog, pages
+from unlearnkit.cli.app import app
+from unlearnkit.core.errors import InputError, UnlearnkitError
+from unlearnkit.store import write_text
+
+WIDTH = 100
+_METHODS = "docs/methods"
+
+
+def build(readme: str) -> dict[str, str]:
+    """Return every generated document: no date, no version, the same on every machine.
+
+    Args:
+        readme: The README as it is; the text between its markers is replaced.
+
+    Returns:
+        Texts by path, relative to the repository.
+    """
+    methods, metrics, cases = catalog.methods(), catalog.metrics(), catalog.cases()
+    here, above = pages.tables(""), pages.tables(f"{_METHODS}/")
+    found = {f"{_METHODS}/{i}.md": pages.method_page(m) for i, m in methods.items()}
+    found[f"{_METHODS}/index.md"] = f"# Methods\n\n{here['methods']}\n"
+    found["docs/metrics.md"] = _list(
+        "Metrics", here["metrics"], {i: pages.metric_section(m) for i, m in metrics.items()}
+    )
+    found["docs/cases.md"] = _list(
+        "Cases", here["cases"], {i: pages.case_section(c) for i, c in cases.items()}
+    )
+    found["docs/cli.md"] = _command_line()
+    found["README.md"] = fill(readme, above)
+    return found
+
+
+def fill(text: str, tables: Mapping[str, str]) -> str:
+    """Return a text with what stands between its markers replaced.
+
+    Args:
+        text: Holds ``<!-- name:begin -->`` and ``<!-- name:end -->`` for each table.
+        tables: What goes between them, by name.
+
+    Returns:
+        The text.
+
+    Raises:
+        InputError: If a marker is missing.
+    """
+    for name, content in tables.items():
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        head, opened, rest = text.partition(begin)
+        _, closed, tail = rest.partition(end)
+        if not (opened and closed):
+            raise InputError(f"docs: README.md lacks the markers {begin} and {end}")
+        text = f"{head}{begin}\n{content}\n{end}{tail}"
+    return text
+
+
+def differing(root: Path, built: Mapping[str, str]) -> list[str]:
+    """Return the paths whose file is missing, different, or no longer generated.
+
+    Args:
+        root: The repository.
+        built: What the documents should be.
+
+    Returns:
+        The paths, sorted.
+    """
+    wrong = [
+        path
+        for path, text in built.items()
+        if not (root / path).is_file() or (root / path).read_text(encoding="utf-8") != text
+    ]
+    return sorted([*wrong, *_stale(root, built)])
+
+
+def main(arguments: list[str], root: Path) -> int:
+    """Write or check the documents.
+
+    Args:
+        arguments: Empty, or ``--check``.
+        root: The repository.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InputError: If the repository is not there or an argument is unknown.
+    """
+    if arguments not in ([], ["--check"]):
+        raise InputError(f"docs: no arguments or --check, got {' '.join(arguments)}")
+    readme = root / "README.md"
+    if not readme.is_file():
+        raise InputError("docs: no README.md here; run from a checkout of the repository")
+    built = build(readme.read_text(encoding="utf-8"))
+    wrong = differing(root, built)
+    if arguments:
+        if wrong:
+            print(f"out of date: {', '.join(wrong)}; run: make docs", file=sys.stderr)
+        return 1 if wrong else 0
+    for path in wrong:
+        if path in built:
+            write_text(root / path, built[path])
+        else:
+            (root / path).unlink()
+        print(path)
+    return 0
+
+
+def _stale(root: Path, built: Mapping[str, str]) -> list[str]:
+    there = (p.relative_to(root).as_posix() for p in (root / _METHODS).glob("*.md"))
+    return [path for path in there if path not in built]
+
+
+def _list(title: str, table: str, sections: Mapping[str, str]) -> str:
+    parts = [f"# {title}\n\n{table}\n", *(f"## `{i}`\n\n{text}" for i, text in sections.items())]
+    return "\n".join(parts)
+
+
+def _command_line() -> str:
+    blocks = [f"## {name}\n\n```text\n{text}\n```\n" for name, text in helps()]
+    return "# Command line\n\n" + "\n".join(blocks)
+
+
+def helps() -> Iterator[tuple[str, str]]:
+    """Yield each command's full name and its printed help, at a fixed width."""
+    yield from _helps(typer.main.get_command(app), "unlearnkit", None)
+
+
+def _helps(command, name, parent):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202  # typer's own types are private
+    with command.make_context(
+        name.rpartition(" ")[2],
+        [],
+        parent=parent,
+        resilient_parsing=True,
+        terminal_width=WIDTH,
+        max_content_width=WIDTH,
+    ) as context:
+        yield name, command.get_help(context).rstrip()
+        for inner in getattr(command, "commands", {}).values():
+            yield from _helps(inner, f"{name} {inner.name}", context)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:], Path.cwd()))
+    except UnlearnkitError as e:
+        sys.exit(f"unlearnkit: {e}")
