@@ -93,13 +93,16 @@ class Cache:
             ) from None
 
     def entries(self) -> Iterator[Entry]:
-        """Yield what is kept."""
+        """Yield what is kept; of a damaged entry the key is ``{"kind": "damaged"}``."""
         for side in sorted(self.root.glob("??/*.json")):
             path = side.with_suffix(".safetensors")
             if path.exists():
-                held = json.loads(side.read_text(encoding="utf-8"))
+                try:
+                    key = json.loads(side.read_text(encoding="utf-8"))["key"]
+                except (ValueError, KeyError):
+                    key = {"kind": "damaged"}
                 stat = path.stat()
-                yield Entry(path.stem, path, held["key"], stat.st_size, stat.st_mtime)
+                yield Entry(path.stem, path, key, stat.st_size, stat.st_mtime)
 
     def remove(self, entry: Entry) -> None:
         """Forget one kept thing."""

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -133,7 +134,7 @@ def helps() -> Iterator[tuple[str, str]]:
     yield from _helps(typer.main.get_command(app), "unlearnkit", None)
 
 
-def _helps(command, name, parent):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202  # typer's own types are private
+def _helps(command: Any, name: str, parent: Any) -> Iterator[tuple[str, str]]:
     with command.make_context(
         name.rpartition(" ")[2],
         [],

@@ -1,4 +1,4 @@
-"""What the catalog knows, as facts and as Markdown: for ``unlearnkit show`` and for the documents."""
+"""What the catalog knows, as facts and as Markdown: for ``unlearnkit show`` and the documents."""
 
 import inspect
 from collections.abc import Iterable, Mapping
@@ -107,7 +107,7 @@ def settings(cls: type[Method]) -> list[Facts]:
 def method_page(cls: type[Method]) -> str:
     """Return a method's page, in Markdown."""
     info = cls.info
-    lead = _text(inspect.getmodule(cls).__doc__ or "")  # type: ignore[union-attr]  # it has a module
+    lead = _text(inspect.getdoc(inspect.getmodule(cls)) or "")
     rows = [
         (f"`{s['key']}`", s["values"], f"`{s['default']}`", _line(s["doc"])) for s in settings(cls)
     ]

@@ -215,6 +215,7 @@ class Store:
             The path.
 
         Raises:
+            UnknownNameError: If there is no such table.
             InputError: If the ending is another.
             UnsupportedError: If Parquet is asked for and pandas or pyarrow is absent.
         """
@@ -235,7 +236,7 @@ class Store:
             raise InputError(f"export: ends in .csv or .parquet, got {path.name!r}")
         try:
             import pandas as pd
-            import pyarrow  # noqa: F401  # what pandas writes Parquet with
+            import pyarrow  # type: ignore[import-untyped]  # noqa: F401  # pandas writes with it
         except ImportError as e:
             raise UnsupportedError(
                 f"export: Parquet needs {e.name}; pip install pandas pyarrow, or export .csv"

@@ -62,7 +62,7 @@ def test_a_named_request_forgets_this_many_rows(pair):
 @pytest.mark.parametrize("pair", ASKED, ids="/".join)
 def test_a_named_request_can_be_unlearned(pair):
     asked = uk.catalog.cases()[pair[0]].ask(pair[1])
-    method = uk.method("finetune", run={"recipe": {"epochs": 1, "lr": 0.01}})
+    method = uk.method("finetune", run={"kind": "tuning", "recipe": {"epochs": 1, "lr": 0.01}})
     done = uk.unlearn(asked.case.fresh(), asked.case, asked.request, method)
     assert done.cost.backward == len(asked.case.partition(asked.request).retain)
 

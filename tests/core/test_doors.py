@@ -9,6 +9,7 @@ from torch.utils.data import Dataset, TensorDataset
 import unlearnkit as uk
 from unlearnkit.core.data import View
 from unlearnkit.core.errors import InputError, UnsupportedError
+from unlearnkit.train.loop import fit
 
 RECIPE = uk.Recipe(lr=0.1, epochs=10, batch_size=8)
 N, D, C = 31, 4, 3
@@ -231,24 +232,10 @@ def test_parts_give_the_model_of_the_retained_part():
     )
     whole = uk.Case(train=(x[~go], y[~go]), task="classification", recipe=RECIPE)
     net = linear()
-    done = uk.unlearn(net, case, None, "finetune")
-    from unlearnkit.train.loop import fit
-
-    fit(
-        net,
-        View.all(whole.train),
-        case.task,
-        uk.Recipe(**_tuned()),
-        uk.Runtime(),
-        stream="finetune/order",
-    )
+    tuning = {"kind": "tuning", "recipe": RECIPE.model_dump()}
+    done = uk.unlearn(net, case, None, uk.method("finetune", run=tuning))
+    fit(net, View.all(whole.train), case.task, RECIPE, uk.Runtime(), stream="retain")
     assert torch.equal(weights(done), torch.cat([p.detach().flatten() for p in net.parameters()]))
-
-
-def _tuned():
-    from unlearnkit.catalog import methods
-
-    return methods()["finetune"]().run.resolve(RECIPE).model_dump()
 
 
 def test_parts_are_fitted_to_all_classes_that_either_shows():

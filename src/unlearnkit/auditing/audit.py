@@ -164,12 +164,12 @@ def _asked(
 def _headroom_warnings(rows: Sequence[Row], count: int) -> list[str]:
     if count < ENOUGH_FOR_INTERVALS:
         return []
-    answers = [h for r in rows if r.family != "divergence" and (h := headroom(r)) is not None]
+    answers = [h for r in rows if r.family == "behaviour" and (h := headroom(r)) is not None]
     if answers and max(answers) < HEADROOM:
         return [
-            "almost no headroom: by accuracy and attacks the original lies within"
+            "almost no headroom: by how well rows are answered the original lies within"
             f" {HEADROOM:g} oracle deviations of retraining, so this forget set cannot rank methods"
-            " on them; only distances to the oracles can tell models apart here"
+            " by accuracy; only distances to the oracles and attacks can tell models apart here"
         ]
     return []
 

@@ -292,7 +292,7 @@ def cache_ls(json: Json = False) -> None:
     facts = [
         {
             "name": e.name[:12],
-            "kind": e.key.get("kind", "damaged"),
+            "kind": e.key.get("kind"),
             "seed": e.key.get("seed"),
             "bytes": e.size,
             "used": datetime.fromtimestamp(e.used, UTC).isoformat(timespec="seconds"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -60,25 +62,21 @@ def carry_out(job: Job, out: Path, *, force: bool, talk: Talk) -> Record:
         inputs = _inputs(job, case, given)
         run = _run(job, "unlearn", digest(inputs), out)
         talk.say(f"unlearning with {method.id}")
-        try:
+        with _recorded(store, run):
             done = unlearn(given, case, request, method, rt)
-        except KeyboardInterrupt:
-            store.put(Run(**run, status="cancelled"))
-            raise
-        except UnlearnkitError as e:
-            store.put(Run(**run, status="failed", error=str(e)))
-            raise
         record = _record(job, run, inputs, done)
         save_weights(done.model, part / MODEL)
         save_weights(done.original, part / ORIGINAL)
         write_text(part / RECORD, record.model_dump_json(indent=1) + "\n")
     with Store(out.parent / STORE) as store:
-        spent = {
-            "seconds": done.seconds,
-            "forward": done.cost.forward,
-            "backward": done.cost.backward,
-        }
-        store.put(Run(**run, status="done", **spent))
+        store.put(
+            replace(
+                run,
+                seconds=done.seconds,
+                forward=done.cost.forward,
+                backward=done.cost.backward,
+            )
+        )
     return record
 
 
@@ -126,26 +124,33 @@ def examine(
     )
     run = _run(job, "audit", digest({"run": record.key, "tier": tier, "oracles": oracles}), folder)
     with Store(folder.parent / STORE) as store:
-        try:
+        with _recorded(store, run):
             truth = None
             if tier == "reference":
                 talk.say("retraining without the forgotten rows, unless it is in the cache")
                 truth = oracle(case, request, seeds=oracles, rt=rt)
             talk.say("auditing")
             report = audit(done, oracle=truth, tier=tier, rt=rt)
-        except KeyboardInterrupt:
-            store.put(Run(**run, status="cancelled"))
-            raise
-        except UnlearnkitError as e:
-            store.put(Run(**run, status="failed", error=str(e)))
-            raise
         report.save(folder / "report.json")
         if find_spec("jinja2") and find_spec("matplotlib"):
             report.save(folder / "report.html")
         else:
             talk.note("no report.html; it needs: pip install 'unlearnkit[report]'")
-        store.put(Run(**run, status="done"), _measured(report))
+        store.put(run, _measured(report))
     return report
+
+
+@contextmanager
+def _recorded(store: Store, run: Run) -> Iterator[None]:
+    """Record what fails or is cancelled."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        store.put(replace(run, status="cancelled"))
+        raise
+    except UnlearnkitError as e:
+        store.put(replace(run, status="failed", error=str(e)))
+        raise
 
 
 def _inputs(job: Job, case: Case, original: nn.Module) -> dict[str, Any]:
@@ -165,26 +170,27 @@ def _rows(case: Case) -> str:
     return case.train.key() if case.train else ""
 
 
-def _run(job: Job, kind: str, key: str, folder: Path) -> dict[str, Any]:
-    return {
-        "key": key,
-        "kind": kind,
-        "case_name": job.case,
-        "request": job.asked(),
-        "method": job.method,
-        "settings": job.settings,
-        "seed": job.seed,
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "folder": str(folder),
-        "version": unlearnkit.__version__,
-    }
+def _run(job: Job, kind: str, key: str, folder: Path) -> Run:
+    return Run(
+        key=key,
+        kind=kind,
+        case_name=job.case,
+        request=job.asked(),
+        method=job.method,
+        settings=job.settings,
+        seed=job.seed,
+        status="done",
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        folder=str(folder),
+        version=unlearnkit.__version__,
+    )
 
 
-def _record(job: Job, run: dict[str, Any], inputs: dict[str, Any], done: Unlearned) -> Record:
+def _record(job: Job, run: Run, inputs: dict[str, Any], done: Unlearned) -> Record:
     return Record(
         job=job,
-        key=run["key"],
-        made=run["started"],
+        key=run.key,
+        made=run.started,
         versions={
             "unlearnkit": unlearnkit.__version__,
             "torch": torch.__version__,

@@ -251,6 +251,7 @@ class View:
 
     def steps(self, size: int) -> int:
         """Return how many batches of a size make one shuffled pass over these rows."""
+        self._open()
         return -(-len(self) // size) - self._joins(size)
 
     def forever(self, size: int, rt: Runtime, *, shuffle: str) -> Iterator[Batch]:

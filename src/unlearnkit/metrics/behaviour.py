@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import torch
+
 from unlearnkit.core.evidence import Evidence, Split, Who
 from unlearnkit.core.metric import Goal, Score, mean, metric
 
@@ -44,4 +46,6 @@ def margin_spread_forget(e: Evidence) -> Score:
     rows = e.margins(Who.UNLEARNED, Split.FORGET)
     if len(rows) < 2:
         return Score(math.nan, note="needs two forget rows")
+    if not torch.isfinite(rows).all():
+        return Score(math.nan, note="some margins are infinite: the model rules a class out")
     return Score(rows.std().item())

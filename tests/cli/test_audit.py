@@ -1,0 +1,75 @@
+import json
+
+import pytest
+
+from unlearnkit.report.model import Report
+from unlearnkit.store import Store
+
+
+@pytest.fixture
+def done(run, small, tmp_path):
+    assert run("unlearn", small, "--forget", "class=1", "--name", "a", "-q").code == 0
+    return tmp_path / "runs" / "a"
+
+
+def test_an_audit_prints_the_report_and_keeps_it_beside_the_run(run, done):
+    said = run("audit", "a", "--oracles", 2)
+    assert said.code == 0, said.err
+    report = Report.load(done / "report.json")
+    assert report.verdict in said.out
+    assert len(report.provenance.oracle_seeds) == 2
+
+
+def test_a_fast_audit_needs_no_oracle(run, done):
+    report = run("audit", done, "--tier", "fast", "--json", "-q").data
+    assert (report["tier"], report["provenance"]["oracle_seeds"]) == ("fast", [])
+
+
+def test_an_audit_is_in_the_store_with_its_numbers(run, done):
+    run("audit", "a", "--oracles", 2, "-q")
+    with Store(done.parent / "unlearnkit.sqlite") as store:
+        kinds = {r.kind: r for r in store.runs()}
+        who = {m.who for m in store.measurements(kinds["audit"].key)}
+    assert set(kinds) == {"unlearn", "audit"}
+    assert {"unlearned", "oracle 0", "oracle 1"} <= who
+
+
+@pytest.mark.parametrize("name", ["b", "../a/../b", "/nowhere/b"])
+def test_a_run_that_is_not_there_is_told(run, done, name):
+    said = run("audit", name)
+    assert said.code == 1
+    assert "no folder" in said.err
+
+
+def test_a_folder_without_a_record_is_told(run, tmp_path):
+    (tmp_path / "x").mkdir()
+    said = run("audit", "x")
+    assert said.code == 1
+    assert "cannot read" in said.err
+
+
+def test_weights_that_were_changed_after_the_run_are_refused(run, done):
+    (done / "model.safetensors").write_bytes((done / "original.safetensors").read_bytes())
+    said = run("audit", "a", "--tier", "fast")
+    assert said.code == 1
+    assert "was changed after the run" in said.err
+
+
+def test_a_damaged_record_is_told(run, done):
+    record = json.loads((done / "run.json").read_text())
+    del record["digests"]
+    (done / "run.json").write_text(json.dumps(record))
+    said = run("audit", "a")
+    assert said.code == 1
+    assert "no record of a run: 1 fields" in said.err
+
+
+@pytest.mark.slow
+def test_the_demo_shows_a_class_and_a_random_tenth(run, tmp_path):
+    said = run("demo", "--out", "my demo")
+    assert said.code == 0, said.err
+    for request in ("class", "random_tenth"):
+        report = Report.load(tmp_path / "my demo" / request / "report.json")
+        assert report.verdict in said.out
+        assert len(report.provenance.oracle_seeds) == 5
+    assert "Open my demo/class/report." in said.out

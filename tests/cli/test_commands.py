@@ -1,0 +1,130 @@
+import shlex
+import subprocess
+import sys
+
+import pytest
+import typer
+
+import unlearnkit
+from unlearnkit import catalog, docs, pages
+from unlearnkit.cli.app import app
+
+COMMANDS = dict(docs.helps())
+LEAVES = [n for n in COMMANDS if n not in {"unlearnkit", "unlearnkit cache"}]
+
+
+@pytest.mark.parametrize("words", [["--help"], ["unlearn", "--help"], ["--version"]])
+def test_help_does_not_import_torch(words):
+    code = f"""
+import sys
+sys.argv = ["unlearnkit", *{words!r}]
+from unlearnkit.cli import main
+try:
+    main()
+finally:
+    heavy = {{"torch", "numpy", "pydantic", "scipy", "sklearn"}} & set(sys.modules)
+    assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(name):
+    assert "Example" in COMMANDS[name] or "Start here" in COMMANDS[name]
+
+
+def _examples():
+    for name in LEAVES:
+        for line in COMMANDS[name].splitlines():
+            if line.startswith("    unlearnkit "):
+                yield pytest.param(line.strip(), id=line.strip())
+
+
+@pytest.mark.parametrize("line", list(_examples()))
+def test_every_example_is_a_command_line_that_parses(line):
+    words = shlex.split(line)[1:]
+    group = typer.main.get_command(app)
+    with group.make_context("unlearnkit", list(words)) as context:
+        while hasattr(group, "commands"):
+            _, group, words = group.resolve_command(context, words)
+            context = group.make_context("inner", list(words), parent=context)
+
+
+def test_the_version_is_the_packages(run):
+    assert run("--version").out == f"unlearnkit {unlearnkit.__version__}\n"
+
+
+@pytest.mark.parametrize("what", ["methods", "metrics", "cases"])
+def test_a_list_names_everything_as_text_and_as_json(run, what):
+    ids = list(getattr(catalog, what)())
+    assert [line.split()[0] for line in run(what).out.splitlines()[1:]] == ids
+    assert [f["id"] for f in run(what, "--json").data] == ids
+
+
+@pytest.mark.parametrize("name", [*catalog.methods(), *catalog.metrics(), *catalog.cases()])
+def test_show_prints_the_page_and_the_facts(run, name):
+    assert run("show", name).out == pages.find(name)[1]
+    assert run("show", name, "--json").data["id"] == name
+
+
+@pytest.mark.parametrize("name", list(catalog.methods()))
+def test_a_method_page_names_every_hyper_parameter_with_its_default(name):
+    method = catalog.methods()[name]
+    page = pages.method_page(method)
+    for key in method.model_fields:
+        assert f"| `{key}" in page
+    for s in pages.settings(method):
+        if s["default"] != "none" and "." not in s["key"]:
+            assert str(getattr(method(), s["key"])) == str(s["default"])
+
+
+def test_an_unknown_name_is_told_with_the_nearest(run):
+    said = run("show", "finetun")
+    assert (said.code, said.out) == (1, "")
+    assert said.err.startswith("unlearnkit: no method, metric or case 'finetun'. Did you mean")
+    assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["nonsense"],
+        ["unlearn"],
+        ["unlearn", "digits", "--seed", "-1"],
+        ["unlearn", "digits", "--out", "a", "--name", "b"],
+        ["audit", "x", "--tier", "strong"],
+        ["audit", "x", "--oracles", "0"],
+        ["cache", "prune", "--days", "-1"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_exits_with_2(run, words):
+    said = run(*words)
+    assert said.code == 2
+    assert "Traceback" not in said.err
+
+
+def test_no_colour_when_not_a_terminal(run):
+    assert "\x1b" not in run("show", "finetune").out + run("--help").out + run("nonsense").err
+
+
+def test_the_cache_lists_and_prunes_what_was_trained(run, small, monkeypatch, tmp_path):
+    monkeypatch.setenv("UNLEARNKIT_CACHE", str(tmp_path / "ein Lager ü"))
+    run("unlearn", small, "--forget", "class=1", "-q")
+    (entry,) = run("cache", "ls", "--json").data
+    assert entry["kind"] == "original"
+    assert run("cache", "prune", "--json").data["removed"] == 0
+    assert run("cache", "prune", "--days", "0", "--json").data == {
+        "removed": 1,
+        "bytes": entry["bytes"],
+    }
+    assert run("cache", "ls", "--json").data == []
+
+
+def test_a_damaged_cache_entry_can_still_be_pruned(run, small, monkeypatch, tmp_path):
+    monkeypatch.setenv("UNLEARNKIT_CACHE", str(tmp_path / "cache"))
+    run("unlearn", small, "--forget", "class=1", "-q")
+    (side,) = (tmp_path / "cache").glob("??/*.json")
+    side.write_text("{")
+    assert [e["kind"] for e in run("cache", "ls", "--json").data] == ["damaged"]
+    assert run("cache", "prune", "--days", "0", "--json").data["removed"] == 1

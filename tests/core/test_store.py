@@ -1,0 +1,130 @@
+import csv
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+from unlearnkit.core.errors import InputError, UnknownNameError
+from unlearnkit.store import Measurement, Point, Run, Store
+
+
+def run(key="k", status="done", **rest):
+    settings = {"run": {"lr": 1.0}}
+    return Run(
+        key, "unlearn", "digits", "class=3", "ssd", 0, status, "2030-01-01", settings, **rest
+    )
+
+
+def test_what_is_put_comes_back(tmp_path):
+    numbers = [Measurement("auc", "unlearned", 0.5, 0.4, 0.6), Measurement("zrf", "original", None)]
+    points = [Point("loss", 2.0, 0.5), Point("loss", 1.0, None)]
+    with Store(tmp_path / "ä b" / "s.sqlite") as store:
+        store.put(run(seconds=1.5, forward=10), numbers, points)
+        assert store.runs() == [run(seconds=1.5, forward=10)]
+        assert store.measurements("k") == numbers
+        assert store.curve("k", "loss") == points[::-1]
+
+
+def test_the_same_key_twice_is_one_run_and_the_later_one(tmp_path):
+    with Store(tmp_path / "s.sqlite") as store:
+        store.put(run(folder="a"), [Measurement("auc", "unlearned", 0.5)])
+        store.put(run(folder="b"), [Measurement("zrf", "unlearned", 0.1)])
+        assert [r.folder for r in store.runs()] == ["b"]
+        assert [m.metric for m in store.measurements("k")] == ["zrf"]
+
+
+@pytest.mark.parametrize("status", ["failed", "cancelled"])
+def test_failures_are_rows_that_a_success_replaces_and_not_the_reverse(tmp_path, status):
+    with Store(tmp_path / "s.sqlite") as store:
+        assert store.put(run(status=status, error="diverged"))
+        assert store.runs()[0].error == "diverged"
+        assert store.put(run())
+        assert not store.put(run(status=status))
+        assert [r.status for r in store.runs()] == ["done"]
+
+
+def test_a_run_whose_numbers_clash_leaves_nothing_behind(tmp_path):
+    twice = [Measurement("auc", "unlearned", 0.5), Measurement("auc", "unlearned", 0.6)]
+    with Store(tmp_path / "s.sqlite") as store:
+        store.put(run("old"), [Measurement("auc", "unlearned", 0.1)])
+        with pytest.raises(InputError, match="UNIQUE"):
+            store.put(run("new"), twice)
+        with pytest.raises(InputError, match="UNIQUE"):
+            store.put(run("old"), twice)
+        assert [r.key for r in store.runs()] == ["old"]
+        assert store.measurements("old")[0].value == 0.1
+
+
+WRITER = """
+import sys
+from unlearnkit.store import Measurement, Run, Store
+who = sys.argv[2]
+for i in range(40):
+    with Store(sys.argv[1]) as store:
+        numbers = [Measurement(f"m{j}", who, float(i)) for j in range(20)]
+        for key in (f"{who}{i}", "shared"):
+            store.put(Run(key, "unlearn", "c", "r", "m", i, "done", "2030"), numbers)
+"""
+
+
+def test_two_processes_write_one_store(tmp_path):
+    path = str(tmp_path / "s.sqlite")
+    both = [subprocess.Popen([sys.executable, "-c", WRITER, path, who]) for who in "ab"]
+    assert [p.wait(60) for p in both] == [0, 0]
+    with Store(path) as store:
+        assert len(store.runs()) == 81
+        assert {len(store.measurements(r.key)) for r in store.runs()} == {20}
+
+
+def test_the_file_is_in_write_ahead_mode_and_has_a_version(tmp_path):
+    Store(tmp_path / "s.sqlite").close()
+    db = sqlite3.connect(tmp_path / "s.sqlite")
+    modes = [db.execute(f"PRAGMA {p}").fetchone()[0] for p in ("journal_mode", "user_version")]
+    db.close()
+    assert modes == ["wal", 1]
+
+
+def test_a_store_of_a_newer_version_is_refused_untouched(tmp_path):
+    Store(tmp_path / "s.sqlite").close()
+    db = sqlite3.connect(tmp_path / "s.sqlite")
+    db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(InputError, match="version 99, .* knows up to 1; install a newer"):
+        Store(tmp_path / "s.sqlite")
+
+
+def test_a_file_that_is_no_store_is_told(tmp_path):
+    (tmp_path / "s.sqlite").write_bytes(b"not a database at all" * 100)
+    with pytest.raises(InputError, match=r"cannot use .*s\.sqlite.*not a database"):
+        Store(tmp_path / "s.sqlite")
+
+
+@pytest.fixture
+def filled(tmp_path):
+    with Store(tmp_path / "s.sqlite") as store:
+        store.put(run(), [Measurement("auc", "unlearned", 0.25, note='a "b", c')])
+        yield store
+
+
+def test_csv_has_a_line_a_number_with_its_runs_columns(filled, tmp_path):
+    filled.export("measurement", tmp_path / "m.csv")
+    with (tmp_path / "m.csv").open(newline="") as f:
+        (line,) = csv.DictReader(f)
+    assert (line["key"], line["method"], line["value"]) == ("k", "ssd", "0.25")
+    assert (line["low"], line["note"]) == ("", 'a "b", c')
+
+
+def test_parquet_holds_the_same_as_csv(filled, tmp_path):
+    pd = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    filled.export("measurement", tmp_path / "m.parquet")
+    frame = pd.read_parquet(tmp_path / "m.parquet")
+    assert frame[["key", "metric", "value"]].to_numpy().tolist() == [["k", "auc", 0.25]]
+
+
+def test_another_ending_or_table_is_refused(filled, tmp_path):
+    with pytest.raises(InputError, match=r"ends in \.csv or \.parquet, got 'm\.xls'"):
+        filled.export("run", tmp_path / "m.xls")
+    with pytest.raises(UnknownNameError, match="Did you mean 'measurement'"):
+        filled.export("measurements", tmp_path / "m.csv")
