@@ -8,9 +8,9 @@ from html.parser import HTMLParser
 import matplotlib
 import numpy as np
 import pytest
+
 from tests.report.report_browser import CHROMIUM, Browser
 from tests.report.report_samples import SAMPLES, SCRIPT, full, hostile, margins, rocs
-
 from unlearnkit.report import figures
 from unlearnkit.report.model import ClassLine, Roc, Sample, Verdict
 from unlearnkit.report.page import render_page

@@ -5,9 +5,9 @@ import re
 import sys
 
 import pytest
-from tests.report.report_samples import SAMPLES, bare, full, hostile, interval, row
 from rich.cells import cell_len
 
+from tests.report.report_samples import SAMPLES, bare, full, hostile, interval, row
 from unlearnkit.core.errors import InputError
 from unlearnkit.report import wording as w
 from unlearnkit.report.model import Asked, Report

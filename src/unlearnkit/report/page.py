@@ -137,7 +137,7 @@ def _line(row: Row, anchor: str) -> Line:
         gap=w.ABSENT if row.gap is None else w.number(row.gap, places, signed=True),
         gap_interval=w.interval(row.gap_low, row.gap_high, places, signed=True),
         z=w.ABSENT if row.z is None else w.number(row.z, 1, signed=True),
-        closed=w.ABSENT if row.closed is None else w.number(row.closed, 2),
+        closed=w.closed_text(row),
         light=w.LIGHTS[row.light],
         goal=_GOALS.get(row.goal, row.goal),
         brief=brief,

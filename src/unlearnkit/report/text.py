@@ -91,13 +91,11 @@ def _cells(row: Row, against: bool, notes: list[str]) -> list[list[str]]:
     block.append([w.ABSENT] if row.original is None else [w.number(row.original.value, places)])
     if against:
         oracle = [w.oracle_text(row, places)]
-        if row.floor is not None:
-            oracle.append(f"floor {w.floor_text(row)}")
         gap = [w.ABSENT] if row.gap is None else [w.number(row.gap, places, signed=True)]
         gap += _bracket(w.interval(row.gap_low, row.gap_high, places, signed=True))
         block += [oracle, gap]
         block.append([w.ABSENT if row.z is None else w.number(row.z, 1, signed=True)])
-        block.append([w.ABSENT if row.closed is None else w.number(row.closed, 2)])
+        block.append([w.closed_text(row)])
     return [*block, [_LIGHTS[row.light]]]
 
 

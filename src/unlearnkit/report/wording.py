@@ -206,6 +206,13 @@ def headroom_sentence(asked: Asked) -> str:
     )
 
 
+def closed_text(row: Row) -> str:
+    """Return the closed share; far below 0, where the original was near, it is only bounded."""
+    if row.closed is None:
+        return ABSENT
+    return "< -1" if row.closed < -1 else number(row.closed, 2)
+
+
 def label_counts(labels: dict[str, int], most: int = 12) -> str:
     """Return how many rows there are of each target, the commonest first."""
     order = sorted(labels.items(), key=lambda kv: (-kv[1], kv[0]))
