@@ -10,30 +10,37 @@ from types import ModuleType
 import benchmarks
 from benchmarks.measure import Fact, machine
 
-HELPERS = {"__main__", "measure", "problems"}
 PAGE = Path(__file__).parent.parent / "docs" / "results" / "benchmarks.md"
 
 
 def main() -> None:
     """Run what was asked for; print a line of JSON for each fact; write the page if asked."""
-    names = sorted({m.name for m in pkgutil.iter_modules(benchmarks.__path__)} - HELPERS)
+    import_module("unlearnkit.catalog").tasks()
+    known = benchmark_modules()
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}; or all")
-    parser.add_argument("--write", action="store_true", help=f"write {PAGE.parent.name}/{PAGE.name}")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)}; or all")
+    parser.add_argument(
+        "--write", action="store_true", help=f"write {PAGE.parent.name}/{PAGE.name}"
+    )
     asked = parser.parse_args()
-    unknown = sorted(set(asked.names) - set(names))
+    unknown = sorted(set(asked.names) - set(known))
     if unknown:
-        parser.error(f"no benchmark {unknown[0]!r}; there are: {', '.join(names)}")
+        parser.error(f"no benchmark {unknown[0]!r}; there are: {', '.join(known)}")
     if asked.write and asked.names:
         parser.error("--write writes the whole page; name no benchmark with it")
-    import_module("unlearnkit.catalog").tasks()
     found: dict[str, list[Fact]] = {}
-    for name in asked.names or names:
-        module = import_module(f"benchmarks.{name}")
-        found[first_line(module)] = list(told(module.run()))
+    for name in asked.names or known:
+        found[first_line(known[name])] = list(told(known[name].run()))
     if asked.write:
         PAGE.parent.mkdir(parents=True, exist_ok=True)
         PAGE.write_text(page(found), encoding="utf-8")
+
+
+def benchmark_modules() -> dict[str, ModuleType]:
+    """Return the modules of this folder that have a function ``run``, by name."""
+    names = sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__))
+    modules = {n: import_module(f"benchmarks.{n}") for n in names if n != "__main__"}
+    return {name: m for name, m in modules.items() if hasattr(m, "run")}
 
 
 def told(facts: Iterator[Fact]) -> Iterator[Fact]:
@@ -53,8 +60,8 @@ def page(found: dict[str, list[Fact]]) -> str:
     lines = [
         "# Benchmarks",
         "",
-        "Written by `python -m benchmarks --write`. Ratios are medians over pairs measured in turn in"
-        " one run, with quartiles; the numerator is named first. Nothing here is a test.",
+        "Written by `python -m benchmarks --write`. Ratios are medians over pairs measured in turn"
+        " in one run, with quartiles; the numerator is named first. Nothing here is a test.",
         "",
         *(f"- {key}: {value}" for key, value in machine().items()),
     ]

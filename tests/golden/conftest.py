@@ -34,6 +34,8 @@ def golden(request):
         assert name in kept, f"{name}: nothing is kept; run with --regenerate-golden"
         assert numbers.keys() == kept[name].keys()
         for key, value in numbers.items():
-            np.testing.assert_allclose(value, kept[name][key], rtol=1e-6, err_msg=f"{key}: {REMINDER}")
+            np.testing.assert_allclose(
+                value, kept[name][key], rtol=1e-6, err_msg=f"{key}: {REMINDER}"
+            )
 
     return check

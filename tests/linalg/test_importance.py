@@ -35,7 +35,7 @@ def by_hand(model, view, size):
         model.zero_grad()
         functional.cross_entropy(model(view.data.x[part]), view.data.y[part]).backward()
         for t, p in zip(total, model.parameters(), strict=True):
-            t += p.grad**2 / len(parts)
+            t.add_(p.grad**2 / len(parts))
     return total
 
 
