@@ -22,19 +22,19 @@ GOAL = 1.05
 
 
 def run() -> Iterator[Fact]:
-    """Yield the ratio on digits and on CIFAR-10-shaped images."""
-    case = digits()
-    assert case.recipe is not None
-    short = Tuning(share=0.15).resolve(case.recipe)
-    assert short is not None
-    yield compare(case, short, pairs=41)
-    case = images(2048)
-    assert case.recipe is not None
-    yield compare(case, case.recipe.model_copy(update={"epochs": 2}), pairs=9)
+    """Yield the ratio on digits, short and long, and on CIFAR-10-shaped images.
+
+    The driver checks and copies at a fixed cost, which shows in a run of a tenth of a second.
+    """
+    yield compare(digits(), epochs=12, pairs=41)
+    yield compare(digits(), epochs=48, pairs=15)
+    yield compare(images(2048), epochs=2, pairs=11)
 
 
-def compare(case: Case, recipe: Recipe, *, pairs: int) -> Fact:
+def compare(case: Case, *, epochs: int, pairs: int) -> Fact:
     """Return the driver's time over the bare loop's, for equal weights at the end."""
+    assert case.recipe is not None
+    recipe = case.recipe.model_copy(update={"epochs": epochs})
     model = fresh_model(case, Runtime())
     method = FineTune(run=Tuning(recipe=recipe))
     keep = case.partition(Classes(3)).retain
@@ -46,7 +46,7 @@ def compare(case: Case, recipe: Recipe, *, pairs: int) -> Fact:
         return unlearn(model, case, Classes(3), method).model
 
     def theirs() -> nn.Module:
-        orders = [rt.rng(f"finetune/retain/{epoch}") for epoch in range(recipe.epochs)]
+        orders = [rt.rng(f"retain/{epoch}") for epoch in range(recipe.epochs)]
         return bare(model, x, y, recipe, orders)
 
     a, b = ours().state_dict(), theirs().state_dict()
@@ -54,12 +54,12 @@ def compare(case: Case, recipe: Recipe, *, pairs: int) -> Fact:
         torch.testing.assert_close(t, b[name], rtol=1e-4, atol=1e-6)
     exact = all(torch.equal(t, b[name]) for name, t in a.items())
     return against(
-        f"fine-tuning by the driver against a bare loop: {case.name}",
+        f"fine-tuning by the driver against a bare loop: {case.name}, {epochs} epochs",
         ours,
         theirs,
         pairs=pairs,
         goal=GOAL,
-        how=f"{len(x)} rows, {recipe.epochs} epochs, batch {recipe.batch_size}, weights"
+        how=f"{len(x)} rows, batch {recipe.batch_size}, weights"
         f" {'equal in every bit' if exact else 'equal to 1e-4'}",
     )
 

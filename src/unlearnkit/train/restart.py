@@ -275,10 +275,11 @@ def _go(
     def after(lr: float) -> bool:
         nonlocal step
         del lr
-        weight = push(step, steps, span)
-        _shrink(model, shrink * weight)
-        if extra.after_step is not None:
-            extra.after_step(weight)
+        if shrink or extra.after_step is not None:
+            weight = push(step, steps, span)
+            _shrink(model, shrink * weight)
+            if extra.after_step is not None:
+                extra.after_step(weight)
         step += 1
         return stop is not None and stop(step)
 
