@@ -206,16 +206,16 @@ def _check_fit(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> N
         name: None if data is None else View.all(data) for name, data in others.items()
     }
     quiet = rt.fork(rt.seed)
-    for name, view in views.items():
-        if view is None:
-            continue
-        few = view.pick(torch.arange(min(2, len(view))))
-        try:
-            with seeded(rt, "fit"), torch.inference_mode():
+    with seeded(rt, "fit"), torch.inference_mode():
+        for name, view in views.items():
+            if view is None:
+                continue
+            few = view.pick(torch.arange(min(2, len(view))))
+            try:
                 for batch in few.batches(2, quiet):
                     case.task.losses(case.task.outputs(model, batch), batch)
-        except InputError as e:
-            raise InputError(f"{name}: {e}") from e
+            except InputError as e:
+                raise InputError(f"{name}: {e}") from e
 
 
 def _problem(

@@ -32,7 +32,7 @@ class Batch:
     """Counts the rows that go through a model; None where they are counted otherwise."""
 
     def __len__(self) -> int:
-        return len(self.row)
+        return self.row.shape[0]
 
     def pick(self, keep: Tensor) -> Batch:
         """Return the rows where a boolean ``(B,)`` is true."""
@@ -85,7 +85,10 @@ class TensorData:
     def inputs(self, order: Tensor, size: int, rng: torch.Generator) -> Iterator[Inputs]:
         """Yield the inputs of rows, in this order, ``size`` at a time."""
         for part in torch.split(order, size):
-            yield take(self.x, part)
+            if isinstance(self.x, Tensor):
+                yield self.x.index_select(0, part)
+            else:
+                yield {k: t.index_select(0, part) for k, t in self.x.items()}
 
     def with_targets(self, y: Tensor) -> TensorData:
         """Return the same rows with other targets."""
@@ -233,7 +236,7 @@ class View:
             The batches; a sealed view raises instead.
         """
         self._open()
-        rows, name = self.rows, shuffle or "in order"
+        rows, y, name = self.rows, self.data.y, shuffle or "in order"
         if shuffle is not None:
             rows = rows[torch.randperm(len(rows), generator=rt.rng(shuffle))]
         cut = len(rows)
@@ -244,7 +247,7 @@ class View:
                 continue
             inputs = self.data.inputs(part, width, rt.rng(f"{name}/loader"))
             for x, row in zip(inputs, torch.split(part, width), strict=True):
-                yield Batch(_to(x, rt), self.data.y[row].to(rt.device), row, rt.cost)
+                yield Batch(_to(x, rt), y.index_select(0, row).to(rt.device), row, rt.cost)
 
     def steps(self, size: int) -> int:
         """Return how many batches of a size make one shuffled pass over these rows."""

@@ -124,6 +124,11 @@ class Evidence:
         """Return how many oracles there are."""
         return sum(name.startswith("oracle/") for name in self._seats)
 
+    @property
+    def has_models(self) -> bool:
+        """Return whether the models themselves are at hand, not only their stored outputs."""
+        return bool(self._models)
+
     def has(self, who: Who) -> bool:
         """Return whether there is such a model."""
         return self.oracles > 0 if who is Who.ORACLE else str(who) in self._seats

@@ -84,6 +84,7 @@ class Metric:
         """Return whether the evidence has what the metric reads."""
         return (
             (self.tasks is None or e.task.name in self.tasks)
+            and (e.has_models or not self.models)
             and all(e.has(who) for who in self.reads)
             and all(split in e.views for split in self.splits)
         )

@@ -116,8 +116,9 @@ class Runtime:
         return nullcontext()
 
     def backward(self, loss: Tensor) -> None:
-        """Back-propagate a scalar and meter the rows behind it."""
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        """Back-propagate a scalar, or the mean of a vector, and meter the rows behind it."""
+        seed = torch.full_like(loss, 1 / loss.numel()) if loss.ndim else None
+        loss.backward(seed)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.cost.count_backward()
 
     def note(self, text: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
@@ -141,22 +141,22 @@ def forward(model: nn.Module, batch: Batch) -> Tensor:
             model does not take are refused with an ``InputError``.
     """
     out = _call(model, batch)
-    if out.ndim == 0 or len(out) != len(batch):
+    rows = len(batch)
+    if out.ndim == 0 or out.shape[0] != rows:
         raise UnsupportedError(
-            f"the model returns shape {tuple(out.shape)} for {len(batch)} rows; one entry a row is"
-            " needed"
+            f"the model returns shape {tuple(out.shape)} for {rows} rows; one entry a row is needed"
         )
     if out.dtype in {torch.float16, torch.bfloat16}:
         out = out.float()
     if batch.cost is not None:
-        batch.cost.count_forward(len(batch), graph=out.requires_grad)
+        batch.cost.count_forward(rows, graph=out.requires_grad)
     return out
 
 
 def _call(model: nn.Module, batch: Batch) -> Tensor:
     args, kwargs = _arguments(model, batch.x)
     try:
-        with _still_norm(model, active=model.training and len(batch) == 1):
+        with _still_norm(model) if model.training and len(batch) == 1 else nullcontext():
             return _tensor(model(*args, **kwargs))
     except torch.OutOfMemoryError:
         raise
@@ -202,10 +202,8 @@ def _tensor(out: Any) -> Tensor:
 
 
 @contextmanager
-def _still_norm(model: nn.Module, *, active: bool) -> Iterator[None]:
-    moved = []
-    if active:
-        moved = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training]
+def _still_norm(model: nn.Module) -> Iterator[None]:
+    moved = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training]
     for m in moved:
         m.eval()
     try:

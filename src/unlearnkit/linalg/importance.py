@@ -12,6 +12,12 @@ from unlearnkit.core.data import Batch, View
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
 
+CACHED = 2**21
+"""Scalars of gradients that a processor's cache holds, about."""
+
+HELD = 2**26
+"""Scalars of gradients held at once."""
+
 
 def squared_gradients(
     model: nn.Module,
@@ -34,7 +40,8 @@ def squared_gradients(
         task: Supplies each row's loss.
         rt: Device, cost.
         unit: What is squared: each row's gradient, or each batch's mean gradient.
-        batch_size: Rows differentiated at once; for ``row``, memory grows with ``batch_size * P``.
+        batch_size: For ``batch``, rows in a batch; for ``row``, the most rows differentiated at
+            once: fewer where their gradients, ``P`` scalars each, would take much memory.
 
     Returns:
         One tensor per parameter that requires gradients, of the parameter's shape, by name.
@@ -44,17 +51,37 @@ def squared_gradients(
         for name, p in model.named_parameters()
         if p.requires_grad
     }
-    add = _by_row if unit == "row" else _by_batch
+    add, size = _by_batch, batch_size
+    if unit == "row":
+        add, size = _by_row, rows_at_once(sum(t.numel() for t in total.values()), batch_size)
     flags = [(m, m.training) for m in model.modules()]
     model.eval()
     try:
         weight = 0
-        for batch in view.batches(batch_size, rt):
+        for batch in view.batches(size, rt):
             weight += add(model, batch, task, rt, total)
     finally:
         for m, was in flags:
             m.training = was
     return {name: t / max(weight, 1) for name, t in total.items()}
+
+
+def rows_at_once(scalars: int, most: int) -> int:
+    """Return how many rows' gradients to hold at once.
+
+    As many as fit a processor's cache, beyond which chunks get slower (on three convolutions 16
+    rows took 0.6 of the time of 64), but no fewer than 8, because a chunk has a cost of its own;
+    and never more than a quarter of a gigabyte in float32, but one row.
+
+    Args:
+        scalars: Scalars in one row's gradient.
+        most: Upper limit.
+
+    Returns:
+        The number of rows, at least 1.
+    """
+    wanted = max(CACHED // max(scalars, 1), min(8, HELD // max(scalars, 1)))
+    return max(1, min(most, wanted))
 
 
 def _by_batch(

@@ -68,8 +68,8 @@ class FineTune(Method):
 
         def loss(keep: Batch, progress: float) -> Terms:
             del progress
-            mean = p.task.losses(p.task.outputs(p.model, keep), keep).mean()
-            return Terms(mean, mean)
+            losses = p.task.losses(p.task.outputs(p.model, keep), keep)
+            return Terms(losses, losses)
 
         run_schedule(
             p.model,

@@ -14,8 +14,6 @@ from unlearnkit.linalg.importance import squared_gradients
 from unlearnkit.train.stopping import Guard, Watch, furthest, snapshot
 
 Named = dict[str, Tensor]
-MEMORY = 2**26
-"""Scalars of per-row gradients held at once."""
 
 
 @register
@@ -107,11 +105,9 @@ class SSD(Method):
 
     def _importance(self, p: Problem, view: View, rt: Runtime, which: str) -> Named:
         some = view if self.rows is None else view.sample(self.rows, rt, f"ssd/{which}")
-        size = self.batch_size
-        if self.unit == "row":
-            scalars = sum(w.numel() for w in p.original.parameters())
-            size = max(1, min(size, MEMORY // scalars))
-        return squared_gradients(p.model, some, p.task, rt, unit=self.unit, batch_size=size)
+        return squared_gradients(
+            p.model, some, p.task, rt, unit=self.unit, batch_size=self.batch_size
+        )
 
     def _share(self, p: Problem) -> float:
         go, stay = len(p.forget), len(p.retain)

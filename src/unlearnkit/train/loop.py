@@ -65,7 +65,8 @@ def descend(
         model: Changed in place; only parameters that require gradients move. Its train or eval
             flags come back as they were.
         view: Rows to draw batches from.
-        loss: From a batch to a scalar.
+        loss: From a batch to a scalar, or to one number a row ``(B,)``, whose mean is minimised:
+            the same gradient in every bit, sooner.
         recipe: Optimiser, step size, schedule, epochs, batch size.
         rt: Device, precision, randomness, cost.
         stream: Name of the random stream that orders the rows.
@@ -131,7 +132,7 @@ def alternate(
     step, ended = 0, False
     with training(model, norm):
         for epoch in count():
-            total, rows = torch.zeros((), device=rt.device), 0
+            seen: list[tuple[Tensor, int]] = []
             for one, plain in islice(_epoch(passes, recipe, rt, epoch), steps - step):
                 batch = augmented(plain, recipe, rt, f"{one.stream}/augment/{step}")
                 lr = recipe.lr * recipe.factor(step, steps)
@@ -139,17 +140,18 @@ def alternate(
                     group["lr"] = lr
                 if before_step is not None:
                     before_step(opt)
-                opt.zero_grad(set_to_none=True)
+                for p in params:
+                    p.grad = None
                 with rt.autocast():
                     value = one.loss(batch)
                 rt.backward(value)
                 opt.step()
-                total += value.detach() * len(batch)
-                rows, step = rows + len(batch), step + 1
+                seen.append((value.detach(), len(batch)))
+                step += 1
                 ended = after_step is not None and bool(after_step(lr))
                 if ended:
                     break
-            curve.append(total.item() / max(rows, 1))
+            curve.append(_mean(seen))
             rt.reporter.progress(passes[-1].stream, step, steps)
             ended = ended or (after_epoch is not None and after_epoch(epoch))
             if ended or step >= steps:
@@ -167,13 +169,18 @@ def _epoch(
                 yield one, batch
 
 
+def _mean(seen: list[tuple[Tensor, int]]) -> float:
+    """Return the mean loss over rows; it is read from the device once."""
+    return torch.cat([value.expand(rows) for value, rows in seen]).mean().item()
+
+
 def fit(
     model: nn.Module, view: View, task: Task, recipe: Recipe, rt: Runtime, *, stream: str
 ) -> list[float]:
     """Train a model on rows with the task's own loss; return the mean loss of each epoch."""
 
     def loss(batch: Batch) -> Tensor:
-        return task.losses(task.outputs(model, batch), batch).mean()
+        return task.losses(task.outputs(model, batch), batch)
 
     return descend(model, view, loss, recipe, rt, stream=stream)
 

@@ -55,10 +55,11 @@ class Terms(NamedTuple):
     """What a loss says about one batch."""
 
     keep: Tensor
-    """Mean loss of the retained rows, in the task's unit: what the guard watches."""
+    """Loss of the retained rows, in the task's unit, their mean or one a row ``(B,)``: what the
+    guard watches."""
 
     total: Tensor
-    """What the step minimises."""
+    """What the step minimises: a scalar, or the mean of one number a row."""
 
 
 StepLoss = Callable[[Batch, float], Terms]
@@ -170,7 +171,7 @@ def warm_restart(
 
     def watched(batch: Batch, progress: float) -> Terms:
         terms = loss(batch, progress)
-        seen.append(terms.keep.detach())
+        seen.append(terms.keep.detach().mean())
         return terms
 
     def guard(step: int) -> bool:
@@ -322,10 +323,11 @@ def _go(
     def after(lr: float) -> bool:
         nonlocal step
         del lr
-        weight = push(step, steps, span)
-        _shrink(model, shrink * weight)
-        if extra.after_step is not None:
-            extra.after_step(weight)
+        if shrink or extra.after_step is not None:
+            weight = push(step, steps, span)
+            _shrink(model, shrink * weight)
+            if extra.after_step is not None:
+                extra.after_step(weight)
         step += 1
         return stop is not None and stop(step)
 

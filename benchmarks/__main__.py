@@ -1,0 +1,91 @@
+"""Run benchmarks: ``python -m benchmarks [NAME ...] [--write]``."""
+
+import argparse
+import pkgutil
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import benchmarks
+from benchmarks.measure import Fact, machine
+
+PAGE = Path(__file__).parent.parent / "docs" / "results" / "benchmarks.md"
+
+
+def main() -> None:
+    """Run what was asked for; print a line of JSON for each fact; write the page if asked."""
+    import_module("unlearnkit.catalog").tasks()
+    known = benchmark_modules()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)}; or all")
+    parser.add_argument(
+        "--write", action="store_true", help=f"write {PAGE.parent.name}/{PAGE.name}"
+    )
+    asked = parser.parse_args()
+    unknown = sorted(set(asked.names) - set(known))
+    if unknown:
+        parser.error(f"no benchmark {unknown[0]!r}; there are: {', '.join(known)}")
+    if asked.write and asked.names:
+        parser.error("--write writes the whole page; name no benchmark with it")
+    found: dict[str, list[Fact]] = {}
+    for name in asked.names or known:
+        found[first_line(known[name])] = list(told(known[name].run()))
+    if asked.write:
+        PAGE.parent.mkdir(parents=True, exist_ok=True)
+        PAGE.write_text(page(found), encoding="utf-8")
+
+
+def benchmark_modules() -> dict[str, ModuleType]:
+    """Return the modules of this folder that have a function ``run``, by name."""
+    names = sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__))
+    modules = {n: import_module(f"benchmarks.{n}") for n in names if n != "__main__"}
+    return {name: m for name, m in modules.items() if hasattr(m, "run")}
+
+
+def told(facts: Iterator[Fact]) -> Iterator[Fact]:
+    """Pass facts on and print them."""
+    for fact in facts:
+        print(fact.line(), flush=True)
+        yield fact
+
+
+def first_line(module: ModuleType) -> str:
+    """Return what a benchmark says that it is."""
+    return (module.__doc__ or module.__name__).strip().splitlines()[0].rstrip(".")
+
+
+def page(found: dict[str, list[Fact]]) -> str:
+    """Return the page: the machine, then a table for each benchmark."""
+    lines = [
+        "# Benchmarks",
+        "",
+        "Written by `python -m benchmarks --write`. Ratios are medians over pairs measured in turn"
+        " in one run, with quartiles; the numerator is named first. Nothing here is a test.",
+        "",
+        *(f"- {key}: {value}" for key, value in machine().items()),
+    ]
+    for title, facts in found.items():
+        lines += ["", f"## {title}", "", "| what | value | goal | how |", "|---|---|---|---|"]
+        lines += [f"| {f.what} | {value(f)} | {goal(f)} | {f.how or f.skipped} |" for f in facts]
+    return "\n".join(lines) + "\n"
+
+
+def value(fact: Fact) -> str:
+    """Return the number with its unit and quartiles, or a dash."""
+    if fact.value is None:
+        return "not measured"
+    unit = "" if fact.unit in {"ratio", "count"} else f" {fact.unit}"
+    spread = "" if fact.low is None else f" ({fact.low:.3g} to {fact.high:.3g})"
+    return f"{fact.value:.3g}{unit}{spread}"
+
+
+def goal(fact: Fact) -> str:
+    """Return the goal and whether it is met."""
+    if fact.goal is None or fact.value is None:
+        return ""
+    return f"at most {fact.goal:g}: {'met' if fact.value <= fact.goal else '**missed**'}"
+
+
+if __name__ == "__main__":
+    main()

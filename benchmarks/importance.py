@@ -1,0 +1,57 @@
+"""The cost of measuring what each parameter matters, beside one training epoch."""
+
+from collections.abc import Iterator
+
+from benchmarks.measure import Fact, against, skipped
+from benchmarks.problems import RECIPE, images
+from unlearnkit.catalog import methods
+from unlearnkit.core.data import View
+from unlearnkit.core.request import Rows
+from unlearnkit.core.runtime import Runtime
+from unlearnkit.linalg.importance import squared_gradients
+from unlearnkit.train.loop import fit
+from unlearnkit.unlearning import fresh_model, unlearn
+
+ROWS = 1024
+GOAL = 1.3
+
+
+def run() -> Iterator[Fact]:
+    """Yield ``ssd`` on all rows, and the two units of importance, over an epoch's time."""
+    case, rt = images(ROWS), Runtime()
+    model = fresh_model(case, rt)
+    view = case.partition(Rows(range(ROWS // 10))).retain
+    assert view is not None
+    whole = View.all(view.data)
+    once = RECIPE.model_copy(update={"epochs": 1})
+
+    def epoch() -> None:
+        fit(fresh_model(case, rt), whole, case.task, once, rt, stream="epoch")
+
+    how = f"{ROWS} rows, batch {RECIPE.batch_size}"
+    what = "ssd as published (unit batch, all rows) against one training epoch: " + case.name
+    if "ssd" in methods():
+        ssd = methods()["ssd"].build("reference")
+        yield against(
+            what,
+            lambda: unlearn(model, case, Rows(range(ROWS // 10)), ssd),
+            epoch,
+            pairs=7,
+            goal=GOAL,
+            how=how,
+        )
+    else:
+        yield skipped(what, "there is no method ssd")
+    for unit in ("batch", "row"):
+        size = RECIPE.batch_size if unit == "batch" else 64
+
+        def importance(unit: str = unit, size: int = size) -> None:
+            squared_gradients(model, whole, case.task, rt, unit=unit, batch_size=size)
+
+        yield against(
+            f"squared gradients, unit {unit}, against one training epoch: {case.name}",
+            importance,
+            epoch,
+            pairs=5,
+            how=f"{ROWS} rows, batch {size}",
+        )
