@@ -1,6 +1,7 @@
 import math
 import statistics
 
+import numpy as np
 import pytest
 from scipy import stats
 
@@ -38,6 +39,18 @@ def test_a_fraction_is_not_known_finer_than_one_row():
     g = gap(0.02, [0.0] * 5, least=0.01)
     assert g.deviation == 0.01
     assert g.low < 0 < g.high
+
+
+@pytest.mark.parametrize("count", [3, 5, 10])
+def test_distances_between_like_models_are_accused_at_the_nominal_rate(count):
+    rng, draws, accused = np.random.default_rng(0), 4000, 0
+    for _ in range(draws):
+        a = rng.normal(size=count + 1)
+        pair = 10 + a[:, None] + a[None, :]
+        others = [np.delete(pair[k, :count], k).mean() for k in range(count)]
+        accused += outlying(pair[count, :count].mean(), others, distance=True) < 0.05
+    error = math.sqrt(0.05 * 0.95 / draws)
+    assert accused / draws == pytest.approx(0.05, abs=3 * error)
 
 
 def test_equal_oracles_make_any_difference_certain():

@@ -70,9 +70,10 @@ def _row(m: Metric, e: Evidence, tier: Tier) -> Row:
     known = [] if oracle is None else [v for v in oracle.values if v is not None]
     value = estimate.value
     apart = None
-    if value is not None and known:
-        apart = gap(value, known, least=one_row(m.unit, estimate.examples))
     distance = Who.ORACLE in m.reads
+    if value is not None and known:
+        least = one_row(m.unit, estimate.examples)
+        apart = gap(value, known, least=least, distance=distance)
     plain = None if value is None or not known else value - statistics.mean(known)
     return Row(
         metric=m.id,
@@ -139,16 +140,24 @@ def one_row(unit: str, examples: int) -> float:
     return 1 / examples if unit == "fraction" and examples else 0.0
 
 
-def gap(value: float, oracle: list[float], *, least: float = 0.0) -> Gap | None:
+def gap(
+    value: float, oracle: list[float], *, least: float = 0.0, distance: bool = False
+) -> Gap | None:
     """Return how far a candidate is from K oracles; None for fewer than three.
 
     The prediction interval is ``gap ± t(0.975, K-1) s sqrt(1 + 1/K)``; the interval of the gap to
     the mean oracle is ``gap ± t(0.95, K-1) s / sqrt(K)``, whose two ends are the two one-sided
     tests at level 0.05.
 
+    A distance to the oracles is a mean over pairs. If the distance of models i and j is ``mu + a_i
+    + a_j``, each oracle's mean distance to the others shares all other ``a`` with its neighbours',
+    and the deviation over oracles is ``(K-2)/(K-1)`` of that of ``a``, which a candidate has: for
+    distances s is enlarged by the inverse.
+
     Args:
         value: The candidate's.
         oracle: The oracles', K of them.
+        distance: Whether the values are distances to the (other) oracles.
         least: Smallest deviation to believe; K equal oracles would otherwise leave none.
 
     Returns:
@@ -157,14 +166,15 @@ def gap(value: float, oracle: list[float], *, least: float = 0.0) -> Gap | None:
     count = len(oracle)
     if count < ENOUGH_FOR_INTERVALS:
         return None
-    s = max(statistics.stdev(oracle), least)
+    s = statistics.stdev(oracle) * ((count - 1) / (count - 2) if distance else 1.0)
+    s = max(s, least)
     g = value - statistics.mean(oracle)
     wide = float(stats.t.ppf(0.975, count - 1)) * s * math.sqrt(1 + 1 / count)
     tight = float(stats.t.ppf(0.95, count - 1)) * s / math.sqrt(count)
     return Gap(g, g - wide, g + wide, g - tight, g + tight, s, value - g)
 
 
-def outlying(value: float, oracle: list[float]) -> float | None:
+def outlying(value: float, oracle: list[float], *, distance: bool = False) -> float | None:
     """Return the p-value of a candidate being one more oracle, two-sided; None below three.
 
     ``t = (value - mean) / (s sqrt(1 + 1/K))`` with K - 1 degrees of freedom: exact if the metric
@@ -173,11 +183,12 @@ def outlying(value: float, oracle: list[float]) -> float | None:
     Args:
         value: The candidate's.
         oracle: The oracles', K of them.
+        distance: As in ``gap``.
 
     Returns:
         The p-value.
     """
-    apart = gap(value, oracle)
+    apart = gap(value, oracle, distance=distance)
     if apart is None:
         return None
     if apart.deviation == 0:

@@ -49,7 +49,7 @@ COMPARED = (
 printed, and would only say the same again."""
 
 OUTSIDE_LEVEL = 0.01
-"""Level of the test that a model is one more oracle."""
+"""Level at which a model is no further oracle, all tests of it together (Bonferroni)."""
 
 FAST_MARGIN = 0.02
 """Margin where there is no oracle: two points of accuracy, 0.02 of AUC."""
@@ -229,14 +229,15 @@ def _familiarity(
 
 
 def _outside(table: dict[str, Row]) -> Iterator[Finding]:
+    tests = sum(m in table for m in OUTSIDE)
     for metric in OUTSIDE:
         row = table.get(metric)
         if row is None or row.estimate.value is None or row.oracle is None:
             continue
         values = [v for v in row.oracle.values if v is not None]
-        p = outlying(row.estimate.value, values)
         distance = row.floor is not None
-        if p is None or p >= OUTSIDE_LEVEL or (distance and (row.gap or 0.0) <= 0):
+        p = outlying(row.estimate.value, values, distance=distance)
+        if p is None or p >= OUTSIDE_LEVEL / tests or (distance and (row.gap or 0.0) <= 0):
             continue
         closed = (
             "" if row.closed is None else f", {row.closed:.0%} of the original's distance closed"
@@ -302,7 +303,8 @@ def _gap(row: Row) -> Gap | None:
 def _gap_of(row: Row, value: float) -> Gap | None:
     assert row.oracle is not None
     known = [v for v in row.oracle.values if v is not None]
-    return gap(value, known, least=one_row(row.unit, row.estimate.examples))
+    least = one_row(row.unit, row.estimate.examples)
+    return gap(value, known, least=least, distance=row.floor is not None)
 
 
 def _value(row: Row) -> str:
