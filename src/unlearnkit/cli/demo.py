@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from unlearnkit.cli.job import Job
+from unlearnkit.job import Job
 from unlearnkit.cli.talk import Talk
 from unlearnkit.cli.work import carry_out, examine
 from unlearnkit.report.model import Report

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from unlearnkit.cli.job import Job
+from unlearnkit.job import Job
 from unlearnkit.core.errors import InputError
 
 RECORD, MODEL, ORIGINAL = "run.json", "model.safetensors", "original.safetensors"

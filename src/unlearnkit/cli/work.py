@@ -19,7 +19,7 @@ import unlearnkit
 from unlearnkit.auditing.audit import audit
 from unlearnkit.checkpoint import load_weights, save_weights
 from unlearnkit.cli.folder import MODEL, ORIGINAL, RECORD, Record, check_free, new_folder
-from unlearnkit.cli.job import Job
+from unlearnkit.job import Job
 from unlearnkit.cli.talk import Talk
 from unlearnkit.core.case import Case
 from unlearnkit.core.digest import NUMERICS, digest, model_digest

@@ -1,4 +1,4 @@
-"""What is to be done, in the same words on the command line, in YAML and in a run's record."""
+"""What is to be done, in the same words on the command line, in YAML, in studies and in records."""
 
 from __future__ import annotations
 
@@ -131,6 +131,21 @@ def read_job(path: Path) -> dict[str, Any]:
 
     Returns:
         Fields of ``Job``, not checked yet.
+    """
+    content = read_yaml(path, "job")
+    inner = content.get("job")
+    return dict(inner) if isinstance(inner, Mapping) else content
+
+
+def read_yaml(path: Path, what: str) -> dict[str, Any]:
+    """Return the mapping that a YAML file holds.
+
+    Args:
+        path: The file.
+        what: What it should describe, for messages.
+
+    Returns:
+        The mapping.
 
     Raises:
         InputError: If the file cannot be read or holds no mapping.
@@ -138,17 +153,18 @@ def read_job(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as e:
-        raise InputError(f"job: cannot read {str(path)!r}: {e.strerror}") from None
+        raise InputError(f"{what}: cannot read {str(path)!r}: {e.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise InputError(f"job: {str(path)!r} is no YAML: {' '.join(str(e).split())}") from None
-    if isinstance(content, Mapping) and isinstance(content.get("job"), Mapping):
-        content = content["job"]
+        raise InputError(f"{what}: {str(path)!r} is no YAML: {' '.join(str(e).split())}") from None
     if not isinstance(content, Mapping):
         raise InputError(
-            f"job: {str(path)!r} must hold keys such as case, forget and method, got"
+            f"{what}: {str(path)!r} must hold keys such as {_KEYS[what]}, got"
             f" {type(content).__name__}"
         )
     return dict(content)
+
+
+_KEYS = {"job": "case, forget and method", "study": "cases, requests and methods"}
 
 
 def parse_settings(given: Iterable[str]) -> dict[str, Any]:

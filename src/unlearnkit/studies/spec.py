@@ -1,0 +1,220 @@
+"""A study as it is written: one YAML file, checked before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from unlearnkit.core.errors import InputError, UnknownNameError
+from unlearnkit.core.method import explain
+from unlearnkit.core.metric import Tier
+from unlearnkit.core.request import parse_request
+from unlearnkit.core.runtime import Precision
+from unlearnkit.job import read_yaml
+
+Design = Literal["FULL", "REUSE"]
+ALL = "all"
+"""In the place of a method: every method that can serve the case."""
+
+
+class _Words(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Chosen(_Words):
+    """A method to try, with one choice of settings or a grid of them."""
+
+    method: str
+    """The method's id, or ``all``."""
+
+    preset: str | None = None
+    """Named settings to start from."""
+
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """Hyper-parameters, nested or with dots: ``run.lr``."""
+
+    grid: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
+    """Values to try of a hyper-parameter, by its dotted name; all combinations are run."""
+
+    @field_validator("grid")
+    @classmethod
+    def _some(cls, given: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
+        for key, values in given.items():
+            if not values:
+                raise InputError(f"study: grid: {key} has no value; give a list of some")
+        return given
+
+
+class Study(_Words):
+    """What is compared: cases x requests x methods x seeds."""
+
+    name: str = Field(pattern=r"^\w[\w .-]*$")
+    """What to call it; letters, digits, spaces, dots and dashes."""
+
+    about: str = ""
+    """Why it is made, in a sentence."""
+
+    cases: tuple[str, ...] = Field(min_length=1)
+    """Built-in cases, or ``package.module:function``."""
+
+    requests: dict[str, tuple[str, ...]]
+    """What must go, by case: a case's named request, or words such as ``class=3``. One list serves
+    all cases."""
+
+    methods: tuple[Chosen, ...] = Field(min_length=1)
+    """Ids, or ids with ``preset``, ``settings`` and ``grid``; ``all`` for every one that fits."""
+
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Seeds of the method, and of the original under ``FULL``; a number means so many."""
+
+    oracles: int = Field(5, ge=1)
+    """How many models are retrained for each request, where the tier needs them."""
+
+    design: Design = "FULL"
+    """``FULL``: each seed trains an original of its own. ``REUSE``: one original, of seed 0."""
+
+    tier: Tier = "reference"
+    """How deep the audit looks."""
+
+    device: str = "cpu"
+    precision: Precision = "fp32"
+
+    @field_validator("cases", mode="before")
+    @classmethod
+    def _cases(cls, given: object) -> object:
+        return _once([given] if isinstance(given, str) else given, "case")
+
+    @field_validator("requests", mode="before")
+    @classmethod
+    def _requests(cls, given: object, info: Any) -> object:
+        cases = info.data.get("cases", ())
+        if not isinstance(given, Mapping):
+            return dict.fromkeys(cases, _requests(given))
+        for case in given:
+            if case not in cases:
+                raise UnknownNameError("case of the study", str(case), cases)
+        for case in cases:
+            if case not in given:
+                raise InputError(f"study: requests: none for case {case!r}; name some")
+        return {case: _requests(given[case]) for case in cases}
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _methods(cls, given: object) -> object:
+        if isinstance(given, str):
+            given = [given]
+        if isinstance(given, Mapping):
+            given = [{name: entry} for name, entry in given.items()]
+        if not isinstance(given, list | tuple):
+            raise InputError(f"study: methods: give a list of ids, got {given!r}")
+        return tuple(_chosen(entry) for entry in given)
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _seeds(cls, given: object) -> object:
+        if isinstance(given, int) and not isinstance(given, bool):
+            if given < 1:
+                raise InputError(f"study: seeds: at least one, got {given}")
+            return tuple(range(given))
+        return _once(given, "seed")
+
+    @field_validator("seeds")
+    @classmethod
+    def _natural(cls, given: tuple[int, ...]) -> tuple[int, ...]:
+        wrong = next((s for s in given if not 0 <= s < 1000), None)
+        if wrong is not None or not given:
+            raise InputError(
+                f"study: seeds: from 0 to 999 (oracles have 1000 and up), got {wrong or given}"
+            )
+        return given
+
+
+def load(path: Path) -> Study:
+    """Return the study that a YAML file describes.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The study; what is wrong with the file is told with its key, and the nearest right one.
+    """
+    return make_study(read_yaml(path, "study"))
+
+
+def make_study(given: Mapping[str, Any]) -> Study:
+    """Return the study that a mapping describes.
+
+    Args:
+        given: Fields of ``Study``.
+
+    Returns:
+        The study.
+
+    Raises:
+        UnknownNameError: If a key is unknown.
+        InputError: If a value is wrong or missing.
+    """
+    _known(given, Study, "key of a study")
+    try:
+        return Study.model_validate(dict(given))
+    except ValidationError as e:
+        raise InputError(f"study: {explain(e)}") from None
+
+
+def _known(given: Mapping[Any, Any], kind: type[BaseModel], what: str) -> None:
+    wrong = next((k for k in given if k not in kind.model_fields), None)
+    if wrong is not None:
+        raise UnknownNameError(what, str(wrong), kind.model_fields)
+
+
+def _chosen(entry: object) -> Chosen:
+    if isinstance(entry, Chosen):
+        return entry
+    if isinstance(entry, str):
+        return Chosen(method=entry)
+    if not isinstance(entry, Mapping) or len(entry) != 1:
+        raise InputError(
+            f"study: methods: write an id, or an id with preset, settings or grid, got {entry!r}"
+        )
+    ((name, words),) = entry.items()
+    words = {} if words is None else words
+    if not isinstance(words, Mapping):
+        raise InputError(f"study: methods: {name}: give preset, settings or grid, got {words!r}")
+    fields = {k: f for k, f in Chosen.model_fields.items() if k != "method"}
+    wrong = next((k for k in words if k not in fields), None)
+    if wrong is not None:
+        raise UnknownNameError(f"key of method {name} in a study", str(wrong), fields)
+    if name == ALL and words:
+        raise InputError("study: methods: all takes no settings; name the method beside it")
+    try:
+        return Chosen(method=str(name), **{str(k): v for k, v in words.items()})
+    except ValidationError as e:
+        raise InputError(f"study: methods: {name}: {explain(e)}") from None
+
+
+def _requests(given: object) -> tuple[str, ...]:
+    if isinstance(given, str | Mapping):
+        given = [given]
+    if not isinstance(given, list | tuple) or not given:
+        raise InputError(f"study: requests: give a list of some, got {given!r}")
+    words = [_in_words(r) if isinstance(r, Mapping) else str(r) for r in given]
+    return tuple(str(w) for w in _once(words, "request"))
+
+
+def _in_words(given: Mapping[str, Any]) -> str:
+    asked = parse_request(given).model_dump(mode="json")
+    kind = asked["kind"]
+    return f"{kind}={','.join(map(str, asked[kind]))}"
+
+
+def _once(given: object, what: str) -> tuple[object, ...]:
+    if not isinstance(given, Iterable) or isinstance(given, str | Mapping):
+        raise InputError(f"study: {what}s: give a list, got {given!r}")
+    values = tuple(given)
+    twice = next((v for i, v in enumerate(values) if v in values[:i]), None)
+    if twice is not None:
+        raise InputError(f"study: {what} {twice!r} is named twice; name each once")
+    return values
