@@ -1,16 +1,16 @@
 """A study is carried out once, whoever works on it and however often it is killed."""
 
 import json
+import multiprocessing
 import sqlite3
-import subprocess
-import sys
 
 import pytest
 import yaml
 
-from tests.studies.conftest import ROOT, small, words
-from tests.studies.toys import HERE
+from tests.studies.conftest import small, words
+from tests.studies.toys import HERE, work
 from unlearnkit.cache import Cache
+from unlearnkit.cli import main
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.oracles import oracle, train_original
@@ -66,24 +66,29 @@ def put(path):
 
 
 @pytest.fixture
-def command(tmp_path, monkeypatch):
-    """Start the command on a study's words, in a process of its own."""
+def command(tmp_path, monkeypatch, capsys):
+    """Call the command on a study's words in this process; exit code, stdout and stderr."""
 
-    def start(study, *more, store="s.sqlite", cache="cache"):
+    def call(verb, study, *more):
         file = tmp_path / "study.yaml"
         file.write_text(yaml.safe_dump(study))
-        monkeypatch.setenv("UNLEARNKIT_CACHE", str(tmp_path / cache))
-        monkeypatch.setenv("OMP_NUM_THREADS", "1")
-        call = ["study", "run", file, "--store", tmp_path / store, *more]
-        return subprocess.Popen(
-            [sys.executable, "-m", "unlearnkit", *map(str, call)],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        monkeypatch.setenv("UNLEARNKIT_CACHE", str(tmp_path / "cache"))
+        given = ["study", verb, file, "--store", tmp_path / "s.sqlite", *more]
+        monkeypatch.setattr("sys.argv", ["unlearnkit", *map(str, given)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code or 0, *capsys.readouterr()
 
-    return start
+    return call
+
+
+def worker(study, store, cache):
+    """Start a process that works on a study; it is forked, so that it starts at once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.studies.warm"])
+    process = context.Process(target=work, args=(study, store, cache))
+    process.start()
+    return process
 
 
 def test_a_run_is_kept_with_the_numbers_of_its_three_kinds_of_model(store, cache):
@@ -162,58 +167,80 @@ def test_a_case_that_changes_at_each_call_fails_before_anything_is_filed_under_i
 
 
 def test_the_command_prints_the_count_and_ends_with_1_after_a_failure(command):
-    process = command(words(methods=[BROKEN, "ssd"], seeds=1), "--json")
-    out, err = process.communicate()
-    assert process.returncode == 1
+    study = words(methods=[BROKEN, "ssd"], seeds=1)
+    code, out, err = command("run", study, "--json")
+    assert code == 1
     assert json.loads(out) == {"study": "toy", "done": 1, "failed": 1, "skipped": 0}
     assert err.splitlines()[-1].startswith("unlearnkit: study: 1 of 2 runs failed")
 
 
-def test_killed_again_and_again_it_ends_with_what_an_uninterrupted_one_has(
-    command, store, cache, tmp_path
-):
-    study = words(seeds=3, methods=["finetune", "ssd", "gradient_ascent", BROKEN])
-    run(small(**study), store, cache)
+def test_the_command_ends_with_0_when_all_is_done(command):
+    code, out, err = command("run", words(seeds=1))
+    assert (code, out, err) == (0, "done 2, failed 0, there before 0\n", "")
+
+
+def test_the_plan_is_printed_before_anything_starts(command):
+    code, out, _ = command("plan", words())
+    lines = dict(line.split(maxsplit=1) for line in out.splitlines()[1:])
+    assert code == 0
+    assert lines["design"] == "FULL"
+    assert lines["runs"] == "4: 4 to do, 0 done, 0 failed"
+    assert lines["oracles"] == "1 to train, 0 cached"
+    _, out, _ = command("plan", words(), "--json")
+    assert len(json.loads(out)["todo"]) == 4
+
+
+MANY = words(seeds=3, methods=["finetune", "ssd", "gradient_ascent", BROKEN])
+
+
+def test_killed_again_and_again_it_ends_with_what_an_uninterrupted_one_has(store, cache, tmp_path):
+    run(small(**MANY), store, cache)
     path = tmp_path / "killed.sqlite"
     log_every_put(path)
-    want, killed = len(expand(small(**study))), 0
-    for patience in (2, 5, 9, None):
-        process = command(study, "--quiet", store=path.name, cache="other")
-        while process.poll() is None:
-            if patience is not None and len(put(path)) >= patience:
-                process.kill()
-                killed += 1
-                break
-        process.communicate()
-    assert killed == 3
-    assert process.returncode == 1
-    assert len(put(path)) == want
+    killed = 0
+    for step in range(30):
+        process = worker(MANY, path, tmp_path / "other")
+        process.join(0.02 + 0.01 * step)
+        if process.is_alive():
+            process.kill()
+            killed += 1
+        process.join()
+        if process.exitcode == 0:
+            break
+    assert killed >= 5
+    assert process.exitcode == 0
+    assert sorted(put(path)) == sorted(r.key for r in expand(small(**MANY)))
     with Store(path) as other:
-        assert without_paths(numbers(other)) == without_paths(numbers(store))
+        assert numbers(other) == numbers(store)
 
 
-def without_paths(found):
-    """Drop tracebacks: their first frames tell how the study was started."""
-    return {
-        key: (*rest, {k: v for k, v in facts.items() if k != "traceback"})
-        for key, (*rest, facts) in found.items()
-    }
-
-
-def test_two_commands_with_two_jobs_each_share_the_work(command, store, cache, tmp_path):
-    study = words(seeds=3, methods=["finetune", "ssd", "gradient_ascent", BROKEN])
-    run(small(**study), store, cache)
+def test_several_processes_on_one_store_share_the_work(store, cache, tmp_path):
+    run(small(**MANY), store, cache)
     path = tmp_path / "shared.sqlite"
     log_every_put(path)
-    both = [command(study, "--jobs", n, "--json", store=path.name, cache="other") for n in (2, 1)]
-    told = [json.loads(p.communicate()[0]) for p in both]
-    assert [t["failed"] for t in told] == [3, 3]
-    assert sorted(put(path)) == sorted(r.key for r in expand(small(**study)))
-    with Store(path) as other:
-        assert without_paths(numbers(other)) == without_paths(numbers(store))
+    others = [worker(MANY, path, tmp_path / "other") for _ in range(2)]
+    with Store(path) as shared:
+        outcome = run(small(**MANY), shared, Cache(tmp_path / "other"), jobs=2)
+        for process in others:
+            process.join()
+        assert outcome == Outcome(done=9, failed=3, skipped=0)
+        assert [p.exitcode for p in others] == [0, 0]
+        assert sorted(put(path)) == sorted(r.key for r in expand(small(**MANY)))
+        assert numbers(shared) == numbers(store)
     trained = [e.key["kind"] for e in Cache(tmp_path / "other").entries()]
     assert sorted(trained) == ["oracle", "original", "original", "original"]
     assert list((tmp_path / ".shared.sqlite.locks").iterdir()) == []
+
+
+def test_a_worker_that_dies_is_told_and_what_it_left_is_done_the_next_time(
+    store, cache, monkeypatch
+):
+    monkeypatch.setenv("UNLEARNKIT_TOY_DIES", "1")
+    study = small(cases=[f"{HERE}:deadly"], seeds=1, methods=["ssd"])
+    with pytest.raises(InputError, match=r"1 of 1 runs are not finished, because worker"):
+        run(study, store, cache, jobs=2)
+    monkeypatch.delenv("UNLEARNKIT_TOY_DIES")
+    assert run(study, store, cache) == Outcome(done=1, failed=0, skipped=0)
 
 
 def test_no_jobs_are_refused(store, cache):
@@ -278,7 +305,8 @@ def test_a_plan_counts_runs_and_models_and_trains_nothing(store, cache):
 def test_a_plan_knows_what_is_there_and_estimates_the_rest_from_it(store, cache):
     run(small(seeds=1), store, cache)
     found = plan(small(seeds=3, oracles=2), store, cache)
-    assert sorted((n.kind, n.seed) for n in found.models if n.cached) == [("oracle", 1000)]
+    cached = sorted((n.kind, n.seed) for n in found.models if n.cached)
+    assert cached == [("oracle", 1000), ("original", 0)]
     assert summary(found)["runs"] == "6: 6 to do, 0 done, 0 failed"
     more = plan(small(seeds=3), store, cache)
     assert summary(more)["runs"] == "6: 4 to do, 2 done, 0 failed"

@@ -1,9 +1,18 @@
 """Cases that train in a blink, and a method that fails; named by studies as module:function."""
 
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
 import torch
 
+from unlearnkit.cache import Cache
 from unlearnkit.core.case import Case
 from unlearnkit.core.recipe import Recipe
+from unlearnkit.store import Store
+from unlearnkit.studies.run import run
+from unlearnkit.studies.spec import make_study
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression
 
@@ -53,3 +62,21 @@ CALLS = iter(range(1000))
 def restless() -> Case:
     """Other rows at each call."""
     return Classification(3).toy(next(CALLS)).with_(recipe=toy().recipe)
+
+
+def deadly() -> Case:
+    """Three clouds; on demand, a process that trains on them dies as if memory had run out."""
+
+    def fresh() -> torch.nn.Module:
+        if os.environ.get("UNLEARNKIT_TOY_DIES") and multiprocessing.parent_process():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return torch.nn.Linear(6, 3)
+
+    return toy().with_(fresh=fresh)
+
+
+def work(study: dict[str, object], store: Path, cache: Path) -> None:
+    """Carry out a study in this process."""
+    torch.set_num_threads(1)
+    with Store(store) as kept:
+        run(make_study(study), kept, Cache(cache))
