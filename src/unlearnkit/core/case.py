@@ -239,7 +239,8 @@ class Case:
             return Partition(go, stay, () if stay is None else _gone(go, stay))
         if request is None:
             raise InputError(
-                "request: name what must be forgotten, such as Classes(3) or Rows(0, 5)"
+                "request: name what must be forgotten, such as Classes(3) or Rows(0, 5);"
+                " on the command line: --forget class=3"
             )
         if self.train is None:
             return Partition(None, None, self._gone_unseen(request))
