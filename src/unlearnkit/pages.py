@@ -1,6 +1,7 @@
 """What the catalog knows, as facts and as Markdown: for ``unlearnkit show`` and the documents."""
 
 import inspect
+import os.path
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -191,7 +192,8 @@ def tables(link: str) -> dict[str, str]:
         for i, m in catalog.methods().items()
     ]
     metrics = [
-        (f"`{i}`", str(m.goal), m.unit, m.tier, _first(m.doc)) for i, m in catalog.metrics().items()
+        (_names(group), str(group[0].goal), group[0].unit, group[0].tier, _first(group[0].doc))
+        for group in _alike(catalog.metrics().values())
     ]
     cases = [
         (f"`{i}`", _comma(f"`{r}`" for r in c.requests), c.doc) for i, c in catalog.cases().items()
@@ -201,6 +203,22 @@ def tables(link: str) -> dict[str, str]:
         "metrics": table(("id", "goal", "unit", "audit", "what it is"), metrics),
         "cases": table(("id", "requests", "what it is"), cases),
     }
+
+
+def _alike(metrics: Iterable[Metric]) -> Iterable[list[Metric]]:
+    """Return metrics in groups that differ in their split alone."""
+    groups: dict[tuple[str, str], list[Metric]] = {}
+    for m in metrics:
+        groups.setdefault((m.family, m.doc), []).append(m)
+    return groups.values()
+
+
+def _names(group: list[Metric]) -> str:
+    first = group[0].id
+    if len(group) == 1:
+        return f"`{first}`"
+    stem = os.path.commonprefix([m.id for m in group]).rpartition("_")[0]
+    return f"`{stem}_` " + ", ".join(f"`{m.id.removeprefix(stem + '_')}`" for m in group)
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
