@@ -1,7 +1,6 @@
 """What the catalog knows, as facts and as Markdown: for ``unlearnkit show`` and the documents."""
 
 import inspect
-import os.path
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -217,8 +216,8 @@ def _names(group: list[Metric]) -> str:
     first = group[0].id
     if len(group) == 1:
         return f"`{first}`"
-    stem = os.path.commonprefix([m.id for m in group]).rpartition("_")[0]
-    return f"`{stem}_` " + ", ".join(f"`{m.id.removeprefix(stem + '_')}`" for m in group)
+    splits = [next(iter(m.splits)) for m in group]
+    return f"`{first.removesuffix(splits[0])}` " + ", ".join(f"`{s}`" for s in splits)
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
