@@ -216,7 +216,7 @@ def equivalence_margin(m: Metric, apart: Gap) -> float:
     return max(2 * apart.deviation, least.get(m.unit, 0.0))
 
 
-def _closed(value: float | None, original: Estimate | None, oracle: list[float]) -> float | None:
+def closed_share(value: float, original: float, oracle: list[float]) -> float | None:
     """Return the share of the original's distance to the oracles that was closed.
 
     ``(d(o,r) - d(u,r)) / (d(o,r) - d(r,r'))``; refused where the denominator is within two standard
@@ -228,15 +228,22 @@ def _closed(value: float | None, original: Estimate | None, oracle: list[float])
         oracle: d(r,r') with each oracle in the seat.
 
     Returns:
-        The share, or None.
+        The share: 1 is as an oracle, 0 as if nothing had happened; None where it is refused, or for
+        fewer than two oracles.
     """
-    if value is None or original is None or original.value is None or len(oracle) < 2:
+    if len(oracle) < 2:
         return None
-    room = original.value - statistics.mean(oracle)
+    room = original - statistics.mean(oracle)
     error = statistics.stdev(oracle) * math.sqrt(1 + 1 / len(oracle))
     if abs(room) <= 2 * error:
         return None
-    return (original.value - value) / room
+    return (original - value) / room
+
+
+def _closed(value: float | None, original: Estimate | None, oracle: list[float]) -> float | None:
+    if value is None or original is None or original.value is None:
+        return None
+    return closed_share(value, original.value, oracle)
 
 
 def _light(m: Metric, apart: Gap | None) -> Light:
