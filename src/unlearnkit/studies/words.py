@@ -58,6 +58,15 @@ def direction(column: Column) -> str:
     return {"high": "high", "low": "low", "as the oracle": "oracle", "value": "fact"}[column.goal]
 
 
+def good(column: Column) -> str:
+    """Return which value is good, in a sentence."""
+    if column.distance and column.ideal is None:
+        return "Best as between two oracles."
+    ideal = "" if column.ideal is None else f"; ideal {column.ideal:g}"
+    text = GOALS[column.goal]
+    return f"{text[0].upper()}{text[1:]}{ideal}."
+
+
 def places(block: Block, name: str) -> int | None:
     """Return the decimals that a column's numbers share in a block."""
     cells = [n.cells[name] for n in block.lines if name in n.cells]
@@ -109,6 +118,18 @@ def leading(block: Block) -> list[Pair]:
         best = min(names, key=lambda n: score[n])
         found += [turned(p, best) for p in pairs if best in (p.first, p.second)]
     return found
+
+
+def pair(p: Pair) -> tuple[str, str, str, str, str]:
+    """Return seeds, difference, interval and both p-values of a pair, as text."""
+    digits = w.decimals([p.difference, p.low, p.high])
+    return (
+        str(p.count),
+        w.number(p.difference, digits, signed=True),
+        w.interval(p.low, p.high, digits, signed=True) or w.ABSENT,
+        f"{p.p:.3g}",
+        f"{p.least_p:.3g}",
+    )
 
 
 def turned(pair: Pair, second: str) -> Pair:
