@@ -33,6 +33,7 @@ class Entry:
     name: str
     path: Path
     key: Mapping[str, Any]
+    facts: Mapping[str, Any]
     size: int
     used: float
     """When it was last read or written, in seconds since the epoch."""
@@ -92,17 +93,22 @@ class Cache:
                 " another folder"
             ) from None
 
+    def __contains__(self, key: Mapping[str, Any]) -> bool:
+        name = digest(key)
+        return (self.root / name[:2] / f"{name}.json").exists()
+
     def entries(self) -> Iterator[Entry]:
         """Yield what is kept; of a damaged entry the key is ``{"kind": "damaged"}``."""
         for side in sorted(self.root.glob("??/*.json")):
             path = side.with_suffix(".safetensors")
             if path.exists():
                 try:
-                    key = json.loads(side.read_text(encoding="utf-8"))["key"]
+                    held = json.loads(side.read_text(encoding="utf-8"))
+                    key, facts = held["key"], held["facts"]
                 except (ValueError, KeyError):
-                    key = {"kind": "damaged"}
+                    key, facts = {"kind": "damaged"}, {}
                 stat = path.stat()
-                yield Entry(path.stem, path, key, stat.st_size, stat.st_mtime)
+                yield Entry(path.stem, path, key, facts, stat.st_size, stat.st_mtime)
 
     def remove(self, entry: Entry) -> None:
         """Forget one kept thing."""

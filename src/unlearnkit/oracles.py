@@ -64,12 +64,8 @@ def train_original(
     Returns:
         The model, from the cache if it is there.
 
-    Raises:
-        UnsupportedError: If the case has no training set.
     """
-    if case.train is None:
-        raise UnsupportedError("train: the case has no whole training set")
-    return _trained(case, View.all(case.train), seed, rt or Runtime(), cache or Cache(), "original")
+    return _trained(case, _whole(case), seed, rt or Runtime(), cache or Cache(), "original")
 
 
 def oracle(
@@ -94,18 +90,10 @@ def oracle(
 
     Returns:
         The oracles.
-
-    Raises:
-        InputError: If no seed is asked for, or one twice.
-        UnsupportedError: If the case lacks rows that stay, a factory or a recipe.
     """
-    wanted = [1000 + i for i in range(seeds)] if isinstance(seeds, int) else list(seeds)
-    if not wanted or len(set(wanted)) < len(wanted):
-        raise InputError(f"oracle: seeds must be different and at least one, got {wanted}")
+    wanted = _wanted(seeds)
     asked = None if request is None else parse_request(request)
-    retain = case.partition(asked).retain
-    if retain is None:
-        raise UnsupportedError("oracle: the case has no rows that stay; retraining is not possible")
+    retain = _kept(case, asked)
     rt, cache = rt or Runtime(), cache or Cache()
     runs = []
     for i, seed in enumerate(wanted):
@@ -113,6 +101,38 @@ def oracle(
         runs.append(_trained(case, retain, seed, rt, cache, "oracle"))
     rt.reporter.progress("oracles", len(wanted), len(wanted))
     return Oracle(case, asked, tuple(runs))
+
+
+def original_key(case: Case, seed: int, rt: Runtime) -> dict[str, Any]:
+    """Return the cache key of an original: every input of its training, by content.
+
+    Args:
+        case: Rows, model factory, recipe.
+        seed: Of initial weights and order.
+        rt: Where it would be trained.
+
+    Returns:
+        The key under which ``train_original`` keeps it.
+    """
+    return _start(case, _whole(case), seed, rt, "original")[1]
+
+
+def oracle_keys(
+    case: Case, request: ForgetRequest | None, seeds: int | Iterable[int], rt: Runtime
+) -> list[dict[str, Any]]:
+    """Return the cache keys of oracles, one a seed.
+
+    Args:
+        case: Rows, model factory, recipe.
+        request: What the models never see.
+        seeds: As in ``oracle``.
+        rt: Where they would be trained.
+
+    Returns:
+        The keys under which ``oracle`` keeps them.
+    """
+    retain = _kept(case, request)
+    return [_start(case, retain, seed, rt, "oracle")[1] for seed in _wanted(seeds)]
 
 
 def check_fresh(oracles: Iterable[nn.Module], original: nn.Module) -> None:
@@ -153,11 +173,33 @@ def check_fresh(oracles: Iterable[nn.Module], original: nn.Module) -> None:
             )
 
 
-def _trained(case: Case, view: View, seed: int, rt: Runtime, cache: Cache, what: str) -> Trained:
+def _whole(case: Case) -> View:
+    if case.train is None:
+        raise UnsupportedError("train: the case has no whole training set")
+    return View.all(case.train)
+
+
+def _kept(case: Case, request: ForgetRequest | None) -> View:
+    retain = case.partition(request).retain
+    if retain is None:
+        raise UnsupportedError("oracle: the case has no rows that stay; retraining is not possible")
+    return retain
+
+
+def _wanted(seeds: int | Iterable[int]) -> list[int]:
+    wanted = [1000 + i for i in range(seeds)] if isinstance(seeds, int) else list(seeds)
+    if not wanted or len(set(wanted)) < len(wanted):
+        raise InputError(f"oracle: seeds must be different and at least one, got {wanted}")
+    return wanted
+
+
+def _start(
+    case: Case, view: View, seed: int, rt: Runtime, what: str
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Return the untrained model, and the content address of what it becomes."""
     if case.recipe is None:
         raise UnsupportedError(f"{what}: the case has no recipe; give Case(recipe=Recipe(...))")
-    run = rt.fork(seed)
-    start = fresh_model(case, run, "train/init")
+    start = fresh_model(case, rt.fork(seed), "train/init")
     key = {
         "kind": what,
         "numerics": NUMERICS,
@@ -170,6 +212,12 @@ def _trained(case: Case, view: View, seed: int, rt: Runtime, cache: Cache, what:
         "precision": rt.precision,
         "seed": seed,
     }
+    return start, key
+
+
+def _trained(case: Case, view: View, seed: int, rt: Runtime, cache: Cache, what: str) -> Trained:
+    start, key = _start(case, view, seed, rt, what)
+    run = rt.fork(seed)
 
     def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
         assert case.recipe is not None

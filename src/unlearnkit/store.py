@@ -77,7 +77,7 @@ class Run:
     """Digest of every input: the same key is the same run."""
 
     kind: str
-    """``unlearn`` or ``audit``."""
+    """``unlearn``, ``audit`` or ``study``."""
 
     case_name: str
     request: str
@@ -166,6 +166,7 @@ class Store:
         run: Run,
         measurements: Iterable[Measurement] = (),
         points: Iterable[Point] = (),
+        facts: Mapping[str, str] | None = None,
     ) -> bool:
         """Keep a run with all that was measured.
 
@@ -173,6 +174,7 @@ class Store:
             run: The run.
             measurements: Its numbers, each metric once a model.
             points: Its curves.
+            facts: What else is known of it, in words, by name.
 
         Returns:
             Whether it was kept; False for a failed or cancelled run whose key is done already.
@@ -193,15 +195,37 @@ class Store:
             self._db.executemany(
                 "INSERT INTO curve VALUES (?, ?, ?, ?)", [(run.key, *astuple(p)) for p in points]
             )
+            self._db.executemany(
+                "INSERT INTO fact VALUES (?, ?, ?)",
+                [(run.key, name, value) for name, value in (facts or {}).items()],
+            )
         return True
 
-    def runs(self) -> list[Run]:
-        """Return every run, oldest first."""
+    def runs(self, kind: str | None = None) -> list[Run]:
+        """Return every run, or every run of a kind, oldest first."""
         names = [f.name for f in fields(Run)]
         with self._told():
-            rows = self._db.execute(f"SELECT {', '.join(names)} FROM run ORDER BY started, key")
+            rows = self._db.execute(
+                f"SELECT {', '.join(names)} FROM run WHERE kind = coalesce(?, kind)"
+                " ORDER BY started, key",
+                (kind,),
+            )
             held = [dict(zip(names, row, strict=True)) for row in rows]
         return [Run(**{**h, "settings": json.loads(h["settings"])}) for h in held]
+
+    def ended(self, kind: str) -> dict[str, tuple[Status, str]]:
+        """Return how each run of a kind ended and when it was started, by key."""
+        with self._told():
+            rows = self._db.execute("SELECT key, status, started FROM run WHERE kind = ?", (kind,))
+            return {key: (status, started) for key, status, started in rows}
+
+    def status(self, key: str) -> tuple[Status, str] | None:
+        """Return how a run ended and when it was started; None when there is no such run."""
+        with self._told():
+            found = self._db.execute(
+                "SELECT status, started FROM run WHERE key = ?", (key,)
+            ).fetchone()
+        return None if found is None else (found[0], found[1])
 
     def measurements(self, key: str) -> list[Measurement]:
         """Return the numbers of a run, by metric and model."""
@@ -262,11 +286,18 @@ class Store:
             )
             return [Point(*row) for row in rows]
 
+    def facts(self, key: str) -> dict[str, str]:
+        """Return what else is known of a run, by name."""
+        with self._told():
+            return dict(
+                self._db.execute("SELECT name, value FROM fact WHERE run = ? ORDER BY name", (key,))
+            )
+
     def export(self, table: str, path: str | Path) -> Path:
-        """Write a table as a file; measurements and points carry their run's columns.
+        """Write a table as a file; all but runs carry their run's columns.
 
         Args:
-            table: ``run``, ``measurement`` or ``curve``.
+            table: ``run``, ``measurement``, ``curve`` or ``fact``.
             path: Ends in ``.csv``, or in ``.parquet``, which needs pandas and pyarrow.
 
         Returns:
@@ -337,6 +368,8 @@ _EXPORTS = {
     " JOIN run ON run.key = measurement.run ORDER BY run.started, run.key, metric, who",
     "curve": f"SELECT {_RUN}, name, x, y FROM curve"
     " JOIN run ON run.key = curve.run ORDER BY run.started, run.key, name, x",
+    "fact": f"SELECT {_RUN}, name, value FROM fact"
+    " JOIN run ON run.key = fact.run ORDER BY run.started, run.key, name",
 }
 
 

@@ -73,7 +73,7 @@ def unlearn(
     run = Runtime() if rt is None else rt.fork(rt.seed)
     asked = None if request is None else parse_request(request)
     split = case.partition(asked)
-    _check_needs(how, case, split)
+    check_needs(how, case, split)
     _check_model(model)
     original = _copy(model).to(run.device).eval().requires_grad_(False)
     work = widened(_copy(model)).to(run.device)
@@ -161,7 +161,26 @@ def check_weights(model: nn.Module, who: str) -> None:
     check_finite(model.state_dict(), who)
 
 
-def _check_needs(how: Method, case: Case, split: Partition) -> None:
+def fitting(case: Case, split: Partition) -> list[str]:
+    """Return the ids of the methods that serve a case's task with the inputs that it gives."""
+    return [
+        i
+        for i, m in methods().items()
+        if case.task.name in m.info.tasks and not _lacking(m, case, split)
+    ]
+
+
+def check_needs(how: Method, case: Case, split: Partition) -> None:
+    """Refuse a method that cannot serve a case.
+
+    Args:
+        how: The method.
+        case: The case.
+        split: Its rows, by what is asked.
+
+    Raises:
+        UnsupportedError: If the method is not for the task, or needs what the case does not give.
+    """
     info = how.info
     if case.task.name not in info.tasks:
         fits = [i for i, m in methods().items() if case.task.name in m.info.tasks]
@@ -169,24 +188,22 @@ def _check_needs(how: Method, case: Case, split: Partition) -> None:
             f"{how.id} serves {', '.join(sorted(info.tasks))}, not {case.task.name}; these do:"
             f" {', '.join(fits) or 'none'}"
         )
+    lacking = _lacking(type(how), case, split)
+    if lacking:
+        raise UnsupportedError(
+            f"{how.id} needs {' and '.join(lacking)}, which the case does not give; with what there"
+            f" is, these work: {', '.join(fitting(case, split)) or 'none'}"
+        )
+
+
+def _lacking(how: type[Method], case: Case, split: Partition) -> list[Need]:
     have = {
         Need.FORGET: split.forget is not None,
         Need.RETAIN: split.retain is not None,
         Need.VALIDATION: case.validation is not None,
         Need.FRESH: case.fresh is not None,
     }
-    lacking = sorted(n for n in info.needs if not have[n])
-    if not lacking:
-        return
-    fits = [
-        i
-        for i, m in methods().items()
-        if case.task.name in m.info.tasks and all(have[n] for n in m.info.needs)
-    ]
-    raise UnsupportedError(
-        f"{how.id} needs {' and '.join(lacking)}, which the case does not give; with what there is,"
-        f" these work: {', '.join(fits) or 'none'}"
-    )
+    return sorted(n for n in how.info.needs if not have[n])
 
 
 def _check_model(model: nn.Module) -> None:

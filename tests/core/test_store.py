@@ -90,7 +90,7 @@ def test_a_store_of_a_newer_version_is_refused_untouched(tmp_path):
     db = sqlite3.connect(tmp_path / "s.sqlite")
     db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(InputError, match=r"version 99, .* knows up to 1; install a newer"):
+    with pytest.raises(InputError, match=r"version 99, .* knows up to 2; install a newer"):
         Store(tmp_path / "s.sqlite")
 
 

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from unlearnkit.cli.study import study_app
+
 app = typer.Typer(
     help="Make trained PyTorch models forget chosen training data, and measure whether they did.",
     epilog="Start here: unlearnkit demo",
@@ -23,6 +25,7 @@ cache_app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(cache_app, name="cache")
+app.add_typer(study_app, name="study")
 
 
 class Tier(StrEnum):

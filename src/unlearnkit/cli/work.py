@@ -26,8 +26,9 @@ from unlearnkit.core.digest import NUMERICS, digest, model_digest
 from unlearnkit.core.errors import InputError, UnlearnkitError
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.oracles import oracle, train_original
+from unlearnkit.report.kept import measured
 from unlearnkit.report.model import Report
-from unlearnkit.store import Measurement, Run, Store, write_text
+from unlearnkit.store import Run, Store, write_text
 from unlearnkit.unlearning import Unlearned, fresh_model, unlearn
 
 STORE = "unlearnkit.sqlite"
@@ -136,7 +137,7 @@ def examine(
             report.save(folder / "report.html")
         else:
             talk.note("no report.html; it needs: pip install 'unlearnkit[report]'")
-        store.put(run, _measured(report))
+        store.put(run, measured(report))
     return report
 
 
@@ -215,14 +216,3 @@ def _weights(case: Case, rt: Runtime, path: Path, want: str) -> nn.Module:
     if model_digest(model) != want:
         raise InputError(f"audit: {str(path)!r} was changed after the run; run it again")
     return model
-
-
-def _measured(report: Report) -> Iterator[Measurement]:
-    for row in report.rows:
-        e = row.estimate
-        yield Measurement(row.metric, "unlearned", e.value, e.low, e.high, e.note)
-        if row.original is not None:
-            o = row.original
-            yield Measurement(row.metric, "original", o.value, o.low, o.high, o.note)
-        for k, value in enumerate(row.oracle.values if row.oracle else ()):
-            yield Measurement(row.metric, f"oracle {k}", value)

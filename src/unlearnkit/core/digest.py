@@ -12,6 +12,10 @@ from torch import Tensor, nn
 NUMERICS = 2
 """Bump when the arithmetic of training changes: old cache entries then no longer match."""
 
+MEASURES = 1
+"""Bump when a method or a metric of this package computes other numbers: results of studies that
+were kept before then no longer match."""
+
 
 def tensor_digest(x: Tensor) -> str:
     """Return the SHA-256 of dtype, shape and bytes of a tensor."""
@@ -40,11 +44,12 @@ def architecture_digest(model: nn.Module) -> str:
     that another activation, stride or forward pass is another key.
     """
     kinds = {type(m) for m in model.modules() if not type(m).__module__.startswith("torch.")}
-    sources = {f"{k.__module__}.{k.__qualname__}": _source(k) for k in kinds}
+    sources = {f"{k.__module__}.{k.__qualname__}": source(k) for k in kinds}
     return digest({"layers": repr(model), "sources": sources})
 
 
-def _source(kind: type) -> str:
+def source(kind: type) -> str:
+    """Return the source text of a class; its name where there is no text."""
     try:
         return inspect.getsource(kind)
     except (OSError, TypeError):

@@ -1,0 +1,113 @@
+"""Commands on studies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+study_app = typer.Typer(
+    help="Compare many methods fairly: one file, any number of runs, none of them done twice.",
+    epilog="\b\nExample:\n  unlearnkit study run study.yaml --jobs 2",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="The study: a YAML file.")]
+Place = Annotated[
+    Path, typer.Option("--store", metavar="PATH", help="Where results are kept: one SQLite file.")
+]
+Jobs = Annotated[int, typer.Option(min=1, help="How many processes work, a thread each.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No talk and no progress on stderr.")]
+STORE = Path("runs/unlearnkit.sqlite")
+
+
+@study_app.command(
+    "plan",
+    epilog="\b\nExample:\n  unlearnkit study plan study.yaml --jobs 2",
+)
+def plan_study(
+    file: File, store: Place = STORE, jobs: Jobs = 1, json: Json = False, quiet: Quiet = False
+) -> None:
+    """Say what a study will take, and what is there already; nothing is started."""
+    from dataclasses import asdict
+
+    from unlearnkit.cache import Cache
+    from unlearnkit.cli.talk import Talk, print_json, print_table
+    from unlearnkit.store import Store
+    from unlearnkit.studies.plan import plan, summary
+    from unlearnkit.studies.spec import load
+
+    study = load(file)
+    with Store(store) as kept:
+        found = plan(study, kept, Cache())
+    for warning in found.warnings:
+        Talk(quiet=quiet).note(warning)
+    if json:
+        print_json({"study": study.name, "design": study.design, "jobs": jobs, **asdict(found)})
+        return
+    rows = {"study": study.name, "design": study.design, **summary(found, jobs)}
+    print_table(("what", "how many"), list(rows.items()))
+
+
+@study_app.command(
+    "run",
+    epilog="\b\nExamples:\n  unlearnkit study run study.yaml"
+    "\n  unlearnkit study run study.yaml --jobs 4 --store results.sqlite",
+)
+def run_study(
+    file: File,
+    store: Place = STORE,
+    jobs: Jobs = 1,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Try runs again that failed before.")
+    ] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Carry out what is not done yet; stop it in any way, and run it again to go on.
+
+    Several of these commands on one store share the work.
+    """
+    from dataclasses import asdict
+
+    from unlearnkit.cache import Cache
+    from unlearnkit.cli.talk import Talk, print_json
+    from unlearnkit.core.errors import UnlearnkitError
+    from unlearnkit.store import Store
+    from unlearnkit.studies.run import run
+    from unlearnkit.studies.spec import load
+
+    study = load(file)
+    with Store(store) as kept, Talk(quiet=quiet) as talk:
+        outcome = run(study, kept, Cache(), jobs=jobs, retry=retry, reporter=talk)
+    if json:
+        print_json({"study": study.name, **asdict(outcome)})
+    else:
+        print(f"done {outcome.done}, failed {outcome.failed}, there before {outcome.skipped}")
+    if outcome.failed:
+        total = outcome.done + outcome.failed + outcome.skipped
+        raise UnlearnkitError(
+            f"study: {outcome.failed} of {total} runs failed; unlearnkit study show {file} says why"
+        )
+
+
+@study_app.command("show", epilog="\b\nExample:\n  unlearnkit study show study.yaml --json")
+def show_study(file: File, store: Place = STORE, json: Json = False) -> None:
+    """Print the tables of what is done so far."""
+    from unlearnkit.cli.talk import print_json
+    from unlearnkit.store import Store
+    from unlearnkit.studies.expand import expand
+    from unlearnkit.studies.spec import load
+
+    study = load(file)
+    with Store(store) as kept:
+        ended = kept.ended("study")
+        rows = [
+            {"case": r.case, "request": r.request, "method": r.label, "seed": r.seed,
+             "status": ended.get(r.key, ("to do", ""))[0]}
+            for r in expand(study)
+        ]  # fmt: skip
+    print_json(rows)

@@ -1,0 +1,29 @@
+"""A report's numbers as the store keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from unlearnkit.report.model import Report, Spent
+from unlearnkit.store import Measurement
+
+
+def measured(report: Report) -> Iterator[Measurement]:
+    """Yield every number of a report's table: each metric for the unlearned model, the original and
+    each oracle."""
+    for row in report.rows:
+        e = row.estimate
+        yield Measurement(row.metric, "unlearned", e.value, e.low, e.high, e.note)
+        if row.original is not None:
+            o = row.original
+            yield Measurement(row.metric, "original", o.value, o.low, o.high, o.note)
+        for k, value in enumerate(row.oracle.values if row.oracle else ()):
+            yield Measurement(row.metric, f"oracle {k}", value)
+
+
+def spent(cost: Spent) -> Iterator[Measurement]:
+    """Yield what unlearning cost: ``cost_ratio`` and ``cost_backward_ratio`` are shares of
+    retraining's work, ``cost_seconds`` is a time."""
+    yield Measurement("cost_ratio", "unlearned", cost.ratio)
+    yield Measurement("cost_backward_ratio", "unlearned", cost.backward_ratio)
+    yield Measurement("cost_seconds", "unlearned", cost.seconds)

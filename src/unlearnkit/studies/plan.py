@@ -1,0 +1,194 @@
+"""What a study will take, said before anything starts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from unlearnkit.cache import Cache
+from unlearnkit.core.digest import digest
+from unlearnkit.store import Run, Store
+from unlearnkit.studies.designs import design_warnings
+from unlearnkit.studies.expand import Planned, expand
+from unlearnkit.studies.models import Model, models
+from unlearnkit.studies.spec import Study
+from unlearnkit.studies.work import Desk
+
+
+@dataclass(frozen=True)
+class Need:
+    """A model that a study needs."""
+
+    kind: str
+    """``original`` or ``oracle``."""
+
+    case: str
+    request: str
+    """Of an oracle; empty for an original."""
+
+    seed: int
+    cached: bool
+    seconds: float | None
+    """What its training is going to take; 0 when it is cached, None when nothing like it was
+    measured here."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is there already, and what is still to do."""
+
+    runs: tuple[Planned, ...]
+    done: int
+    failed: int
+    todo: tuple[Planned, ...]
+    """Runs that are neither done nor failed."""
+
+    models: tuple[Need, ...]
+    """Models that these need, cached or not."""
+
+    seconds: float
+    """Work of everything whose cost was measured before, in seconds of one process."""
+
+    unmeasured: int
+    """How many runs and models the seconds leave out."""
+
+    warnings: tuple[str, ...] = ()
+
+
+def plan(study: Study, store: Store, cache: Cache) -> Plan:
+    """Return what a study will take; nothing is trained, run or written.
+
+    Times rest on measured ones: a model's training on those of the same architecture, device and
+    precision in the cache, row for row; a run on runs of the same method on the same case in the
+    store, of any method on that case where there are none. What has no forerunner is counted.
+
+    Args:
+        study: The study.
+        store: Where results are.
+        cache: Where originals and oracles are.
+
+    Returns:
+        The plan.
+    """
+    runs = expand(study)
+    ended = store.ended("study")
+    todo = tuple(r for r in runs if r.key not in ended or ended[r.key][0] == "cancelled")
+    rates, there = _rates(cache)
+    needs = tuple(_need(m, rates, there) for m in models(todo, Desk(cache)))
+    times = _times(store, todo)
+    guesses = [*(n.seconds for n in needs), *(_guess(r, times) for r in todo)]
+    known = [g for g in guesses if g is not None]
+    how = [ended[r.key][0] for r in runs if r.key in ended]
+    return Plan(
+        runs=runs,
+        done=how.count("done"),
+        failed=how.count("failed"),
+        todo=todo,
+        models=needs,
+        seconds=sum(known),
+        unmeasured=len(guesses) - len(known),
+        warnings=tuple(design_warnings(runs, store)),
+    )
+
+
+_Kind = tuple[str, str, str]
+"""Architecture, device, precision."""
+
+
+def _kind(key: Mapping[str, object]) -> _Kind:
+    return str(key.get("architecture")), str(key.get("device")), str(key.get("precision"))
+
+
+def _rates(cache: Cache) -> tuple[dict[_Kind, float], set[str]]:
+    """Return the seconds of a row's work by kind of model, and the names of what is cached."""
+    seconds: dict[_Kind, float] = defaultdict(float)
+    work: dict[_Kind, float] = defaultdict(float)
+    names = set()
+    for entry in cache.entries():
+        names.add(entry.name)
+        if entry.key.get("kind") in ("original", "oracle") and entry.facts:
+            kind, facts = _kind(entry.key), entry.facts
+            seconds[kind] += facts["seconds"]
+            work[kind] += facts["forward"] + 2 * facts["backward"]
+    return {kind: seconds[kind] / w for kind, w in work.items() if w}, names
+
+
+def _need(model: Model, rates: Mapping[_Kind, float], there: set[str]) -> Need:
+    cached = digest(model.key) in there
+    rate = 0.0 if cached else rates.get(_kind(model.key))
+    return Need(
+        kind=model.kind,
+        case=model.run.case,
+        request=model.run.request if model.kind == "oracle" else "",
+        seed=model.seed,
+        cached=cached,
+        seconds=None if rate is None else rate * model.work,
+    )
+
+
+def _times(store: Store, todo: Sequence[Planned]) -> dict[tuple[str, str], float]:
+    """Return the mean seconds of unlearning and audit, by case and method; "" is any method."""
+    cases = {r.case for r in todo}
+    found: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for run in store.runs("study"):
+        if run.case_name in cases and run.status == "done":
+            took = (run.seconds or 0.0) + _audit_seconds(run, store)
+            for method in (run.method, ""):
+                found[run.case_name, method].append(took)
+    return {key: fmean(times) for key, times in found.items()}
+
+
+def _audit_seconds(run: Run, store: Store) -> float:
+    return float(store.facts(run.key).get("audit_seconds", 0))
+
+
+def _guess(run: Planned, times: Mapping[tuple[str, str], float]) -> float | None:
+    return times.get((run.case, run.method), times.get((run.case, "")))
+
+
+def summary(found: Plan, jobs: int = 1) -> dict[str, str]:
+    """Return a plan in a few words.
+
+    Args:
+        found: The plan.
+        jobs: How many processes will work.
+
+    Returns:
+        Words by what they tell.
+    """
+    return {
+        "runs": f"{len(found.runs)}: {len(found.todo)} to do, {found.done} done,"
+        f" {found.failed} failed",
+        "originals": _counted(n for n in found.models if n.kind == "original"),
+        "oracles": _counted(n for n in found.models if n.kind == "oracle"),
+        "time": _time(found, jobs),
+    }
+
+
+def _counted(needs: Iterable[Need]) -> str:
+    cached = [n.cached for n in needs]
+    return f"{cached.count(False)} to train, {cached.count(True)} cached"
+
+
+def _time(found: Plan, jobs: int) -> str:
+    share = "" if jobs == 1 else f" with {jobs} jobs"
+    open_ = len(found.todo) + sum(not n.cached for n in found.models)
+    if not open_:
+        return "none"
+    if found.unmeasured == open_:
+        return "unknown: nothing like it was measured here yet"
+    text = f"about {duration(found.seconds / jobs)}{share}"
+    if found.unmeasured:
+        text += f", and {found.unmeasured} runs and models that were never measured here"
+    return text
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words: ``40 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

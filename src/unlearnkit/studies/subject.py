@@ -1,0 +1,135 @@
+"""A case with a request, as studies use it: read once, with the content addresses of its parts."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from unlearnkit.cache import Cache
+from unlearnkit.core.case import Case, Partition
+from unlearnkit.core.data import Data, View
+from unlearnkit.core.digest import MEASURES, digest, source
+from unlearnkit.core.method import Method
+from unlearnkit.core.metric import Tier
+from unlearnkit.core.request import ForgetRequest
+from unlearnkit.core.runtime import Precision, Runtime
+from unlearnkit.job import Job
+from unlearnkit.oracles import Oracle, Trained, oracle, oracle_keys, original_key, train_original
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A case, what must go from it, and where it is computed."""
+
+    case: Case
+    request: ForgetRequest | None
+    rt: Runtime
+    _keys: dict[int, dict[str, Any]] = field(default_factory=dict, compare=False, repr=False)
+    _more_keys: dict[int, list[dict[str, Any]]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+    _original: dict[int, Trained] = field(default_factory=dict, compare=False, repr=False)
+    _oracles: dict[int, Oracle] = field(default_factory=dict, compare=False, repr=False)
+
+    @classmethod
+    def read(cls, case: str, request: str, device: str, precision: Precision) -> Subject:
+        """Return what a study names.
+
+        Args:
+            case: A built-in case, or ``package.module:function``.
+            request: In words, or by the name that the case gives it.
+            device: Where to compute.
+            precision: How numbers are rounded.
+
+        Returns:
+            The subject.
+        """
+        found, asked = Job(case=case, forget=request).resolve()
+        return cls(found, asked, Runtime.on(device, precision=precision))
+
+    @cached_property
+    def parts(self) -> Partition:
+        """Return the rows that go and the rows that stay."""
+        return self.case.partition(self.request)
+
+    def original_key(self, seed: int) -> dict[str, Any]:
+        """Return the cache key of an original."""
+        if seed not in self._keys:
+            self._keys[seed] = original_key(self.case, seed, self.rt)
+        return self._keys[seed]
+
+    def oracle_keys(self, count: int) -> list[dict[str, Any]]:
+        """Return the cache keys of the first oracles."""
+        if count not in self._more_keys:
+            wanted = oracle_keys(self.case, self.request, count, self.rt) if count else []
+            self._more_keys[count] = wanted
+        return self._more_keys[count]
+
+    def run_key(
+        self, method: Method, *, seed: int, original_seed: int, oracles: int, tier: Tier
+    ) -> str:
+        """Return the content address of a run: every input of training, unlearning and audit.
+
+        The source of methods from elsewhere is an input; those of this package change with
+        ``MEASURES``. Names play no part: the same work under another name is the same run.
+
+        Args:
+            method: With its hyper-parameters.
+            seed: Of the method.
+            original_seed: Of the original.
+            oracles: How many.
+            tier: Of the audit.
+
+        Returns:
+            The digest.
+        """
+        return digest(
+            {
+                "measures": MEASURES,
+                "original": digest(self.original_key(original_seed)),
+                "oracles": [digest(k) for k in self.oracle_keys(oracles)],
+                "rows": self._rows,
+                "method": method.id,
+                "settings": method.model_dump(mode="json"),
+                "source": _foreign(type(method)),
+                "seed": seed,
+                "tier": tier,
+            }
+        )
+
+    @cached_property
+    def _rows(self) -> Mapping[str, str | None]:
+        def key(rows: View | Data | None) -> str | None:
+            return None if rows is None else rows.key()
+
+        return {
+            "forget": key(self.parts.forget),
+            "retain": key(self.parts.retain),
+            "test": key(self.case.test),
+            "validation": key(self.case.validation),
+            "held_out": key(self.case.held_out),
+        }
+
+    def original(self, seed: int, cache: Cache) -> Trained:
+        """Return an original, trained the first time; the last one is held in memory."""
+        if seed not in self._original:
+            self._original.clear()
+            self._original[seed] = train_original(self.case, seed=seed, rt=self.rt, cache=cache)
+        return self._original[seed]
+
+    def oracles(self, count: int, cache: Cache) -> Oracle | None:
+        """Return the oracles, trained the first time and held in memory; None for a count of 0."""
+        if count and count not in self._oracles:
+            self._oracles[count] = oracle(
+                self.case, self.request, seeds=count, rt=self.rt, cache=cache
+            )
+        return self._oracles.get(count)
+
+
+def _foreign(kind: type[Method]) -> str | None:
+    if kind.__module__.startswith("unlearnkit."):
+        return None
+    return source(importlib.import_module(kind.__module__))

@@ -1,0 +1,149 @@
+"""One run of a study: train or load, unlearn, audit, and keep what came of it."""
+
+from __future__ import annotations
+
+import platform
+import time
+import traceback
+from dataclasses import replace
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
+
+import torch
+
+from unlearnkit.auditing.audit import audit
+from unlearnkit.cache import Cache
+from unlearnkit.core.errors import InputError
+from unlearnkit.core.version import __version__
+from unlearnkit.report.kept import measured, spent
+from unlearnkit.report.model import Report
+from unlearnkit.store import Run, Store
+from unlearnkit.studies.expand import Planned
+from unlearnkit.studies.subject import Subject
+from unlearnkit.unlearning import unlearn
+
+
+class Caught:
+    """A context that keeps an error for the record, so that a study goes on after it.
+
+    Only a study may do so: the error and its traceback go to the store, and the study ends as
+    failed. Cancellation passes through.
+    """
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        if isinstance(error, Exception):
+            self.error = error
+            return True
+        return False
+
+
+class Desk:
+    """What a process holds while it works on a study: the subject of its last run."""
+
+    def __init__(self, cache: Cache) -> None:
+        self.cache = cache
+        self._name: tuple[str, ...] = ()
+        self._subject: Subject | None = None
+
+    def subject(self, run: Planned) -> Subject:
+        """Return the subject of a run, read when it is another than the last run's."""
+        name = (run.case, run.request, run.device, run.precision)
+        if self._subject is None or name != self._name:
+            self._name, self._subject = name, run.subject()
+        return self._subject
+
+    def carry_out(self, run: Planned, store: Store) -> None:
+        """Carry out a run and keep what came of it, as one row with all its numbers or as a failure.
+
+        Args:
+            run: The run.
+            store: Where it goes.
+        """
+        row = _row(run)
+        facts = _circumstances(run)
+        caught = Caught()
+        with caught:
+            report, seconds = self._examine(run)
+        if caught.error is not None:
+            trace = "".join(traceback.format_exception(caught.error))
+            told = str(caught.error) or type(caught.error).__name__
+            failed = replace(row, status="failed", error=" ".join(told.split()))
+            store.put(failed, facts=facts | {"traceback": trace})
+            return
+        cost = report.spent
+        done = replace(row, seconds=cost.seconds, forward=cost.forward, backward=cost.backward)
+        numbers = [*measured(report), *spent(cost)]
+        store.put(done, numbers, facts=facts | _found(report) | {"audit_seconds": f"{seconds:.4f}"})
+
+    def _examine(self, run: Planned) -> tuple[Report, float]:
+        """Return the audit's report, and the seconds that the audit took."""
+        subject, method = self.subject(run), run.build()
+        key = subject.run_key(
+            method,
+            seed=run.seed,
+            original_seed=run.original_seed,
+            oracles=run.oracles,
+            tier=run.tier,
+        )
+        if key != run.key:
+            raise InputError(
+                f"study: {run.case} is no longer what it was when the study was laid out; make it"
+                " give the same rows and the same model each time"
+            )
+        model = subject.original(run.original_seed, self.cache).model
+        truth = subject.oracles(run.oracles, self.cache)
+        done = unlearn(model, subject.case, subject.request, method, subject.rt.fork(run.seed))
+        clock = time.perf_counter()
+        # The seed of the audit is the same for all, so that samples and oracles' values are too.
+        report = audit(done, oracle=truth, tier=run.tier, rt=subject.rt.fork(0))
+        return report, time.perf_counter() - clock
+
+
+def _row(run: Planned) -> Run:
+    return Run(
+        key=run.key,
+        kind="study",
+        case_name=run.case,
+        request=run.request,
+        method=run.method,
+        settings=run.settings,
+        seed=run.seed,
+        status="done",
+        started=datetime.now(UTC).isoformat(timespec="microseconds"),
+        version=__version__,
+    )
+
+
+def _circumstances(run: Planned) -> dict[str, str]:
+    return {
+        "label": run.label,
+        "original_seed": str(run.original_seed),
+        "oracles": str(run.oracles),
+        "tier": run.tier,
+        "device": run.device,
+        "precision": run.precision,
+        "machine": platform.machine(),
+        "torch": str(torch.__version__),
+    }
+
+
+def _found(report: Report) -> dict[str, str]:
+    return {
+        "verdict": report.verdict,
+        "verdicts": ", ".join(dict.fromkeys(f.verdict for f in report.findings)),
+        "sentence": report.sentence,
+        "original": report.provenance.original,
+        "unlearned": report.provenance.unlearned,
+    }
