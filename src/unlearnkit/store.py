@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
@@ -14,8 +12,9 @@ from typing import Literal, NamedTuple, Self
 
 from filelock import FileLock
 
-from unlearnkit.core.errors import InputError, UnknownNameError, UnsupportedError
+from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.core.files import write_bytes as write_bytes
+from unlearnkit.core.files import write_rows as write_rows
 from unlearnkit.core.files import write_text as write_text
 
 Status = Literal["done", "failed", "cancelled"]
@@ -371,38 +370,3 @@ _EXPORTS = {
     "fact": f"SELECT {_RUN}, name, value FROM fact"
     " JOIN run ON run.key = fact.run ORDER BY run.started, run.key, name",
 }
-
-
-def write_rows(path: Path, names: Sequence[str], rows: Sequence[Sequence[object]]) -> Path:
-    """Write rows as a file.
-
-    Args:
-        path: Ends in ``.csv``, or in ``.parquet``, which needs pandas and pyarrow.
-        names: Of the columns.
-        rows: One value a column; None is empty.
-
-    Returns:
-        The path.
-
-    Raises:
-        InputError: If the ending is another.
-        UnsupportedError: If Parquet is asked for and pandas or pyarrow is absent.
-    """
-    if path.suffix == ".csv":
-        text = io.StringIO()
-        out = csv.writer(text, lineterminator="\n")
-        out.writerow(names)
-        out.writerows(rows)
-        return write_text(path, text.getvalue())
-    if path.suffix != ".parquet":
-        raise InputError(f"export: ends in .csv or .parquet, got {path.name!r}")
-    try:
-        import pandas as pd
-        import pyarrow  # type: ignore[import-untyped]  # noqa: F401  # pandas writes with it
-    except ImportError as e:
-        raise UnsupportedError(
-            f"export: Parquet needs {e.name}; pip install pandas pyarrow, or export .csv"
-        ) from None
-    buffer = io.BytesIO()
-    pd.DataFrame(list(rows), columns=list(names)).to_parquet(buffer, index=False)
-    return write_bytes(path, buffer.getvalue())

@@ -9,8 +9,8 @@ from typing import Literal
 from unlearnkit.store import Status, Store
 from unlearnkit.studies.expand import Planned
 
-VERDICT = "verdict"
-"""The name of the fact that a run's headline is kept under."""
+VERDICT, WEIGHTS = "verdict", "unlearned"
+"""The facts of a run that its headline and the digest of its model are kept under."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,9 @@ class Result:
     verdict: str = ""
     """The headline of its audit, where it was kept."""
 
+    weights: str = ""
+    """Digest of the unlearned model, where it was kept."""
+
 
 def read(plan: Sequence[Planned], store: Store, metrics: Iterable[str]) -> list[Result]:
     """Return what came of the runs of a plan.
@@ -42,9 +45,14 @@ def read(plan: Sequence[Planned], store: Store, metrics: Iterable[str]) -> list[
     """
     keys = [p.key for p in plan]
     ended = store.outcomes(keys)
-    verdicts = store.named_facts(keys, VERDICT)
+    verdicts, weights = store.named_facts(keys, VERDICT), store.named_facts(keys, WEIGHTS)
     found = {
-        p.key: Result(p, *ended.get(p.key, ("absent", "")), verdict=verdicts.get(p.key, ""))
+        p.key: Result(
+            p,
+            *ended.get(p.key, ("absent", "")),
+            verdict=verdicts.get(p.key, ""),
+            weights=weights.get(p.key, ""),
+        )
         for p in plan
     }
     done = [key for key, r in found.items() if r.status == "done"]

@@ -243,13 +243,8 @@ def _method_line(runs: Sequence[Result], here: Sequence[Column], oracles: Oracle
             known = oracles.get(metric, [])
             mine = [_closed(v, o, known) for v, o in zip(mine, starts, strict=True)]
         values[column.id] = mine
-    watched = [v for name, v in values.items() if not name.startswith("cost_")]
-    one = (
-        first.design == "REUSE"
-        and len(done) > 1
-        and any(x is not None for v in watched for x in v)
-        and all(len(set(v)) == 1 for v in watched)
-    )
+    models = {r.weights for r in done}
+    one = first.design == "REUSE" and len(done) > 1 and len(models) == 1 and "" not in models
     return Line(
         label=first.label,
         kind="method",
