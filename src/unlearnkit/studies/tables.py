@@ -269,7 +269,11 @@ def _closed(value: float | None, start: float | None, oracles: Sequence[float]) 
 def _spread(values: Sequence[float | None]) -> Cell:
     known = [v for v in values if v is not None]
     finite = len(known) > 1 and _finite(known)
-    return Cell(mean=_mean(known) if known else None, sd=statistics.stdev(known) if finite else None, count=len(known))
+    return Cell(
+        mean=_mean(known) if known else None,
+        sd=statistics.stdev(known) if finite else None,
+        count=len(known),
+    )
 
 
 def _cell(column: Column, values: Sequence[float | None], oracles: Oracles, *, one: bool) -> Cell:

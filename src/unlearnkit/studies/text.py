@@ -21,9 +21,6 @@ _LABEL = 30
 _HEADER = 12
 """Width that the names of columns are folded to, after underscores."""
 
-_ERROR = 300
-"""Letters of an error that are shown; the store has all of it."""
-
 
 def render_text(table: Table) -> str:
     """Return a study's table as plain text of at most 120 columns, without colour.
@@ -124,7 +121,8 @@ def _pairs(block: Block) -> Iterator[str]:
         found.setdefault((p.metric, p.second), []).append(p)
     for (metric, best), pairs in found.items():
         yield ""
-        yield from _wrap(f"Pairs by {metric}: farther from its ideal than {best}, on the same seeds")
+        title = f"Pairs by {metric}: farther from its ideal than {best}, on the same seeds"
+        yield from _wrap(title)
         first: Cells = [[""], *(_folded(p.first) for p in pairs)]
         told = [words.pair(p) for p in pairs]
         names = ("seeds", "farther by", "95 % interval", "p", "least p")
@@ -139,10 +137,8 @@ def _failures(table: Table) -> Iterator[str]:
         return
     yield from heading(f"Failed or cancelled: {len(table.failures)}")
     for f in table.failures:
-        why = f.error.strip().splitlines()[-1] if f.error.strip() else "no reason was kept"
-        short = why if len(why) <= _ERROR else why[:_ERROR] + " ..."
         where = f"{f.case}, {f.request}, {f.label}, seed {f.seed}"
-        yield from _wrap(f"{where}: {f.status}: {short}", "  - ")
+        yield from _wrap(f"{where}: {f.status}: {words.reason(f)}", "  - ")
 
 
 def _folded(text: str, width: int = _LABEL) -> list[str]:
@@ -155,4 +151,3 @@ def _wide(column: Cells) -> int:
 
 def _wrap(text: str, lead: str = "") -> list[str]:
     return wrap(text, lead, WIDTH)
-

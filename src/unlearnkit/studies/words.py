@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from unlearnkit.report import wording as w
-from unlearnkit.studies.table import Block, Cell, Column, Judged, Line, Pair, Table
+from unlearnkit.studies.table import Block, Cell, Column, Failure, Judged, Line, Pair, Table
+
+ERROR = 300
+"""Letters of an error that are shown; the store has all of it."""
 
 MARKS: dict[Judged, str] = {"equivalent": "=", "beyond": "!", "open": "?", "none": ""}
 """Behind a mean: what two one-sided tests say of its gap to the oracles."""
@@ -23,13 +26,13 @@ GOALS = {
 }
 
 LEGEND = (
-    "Each method's number is the mean over seeds, with Student's 95 % interval as ± from three seeds"
-    " on. Oracle: models retrained without the forgotten rows; sd is their standard deviation."
+    "Each method's number is the mean over seeds, with Student's 95 % interval as ± from three"
+    " seeds on. Oracle: models retrained without the forgotten rows; sd is their standard deviation."
     " Original: the model before unlearning."
 )
 JUDGEMENT = (
-    "= equivalent to retraining: two one-sided tests at level 0.05 put the gap to the oracles within"
-    " the margin, which is fixed beforehand (the metric's own, or two oracle deviations, and for"
+    "= equivalent to retraining: two one-sided tests at level 0.05 put the gap to the oracles"
+    " within the margin, which is fixed beforehand (the metric's own, or two oracle deviations, and for"
     " fractions at least 0.01). ! different: the 95 % interval of the gap lies outside the margin."
     " ? neither is shown. Being not significantly different is not being equivalent. Marks are"
     " column by column and not corrected for their number."
@@ -103,6 +106,13 @@ def verdicts(line: Line) -> str:
     """Return the audit's headlines with the number of seeds that they were given to."""
     order = sorted(line.verdicts.items(), key=lambda kv: (-kv[1], kv[0]))
     return ", ".join(f"{name} {count}/{line.count}" for name, count in order)
+
+
+def reason(failure: Failure) -> str:
+    """Return the last line of an error, cut where it is very long."""
+    why = failure.error.strip().splitlines()
+    last = why[-1].strip() if why else "no reason was kept"
+    return last if len(last) <= ERROR else last[:ERROR] + " ..."
 
 
 def leading(block: Block) -> list[Pair]:
