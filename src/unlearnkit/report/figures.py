@@ -175,7 +175,9 @@ def low_roc_figure(rocs: Sequence[Roc], *, title: str, desc: str) -> str:
     return make_svg(draw, "roc-low", title, desc)
 
 
-def make_svg(draw: Callable[[Axes], None], name: str, title: str, desc: str) -> str:
+def make_svg(
+    draw: Callable[[Axes], None], name: str, title: str, desc: str, *, columns: int | None = None
+) -> str:
     """Return a figure as an element of a page, in the page's colours and letters.
 
     Args:
@@ -183,6 +185,7 @@ def make_svg(draw: Callable[[Axes], None], name: str, title: str, desc: str) -> 
         name: Before every id, so that figures of a page do not clash.
         title: Short name of the figure, for those who cannot see it.
         desc: What it shows, in sentences.
+        columns: Of the legend; all in one row when None.
 
     Returns:
         An ``<svg>`` element.
@@ -194,7 +197,7 @@ def make_svg(draw: Callable[[Axes], None], name: str, title: str, desc: str) -> 
         figure = Figure(figsize=SIZE, layout="constrained")
         ax = figure.add_subplot()
         draw(ax)
-        _legend(figure, ax)
+        _legend(figure, ax, columns)
         out = StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None})
     return _inline(out.getvalue(), name, title, desc)
@@ -246,14 +249,14 @@ def _thin(roc: Roc, most: int) -> tuple[Floats, Floats]:
     return x[keep], y[keep]
 
 
-def _legend(figure: Figure, ax: Axes) -> None:
+def _legend(figure: Figure, ax: Axes, columns: int | None) -> None:
     handles, labels = ax.get_legend_handles_labels()
     if handles:
         figure.legend(
             handles,
             labels,
             loc="outside upper left",
-            ncols=len(handles),
+            ncols=columns or len(handles),
             frameon=False,
             handlelength=2.2,
             columnspacing=1.4,

@@ -65,18 +65,18 @@ def tradeoff_figure(
             ax.axhspan(-band, band, color=COLOURS["oracle"], alpha=0.13, linewidth=0)
         ax.axhline(0, color=FAINT, linewidth=0.8)
         ax.axvline(0, color=FAINT, linewidth=0.8)
-        for s in sorted(spots, key=lambda s: -area(s.cost)):
-            _mark(ax, s)
         ax.scatter(
             [0], [0], s=90, marker="P", color=COLOURS["oracle"], label="Oracle", zorder=5,
             linewidths=0,
         )  # fmt: skip
+        for s in sorted(spots, key=lambda s: -area(s.cost)):
+            _mark(ax, s)
         _name(ax, spots, numbers)
         ax.set(xlabel="Left to forget (1: all)", ylabel=f"Lost: {what[1].replace('_', ' ')}")
         for cost, text in _KEYS:
             ax.scatter([], [], s=area(cost), color=FAINT, alpha=0.5, linewidths=0, label=text)
 
-    return make_svg(draw, name, title, desc)
+    return make_svg(draw, name, title, desc, columns=3)
 
 
 def _mark(ax: Axes, s: Spot) -> None:
@@ -98,7 +98,9 @@ def _mark(ax: Axes, s: Spot) -> None:
 
 def _name(ax: Axes, spots: Sequence[Spot], numbers: Mapping[str, int]) -> None:
     """Write each method's number beside its marker, where the fewest others stand."""
-    ax.figure.draw_without_rendering()
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()
     at = ax.transData.transform
     taken = [at((float(np.clip(s.left, *LEFT)), s.lost)) for s in spots]
     taken.append(at((0.0, 0.0)))
@@ -107,7 +109,7 @@ def _name(ax: Axes, spots: Sequence[Spot], numbers: Mapping[str, int]) -> None:
         if s.label not in numbers or s.kind != "method":
             continue
         spot = at((float(np.clip(s.left, *LEFT)), s.lost))
-        reach = math.sqrt(area(s.cost) / math.pi) * ax.figure.dpi / 72 + 9
+        reach = math.sqrt(area(s.cost) / math.pi) * figure.dpi / 72 + 9
         places = [
             spot + np.array([math.cos(t), math.sin(t)]) * (reach + more)
             for more in (0, 11, 22)
@@ -116,7 +118,7 @@ def _name(ax: Axes, spots: Sequence[Spot], numbers: Mapping[str, int]) -> None:
         crowd = [sum(np.hypot(*(p - other)) < 13 for other in taken) for p in places]
         best = places[int(np.argmin(crowd))]
         taken.append(best)
-        shift = (best - spot) * 72 / ax.figure.dpi
+        shift = (best - spot) * 72 / figure.dpi
         ax.annotate(
             str(numbers[s.label]), (float(np.clip(s.left, *LEFT)), s.lost), xytext=tuple(shift),
             textcoords="offset points", ha="center", va="center", color=INK, fontsize=9.5,

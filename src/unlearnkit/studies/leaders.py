@@ -45,6 +45,9 @@ class Leader:
     judged: int
     """Cells compared with the oracles, and those where equivalence is shown."""
 
+    worst: float | None
+    """The largest gap to the oracles on the wrong side, over columns and forget sets, in margins."""
+
     left: float | None
     """Mean over forget sets of the distance of ``Spot.left`` from 0, either way."""
 
@@ -92,8 +95,7 @@ def measures(block: Block) -> tuple[str, str] | None:
 def leaders(table: Table, case: str) -> list[Leader]:
     """Return the lines of a case, methods in order.
 
-    The order: the largest share of cells in which equivalence with retraining is shown, then the
-    least that is left to forget, then the cheapest.
+    The order: the smallest worst gap, then the least that is left to forget, then the cheapest.
 
     Args:
         table: The study's table.
@@ -104,23 +106,23 @@ def leaders(table: Table, case: str) -> list[Leader]:
     """
     blocks = [b for b in table.blocks if b.case == case]
     labels = dict.fromkeys((n.label, n.kind) for b in blocks for n in b.lines if n.kind != "oracle")
-    found = [_leader(blocks, label, kind) for label, kind in labels]
+    found = [_leader(table, blocks, label, kind) for label, kind in labels]
     return sorted(found, key=_rank)
 
 
 def _rank(x: Leader) -> tuple[bool, float, float, float]:
-    share = x.equivalent / x.judged if x.judged else -1.0
     return (
         x.kind == "method",
-        -share,
+        math.inf if x.worst is None else x.worst,
         math.inf if x.left is None else x.left,
         math.inf if x.cost is None else x.cost,
     )
 
 
-def _leader(blocks: Iterable[Block], label: str, kind: Kind) -> Leader:
+def _leader(table: Table, blocks: Iterable[Block], label: str, kind: Kind) -> Leader:
     mine = [(b, n) for b in blocks for n in b.lines if (n.label, n.kind) == (label, kind)]
     cells = [cell for _, n in mine for cell in n.cells.values()]
+    wide = [v for _, n in mine for k, x in n.cells.items() if (v := _gap(table, k, x)) is not None]
     left = [abs(s[0]) for b, n in mine if (s := _left(b, n)) is not None]
     lost = [s[0] for b, n in mine if (s := _lost(b, n)) is not None]
     cost = [v for _, n in mine for v in _means(n, COST)]
@@ -130,6 +132,7 @@ def _leader(blocks: Iterable[Block], label: str, kind: Kind) -> Leader:
         sets=sum(n.count > 0 for _, n in mine),
         equivalent=sum(cell.judged == "equivalent" for cell in cells),
         judged=sum(cell.judged != "none" for cell in cells),
+        worst=max(wide, default=None),
         left=math.fsum(left) / len(left) if left else None,
         lost=max(lost) if lost else None,
         cost=math.fsum(cost) / len(cost) if cost else None,
@@ -137,6 +140,19 @@ def _leader(blocks: Iterable[Block], label: str, kind: Kind) -> Leader:
         failed=sum(n.failed for _, n in mine),
         absent=sum(n.absent for _, n in mine),
     )
+
+
+def _gap(table: Table, name: str, cell: Cell) -> float | None:
+    """Return a judged cell's gap in margins; 0 where it is nearer to the oracles than they are."""
+    if cell.judged == "none" or cell.gap is None or not cell.margin:
+        return None
+    column = table.column(name)
+    gap = cell.gap
+    if column.distance and column.goal == "low":
+        gap = max(gap, 0.0)
+    elif column.distance and column.goal == "high":
+        gap = min(gap, 0.0)
+    return abs(gap) / cell.margin
 
 
 def _left(block: Block, line: Line) -> tuple[float, float | None] | None:

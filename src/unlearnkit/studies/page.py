@@ -1,7 +1,7 @@
 """The table of a study as one self-contained page: leaderboards, pictures, every forget set.
 
-Needs matplotlib and jinja2, the extra ``[report]``. The one script sorts leaderboards; the page says
-all it has to say without it.
+Needs matplotlib and jinja2, the extra ``[report]``. The one script sorts leaderboards; the page
+says all that it has to say without it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import base64
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from unlearnkit.report import wording as w
 from unlearnkit.report.html import Panel, packaged, render_template
@@ -17,6 +18,9 @@ from unlearnkit.studies import words
 from unlearnkit.studies.figures import tradeoff_figure
 from unlearnkit.studies.leaders import Leader, Spot, leaders, measures, spots
 from unlearnkit.studies.table import Block, Judged, Line, Table
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 LIGHTS: dict[Judged, str] = {
     "equivalent": "good",
@@ -70,10 +74,11 @@ def render(table: Table) -> str:
     )
 
 
-def _as_is(text: str) -> str:
+def _as_is(text: str) -> Markup:
+    """Return a file of ours or a figure as markup: no name or value of a study stands in it raw."""
     from markupsafe import Markup  # of the extra
 
-    return Markup(text)  # noqa: S704  # our own file, with no value in it
+    return Markup(text)
 
 
 def _numbers(board: Sequence[Leader]) -> dict[str, int]:
@@ -95,6 +100,7 @@ def _board(table: Table, case: str) -> list[dict[str, tuple[str, str]]]:
                 "kind": (x.kind, ""),
                 "place": (str(numbers.get(x.label, "")), _sort(numbers.get(x.label))),
                 "method": (x.label, x.label),
+                "worst": (_gap(x.worst), _sort(x.worst)),
                 "equivalent": (
                     w.ABSENT if share is None else f"{x.equivalent} of {x.judged}",
                     _sort(share),
@@ -110,6 +116,10 @@ def _board(table: Table, case: str) -> list[dict[str, tuple[str, str]]]:
 
 def _number(value: float | None) -> str:
     return w.ABSENT if value is None else w.number(value, 3 if abs(value) < 100 else None)
+
+
+def _gap(value: float | None) -> str:
+    return w.ABSENT if value is None else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
 
 
 def _sort(value: float | None) -> str:
@@ -174,16 +184,16 @@ def _picture(block: Block, name: str, numbers: Mapping[str, int]) -> Panel | Non
     oracle = next((n.cells[what[1]] for n in block.lines if n.kind == "oracle"), None)
     band = None if oracle is None or oracle.sd is None else 2 * oracle.sd
     title = f"{block.case}, {block.request}"
-    said = " ".join(f"{m}: left {a}, lost {b}, cost {c}." for _, m, a, b, c in body)
+    said = " ".join(f"{m}: left {a}, lost {b}, cost {c}." for m, _, a, b, c in body)
     svg = tradeoff_figure(
         found, numbers, band=band, what=what, name=name, title=title,
         desc=f"The oracle stands at 0, 0. {said}",
     )  # fmt: skip
-    head = ("No.", "Method", "Left to forget", "Lost", "Cost")
+    head = ("Method", "No.", "Left to forget", "Lost", "Cost")
     return Panel(_as_is(svg), title, head, body)
 
 
 def _body(found: Sequence[Spot], numbers: Mapping[str, int]) -> Iterator[tuple[str, ...]]:
     for s in found:
         number = str(numbers.get(s.label, "")) if s.kind == "method" else w.ABSENT
-        yield number, s.label, _number(s.left), _number(s.lost), _number(s.cost)
+        yield s.label, number, _number(s.left), _number(s.lost), _number(s.cost)

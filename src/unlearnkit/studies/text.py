@@ -44,7 +44,7 @@ def render_text(table: Table) -> str:
         out += _block(table, block)
     out += _failures(table)
     out += heading("How to read this")
-    out += [*_wrap(words.LEGEND), *_wrap(words.JUDGEMENT)]
+    out += [*_wrap(words.LEGEND), *_wrap(words.JUDGEMENT), *_wrap(words.MARKED)]
     out += _wrap(words.PAIRING) if any(b.pairs for b in table.blocks) else []
     for column in table.columns:
         out += _wrap(f"{column.doc} {words.good(column)}", f"{column.id}: ")

@@ -27,16 +27,18 @@ GOALS = {
 
 LEGEND = (
     "Each method's number is the mean over seeds, with Student's 95 % interval as ± from three"
-    " seeds on. Oracle: models retrained without the forgotten rows; sd is their standard deviation."
+    " seeds on. Oracle: models retrained without the forgotten rows; sd is their standard"
+    " deviation."
     " Original: the model before unlearning."
 )
 JUDGEMENT = (
-    "= equivalent to retraining: two one-sided tests at level 0.05 put the gap to the oracles"
-    " within the margin, which is fixed beforehand (the metric's own, or two oracle deviations, and for"
-    " fractions at least 0.01). ! different: the 95 % interval of the gap lies outside the margin."
-    " ? neither is shown. Being not significantly different is not being equivalent. Marks are"
-    " column by column and not corrected for their number."
+    "Equivalent to retraining: two one-sided tests at level 0.05 put the gap to the oracles within"
+    " the margin, which is fixed beforehand (the metric's own, or two oracle deviations, and for"
+    " fractions at least 0.01). Different: the 95 % interval of the gap lies outside the margin."
+    " Not shown: neither. Being not significantly different is not being equivalent. Judged column"
+    " by column, not corrected for the number of columns."
 )
+MARKED = "Behind a mean: = equivalent, ! different, ? not shown."
 PAIRING = (
     "Same seeds, first minus second, in distance from the ideal: below 0 the first is nearer to"
     " retraining. p: exact sign-flip permutation test, two-sided, not corrected for the number of"
