@@ -82,7 +82,7 @@ def test_the_file_is_in_write_ahead_mode_and_has_a_version(tmp_path):
     db = sqlite3.connect(tmp_path / "s.sqlite")
     modes = [db.execute(f"PRAGMA {p}").fetchone()[0] for p in ("journal_mode", "user_version")]
     db.close()
-    assert modes == ["wal", 1]
+    assert modes == ["wal", 2]
 
 
 def test_a_store_of_a_newer_version_is_refused_untouched(tmp_path):

@@ -214,9 +214,9 @@ def unlearn(
     _usage(case is not None or source is not None, "give a case, or a file after --from", "CASE")
     _usage(out is None or name is None, "give --out or --name, not both", "--name")
     from unlearnkit.cli.folder import named
-    from unlearnkit.job import make_job, merged, parse_settings, read_job
     from unlearnkit.cli.talk import Talk, print_json, print_table
     from unlearnkit.cli.work import carry_out
+    from unlearnkit.job import make_job, merged, parse_settings, read_job
 
     words: dict[str, Any] = {} if source is None else read_job(source)
     given = {

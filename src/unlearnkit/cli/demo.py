@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from unlearnkit.job import Job
 from unlearnkit.cli.talk import Talk
 from unlearnkit.cli.work import carry_out, examine
+from unlearnkit.job import Job
 from unlearnkit.report.model import Report
 
 SHOWN = {"class": "finetune", "random_tenth": "finetune"}

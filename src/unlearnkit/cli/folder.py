@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from unlearnkit.job import Job
 from unlearnkit.core.errors import InputError
+from unlearnkit.job import Job
 
 RECORD, MODEL, ORIGINAL = "run.json", "model.safetensors", "original.safetensors"
 RUNS = Path("runs")

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from unlearnkit.core.errors import UnlearnkitError
+
+if TYPE_CHECKING:
+    from unlearnkit.studies.run import Outcome
 
 study_app = typer.Typer(
     help="Compare many methods fairly: one file, any number of runs, none of them done twice.",
@@ -75,7 +80,6 @@ def run_study(
 
     from unlearnkit.cache import Cache
     from unlearnkit.cli.talk import Talk, print_json
-    from unlearnkit.core.errors import UnlearnkitError
     from unlearnkit.store import Store
     from unlearnkit.studies.run import run
     from unlearnkit.studies.spec import load
@@ -87,11 +91,7 @@ def run_study(
         print_json({"study": study.name, **asdict(outcome)})
     else:
         print(f"done {outcome.done}, failed {outcome.failed}, there before {outcome.skipped}")
-    if outcome.failed:
-        total = outcome.done + outcome.failed + outcome.skipped
-        raise UnlearnkitError(
-            f"study: {outcome.failed} of {total} runs failed; unlearnkit study show {file} says why"
-        )
+    _check(outcome, file)
 
 
 @study_app.command("show", epilog="\b\nExample:\n  unlearnkit study show study.yaml --json")
@@ -111,3 +111,11 @@ def show_study(file: File, store: Place = STORE, json: Json = False) -> None:
             for r in expand(study)
         ]  # fmt: skip
     print_json(rows)
+
+
+def _check(outcome: Outcome, file: Path) -> None:
+    if outcome.failed:
+        total = outcome.done + outcome.failed + outcome.skipped
+        raise UnlearnkitError(
+            f"study: {outcome.failed} of {total} runs failed; unlearnkit study show {file} says why"
+        )

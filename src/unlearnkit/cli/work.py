@@ -19,12 +19,12 @@ import unlearnkit
 from unlearnkit.auditing.audit import audit
 from unlearnkit.checkpoint import load_weights, save_weights
 from unlearnkit.cli.folder import MODEL, ORIGINAL, RECORD, Record, check_free, new_folder
-from unlearnkit.job import Job
 from unlearnkit.cli.talk import Talk
 from unlearnkit.core.case import Case
 from unlearnkit.core.digest import NUMERICS, digest, model_digest
 from unlearnkit.core.errors import InputError, UnlearnkitError
 from unlearnkit.core.runtime import Cost, Runtime
+from unlearnkit.job import Job
 from unlearnkit.oracles import oracle, train_original
 from unlearnkit.report.kept import measured
 from unlearnkit.report.model import Report

@@ -4,6 +4,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -48,9 +49,9 @@ def architecture_digest(model: nn.Module) -> str:
     return digest({"layers": repr(model), "sources": sources})
 
 
-def source(kind: type) -> str:
-    """Return the source text of a class; its name where there is no text."""
+def source(kind: type | ModuleType) -> str:
+    """Return the source text of a class or a module; its name where there is no text."""
     try:
         return inspect.getsource(kind)
     except (OSError, TypeError):
-        return kind.__qualname__
+        return str(getattr(kind, "__qualname__", kind.__name__))

@@ -9,8 +9,7 @@ from unlearnkit.store import Measurement
 
 
 def measured(report: Report) -> Iterator[Measurement]:
-    """Yield every number of a report's table: each metric for the unlearned model, the original and
-    each oracle."""
+    """Yield every number of a table: for the unlearned model, the original and each oracle."""
     for row in report.rows:
         e = row.estimate
         yield Measurement(row.metric, "unlearned", e.value, e.low, e.high, e.note)
@@ -22,8 +21,7 @@ def measured(report: Report) -> Iterator[Measurement]:
 
 
 def spent(cost: Spent) -> Iterator[Measurement]:
-    """Yield what unlearning cost: ``cost_ratio`` and ``cost_backward_ratio`` are shares of
-    retraining's work, ``cost_seconds`` is a time."""
+    """Yield what unlearning cost: shares of retraining's work, and seconds."""
     yield Measurement("cost_ratio", "unlearned", cost.ratio)
     yield Measurement("cost_backward_ratio", "unlearned", cost.backward_ratio)
     yield Measurement("cost_seconds", "unlearned", cost.seconds)

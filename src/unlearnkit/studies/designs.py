@@ -26,9 +26,9 @@ def design_warnings(runs: Iterable[Planned], store: Store) -> list[str]:
     seen: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for run in runs:
         if run.design == "REUSE":
-            weights = store.facts(run.key).get("unlearned")
-            if weights is not None:
-                seen[run.label, run.case, run.request].append(weights)
+            model = store.facts(run.key).get("unlearned")
+            if model is not None:
+                seen[run.label, run.case, run.request].append(model)
     alike: dict[str, list[str]] = defaultdict(list)
     for (label, case, request), weights in seen.items():
         if len(set(weights)) < len(weights):

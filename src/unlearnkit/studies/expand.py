@@ -147,9 +147,9 @@ def _grid(chosen: Chosen) -> Iterator[tuple[str, Method]]:
 
 
 def _nested(given: Mapping[str, Any], who: str) -> dict[str, Any]:
-    """Return settings with the dots of their names undone."""
+    """Return settings with the dots of their names undone; mappings are put together."""
     found: dict[str, Any] = {}
-    for name, value in given.items():
+    for name, value in _flat(given):
         *path, last = name.split(".")
         place = found
         for part in path:
@@ -158,7 +158,7 @@ def _nested(given: Mapping[str, Any], who: str) -> dict[str, Any]:
                 raise InputError(f"study: methods: {who}: {part} is given twice, in {name!r}")
         if last in place:
             raise InputError(f"study: methods: {who}: {name} is given twice; give it once")
-        place[last] = dict(value) if isinstance(value, Mapping) else value
+        place[last] = value
     return found
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from unlearnkit.cache import Cache
 from unlearnkit.core.digest import digest
 from unlearnkit.oracles import oracle
 from unlearnkit.studies.expand import Planned
@@ -62,10 +61,8 @@ def models(runs: Iterable[Planned], desk: Desk) -> tuple[Model, ...]:
         assert recipe is not None
         assert kept is not None
         assert train is not None
-        wanted = [("original", run.original_seed, subject.original_key(run.original_seed), train)]
-        keys = subject.oracle_keys(run.oracles)
-        more = [("oracle", key["seed"], key, kept) for key in keys]
-        for kind, seed, key, rows in [*wanted, *more]:
-            work = 3 * recipe.epochs * len(rows)
-            found.setdefault(digest(key), Model(kind, seed, run, key, work))
+        rows = {"original": len(train), "oracle": len(kept)}
+        for key in (subject.original_key(run.original_seed), *subject.oracle_keys(run.oracles)):
+            work = 3 * recipe.epochs * rows[key["kind"]]
+            found.setdefault(digest(key), Model(key["kind"], key["seed"], run, key, work))
     return tuple(found.values())

@@ -58,7 +58,7 @@ class Plan:
 
 
 def plan(study: Study, store: Store, cache: Cache) -> Plan:
-    """Return what a study will take; nothing is trained, run or written.
+    """Return what a study will take; nothing is trained or run.
 
     Times rest on measured ones: a model's training on those of the same architecture, device and
     precision in the cache, row for row; a run on runs of the same method on the same case in the

@@ -141,12 +141,14 @@ class _Line:
                 with _taken(store.path, run) as mine:
                     if not mine:
                         busy.append(run)
-                    elif not self.finished(store, run):
+                        continue
+                    if not self.finished(store, run):
                         desk.carry_out(run, store)
-                        _drop_lock(store.path, run)
+                    _drop_lock(store.path, run)
             if busy:
-                with _taken(store.path, busy[0], patience=_PAUSE):
-                    pass
+                with _taken(store.path, busy[0], patience=_PAUSE) as mine:
+                    if mine and self.finished(store, busy[0]):
+                        _drop_lock(store.path, busy[0])
             left = busy
 
 

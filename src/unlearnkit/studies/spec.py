@@ -154,8 +154,7 @@ def make_study(given: Mapping[str, Any]) -> Study:
         The study.
 
     Raises:
-        UnknownNameError: If a key is unknown.
-        InputError: If a value is wrong or missing.
+        InputError: If a value is wrong or missing, or a key is unknown.
     """
     _known(given, Study, "key of a study")
     try:

@@ -65,7 +65,7 @@ class Desk:
         return self._subject
 
     def carry_out(self, run: Planned, store: Store) -> None:
-        """Carry out a run and keep what came of it, as one row with all its numbers or as a failure.
+        """Carry out a run and keep what came of it: a row with all its numbers, or a failure.
 
         Args:
             run: The run.

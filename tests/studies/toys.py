@@ -1,0 +1,82 @@
+"""Cases that train in a blink, and a method that fails; named by studies as module:function."""
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import torch
+
+from unlearnkit.cache import Cache
+from unlearnkit.core.case import Case
+from unlearnkit.core.recipe import Recipe
+from unlearnkit.store import Store
+from unlearnkit.studies.run import run
+from unlearnkit.studies.spec import make_study
+from unlearnkit.tasks.classification import Classification
+from unlearnkit.tasks.regression import Regression
+
+HERE = "tests.studies.toys"
+
+
+def toy() -> Case:
+    """Three clouds."""
+    case = Classification(3).toy(0)
+    return case.with_(recipe=case.recipe.model_copy(update={"epochs": 2}))
+
+
+def same_toy() -> Case:
+    """The same three clouds by another name."""
+    return toy()
+
+
+def other_rows() -> Case:
+    """Three clouds elsewhere."""
+    return Classification(3).toy(1).with_(recipe=toy().recipe)
+
+
+def other_recipe() -> Case:
+    """Three clouds, trained for longer."""
+    return toy().with_(recipe=Recipe(lr=0.05, epochs=3, batch_size=16))
+
+
+def other_test() -> Case:
+    """Three clouds, tested on other rows."""
+    return toy().with_(test=other_rows().test)
+
+
+def other_network() -> Case:
+    """Three clouds and a wider network."""
+    wide = lambda: torch.nn.Sequential(torch.nn.Linear(6, 20), torch.nn.Linear(20, 3))  # noqa: E731
+    return toy().with_(fresh=wide)
+
+
+def line() -> Case:
+    """A regression."""
+    return Regression().toy(0)
+
+
+CALLS = iter(range(1000))
+
+
+def restless() -> Case:
+    """Other rows at each call."""
+    return Classification(3).toy(next(CALLS)).with_(recipe=toy().recipe)
+
+
+def deadly() -> Case:
+    """Three clouds; on demand, a process that trains on them dies as if memory had run out."""
+
+    def fresh() -> torch.nn.Module:
+        if os.environ.get("UNLEARNKIT_TOY_DIES") and multiprocessing.parent_process():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return torch.nn.Linear(6, 3)
+
+    return toy().with_(fresh=fresh)
+
+
+def work(study: dict[str, object], store: Path, cache: Path) -> None:
+    """Carry out a study in this process."""
+    torch.set_num_threads(1)
+    with Store(store) as kept:
+        run(make_study(study), kept, Cache(cache))
