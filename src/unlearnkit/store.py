@@ -250,7 +250,7 @@ class Store:
         with self._told():
             return dict(
                 self._db.execute(
-                    "SELECT run, value FROM json_each(?) AS k JOIN fact ON run = k.value"
+                    "SELECT run, fact.value FROM json_each(?) AS k JOIN fact ON run = k.value"
                     " WHERE name = ?",
                     (json.dumps(list(keys)), name),
                 )
@@ -270,7 +270,7 @@ class Store:
             yield from map(
                 Number._make,
                 self._db.execute(
-                    "SELECT run, metric, who, value FROM json_each(?) AS k"
+                    "SELECT run, metric, who, measurement.value FROM json_each(?) AS k"
                     " CROSS JOIN json_each(?) AS m"
                     " JOIN measurement ON run = k.value AND metric = m.value",
                     (json.dumps(list(keys)), json.dumps(list(metrics))),

@@ -100,18 +100,19 @@ def results(s, labels=None, **more):
     return [Result(p, "done", values=values(p, **more)) for p in plan(s, labels)]
 
 
-def filled(path, s, skip=(), failed=(), labels=None):
-    """A store of a study's runs, some not done (by position) and some failed."""
-    with Store(path) as store:
-        for i, p in enumerate(plan(s, labels)):
-            if i in skip:
-                continue
-            run = Run(
-                key=p.key, kind="study", case_name=p.case, request=p.request, method=p.method,
-                seed=p.seed, status="failed" if i in failed else "done", started="2030-01-01",
-                settings=dict(p.settings), error=f"DivergedError: {SCRIPT} is nan"
-                if i in failed else "",
-            )  # fmt: skip
-            numbers = [Measurement(m, who, v) for (m, who), v in values(p).items()]
-            store.put(run, () if i in failed else numbers)
-    return Store(path)
+def filled(path, runs, skip=(), failed=(), verdicts=()):
+    """A store of these runs, some not done (by position) and some failed."""
+    store = Store(path)
+    for i, p in enumerate(runs):
+        if i in skip:
+            continue
+        error = f"DivergedError: {SCRIPT} is nan" if i in failed else ""
+        run = Run(
+            key=p.key, kind="study", case_name=p.case, request=p.request, method=p.method,
+            seed=p.seed, status="failed" if error else "done", started="2030-01-01",
+            settings=dict(p.settings), error=error,
+        )  # fmt: skip
+        numbers = [Measurement(m, who, v) for (m, who), v in values(p).items()]
+        told = {"verdict": verdicts[i]} if verdicts else {}
+        store.put(run, () if error else numbers, facts=told)
+    return store
