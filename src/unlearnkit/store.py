@@ -270,9 +270,9 @@ class Store:
             yield from map(
                 Number._make,
                 self._db.execute(
-                    "SELECT run, metric, who, measurement.value FROM json_each(?) AS k"
-                    " CROSS JOIN json_each(?) AS m"
-                    " JOIN measurement ON run = k.value AND metric = m.value",
+                    "SELECT run, metric, who, value FROM measurement"
+                    " WHERE run IN (SELECT value FROM json_each(?))"
+                    " AND metric IN (SELECT value FROM json_each(?))",
                     (json.dumps(list(keys)), json.dumps(list(metrics))),
                 ),
             )

@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from scipy import stats
 from torch import Tensor
@@ -233,11 +234,17 @@ def closed_share(value: float, original: float, oracle: list[float]) -> float | 
     """
     if len(oracle) < 2:
         return None
-    room = original - statistics.mean(oracle)
-    error = statistics.stdev(oracle) * math.sqrt(1 + 1 / len(oracle))
-    if abs(room) <= 2 * error:
+    mean, deviation = _moments(tuple(oracle))
+    room = original - mean
+    if abs(room) <= 2 * deviation * math.sqrt(1 + 1 / len(oracle)):
         return None
     return (original - value) / room
+
+
+@lru_cache(maxsize=1024)
+def _moments(values: tuple[float, ...]) -> tuple[float, float]:
+    """Return mean and deviation; a study asks for the same oracles' again and again."""
+    return statistics.mean(values), statistics.stdev(values)
 
 
 def _closed(value: float | None, original: Estimate | None, oracle: list[float]) -> float | None:

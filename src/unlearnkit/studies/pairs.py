@@ -16,7 +16,7 @@ from unlearnkit.core.errors import InputError
 ENOUGH_FOR_INTERVALS = 3
 """Seeds from which on an interval of a mean is shown."""
 
-MOST_SEEDS = 40
+MOST_SEEDS = 30
 """Differences that are still tested exactly: the work grows as ``2^(n/2)``."""
 
 
@@ -27,7 +27,9 @@ class Paired:
     value: float
     low: float | None
     high: float | None
-    p: float
+    p: float | None
+    """None for more seeds than are tested exactly; the interval then tells enough."""
+
     least_p: float
 
 
@@ -35,7 +37,7 @@ def paired(differences: Sequence[float]) -> Paired:
     """Return the mean of paired differences with Student's 95 % interval and a sign-flip test.
 
     Args:
-        differences: First minus second, one a seed; finite, from 1 to 40 of them.
+        differences: First minus second, one a seed; finite, one or more.
 
     Returns:
         The result; no interval for fewer than three.
@@ -44,8 +46,13 @@ def paired(differences: Sequence[float]) -> Paired:
     high: float | None = None
     if len(differences) >= ENOUGH_FOR_INTERVALS:
         low, high = mean_interval(torch.tensor(differences, dtype=torch.float64))
+    few = len(differences) <= MOST_SEEDS
     return Paired(
-        statistics.fmean(differences), low, high, sign_flip(differences), least_p(len(differences))
+        value=statistics.fmean(differences),
+        low=low,
+        high=high,
+        p=sign_flip(differences) if few else None,
+        least_p=least_p(len(differences)),
     )
 
 
@@ -65,7 +72,7 @@ def sign_flip(differences: Sequence[float]) -> float:
     differences are summed apart and counted together, so that the work is ``2^(n/2)``.
 
     Args:
-        differences: Finite, from 1 to 40 of them.
+        differences: Finite, from 1 to 30 of them.
 
     Returns:
         The p-value, at least ``2 / 2^n``.

@@ -118,8 +118,8 @@ class Pair(_Value):
     high: float | None
     """Student's 95 % interval over seeds; None for fewer than three."""
 
-    p: float
-    """Of the exact sign-flip permutation test, two-sided."""
+    p: float | None
+    """Of the exact sign-flip permutation test, two-sided; None for more than 30 seeds."""
 
     least_p: float
     """The smallest that so many seeds can give: ``2 / 2^n``."""

@@ -23,7 +23,7 @@ from unlearnkit.core.metric import Goal
 from unlearnkit.store import Store
 from unlearnkit.studies import columns as c
 from unlearnkit.studies.expand import expand
-from unlearnkit.studies.pairs import ENOUGH_FOR_INTERVALS, MOST_SEEDS, paired
+from unlearnkit.studies.pairs import ENOUGH_FOR_INTERVALS, paired
 from unlearnkit.studies.results import Result, read
 from unlearnkit.studies.spec import Study
 from unlearnkit.studies.table import Block, Cell, Column, Failure, Judged, Line, Pair, Table
@@ -362,9 +362,9 @@ def _pairs(
         for a, b in itertools.combinations(far, 2):
             shared = [k for k in far[a] if k in far[b]]
             if shared:
-                told = paired([far[a][k] - far[b][k] for k in shared[:MOST_SEEDS]])
+                told = paired([far[a][k] - far[b][k] for k in shared])
                 yield Pair(
-                    metric=metric, first=a, second=b, count=len(shared[:MOST_SEEDS]),
+                    metric=metric, first=a, second=b, count=len(shared),
                     difference=told.value, low=told.low, high=told.high, p=told.p,
                     least_p=told.least_p,
                 )  # fmt: skip

@@ -139,7 +139,7 @@ def pair(p: Pair) -> tuple[str, str, str, str, str]:
         str(p.count),
         w.number(p.difference, digits, signed=True),
         w.interval(p.low, p.high, digits, signed=True) or w.ABSENT,
-        f"{p.p:.3g}",
+        w.ABSENT if p.p is None else f"{p.p:.3g}",
         f"{p.least_p:.3g}",
     )
 
