@@ -1,10 +1,12 @@
 """Problems that several benchmarks measure on."""
 
+import os
 from functools import cache
 
 import torch
 
 from unlearnkit.cases.networks import small_conv
+from unlearnkit.catalog import cases
 from unlearnkit.core.case import Case
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.tasks.classification import Classification
@@ -16,7 +18,12 @@ RECIPE = Recipe(
 
 @cache
 def images(rows: int) -> Case:
-    """Return random 3x32x32 images in 10 classes: speed does not depend on what they show."""
+    """Return rows of CIFAR-10 where ``UNLEARNKIT_DATA`` names them, else random 3x32x32 images."""
+    if os.environ.get("UNLEARNKIT_DATA"):
+        case = cases()["cifar10_small"].make()
+        assert case.train is not None
+        train = case.train.pick(torch.arange(rows))
+        return case.with_(train=train, recipe=RECIPE, name="CIFAR-10")
     rng = torch.Generator().manual_seed(0)
     x = torch.randn(rows, 3, 32, 32, generator=rng)
     y = torch.arange(rows) % 10

@@ -191,7 +191,8 @@ def tables(link: str) -> dict[str, str]:
         for i, m in catalog.methods().items()
     ]
     metrics = [
-        (f"`{i}`", str(m.goal), m.unit, m.tier, _first(m.doc)) for i, m in catalog.metrics().items()
+        (_names(group), str(group[0].goal), group[0].unit, group[0].tier, _first(group[0].doc))
+        for group in _alike(catalog.metrics().values())
     ]
     cases = [
         (f"`{i}`", _comma(f"`{r}`" for r in c.requests), c.doc) for i, c in catalog.cases().items()
@@ -201,6 +202,22 @@ def tables(link: str) -> dict[str, str]:
         "metrics": table(("id", "goal", "unit", "audit", "what it is"), metrics),
         "cases": table(("id", "requests", "what it is"), cases),
     }
+
+
+def _alike(metrics: Iterable[Metric]) -> Iterable[list[Metric]]:
+    """Return metrics in groups that differ in their split alone."""
+    groups: dict[tuple[str, str], list[Metric]] = {}
+    for m in metrics:
+        groups.setdefault((m.family, m.doc), []).append(m)
+    return groups.values()
+
+
+def _names(group: list[Metric]) -> str:
+    first = group[0].id
+    if len(group) == 1:
+        return f"`{first}`"
+    splits = [next(iter(m.splits)) for m in group]
+    return f"`{first.removesuffix(splits[0])}` " + ", ".join(f"`{s}`" for s in splits)
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -113,6 +113,17 @@ def test_one_margin_for_all_forget_rows_is_caught(world, margin, expected):
     assert report.row("margin_spread_forget").light == "bad"
 
 
+def test_forgotten_rows_that_stand_out_leak_even_where_none_is_answered_rightly(world):
+    asked, model, truth = world("class")
+    done = unlearn(model, asked.case, asked.request, NoOp())
+    forget = asked.case.partition(asked.request).forget
+    liar = copy.deepcopy(oracle(asked.case, asked.request, seeds=[77]).models[0])
+    constant_margin(liar, forget.data.x[forget.rows], forget.y, -3.0)
+    report = audit(replace(done, model=liar), oracle=truth)
+    assert report.row("accuracy_forget").estimate.value == 0.0
+    assert report.verdict is Verdict.LEAKS
+
+
 @pytest.mark.parametrize("name", ["class", "random_tenth", "mislabelled_tenth"])
 def test_a_genuine_oracle_is_not_accused(world, name):
     asked, model, truth = world(name)

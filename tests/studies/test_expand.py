@@ -4,6 +4,7 @@ import itertools
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.util import module_from_spec, spec_from_file_location
 
 import pytest
 
@@ -139,6 +140,10 @@ def test_each_input_changes_the_key(changes):
     assert ours[3] != theirs[3]
 
 
+def test_the_seed_of_the_method_alone_changes_the_key():
+    assert len(set(keys(design="REUSE", seeds=3))) == 6
+
+
 def test_the_original_changes_the_key():
     full, reuse = keys(), keys(design="REUSE")
     assert full[:2] == reuse[:2]
@@ -166,6 +171,30 @@ def test_new_arithmetic_is_a_new_key(monkeypatch, home, name):
     before = keys()
     monkeypatch.setattr(home if name == "MEASURES" else _oracles(), name, 999)
     assert not set(before) & set(keys())
+
+
+OWN = """
+from unlearnkit.core.method import Method
+
+class Own(Method):
+    id = "own"
+
+    def apply(self, p, rt):
+        return p.model{more}
+"""
+
+
+def test_the_source_of_a_method_from_elsewhere_is_an_input(tmp_path, monkeypatch):
+    asked = expand(small())[0].subject()
+    found = set()
+    for name, more in {"a": "", "b": "", "c": ".eval()"}.items():
+        (tmp_path / name).with_suffix(".py").write_text(OWN.format(more=more))
+        spec = spec_from_file_location("own_method", (tmp_path / name).with_suffix(".py"))
+        module = module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "own_method", module)
+        spec.loader.exec_module(module)
+        found.add(asked.run_key(module.Own(), seed=0, original_seed=0, oracles=1, tier="fast"))
+    assert len(found) == 2
 
 
 def _oracles():

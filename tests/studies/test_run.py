@@ -243,6 +243,24 @@ def test_a_worker_that_dies_is_told_and_what_it_left_is_done_the_next_time(
     assert run(study, store, cache) == Outcome(done=1, failed=0, skipped=0)
 
 
+class Late(Store):
+    """A store in which another process finishes each run between our look and our lock."""
+
+    looked = 0
+
+    def status(self, key):
+        self.looked += 1
+        return None if self.looked % 2 else super().status(key)
+
+
+def test_a_run_that_is_finished_just_before_it_is_taken_is_not_done_again(store, cache):
+    run(small(), store, cache)
+    log_every_put(store.path)
+    with Late(store.path) as late:
+        run(small(), late, cache)
+    assert put(store.path) == []
+
+
 def test_no_jobs_are_refused(store, cache):
     with pytest.raises(InputError, match="jobs must be at least 1, got 0"):
         run(small(), store, cache, jobs=0)

@@ -1,5 +1,6 @@
 """A study's file is checked before anything starts, in words that lead to the mistake."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import yaml
 
 from tests.studies.conftest import ROOT, small, words
 from unlearnkit.core.errors import InputError
+from unlearnkit.studies.expand import expand
 from unlearnkit.studies.spec import Chosen, load, make_study
 
 TOY = "tests.studies.toys:toy"
@@ -85,3 +87,12 @@ def test_requests_may_differ_by_case_and_be_mappings():
 @pytest.mark.parametrize("path", sorted((ROOT / "docs" / "studies").glob("*.yaml")), ids=str)
 def test_the_studies_that_come_along_can_be_read(path):
     assert load(Path(path)).about
+
+
+def test_the_guides_example_is_a_study_that_can_be_laid_out():
+    guide = (ROOT / "docs" / "studies.md").read_text("utf-8")
+    (example,) = re.findall(r"```yaml\n(.*?)```", guide, flags=re.DOTALL)
+    found = expand(make_study(yaml.safe_load(example)))
+    assert len([r for r in found if r.method == "ssd"]) == 2 * 5 * 3
+    assert {r.label for r in found if r.method == "finetune"} == {"finetune paper"}
+    assert {r.settings["unit"] for r in found if r.method == "ssd"} == {"batch"}

@@ -225,7 +225,7 @@ def test_the_guard_saves_a_run_at_an_absurd_rate():
     restart(model, view, Restart(share=1.0), rt=rt, loss=loss, guarded=True)
     assert len(scale) == 2
     assert len(rt.notes) == 1
-    assert rt.notes[0].startswith("test: halfway the loss on retained rows was")
+    assert rt.notes[0].startswith("warm restart: halfway the loss on retained rows was")
     assert mean_loss(model, view) < 0.25 * TASK.never_seen
 
 

@@ -166,9 +166,7 @@ def _reference(table: dict[str, Row], facts: Facts) -> Iterator[Finding]:
         )
         return
     compared = {m: g for m, r in table.items() if (g := _gap(r)) is not None}
-    # Membership of single rows is moot where whole classes go: the oracle knows none of them.
-    watched = KNOWN if facts.gone else (*KNOWN, ATTACK)
-    familiar = list(_familiarity(table, compared, watched))
+    familiar = list(_familiarity(table, compared, gone=facts.gone))
     yield from familiar
     if not familiar:
         yield from _outside(table)
@@ -204,9 +202,9 @@ def _reference(table: dict[str, Row], facts: Facts) -> Iterator[Finding]:
 
 
 def _familiarity(
-    table: dict[str, Row], compared: dict[str, Gap], watched: Sequence[str]
+    table: dict[str, Row], compared: dict[str, Gap], *, gone: bool
 ) -> Iterator[Finding]:
-    for metric in watched:
+    for metric in (*KNOWN, ATTACK):
         if metric not in compared:
             continue
         row, g = table[metric], compared[metric]
@@ -220,7 +218,8 @@ def _familiarity(
                 reason=f"forgotten rows look too familiar: {text}",
                 rows=(metric,),
             )
-        elif high < -margin:
+        elif high < -margin and not (gone and metric == ATTACK):
+            # Of classes that go whole an oracle knows no row: there is no less than that.
             yield Finding(
                 verdict=Verdict.OVER_FORGOT,
                 reason=f"forgotten rows look stranger than to a retrained model: {text}",

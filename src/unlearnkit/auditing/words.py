@@ -81,7 +81,7 @@ def limits(tier: Tier, oracles: int) -> tuple[str, ...]:
     few = () if oracles >= 5 else (f"{oracles} retrained models are too few to show equivalence.",)
     return (
         *few,
-        "The retrained models share the recipe that was given. If the original was trained"
-        " otherwise, the comparison is with the wrong models.",
+        "The retrained models share the recipe that was given, with its epochs held equal and so"
+        " fewer steps. If the original was trained otherwise, they are the wrong models.",
         *common,
     )

@@ -62,8 +62,8 @@ def carry_out(job: Job, out: Path, *, force: bool, talk: Talk) -> Record:
             given = train_original(case, seed=job.seed, rt=rt).model
         inputs = _inputs(job, case, given)
         run = _run(job, "unlearn", digest(inputs), out)
-        talk.say(f"unlearning with {method.id}")
         with _recorded(store, run):
+            talk.say(f"unlearning with {method.id}")
             done = unlearn(given, case, request, method, rt)
         record = _record(job, run, inputs, done)
         save_weights(done.model, part / MODEL)

@@ -239,7 +239,8 @@ class Case:
             return Partition(go, stay, () if stay is None else _gone(go, stay))
         if request is None:
             raise InputError(
-                "request: name what must be forgotten, such as Classes(3) or Rows(0, 5)"
+                "request: name what must be forgotten, such as Classes(3) or Rows(0, 5);"
+                " on the command line: --forget class=3"
             )
         if self.train is None:
             return Partition(None, None, self._gone_unseen(request))
@@ -300,6 +301,34 @@ def _columns(
     if not is_table(source):
         return inputs
     return input_columns(source, name=name, target=target, inputs=inputs, group=group)
+
+
+def toy_case(task: Task, draw: Callable[[int], tuple[Any, Any]], width: int, lr: float) -> Case:
+    """Return a tiny case on six inputs with a small network, for tests of every task.
+
+    Args:
+        task: What outputs mean.
+        draw: Draws this many rows, inputs ``(N, 6)`` and targets.
+        width: Outputs of the network.
+        lr: Learning rate of its recipe.
+
+    Returns:
+        60 training rows of ten owners, 45 test and 30 validation rows.
+    """
+
+    def fresh() -> nn.Module:
+        return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, width))
+
+    return Case(
+        train=draw(60),
+        test=draw(45),
+        validation=draw(30),
+        task=task,
+        fresh=fresh,
+        recipe=Recipe(lr=lr, epochs=10, batch_size=16, schedule="cosine"),
+        name=f"toy {task.name}",
+        group=torch.arange(60) // 6,
+    )
 
 
 def _fit(task: str | Task, *sets: Data) -> Task:

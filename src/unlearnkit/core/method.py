@@ -174,7 +174,7 @@ class Method(BaseModel):
 def explain(e: ValidationError) -> str:
     """Return what is wrong with settings in one line: which, why, what came."""
     return "; ".join(
-        f"{'.'.join(map(str, x['loc']))}: {x['msg'][0].lower() + x['msg'][1:]}, got {x['input']!r}"
+        f"{_place(x['loc'])}: {x['msg'][0].lower() + x['msg'][1:]}, got {x['input']!r}"
         for x in e.errors(include_url=False)
     )
 
@@ -186,6 +186,11 @@ def _on_top(default: object, value: object) -> object:
     if value.get("kind", own.get("kind")) != own.get("kind"):
         return value
     return {**own, **{name: _on_top(own.get(name), v) for name, v in value.items()}}
+
+
+def _place(loc: tuple[int | str, ...]) -> str:
+    """Return where a setting stands, without the marks that say which alternative was tried."""
+    return ".".join(str(part) for part in loc if not set(str(part)) & set("-[]()"))
 
 
 METHODS: dict[str, type[Method]] = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -20,17 +21,14 @@ from unlearnkit.core.metric import Goal, Score, mean, metric
 SPLITS = (Split.FORGET, Split.RETAIN, Split.TEST)
 BOTH = (Who.UNLEARNED, Who.ORACLE)
 LABELS = ("classification",)
+against_oracles = partial(metric, reads=BOTH, each=SPLITS, tier="reference", section=2)
 
 
-@metric(
+@against_oracles(
     Goal.LOW,
     low=0.0,
     high=math.inf,
-    reads=BOTH,
-    each=SPLITS,
     tasks=("regression", "multilabel"),
-    tier="reference",
-    section=2,
     unit="as the task",
 )
 def divergence(e: Evidence, split: Split) -> Score:
@@ -42,15 +40,11 @@ def divergence(e: Evidence, split: Split) -> Score:
     return _over_oracles(e, split, e.task.divergence)
 
 
-@metric(
+@against_oracles(
     Goal.LOW,
     low=0.0,
     high=statistics.LOG_2,
-    reads=BOTH,
-    each=SPLITS,
     tasks=LABELS,
-    tier="reference",
-    section=2,
     unit="nats",
 )
 def js(e: Evidence, split: Split) -> Score:
@@ -58,15 +52,11 @@ def js(e: Evidence, split: Split) -> Score:
     return _over_oracles(e, split, _of_log_probs(e, statistics.js))
 
 
-@metric(
+@against_oracles(
     Goal.LOW,
     low=0.0,
     high=math.inf,
-    reads=BOTH,
-    each=SPLITS,
     tasks=LABELS,
-    tier="reference",
-    section=2,
     unit="nats",
 )
 def kl(e: Evidence, split: Split) -> Score:
@@ -77,15 +67,11 @@ def kl(e: Evidence, split: Split) -> Score:
     return _over_oracles(e, split, _of_log_probs(e, lambda u, r: statistics.kl(r, u)))
 
 
-@metric(
+@against_oracles(
     Goal.LOW,
     low=0.0,
     high=math.inf,
-    reads=BOTH,
-    each=SPLITS,
     tasks=LABELS,
-    tier="reference",
-    section=2,
     unit="nats",
 )
 def kl_reverse(e: Evidence, split: Split) -> Score:
@@ -93,15 +79,11 @@ def kl_reverse(e: Evidence, split: Split) -> Score:
     return _over_oracles(e, split, _of_log_probs(e, statistics.kl))
 
 
-@metric(
+@against_oracles(
     Goal.LOW,
     low=0.0,
     high=math.sqrt(2.0),
-    reads=BOTH,
-    each=SPLITS,
     tasks=LABELS,
-    tier="reference",
-    section=2,
     unit="probability",
 )
 def activation_distance(e: Evidence, split: Split) -> Score:
@@ -117,15 +99,11 @@ def activation_distance(e: Evidence, split: Split) -> Score:
     return _over_oracles(e, split, _of_log_probs(e, distance))
 
 
-@metric(
+@against_oracles(
     Goal.HIGH,
     low=0.0,
     high=1.0,
-    reads=BOTH,
-    each=SPLITS,
     tasks=LABELS,
-    tier="reference",
-    section=2,
     unit="fraction",
 )
 def agreement(e: Evidence, split: Split) -> Score:

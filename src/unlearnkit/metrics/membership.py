@@ -9,6 +9,7 @@ about single rows.
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from unlearnkit.core.metric import Goal, Score, mean, metric
 PAIR = (Split.FORGET, Split.HELD_OUT)
 LABELS = ("classification",)
 AUC_MARGIN = 0.02
+attack = partial(metric, Goal.ORACLE, low=0.0, high=1.0, unit="AUC", margin=AUC_MARGIN)
 ENOUGH = 10
 """Never-seen rows that should pass a threshold if it is to be trusted."""
 
@@ -30,7 +32,7 @@ SVM_ROWS = 25_000
 """Most rows that the published attack is fitted to: its cost grows with their square."""
 
 
-@metric(Goal.ORACLE, low=0.0, high=1.0, splits=PAIR, unit="AUC", section=4, margin=AUC_MARGIN)
+@attack(splits=PAIR, section=4)
 def margin_auc(e: Evidence) -> Score:
     """AUC of the margin between forget rows and never-seen rows.
 
@@ -59,16 +61,7 @@ def margin_tpr_at_0_1_percent(e: Evidence) -> Score:
     return _tpr(e, 0.001)
 
 
-@metric(
-    Goal.ORACLE,
-    low=0.0,
-    high=1.0,
-    splits=PAIR,
-    unit="AUC",
-    tasks=LABELS,
-    section=4,
-    margin=AUC_MARGIN,
-)
+@attack(splits=PAIR, tasks=LABELS, section=4)
 def entropy_auc(e: Evidence) -> Score:
     """AUC of minus the entropy of the answer between forget rows and never-seen rows.
 
@@ -84,16 +77,7 @@ def entropy_auc(e: Evidence) -> Score:
     return _auc(forget, unseen)
 
 
-@metric(
-    Goal.ORACLE,
-    low=0.0,
-    high=1.0,
-    splits=PAIR,
-    unit="AUC",
-    tasks=LABELS,
-    section=4,
-    margin=AUC_MARGIN,
-)
+@attack(splits=PAIR, tasks=LABELS, section=4)
 def modified_entropy_auc(e: Evidence) -> Score:
     """AUC of minus the modified entropy between forget rows and never-seen rows.
 
@@ -110,15 +94,7 @@ def modified_entropy_auc(e: Evidence) -> Score:
     return _auc(forget, unseen)
 
 
-@metric(
-    Goal.ORACLE,
-    low=0.0,
-    high=1.0,
-    splits=[Split.RETAIN, Split.TEST],
-    unit="AUC",
-    section=5,
-    margin=AUC_MARGIN,
-)
+@attack(splits=[Split.RETAIN, Split.TEST], section=5)
 def retained_margin_auc(e: Evidence) -> Score:
     """AUC of the margin between retained rows and test rows.
 
@@ -127,16 +103,7 @@ def retained_margin_auc(e: Evidence) -> Score:
     return _auc(e.margins(Who.UNLEARNED, Split.RETAIN), e.margins(Who.UNLEARNED, Split.TEST))
 
 
-@metric(
-    Goal.ORACLE,
-    low=0.0,
-    high=1.0,
-    reads=[Who.ORIGINAL, Who.UNLEARNED],
-    splits=PAIR,
-    unit="AUC",
-    section=6,
-    margin=AUC_MARGIN,
-)
+@attack(reads=[Who.ORIGINAL, Who.UNLEARNED], splits=PAIR, section=6)
 def two_model_auc(e: Evidence) -> Score:
     """AUC of the fall of the margin, old model minus new, between forget and never-seen rows.
 
@@ -146,16 +113,7 @@ def two_model_auc(e: Evidence) -> Score:
     return _auc(_fall(e, Split.FORGET), _fall(e, Split.HELD_OUT))
 
 
-@metric(
-    Goal.ORACLE,
-    low=0.0,
-    high=1.0,
-    reads=[Who.ORIGINAL, Who.UNLEARNED],
-    splits=[Split.FORGET, Split.RETAIN],
-    unit="AUC",
-    section=6,
-    margin=AUC_MARGIN,
-)
+@attack(reads=[Who.ORIGINAL, Who.UNLEARNED], splits=[Split.FORGET, Split.RETAIN], section=6)
 def two_model_retained_auc(e: Evidence) -> Score:
     """AUC of the fall of the margin, old model minus new, between forget and retained rows.
 

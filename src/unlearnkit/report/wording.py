@@ -206,6 +206,12 @@ def headroom_sentence(asked: Asked) -> str:
     )
 
 
+def after_headline(report: Report) -> str:
+    """Return the verdict's sentence for a place that stands under the headline itself."""
+    text = report.sentence.removeprefix(f"{report.verdict}: ")
+    return text[:1].upper() + text[1:]
+
+
 def closed_text(row: Row) -> str:
     """Return the closed share; far below 0, where the original was near, it is only bounded."""
     if row.closed is None:

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unlearnkit.core.case import Case
+from unlearnkit.core.case import Case, toy_case
 from unlearnkit.core.data import Batch, Data
 from unlearnkit.core.errors import InputError, UnsupportedError
-from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.task import forward, register_task
 
 
@@ -105,18 +104,4 @@ class MultiLabel:
             x = torch.randn(count, 6, generator=rng)
             return x, (x @ plane > 0).float()
 
-        labels = self.labels
-
-        def fresh() -> nn.Module:
-            return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, labels))
-
-        return Case(
-            train=draw(60),
-            test=draw(45),
-            validation=draw(30),
-            task=self,
-            fresh=fresh,
-            recipe=Recipe(lr=0.1, epochs=10, batch_size=16, schedule="cosine"),
-            name="toy multilabel",
-            group=torch.arange(60) // 6,
-        )
+        return toy_case(self, draw, self.labels, lr=0.1)

@@ -9,10 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from unlearnkit.core.case import Case
+from unlearnkit.core.case import Case, toy_case
 from unlearnkit.core.data import Batch, Data
 from unlearnkit.core.errors import InputError, UnsupportedError
-from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.task import forward, register_task
 
 
@@ -132,18 +131,4 @@ class Regression:
             noise = 0.1 * torch.randn(count, self.width, generator=rng)
             return x, torch.tanh(x @ w) + noise
 
-        width = self.width
-
-        def fresh() -> nn.Module:
-            return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, width))
-
-        return Case(
-            train=draw(60),
-            test=draw(45),
-            validation=draw(30),
-            task=self,
-            fresh=fresh,
-            recipe=Recipe(lr=0.05, epochs=10, batch_size=16, schedule="cosine"),
-            name="toy regression",
-            group=torch.arange(60) // 6,
-        )
+        return toy_case(self, draw, self.width, lr=0.05)

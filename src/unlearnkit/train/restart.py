@@ -205,7 +205,7 @@ def warm_restart(
             t.copy_(was)
     left = budget - extra.before - spent(steps, rows, extra, done=half)
     rt.note(
-        f"{stream.partition('/')[0]}: halfway the loss on retained rows was {halfway:.3g}, above"
+        f"warm restart: halfway the loss on retained rows was {halfway:.3g}, above"
         f" half of an untrained model's {never_seen:.3g}; started again from the original at half"
         f" the learning rate, {run.lr / 2:g} times the recipe's"
     )

@@ -1,0 +1,116 @@
+"""The verb as users call it: every task, every door, every number of oracles."""
+
+import re
+
+import pytest
+import torch
+
+import unlearnkit as uk
+from unlearnkit.core.errors import InputError
+from unlearnkit.report.model import Report, Verdict
+
+GO = uk.Rows(range(12))
+BANNED = re.compile(r"certified|guaranteed|anonymous", re.IGNORECASE)
+TASKS = {
+    "classification": uk.Classification(3),
+    "binary": uk.Classification(2),
+    "multilabel": uk.MultiLabel(4),
+    "regression": uk.Regression(2),
+}
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def problem(request):
+    case = TASKS[request.param].toy(0)
+    model = uk.train_original(case).model
+    return case, uk.unlearn(model, case, GO, "finetune")
+
+
+@pytest.mark.parametrize("oracles", [0, 1, 2, 3, 5])
+def test_every_task_and_number_of_oracles_gives_a_report(problem, oracles, tmp_path):
+    case, done = problem
+    truth = uk.oracle(case, GO, seeds=oracles) if oracles else None
+    report = uk.audit(done, oracle=truth)
+    assert report.tier == ("reference" if oracles else "fast")
+    assert Report.load(report.save(tmp_path / "r.json")) == report
+    assert not BANNED.search(str(report) + report.model_dump_json())
+    compared = [r for r in report.rows if r.oracle is not None]
+    assert bool(compared) == bool(oracles)
+    if oracles < 3:
+        assert all(r.gap_low is None and r.z is None for r in report.rows)
+        assert Verdict.MATCHES not in {f.verdict for f in report.findings}
+    if oracles in {1, 2}:
+        assert "no uncertainty available" in report.sentence
+    if oracles in {3, 4}:
+        assert any("5 are the least" in f.reason for f in report.findings)
+
+
+def test_a_one_logit_head_is_audited_as_two_classes():
+    case = uk.Classification(2).toy(0)
+
+    def one_logit():
+        return torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+
+    case = case.with_(fresh=one_logit)
+    done = uk.unlearn(uk.train_original(case).model, case, GO, "finetune")
+    report = uk.audit(done, oracle=uk.oracle(case, GO, seeds=3))
+    assert report.row("js_forget").estimate.value is not None
+
+
+def test_nothing_found_without_oracles_is_said_in_the_words_of_the_specification():
+    case = TASKS["classification"].toy(0)
+    done = uk.unlearn(uk.train_original(case).model, case, GO, "finetune")
+    report = uk.audit(done)
+    if report.verdict is Verdict.INCONCLUSIVE:
+        assert "no problem found by tests that cannot see per-example memory" in report.sentence
+
+
+def test_parts_are_audited_as_the_whole_set_is():
+    whole = TASKS["classification"].toy(0)
+    x, y = whole.train.x, whole.train.y
+    parts = uk.Case.from_parts(
+        forget=(x[:12], y[:12]),
+        retain=(x[12:], y[12:]),
+        test=(whole.test.x, whole.test.y),
+        validation=(whole.validation.x, whole.validation.y),
+        task=whole.task,
+        fresh=whole.fresh,
+        recipe=whole.recipe,
+    )
+    model = uk.train_original(whole).model
+    a = uk.audit(uk.unlearn(model, whole, GO, "ssd"))
+    b = uk.audit(uk.unlearn(model, parts, None, "ssd"))
+    assert a.row("margin_auc").estimate == b.row("margin_auc").estimate
+
+
+def test_the_reference_tier_without_oracles_is_refused(problem):
+    with pytest.raises(InputError, match="tier reference needs oracles"):
+        uk.audit(problem[1], tier="reference")
+
+
+def test_a_model_with_weights_that_are_not_finite_is_refused():
+    case = TASKS["classification"].toy(0)
+    done = uk.unlearn(uk.train_original(case).model, case, GO, "finetune")
+    with torch.no_grad():
+        done.model[0].weight[0, 0] = float("nan")
+    with pytest.raises(InputError, match=r"unlearned: 0\.weight has 1 of 96 values"):
+        uk.audit(done)
+
+
+def test_rows_that_stand_on_both_sides_are_counted():
+    base = TASKS["classification"].toy(0)
+    x, y = torch.cat([base.train.x, base.train.x[:4]]), torch.cat([base.train.y, base.train.y[:4]])
+    case = uk.Case(train=(x, y), test=(base.test.x, base.test.y), task=base.task,
+                   fresh=base.fresh, recipe=base.recipe)  # fmt: skip
+    done = uk.unlearn(uk.train_original(case).model, case, uk.Rows(range(4)), "finetune")
+    assert uk.audit(done).asked.duplicates == 4
+
+
+def test_an_audit_changes_no_model_and_no_generator(problem):
+    case, done = problem
+    before = [p.detach().clone() for p in (*done.model.parameters(), *done.original.parameters())]
+    state = torch.get_rng_state()
+    uk.audit(done, oracle=uk.oracle(case, GO, seeds=3))
+    after = [*done.model.parameters(), *done.original.parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert torch.equal(state, torch.get_rng_state())

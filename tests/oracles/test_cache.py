@@ -1,0 +1,106 @@
+import json
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+
+from unlearnkit.cache import Cache
+from unlearnkit.core.errors import InputError
+
+KEY = {"rows": "abc", "seed": 3}
+
+
+def made(value=1.0):
+    return lambda: ({"w": torch.full((2,), value)}, {"seconds": 0.5})
+
+
+def never():
+    raise AssertionError("made twice")
+
+
+def test_what_was_made_once_is_not_made_again(tmp_path):
+    first = Cache(tmp_path).get(KEY, made())
+    again = Cache(tmp_path).get(dict(reversed(KEY.items())), never)
+    assert (first.hit, again.hit) == (False, True)
+    assert torch.equal(first.tensors["w"], again.tensors["w"])
+    assert again.facts == {"seconds": 0.5}
+
+
+def test_another_key_is_another_thing(tmp_path):
+    cache = Cache(tmp_path)
+    cache.get(KEY, made(1.0))
+    assert cache.get({**KEY, "seed": 4}, made(2.0)).tensors["w"][0] == 2.0
+
+
+def test_an_entry_that_belongs_to_another_key_is_an_error_and_no_reuse(tmp_path):
+    cache = Cache(tmp_path)
+    cache.get(KEY, made())
+    (side,) = tmp_path.glob("??/*.json")
+    held = json.loads(side.read_text())
+    held["key"]["seed"] = 99
+    side.write_text(json.dumps(held))
+    with pytest.raises(InputError, match="does not match its name; delete it"):
+        cache.get(KEY, never)
+
+
+def test_a_truncated_file_is_told(tmp_path):
+    cache = Cache(tmp_path)
+    cache.get(KEY, made())
+    (path,) = tmp_path.glob("??/*.safetensors")
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(InputError, match="is damaged"):
+        cache.get(KEY, never)
+
+
+def test_a_maker_that_fails_leaves_nothing_behind(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        Cache(tmp_path).get(KEY, lambda: 1 / 0)
+    assert not list(tmp_path.glob("??/*.safetensors"))
+    assert Cache(tmp_path).get(KEY, made()).hit is False
+
+
+def test_a_half_written_entry_is_not_believed(tmp_path):
+    cache = Cache(tmp_path)
+    cache.get(KEY, made(1.0))
+    (side,) = tmp_path.glob("??/*.json")
+    side.unlink()
+    assert cache.get(KEY, made(7.0)).tensors["w"][0] == 7.0
+
+
+def test_a_place_that_cannot_be_used_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="set UNLEARNKIT_CACHE"):
+        Cache(tmp_path / "file" / "below").get(KEY, made())
+
+
+def test_what_is_kept_can_be_listed_and_removed(tmp_path):
+    cache = Cache(tmp_path)
+    cache.get(KEY, made())
+    (entry,) = cache.entries()
+    assert entry.size > 0
+    cache.remove(entry)
+    assert not list(cache.entries())
+
+
+def test_two_processes_make_a_thing_once(tmp_path):
+    program = textwrap.dedent(
+        """
+        import sys, time, torch
+        from pathlib import Path
+        from unlearnkit.cache import Cache
+
+        def make():
+            with open(sys.argv[2], "a") as f:
+                f.write("made\\n")
+            time.sleep(0.5)
+            return {"w": torch.ones(2)}, {}
+
+        Cache(Path(sys.argv[1])).get({"a": 1}, make)
+        """
+    )
+    words = [sys.executable, "-c", program, str(tmp_path / "cache"), str(tmp_path / "log")]
+    both = [subprocess.Popen(words) for _ in range(2)]
+    assert [p.wait() for p in both] == [0, 0]
+    assert (tmp_path / "log").read_text() == "made\n"
