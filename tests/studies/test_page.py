@@ -226,8 +226,10 @@ def test_a_leaderboard_is_sorted_by_a_press_and_says_so(browser, html, tables, t
     path = tmp_path / "study.html"
     path.write_text(html["full"], encoding="utf-8")
     browser.open(path, 1280)
-    order = "[...document.querySelector('.sortable').tBodies[1].rows].map(r => r.cells[0].innerText)"
-    press = "[...document.querySelectorAll('.sortable button')].find(b => b.innerText == 'Cost').click()"
+    rows = "[...document.querySelector('.sortable').tBodies[1].rows]"
+    order = f"{rows}.map(r => r.cells[0].innerText)"
+    buttons = "[...document.querySelectorAll('.sortable button')]"
+    press = f"{buttons}.find(b => b.innerText == 'Cost').click()"
     want = [x.label for x in sorted(
         (x for x in leaders(tables["full"], "digits") if x.kind == "method"), key=lambda x: x.cost
     )]  # fmt: skip

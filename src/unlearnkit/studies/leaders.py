@@ -46,7 +46,7 @@ class Leader:
     """Cells compared with the oracles, and those where equivalence is shown."""
 
     worst: float | None
-    """The largest gap to the oracles on the wrong side, over columns and forget sets, in margins."""
+    """The largest gap to the oracles, on the wrong side, in margins, over columns and sets."""
 
     left: float | None
     """Mean over forget sets of the distance of ``Spot.left`` from 0, either way."""
