@@ -4,6 +4,7 @@ import base64
 import hashlib
 import itertools
 import re
+import sys
 from collections import Counter
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ import pytest
 from tests.report.report_browser import CHROMIUM, Browser
 from tests.report.test_report_page import Page
 from tests.studies.made import SCRIPT, plan, results, study, values
+from unlearnkit.core.errors import InputError
 from unlearnkit.studies import columns as c
 from unlearnkit.studies.figures import area, tradeoff_figure
 from unlearnkit.studies.leaders import Spot, leaders, spots
@@ -241,6 +243,13 @@ def test_a_leaderboard_is_sorted_by_a_press_and_says_so(browser, html, tables, t
         "Sorted by Cost, descending"
     )
     assert browser.evaluate("document.querySelectorAll('[aria-sort=descending]').length") == 1
+
+
+@pytest.mark.parametrize("name", ["matplotlib", "jinja2"])
+def test_a_page_without_its_packages_is_told(tables, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(InputError, match=r"pip install 'unlearnkit\[report\]'"):
+        render(tables["full"])
 
 
 def test_a_table_from_json_makes_the_same_page(html, tables):

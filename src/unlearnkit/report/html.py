@@ -29,6 +29,18 @@ class Panel:
     """The figure in numbers."""
 
 
+def check_installed() -> None:
+    """Refuse to begin a page that cannot be made.
+
+    Raises:
+        InputError: If matplotlib or jinja2 is not installed.
+    """
+    if not (_installed("matplotlib") and _installed("jinja2")):
+        raise InputError(
+            "report: the page needs matplotlib and jinja2; pip install 'unlearnkit[report]'"
+        )
+
+
 def render_template(name: str, **values: object) -> str:
     """Return a page made from a template of this package.
 
@@ -38,14 +50,7 @@ def render_template(name: str, **values: object) -> str:
 
     Returns:
         The page. The same values give the same bytes.
-
-    Raises:
-        InputError: If matplotlib or jinja2 is not installed.
     """
-    if not (_installed("matplotlib") and _installed("jinja2")):
-        raise InputError(
-            "report: the page needs matplotlib and jinja2; pip install 'unlearnkit[report]'"
-        )
     from jinja2 import Environment, FunctionLoader, StrictUndefined
     from markupsafe import Markup, escape
 

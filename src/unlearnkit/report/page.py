@@ -15,7 +15,7 @@ import numpy as np
 
 from unlearnkit.report import figures as fig
 from unlearnkit.report import wording as w
-from unlearnkit.report.html import Panel, render_template
+from unlearnkit.report.html import Panel, check_installed, render_template
 from unlearnkit.report.model import ClassLine, Report, Roc, Row
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def render_page(report: Report) -> str:
     Returns:
         The page. The same report gives the same bytes.
     """
+    check_installed()
     anchors = {row.metric: f"row-{i}" for i, row in enumerate(report.rows)}
     classes, left_out = _chosen(report.classes)
     return render_template(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from unlearnkit.report import wording as w
-from unlearnkit.report.html import Panel, packaged, render_template
+from unlearnkit.report.html import Panel, check_installed, packaged, render_template
 from unlearnkit.studies import words
 from unlearnkit.studies.figures import tradeoff_figure
 from unlearnkit.studies.leaders import Leader, Spot, leaders, measures, spots
@@ -56,6 +56,7 @@ def render(table: Table) -> str:
     Returns:
         The page. The same table gives the same bytes.
     """
+    check_installed()
     script = packaged("studies/sort.js").strip()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     boards = [(case, _board(table, case)) for case in dict.fromkeys(b.case for b in table.blocks)]
