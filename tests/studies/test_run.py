@@ -294,8 +294,8 @@ class Heard:
 def test_progress_tells_what_is_done_running_and_failed(store, cache):
     heard = Heard()
     run(small(methods=[BROKEN, "ssd"], seeds=1), store, cache, reporter=heard)
-    assert heard.steps[:2] == [("runs", 0, 2), ("running", 1, 2)]
-    assert heard.steps[-3:] == [("runs", 2, 2), ("running", 0, 2), ("failed", 1, 2)]
+    assert heard.steps[:2] == [("runs", 0, 2), ("running", 1, 1)]
+    assert heard.steps[-3:] == [("runs", 2, 2), ("running", 0, 1), ("failed", 1, 2)]
 
 
 def test_reuse_warns_of_a_method_that_draws_nothing_and_full_does_not(store, cache):

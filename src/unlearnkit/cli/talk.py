@@ -25,9 +25,10 @@ class Talk:
     def __enter__(self) -> Self:
         if not self.quiet and sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import Progress
+            from rich.progress import MofNCompleteColumn, Progress
 
-            self._bars = Progress(console=Console(stderr=True), transient=True)
+            columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+            self._bars = Progress(*columns, console=Console(stderr=True), transient=True)
             self._bars.start()
         return self
 

@@ -83,7 +83,7 @@ def run(
     before = store.ended("study")
     failures = {r.key: before[r.key][1] for r in runs if _how(before, r) == "failed"}
     line = _Line(runs, failures if retry else {})
-    teller = _Teller(heard, store, line)
+    teller = _Teller(heard, store, line, jobs)
     if jobs == 1:
         line.work(store, Desk(cache), lambda: teller.tell(1))
     else:
@@ -233,6 +233,7 @@ class _Teller:
     heard: Reporter
     store: Store
     line: _Line
+    jobs: int
     last: float = field(default=0.0)
 
     def tell(self, working: int, *, at_once: bool = False) -> None:
@@ -244,6 +245,6 @@ class _Teller:
         ended, runs = self.store.ended("study"), self.line.runs
         over = [_how(ended, r) for r in runs if self.line.over(r, ended.get(r.key))]
         self.heard.progress("runs", len(over), len(runs))
-        self.heard.progress("running", min(working, len(runs) - len(over)), len(runs))
+        self.heard.progress("running", min(working, len(runs) - len(over)), self.jobs)
         if failed := over.count("failed"):
             self.heard.progress("failed", failed, len(runs))
