@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import os
 import sqlite3
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 from filelock import FileLock
 
-from unlearnkit.core.errors import InputError, UnknownNameError, UnsupportedError
+from unlearnkit.core.errors import InputError, UnknownNameError
+from unlearnkit.core.files import write_bytes as write_bytes
+from unlearnkit.core.files import write_rows as write_rows
+from unlearnkit.core.files import write_text as write_text
 
 Status = Literal["done", "failed", "cancelled"]
 
@@ -112,6 +111,15 @@ class Measurement:
     low: float | None = None
     high: float | None = None
     note: str = ""
+
+
+class Number(NamedTuple):
+    """One number of one run, as it is read in bulk."""
+
+    run: str
+    metric: str
+    who: str
+    value: float | None
 
 
 @dataclass(frozen=True)
@@ -228,6 +236,47 @@ class Store:
             )
             return [Measurement(*row) for row in rows]
 
+    def outcomes(self, keys: Iterable[str]) -> dict[str, tuple[Status, str]]:
+        """Return status and error of the runs of these keys that are there, by key."""
+        with self._told():
+            rows = self._db.execute(
+                "SELECT key, status, error FROM run WHERE key IN (SELECT value FROM json_each(?))",
+                (json.dumps(list(keys)),),
+            )
+            return {key: (status, error) for key, status, error in rows}
+
+    def named_facts(self, keys: Iterable[str], name: str) -> dict[str, str]:
+        """Return one fact of each of these runs that has it, by key."""
+        with self._told():
+            return dict(
+                self._db.execute(
+                    "SELECT run, fact.value FROM json_each(?) AS k JOIN fact ON run = k.value"
+                    " WHERE name = ?",
+                    (json.dumps(list(keys)), name),
+                )
+            )
+
+    def numbers(self, keys: Iterable[str], metrics: Iterable[str]) -> Iterator[Number]:
+        """Yield what was measured in some runs by some metrics, and nothing else is read.
+
+        Args:
+            keys: Of the runs.
+            metrics: Ids.
+
+        Yields:
+            The numbers, run by run.
+        """
+        with self._told():
+            yield from map(
+                Number._make,
+                self._db.execute(
+                    "SELECT run, metric, who, value FROM measurement"
+                    " WHERE run IN (SELECT value FROM json_each(?))"
+                    " AND metric IN (SELECT value FROM json_each(?))",
+                    (json.dumps(list(keys)), json.dumps(list(metrics))),
+                ),
+            )
+
     def curve(self, key: str, name: str) -> list[Point]:
         """Return one curve of a run, by x."""
         with self._told():
@@ -255,34 +304,14 @@ class Store:
 
         Raises:
             UnknownNameError: If there is no such table.
-            InputError: If the ending is another.
-            UnsupportedError: If Parquet is asked for and pandas or pyarrow is absent.
         """
-        path = Path(path)
         if table not in _EXPORTS:
             raise UnknownNameError("table", table, _EXPORTS)
         with self._told():
             found = self._db.execute(_EXPORTS[table])
             names = [column[0] for column in found.description]
             rows = found.fetchall()
-        if path.suffix == ".csv":
-            text = io.StringIO()
-            out = csv.writer(text, lineterminator="\n")
-            out.writerow(names)
-            out.writerows(rows)
-            return write_text(path, text.getvalue())
-        if path.suffix != ".parquet":
-            raise InputError(f"export: ends in .csv or .parquet, got {path.name!r}")
-        try:
-            import pandas as pd
-            import pyarrow  # type: ignore[import-untyped]  # noqa: F401  # pandas writes with it
-        except ImportError as e:
-            raise UnsupportedError(
-                f"export: Parquet needs {e.name}; pip install pandas pyarrow, or export .csv"
-            ) from None
-        buffer = io.BytesIO()
-        pd.DataFrame(rows, columns=names).to_parquet(buffer, index=False)
-        return write_bytes(path, buffer.getvalue())
+        return write_rows(Path(path), names, rows)
 
     def _open(self) -> None:
         """Bring the file to the newest version, in write-ahead mode."""
@@ -341,41 +370,3 @@ _EXPORTS = {
     "fact": f"SELECT {_RUN}, name, value FROM fact"
     " JOIN run ON run.key = fact.run ORDER BY run.started, run.key, name",
 }
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write a file whole or not at all."""
-    return write_bytes(path, text.encode("utf-8"))
-
-
-def write_bytes(path: Path, content: bytes) -> Path:
-    """Write a file whole or not at all: to a temporary name, then renamed.
-
-    Args:
-        path: Where; folders on the way are made.
-        content: All of it.
-
-    Returns:
-        The path.
-
-    Raises:
-        InputError: If the place cannot be written.
-    """
-    part = ""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        with os.fdopen(handle, "wb") as f:
-            f.write(content)
-            f.flush()
-            os.fsync(f.fileno())
-        Path(part).chmod(0o644)
-        Path(part).replace(path)
-    except OSError as e:
-        raise InputError(
-            f"cannot write {str(path)!r}: {e.strerror}; choose another place"
-        ) from None
-    finally:
-        if part:
-            Path(part).unlink(missing_ok=True)
-    return path

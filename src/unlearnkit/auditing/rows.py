@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from scipy import stats
 from torch import Tensor
@@ -216,7 +217,7 @@ def equivalence_margin(m: Metric, apart: Gap) -> float:
     return max(2 * apart.deviation, least.get(m.unit, 0.0))
 
 
-def _closed(value: float | None, original: Estimate | None, oracle: list[float]) -> float | None:
+def closed_share(value: float, original: float, oracle: list[float]) -> float | None:
     """Return the share of the original's distance to the oracles that was closed.
 
     ``(d(o,r) - d(u,r)) / (d(o,r) - d(r,r'))``; refused where the denominator is within two standard
@@ -228,15 +229,28 @@ def _closed(value: float | None, original: Estimate | None, oracle: list[float])
         oracle: d(r,r') with each oracle in the seat.
 
     Returns:
-        The share, or None.
+        The share: 1 is as an oracle, 0 as if nothing had happened; None where it is refused, or for
+        fewer than two oracles.
     """
-    if value is None or original is None or original.value is None or len(oracle) < 2:
+    if len(oracle) < 2:
         return None
-    room = original.value - statistics.mean(oracle)
-    error = statistics.stdev(oracle) * math.sqrt(1 + 1 / len(oracle))
-    if abs(room) <= 2 * error:
+    mean, deviation = _moments(tuple(oracle))
+    room = original - mean
+    if abs(room) <= 2 * deviation * math.sqrt(1 + 1 / len(oracle)):
         return None
-    return (original.value - value) / room
+    return (original - value) / room
+
+
+@lru_cache(maxsize=1024)
+def _moments(values: tuple[float, ...]) -> tuple[float, float]:
+    """Return mean and deviation; a study asks for the same oracles' again and again."""
+    return statistics.mean(values), statistics.stdev(values)
+
+
+def _closed(value: float | None, original: Estimate | None, oracle: list[float]) -> float | None:
+    if value is None or original is None or original.value is None:
+        return None
+    return closed_share(value, original.value, oracle)
 
 
 def _light(m: Metric, apart: Gap | None) -> Light:

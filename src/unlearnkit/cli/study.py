@@ -11,6 +11,7 @@ from unlearnkit.core.errors import UnlearnkitError
 
 if TYPE_CHECKING:
     from unlearnkit.studies.run import Outcome
+    from unlearnkit.studies.table import Table
 
 study_app = typer.Typer(
     help="Compare many methods fairly: one file, any number of runs, none of them done twice.",
@@ -25,6 +26,13 @@ Place = Annotated[
 ]
 Jobs = Annotated[int, typer.Option(min=1, help="How many processes work, a thread each.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B,...",
+        help="Columns: ids of metrics, cost_ratio, cost_seconds, or closed_ and a distance's id.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No talk and no progress on stderr.")]
 STORE = Path("runs/unlearnkit.sqlite")
 
@@ -94,23 +102,50 @@ def run_study(
     _check(outcome, file)
 
 
-@study_app.command("show", epilog="\b\nExample:\n  unlearnkit study show study.yaml --json")
-def show_study(file: File, store: Place = STORE, json: Json = False) -> None:
+@study_app.command(
+    "show",
+    epilog="\b\nExamples:\n  unlearnkit study show study.yaml"
+    "\n  unlearnkit study show study.yaml --metrics accuracy_test,js_forget,cost_seconds",
+)
+def show_study(
+    file: File, store: Place = STORE, metrics: Columns = None, json: Json = False
+) -> None:
     """Print the tables of what is done so far."""
-    from unlearnkit.cli.talk import print_json
+    table = _table(file, store, metrics)
+    print(table.model_dump_json(indent=1) if json else table)
+
+
+@study_app.command(
+    "report",
+    epilog="\b\nExamples:\n  unlearnkit study report study.yaml"
+    "\n  unlearnkit study report study.yaml --out table.csv",
+)
+def report_study(
+    file: File,
+    store: Place = STORE,
+    metrics: Columns = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Ends in .html, .csv, .parquet, .json or .txt; beside the study when absent.",
+        ),
+    ] = None,
+) -> None:
+    """Write what is done so far as a page, or as a file of numbers."""
+    table = _table(file, store, metrics)
+    print(table.save(out or file.with_suffix(".html")))
+
+
+def _table(file: Path, store: Path, metrics: str | None) -> Table:
     from unlearnkit.store import Store
-    from unlearnkit.studies.expand import expand
     from unlearnkit.studies.spec import load
+    from unlearnkit.studies.tables import show
 
     study = load(file)
+    names = None if metrics is None else [name.strip() for name in metrics.split(",")]
     with Store(store) as kept:
-        ended = kept.ended("study")
-        rows = [
-            {"case": r.case, "request": r.request, "method": r.label, "seed": r.seed,
-             "status": ended.get(r.key, ("to do", ""))[0]}
-            for r in expand(study)
-        ]  # fmt: skip
-    print_json(rows)
+        return show(study, kept, names)
 
 
 def _check(outcome: Outcome, file: Path) -> None:

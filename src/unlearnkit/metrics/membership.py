@@ -13,7 +13,6 @@ from functools import partial
 
 import numpy as np
 import torch
-from sklearn.svm import SVC
 from torch import Tensor
 from torch.nn import functional
 
@@ -150,6 +149,8 @@ def svm_mia_efficacy(e: Evidence) -> Score:
             " too long",
         )
     features = np.concatenate([_confidence(*shadow), _confidence(*test)])
+    from sklearn.svm import SVC  # late: slow to import
+
     machine = SVC(C=3, gamma="auto", kernel="rbf", random_state=0)
     machine.fit(features, np.concatenate([np.ones(count), np.zeros(len(test[0]))]))
     called = machine.predict(

@@ -30,14 +30,14 @@ SIZE = (4.4, 3.3)
 
 _BINS = 30
 _POINTS = 1200
-_COLOURS = {"original": "#0072b2", "unlearned": "#d55e00", "oracle": "#009e73"}
+COLOURS = {"original": "#0072b2", "unlearned": "#d55e00", "oracle": "#009e73"}
 _DASHES: dict[str, object] = {"original": (0, (6, 2)), "unlearned": "solid", "oracle": (0, (1, 1))}
 _WIDTHS = {"original": 1.6, "unlearned": 2.2, "oracle": 1.8}
-_INK, _FAINT = "#1a1c21", "#8a8f99"
+INK, FAINT = "#1a1c21", "#8a8f99"
 _VARIABLES = {
-    **{c: f"var(--{who}, {c})" for who, c in _COLOURS.items()},
-    _INK: f"var(--ink, {_INK})",
-    _FAINT: f"var(--line-strong, {_FAINT})",
+    **{c: f"var(--{who}, {c})" for who, c in COLOURS.items()},
+    INK: f"var(--ink, {INK})",
+    FAINT: f"var(--line-strong, {FAINT})",
 }
 _STYLE = {
     "svg.fonttype": "none",
@@ -52,13 +52,13 @@ _STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 0.8,
-    "axes.edgecolor": _FAINT,
-    "axes.labelcolor": _INK,
-    "xtick.color": _FAINT,
-    "ytick.color": _FAINT,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "text.color": _INK,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "text.color": INK,
     "path.simplify": True,
     "figure.facecolor": "none",
     "axes.facecolor": "none",
@@ -114,16 +114,16 @@ def margin_figure(samples: Sequence[Sample], split: str, *, title: str, desc: st
                 share,
                 edges,
                 label=NAMES[who],
-                color=_COLOURS[who],
+                color=COLOURS[who],
                 linestyle=_DASHES[who],
                 linewidth=_WIDTHS[who],
             )
             if who == "unlearned":
-                ax.stairs(share, edges, color=_COLOURS[who], fill=True, alpha=0.16, linewidth=0)
+                ax.stairs(share, edges, color=COLOURS[who], fill=True, alpha=0.16, linewidth=0)
         ax.set(xlim=(edges[0], edges[-1]), ylim=(0, top * 1.08))
         ax.set(xlabel="Margin (larger: surer of the right answer)", ylabel="Share of rows")
 
-    return _svg(draw, f"margin-{split}", title, desc)
+    return make_svg(draw, f"margin-{split}", title, desc)
 
 
 def roc_figure(rocs: Sequence[Roc], *, title: str, desc: str) -> str:
@@ -139,12 +139,12 @@ def roc_figure(rocs: Sequence[Roc], *, title: str, desc: str) -> str:
     """
 
     def draw(ax: Axes) -> None:
-        ax.plot([0, 1], [0, 1], color=_FAINT, linewidth=0.8)
+        ax.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8)
         _curves(ax, rocs, 0.0)
         ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
         ax.set(xlabel="False-positive rate", ylabel="True-positive rate")
 
-    return _svg(draw, "roc", title, desc)
+    return make_svg(draw, "roc", title, desc)
 
 
 def low_roc_figure(rocs: Sequence[Roc], *, title: str, desc: str) -> str:
@@ -165,14 +165,42 @@ def low_roc_figure(rocs: Sequence[Roc], *, title: str, desc: str) -> str:
 
     def draw(ax: Axes) -> None:
         ax.set(xscale="log", yscale="log")
-        ax.axvspan(low, min(10 / negatives, 1), color=_FAINT, alpha=0.2, linewidth=0)
-        ax.plot([low, 1], [low, 1], color=_FAINT, linewidth=0.8)
+        ax.axvspan(low, min(10 / negatives, 1), color=FAINT, alpha=0.2, linewidth=0)
+        ax.plot([low, 1], [low, 1], color=FAINT, linewidth=0.8)
         _curves(ax, rocs, low)
         ax.set(xlim=(low, 1), ylim=(low, 1.2))
         ax.set(xlabel="False-positive rate (log)", ylabel="True-positive rate (log)")
         ax.minorticks_off()
 
-    return _svg(draw, "roc-low", title, desc)
+    return make_svg(draw, "roc-low", title, desc)
+
+
+def make_svg(
+    draw: Callable[[Axes], None], name: str, title: str, desc: str, *, columns: int | None = None
+) -> str:
+    """Return a figure as an element of a page, in the page's colours and letters.
+
+    Args:
+        draw: Draws on the axes; what is labelled comes into a legend above.
+        name: Before every id, so that figures of a page do not clash.
+        title: Short name of the figure, for those who cannot see it.
+        desc: What it shows, in sentences.
+        columns: Of the legend; all in one row when None.
+
+    Returns:
+        An ``<svg>`` element.
+    """
+    import matplotlib.style
+    from matplotlib.figure import Figure
+
+    with matplotlib.style.context(["default", _STYLE]):
+        figure = Figure(figsize=SIZE, layout="constrained")
+        ax = figure.add_subplot()
+        draw(ax)
+        _legend(figure, ax, columns)
+        out = StringIO()
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    return _inline(out.getvalue(), name, title, desc)
 
 
 def _edges(samples: Sequence[Sample]) -> Floats:
@@ -200,7 +228,7 @@ def _curves(ax: Axes, rocs: Sequence[Roc], low: float) -> None:
         ax.plot(
             np.maximum(x, low),
             np.maximum(y, low),
-            color=_COLOURS[who],
+            color=COLOURS[who],
             linestyle=_DASHES[who],
             linewidth=_WIDTHS[who] if who != "oracle" or many == 1 else 1.1,
             label=None if who in named else label,
@@ -221,28 +249,14 @@ def _thin(roc: Roc, most: int) -> tuple[Floats, Floats]:
     return x[keep], y[keep]
 
 
-def _svg(draw: Callable[[Axes], None], name: str, title: str, desc: str) -> str:
-    import matplotlib.style
-    from matplotlib.figure import Figure
-
-    with matplotlib.style.context(["default", _STYLE]):
-        figure = Figure(figsize=SIZE, layout="constrained")
-        ax = figure.add_subplot()
-        draw(ax)
-        _legend(figure, ax)
-        out = StringIO()
-        figure.savefig(out, format="svg", metadata={"Date": None})
-    return _inline(out.getvalue(), name, title, desc)
-
-
-def _legend(figure: Figure, ax: Axes) -> None:
+def _legend(figure: Figure, ax: Axes, columns: int | None) -> None:
     handles, labels = ax.get_legend_handles_labels()
     if handles:
         figure.legend(
             handles,
             labels,
             loc="outside upper left",
-            ncols=len(handles),
+            ncols=columns or len(handles),
             frameon=False,
             handlelength=2.2,
             columnspacing=1.4,

@@ -5,19 +5,17 @@ Needs matplotlib and jinja2, the extra ``[report]``.
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unlearnkit.core.errors import InputError
 from unlearnkit.report import figures as fig
 from unlearnkit.report import wording as w
+from unlearnkit.report.html import Panel, check_installed, render_template
 from unlearnkit.report.model import ClassLine, Report, Roc, Row
 
 if TYPE_CHECKING:
@@ -30,17 +28,6 @@ _GOALS = {
     "as the oracle": "best when it equals the oracle's",
     "value": "a fact, neither good nor bad by itself",
 }
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One figure and the words that stand for it."""
-
-    svg: Markup
-    caption: str
-    head: tuple[str, ...]
-    body: Sequence[tuple[str, ...]]
-    """The figure in numbers."""
 
 
 @dataclass(frozen=True)
@@ -80,26 +67,12 @@ def render_page(report: Report) -> str:
 
     Returns:
         The page. The same report gives the same bytes.
-
-    Raises:
-        InputError: If matplotlib or jinja2 is not installed.
     """
-    if not (_installed("matplotlib") and _installed("jinja2")):
-        raise InputError(
-            "report: the page needs matplotlib and jinja2; pip install 'unlearnkit[report]'"
-        )
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup, escape
-
-    source = files("unlearnkit.report").joinpath("page.html.jinja").read_text(encoding="utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["minus"] = lambda text: re.sub(r"(?<![\w.])-(?=[\d.i])", "\u2212", text)
-    environment.filters["breaks"] = lambda name: escape(name).replace("_", Markup("_<wbr>"))
+    check_installed()
     anchors = {row.metric: f"row-{i}" for i, row in enumerate(report.rows)}
     classes, left_out = _chosen(report.classes)
-    page = environment.from_string(source).render(
+    return render_template(
+        "report/page.html.jinja",
         report=report,
         w=w,
         anchors=anchors,
@@ -113,14 +86,6 @@ def render_page(report: Report) -> str:
         classes=[_class_cells(c) for c in classes],
         left_out=left_out,
     )
-    return page + "\n"
-
-
-def _installed(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ValueError:  # a module that was made unimportable
-        return False
 
 
 def _line(row: Row, anchor: str) -> Line:

@@ -28,29 +28,29 @@ def render_text(report: Report) -> str:
     """
     p = report.provenance
     about = f"{report.asked.case}: {report.asked.request}, {p.method}"
-    out = [*_wrap(f"UNLEARNING AUDIT  {about}"), "=" * WIDTH, ""]
-    out += [report.verdict.value, *_wrap(report.sentence, "  "), ""]
+    out = [*wrap(f"UNLEARNING AUDIT  {about}"), "=" * WIDTH, ""]
+    out += [report.verdict.value, *wrap(report.sentence, "  "), ""]
     for f in report.findings:
-        out += _wrap(f"{f.verdict.value}: {f.reason}", "  - ")
+        out += wrap(f"{f.verdict.value}: {f.reason}", "  - ")
     for text in report.warnings:
-        out += _wrap(f"warning: {text}", "  ! ")
-    out += _heading("What was asked")
+        out += wrap(f"warning: {text}", "  ! ")
+    out += heading("What was asked")
     out += _pairs(w.asked_lines(report.asked))
     for name, size in report.asked.headroom.items():
         value = w.UNDEFINED if size is None else f"{w.number(size, 1)} oracle deviations"
-        out += _wrap(f"headroom of {name}: {value}", "  - ")
-    out += _heading(f"What was found ({w.TIERS[report.tier]})")
+        out += wrap(f"headroom of {name}: {value}", "  - ")
+    out += heading(f"What was found ({w.TIERS[report.tier]})")
     out += _table(report)
-    out += _heading("Cost")
+    out += heading("Cost")
     out += _columns([("", "unlearning", "retraining"), *w.spent_lines(report.spent)])
-    out += _wrap(w.spent_sentence(report.spent))
-    out += _heading("Provenance")
+    out += wrap(w.spent_sentence(report.spent))
+    out += heading("Provenance")
     out += _pairs(w.provenance_lines(report))
-    out += [ln for k, v in w.settings_lines(p.settings) for ln in _wrap(f"{k} = {v}", "  - ")]
-    out += [ln for note in p.notes for ln in _wrap(note, "  ! ")]
-    out += _heading("What this audit cannot show")
+    out += [ln for k, v in w.settings_lines(p.settings) for ln in wrap(f"{k} = {v}", "  - ")]
+    out += [ln for note in p.notes for ln in wrap(note, "  ! ")]
+    out += heading("What this audit cannot show")
     for text in report.limits or ("No limit was named.",):
-        out += _wrap(text, "  - ")
+        out += wrap(text, "  - ")
     return "\n".join(ln.rstrip() for ln in out)
 
 
@@ -71,16 +71,16 @@ def _table(report: Report) -> list[str]:
     for i, block in enumerate(blocks):
         if i in titles:
             out += ["-" * WIDTH, titles[i].upper()]
-        block[0] = [part for line in block[0] for part in _fold(line, widths[0])]
+        block[0] = [part for line in block[0] for part in fold(line, widths[0])]
         for k in range(max(map(len, block))):
-            line = [_pad(c[k] if k < len(c) else "", n, j) for j, (c, n) in _across(block, widths)]
+            line = [pad(c[k] if k < len(c) else "", n, j) for j, (c, n) in _across(block, widths)]
             out.append(" ".join(line))
     out.append("-" * WIDTH)
     for i, note in enumerate(notes, 1):
-        out += _wrap(note, f"[{i}] ")
-    out += _wrap(w.LEGEND if against else w.NO_ORACLE)
+        out += wrap(note, f"[{i}] ")
+    out += wrap(w.LEGEND if against else w.NO_ORACLE)
     if any(r.path == "compat" for r in report.rows):
-        out += _wrap(w.COMPAT + ".")
+        out += wrap(w.COMPAT + ".")
     return out
 
 
@@ -129,12 +129,13 @@ def _across(block: list[list[str]], widths: list[int]) -> list[tuple[int, tuple[
     return list(enumerate(zip(block, widths, strict=True)))
 
 
-def _pad(text: str, width: int, column: int) -> str:
+def pad(text: str, width: int, column: int) -> str:
+    """Fill text up to a width: the first column to the left, the others to the right."""
     space = " " * (width - cell_len(text))
     return text + space if column == 0 else space + text
 
 
-def _fold(name: str, width: int) -> list[str]:
+def fold(name: str, width: int) -> list[str]:
     """Break a metric's name after underscores; a part that is still too long is cut."""
     lines = [""]
     for part in name.replace("_", "_\n").split("\n"):
@@ -144,27 +145,28 @@ def _fold(name: str, width: int) -> list[str]:
     return [x[i : i + width] for x in lines for i in range(0, max(len(x), 1), width)]
 
 
-def _heading(title: str) -> list[str]:
+def heading(title: str) -> list[str]:
+    """Return an empty line, a title and a rule under it."""
     return ["", title.upper(), "-" * len(title)]
 
 
 def _pairs(lines: list[tuple[str, str]]) -> list[str]:
     wide = max(len(k) for k, _ in lines) + 2
-    return [ln for k, v in lines for ln in _wrap(v, f"{k:<{wide}}")]
+    return [ln for k, v in lines for ln in wrap(v, f"{k:<{wide}}")]
 
 
 def _columns(lines: list[tuple[str, str, str]]) -> list[str]:
     return [f"{a:<16}{b:>16}{c:>16}" for a, b, c in lines]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Replace what would move the cursor, colour the terminal or reverse the text."""
     return "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
 
 
-def _wrap(text: str, lead: str = "") -> list[str]:
+def wrap(text: str, lead: str = "", width: int = WIDTH) -> list[str]:
     """Break text into lines; the first is led in, the others stand under it."""
-    console = Console(file=StringIO(), width=WIDTH, color_system=None, legacy_windows=False)
-    lines = Text(_plain(text)).wrap(console, WIDTH - len(lead), overflow="fold")
-    plain = [line.plain for line in lines] or [""]
-    return [(lead if i == 0 else " " * len(lead)) + x for i, x in enumerate(plain)]
+    console = Console(file=StringIO(), width=width, color_system=None, legacy_windows=False)
+    lines = Text(plain(text)).wrap(console, width - len(lead), overflow="fold")
+    parts = [line.plain for line in lines] or [""]
+    return [(lead if i == 0 else " " * len(lead)) + x for i, x in enumerate(parts)]

@@ -1,0 +1,79 @@
+"""What pages share: templates, style, numbers set as readers expect them.
+
+Needs matplotlib and jinja2, the extra ``[report]``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from unlearnkit.core.errors import InputError
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One figure and the words that stand for it."""
+
+    svg: Markup
+    caption: str
+    head: tuple[str, ...]
+    body: Sequence[tuple[str, ...]]
+    """The figure in numbers."""
+
+
+def check_installed() -> None:
+    """Refuse to begin a page that cannot be made.
+
+    Raises:
+        InputError: If matplotlib or jinja2 is not installed.
+    """
+    if not (_installed("matplotlib") and _installed("jinja2")):
+        raise InputError(
+            "report: the page needs matplotlib and jinja2; pip install 'unlearnkit[report]'"
+        )
+
+
+def render_template(name: str, **values: object) -> str:
+    """Return a page made from a template of this package.
+
+    Args:
+        name: Path of the template below the package, such as ``report/page.html.jinja``.
+        **values: What the template names; ``style`` is the style sheet that pages share.
+
+    Returns:
+        The page. The same values give the same bytes.
+    """
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+    from markupsafe import Markup, escape
+
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FunctionLoader(packaged),
+    )
+    environment.filters["minus"] = lambda text: re.sub(r"(?<![\w.])-(?=[\d.i])", "\u2212", text)
+    environment.filters["breaks"] = lambda name: escape(name).replace("_", Markup("_<wbr>"))
+    style = Markup(packaged("report/style.css").strip())
+    return environment.get_template(name).render(style=style, **values) + "\n"
+
+
+def packaged(path: str) -> str:
+    """Return a text file of this package."""
+    return files("unlearnkit").joinpath(path).read_text(encoding="utf-8")
+
+
+def _installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ValueError:  # a module that was made unimportable
+        return False

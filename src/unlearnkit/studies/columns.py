@@ -1,0 +1,114 @@
+"""What a table can show: stored metrics, the share of a distance that was closed, and costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from unlearnkit.catalog import metrics
+from unlearnkit.core.errors import UnknownNameError
+from unlearnkit.core.evidence import Who
+from unlearnkit.core.metric import Metric
+from unlearnkit.studies.table import Column
+
+CLOSED = "closed_"
+"""Before the id of a distance to the oracles: the share of the original's that was closed."""
+
+CORE = (
+    *("accuracy_forget", "error_forget", "accuracy_retain", "error_retain"),
+    *("accuracy_test", "error_test"),
+    *("js_forget", "closed_js_forget", "divergence_forget", "closed_divergence_forget"),
+    *("margin_auc", "cost_ratio"),
+)
+"""Columns of a table that asks for none; those that the task does not have are left out."""
+
+FORGETTING = ("js_forget", "divergence_forget", "accuracy_forget", "error_forget")
+"""By the first of these that was measured, methods are compared in how they forget."""
+
+UTILITY = ("accuracy_test", "error_test")
+"""By the first of these that was measured, methods are compared in what they keep."""
+
+COSTS = {
+    "cost_ratio": Column(
+        id="cost_ratio",
+        goal="low",
+        ideal=None,
+        distance=False,
+        unit="of retraining",
+        doc="Work of unlearning over that of retraining: rows forward plus twice rows backward.",
+    ),
+    "cost_backward_ratio": Column(
+        id="cost_backward_ratio",
+        goal="low",
+        ideal=None,
+        distance=False,
+        unit="of retraining",
+        doc="Rows backward in unlearning over those in retraining.",
+    ),
+    "cost_seconds": Column(
+        id="cost_seconds",
+        goal="low",
+        ideal=None,
+        distance=False,
+        unit="seconds",
+        doc="Wall time of unlearning, on the machine that ran it.",
+    ),
+}
+
+
+def is_distance(m: Metric) -> bool:
+    """Return whether a metric is a distance to the oracles, so that it has a floor."""
+    return Who.ORACLE in m.reads
+
+
+def chosen(names: Iterable[str]) -> list[Column]:
+    """Return the columns of these ids.
+
+    Args:
+        names: Ids of metrics, of costs, or ``closed_`` and the id of a distance.
+
+    Returns:
+        The columns, each once.
+
+    Raises:
+        UnknownNameError: If there is no such column.
+    """
+    found = []
+    known = metrics()
+    closed = {CLOSED + i: m for i, m in known.items() if is_distance(m)}
+    for name in dict.fromkeys(names):
+        if name in known:
+            found.append(_of_metric(known[name]))
+        elif name in closed:
+            found.append(_of_closed(closed[name]))
+        elif name in COSTS:
+            found.append(COSTS[name])
+        else:
+            raise UnknownNameError("column", name, [*known, *closed, *COSTS])
+    return found
+
+
+def stored(columns: Sequence[Column]) -> list[str]:
+    """Return the metrics that the columns are made from."""
+    return list(dict.fromkeys(c.id.removeprefix(CLOSED) for c in columns))
+
+
+def _of_metric(m: Metric) -> Column:
+    return Column(
+        id=m.id,
+        goal=m.goal.value,
+        ideal=m.ideal,
+        distance=is_distance(m),
+        unit=m.unit,
+        doc=" ".join(m.doc.split("\n\n")[0].split()),
+    )
+
+
+def _of_closed(m: Metric) -> Column:
+    return Column(
+        id=CLOSED + m.id,
+        goal="high",
+        ideal=1.0,
+        distance=False,
+        unit="fraction",
+        doc=f"Share of the original's {m.id} that was closed: 1 is as an oracle, 0 as before.",
+    )

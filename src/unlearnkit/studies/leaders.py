@@ -1,0 +1,193 @@
+"""Methods side by side over all forget sets of a case, and where each stands on the picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from unlearnkit.studies.columns import CLOSED, FORGETTING, UTILITY
+from unlearnkit.studies.table import Block, Cell, Kind, Line, Table
+
+COST = "cost_ratio"
+
+
+@dataclass(frozen=True)
+class Spot:
+    """Where a line stands: how much is left to forget, what was lost, what it cost."""
+
+    label: str
+    kind: Kind
+    left: float
+    """1 minus the closed share: 0 as an oracle, 1 as the original. Where the share is not known,
+    the size of the gap to the oracles over that of the original."""
+
+    left_reach: float | None
+    """Half the width of its 95 % interval."""
+
+    lost: float
+    """What is worse than the oracles in utility: accuracy below theirs, or error above."""
+
+    lost_reach: float | None
+    cost: float | None
+
+
+@dataclass(frozen=True)
+class Leader:
+    """A method over all forget sets of a case."""
+
+    label: str
+    kind: Kind
+    sets: int
+    """Forget sets with a run that is done."""
+
+    equivalent: int
+    judged: int
+    """Cells compared with the oracles, and those where equivalence is shown."""
+
+    worst: float | None
+    """The largest gap to the oracles, on the wrong side, in margins, over columns and sets."""
+
+    left: float | None
+    """Mean over forget sets of the distance of ``Spot.left`` from 0, either way."""
+
+    lost: float | None
+    """The worst over forget sets."""
+
+    cost: float | None
+    """Mean over forget sets."""
+
+    done: int
+    failed: int
+    absent: int
+
+
+def spots(block: Block) -> list[Spot]:
+    """Return where the original and the methods of a forget set stand.
+
+    Args:
+        block: The forget set.
+
+    Returns:
+        One spot a line that has both numbers, in the order of the lines.
+    """
+    found = []
+    for line in block.lines:
+        if line.kind == "oracle":
+            continue
+        left, lost = _left(block, line), _lost(block, line)
+        if left is not None and lost is not None:
+            cost = line.cells.get(COST)
+            found.append(
+                Spot(line.label, line.kind, *left, *lost, cost=cost.mean if cost else None)
+            )
+    return found
+
+
+def measures(block: Block) -> tuple[str, str] | None:
+    """Return the columns that a block's picture is drawn from: of forgetting, and of utility."""
+    forgetting = next((CLOSED + m for m in FORGETTING if _known(block, CLOSED + m)), None)
+    forgetting = forgetting or next((m for m in FORGETTING if _known(block, m)), None)
+    utility = next((m for m in UTILITY if m in block.columns), None)
+    return None if forgetting is None or utility is None else (forgetting, utility)
+
+
+def leaders(table: Table, case: str) -> list[Leader]:
+    """Return the lines of a case, methods in order.
+
+    The order: the smallest worst gap, then the least that is left to forget, then the cheapest.
+
+    Args:
+        table: The study's table.
+        case: The case.
+
+    Returns:
+        The original, then the methods.
+    """
+    blocks = [b for b in table.blocks if b.case == case]
+    labels = dict.fromkeys((n.label, n.kind) for b in blocks for n in b.lines if n.kind != "oracle")
+    found = [_leader(table, blocks, label, kind) for label, kind in labels]
+    return sorted(found, key=_rank)
+
+
+def _rank(x: Leader) -> tuple[bool, float, float, float]:
+    return (
+        x.kind == "method",
+        math.inf if x.worst is None else x.worst,
+        math.inf if x.left is None else x.left,
+        math.inf if x.cost is None else x.cost,
+    )
+
+
+def _leader(table: Table, blocks: Iterable[Block], label: str, kind: Kind) -> Leader:
+    mine = [(b, n) for b in blocks for n in b.lines if (n.label, n.kind) == (label, kind)]
+    cells = [cell for _, n in mine for cell in n.cells.values()]
+    wide = [v for _, n in mine for k, x in n.cells.items() if (v := _gap(table, k, x)) is not None]
+    left = [abs(s[0]) for b, n in mine if (s := _left(b, n)) is not None]
+    lost = [s[0] for b, n in mine if (s := _lost(b, n)) is not None]
+    cost = [v for _, n in mine for v in _means(n, COST)]
+    return Leader(
+        label=label,
+        kind=kind,
+        sets=sum(n.count > 0 for _, n in mine),
+        equivalent=sum(cell.judged == "equivalent" for cell in cells),
+        judged=sum(cell.judged != "none" for cell in cells),
+        worst=max(wide, default=None),
+        left=math.fsum(left) / len(left) if left else None,
+        lost=max(lost) if lost else None,
+        cost=math.fsum(cost) / len(cost) if cost else None,
+        done=sum(n.count for _, n in mine),
+        failed=sum(n.failed for _, n in mine),
+        absent=sum(n.absent for _, n in mine),
+    )
+
+
+def _gap(table: Table, name: str, cell: Cell) -> float | None:
+    """Return a judged cell's gap in margins; 0 where it is nearer to the oracles than they are."""
+    if cell.judged == "none" or cell.gap is None or not cell.margin:
+        return None
+    column = table.column(name)
+    gap = cell.gap
+    if column.distance and column.goal == "low":
+        gap = max(gap, 0.0)
+    elif column.distance and column.goal == "high":
+        gap = min(gap, 0.0)
+    return abs(gap) / cell.margin
+
+
+def _left(block: Block, line: Line) -> tuple[float, float | None] | None:
+    names = measures(block)
+    if names is None or (cell := line.cells.get(names[0])) is None or cell.mean is None:
+        return None
+    if names[0].startswith(CLOSED):
+        return _finite(1 - cell.mean, _reach(cell))
+    before = next((n.cells[names[0]].gap for n in block.lines if n.kind == "original"), None)
+    if cell.gap is None or not before:
+        return None
+    reach = _reach(cell)
+    return _finite(abs(cell.gap / before), None if reach is None else reach / abs(before))
+
+
+def _lost(block: Block, line: Line) -> tuple[float, float | None] | None:
+    names = measures(block)
+    if names is None or (cell := line.cells.get(names[1])) is None or cell.gap is None:
+        return None
+    return _finite(cell.gap if names[1].startswith("error") else -cell.gap, _reach(cell))
+
+
+def _known(block: Block, name: str) -> bool:
+    return any(n.kind != "oracle" and list(_means(n, name)) for n in block.lines)
+
+
+def _means(line: Line, name: str) -> Iterator[float]:
+    cell = line.cells.get(name)
+    if cell is not None and cell.mean is not None:
+        yield cell.mean
+
+
+def _finite(value: float, reach: float | None) -> tuple[float, float | None] | None:
+    return (value, reach) if math.isfinite(value) else None
+
+
+def _reach(cell: Cell) -> float | None:
+    return None if cell.low is None or cell.high is None else (cell.high - cell.low) / 2

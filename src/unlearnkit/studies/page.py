@@ -1,0 +1,200 @@
+"""The table of a study as one self-contained page: leaderboards, pictures, every forget set.
+
+Needs matplotlib and jinja2, the extra ``[report]``. The one script sorts leaderboards; the page
+says all that it has to say without it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from unlearnkit.report import wording as w
+from unlearnkit.report.html import Panel, check_installed, packaged, render_template
+from unlearnkit.studies import words
+from unlearnkit.studies.figures import tradeoff_figure
+from unlearnkit.studies.leaders import Leader, Spot, leaders, measures, spots
+from unlearnkit.studies.table import Block, Judged, Line, Table
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+LIGHTS: dict[Judged, str] = {
+    "equivalent": "good",
+    "beyond": "bad",
+    "open": "unclear",
+    "none": "none",
+}
+
+
+@dataclass(frozen=True)
+class Set:
+    """A forget set, ready to be set."""
+
+    anchor: str
+    block: Block
+    picture: Panel | None
+    head: list[tuple[str, str, str]]
+    """Column, which value is good, and the ideal."""
+
+    lines: list[tuple[Line, list[dict[str, str]], str]]
+    """A line, its cells, and the audit's verdicts."""
+
+    pairs: list[tuple[str, str, str, tuple[str, str, str, str, str]]]
+    """Metric, the farther method, the nearest one, and the numbers."""
+
+
+def render(table: Table) -> str:
+    """Return a study's table as one HTML page that asks nothing of a network.
+
+    Args:
+        table: What the study has found.
+
+    Returns:
+        The page. The same table gives the same bytes.
+    """
+    check_installed()
+    script = packaged("studies/sort.js").strip()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    boards = [(case, _board(table, case)) for case in dict.fromkeys(b.case for b in table.blocks)]
+    numbers = {case: _numbers(leaders(table, case)) for case, _ in boards}
+    return render_template(
+        "studies/page.html.jinja",
+        table=table,
+        w=w,
+        words=words,
+        script=_as_is(script),
+        script_hash=f"sha256-{digest}",
+        extra=_as_is(packaged("studies/style.css").strip()),
+        boards=boards,
+        sets=[_set(table, b, i, numbers[b.case]) for i, b in enumerate(table.blocks)],
+        facts=_facts(table),
+    )
+
+
+def _as_is(text: str) -> Markup:
+    """Return a file of ours or a figure as markup: no name or value of a study stands in it raw."""
+    from markupsafe import Markup  # of the extra
+
+    return Markup(text)
+
+
+def _numbers(board: Sequence[Leader]) -> dict[str, int]:
+    methods = [x for x in board if x.kind == "method"]
+    return {x.label: i for i, x in enumerate(methods, 1)}
+
+
+def _board(table: Table, case: str) -> list[dict[str, tuple[str, str]]]:
+    """Return the rows of a case's leaderboard: what is shown, and what it is sorted by."""
+    rows = []
+    found = leaders(table, case)
+    numbers = _numbers(found)
+    for x in found:
+        share = x.equivalent / x.judged if x.judged else None
+        runs = [str(x.done), *([f"{x.failed} failed"] if x.failed else [])]
+        runs += [f"{x.absent} to do"] if x.absent else []
+        rows.append(
+            {
+                "kind": (x.kind, ""),
+                "place": (str(numbers.get(x.label, "")), _sort(numbers.get(x.label))),
+                "method": (x.label, x.label),
+                "worst": (_gap(x.worst), _sort(x.worst)),
+                "equivalent": (
+                    w.ABSENT if share is None else f"{x.equivalent} of {x.judged}",
+                    _sort(share),
+                ),
+                "left": (_number(x.left), _sort(x.left)),
+                "lost": (_number(x.lost), _sort(x.lost)),
+                "cost": (_number(x.cost), _sort(x.cost)),
+                "runs": (", ".join(runs), _sort(x.done)),
+            }
+        )
+    return rows
+
+
+def _number(value: float | None) -> str:
+    return w.ABSENT if value is None else w.number(value, 3 if abs(value) < 100 else None)
+
+
+def _gap(value: float | None) -> str:
+    return w.ABSENT if value is None else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def _sort(value: float | None) -> str:
+    return "" if value is None else f"{value:.9g}"
+
+
+def _facts(table: Table) -> list[tuple[str, str]]:
+    most = max((b.oracles for b in table.blocks), default=0)
+    return [
+        ("Design", words.design(table)),
+        ("Seeds", w.seeds(table.seeds)),
+        ("Oracles", f"{most} a forget set" if most else "none"),
+        ("Runs", words.progress(table)),
+        ("Audit", w.TIERS[table.tier]),
+    ]
+
+
+def _set(table: Table, block: Block, index: int, numbers: Mapping[str, int]) -> Set:
+    digits = {name: words.places(block, name) for name in block.columns}
+    oracle = next((n for n in block.lines if n.kind == "oracle"), None)
+    head = []
+    for name in block.columns:
+        column = table.column(name)
+        best = column.best
+        if best == "oracle" and oracle is not None:
+            best = words.mean(oracle.cells[name], digits[name])
+        head.append((name, words.GOALS[column.goal], best))
+    lines = []
+    for line in block.lines:
+        cells = []
+        for name in block.columns:
+            cell = line.cells[name]
+            few = f"{cell.count} of {line.count}" if 0 < cell.count < line.count else ""
+            cells.append(
+                {
+                    "mean": words.mean(cell, digits[name]),
+                    "spread": words.spread(line, cell, digits[name]),
+                    "few": few,
+                    "light": LIGHTS[cell.judged],
+                    "judged": "" if cell.judged == "none" else words.JUDGED[cell.judged],
+                }
+            )
+        lines.append((line, cells, words.verdicts(line)))
+    pairs = [(p.metric, p.first, p.second, words.pair(p)) for p in words.leading(block)]
+    return Set(
+        anchor=f"set-{index}",
+        block=block,
+        picture=_picture(block, f"set-{index}", numbers),
+        head=head,
+        lines=lines,
+        pairs=pairs,
+    )
+
+
+def _picture(block: Block, name: str, numbers: Mapping[str, int]) -> Panel | None:
+    what = measures(block)
+    found = spots(block)
+    if what is None or not found:
+        return None
+    found.sort(key=lambda s: numbers.get(s.label, 0))
+    body = list(_body(found, numbers))
+    oracle = next((n.cells[what[1]] for n in block.lines if n.kind == "oracle"), None)
+    band = None if oracle is None or oracle.sd is None else 2 * oracle.sd
+    title = f"{block.case}, {block.request}"
+    said = " ".join(f"{m}: left {a}, lost {b}, cost {c}." for m, _, a, b, c in body)
+    svg = tradeoff_figure(
+        found, numbers, band=band, what=what, name=name, title=title,
+        desc=f"The oracle stands at 0, 0. {said}",
+    )  # fmt: skip
+    head = ("Method", "No.", "Left to forget", "Lost", "Cost")
+    return Panel(_as_is(svg), title, head, body)
+
+
+def _body(found: Sequence[Spot], numbers: Mapping[str, int]) -> Iterator[tuple[str, ...]]:
+    for s in found:
+        number = str(numbers.get(s.label, "")) if s.kind == "method" else w.ABSENT
+        yield s.label, number, _number(s.left), _number(s.lost), _number(s.cost)

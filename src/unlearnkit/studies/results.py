@@ -1,0 +1,61 @@
+"""What the store holds of a study's runs, and no more than a table needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from unlearnkit.store import Status, Store
+from unlearnkit.studies.expand import Planned
+
+VERDICT, WEIGHTS = "verdict", "unlearned"
+"""The facts of a run that its headline and the digest of its model are kept under."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One planned run and what came of it."""
+
+    planned: Planned
+    status: Status | Literal["absent"] = "absent"
+    """``absent``: it was not tried yet."""
+
+    error: str = ""
+    values: dict[tuple[str, str], float | None] = field(default_factory=dict)
+    """By metric and model; None where it is undefined."""
+
+    verdict: str = ""
+    """The headline of its audit, where it was kept."""
+
+    weights: str = ""
+    """Digest of the unlearned model, where it was kept."""
+
+
+def read(plan: Sequence[Planned], store: Store, metrics: Iterable[str]) -> list[Result]:
+    """Return what came of the runs of a plan.
+
+    Args:
+        plan: The runs.
+        store: Where they are kept.
+        metrics: Ids of what is needed; nothing else is read.
+
+    Returns:
+        One result a run, in order.
+    """
+    keys = [p.key for p in plan]
+    ended = store.outcomes(keys)
+    verdicts, weights = store.named_facts(keys, VERDICT), store.named_facts(keys, WEIGHTS)
+    found = {
+        p.key: Result(
+            p,
+            *ended.get(p.key, ("absent", "")),
+            verdict=verdicts.get(p.key, ""),
+            weights=weights.get(p.key, ""),
+        )
+        for p in plan
+    }
+    done = [key for key, r in found.items() if r.status == "done"]
+    for number in store.numbers(done, metrics):
+        found[number.run].values[number.metric, number.who] = number.value
+    return [found[key] for key in keys]

@@ -1,0 +1,256 @@
+"""The table of a study, as values: everything that the text, the files and the page show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from unlearnkit.core.errors import InputError
+from unlearnkit.store import write_rows, write_text
+
+Judged = Literal["equivalent", "beyond", "open", "none"]
+"""``equivalent``: two one-sided tests pass. ``beyond``: the 95 % interval of the gap lies outside
+the margin. ``open``: neither is shown. ``none``: not compared."""
+
+Kind = Literal["oracle", "original", "method"]
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, ser_json_inf_nan="strings"
+    )
+
+
+class Column(_Value):
+    """What a column shows, and which value is good."""
+
+    id: str
+    goal: Literal["high", "low", "as the oracle", "value"]
+    ideal: float | None
+    """The best value; None where it is the oracles' own, or where there is none."""
+
+    distance: bool
+    """Whether it is a distance to the oracles: then two oracles' distance is the ideal."""
+
+    unit: str
+    doc: str
+    """What it is, in a sentence."""
+
+    @property
+    def best(self) -> str:
+        """Return the ideal in words."""
+        if self.ideal is not None:
+            return f"{self.ideal:g}"
+        return "oracle" if self.distance or self.goal == "as the oracle" else ""
+
+
+class Cell(_Value):
+    """One number of one line: the mean over seeds, beside the oracles."""
+
+    mean: float | None
+    """None where it is undefined."""
+
+    sd: float | None = None
+    """Deviation over seeds; over oracles on their own line."""
+
+    low: float | None = None
+    high: float | None = None
+    """Student's 95 % interval of the mean; None for fewer than three seeds."""
+
+    count: int
+    """Seeds (or oracles) that the mean is over."""
+
+    gap: float | None = None
+    """Mean minus the oracles' mean."""
+
+    gap_low: float | None = None
+    gap_high: float | None = None
+    """95 % interval of the gap; needs three seeds and three oracles."""
+
+    margin: float | None = None
+    """Largest gap that counts as none."""
+
+    p: float | None = None
+    """Of the test of equivalence."""
+
+    judged: Judged = "none"
+
+
+class Line(_Value):
+    """The oracles, the untouched original, or one method with its settings."""
+
+    label: str
+    kind: Kind
+    method: str = ""
+    preset: str | None = None
+    settings: dict[str, object] = {}
+    count: int
+    """Runs that are done; oracles; originals."""
+
+    failed: int = 0
+    absent: int = 0
+    """Planned runs that were not tried yet, or were cancelled."""
+
+    same: bool = False
+    """Whether all seeds gave the same numbers, because the method draws none: one point."""
+
+    cells: dict[str, Cell]
+    verdicts: dict[str, int] = {}
+    """How many seeds the audit's headline was given to, where it was stored."""
+
+
+class Pair(_Value):
+    """Two methods on the same seeds, by how far each is from its ideal."""
+
+    metric: str
+    first: str
+    second: str
+    count: int
+    """Seeds that both have."""
+
+    difference: float
+    """Mean over seeds of the first's distance from the ideal minus the second's; below 0 the first
+    is nearer."""
+
+    low: float | None
+    high: float | None
+    """Student's 95 % interval over seeds; None for fewer than three."""
+
+    p: float | None
+    """Of the exact sign-flip permutation test, two-sided; None for more than 30 seeds."""
+
+    least_p: float
+    """The smallest that so many seeds can give: ``2 / 2^n``."""
+
+
+class Block(_Value):
+    """One forget set: a case and a request."""
+
+    case: str
+    request: str
+    columns: tuple[str, ...]
+    """Ids of the columns that were measured here."""
+
+    lines: tuple[Line, ...]
+    """The oracles, the original, then the methods as the study names them."""
+
+    pairs: tuple[Pair, ...]
+    oracles: int
+
+    def line(self, label: str) -> Line:
+        """Return a method's line.
+
+        Args:
+            label: Its label.
+
+        Returns:
+            The line.
+
+        Raises:
+            InputError: If there is none.
+        """
+        for line in self.lines:
+            if line.label == label:
+                return line
+        raise InputError(
+            f"table: no line {label!r}; there are: {', '.join(n.label for n in self.lines)}"
+        )
+
+
+class Failure(_Value):
+    """A run that came to nothing, and why."""
+
+    case: str
+    request: str
+    label: str
+    seed: int
+    status: Literal["failed", "cancelled"]
+    error: str
+
+
+class Table(_Value):
+    """What a study has found so far."""
+
+    study: str
+    about: str
+    design: Literal["FULL", "REUSE"]
+    tier: Literal["fast", "reference"]
+    seeds: tuple[int, ...]
+    planned: int
+    done: int
+    columns: tuple[Column, ...]
+    blocks: tuple[Block, ...]
+    failures: tuple[Failure, ...]
+    notes: tuple[str, ...] = ()
+    """What a reader must know before believing a number."""
+
+    def column(self, name: str) -> Column:
+        """Return a column by its id."""
+        return next(c for c in self.columns if c.id == name)
+
+    def __str__(self) -> str:
+        from unlearnkit.studies.text import render_text  # it imports this module
+
+        return render_text(self)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the table as a page, as data or as text.
+
+        Args:
+            path: Ends in ``.html``, ``.json``, ``.txt``, ``.csv``, or ``.parquet``, which needs
+                pandas and pyarrow. The file appears whole or not at all.
+
+        Returns:
+            The path.
+
+        Raises:
+            InputError: If the ending is another, or the place cannot be written.
+        """
+        path = Path(path)
+        if path.suffix == ".json":
+            return write_text(path, self.model_dump_json(indent=1) + "\n")
+        if path.suffix == ".txt":
+            return write_text(path, f"{self}\n")
+        if path.suffix == ".html":
+            from unlearnkit.studies.page import render  # needs the extra
+
+            return write_text(path, render(self))
+        if path.suffix in {".csv", ".parquet"}:
+            return write_rows(path, FIELDS, self.rows())
+        raise InputError(f"study: ends in .html, .json, .txt, .csv or .parquet, got {path.name!r}")
+
+    def rows(self) -> list[tuple[object, ...]]:
+        """Return the table long: one row for each cell, with the names in ``FIELDS``."""
+        found: list[tuple[object, ...]] = []
+        columns = {c.id: c for c in self.columns}
+        for block in self.blocks:
+            oracle = next((n for n in block.lines if n.kind == "oracle"), None)
+            for line in block.lines:
+                for name, cell in line.cells.items():
+                    truth = oracle.cells.get(name) if oracle else None
+                    found.append(
+                        (
+                            *(self.study, self.design, block.case, block.request),
+                            *(line.kind, line.label, line.method, line.preset),
+                            *(name, columns[name].goal, columns[name].best, columns[name].unit),
+                            *(cell.mean, cell.low, cell.high, cell.sd, cell.count, line.failed),
+                            *((truth.mean, truth.sd, truth.count) if truth else (None, None, 0)),
+                            *(cell.gap, cell.gap_low, cell.gap_high, cell.margin, cell.p),
+                            cell.judged,
+                        )
+                    )
+        return found
+
+
+FIELDS = (
+    *("study", "design", "case", "request"),
+    *("kind", "label", "method", "preset"),
+    *("metric", "goal", "ideal", "unit"),
+    *("mean", "low", "high", "sd", "count", "failed"),
+    *("oracle_mean", "oracle_sd", "oracles"),
+    *("gap", "gap_low", "gap_high", "margin", "p"),
+    "judged",
+)
+"""Names of the columns of a table in CSV and Parquet."""

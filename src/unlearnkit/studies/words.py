@@ -1,0 +1,171 @@
+"""Words and numbers of a study's table, shared by its text and its page."""
+
+from __future__ import annotations
+
+from unlearnkit.report import wording as w
+from unlearnkit.studies.table import Block, Cell, Column, Failure, Judged, Line, Pair, Table
+
+ERROR = 300
+"""Letters of an error that are shown; the store has all of it."""
+
+MARKS: dict[Judged, str] = {"equivalent": "=", "beyond": "!", "open": "?", "none": ""}
+"""Behind a mean: what two one-sided tests say of its gap to the oracles."""
+
+JUDGED: dict[Judged, str] = {
+    "equivalent": "equivalent",
+    "beyond": "different",
+    "open": "not shown",
+    "none": "not judged",
+}
+
+GOALS = {
+    "high": "higher is better",
+    "low": "lower is better",
+    "as the oracle": "best as the oracle",
+    "value": "a fact",
+}
+
+LEGEND = (
+    "Each method's number is the mean over seeds, with Student's 95 % interval as ± from three"
+    " seeds on. Oracle: models retrained without the forgotten rows; sd is their standard"
+    " deviation."
+    " Original: the model before unlearning."
+)
+JUDGEMENT = (
+    "Equivalent to retraining: two one-sided tests at level 0.05 put the gap to the oracles within"
+    " the margin, which is fixed beforehand (the metric's own, or two oracle deviations, and for"
+    " fractions at least 0.01). Different: the 95 % interval of the gap lies outside the margin."
+    " Not shown: neither. Being not significantly different is not being equivalent. Judged column"
+    " by column, not corrected for the number of columns."
+)
+MARKED = "Behind a mean: = equivalent, ! different, ? not shown."
+PAIRING = (
+    "Same seeds, first minus second, in distance from the ideal: below 0 the first is nearer to"
+    " retraining. p: exact sign-flip permutation test, two-sided, not corrected for the number of"
+    " pairs; least p is the smallest that so many seeds can give, and six seeds are the least for"
+    " 0.05."
+)
+
+
+def design(table: Table) -> str:
+    """Return how models were sampled, in a sentence."""
+    return w.DESIGNS[table.design]
+
+
+def progress(table: Table) -> str:
+    """Return how much of the study is done."""
+    failed = sum(f.status == "failed" for f in table.failures)
+    return f"{table.done} of {table.planned} runs done, {failed} failed"
+
+
+def direction(column: Column) -> str:
+    """Return which value is good, in a word or two."""
+    return {"high": "high", "low": "low", "as the oracle": "oracle", "value": "fact"}[column.goal]
+
+
+def good(column: Column) -> str:
+    """Return which value is good, in a sentence."""
+    if column.distance and column.ideal is None:
+        return "Best as between two oracles."
+    ideal = "" if column.ideal is None else f"; ideal {column.ideal:g}"
+    text = GOALS[column.goal]
+    return f"{text[0].upper()}{text[1:]}{ideal}."
+
+
+def places(block: Block, name: str) -> int | None:
+    """Return the decimals that a column's numbers share in a block."""
+    cells = [n.cells[name] for n in block.lines if name in n.cells]
+    near = [x.mean for x in cells if x.mean is not None]
+    found = w.decimals(near)
+    return None if found is None else min(found, 4)
+
+
+def mean(cell: Cell, digits: int | None) -> str:
+    """Return a cell's number; a dash where there is none."""
+    return w.ABSENT if cell.mean is None else w.number(cell.mean, digits)
+
+
+def spread(line: Line, cell: Cell, digits: int | None) -> str:
+    """Return half the width of the interval, or the oracles' deviation; nothing without one."""
+    if line.kind == "oracle":
+        return "" if cell.sd is None else f"sd {_fine(cell.sd, digits)}"
+    if cell.low is None or cell.high is None:
+        return ""
+    return f"± {_fine((cell.high - cell.low) / 2, digits)}"
+
+
+def runs(line: Line) -> str:
+    """Return how many runs, oracles or originals a line is the mean of."""
+    parts = [str(line.count)]
+    if line.failed:
+        parts.append(f"{line.failed} failed")
+    if line.absent:
+        parts.append(f"{line.absent} to do")
+    return ", ".join(parts)
+
+
+def verdicts(line: Line) -> str:
+    """Return the audit's headlines with the number of seeds that they were given to."""
+    order = sorted(line.verdicts.items(), key=lambda kv: (-kv[1], kv[0]))
+    return ", ".join(f"{name} {count}/{line.count}" for name, count in order)
+
+
+def reason(failure: Failure) -> str:
+    """Return the last line of an error, cut where it is very long."""
+    why = failure.error.strip().splitlines()
+    last = why[-1].strip() if why else "no reason was kept"
+    return last if len(last) <= ERROR else last[:ERROR] + " ..."
+
+
+def leading(block: Block) -> list[Pair]:
+    """Return each method's pair with the one that is nearest to its ideal, by metric.
+
+    The pair is turned so that the other comes first: its difference is how much farther it is.
+    """
+    found = []
+    for metric in dict.fromkeys(p.metric for p in block.pairs):
+        pairs = [p for p in block.pairs if p.metric == metric]
+        names = list(dict.fromkeys(n for p in pairs for n in (p.first, p.second)))
+        score = {n: sum(_of(p, n) for p in pairs if n in (p.first, p.second)) for n in names}
+        best = min(names, key=lambda n: score[n])
+        found += [turned(p, best) for p in pairs if best in (p.first, p.second)]
+    return found
+
+
+def pair(p: Pair) -> tuple[str, str, str, str, str]:
+    """Return seeds, difference, interval and both p-values of a pair, as text."""
+    digits = w.decimals([p.difference, p.low, p.high])
+    return (
+        str(p.count),
+        w.number(p.difference, digits, signed=True),
+        w.interval(p.low, p.high, digits, signed=True) or w.ABSENT,
+        w.ABSENT if p.p is None else f"{p.p:.3g}",
+        f"{p.least_p:.3g}",
+    )
+
+
+def turned(pair: Pair, second: str) -> Pair:
+    """Return the same comparison with this method as the second."""
+    if pair.second == second:
+        return pair
+    return pair.model_copy(
+        update={
+            "first": pair.second,
+            "second": pair.first,
+            "difference": -pair.difference,
+            "low": None if pair.high is None else -pair.high,
+            "high": None if pair.low is None else -pair.low,
+        }
+    )
+
+
+def _of(pair: Pair, name: str) -> float:
+    return pair.difference if pair.first == name else -pair.difference
+
+
+def _fine(value: float, digits: int | None) -> str:
+    """Return a spread with as many decimals as its mean; more where it would read as 0."""
+    text = w.number(value, digits)
+    if digits is not None and value > 0 and float(text) == 0:
+        return f"{value:.1g}"
+    return text
