@@ -320,3 +320,16 @@ def test_the_watch_on_requests_and_complaints_sees_both(browser, tmp_path):
 def test_hostile_names_reach_the_title_as_text(html):
     assert SCRIPT in Page(html["hostile"]).all("title")[0]["text"]
     assert hostile().asked.request in Page(html["hostile"]).all("title")[0]["text"]
+
+
+def test_coordinates_are_shortened_and_the_numbers_at_the_ticks_are_not():
+    figures = pytest.importorskip("unlearnkit.report.figures")
+
+    def draw(ax):
+        ax.plot([0, 1], [0.001, 0.004], label="line")
+        ax.set_yticks([0.001, 0.0025, 0.004])
+
+    svg = figures.make_svg(draw, "ticks", "Ticks", "Three ticks.")
+    labels = set(re.findall(r">\s*([\d.]+)\s*<", svg))
+    assert {"0.0010", "0.0025", "0.0040"} <= labels
+    assert not re.search(r"<path[^>]*\.\d{3}", svg)
