@@ -2,14 +2,19 @@
 
 import sys
 
+INTERRUPTED = 130
+
 
 def main() -> None:
     """Run the command line; errors raised on purpose are one line on stderr and exit code 1."""
-    from unlearnkit.cli.app import app
-    from unlearnkit.core.errors import UnlearnkitError
-
     try:
-        app(prog_name="unlearnkit")
-    except UnlearnkitError as e:
-        print(f"unlearnkit: {' '.join(str(e).split())}", file=sys.stderr)
-        sys.exit(1)
+        from unlearnkit.cli.app import app
+        from unlearnkit.core.errors import UnlearnkitError
+
+        try:
+            app(prog_name="unlearnkit")
+        except UnlearnkitError as e:
+            print(f"unlearnkit: {' '.join(str(e).split())}", file=sys.stderr)
+            sys.exit(1)
+    except KeyboardInterrupt:  # also while modules are loaded and after the command has ended
+        sys.exit(INTERRUPTED)
