@@ -188,16 +188,34 @@ def parse_settings(given: Iterable[str]) -> dict[str, Any]:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
             raise InputError(f"-p: {key}: the value is no YAML, got {text!r}") from None
-        *path, last = key.strip().split(".")
-        place = found
-        for part in path:
-            place = place.setdefault(part, {})
-            if not isinstance(place, dict):
-                raise InputError(f"-p: {part} is given twice, in {word!r}")
-        if last in place:
-            raise InputError(f"-p: {key} is given twice; give it once")
-        place[last] = value
+        put_nested(found, key.strip(), value, who="-p", said=word)
     return found
+
+
+def put_nested(
+    found: dict[str, Any], name: str, value: object, *, who: str, said: str | None = None
+) -> None:
+    """Put a value where a dotted name says, making mappings on the way.
+
+    Args:
+        found: Changed in place.
+        name: Such as ``run.lr``.
+        value: What comes there.
+        who: Whose settings these are, for errors.
+        said: How the setting was written; its name when None.
+
+    Raises:
+        InputError: If the place is taken.
+    """
+    *path, last = name.split(".")
+    place = found
+    for part in path:
+        place = place.setdefault(part, {})
+        if not isinstance(place, dict):
+            raise InputError(f"{who}: {part} is given twice, in {(said or name)!r}")
+    if last in place:
+        raise InputError(f"{who}: {name} is given twice; give it once")
+    place[last] = value
 
 
 def merged(base: object, over: object) -> Any:

@@ -12,7 +12,7 @@ from unlearnkit.core.errors import InputError
 from unlearnkit.core.method import Method
 from unlearnkit.core.metric import Tier
 from unlearnkit.core.runtime import Precision
-from unlearnkit.job import merged
+from unlearnkit.job import merged, put_nested
 from unlearnkit.studies.spec import ALL, Chosen, Design, Study
 from unlearnkit.studies.subject import Subject
 from unlearnkit.unlearning import check_needs, fitting
@@ -150,15 +150,7 @@ def _nested(given: Mapping[str, Any], who: str) -> dict[str, Any]:
     """Return settings with the dots of their names undone; mappings are put together."""
     found: dict[str, Any] = {}
     for name, value in _flat(given):
-        *path, last = name.split(".")
-        place = found
-        for part in path:
-            place = place.setdefault(part, {})
-            if not isinstance(place, dict):
-                raise InputError(f"study: methods: {who}: {part} is given twice, in {name!r}")
-        if last in place:
-            raise InputError(f"study: methods: {who}: {name} is given twice; give it once")
-        place[last] = value
+        put_nested(found, name, value, who=f"study: methods: {who}")
     return found
 
 
