@@ -272,9 +272,19 @@ def _problem(
         validation=validation,
         recipe=case.recipe or ASSUMED,
         gone=split.gone,
+        input_shape=_input_shape(case, split),
         build=(lambda: _untrained(case, model, rt)) if may_build and case.fresh else None,
         sealed_build="" if may_build else f"{how.id} builds a fresh model but does not declare it",
     )
+
+
+def _input_shape(case: Case, split: Partition) -> tuple[int, ...] | None:
+    """Return the shape of one row's input, which a user without data gives."""
+    view = split.retain if split.forget is None else split.forget
+    if view is None:
+        return case.input_shape
+    x = next(iter(view.pick(torch.arange(1)).batches(1, Runtime()))).x
+    return tuple(x.shape[1:]) if isinstance(x, torch.Tensor) else None
 
 
 def _untrained(case: Case, model: nn.Module, rt: Runtime) -> nn.Module:

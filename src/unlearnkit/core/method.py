@@ -65,6 +65,10 @@ class Problem:
     gone: tuple[int, ...] = ()
     """Classes that no kept row has: all of their rows must go."""
 
+    input_shape: tuple[int, ...] | None = None
+    """Shape of one row's input, such as ``(3, 32, 32)``; None where inputs are no single tensor of
+    one shape. Known without any data."""
+
     build: Callable[[], nn.Module] | None = None
     sealed_build: str = ""
 
@@ -100,6 +104,10 @@ class Info:
 
     uses: frozenset[Need] = frozenset()
     """Inputs that it reads when they are there."""
+
+    rebuilds: bool = False
+    """Whether it returns a model built by ``Problem.fresh``, which may be of another architecture
+    than the original: a student taught from nothing."""
 
     when: str = ""
     """When to use it and when not, in a sentence or two."""
