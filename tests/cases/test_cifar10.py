@@ -146,12 +146,12 @@ REAL = os.environ.get("UNLEARNKIT_DATA")
 def test_the_small_case_is_balanced_normalised_and_can_be_asked():
     built = uk.catalog.cases()["cifar10_small"]
     case = built.make()
-    assert (len(case.train), len(case.validation), len(case.test)) == (4000, 500, 1000)
-    assert case.train.x.shape == (4000, 3, 32, 32)
-    assert case.train.y.bincount().tolist() == [400] * 10
+    assert (len(case.train), len(case.validation), len(case.test)) == (10_000, 1000, 2000)
+    assert case.train.x.shape == (10_000, 3, 32, 32)
+    assert case.train.y.bincount().tolist() == [1000] * 10
     statistics = torch.std_mean(case.train.x, (0, 2, 3))
     torch.testing.assert_close(statistics[0], torch.ones(3), rtol=0.05, atol=0)
     torch.testing.assert_close(statistics[1], torch.zeros(3), rtol=0, atol=0.05)
-    for name, count in {"class": 400, "random_tenth": 400}.items():
+    for name, count in {"class": 1000, "random_tenth": 1000, "mislabelled_tenth": 1000}.items():
         asked = built.ask(name)
         assert len(asked.case.partition(asked.request).forget) == count

@@ -40,7 +40,7 @@ def test_resnet18_has_the_published_number_of_parameters():
 def test_parameters_are_as_many_as_the_layers_say(classes):
     assert count(resnet18(classes)) == resnet18_count(classes)
     assert count(all_cnn(classes)) == all_cnn_count(classes)
-    assert count(small_conv(classes)) == 93_696 + 129 * classes
+    assert count(small_conv(classes)) == 241_536 + 129 * classes
 
 
 @pytest.mark.parametrize("make", [small_conv, all_cnn, resnet18])

@@ -15,21 +15,25 @@ def _conv(
 
 
 def small_conv(classes: int = 10) -> nn.Module:
-    """Return an untrained convolutional network of a size that a CPU trains in a minute.
+    """Return an untrained convolutional network of a size that a CPU trains in minutes.
 
-    Three times convolution 3x3 of stride 2, batch normalisation, ReLU, with 32, 64, 128 filters;
-    then the mean over positions and a linear head.
+    Four times convolution 3x3, batch normalisation, ReLU, with 32 (stride 2), 64, 128, 128 filters
+    and maximum pooling by 2 before the third and the fourth; then the mean over positions and a
+    linear head.
 
     Args:
         classes: Number of outputs C.
 
     Returns:
-        A module from images ``(B, 3, 32, 32)`` to logits ``(B, C)``: 93,696 + 129 C parameters.
+        A module from images ``(B, 3, 32, 32)`` to logits ``(B, C)``: 241,536 + 129 C parameters.
     """
     return nn.Sequential(
         *_conv(3, 32, stride=2),
-        *_conv(32, 64, stride=2),
-        *_conv(64, 128, stride=2),
+        *_conv(32, 64),
+        nn.MaxPool2d(2),
+        *_conv(64, 128),
+        nn.MaxPool2d(2),
+        *_conv(128, 128),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         nn.Linear(128, classes),
