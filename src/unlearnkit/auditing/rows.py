@@ -63,7 +63,7 @@ def table(e: Evidence, tier: Tier) -> Iterator[Row]:
 def _row(m: Metric, e: Evidence, tier: Tier) -> Row:
     score = m(e)
     estimate = _estimate(m, score)
-    judged = m.goal is not Goal.VALUE
+    judged = m.goal is not Goal.VALUE or (Who.ORACLE in m.reads and m.path == "exact")
     original = None
     if judged and e.has(Who.ORIGINAL):
         original = _estimate(m, m(e.seat(Who.ORIGINAL)))
@@ -71,7 +71,7 @@ def _row(m: Metric, e: Evidence, tier: Tier) -> Row:
     known = [] if oracle is None else [v for v in oracle.values if v is not None]
     value = estimate.value
     apart = None
-    distance = Who.ORACLE in m.reads
+    distance = _is_distance(m)
     if value is not None and known:
         least = one_row(m.unit, estimate.examples)
         apart = gap(value, known, least=least, distance=distance)
@@ -97,6 +97,10 @@ def _row(m: Metric, e: Evidence, tier: Tier) -> Row:
         models=len(known),
         doc=m.doc,
     )
+
+
+def _is_distance(m: Metric) -> bool:
+    return Who.ORACLE in m.reads and m.goal in {Goal.LOW, Goal.HIGH}
 
 
 def _estimate(m: Metric, score: Score) -> Estimate:
@@ -254,7 +258,7 @@ def _closed(value: float | None, original: Estimate | None, oracle: list[float])
 
 
 def _light(m: Metric, apart: Gap | None) -> Light:
-    compared = m.goal is Goal.ORACLE or Who.ORACLE in m.reads
+    compared = m.goal is Goal.ORACLE or _is_distance(m)
     if not compared or apart is None or m.path == "compat":
         return "none"
     margin = equivalence_margin(m, apart)
