@@ -26,6 +26,9 @@ the features counts. Weak probes find every class in every model."""
 ROWS = 1_000
 """Most rows of each kind that the probe is fitted to, and that it is judged on."""
 
+ROUNDING = 1e-9
+"""Spread of features, relative to their size, below which they are constant."""
+
 UNTRAINED = 5
 NO_CLASS = "no whole class was forgotten: there is nothing to probe for"
 NO_FACTORY = "needs untrained models; give the case a model factory (fresh=...)"
@@ -132,8 +135,11 @@ def probe_error(fit_go: Tensor, fit_stay: Tensor, go: Tensor, stay: Tensor) -> f
     y = torch.cat([torch.full((n,), s, dtype=x.dtype) for n, s in zip(count, (1, -1), strict=True)])
     centre = weight @ x
     size = (weight @ (x - centre).square().sum(1)).sqrt()
-    if not bool(size > 0):
-        return 1.0 if size == 0 else math.nan
+    whole = (weight @ x.square().sum(1)).sqrt()
+    if not bool(torch.isfinite(whole)):
+        return math.nan
+    if size <= ROUNDING * whole:
+        return 1.0
     root = weight.sqrt()
     a, b = (x - centre) / size * root[:, None], y * root
     if not bool(torch.isfinite(a).all()):
