@@ -204,9 +204,12 @@ def test_a_censored_index_is_said_to_be_a_lower_bound(world, monkeypatch):
 def test_the_index_is_undefined_where_oracles_need_not_relearn(world):
     models, views = world
     e = Evidence(
-        {**dict.fromkeys(["unlearned", "oracle/0"], models["original"]), **{"original": models["original"]}},
-        views, TASK, RT, recipe=RECIPE,
-    )  # fmt: skip
+        dict.fromkeys(["original", "unlearned", "oracle/0"], models["original"]),
+        views,
+        TASK,
+        RT,
+        recipe=RECIPE,
+    )
     index = score("ain", e)
     assert math.isnan(index.value)
     assert "without relearning" in index.note
@@ -259,7 +262,7 @@ def test_the_reference_index_counts_one_step_for_a_model_that_never_forgot(world
 
 
 def test_copies_are_taught_and_the_models_and_generators_left_alone(world):
-    models, views = world
+    models, _ = world
     before = {n: copy.deepcopy(m.state_dict()) for n, m in models.items()}
     state = torch.get_rng_state()
     e = seen(world, models["oracle/2"])
