@@ -11,3 +11,14 @@ def _own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNLEARNKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _short_lessons(monkeypatch):
+    """Copies of models relearn for a few steps only; tests of relearning take the full length."""
+    from unlearnkit.metrics import relearn
+
+    monkeypatch.setattr(relearn, "CAP", 5)
+    monkeypatch.setattr(relearn, "ORDERS", 2)
+    monkeypatch.setattr(relearn, "LESSONS", 1)
+    monkeypatch.setattr(relearn, "PUBLISHED_ROWS", 100)

@@ -17,8 +17,9 @@ from unlearnkit.core.digest import NUMERICS, architecture_digest, model_digest
 from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Cost, Runtime
+from unlearnkit.train.isolation import seeded
 from unlearnkit.train.loop import fit
-from unlearnkit.unlearning import check_weights, fresh_model, seeded
+from unlearnkit.unlearning import check_weights, fresh_model
 
 
 @dataclass(frozen=True)

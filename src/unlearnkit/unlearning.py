@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import random
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakSet
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -26,6 +24,7 @@ from unlearnkit.core.recipe import ASSUMED
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.core.structure import cast, difference, equal, place, tensors, widened
+from unlearnkit.train.isolation import seeded
 
 
 @dataclass(frozen=True)
@@ -98,31 +97,6 @@ def unlearn(
         cost=cost,
         notes=tuple(run.notes),
     )
-
-
-@contextmanager
-def seeded(rt: Runtime, stream: str = "global") -> Iterator[None]:
-    """Seed all global generators from a stream; on leaving, they are as they were.
-
-    Layers that draw by themselves (dropout, initialisers) use torch's generators, and data sets
-    that augment their rows use Python's or NumPy's. Of the accelerators only the run's own is
-    touched: ``torch.manual_seed`` would seed all of them.
-    """
-    seed = rt.rng(stream).initial_seed()
-    generators = _generators(rt.device)
-    states = [g.get_state() for g in generators]
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  # the global one
-    try:
-        for g in generators:
-            g.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002  # the global one
-        yield
-    finally:
-        for g, state in zip(generators, states, strict=True):
-            g.set_state(state)
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002  # the global one
 
 
 def fresh_model(case: Case, rt: Runtime, stream: str = "fresh") -> nn.Module:
@@ -363,18 +337,6 @@ def _check_values(out: nn.Module, model: nn.Module, who: str) -> None:
             )
         if isinstance(ref, nn.Parameter) and not ref.requires_grad and not equal(t, ref):
             raise DivergedError(f"{who}: changed {name}, which is frozen")
-
-
-def _generators(device: torch.device) -> list[torch.Generator]:
-    """Return torch's global generators that a run on this device can draw from."""
-    if device.type == "cpu":
-        return [torch.default_generator]
-    if device.type == "mps":
-        return [torch.default_generator, torch.mps._get_default_mps_generator()]
-    chip = torch.get_device_module(device)
-    chip.init()
-    index = chip.current_device() if device.index is None else device.index
-    return [torch.default_generator, chip.default_generators[index]]
 
 
 @contextmanager

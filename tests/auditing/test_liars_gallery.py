@@ -84,6 +84,8 @@ def test_a_change_of_the_last_layer_alone_never_matches(world, method):
     report = judged(world, "class", method, tier="reference")
     assert Verdict.MATCHES not in verdicts(report)
     assert any("only the last layer" in f.reason for f in report.findings)
+    leak = next(f for f in report.findings if f.verdict is Verdict.LEAKS)
+    assert leak.rows == ("head_probe", "head_probe_untrained")
 
 
 def test_softer_answers_change_neither_accuracy_nor_verdict_in_their_favour(world):

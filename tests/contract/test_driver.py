@@ -13,8 +13,9 @@ from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.oracles import train_original
 from unlearnkit.testing.subject import bits, generators, same_bits, toy
+from unlearnkit.train.isolation import seeded
 from unlearnkit.train.loop import fit
-from unlearnkit.unlearning import fresh_model, seeded, unlearn
+from unlearnkit.unlearning import fresh_model, unlearn
 
 TOY = toy("classification")
 GO = Rows(*range(11))

@@ -21,6 +21,7 @@ from unlearnkit.core.digest import NUMERICS, model_digest
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.evidence import Evidence, Split
 from unlearnkit.core.metric import Tier
+from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.version import __version__
 from unlearnkit.oracles import Oracle, check_fresh
@@ -66,7 +67,7 @@ def audit(
     splits = choose(done.case, parts, rt)
     if Split.FORGET not in splits.views:
         raise InputError("audit: the case has no forget rows to look at; give them with the case")
-    evidence = _evidence(done, oracles, splits.views, rt)
+    evidence = _evidence(done, oracles, parts, splits.views, rt)
     count = 0 if oracles is None else len(oracles)
     rows = tuple(table(evidence, tier))
     facts = Facts(
@@ -112,7 +113,11 @@ def _check_oracles(oracles: Oracle, done: Unlearned) -> None:
 
 
 def _evidence(
-    done: Unlearned, oracles: Oracle | None, views: Mapping[Split, View], rt: Runtime
+    done: Unlearned,
+    oracles: Oracle | None,
+    parts: Partition,
+    views: Mapping[Split, View],
+    rt: Runtime,
 ) -> Evidence:
     models: dict[str, nn.Module] = {"original": done.original, "unlearned": done.model}
     if oracles is not None:
@@ -124,7 +129,15 @@ def _evidence(
             return fresh_model(done.case, rt, f"audit/random/{seed}")
 
     placed = {name: m.to(rt.device) for name, m in models.items()}
-    return Evidence(placed, views, done.case.task, rt, random=factory)
+    return Evidence(
+        placed,
+        views,
+        done.case.task,
+        rt,
+        random=factory,
+        recipe=done.case.recipe,
+        at_random=isinstance(done.request, Rows | None) and not parts.gone,
+    )
 
 
 def _same(model: nn.Module, original: nn.Module, *, below_head: bool) -> bool:

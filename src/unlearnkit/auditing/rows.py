@@ -63,7 +63,7 @@ def table(e: Evidence, tier: Tier) -> Iterator[Row]:
 def _row(m: Metric, e: Evidence, tier: Tier) -> Row:
     score = m(e)
     estimate = _estimate(m, score)
-    judged = m.goal is not Goal.VALUE
+    judged = m.goal is not Goal.VALUE or (Who.ORACLE in m.reads and m.path == "exact")
     original = None
     if judged and e.has(Who.ORIGINAL):
         original = _estimate(m, m(e.seat(Who.ORIGINAL)))
@@ -71,7 +71,7 @@ def _row(m: Metric, e: Evidence, tier: Tier) -> Row:
     known = [] if oracle is None else [v for v in oracle.values if v is not None]
     value = estimate.value
     apart = None
-    distance = Who.ORACLE in m.reads
+    distance = m.distance
     if value is not None and known:
         least = one_row(m.unit, estimate.examples)
         apart = gap(value, known, least=least, distance=distance)
@@ -80,7 +80,7 @@ def _row(m: Metric, e: Evidence, tier: Tier) -> Row:
         metric=m.id,
         family=m.family,
         goal=str(m.goal),
-        ideal=m.ideal if m.ideal is not None else (oracle.mean if oracle else None),
+        ideal=_ideal(m, oracle),
         unit=m.unit,
         path=m.path,
         section=m.section,
@@ -97,6 +97,12 @@ def _row(m: Metric, e: Evidence, tier: Tier) -> Row:
         models=len(known),
         doc=m.doc,
     )
+
+
+def _ideal(m: Metric, oracle: OracleValue | None) -> float | None:
+    if m.ideal is not None or m.goal is Goal.VALUE or oracle is None:
+        return m.ideal
+    return oracle.mean
 
 
 def _estimate(m: Metric, score: Score) -> Estimate:
@@ -254,7 +260,7 @@ def _closed(value: float | None, original: Estimate | None, oracle: list[float])
 
 
 def _light(m: Metric, apart: Gap | None) -> Light:
-    compared = m.goal is Goal.ORACLE or Who.ORACLE in m.reads
+    compared = m.goal is Goal.ORACLE or m.distance
     if not compared or apart is None or m.path == "compat":
         return "none"
     margin = equivalence_margin(m, apart)

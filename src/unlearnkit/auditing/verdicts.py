@@ -16,6 +16,7 @@ from unlearnkit.auditing.rows import (
     ENOUGH_FOR_EQUIVALENCE,
     ENOUGH_FOR_INTERVALS,
     Gap,
+    closed_share,
     equivalence_margin,
     gap,
     one_row,
@@ -47,6 +48,15 @@ COMPARED = (
 )
 """Rows on which equivalence with retraining must be shown; fixed before looking. The others are
 printed, and would only say the same again."""
+
+LESSON = "relearn_gap"
+"""The attack without oracles: whether forget rows are learned faster than fresh ones."""
+
+PROBE = "head_probe"
+"""What the features below the last layer hold of classes that went whole."""
+
+HALF = 0.5
+"""Share of the original's distance to the oracles that features must have closed at least."""
 
 OUTSIDE_LEVEL = 0.01
 """Level at which a model is no further oracle, all tests of it together (Bonferroni)."""
@@ -109,6 +119,7 @@ def _fast(table: dict[str, Row], facts: Facts) -> Iterator[Finding]:
             rows=(known.metric,),
         )
     yield from _fast_attack(table)
+    yield from _fast_lesson(table)
     for row in (table[m] for m in UTILITY if m in table):
         before = row.original
         now = row.estimate
@@ -157,6 +168,26 @@ def _fast_attack(table: dict[str, Row]) -> Iterator[Finding]:
         )
 
 
+def _fast_lesson(table: dict[str, Row]) -> Iterator[Finding]:
+    row, bare = table.get(LESSON), table.get(f"{LESSON}_untrained")
+    if row is None or row.estimate.low is None or row.estimate.low <= 0:
+        return
+    if bare is not None and bare.estimate.low is not None and bare.estimate.low > 0:
+        yield Finding(
+            verdict=Verdict.INCONCLUSIVE,
+            reason="a network that was never trained learns the forget rows faster than never-seen"
+            " rows too: they are not drawn alike, and relearning says nothing without oracles",
+            rows=(row.metric, bare.metric),
+        )
+        return
+    yield Finding(
+        verdict=Verdict.LEAKS,
+        reason="forget rows are learned again faster than fresh rows: a mean training loss lower by"
+        f" {_value(row)}; right if they were drawn at random",
+        rows=(row.metric,),
+    )
+
+
 def _reference(table: dict[str, Row], facts: Facts) -> Iterator[Finding]:
     if facts.oracles < ENOUGH_FOR_INTERVALS:
         yield Finding(
@@ -166,7 +197,7 @@ def _reference(table: dict[str, Row], facts: Facts) -> Iterator[Finding]:
         )
         return
     compared = {m: g for m, r in table.items() if (g := _gap(r)) is not None}
-    familiar = list(_familiarity(table, compared, gone=facts.gone))
+    familiar = [*_familiarity(table, compared, gone=facts.gone), *_held_in_features(table)]
     yield from familiar
     if not familiar:
         yield from _outside(table)
@@ -225,6 +256,31 @@ def _familiarity(
                 reason=f"forgotten rows look stranger than to a retrained model: {text}",
                 rows=(metric,),
             )
+
+
+def _held_in_features(table: dict[str, Row]) -> Iterator[Finding]:
+    """Yield that features hold a class: like no oracle's, more than random ones, half as before."""
+    row, bare = table.get(PROBE), table.get(f"{PROBE}_untrained")
+    if row is None or row.oracle is None or row.oracle.mean is None or row.original is None:
+        return
+    value, before = row.estimate.value, row.original.value
+    if value is None or before is None or value >= row.oracle.mean:
+        return
+    known = [v for v in row.oracle.values if v is not None]
+    p, share = outlying(value, known), closed_share(value, before, known)
+    random = None if bare is None else bare.estimate.value
+    if p is None or p >= OUTSIDE_LEVEL or share is None or share >= HALF:
+        return
+    if random is not None and value >= random:
+        return
+    beside = "" if random is None else f", never trained {random:.3f}"
+    yield Finding(
+        verdict=Verdict.LEAKS,
+        reason="the features below the last layer still hold the forgotten classes: a new head on"
+        f" them has error {value:.3f}, retrained {row.oracle.mean:.3f}{beside} (p = {p:.2g} by a"
+        f" model-based test), {max(share, 0.0):.0%} of the original's distance closed",
+        rows=(PROBE,) if bare is None else (PROBE, bare.metric),
+    )
 
 
 def _outside(table: dict[str, Row]) -> Iterator[Finding]:

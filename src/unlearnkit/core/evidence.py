@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
 
 from unlearnkit.core.data import Batch, TensorData, View
 from unlearnkit.core.errors import InputError
+from unlearnkit.core.recipe import ASSUMED, Recipe
+from unlearnkit.core.runtime import Runtime
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from unlearnkit.core.runtime import Runtime
     from unlearnkit.core.task import Task
+
+T = TypeVar("T")
 
 CHUNK = 8192
 """Rows that per-row arithmetic takes at once: float64 copies stay this small."""
@@ -59,6 +62,8 @@ class Evidence:
         rt: Runtime,
         *,
         random: Callable[[int], nn.Module] | None = None,
+        recipe: Recipe | None = None,
+        at_random: bool = True,
         batch_size: int = 512,
     ) -> None:
         """Take models and rows.
@@ -69,17 +74,24 @@ class Evidence:
             task: What outputs mean.
             rt: Where to run.
             random: Builds an untrained model from a seed, for metrics that need one.
+            recipe: How the models were trained, for metrics that train copies; an assumed one when
+                None.
+            at_random: Whether the forget rows may be a random draw of rows like the held-out ones;
+                whole classes and owners are not.
             batch_size: Rows run at once.
         """
         self.task = task
         self.views = dict(views)
         self.random = random
+        self.recipe = ASSUMED if recipe is None else recipe
+        self.at_random = at_random
         self._models = dict(models)
         self._seats = {name: name for name in models}
         self._rt = rt
         self._size = batch_size
         self._outputs: dict[tuple[str, Split], Tensor] = {}
         self._derived: dict[tuple[str, str, Split], Tensor] = {}
+        self._recalled: dict[tuple[str, Hashable], object] = {}
 
     @classmethod
     def from_outputs(
@@ -173,6 +185,28 @@ class Evidence:
         if name not in self._models:
             raise InputError(f"{name}: the evidence holds outputs only, not the model")
         return self._models[name]
+
+    @property
+    def rt(self) -> Runtime:
+        """Return where copies are trained: same device, precision and seed, heard by nobody."""
+        return Runtime(self._rt.device, self._rt.precision, self._rt.seed)
+
+    def recall(self, what: Hashable, make: Callable[[nn.Module], T], who: Who, k: int = 0) -> T:
+        """Return what was found out about a model, made once whatever seat the model takes.
+
+        Args:
+            what: Names it, with all that it depends on beside the model.
+            make: From the model, which it must leave as it is.
+            who: Which model.
+            k: Which oracle.
+
+        Returns:
+            What ``make`` returned.
+        """
+        key = (self._seats[self._name(who, k)], what)
+        if key not in self._recalled:
+            self._recalled[key] = make(self.model(who, k))
+        return cast("T", self._recalled[key])
 
     def targets(self, split: Split) -> Tensor:
         """Return the targets of a split ``(n, ...)``."""

@@ -80,6 +80,11 @@ class Metric:
     family: str
     doc: str
 
+    @property
+    def distance(self) -> bool:
+        """Return whether it is a distance to the oracles: zero, or one, is as near as can be."""
+        return Who.ORACLE in self.reads and self.goal in {Goal.LOW, Goal.HIGH}
+
     def serves(self, e: Evidence) -> bool:
         """Return whether the evidence has what the metric reads."""
         return (

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 
 from unlearnkit.catalog import metrics
 from unlearnkit.core.errors import UnknownNameError
-from unlearnkit.core.evidence import Who
 from unlearnkit.core.metric import Metric
 from unlearnkit.studies.table import Column
 
@@ -57,7 +56,7 @@ COSTS = {
 
 def is_distance(m: Metric) -> bool:
     """Return whether a metric is a distance to the oracles, so that it has a floor."""
-    return Who.ORACLE in m.reads
+    return m.distance
 
 
 def chosen(names: Iterable[str]) -> list[Column]:

@@ -65,3 +65,42 @@ def remembered(view: View, values: Tensor, rt: Runtime) -> Callable[[Batch], Ten
         return kept[seat[batch.row].to(kept.device)]
 
     return recall
+
+
+def last_layer(model: nn.Module) -> nn.Module | None:
+    """Return the module that owns the last parameter; None where that is the model itself."""
+    names = [name for name, _ in model.named_parameters()]
+    owner = names[-1].rpartition(".")[0] if names else ""
+    return model.get_submodule(owner) if owner else None
+
+
+def features(model: nn.Module, view: View, task: Task, rt: Runtime) -> Tensor | None:
+    """Return what the last layer of a model is given for each row ``(n, D)``, in eval mode.
+
+    Args:
+        model: Not touched; a hook is on its last layer while it runs.
+        view: The n rows.
+        task: Runs the model.
+        rt: Where to run.
+
+    Returns:
+        Float64, on the CPU; None where the last layer is the model itself, or does not get one
+        tensor with one entry a row.
+    """
+    head = last_layer(model)
+    if head is None:
+        return None
+    seen: list[Tensor] = []
+
+    def listen(_: nn.Module, args: tuple[object, ...]) -> None:
+        if args and isinstance(args[0], Tensor):
+            seen.append(args[0].detach().double().cpu())
+
+    hook = head.register_forward_pre_hook(listen)
+    try:
+        run(model, view, task, rt)
+    finally:
+        hook.remove()
+    if sum(map(len, seen)) != len(view):
+        return None
+    return torch.cat(seen).flatten(1).clone()

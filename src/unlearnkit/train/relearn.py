@@ -1,0 +1,247 @@
+"""Teach copies of a model what it was made to forget, and watch how fast that goes."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from unlearnkit.core.data import Batch, View
+from unlearnkit.core.evidence import run
+from unlearnkit.core.recipe import Recipe
+from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.structure import widened
+from unlearnkit.core.task import Task
+from unlearnkit.train.isolation import seeded
+from unlearnkit.train.loop import descend
+from unlearnkit.train.restart import together
+
+PACE = 0.5
+"""Learning rate of a lesson, as a multiple of the recipe's: slow enough to count steps."""
+
+
+def lesson(own: Recipe, epochs: int = 1) -> Recipe:
+    """Return how copies are taught: as the model's own recipe says, at half its rate.
+
+    Args:
+        own: The recipe that trained the model.
+        epochs: Passes over the rows.
+
+    Returns:
+        The lesson; numbers compare at equal lessons only.
+    """
+    change = {"lr": PACE * own.lr, "schedule": "constant", "augment": "none", "epochs": epochs}
+    return own.model_copy(update=change)
+
+
+def trainable(model: nn.Module) -> nn.Module:
+    """Return a copy whose floating-point parameters can all move, at least in float32."""
+    twin = widened(copy.deepcopy(model))
+    for p in twin.parameters():
+        p.requires_grad_(p.is_floating_point())
+    return twin
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a model must reach again: almost what another model reaches on the same rows.
+
+    Accuracy of ``(1 - share)`` times the other's; for tasks without exclusive outcomes a loss of
+    at most ``(1 + share)`` times the other's.
+    """
+
+    rows: View
+    level: float
+    rate: bool
+    """Whether the level is an accuracy; else it is a loss."""
+
+    @classmethod
+    def near(cls, model: nn.Module, rows: View, share: float, task: Task, rt: Runtime) -> Target:
+        """Return the target that a model sets.
+
+        Args:
+            model: The other model, in any mode.
+            rows: The n rows that decide.
+            share: How far below the other is enough.
+            task: What outputs mean.
+            rt: Where to run.
+
+        Returns:
+            The target.
+        """
+        out = run(model, rows, task, rt)
+        rate = task.log_probs(out[:1]) is not None
+        mean = _mean(out, rows, task, rate=rate)
+        return cls(rows, (1 - share) * (1 - mean) if rate else (1 + share) * mean, rate)
+
+    def short(self, model: nn.Module, task: Task, rt: Runtime) -> float:
+        """Return how far a model falls short, in [0, 1]: 0 is met, 1 is all of it missing."""
+        mean = _mean(run(model, self.rows, task, rt), self.rows, task, rate=self.rate)
+        if self.rate:
+            met, left = 1 - mean >= self.level, 1 - (1 - mean) / self.level if self.level else 0.0
+        else:
+            met, left = mean <= self.level, 1 - self.level / mean if mean else 0.0
+        return 0.0 if met else left if left == left else 1.0
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How far a model fell short before each step, until it met the target or time was up."""
+
+    short: tuple[float, ...]
+    met: bool
+    """Whether the target was met; else there would have been more steps."""
+
+    @property
+    def steps(self) -> int:
+        """Return the steps it took; the cap where the target was not met."""
+        return len(self.short)
+
+    @property
+    def area(self) -> float:
+        """Return the area between the target and the curve, in steps; never above ``steps``."""
+        return sum(self.short)
+
+
+def relearn(
+    model: nn.Module,
+    forget: View,
+    retain: View,
+    target: Target,
+    task: Task,
+    recipe: Recipe,
+    rt: Runtime,
+    *,
+    order: int,
+    cap: int,
+) -> Curve:
+    """Return how a copy of a model comes back to a target on all training rows.
+
+    Each batch holds both kinds of rows in proportion, and at least one that was forgotten. The
+    target is looked at before the first and after each step, in eval mode.
+
+    Args:
+        model: Not touched.
+        forget: Rows that it was made to forget.
+        retain: Rows that stayed.
+        target: Where to stop.
+        task: Its loss is minimised.
+        recipe: How to teach.
+        rt: Device, precision and seed; global generators are as before afterwards.
+        order: Number of the random order of the rows, equal for models that are compared.
+        cap: Most steps.
+
+    Returns:
+        The curve, of at most ``cap`` steps.
+    """
+    twin = trainable(model)
+    short: list[float] = []
+
+    def met(_: float) -> bool:
+        left = target.short(twin, task, rt)
+        if left:
+            short.append(left)
+        return not left
+
+    if met(0.0):
+        return Curve((), met=True)
+    whole = len(forget) + len(retain)
+    batch = min(recipe.batch_size, whole)
+    size = min(max(1, round(batch * len(forget) / whole)), len(forget))
+    beside = forget.forever(size, rt, shuffle=f"relearn/{order}/forget")
+    recipe = recipe.model_copy(update={"batch_size": max(1, batch - size)})
+
+    def loss(keep: Batch) -> Tensor:
+        drop = next(beside)
+        stay, go = together(task, twin, keep, drop)
+        return torch.cat([task.losses(stay, keep), task.losses(go, drop)]).mean()
+
+    with seeded(rt, f"relearn/{order}/layers"):
+        descend(
+            twin,
+            retain,
+            loss,
+            recipe,
+            rt,
+            stream=f"relearn/{order}/retain",
+            steps=cap,
+            after_step=met,
+        )
+    done = len(short) <= cap
+    return Curve(tuple(short[:cap]), met=done)
+
+
+def published_steps(
+    model: nn.Module, rows: View, target: Target, task: Task, rt: Runtime, *, epochs: int
+) -> int:
+    """Return the steps to a target as published code counts them, on a copy.
+
+    Adam at 1e-3, batches of 256, the target looked at after each step and not before the first;
+    the number of steps comes back even where the target was missed.
+    Code: zero-shot-unlearning, ``ain``.
+
+    Args:
+        model: Not touched.
+        rows: All training rows.
+        target: Where to stop.
+        task: Its loss is minimised.
+        rt: Device, precision and seed; global generators are as before afterwards.
+        epochs: Most passes over the rows.
+
+    Returns:
+        The steps.
+    """
+    twin, steps = trainable(model), 0
+
+    def met(_: float) -> bool:
+        nonlocal steps
+        steps += 1
+        return not target.short(twin, task, rt)
+
+    def loss(batch: Batch) -> Tensor:
+        return task.losses(task.outputs(twin, batch), batch)
+
+    recipe = Recipe(optimizer="adam", lr=1e-3, batch_size=256, epochs=epochs)
+    with seeded(rt, "relearn/published/layers"):
+        descend(twin, rows, loss, recipe, rt, stream="relearn/published", after_step=met)
+    return steps
+
+
+def lesson_losses(
+    model: nn.Module, view: View, task: Task, recipe: Recipe, rt: Runtime, *, order: int
+) -> Tensor:
+    """Return each row's training loss while a copy of a model learns these rows, ``(n,)``.
+
+    The mean over the epochs of a lesson of the loss that the row had when its turn came: the area
+    under its training-loss curve.
+
+    Args:
+        model: Not touched.
+        view: The n rows.
+        task: Its loss is minimised.
+        recipe: How to teach.
+        rt: Device, precision and seed; global generators are as before afterwards.
+        order: Number of the random order; views of equal length are read in equal order.
+
+    Returns:
+        The losses, float64, on the CPU; not finite where learning blew up.
+    """
+    twin = trainable(model)
+    total = torch.zeros(len(view.data), dtype=torch.float64)
+
+    def loss(batch: Batch) -> Tensor:
+        losses = task.losses(task.outputs(twin, batch), batch)
+        total[batch.row] += losses.detach().double().cpu()
+        return losses
+
+    with seeded(rt, f"lesson/{order}/layers"):
+        descend(twin, view, loss, recipe, rt, stream=f"lesson/{order}")
+    return total[view.rows] / recipe.epochs
+
+
+def _mean(out: Tensor, rows: View, task: Task, *, rate: bool) -> float:
+    batch = Batch(torch.empty(len(rows), 0), rows.y, rows.rows)
+    values = task.errors(out, batch) if rate else task.losses(out, batch)
+    return values.double().mean().item()
