@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from unlearnkit.core.data import Data, TensorData, View
+from unlearnkit.core.data import Data, TensorData, View, labelled
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import Classes, ForgetRequest, parse_request
@@ -70,7 +70,7 @@ class Case:
 
         Args:
             train: The training rows: a pair ``(x, y)`` of arrays or tensors (``x`` may be a dict of
-                them), a map-style torch ``Dataset``, a Hugging Face ``Dataset``, a ``DataFrame``.
+                them, ``y`` None for rows without targets), a map-style torch ``Dataset``, a Hugging Face ``Dataset``, a ``DataFrame``.
             task: ``"classification"``, ``"multilabel"``, ``"regression"``, or a ``Task``.
             test: Rows never trained on: utility is measured on them.
             validation: Rows never trained on, for stop rules of methods; no metric looks at them.
@@ -336,6 +336,11 @@ def _fit(task: str | Task, *sets: Data) -> Task:
         raise InputError(f"task: give a task such as {task.__name__}(10) or its name, got a class")
     if not isinstance(task, str):
         return task
+    if not all(labelled(d) for d in sets):
+        raise InputError(
+            f"task: rows without targets say nothing to fit {task!r} to; give a task such as"
+            " Classification(10)"
+        )
     shapes = {tuple(d.y.shape[1:]) for d in sets}
     if len(shapes) > 1:
         raise InputError(f"y: targets of the parts differ in shape: {', '.join(map(str, shapes))}")
@@ -344,6 +349,8 @@ def _fit(task: str | Task, *sets: Data) -> Task:
 
 
 def _typed(data: Data, task: Task, what: str) -> Data:
+    if not labelled(data):
+        return data
     try:
         return data.with_targets(task.targets(data.y))
     except InputError as e:
@@ -351,6 +358,6 @@ def _typed(data: Data, task: Task, what: str) -> Data:
 
 
 def _gone(go: View, stay: View) -> tuple[int, ...]:
-    if go.y.is_floating_point() or go.y.ndim != 1:
+    if not (go.labelled and stay.labelled) or go.y.is_floating_point() or go.y.ndim != 1:
         return ()
     return tuple(sorted(set(go.y.tolist()) - set(stay.y.tolist())))

@@ -68,7 +68,7 @@ class BadTeacher(Method):
     early: float = Field(0.15, ge=0, le=1)
     """Share of the steps, from the first, that have forget rows; at 1 all, as published."""
 
-    run: Run = Restart(share=0.09)
+    run: Run = Restart(lr=3.0, share=0.09, shrink=0.3)
     """How to train: a warm restart or a plain run (kind tuning), forget rows mixed into the
     retained batches in proportion."""
 

@@ -27,7 +27,7 @@ class Relabel(Method):
     info = Info(
         title="Random relabelling",
         cite="Golatkar et al., CVPR 2020, arXiv:1911.04933; Graves et al., arXiv:2010.10981",
-        needs=frozenset({Need.FORGET, Need.RETAIN}),
+        needs=frozenset({Need.FORGET, Need.RETAIN, Need.LABELS}),
         tasks=frozenset({"classification", "multilabel", "regression"}),
         when=(
             "For whole classes and for mislabelled rows: targets at runner_up say what a retrained"
