@@ -70,7 +70,8 @@ class Case:
 
         Args:
             train: The training rows: a pair ``(x, y)`` of arrays or tensors (``x`` may be a dict of
-                them, ``y`` None for rows without targets), a map-style torch ``Dataset``, a Hugging Face ``Dataset``, a ``DataFrame``.
+                them, ``y`` None for rows without targets), a map-style torch ``Dataset``, a Hugging
+                Face ``Dataset``, a ``DataFrame``.
             task: ``"classification"``, ``"multilabel"``, ``"regression"``, or a ``Task``.
             test: Rows never trained on: utility is measured on them.
             validation: Rows never trained on, for stop rules of methods; no metric looks at them.

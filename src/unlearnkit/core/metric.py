@@ -96,8 +96,8 @@ class Metric:
             e: The evidence.
 
         Returns:
-            The score; nan with a note where a split has no row or no targets that it needs, or a model
-            is not there.
+            The score; nan with a note where a split has no row, or no targets that it needs, or
+            where a model is not there.
         """
         missing = [f"no {who} model" for who in Who if who in self.reads and not e.has(who)]
         missing += [
