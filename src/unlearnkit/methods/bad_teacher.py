@@ -31,8 +31,8 @@ class BadTeacher(Method):
         needs=frozenset({Need.FORGET, Need.RETAIN}),
         tasks=frozenset({"classification", "multilabel", "regression"}),
         when=(
-            "For a whole class, where rows have no targets: it reads inputs alone. Where targets are"
-            " known, methods that train on them come nearer for twice the cost. For rows drawn at"
+            "For a whole class, where rows have no targets: it reads inputs alone. Where targets"
+            " are known, methods that train on them come nearer for twice the cost. For rows drawn at"
             " random there is little to forget; never use the preset `paper` there."
         ),
         differs=(
@@ -67,8 +67,8 @@ class BadTeacher(Method):
             "rows drawn at random: a random teacher drives the model away from retraining, which"
             " answers such rows as well as unseen ones; the default closes 0.18 of the distance on"
             " digits, next to nothing elsewhere or less than nothing",
-            "Adam at a minimum takes full steps on rounding noise: the retained loss starts at 0, so"
-            " that with the presets outputs move even where nothing must go. The default shrinks"
+            "Adam at a minimum takes full steps on rounding noise: the retained loss starts at 0,"
+            " so that with the presets outputs move even where nothing must go. The default shrinks"
             " weights first and uses the recipe's optimiser",
         ),
         presets={
