@@ -23,7 +23,7 @@ GOAL = 0.5
 
 def run() -> Iterator[Fact]:
     """Yield the ratio on CIFAR-10-shaped images and on digits."""
-    yield compare(images(2048), epochs=10, pairs=3)
+    yield compare(images(2048), epochs=3, pairs=3)
     yield compare(digits(), epochs=10, pairs=11)
 
 
@@ -46,14 +46,15 @@ def compare(case: Case, *, epochs: int, pairs: int) -> Fact:
 
     a, b = ours().state_dict(), theirs().state_dict()
     for name, t in a.items():
-        torch.testing.assert_close(t, b[name], rtol=1e-3, atol=1e-5)
+        apart = (t.double() - b[name].double()).norm()
+        assert apart <= 1e-2 * t.double().norm(), (name, apart)
     return against(
         f"teachers asked once a row against at each step: {case.name}, {epochs} epochs",
         ours,
         theirs,
         pairs=pairs,
         goal=GOAL,
-        how=f"{len(keep)} retained and {len(drop)} forget rows, weights equal to 1e-3",
+        how=f"{len(keep)} retained and {len(drop)} forget rows, each tensor equal to 1 % of its norm",
     )
 
 

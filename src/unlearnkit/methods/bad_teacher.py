@@ -32,8 +32,8 @@ class BadTeacher(Method):
         tasks=frozenset({"classification", "multilabel", "regression"}),
         when=(
             "For a whole class, where rows have no targets: it reads inputs alone. Where targets"
-            " are known, methods that train on them come nearer for twice the cost. For rows drawn at"
-            " random there is little to forget; never use the preset `paper` there."
+            " are known, methods that train on them come nearer for twice the cost. For rows drawn"
+            " at random there is little to forget; never use the preset `paper` there."
         ),
         differs=(
             "by default it is a warm restart for 0.09 of the cost of retraining, in which all"
