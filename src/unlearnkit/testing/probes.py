@@ -181,7 +181,8 @@ def _is_sealed(view: View, rt: Runtime) -> bool:
 
 def _hides_targets(view: View, rt: Runtime) -> bool:
     batch = next(view.batches(1, rt.fork(0)))
-    for read in (lambda: view.y, lambda: batch.y + 0, lambda: 0 + batch.y):
+    reads: tuple[Callable[[], object], ...] = (lambda: view.y, lambda: batch.y + 0)
+    for read in reads:
         try:
             read()
         except UndeclaredReadError:
