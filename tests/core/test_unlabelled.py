@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import unlearnkit as uk
-from unlearnkit.core.data import TensorData, View, no_targets
+from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.errors import (
     InputError,
     NoTargetsError,
@@ -10,6 +10,7 @@ from unlearnkit.core.errors import (
     UnsupportedError,
 )
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.targets import no_targets
 from unlearnkit.tasks.classification import Classification
 
 

@@ -9,12 +9,13 @@ from torch import nn
 
 import unlearnkit as uk
 from unlearnkit.core.case import Case
-from unlearnkit.core.data import View, no_targets
+from unlearnkit.core.data import View
 from unlearnkit.core.evidence import run as outputs_of
 from unlearnkit.core.method import Problem
 from unlearnkit.core.recipe import Recipe, Tuning
 from unlearnkit.core.request import Classes, Rows
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.targets import no_targets
 from unlearnkit.methods.bad_teacher import BadTeacher
 from unlearnkit.oracles import train_original
 from unlearnkit.tasks.classification import Classification

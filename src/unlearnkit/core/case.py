@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from unlearnkit.core.data import Data, TensorData, View, labelled
+from unlearnkit.core.data import Data, TensorData, View
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import Classes, ForgetRequest, parse_request
 from unlearnkit.core.sources import as_data, input_columns, is_table
+from unlearnkit.core.targets import labelled
 from unlearnkit.core.task import Task, task_named
 
 

@@ -19,6 +19,7 @@ from unlearnkit.core.errors import (
     UndeclaredReadError,
     UnlearnkitError,
 )
+from unlearnkit.core.targets import Hidden, labelled, no_targets
 
 if TYPE_CHECKING:
     from unlearnkit.core.runtime import Cost, Runtime
@@ -269,7 +270,7 @@ class View:
             inputs = self.data.inputs(part, width, rt.rng(f"{name}/loader"))
             for x, row in zip(inputs, torch.split(part, width), strict=True):
                 own = y.index_select(0, row).to(rt.device)
-                yield Batch(_to(x, rt), _Hidden.of(own, hidden) if hidden else own, row, rt.cost)
+                yield Batch(_to(x, rt), Hidden.of(own, hidden) if hidden else own, row, rt.cost)
 
     def steps(self, size: int) -> int:
         """Return how many batches of a size make one shuffled pass over these rows."""
@@ -300,41 +301,6 @@ class View:
         return NoTargetsError(
             "targets: these rows have none; give pairs (x, y) to use what needs y"
         )
-
-
-class _Hidden(Tensor):
-    """Targets that may not be read: rows can be picked and joined, all else raises."""
-
-    why: UnlearnkitError
-
-    @classmethod
-    def of(cls, none: Tensor, why: UnlearnkitError) -> _Hidden:
-        """Return stand-ins ``(B, 0)`` that raise ``why``."""
-        hidden = none.as_subclass(cls)
-        hidden.why = why
-        return hidden
-
-    @classmethod
-    def __torch_function__(
-        cls, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        given = [*args, *(kwargs or {}).values()]
-        flat = [t for g in given for t in (g if isinstance(g, list | tuple) else [g])]
-        why = next(t.why for t in flat if isinstance(t, _Hidden))
-        if func not in {Tensor.__getitem__, torch.cat}:
-            raise why
-        with torch._C.DisableTorchFunctionSubclass():
-            return cls.of(func(*args, **(kwargs or {})), why)
-
-
-def labelled(data: Data) -> bool:
-    """Return whether rows have targets."""
-    return data.y.shape[1:] != (0,)
-
-
-def no_targets(count: int) -> Tensor:
-    """Return what stands for the targets of rows that have none: ``(N, 0)``."""
-    return torch.empty(count, 0, dtype=torch.long)
 
 
 def take(x: Inputs, rows: Tensor) -> Inputs:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 import torch
 from pydantic import BaseModel, ConfigDict, StrictInt, ValidationError
 
-from unlearnkit.core.data import Data, labelled
+from unlearnkit.core.data import Data
 from unlearnkit.core.errors import InputError, UnknownNameError, UnsupportedError
+from unlearnkit.core.targets import labelled
 
 if TYPE_CHECKING:
     from torch import Tensor

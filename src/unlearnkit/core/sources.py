@@ -19,10 +19,10 @@ from unlearnkit.core.data import (
     as_tensor,
     check_finite,
     named,
-    no_targets,
     still_rng,
 )
 from unlearnkit.core.errors import InputError
+from unlearnkit.core.targets import no_targets
 
 EXPECTED = "expected a pair (x, y), a map-style Dataset of pairs, a Hugging Face set or a DataFrame"
 

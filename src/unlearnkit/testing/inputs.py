@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from unlearnkit import catalog
 from unlearnkit.core.case import Case
-from unlearnkit.core.data import TensorData, View, labelled, no_targets
+from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.method import Method, Need
 from unlearnkit.core.request import Rows
+from unlearnkit.core.targets import labelled, no_targets
 from unlearnkit.testing.subject import Subject, bits, expect, same_bits, toy
 from unlearnkit.unlearning import unlearn
 
