@@ -54,7 +54,7 @@ def compare(case: Case, *, epochs: int, pairs: int) -> Fact:
         theirs,
         pairs=pairs,
         goal=GOAL,
-        how=f"{len(keep)} retained and {len(drop)} forget rows, each tensor equal to 1 % of its norm",
+        how=f"{len(keep)} retained and {len(drop)} forget rows, tensors equal to 1 % of their norm",
     )
 
 
