@@ -177,14 +177,23 @@ def check_fresh(oracles: Iterable[nn.Module], original: nn.Module) -> None:
 def _whole(case: Case) -> View:
     if case.train is None:
         raise UnsupportedError("train: the case has no whole training set")
-    return View.all(case.train)
+    return _labelled(View.all(case.train), "train")
 
 
 def _kept(case: Case, request: ForgetRequest | None) -> View:
     retain = case.partition(request).retain
     if retain is None:
         raise UnsupportedError("oracle: the case has no rows that stay; retraining is not possible")
-    return retain
+    return _labelled(retain, "oracle")
+
+
+def _labelled(view: View, who: str) -> View:
+    if not view.labelled:
+        raise UnsupportedError(
+            f"{who}: the rows have no targets, so no model can be trained on them; give pairs (x,"
+            " y), or audit without oracles"
+        )
+    return view
 
 
 def _wanted(seeds: int | Iterable[int]) -> list[int]:

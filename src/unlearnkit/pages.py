@@ -16,6 +16,7 @@ _NEEDS = {
     Need.FORGET: "the rows to forget",
     Need.RETAIN: "the rows that stay",
     Need.VALIDATION: "rows never trained on",
+    Need.LABELS: "the targets of these rows",
     Need.FRESH: "a function that builds an untrained model",
 }
 _GOALS = {

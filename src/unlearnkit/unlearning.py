@@ -171,7 +171,10 @@ def check_needs(how: Method, case: Case, split: Partition) -> None:
 
 
 def _lacking(how: type[Method], case: Case, split: Partition) -> list[Need]:
+    reads = {Need.FORGET: split.forget, Need.RETAIN: split.retain}
+    asked = how.info.needs | how.info.uses
     have = {
+        Need.LABELS: all(v is None or v.labelled for n, v in reads.items() if n in asked),
         Need.FORGET: split.forget is not None,
         Need.RETAIN: split.retain is not None,
         Need.VALIDATION: case.validation is not None,
@@ -204,7 +207,9 @@ def _check_fit(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> N
             few = view.pick(torch.arange(min(2, len(view))))
             try:
                 for batch in few.batches(2, quiet):
-                    case.task.losses(case.task.outputs(model, batch), batch)
+                    out = case.task.outputs(model, batch)
+                    if view.labelled:
+                        case.task.losses(out, batch)
             except InputError as e:
                 raise InputError(f"{name}: {e}") from e
 
@@ -222,15 +227,18 @@ def _problem(
 
     def sealed(view: View | None, need: Need) -> View:
         if view is not None and need in allowed:
-            return view
+            if Need.LABELS in allowed:
+                return view
+            return view.without_targets(f"{how.id} reads targets but does not declare labels")
         absent = "does not declare it" if need not in allowed else "the case has none"
         return View.all(_NOTHING).seal(f"{how.id} reads {need} rows but {absent}")
 
-    if case.validation is None and Need.VALIDATION in allowed:
-        validation = None
-    else:
-        rows = None if case.validation is None else View.all(case.validation)
-        validation = sealed(rows, Need.VALIDATION)
+    unseen = None if case.validation is None else View.all(case.validation)
+    if unseen is not None and Need.LABELS in allowed and not unseen.labelled:
+        unseen = None
+    validation = unseen
+    if unseen is not None or Need.VALIDATION not in allowed:
+        validation = sealed(unseen, Need.VALIDATION)
     may_build = Need.FRESH in allowed
     if case.recipe is None:
         rt.note(

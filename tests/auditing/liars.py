@@ -37,7 +37,7 @@ class Reinitialise(Method):
 
 class BlowUp(Method):
     id: ClassVar[str] = "blow_up"
-    info = _info("Ascent without end", Need.FORGET)
+    info = _info("Ascent without end", Need.FORGET, Need.LABELS)
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
         def loss(batch: Batch) -> Tensor:
@@ -61,7 +61,7 @@ class MaskLogit(Method):
 
 class LastLayer(Method):
     id: ClassVar[str] = "last_layer"
-    info = _info("A new last layer on the old features", Need.RETAIN, Need.FRESH)
+    info = _info("A new last layer on the old features", Need.RETAIN, Need.LABELS, Need.FRESH)
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
         p.model[-1].load_state_dict(p.fresh()[-1].state_dict())

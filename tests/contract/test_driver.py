@@ -28,7 +28,7 @@ class Retrain(Method):
     info = Info(
         title="x",
         cite="x",
-        needs=frozenset({Need.RETAIN, Need.FRESH}),
+        needs=frozenset({Need.RETAIN, Need.LABELS, Need.FRESH}),
         tasks=frozenset({"classification"}),
     )
 

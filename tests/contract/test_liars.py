@@ -20,7 +20,7 @@ from unlearnkit.testing.subject import Subject
 from unlearnkit.testing.zoo import ZOO
 from unlearnkit.train.loop import descend, fit
 
-BOTH = frozenset({Need.FORGET, Need.RETAIN})
+BOTH = frozenset({Need.FORGET, Need.RETAIN, Need.LABELS})
 
 
 class Honest(Method):
@@ -134,7 +134,12 @@ class NotDeterministic(Honest):
 
 
 def _only(*needs: Need) -> Info:
-    return Info(title="x", cite="x", needs=frozenset(needs), tasks=frozenset({"classification"}))
+    return Info(
+        title="x",
+        cite="x",
+        needs=frozenset({*needs, Need.LABELS}),
+        tasks=frozenset({"classification"}),
+    )
 
 
 class ReadsRetain(Honest):

@@ -74,6 +74,18 @@ def test_zrf_is_zero_for_certain_answers_against_other_certain_answers(stored):
     assert metrics()["zrf"](e).value == pytest.approx(0.0, abs=1e-15)
 
 
+@pytest.mark.parametrize(("classes", "bits"), [(2, 0.6887), (10, 0.2417), (20, 0.1450)])
+def test_zrf_of_certain_answers_against_uniform_ones_is_known_and_symmetric(stored, classes, bits):
+    y = torch.zeros(4, dtype=torch.long)
+    sure = 200.0 * torch.eye(classes, dtype=torch.float64)[y]
+    for mine, random in ((sure, 0 * sure), (0 * sure, sure)):
+        outputs = {"unlearned": {Split.FORGET: mine}} | {
+            f"random/{k}": {Split.FORGET: random} for k in range(5)
+        }
+        e = stored(outputs, {Split.FORGET: y}, Classification(classes))
+        assert metrics()["zrf"](e).value == pytest.approx(bits, abs=5e-5)
+
+
 @pytest.mark.parametrize("name", ["zrf", "zrf_reference"])
 def test_without_random_teachers_the_score_is_undefined(parts, stored, name):
     outputs, targets, kind = parts()

@@ -28,7 +28,7 @@ def in_words(request: ForgetRequest | None, count: int) -> str:
 
 def target_counts(view: View | None) -> dict[str, int]:
     """Return how many rows there are of each class; nothing where targets are no classes."""
-    if view is None or view.y.is_floating_point() or view.y.ndim != 1:
+    if view is None or not view.labelled or view.y.is_floating_point() or view.y.ndim != 1:
         return {}
     counts = Counter(view.y.tolist())
     return {str(k): counts[k] for k in sorted(counts)}

@@ -21,13 +21,14 @@ def margin_samples(e: Evidence) -> tuple[Sample, ...]:
         Sample(who=str(who), split=str(split), values=_thin(e.margins(who, split).sort().values))
         for who in _present(e)
         for split in (Split.FORGET, Split.HELD_OUT)
-        if split in e.views
+        if split in e.views and e.views[split].labelled
     )
 
 
 def roc_curves(e: Evidence) -> tuple[Roc, ...]:
     """Return the margin attack's curve against each model."""
-    if Split.HELD_OUT not in e.views:
+    both = [e.views.get(s) for s in (Split.FORGET, Split.HELD_OUT)]
+    if not all(view is not None and view.labelled for view in both):
         return ()
     found = []
     for who in _present(e):
@@ -47,9 +48,11 @@ def roc_curves(e: Evidence) -> tuple[Roc, ...]:
 
 def class_lines(e: Evidence, gone: tuple[int, ...]) -> tuple[ClassLine, ...]:
     """Return accuracy by class on test and forget rows; nothing where targets are no classes."""
+    if not e.views[Split.FORGET].labelled:
+        return ()
     if e.targets(Split.FORGET).is_floating_point() or e.targets(Split.FORGET).ndim != 1:
         return ()
-    splits = [s for s in (Split.TEST, Split.TEST_FORGET) if s in e.views]
+    splits = [s for s in (Split.TEST, Split.TEST_FORGET) if s in e.views and e.views[s].labelled]
     labels = {int(label) for s in (*splits, Split.FORGET) for label in e.targets(s)}
     return tuple(_class_line(e, label, splits, label in gone) for label in sorted(labels))
 

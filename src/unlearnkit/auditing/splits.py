@@ -48,12 +48,19 @@ def choose(case: Case, parts: Partition, rt: Runtime) -> Splits:
             warnings.append(f"retained rows are a sample of {RETAIN_ROWS} of {len(parts.retain)}")
     if case.test is not None:
         whole = View.all(case.test)
-        forgotten = torch.isin(whole.y, torch.tensor(parts.gone)) if parts.gone else None
+        known = bool(parts.gone) and whole.labelled
+        forgotten = torch.isin(whole.y, torch.tensor(parts.gone)) if known else None
         if forgotten is None or not bool(forgotten.any()):
             views[Split.TEST] = whole
         else:
             views[Split.TEST] = whole.pick(~forgotten)
             views[Split.TEST_FORGET] = whole.pick(forgotten)
+    blank = [str(s) for s, view in views.items() if not view.labelled]
+    if blank:
+        warnings.append(
+            f"no targets on {', '.join(blank)} rows: accuracies, losses and attacks that need them"
+            " are undefined there"
+        )
     held, told = _held_out(case, parts, rt)
     if held is not None:
         views[Split.HELD_OUT] = held
@@ -68,6 +75,9 @@ def _held_out(case: Case, parts: Partition, rt: Runtime) -> tuple[View | None, l
     if case.held_out is None:
         told.append("held-out rows are the test rows; right only if nothing was tuned on them")
     held = View.all(source)
+    if not (parts.forget.labelled and held.labelled):
+        told.append("rows without targets: held-out rows are not matched to the forget rows")
+        return held, told
     if parts.forget.y.is_floating_point() or parts.forget.y.ndim != 1:
         told.append("targets are no classes: held-out rows are not matched to the forget rows")
         return held, told

@@ -14,6 +14,7 @@ from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import Classes, ForgetRequest, parse_request
 from unlearnkit.core.sources import as_data, input_columns, is_table
+from unlearnkit.core.targets import labelled
 from unlearnkit.core.task import Task, task_named
 
 
@@ -70,7 +71,8 @@ class Case:
 
         Args:
             train: The training rows: a pair ``(x, y)`` of arrays or tensors (``x`` may be a dict of
-                them), a map-style torch ``Dataset``, a Hugging Face ``Dataset``, a ``DataFrame``.
+                them, ``y`` None for rows without targets), a map-style torch ``Dataset``, a Hugging
+                Face ``Dataset``, a ``DataFrame``.
             task: ``"classification"``, ``"multilabel"``, ``"regression"``, or a ``Task``.
             test: Rows never trained on: utility is measured on them.
             validation: Rows never trained on, for stop rules of methods; no metric looks at them.
@@ -336,6 +338,11 @@ def _fit(task: str | Task, *sets: Data) -> Task:
         raise InputError(f"task: give a task such as {task.__name__}(10) or its name, got a class")
     if not isinstance(task, str):
         return task
+    if not all(labelled(d) for d in sets):
+        raise InputError(
+            f"task: rows without targets say nothing to fit {task!r} to; give a task such as"
+            " Classification(10)"
+        )
     shapes = {tuple(d.y.shape[1:]) for d in sets}
     if len(shapes) > 1:
         raise InputError(f"y: targets of the parts differ in shape: {', '.join(map(str, shapes))}")
@@ -344,6 +351,8 @@ def _fit(task: str | Task, *sets: Data) -> Task:
 
 
 def _typed(data: Data, task: Task, what: str) -> Data:
+    if not labelled(data):
+        return data
     try:
         return data.with_targets(task.targets(data.y))
     except InputError as e:
@@ -351,6 +360,6 @@ def _typed(data: Data, task: Task, what: str) -> Data:
 
 
 def _gone(go: View, stay: View) -> tuple[int, ...]:
-    if go.y.is_floating_point() or go.y.ndim != 1:
+    if not (go.labelled and stay.labelled) or go.y.is_floating_point() or go.y.ndim != 1:
         return ()
     return tuple(sorted(set(go.y.tolist()) - set(stay.y.tolist())))

@@ -13,7 +13,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from unlearnkit.core.digest import digest, tensor_digest
-from unlearnkit.core.errors import InputError, UndeclaredReadError
+from unlearnkit.core.errors import (
+    InputError,
+    NoTargetsError,
+    UndeclaredReadError,
+    UnlearnkitError,
+)
+from unlearnkit.core.targets import Hidden, labelled, no_targets
 
 if TYPE_CHECKING:
     from unlearnkit.core.runtime import Cost, Runtime
@@ -44,7 +50,7 @@ class Data(Protocol):
 
     @property
     def y(self) -> Tensor:
-        """Return the targets ``(N, ...)``."""
+        """Return the targets ``(N, ...)``; of shape ``(N, 0)`` where there are none."""
         ...
 
     @property
@@ -193,6 +199,8 @@ class View:
     data: Data
     rows: Tensor
     sealed: str = ""
+    blind: str = ""
+    """Why there is no target behind this view, where the data have them."""
 
     @classmethod
     def all(cls, data: Data) -> View:
@@ -204,13 +212,25 @@ class View:
 
     @property
     def y(self) -> Tensor:
-        """Return the targets of these rows ``(n, ...)``."""
+        """Return the targets of these rows ``(n, ...)``; rows without targets raise."""
         self._open()
+        if not self.labelled:
+            raise self._no_targets()
         return self.data.y[self.rows]
+
+    @property
+    def labelled(self) -> bool:
+        """Return whether the rows have targets that may be read."""
+        return labelled(self.data)
 
     def seal(self, why: str) -> View:
         """Return a view that raises when it is read."""
         return replace(self, sealed=why)
+
+    def without_targets(self, why: str) -> View:
+        """Return a view of the inputs alone, which raises when a target is read."""
+        data = self.data.with_targets(no_targets(len(self.data)))
+        return replace(self, data=data, blind=why)
 
     def pick(self, keep: Tensor) -> View:
         """Return the rows where a boolean ``(n,)`` is true, or at positions ``(k,)``."""
@@ -233,10 +253,12 @@ class View:
             shuffle: Name of the random stream that orders the rows; in order when None.
 
         Yields:
-            The batches; a sealed view raises instead.
+            The batches; a sealed view raises instead. Without targets, all but to pick and to join
+            rows of ``y`` raises.
         """
         self._open()
         rows, y, name = self.rows, self.data.y, shuffle or "in order"
+        hidden = None if self.labelled else self._no_targets()
         if shuffle is not None:
             rows = rows[torch.randperm(len(rows), generator=rt.rng(shuffle))]
         cut = len(rows)
@@ -247,7 +269,8 @@ class View:
                 continue
             inputs = self.data.inputs(part, width, rt.rng(f"{name}/loader"))
             for x, row in zip(inputs, torch.split(part, width), strict=True):
-                yield Batch(_to(x, rt), y.index_select(0, row).to(rt.device), row, rt.cost)
+                own = y.index_select(0, row).to(rt.device)
+                yield Batch(_to(x, rt), Hidden.of(own, hidden) if hidden else own, row, rt.cost)
 
     def steps(self, size: int) -> int:
         """Return how many batches of a size make one shuffled pass over these rows."""
@@ -271,6 +294,13 @@ class View:
     def _open(self) -> None:
         if self.sealed:
             raise UndeclaredReadError(self.sealed)
+
+    def _no_targets(self) -> UnlearnkitError:
+        if self.blind:
+            return UndeclaredReadError(self.blind)
+        return NoTargetsError(
+            "targets: these rows have none; give pairs (x, y) to use what needs y"
+        )
 
 
 def take(x: Inputs, rows: Tensor) -> Inputs:

@@ -16,6 +16,10 @@ class UnsupportedError(UnlearnkitError):
     """The method, metric or task cannot serve this problem."""
 
 
+class NoTargetsError(UnsupportedError):
+    """Something asked for the targets of rows that have none."""
+
+
 class UndeclaredReadError(UnlearnkitError):
     """A method touched an input that its declaration does not name."""
 

@@ -39,6 +39,9 @@ class Need(StrEnum):
     VALIDATION = "validation"
     """Rows that were never trained on and that no metric looks at: for stop rules."""
 
+    LABELS = "labels"
+    """The targets of the rows that it reads: without them it sees inputs alone."""
+
     FRESH = "fresh"
     """A function that builds an untrained model."""
 

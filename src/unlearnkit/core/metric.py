@@ -8,7 +8,7 @@ from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from unlearnkit.core.errors import UnlearnkitError
+from unlearnkit.core.errors import NoTargetsError, UnlearnkitError
 from unlearnkit.core.evidence import Evidence, Split, Who
 
 if TYPE_CHECKING:
@@ -101,7 +101,8 @@ class Metric:
             e: The evidence.
 
         Returns:
-            The score; nan with a note where a split has no row or a model is not there.
+            The score; nan with a note where a split has no row, or no targets that it needs, or
+            where a model is not there.
         """
         missing = [f"no {who} model" for who in Who if who in self.reads and not e.has(who)]
         missing += [
@@ -111,7 +112,10 @@ class Metric:
         ]
         if missing:
             return Score(float("nan"), note=", ".join(missing))
-        return self.fn(e)
+        try:
+            return self.fn(e)
+        except NoTargetsError:
+            return Score(float("nan"), note="needs targets, which these rows do not have")
 
 
 METRICS: dict[str, Metric] = {}

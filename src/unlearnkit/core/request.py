@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 import torch
 from pydantic import BaseModel, ConfigDict, StrictInt, ValidationError
 
+from unlearnkit.core.data import Data
 from unlearnkit.core.errors import InputError, UnknownNameError, UnsupportedError
+from unlearnkit.core.targets import labelled
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from unlearnkit.core.data import Data
 
 
 Numbers = SupportsIndex | Iterable[SupportsIndex]
@@ -97,6 +97,8 @@ class Classes(_Request):
 
     def mask(self, data: Data) -> Tensor:
         """Mark the rows whose target is one of the classes."""
+        if not labelled(data):
+            raise UnsupportedError("classes: the rows have no targets; name rows or groups")
         if data.y.is_floating_point() or data.y.ndim != 1:
             raise UnsupportedError(
                 f"classes: a class request needs one integer target a row, got {data.y.dtype}"

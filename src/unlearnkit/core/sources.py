@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, IterableDataset, TensorDataset, default_co
 
 from unlearnkit.core.data import (
     Data,
+    Inputs,
     MapData,
     TensorData,
     as_inputs,
@@ -21,6 +22,7 @@ from unlearnkit.core.data import (
     still_rng,
 )
 from unlearnkit.core.errors import InputError
+from unlearnkit.core.targets import no_targets
 
 EXPECTED = "expected a pair (x, y), a map-style Dataset of pairs, a Hugging Face set or a DataFrame"
 
@@ -37,7 +39,8 @@ def as_data(
     """Return rows in the library's form, from any of the forms that users have.
 
     Args:
-        source: A pair ``(x, y)`` of arrays or tensors, where ``x`` may be a dict or a tuple; a
+        source: A pair ``(x, y)`` of arrays or tensors, where ``x`` may be a dict or a tuple and
+            ``y`` None for rows without targets; a
             map-style torch ``Dataset`` of such pairs; a Hugging Face ``Dataset``; a ``DataFrame``,
             whose columns become one float32 matrix; or ``Data``.
         name: What to call it in an error.
@@ -68,10 +71,9 @@ def as_data(
         *x, y = source.tensors
         source = (x[0] if len(x) == 1 else tuple(x), y)
     if isinstance(source, tuple | list) and len(source) == 2:
-        pair = TensorData(
-            as_inputs(source[0]), as_tensor(source[1], f"{name} y"), _owners(name, group)
-        )
-        return _checked(pair, name)
+        rows = as_inputs(source[0])
+        y = _none(rows) if source[1] is None else as_tensor(source[1], f"{name} y")
+        return _checked(TensorData(rows, y, _owners(name, group)), name)
     if _is_map(source):
         return _from_map(source, name, group, workers)
     hint = "; give its .dataset" if hasattr(source, "dataset") else ""
@@ -127,6 +129,11 @@ def input_columns(
     if not wanted:
         raise InputError(f"{name}: no input column beside {', '.join(map(str, skip))}; add one")
     return wanted
+
+
+def _none(x: Inputs) -> Tensor:
+    first = next(iter(named(x).values()), torch.empty(0))
+    return no_targets(len(first) if first.ndim else 0)
 
 
 def _is_map(source: Any) -> bool:

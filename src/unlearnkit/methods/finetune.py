@@ -16,7 +16,7 @@ class FineTune(Method):
     info = Info(
         title="Fine-tuning",
         cite="Golatkar et al., CVPR 2020, arXiv:1911.04933",
-        needs=frozenset({Need.RETAIN}),
+        needs=frozenset({Need.RETAIN, Need.LABELS}),
         tasks=frozenset({"classification", "multilabel", "regression"}),
         when=(
             "As the comparison that every other method must beat at equal cost. With its default"

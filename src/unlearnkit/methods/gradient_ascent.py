@@ -39,7 +39,7 @@ class GradientAscent(Method):
     info = Info(
         title="Gradient ascent",
         cite="Graves et al., AAAI 2021, arXiv:2010.10981; Golatkar et al., CVPR 2020",
-        needs=frozenset({Need.FORGET}),
+        needs=frozenset({Need.FORGET, Need.LABELS}),
         uses=frozenset({Need.RETAIN, Need.VALIDATION}),
         tasks=frozenset({"classification", "multilabel", "regression"}),
         when=(

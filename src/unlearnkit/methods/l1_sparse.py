@@ -21,7 +21,7 @@ class L1Sparse(Method):
     info = Info(
         title="L1-sparse fine-tuning",
         cite="Jia et al., NeurIPS 2023, arXiv:2304.04934",
-        needs=frozenset({Need.RETAIN}),
+        needs=frozenset({Need.RETAIN, Need.LABELS}),
         tasks=frozenset({"classification", "multilabel", "regression"}),
         when=(
             "As a stronger fine-tuning: small weights go to exact zeros, and the model lets go of"

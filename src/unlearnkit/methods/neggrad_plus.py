@@ -18,7 +18,7 @@ class NegGradPlus(Method):
     info = Info(
         title="NegGrad+",
         cite="Kurmanji et al., NeurIPS 2023, arXiv:2302.09880",
-        needs=frozenset({Need.FORGET, Need.RETAIN}),
+        needs=frozenset({Need.FORGET, Need.RETAIN, Need.LABELS}),
         tasks=frozenset({"classification", "multilabel", "regression"}),
         when=(
             "For classes and for mislabelled rows. For rows drawn at random the plain restart of"

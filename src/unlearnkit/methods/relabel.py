@@ -1,6 +1,5 @@
 """Teach wrong targets for the rows that must go, the right ones for the rest."""
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -13,23 +12,12 @@ from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.train.loop import Pass, alternate
+from unlearnkit.train.mixing import RowLosses, mixed
 from unlearnkit.train.reading import remembered
-from unlearnkit.train.restart import (
-    Extra,
-    Restart,
-    Run,
-    Terms,
-    beside,
-    first_epochs,
-    together,
-    warm_restart,
-)
+from unlearnkit.train.restart import Restart, Run, first_epochs
 
 EXCLUDED = -1e4
 """Logit of a class that must not be answered: its probability is zero in any precision."""
-
-RowLosses = Callable[[Tensor, Batch], Tensor]
-"""From outputs ``(B, K)`` and their batch to the loss of each row ``(B,)``."""
 
 
 @register
@@ -39,7 +27,7 @@ class Relabel(Method):
     info = Info(
         title="Random relabelling",
         cite="Golatkar et al., CVPR 2020, arXiv:1911.04933; Graves et al., arXiv:2010.10981",
-        needs=frozenset({Need.FORGET, Need.RETAIN}),
+        needs=frozenset({Need.FORGET, Need.RETAIN, Need.LABELS}),
         tasks=frozenset({"classification", "multilabel", "regression"}),
         when=(
             "For whole classes and for mislabelled rows: targets at runner_up say what a retrained"
@@ -117,7 +105,17 @@ class Relabel(Method):
         wrong = drawn(p, rt) if second is None else soft(p, second, rt)
         if isinstance(self.run, Restart):
             before = 0 if second is None else len(p.forget)
-            self._mix(p, self.run, wrong, before, rt)
+            mixed(
+                p,
+                p.retain,
+                self.run,
+                p.task.losses,
+                wrong,
+                rt,
+                early=self.early,
+                before=before,
+                stream="relabel/forget",
+            )
         else:
 
             def lie(drop: Batch) -> Tensor:
@@ -130,32 +128,6 @@ class Relabel(Method):
             passes = (Pass(p.forget, lie, "relabel/forget", times), Pass(p.retain, right, "retain"))
             alternate(p.model, passes, recipe, rt)
         return p.model
-
-    def _mix(self, p: Problem, run: Restart, wrong: RowLosses, before: int, rt: Runtime) -> None:
-        batch = min(p.recipe.batch_size, len(p.retain))
-        size = min(max(1, round(batch * len(p.forget) / len(p.retain))), len(p.forget))
-        draw = beside(p.forget, size, self.early, p.recipe, rt, stream="relabel/forget")
-
-        def loss(keep: Batch, progress: float) -> Terms:
-            drop = draw(progress)
-            if drop is None:
-                mean = p.task.losses(p.task.outputs(p.model, keep), keep).mean()
-                return Terms(mean, mean)
-            stay, go = together(p.task, p.model, keep, drop)
-            mean = p.task.losses(stay, keep).mean()
-            return Terms(mean, mean + wrong(go, drop).sum() / batch)
-
-        warm_restart(
-            p.model,
-            p.retain,
-            loss,
-            run,
-            p.recipe,
-            rt,
-            never_seen=p.task.never_seen,
-            stream="retain",
-            extra=Extra(rows=size, share=self.early, before=before),
-        )
 
 
 def drawn(p: Problem, rt: Runtime) -> RowLosses:

@@ -34,7 +34,7 @@ class Scrub(Method):
     info = Info(
         title="SCRUB",
         cite="Kurmanji et al., NeurIPS 2023, arXiv:2302.09880",
-        needs=frozenset({Need.FORGET, Need.RETAIN}),
+        needs=frozenset({Need.FORGET, Need.RETAIN, Need.LABELS}),
         uses=frozenset({Need.VALIDATION}),
         tasks=frozenset({"classification", "multilabel", "regression"}),
         when=(

@@ -23,7 +23,7 @@ class SSD(Method):
     info = Info(
         title="Selective synaptic dampening",
         cite="Foster, Schoepf and Brintrup, AAAI 2024, arXiv:2308.07707",
-        needs=frozenset({Need.FORGET, Need.RETAIN}),
+        needs=frozenset({Need.FORGET, Need.RETAIN, Need.LABELS}),
         uses=frozenset({Need.VALIDATION}),
         tasks=frozenset({"classification", "multilabel", "regression"}),
         when=(

@@ -8,7 +8,8 @@ from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.method import Method, Need
 from unlearnkit.core.request import Rows
-from unlearnkit.testing.subject import Subject, expect, toy
+from unlearnkit.core.targets import labelled, no_targets
+from unlearnkit.testing.subject import Subject, bits, expect, same_bits, toy
 from unlearnkit.unlearning import unlearn
 
 
@@ -70,6 +71,17 @@ def missing_inputs_refused(s: Subject) -> None:
             s.run(case=case)
 
 
+def targets_not_needed_if_not_declared(s: Subject) -> None:
+    """A method that does not declare labels runs on rows without targets, as on others."""
+    if Need.LABELS in s.method.info.needs:
+        return
+    whole = s.run()
+    bare = s.run(case=_lacking(s.case, Need.LABELS))
+    if Need.LABELS not in s.method.info.uses:
+        same = same_bits(bits(whole.model), bits(bare.model))
+        expect(same, f"{s.method.id}: does not declare labels, but they change the result")
+
+
 def _refused(cls: type[Method], name: str, value: object) -> None:
     try:
         cls.build(**{name: value})
@@ -122,6 +134,8 @@ def _lacking(whole: Case, need: Need) -> Case:
     if need is Need.FRESH:
         return whole.with_(fresh=None)
     assert isinstance(whole.train, TensorData)
+    if need is Need.LABELS:
+        return whole.with_(train=whole.train.with_targets(no_targets(len(whole.train))))
     if need is Need.FORGET:
         assert not isinstance(whole.train.x, dict)
         shape = tuple(whole.train.x.shape[1:])
@@ -137,6 +151,8 @@ def _has(case: Case, need: Need) -> bool:
         forget = case.train is not None or case.parts is not None
         stays = case.train is not None or (case.parts is not None and case.parts[1] is not None)
         return forget if need is Need.FORGET else stays
+    if need is Need.LABELS:
+        return case.train is None or labelled(case.train)
     return (case.validation if need is Need.VALIDATION else case.fresh) is not None
 
 
@@ -147,4 +163,5 @@ INPUT_CHECKS = (
     unknown_settings_get_the_nearest_name,
     other_tasks_refused,
     missing_inputs_refused,
+    targets_not_needed_if_not_declared,
 )

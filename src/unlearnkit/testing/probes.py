@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -134,6 +134,8 @@ def undeclared_inputs_sealed(s: Subject) -> None:
         for need, view in _views(p).items():
             if need not in declared:
                 expect(view is not None and _is_sealed(view, rt), f"{need} rows are not sealed")
+            elif Need.LABELS not in declared and view is not None:
+                expect(_hides_targets(view, rt), f"targets of {need} rows are not sealed")
         if Need.FRESH not in declared:
             expect(_raises_undeclared(p), "a fresh model is not sealed")
         yield
@@ -175,6 +177,18 @@ def _is_sealed(view: View, rt: Runtime) -> bool:
             continue
         return False
     return len(view.rows) == 0 and len(view.data) == 0
+
+
+def _hides_targets(view: View, rt: Runtime) -> bool:
+    batch = next(view.batches(1, rt.fork(0)))
+    reads: tuple[Callable[[], object], ...] = (lambda: view.y, lambda: batch.y + 0)
+    for read in reads:
+        try:
+            read()
+        except UndeclaredReadError:
+            continue
+        return False
+    return view.data.y.numel() == 0
 
 
 def _raises_undeclared(p: Problem) -> bool:

@@ -1,0 +1,79 @@
+"""Training on retained rows with forget rows mixed into the early batches."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from unlearnkit.core.data import Batch, View
+from unlearnkit.core.method import Problem
+from unlearnkit.core.runtime import Runtime
+from unlearnkit.train.restart import (
+    Extra,
+    Restart,
+    Run,
+    Terms,
+    beside,
+    run_schedule,
+    together,
+)
+
+RowLosses = Callable[[Tensor, Batch], Tensor]
+"""From outputs ``(B, K)`` and their batch to the loss of each row ``(B,)``."""
+
+
+def mixed(
+    p: Problem,
+    retain: View,
+    run: Run,
+    near: RowLosses,
+    far: RowLosses,
+    rt: Runtime,
+    *,
+    early: float,
+    before: int,
+    stream: str,
+) -> None:
+    """Minimise one loss on retained rows and another on forget rows, both in every early batch.
+
+    Forget rows stand beside the retained rows of a batch in proportion to how many there are, so
+    that a pass over the one is about a pass over the other. A step minimises ``(sum of the
+    retained losses + sum of the forget losses) / retained rows in a batch``.
+
+    Args:
+        p: The problem; its model is changed in place.
+        retain: Retained rows to draw batches from.
+        run: A warm restart or a plain run.
+        near: The losses of retained rows.
+        far: The losses of forget rows.
+        rt: Device, precision, randomness, cost.
+        early: Share of the steps, from the first, that have forget rows.
+        before: Rows that went forward before the run; off a restart's budget.
+        stream: Names the random stream that orders the forget rows.
+    """
+    own = p.recipe if isinstance(run, Restart) else run.resolve(p.recipe)
+    if own is None:
+        return
+    batch = min(own.batch_size, len(retain))
+    size = min(max(1, round(batch * len(p.forget) / len(retain))), len(p.forget))
+    draw = beside(p.forget, size, early, own, rt, stream=stream)
+
+    def loss(keep: Batch, progress: float) -> Terms:
+        drop = draw(progress)
+        if drop is None:
+            mean = near(p.task.outputs(p.model, keep), keep).mean()
+            return Terms(mean, mean)
+        stay, go = together(p.task, p.model, keep, drop)
+        mean = near(stay, keep).mean()
+        return Terms(mean, mean + far(go, drop).sum() / batch)
+
+    run_schedule(
+        p.model,
+        retain,
+        loss,
+        run,
+        p.recipe,
+        rt,
+        never_seen=p.task.never_seen,
+        stream="retain",
+        extra=Extra(rows=size, share=early, before=before),
+    )

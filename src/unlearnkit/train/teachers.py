@@ -1,0 +1,77 @@
+"""Models that know nothing: the same architecture with weights drawn anew."""
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+
+from unlearnkit.core.errors import UnsupportedError
+from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.task import Task
+
+BARE_STD = 0.02
+"""Deviation of parameters that belong to no layer with an initialiser, such as a class token."""
+
+
+def untrained(model: nn.Module, rt: Runtime, stream: str) -> nn.Module:
+    """Return a copy of a model in which every module is initialised again.
+
+    Layers with ``reset_parameters`` (or ``reset_running_stats``) draw as they do when they are
+    built; other parameters are drawn from a Gaussian. A model's factory is not asked: it may load
+    pretrained weights.
+
+    Args:
+        model: Read only.
+        rt: Draws from its seed; torch's global generators come back as they were.
+        stream: Name of the random stream.
+
+    Returns:
+        The copy, frozen, in eval mode, on the model's device.
+
+    Raises:
+        UnsupportedError: If a tensor of it still equals the trained one.
+    """
+    twin = copy.deepcopy(model)
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.default_generator.manual_seed(rt.rng(stream).initial_seed())
+        for module in twin.modules():
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
+            else:
+                for p in module.parameters(recurse=False):
+                    p.copy_(BARE_STD * torch.randn(p.shape).to(p))
+    kept = left_over(twin, model)
+    if kept:
+        raise UnsupportedError(
+            f"teacher: {kept} is as in the trained model after every layer was reset; choose"
+            " another teacher, such as 'prior'"
+        )
+    return twin.eval().requires_grad_(False)
+
+
+def left_over(model: nn.Module, trained: nn.Module) -> str:
+    """Return the name of a tensor that equals the trained model's; empty if there is none.
+
+    Tensors of one value throughout, such as scales at 1, say nothing and are left out; so are
+    those that are not trained and hold no statistics of data (buffers of whole numbers).
+    """
+    theirs = trained.state_dict()
+    for name, t in model.state_dict().items():
+        if not t.is_floating_point() or bool((t == t.reshape(-1)[:1]).all()):
+            continue
+        if torch.equal(t, theirs[name]):
+            return name
+    return ""
+
+
+def mean_answer(outs: Tensor, task: Task) -> Tensor:
+    """Return the mean over the first dimension of outputs ``(M, ..., K)``.
+
+    Probabilities are averaged where outcomes exclude each other, outputs elsewhere.
+    """
+    logp = task.log_probs(outs)
+    if logp is None:
+        return outs.mean(0)
+    return logp.logsumexp(0) - math.log(len(outs))
