@@ -14,11 +14,22 @@ from unlearnkit.core.data import Batch
 from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.train.gate import Gate, Kind
-from unlearnkit.train.generator import Generator, generator, redrawn
+from unlearnkit.train.generator import Generator, constant, generator, redrawn
 from unlearnkit.train.loop import Norm, training
-from unlearnkit.train.stopping import snapshot
+from unlearnkit.train.stopping import Plateau, follow, snapshot
 from unlearnkit.train.synthesis import frozen
 from unlearnkit.train.taps import attention, attention_gap, paired, tapped
+
+PAPER = {
+    "gate": "sample",
+    "attention": 250.0,
+    "batches": 4000,
+    "batch_size": 256,
+    "student_lr": 1e-3,
+    "schedule": "plateau",
+    "average": 0.0,
+    "leak": math.inf,
+}
 
 RESTARTS = 3
 """How often a generator whose inputs no longer pass the gate is drawn anew."""
@@ -27,9 +38,6 @@ KNOWN = (
     "gated_transfer: at the first look the student knew a forgotten class; if it still does, set"
     " gate to logit or lower the threshold"
 )
-
-SAME = 1e-3
-"""Spread of pseudo-inputs over a batch, relative to their size, below which they are constant."""
 
 
 @register
@@ -77,29 +85,7 @@ class GatedTransfer(Method):
             " pseudo-batches",
             "the meter counts rows through teacher and student; the generator's work comes on top",
         ),
-        presets={
-            "paper": {
-                "attention": 250.0,
-                "gate": "sample",
-                "batches": 4000,
-                "batch_size": 256,
-                "student_lr": 1e-3,
-                "schedule": "plateau",
-                "average": 0.0,
-                "leak": float("inf"),
-            },
-            "reference": {
-                "attention": 250.0,
-                "gate": "sample",
-                "batches": 4000,
-                "batch_size": 256,
-                "student_lr": 1e-3,
-                "schedule": "plateau",
-                "average": 0.0,
-                "leak": float("inf"),
-                "norm": "frozen",
-            },
-        },
+        presets={"paper": PAPER, "reference": {**PAPER, "norm": "frozen"}},
         smoke={"batches": 4, "batch_size": 16, "student_steps": 3, "look": 2},
     )
 
@@ -250,12 +236,12 @@ class _Lesson:
         self.losses: list[Tensor] = []
         self.last: _Shown | None = None
         self.good: dict[str, Tensor] | None = None
-        self.best, self.bad, self.halved = float("inf"), 0, 1.0
+        self.plateau = Plateau()
 
     def pseudo_batch(self, k: int) -> None:
         """Draw random numbers; move the generator, then the student."""
         z = self._draw(k)
-        factor = self.halved
+        factor = self.plateau.factor
         if self.how.schedule == "cosine":
             factor = 0.5 * (1 + math.cos(math.pi * k / self.how.batches))
         for opt, lr in (
@@ -274,9 +260,9 @@ class _Lesson:
         rate = self.gate.rate()
         self.rt.reporter.progress(f"gated_transfer, {rate:.0%} pass", k, self.how.batches)
         if self.how.schedule == "plateau" and self.losses:
-            self._plateau(float(torch.stack(self.losses).mean()))
+            self.plateau.hear(float(torch.stack(self.losses).mean()))
         self.losses = []
-        if _constant(self.last.x):
+        if constant(self.last.x):
             self.rt.note(
                 "gated_transfer: the generator collapsed, its inputs are all the same; stopped"
                 f" after {k} of {self.how.batches} pseudo-batches"
@@ -386,25 +372,13 @@ class _Lesson:
         """Move the running mean of the student; it forgets its start sooner than its share says."""
         self.step += 1
         share = min(self.how.average, (self.step - 1) / (self.step + 9))
-        theirs = self.student.state_dict()
-        with torch.no_grad():
-            for name, t in self.mean.state_dict().items():
-                if t.is_floating_point():
-                    t.lerp_(theirs[name], 1 - share)
-                else:
-                    t.copy_(theirs[name])
+        follow(self.mean, self.student, share)
 
     def _redraw(self) -> None:
         self.restarts += 1
         self.rt.note(f"gated_transfer: the generator was drawn anew, {self.restarts} of {RESTARTS}")
         redrawn(self.made, self.rt, f"gated_transfer/generator/{self.restarts}")
         self.generator_opt = torch.optim.Adam(self.made.parameters(), lr=self.how.generator_lr)
-
-    def _plateau(self, loss: float) -> None:
-        better = loss < self.best * (1 - 1e-4)
-        self.best, self.bad = min(self.best, loss), 0 if better else self.bad + 1
-        if self.bad > 2:
-            self.halved, self.bad = self.halved / 2, 0
 
     def _leaks(self, shown: _Shown) -> bool:
         """Return whether the student knows a forgotten class from the teacher's surest inputs."""
@@ -416,9 +390,3 @@ class _Lesson:
             out = self._outputs(self.mean, shown.x[surest])
         known = out.softmax(-1)[:, gone].sum(-1).mean()
         return bool(known > self.how.leak * len(gone) / out.shape[-1])
-
-
-def _constant(x: Tensor) -> bool:
-    flat = x.flatten(1)
-    spread, size = flat.std(0).norm(), flat.norm(dim=1).mean()
-    return bool(spread <= SAME * size)

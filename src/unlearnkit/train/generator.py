@@ -12,6 +12,9 @@ from unlearnkit.core.runtime import Runtime
 SLOPE = 0.2
 """Of leaky ReLU below zero."""
 
+SAME = 1e-3
+"""Spread over a batch, relative to the inputs' size, below which they are constant."""
+
 
 class Generator(nn.Module):
     """From random numbers ``(B, latent)`` to inputs ``(B, *shape)`` of mean 0 and variance 1.
@@ -65,6 +68,12 @@ def redrawn(made: Generator, rt: Runtime, stream: str) -> Generator:
         for name, layer in made.named_modules():
             _fill(layer, rt, f"{stream}/{name}")
     return made
+
+
+def constant(x: Tensor) -> bool:
+    """Return whether inputs ``(B, ...)`` differ by no more than a thousandth of their size."""
+    flat = x.flatten(1)
+    return bool(flat.std(0).norm() <= SAME * flat.norm(dim=1).mean())
 
 
 def _fill(layer: nn.Module, rt: Runtime, stream: str) -> None:
