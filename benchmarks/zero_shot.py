@@ -15,7 +15,7 @@ from unlearnkit.tasks.classification import Classification
 from unlearnkit.train.generator import generator
 from unlearnkit.unlearning import fresh_model, unlearn
 
-BATCHES = 10
+BATCHES = 5
 GOAL = 0.5
 SETTINGS = {
     "gate": "sample",
