@@ -18,6 +18,8 @@ _NEEDS = {
     Need.VALIDATION: "rows never trained on",
     Need.LABELS: "the targets of these rows",
     Need.FRESH: "a function that builds an untrained model",
+    Need.CLASSES: "a request for whole classes",
+    Need.SHAPE: "inputs that are one tensor of a known shape",
 }
 _GOALS = {
     "high": "high values are good",

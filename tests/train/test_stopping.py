@@ -12,10 +12,12 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.train.stopping import (
     Guard,
+    Plateau,
     Watch,
     alike,
     between,
     capped,
+    follow,
     furthest,
     snapshot,
     vanished,
@@ -160,3 +162,21 @@ def test_rows_alike_share_a_class_and_real_targets_are_all_alike():
     assert vanished(many, (1,)).tolist() == [False, True, False] * 2
     real = View.all(TensorData(torch.zeros(3, 1), torch.rand(3, 1)))
     assert len(alike(real, real.pick(torch.tensor([0])))) == 3
+
+
+def test_a_running_mean_keeps_its_share_and_counts_are_the_models():
+    mean, model = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+    with torch.no_grad():
+        model.weight.fill_(3.0)
+        model.num_batches_tracked.fill_(7)
+    follow(mean, model, 0.75)
+    assert mean.weight.tolist() == [1.5, 1.5]
+    assert int(mean.num_batches_tracked) == 7
+
+
+def test_a_rate_is_halved_after_two_looks_without_a_fall():
+    plateau, factors = Plateau(), []
+    for loss in (2.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.5):
+        plateau.hear(loss)
+        factors.append(plateau.factor)
+    assert factors == [1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5]

@@ -174,3 +174,34 @@ def between(
                 t.copy_(torch.lerp(start[name], end[name], share))
             else:
                 t.copy_(end[name] if share > 0 else start[name])
+
+
+def follow(mean: nn.Module, model: nn.Module, share: float) -> None:
+    """Move a running mean of a model's state; whole numbers are the model's.
+
+    Args:
+        mean: Of the same architecture; changed in place.
+        model: What it follows.
+        share: What is kept of the mean: at 0 it becomes the model.
+    """
+    theirs = model.state_dict()
+    with torch.no_grad():
+        for name, t in mean.state_dict().items():
+            if t.is_floating_point():
+                t.lerp_(theirs[name], 1 - share)
+            else:
+                t.copy_(theirs[name])
+
+
+class Plateau:
+    """Halves a rate once a loss has not fallen for two looks, by a ten-thousandth at least."""
+
+    def __init__(self) -> None:
+        self.factor, self._best, self._bad = 1.0, float("inf"), 0
+
+    def hear(self, loss: float) -> None:
+        """Hear the loss of a look."""
+        self._bad = 0 if loss < self._best * (1 - 1e-4) else self._bad + 1
+        self._best = min(self._best, loss)
+        if self._bad > 2:
+            self.factor, self._bad = self.factor / 2, 0
