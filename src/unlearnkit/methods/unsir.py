@@ -106,8 +106,10 @@ class Unsir(Method):
             "a short repair leaves batch normalisation with the statistics of noise: on 4,000"
             " images of CIFAR-10 test accuracy is 0.13 below retraining's after 34 steps, 0.03"
             " after 48 that follow a shorter impair",
-            "a higher rate costs accuracy: on the same images 0.03 at the recipe's rate, 0.16 at"
-            " four times it",
+            "a higher rate costs accuracy: on the same images 0.03 at the recipe's rate, 0.09 with"
+            " four times it to impair and twice to repair",
+            "without noise (share 0) the default forgets little: 0.64 to 0.90 of a class of digits"
+            " are still named right. At the published rates retained rows alone forget as well",
         ),
         presets={
             "paper": _PAPER,
@@ -260,7 +262,8 @@ def learn(p: Problem, keep: View, how: Noise, rt: Runtime) -> Batch:
             if not now > was:
                 rt.note(
                     f"unsir: noise does not raise the loss of class {c}: {was:.3g} before,"
-                    f" {now:.3g} after {how.steps} steps; lower noise.penalty or change noise.recipe.lr"
+                    f" {now:.3g} after {how.steps} steps; lower noise.penalty or change"
+                    " noise.recipe.lr"
                 )
     return made[1]
 
