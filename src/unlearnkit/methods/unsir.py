@@ -81,8 +81,8 @@ class Unsir(Method):
             " alone, and some of each class are enough. Not for single rows, nor for tokens."
         ),
         differs=(
-            "by default it trains with the model's own recipe, at its rate, impairs for 0.01 and"
-            " repairs for 0.07 of its steps; published code takes one epoch each of Adam at 0.02"
+            "by default it trains with the model's own recipe: it impairs for 0.01 of its steps at"
+            " half its rate and repairs for 0.07 at its rate, five times that for Adam; published code takes one epoch each of Adam at 0.02"
             " and 0.01, as the presets do",
             "the noise of all classes is one tensor, and by default they share one number of"
             " inputs; published code learns as much again for each class, as the presets do",
@@ -101,15 +101,18 @@ class Unsir(Method):
             "the repair has at least 30 steps; published code has one epoch, however short",
         ),
         fails=(
-            "with five of ten classes of digits gone, 0.03 to 0.12 of their rows are still named"
-            " right (one or two classes: 0 on 3 of 3 seeds)",
+            "with five of ten classes of digits gone, 0.01 to 0.03 of their rows are still named"
+            " right; of one class none, of two classes up to 0.02",
             "a short repair leaves batch normalisation with the statistics of noise: on 4,000"
-            " images of CIFAR-10 test accuracy is 0.13 below retraining's after 34 steps, 0.03"
-            " after 48 that follow a shorter impair",
+            " images of CIFAR-10 test accuracy was 0.13 below retraining's with 21 steps of impair"
+            " and 34 of repair, 0.03 with 7 and 48",
             "a higher rate costs accuracy: on the same images 0.03 at the recipe's rate, 0.09 with"
             " four times it to impair and twice to repair",
-            "without noise (share 0) the default forgets little: 0.64 to 0.90 of a class of digits"
-            " are still named right. At the published rates retained rows alone forget as well",
+            "rows that the model knew by heart are not learned by heart again: on cifar10_small of"
+            " 4,000 rows accuracy on retained training rows is 0.26 below retraining's, on test rows"
+            " 0.02",
+            "without noise (share 0) the default forgets little: 0.64 to 0.90 of the rows of a"
+            " class of digits are still named right",
         ),
         presets={
             "paper": _PAPER,
@@ -132,7 +135,7 @@ class Unsir(Method):
     noise: Noise = Noise()
     """How noise is learned."""
 
-    impair: Tuning = Tuning(lr=1.0, share=0.01, schedule="constant")
+    impair: Tuning = Tuning(lr=0.5, share=0.01, schedule="constant")
     """How to train on noise and retained rows; its share is of the recipe's steps."""
 
     repair: Tuning = Tuning(lr=1.0, share=0.07)
