@@ -82,8 +82,8 @@ class Unsir(Method):
         ),
         differs=(
             "by default it trains with the model's own recipe: it impairs for 0.01 of its steps at"
-            " half its rate and repairs for 0.07 at its rate, five times that for Adam; published code takes one epoch each of Adam at 0.02"
-            " and 0.01, as the presets do",
+            " half its rate and repairs for 0.07 at its rate, five times that for Adam; published"
+            " code takes one epoch each of Adam at 0.02 and 0.01, as the presets do",
             "the noise of all classes is one tensor, and by default they share one number of"
             " inputs; published code learns as much again for each class, as the presets do",
             "noise is scored in eval mode; published code leaves the model in train mode, where 40"
@@ -109,8 +109,8 @@ class Unsir(Method):
             "a higher rate costs accuracy: on the same images 0.03 at the recipe's rate, 0.09 with"
             " four times it to impair and twice to repair",
             "rows that the model knew by heart are not learned by heart again: on cifar10_small of"
-            " 4,000 rows accuracy on retained training rows is 0.26 below retraining's, on test rows"
-            " 0.02",
+            " 4,000 rows accuracy on retained training rows is 0.26 below retraining's, on test"
+            " rows 0.02",
             "without noise (share 0) the default forgets little: 0.64 to 0.90 of the rows of a"
             " class of digits are still named right",
         ),
