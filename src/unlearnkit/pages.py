@@ -17,6 +17,8 @@ _NEEDS = {
     Need.RETAIN: "the rows that stay",
     Need.VALIDATION: "rows never trained on",
     Need.FRESH: "a function that builds an untrained model",
+    Need.CLASSES: "a request for whole classes",
+    Need.SHAPE: "inputs that are one tensor of a known shape",
 }
 _GOALS = {
     "high": "high values are good",

@@ -19,13 +19,14 @@ from unlearnkit.catalog import method as make
 from unlearnkit.catalog import methods
 from unlearnkit.checkpoint import check_finite
 from unlearnkit.core.case import Case, Partition
-from unlearnkit.core.data import TensorData, View
-from unlearnkit.core.errors import DivergedError, InputError, UnlearnkitError, UnsupportedError
+from unlearnkit.core.data import Batch, TensorData, View
+from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.method import Method, Need, Problem
 from unlearnkit.core.recipe import ASSUMED
 from unlearnkit.core.request import ForgetRequest, parse_request
+from unlearnkit.core.result import check_form, check_untouched, check_values, made_like
 from unlearnkit.core.runtime import Cost, Runtime
-from unlearnkit.core.structure import cast, difference, equal, place, tensors, widened
+from unlearnkit.core.structure import difference, widened
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,14 @@ def unlearn(
     with seeded(run), _memory(run):
         out = how.apply(problem, run)
     seconds = time.perf_counter() - start
-    _check_untouched(original, model, how.id)
-    _check_form(out, model, original, how.id)
-    _check_values(out, model, how.id)
+    check_untouched(original, model, how.id)
+    like = _pattern(how, case, model, run)
+    check_form(out, like, (model, original), how.id)
+    check_values(out, like, how.id)
     cost = Cost(run.cost.forward, run.cost.backward, run.cost.peak_bytes)
     return Unlearned(
-        model=_like(out, model),
-        original=_like(original, model).eval().requires_grad_(False),
+        model=made_like(out, like),
+        original=made_like(original, model).eval().requires_grad_(False),
         case=case,
         request=asked,
         method=how,
@@ -198,12 +200,20 @@ def check_needs(how: Method, case: Case, split: Partition) -> None:
 
 def _lacking(how: type[Method], case: Case, split: Partition) -> list[Need]:
     have = {
-        Need.FORGET: split.forget is not None,
-        Need.RETAIN: split.retain is not None,
-        Need.VALIDATION: case.validation is not None,
-        Need.FRESH: case.fresh is not None,
+        Need.FORGET: lambda: split.forget is not None,
+        Need.RETAIN: lambda: split.retain is not None,
+        Need.VALIDATION: lambda: case.validation is not None,
+        Need.FRESH: lambda: case.fresh is not None,
+        Need.CLASSES: lambda: _whole_classes(split),
+        Need.SHAPE: lambda: input_shape(case, split) is not None,
     }
-    return sorted(n for n in how.info.needs if not have[n])
+    return sorted(n for n in how.info.needs if not have[n]())
+
+
+def _whole_classes(split: Partition) -> bool:
+    if not split.gone or split.forget is None:
+        return bool(split.gone)
+    return set(split.forget.y.tolist()) <= set(split.gone)
 
 
 def _check_model(model: nn.Module) -> None:
@@ -224,6 +234,12 @@ def _check_fit(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> N
     }
     quiet = rt.fork(rt.seed)
     with seeded(rt, "fit"), torch.inference_mode():
+        if case.input_shape is not None:
+            x = torch.zeros(2, *case.input_shape, device=rt.device)
+            try:
+                case.task.outputs(model, Batch(x, x[:, 0], torch.arange(2)))
+            except InputError as e:
+                raise InputError(f"input_shape: {e}") from e
         for name, view in views.items():
             if view is None:
                 continue
@@ -272,14 +288,24 @@ def _problem(
         validation=validation,
         recipe=case.recipe or ASSUMED,
         gone=split.gone,
-        input_shape=_input_shape(case, split),
-        build=(lambda: _untrained(case, model, rt)) if may_build and case.fresh else None,
+        input_shape=input_shape(case, split),
+        build=(lambda: _untrained(case, model, rt, other=how.info.rebuilds))
+        if may_build and case.fresh
+        else None,
         sealed_build="" if may_build else f"{how.id} builds a fresh model but does not declare it",
     )
 
 
-def _input_shape(case: Case, split: Partition) -> tuple[int, ...] | None:
-    """Return the shape of one row's input, which a user without data gives."""
+def input_shape(case: Case, split: Partition) -> tuple[int, ...] | None:
+    """Return the shape of one row's input; None where that is no single tensor.
+
+    Args:
+        case: Gives the shape where it has no training rows.
+        split: Its rows.
+
+    Returns:
+        The shape, without the rows.
+    """
     view = split.retain if split.forget is None else split.forget
     if view is None:
         return case.input_shape
@@ -287,10 +313,12 @@ def _input_shape(case: Case, split: Partition) -> tuple[int, ...] | None:
     return tuple(x.shape[1:]) if isinstance(x, torch.Tensor) else None
 
 
-def _untrained(case: Case, model: nn.Module, rt: Runtime) -> nn.Module:
-    """Build a fresh model; frozen parameters were never trained, so they are the given model's."""
+def _untrained(case: Case, model: nn.Module, rt: Runtime, *, other: bool) -> nn.Module:
+    # Frozen parameters were never trained: they are the given model's, where they fit.
     built = widened(fresh_model(case, rt))
     odd = difference(built, model)
+    if odd and other:
+        return built
     if odd:
         raise InputError(f"fresh: builds another architecture than the given model's: {odd}")
     given = dict(model.named_parameters(remove_duplicate=False))
@@ -306,63 +334,20 @@ _NOTHING = TensorData(torch.empty(0, 0), torch.empty(0, dtype=torch.long))
 """What a sealed view holds: there is nothing to find behind the seal."""
 
 
+def _pattern(how: Method, case: Case, model: nn.Module, rt: Runtime) -> nn.Module:
+    """Return what the result must be like: the given model, or what ``fresh`` builds instead."""
+    if not how.info.rebuilds or case.fresh is None:
+        return model
+    built = fresh_model(case, rt, "pattern").to(next(model.parameters()).device)
+    return built.train(model.training) if difference(built, model) else model
+
+
 def _copy(model: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(model)
     except (RuntimeError, TypeError) as e:
         told = str(e).splitlines()[0]
         raise InputError(f"model: cannot be copied: {told}; detach what it keeps") from e
-
-
-def _like(out: nn.Module, model: nn.Module) -> nn.Module:
-    """Give a model the types, flags and modes of another; drop gradients."""
-    cast(out, {name: t.dtype for name, t in tensors(model).items()})
-    out.zero_grad(set_to_none=True)
-    flags = dict(model.named_parameters(remove_duplicate=False))
-    for name, p in out.named_parameters(remove_duplicate=False):
-        p.requires_grad_(flags[name].requires_grad)
-    modes = {name: m.training for name, m in model.named_modules()}
-    for name, m in out.named_modules():
-        m.training = modes[name]
-    return out
-
-
-def _check_untouched(original: nn.Module, model: nn.Module, who: str) -> None:
-    odd = difference(original, model)
-    if odd:
-        raise UnlearnkitError(f"{who}: changed the original, which is read only: {odd}")
-    theirs = tensors(model)
-    for name, ours in tensors(original).items():
-        if name in theirs and not equal(ours, theirs[name]):
-            raise UnlearnkitError(f"{who}: changed {name} of the original, which is read only")
-
-
-def _check_form(out: nn.Module, model: nn.Module, original: nn.Module, who: str) -> None:
-    if not isinstance(out, nn.Module):
-        raise DivergedError(f"{who}: returned {type(out).__name__}, not a model")
-    odd = difference(out, model)
-    if odd:
-        raise DivergedError(f"{who}: returned another architecture: {odd}")
-    taken = {place(p) for m in (model, original) for p in m.parameters() if p.numel()}
-    trained = {name for name, p in model.named_parameters() if p.requires_grad}
-    for name, p in out.named_parameters():
-        if name in trained and place(p) in taken:
-            raise UnlearnkitError(f"{who}: returned {name} in the memory of the model it was given")
-
-
-def _check_values(out: nn.Module, model: nn.Module, who: str) -> None:
-    got = tensors(out)
-    for name, ref in tensors(model).items():
-        t = got.get(name)
-        if t is None:
-            continue
-        if not torch.isfinite(t.detach().to(ref.dtype)).all():
-            raise DivergedError(
-                f"{who}: diverged, {name} is not finite; the input model is unchanged; try a"
-                " smaller learning rate or fewer epochs"
-            )
-        if isinstance(ref, nn.Parameter) and not ref.requires_grad and not equal(t, ref):
-            raise DivergedError(f"{who}: changed {name}, which is frozen")
 
 
 def _generators(device: torch.device) -> list[torch.Generator]:

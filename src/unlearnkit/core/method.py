@@ -42,6 +42,12 @@ class Need(StrEnum):
     FRESH = "fresh"
     """A function that builds an untrained model."""
 
+    CLASSES = "whole classes"
+    """A request that names classes: every row that must go is of a class that no kept row has."""
+
+    SHAPE = "one input tensor"
+    """Inputs that are one tensor, of a known shape."""
+
 
 @dataclass(frozen=True)
 class Problem:

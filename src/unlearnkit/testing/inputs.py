@@ -7,8 +7,9 @@ from unlearnkit.core.case import Case
 from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.method import Method, Need
-from unlearnkit.core.request import Rows
+from unlearnkit.core.request import ForgetRequest, Rows
 from unlearnkit.testing.subject import Subject, expect, toy
+from unlearnkit.testing.zoo import ZOO
 from unlearnkit.unlearning import unlearn
 
 
@@ -63,7 +64,8 @@ def missing_inputs_refused(s: Subject) -> None:
     """Without an input that it needs it is refused; without one that it only uses it runs."""
     whole, info = s.case, s.method.info
     for need in sorted(info.needs):
-        _unsupported(s, _lacking(whole, need), f"a case without {need}", [])
+        asked = None if need is Need.CLASSES else s.asking(Rows(0, 1))
+        _unsupported(s, _lacking(whole, need), f"a case without {need}", [], asked)
     for use in sorted(info.uses):
         case = _lacking(whole, use)
         if all(_has(case, need) for need in info.needs):
@@ -102,10 +104,12 @@ def _told(cls: type[Method], preset: str | None, *names: str) -> str:
     return "nothing is raised"
 
 
-def _unsupported(s: Subject, case: Case, what: str, fits: list[str]) -> None:
+def _unsupported(
+    s: Subject, case: Case, what: str, fits: list[str], asked: ForgetRequest | None = None
+) -> None:
     fresh = case.fresh or s.case.fresh
     assert fresh is not None
-    request = None if case.parts is not None else Rows(0, 1)
+    request = None if case.parts is not None else asked or Rows(0, 1)
     try:
         unlearn(fresh(), case, request, s.smoke(), s.rt())
     except UnsupportedError as e:
@@ -121,6 +125,10 @@ def _lacking(whole: Case, need: Need) -> Case:
         return whole.with_(validation=None)
     if need is Need.FRESH:
         return whole.with_(fresh=None)
+    if need is Need.CLASSES:
+        return whole
+    if need is Need.SHAPE:
+        return ZOO["two_arguments"].case(whole)
     assert isinstance(whole.train, TensorData)
     if need is Need.FORGET:
         assert not isinstance(whole.train.x, dict)

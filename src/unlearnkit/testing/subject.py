@@ -17,8 +17,8 @@ from unlearnkit import catalog
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.errors import InputError, UnlearnkitError
-from unlearnkit.core.method import Method, Problem
-from unlearnkit.core.request import ForgetRequest, Rows
+from unlearnkit.core.method import Method, Need, Problem
+from unlearnkit.core.request import Classes, ForgetRequest, Rows
 from unlearnkit.core.runtime import Precision, Runtime
 from unlearnkit.core.structure import tensors
 from unlearnkit.core.task import Task
@@ -63,7 +63,13 @@ class Subject:
     @property
     def request(self) -> ForgetRequest:
         """Return what must go: 11 of 60 rows, so that batches of 16 leave one kept row over."""
-        return Rows(*range(11))
+        return self.asking(Rows(*range(11)))
+
+    def asking(self, request: ForgetRequest) -> ForgetRequest:
+        """Return a request of this size that the method serves: a class, where it needs classes."""
+        if Need.CLASSES not in self.method.info.needs or isinstance(request, Classes):
+            return request
+        return Classes(len(getattr(request, request.kind)) % 3)
 
     def model(self) -> nn.Module:
         """Return a trained model, new at each call, always with the same weights."""
@@ -99,7 +105,7 @@ class Subject:
             The result.
         """
         where = case or self.case
-        asked = None if where.parts is not None else request or self.request
+        asked = None if where.parts is not None else self.asking(request or self.request)
         return unlearn(
             self.model() if model is None else model,
             where,

@@ -1,0 +1,94 @@
+"""What a method may hand back: a finite model of the right form, and an original left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from unlearnkit.core.errors import DivergedError, UnlearnkitError
+from unlearnkit.core.structure import cast, difference, equal, place, tensors
+
+
+def check_untouched(original: nn.Module, model: nn.Module, who: str) -> None:
+    """Refuse a run that changed the original.
+
+    Args:
+        original: What the method was given to read.
+        model: What the caller gave.
+        who: The method's id.
+
+    Raises:
+        UnlearnkitError: Naming what changed.
+    """
+    odd = difference(original, model)
+    if odd:
+        raise UnlearnkitError(f"{who}: changed the original, which is read only: {odd}")
+    theirs = tensors(model)
+    for name, ours in tensors(original).items():
+        if name in theirs and not equal(ours, theirs[name]):
+            raise UnlearnkitError(f"{who}: changed {name} of the original, which is read only")
+
+
+def check_form(out: nn.Module, like: nn.Module, given: Iterable[nn.Module], who: str) -> None:
+    """Refuse a result of another architecture, or one that shares memory with what came in.
+
+    Args:
+        out: What the method returned.
+        like: What it must be like: the given model, or what the case's factory builds.
+        given: The models whose memory is not the method's.
+        who: The method's id.
+
+    Raises:
+        DivergedError: If it is no model, or another one.
+        UnlearnkitError: If it shares memory.
+    """
+    if not isinstance(out, nn.Module):
+        raise DivergedError(f"{who}: returned {type(out).__name__}, not a model")
+    odd = difference(out, like)
+    if odd:
+        raise DivergedError(f"{who}: returned another architecture: {odd}")
+    taken = {place(p) for m in given for p in m.parameters() if p.numel()}
+    trained = {name for name, p in like.named_parameters() if p.requires_grad}
+    for name, p in out.named_parameters():
+        if name in trained and place(p) in taken:
+            raise UnlearnkitError(f"{who}: returned {name} in the memory of the model it was given")
+
+
+def check_values(out: nn.Module, model: nn.Module, who: str) -> None:
+    """Refuse values that are not finite, and frozen parameters that moved.
+
+    Args:
+        out: What the method returned.
+        model: What it must be like; frozen parameters have their values here.
+        who: The method's id.
+
+    Raises:
+        DivergedError: Naming the tensor.
+    """
+    got = tensors(out)
+    for name, ref in tensors(model).items():
+        t = got.get(name)
+        if t is None:
+            continue
+        if not torch.isfinite(t.detach().to(ref.dtype)).all():
+            raise DivergedError(
+                f"{who}: diverged, {name} is not finite; the input model is unchanged; try a"
+                " smaller learning rate or fewer epochs"
+            )
+        if isinstance(ref, nn.Parameter) and not ref.requires_grad and not equal(t, ref):
+            raise DivergedError(f"{who}: changed {name}, which is frozen")
+
+
+def made_like(out: nn.Module, model: nn.Module) -> nn.Module:
+    """Return a model with the types, flags and modes of another; drop gradients."""
+    cast(out, {name: t.dtype for name, t in tensors(model).items()})
+    out.zero_grad(set_to_none=True)
+    flags = dict(model.named_parameters(remove_duplicate=False))
+    for name, p in out.named_parameters(remove_duplicate=False):
+        p.requires_grad_(flags[name].requires_grad)
+    modes = {name: m.training for name, m in model.named_modules()}
+    for name, m in out.named_modules():
+        m.training = modes[name]
+    return out

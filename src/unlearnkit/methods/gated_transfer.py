@@ -1,0 +1,380 @@
+"""Teach a new model from nothing but the old one, through a gate that keeps classes out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from unlearnkit.core.data import Batch
+from unlearnkit.core.method import Info, Method, Need, Problem, register
+from unlearnkit.core.runtime import Runtime
+from unlearnkit.train.gate import Gate, Kind
+from unlearnkit.train.generator import Generator, generator, redrawn
+from unlearnkit.train.loop import Norm, training
+from unlearnkit.train.stopping import snapshot
+from unlearnkit.train.synthesis import frozen
+from unlearnkit.train.taps import attention, attention_gap, paired, tapped
+
+RESTARTS = 3
+"""How often a generator whose inputs no longer pass the gate is drawn anew."""
+
+SAME = 1e-3
+"""Spread of pseudo-inputs over a batch, relative to their size, below which they are constant."""
+
+
+@register
+class GatedTransfer(Method):
+    """A generator finds inputs where student and teacher differ; a gate holds back some classes."""
+
+    info = Info(
+        title="Gated knowledge transfer",
+        cite="Chundawat et al., IEEE TIFS 2023, arXiv:2201.05629",
+        needs=frozenset({Need.CLASSES, Need.SHAPE, Need.FRESH}),
+        tasks=frozenset({"classification"}),
+        rebuilds=True,
+        when="For whole classes when no training row is left.",
+        presets={
+            "paper": {
+                "gate": "sample",
+                "batches": 4000,
+                "batch_size": 256,
+                "student_lr": 1e-3,
+                "schedule": "plateau",
+                "average": 0.0,
+                "leak": float("inf"),
+            },
+            "reference": {
+                "gate": "sample",
+                "batches": 4000,
+                "batch_size": 256,
+                "student_lr": 1e-3,
+                "schedule": "plateau",
+                "average": 0.0,
+                "leak": float("inf"),
+                "norm": "frozen",
+            },
+        },
+        smoke={"batches": 4, "batch_size": 16, "student_steps": 3, "look": 2},
+    )
+
+    gate: Kind = "logit"
+    """What keeps the forgotten classes out: their logits are lowered below all others before the
+    student sees them, pseudo-inputs that look like them are dropped (paper), or both."""
+
+    threshold: float = Field(0.01, ge=0, le=1)
+    """Largest probability of a forgotten class with which a pseudo-input passes the sample gate
+    (paper: epsilon); at 1 all pass."""
+
+    margin: float = Field(0.0, ge=0, allow_inf_nan=False)
+    """How far below the smallest logit the logit gate puts those of the forgotten classes."""
+
+    batches: int = Field(300, ge=0)
+    """Pseudo-batches: random numbers drawn, each for some generator and student steps."""
+
+    batch_size: int = Field(128, ge=2)
+    """Pseudo-inputs in a batch."""
+
+    generator_steps: int = Field(1, ge=0)
+    """Generator steps in a pseudo-batch (paper: n_g)."""
+
+    student_steps: int = Field(10, ge=1)
+    """Student steps in a pseudo-batch, all on the same pseudo-inputs (paper: n_s)."""
+
+    latent: int = Field(128, ge=1)
+    """Random numbers for each pseudo-input."""
+
+    width: int = Field(128, ge=4)
+    """Channels, or hidden units, of the generator."""
+
+    generator_lr: float = Field(1e-3, gt=0, allow_inf_nan=False)
+    """Learning rate of the generator, by Adam."""
+
+    student_lr: float = Field(2e-3, gt=0, allow_inf_nan=False)
+    """Learning rate of the student, by Adam."""
+
+    schedule: Literal["constant", "cosine", "plateau"] = "cosine"
+    """Both learning rates over the run: constant, a cosine to zero, or halved when the student's
+    own loss has not fallen for two looks."""
+
+    clip: float = Field(5.0, gt=0)
+    """Largest norm of a gradient; infinity is no limit."""
+
+    temperature: float = Field(1.0, gt=0)
+    """Softens both outputs before they are compared (paper: tau)."""
+
+    attention: float = Field(250.0, ge=0, allow_inf_nan=False)
+    """Weight of the difference in attention (paper: beta), beside a divergence that is divided by
+    the number of classes; 0 compares outputs only."""
+
+    taps: tuple[str, ...] | None = None
+    """Layers whose attention is compared, as ``named_modules`` calls them, in teacher and student;
+    the ends of stages when None."""
+
+    norm: Norm = "train"
+    """Whether the student's normalisation layers follow the pseudo-inputs in training."""
+
+    average: float = Field(0.99, ge=0, lt=1)
+    """The result is a running mean of the student's weights that keeps this share at each step; at
+    0 it is the last student."""
+
+    leak: float = Field(1.0, gt=0)
+    """The run ends, one look earlier, once the student gives the forgotten class more than this
+    many times ``1 / K`` on pseudo-inputs that the teacher is sure are of it; infinity never."""
+
+    look: int = Field(50, ge=1)
+    """Pseudo-batches between two looks at how the run comes along."""
+
+    patience: int = Field(100, ge=1)
+    """Pseudo-batches in a row that the gate may hold back altogether."""
+
+    def apply(self, p: Problem, rt: Runtime) -> nn.Module:
+        """Take turns: the generator raises the divergence, the student lowers it.
+
+        Args:
+            p: The problem; of its rows nothing is read.
+            rt: Where to run.
+
+        Returns:
+            The student.
+        """
+        assert p.input_shape is not None
+        made = generator(
+            p.input_shape, rt, "gated_transfer/generator", latent=self.latent, width=self.width
+        )
+        return transfer(self, p, made, rt)
+
+
+def transfer(how: GatedTransfer, p: Problem, made: Generator, rt: Runtime) -> nn.Module:
+    """Return a student taught on what a generator makes.
+
+    Args:
+        how: The settings.
+        p: The problem; of its rows nothing is read.
+        made: The generator; changed in place.
+        rt: Where to run.
+
+    Returns:
+        The student.
+    """
+    lesson = _Lesson(how, p, made, rt)
+    with training(lesson.student, how.norm), frozen(p.original):
+        for k in range(how.batches):
+            lesson.pseudo_batch(k)
+            if (k + 1) % how.look == 0 and lesson.ends(k + 1):
+                break
+    lesson.tell()
+    return lesson.mean
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """Pseudo-inputs, and what the teacher says about them."""
+
+    x: Tensor
+    out: Tensor
+    """The teacher's logits, before any gate."""
+
+    keep: Tensor
+    """Which rows pass."""
+
+
+class _Lesson:
+    """A run: teacher, student, generator, and what is known of how it comes along."""
+
+    def __init__(self, how: GatedTransfer, p: Problem, made: Generator, rt: Runtime) -> None:
+        self.how, self.p, self.made, self.rt = how, p, made, rt
+        self.step = self.restarts = 0
+        self.student, self.mean = p.fresh(), p.fresh()
+        self.params = [w for w in self.student.parameters() if w.requires_grad]
+        self.student_opt = torch.optim.Adam(self.params, lr=how.student_lr)
+        self.generator_opt = torch.optim.Adam(made.parameters(), lr=how.generator_lr)
+        self.pairs: dict[str, str] = {}
+        if how.attention:
+            with torch.no_grad():
+                few = self._batch(made(self._draw(-1)[:2]))
+            self.pairs = paired(p.original, self.student, how.taps, p.task, few)
+        self.gate = Gate(
+            how.gate,
+            p.gone,
+            threshold=how.threshold,
+            margin=how.margin,
+            patience=how.patience,
+            who="gated_transfer",
+        )
+        self.losses: list[Tensor] = []
+        self.last: _Shown | None = None
+        self.good = snapshot(self.mean)
+        self.best, self.bad, self.halved = float("inf"), 0, 1.0
+
+    def pseudo_batch(self, k: int) -> None:
+        """Draw random numbers; move the generator, then the student."""
+        z = self._draw(k)
+        factor = self.halved
+        if self.how.schedule == "cosine":
+            factor = 0.5 * (1 + math.cos(math.pi * k / self.how.batches))
+        for opt, lr in (
+            (self.generator_opt, self.how.generator_lr),
+            (self.student_opt, self.how.student_lr),
+        ):
+            for group in opt.param_groups:
+                group["lr"] = lr * factor
+        for _ in range(self.how.generator_steps):
+            self._challenge(z)
+        self._teach(z)
+
+    def ends(self, k: int) -> bool:
+        """Look at how the run comes along; return whether it ends."""
+        assert self.last is not None
+        rate = self.gate.rate()
+        self.rt.reporter.progress(f"gated_transfer, {rate:.0%} pass", k, self.how.batches)
+        if self.how.schedule == "plateau" and self.losses:
+            self._plateau(float(torch.stack(self.losses).mean()))
+        self.losses = []
+        if _constant(self.last.x):
+            self.rt.note(
+                "gated_transfer: the generator collapsed, its inputs are all the same; stopped"
+                f" after {k} of {self.how.batches} pseudo-batches"
+            )
+            return True
+        if self._leaks(self.last):
+            self.mean.load_state_dict(self.good)
+            self.rt.note(
+                "gated_transfer: the student began to know a forgotten class; stopped after"
+                f" {k} of {self.how.batches} pseudo-batches, with the student of the look before"
+            )
+            return True
+        self.good = snapshot(self.mean)
+        return False
+
+    def tell(self) -> None:
+        """Say what share of pseudo-inputs passed, and which classes they hardly showed."""
+        if not len(self.gate.classes):
+            return
+        self.rt.note(
+            f"gated_transfer: {self.gate.whole_rate():.0%} of pseudo-inputs passed the gate"
+        )
+        share = self.gate.classes / self.gate.classes.sum()
+        rare = (share < 0.1 / len(share)).nonzero()[:, 0].tolist()
+        rare = [c for c in rare if c not in self.p.gone]
+        if rare:
+            self.rt.note(
+                "gated_transfer: the generator hardly made inputs of class"
+                f" {', '.join(map(str, rare[:8]))}; the student may not know"
+                f" {'it' if len(rare) == 1 else 'them'}"
+            )
+
+    def _challenge(self, z: Tensor) -> None:
+        """Move the generator to where student and teacher differ (paper: L_G = -D)."""
+        shown = self._show(self.made(z))
+        x, out = self._passed(shown)
+        if len(x) < 2:
+            return
+        with frozen(self.student, self.how.norm), self.rt.autocast():
+            loss = -self._distance(self._outputs(self.student, x), self.gate.goal(out))
+        self._move(self.generator_opt, list(self.made.parameters()), loss)
+
+    def _teach(self, z: Tensor) -> None:
+        """Move the student towards the gated teacher, in several steps on the same inputs."""
+        how = self.how
+        with torch.no_grad(), tapped(self.p.original, tuple(self.pairs)) as taps:
+            shown = self._show(self.made(z))
+            looks = {name: attention(taps[name])[shown.keep] for name in self.pairs}
+        self.last = shown
+        self.gate.count(shown.out, shown.keep)
+        x, out = self._passed(shown)
+        if len(x) < 2:
+            if self.gate.stuck(shown.out, last=self.restarts == RESTARTS):
+                self._redraw()
+            return
+        self.gate.let_some_pass()
+        goal = self.gate.goal(out)
+        for _ in range(how.student_steps):
+            with tapped(self.student, tuple(self.pairs.values())) as taps, self.rt.autocast():
+                loss = self._distance(self._outputs(self.student, x), goal)
+                gaps = [
+                    attention_gap(attention(taps[mine]), looks[theirs])
+                    for theirs, mine in self.pairs.items()
+                ]
+            loss = loss + how.attention * sum(gaps)
+            self._move(self.student_opt, self.params, loss)
+            self._follow()
+        self.losses.append(loss.detach())
+
+    def _show(self, x: Tensor) -> _Shown:
+        with self.rt.autocast():
+            out = self._outputs(self.p.original, x)
+        return _Shown(x, out, self.gate.keep(out))
+
+    def _passed(self, shown: _Shown) -> tuple[Tensor, Tensor]:
+        if self.how.gate == "logit":
+            return shown.x, shown.out
+        return shown.x[shown.keep], shown.out[shown.keep]
+
+    def _distance(self, out: Tensor, goal: Tensor) -> Tensor:
+        """Return ``mean KL(teacher || student) / K`` at the temperature (paper: D)."""
+        return self.p.task.divergence(out, goal, self.how.temperature).mean() / out.shape[-1]
+
+    def _outputs(self, model: nn.Module, x: Tensor) -> Tensor:
+        return self.p.task.outputs(model, self._batch(x))
+
+    def _batch(self, x: Tensor) -> Batch:
+        rows = torch.arange(len(x))
+        return Batch(x, rows.to(x.device), rows, self.rt.cost)
+
+    def _draw(self, k: int) -> Tensor:
+        stream = f"gated_transfer/numbers/{self.restarts}/{k}"
+        z = torch.randn(self.how.batch_size, self.made.latent, generator=self.rt.rng(stream))
+        return z.to(self.rt.device)
+
+    def _move(self, opt: torch.optim.Optimizer, params: list[nn.Parameter], loss: Tensor) -> None:
+        opt.zero_grad(set_to_none=True)
+        self.rt.backward(loss)
+        if self.how.clip < math.inf:
+            nn.utils.clip_grad_norm_(params, self.how.clip)
+        opt.step()
+
+    def _follow(self) -> None:
+        """Move the running mean of the student; it forgets its start sooner than its share says."""
+        self.step += 1
+        share = min(self.how.average, (self.step - 1) / (self.step + 9))
+        theirs = self.student.state_dict()
+        with torch.no_grad():
+            for name, t in self.mean.state_dict().items():
+                if t.is_floating_point():
+                    t.lerp_(theirs[name], 1 - share)
+                else:
+                    t.copy_(theirs[name])
+
+    def _redraw(self) -> None:
+        self.restarts += 1
+        self.rt.note(f"gated_transfer: the generator was drawn anew, {self.restarts} of {RESTARTS}")
+        redrawn(self.made, self.rt, f"gated_transfer/generator/{self.restarts}")
+        self.generator_opt = torch.optim.Adam(self.made.parameters(), lr=self.how.generator_lr)
+
+    def _plateau(self, loss: float) -> None:
+        better = loss < self.best * (1 - 1e-4)
+        self.best, self.bad = min(self.best, loss), 0 if better else self.bad + 1
+        if self.bad > 2:
+            self.halved, self.bad = self.halved / 2, 0
+
+    def _leaks(self, shown: _Shown) -> bool:
+        """Return whether the student knows a forgotten class from the teacher's surest inputs."""
+        gone = list(self.p.gone)
+        surest = shown.out.softmax(-1)[:, gone].amax(-1) > 0.5
+        if math.isinf(self.how.leak) or not bool(surest.any()):
+            return False
+        with frozen(self.mean), torch.no_grad():
+            out = self._outputs(self.mean, shown.x[surest])
+        known = out.softmax(-1)[:, gone].sum(-1).mean()
+        return bool(known > self.how.leak * len(gone) / out.shape[-1])
+
+
+def _constant(x: Tensor) -> bool:
+    flat = x.flatten(1)
+    spread, size = flat.std(0).norm(), flat.norm(dim=1).mean()
+    return bool(spread <= SAME * size)
