@@ -82,6 +82,7 @@ def run(name, text, folder):
             pytest.fail(f"a block of kind {kind!r} is not run; use python, console or text")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda p: p.stem)
 def test_a_guide_runs_and_shows_what_comes_out(guide, tmp_path, monkeypatch):
     pytest.importorskip("pandas", reason="pandas is not installed")
