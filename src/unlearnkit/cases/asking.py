@@ -64,11 +64,13 @@ def sub_class(
         return replace(data, y=coarse[data.y], group=data.y)
 
     test = relabelled(case.test)
+    assert test.group is not None
+    unseen = torch.isin(test.group, torch.tensor([forget])).nonzero()[:, 0]
     made = case.with_(
         train=relabelled(case.train),
         test=test,
         validation=relabelled(case.validation),
-        held_out=test.pick((test.group == forget).nonzero()[:, 0]),
+        held_out=test.pick(unseen),
         task=Classification(len(parts)),
         fresh=lambda: network(len(parts)),
         name=f"{case.name} in {len(parts)} super-classes",
