@@ -10,6 +10,7 @@ from unlearnkit.cases.builtin import Asked, BuiltIn, builtin, drawn, standardise
 from unlearnkit.core.case import Case
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import Groups
+from unlearnkit.tasks.regression import Regression
 
 RECIPE = Recipe(
     lr=0.01, momentum=0.9, weight_decay=5e-3, schedule="cosine", epochs=60, batch_size=32
@@ -50,7 +51,7 @@ def diabetes() -> Case:
         group=decade,
         test=test[:2],
         validation=validation[:2],
-        task="regression",
+        task=Regression(),
         fresh=network,
         recipe=RECIPE,
         name="diabetes",
