@@ -22,6 +22,7 @@ from unlearnkit.core.errors import InputError
 from unlearnkit.core.evidence import Evidence, Split
 from unlearnkit.core.metric import Tier
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.structure import difference
 from unlearnkit.core.version import __version__
 from unlearnkit.oracles import Oracle, check_fresh
 from unlearnkit.report.model import Asked, Provenance, Report, Row, Spent
@@ -101,7 +102,9 @@ def _check_oracles(oracles: Oracle, done: Unlearned) -> None:
             "oracle: trained for another request or other rows; make it from the audited case and"
             " request"
         )
-    check_fresh(oracles.models, done.original)
+    # What a method builds anew may be of another architecture; oracles are then of that one.
+    rebuilt = bool(difference(done.model, done.original))
+    check_fresh(oracles.models, done.model if rebuilt else done.original)
     names = [model_digest(m) for m in oracles.models]
     for k, name in enumerate(names):
         if name in names[:k]:
@@ -132,6 +135,8 @@ def _same(model: nn.Module, original: nn.Module, *, below_head: bool) -> bool:
     head = names[-1].rpartition(".")[0] if below_head and names else None
     ours, theirs = dict(model.named_parameters()), dict(original.named_parameters())
     watched = [n for n in names if head is None or n.rpartition(".")[0] != head]
+    if any(n not in ours or ours[n].shape != theirs[n].shape for n in names):
+        return False
     return bool(watched) and all(
         torch.equal(ours[n].detach().cpu(), theirs[n].detach().cpu()) for n in watched
     )

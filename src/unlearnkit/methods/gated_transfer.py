@@ -37,9 +37,44 @@ class GatedTransfer(Method):
         needs=frozenset({Need.CLASSES, Need.SHAPE, Need.FRESH}),
         tasks=frozenset({"classification"}),
         rebuilds=True,
-        when="For whole classes when no training row is left.",
+        when=(
+            "For whole classes when no training row is left and a new model may be built, of the"
+            " same architecture or another. No weight of the original is in the result. It costs"
+            " more than retraining a small model would, had one the rows."
+        ),
+        differs=(
+            "by default the logits of forgotten classes are lowered below all others and every"
+            " pseudo-input is used (logit gate); the paper drops pseudo-inputs (sample gate). On"
+            " digits with classes 0 and 2 to forget, the sample gate lets 52 % pass and the student"
+            " still names 30 % of the forgotten rows; the logit gate none, retained rows 0.97 and"
+            " 0.96",
+            "the weight of attention is 10; 250 as published slows the logit gate down: on 8x8"
+            " digits with a convolutional network retained accuracy is 0.74 after 200"
+            " pseudo-batches, with 10 it is 0.95",
+            "pseudo-inputs, the teacher's answers and its attention are computed once for all"
+            " student steps of a pseudo-batch, which all use the same generator and random numbers;"
+            " published code computes them at each step, to the same numbers",
+            "learning rates follow a cosine, or (plateau, as published) the student's own loss;"
+            " published code halves them by the accuracy on real test rows and by a constant",
+            "the student is in train mode; published code leaves it in eval mode, so that batch"
+            " normalisation is never updated: preset reference",
+            "the result is a running mean of the student; a run ends early, without any data, when"
+            " the generator collapses or the student comes to know a forgotten class; published"
+            " runs are cut by hand, from real test accuracy",
+            "random numbers and steps stay together when the gate holds a batch back; in published"
+            " code they drift apart. A generator that no longer passes is drawn anew at most three"
+            " times; published code reloads one from a file",
+            "generators for sizes other than 32x32 and 28x28, and for vectors, are our own",
+        ),
+        fails=(
+            "with the sample gate forgotten classes leak through small probabilities and attention:"
+            " the authors' own log shows forget accuracy rise from 0 to 76 % within 150"
+            " pseudo-batches",
+            "the meter counts rows through teacher and student; the generator's work comes on top",
+        ),
         presets={
             "paper": {
+                "attention": 250.0,
                 "gate": "sample",
                 "batches": 4000,
                 "batch_size": 256,
@@ -49,6 +84,7 @@ class GatedTransfer(Method):
                 "leak": float("inf"),
             },
             "reference": {
+                "attention": 250.0,
                 "gate": "sample",
                 "batches": 4000,
                 "batch_size": 256,
@@ -73,7 +109,7 @@ class GatedTransfer(Method):
     margin: float = Field(0.0, ge=0, allow_inf_nan=False)
     """How far below the smallest logit the logit gate puts those of the forgotten classes."""
 
-    batches: int = Field(300, ge=0)
+    batches: int = Field(200, ge=0)
     """Pseudo-batches: random numbers drawn, each for some generator and student steps."""
 
     batch_size: int = Field(128, ge=2)
@@ -107,7 +143,7 @@ class GatedTransfer(Method):
     temperature: float = Field(1.0, gt=0)
     """Softens both outputs before they are compared (paper: tau)."""
 
-    attention: float = Field(250.0, ge=0, allow_inf_nan=False)
+    attention: float = Field(10.0, ge=0, allow_inf_nan=False)
     """Weight of the difference in attention (paper: beta), beside a divergence that is divided by
     the number of classes; 0 compares outputs only."""
 

@@ -17,7 +17,7 @@ from unlearnkit.core.metric import Goal, Score, metric
 
 TWO = (Who.ORIGINAL, Who.UNLEARNED)
 SHOWN = 6
-OTHER_MODEL = "the two models do not have the same parameters"
+OTHER_MODEL = "another architecture: the two models do not have the same parameters"
 
 Pairs = dict[str, tuple[Tensor, Tensor]]
 """By name, the tensor in the original and in the unlearned model."""

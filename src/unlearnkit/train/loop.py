@@ -55,6 +55,7 @@ def descend(
     stream: str,
     norm: Norm = "train",
     steps: int | None = None,
+    clip: float | None = None,
     before_step: Callable[[torch.optim.Optimizer], None] | None = None,
     after_step: Callable[[float], bool | None] | None = None,
     after_epoch: Callable[[int], bool] | None = None,
@@ -73,6 +74,7 @@ def descend(
         norm: Whether batch-normalisation statistics follow the data or stay as they are.
         steps: Exact length, going round the rows as often as it takes; the recipe's epochs when
             None.
+        clip: Largest norm of the gradient; no limit when None.
         before_step: Called before each step with the optimiser, its rate set.
         after_step: Called after each step with the step's learning rate; may edit parameters; the
             run ends when it returns True.
@@ -89,6 +91,7 @@ def descend(
         rt,
         norm=norm,
         steps=steps,
+        clip=clip,
         before_step=before_step,
         after_step=after_step,
         after_epoch=after_epoch,
@@ -103,6 +106,7 @@ def alternate(
     *,
     norm: Norm = "train",
     steps: int | None = None,
+    clip: float | None = None,
     before_step: Callable[[torch.optim.Optimizer], None] | None = None,
     after_step: Callable[[float], bool | None] | None = None,
     after_epoch: Callable[[int], bool] | None = None,
@@ -116,6 +120,7 @@ def alternate(
         rt: Device, precision, randomness, cost.
         norm: As in ``descend``.
         steps: As in ``descend``.
+        clip: As in ``descend``.
         before_step: As in ``descend``.
         after_step: As in ``descend``.
         after_epoch: As in ``descend``.
@@ -145,6 +150,8 @@ def alternate(
                 with rt.autocast():
                     value = one.loss(batch)
                 rt.backward(value)
+                if clip is not None:
+                    nn.utils.clip_grad_norm_(params, clip)
                 opt.step()
                 seen.append((value.detach(), len(batch)))
                 step += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,9 @@ from unlearnkit.train.synthesis import frozen
 
 
 @contextmanager
-def tapped(model: nn.Module, names: Sequence[str]) -> Iterator[Mapping[str, Tensor]]:
+def tapped(
+    model: nn.Module, names: Sequence[str], what: Literal["output", "input"] = "output"
+) -> Iterator[Mapping[str, Tensor]]:
     """Give the outputs of some layers: those of the model's last run, with their gradients.
 
     A layer that runs several times in one pass leaves its last output.
@@ -24,9 +27,10 @@ def tapped(model: nn.Module, names: Sequence[str]) -> Iterator[Mapping[str, Tens
     Args:
         model: Any module; its hooks are as they were afterwards.
         names: Layers, as ``named_modules`` calls them.
+        what: Outputs, as the layers after it left them where these work in place; or inputs.
 
     Yields:
-        By name, the output ``(B, ...)``; filled anew each time the model runs.
+        By name, the output or input ``(B, ...)``; filled anew each time the model runs.
 
     Raises:
         UnknownNameError: If there is no such layer.
@@ -36,7 +40,7 @@ def tapped(model: nn.Module, names: Sequence[str]) -> Iterator[Mapping[str, Tens
     if unknown is not None:
         raise UnknownNameError("layer", unknown, layers)
     found: dict[str, Tensor] = {}
-    handles = [_tap(layers[name], name, found) for name in names]
+    handles = [_tap(layers[name], name, found, what) for name in names]
     try:
         yield found
     finally:
@@ -149,10 +153,11 @@ def paired(
 
 
 def _tap(
-    layer: nn.Module, name: str, found: dict[str, Tensor]
+    layer: nn.Module, name: str, found: dict[str, Tensor], what: str
 ) -> torch.utils.hooks.RemovableHandle:
-    def keep(_: nn.Module, __: object, out: object) -> None:
-        first = out[0] if isinstance(out, tuple | list) and out else out
+    def keep(_: nn.Module, given: tuple[object, ...], out: object) -> None:
+        said = given if what == "input" else out
+        first = said[0] if isinstance(said, tuple | list) and said else said
         if isinstance(first, Tensor):
             found.pop(name, None)
             found[name] = first
