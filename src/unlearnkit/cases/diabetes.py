@@ -51,7 +51,7 @@ def diabetes() -> Case:
         group=decade,
         test=test[:2],
         validation=validation[:2],
-        task=Regression(),
+        task=Regression.name,
         fresh=network,
         recipe=RECIPE,
         name="diabetes",
