@@ -110,3 +110,13 @@ def test_squared_gradients_of_models_that_vmap_finds_awkward_are_those_of_a_loop
     got = squared_gradients(net, view, Classification(4), rt)
     torch.testing.assert_close(list(got.values()), by_hand(net, view, 1))
     assert (rt.cost.forward, rt.cost.backward) == (7, 7)
+
+
+def test_the_fused_kernel_of_a_single_precision_lstm_is_not_asked_of_vmap():
+    torch.manual_seed(2)
+    net = Recurrent(nn.LSTM)
+    rng = torch.Generator().manual_seed(3)
+    x = torch.randn(7, 6, 5, generator=rng)
+    view = View.all(TensorData(x, torch.randint(0, 4, (7,), generator=rng)))
+    got = squared_gradients(net, view, Classification(4), Runtime())
+    torch.testing.assert_close(list(got.values()), by_hand(net, view, 1), rtol=1e-4, atol=1e-7)
