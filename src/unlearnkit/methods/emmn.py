@@ -37,6 +37,7 @@ class EMMN(Method):
             " another network that lifts retained accuracy from 0.83 to 0.91",
             "noise of the classes that stay is not held small: a penalty on its size shrinks it to"
             " where real inputs are not, and retained accuracy falls below 0.05",
+            "gradients are limited to a norm of 2; without, 32x32 images diverge",
             "noise takes few and small steps, so that it stays about as large as it was drawn; 100"
             " steps of 0.1 halve the retained accuracy of a perceptron. Means and variances that"
             " batch normalisation remembers are matched",
@@ -45,8 +46,8 @@ class EMMN(Method):
             " over little noise changes next to nothing",
         ),
         fails=(
-            "a network with batch normalisation keeps less: 0.80 of the retained rows of 8x8 digits"
-            " with a convolutional network, where a perceptron keeps 0.95 to 0.97",
+            "on cifar10_small, where inputs are further from noise, retained accuracy falls from"
+            " 0.54 to 0.38; the forgotten class is gone",
             "noise is one kind of input for each class: what it does not show is not held",
         ),
         presets={
@@ -91,7 +92,7 @@ class EMMN(Method):
     """What noise of the other classes is taught as: the original's answers, forgotten classes
     lowered below all others, or its class (paper)."""
 
-    clip: float = Field(1.0, gt=0)
+    clip: float = Field(2.0, gt=0)
     """Largest norm of a gradient while the model is trained; infinity is no limit."""
 
     norm: Norm = "frozen"

@@ -23,6 +23,11 @@ from unlearnkit.train.taps import attention, attention_gap, paired, tapped
 RESTARTS = 3
 """How often a generator whose inputs no longer pass the gate is drawn anew."""
 
+KNOWN = (
+    "gated_transfer: at the first look the student knew a forgotten class; if it still does, set"
+    " gate to logit or lower the threshold"
+)
+
 SAME = 1e-3
 """Spread of pseudo-inputs over a batch, relative to their size, below which they are constant."""
 
@@ -244,7 +249,7 @@ class _Lesson:
         )
         self.losses: list[Tensor] = []
         self.last: _Shown | None = None
-        self.good = snapshot(self.mean)
+        self.good: dict[str, Tensor] | None = None
         self.best, self.bad, self.halved = float("inf"), 0, 1.0
 
     def pseudo_batch(self, k: int) -> None:
@@ -264,7 +269,7 @@ class _Lesson:
         self._teach(z)
 
     def ends(self, k: int) -> bool:
-        """Look at how the run comes along; return whether it ends."""
+        """Look at how the run comes along; return whether it ends here."""
         assert self.last is not None
         rate = self.gate.rate()
         self.rt.reporter.progress(f"gated_transfer, {rate:.0%} pass", k, self.how.batches)
@@ -278,6 +283,9 @@ class _Lesson:
             )
             return True
         if self._leaks(self.last):
+            if self.good is None:
+                self.rt.note(KNOWN)
+                return False
             self.mean.load_state_dict(self.good)
             self.rt.note(
                 "gated_transfer: the student began to know a forgotten class; stopped after"
