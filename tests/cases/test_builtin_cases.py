@@ -22,10 +22,13 @@ SIZES = {
 }
 ASKED = {
     ("digits", "class"): 146,
+    ("digits", "classes"): 431,
+    ("digits", "sub_class"): 146,
     ("digits", "random_tenth"): 143,
     ("digits", "mislabelled_tenth"): 143,
     ("breast_cancer", "patients"): 10,
     ("breast_cancer", "class"): 149,
+    ("breast_cancer", "random_tenth"): 39,
     ("diabetes", "random_tenth"): 31,
     ("diabetes", "group"): 30,
 }
@@ -128,6 +131,55 @@ def test_the_network_of_diabetes_keeps_up_with_ridge_regression():
     line = Ridge().fit(case.train.x, case.train.y[:, 0])
     other = np.abs(line.predict(case.test.x) - case.test.y[:, 0].numpy()).mean()
     assert error(case) < 1.1 * other
+
+
+def test_every_named_request_of_the_bundled_cases_is_counted():
+    asked = {(name, r) for name in BUNDLED for r in uk.catalog.cases()[name].requests}
+    assert asked == set(ASKED)
+
+
+def test_wrong_labels_are_wrong_on_the_forgotten_rows_and_right_on_the_others():
+    asked = uk.catalog.cases()["digits"].ask("mislabelled_tenth")
+    wrong = asked.case.train.y != built("digits").train.y
+    assert wrong.nonzero()[:, 0].tolist() == list(asked.request.rows)
+    assert len(asked.case.train.y[wrong].unique()) == 10
+
+
+def sub_class():
+    asked = uk.catalog.cases()["digits"].ask("sub_class")
+    return asked.case, asked.request, built("digits")
+
+
+def test_a_super_class_is_the_parity_of_the_digit_and_the_digit_the_group():
+    case, request, plain = sub_class()
+    for ours, theirs in ((case.train, plain.train), (case.test, plain.test)):
+        assert torch.equal(ours.group, theirs.y)
+        assert torch.equal(ours.y, theirs.y % 2)
+        assert torch.equal(ours.x, theirs.x)
+    assert request == Groups(3)
+    assert case.fresh()(case.test.x).shape == (270, 2)
+
+
+def test_the_held_out_rows_of_a_sub_class_are_its_test_rows():
+    case, _, plain = sub_class()
+    assert torch.equal(case.held_out.x, plain.test.x[plain.test.y == 3])
+    assert case.held_out.y.unique().tolist() == [1]
+
+
+def test_no_class_is_gone_when_a_sub_class_is():
+    case, request, _ = sub_class()
+    assert case.partition(request).gone == ()
+
+
+@pytest.mark.slow
+def test_a_model_retrained_without_threes_still_calls_most_of_them_odd():
+    case, request, _ = sub_class()
+    done = uk.unlearn(uk.train_original(case).model, case, request, "finetune")
+    report = uk.audit(done, oracle=uk.oracle(case, request, seeds=3))
+    retrained = report.row("accuracy_held_out").oracle.mean
+    assert 0.65 < retrained < 0.95
+    assert report.row("accuracy_held_out").original.value > 0.9
+    assert report.row("accuracy_forget").oracle.mean == pytest.approx(retrained, abs=0.1)
 
 
 def test_listing_cases_does_not_load_scikit_learn():

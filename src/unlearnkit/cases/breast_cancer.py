@@ -5,6 +5,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from unlearnkit.cases.asking import random_tenth
 from unlearnkit.cases.builtin import Asked, BuiltIn, builtin, drawn, standardised
 from unlearnkit.core.case import Case
 from unlearnkit.core.recipe import Recipe
@@ -61,6 +62,11 @@ def ten_patients() -> Asked:
     return Asked(breast_cancer(), Groups(patient[rows].sort().values.tolist()))
 
 
+def a_random_tenth() -> Asked:
+    """Forget 39 of 399 training patients, drawn at random."""
+    return random_tenth(breast_cancer())
+
+
 def one_class() -> Asked:
     """Forget all malignant patients: a model that never saw one answers benign throughout."""
     return Asked(breast_cancer(), Classes(MALIGNANT))
@@ -70,7 +76,7 @@ builtin(
     BuiltIn(
         id="breast_cancer",
         make=breast_cancer,
-        requests={"patients": ten_patients, "class": one_class},
+        requests={"patients": ten_patients, "class": one_class, "random_tenth": a_random_tenth},
         doc="569 patients, malignant or benign from 30 measures (scikit-learn); a small perceptron"
         " with one logit",
     )

@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unlearnkit.cases.builtin import Asked, BuiltIn, builtin, drawn
+from unlearnkit.cases.asking import mislabelled_tenth, random_tenth, sub_class
+from unlearnkit.cases.builtin import Asked, BuiltIn, builtin
 from unlearnkit.cases.networks import resnet18, small_conv
 from unlearnkit.core.case import Case
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.recipe import Recipe
-from unlearnkit.core.request import Classes, Rows
-from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.request import Classes
 from unlearnkit.tasks.classification import Classification
 
 HUB = "uoft-cs/cifar10"
@@ -58,12 +58,7 @@ def cifar10_small() -> Case:
     Trained for 20 epochs without shifted or mirrored images, it knows its rows by heart (all of
     them right, 0.68 of the test rows), so that every request has something to forget.
     """
-    return _small()
-
-
-def _small(labels: Tensor | None = None) -> Case:
-    """Return the small case; ``labels`` replace the true ones of the training rows."""
-    return _case("cifar10_small", 10_000, 1_000, 2_000, small_conv, SMALL_RECIPE, labels)
+    return _case("cifar10_small", 10_000, 1_000, 2_000, small_conv, SMALL_RECIPE)
 
 
 def _case(
@@ -73,11 +68,10 @@ def _case(
     test: int,
     fresh: Callable[[], nn.Module],
     recipe: Recipe,
-    labels: Tensor | None = None,
 ) -> Case:
     x, y = _rows("train", train + validation)
     return Case(
-        train=(x[:train], y[:train] if labels is None else labels),
+        train=(x[:train], y[:train]),
         validation=(x[train:], y[train:]),
         test=_rows("test", test),
         task=Classification(10),
@@ -165,41 +159,46 @@ def _line(e: Exception) -> str:
     return (str(e).strip().splitlines() or [type(e).__name__])[0]
 
 
-def _requests(make: Callable[[], Case]) -> dict[str, Callable[[], Asked]]:
+VEHICLES, ANIMALS = (0, 1, 8, 9), (2, 3, 4, 5, 6, 7)
+
+
+def _requests(
+    make: Callable[[], Case], network: Callable[[int], nn.Module]
+) -> dict[str, Callable[[], Asked]]:
     def one_class() -> Asked:
         """Forget class 3, the cats."""
         return Asked(make(), Classes(3))
 
-    def random_tenth() -> Asked:
+    def three_classes() -> Asked:
+        """Forget classes 1, 3 and 8: cars, cats and ships."""
+        return Asked(make(), Classes(1, 3, 8))
+
+    def a_sub_class() -> Asked:
+        """Forget the cats of a model that tells vehicles from animals."""
+        return sub_class(make(), (VEHICLES, ANIMALS), 3, network)
+
+    def a_random_tenth() -> Asked:
         """Forget a tenth of the training rows, drawn at random."""
-        case = make()
-        return Asked(case, Rows(_tenth(case, "random tenth")))
+        return random_tenth(make())
 
-    return {"class": one_class, "random_tenth": random_tenth}
+    def a_mislabelled_tenth() -> Asked:
+        """Forget a tenth of the training rows: they got a wrong label before training."""
+        return mislabelled_tenth(make())
 
-
-def _tenth(case: Case, what: str) -> list[int]:
-    assert case.train is not None
-    count = len(case.train)
-    return drawn(count, count // 10, f"{case.name}/{what}")
-
-
-def mislabelled_tenth() -> Asked:
-    """Forget 1,000 training rows that got a wrong label, drawn at random, before training."""
-    case = cifar10_small()
-    assert case.train is not None
-    rows = torch.tensor(_tenth(case, "mislabelled tenth"))
-    y = case.train.y.clone()
-    shift = torch.randint(1, 10, rows.shape, generator=Runtime().rng("cifar10_small/wrong labels"))
-    y[rows] = (y[rows] + shift) % 10
-    return Asked(_small(y), Rows(rows.tolist()))
+    return {
+        "class": one_class,
+        "classes": three_classes,
+        "sub_class": a_sub_class,
+        "random_tenth": a_random_tenth,
+        "mislabelled_tenth": a_mislabelled_tenth,
+    }
 
 
 builtin(
     BuiltIn(
         id="cifar10",
         make=cifar10,
-        requests=_requests(cifar10),
+        requests=_requests(cifar10, resnet18),
         doc="photographs, 32x32 in 10 classes (folder in UNLEARNKIT_DATA, or the hub); ResNet-18",
     )
 )
@@ -207,7 +206,7 @@ builtin(
     BuiltIn(
         id="cifar10_small",
         make=cifar10_small,
-        requests={**_requests(cifar10_small), "mislabelled_tenth": mislabelled_tenth},
+        requests=_requests(cifar10_small, small_conv),
         doc="10,000 photographs of CIFAR-10; a small convolutional network, for a CPU",
     )
 )

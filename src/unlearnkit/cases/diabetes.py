@@ -5,10 +5,12 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from unlearnkit.cases.asking import random_tenth
 from unlearnkit.cases.builtin import Asked, BuiltIn, builtin, drawn, standardised
 from unlearnkit.core.case import Case
 from unlearnkit.core.recipe import Recipe
-from unlearnkit.core.request import Groups, Rows
+from unlearnkit.core.request import Groups
+from unlearnkit.tasks.regression import Regression
 
 RECIPE = Recipe(
     lr=0.01, momentum=0.9, weight_decay=5e-3, schedule="cosine", epochs=60, batch_size=32
@@ -49,17 +51,16 @@ def diabetes() -> Case:
         group=decade,
         test=test[:2],
         validation=validation[:2],
-        task="regression",
+        task=Regression.name,
         fresh=network,
         recipe=RECIPE,
         name="diabetes",
     )
 
 
-def random_tenth() -> Asked:
+def a_random_tenth() -> Asked:
     """Forget 31 of 310 training patients, drawn at random."""
-    count = len(_sets()[0][1])
-    return Asked(diabetes(), Rows(drawn(count, count // 10, "diabetes/random tenth")))
+    return random_tenth(diabetes())
 
 
 def one_group() -> Asked:
@@ -71,7 +72,7 @@ builtin(
     BuiltIn(
         id="diabetes",
         make=diabetes,
-        requests={"random_tenth": random_tenth, "group": one_group},
+        requests={"random_tenth": a_random_tenth, "group": one_group},
         doc="442 patients, progression of diabetes after a year, regression (scikit-learn); a small"
         " perceptron",
     )

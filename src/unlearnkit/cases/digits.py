@@ -5,21 +5,22 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from unlearnkit.cases.builtin import Asked, BuiltIn, builtin, drawn
+from unlearnkit.cases.asking import mislabelled_tenth, random_tenth, sub_class
+from unlearnkit.cases.builtin import Asked, BuiltIn, builtin
 from unlearnkit.core.case import Case
 from unlearnkit.core.recipe import Recipe
-from unlearnkit.core.request import Classes, Rows
-from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.request import Classes
 from unlearnkit.tasks.classification import Classification
 
 RECIPE = Recipe(
     lr=0.05, momentum=0.9, weight_decay=5e-4, schedule="cosine", epochs=80, batch_size=64
 )
+PARITY = (range(0, 10, 2), range(1, 10, 2))
 
 
-def network() -> nn.Module:
-    """Return an untrained multi-layer perceptron 64-128-10."""
-    return nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
+def network(classes: int = 10) -> nn.Module:
+    """Return an untrained multi-layer perceptron 64-128-``classes``."""
+    return nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, classes))
 
 
 @cache
@@ -36,11 +37,11 @@ def _sets() -> tuple[tuple[Tensor, Tensor], ...]:
     return tuple((x[r], y[r]) for r in (train, test, validation))
 
 
-def digits(labels: Tensor | None = None) -> Case:
-    """Return 1,437 training, 270 test and 90 validation rows; ``labels`` replace the true ones."""
-    (x, y), test, validation = _sets()
+def digits() -> Case:
+    """Return the case: 1,437 training, 270 test, 90 validation rows."""
+    train, test, validation = _sets()
     return Case(
-        train=(x, y if labels is None else labels),
+        train=train,
         test=test,
         validation=validation,
         task=Classification(10),
@@ -50,28 +51,29 @@ def digits(labels: Tensor | None = None) -> Case:
     )
 
 
-def _tenth(stream: str) -> Tensor:
-    count = len(_sets()[0][1])
-    return torch.tensor(drawn(count, count // 10, stream))
-
-
 def one_class() -> Asked:
     """Forget class 3: 146 of 1,437 rows."""
     return Asked(digits(), Classes(3))
 
 
-def random_tenth() -> Asked:
+def three_classes() -> Asked:
+    """Forget classes 1, 3 and 8: 431 rows."""
+    return Asked(digits(), Classes(1, 3, 8))
+
+
+def a_sub_class() -> Asked:
+    """Forget the threes of a model of even and odd; retrained ones still call 0.8 of them odd."""
+    return sub_class(digits(), PARITY, 3, network)
+
+
+def a_random_tenth() -> Asked:
     """Forget 143 training rows drawn at random; there is almost no headroom here."""
-    return Asked(digits(), Rows(_tenth("digits/random tenth").tolist()))
+    return random_tenth(digits())
 
 
-def mislabelled_tenth() -> Asked:
+def a_mislabelled_tenth() -> Asked:
     """Forget 143 training rows that got a wrong label, drawn at random, before training."""
-    rows = _tenth("digits/mislabelled tenth")
-    y = _sets()[0][1].clone()
-    shift = torch.randint(1, 10, rows.shape, generator=Runtime().rng("digits/wrong labels"))
-    y[rows] = (y[rows] + shift) % 10
-    return Asked(digits(y), Rows(rows.tolist()))
+    return mislabelled_tenth(digits())
 
 
 builtin(
@@ -80,8 +82,10 @@ builtin(
         make=digits,
         requests={
             "class": one_class,
-            "random_tenth": random_tenth,
-            "mislabelled_tenth": mislabelled_tenth,
+            "classes": three_classes,
+            "sub_class": a_sub_class,
+            "random_tenth": a_random_tenth,
+            "mislabelled_tenth": a_mislabelled_tenth,
         },
         doc="handwritten digits, 8x8 images in 10 classes (scikit-learn); a small perceptron",
     )

@@ -1,14 +1,16 @@
 """How much each parameter matters to some rows: squared gradients."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from unlearnkit.core.data import Batch, View
+from unlearnkit.core.data import Batch, Inputs, View, take
+from unlearnkit.core.errors import InputError
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
 
@@ -108,12 +110,38 @@ def _by_row(
         one = Batch(lone, y[None], row)
         return task.losses(task.outputs(_Bound(model, params), one), one)[0]
 
-    grads = vmap(grad(loss), in_dims=(None, 0, 0), randomness="different")(params, batch.x, batch.y)
+    try:
+        grads = _one_by_one(loss, params, batch) if _loops(model) else _at_once(loss, params, batch)
+    except InputError:  # a model that vmap does not take; a row that the model does not is told
+        grads = _one_by_one(loss, params, batch)
     rt.cost.count_forward(len(batch), graph=True)
     rt.cost.count_backward()
     for name, g in grads.items():
         total[name] += g.to(total[name].dtype).square().sum(0)
     return len(batch)
+
+
+Loss = Callable[[dict[str, Tensor], Inputs, Tensor], Tensor]
+
+
+def _at_once(loss: Loss, params: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+    rows = vmap(grad(loss), in_dims=(None, 0, 0), randomness="different")
+    with sdpa_kernel(SDPBackend.MATH):  # fused attention would go through vmap row by row
+        found: dict[str, Tensor] = rows(params, batch.x, batch.y)
+    return found
+
+
+def _one_by_one(loss: Loss, params: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+    rows = [
+        grad(loss)(params, take(batch.x, i), batch.y[i])
+        for i in torch.arange(len(batch), device=batch.y.device)
+    ]
+    return {name: torch.stack([r[name] for r in rows]) for name in params}
+
+
+def _loops(model: nn.Module) -> bool:
+    """Return whether a model has recurrent layers, whose kernels vmap does not take."""
+    return any(isinstance(m, nn.RNNBase) for m in model.modules())
 
 
 class _Bound(nn.Module):

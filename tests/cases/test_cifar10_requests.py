@@ -1,0 +1,55 @@
+"""What can be asked of the small CIFAR-10 case, on the real images."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+import unlearnkit as uk
+
+REAL = os.environ.get("UNLEARNKIT_DATA")
+pytestmark = [
+    pytest.mark.data,
+    pytest.mark.skipif(
+        not REAL or not (Path(REAL) / "cifar10").is_dir(), reason="no cifar10 in UNLEARNKIT_DATA"
+    ),
+]
+SHARES = {
+    "class": 0.1,
+    "classes": 0.3,
+    "sub_class": 0.1,
+    "random_tenth": 0.1,
+    "mislabelled_tenth": 0.1,
+}
+
+
+def asked(name):
+    return uk.catalog.cases()["cifar10_small"].ask(name)
+
+
+def test_every_request_is_known_here():
+    assert set(uk.catalog.cases()["cifar10_small"].requests) == set(SHARES)
+
+
+@pytest.mark.parametrize("name", SHARES)
+def test_a_request_forgets_this_share_of_the_rows(name):
+    case, request = asked(name).case, asked(name).request
+    share = len(case.partition(request).forget) / len(case.train)
+    assert share == pytest.approx(SHARES[name], rel=0.05)
+
+
+def test_forgotten_labels_are_wrong_and_kept_ones_right():
+    plain, planted = asked("class").case, asked("mislabelled_tenth")
+    wrong = (planted.case.train.y != plain.train.y).nonzero()[:, 0]
+    assert wrong.tolist() == list(planted.request.rows)
+
+
+def test_cats_go_from_the_animals():
+    case = asked("sub_class").case
+    animals = {2, 3, 4, 5, 6, 7}
+    assert set(case.train.group[case.train.y == 1].tolist()) == animals
+    assert set(case.train.group[case.train.y == 0].tolist()) == set(range(10)) - animals
+    assert case.held_out.group.unique().tolist() == [3]
+    with torch.inference_mode():
+        assert case.fresh().eval()(case.test.x[:2]).shape == (2, 2)

@@ -1,0 +1,146 @@
+"""Every guide runs as it stands, and shows what really comes out."""
+
+import contextlib
+import csv
+import io
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
+NEAR = {"rel": 0.25, "abs": 0.1}
+"""For decimals: another machine rounds otherwise, and training magnifies that."""
+
+
+def blocks(text):
+    return [(m[1], m[2]) for m in FENCE.finditer(text)]
+
+
+def near(shown, real):
+    if "." in shown or "e" in shown:
+        return float(real) == pytest.approx(float(shown), **NEAR)
+    return shown == real
+
+
+def agree(shown, real):
+    """Compare what a guide shows with what came: spaces are alike, ``…`` is any text."""
+    number = f"({NUMBER.pattern})"
+    pieces = [re.escape(p) for p in re.split(NUMBER, " ".join(shown.split()))]
+    pattern = re.sub(r"(?:\\ )?…(?:\\ )?", ".*?", number.join(pieces))
+    found = re.fullmatch(pattern, " ".join(real.split()), re.DOTALL)
+    wanted = NUMBER.findall(" ".join(shown.split()))
+    return bool(found) and all(near(a, b) for a, b in zip(wanted, found.groups(), strict=True))
+
+
+def shell(commands, folder):
+    """Run the lines after ``$`` and return what they print."""
+    variables = {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+    out = []
+    for command in commands:
+        words = command.split()
+        assert words[0] == "unlearnkit", f"a guide's commands are ours, got {words[0]}"
+        done = subprocess.run(
+            [sys.executable, "-m", "unlearnkit", *words[1:]],
+            cwd=folder,
+            env={**os.environ, **variables},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        out.append(done.stdout)
+    return "".join(out)
+
+
+def run(name, text, folder):
+    """Run a guide's blocks in order: Python in one namespace, commands, and what both show."""
+    names, printed = {"__name__": "guide"}, ""
+    for kind, content in blocks(text):
+        if kind == "python":
+            held = io.StringIO()
+            first = content.partition("\n")[0]
+            if re.fullmatch(r"# \w+\.py", first):
+                (folder / first[2:]).write_text(content, "utf-8")
+            with contextlib.redirect_stdout(held):
+                exec(compile(content, name, "exec"), names)  # the point of the test
+            printed = held.getvalue()
+        elif kind == "console":
+            lines = content.splitlines(keepends=True)
+            printed = shell([x[2:] for x in lines if x.startswith("$ ")], folder)
+            shown = "".join(x for x in lines if not x.startswith("$ "))
+            assert agree(shown or "…", printed), f"shown:\n{shown}\ncame:\n{printed}"
+        elif kind == "text":
+            assert agree(content, printed), f"shown:\n{content}\ncame:\n{printed}"
+        else:
+            pytest.fail(f"a block of kind {kind!r} is not run; use python, console or text")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda p: p.stem)
+def test_a_guide_runs_and_shows_what_comes_out(guide, tmp_path, monkeypatch):
+    pytest.importorskip("pandas", reason="pandas is not installed")
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    run(guide.name, guide.read_text("utf-8"), tmp_path)
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda p: p.stem)
+def test_links_of_a_guide_lead_somewhere(guide):
+    links = re.findall(r"\]\(([^)#]+)\)", guide.read_text("utf-8"))
+    local = [x for x in links if "://" not in x]
+    assert [x for x in local if not (guide.parent / x).exists()] == []
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda p: p.stem)
+def test_the_readme_leads_to_a_guide(guide):
+    assert f"docs/guides/{guide.name}" in (ROOT / "README.md").read_text("utf-8")
+
+
+def studied():
+    with (ROOT / "docs" / "results" / "digits_study.csv").open(encoding="utf-8") as file:
+        return {(r["request"], r["method"], r["metric"]): r["mean"] for r in csv.DictReader(file)}
+
+
+def advised():
+    text = (ROOT / "docs" / "guides" / "choose_a_method.md").read_text("utf-8")
+    rows = re.findall(r"^\| (\w+) \| (.*\d) \|$", text, re.MULTILINE)
+    return {method: [float(x) for x in numbers.split(" | ")] for method, numbers in rows}
+
+
+@pytest.mark.parametrize("method", advised())
+def test_the_advice_on_methods_is_what_the_study_found(method):
+    found = studied()
+    want = [
+        float(found[request, method, "closed_js_forget"])
+        for request in ("class", "mislabelled_tenth", "random_tenth")
+    ]
+    want.append(float(found["class", method, "cost_ratio"]))
+    assert advised()[method] == pytest.approx(want, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("shown", "real", "agrees"),
+    [
+        ("a 1.00 b\n", "a 1.02  b", True),
+        ("a 1.00 b", "a 2.00 b", False),
+        ("10 rows", "11 rows", False),
+        ("MATCHES", "LEAKS", False),
+        ("first …", "first\nsecond\n", True),
+        ("first", "first second", False),
+    ],
+)
+def test_what_is_shown_is_compared_word_by_word_and_number_by_number(shown, real, agrees):
+    assert agree(shown, real) is agrees
+
+
+def test_a_guide_that_shows_something_else_fails(tmp_path):
+    with pytest.raises(AssertionError, match=r"shown:\s+2\s+came:\s+1"):
+        run("x", "```python\nprint(1)\n```\n\n```text\n2\n```\n", tmp_path)
