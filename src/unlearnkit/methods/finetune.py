@@ -37,9 +37,9 @@ class FineTune(Method):
             " a forgotten class keeps an accuracy of 0.71 after the same restart without it (shrink"
             " 0) and of 0 with it, at 0.7 points less accuracy on retained rows",
             "`renew` is ours, after shrink and perturb (Ash & Adams, NeurIPS 2020,"
-            " arXiv:1910.08475): the run starts between the model's weights and untrained ones. It is off by default,"
-            " because it needs a model factory; where there is one, 0.4 with shrink 0 is the best"
-            " that we know for rows drawn at random",
+            " arXiv:1910.08475): the run starts between the model's weights and untrained ones. It"
+            " is off by default, because it needs a model factory; where there is one, 0.4 with"
+            " shrink 0 is the best that we know for rows drawn at random",
             "a restart whose retained loss is bad halfway starts again at half the rate",
             "batch normalisation follows the data; one published small-scale script freezes it and"
             " pulls weights towards the original",
