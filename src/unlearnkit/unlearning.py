@@ -20,13 +20,14 @@ from unlearnkit.catalog import methods
 from unlearnkit.checkpoint import check_finite
 from unlearnkit.core.auto import Auto
 from unlearnkit.core.case import Case, Partition
+from unlearnkit.core.checks import check_result
 from unlearnkit.core.data import TensorData, View
-from unlearnkit.core.errors import DivergedError, InputError, UnlearnkitError, UnsupportedError
+from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.method import Method, Need, Problem
 from unlearnkit.core.recipe import ASSUMED
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Cost, Runtime
-from unlearnkit.core.structure import cast, difference, equal, place, tensors, widened
+from unlearnkit.core.structure import cast, difference, tensors, widened
 
 
 @dataclass(frozen=True)
@@ -100,9 +101,7 @@ def attempt(
     with seeded(run), _memory(run):
         out = how.apply(problem, run)
     seconds = time.perf_counter() - start
-    _check_untouched(original, model, how.id)
-    _check_form(out, model, original, how.id)
-    _check_values(out, model, how.id)
+    check_result(out, model, original, how.id)
     cost = Cost(run.cost.forward, run.cost.backward, run.cost.peak_bytes)
     return Unlearned(
         model=_like(out, model),
@@ -364,44 +363,6 @@ def _like(out: nn.Module, model: nn.Module) -> nn.Module:
     for name, m in out.named_modules():
         m.training = modes[name]
     return out
-
-
-def _check_untouched(original: nn.Module, model: nn.Module, who: str) -> None:
-    odd = difference(original, model)
-    if odd:
-        raise UnlearnkitError(f"{who}: changed the original, which is read only: {odd}")
-    theirs = tensors(model)
-    for name, ours in tensors(original).items():
-        if name in theirs and not equal(ours, theirs[name]):
-            raise UnlearnkitError(f"{who}: changed {name} of the original, which is read only")
-
-
-def _check_form(out: nn.Module, model: nn.Module, original: nn.Module, who: str) -> None:
-    if not isinstance(out, nn.Module):
-        raise DivergedError(f"{who}: returned {type(out).__name__}, not a model")
-    odd = difference(out, model)
-    if odd:
-        raise DivergedError(f"{who}: returned another architecture: {odd}")
-    taken = {place(p) for m in (model, original) for p in m.parameters() if p.numel()}
-    trained = {name for name, p in model.named_parameters() if p.requires_grad}
-    for name, p in out.named_parameters():
-        if name in trained and place(p) in taken:
-            raise UnlearnkitError(f"{who}: returned {name} in the memory of the model it was given")
-
-
-def _check_values(out: nn.Module, model: nn.Module, who: str) -> None:
-    got = tensors(out)
-    for name, ref in tensors(model).items():
-        t = got.get(name)
-        if t is None:
-            continue
-        if not torch.isfinite(t.detach().to(ref.dtype)).all():
-            raise DivergedError(
-                f"{who}: diverged, {name} is not finite; the input model is unchanged; try a"
-                " smaller learning rate or fewer epochs"
-            )
-        if isinstance(ref, nn.Parameter) and not ref.requires_grad and not equal(t, ref):
-            raise DivergedError(f"{who}: changed {name}, which is frozen")
 
 
 def _generators(device: torch.device) -> list[torch.Generator]:
