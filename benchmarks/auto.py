@@ -400,8 +400,8 @@ LIMITS = (
     " between the model and untrained weights (`renew`), at 0.2 to 0.7; starting afresh with the"
     " original as the teacher of the retained rows; averaging the weights of the last part of the"
     " run. `renew` 0.4 closes 0.83 to 1.03 of every random tenth, where the best default,"
-    " l1_sparse, closes 0.54 to 0.82 and loses up to 2.9 points. More of it, or a higher rate, comes"
-    " nearer on digits (0.90 at 0.5 and three times the rate) and loses more"
+    " l1_sparse, closes 0.54 to 0.82 and loses up to 2.9 points. More of it, or a higher rate,"
+    " comes nearer on digits (0.90 at 0.5 and three times the rate) and loses more"
     " than a point of retained accuracy on the deep network and under Adam. Averaging changed"
     " nothing (digits 0.79 at `renew` 0.3 with it and without), teaching was worse (0.77 against"
     " 0.89).",
