@@ -12,8 +12,11 @@ from unlearnkit.core.version import __version__ as __version__
 if TYPE_CHECKING:
     from unlearnkit import catalog as catalog
     from unlearnkit.auditing.audit import audit as audit
+    from unlearnkit.auto.driver import AutoFailedError as AutoFailedError
+    from unlearnkit.auto.driver import unlearn as unlearn
     from unlearnkit.cache import Cache as Cache
     from unlearnkit.catalog import method as method
+    from unlearnkit.core.auto import Auto as Auto
     from unlearnkit.core.case import Case as Case
     from unlearnkit.core.errors import UnlearnkitError as UnlearnkitError
     from unlearnkit.core.method import Method as Method
@@ -29,9 +32,10 @@ if TYPE_CHECKING:
     from unlearnkit.tasks.multilabel import MultiLabel as MultiLabel
     from unlearnkit.tasks.regression import Regression as Regression
     from unlearnkit.unlearning import Unlearned as Unlearned
-    from unlearnkit.unlearning import unlearn as unlearn
 
 _HOMES = {
+    "Auto": "core.auto",
+    "AutoFailedError": "auto.driver",
     "Cache": "cache",
     "Case": "core.case",
     "Classes": "core.request",
@@ -51,7 +55,7 @@ _HOMES = {
     "method": "catalog",
     "oracle": "oracles",
     "train_original": "oracles",
-    "unlearn": "unlearning",
+    "unlearn": "auto.driver",
 }
 """Where each public name lives; imported when it is first asked for: ``--help`` stays quick."""
 

@@ -13,6 +13,7 @@ import unlearnkit.methods
 import unlearnkit.metrics
 import unlearnkit.tasks
 from unlearnkit.cases.builtin import CASES, BuiltIn
+from unlearnkit.core.auto import AUTO, Auto
 from unlearnkit.core.errors import UnknownNameError
 from unlearnkit.core.method import METHODS, Method
 from unlearnkit.core.metric import METRICS, Metric
@@ -58,7 +59,7 @@ def method(name: str, preset: str | None = None, /, **params: Any) -> Method:
     """Return a method by id.
 
     Args:
-        name: The method's id.
+        name: The method's id, or ``auto`` to have one chosen.
         preset: Named settings to start from, such as ``paper``; the defaults when None.
         **params: Hyper-parameters by name.
 
@@ -68,7 +69,7 @@ def method(name: str, preset: str | None = None, /, **params: Any) -> Method:
     Raises:
         UnknownNameError: If no method has the id.
     """
-    known = methods()
+    known: dict[str, type[Method]] = {**methods(), AUTO: Auto}
     if name not in known:
         raise UnknownNameError("method", name, known)
     return known[name].build(preset, **params)

@@ -35,6 +35,7 @@ def build(readme: str) -> dict[str, str]:
     found["docs/cases.md"] = _list(
         "Cases", here["cases"], {i: pages.case_section(c) for i, c in cases.items()}
     )
+    found["docs/auto.md"] = pages.auto_page()
     found["docs/cli.md"] = _command_line()
     found["README.md"] = fill(readme, above)
     return found

@@ -65,14 +65,8 @@ class Job(BaseModel):
 
         Returns:
             The method.
-
-        Raises:
-            UnknownNameError: If no method has the name.
         """
-        known = catalog.methods()
-        if self.method not in known:
-            raise UnknownNameError("method", self.method, known)
-        return known[self.method].build(self.preset, **self.settings)
+        return catalog.method(self.method, self.preset, **self.settings)
 
     def exact(self, request: ForgetRequest | None, method: Method) -> Job:
         """Return the job with everything spelt out, so that it can be run again as it was."""

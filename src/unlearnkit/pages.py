@@ -5,7 +5,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from unlearnkit import catalog
+from unlearnkit.auto.table import When
+from unlearnkit.auto.table import table as decision_table
 from unlearnkit.cases.builtin import BuiltIn
+from unlearnkit.core.auto import AUTO, Auto
 from unlearnkit.core.errors import UnknownNameError
 from unlearnkit.core.method import Method, Need
 from unlearnkit.core.metric import Metric
@@ -44,11 +47,13 @@ def find(name: str) -> tuple[Facts, str]:
     methods, metrics, cases = catalog.methods(), catalog.metrics(), catalog.cases()
     if name in methods:
         return method_facts(methods[name]), method_page(methods[name])
+    if name == AUTO:
+        return auto_facts(), auto_page()
     if name in metrics:
         return metric_facts(metrics[name]), f"# {name}\n\n" + metric_section(metrics[name])
     if name in cases:
         return case_facts(cases[name]), f"# {name}\n\n" + case_section(cases[name])
-    raise UnknownNameError("method, metric or case", name, [*methods, *metrics, *cases])
+    raise UnknownNameError("method, metric or case", name, [AUTO, *methods, *metrics, *cases])
 
 
 def method_facts(cls: type[Method]) -> Facts:
@@ -69,6 +74,65 @@ def method_facts(cls: type[Method]) -> Facts:
         "differs": list(info.differs),
         "fails": list(info.fails),
     }
+
+
+def auto_facts() -> Facts:
+    """Return the decision table."""
+    return {
+        "kind": AUTO,
+        "id": AUTO,
+        "does": _first(Auto.__doc__),
+        "settings": settings(Auto),
+        "lines": [line.model_dump(mode="json") for line in decision_table()],
+    }
+
+
+def auto_page() -> str:
+    """Return the page of the decision table, in Markdown."""
+    said = [
+        "# auto",
+        "",
+        _text(inspect.getdoc(Auto) or ""),
+        "",
+        "It looks at what the case gives, at the request, and at how well the original fits the"
+        " rows that must go beside those that stay. The first line that holds gives the candidates,"
+        " tried in order: each that runs goes through the fast audit, and the next one follows"
+        " where that says LEAKS or DAMAGED, where no weight has changed, or where the run diverged."
+        " What is not installed, does not serve the case or does not fit the budget is passed over."
+        " The result says which candidate made it, why, and what became of the others; its cost"
+        " counts the look, every try and every audit. Where none passes, an error is raised that"
+        " carries the least bad model (`AutoFailedError.best`); the command line leaves it in the"
+        " run's folder, marked as failed, and exits with 1. What retraining makes is accepted"
+        " whatever the fast audit says, and the note says what that was. Without forget rows"
+        " nothing can be audited, and the result says so.",
+        "",
+        f"`budget` (default {Auto().budget:g}): "
+        + _text(Auto.model_fields["budget"].description or ""),
+        "",
+        "How well it chooses on cases that played no part: [results](results/auto.md).",
+    ]
+    for line in decision_table():
+        said += [
+            "",
+            f"## {line.id}",
+            "",
+            f"Holds where {_holds(line.when)}; because {line.because}.",
+        ]
+        said += ["", *(f"{i}. {c.words()}" for i, c in enumerate(line.candidates, 1))]
+        said += ["", f"Evidence: {line.evidence}."]
+    return "\n".join(said) + "\n"
+
+
+def _holds(when: When) -> str:
+    parts = [
+        *(f"{n} rows are given" for n in sorted(when.has)),
+        *(f"{n} rows are not given" for n in sorted(when.lacks)),
+        *([f"the task is {' or '.join(sorted(when.tasks))}"] if when.tasks else []),
+        *([f"the request is {' or '.join(sorted(when.kinds))}"] if when.kinds else []),
+        *([f"at least {when.least:g} of the rows must go"] if when.least > 0 else []),
+        *([f"at most {when.most:g} of the rows must go"] if when.most < 1 else []),
+    ]
+    return ", ".join(parts) or "no other line does"
 
 
 def metric_facts(m: Metric) -> Facts:

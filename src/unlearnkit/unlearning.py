@@ -16,6 +16,7 @@ from torch import nn
 from unlearnkit.catalog import method as make
 from unlearnkit.catalog import methods
 from unlearnkit.checkpoint import check_finite
+from unlearnkit.core.auto import Auto
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import Batch, TensorData, View
 from unlearnkit.core.errors import InputError, UnsupportedError
@@ -72,12 +73,28 @@ def unlearn(
     how = make(method) if isinstance(method, str) else method
     run = Runtime() if rt is None else rt.fork(rt.seed)
     asked = None if request is None else parse_request(request)
+    return attempt(model, case, asked, how, run)
+
+
+def attempt(
+    model: nn.Module, case: Case, asked: ForgetRequest | None, how: Method, run: Runtime
+) -> Unlearned:
+    """Do what ``unlearn`` does, on a given run: its meter holds what a failure cost, too.
+
+    Args:
+        model: The trained model.
+        case: What it was trained on, and how.
+        asked: What must go; None for a case made from parts.
+        how: The method.
+        run: Device, precision, seed, reporter, meter, notes; for this run alone.
+
+    Returns:
+        The new model, with its cost and circumstances.
+    """
     split = case.partition(asked)
     check_needs(how, case, split)
-    _check_model(model)
-    original = _copy(model).to(run.device).eval().requires_grad_(False)
+    original = frozen_copy(model, case, split, run)
     work = widened(_copy(model)).to(run.device)
-    _check_fit(original, case, split, run)
     problem = _problem(how, case, split, work, widened(original), model, run)
     start = time.perf_counter()
     with seeded(run), _memory(run):
@@ -99,6 +116,26 @@ def unlearn(
         cost=cost,
         notes=tuple(run.notes),
     )
+
+
+def frozen_copy(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> nn.Module:
+    """Return a copy of a trained model to look at, on the run's device, in eval mode.
+
+    A model, rows or a request that do not fit each other are refused.
+
+    Args:
+        model: The trained model.
+        case: What it was trained on.
+        split: The case's rows, by what is asked.
+        rt: Where to run.
+
+    Returns:
+        The copy.
+    """
+    _check_model(model)
+    original = _copy(model).to(rt.device).eval().requires_grad_(False)
+    _check_fit(original, case, split, rt)
+    return original
 
 
 def fresh_model(case: Case, rt: Runtime, stream: str = "fresh") -> nn.Module:
@@ -157,6 +194,8 @@ def check_needs(how: Method, case: Case, split: Partition) -> None:
     Raises:
         UnsupportedError: If the method is not for the task, or needs what the case does not give.
     """
+    if isinstance(how, Auto):
+        return
     info = how.info
     if case.task.name not in info.tasks:
         fits = [i for i, m in methods().items() if case.task.name in m.info.tasks]

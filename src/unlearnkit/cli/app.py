@@ -56,7 +56,7 @@ def _ids(folder: str) -> list[str]:
 
 
 def _method_ids() -> list[str]:
-    return _ids("methods")
+    return ["auto", *_ids("methods")]
 
 
 def _version(wanted: bool) -> None:
@@ -153,6 +153,7 @@ def show(
     epilog=_examples(
         "unlearnkit unlearn digits --forget class=3 --method ssd --out runs/x",
         "unlearnkit unlearn digits --forget random_tenth --method finetune -p run.lr=2",
+        "unlearnkit unlearn digits --forget class=3 --method auto --budget 0.5",
         "unlearnkit unlearn my_package.cases:patients --forget group=17 --model in.safetensors",
         "unlearnkit unlearn --from job.yaml",
         "unlearnkit unlearn --from runs/x/run.json --out runs/again",
@@ -172,7 +173,16 @@ def unlearn(
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option(help="How; finetune by default.", autocompletion=_method_ids),
+        typer.Option(
+            help="How; finetune by default. auto chooses, audits and falls back.",
+            autocompletion=_method_ids,
+        ),
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Most that --method auto may cost, as a share of retraining; 1 by default."
+        ),
     ] = None,
     preset: Annotated[
         str | None, typer.Option(help="Named settings to start from, such as paper.")
@@ -216,6 +226,7 @@ def unlearn(
     from unlearnkit.cli.folder import named
     from unlearnkit.cli.talk import Talk, print_json, print_table
     from unlearnkit.cli.work import carry_out
+    from unlearnkit.core.auto import AUTO
     from unlearnkit.job import make_job, merged, parse_settings, read_job
 
     words: dict[str, Any] = {} if source is None else read_job(source)
@@ -234,6 +245,9 @@ def unlearn(
     words |= {k: v for k, v in given.items() if v is not None}
     if param:
         words["settings"] = merged(words.get("settings", {}), parse_settings(param))
+    if budget is not None:
+        _usage(words.get("method") == AUTO, "only --method auto keeps a budget", "--budget")
+        words["settings"] = merged(words.get("settings", {}), {"budget": budget})
     job = make_job(words)
     folder = out or named(name or job.name())
     with Talk(quiet=quiet) as talk:
@@ -248,6 +262,8 @@ def unlearn(
         "seconds": f"{record.seconds:.2f}",
         "folder": str(folder),
     }
+    if record.auto is not None:
+        facts["why"] = record.auto.why
     print_table(tuple(facts), [tuple(facts.values())])
     talk.say(f"next: unlearnkit audit {folder}")
 

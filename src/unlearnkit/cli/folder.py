@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from unlearnkit.auto.driver import Choice
 from unlearnkit.core.errors import InputError
 from unlearnkit.job import Job
 
@@ -40,6 +41,8 @@ class Record(BaseModel):
     backward: int
     peak_bytes: int
     notes: tuple[str, ...] = ()
+    auto: Choice | None = None
+    """What was tried and why, where ``auto`` chose; the job then names the method that it chose."""
 
     @classmethod
     def read(cls, folder: Path) -> Record:

@@ -17,19 +17,22 @@ from torch import nn
 
 import unlearnkit
 from unlearnkit.auditing.audit import audit
+from unlearnkit.auto.driver import AutoFailedError, Chosen, unlearn
 from unlearnkit.checkpoint import load_weights, save_weights
 from unlearnkit.cli.folder import MODEL, ORIGINAL, RECORD, Record, check_free, new_folder
 from unlearnkit.cli.talk import Talk
 from unlearnkit.core.case import Case
 from unlearnkit.core.digest import NUMERICS, digest, model_digest
 from unlearnkit.core.errors import InputError, UnlearnkitError
+from unlearnkit.core.method import Method
+from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.job import Job
 from unlearnkit.oracles import oracle, train_original
 from unlearnkit.report.kept import measured
 from unlearnkit.report.model import Report
 from unlearnkit.store import Run, Store, write_text
-from unlearnkit.unlearning import Unlearned, fresh_model, unlearn
+from unlearnkit.unlearning import Unlearned, fresh_model
 
 STORE = "unlearnkit.sqlite"
 
@@ -47,7 +50,11 @@ def carry_out(job: Job, out: Path, *, force: bool, talk: Talk) -> Record:
         talk: Hears how it comes along.
 
     Returns:
-        The run's record.
+        The run's record. Where ``auto`` chose, its job names the method that was chosen.
+
+    Raises:
+        AutoFailedError: If all that ``auto`` tried failed the fast audit; the folder is there, and
+            holds the least bad model, marked as failed.
     """
     check_free(out, force=force)
     rt = Runtime.on(job.device, precision=job.precision, seed=job.seed, reporter=talk)
@@ -64,7 +71,7 @@ def carry_out(job: Job, out: Path, *, force: bool, talk: Talk) -> Record:
         run = _run(job, "unlearn", digest(inputs), out)
         with _recorded(store, run):
             talk.say(f"unlearning with {method.id}")
-            done = unlearn(given, case, request, method, rt)
+            done, failed = _done(given, case, request, method, rt)
         record = _record(job, run, inputs, done)
         save_weights(done.model, part / MODEL)
         save_weights(done.original, part / ORIGINAL)
@@ -73,12 +80,26 @@ def carry_out(job: Job, out: Path, *, force: bool, talk: Talk) -> Record:
         store.put(
             replace(
                 run,
+                status="done" if failed is None else "failed",
+                error="" if failed is None else str(failed),
                 seconds=done.seconds,
                 forward=done.cost.forward,
                 backward=done.cost.backward,
             )
         )
+    if failed is not None:
+        told = f"{failed}; the least bad is in {str(out)!r}, not to be used"
+        raise AutoFailedError(told, failed.best)
     return record
+
+
+def _done(
+    model: nn.Module, case: Case, request: ForgetRequest | None, method: Method, rt: Runtime
+) -> tuple[Unlearned, AutoFailedError | None]:
+    try:
+        return unlearn(model, case, request, method, rt), None
+    except AutoFailedError as e:
+        return e.best, e
 
 
 def examine(
@@ -188,6 +209,10 @@ def _run(job: Job, kind: str, key: str, folder: Path) -> Run:
 
 
 def _record(job: Job, run: Run, inputs: dict[str, Any], done: Unlearned) -> Record:
+    choice = done.choice if isinstance(done, Chosen) else None
+    if choice is not None:
+        settings = done.method.model_dump(mode="json")
+        job = job.model_copy(update={"method": done.method.id, "settings": settings})
     return Record(
         job=job,
         key=run.key,
@@ -208,6 +233,7 @@ def _record(job: Job, run: Run, inputs: dict[str, Any], done: Unlearned) -> Reco
         backward=done.cost.backward,
         peak_bytes=done.cost.peak_bytes,
         notes=done.notes,
+        auto=choice,
     )
 
 

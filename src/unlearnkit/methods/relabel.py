@@ -14,6 +14,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.train.loop import Pass, alternate
 from unlearnkit.train.mixing import RowLosses, mixed
 from unlearnkit.train.reading import remembered
+from unlearnkit.train.renewal import renew
 from unlearnkit.train.restart import Restart, Run, first_epochs
 
 EXCLUDED = -1e4
@@ -28,6 +29,7 @@ class Relabel(Method):
         title="Random relabelling",
         cite="Golatkar et al., CVPR 2020, arXiv:1911.04933; Graves et al., arXiv:2010.10981",
         needs=frozenset({Need.FORGET, Need.RETAIN, Need.LABELS}),
+        uses=frozenset({Need.FRESH}),
         tasks=frozenset({"classification", "multilabel", "regression"}),
         when=(
             "For whole classes and for mislabelled rows: targets at runner_up say what a retrained"
@@ -50,6 +52,8 @@ class Relabel(Method):
             " know them",
             "`runner_up` is ours: the original's own answer without the true and the vanished"
             " classes, as a soft target",
+            "`renew` is ours, after shrink and perturb (Ash & Adams, NeurIPS 2020,"
+            " arXiv:1910.08475): the run starts between the model's weights and untrained ones",
             "multilabel rows get flipped labels, regression rows targets drawn from a Gaussian"
             " with the training targets' mean and deviation",
         ),
@@ -95,8 +99,13 @@ class Relabel(Method):
     """How to train: a warm restart on both kinds of rows mixed in proportion, or a plain run (kind
     tuning) whose epochs are a pass over the forget rows and then one over the retained."""
 
+    renew: float = Field(0.0, ge=0, le=1)
+    """Share of untrained weights that each parameter is mixed with at the start: 0 is none, 1
+    starts afresh. Above 0 the case must give a model factory."""
+
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
         """Mix both kinds of rows, or alternate between them."""
+        renew(p, self.renew)
         recipe = self.run.resolve(p.recipe) if isinstance(self.run, Tuning) else p.recipe
         if recipe is None:
             return p.model

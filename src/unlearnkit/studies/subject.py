@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from unlearnkit.auto.table import PATH
 from unlearnkit.cache import Cache
+from unlearnkit.core.auto import Auto
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import Data, View
 from unlearnkit.core.digest import MEASURES, digest, source
@@ -73,8 +75,9 @@ class Subject:
     ) -> str:
         """Return the content address of a run: every input of training, unlearning and audit.
 
-        The source of methods from elsewhere is an input; those of this package change with
-        ``MEASURES``. Names play no part: the same work under another name is the same run.
+        The source of methods from elsewhere is an input, as is the decision table of ``auto``;
+        those of this package change with ``MEASURES``. Names play no part: the same work under
+        another name is the same run.
 
         Args:
             method: With its hyper-parameters.
@@ -130,6 +133,8 @@ class Subject:
 
 
 def _foreign(kind: type[Method]) -> str | None:
+    if kind is Auto:
+        return digest({"table": PATH.read_text(encoding="utf-8")})
     if kind.__module__.startswith("unlearnkit."):
         return None
     return source(importlib.import_module(kind.__module__))

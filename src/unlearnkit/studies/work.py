@@ -13,7 +13,9 @@ from typing import Self
 import torch
 
 from unlearnkit.auditing.audit import audit
+from unlearnkit.auto.driver import unlearn
 from unlearnkit.cache import Cache
+from unlearnkit.core.auto import AUTO
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.version import __version__
 from unlearnkit.report.kept import measured, spent
@@ -21,7 +23,6 @@ from unlearnkit.report.model import Report
 from unlearnkit.store import Run, Store
 from unlearnkit.studies.expand import Planned
 from unlearnkit.studies.subject import Subject
-from unlearnkit.unlearning import unlearn
 
 
 class Caught:
@@ -85,6 +86,8 @@ class Desk:
         cost = report.spent
         done = replace(row, seconds=cost.seconds, forward=cost.forward, backward=cost.backward)
         numbers = [*measured(report), *spent(cost)]
+        if run.method == AUTO:
+            facts["chosen"] = report.provenance.method
         store.put(done, numbers, facts=facts | _found(report) | {"audit_seconds": f"{seconds:.4f}"})
 
     def _examine(self, run: Planned) -> tuple[Report, float]:

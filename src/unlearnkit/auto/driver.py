@@ -1,0 +1,365 @@
+"""The verb with ``auto``: choose by the table, audit, fall back, and never fail in silence."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+from torch import nn
+
+from unlearnkit import catalog, unlearning
+from unlearnkit.auditing.audit import audit
+from unlearnkit.auto.situation import Situation, look
+from unlearnkit.auto.table import Candidate, Line, table
+from unlearnkit.core.auto import Auto
+from unlearnkit.core.case import Case, Partition
+from unlearnkit.core.errors import DivergedError, UnlearnkitError, UnsupportedError
+from unlearnkit.core.method import Method
+from unlearnkit.core.recipe import ASSUMED
+from unlearnkit.core.request import ForgetRequest, parse_request
+from unlearnkit.core.runtime import Cost, Runtime
+from unlearnkit.core.structure import equal, tensors
+from unlearnkit.report.model import Report, Verdict
+from unlearnkit.unlearning import Unlearned, attempt, check_needs, frozen_copy
+
+FAILING = (Verdict.LEAKS, Verdict.DAMAGED)
+"""What makes ``auto`` try the next candidate."""
+
+
+class Tried(BaseModel):
+    """What became of one candidate."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    candidate: str
+    """The method with its settings."""
+
+    ran: bool
+    """Whether it ran to its end."""
+
+    passed: bool
+    told: str
+    """What the fast audit said, or why it did not run."""
+
+    work: int = 0
+    """The candidate's row passes, a backward pass counted as two."""
+
+    audit: int = 0
+    """Its audit's."""
+
+
+class Choice(BaseModel):
+    """What ``auto`` chose, and why."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    chosen: str
+    """The method with its settings."""
+
+    line: str
+    """Of the decision table."""
+
+    why: str
+    """In one line."""
+
+    kind: str
+    share: float | None
+    odd: float | None
+    budget: float
+    spent: float | None
+    """Cost of all that was tried, audits included, as a share of retraining's; None where that is
+    not known."""
+
+    audited: bool
+    passed: bool
+    """Whether the returned model passed the fast audit, or could not be audited."""
+
+    tried: tuple[Tried, ...]
+
+
+@dataclass(frozen=True)
+class Chosen(Unlearned):
+    """A model that ``auto`` stands by; ``method`` is what made it, ``cost`` counts all tries."""
+
+    choice: Choice
+
+
+class AutoFailedError(UnlearnkitError):
+    """No candidate passed the fast audit; ``best`` is the least bad, to look at and not to use."""
+
+    def __init__(self, told: str, best: Chosen) -> None:
+        super().__init__(told)
+        self.best = best
+
+
+def unlearn(
+    model: nn.Module,
+    case: Case,
+    request: ForgetRequest | str | Mapping[str, Any] | None,
+    method: Method | str,
+    rt: Runtime | None = None,
+) -> Unlearned:
+    """Return a copy of a model that has been made to forget; the input is not touched.
+
+    It fails with a typed error, and leaves nothing behind, if the method cannot serve the task or
+    lacks an input, if model, request and case do not fit each other, if the method returned no
+    finite model of the same architecture (``DivergedError``), or if it broke its contract.
+
+    With ``"auto"`` the method is chosen from a table of measured results, its model goes through
+    the fast audit, and the next candidate is tried where that says LEAKS or DAMAGED. The result
+    says in its notes which it was and why; its cost counts every try and every audit. Where none
+    passes, ``AutoFailedError`` is raised, with the least bad model as its ``best``.
+
+    Args:
+        model: The trained model.
+        case: What it was trained on, and how.
+        request: What must go, as a request or in its words (``"class=3"``); None for a case made
+            from parts.
+        method: How: a method with its hyper-parameters, a name for its defaults, or ``"auto"``.
+        rt: Device, precision, seed, reporter; the CPU in fp32 with seed 0 by default. The run has
+            a meter and notes of its own: those of this runtime stay as they are.
+
+    Returns:
+        The new model, with its cost and circumstances.
+    """
+    how = catalog.method(method) if isinstance(method, str) else method
+    if isinstance(how, Auto):
+        return choose(model, case, request, how, rt)
+    return unlearning.unlearn(model, case, request, how, rt)
+
+
+def choose(
+    model: nn.Module,
+    case: Case,
+    request: ForgetRequest | str | Mapping[str, Any] | None,
+    how: Auto,
+    rt: Runtime | None = None,
+    lines: Sequence[Line] | None = None,
+) -> Chosen:
+    """Try the candidates of the first line that holds, until one passes the fast audit.
+
+    Args:
+        model: As in ``unlearn``.
+        case: As in ``unlearn``.
+        request: As in ``unlearn``.
+        how: The budget.
+        rt: As in ``unlearn``.
+        lines: The decision table; the package's own when None.
+
+    Returns:
+        The model of the first candidate that passed, or could not be audited.
+
+    Raises:
+        UnsupportedError: If no line of the table holds.
+    """
+    start = time.perf_counter()
+    run = Runtime() if rt is None else rt.fork(rt.seed)
+    asked = None if request is None else parse_request(request)
+    parts = case.partition(asked)
+    original = frozen_copy(model, case, parts, run)
+    seen = look(original, case, asked, parts, run)
+    line = next((x for x in (table() if lines is None else lines) if seen.fits(x.when)), None)
+    if line is None:
+        raise UnsupportedError(
+            f"auto: no line of the table is for {case.task.name} with what the case gives; name a"
+            f" method; these work: {', '.join(unlearning.fitting(case, parts)) or 'none'}"
+        )
+    trial = _Trial(model, case, asked, parts, how, run, seen, line)
+    if trial.whole is None:
+        run.note("auto: the cost of retraining is not known without retained rows; no budget kept")
+    for candidate in line.candidates:
+        if trial.attempt(candidate):
+            break
+    return trial.result(time.perf_counter() - start)
+
+
+@dataclass
+class _Trial:
+    """One request's candidates, as they are tried."""
+
+    model: nn.Module
+    case: Case
+    asked: ForgetRequest | None
+    parts: Partition
+    how: Auto
+    run: Runtime
+    seen: Situation
+    line: Line
+    tried: list[Tried] = field(default_factory=list)
+    best: tuple[int, Tried, Unlearned] | None = None
+    """How many verdicts failed, and what they were about."""
+
+    audited: int = 0
+    """Work of the dearest audit so far."""
+
+    short: bool = False
+    """Whether the budget kept a candidate out."""
+
+    @property
+    def whole(self) -> int | None:
+        """Return the work of retraining."""
+        if self.parts.retain is None:
+            return None
+        recipe = self.case.recipe or ASSUMED
+        return 3 * recipe.epochs * len(self.parts.retain) or None
+
+    def attempt(self, candidate: Candidate) -> bool:
+        """Try a candidate; return whether its model is to be returned."""
+        run = self.run.fork(self.run.seed)
+        try:
+            how = self._built(candidate)
+            done = attempt(self.model, self.case, self.asked, how, run)
+        except (UnsupportedError, DivergedError) as e:
+            self._tell(candidate, run.cost, told=str(e))
+            return False
+        looked = self.run.fork(self.run.seed)
+        report = self._audit(done, looked)
+        self.audited = max(self.audited, looked.cost.work)
+        wrong = _wrong(done, report)
+        told = _told(report, wrong)
+        passed = not wrong or candidate.exact
+        if wrong and candidate.exact:
+            told += "; its model never saw the forget rows, so this is in the rows themselves"
+        tried = self._tell(candidate, run.cost, told=told, audit=looked.cost, passed=passed)
+        if self.best is None or passed or len(wrong) < self.best[0]:
+            self.best = (len(wrong), tried, done)
+        return passed
+
+    def result(self, seconds: float) -> Chosen:
+        """Return the model that passed.
+
+        Args:
+            seconds: Of everything.
+
+        Returns:
+            The model.
+
+        Raises:
+            UnsupportedError: If no candidate could run.
+            AutoFailedError: If none passed.
+        """
+        more = "; a larger budget lets more of them run" if self.short else ""
+        if self.best is None:
+            whys = "; ".join(f"{t.candidate}: {t.told}" for t in self.tried)
+            raise UnsupportedError(
+                f"auto: no candidate of line {self.line.id} could run{more}: {whys}"
+            )
+        _, chosen, done = self.best
+        why = self._why(chosen)
+        if not chosen.passed:
+            self.run.note(f"auto: FAILED, do not use this model: {why}")
+        else:
+            self.run.note(f"auto: {why}")
+        cost = self.run.cost
+        found = Chosen(
+            **{
+                **{name: getattr(done, name) for name in Unlearned.__dataclass_fields__},
+                "seconds": seconds,
+                "cost": Cost(cost.forward, cost.backward, cost.peak_bytes),
+                "notes": (*self.run.notes, *done.notes),
+            },
+            choice=Choice(
+                chosen=chosen.candidate,
+                line=self.line.id,
+                why=why,
+                kind=self.seen.kind,
+                share=self.seen.share,
+                odd=self.seen.odd,
+                budget=self.how.budget,
+                spent=self._spent(),
+                audited=self.audited > 0,
+                passed=chosen.passed,
+                tried=tuple(self.tried),
+            ),
+        )
+        if chosen.passed:
+            return found
+        whys = "; ".join(f"{t.candidate}: {t.told}" for t in self.tried)
+        raise AutoFailedError(f"auto: no candidate passed the fast audit{more}: {whys}", found)
+
+    def _built(self, candidate: Candidate) -> Method:
+        if candidate.method not in catalog.methods():
+            raise UnsupportedError(f"no method {candidate.method!r} is installed")
+        how = catalog.method(candidate.method, None, **candidate.settings)
+        check_needs(how, self.case, self.parts)
+        spent = self._spent()
+        if spent is not None:
+            assert self.whole is not None
+            need = candidate.cost + self.audited / self.whole
+            if spent + need > self.how.budget:
+                self.short = True
+                left = max(0.0, self.how.budget - spent)
+                raise UnsupportedError(
+                    f"needs about {need:.2f} of retraining, and {left:.2f} of the budget is left"
+                )
+        return how
+
+    def _spent(self) -> float | None:
+        return None if self.whole is None else self.run.cost.work / self.whole
+
+    def _audit(self, done: Unlearned, rt: Runtime) -> Report | None:
+        if self.parts.forget is None:
+            return None
+        return audit(done, tier="fast", rt=rt)
+
+    def _tell(
+        self,
+        candidate: Candidate,
+        cost: Cost,
+        *,
+        told: str,
+        audit: Cost | None = None,
+        passed: bool = False,
+    ) -> Tried:
+        for spent in (cost, audit or Cost()):
+            self.run.cost.forward += spent.forward
+            self.run.cost.backward += spent.backward
+        self.run.cost.peak_bytes = max(self.run.cost.peak_bytes, cost.peak_bytes)
+        tried = Tried(
+            candidate=candidate.words(),
+            ran=audit is not None,
+            passed=passed,
+            told=told,
+            work=cost.work,
+            audit=0 if audit is None else audit.work,
+        )
+        self.tried.append(tried)
+        return tried
+
+    def _why(self, chosen: Tried) -> str:
+        others = [f"{t.candidate} ({t.told})" for t in self.tried if t is not chosen]
+        before = f"; instead of {', '.join(others)}" if others else ""
+        return (
+            f"{chosen.candidate}, because {self.line.because} (line {self.line.id};"
+            f" {self.line.evidence}); {chosen.told}{before}"
+        )
+
+
+def _wrong(done: Unlearned, report: Report | None) -> list[str]:
+    """Return what speaks against a model."""
+    found = [] if report is None else [f.verdict for f in report.findings if f.verdict in FAILING]
+    wrong = list(dict.fromkeys(str(v) for v in found))
+    theirs = tensors(done.original)
+    if all(equal(t, theirs[name]) for name, t in tensors(done.model).items() if name in theirs):
+        wrong.append("NOTHING CHANGED")
+    return wrong
+
+
+def _told(report: Report | None, wrong: Sequence[str]) -> str:
+    if wrong:
+        return f"fast audit: {', '.join(wrong)}"
+    if report is None:
+        return "not audited: there are no forget rows to look at"
+    other = sorted({str(f.verdict) for f in report.findings} - {Verdict.INCONCLUSIVE})
+    seen = {r.metric for r in report.rows}
+    blind = []
+    if not seen & {"margin_auc"}:
+        blind.append("no never-seen rows to compare with")
+    if not seen & {"accuracy_retain", "error_retain", "accuracy_test", "error_test"}:
+        blind.append("no rows to see damage on")
+    told = "the fast audit found no leak and no damage"
+    told += f" ({', '.join(blind)})" if blind else ""
+    return f"{told}; it says {', '.join(other)}" if other else told

@@ -1,0 +1,117 @@
+"""What a case offers and what kind of request it has: all that the decision table asks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from scipy.stats import rankdata
+from torch import nn
+
+from unlearnkit.auto.table import Kind, When
+from unlearnkit.core.case import Case, Partition
+from unlearnkit.core.method import Need
+from unlearnkit.core.request import Classes, ForgetRequest, Groups
+from unlearnkit.core.runtime import Runtime
+from unlearnkit.train.reading import row_losses
+
+ODD = 0.75
+"""Share of pairs in which a forget row must fit the original worse than a retained row, for the
+forget rows to be odd. Rows drawn at random had 0.36 to 0.56 on the cases of docs/results/auto.md,
+rows with wrong labels 0.94 to 1."""
+
+SURE = 3.0
+"""Standard errors by which that share must lie above a half."""
+
+ROWS = 2_000
+"""Most rows of each kind that are looked at."""
+
+
+@dataclass(frozen=True)
+class Situation:
+    """The answers to the table's questions."""
+
+    task: str
+    has: frozenset[Need]
+    kind: Kind
+    share: float | None
+    """How much of the training rows must go; None where these are not at hand."""
+
+    odd: float | None
+    """Share of pairs in which a forget row fits the original worse than a retained row."""
+
+    def fits(self, when: When) -> bool:
+        """Return whether a circumstance holds."""
+        share = self.share
+        size = (share is None and when.least == 0 and when.most == 1) or (
+            share is not None and when.least <= share <= when.most
+        )
+        return (
+            when.has <= self.has
+            and not (when.lacks & self.has)
+            and (not when.tasks or self.task in when.tasks)
+            and (not when.kinds or self.kind in when.kinds)
+            and size
+        )
+
+
+def look(
+    model: nn.Module, case: Case, request: ForgetRequest | None, parts: Partition, rt: Runtime
+) -> Situation:
+    """Return what a case offers, and what kind of request it has.
+
+    Everything that the user gave may be looked at; no oracle is needed. Whether rows are odd is
+    read from the original: the Mann-Whitney statistic of the losses of forget against retained
+    rows.
+
+    Args:
+        model: The original, in eval mode, on the run's device.
+        case: The case.
+        request: What must go.
+        parts: The rows that go and the rows that stay.
+        rt: Where to run; its meter counts the rows.
+
+    Returns:
+        The situation.
+    """
+    there = {
+        Need.FORGET: parts.forget is not None,
+        Need.RETAIN: parts.retain is not None,
+        Need.VALIDATION: case.validation is not None,
+        Need.FRESH: case.fresh is not None,
+    }
+    share = odd = None
+    if parts.forget is not None and parts.retain is not None:
+        share = len(parts.forget) / (len(parts.forget) + len(parts.retain))
+    kind = _named_kind(request, parts)
+    if kind != "class" and parts.forget is not None and parts.retain is not None:
+        odd, sure = _oddness(model, case, parts, rt)
+        if odd >= ODD and sure >= SURE:
+            kind = "odd"
+    return Situation(case.task.name, frozenset(n for n in Need if there[n]), kind, share, odd)
+
+
+def _named_kind(request: ForgetRequest | None, parts: Partition) -> Kind:
+    if isinstance(request, Classes):
+        return "class"
+    if parts.forget is None or parts.retain is None:
+        return "unknown"
+    if parts.gone:
+        gone = torch.isin(parts.forget.y, torch.tensor(parts.gone, device=parts.forget.y.device))
+        if float(gone.double().mean()) > 0.5:
+            return "class"
+    return "group" if isinstance(request, Groups) else "random"
+
+
+def _oddness(model: nn.Module, case: Case, parts: Partition, rt: Runtime) -> tuple[float, float]:
+    """Return the share of pairs, and its distance from a half in standard errors."""
+    assert parts.forget is not None
+    assert parts.retain is not None
+    go = parts.forget.sample(ROWS, rt, "auto/forget")
+    stay = parts.retain.sample(ROWS, rt, "auto/retain")
+    losses = torch.cat([row_losses(model, view, case.task, rt).double() for view in (go, stay)])
+    n, m = len(go), len(stay)
+    ranks = rankdata(losses.numpy())
+    share = (float(ranks[:n].sum()) - n * (n + 1) / 2) / (n * m)
+    return share, (share - 0.5) / math.sqrt((n + m + 1) / (12 * n * m))

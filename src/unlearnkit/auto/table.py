@@ -1,0 +1,99 @@
+"""The decision table: for each circumstance, which methods to try, in which order, and why."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from unlearnkit.core.method import Need
+
+Kind = Literal["class", "odd", "group", "random", "unknown"]
+"""What a request is: classes that must vanish; rows that fit the model worse than those that stay,
+as wrong labels do; whole owners; other rows; or nobody can tell."""
+
+PATH = Path(__file__).with_name("table.yaml")
+
+
+class _Words(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Candidate(_Words):
+    """A method to try, with its settings."""
+
+    method: str
+    """Its id; one that is not installed is passed over."""
+
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """Hyper-parameters that differ from its defaults."""
+
+    cost: float = Field(gt=0)
+    """What it is expected to cost, as a share of retraining; measured, rounded up."""
+
+    exact: bool = False
+    """Whether its model never saw the forget rows: then what the audit says is about the rows."""
+
+    def words(self) -> str:
+        """Return the method with its settings, as a user would write them."""
+        return " ".join([self.method, *(f"{k}={v}" for k, v in _flat(self.settings))])
+
+
+class When(_Words):
+    """A circumstance; what is not said may be anything."""
+
+    has: frozenset[Need] = frozenset()
+    """Rows that must be there."""
+
+    lacks: frozenset[Need] = frozenset()
+    """Rows that must not be there."""
+
+    tasks: frozenset[str] = frozenset()
+    kinds: frozenset[Kind] = frozenset()
+    least: float = Field(0.0, ge=0, le=1)
+    """Smallest share of the training rows that the request names."""
+
+    most: float = Field(1.0, ge=0, le=1)
+    """Largest share."""
+
+
+class Line(_Words):
+    """One line of the table."""
+
+    id: str
+    when: When = When()
+    because: str
+    """The circumstance in words, to be read after "because"."""
+
+    candidates: tuple[Candidate, ...] = Field(min_length=1)
+    """In the order in which they are tried."""
+
+    evidence: str
+    """The results that the order rests on, or that it rests on none."""
+
+
+@cache
+def table(path: Path = PATH) -> tuple[Line, ...]:
+    """Return the lines in the order in which they are compared with a case: the first holds.
+
+    Args:
+        path: A YAML file, such as the package's own.
+
+    Returns:
+        The lines.
+    """
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return tuple(Line.model_validate(one) for one in content)
+
+
+def _flat(given: dict[str, Any], before: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for name, value in given.items():
+        if isinstance(value, dict):
+            found += _flat(value, f"{before}{name}.")
+        else:
+            found.append((f"{before}{name}", value))
+    return found

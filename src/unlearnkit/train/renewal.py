@@ -1,0 +1,32 @@
+"""Starting between a model and an untrained one."""
+
+import torch
+
+from unlearnkit.core.errors import UnsupportedError
+from unlearnkit.core.method import Problem
+
+
+def renew(p: Problem, share: float) -> None:
+    """Mix a problem's model with an untrained one: ``(1 - share) * weights + share * untrained``.
+
+    Shrink and perturb (Ash & Adams, NeurIPS 2020, arXiv:1910.08475). Buffers stay as they are.
+
+    Args:
+        p: Its model is changed in place, in the parameters that require gradients.
+        share: Of the untrained weights; 0 does nothing.
+
+    Raises:
+        UnsupportedError: If the case gives no untrained model.
+    """
+    if not share:
+        return
+    if p.build is None:
+        raise UnsupportedError(
+            "renew: mixes in untrained weights, and the case gives no model factory; give"
+            " Case(fresh=make_model), or renew 0"
+        )
+    untrained = dict(p.fresh().named_parameters())
+    with torch.no_grad():
+        for name, w in p.model.named_parameters():
+            if w.requires_grad:
+                w.lerp_(untrained[name], share)

@@ -1,0 +1,286 @@
+"""Falling back, never failing in silence, counting all costs, the budget, each data door."""
+
+import pytest
+import torch
+
+import unlearnkit as uk
+from unlearnkit.auditing.audit import audit
+from unlearnkit.auto.driver import AutoFailedError, Chosen, choose
+from unlearnkit.auto.table import Line
+from unlearnkit.core.auto import Auto
+from unlearnkit.core.case import Case
+from unlearnkit.core.errors import InputError, UnsupportedError
+from unlearnkit.core.request import Classes, Groups, Rows
+from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.structure import equal, tensors
+from unlearnkit.unlearning import unlearn as plain
+
+pytestmark = pytest.mark.usefixtures("installed")
+
+
+def lines(*candidates):
+    whole = [{"cost": 0.1, **({"method": c} if isinstance(c, str) else c)} for c in candidates]
+    one = {"id": "only", "because": "it is a test", "evidence": "none", "candidates": whole}
+    return [Line.model_validate(one)]
+
+
+GOOD = {"method": "relabel", "cost": 0.18}
+RETRAIN = {"method": "retrain", "cost": 1.0, "exact": True}
+
+
+def go(clouds, *candidates, budget=10.0, request=None, rt=None):
+    model, case = clouds
+    asked = Classes(1) if request is None else request
+    return choose(model, case, asked, Auto(budget=budget), rt, lines(*candidates))
+
+
+def told(done):
+    return {t.candidate: t.told for t in done.choice.tried}
+
+
+def test_a_candidate_that_passes_is_returned_with_its_reasons_and_nothing_else_is_tried(clouds):
+    done = go(clouds, GOOD, "wreck")
+    assert isinstance(done, Chosen)
+    assert (done.method.id, done.choice.passed, done.choice.audited) == ("relabel", True, True)
+    assert [t.candidate for t in done.choice.tried] == ["relabel"]
+    (note,) = [n for n in done.notes if n.startswith("auto: ")]
+    assert note.startswith("auto: relabel, because it is a test (line only; none); ")
+    assert "\n" not in note
+
+
+def test_the_model_is_that_of_the_method_by_itself(clouds):
+    model, case = clouds
+    ours = go(clouds, "wreck", GOOD, rt=Runtime(seed=3)).model
+    alone = plain(model, case, Classes(1), "relabel", Runtime(seed=3)).model
+    assert all(equal(t, tensors(alone)[n]) for n, t in tensors(ours).items())
+
+
+@pytest.mark.parametrize(
+    ("bad", "word"),
+    [
+        ("speck", "LEAKS"),
+        ("wreck", "DAMAGED"),
+        ("idle", "NOTHING CHANGED"),
+        ("burst", "burst: diverged"),
+        ("not_there", "no method 'not_there' is installed"),
+    ],
+)
+def test_what_leaks_damages_idles_diverges_or_is_not_there_is_fallen_back_from(clouds, bad, word):
+    done = go(clouds, bad, GOOD)
+    assert done.method.id == "relabel"
+    assert word in told(done)[bad]
+    assert f"instead of {bad} (" in done.choice.why
+
+
+def test_a_candidate_that_the_case_cannot_serve_is_passed_over(clouds):
+    model, case = clouds
+    done = go(
+        (model, case.with_(fresh=None)), {"method": "finetune", "settings": {"renew": 0.4}}, GOOD
+    )
+    assert done.method.id == "relabel"
+    assert "no model factory" in told(done)["finetune renew=0.4"]
+
+
+@pytest.mark.parametrize("bad", [("speck",), ("speck", "wreck"), ("wreck", "speck", "idle")])
+def test_where_all_fail_an_error_is_raised_that_carries_the_least_bad(clouds, bad):
+    with pytest.raises(AutoFailedError, match="no candidate passed the fast audit") as e:
+        go(clouds, *bad)
+    best = e.value.best
+    assert not best.choice.passed
+    assert any(n.startswith("auto: FAILED, do not use this model") for n in best.notes)
+    assert all(b in str(e.value) for b in bad)
+    assert "\n" not in str(e.value)
+
+
+def test_the_least_bad_has_the_fewest_verdicts_against_it(clouds):
+    with pytest.raises(AutoFailedError) as e:
+        go(clouds, "idle", "speck")
+    assert e.value.best.method.id == "speck"
+    assert "LEAKS, NOTHING CHANGED" in str(e.value)
+
+
+def test_where_none_can_run_the_error_says_why_for_each(clouds):
+    with pytest.raises(
+        UnsupportedError, match=r"no candidate of line only could run: a: no .*; b: "
+    ):
+        go(clouds, "a", "b")
+
+
+def test_the_callers_model_stays_as_it_was_when_all_fail(clouds):
+    before = {n: t.clone() for n, t in tensors(clouds[0]).items()}
+    with pytest.raises(AutoFailedError):
+        go(clouds, "wreck", "speck")
+    assert all(equal(t, before[n]) for n, t in tensors(clouds[0]).items())
+
+
+def test_retraining_is_accepted_whatever_the_audit_says_and_the_note_says_what(clouds):
+    # Rows that stay exactly as they are stand among the retained rows: retraining knows them too.
+    model, case = clouds
+    x, y = case.train.x, case.train.y
+    twice = case.with_(train=type(case.train)(torch.cat([x, x]), torch.cat([y, y])))
+    far = case.test.x.flip(0) * 5
+    shifted = twice.with_(test=type(case.test)(far, case.test.y), held_out=None)
+    model = uk.train_original(shifted).model
+    done = go((model, shifted), RETRAIN, request=Rows(range(60)))
+    assert done.method.id == "retrain"
+    assert done.choice.passed
+    assert "LEAKS" in told(done)["retrain"]
+    assert "this is in the rows themselves" in told(done)["retrain"]
+
+
+@pytest.mark.parametrize("bad", [("burst",), ("wreck", "burst"), ("wreck", "idle")])
+def test_the_returned_cost_is_that_of_all_tries_the_audits_and_the_look(clouds, bad):
+    model, case = clouds
+    done = go(clouds, *bad, GOOD, request=Groups(2))
+    forward, backward = 60, 0  # the look: every training row once
+    for name in (*bad, "relabel"):
+        if name == "burst":
+            forward += 54
+            continue
+        one = plain(model, case, Groups(2), name)
+        rt = Runtime()
+        audit(one, tier="fast", rt=rt)
+        forward += one.cost.forward + rt.cost.forward
+        backward += one.cost.backward
+    assert (done.cost.forward, done.cost.backward) == (forward, backward)
+    assert done.choice.spent == pytest.approx(done.cost.work / (3 * 40 * 54))
+    assert done.cost.work == 60 + sum(t.work + t.audit for t in done.choice.tried)
+
+
+def test_the_callers_meter_and_notes_stay_as_they_are(clouds):
+    rt = Runtime()
+    go(clouds, GOOD, rt=rt)
+    assert (rt.cost.forward, rt.notes) == (0, [])
+
+
+def test_a_candidate_beyond_the_budget_is_passed_over_and_a_cheaper_one_tried(clouds):
+    dear = {"method": "relabel", "settings": {"run": {"share": 0.6}}, "cost": 0.6}
+    done = go(clouds, dear, GOOD, budget=0.5)
+    assert done.method.id == "relabel"
+    assert done.choice.spent < 0.5
+    assert "needs about 0.60 of retraining" in told(done)["relabel run.share=0.6"]
+
+
+def test_what_failed_is_taken_off_the_budget(clouds):
+    with pytest.raises(AutoFailedError) as e:
+        go(clouds, "wreck")
+    failed = e.value.best.choice
+    again = failed.tried[0].audit / (3 * 40 * len(clouds[1].partition(Classes(1)).retain))
+    short = 1.0 + again + failed.spent - 1e-6
+    with pytest.raises(AutoFailedError, match="a larger budget lets more of them run"):
+        go(clouds, "wreck", RETRAIN, budget=short)
+    done = go(clouds, "wreck", RETRAIN, budget=short + 2e-6)
+    assert done.method.id == "retrain"
+    assert done.choice.spent <= done.choice.budget
+
+
+def test_a_budget_below_every_candidate_is_told(clouds):
+    with pytest.raises(UnsupportedError, match="a larger budget lets more of them run"):
+        go(clouds, GOOD, budget=0.01)
+
+
+def test_equal_seeds_give_equal_models_and_choices(clouds):
+    a, b = (go(clouds, "wreck", GOOD, rt=Runtime(seed=5)) for _ in range(2))
+    assert a.choice == b.choice
+    assert all(equal(t, tensors(b.model)[n]) for n, t in tensors(a.model).items())
+
+
+@pytest.mark.parametrize("request_", [Classes(1), Rows(range(0, 60, 10)), Groups(2)])
+def test_by_name_it_uses_the_shipped_table(clouds, request_):
+    model, case = clouds
+    try:
+        done = uk.unlearn(model, case, request_, "auto")
+    except AutoFailedError as e:
+        done = e.best
+    assert done.choice.line == ("class" if isinstance(request_, Classes) else "rows")
+    assert done.choice.budget == 1.0
+
+
+def test_other_methods_go_through_the_same_verb_as_before(clouds):
+    model, case = clouds
+    ours, theirs = (f(model, case, Classes(1), "finetune") for f in (uk.unlearn, plain))
+    assert type(ours) is type(theirs)
+    assert all(equal(t, tensors(theirs.model)[n]) for n, t in tensors(ours.model).items())
+
+
+def test_the_lower_verb_refuses_it_because_it_cannot_audit(clouds):
+    with pytest.raises(UnsupportedError, match=r"carry it out with uk\.unlearn"):
+        plain(*clouds, Classes(1), "auto")
+
+
+@pytest.mark.parametrize("wrong", [{"budget": 0}, {"budget": "much"}, {"buget": 1}])
+def test_a_wrong_setting_is_told(wrong):
+    with pytest.raises(InputError):
+        uk.method("auto", **wrong)
+
+
+def parts(case, *, retain=True, test=True):
+    split = case.partition(Rows(range(0, 60, 5)))
+    pair = lambda v: (v.data.x[v.rows], v.data.y[v.rows])  # noqa: E731  # once
+    return Case.from_parts(
+        forget=pair(split.forget),
+        retain=pair(split.retain) if retain else None,
+        test=(case.test.x, case.test.y) if test else None,
+        validation=(case.validation.x, case.validation.y),
+        task=case.task,
+        fresh=case.fresh,
+        recipe=case.recipe,
+    )
+
+
+def test_the_door_of_parts_with_retained_rows_uses_them(clouds):
+    model, case = clouds
+    done = choose(model, parts(case), None, Auto(budget=10), None, lines("wreck", GOOD, RETRAIN))
+    assert done.choice.kind == "random"
+    assert done.choice.share == pytest.approx(0.2)
+    assert done.method.id in {"relabel", "retrain"}
+
+
+def test_the_door_without_retained_rows_passes_over_what_needs_them_and_keeps_no_budget(clouds):
+    model, case = clouds
+    with pytest.raises(AutoFailedError) as e:
+        choose(
+            model, parts(case, retain=False), None, Auto(budget=0.01), None, lines(GOOD, "wreck")
+        )
+    done = e.value.best
+    assert "needs retain" in told(done)["relabel"]
+    assert done.choice.spent is None
+    assert any("no budget kept" in n for n in done.notes)
+
+
+def test_what_the_audit_could_not_see_is_said(clouds):
+    model, case = clouds
+    blind = parts(case, retain=False, test=False)
+    done = choose(model, blind, None, Auto(), None, lines("speck"))
+    assert "no never-seen rows to compare with, no rows to see damage on" in done.choice.why
+
+
+def test_the_door_without_data_returns_a_model_that_it_says_was_not_audited(clouds):
+    model, case = clouds
+    bare = Case.without_data(task=case.task, input_shape=(6,))
+    done = choose(model, bare, Classes(1), Auto(), None, lines(GOOD, "blind"))
+    assert done.method.id == "blind"
+    assert not done.choice.audited
+    assert "not audited: there are no forget rows to look at" in done.choice.why
+
+
+def test_without_data_and_without_a_method_that_needs_none_the_error_names_what_is_missing(clouds):
+    model, case = clouds
+    bare = Case.without_data(task=case.task, input_shape=(6,))
+    with pytest.raises(UnsupportedError, match=r"needs forget and retain|is installed"):
+        choose(model, bare, Classes(1), Auto(), None, lines("relabel"))
+
+
+def test_where_no_line_holds_the_error_names_methods_that_work(clouds):
+    whole = lines(GOOD)[0].model_dump()
+    never = [Line.model_validate({**whole, "when": {"tasks": ["language"]}})]
+    with pytest.raises(UnsupportedError, match=r"no line of the table.*these work: .*finetune"):
+        choose(*clouds, Classes(1), Auto(), None, never)
+
+
+def test_wrong_input_is_the_users_error_and_no_reason_to_try_another(clouds):
+    model, case = clouds
+    with pytest.raises(InputError, match="no row of class 9"):
+        uk.unlearn(model, case, Classes(9), "auto")
+    with pytest.raises(InputError, match="must be a torch module"):
+        uk.unlearn(None, case, Classes(1), "auto")

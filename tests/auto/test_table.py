@@ -1,0 +1,80 @@
+"""The decision table: each circumstance falls on its line, and orders are those of the results."""
+
+import pytest
+
+from benchmarks.auto import kept_results, without
+from unlearnkit import catalog
+from unlearnkit.auto.situation import Situation
+from unlearnkit.auto.table import Line, table
+from unlearnkit.core.method import Need
+
+ALL = frozenset(Need)
+
+
+def line(kind="random", *, has=ALL, task="classification", share=0.1):
+    seen = Situation(task=task, has=frozenset(has), kind=kind, share=share, odd=None)
+    return next(x.id for x in table() if seen.fits(x.when))
+
+
+@pytest.mark.parametrize(
+    ("want", "said"),
+    [
+        ("nothing", {"kind": "class", "has": {Need.FRESH}, "share": None}),
+        ("no_retained", {"kind": "unknown", "has": {Need.FORGET, Need.FRESH}, "share": None}),
+        ("class", {"kind": "class"}),
+        ("class", {"kind": "class", "share": 0.5}),
+        ("odd", {"kind": "odd"}),
+        ("odd", {"kind": "odd", "task": "regression"}),
+        ("many", {"kind": "random", "share": 0.5}),
+        ("numbers", {"kind": "group", "task": "regression"}),
+        ("rows", {"kind": "random"}),
+        ("rows", {"kind": "group"}),
+        ("rows", {"kind": "random", "share": 0.001}),
+        ("rows", {"kind": "random", "task": "multilabel"}),
+    ],
+)
+def test_each_circumstance_falls_on_its_line(want, said):
+    assert line(**said) == want
+
+
+@pytest.mark.parametrize("task", ["classification", "multilabel", "regression", "language"])
+@pytest.mark.parametrize("kind", ["class", "odd", "group", "random"])
+@pytest.mark.parametrize("share", [0.001, 0.29, 0.3, 0.99])
+def test_whoever_has_forget_and_retained_rows_finds_a_line_with_retraining_last(task, kind, share):
+    seen = Situation(task=task, has=ALL, kind=kind, share=share, odd=None)
+    found = next(x for x in table() if seen.fits(x.when))
+    assert found.candidates[-1].method == "retrain"
+    assert found.candidates[-1].exact
+
+
+@pytest.mark.parametrize("one", table(), ids=lambda x: x.id)
+def test_every_installed_candidate_has_settings_that_its_method_takes(one):
+    for c in one.candidates:
+        if c.method in catalog.methods():
+            assert catalog.method(c.method, None, **c.settings).id == c.method
+
+
+def test_lines_have_different_names():
+    assert len({x.id for x in table()}) == len(table())
+
+
+def test_the_shipped_orders_settings_and_costs_are_those_that_the_kept_results_give():
+    assert without(None, kept_results()) == list(table())
+
+
+def test_leaving_a_family_out_changes_a_line_that_rests_on_it_alone():
+    measured = kept_results()
+    assert "numbers" in {x.id for x in table()}
+    assert "numbers" not in {x.id for x in without("diabetes", measured)}
+
+
+def test_a_line_says_a_candidate_as_a_user_would_write_it():
+    one = Line.model_validate(
+        {
+            "id": "x",
+            "because": "y",
+            "evidence": "z",
+            "candidates": [{"method": "m", "settings": {"run": {"lr": 2.0}, "a": 1}, "cost": 1}],
+        }
+    )
+    assert one.candidates[0].words() == "m run.lr=2.0 a=1"

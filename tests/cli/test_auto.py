@@ -1,0 +1,135 @@
+"""``auto`` from the command line, in records and in studies."""
+
+import json
+
+import pytest
+import yaml
+
+from unlearnkit.cache import Cache
+from unlearnkit.core.auto import Auto
+from unlearnkit.store import Store
+from unlearnkit.studies.expand import expand
+from unlearnkit.studies.run import run as carry_out
+from unlearnkit.studies.spec import make_study
+
+TOY = "tests.studies.toys:toy"
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """A module whose case is a classifier of three clouds that was trained for longer."""
+    (tmp_path / "made_case.py").write_text(
+        "from unlearnkit.tasks.classification import Classification\n"
+        "def make():\n"
+        "    case = Classification(3).toy(0)\n"
+        "    return case.with_(recipe=case.recipe.model_copy(update={'epochs': 40}))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    return "made_case:make"
+
+
+def test_a_run_says_which_and_why_on_stderr_on_stdout_and_in_the_record(run, made, tmp_path):
+    said = run("unlearn", made, "--forget", "class=1", "--method", "auto", "--out", "x")
+    assert said.code == 0, said.err
+    record = json.loads((tmp_path / "x" / "run.json").read_text())
+    choice = record["auto"]
+    assert choice["passed"]
+    assert choice["line"] == "class"
+    assert record["job"]["method"] == choice["chosen"].split()[0]
+    assert f"note: auto: {choice['why']}" in said.err
+    assert choice["why"] in said.out
+    assert record["forward"] + 2 * record["backward"] == pytest.approx(
+        choice["spent"] * 3 * 40 * 40, rel=0.1
+    )
+
+
+def test_the_record_runs_again_to_the_same_bits_with_the_method_that_was_chosen(run, made):
+    first = run("unlearn", made, "--forget", "class=1", "--method", "auto", "--out", "x", "--json")
+    again = run("unlearn", "--from", "x/run.json", "--out", "y", "--json")
+    assert again.data["digests"]["unlearned"] == first.data["digests"]["unlearned"]
+    assert again.data["auto"] is None
+
+
+def test_a_run_that_auto_made_can_be_audited(run, made):
+    run("unlearn", made, "--forget", "class=1", "--method", "auto", "--out", "x")
+    said = run("audit", "x", "--tier", "fast", "--json")
+    assert said.code == 0, said.err
+    assert any(n.startswith("auto: ") for n in said.data["warnings"])
+
+
+def test_where_nothing_can_run_the_exit_code_is_1_and_no_folder_is_left(run, made, tmp_path):
+    words = ("--method", "auto", "--budget", "0.01", "--out", "x")
+    said = run("unlearn", made, "--forget", "class=1", *words)
+    assert said.code == 1
+    assert "a larger budget lets more of them run" in said.err
+    assert not (tmp_path / "x").exists()
+
+
+def test_where_all_fail_the_exit_code_is_1_and_the_folder_is_marked(run, tmp_path, monkeypatch):
+    # Every label is a coin's, so that no candidate but retraining keeps the training accuracy.
+    (tmp_path / "coin_case.py").write_text(
+        "import torch\n"
+        "from torch import nn\n"
+        "from unlearnkit.core.case import Case\n"
+        "from unlearnkit.core.recipe import Recipe\n"
+        "from unlearnkit.tasks.classification import Classification\n"
+        "def net():\n"
+        "    return nn.Sequential(nn.Linear(20, 128), nn.ReLU(), nn.Linear(128, 2))\n"
+        "def make():\n"
+        "    rng = torch.Generator().manual_seed(0)\n"
+        "    draw = lambda n: (torch.randn(n, 20, generator=rng),\n"
+        "                      torch.randint(0, 2, (n,), generator=rng))\n"
+        "    return Case(train=draw(400), test=draw(200), task=Classification(2), fresh=net,\n"
+        "                recipe=Recipe(lr=0.1, epochs=60, batch_size=20), name='coins')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    said = run(
+        "unlearn", "coin_case:make", "--forget", "rows=0:200", "--method", "auto", "--out", "x"
+    )
+    assert said.code == 1
+    assert "no candidate passed the fast audit" in said.err
+    assert "the least bad is in 'x', not to be used" in said.err
+    record = json.loads((tmp_path / "x" / "run.json").read_text())
+    assert not record["auto"]["passed"]
+    assert any(n.startswith("auto: FAILED, do not use this model") for n in record["notes"])
+    with Store(tmp_path / "unlearnkit.sqlite") as store:
+        (row,) = store.runs("unlearn")
+        assert (row.status, row.method) == ("failed", "auto")
+
+
+@pytest.mark.parametrize("words", [("--method", "ssd"), ()])
+def test_a_budget_without_auto_is_a_usage_error(run, made, words):
+    said = run("unlearn", made, "--forget", "class=1", *words, "--budget", "1")
+    assert said.code == 2
+    assert "only --method auto keeps a budget" in said.err
+
+
+def test_show_prints_the_table(run):
+    said = run("show", "auto")
+    assert "## class" in said.out
+    assert "retrain" in said.out
+    assert run("show", "auto", "--json").data["lines"][0]["id"] == "nothing"
+
+
+def study(**changes):
+    base = {"name": "x", "cases": [TOY], "requests": ["class=1"], "seeds": 1, "tier": "fast"}
+    return make_study({**base, **changes})
+
+
+def test_a_study_takes_it_with_its_budget_and_all_does_not_mean_it():
+    (one,) = expand(study(methods=[{"auto": {"settings": {"budget": 3.0}}}]))
+    assert (one.label, one.build()) == ("auto budget=3.0", Auto(budget=3.0))
+    assert "auto" not in {r.method for r in expand(study(methods="all"))}
+
+
+def test_a_study_keeps_which_method_was_chosen_and_a_failure_as_a_failure(tmp_path):
+    words = yaml.safe_load("[{auto: {grid: {budget: [9.0, 0.01]}}}]")
+    asked = study(methods=words)
+    with Store(tmp_path / "s.sqlite") as store:
+        carry_out(asked, store, Cache(tmp_path / "cache"))
+        good, bad = (r for r in sorted(store.runs("study"), key=lambda r: -r.settings["budget"]))
+        assert good.status in {"done", "failed"}
+        if good.status == "done":
+            assert store.facts(good.key)["chosen"] in {"relabel", "finetune", "scrub", "retrain"}
+        assert bad.status == "failed"
+        assert "no candidate of line class could run" in bad.error
