@@ -13,6 +13,7 @@ from unlearnkit.core.recipe import Recipe
 from unlearnkit.store import Store
 from unlearnkit.studies.run import run
 from unlearnkit.studies.spec import make_study
+from unlearnkit.studies.tuning import tune
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression
 
@@ -80,3 +81,10 @@ def work(study: dict[str, object], store: Path, cache: Path) -> None:
     torch.set_num_threads(1)
     with Store(store) as kept:
         run(make_study(study), kept, Cache(cache))
+
+
+def search(study: dict[str, object], store: Path, cache: Path) -> None:
+    """Tune a study's methods in this process."""
+    torch.set_num_threads(1)
+    with Store(store) as kept:
+        tune(make_study(study), kept, Cache(cache))
