@@ -26,6 +26,11 @@ def toy() -> Case:
     return case.with_(recipe=case.recipe.model_copy(update={"epochs": 2}))
 
 
+def slow_toy() -> Case:
+    """Three clouds, and enough steps for shares of them to differ in cost."""
+    return Classification(3).toy(0)
+
+
 def same_toy() -> Case:
     """The same three clouds by another name."""
     return toy()

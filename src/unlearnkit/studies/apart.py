@@ -15,8 +15,8 @@ def check_apart(study: Study, case: str) -> dict[str, int]:
 
     On the same training set, two forget sets may have as many rows in common as two sets of their
     sizes that are drawn at random: the mean plus three deviations of the hypergeometric
-    distribution. So another class is fine, and another random tenth; the same rows under other
-    words, a part of them, or a class within several are not.
+    distribution, but never half of the smaller one. So another class is fine, and another random
+    tenth; the same rows under other words, a part of them, or a class within several are not.
 
     Args:
         study: With a ``tune`` block.
@@ -37,7 +37,8 @@ def check_apart(study: Study, case: str) -> dict[str, int]:
             if mine.training != other.training:
                 continue
             both = len(mine.rows & other.rows)
-            if both > by_chance(len(mine.rows), len(other.rows), mine.total):
+            sizes = len(mine.rows), len(other.rows)
+            if both > by_chance(*sizes, mine.total) or 2 * both >= min(sizes):
                 raise InputError(
                     f"study: tune: {request!r} has {both} of its {len(mine.rows)} forget rows in"
                     f" common with {other.request!r}, which the study judges by; tune on other"
