@@ -414,7 +414,7 @@ def test_a_search_a_study_and_its_answer_from_the_command_line(command, tmp_path
     )
     assert "next: unlearnkit study run" in err
     (recipe,) = (tmp_path / "found").iterdir()
-    assert recipe.name == "toy-toy-finetune.yaml"
+    assert recipe.name == "toy-tests_studies_toys_toy-finetune.yaml"
     assert command("study", "run")[0] == 0
     _, out, _ = command("study", "show")
     assert "Did tuning help?" in out

@@ -104,7 +104,7 @@ def run_study(
 
 @study_app.command(
     "tune",
-    epilog="\b\nExample:\n  unlearnkit study tune study.yaml && unlearnkit study run study.yaml",
+    epilog="\b\nExample:\n  unlearnkit study tune study.yaml --jobs 2",
 )
 def tune_study(
     file: File,

@@ -115,5 +115,5 @@ def load_recipe(path: Path) -> TunedRecipe:
 
 def recipe_path(folder: Path, study: str, case: str, method: str) -> Path:
     """Return the file of a method's found settings: study, case and method in its name."""
-    words = (study, case.rpartition(":")[2], method)
+    words = (study, case, method)
     return folder / ("-".join(re.sub(r"\W+", "_", w).strip("_") for w in words) + ".yaml")
