@@ -158,7 +158,11 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
     return dict(content)
 
 
-_KEYS = {"job": "case, forget and method", "study": "cases, requests and methods"}
+_KEYS = {
+    "job": "case, forget and method",
+    "study": "cases, requests and methods",
+    "recipe": "job and found",
+}
 
 
 def parse_settings(given: Iterable[str]) -> dict[str, Any]:

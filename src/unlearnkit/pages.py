@@ -12,6 +12,7 @@ from unlearnkit.core.auto import AUTO, Auto
 from unlearnkit.core.errors import UnknownNameError
 from unlearnkit.core.method import Method, Need
 from unlearnkit.core.metric import Metric
+from unlearnkit.core.search import space
 
 Facts = dict[str, Any]
 
@@ -166,9 +167,21 @@ def case_facts(c: BuiltIn) -> Facts:
 
 
 def settings(cls: type[Method]) -> list[Facts]:
-    """Return a method's hyper-parameters, nested ones with dots: key, values, default, doc."""
+    """Return a method's hyper-parameters, nested ones with dots.
+
+    Args:
+        cls: The method.
+
+    Returns:
+        Of each its key, values, default, doc, and where tuning searches it (None: it does not).
+    """
     schema = cls.model_json_schema()
-    return list(_settings(schema, schema.get("$defs", {}), "", {}))
+    searched = {key: str(d.search) for key, d in space(cls).items()}
+    # Alternatives share names; the default's come first, and theirs are searched.
+    return [
+        {**s, "search": searched.pop(s["key"], None)}
+        for s in _settings(schema, schema.get("$defs", {}), "", {})
+    ]
 
 
 def method_page(cls: type[Method]) -> str:
@@ -176,7 +189,8 @@ def method_page(cls: type[Method]) -> str:
     info = cls.info
     lead = _text(inspect.getdoc(inspect.getmodule(cls)) or "")
     rows = [
-        (f"`{s['key']}`", s["values"], f"`{s['default']}`", _line(s["doc"])) for s in settings(cls)
+        (f"`{s['key']}`", s["values"], f"`{s['default']}`", s["search"] or "", _line(s["doc"]))
+        for s in settings(cls)
     ]
     parts = [
         f"# {info.title} (`{cls.id}`)",
@@ -187,7 +201,9 @@ def method_page(cls: type[Method]) -> str:
     if info.when:
         parts += ["## When to use it, and when not", _text(info.when)]
     parts += ["## Hyper-parameters"]
-    parts += [table(("name", "values", "default", "meaning"), rows) if rows else "None."]
+    parts += [
+        table(("name", "values", "default", "tuned in", "meaning"), rows) if rows else "None."
+    ]
     parts += [
         "On the command line: "
         + f"`unlearnkit unlearn CASE --forget class=3 --method {cls.id}"

@@ -2,7 +2,7 @@
 
 import random
 import time
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from unlearnkit.core.errors import UnlearnkitError
 from unlearnkit.core.method import Info, Method, Need, Problem
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.search import Search
 from unlearnkit.testing import check_method
 from unlearnkit.testing.methods import METHOD_CHECKS
 from unlearnkit.testing.subject import Subject
@@ -34,8 +35,12 @@ class Honest(Method):
     recipe: Recipe = Recipe(lr=0.05, epochs=1, batch_size=16)
     """How it trains."""
 
+    passes: Annotated[int, Search(1, 3)] = Field(1, ge=1)
+    """For how long."""
+
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
-        fit(p.model, p.retain, p.task, self.recipe, rt, stream="liar")
+        recipe = self.recipe.model_copy(update={"epochs": self.passes})
+        fit(p.model, p.retain, p.task, recipe, rt, stream="liar")
         return p.model
 
 

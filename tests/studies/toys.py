@@ -13,6 +13,7 @@ from unlearnkit.core.recipe import Recipe
 from unlearnkit.store import Store
 from unlearnkit.studies.run import run
 from unlearnkit.studies.spec import make_study
+from unlearnkit.studies.tuning import tune
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression
 
@@ -23,6 +24,11 @@ def toy() -> Case:
     """Three clouds."""
     case = Classification(3).toy(0)
     return case.with_(recipe=case.recipe.model_copy(update={"epochs": 2}))
+
+
+def slow_toy() -> Case:
+    """Three clouds, and enough steps for shares of them to differ in cost."""
+    return Classification(3).toy(0)
 
 
 def same_toy() -> Case:
@@ -80,3 +86,10 @@ def work(study: dict[str, object], store: Path, cache: Path) -> None:
     torch.set_num_threads(1)
     with Store(store) as kept:
         run(make_study(study), kept, Cache(cache))
+
+
+def search(study: dict[str, object], store: Path, cache: Path) -> None:
+    """Tune a study's methods in this process."""
+    torch.set_num_threads(1)
+    with Store(store) as kept:
+        tune(make_study(study), kept, Cache(cache))

@@ -103,6 +103,45 @@ def run_study(
 
 
 @study_app.command(
+    "tune",
+    epilog="\b\nExample:\n  unlearnkit study tune study.yaml --jobs 2",
+)
+def tune_study(
+    file: File,
+    store: Place = STORE,
+    jobs: Jobs = 1,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Try runs of trials again that failed before.")
+    ] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Search settings for each method on forget sets that the study does not judge by.
+
+    What is found goes into recipes, and study run then runs each method with its own settings and
+    with these. Stop it in any way, and run it again to go on.
+    """
+    from unlearnkit.cache import Cache
+    from unlearnkit.cli.talk import Talk, print_json, print_table
+    from unlearnkit.store import Store
+    from unlearnkit.studies.spec import load
+    from unlearnkit.studies.tuned import shown
+    from unlearnkit.studies.tuning import tune
+
+    study = load(file)
+    with Store(store) as kept, Talk(quiet=quiet) as talk:
+        found = tune(study, kept, Cache(), jobs=jobs, retry=retry, reporter=talk)
+    if json:
+        print_json({"study": study.name, "tuned": [x.facts() for x in found]})
+        return
+    head = ("case", "method", "trials", "failed", "default", "found", "recipe")
+    reached = [(shown(x.default.score), shown(x.best.score), str(x.path)) for x in found]
+    counted = [(x.case, x.method, str(len(x.trials)), str(x.failed)) for x in found]
+    print_table(head, [(*a, *b) for a, b in zip(counted, reached, strict=True)])
+    talk.say(f"next: unlearnkit study run {file}; then unlearnkit study show {file}")
+
+
+@study_app.command(
     "show",
     epilog="\b\nExamples:\n  unlearnkit study show study.yaml"
     "\n  unlearnkit study show study.yaml --metrics accuracy_test,js_forget,cost_seconds",
@@ -113,6 +152,8 @@ def show_study(
     """Print the tables of what is done so far."""
     table = _table(file, store, metrics)
     print(table.model_dump_json(indent=1) if json else table)
+    if not json:
+        _print_helped(file, store)
 
 
 @study_app.command(
@@ -146,6 +187,22 @@ def _table(file: Path, store: Path, metrics: str | None) -> Table:
     names = None if metrics is None else [name.strip() for name in metrics.split(",")]
     with Store(store) as kept:
         return show(study, kept, names)
+
+
+def _print_helped(file: Path, store: Path) -> None:
+    """Print whether tuning helped, where a study tunes."""
+    from unlearnkit.cli.talk import print_table
+    from unlearnkit.store import Store
+    from unlearnkit.studies.spec import load
+    from unlearnkit.studies.tuned import HEAD, LEGEND, helped, rows
+
+    study = load(file)
+    if study.tune is None:
+        return
+    with Store(store) as kept:
+        found = rows(helped(study, kept))
+    print(f"\nDid tuning help?\n{LEGEND}\n")
+    print_table(HEAD, found)
 
 
 def _check(outcome: Outcome, file: Path) -> None:

@@ -1,11 +1,13 @@
 """How parameters are moved."""
 
 import math
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
+
+from unlearnkit.core.search import Search
 
 
 class _Settings(BaseModel):
@@ -66,10 +68,10 @@ class Tuning(_Settings):
     kind: Literal["tuning"] = "tuning"
     """Train on as usual."""
 
-    lr: float = Field(1.0, ge=0, allow_inf_nan=False)
+    lr: Annotated[float, Search(0.1, 10, log=True)] = Field(1.0, ge=0, allow_inf_nan=False)
     """Peak learning rate, as a multiple of the recipe's; 0 moves nothing."""
 
-    share: float = Field(0.1, ge=0, le=10)
+    share: Annotated[float, Search(0.02, 0.25)] = Field(0.1, ge=0, le=10)
     """Length, as a share of the recipe's epochs; rounded up to whole epochs unless 0."""
 
     decay: float = Field(1.0, ge=0)

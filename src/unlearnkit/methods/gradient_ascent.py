@@ -12,6 +12,7 @@ from unlearnkit.core.data import Batch
 from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.search import Search
 from unlearnkit.train.loop import descend
 from unlearnkit.train.stopping import OFF, Guard, Watch, between, capped, furthest, snapshot
 
@@ -24,10 +25,10 @@ class Climb(BaseModel):
     kind: Literal["climb"] = "climb"
     """Climb by relative steps."""
 
-    step: float = Field(0.01, ge=0, allow_inf_nan=False)
+    step: Annotated[float, Search(0.001, 0.1, log=True)] = Field(0.01, ge=0, allow_inf_nan=False)
     """Length of a pass over the forget rows, as a share of each tensor's norm."""
 
-    share: float = Field(0.15, ge=0, le=10)
+    share: Annotated[float, Search(0.02, 0.25)] = Field(0.15, ge=0, le=10)
     """Most that it may cost, as a share of retraining's cost on the retained rows (on the forget
     rows where the retained are not at hand)."""
 
@@ -87,7 +88,7 @@ class GradientAscent(Method):
     """How fast and how long to climb at most: by steps relative to the weights, or by a plain run
     (kind tuning) over the forget rows."""
 
-    cap: float = Field(1.0, gt=0)
+    cap: Annotated[float, Search(0.5, 8, log=True)] = Field(1.0, gt=0)
     """Loss at which a row no longer counts, as a multiple of the loss of a model without
     knowledge; infinity is no cap."""
 

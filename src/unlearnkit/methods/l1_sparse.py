@@ -1,7 +1,7 @@
 """Train on with the rows that stay, and let small weights fade."""
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -11,6 +11,7 @@ from unlearnkit.core.data import Batch
 from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.search import Search
 from unlearnkit.train.restart import Extra, Restart, Run, Terms, run_schedule
 
 
@@ -64,7 +65,7 @@ class L1Sparse(Method):
         smoke={"run": {"lr": 1.0, "share": 0.2}},
     )
 
-    penalty: float = Field(1.5, ge=0, allow_inf_nan=False)
+    penalty: Annotated[float, Search(0.2, 6, log=True)] = Field(1.5, ge=0, allow_inf_nan=False)
     """How strong the penalty is; 0 is fine-tuning. Proximal: all thresholds of the run added up, as
     a multiple of the original's mean absolute weight. Subgradient: weight of the sum of absolute
     values at the start (paper: gamma)."""

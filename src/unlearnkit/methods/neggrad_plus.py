@@ -1,5 +1,7 @@
 """Ascend on what must go, descend on what must stay."""
 
+from typing import Annotated
+
 from pydantic import Field
 from torch import nn
 
@@ -7,6 +9,7 @@ from unlearnkit.core.data import Batch
 from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.search import Search
 from unlearnkit.train.restart import Extra, Restart, Run, Terms, beside, run_schedule
 from unlearnkit.train.stopping import capped
 
@@ -66,14 +69,14 @@ class NegGradPlus(Method):
         smoke={"run": {"lr": 1.0, "share": 0.2}},
     )
 
-    balance: float = Field(0.1, ge=0, le=1)
+    balance: Annotated[float, Search(0.003, 0.5, log=True)] = Field(0.1, ge=0, le=1)
     """Weight of the forget term (paper: 1 - beta); 0 is fine-tuning, 1 is ascent alone."""
 
-    cap: float = Field(1.0, gt=0)
+    cap: Annotated[float, Search(0.5, 4, log=True)] = Field(1.0, gt=0)
     """Loss at which a forget row no longer counts, as a multiple of the loss of a model without
     knowledge; infinity is no cap."""
 
-    early: float = Field(0.25, ge=0, le=1)
+    early: Annotated[float, Search(0, 1)] = Field(0.25, ge=0, le=1)
     """Share of the steps, from the first, that have the forget term; at 1 all, as published."""
 
     run: Run = Restart()

@@ -1,6 +1,6 @@
 """Teach wrong targets for the rows that must go, the right ones for the rest."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -11,6 +11,7 @@ from unlearnkit.core.evidence import run
 from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.search import OneOf, Search
 from unlearnkit.train.loop import Pass, alternate
 from unlearnkit.train.mixing import RowLosses, mixed
 from unlearnkit.train.reading import remembered
@@ -86,12 +87,14 @@ class Relabel(Method):
         smoke={"run": {"lr": 1.0, "share": 0.2}},
     )
 
-    targets: Literal["uniform", "runner_up"] = "runner_up"
+    targets: Annotated[Literal["uniform", "runner_up"], OneOf(("uniform", "runner_up"))] = (
+        "runner_up"
+    )
     """What forget rows are taught: a wrong target drawn anew for each batch, or the original's own
     answer (a distribution) without the true and the vanished classes. Where outcomes do not
     exclude each other there is no runner-up, and targets are drawn."""
 
-    early: float = Field(0.15, ge=0, le=1)
+    early: Annotated[float, Search(0, 1)] = Field(0.15, ge=0, le=1)
     """Share of the steps of a restart, or of the epochs of a plain run, from the first, that have
     forget rows; at 1 all, as published."""
 

@@ -1,7 +1,7 @@
 """Obey the teacher on what stays, disobey it on what must go."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -13,6 +13,7 @@ from unlearnkit.core.evidence import run
 from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.recipe import Recipe, Tuning
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.search import Search
 from unlearnkit.train.loop import Pass, alternate
 from unlearnkit.train.reading import answers
 from unlearnkit.train.restart import (
@@ -104,24 +105,26 @@ class Scrub(Method):
     retain_loss: float = Field(0.99, ge=0)
     """Weight of the task's loss on retained rows (paper: gamma)."""
 
-    retain_divergence: float = Field(0.001, ge=0)
+    retain_divergence: Annotated[float, Search(0.0001, 1, log=True)] = Field(0.001, ge=0)
     """Weight of the divergence from the teacher on retained rows (paper: alpha)."""
 
-    temperature: float = Field(1.0, gt=0)
+    temperature: Annotated[float, Search(1, 8, log=True)] = Field(1.0, gt=0)
     """Softens both outputs before they are compared (paper: T); its square scales the result."""
 
-    early: float = Field(0.15, ge=0, le=1)
+    early: Annotated[float, Search(0, 1)] = Field(0.15, ge=0, le=1)
     """Share of the steps of a restart, or of the epochs of a plain run, from the first, that begin
     with forget rows (code: msteps); 0 is fine-tuning with distillation."""
 
     forget_batch: int | None = Field(None, ge=1)
     """Rows in a forget step; the run's batch size when None."""
 
-    forget_speed: float = Field(0.03, ge=0, allow_inf_nan=False)
+    forget_speed: Annotated[float, Search(0.001, 1, log=True)] = Field(
+        0.03, ge=0, allow_inf_nan=False
+    )
     """Learning rate of a restart's forget steps, as a multiple of the step's; in a plain run, as
     published, all steps have one rate."""
 
-    cap: float = Field(1.0, gt=0)
+    cap: Annotated[float, Search(0.5, 4, log=True)] = Field(1.0, gt=0)
     """Divergence, scaled, at which a forget row no longer counts, as a multiple of the loss of a
     model without knowledge; infinity is no cap."""
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from unlearnkit.core.data import View
 from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.search import Search
 from unlearnkit.linalg.importance import squared_gradients
 from unlearnkit.train.stopping import Guard, Watch, furthest, snapshot
 
@@ -65,7 +66,7 @@ class SSD(Method):
     """Dampen where forget importance exceeds this many times the importance for all rows (paper:
     alpha); infinity changes nothing; auto lowers it as far as ``guard`` allows."""
 
-    dampening: float = Field(1.0, ge=0)
+    dampening: Annotated[float, Search(0.03, 3, log=True)] = Field(1.0, ge=0)
     """Strength of what is left of a dampened weight (paper: lambda); 0 sets it to zero."""
 
     unit: Literal["row", "batch"] = "row"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +33,9 @@ class Chosen(_Words):
     preset: str | None = None
     """Named settings to start from."""
 
+    recipe: Path | None = None
+    """A file of settings that tuning found; seen from the study's file."""
+
     settings: dict[str, Any] = Field(default_factory=dict)
     """Hyper-parameters, nested or with dots: ``run.lr``."""
 
@@ -46,6 +49,38 @@ class Chosen(_Words):
             if not values:
                 raise InputError(f"study: grid: {key} has no value; give a list of some")
         return given
+
+
+class Tune(_Words):
+    """How settings are searched, before the study and apart from it."""
+
+    requests: dict[str, tuple[str, ...]]
+    """Forget sets to search on, by case; others than the study's."""
+
+    seeds: tuple[int, ...] = (900, 901)
+    """Seeds of originals and methods in the search; others than the study's."""
+
+    trials: int = Field(20, ge=2)
+    """Settings tried of each method; the first are its defaults."""
+
+    budget: float = Field(0.2, gt=0, allow_inf_nan=False)
+    """Most that found settings may cost, as a share of retraining's cost."""
+
+    seed: int = Field(0, ge=0)
+    """Of the sampler that proposes settings."""
+
+    recipes: Path = Path("recipes")
+    """The folder of found settings; seen from the study's file."""
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _seeds(cls, given: object) -> object:
+        return _seeds(given)
+
+    @field_validator("seeds")
+    @classmethod
+    def _natural(cls, given: tuple[int, ...]) -> tuple[int, ...]:
+        return _natural(given)
 
 
 class Study(_Words):
@@ -79,6 +114,9 @@ class Study(_Words):
     tier: Tier = "reference"
     """How deep the audit looks."""
 
+    tune: Tune | None = None
+    """Settings are searched first, and each method runs with its own and with the found ones."""
+
     device: str = "cpu"
     precision: Precision = "fp32"
 
@@ -90,16 +128,7 @@ class Study(_Words):
     @field_validator("requests", mode="before")
     @classmethod
     def _requests(cls, given: object, info: Any) -> object:
-        cases = info.data.get("cases", ())
-        if not isinstance(given, Mapping):
-            return dict.fromkeys(cases, _requests(given))
-        for case in given:
-            if case not in cases:
-                raise UnknownNameError("case of the study", str(case), cases)
-        for case in cases:
-            if case not in given:
-                raise InputError(f"study: requests: none for case {case!r}; name some")
-        return {case: _requests(given[case]) for case in cases}
+        return _by_case(given, info.data.get("cases", ()))
 
     @field_validator("methods", mode="before")
     @classmethod
@@ -115,21 +144,41 @@ class Study(_Words):
     @field_validator("seeds", mode="before")
     @classmethod
     def _seeds(cls, given: object) -> object:
-        if isinstance(given, int) and not isinstance(given, bool):
-            if given < 1:
-                raise InputError(f"study: seeds: at least one, got {given}")
-            return tuple(range(given))
-        return _once(given, "seed")
+        return _seeds(given)
+
+    @field_validator("tune", mode="before")
+    @classmethod
+    def _tune(cls, given: object, info: Any) -> object:
+        if not isinstance(given, Mapping):
+            return given
+        _known(given, Tune, "key of tune in a study")
+        if info.data.get("tier") != "reference" or info.data.get("oracles", 0) < 2:
+            raise InputError(
+                "study: tune: settings are judged by two oracles or more; set oracles to at least 2"
+                " and tier to reference"
+            )
+        words = dict(given)
+        if "requests" not in words:
+            raise InputError("study: tune: requests: name forget sets other than the study's")
+        words["requests"] = _by_case(words["requests"], info.data.get("cases", ()))
+        return words
+
+    @field_validator("tune")
+    @classmethod
+    def _apart(cls, given: Tune | None, info: Any) -> Tune | None:
+        used = {*info.data.get("seeds", ()), *([0] if info.data.get("design") == "REUSE" else [])}
+        both = sorted(used & set(given.seeds)) if given else []
+        if both:
+            raise InputError(
+                f"study: tune: seed {both[0]} is the study's too; tune with seeds that the study"
+                " does not have"
+            )
+        return given
 
     @field_validator("seeds")
     @classmethod
     def _natural(cls, given: tuple[int, ...]) -> tuple[int, ...]:
-        wrong = next((s for s in given if not 0 <= s < 1000), None)
-        if wrong is not None or not given:
-            raise InputError(
-                f"study: seeds: from 0 to 999 (oracles have 1000 and up), got {wrong or given}"
-            )
-        return given
+        return _natural(given)
 
 
 def load(path: Path) -> Study:
@@ -140,8 +189,18 @@ def load(path: Path) -> Study:
 
     Returns:
         The study; what is wrong with the file is told with its key, and the nearest right one.
+        Files that it names are seen from its own place.
     """
-    return make_study(read_yaml(path, "study"))
+    found = make_study(read_yaml(path, "study"))
+    here = path.parent
+    methods = tuple(
+        c if c.recipe is None else c.model_copy(update={"recipe": here / c.recipe})
+        for c in found.methods
+    )
+    tune = found.tune
+    if tune is not None:
+        tune = tune.model_copy(update={"recipes": here / tune.recipes})
+    return found.model_copy(update={"methods": methods, "tune": tune})
 
 
 def make_study(given: Mapping[str, Any]) -> Study:
@@ -176,7 +235,8 @@ def _chosen(entry: object) -> Chosen:
         return Chosen(method=entry)
     if not isinstance(entry, Mapping) or len(entry) != 1:
         raise InputError(
-            f"study: methods: write an id, or an id with preset, settings or grid, got {entry!r}"
+            "study: methods: write an id, or an id with preset, recipe, settings or grid, got"
+            f" {entry!r}"
         )
     ((name, words),) = entry.items()
     words = {} if words is None else words
@@ -192,6 +252,35 @@ def _chosen(entry: object) -> Chosen:
         return Chosen(method=str(name), **{str(k): v for k, v in words.items()})
     except ValidationError as e:
         raise InputError(f"study: methods: {name}: {explain(e)}") from None
+
+
+def _seeds(given: object) -> object:
+    if isinstance(given, int) and not isinstance(given, bool):
+        if given < 1:
+            raise InputError(f"study: seeds: at least one, got {given}")
+        return tuple(range(given))
+    return _once(given, "seed")
+
+
+def _natural(given: tuple[int, ...]) -> tuple[int, ...]:
+    wrong = next((s for s in given if not 0 <= s < 1000), None)
+    if wrong is not None or not given:
+        raise InputError(
+            f"study: seeds: from 0 to 999 (oracles have 1000 and up), got {wrong or given}"
+        )
+    return given
+
+
+def _by_case(given: object, cases: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    if not isinstance(given, Mapping):
+        return dict.fromkeys(cases, _requests(given))
+    for case in given:
+        if case not in cases:
+            raise UnknownNameError("case of the study", str(case), cases)
+    for case in cases:
+        if case not in given:
+            raise InputError(f"study: requests: none for case {case!r}; name some")
+    return {case: _requests(given[case]) for case in cases}
 
 
 def _requests(given: object) -> tuple[str, ...]:

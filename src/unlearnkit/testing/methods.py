@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable
 import torch
 
 from unlearnkit import catalog
-from unlearnkit.core.errors import DivergedError
+from unlearnkit.core.errors import DivergedError, InputError
 from unlearnkit.core.method import Method, Need
 from unlearnkit.core.request import Classes, ForgetRequest, Groups, Rows
+from unlearnkit.core.search import OneOf, Search, space
 from unlearnkit.core.structure import difference, equal, tensors
+from unlearnkit.job import put_nested
 from unlearnkit.testing.inputs import INPUT_CHECKS
 from unlearnkit.testing.probes import PROBE_CHECKS
 from unlearnkit.testing.subject import (
@@ -149,6 +151,33 @@ def autocast_runs(s: Subject) -> None:
     )
 
 
+def search_space_declared(s: Subject) -> None:
+    """Some hyper-parameter says where tuning looks; the method takes all of it; the default is in.
+
+    A method without hyper-parameters has nothing to declare.
+    """
+    who, found = s.method.id, space(s.method)
+    expect(
+        bool(found) or not s.method.model_fields,
+        f"{who}: no hyper-parameter declares where it is tuned; annotate one with Search or OneOf",
+    )
+    for key, dimension in found.items():
+        given = dimension.search
+        ordered = isinstance(given, OneOf) or 0 <= given.low < given.high
+        expect(ordered, f"{who}: {key}: searched from {given}; give ends from 0 upwards, in order")
+        over = not isinstance(given, Search) or not given.log or given.low > 0
+        expect(over, f"{who}: {key}: searched by factors from {given.ends[0]}; start above 0")
+        inside = given.holds(dimension.default)
+        expect(inside, f"{who}: {key}: the default {dimension.default!r} is not in {given}")
+        for value in given.ends:
+            settings: dict[str, object] = {}
+            put_nested(settings, key, value, who=who)
+            try:
+                s.method.build(**settings)
+            except InputError as e:
+                expect(False, f"{who}: {key}: searched in {given}, which it refuses: {e}")
+
+
 def quick(s: Subject) -> None:
     """A run at smoke settings takes less than a second of processor time."""
     model, method = s.model(), s.smoke()
@@ -246,6 +275,7 @@ METHOD_CHECKS: dict[str, Check] = {
         absurd_rate_told,
         autocast_runs,
         inputs_in_any_order,
+        search_space_declared,
         quick,
     )
 } | {f"zoo_{name}": _zoo(name) for name in ZOO}

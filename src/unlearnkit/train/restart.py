@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from unlearnkit.core.data import Batch, Inputs, View, named
 from unlearnkit.core.recipe import Recipe, Tuning
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.search import Search
 from unlearnkit.core.task import Task
 from unlearnkit.train.loop import augmented, descend
 
@@ -36,13 +37,13 @@ class Restart(BaseModel):
     kind: Literal["restart"] = "restart"
     """Restart warm."""
 
-    lr: float = Field(2.0, ge=0, allow_inf_nan=False)
+    lr: Annotated[float, Search(0.25, 8, log=True)] = Field(2.0, ge=0, allow_inf_nan=False)
     """Peak learning rate, as a multiple of the recipe's; at 0 weights shrink and no more."""
 
-    share: float = Field(0.18, ge=0, le=10)
+    share: Annotated[float, Search(0.02, 0.25)] = Field(0.18, ge=0, le=10)
     """Cost, as a share of retraining's on the retained rows; at least one step unless 0."""
 
-    shrink: float = Field(0.5, ge=0, allow_inf_nan=False)
+    shrink: Annotated[float, Search(0, 2)] = Field(0.5, ge=0, allow_inf_nan=False)
     """Total decoupled shrink, mostly in the first steps: without gradients each parameter would
     end at ``exp(-shrink)`` times its value; 0 is none."""
 

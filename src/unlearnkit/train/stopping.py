@@ -1,7 +1,7 @@
 """When to stop without an oracle: rows look never seen, and what stays is not harmed."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from unlearnkit.core.data import View
 from unlearnkit.core.method import Problem
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.search import Search
 from unlearnkit.core.task import Task
 from unlearnkit.train.reading import row_losses
 
@@ -24,11 +25,11 @@ class Guard(BaseModel):
     stop: Literal["unseen", "never"] = "unseen"
     """Stop once forget rows look never seen, or at the end of the run."""
 
-    gone_loss: float = Field(2.0, gt=0)
+    gone_loss: Annotated[float, Search(0.5, 8, log=True)] = Field(2.0, gt=0)
     """Mean loss at which rows of vanished classes look never seen, as a multiple of the loss of a
     model without knowledge; other rows look so at the loss of validation rows."""
 
-    floor: float = Field(0.01, ge=0)
+    floor: Annotated[float, Search(0.001, 0.3, log=True)] = Field(0.01, ge=0)
     """Largest rise of the mean loss on retained rows, as a share of the loss of a model without
     knowledge; infinity is no limit."""
 

@@ -1,0 +1,119 @@
+"""Settings that tuning found, as files with a name: what was found, how, and from what.
+
+A recipe is a job without a case: ``unlearnkit unlearn CASE --forget WORDS --from FILE`` runs it.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from unlearnkit.catalog import method as make
+from unlearnkit.core.errors import InputError
+from unlearnkit.core.files import write_text
+from unlearnkit.core.method import Method, explain
+from unlearnkit.job import read_yaml
+from unlearnkit.studies.objective import Score
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Named(_Value):
+    """A method with every setting."""
+
+    method: str
+    settings: dict[str, Any]
+
+
+class Change(_Value):
+    """A hyper-parameter that was searched."""
+
+    default: Any
+    found: Any
+    searched: str
+    """Where."""
+
+
+class Found(_Value):
+    """Where settings come from."""
+
+    study: str
+    case: str
+    requests: tuple[str, ...]
+    seeds: tuple[int, ...]
+    oracles: int
+    trials: int
+    failed: int
+    """Trials with an error."""
+
+    budget: float
+    objective: str
+    """In words."""
+
+    reached: dict[str, float | None]
+    """The objective of the method's own settings (``default``) and of these (``tuned``), on the
+    forget sets of the search; None where they failed. The two are equal where nothing better was
+    found."""
+
+    default: Score | None
+    """The parts of the objective, with the method's own settings."""
+
+    tuned: Score | None
+    """The same with these settings."""
+
+    changes: dict[str, Change]
+    """What was searched, by dotted name."""
+
+    shared_rows: dict[str, int]
+    """Rows that forget sets of search and study have in common by chance, where there are any."""
+
+    search: str
+    """Digest of what was asked of the search."""
+
+    versions: dict[str, str]
+
+
+class TunedRecipe(_Value):
+    """The file."""
+
+    job: Named
+    found: Found
+
+    def build(self) -> Method:
+        """Return the method with the found settings."""
+        return make(self.job.method, None, **self.job.settings)
+
+    def save(self, path: Path) -> Path:
+        """Write it as YAML, whole or not at all."""
+        content = self.model_dump(mode="json")
+        return write_text(path, yaml.safe_dump(content, sort_keys=False, width=100))
+
+
+def load_recipe(path: Path) -> TunedRecipe:
+    """Return the recipe in a file.
+
+    Args:
+        path: As ``save`` wrote it.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        InputError: If the file holds none.
+    """
+    try:
+        return TunedRecipe.model_validate(read_yaml(path, "recipe"))
+    except ValidationError as e:
+        raise InputError(f"recipe: {str(path)!r}: {explain(e)}") from None
+
+
+def recipe_path(folder: Path, study: str, case: str, method: str) -> Path:
+    """Return the file of a method's found settings: study, case and method in its name."""
+    words = (study, case, method)
+    return folder / ("-".join(re.sub(r"\W+", "_", w).strip("_") for w in words) + ".yaml")
