@@ -11,6 +11,7 @@ from unlearnkit import catalog, pages
 from unlearnkit.cli.app import app
 from unlearnkit.core.errors import InputError, UnlearnkitError
 from unlearnkit.store import write_text
+from unlearnkit.studies import reproductions_text
 
 WIDTH = 100
 _METHODS = "docs/methods"
@@ -36,6 +37,7 @@ def build(readme: str) -> dict[str, str]:
         "Cases", here["cases"], {i: pages.case_section(c) for i, c in cases.items()}
     )
     found["docs/cli.md"] = _command_line()
+    found["docs/results/reproductions.md"] = reproductions_text.page()
     found["README.md"] = fill(readme, above)
     return found
 

@@ -164,7 +164,11 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
     return dict(content)
 
 
-_KEYS = {"job": "case, forget and method", "study": "cases, requests and methods"}
+_KEYS = {
+    "job": "case, forget and method",
+    "study": "cases, requests and methods",
+    "reproduction": "source, setting and lines",
+}
 
 
 def parse_settings(given: Iterable[str]) -> dict[str, Any]:

@@ -24,6 +24,8 @@ ASKED = {
     ("digits", "class"): 146,
     ("digits", "random_tenth"): 143,
     ("digits", "mislabelled_tenth"): 143,
+    ("digits_half", "random_tenth"): 90,
+    ("digits_half", "mislabelled_tenth"): 90,
     ("breast_cancer", "patients"): 10,
     ("breast_cancer", "class"): 149,
     ("diabetes", "random_tenth"): 31,
