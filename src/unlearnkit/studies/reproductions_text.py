@@ -42,9 +42,7 @@ def lead(table: Published) -> str:
         f"Its numbers: {table.source.read}.",
         f"Setting: {table.setting}",
         *(f"Differs: {text}." for text in table.differs),
-        *dict.fromkeys(
-            f"Differs: {n.of} {n.metric}: {n.differs}." for n in table.lines if n.differs
-        ),
+        *dict.fromkeys(more),
     ]
     return "\n".join(lines)
 
