@@ -150,7 +150,7 @@ def _connected(ray: Any, address: str, processors: int | None) -> Iterator[None]
     if ray.is_initialized():
         yield
         return
-    _check_reachable(address)
+    check_reachable(address)
     more: dict[str, Any] = {}
     if address == LOCAL:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -169,8 +169,12 @@ def _connected(ray: Any, address: str, processors: int | None) -> Iterator[None]
         ray.shutdown()
 
 
-def _check_reachable(address: str) -> None:
-    """Refuse a host and port that nobody answers at; Ray itself would try for many minutes."""
+def check_reachable(address: str) -> None:
+    """Refuse a host and port that nobody answers at; Ray itself would try for many minutes.
+
+    Args:
+        address: As Ray takes it.
+    """
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon and port.isdecimal():
         try:
