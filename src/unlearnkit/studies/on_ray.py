@@ -162,7 +162,7 @@ def _connected(ray: Any, address: str, processors: int | None) -> Iterator[None]
     try:
         ray.init(address=address, log_to_driver=False, logging_level="error", **more)
     except (ConnectionError, ValueError, RuntimeError) as e:
-        raise _unreachable(address, e) from None
+        raise InputError(_unreachable(address, e)) from None
     try:
         yield
     finally:
@@ -174,18 +174,21 @@ def check_reachable(address: str) -> None:
 
     Args:
         address: As Ray takes it.
+
+    Raises:
+        InputError: If there is no answer.
     """
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon and port.isdecimal():
         try:
             socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
         except (OSError, OverflowError) as e:
-            raise _unreachable(address, e) from None
+            raise InputError(_unreachable(address, e)) from None
 
 
-def _unreachable(address: str, e: Exception) -> InputError:
+def _unreachable(address: str, e: Exception) -> str:
     why = (str(e).strip().splitlines() or [type(e).__name__])[0]
-    return InputError(f"study: cannot reach Ray at {address!r}: {why}; --ray local starts one here")
+    return f"study: cannot reach Ray at {address!r}: {why}; --ray local starts one here"
 
 
 def _ray() -> Any:
