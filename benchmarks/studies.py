@@ -1,5 +1,6 @@
 """How soon a study is shown from a large store."""
 
+import json
 import random
 import sqlite3
 import tempfile
@@ -8,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.measure import Fact, seconds
+from benchmarks.startup import timed
 from unlearnkit.catalog import metrics
 from unlearnkit.store import Store
 from unlearnkit.studies.expand import Planned, expand
@@ -41,6 +43,19 @@ def run() -> Iterator[Fact]:
                 f"{len(expand(asked))} runs, {path.stat().st_size / 2**20:.0f} MiB; laid out, read,"
                 f" computed and set as text; imports not counted; {REPEATS} repetitions",
             )  # fmt: skip
+        yield command(whole, path)
+
+
+def command(asked: Study, path: Path) -> Fact:
+    """Return the wall time of the command that shows a study, a fresh process each time."""
+    file = path.with_name("study.yaml")
+    words = asked.model_dump(mode="json", exclude={"methods"})
+    file.write_text(json.dumps({**words, "methods": [c.method for c in asked.methods]}))
+    return timed(
+        "unlearnkit study show of all of it, as a whole process",
+        ["-m", "unlearnkit", "study", "show", str(file), "--store", str(path)],
+        GOAL,
+    )
 
 
 def shown(asked: Study, store: Store) -> str:

@@ -11,6 +11,7 @@ from unlearnkit import catalog, pages
 from unlearnkit.cli.app import app
 from unlearnkit.core.errors import InputError, UnlearnkitError
 from unlearnkit.store import write_text
+from unlearnkit.studies import reproductions_text
 
 WIDTH = 100
 _METHODS = "docs/methods"
@@ -37,6 +38,7 @@ def build(readme: str) -> dict[str, str]:
     )
     found["docs/auto.md"] = pages.auto_page()
     found["docs/cli.md"] = _command_line()
+    found["docs/results/reproductions.md"] = reproductions_text.page()
     found["README.md"] = fill(readme, above)
     return found
 

@@ -162,6 +162,7 @@ _KEYS = {
     "job": "case, forget and method",
     "study": "cases, requests and methods",
     "recipe": "job and found",
+    "reproduction": "source, setting and lines",
 }
 
 

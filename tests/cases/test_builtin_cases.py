@@ -26,6 +26,8 @@ ASKED = {
     ("digits", "sub_class"): 146,
     ("digits", "random_tenth"): 143,
     ("digits", "mislabelled_tenth"): 143,
+    ("digits_half", "random_tenth"): 90,
+    ("digits_half", "mislabelled_tenth"): 90,
     ("breast_cancer", "patients"): 10,
     ("breast_cancer", "class"): 149,
     ("breast_cancer", "random_tenth"): 39,

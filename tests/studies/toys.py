@@ -81,6 +81,17 @@ def deadly() -> Case:
     return toy().with_(fresh=fresh)
 
 
+def homesick() -> Case:
+    """Three clouds; any process but the one that the environment names dies of them."""
+
+    def fresh() -> torch.nn.Module:
+        if os.getpid() != int(os.environ["UNLEARNKIT_TOY_HOME"]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return torch.nn.Linear(6, 3)
+
+    return toy().with_(fresh=fresh)
+
+
 def work(study: dict[str, object], store: Path, cache: Path) -> None:
     """Carry out a study in this process."""
     torch.set_num_threads(1)

@@ -8,10 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from scipy import stats
 from torch import Tensor
 
-from unlearnkit.auditing.intervals import clopper_pearson, mean_interval
+from unlearnkit.auditing.intervals import (
+    clopper_pearson,
+    mean_interval,
+    student,
+    student_p,
+    student_reach,
+)
 from unlearnkit.catalog import metrics
 from unlearnkit.core.evidence import Evidence, Who
 from unlearnkit.core.metric import Goal, Metric, Score, Tier
@@ -176,8 +181,8 @@ def gap(
     s = statistics.stdev(oracle) * ((count - 1) / (count - 2) if distance else 1.0)
     s = max(s, least)
     g = value - statistics.mean(oracle)
-    wide = float(stats.t.ppf(0.975, count - 1)) * s * math.sqrt(1 + 1 / count)
-    tight = float(stats.t.ppf(0.95, count - 1)) * s / math.sqrt(count)
+    wide = student(0.95, count - 1) * s * math.sqrt(1 + 1 / count)
+    tight = student_reach(count, 0.9) * s
     return Gap(g, g - wide, g + wide, g - tight, g + tight, s, value - g)
 
 
@@ -201,7 +206,7 @@ def outlying(value: float, oracle: list[float], *, distance: bool = False) -> fl
     if apart.deviation == 0:
         return 1.0 if apart.value == 0 else 0.0
     t = apart.value / (apart.deviation * math.sqrt(1 + 1 / len(oracle)))
-    return float(2 * stats.t.sf(abs(t), len(oracle) - 1))
+    return student_p(t, len(oracle) - 1)
 
 
 def equivalence_margin(m: Metric, apart: Gap) -> float:

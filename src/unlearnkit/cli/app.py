@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from unlearnkit.cli.reproduce import reproduce
 from unlearnkit.cli.study import study_app
 
 app = typer.Typer(
@@ -26,6 +27,9 @@ cache_app = typer.Typer(
 )
 app.add_typer(cache_app, name="cache")
 app.add_typer(study_app, name="study")
+app.command(
+    epilog="\b\nExamples:\n  unlearnkit reproduce\n  unlearnkit reproduce digits_bench --jobs 2"
+)(reproduce)
 
 
 class Tier(StrEnum):

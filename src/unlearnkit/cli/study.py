@@ -68,12 +68,27 @@ def plan_study(
 @study_app.command(
     "run",
     epilog="\b\nExamples:\n  unlearnkit study run study.yaml"
-    "\n  unlearnkit study run study.yaml --jobs 4 --store results.sqlite",
+    "\n  unlearnkit study run study.yaml --jobs 4 --store results.sqlite"
+    "\n  unlearnkit study run study.yaml --ray 10.0.0.1:6379",
 )
 def run_study(
     file: File,
     store: Place = STORE,
-    jobs: Jobs = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="How many processes work, a thread each; 1, or with --ray all its processors.",
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Work on a Ray cluster: its address, auto for the running one, or local for one"
+            " that is started for this command.",
+        ),
+    ] = None,
     retry: Annotated[
         bool, typer.Option("--retry", help="Try runs again that failed before.")
     ] = False,
@@ -94,7 +109,7 @@ def run_study(
 
     study = load(file)
     with Store(store) as kept, Talk(quiet=quiet) as talk:
-        outcome = run(study, kept, Cache(), jobs=jobs, retry=retry, reporter=talk)
+        outcome = run(study, kept, Cache(), jobs=jobs, ray=ray, retry=retry, reporter=talk)
     if json:
         print_json({"study": study.name, **asdict(outcome)})
     else:

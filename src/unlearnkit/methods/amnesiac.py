@@ -1,5 +1,7 @@
 """Train on with forget rows under a wrong target that is drawn once and stays."""
 
+from typing import Annotated
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -8,6 +10,7 @@ from unlearnkit.core.data import Batch
 from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.search import Search
 from unlearnkit.train.mixing import RowLosses, mixed
 from unlearnkit.train.reading import remembered
 from unlearnkit.train.restart import Restart, Run
@@ -53,7 +56,7 @@ class Amnesiac(Method):
         smoke={"run": {"lr": 1.0, "share": 0.2}},
     )
 
-    early: float = Field(0.15, ge=0, le=1)
+    early: Annotated[float, Search(0.05, 1)] = Field(0.15, ge=0, le=1)
     """Share of the steps, from the first, that have forget rows; at 1 all, as published."""
 
     run: Run = Restart()

@@ -1,7 +1,7 @@
 """Imitate a model that knows nothing on what must go, and the original on what stays."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -12,6 +12,7 @@ from unlearnkit.core.evidence import run as outputs_of
 from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.search import Search
 from unlearnkit.train.mixing import mixed
 from unlearnkit.train.reading import answers, remembered
 from unlearnkit.train.restart import Restart, Run
@@ -97,16 +98,16 @@ class BadTeacher(Method):
     teachers: int = Field(1, ge=1)
     """Untrained networks whose mean answer a random teacher gives."""
 
-    retain: float = Field(1.0, gt=0, le=1)
+    retain: Annotated[float, Search(0.3, 1)] = Field(1.0, gt=0, le=1)
     """Share of the retained rows that is used at all, drawn once; at least one row."""
 
-    temperature: float = Field(1.0, gt=0)
+    temperature: Annotated[float, Search(1, 4)] = Field(1.0, gt=0)
     """Softens both outputs before they are compared (paper: tau)."""
 
     reduction: Literal["rows", "entries"] = "rows"
     """What the loss is a mean over: rows, or rows times outputs as published code has it."""
 
-    early: float = Field(0.15, ge=0, le=1)
+    early: Annotated[float, Search(0.05, 1)] = Field(0.15, ge=0, le=1)
     """Share of the steps, from the first, that have forget rows; at 1 all, as published."""
 
     run: Run = Restart(lr=3.0, share=0.09, shrink=0.3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -14,6 +14,7 @@ from unlearnkit.core.evidence import run
 from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.recipe import Recipe, Tuning
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.search import Search
 from unlearnkit.train.gate import lowered
 from unlearnkit.train.loop import Norm, descend
 from unlearnkit.train.reading import remembered
@@ -66,13 +67,15 @@ class EMMN(Method):
         smoke={"copies": 4, "steps": 5, "run": {"lr": 1.0, "share": 0.1}},
     )
 
-    copies: int = Field(256, ge=1)
+    copies: Annotated[int, Search(64, 1024, log=True)] = Field(256, ge=1)
     """Noise inputs for each class."""
 
     steps: int = Field(10, ge=0)
     """Steps in which noise is made."""
 
-    noise_lr: float = Field(0.03, gt=0, allow_inf_nan=False)
+    noise_lr: Annotated[float, Search(0.003, 0.3, log=True)] = Field(
+        0.03, gt=0, allow_inf_nan=False
+    )
     """Learning rate of the noise, by Adam."""
 
     decay: float = Field(0.03, ge=0, allow_inf_nan=False)
@@ -92,7 +95,7 @@ class EMMN(Method):
     """What noise of the other classes is taught as: the original's answers, forgotten classes
     lowered below all others, or its class (paper)."""
 
-    clip: float = Field(2.0, gt=0)
+    clip: Annotated[float, Search(0.5, 10, log=True)] = Field(2.0, gt=0)
     """Largest norm of a gradient while the model is trained; infinity is no limit."""
 
     norm: Norm = "frozen"

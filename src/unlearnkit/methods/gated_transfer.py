@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from unlearnkit.core.data import Batch
 from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.search import Search
 from unlearnkit.train.gate import Gate, Kind
 from unlearnkit.train.generator import Generator, constant, generator, redrawn
 from unlearnkit.train.loop import Norm, training
@@ -93,14 +94,14 @@ class GatedTransfer(Method):
     """What keeps the forgotten classes out: their logits are lowered below all others before the
     student sees them, pseudo-inputs that look like them are dropped (paper), or both."""
 
-    threshold: float = Field(0.01, ge=0, le=1)
+    threshold: Annotated[float, Search(0.001, 0.3, log=True)] = Field(0.01, ge=0, le=1)
     """Largest probability of a forgotten class with which a pseudo-input passes the sample gate
     (paper: epsilon); at 1 all pass."""
 
     margin: float = Field(0.0, ge=0, allow_inf_nan=False)
     """How far below the smallest logit the logit gate puts those of the forgotten classes."""
 
-    batches: int = Field(200, ge=0)
+    batches: Annotated[int, Search(50, 800, log=True)] = Field(200, ge=0)
     """Pseudo-batches: random numbers drawn, each for some generator and student steps."""
 
     batch_size: int = Field(128, ge=2)
@@ -118,10 +119,14 @@ class GatedTransfer(Method):
     width: int = Field(128, ge=4)
     """Channels, or hidden units, of the generator."""
 
-    generator_lr: float = Field(1e-3, gt=0, allow_inf_nan=False)
+    generator_lr: Annotated[float, Search(2e-4, 5e-3, log=True)] = Field(
+        1e-3, gt=0, allow_inf_nan=False
+    )
     """Learning rate of the generator, by Adam."""
 
-    student_lr: float = Field(2e-3, gt=0, allow_inf_nan=False)
+    student_lr: Annotated[float, Search(5e-4, 1e-2, log=True)] = Field(
+        2e-3, gt=0, allow_inf_nan=False
+    )
     """Learning rate of the student, by Adam."""
 
     schedule: Literal["constant", "cosine", "plateau"] = "cosine"
@@ -134,7 +139,7 @@ class GatedTransfer(Method):
     temperature: float = Field(1.0, gt=0)
     """Softens both outputs before they are compared (paper: tau)."""
 
-    attention: float = Field(10.0, ge=0, allow_inf_nan=False)
+    attention: Annotated[float, Search(0, 250)] = Field(10.0, ge=0, allow_inf_nan=False)
     """Weight of the difference in attention (paper: beta), beside a divergence that is divided by
     the number of classes; 0 compares outputs only."""
 

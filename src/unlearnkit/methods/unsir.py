@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,6 +13,7 @@ from unlearnkit.core.errors import UnsupportedError
 from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.recipe import Recipe, Tuning
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.search import Search
 from unlearnkit.train.loop import Norm, descend, training
 from unlearnkit.train.restart import together
 from unlearnkit.train.synthesis import drawn_inputs, frozen, optimise_inputs
@@ -33,13 +34,13 @@ class Noise(BaseModel):
     """Whether that many are shared out among all classes that go, so that ten classes cost what
     one costs, or each class has that many (paper)."""
 
-    steps: int = Field(10, ge=0)
+    steps: Annotated[int, Search(3, 40, log=True)] = Field(10, ge=0)
     """Steps taken (paper: T); 0 leaves random numbers."""
 
     recipe: Recipe = Recipe(optimizer="adam", lr=0.1)
     """How inputs move; its epochs and batch size are not used."""
 
-    penalty: float = Field(1.0, ge=0, allow_inf_nan=False)
+    penalty: Annotated[float, Search(0.1, 10, log=True)] = Field(1.0, ge=0, allow_inf_nan=False)
     """Weight of the mean square of an input's numbers, beside the cross-entropy. The paper's
     lambda times how many numbers an input has."""
 
@@ -124,7 +125,7 @@ class Unsir(Method):
     retain_rows: int = Field(500, ge=1)
     """Retained rows used of each class, drawn at random (paper: n); a smaller class gives all."""
 
-    share: float = Field(0.57, ge=0, allow_inf_nan=False)
+    share: Annotated[float, Search(0.1, 1.5)] = Field(0.57, ge=0, allow_inf_nan=False)
     """Noise in an impair step, as a multiple of its retained rows; 0 is the control without noise,
     and none is learned."""
 

@@ -33,6 +33,11 @@ class Subject:
     _more_keys: dict[int, list[dict[str, Any]]] = field(
         default_factory=dict, compare=False, repr=False
     )
+    _digests: dict[tuple[str, int], list[str]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+    """Of the keys: one original has runs of many methods."""
+
     _original: dict[int, Trained] = field(default_factory=dict, compare=False, repr=False)
     _oracles: dict[int, Oracle] = field(default_factory=dict, compare=False, repr=False)
 
@@ -92,8 +97,8 @@ class Subject:
         return digest(
             {
                 "measures": MEASURES,
-                "original": digest(self.original_key(original_seed)),
-                "oracles": [digest(k) for k in self.oracle_keys(oracles)],
+                "original": self._original_digest(original_seed),
+                "oracles": self._oracle_digests(oracles),
                 "rows": self._rows,
                 "method": method.id,
                 "settings": method.model_dump(mode="json"),
@@ -102,6 +107,16 @@ class Subject:
                 "tier": tier,
             }
         )
+
+    def _original_digest(self, seed: int) -> str:
+        if ("original", seed) not in self._digests:
+            self._digests["original", seed] = [digest(self.original_key(seed))]
+        return self._digests["original", seed][0]
+
+    def _oracle_digests(self, count: int) -> list[str]:
+        if ("oracles", count) not in self._digests:
+            self._digests["oracles", count] = [digest(k) for k in self.oracle_keys(count)]
+        return self._digests["oracles", count]
 
     @cached_property
     def _rows(self) -> Mapping[str, str | None]:

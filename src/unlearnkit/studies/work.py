@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 import traceback
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
@@ -20,7 +20,7 @@ from unlearnkit.core.errors import InputError
 from unlearnkit.core.version import __version__
 from unlearnkit.report.kept import measured, spent
 from unlearnkit.report.model import Report
-from unlearnkit.store import Run, Store
+from unlearnkit.store import Measurement, Run, Store
 from unlearnkit.studies.expand import Planned
 from unlearnkit.studies.subject import Subject
 
@@ -50,6 +50,19 @@ class Caught:
         return False
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What came of a run, as the store keeps it."""
+
+    run: Run
+    numbers: tuple[Measurement, ...]
+    facts: dict[str, str]
+
+    def put(self, store: Store) -> None:
+        """Keep it."""
+        store.put(self.run, self.numbers, facts=self.facts)
+
+
 class Desk:
     """What a process holds while it works on a study: the subject of its last run."""
 
@@ -65,12 +78,14 @@ class Desk:
             self._name, self._subject = name, run.subject()
         return self._subject
 
-    def carry_out(self, run: Planned, store: Store) -> None:
-        """Carry out a run and keep what came of it: a row with all its numbers, or a failure.
+    def carry_out(self, run: Planned) -> Kept:
+        """Return what came of a run, to be kept: all its numbers, or a failure.
 
         Args:
             run: The run.
-            store: Where it goes.
+
+        Returns:
+            A row for the store; an error is a row too.
         """
         row = _row(run)
         facts = _circumstances(run)
@@ -81,14 +96,13 @@ class Desk:
             trace = "".join(traceback.format_exception(caught.error))
             told = str(caught.error) or type(caught.error).__name__
             failed = replace(row, status="failed", error=" ".join(told.split()))
-            store.put(failed, facts=facts | {"traceback": trace})
-            return
+            return Kept(failed, (), facts | {"traceback": trace})
         cost = report.spent
         done = replace(row, seconds=cost.seconds, forward=cost.forward, backward=cost.backward)
-        numbers = [*measured(report), *spent(cost)]
+        numbers = (*measured(report), *spent(cost))
         if run.method == AUTO:
             facts["chosen"] = report.provenance.method
-        store.put(done, numbers, facts=facts | _found(report) | {"audit_seconds": f"{seconds:.4f}"})
+        return Kept(done, numbers, facts | _found(report) | {"audit_seconds": f"{seconds:.4f}"})
 
     def _examine(self, run: Planned) -> tuple[Report, float]:
         """Return the audit's report, and the seconds that the audit took."""

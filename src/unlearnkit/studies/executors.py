@@ -1,0 +1,122 @@
+"""Who carries out the runs of a study: this process, several on this machine, or Ray's."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from unlearnkit.cache import Cache
+from unlearnkit.core.errors import InputError
+from unlearnkit.store import Store
+from unlearnkit.studies.line import PAUSE, Line
+from unlearnkit.studies.models import models
+from unlearnkit.studies.work import Caught, Desk
+
+
+class Executor(Protocol):
+    """Carries out what waits in a line."""
+
+    @property
+    def jobs(self) -> int:
+        """How many runs it can work on at once."""
+
+    def work(self, line: Line, store: Store, cache: Cache, heard: Callable[[int], None]) -> None:
+        """Carry out every run of a line that no other process has taken, and await those.
+
+        It returns when all runs are finished, or when it can do no more: what its workers left
+        undone because they died is for the caller to see in the store.
+
+        Args:
+            line: The runs.
+            store: Where results go.
+            cache: Where models go.
+            heard: Told from time to time how many workers are busy.
+        """
+
+
+@dataclass(frozen=True)
+class Here:
+    """This process, with torch's threads as they are."""
+
+    jobs: int = 1
+
+    def work(self, line: Line, store: Store, cache: Cache, heard: Callable[[int], None]) -> None:
+        """Carry out a line, run by run."""
+        line.work(store, Desk(cache), lambda: heard(1))
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Several processes on this machine, a thread each."""
+
+    jobs: int
+
+    def work(self, line: Line, store: Store, cache: Cache, heard: Callable[[int], None]) -> None:
+        """Carry out a line; models that many runs need are trained first, shared out."""
+        context = multiprocessing.get_context("spawn")
+        workers = [
+            context.Process(
+                target=_worker, args=(line, store.path, cache.root, i, self.jobs), daemon=True
+            )
+            for i in range(self.jobs)
+        ]
+        try:
+            for w in workers:
+                w.start()
+            while any(w.is_alive() for w in workers):
+                alive = [w.sentinel for w in workers if w.is_alive()]
+                heard(len(alive))
+                wait(alive, timeout=PAUSE)
+        finally:
+            for w in workers:
+                if w.pid is not None:
+                    w.terminate()
+                    w.join()
+
+
+def executor(jobs: int | None = None, ray: str | None = None) -> Executor:
+    """Return who carries out a study.
+
+    Args:
+        jobs: How many processes; None for one, or with Ray for as many as it has processors.
+        ray: Address of a Ray cluster, or ``local`` for one that is started for the study.
+
+    Returns:
+        The executor.
+
+    Raises:
+        InputError: If the number of jobs is none.
+    """
+    if jobs is not None and jobs < 1:
+        raise InputError(f"study: jobs must be at least 1, got {jobs}")
+    if ray is not None:
+        from unlearnkit.studies.on_ray import Ray  # needs the extra
+
+        return Ray(ray, jobs)
+    return Here() if jobs in (None, 1) else Processes(jobs)
+
+
+def _worker(line: Line, store: Path, cache: Path, number: int, jobs: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    parent = multiprocessing.parent_process()
+
+    def alive() -> bool:
+        return parent is None or parent.is_alive()
+
+    with Store(store) as kept:
+        desk = Desk(Cache(cache))
+        waiting = [r for r in line.runs if not line.finished(kept, r)]
+        for model in models(waiting, desk)[number::jobs]:
+            # What cannot be trained fails again, and for the record, in the run that needs it.
+            if alive() and model.key not in desk.cache:
+                with Caught():
+                    model.train(desk)
+        line.work(kept, desk, lambda: None, alive)

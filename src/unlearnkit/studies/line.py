@@ -1,0 +1,102 @@
+"""The runs of a study that wait, and the locks by which workers share them.
+
+Every run has its content address, and a lock beside the store under that name. Whoever holds the
+lock carries the run out and puts it into the store whole. So it does not matter how many processes
+work on a study, whether one command started them, or whether one of them was killed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from unlearnkit.store import Store
+from unlearnkit.studies.expand import Planned
+from unlearnkit.studies.work import Desk
+
+PAUSE = 0.2
+"""Seconds between two looks at what other processes have done."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """The runs that wait, in order."""
+
+    runs: tuple[Planned, ...]
+    again: Mapping[str, str]
+    """Failed runs that are to be tried again, with the time at which they had failed."""
+
+    def over(self, run: Planned, ended: tuple[str, str] | None) -> bool:
+        """Return whether a run needs no more work, given how it ended and when it was started."""
+        if ended is None or ended[0] == "cancelled":
+            return False
+        return ended[0] == "done" or self.again.get(run.key) != ended[1]
+
+    def finished(self, store: Store, run: Planned) -> bool:
+        """Return whether a run needs no more work."""
+        return self.over(run, store.status(run.key))
+
+    def work(
+        self,
+        store: Store,
+        desk: Desk,
+        heard: Callable[[], None],
+        alive: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Carry out what no other process has taken; then stand by until all is finished."""
+        left: Sequence[Planned] = self.runs
+        while left and alive():
+            busy = []
+            for run in left:
+                if not alive():
+                    return
+                if self.finished(store, run):
+                    continue
+                heard()
+                with taken(store.path, run) as mine:
+                    if not mine:
+                        busy.append(run)
+                        continue
+                    if not self.finished(store, run):
+                        desk.carry_out(run).put(store)
+                    drop_lock(store.path, run)
+            if busy:
+                self.stand_by(store, busy[0])
+            left = busy
+
+    def stand_by(self, store: Store, run: Planned) -> None:
+        """Wait a moment for a run that another process holds."""
+        with taken(store.path, run, patience=PAUSE) as mine:
+            if mine and self.finished(store, run):
+                drop_lock(store.path, run)
+
+
+@contextmanager
+def taken(store: Path, run: Planned, patience: float = 0.0) -> Iterator[bool]:
+    """Hold a run's lock, or say that another process does; a killed process holds none."""
+    path = _lock(store, run)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=patience, poll_interval=PAUSE / 4)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _lock(store: Path, run: Planned) -> Path:
+    return store.with_name(f".{store.name}.locks") / f"{run.key}.lock"
+
+
+def drop_lock(store: Path, run: Planned) -> None:
+    """Remove the lock of a finished run: whoever gets hold of it finds the run finished."""
+    with suppress(OSError):
+        _lock(store, run).unlink()

@@ -1,0 +1,162 @@
+"""Published tables as data: what was printed, where, and the study that repeats it here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from unlearnkit.core.errors import InputError, UnknownNameError
+from unlearnkit.core.method import explain
+from unlearnkit.job import read_yaml
+from unlearnkit.studies.spec import Study, make_study
+
+FOLDER = Path(__file__).parent / "reproductions"
+"""One YAML file a table; beside it, as JSON, what came of it when it was last run and committed."""
+
+
+class _Words(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Source(_Words):
+    """Where a table was printed, and how its numbers were read."""
+
+    title: str
+    arxiv: str | None = None
+    """Its number, where it has one."""
+
+    place: str
+    """Number of the table or section."""
+
+    read: str
+    """How the numbers came here: from the table itself, or second-hand."""
+
+
+class Line(_Words):
+    """One number of a published table."""
+
+    of: str
+    """``original``, ``oracle``, or a method of the study by id or by label; any words where the
+    line cannot be compared."""
+
+    request: str
+    """As the study names it."""
+
+    metric: str
+    """Id of the metric; any words where the line cannot be compared."""
+
+    printed: str
+    """As published."""
+
+    value: float = Field(allow_inf_nan=False)
+    """The same in the metric's unit."""
+
+    tolerance: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Largest gap that counts as none, fixed before the first run."""
+
+    why: str = ""
+    """Where the tolerance comes from."""
+
+    differs: str = ""
+    """What differs here for this line alone."""
+
+    not_comparable: str = ""
+    """Why no number of ours stands beside it."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if not self.not_comparable and (self.tolerance is None or not self.why):
+            raise InputError(
+                f"reproduction: {self.of} {self.metric}: give tolerance and why, or not_comparable"
+            )
+        return self
+
+
+class Published(_Words):
+    """A table with what it takes to repeat it."""
+
+    name: str
+    source: Source
+    setting: str
+    """Data, network, training and forget set, in words."""
+
+    takes: str
+    """How long it takes, and on which machine."""
+
+    differs: tuple[str, ...] = ()
+    """What differs here for all lines."""
+
+    study: Study | None = None
+    """What is run; None where it cannot be."""
+
+    lines: tuple[Line, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _askable(self) -> Self:
+        if self.study is not None and len(self.study.cases) != 1:
+            raise InputError(f"reproduction: {self.name}: one case a table")
+        for line in self.lines:
+            if not line.not_comparable:
+                if self.study is None:
+                    raise InputError(
+                        f"reproduction: {self.name}: {line.of} {line.metric}: without a study say"
+                        " in not_comparable what would be needed"
+                    )
+                asked = self.study.requests[self.study.cases[0]]
+                if line.request not in asked:
+                    raise UnknownNameError("request of the study", line.request, asked)
+        return self
+
+    @property
+    def where(self) -> str:
+        """Return the source in a line."""
+        number = f", arXiv:{self.source.arxiv}" if self.source.arxiv else ""
+        return f"{self.source.title}{number}, {self.source.place}"
+
+
+def names(folder: Path = FOLDER) -> list[str]:
+    """Return the names of the tables that can be asked for."""
+    return sorted(p.stem for p in folder.glob("*.yaml"))
+
+
+def load(name: str, folder: Path = FOLDER) -> Published:
+    """Return a published table.
+
+    Args:
+        name: Its name.
+        folder: Where tables are.
+
+    Returns:
+        The table.
+
+    Raises:
+        UnknownNameError: If there is none of this name.
+    """
+    if name not in names(folder):
+        raise UnknownNameError("reproduction", name, names(folder))
+    return make_published(name, read_yaml(folder / f"{name}.yaml", "reproduction"))
+
+
+def make_published(name: str, given: Mapping[str, Any]) -> Published:
+    """Return the table that a mapping describes.
+
+    Args:
+        name: What to call it, and its study.
+        given: Fields of ``Published``; ``study`` has the fields of a study file but the name.
+
+    Returns:
+        The table.
+
+    Raises:
+        InputError: If a value is wrong or missing, or a key is unknown.
+    """
+    words = {**given, "name": name}
+    if words.get("study") is not None:
+        words["study"] = make_study({"name": name, **words["study"]})
+    try:
+        return Published.model_validate(words)
+    except ValidationError as e:
+        raise InputError(f"reproduction: {name}: {explain(e)}") from None
