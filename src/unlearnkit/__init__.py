@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from unlearnkit.core.request import Groups as Groups
     from unlearnkit.core.request import Rows as Rows
     from unlearnkit.core.runtime import Runtime as Runtime
+    from unlearnkit.localize.find import Localizer as Localizer
+    from unlearnkit.localize.mask import Mask as Mask
     from unlearnkit.oracles import oracle as oracle
     from unlearnkit.oracles import train_original as train_original
     from unlearnkit.report.model import Report as Report
@@ -41,6 +43,8 @@ _HOMES = {
     "Classes": "core.request",
     "Classification": "tasks.classification",
     "Groups": "core.request",
+    "Localizer": "localize.find",
+    "Mask": "localize.mask",
     "Method": "core.method",
     "MultiLabel": "tasks.multilabel",
     "Recipe": "core.recipe",

@@ -6,7 +6,7 @@ import copy
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakSet
 
@@ -17,7 +17,7 @@ from unlearnkit.catalog import method as make
 from unlearnkit.catalog import methods
 from unlearnkit.checkpoint import check_finite
 from unlearnkit.core.auto import Auto
-from unlearnkit.core.case import Case, Partition
+from unlearnkit.core.case import Case, Partition, input_shape
 from unlearnkit.core.data import Batch, TensorData, View
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.method import Method, Need, Problem
@@ -26,6 +26,8 @@ from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.result import check_form, check_untouched, check_values, made_like
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.core.structure import difference, widened
+from unlearnkit.localize.mask import Mask
+from unlearnkit.train.hold import holding
 from unlearnkit.train.isolation import seeded
 
 
@@ -44,6 +46,9 @@ class Unlearned:
     notes: tuple[str, ...]
     """What the method assumed, and other things that a reader should know."""
 
+    mask: Mask | None = field(default=None, kw_only=True)
+    """What was allowed to move; everything when None."""
+
 
 def unlearn(
     model: nn.Module,
@@ -51,6 +56,8 @@ def unlearn(
     request: ForgetRequest | str | Mapping[str, Any] | None,
     method: Method | str,
     rt: Runtime | None = None,
+    *,
+    mask: Mask | None = None,
 ) -> Unlearned:
     """Return a copy of a model that has been made to forget; the input is not touched.
 
@@ -66,6 +73,7 @@ def unlearn(
         method: How: a method with its hyper-parameters, or a name for its defaults.
         rt: Device, precision, seed, reporter; the CPU in fp32 with seed 0 by default. The run has
             a meter and notes of its own: those of this runtime stay as they are.
+        mask: Which scalars may move; all when None. Buffers are not masked.
 
     Returns:
         The new model, with its cost and circumstances.
@@ -73,11 +81,17 @@ def unlearn(
     how = make(method) if isinstance(method, str) else method
     run = Runtime() if rt is None else rt.fork(rt.seed)
     asked = None if request is None else parse_request(request)
-    return attempt(model, case, asked, how, run)
+    return attempt(model, case, asked, how, run, mask=mask)
 
 
 def attempt(
-    model: nn.Module, case: Case, asked: ForgetRequest | None, how: Method, run: Runtime
+    model: nn.Module,
+    case: Case,
+    asked: ForgetRequest | None,
+    how: Method,
+    run: Runtime,
+    *,
+    mask: Mask | None = None,
 ) -> Unlearned:
     """Do what ``unlearn`` does, on a given run: its meter holds what a failure cost, too.
 
@@ -87,19 +101,32 @@ def attempt(
         asked: What must go; None for a case made from parts.
         how: The method.
         run: Device, precision, seed, reporter, meter, notes; for this run alone.
+        mask: Which scalars may move; all when None.
 
     Returns:
         The new model, with its cost and circumstances.
+
+    Raises:
+        UnsupportedError: If a mask is given and the method does not change the model in place.
     """
     split = case.partition(asked)
     check_needs(how, case, split)
     original = frozen_copy(model, case, split, run)
     work = widened(_copy(model)).to(run.device)
+    if mask is not None:
+        mask.check(model, "" if split.forget is None else split.forget.key())
+        run = holding(run, work, mask.chosen)
     problem = _problem(how, case, split, work, widened(original), model, run)
     start = time.perf_counter()
     with seeded(run), _memory(run):
         out = how.apply(problem, run)
     seconds = time.perf_counter() - start
+    if mask is not None and out is not work:
+        raise UnsupportedError(
+            f"{how.id} returns another model than it was given, which a mask cannot hold; use a"
+            " method that trains the model, such as finetune"
+        )
+    run.restore()
     check_untouched(original, model, how.id)
     like = _pattern(how, case, model, run)
     check_form(out, like, (model, original), how.id)
@@ -115,6 +142,7 @@ def attempt(
         seconds=seconds,
         cost=cost,
         notes=tuple(run.notes),
+        mask=mask,
     )
 
 
@@ -315,23 +343,6 @@ def _problem(
         else None,
         sealed_build="" if may_build else f"{how.id} builds a fresh model but does not declare it",
     )
-
-
-def input_shape(case: Case, split: Partition) -> tuple[int, ...] | None:
-    """Return the shape of one row's input; None where that is no single tensor.
-
-    Args:
-        case: Gives the shape where it has no training rows.
-        split: Its rows.
-
-    Returns:
-        The shape, without the rows.
-    """
-    view = split.retain if split.forget is None else split.forget
-    if view is None:
-        return case.input_shape
-    x = next(iter(view.pick(torch.arange(1)).batches(1, Runtime()))).x
-    return tuple(x.shape[1:]) if isinstance(x, torch.Tensor) else None
 
 
 def _untrained(case: Case, model: nn.Module, rt: Runtime, *, other: bool) -> nn.Module:

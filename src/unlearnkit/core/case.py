@@ -13,6 +13,7 @@ from unlearnkit.core.data import Data, TensorData, View
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import Classes, ForgetRequest, parse_request
+from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.sources import as_data, input_columns, is_table
 from unlearnkit.core.targets import labelled
 from unlearnkit.core.task import Task, task_named
@@ -303,6 +304,23 @@ def _columns(
     if not is_table(source):
         return inputs
     return input_columns(source, name=name, target=target, inputs=inputs, group=group)
+
+
+def input_shape(case: Case, split: Partition) -> tuple[int, ...] | None:
+    """Return the shape of one row's input; None where that is no single tensor.
+
+    Args:
+        case: Gives the shape where it has no training rows.
+        split: Its rows.
+
+    Returns:
+        The shape, without the rows.
+    """
+    view = split.retain if split.forget is None else split.forget
+    if view is None:
+        return case.input_shape
+    x = next(iter(view.pick(torch.arange(1)).batches(1, Runtime()))).x
+    return tuple(x.shape[1:]) if isinstance(x, torch.Tensor) else None
 
 
 def toy_case(task: Task, draw: Callable[[int], tuple[Any, Any]], width: int, lr: float) -> Case:

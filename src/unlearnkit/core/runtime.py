@@ -57,6 +57,18 @@ class Reporter(Protocol):
         ...
 
 
+class Hold(Protocol):
+    """Keeps some scalars of a model where they are while others are trained."""
+
+    def project(self) -> None:
+        """Set their gradients to zero."""
+        ...
+
+    def restore(self) -> None:
+        """Set them back to their values."""
+        ...
+
+
 class Silent:
     """A reporter that says nothing."""
 
@@ -77,6 +89,8 @@ class Runtime:
     cost: Cost = field(default_factory=Cost, compare=False)
     reporter: Reporter = field(default_factory=Silent, compare=False, repr=False)
     notes: list[str] = field(default_factory=list, compare=False)
+    holds: tuple[Hold, ...] = field(default=(), compare=False, repr=False)
+    """What must not move, such as the scalars outside a mask."""
 
     @classmethod
     def on(
@@ -120,6 +134,13 @@ class Runtime:
         seed = torch.full_like(loss, 1 / loss.numel()) if loss.ndim else None
         loss.backward(seed)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.cost.count_backward()
+        for hold in self.holds:
+            hold.project()
+
+    def restore(self) -> None:
+        """Set what must not move back to where it was; to be called after each step."""
+        for hold in self.holds:
+            hold.restore()
 
     def note(self, text: str) -> None:
         """Tell the user one thing that the result depends on; said once."""

@@ -165,6 +165,7 @@ def climb(
                         size = w.grad.norm().clamp(min=1e-12)
                         w.add_(share * w.norm() / size * w.grad)
                     w.grad = None
+            rt.restore()
         if enough(turn):
             break
     for m, was in flags:

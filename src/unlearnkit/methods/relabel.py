@@ -1,25 +1,17 @@
 """Teach wrong targets for the rows that must go, the right ones for the rest."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
-from unlearnkit.core.data import Batch
-from unlearnkit.core.evidence import run
 from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search import OneOf, Search
-from unlearnkit.train.loop import Pass, alternate
-from unlearnkit.train.mixing import RowLosses, mixed
-from unlearnkit.train.reading import remembered
+from unlearnkit.train.misleading import Misleading, mislead
 from unlearnkit.train.renewal import renew
-from unlearnkit.train.restart import Restart, Run, first_epochs
-
-EXCLUDED = -1e4
-"""Logit of a class that must not be answered: its probability is zero in any precision."""
+from unlearnkit.train.restart import Restart, Run
 
 
 @register
@@ -87,9 +79,7 @@ class Relabel(Method):
         smoke={"run": {"lr": 1.0, "share": 0.2}},
     )
 
-    targets: Annotated[Literal["uniform", "runner_up"], OneOf(("uniform", "runner_up"))] = (
-        "runner_up"
-    )
+    targets: Annotated[Misleading, OneOf(("uniform", "runner_up"))] = "runner_up"
     """What forget rows are taught: a wrong target drawn anew for each batch, or the original's own
     answer (a distribution) without the true and the vanished classes. Where outcomes do not
     exclude each other there is no runner-up, and targets are drawn."""
@@ -109,73 +99,5 @@ class Relabel(Method):
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
         """Mix both kinds of rows, or alternate between them."""
         renew(p, self.renew)
-        recipe = self.run.resolve(p.recipe) if isinstance(self.run, Tuning) else p.recipe
-        if recipe is None:
-            return p.model
-        asked = self.targets == "runner_up" and self.early > 0
-        second = runner_up(p, rt) if asked else None
-        wrong = drawn(p, rt) if second is None else soft(p, second, rt)
-        if isinstance(self.run, Restart):
-            before = 0 if second is None else len(p.forget)
-            mixed(
-                p,
-                p.retain,
-                self.run,
-                p.task.losses,
-                wrong,
-                rt,
-                early=self.early,
-                before=before,
-                stream="relabel/forget",
-            )
-        else:
-
-            def lie(drop: Batch) -> Tensor:
-                return wrong(p.task.outputs(p.model, drop), drop).mean()
-
-            def right(keep: Batch) -> Tensor:
-                return p.task.losses(p.task.outputs(p.model, keep), keep).mean()
-
-            times = first_epochs(self.early, recipe)
-            passes = (Pass(p.forget, lie, "relabel/forget", times), Pass(p.retain, right, "retain"))
-            alternate(p.model, passes, recipe, rt)
+        mislead(p, self.targets, self.run, rt, early=self.early)
         return p.model
-
-
-def drawn(p: Problem, rt: Runtime) -> RowLosses:
-    """Return the loss on wrong targets, drawn anew for each batch."""
-    rng, gone = rt.rng("relabel/targets"), torch.tensor(p.gone, dtype=torch.long)
-
-    def wrong(out: Tensor, drop: Batch) -> Tensor:
-        return p.task.losses(out, p.task.wrong(drop, rng, avoid=gone))
-
-    return wrong
-
-
-def soft(p: Problem, goal: Tensor, rt: Runtime) -> RowLosses:
-    """Return the divergence from fixed targets, given as log-probabilities ``(n, C)``."""
-    recall = remembered(p.forget, goal, rt)
-    return lambda out, drop: p.task.divergence(out, recall(drop))
-
-
-def runner_up(p: Problem, rt: Runtime) -> Tensor | None:
-    """Return the original's answers on the forget rows without true and vanished classes.
-
-    Args:
-        p: The problem.
-        rt: Where to run.
-
-    Returns:
-        Log-probabilities ``(n, C)``, not normalised, ``EXCLUDED`` where a class must not be
-        answered; None for a task whose outcomes do not exclude each other.
-    """
-    logp = p.task.log_probs(run(p.original, p.forget, p.task, rt))
-    if logp is None:
-        return None
-    out = torch.zeros_like(logp, dtype=torch.bool)
-    out[:, list(p.gone)] = True
-    out.scatter_(1, p.forget.y[:, None], True)
-    stuck = out.all(1)
-    out[stuck] = False
-    out[stuck] = out[stuck].scatter(1, p.forget.y[stuck][:, None], True)
-    return logp.masked_fill(out, EXCLUDED)

@@ -153,9 +153,11 @@ def alternate(
                 if clip is not None:
                     nn.utils.clip_grad_norm_(params, clip)
                 opt.step()
+                rt.restore()
                 seen.append((value.detach(), len(batch)))
                 step += 1
                 ended = after_step is not None and bool(after_step(lr))
+                rt.restore()
                 if ended:
                     break
             curve.append(_mean(seen))

@@ -358,6 +358,7 @@ def _first(opt: torch.optim.Optimizer, extra: Extra, progress: float, rt: Runtim
         group["lr"] *= extra.first_lr
     rt.backward(value)
     opt.step()
+    rt.restore()
     for group, lr in zip(opt.param_groups, rates, strict=True):
         group["lr"] = lr
 

@@ -1,0 +1,1 @@
+"""Which parameters a forget set lives in: masks, found by several criteria."""

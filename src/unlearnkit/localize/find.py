@@ -1,0 +1,192 @@
+"""Find the scalars of a model that hold some rows."""
+
+import math
+from typing import Annotated, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from unlearnkit.core.case import Case
+from unlearnkit.core.data import View
+from unlearnkit.core.digest import model_digest
+from unlearnkit.core.errors import InputError, UnsupportedError
+from unlearnkit.core.request import ForgetRequest, parse_request
+from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.search import OneOf, Search
+from unlearnkit.core.task import Task
+from unlearnkit.localize.criteria import (
+    Accumulate,
+    critical_memory,
+    depth,
+    drawn,
+    gradients,
+    trainable,
+)
+from unlearnkit.localize.mask import Mask
+from unlearnkit.localize.select import check_scores, largest
+from unlearnkit.localize.units import blocks, fill, spread, unit_scores
+
+Criterion = Literal[
+    "weighted_grad",
+    "grad",
+    "weight",
+    "weighted_grad_all",
+    "critical_memory",
+    "deepest",
+    "shallowest",
+    "random",
+]
+Granularity = Literal["parameter", "channel", "head"]
+
+
+class Localizer(BaseModel):
+    """How to choose the scalars of a model that may move."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    budget: Annotated[float, Search(0.01, 1, log=True)] = Field(0.3, gt=0, le=1)
+    """Largest share of the trainable scalars that is chosen (paper: alpha)."""
+
+    criterion: Annotated[Criterion, OneOf(("weighted_grad", "grad", "weight", "random"))] = (
+        "weighted_grad"
+    )
+    """What makes a scalar count: its value times the gradient of the forget rows' loss (DEL), the
+    gradient alone (SalUn), its value alone, the first with all training rows, how many forget rows
+    hang on its unit (critical memory), a late or an early layer, or chance."""
+
+    granularity: Annotated[Granularity, OneOf(("parameter", "channel"))] = "channel"
+    """What is chosen whole: a scalar; an output channel of a layer with its bias and normalisation,
+    or a row of an embedding; or that and attention heads."""
+
+    top: float = Field(0.1, gt=0, le=1)
+    """Share of a unit's scalars, the largest, whose mean is its score; 1 is the plain mean."""
+
+    accumulate: Accumulate = "sum"
+    """How batches' gradients add up: with their signs, so that opposite ones cancel (paper), or
+    without."""
+
+    batch_size: int = Field(128, ge=1)
+    """Rows in a batch; at 1, without signs, every row counts by itself."""
+
+    def find(
+        self,
+        model: nn.Module,
+        case: Case,
+        request: ForgetRequest | str | None,
+        rt: Runtime | None = None,
+    ) -> Mask:
+        """Return the mask of a model for a request.
+
+        Args:
+            model: The trained model; comes back as it was.
+            case: What it was trained on.
+            request: What must go; None for a case made from parts.
+            rt: Device, seed, cost; the CPU with seed 0 by default.
+
+        Returns:
+            The mask, on the CPU.
+
+        Raises:
+            UnsupportedError: If the case does not give the rows that the criterion reads.
+        """
+        run = rt or Runtime()
+        split = case.partition(None if request is None else parse_request(request))
+        if split.forget is None:
+            raise UnsupportedError(
+                "localize: a mask is made for forget rows, which the case does not give"
+            )
+        if split.retain is None and self.criterion in {"weighted_grad_all", "critical_memory"}:
+            raise UnsupportedError(
+                f"localize: {self.criterion} reads retained rows, which the case does not give; use"
+                " weighted_grad"
+            )
+        chosen = self.choose(model, split.forget, split.retain, case.task, run)
+        return Mask(
+            chosen={n: m.cpu() for n, m in chosen.items()},
+            budget=self.budget,
+            criterion=self.criterion,
+            granularity=self.granularity,
+            model=model_digest(model),
+            forget=split.forget.key(),
+            seed=run.seed,
+        )
+
+    def choose(
+        self, model: nn.Module, forget: View, retain: View | None, task: Task, rt: Runtime
+    ) -> dict[str, Tensor]:
+        """Return which scalars are chosen.
+
+        Args:
+            model: The trained model, on the run's device.
+            forget: The rows that must go.
+            retain: The rows that stay; only some criteria read them.
+            task: Supplies each row's loss.
+            rt: Device, randomness, cost.
+
+        Returns:
+            Boolean tensors by name of a parameter that requires gradients.
+
+        Raises:
+            InputError: If the model has nothing to choose from, or the budget holds no unit.
+        """
+        params = dict(trainable(model))
+        total = sum(p.numel() for p in params.values())
+        if not total:
+            raise InputError("localize: no parameter requires gradients; there is none to choose")
+        budget = math.floor(self.budget * total + 1e-9)
+        if self.granularity == "parameter":
+            chosen = largest(self._scalars(model, forget, retain, task, rt), budget)
+        else:
+            units = blocks(model, heads=self.granularity == "head")
+            if self.criterion == "critical_memory":
+                assert retain is not None
+                scores = critical_memory(
+                    model, forget, retain, task, rt, units, batch_size=self.batch_size
+                )
+            elif self.criterion == "random":
+                rng = rt.rng("localize/random")
+                scores = [torch.rand(b.count, generator=rng) for b in units]
+            else:
+                scalars = self._scalars(model, forget, retain, task, rt)
+                check_scores(scalars)
+                scores = unit_scores(units, scalars, self.top)
+            taken = fill(units, scores, budget)
+            if self.criterion == "critical_memory":
+                taken = [t & (s > 0) for t, s in zip(taken, scores, strict=True)]
+            chosen = spread(units, taken, params)
+        if not any(bool(m.any()) for m in chosen.values()):
+            raise InputError(
+                f"localize: a budget of {self.budget:g}, {budget} of {total} scalars, holds no"
+                f" {self.granularity} that the criterion chooses; raise it"
+            )
+        return chosen
+
+    def _scalars(
+        self, model: nn.Module, forget: View, retain: View | None, task: Task, rt: Runtime
+    ) -> dict[str, Tensor]:
+        """Return a float32 score of 0 or more for each scalar."""
+        if self.criterion == "critical_memory":
+            raise InputError(
+                "localize: critical_memory silences whole units, got granularity 'parameter'; use"
+                " 'channel'"
+            )
+        if self.criterion in {"deepest", "shallowest"}:
+            return depth(model, deepest=self.criterion == "deepest")
+        if self.criterion == "random":
+            return drawn(model, rt, "localize/random")
+        with torch.no_grad():
+            if self.criterion == "weight":
+                return {n: p.abs().float() for n, p in trainable(model)}
+        views = [forget]
+        if self.criterion == "weighted_grad_all":
+            assert retain is not None
+            views = [forget, retain]
+        found = gradients(
+            model, views, task, rt, batch_size=self.batch_size, accumulate=self.accumulate
+        )
+        if self.criterion != "grad":
+            with torch.no_grad():
+                for n, p in trainable(model):
+                    found[n] *= p.abs()
+        return {n: t.float() for n, t in found.items()}

@@ -1,0 +1,130 @@
+"""A mask: which scalars of one model may move to forget some rows."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from unlearnkit.core.digest import model_digest
+from unlearnkit.core.errors import InputError
+from unlearnkit.core.files import write_bytes
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Some scalars of a model's trainable parameters, chosen for some forget rows."""
+
+    chosen: Mapping[str, Tensor]
+    """True where a scalar may move, by parameter name; a tied parameter has one name."""
+
+    budget: float
+    """Share of the trainable scalars that was asked for."""
+
+    criterion: str
+    granularity: str
+
+    model: str
+    """Digest of the weights that it was made for."""
+
+    forget: str
+    """Digest of the rows that it was made for."""
+
+    seed: int = 0
+
+    @property
+    def size(self) -> int:
+        """Return how many scalars may move."""
+        return sum(int(m.sum()) for m in self.chosen.values())
+
+    @property
+    def share(self) -> float:
+        """Return the share of the trainable scalars that may move."""
+        return self.size / max(1, sum(m.numel() for m in self.chosen.values()))
+
+    def shares(self) -> dict[str, float]:
+        """Return the share of each layer's scalars that may move, in the model's order."""
+        layers: dict[str, list[Tensor]] = {}
+        for name, m in self.chosen.items():
+            layers.setdefault(name.rpartition(".")[0], []).append(m.view(-1))
+        return {n: float(torch.cat(ms).double().mean()) for n, ms in layers.items()}
+
+    def check(self, model: nn.Module, forget: str) -> None:
+        """Refuse a model or forget rows that the mask was not made for.
+
+        Args:
+            model: The trained model.
+            forget: Digest of the rows that must go.
+
+        Raises:
+            InputError: If one is another, or the mask lets nothing move.
+        """
+        params = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        odd = sorted(set(params) ^ set(self.chosen))
+        if odd:
+            named = set(dict(model.named_parameters(remove_duplicate=False)))
+            why = "which the model does not have"
+            if odd[0] in params:
+                why = "which it does not cover"
+            elif odd[0] in named:
+                why = "which the model has frozen or tied to another"
+            raise InputError(
+                f"mask: belongs to another model, got {odd[0]}, {why}; find a mask for this model"
+            )
+        for name, p in params.items():
+            if self.chosen[name].dtype != torch.bool or self.chosen[name].shape != p.shape:
+                raise InputError(
+                    f"mask: {name} must be truth values of shape {tuple(p.shape)}, got"
+                    f" {self.chosen[name].dtype} {tuple(self.chosen[name].shape)}; find a mask for"
+                    " this model"
+                )
+        if not self.size:
+            raise InputError("mask: selects no parameter, so nothing can move; raise its budget")
+        if self.model != model_digest(model):
+            raise InputError(
+                "mask: made for a model with other weights; find a mask for this model"
+            )
+        if self.forget != forget:
+            raise InputError(
+                "mask: made for other forget rows than the request's; find a mask for this request"
+            )
+
+    def save(self, path: str | Path) -> Path:
+        """Write the mask as safetensors, whole or not at all; return the path."""
+        told = {k: v for k, v in vars(self).items() if k != "chosen"}
+        tensors = {n: m.cpu().contiguous() for n, m in self.chosen.items()}
+        raw = safetensors.torch.save(tensors, {_KEY: json.dumps(told, sort_keys=True)})
+        return write_bytes(Path(path), raw)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Mask":
+        """Read a mask.
+
+        Args:
+            path: A file that ``save`` wrote.
+
+        Returns:
+            The mask.
+
+        Raises:
+            InputError: If it is no such file.
+        """
+        try:
+            with safetensors.safe_open(str(path), "pt") as f:
+                told = json.loads((f.metadata() or {})[_KEY])
+                chosen = {n: f.get_tensor(n) for n in f.keys()}  # noqa: SIM118  # not a mapping
+            return cls(chosen=chosen, **told)
+        except OSError as e:
+            raise InputError(f"mask: cannot read {str(path)!r}: {e}") from None
+        except (SafetensorError, KeyError, TypeError, ValueError):
+            raise InputError(
+                f"mask: {str(path)!r} holds no mask; give a file that Mask.save wrote"
+            ) from None
+
+
+_KEY = "unlearnkit_mask"

@@ -1,0 +1,105 @@
+"""Training with wrong targets for forget rows."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from unlearnkit.core.data import Batch
+from unlearnkit.core.evidence import run as outputs
+from unlearnkit.core.method import Problem
+from unlearnkit.core.recipe import Tuning
+from unlearnkit.core.runtime import Runtime
+from unlearnkit.train.loop import Pass, alternate
+from unlearnkit.train.mixing import RowLosses, mixed
+from unlearnkit.train.reading import remembered
+from unlearnkit.train.restart import Restart, Run, first_epochs
+
+Misleading = Literal["uniform", "runner_up"]
+"""What forget rows are taught: a wrong target drawn for each batch, or the original's answer
+without the true and the vanished classes."""
+
+EXCLUDED = -1e4
+"""Logit of a class that must not be answered: its probability is zero in any precision."""
+
+
+def mislead(p: Problem, targets: Misleading, run: Run, rt: Runtime, *, early: float) -> None:
+    """Train on retained rows as they are and on forget rows with wrong targets.
+
+    Args:
+        p: The problem; its model is changed in place.
+        targets: Which wrong targets.
+        run: A warm restart on both kinds of rows mixed in proportion, or a plain run whose epochs
+            are a pass over the forget rows and then one over the retained.
+        rt: Device, precision, randomness, cost.
+        early: Share of the steps of a restart, or of the epochs of a plain run, from the first,
+            that have forget rows.
+    """
+    recipe = run.resolve(p.recipe) if isinstance(run, Tuning) else p.recipe
+    if recipe is None:
+        return
+    second = runner_up(p, rt) if targets == "runner_up" and early > 0 else None
+    wrong = drawn(p, rt) if second is None else soft(p, second, rt)
+    if isinstance(run, Restart):
+        before = 0 if second is None else len(p.forget)
+        mixed(
+            p,
+            p.retain,
+            run,
+            p.task.losses,
+            wrong,
+            rt,
+            early=early,
+            before=before,
+            stream="relabel/forget",
+        )
+        return
+
+    def lie(drop: Batch) -> Tensor:
+        return wrong(p.task.outputs(p.model, drop), drop).mean()
+
+    def right(keep: Batch) -> Tensor:
+        return p.task.losses(p.task.outputs(p.model, keep), keep).mean()
+
+    times = first_epochs(early, recipe)
+    passes = (Pass(p.forget, lie, "relabel/forget", times), Pass(p.retain, right, "retain"))
+    alternate(p.model, passes, recipe, rt)
+
+
+def drawn(p: Problem, rt: Runtime) -> RowLosses:
+    """Return the loss on wrong targets, drawn anew for each batch."""
+    rng, gone = rt.rng("relabel/targets"), torch.tensor(p.gone, dtype=torch.long)
+
+    def wrong(out: Tensor, drop: Batch) -> Tensor:
+        return p.task.losses(out, p.task.wrong(drop, rng, avoid=gone))
+
+    return wrong
+
+
+def soft(p: Problem, goal: Tensor, rt: Runtime) -> RowLosses:
+    """Return the divergence from fixed targets, given as log-probabilities ``(n, C)``."""
+    recall = remembered(p.forget, goal, rt)
+    return lambda out, drop: p.task.divergence(out, recall(drop))
+
+
+def runner_up(p: Problem, rt: Runtime) -> Tensor | None:
+    """Return the original's answers on the forget rows without true and vanished classes.
+
+    Args:
+        p: The problem.
+        rt: Where to run.
+
+    Returns:
+        Log-probabilities ``(n, C)``, not normalised, ``EXCLUDED`` where a class must not be
+        answered; None for a task whose outcomes do not exclude each other.
+    """
+    logp = p.task.log_probs(outputs(p.original, p.forget, p.task, rt))
+    if logp is None:
+        return None
+    out = torch.zeros_like(logp, dtype=torch.bool)
+    out[:, list(p.gone)] = True
+    out.scatter_(1, p.forget.y[:, None], True)
+    stuck = out.all(1)
+    out[stuck] = False
+    out[stuck] = out[stuck].scatter(1, p.forget.y[stuck][:, None], True)
+    return logp.masked_fill(out, EXCLUDED)
