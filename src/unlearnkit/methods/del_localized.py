@@ -1,0 +1,212 @@
+"""Reset the few parameters that hold the forget rows, and train only them again."""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from unlearnkit.core.data import Batch
+from unlearnkit.core.errors import InputError, UnsupportedError
+from unlearnkit.core.method import Info, Method, Need, Problem, register
+from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.search import OneOf, Search
+from unlearnkit.localize.find import Localizer
+from unlearnkit.train.hold import holding
+from unlearnkit.train.loop import training
+from unlearnkit.train.restart import Restart, Run, Terms, run_schedule
+from unlearnkit.train.teachers import untrained
+
+Named = dict[str, Tensor]
+
+
+@register
+class DelLocalized(Method):
+    """Overwrite the scalars of a mask, then descend on retained rows; all others stay."""
+
+    info = Info(
+        title="DEL (deletion by example localization)",
+        cite="Torkzadehmahani et al., TMLR 2025, arXiv:2412.02432",
+        needs=frozenset({Need.FORGET, Need.RETAIN, Need.LABELS}),
+        uses=frozenset({Need.FRESH}),
+        tasks=frozenset({"classification", "multilabel", "regression"}),
+        when=(
+            "Where most of the weights should stay bit by bit as they are. Compare with a mask of"
+            " the same budget whose criterion is random: it is not settled that the place matters."
+        ),
+        differs=(
+            "a unit's score is the mean of a tenth of its scalars, the largest, rounded up;"
+            " reference code takes a tenth of the number of units, which is none for ten outputs"
+            " or fewer",
+            "a unit is an output channel with its bias and its batch normalisation, an embedding"
+            " row or a recurrent unit, by the type of the layer; reference code takes the first"
+            " dimension for all. The last unit that would not fit whole is left out; reference"
+            " code cuts it",
+            "scalars outside the mask keep every bit under momentum and weight decay",
+            "the head is the layer that is called last; reference code takes every parameter whose"
+            " name has 'fc' or 'mlp_head' in it, which in some networks is most of them",
+            "published scripts repair for as many epochs as training took; by default it is a warm"
+            " restart for a share of that, and the preset `paper` has their length as a share of 1",
+            "fresh values come from each layer's own initialiser and the run's seed; reference"
+            " code draws without a seed",
+        ),
+        fails=(),
+        presets={
+            "paper": {
+                "run": {
+                    "kind": "tuning",
+                    "lr": 0.15,
+                    "share": 1.0,
+                    "decay": 0.0,
+                    "schedule": "cosine",
+                },
+            },
+        },
+        smoke={"run": {"lr": 1.0, "share": 0.2}},
+    )
+
+    mask: Localizer = Localizer()
+    """What is reset and trained again."""
+
+    reset: Annotated[
+        Literal["fresh", "zero", "initial", "interpolate", "none"],
+        OneOf(("fresh", "zero", "interpolate", "none")),
+    ] = "fresh"
+    """What overwrites the scalars of the mask: values of a fresh initialisation; zeros; those that
+    the case's model factory gives for the run's seed; a mixture of the first and the trained ones;
+    or nothing."""
+
+    keep: Annotated[float, Search(0, 1)] = Field(0.7, ge=0, le=1)
+    """Share of the trained values in a reset that interpolates."""
+
+    head: Literal["auto", "none"] | tuple[str, ...] = "auto"
+    """Layers that are trained whole besides the mask, without being reset: the one that is called
+    last, none, or these by name."""
+
+    norm: Literal["keep", "reset", "recalibrate"] = "keep"
+    """Running statistics of batch normalisation before the repair: as they are, as in an untrained
+    model, or of the retained rows after the reset. The repair goes on from there."""
+
+    run: Run = Restart(lr=2.0, share=0.15, shrink=0.0)
+    """How long and how fast to repair: a warm restart, or a plain run (kind tuning). A share of 0
+    resets and no more."""
+
+    def apply(self, p: Problem, rt: Runtime) -> nn.Module:
+        """Localise, reset, repair (paper: algorithm 1)."""
+        chosen = self.mask.choose(p.model, p.forget, p.retain, p.task, rt)
+        whole = self._head(p, rt)
+        self._reset(p, chosen, rt)
+        free = {n: torch.ones_like(m) if n in whole else m for n, m in chosen.items()}
+        rt.restore()
+        held = holding(rt, p.model, free)
+        self._statistics(p, rt)
+
+        def loss(keep: Batch, progress: float) -> Terms:
+            del progress
+            losses = p.task.losses(p.task.outputs(p.model, keep), keep)
+            return Terms(losses, losses)
+
+        run_schedule(
+            p.model,
+            p.retain,
+            loss,
+            self.run,
+            p.recipe,
+            held,
+            never_seen=p.task.never_seen,
+            stream="retain",
+        )
+        return p.model
+
+    def _head(self, p: Problem, rt: Runtime) -> set[str]:
+        """Return the names of the parameters that are trained whole; a tied one by its first."""
+        if self.head == "none":
+            return set()
+        modules = dict(p.model.named_modules())
+        layers = {n for n, m in modules.items() if list(m.parameters(recurse=False))}
+        names = {last_called(p, rt)} if self.head == "auto" else set(self.head)
+        odd = sorted(names - layers)
+        if odd:
+            raise InputError(
+                f"del_localized: head {odd[0]!r} is no layer with parameters; there are:"
+                f" {', '.join(sorted(layers))}"
+            )
+        own = {id(w) for n in names for w in modules[n].parameters(recurse=False)}
+        return {n for n, w in p.model.named_parameters() if id(w) in own}
+
+    def _reset(self, p: Problem, chosen: Named, rt: Runtime) -> None:
+        values = self._values(p, rt)
+        if values is None:
+            return
+        share = 1 - self.keep if self.reset == "interpolate" else 1.0
+        with torch.no_grad():
+            for name, w in p.model.named_parameters():
+                if name in chosen:
+                    to = w.lerp(values[name].to(w), share) if share < 1 else values[name].to(w)
+                    w.copy_(torch.where(chosen[name], to, w))
+
+    def _values(self, p: Problem, rt: Runtime) -> Named | None:
+        if self.reset == "none":
+            return None
+        if self.reset == "zero":
+            return {n: torch.zeros_like(w) for n, w in p.model.named_parameters()}
+        if self.reset != "initial":
+            return dict(untrained(p.original, rt, "del_localized/reset").named_parameters())
+        if p.build is None:
+            raise UnsupportedError(
+                "del_localized: reset 'initial' needs a model factory, which the case does not"
+                " give; give Case(fresh=make_model), or reset 'fresh'"
+            )
+        return dict(p.fresh().named_parameters())
+
+    def _statistics(self, p: Problem, rt: Runtime) -> None:
+        norms = [m for m in p.model.modules() if isinstance(m, _BatchNorm)]
+        if self.norm == "keep" or not norms:
+            return
+        momenta = [m.momentum for m in norms]
+        for m in norms:
+            m.reset_running_stats()
+        if self.norm == "recalibrate":
+            for m in norms:
+                m.momentum = None
+            with training(p.model), torch.no_grad():
+                for batch in p.retain.batches(p.recipe.batch_size, rt):
+                    p.task.outputs(p.model, batch)
+            for m, was in zip(norms, momenta, strict=True):
+                m.momentum = was
+
+
+def last_called(p: Problem, rt: Runtime) -> str:
+    """Return the name of the linear or convolutional layer that a forward pass calls last.
+
+    Args:
+        p: The problem; one row of what must go is passed through its original.
+        rt: Where to run.
+
+    Returns:
+        The name.
+
+    Raises:
+        InputError: If it calls none.
+    """
+    seen: list[str] = []
+    hooks = [
+        m.register_forward_hook(lambda *_, name=name: seen.append(name))
+        for name, m in p.original.named_modules()
+        if isinstance(m, nn.Linear | _ConvNd)
+    ]
+    try:
+        with torch.inference_mode():
+            for batch in p.forget.pick(torch.arange(1)).batches(1, rt):
+                p.task.outputs(p.original, batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not seen:
+        raise InputError(
+            "del_localized: the model calls no linear or convolutional layer, so its head was not"
+            " found; name its layers in head, or give head 'none'"
+        )
+    return seen[-1]
