@@ -64,7 +64,7 @@ class DelLocalized(Method):
                 },
             },
         },
-        smoke={"run": {"lr": 1.0, "share": 0.2}},
+        smoke={"mask": {"budget": 0.5}, "run": {"lr": 1.0, "share": 0.2}},
     )
 
     mask: Localizer = Localizer()
