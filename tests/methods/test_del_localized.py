@@ -40,7 +40,7 @@ def check_values(model, case, got, want):
 def test_a_fresh_reset_has_the_values_of_the_runs_draw(toy):
     model, case = toy
     drawn = dict(untrained(model, Runtime(seed=3), "del_localized/reset").named_parameters())
-    check_values(model, case, reset_only(model, case, seed=3), drawn)
+    check_values(model, case, reset_only(model, case, seed=3, reset="fresh"), drawn)
 
 
 def test_the_draw_depends_on_the_seed_alone(toy):
@@ -69,7 +69,7 @@ def test_a_reset_alone_loses_accuracy(toy):
     model, case = toy
     x, y = case.train.x, case.train.y
     before, after = (
-        float((m(x).argmax(1) == y).double().mean()) for m in (model, reset_only(model, case))
+        float((m(x).argmax(1) == y).double().mean()) for m in (model, reset_only(model, case, reset="fresh"))
     )
     assert after < before - 0.1
 

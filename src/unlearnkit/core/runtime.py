@@ -134,6 +134,9 @@ class Runtime:
         seed = torch.full_like(loss, 1 / loss.numel()) if loss.ndim else None
         loss.backward(seed)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.cost.count_backward()
+
+    def project(self) -> None:
+        """Set the gradients of what must not move to zero; to be called where norms are taken."""
         for hold in self.holds:
             hold.project()
 

@@ -55,6 +55,7 @@ class DelLocalized(Method):
         fails=(),
         presets={
             "paper": {
+                "reset": "fresh",
                 "run": {
                     "kind": "tuning",
                     "lr": 0.15,
@@ -73,12 +74,12 @@ class DelLocalized(Method):
     reset: Annotated[
         Literal["fresh", "zero", "initial", "interpolate", "none"],
         OneOf(("fresh", "zero", "interpolate", "none")),
-    ] = "fresh"
+    ] = "interpolate"
     """What overwrites the scalars of the mask: values of a fresh initialisation; zeros; those that
     the case's model factory gives for the run's seed; a mixture of the first and the trained ones;
     or nothing."""
 
-    keep: Annotated[float, Search(0, 1)] = Field(0.7, ge=0, le=1)
+    keep: Annotated[float, Search(0, 1)] = Field(0.3, ge=0, le=1)
     """Share of the trained values in a reset that interpolates."""
 
     head: Literal["auto", "none"] | tuple[str, ...] = "auto"
@@ -89,7 +90,7 @@ class DelLocalized(Method):
     """Running statistics of batch normalisation before the repair: as they are, as in an untrained
     model, or of the retained rows after the reset. The repair goes on from there."""
 
-    run: Run = Restart(lr=2.0, share=0.15, shrink=0.0)
+    run: Run = Restart(lr=4.0, share=0.15, shrink=0.0)
     """How long and how fast to repair: a warm restart, or a plain run (kind tuning). A share of 0
     resets and no more."""
 

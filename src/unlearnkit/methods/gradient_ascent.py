@@ -159,6 +159,7 @@ def climb(
             with rt.autocast():
                 value = height(batch)
             rt.backward(value)
+            rt.project()
             with torch.no_grad():
                 for w in weights:
                     if w.grad is not None:

@@ -21,8 +21,8 @@ class _Part:
 class Held:
     """The scalars of a model that a mask leaves out, with the values that they keep.
 
-    Gradients are projected and values restored: momentum, weight decay and shrinking would move a
-    scalar whose gradient alone is zero.
+    Values are restored after each step: momentum, weight decay and shrinking move a scalar even
+    where its gradient is zero. Gradients are projected only where their norm counts.
     """
 
     def __init__(self, model: nn.Module, chosen: Mapping[str, Tensor]) -> None:
@@ -47,11 +47,13 @@ class Held:
 
     def restore(self) -> None:
         """Set held scalars to their values; a tensor that was not written to is left alone."""
+        written = [part for part in self._parts if part.p._version != part.version]
+        if not written:
+            return
         with torch.no_grad():
-            for part in self._parts:
-                if part.p._version != part.version:
-                    torch.where(part.free, part.p, part.start, out=part.p)
-                    part.version = part.p._version
+            for part in written:
+                torch.where(part.free, part.p, part.start, out=part.p)
+                part.version = part.p._version
 
 
 def holding(rt: Runtime, model: nn.Module, chosen: Mapping[str, Tensor]) -> Runtime:

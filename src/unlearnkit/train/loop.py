@@ -151,6 +151,7 @@ def alternate(
                     value = one.loss(batch)
                 rt.backward(value)
                 if clip is not None:
+                    rt.project()
                     nn.utils.clip_grad_norm_(params, clip)
                 opt.step()
                 rt.restore()
