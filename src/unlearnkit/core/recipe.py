@@ -71,7 +71,7 @@ class Tuning(_Settings):
     lr: Annotated[float, Search(0.1, 10, log=True)] = Field(1.0, ge=0, allow_inf_nan=False)
     """Peak learning rate, as a multiple of the recipe's; 0 moves nothing."""
 
-    share: Annotated[float, Search(0.02, 0.25)] = Field(0.1, ge=0, le=10)
+    share: Annotated[float, Search(0.005, 0.25)] = Field(0.1, ge=0, le=10)
     """Length, as a share of the recipe's epochs; rounded up to whole epochs unless 0."""
 
     decay: float = Field(1.0, ge=0)
