@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakSet
@@ -28,7 +27,7 @@ from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.core.structure import difference, widened
 from unlearnkit.localize.mask import Mask
 from unlearnkit.train.hold import holding
-from unlearnkit.train.isolation import seeded
+from unlearnkit.train.isolation import peak_memory, seeded
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ def attempt(
         run = holding(run, work, mask.chosen)
     problem = _problem(how, case, split, work, widened(original), model, run)
     start = time.perf_counter()
-    with seeded(run), _memory(run):
+    with seeded(run), peak_memory(run):
         out = how.apply(problem, run)
     seconds = time.perf_counter() - start
     if mask is not None and out is not work:
@@ -396,13 +395,3 @@ def _copy(model: nn.Module) -> nn.Module:
     except (RuntimeError, TypeError) as e:
         told = str(e).splitlines()[0]
         raise InputError(f"model: cannot be copied: {told}; detach what it keeps") from e
-
-
-@contextmanager
-def _memory(rt: Runtime) -> Iterator[None]:
-    if rt.device.type != "cuda":
-        yield
-        return
-    torch.cuda.reset_peak_memory_stats(rt.device)
-    yield
-    rt.cost.peak_bytes = max(rt.cost.peak_bytes, torch.cuda.max_memory_allocated(rt.device))

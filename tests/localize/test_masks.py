@@ -188,9 +188,7 @@ def test_a_channel_is_what_its_output_depends_on():
         for channel in (0, 3, layer.out_channels - 1):
             out = layer(torch.ones(1, size, 5, 5))[0, channel].sum()
             g = torch.autograd.grad(out, layer.weight)[0] != 0
-            assert set(unit[f"{name}.weight"][g].tolist()) == {
-                int(unit[f"{name}.bias"][channel])
-            }
+            assert set(unit[f"{name}.weight"][g].tolist()) == {int(unit[f"{name}.bias"][channel])}
 
 
 def test_an_attention_head_is_rows_of_the_way_in_and_columns_of_the_way_out():
@@ -271,9 +269,9 @@ def test_a_mask_of_another_model_or_request_is_refused():
     mask.check(model, key)
     with pytest.raises(InputError, match="other forget rows"):
         mask.check(model, View.key(split(case, 0, 2)[0]))
+    frozen = problem()[0]
+    frozen.head.bias.requires_grad_(False)
     with pytest.raises(InputError, match=r"got head\.bias, which the model has frozen"):
-        frozen = problem()[0]
-        frozen.head.bias.requires_grad_(False)
         mask.check(frozen, key)
     with pytest.raises(InputError, match=r"head\.weight must be truth values of shape \(3, 5\)"):
         mask.check(problem(3)[0], key)

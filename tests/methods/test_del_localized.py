@@ -9,6 +9,8 @@ from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.localize.find import Localizer
 from unlearnkit.methods.del_localized import DelLocalized
+from unlearnkit.methods.finetune import FineTune
+from unlearnkit.oracles import oracle, train_original
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.train.restart import Restart
 from unlearnkit.train.teachers import untrained
@@ -68,9 +70,8 @@ def test_the_other_resets_are_zero_initial_mixed_and_none(toy):
 def test_a_reset_alone_loses_accuracy(toy):
     model, case = toy
     x, y = case.train.x, case.train.y
-    before, after = (
-        float((m(x).argmax(1) == y).double().mean()) for m in (model, reset_only(model, case, reset="fresh"))
-    )
+    fresh = reset_only(model, case, reset="fresh")
+    before, after = (float((m(x).argmax(1) == y).double().mean()) for m in (model, fresh))
     assert after < before - 0.1
 
 
@@ -94,8 +95,6 @@ def test_only_the_mask_and_the_head_move(toy, run, head):
 
 
 def test_no_reset_and_everything_free_is_fine_tuning(toy):
-    from unlearnkit.methods.finetune import FineTune
-
     model, case = toy
     run = Restart(share=0.2, shrink=0.5)
     how = DelLocalized(mask=Localizer(budget=1), reset="none", run=run)
@@ -187,8 +186,6 @@ def parts_of_two_classes(seed):
 
 
 def test_part_of_two_classes_is_forgotten_better_than_with_a_random_mask():
-    from unlearnkit.oracles import oracle, train_original
-
     gaps = {"original": 0.0, "weighted_grad": 0.0, "random": 0.0}
     kept = []
     for seed in range(3):

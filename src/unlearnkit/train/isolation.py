@@ -47,3 +47,14 @@ def _generators(device: torch.device) -> list[torch.Generator]:
     chip.init()
     index = chip.current_device() if device.index is None else device.index
     return [torch.default_generator, chip.default_generators[index]]
+
+
+@contextmanager
+def peak_memory(rt: Runtime) -> Iterator[None]:
+    """Put the most memory that an accelerator holds in the context on the run's meter."""
+    if rt.device.type != "cuda":
+        yield
+        return
+    torch.cuda.reset_peak_memory_stats(rt.device)
+    yield
+    rt.cost.peak_bytes = max(rt.cost.peak_bytes, torch.cuda.max_memory_allocated(rt.device))
