@@ -39,7 +39,12 @@ class SalUn(Method):
             " for its smaller data",
             "the soft-threshold variant (SalUn-soft) is not here",
         ),
-        fails=(),
+        fails=(
+            "the mask adds nothing to `relabel`: on digits both close 0.97 to 0.98 of the"
+            " Jensen-Shannon distance to retraining for a class and 0.94 to 0.95 for a mislabelled"
+            " tenth; on part of two classes 0.73 (without a mask 0.74, random mask 0.63), on a"
+            " random tenth 0.47 (0.49, 0.28)",
+        ),
         presets={
             "paper": {
                 "mask": {
