@@ -37,7 +37,7 @@ class DelLocalized(Method):
             " the same budget whose criterion is random: it is not settled that the place matters."
         ),
         differs=(
-            "by default the mask is of single scalars, and 0.7 of fresh values is mixed in rather than"
+            "by default the mask is of single scalars, and 0.7 of fresh values is mixed in, not"
             " all, at four times the recipe's rate: on digits that closes 0.99, 0.89, 0.98 and 0.83"
             " of the Jensen-Shannon distance to retraining (a class, part of two classes, a"
             " mislabelled tenth, a random tenth) for 0.15 of its cost. Channels close 0.96, 0.87,"
@@ -60,8 +60,8 @@ class DelLocalized(Method):
         ),
         fails=(
             "with the paper's reset and channels, and a repair as long as training, the outputs on"
-            " part of two classes of digits end further from retraining than they began (-0.38), and"
-            " on a random tenth (-1.46), though the accuracies agree within 0.02",
+            " part of two classes of digits end further from retraining than they began (-0.38),"
+            " and on a random tenth (-1.46), though the accuracies agree within 0.02",
             "at a tenth of the scalars in channels it closes 0.94, 0.69, 0.84 and 0.20",
         ),
         presets={
