@@ -92,8 +92,7 @@ def critical_memory(
     """Return for how many forget rows a unit had to be silenced before the model errs on them.
 
     For one row at a time: silence the unit whose loss, to first order, harms this row the most and
-    a batch of other rows the least, ``sum_j theta_j d(mean loss of others - rows * own loss)/d
-    theta_j``, until the row is predicted wrong (Maini et al., ICML 2023, arXiv:2307.09542).
+    a batch of other rows the least, ``sum_j theta_j d(mean loss of others - own loss)/d theta_j``, until the row is predicted wrong (Maini et al., ICML 2023, arXiv:2307.09542).
 
     Args:
         model: Changed, and set back after each row.
@@ -126,9 +125,7 @@ def critical_memory(
                     )
                 if bool(task.errors(out.detach(), row).any()):
                     break
-                grads = torch.autograd.grad(
-                    rest - batch_size * own, list(params.values()), allow_unused=True
-                )
+                grads = torch.autograd.grad(rest - own, list(params.values()), allow_unused=True)
                 rt.cost.count_backward()
                 _silence_one(params, grads, units, taken)
             counts = [c + t for c, t in zip(counts, taken, strict=True)]
