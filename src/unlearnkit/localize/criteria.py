@@ -92,7 +92,8 @@ def critical_memory(
     """Return for how many forget rows a unit had to be silenced before the model errs on them.
 
     For one row at a time: silence the unit whose loss, to first order, harms this row the most and
-    a batch of other rows the least, ``sum_j theta_j d(mean loss of others - own loss)/d theta_j``, until the row is predicted wrong (Maini et al., ICML 2023, arXiv:2307.09542).
+    a batch of other rows the least, ``sum_j theta_j d(mean loss of others - own loss)/d theta_j``,
+    until the row is predicted wrong (Maini et al., ICML 2023, arXiv:2307.09542).
 
     Args:
         model: Changed, and set back after each row.
