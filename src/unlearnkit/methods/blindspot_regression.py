@@ -1,7 +1,6 @@
 """Answer on forget rows, and look at them, like a model that never saw them."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -106,9 +105,7 @@ class BlindspotRegression(Method):
     exposed: Annotated[float, Search(0.3, 1)] = Field(1.0, gt=0, le=1)
     """Share of the retained rows that the blind model ever sees, drawn once; at least one row."""
 
-    attention: Annotated[float, Search(0.01, 10, log=True)] = Field(
-        0.1, ge=0, allow_inf_nan=False
-    )
+    attention: Annotated[float, Search(0.01, 10, log=True)] = Field(0.1, ge=0, allow_inf_nan=False)
     """Weight of the gap between where the two look (paper: lambda), as a multiple of the loss of a
     model without knowledge; as it is with reference maps. At 0 no layer is read."""
 
@@ -119,7 +116,7 @@ class BlindspotRegression(Method):
     maps: Literal["places", "reference"] = "places"
     """Over which axes a layer's squares are averaged, see the deviations."""
 
-    early: Annotated[float, Search(0.05, 1)] = Field(1.0, ge=0, le=1)
+    early: Annotated[float, Search(0.05, 1)] = Field(0.15, ge=0, le=1)
     """Share of the steps, from the first, that have forget rows; at 1 all, as published."""
 
     run: Run = Restart(share=0.2)
@@ -143,7 +140,7 @@ class BlindspotRegression(Method):
         blind = self.blind_model(p, rt)
         names = self.compared(p, rt) if self.attention and self.early else ()
         ask = _asking(p, blind, self, names, own, rt)
-        with tapped(p.model, names) if names else nullcontext({}) as found:
+        with tapped(p.model, names) as found:
 
             def looks(rows: int) -> tuple[Tensor, ...]:
                 return tuple(self.looks(found[name][-rows:]) for name in names)
@@ -256,7 +253,7 @@ class BlindspotRegression(Method):
             if self.looks(out).shape[1] > 1:
                 chosen.append(name)
             elif asked is not None:
-                rt.note(f"blindspot_regression: layer {name} has one place: its term is 0, left out")
+                rt.note(f"blindspot_regression: layer {name} has one place; it is left out")
         if not chosen:
             rt.note(
                 "blindspot_regression: no layer has places to compare, so outputs alone are; name"
@@ -276,7 +273,7 @@ def _asking(
     """Return what answers for the blind model: from memory, unless inputs change at each step."""
 
     def look(batch: Batch) -> Seen:
-        with torch.no_grad(), tapped(blind, names) if names else nullcontext({}) as found:
+        with torch.no_grad(), tapped(blind, names) as found:
             out = p.task.outputs(blind, batch)
             return Seen(out, tuple(how.looks(found[name]) for name in names))
 

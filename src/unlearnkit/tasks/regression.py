@@ -121,8 +121,7 @@ class Regression:
     def _columns(y: Tensor) -> Tensor:
         if y.ndim not in {1, 2, 3}:
             raise InputError(
-                "y: regression targets have shape (N,), (N, K) or (N, T, C), got"
-                f" {tuple(y.shape)}"
+                f"y: regression targets have shape (N,), (N, K) or (N, T, C), got {tuple(y.shape)}"
             )
         return y.reshape(len(y), prod(y.shape[1:]))
 
