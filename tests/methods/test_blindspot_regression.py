@@ -3,9 +3,11 @@
 import pytest
 import torch
 from torch import nn
+from sklearn.datasets import load_digits
 from torch.nn import functional
 
 import unlearnkit as uk
+from unlearnkit.cases.diabetes import diabetes
 from unlearnkit.core.data import Batch, TensorData, View
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.method import Problem
@@ -271,10 +273,10 @@ def test_the_blind_model_is_asked_once_a_row_unless_inputs_change():
     extra = []
     for augment in ("none", "flip_crop"):
         recipe = case.recipe.model_copy(update={"augment": augment})
-        how = BlindspotRegression(early=1)
+        how = BlindspotRegression(early=1, run={"share": 1})
         done = uk.unlearn(model, case.with_(recipe=recipe), uk.Rows(range(8)), how)
         extra.append(done.cost.forward - done.cost.backward)
-    assert extra[0] == 8 + 2  # all forget rows, and two to find the layers with
+    assert extra[0] == 8 + 4  # all forget rows, and two rows twice to find the layers with
     assert extra[1] > extra[0]
 
 
@@ -295,3 +297,70 @@ def test_a_classifier_is_refused():
     case = uk.Case(train=(torch.randn(8, 2), torch.arange(8) % 2), task="classification")
     with pytest.raises(uk.UnlearnkitError, match="serves regression, not classification"):
         uk.unlearn(nn.Linear(2, 2), case, uk.Rows(0), "blindspot_regression")
+
+
+# 5. real rows
+
+
+@pytest.mark.slow
+def test_on_digits_as_numbers_it_answers_like_the_blind_model_and_finetuning_does_not():
+    bunch = load_digits()
+    x = torch.tensor(bunch.data / 16).float().reshape(-1, 1, 8, 8)
+    y = torch.tensor(bunch.target).float()
+    test, train = torch.arange(len(y)) % 4 == 0, torch.arange(len(y)) % 4 != 0
+
+    def block(a, b, stride):
+        return nn.Sequential(nn.Conv2d(a, b, 3, stride, 1), nn.BatchNorm2d(b), nn.ReLU())
+
+    def fresh():
+        body = block(1, 32, 1), block(32, 64, 1), block(64, 64, 2)
+        return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 1))
+
+    task = uk.Regression.infer(TensorData(x[train], y[train]), loss="l1")
+    recipe = uk.Recipe(optimizer="adam", lr=1e-2, epochs=20, batch_size=64)
+    case = uk.Case(train=(x[train], y[train]), task=task, fresh=fresh, recipe=recipe)
+    model = train_original(case).model
+    low = y[test] <= 2
+
+    def errors(net):
+        error = (net.eval()(x[test]).detach()[:, 0] - y[test]).abs()
+        return error[~low].mean().item(), error[low].mean().item()
+
+    run = Tuning.exact(optimizer="adam", lr=1e-3, epochs=5, batch_size=64)
+    how = BlindspotRegression(
+        blind=Tuning.exact(optimizer="adam", lr=1e-2, epochs=2, batch_size=64),
+        attention=50.0,
+        maps="reference",
+        early=1,
+        run=run,
+    )
+    forget = (y[train] <= 2).nonzero()[:, 0]
+    blind = how.blind_model(problem(model, case, forget.tolist(), fresh), Runtime())
+    published = errors(uk.unlearn(model, case, uk.Rows(forget), how).model)
+    finetuned = errors(
+        uk.unlearn(model, case, uk.Rows(forget), uk.method("finetune", run=run)).model
+    )
+    assert published[0] <= 0.75
+    assert published[1] == pytest.approx(errors(blind)[1], rel=0.4)
+    assert finetuned[1] < 1
+    assert published[1] > 2
+
+
+@pytest.mark.parametrize("request_", ["group=2", "target<-0.9"])
+def test_on_diabetes_the_default_comes_nearer_to_retraining_for_a_fifth_of_its_cost(request_):
+    case = diabetes()
+    model = train_original(case).model
+    retrained = uk.oracle(case, request_, seeds=2)
+    done = uk.unlearn(model, case, request_, "blindspot_regression")
+    parts = case.partition(done.request)
+
+    def error(net, rows):
+        return (net.eval()(case.train.x[rows].float()) - case.train.y[rows]).abs().mean().item()
+
+    def gap(net, rows):
+        return abs(error(net, rows) - sum(error(m, rows) for m in retrained.models) / 2)
+
+    go, stay = parts.forget.rows, parts.retain.rows
+    assert done.cost.backward <= 0.25 * case.recipe.epochs * len(stay)
+    assert gap(done.model, go) < 0.9 * gap(model, go)
+    assert gap(done.model, stay) < 0.1
