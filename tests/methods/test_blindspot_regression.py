@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from torch import nn
 from sklearn.datasets import load_digits
+from torch import nn
 from torch.nn import functional
 
 import unlearnkit as uk
@@ -317,7 +317,7 @@ def test_on_digits_as_numbers_it_answers_like_the_blind_model_and_finetuning_doe
         return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 1))
 
     task = uk.Regression.infer(TensorData(x[train], y[train]), loss="l1")
-    recipe = uk.Recipe(optimizer="adam", lr=1e-2, epochs=20, batch_size=64)
+    recipe = uk.Recipe(optimizer="adam", lr=1e-2, epochs=8, batch_size=64)
     case = uk.Case(train=(x[train], y[train]), task=task, fresh=fresh, recipe=recipe)
     model = train_original(case).model
     low = y[test] <= 2
