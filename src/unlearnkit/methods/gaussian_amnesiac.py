@@ -44,8 +44,9 @@ class GaussianAmnesiac(Method):
             " keep them inside",
             "under the absolute error the best answer on forget rows is the mean target, whatever"
             " the row: it is noise with a known centre, not what a retrained model answers",
-            "with the preset `paper` little happens where batches are few: on 8x8 digits as numbers,"
-            " 0 to 2 to forget, the forget error goes from 0.4 to 1.0 (retrained: 5.2; default: 3.7)",
+            "with the preset `paper` little happens where batches are few: on 8x8 digits as"
+            " numbers, 0 to 2 to forget, the forget error goes from 0.4 to 1.0 (retrained: 5.2;"
+            " default: 3.7)",
         ),
         presets={
             "paper": {
