@@ -1,6 +1,7 @@
 """Make trained PyTorch models forget chosen training data, and measure honestly whether they did.
 
-Four nouns: ``Case``, a request (``Rows``, ``Classes``, ``Groups``), ``Method``, ``Report``.
+Four nouns: ``Case``, a request (``Rows``, ``Classes``, ``Groups``, ``Targets``), ``Method``,
+``Report``.
 Three verbs: ``unlearn``, ``oracle``, ``audit``.
 """
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from unlearnkit.core.request import Classes as Classes
     from unlearnkit.core.request import Groups as Groups
     from unlearnkit.core.request import Rows as Rows
+    from unlearnkit.core.request import Targets as Targets
     from unlearnkit.core.runtime import Runtime as Runtime
     from unlearnkit.localize.find import Localizer as Localizer
     from unlearnkit.localize.mask import Mask as Mask
@@ -52,6 +54,7 @@ _HOMES = {
     "Report": "report.model",
     "Rows": "core.request",
     "Runtime": "core.runtime",
+    "Targets": "core.request",
     "Unlearned": "unlearning",
     "UnlearnkitError": "core.errors",
     "audit": "auditing.audit",

@@ -16,7 +16,7 @@ from unlearnkit import catalog
 from unlearnkit.core.case import Case
 from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.core.method import Method, explain
-from unlearnkit.core.request import ForgetRequest, parse_request
+from unlearnkit.core.request import ForgetRequest, Targets, is_range, parse_request
 from unlearnkit.core.runtime import Precision
 
 DEFAULT_METHOD = "finetune"
@@ -55,10 +55,15 @@ class Job(BaseModel):
             case = _imported(self.case, known)
             return case, None if self.forget is None else parse_request(self.forget)
         ours = known[self.case]
-        if isinstance(self.forget, str) and "=" not in self.forget:
-            asked = ours.ask(self.forget)
+        if self._named:
+            asked = ours.ask(str(self.forget))
             return asked.case, asked.request
         return ours.make(), None if self.forget is None else parse_request(self.forget)
+
+    @property
+    def _named(self) -> bool:
+        """Return whether what must go is one of the case's named requests."""
+        return isinstance(self.forget, str) and not (is_range(self.forget) or "=" in self.forget)
 
     def build(self) -> Method:
         """Return the method; settings change single values of the preset's or the defaults.
@@ -70,9 +75,8 @@ class Job(BaseModel):
 
     def exact(self, request: ForgetRequest | None, method: Method) -> Job:
         """Return the job with everything spelt out, so that it can be run again as it was."""
-        named = isinstance(self.forget, str) and "=" not in self.forget
         whole = None if request is None else request.model_dump(mode="json")
-        forget = self.forget if named else whole
+        forget = self.forget if self._named else whole
         return self.model_copy(
             update={"forget": forget, "settings": method.model_dump(mode="json")}
         )
@@ -82,6 +86,9 @@ class Job(BaseModel):
         if not isinstance(self.forget, dict):
             return self.forget or "parts"
         named = self.forget.get("kind", next(iter(self.forget), ""))
+        request = parse_request(self.forget) if named in {"target", "targets"} else None
+        if isinstance(request, Targets):
+            return request.words
         given = self.forget.get(named, ())
         values = given if isinstance(given, list | tuple) else [given]
         more = f",...({len(values)})" if len(values) > 8 else ""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unlearnkit.core.case import Partition
 from unlearnkit.core.data import TensorData, View
-from unlearnkit.core.request import Classes, ForgetRequest, Groups
+from unlearnkit.core.request import Classes, ForgetRequest, Groups, Targets
 from unlearnkit.core.runtime import Runtime
 
 NEAR_ROWS = 2_000
@@ -23,6 +23,8 @@ def in_words(request: ForgetRequest | None, count: int) -> str:
         return f"forget class {_listed(request.classes)} ({rows})"
     if isinstance(request, Groups):
         return f"forget group {_listed(request.groups)} ({rows})"
+    if isinstance(request, Targets):
+        return f"forget {request.words} ({rows})"
     return f"forget {rows}"
 
 

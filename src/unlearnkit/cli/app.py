@@ -172,7 +172,8 @@ def unlearn(
         str | None,
         typer.Option(
             metavar="WORDS",
-            help="class=3, rows=0:100, rows=@file, group=17, or a named request of the case.",
+            help="class=3, rows=0:100, rows=@file, group=17, target<30 (in quotes), or a named"
+            " request of the case.",
         ),
     ] = None,
     method: Annotated[

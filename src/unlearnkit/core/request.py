@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, SupportsIndex
 
 import torch
 from pydantic import BaseModel, ConfigDict, StrictInt, ValidationError
@@ -25,6 +27,8 @@ Numbers = SupportsIndex | Iterable[SupportsIndex]
 class _Request(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    _wanted: ClassVar[str] = "whole numbers"
+
     def __init__(self, **values: Any) -> None:
         try:
             super().__init__(**values)
@@ -33,7 +37,7 @@ class _Request(BaseModel):
             what = ".".join(map(str, told["loc"])) or "request"
             raise InputError(
                 f"{what}: {told['msg'][0].lower()}{told['msg'][1:]}, got {told['input']!r}; name"
-                " whole numbers"
+                f" {self._wanted}"
             ) from None
 
     def mask(self, data: Data) -> Tensor:
@@ -126,13 +130,126 @@ class Groups(_Request):
         return _among(data.group, self.groups, "group")
 
 
-ForgetRequest = Rows | Classes | Groups
+class Targets(_Request):
+    """Forget the rows whose real target lies in a range: ``Targets(below=30)``.
+
+    ``Targets("10<=target<30")`` says the same as ``Targets(at_least=10, below=30)``.
+    """
+
+    _wanted: ClassVar[str] = "bounds: above, at_least, below, at_most"
+
+    kind: Literal["targets"] = "targets"
+    above: float | None = None
+    at_least: float | None = None
+    below: float | None = None
+    at_most: float | None = None
+    column: StrictInt | None = None
+    """Which target of several, from 0; a sequence ``(T, C)`` counts on over its steps."""
+
+    def __init__(self, words: str | None = None, /, **bounds: Any) -> None:
+        if words is not None:
+            if bounds:
+                raise InputError("targets: name the range once, in words or by its bounds")
+            bounds = _read_range(words)
+        super().__init__(**bounds)
+        ends = [b for b in (self.above, self.at_least, self.below, self.at_most) if b is not None]
+        both = (self.above, self.at_least), (self.below, self.at_most)
+        if not ends or not all(map(math.isfinite, ends)) or any(None not in two for two in both):
+            raise InputError(
+                f"targets: name one finite lower bound, one upper bound or both, got {self.words};"
+                " write target<30 or 10<=target<30"
+            )
+
+    @property
+    def words(self) -> str:
+        """Return the range as it is written on the command line: ``10<=target<30``."""
+        target = "target" if self.column is None else f"target[{self.column}]"
+        low = [(v, s) for v, s in ((self.above, ">"), (self.at_least, ">=")) if v is not None]
+        high = [(v, s) for v, s in ((self.below, "<"), (self.at_most, "<=")) if v is not None]
+        if low and high:
+            target = f"{_short(low[0][0])}{_TURNED[low[0][1]]}{target}"
+            low = []
+        return target + "".join(f"{sign}{_short(value)}" for value, sign in low + high)
+
+    def mask(self, data: Data) -> Tensor:
+        """Mark the rows whose target lies in the range."""
+        if not labelled(data):
+            raise UnsupportedError("targets: the rows have no targets; name rows or groups")
+        y = data.y.reshape(len(data), -1).cpu()
+        if not y.is_floating_point():
+            raise UnsupportedError(
+                f"targets: a range needs real targets, got {y.dtype}; name classes, rows or groups"
+            )
+        width = y.shape[1]
+        if self.column is None and width > 1:
+            raise InputError(
+                f"targets: rows have {width} targets, got a range for none of them; write"
+                f" {self.words.replace('target', 'target[0]')}"
+            )
+        column = self.column or 0
+        if not 0 <= column < width:
+            raise InputError(f"targets: there are targets 0 to {width - 1}, got {column}; name one")
+        y = y[:, column]
+        mask = torch.ones(len(y), dtype=torch.bool)
+        for bound, holds in (
+            (self.above, torch.gt),
+            (self.at_least, torch.ge),
+            (self.below, torch.lt),
+            (self.at_most, torch.le),
+        ):
+            if bound is not None:
+                mask &= holds(y, bound)
+        count = int(mask.sum())
+        if count in {0, len(y)}:
+            raise InputError(
+                f"forget: {self.words} names {'all rows' if count else 'no row'} ({count} of"
+                f" {len(y)}); targets lie between {float(y.min()):g} and {float(y.max()):g}: name"
+                " some and keep some"
+            )
+        return mask
+
+
+_BOUND = r"([-+\w.]+)"
+_RANGE = re.compile(rf"(?:{_BOUND}(<=?|>=?))?targets?(?:\[(\d+)\])?(?:(<=?|>=?){_BOUND})?")
+_SIGNS = {">": "above", ">=": "at_least", "<": "below", "<=": "at_most"}
+_TURNED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
+
+
+def is_range(text: str) -> bool:
+    """Return whether a text is meant as a range of targets, such as ``target<30``."""
+    return re.search(r"targets?(\[\d*\])?\s*[<>]|[<>]=?\s*target", text) is not None
+
+
+def _short(value: float) -> str:
+    text = f"{value:g}"
+    return text if float(text) == value else repr(value)
+
+
+def _read_range(text: str) -> dict[str, Any]:
+    told = f"forget: expected a range such as target<30 or 10<=target<30, got {text!r}"
+    found = _RANGE.fullmatch("".join(text.split()))
+    if found is None:
+        raise InputError(told)
+    left, turned, column, sign, right = found.groups()
+    pairs = [(_TURNED[turned], left)] if turned else []
+    pairs += [(sign, right)] if sign else []
+    try:
+        bounds: dict[str, Any] = {_SIGNS[sign]: float(value) for sign, value in pairs}
+    except ValueError:
+        raise InputError(told) from None
+    if len(bounds) < len(pairs):
+        raise InputError(told)
+    return bounds | ({} if column is None else {"column": int(column)})
+
+
+ForgetRequest = Rows | Classes | Groups | Targets
 _KINDS: Mapping[str, type[Rows] | type[Classes] | type[Groups]] = {
     "rows": Rows,
     "classes": Classes,
     "groups": Groups,
 }
 _WORDS = {"row": "rows", "class": "classes", "group": "groups", "subject": "groups"}
+_RANGES = {"target", "targets"}
 _LONGEST = 10**8
 """Most numbers in a written range; a longer one is a slip of the pen."""
 
@@ -142,8 +259,8 @@ def parse_request(given: str | Mapping[str, Any] | ForgetRequest) -> ForgetReque
 
     Args:
         given: ``"class=3"``, ``"classes=3,5"``, ``"rows=0:100,205"``, ``"rows=@file"`` (one number
-            a line), ``"group=17"``; ``{"classes": [3]}`` or ``{"kind": "classes", "classes":
-            [3]}``; or a request.
+            a line), ``"group=17"``, ``"target<30"``; ``{"classes": [3]}``, ``{"kind": "classes",
+            "classes": [3]}`` or ``{"target": {"below": 30}}``; or a request.
 
     Returns:
         The request.
@@ -151,13 +268,16 @@ def parse_request(given: str | Mapping[str, Any] | ForgetRequest) -> ForgetReque
     Raises:
         InputError: If it means none.
     """
-    if isinstance(given, Rows | Classes | Groups):
+    if isinstance(given, Rows | Classes | Groups | Targets):
         return given
+    if isinstance(given, str) and is_range(given):
+        return Targets(given)
     if isinstance(given, str):
         word, equals, values = given.partition("=")
         if not equals:
             raise InputError(
-                f"forget: expected class=3, rows=0:100, rows=@file or group=17, got {given!r}"
+                f"forget: expected class=3, rows=0:100, rows=@file, group=17 or target<30, got"
+                f" {given!r}"
             )
         kind = _kind(word.strip())
         return _KINDS[kind](_parse_numbers(values, given))
@@ -166,8 +286,17 @@ def parse_request(given: str | Mapping[str, Any] | ForgetRequest) -> ForgetReque
             "forget: expected a request, a text such as class=3 or a mapping, got"
             f" {type(given).__name__}"
         )
+    return _from_mapping(given)
+
+
+def _from_mapping(given: Mapping[str, Any]) -> ForgetRequest:
     content = dict(given)
     named = content.pop("kind", None)
+    if named in _RANGES:
+        return Targets(**content)
+    if named is None and len(content) == 1 and _RANGES & set(content):
+        (bounds,) = content.values()
+        return Targets(**bounds) if isinstance(bounds, Mapping) else Targets(str(bounds))
     words = [str(word) for word in content]
     if len(words) != 1:
         raise InputError(
@@ -184,7 +313,7 @@ def parse_request(given: str | Mapping[str, Any] | ForgetRequest) -> ForgetReque
 def _kind(word: str) -> str:
     kind = _WORDS.get(word, word)
     if kind not in _KINDS:
-        raise UnknownNameError("request", word, {*_WORDS, *_KINDS})
+        raise UnknownNameError("request", word, {*_WORDS, *_KINDS, *_RANGES})
     return kind
 
 
