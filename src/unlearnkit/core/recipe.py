@@ -41,17 +41,14 @@ class Recipe(_Settings):
     augment: Literal["none", "flip_crop"] = "none"
     """Input transform at each step: none, or mirror and shift by 4 pixels (images only)."""
 
-    def build(
-        self, params: list[nn.Parameter], *, fused: bool | None = None
-    ) -> torch.optim.Optimizer:
-        """Return the optimiser over these parameters; ``fused`` moves each in one sweep."""
-        decay = self.weight_decay
+    def build(self, params: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """Return the optimiser over these parameters."""
         if self.optimizer == "adam":
-            return torch.optim.Adam(params, lr=self.lr, weight_decay=decay, fused=fused)
+            return torch.optim.Adam(params, lr=self.lr, weight_decay=self.weight_decay)
         if self.optimizer == "adamw":
-            return torch.optim.AdamW(params, lr=self.lr, weight_decay=decay, fused=fused)
+            return torch.optim.AdamW(params, lr=self.lr, weight_decay=self.weight_decay)
         return torch.optim.SGD(
-            params, lr=self.lr, momentum=self.momentum, weight_decay=decay, fused=fused
+            params, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay
         )
 
     def factor(self, step: int, steps: int) -> float:
@@ -74,7 +71,7 @@ class Tuning(_Settings):
     lr: Annotated[float, Search(0.1, 10, log=True)] = Field(1.0, ge=0, allow_inf_nan=False)
     """Peak learning rate, as a multiple of the recipe's; 0 moves nothing."""
 
-    share: Annotated[float, Search(0.02, 0.25)] = Field(0.1, ge=0, le=10)
+    share: Annotated[float, Search(0.005, 0.25)] = Field(0.1, ge=0, le=10)
     """Length, as a share of the recipe's epochs; rounded up to whole epochs unless 0."""
 
     decay: float = Field(1.0, ge=0)

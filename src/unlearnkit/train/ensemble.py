@@ -58,36 +58,43 @@ def fit_each(members: Sequence[Member], task: Task, recipe: Recipe) -> None:
             fit(m.model, m.view, task, recipe, m.rt, stream=m.stream)
 
 
-def fit_together(members: Sequence[Member], task: Task, recipe: Recipe) -> int:
+def fit_together(
+    members: Sequence[Member], task: Task, recipe: Recipe
+) -> Iterator[Sequence[Member]]:
     """Train models as ``fit_each`` does, in vectorised chunks where that is possible.
 
     Each model sees the orders, augmentations, dropped activations and batch statistics of its own
     sequential run. In float64 the weights differ from that run's by rounding alone (tests: 1e-9
-    relative); in float32 rounding grows with the length of the run. What cannot be stacked is
-    trained by ``fit_each``: data that are not in memory, rows of another count, and modules that
-    ``vmap`` does not take (layers other than ``Dropout`` that draw, values read in Python).
+    relative); in float32 rounding grows with the length of the run. On a CPU a model's bits do not
+    depend on which others share its chunk. What cannot be stacked is trained by ``fit_each``: data
+    that are not in memory, and modules that ``vmap`` does not take (layers other than ``Dropout``
+    that draw, values read in Python). Models with another number of rows form another stack.
 
     Args:
         members: Models, changed in place, with their rows and streams.
         task: Gives outputs and losses.
         recipe: The same for all.
 
-    Returns:
-        How many models were trained in chunks.
+    Yields:
+        Members whose training is over: one, or those of a chunk.
     """
-    together = 0
-    for group in groups(members):
+    for group in _groups(members):
         probe = Probe.of(group, task, recipe)
-        if probe is None:
-            fit_each(group, task, recipe)
-            continue
-        for part in probe.chunks(group):
-            _train(part, probe, task, recipe)
-        together += len(group)
-    return together
+        for part in [[m] for m in group] if probe is None else probe.chunks(group):
+            if probe is None:
+                fit_each(part, task, recipe)
+            else:
+                _train(part, probe, task, recipe)
+            yield part
 
 
-def groups(members: Sequence[Member]) -> list[list[Member]]:
+def pays(member: Member, task: Task, recipe: Recipe) -> bool:
+    """Return whether models like this one are trained sooner together; nothing changes."""
+    probe = Probe.of([member], task, recipe)
+    return probe is not None and (member.rt.device.type != "cpu" or probe.saved <= SMALL)
+
+
+def _groups(members: Sequence[Member]) -> list[list[Member]]:
     """Return the members by what one stack needs equal: architecture, data, number of rows."""
     found: dict[object, list[Member]] = {}
     for m in members:
@@ -235,7 +242,7 @@ def _train(members: Sequence[Member], probe: Probe, task: Task, recipe: Recipe) 
     widths = _widths(view, recipe)
     stack = _Stack(members, max(probe.drops.values(), key=len), task)
     moving = [p for p in stack.params.values() if p.requires_grad]
-    opt = recipe.build(moving, fused=True)
+    opt = recipe.build(moving)
     layers = [torch.Generator().manual_seed(m.rt.rng(LAYERS).initial_seed()) for m in members]
     steps, step = recipe.epochs * len(widths), 0
     for epoch in range(recipe.epochs):
