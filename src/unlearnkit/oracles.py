@@ -23,6 +23,9 @@ from unlearnkit.unlearning import check_weights, fresh_model
 
 _Start = tuple[nn.Module, dict[str, Any]]
 
+FIRST = 1000
+"""Seed of the first oracle, where a count is given."""
+
 LOCKED = 256
 """Entries of the cache that one process makes at a time; each holds a file open."""
 
@@ -207,7 +210,7 @@ def _labelled(view: View, who: str) -> View:
 
 
 def _wanted(seeds: int | Iterable[int]) -> list[int]:
-    wanted = [1000 + i for i in range(seeds)] if isinstance(seeds, int) else list(seeds)
+    wanted = [FIRST + i for i in range(seeds)] if isinstance(seeds, int) else list(seeds)
     if not wanted or len(set(wanted)) < len(wanted):
         raise InputError(f"oracle: seeds must be different and at least one, got {wanted}")
     return wanted
@@ -241,7 +244,7 @@ def _train_together(
     """Train those of several oracles that are missing, if that pays; return their seeds."""
 
     def member(seed: int, model: nn.Module) -> Member:
-        return Member(model, view, rt.fork(seed), f"oracle {seed}")
+        return Member(model, view, rt.fork(seed), f"oracle {seed}", place=seed - FIRST)
 
     first, _ = _start(case, view, seeds[0], rt, "oracle")
     recipe = case.recipe

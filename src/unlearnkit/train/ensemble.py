@@ -4,7 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,10 @@ SMALL = 5 * 10**5
 """Saved numbers of a model's step up to which stacking pays on a CPU."""
 
 
+PLACES = 16
+"""Matrix products round by how a matrix is aligned in memory, which repeats after this many."""
+
+
 @dataclass(frozen=True)
 class Member:
     """One model of an ensemble: its rows and its randomness are its own."""
@@ -43,6 +47,10 @@ class Member:
 
     stream: str
     """Name of the random stream that orders the rows."""
+
+    place: int | None = None
+    """Where it stands in a stack, modulo ``PLACES``; as it comes when None. Equal places, equal
+    bits, whoever stands beside it."""
 
 
 def fit_each(members: Sequence[Member], task: Task, recipe: Recipe) -> None:
@@ -65,8 +73,8 @@ def fit_together(
 
     Each model sees the orders, augmentations, dropped activations and batch statistics of its own
     sequential run. In float64 the weights differ from that run's by rounding alone (tests: 1e-9
-    relative); in float32 rounding grows with the length of the run. On a CPU a model's bits do not
-    depend on which others share its chunk. What cannot be stacked is trained by ``fit_each``: data
+    relative); in float32 rounding grows with the length of the run. On a CPU the bits of a model
+    that has a place do not depend on which others share its chunk. What cannot be stacked is trained by ``fit_each``: data
     that are not in memory, and modules that ``vmap`` does not take (layers other than ``Dropout``
     that draw, values read in Python). Models with another number of rows form another stack.
 
@@ -232,12 +240,8 @@ class _Stack:
 
 
 def _train(members: Sequence[Member], probe: Probe, task: Task, recipe: Recipe) -> None:
-    # A stack of one multiplies matrices by another routine: two keep every bit the same.
-    alone = len(members) == 1
-    if alone:
-        twin = members[0]
-        spare = Member(copy.deepcopy(twin.model), twin.view, twin.rt, twin.stream)
-        members = (twin, spare)
+    own = _placed(members)
+    members = [m or replace(members[0], model=copy.deepcopy(members[0].model)) for m in own]
     rt, view = members[0].rt, members[0].view
     widths = _widths(view, recipe)
     stack = _Stack(members, max(probe.drops.values(), key=len), task)
@@ -261,9 +265,21 @@ def _train(members: Sequence[Member], probe: Probe, task: Task, recipe: Recipe) 
             step += 1
         rt.reporter.progress(f"{len(members)} models together", step, steps)
     stack.unload()
-    for m in members[: 1 if alone else None]:
-        m.rt.cost.count_forward(recipe.epochs * len(view), graph=True)
-        m.rt.cost.count_backward()
+    for m in own:
+        if m is not None:
+            m.rt.cost.count_forward(recipe.epochs * len(view), graph=True)
+            m.rt.cost.count_backward()
+
+
+def _placed(members: Sequence[Member]) -> list[Member | None]:
+    """Return the members by place, with gaps where nobody stands."""
+    taken: dict[int, Member] = {}
+    for i, m in enumerate(members):
+        slot = (i if m.place is None else m.place) % PLACES
+        while slot in taken:
+            slot += PLACES
+        taken[slot] = m
+    return [taken.get(slot) for slot in range(max(taken) + 1)]
 
 
 def _order(m: Member, epoch: int) -> Tensor:
