@@ -20,7 +20,6 @@ from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.train.ensemble import Member, fit_each, fit_together, pays
 from unlearnkit.unlearning import check_weights, fresh_model
 
-
 _Start = tuple[nn.Module, dict[str, Any]]
 
 FIRST = 1000

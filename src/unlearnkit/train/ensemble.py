@@ -74,9 +74,10 @@ def fit_together(
     Each model sees the orders, augmentations, dropped activations and batch statistics of its own
     sequential run. In float64 the weights differ from that run's by rounding alone (tests: 1e-9
     relative); in float32 rounding grows with the length of the run. On a CPU the bits of a model
-    that has a place do not depend on which others share its chunk. What cannot be stacked is trained by ``fit_each``: data
-    that are not in memory, and modules that ``vmap`` does not take (layers other than ``Dropout``
-    that draw, values read in Python). Models with another number of rows form another stack.
+    that has a place do not depend on which others share its chunk. What cannot be stacked is
+    trained by ``fit_each``: data that are not in memory, and modules that ``vmap`` does not take
+    (layers other than ``Dropout`` that draw, values read in Python). Models with another number of
+    rows form another stack.
 
     Args:
         members: Models, changed in place, with their rows and streams.
@@ -190,6 +191,8 @@ class Probe:
 class _Noise(nn.Module):
     """Stands in for a dropout layer: multiplies by factors that were drawn outside."""
 
+    noise: Tensor
+
     def forward(self, x: Tensor) -> Tensor:
         return x * self.noise
 
@@ -213,7 +216,7 @@ class _Stack:
         self.models = [m.model for m in members]
         whole = [_Losses(m, task) for m in self.models]
         with _all_training(self.models):
-            self.params, self.buffers = stack_module_state(whole)  # type: ignore[arg-type]  # a list of modules
+            self.params, self.buffers = stack_module_state(whole)
         self.base = _Losses(copy.deepcopy(self.models[0]).train(), task)
         for d in drops:
             noise = _Noise()
@@ -251,7 +254,7 @@ def _train(members: Sequence[Member], probe: Probe, task: Task, recipe: Recipe) 
     steps, step = recipe.epochs * len(widths), 0
     for epoch in range(recipe.epochs):
         orders = torch.stack([_order(m, epoch) for m in members])
-        for rows in orders.split(widths, 1):
+        for rows in torch.split(orders, widths, 1):
             x, y = _rows(view, rows, rt)
             x = _augmented(x, members, recipe, step)
             for group in opt.param_groups:
@@ -302,10 +305,14 @@ def _rows(view: View, rows: Tensor, rt: Runtime) -> tuple[Inputs, Tensor]:
     data, flat = view.data, rows.flatten()
     assert isinstance(data, TensorData)
     x = take(data.x, flat)
-    y = data.y.index_select(0, flat).unflatten(0, rows.shape).to(rt.device)
+    y = _by_model(data.y.index_select(0, flat), rows).to(rt.device)
     if isinstance(x, Tensor):
-        return x.unflatten(0, rows.shape).to(rt.device), y
-    return {k: t.unflatten(0, rows.shape).to(rt.device) for k, t in x.items()}, y
+        return _by_model(x, rows).to(rt.device), y
+    return {k: _by_model(t, rows).to(rt.device) for k, t in x.items()}, y
+
+
+def _by_model(t: Tensor, rows: Tensor) -> Tensor:
+    return t.reshape(*rows.shape, *t.shape[1:])
 
 
 def _augmented(x: Inputs, members: Sequence[Member], recipe: Recipe, step: int) -> Inputs:
@@ -313,7 +320,7 @@ def _augmented(x: Inputs, members: Sequence[Member], recipe: Recipe, step: int) 
         return x
     each = [draw_moves(x.shape[1], m.rt.rng(f"{m.stream}/augment/{step}")) for m in members]
     moves = Moves(*(torch.cat(parts) for parts in zip(*each, strict=True)))
-    return moves_apply(x.flatten(0, 1), moves).unflatten(0, x.shape[:2])
+    return moves_apply(x.flatten(0, 1), moves).reshape(x.shape)
 
 
 def _noises(drops: Sequence[Drop], layers: Sequence[torch.Generator]) -> dict[str, Tensor]:
