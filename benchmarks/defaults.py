@@ -17,14 +17,14 @@ from torch import nn
 
 import unlearnkit as uk
 from unlearnkit.cases.builtin import Asked
-from unlearnkit.cases.digits import mislabelled_tenth, one_class, random_tenth
+from unlearnkit.cases.digits import a_mislabelled_tenth, a_random_tenth, one_class
 from unlearnkit.oracles import Oracle
 
 OUT = Path(__file__).parents[1] / "docs" / "results"
 REQUESTS = {
     "class 3": one_class,
-    "mislabelled tenth": mislabelled_tenth,
-    "random tenth": random_tenth,
+    "mislabelled tenth": a_mislabelled_tenth,
+    "random tenth": a_random_tenth,
 }
 DISTANCES = {
     "js": "js_forget",

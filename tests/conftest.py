@@ -14,8 +14,10 @@ def _own_cache(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _short_lessons(monkeypatch):
-    """Copies of models relearn for a few steps only; tests of relearning take the full length."""
+def _short_lessons(request, monkeypatch):
+    """Copies of models relearn for a few steps only, but where a test asks for the full length."""
+    if request.node.get_closest_marker("full_lessons"):
+        return
     from unlearnkit.metrics import relearn
 
     monkeypatch.setattr(relearn, "CAP", 5)

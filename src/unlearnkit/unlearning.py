@@ -212,8 +212,24 @@ def check_needs(how: Method, case: Case, split: Partition) -> None:
 
 
 def _lacking(how: type[Method], case: Case, split: Partition) -> list[Need]:
+    have = given(case, split, how.info.needs | how.info.uses)
+    return sorted(how.info.needs - have)
+
+
+def given(
+    case: Case, split: Partition, asked: frozenset[Need] = frozenset(Need)
+) -> frozenset[Need]:
+    """Return the inputs that a case gives.
+
+    Args:
+        case: The case.
+        split: Its rows, by what is asked.
+        asked: The inputs that are looked for; labels are there if all asked rows have them.
+
+    Returns:
+        Those of the asked inputs that are there.
+    """
     reads = {Need.FORGET: split.forget, Need.RETAIN: split.retain}
-    asked = how.info.needs | how.info.uses
     have = {
         Need.LABELS: lambda: all(v is None or v.labelled for n, v in reads.items() if n in asked),
         Need.FORGET: lambda: split.forget is not None,
@@ -223,7 +239,7 @@ def _lacking(how: type[Method], case: Case, split: Partition) -> list[Need]:
         Need.CLASSES: lambda: _whole_classes(split),
         Need.SHAPE: lambda: input_shape(case, split) is not None,
     }
-    return sorted(n for n in how.info.needs if not have[n]())
+    return frozenset(n for n in asked if have[n]())
 
 
 def _whole_classes(split: Partition) -> bool:

@@ -18,7 +18,7 @@ def net(width):
 TOY = Classification(3).toy(0)
 WIDE = TOY.with_(fresh=lambda: net(16))
 NARROW = TOY.with_(fresh=lambda: net(7))
-NEEDS = frozenset({Need.RETAIN, Need.FRESH})
+NEEDS = frozenset({Need.RETAIN, Need.LABELS, Need.FRESH})
 
 
 class Rebuild(Method):

@@ -136,7 +136,9 @@ def test_the_network_of_diabetes_keeps_up_with_ridge_regression():
 
 
 def test_every_named_request_of_the_bundled_cases_is_counted():
-    asked = {(name, r) for name in BUNDLED for r in uk.catalog.cases()[name].requests}
+    asked = {
+        (name, r) for name in (*BUNDLED, "digits_half") for r in uk.catalog.cases()[name].requests
+    }
     assert asked == set(ASKED)
 
 

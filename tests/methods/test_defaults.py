@@ -3,11 +3,11 @@
 import pytest
 
 import unlearnkit as uk
-from unlearnkit.cases.digits import mislabelled_tenth, one_class
+from unlearnkit.cases.digits import a_mislabelled_tenth, one_class
 
 GOALS = [
     pytest.param(one_class, 0.9, 4, id="class 3"),
-    pytest.param(mislabelled_tenth, 0.6, 2, id="mislabelled tenth"),
+    pytest.param(a_mislabelled_tenth, 0.6, 2, id="mislabelled tenth"),
 ]
 TRAINING = ["finetune", "l1_sparse", "neggrad_plus", "relabel", "scrub"]
 QUICK = ["gradient_ascent", "ssd"]

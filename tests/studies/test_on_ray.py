@@ -47,6 +47,7 @@ def cluster():
 
 @needs_ray
 @pytest.mark.slow
+@pytest.mark.full_lessons
 def test_a_study_on_ray_is_that_of_this_process(cluster, store, cache, tmp_path):
     study = small(seeds=1, methods=["ssd", BROKEN])
     assert run(study, store, cache) == Outcome(done=1, failed=1, skipped=0)

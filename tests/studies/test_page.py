@@ -168,8 +168,17 @@ def test_without_a_closed_share_the_gap_over_the_originals_is_left():
     assert found["ssd"] == pytest.approx(abs(cells["ssd"] / cells["original"]))
 
 
+def edited(table, change):
+    """Return a table whose lines are those that a change returns for (block number, line)."""
+    blocks = [
+        b.model_copy(update={"lines": [y for x in b.lines if (y := change(i, x))]})
+        for i, b in enumerate(table.blocks)
+    ]
+    return table.model_copy(update={"blocks": blocks})
+
+
 def test_leaders_come_by_their_worst_gap_in_margins(tables):
-    table = tables["full"]
+    table = edited(tables["full"], lambda _, line: line.model_copy(update={"verdicts": {}}))
     found = [x for x in leaders(table, "digits") if x.kind == "method"]
     assert found[0].label == "scrub"
     assert [x.worst for x in found] == sorted(x.worst for x in found)
@@ -180,6 +189,25 @@ def test_leaders_come_by_their_worst_gap_in_margins(tables):
         if cell.judged != "none"
     )
     assert next(x.worst for x in found if x.label == "ssd") == pytest.approx(want)
+
+
+def test_a_method_that_the_audit_finds_at_fault_comes_after_those_it_does_not(tables):
+    def accuse(_, line):
+        leaks = {"LEAKS": 1} if line.label == "scrub" else {}
+        return line.model_copy(update={"verdicts": leaks})
+
+    found = leaders(edited(tables["full"], accuse), "digits")
+    assert found[-1].label == "scrub"
+    assert [x.faulty for x in found if x.label != "scrub"] == [0] * (len(found) - 1)
+
+
+def test_a_method_that_ran_on_fewer_forget_sets_comes_last(tables):
+    table = edited(
+        tables["full"], lambda i, line: None if (i, line.label) == (0, "scrub") else line
+    )
+    assert len(table.blocks) > 1
+    last = leaders(table, "digits")[-1]
+    assert (last.label, last.of - last.sets) == ("scrub", 1)
 
 
 def test_the_area_of_a_marker_grows_with_cost_and_ends_at_retraining():

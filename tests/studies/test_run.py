@@ -193,6 +193,7 @@ def test_the_plan_is_printed_before_anything_starts(command):
 MANY = words(seeds=3, methods=["finetune", "ssd", "gradient_ascent", BROKEN])
 
 
+@pytest.mark.full_lessons
 def test_killed_again_and_again_it_ends_with_what_an_uninterrupted_one_has(store, cache, tmp_path):
     run(small(**MANY), store, cache)
     path = tmp_path / "killed.sqlite"
@@ -217,6 +218,7 @@ def test_killed_again_and_again_it_ends_with_what_an_uninterrupted_one_has(store
         assert numbers(other) == numbers(store)
 
 
+@pytest.mark.full_lessons
 def test_several_processes_on_one_store_share_the_work(store, cache, tmp_path):
     run(small(**MANY), store, cache)
     path = tmp_path / "shared.sqlite"

@@ -15,6 +15,7 @@ from unlearnkit.core.method import Need
 from unlearnkit.core.request import Classes, ForgetRequest, Groups
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.train.reading import row_losses
+from unlearnkit.unlearning import given
 
 ODD = 0.75
 """Share of pairs in which a forget row must fit the original worse than a retained row, for the
@@ -75,12 +76,6 @@ def look(
     Returns:
         The situation.
     """
-    there = {
-        Need.FORGET: parts.forget is not None,
-        Need.RETAIN: parts.retain is not None,
-        Need.VALIDATION: case.validation is not None,
-        Need.FRESH: case.fresh is not None,
-    }
     share = odd = None
     if parts.forget is not None and parts.retain is not None:
         share = len(parts.forget) / (len(parts.forget) + len(parts.retain))
@@ -89,7 +84,7 @@ def look(
         odd, sure = _oddness(model, case, parts, rt)
         if odd >= ODD and sure >= SURE:
             kind = "odd"
-    return Situation(case.task.name, frozenset(n for n in Need if there[n]), kind, share, odd)
+    return Situation(case.task.name, given(case, parts), kind, share, odd)
 
 
 def _named_kind(request: ForgetRequest | None, parts: Partition) -> Kind:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from unlearnkit.report.model import Verdict
 from unlearnkit.studies.columns import CLOSED, FORGETTING, UTILITY
 from unlearnkit.studies.table import Block, Cell, Kind, Line, Table
 
 COST = "cost_ratio"
+FAULTS = (Verdict.LEAKS, Verdict.OVER_FORGOT, Verdict.DAMAGED)
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,12 @@ class Leader:
     kind: Kind
     sets: int
     """Forget sets with a run that is done."""
+
+    of: int
+    """Forget sets of the case."""
+
+    faulty: int
+    """Runs whose audit says LEAKS, OVER-FORGOT or DAMAGED."""
 
     equivalent: int
     judged: int
@@ -95,7 +103,9 @@ def measures(block: Block) -> tuple[str, str] | None:
 def leaders(table: Table, case: str) -> list[Leader]:
     """Return the lines of a case, methods in order.
 
-    The order: the smallest worst gap, then the least that is left to forget, then the cheapest.
+    The order: methods that ran on all forget sets before the others, whose gaps are over fewer
+    sets; then the smallest share of runs that the audit found at fault, the smallest worst gap, the
+    least that is left to forget, the cheapest.
 
     Args:
         table: The study's table.
@@ -110,16 +120,18 @@ def leaders(table: Table, case: str) -> list[Leader]:
     return sorted(found, key=_rank)
 
 
-def _rank(x: Leader) -> tuple[bool, float, float, float]:
+def _rank(x: Leader) -> tuple[bool, bool, float, float, float, float]:
     return (
         x.kind == "method",
+        x.sets < x.of,
+        x.faulty / x.done if x.done else math.inf,
         math.inf if x.worst is None else x.worst,
         math.inf if x.left is None else x.left,
         math.inf if x.cost is None else x.cost,
     )
 
 
-def _leader(table: Table, blocks: Iterable[Block], label: str, kind: Kind) -> Leader:
+def _leader(table: Table, blocks: Sequence[Block], label: str, kind: Kind) -> Leader:
     mine = [(b, n) for b in blocks for n in b.lines if (n.label, n.kind) == (label, kind)]
     cells = [cell for _, n in mine for cell in n.cells.values()]
     wide = [v for _, n in mine for k, x in n.cells.items() if (v := _gap(table, k, x)) is not None]
@@ -130,6 +142,8 @@ def _leader(table: Table, blocks: Iterable[Block], label: str, kind: Kind) -> Le
         label=label,
         kind=kind,
         sets=sum(n.count > 0 for _, n in mine),
+        of=len(blocks),
+        faulty=sum(n.verdicts.get(v, 0) for _, n in mine for v in FAULTS),
         equivalent=sum(cell.judged == "equivalent" for cell in cells),
         judged=sum(cell.judged != "none" for cell in cells),
         worst=max(wide, default=None),

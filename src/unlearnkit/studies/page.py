@@ -109,6 +109,14 @@ def _board(table: Table, case: str) -> list[dict[str, tuple[str, str]]]:
                 "left": (_number(x.left), _sort(x.left)),
                 "lost": (_number(x.lost), _sort(x.lost)),
                 "cost": (_number(x.cost), _sort(x.cost)),
+                "faulty": (
+                    f"{x.faulty} of {x.done}" if x.kind == "method" and x.done else w.ABSENT,
+                    _sort(x.faulty / x.done if x.kind == "method" and x.done else None),
+                ),
+                "sets": (
+                    f"{x.sets} of {x.of}" if x.kind == "method" else w.ABSENT,
+                    _sort(x.sets if x.kind == "method" else None),
+                ),
                 "runs": (", ".join(runs), _sort(x.done)),
             }
         )

@@ -75,7 +75,7 @@ def missing_inputs_refused(s: Subject) -> None:
 
 def targets_not_needed_if_not_declared(s: Subject) -> None:
     """A method that does not declare labels runs on rows without targets, as on others."""
-    if Need.LABELS in s.method.info.needs:
+    if s.method.info.needs & {Need.LABELS, Need.CLASSES}:
         return
     whole = s.run()
     bare = s.run(case=_lacking(s.case, Need.LABELS))
