@@ -21,10 +21,10 @@ from unlearnkit.train.loop import Moves, draw_moves, fit, moves_apply, training
 LAYERS = "train/layers"
 """Random stream of layers that draw by themselves."""
 
-MEMORY = 256 * 2**20
+MEMORY = 64 * 2**20
 """Bytes that a chunk may fill on a CPU: more no longer saves anything there."""
 
-SMALL = 5 * 10**5
+SMALL = 2 * 10**5
 """Saved numbers of a model's step up to which stacking pays on a CPU."""
 
 
