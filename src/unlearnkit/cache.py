@@ -3,7 +3,8 @@
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,9 +94,45 @@ class Cache:
                 " another folder"
             ) from None
 
+    def fill(
+        self,
+        keys: Sequence[Mapping[str, Any]],
+        make: Callable[[list[int]], Iterator[tuple[int, dict[str, Tensor], dict[str, Any]]]],
+    ) -> list[int]:
+        """Make those of several keys that are not there, and keep each as soon as it is made.
+
+        Args:
+            keys: Every input of each, by content.
+            make: From the positions of missing keys to what they lead to, in any order: position,
+                tensors, facts. Not called when nothing is missing.
+
+        Returns:
+            The positions of the keys that were made now.
+
+        Raises:
+            InputError: If the folder cannot be written.
+        """
+        paths = [self.root / n[:2] / f"{n}.safetensors" for n in map(digest, keys)]
+        try:
+            with ExitStack() as held:
+                for path in sorted(set(paths)):  # one order for all processes: none waits in a ring
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    held.enter_context(FileLock(path.with_suffix(".lock")))
+                lacking = [i for i, key in enumerate(keys) if key not in self]
+                for i, tensors, facts in make(lacking) if lacking else ():
+                    whole = {k: t.detach().cpu().contiguous().clone() for k, t in tensors.items()}
+                    self._save(paths[i], whole, {"key": dict(keys[i]), "facts": facts})
+                return lacking
+        except OSError as e:
+            raise InputError(
+                f"cache: cannot use {str(self.root)!r}: {e.strerror or e}; set UNLEARNKIT_CACHE to"
+                " another folder"
+            ) from None
+
     def __contains__(self, key: Mapping[str, Any]) -> bool:
         name = digest(key)
-        return (self.root / name[:2] / f"{name}.json").exists()
+        side = self.root / name[:2] / f"{name}.json"
+        return side.exists() and side.with_suffix(".safetensors").exists()
 
     def entries(self) -> Iterator[Entry]:
         """Yield what is kept; of a damaged entry the key is ``{"kind": "damaged"}``."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count, islice
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -215,14 +215,33 @@ def augmented(batch: Batch, recipe: Recipe, rt: Runtime, stream: str) -> Batch:
     """Return the batch with its images mirrored and shifted at random, if the recipe says so."""
     if recipe.augment == "none" or not isinstance(batch.x, Tensor) or batch.x.ndim != 4:
         return batch
-    rng = rt.rng(stream)
-    rows, _, height, width = batch.x.shape
-    flip = (torch.rand(rows, generator=rng) < 0.5).to(batch.x.device)
-    x = torch.where(flip[:, None, None, None], batch.x.flip(-1), batch.x)
+    moves = draw_moves(len(batch), rt.rng(stream))
+    return replace(batch, x=moves_apply(batch.x, moves))
+
+
+class Moves(NamedTuple):
+    """How images are moved: mirrored or not ``(B,)``, and shifts ``(B, 1, 1)`` from 0 to 8."""
+
+    flip: Tensor
+    top: Tensor
+    left: Tensor
+
+
+def draw_moves(rows: int, rng: torch.Generator) -> Moves:
+    """Draw how each of some images is moved."""
+    flip = torch.rand(rows, generator=rng) < 0.5
+    top = torch.randint(0, 9, (rows, 1, 1), generator=rng)
+    left = torch.randint(0, 9, (rows, 1, 1), generator=rng)
+    return Moves(flip, top, left)
+
+
+def moves_apply(images: Tensor, moves: Moves) -> Tensor:
+    """Return images ``(B, C, H, W)`` mirrored and shifted, with zeros where nothing was."""
+    rows, _, height, width = images.shape
+    flip, top, left = (t.to(images.device) for t in moves)
+    x = torch.where(flip[:, None, None, None], images.flip(-1), images)
     padded = functional.pad(x, (4, 4, 4, 4))
-    top = torch.randint(0, 9, (rows, 1, 1), generator=rng).to(x.device)
-    left = torch.randint(0, 9, (rows, 1, 1), generator=rng).to(x.device)
     row = torch.arange(height, device=x.device)[None, :, None] + top
     col = torch.arange(width, device=x.device)[None, None, :] + left
     picked = padded[torch.arange(rows, device=x.device)[:, None, None], :, row, col]
-    return replace(batch, x=picked.permute(0, 3, 1, 2).contiguous())
+    return picked.permute(0, 3, 1, 2).contiguous()

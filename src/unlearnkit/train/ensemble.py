@@ -1,0 +1,384 @@
+"""Many models of one architecture trained together: stacked weights, one vectorised step."""
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+
+from unlearnkit.core.data import Batch, Inputs, TensorData, View, take
+from unlearnkit.core.errors import InputError
+from unlearnkit.core.recipe import Recipe
+from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.task import Task
+from unlearnkit.train.isolation import seeded
+from unlearnkit.train.loop import Moves, draw_moves, fit, moves_apply, training
+
+LAYERS = "train/layers"
+"""Random stream of layers that draw by themselves."""
+
+MEMORY = 64 * 2**20
+"""Bytes that a chunk may fill on a CPU: more no longer saves anything there."""
+
+SMALL = 2 * 10**5
+"""Saved numbers of a model's step up to which stacking pays on a CPU."""
+
+
+PLACES = 16
+"""Matrix products round by how a matrix is aligned in memory, which repeats after this many."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One model of an ensemble: its rows and its randomness are its own."""
+
+    model: nn.Module
+    """Untrained; changed in place."""
+
+    view: View
+    """Its rows; ``View.pick`` makes them from a mask."""
+
+    rt: Runtime
+    """Seed, device and cost meter."""
+
+    stream: str
+    """Name of the random stream that orders the rows."""
+
+    place: int | None = None
+    """Where it stands in a stack, modulo ``PLACES``; as it comes when None. Equal places, equal
+    bits, whoever stands beside it."""
+
+
+def fit_each(members: Sequence[Member], task: Task, recipe: Recipe) -> None:
+    """Train models one after another: the reference, and the way for what cannot be stacked.
+
+    Args:
+        members: Models, changed in place, with their rows and streams.
+        task: Gives outputs and losses.
+        recipe: The same for all.
+    """
+    for m in members:
+        with seeded(m.rt, LAYERS):
+            fit(m.model, m.view, task, recipe, m.rt, stream=m.stream)
+
+
+def fit_together(
+    members: Sequence[Member], task: Task, recipe: Recipe
+) -> Iterator[Sequence[Member]]:
+    """Train models as ``fit_each`` does, in vectorised chunks where that is possible.
+
+    Each model sees the orders, augmentations, dropped activations and batch statistics of its own
+    sequential run. In float64 the weights differ from that run's by rounding alone (tests: 1e-9
+    relative); in float32 rounding grows with the length of the run. On a CPU the bits of a model
+    that has a place do not depend on which others share its chunk. What cannot be stacked is
+    trained by ``fit_each``: data that are not in memory, and modules that ``vmap`` does not take
+    (layers other than ``Dropout`` that draw, values read in Python). Models with another number of
+    rows form another stack.
+
+    Args:
+        members: Models, changed in place, with their rows and streams.
+        task: Gives outputs and losses.
+        recipe: The same for all.
+
+    Yields:
+        Members whose training is over: one, or those of a chunk.
+    """
+    for group in _groups(members):
+        probe = Probe.of(group, task, recipe)
+        for part in [[m] for m in group] if probe is None else probe.chunks(group):
+            if probe is None:
+                fit_each(part, task, recipe)
+            else:
+                _train(part, probe, task, recipe)
+            yield part
+
+
+def pays(member: Member, task: Task, recipe: Recipe) -> bool:
+    """Return whether models like this one are trained sooner together; nothing changes."""
+    probe = Probe.of([member], task, recipe)
+    return probe is not None and (member.rt.device.type != "cpu" or probe.saved <= SMALL)
+
+
+def _groups(members: Sequence[Member]) -> list[list[Member]]:
+    """Return the members by what one stack needs equal: architecture, data, number of rows."""
+    found: dict[object, list[Member]] = {}
+    for m in members:
+        kind = tuple((n, tuple(t.shape), t.dtype) for n, t in m.model.state_dict().items())
+        where = (m.rt.device, m.rt.precision)
+        same = (id(m.view.data), len(m.view), repr(m.model), kind, where)
+        found.setdefault(same, []).append(m)
+    return list(found.values())
+
+
+@dataclass(frozen=True)
+class Drop:
+    """A dropout layer: what it draws in a step."""
+
+    name: str
+    keep: float
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one step of one model showed: what it draws, and how large it is."""
+
+    drops: dict[int, tuple[Drop, ...]]
+    """Dropout layers in the order of their calls, by rows of the batch."""
+
+    bytes: int
+    """Memory that a model takes in a step."""
+
+    saved: int
+    """Numbers that a step keeps for its gradient, per model."""
+
+    @classmethod
+    def of(cls, group: Sequence[Member], task: Task, recipe: Recipe) -> "Probe | None":
+        """Try one step of two models; nothing changes.
+
+        Args:
+            group: Members that fit together.
+            task: Gives outputs and losses.
+            recipe: Batch size and optimiser.
+
+        Returns:
+            What was found; None where the models cannot be stacked.
+        """
+        first = group[0]
+        moving = any(p.requires_grad for p in first.model.parameters())
+        if not (moving and recipe.epochs and isinstance(first.view.data, TensorData)):
+            return None
+        if any(_hidden_state(m.model) for m in group) or not len(first.view):
+            return None
+        drops: dict[int, tuple[Drop, ...]] = {}
+        saved = 0
+        try:
+            for rows in sorted(set(_widths(first.view, recipe))):
+                drops[rows], saved = _watched(first, task, rows)
+                if len({d.name for d in drops[rows]}) < len(drops[rows]):
+                    return None
+                if drops[rows] and first.rt.device.type != "cpu":
+                    return None
+                pair = (first, group[-1])
+                stack = _Stack(pair, drops[rows], task)
+                x, y = _rows(first.view, first.view.rows[:rows].repeat(2, 1), first.rt)
+                noises = {f"model.{d.name}.noise": torch.ones((2, *d.shape)) for d in drops[rows]}
+                with first.rt.autocast():
+                    stack.losses(x, y, noises).sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        except (RuntimeError, ValueError, TypeError, InputError):
+            return None
+        state = sum(t.numel() * t.element_size() for t in first.model.state_dict().values())
+        size = 4 if first.rt.precision == "bf16" else next(first.model.parameters()).element_size()
+        return cls(drops, 5 * state + 3 * size * saved, saved)
+
+    def chunks(self, group: Sequence[Member]) -> Iterator[Sequence[Member]]:
+        """Yield the members of a group by as many as fit into memory, evenly."""
+        device = group[0].rt.device
+        free = MEMORY
+        if device.type == "cuda":
+            free = torch.cuda.mem_get_info(device)[0] // 2
+        most = max(free // max(self.bytes, 1), 1)
+        width = math.ceil(len(group) / math.ceil(len(group) / most))
+        for start in range(0, len(group), width):
+            yield group[start : start + width]
+
+
+class _Noise(nn.Module):
+    """Stands in for a dropout layer: multiplies by factors that were drawn outside."""
+
+    noise: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.noise
+
+
+class _Losses(nn.Module):
+    """A model with its loss, so that its state can be handed in as one mapping."""
+
+    def __init__(self, model: nn.Module, task: Task) -> None:
+        super().__init__()
+        self.model, self.task = model, task
+
+    def forward(self, x: Inputs, y: Tensor) -> Tensor:
+        batch = Batch(x, y, torch.arange(y.shape[0]))
+        return self.task.losses(self.task.outputs(self.model, batch), batch)
+
+
+class _Stack:
+    """Models as one: each parameter and buffer with a first axis over models."""
+
+    def __init__(self, members: Sequence[Member], drops: Sequence[Drop], task: Task) -> None:
+        self.models = [m.model for m in members]
+        whole = [_Losses(m, task) for m in self.models]
+        with _all_training(self.models):
+            self.params, self.buffers = stack_module_state(whole)
+        self.base = _Losses(copy.deepcopy(self.models[0]).train(), task)
+        for d in drops:
+            noise = _Noise()
+            noise.register_buffer("noise", torch.zeros(()))
+            _replace(self.base.model, d.name, noise)
+        self.run: Callable[..., Tensor] = vmap(self._one)
+
+    def _one(self, state: dict[str, Tensor], x: Inputs, y: Tensor) -> Tensor:
+        out: Tensor = functional_call(self.base, state, (x, y))
+        return out
+
+    def losses(self, x: Inputs, y: Tensor, noises: dict[str, Tensor]) -> Tensor:
+        """Return the loss of each row of each model ``(K, B)``."""
+        return self.run({**self.params, **self.buffers, **noises}, x, y)
+
+    @torch.no_grad()
+    def unload(self) -> None:
+        """Write the state back into the models."""
+        for k, model in enumerate(self.models):
+            for name, p in model.named_parameters():
+                p.copy_(self.params[f"model.{name}"][k])
+            for name, b in model.named_buffers():
+                b.copy_(self.buffers[f"model.{name}"][k])
+
+
+def _train(members: Sequence[Member], probe: Probe, task: Task, recipe: Recipe) -> None:
+    own = _placed(members)
+    members = [m or replace(members[0], model=copy.deepcopy(members[0].model)) for m in own]
+    rt, view = members[0].rt, members[0].view
+    widths = _widths(view, recipe)
+    stack = _Stack(members, max(probe.drops.values(), key=len), task)
+    moving = [p for p in stack.params.values() if p.requires_grad]
+    opt = recipe.build(moving)
+    layers = [torch.Generator().manual_seed(m.rt.rng(LAYERS).initial_seed()) for m in members]
+    steps, step = recipe.epochs * len(widths), 0
+    for epoch in range(recipe.epochs):
+        orders = torch.stack([_order(m, epoch) for m in members])
+        for rows in torch.split(orders, widths, 1):
+            x, y = _rows(view, rows, rt)
+            x = _augmented(x, members, recipe, step)
+            for group in opt.param_groups:
+                group["lr"] = recipe.lr * recipe.factor(step, steps)
+            for p in moving:
+                p.grad = None
+            with rt.autocast():
+                losses = stack.losses(x, y, _noises(probe.drops[rows.shape[1]], layers))
+            losses.backward(torch.full_like(losses, 1 / rows.shape[1]))  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            opt.step()
+            step += 1
+        rt.reporter.progress(f"{len(members)} models together", step, steps)
+    stack.unload()
+    for m in own:
+        if m is not None:
+            m.rt.cost.count_forward(recipe.epochs * len(view), graph=True)
+            m.rt.cost.count_backward()
+
+
+def _placed(members: Sequence[Member]) -> list[Member | None]:
+    """Return the members by place, with gaps where nobody stands."""
+    taken: dict[int, Member] = {}
+    for i, m in enumerate(members):
+        slot = (i if m.place is None else m.place) % PLACES
+        while slot in taken:
+            slot += PLACES
+        taken[slot] = m
+    return [taken.get(slot) for slot in range(max(taken) + 1)]
+
+
+def _order(m: Member, epoch: int) -> Tensor:
+    """Return the member's rows in the order of an epoch, as ``View.batches`` shuffles them."""
+    empty = TensorData(torch.empty(len(m.view.data), 0), m.view.data.y)
+    whole = View(empty, m.view.rows)
+    cpu = Runtime(seed=m.rt.seed)
+    return next(whole.batches(len(whole), cpu, shuffle=f"{m.stream}/{epoch}")).row
+
+
+def _widths(view: View, recipe: Recipe) -> list[int]:
+    """Return the rows of each step of an epoch; a last single row joins the step before."""
+    steps = view.steps(recipe.batch_size)
+    full = [recipe.batch_size] * (steps - 1)
+    return [*full, len(view) - sum(full)]
+
+
+def _rows(view: View, rows: Tensor, rt: Runtime) -> tuple[Inputs, Tensor]:
+    """Return inputs and targets of rows ``(K, B)``, on the device."""
+    data, flat = view.data, rows.flatten()
+    assert isinstance(data, TensorData)
+    x = take(data.x, flat)
+    y = _by_model(data.y.index_select(0, flat), rows).to(rt.device)
+    if isinstance(x, Tensor):
+        return _by_model(x, rows).to(rt.device), y
+    return {k: _by_model(t, rows).to(rt.device) for k, t in x.items()}, y
+
+
+def _by_model(t: Tensor, rows: Tensor) -> Tensor:
+    return t.reshape(*rows.shape, *t.shape[1:])
+
+
+def _augmented(x: Inputs, members: Sequence[Member], recipe: Recipe, step: int) -> Inputs:
+    if recipe.augment == "none" or not isinstance(x, Tensor) or x.ndim != 5:
+        return x
+    each = [draw_moves(x.shape[1], m.rt.rng(f"{m.stream}/augment/{step}")) for m in members]
+    moves = Moves(*(torch.cat(parts) for parts in zip(*each, strict=True)))
+    return moves_apply(x.flatten(0, 1), moves).reshape(x.shape)
+
+
+def _noises(drops: Sequence[Drop], layers: Sequence[torch.Generator]) -> dict[str, Tensor]:
+    """Draw what each model's own dropout would draw, layer by layer."""
+    return {
+        f"model.{d.name}.noise": torch.stack(
+            [
+                torch.empty(d.shape, dtype=d.dtype).bernoulli_(d.keep, generator=g).div_(d.keep)
+                for g in layers
+            ]
+        )
+        for d in drops
+    }
+
+
+def _watched(m: Member, task: Task, rows: int) -> tuple[tuple[Drop, ...], int]:
+    """Run one batch through a copy; return its dropout layers as called, and the numbers saved."""
+    model = copy.deepcopy(m.model)
+    drops: list[Drop] = []
+    saved = 0
+
+    def keep(t: Tensor) -> Tensor:
+        nonlocal saved
+        saved += t.numel()
+        return t
+
+    def listen(name: str, p: float) -> Callable[..., None]:
+        def hear(_: nn.Module, __: object, out: Tensor) -> None:
+            drops.append(Drop(name, 1 - p, tuple(out.shape), out.dtype))
+
+        return hear
+
+    for name, layer in model.named_modules():
+        if type(layer) is nn.Dropout and 0 < layer.p < 1:
+            layer.register_forward_hook(listen(name, layer.p))
+    x, y = _rows(m.view, m.view.rows[None, :rows], m.rt)
+    first = x[0] if isinstance(x, Tensor) else {k: t[0] for k, t in x.items()}
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t)
+    with seeded(m.rt, LAYERS), training(model), hooks, m.rt.autocast():
+        _Losses(model, task)(first, y[0])
+    return tuple(drops), saved
+
+
+def _hidden_state(model: nn.Module) -> bool:
+    """Return whether tensors lie beside parameters and buffers, where no stack would find them."""
+    return any(isinstance(v, Tensor) for m in model.modules() for v in vars(m).values())
+
+
+def _replace(model: nn.Module, name: str, new: nn.Module) -> None:
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, new)
+
+
+@contextmanager
+def _all_training(models: Sequence[nn.Module]) -> Iterator[None]:
+    """Give all models the same flags, as stacking asks for, and their own back."""
+    if not models:
+        yield
+        return
+    with training(models[0]), _all_training(models[1:]):
+        yield
