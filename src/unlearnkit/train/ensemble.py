@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unlearnkit.core.data import Batch, Inputs, TensorData, View, take
 from unlearnkit.core.errors import InputError
@@ -230,7 +231,8 @@ class _Stack:
 
     def losses(self, x: Inputs, y: Tensor, noises: dict[str, Tensor]) -> Tensor:
         """Return the loss of each row of each model ``(K, B)``."""
-        return self.run({**self.params, **self.buffers, **noises}, x, y)
+        with sdpa_kernel(SDPBackend.MATH):  # fused attention would go through vmap model by model
+            return self.run({**self.params, **self.buffers, **noises}, x, y)
 
     @torch.no_grad()
     def unload(self) -> None:
