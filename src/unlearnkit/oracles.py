@@ -245,19 +245,21 @@ def _train_together(
     def member(seed: int, model: nn.Module) -> Member:
         return Member(model, view, rt.fork(seed), f"oracle {seed}", place=seed - FIRST)
 
-    first, _ = _start(case, view, seeds[0], rt, "oracle")
+    starts = [_start(case, view, seed, rt, "oracle") for seed in seeds]
+    if all(key in cache for _, key in starts):
+        return set()
     recipe = case.recipe
     assert recipe is not None
     # Asked of all seeds, not of the missing ones: an interrupted call ends at the same bits.
-    if not pays(member(seeds[0], first), case.task, recipe):
+    if not pays(member(seeds[0], starts[0][0]), case.task, recipe):
         return set()
     new: set[int] = set()
     for start in range(0, len(seeds), LOCKED):
         few = seeds[start : start + LOCKED]
-        starts = [_start(case, view, seed, rt, "oracle") for seed in few]
+        part_starts = starts[start : start + LOCKED]
 
         def make(
-            lacking: list[int], few: Sequence[int] = few, starts: Sequence[_Start] = starts
+            lacking: list[int], few: Sequence[int] = few, starts: Sequence[_Start] = part_starts
         ) -> Iterator[tuple[int, dict[str, Tensor], dict[str, Any]]]:
             at = {few[i]: i for i in lacking}
             clock = time.perf_counter()
@@ -270,7 +272,7 @@ def _train_together(
                     yield at[m.rt.seed], tensors, _facts(m.rt.cost, seconds, len(part))
                 clock = time.perf_counter()
 
-        new |= {few[i] for i in cache.fill([key for _, key in starts], make)}
+        new |= {few[i] for i in cache.fill([key for _, key in part_starts], make)}
     return new
 
 

@@ -12,6 +12,7 @@ from unlearnkit.core.data import Batch, TensorData, View
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.recipe import ASSUMED, Recipe
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.structure import evaluating
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -316,12 +317,6 @@ def run(model: nn.Module, view: View, task: Task, rt: Runtime, size: int = 512) 
     Returns:
         The outputs.
     """
-    flags = [(m, m.training) for m in model.modules()]
-    model.eval()
-    try:
-        with torch.inference_mode(), rt.autocast():
-            outs = [task.outputs(model, b).cpu() for b in view.batches(size, rt)]
-    finally:
-        for m, training in flags:
-            m.training = training
+    with evaluating(model), torch.inference_mode(), rt.autocast():
+        outs = [task.outputs(model, b).cpu() for b in view.batches(size, rt)]
     return torch.cat(outs).clone()

@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from unlearnkit.core.data import Batch, Inputs, View, take
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.structure import evaluating
 from unlearnkit.core.task import Task
 
 CACHED = 2**21
@@ -56,15 +57,10 @@ def squared_gradients(
     add, size = _by_batch, batch_size
     if unit == "row":
         add, size = _by_row, rows_at_once(sum(t.numel() for t in total.values()), batch_size)
-    flags = [(m, m.training) for m in model.modules()]
-    model.eval()
-    try:
-        weight = 0
+    weight = 0
+    with evaluating(model):
         for batch in view.batches(size, rt):
             weight += add(model, batch, task, rt, total)
-    finally:
-        for m, was in flags:
-            m.training = was
     return {name: t / max(weight, 1) for name, t in total.items()}
 
 

@@ -1,7 +1,6 @@
 """How much each scalar of a model matters to some rows."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from unlearnkit.core.data import Batch, View
 from unlearnkit.core.errors import UnsupportedError
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.structure import evaluating
 from unlearnkit.core.task import Task
 from unlearnkit.localize.units import Block, spread, unit_sums
 from unlearnkit.train.restart import together
@@ -139,18 +139,6 @@ def critical_memory(
 def trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """Yield name and tensor of each parameter that requires gradients; a tied one once."""
     return ((n, p) for n, p in model.named_parameters() if p.requires_grad)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model in eval mode; restore all flags at the end."""
-    flags = [(m, m.training) for m in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for m, was in flags:
-            m.training = was
 
 
 def _two_losses(

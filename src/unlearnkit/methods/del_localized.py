@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from unlearnkit.core.data import Batch
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.runtime import Runtime
@@ -16,7 +15,8 @@ from unlearnkit.core.search import OneOf, Search
 from unlearnkit.localize.find import Localizer
 from unlearnkit.train.hold import holding
 from unlearnkit.train.loop import training
-from unlearnkit.train.restart import Restart, Run, Terms, run_schedule
+from unlearnkit.train.mixing import alone
+from unlearnkit.train.restart import Restart, Run
 from unlearnkit.train.teachers import untrained
 
 Named = dict[str, Tensor]
@@ -115,22 +115,7 @@ class DelLocalized(Method):
         rt.restore()
         held = holding(rt, p.model, free)
         self._statistics(p, rt)
-
-        def loss(keep: Batch, progress: float) -> Terms:
-            del progress
-            losses = p.task.losses(p.task.outputs(p.model, keep), keep)
-            return Terms(losses, losses)
-
-        run_schedule(
-            p.model,
-            p.retain,
-            loss,
-            self.run,
-            p.recipe,
-            held,
-            never_seen=p.task.never_seen,
-            stream="retain",
-        )
+        alone(p, self.run, held)
         return p.model
 
     def _head(self, p: Problem, rt: Runtime) -> set[str]:

@@ -3,12 +3,12 @@
 from pydantic import Field
 from torch import nn
 
-from unlearnkit.core.data import Batch
 from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.train.mixing import alone
 from unlearnkit.train.renewal import renew
-from unlearnkit.train.restart import Restart, Run, Terms, run_schedule
+from unlearnkit.train.restart import Restart, Run
 
 
 @register
@@ -77,20 +77,5 @@ class FineTune(Method):
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
         """Descend on the retained rows."""
         renew(p, self.renew)
-
-        def loss(keep: Batch, progress: float) -> Terms:
-            del progress
-            losses = p.task.losses(p.task.outputs(p.model, keep), keep)
-            return Terms(losses, losses)
-
-        run_schedule(
-            p.model,
-            p.retain,
-            loss,
-            self.run,
-            p.recipe,
-            rt,
-            never_seen=p.task.never_seen,
-            stream="retain",
-        )
+        alone(p, self.run, rt)
         return p.model

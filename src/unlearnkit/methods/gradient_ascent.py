@@ -1,6 +1,6 @@
 """Climb the loss of the rows that must go, and stop in time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Annotated, Literal
 
@@ -13,6 +13,7 @@ from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search import Search
+from unlearnkit.core.structure import evaluating
 from unlearnkit.train.loop import descend
 from unlearnkit.train.stopping import OFF, Guard, Watch, between, capped, furthest, snapshot
 
@@ -149,28 +150,32 @@ def climb(
     """
     weights = [w for w in p.model.parameters() if w.requires_grad]
     budget = run.share * 3 * p.recipe.epochs * (len(p.retain) or len(p.forget))
-    start, flags = rt.cost.work, [(m, m.training) for m in p.model.modules()]
+    start = rt.cost.work
     share = run.step / p.forget.steps(p.recipe.batch_size)
-    p.model.eval()
-    for turn in count():
-        if rt.cost.work - start >= budget:
-            break
-        for batch in p.forget.batches(p.recipe.batch_size, rt, shuffle=f"gradient_ascent/{turn}"):
-            with rt.autocast():
-                value = height(batch)
-            rt.backward(value)
-            rt.project()
-            with torch.no_grad():
-                for w in weights:
-                    if w.grad is not None:
-                        size = w.grad.norm().clamp(min=1e-12)
-                        w.add_(share * w.norm() / size * w.grad)
-                    w.grad = None
-            rt.restore()
-        if enough(turn):
-            break
-    for m, was in flags:
-        m.training = was
+    with evaluating(p.model):
+        for turn in count():
+            if rt.cost.work - start >= budget:
+                break
+            order = f"gradient_ascent/{turn}"
+            for batch in p.forget.batches(p.recipe.batch_size, rt, shuffle=order):
+                with rt.autocast():
+                    value = height(batch)
+                rt.backward(value)
+                _step(weights, share, rt)
+            if enough(turn):
+                break
+
+
+def _step(weights: Sequence[nn.Parameter], share: float, rt: Runtime) -> None:
+    """Move each tensor up its gradient by a share of its own size."""
+    rt.project()
+    with torch.no_grad():
+        for w in weights:
+            if w.grad is not None:
+                size = w.grad.norm().clamp(min=1e-12)
+                w.add_(share * w.norm() / size * w.grad)
+            w.grad = None
+    rt.restore()
 
 
 def _retreat(model: nn.Module, good: dict[str, Tensor], watch: Watch) -> None:

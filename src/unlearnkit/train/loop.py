@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from unlearnkit.core.data import Batch, View
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.structure import modes_kept
 from unlearnkit.core.task import Task
 
 Loss = Callable[[Batch], Tensor]
@@ -198,17 +199,13 @@ def fit(
 @contextmanager
 def training(model: nn.Module, norm: Norm = "train") -> Iterator[None]:
     """Put a model in train mode, batch normalisation as asked; restore all flags at the end."""
-    flags = [(m, m.training) for m in model.modules()]
-    model.train()
-    if norm == "frozen":
-        for m in model.modules():
-            if isinstance(m, _BatchNorm):
-                m.eval()
-    try:
+    with modes_kept(model):
+        model.train()
+        if norm == "frozen":
+            for m in model.modules():
+                if isinstance(m, _BatchNorm):
+                    m.eval()
         yield
-    finally:
-        for m, was in flags:
-            m.training = was
 
 
 def augmented(batch: Batch, recipe: Recipe, rt: Runtime, stream: str) -> Batch:

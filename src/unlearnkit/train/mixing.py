@@ -1,4 +1,4 @@
-"""Training on retained rows with forget rows mixed into the early batches."""
+"""Training on retained rows, alone or with forget rows mixed into the early batches."""
 
 from collections.abc import Callable
 
@@ -19,6 +19,25 @@ from unlearnkit.train.restart import (
 
 RowLosses = Callable[[Tensor, Batch], Tensor]
 """From outputs ``(B, K)`` and their batch to the loss of each row ``(B,)``."""
+
+
+def alone(p: Problem, run: Run, rt: Runtime) -> None:
+    """Minimise the task's loss on retained rows, in the order that every method sees them.
+
+    Args:
+        p: The problem; its model is changed in place.
+        run: A warm restart or a plain run.
+        rt: Device, precision, randomness, cost.
+    """
+
+    def loss(keep: Batch, progress: float) -> Terms:
+        del progress
+        losses = p.task.losses(p.task.outputs(p.model, keep), keep)
+        return Terms(losses, losses)
+
+    run_schedule(
+        p.model, p.retain, loss, run, p.recipe, rt, never_seen=p.task.never_seen, stream="retain"
+    )
 
 
 def mixed(

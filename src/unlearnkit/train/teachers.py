@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from unlearnkit.core.errors import UnsupportedError
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
+from unlearnkit.train.isolation import seeded
 
 BARE_STD = 0.02
 """Deviation of parameters that belong to no layer with an initialiser, such as a class token."""
@@ -33,8 +34,7 @@ def untrained(model: nn.Module, rt: Runtime, stream: str) -> nn.Module:
         UnsupportedError: If a tensor of it still equals the trained one.
     """
     twin = copy.deepcopy(model)
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.default_generator.manual_seed(rt.rng(stream).initial_seed())
+    with seeded(rt, stream), torch.no_grad():
         for module in twin.modules():
             reset = getattr(module, "reset_parameters", None)
             if callable(reset):
