@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from unlearnkit.core.data import Batch, Inputs, TensorData, View, take
+from unlearnkit.core.data import Batch, Inputs, TensorData, View, named
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
 from unlearnkit.train.isolation import seeded
+from unlearnkit.train.stacking import Rules
 from unlearnkit.train.loop import Moves, draw_moves, fit, moves_apply, training
 
 LAYERS = "train/layers"
@@ -231,7 +232,7 @@ class _Stack:
 
     def losses(self, x: Inputs, y: Tensor, noises: dict[str, Tensor]) -> Tensor:
         """Return the loss of each row of each model ``(K, B)``."""
-        with sdpa_kernel(SDPBackend.MATH):  # fused attention would go through vmap model by model
+        with Rules(), sdpa_kernel(SDPBackend.MATH):  # fused attention would go through vmap model by model
             return self.run({**self.params, **self.buffers, **noises}, x, y)
 
     @torch.no_grad()
@@ -306,11 +307,10 @@ def _rows(view: View, rows: Tensor, rt: Runtime) -> tuple[Inputs, Tensor]:
     """Return inputs and targets of rows ``(K, B)``, on the device."""
     data, flat = view.data, rows.flatten()
     assert isinstance(data, TensorData)
-    x = take(data.x, flat)
+    x = {k: t.index_select(0, flat) for k, t in named(data.x).items()}
     y = _by_model(data.y.index_select(0, flat), rows).to(rt.device)
-    if isinstance(x, Tensor):
-        return _by_model(x, rows).to(rt.device), y
-    return {k: _by_model(t, rows).to(rt.device) for k, t in x.items()}, y
+    stacked = {k: _by_model(t, rows).to(rt.device) for k, t in x.items()}
+    return stacked["x"] if isinstance(data.x, Tensor) else stacked, y
 
 
 def _by_model(t: Tensor, rows: Tensor) -> Tensor:
