@@ -260,7 +260,7 @@ class View:
         rows, y, name = self.rows, self.data.y, shuffle or "in order"
         hidden = None if self.labelled else self._no_targets()
         if shuffle is not None:
-            rows = rows[torch.randperm(len(rows), generator=rt.rng(shuffle))]
+            rows = self.order(rt, shuffle)
         cut = len(rows)
         if shuffle is not None and self._joins(size):
             cut -= size + 1
@@ -271,6 +271,11 @@ class View:
             for x, row in zip(inputs, torch.split(part, width), strict=True):
                 own = y.index_select(0, row).to(rt.device)
                 yield Batch(_to(x, rt), Hidden.of(own, hidden) if hidden else own, row, rt.cost)
+
+    def order(self, rt: Runtime, shuffle: str) -> Tensor:
+        """Return these rows in the order that a stream gives them: ``(n,)``."""
+        self._open()
+        return self.rows[torch.randperm(len(self), generator=rt.rng(shuffle))]
 
     def steps(self, size: int) -> int:
         """Return how many batches of a size make one shuffled pass over these rows."""

@@ -3,13 +3,13 @@
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state, vmap
+from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from unlearnkit.core.data import Batch, Inputs, TensorData, View, named
 from unlearnkit.core.errors import InputError
@@ -109,7 +109,8 @@ def _groups(members: Sequence[Member]) -> list[list[Member]]:
     """Return the members by what one stack needs equal: architecture, data, number of rows."""
     found: dict[object, list[Member]] = {}
     for m in members:
-        kind = tuple((n, tuple(t.shape), t.dtype) for n, t in m.model.state_dict().items())
+        state = [*m.model.named_parameters(), *m.model.named_buffers()]
+        kind = tuple((n, tuple(t.shape), t.dtype, t.requires_grad) for n, t in state)
         where = (m.rt.device, m.rt.precision)
         same = (id(m.view.data), len(m.view), repr(m.model), kind, where)
         found.setdefault(same, []).append(m)
@@ -216,9 +217,8 @@ class _Stack:
 
     def __init__(self, members: Sequence[Member], drops: Sequence[Drop], task: Task) -> None:
         self.models = [m.model for m in members]
-        whole = [_Losses(m, task) for m in self.models]
-        with _all_training(self.models):
-            self.params, self.buffers = stack_module_state(whole)
+        self.params = _stacked([m.named_parameters() for m in self.models])
+        self.buffers = _stacked([m.named_buffers() for m in self.models])
         self.base = _Losses(copy.deepcopy(self.models[0]).train(), task)
         for d in drops:
             noise = _Noise()
@@ -246,7 +246,7 @@ class _Stack:
 
 
 def _train(members: Sequence[Member], probe: Probe, task: Task, recipe: Recipe) -> None:
-    own = _placed(members)
+    own = _placed(members, _grain(members[0].model))
     members = [m or replace(members[0], model=copy.deepcopy(members[0].model)) for m in own]
     rt, view = members[0].rt, members[0].view
     widths = _widths(view, recipe)
@@ -256,7 +256,7 @@ def _train(members: Sequence[Member], probe: Probe, task: Task, recipe: Recipe) 
     layers = [torch.Generator().manual_seed(m.rt.rng(LAYERS).initial_seed()) for m in members]
     steps, step = recipe.epochs * len(widths), 0
     for epoch in range(recipe.epochs):
-        orders = torch.stack([_order(m, epoch) for m in members])
+        orders = torch.stack([m.view.order(m.rt, f"{m.stream}/{epoch}") for m in members])
         for rows in torch.split(orders, widths, 1):
             x, y = _rows(view, rows, rt)
             x = _augmented(x, members, recipe, step)
@@ -277,23 +277,24 @@ def _train(members: Sequence[Member], probe: Probe, task: Task, recipe: Recipe) 
             m.rt.cost.count_backward()
 
 
-def _placed(members: Sequence[Member]) -> list[Member | None]:
-    """Return the members by place, with gaps where nobody stands."""
+def _grain(model: nn.Module) -> int:
+    """Return how many models fill whole vector registers with channels, in every layer.
+
+    Batch normalisation over all models' channels rounds another way where a register is not full.
+    """
+    norms = [m.num_features for m in model.modules() if isinstance(m, _BatchNorm)]
+    return math.lcm(*(PLACES // math.gcd(PLACES, n) for n in norms))
+
+
+def _placed(members: Sequence[Member], grain: int) -> list[Member | None]:
+    """Return the members by place, with gaps where nobody stands, a multiple of ``grain``."""
     taken: dict[int, Member] = {}
     for i, m in enumerate(members):
         slot = (i if m.place is None else m.place) % PLACES
         while slot in taken:
             slot += PLACES
         taken[slot] = m
-    return [taken.get(slot) for slot in range(max(taken) + 1)]
-
-
-def _order(m: Member, epoch: int) -> Tensor:
-    """Return the member's rows in the order of an epoch, as ``View.batches`` shuffles them."""
-    empty = TensorData(torch.empty(len(m.view.data), 0), m.view.data.y)
-    whole = View(empty, m.view.rows)
-    cpu = Runtime(seed=m.rt.seed)
-    return next(whole.batches(len(whole), cpu, shuffle=f"{m.stream}/{epoch}")).row
+    return [taken.get(slot) for slot in range(-(-(max(taken) + 1) // grain) * grain)]
 
 
 def _widths(view: View, recipe: Recipe) -> list[int]:
@@ -376,11 +377,11 @@ def _replace(model: nn.Module, name: str, new: nn.Module) -> None:
     setattr(model.get_submodule(parent), leaf, new)
 
 
-@contextmanager
-def _all_training(models: Sequence[nn.Module]) -> Iterator[None]:
-    """Give all models the same flags, as stacking asks for, and their own back."""
-    if not models:
-        yield
-        return
-    with training(models[0]), _all_training(models[1:]):
-        yield
+def _stacked(models: Sequence[Iterator[tuple[str, Tensor]]]) -> dict[str, Tensor]:
+    """Return the tensors of all models by name, with a first axis over models."""
+    found: dict[str, Tensor] = {}
+    for same in zip(*models, strict=True):
+        name, first = same[0]
+        whole = torch.stack([t.detach() for _, t in same])
+        found[f"model.{name}"] = whole.requires_grad_(first.requires_grad)
+    return found
