@@ -44,6 +44,23 @@ def dropping():
     )
 
 
+class Pooling(nn.Module):
+    """Images through strided, grouped and pooled layers, flattened by a view."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(1, 4, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(4, affine=False)
+        self.second = nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2)
+        self.out = nn.Linear(12, 3, bias=False)
+
+    def forward(self, x):
+        x = nn.functional.max_pool2d(self.norm(self.first(x)), 2)
+        x = nn.functional.avg_pool2d(self.second(x), 2, stride=1)
+        x = nn.functional.adaptive_avg_pool2d(x, (1, 2))
+        return self.out(x.view(x.shape[0], -1))
+
+
 class Tied(nn.Module):
     def __init__(self):
         super().__init__()
@@ -118,6 +135,7 @@ CASES = {
     "regression": toy(task=Regression.infer(Regression(1).toy(0).train)),
     "multilabel": toy(task=MultiLabel(3)),
     "batch norm": images(),
+    "pooling and a view": images(Pooling),
     "augment": images(augment="flip_crop"),
     "dropout": toy(dropping),
     "tied and frozen": toy(Tied),

@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,8 +18,8 @@ from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
 from unlearnkit.train.isolation import seeded
-from unlearnkit.train.stacking import Rules
 from unlearnkit.train.loop import Moves, draw_moves, fit, moves_apply, training
+from unlearnkit.train.stacking import Rules
 
 LAYERS = "train/layers"
 """Random stream of layers that draw by themselves."""
@@ -217,6 +218,9 @@ class _Stack:
 
     def __init__(self, members: Sequence[Member], drops: Sequence[Drop], task: Task) -> None:
         self.models = [m.model for m in members]
+        rt = members[0].rt
+        plain = rt.device.type == "cpu" and rt.precision == "fp32"
+        self.rules = Rules() if plain else nullcontext()
         self.params = _stacked([m.named_parameters() for m in self.models])
         self.buffers = _stacked([m.named_buffers() for m in self.models])
         self.base = _Losses(copy.deepcopy(self.models[0]).train(), task)
@@ -232,7 +236,10 @@ class _Stack:
 
     def losses(self, x: Inputs, y: Tensor, noises: dict[str, Tensor]) -> Tensor:
         """Return the loss of each row of each model ``(K, B)``."""
-        with Rules(), sdpa_kernel(SDPBackend.MATH):  # fused attention would go through vmap model by model
+        with (
+            Rules(),
+            sdpa_kernel(SDPBackend.MATH),
+        ):  # fused attention would go through vmap model by model
             return self.run({**self.params, **self.buffers, **noises}, x, y)
 
     @torch.no_grad()

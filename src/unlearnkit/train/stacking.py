@@ -11,6 +11,9 @@ from torch.overrides import TorchFunctionMode
 NARROW = 16
 """Columns of a product below which a vector register is not filled: rows take their place."""
 
+PER_ROW = {"ignore_index": -100, "reduction": "none", "label_smoothing": 0.0}
+"""How the tasks ask for cross-entropy."""
+
 Dims = Sequence[int | None]
 Physical = Callable[..., tuple[Tensor, int]]
 
@@ -31,7 +34,8 @@ class Rules(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Call the function, or its rule."""
-        return RULES.get(func, func)(*args, **(kwargs or {}))
+        call = RULES.get(func, func) if args else func
+        return call(*args, **(kwargs or {}))
 
 
 class _Stacked(torch.autograd.Function):
@@ -91,9 +95,7 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return _Stacked.apply(_products, functional.linear, x, weight, bias)
 
 
-def _products(
-    size: int, dims: Dims, x: Tensor, w: Tensor, b: Tensor | None
-) -> tuple[Tensor, int]:
+def _products(size: int, dims: Dims, x: Tensor, w: Tensor, b: Tensor | None) -> tuple[Tensor, int]:
     x, w = _front(x, dims[0], size), _front(w, dims[1], size)
     b = w.new_zeros(size, w.shape[1]) if b is None else _front(b, dims[2], size)
     rows = x.reshape(size, -1, x.shape[-1])
@@ -156,9 +158,6 @@ def _norms(size: int, dims: Dims, x: Tensor, *args: Any) -> tuple[Tensor, int]:
 def _by_channel(func: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Return the rule of a function that treats each channel of an image by itself."""
 
-    def physical(size: int, dims: Dims, x: Tensor, *args: Any) -> tuple[Tensor, int]:
-        return func(_as_channels(x, dims[0], size), *args).unflatten(1, (size, -1)), 1
-
     def rule(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if x.ndim != 4:
             return func(x, *args, **kwargs)
@@ -175,7 +174,8 @@ def _by_channel(func: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def _cross_entropy(x: Tensor, y: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    if x.ndim != 2 or args or kwargs != {"reduction": "none"}:
+    told = {k: v for k, v in kwargs.items() if v is not None}
+    if args or told != PER_ROW or (x.ndim, y.ndim) != (2, 1):
         return functional.cross_entropy(x, y, *args, **kwargs)
     return _Stacked.apply(_entropies, functional.cross_entropy, x, y)
 
