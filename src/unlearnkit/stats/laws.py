@@ -87,7 +87,7 @@ class Law:
         """
         z = self._standard(x)
         if bool(self.freedom.isinf().any()):
-            return torch.special.log_ndtr(z) - torch.special.log_ndtr(-z)
+            return torch.as_tensor(special.log_ndtr(z.numpy()) - special.log_ndtr(-z.numpy()))
         df, t = self.freedom.numpy(), z.numpy()
         low, high = (torch.as_tensor(special.stdtr(df, side)).log() for side in (t, -t))
         return low - high
@@ -123,7 +123,7 @@ def fit_law(
 ) -> Law:
     """Return the law of each example over models.
 
-    With k models at an example, ``scale² = (prior common + (k - 1) s²) / (prior + k - 1)``, where s²
+    With k models at an example, ``scale² = (prior common + (k - 1) s²) / (prior + k - 1)``; here s²
     is the variance about the mean (vectors: the covariance) and common is that of all examples,
     ``sum (k - 1) s² / sum (k - 1)``: spread between examples does not enter. Values are then t with
     ``prior + k - 1`` degrees of freedom and scale ``scale sqrt(1 + 1 / k)``, which is what a new
