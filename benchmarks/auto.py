@@ -425,8 +425,8 @@ LIMITS = (
     " rows; the retained error is then 0.02 deviations above the oracles', on test rows no worse.",
     "- **Ten patients of breast cancer**: the distance is so small that the share goes from 0.75 to"
     " -1.31 by seed; no candidate is steady there.",
-    "- **The fast audit** saw one fault: with one seed of digits_deep/random the relearn test found"
-    " all four candidates leaking, so that `auto` refused; the model that the error carries, the"
+    "- **The fast audit** refused once: with one seed of digits_deep/random all four candidates were"
+    " accused, so that `auto` refused; the model that the error carries, the"
     " least accused, lies far from retraining. That candidate, half of the scalars reset at four"
     " times the rate, is what the shallow networks rank high and what a deep one does not bear."
     " Passing the fast audit is no measure of distance, and it cannot see what is missing to 0.95.",
