@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special
 
 from unlearnkit.stats.bounds import HALVINGS, epsilon_table
@@ -49,8 +50,9 @@ def t_test_power(shift: float, n_a: int, n_b: int, *, alpha: float = 0.05) -> fl
         return 0.0
     centre = shift * math.sqrt(n_a * n_b / (n_a + n_b))
     edge = student(1 - alpha, freedom)
-    below = float(special.nctdtr(freedom, centre, -edge))
-    return 1 - float(special.nctdtr(freedom, centre, edge)) + below
+    # SciPy's law of the far tail is nan where it is below 1e-12.
+    far = float(np.nan_to_num(special.nctdtr(freedom, centre, -edge)))
+    return 1 - float(special.nctdtr(freedom, centre, edge)) + far
 
 
 def smallest_shift(n_a: int, n_b: int, *, alpha: float = 0.05, power: float = POWER) -> float:
@@ -156,7 +158,7 @@ def smallest_one_run_epsilon(guesses: int, *, level: float = 0.95, power: float 
     return smallest(chance, 40.0, power=power)
 
 
-def _binomial(n: int, p: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _binomial(n: int, p: float) -> NDArray[np.float64]:
     """Return the chance of each count from 0 to n."""
     k = np.arange(n + 1)
     ways = special.gammaln(n + 1) - special.gammaln(k + 1) - special.gammaln(n - k + 1)
