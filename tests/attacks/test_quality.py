@@ -38,7 +38,8 @@ def test_shifts_are_found_at_least_as_often_as_by_the_specified_threshold(models
 @pytest.mark.parametrize(("models", "median"), [(64, 1.98), (128, 2.53), (256, 3.06), (512, 3.67)])
 def test_four_deviations_have_the_known_median(models, median):
     got = forgetting_quality(normal(models, 500, 1) + 4, normal(models, 500, 2))
-    assert float(got.rows.median()) == pytest.approx(median, abs=0.12)
+    # One error more or less moves the bound by 0.14.
+    assert float(got.rows.median()) == pytest.approx(median, abs=0.15)
 
 
 @pytest.mark.parametrize(("attacked", "ceiling"), [(64, 2.82), (128, 3.53)])
