@@ -75,9 +75,9 @@ def builtin(case: BuiltIn) -> BuiltIn:
     return case
 
 
-def drawn(count: int, wanted: int, stream: str) -> list[int]:
+def drawn(count: int, wanted: int, stream: str, seed: int = 0) -> list[int]:
     """Return ``wanted`` different numbers below ``count``, in order, drawn from a named stream."""
-    order = torch.randperm(count, generator=Runtime().rng(stream))
+    order = torch.randperm(count, generator=Runtime(seed=seed).rng(stream))
     return sorted(order[:wanted].tolist())
 
 

@@ -5,11 +5,19 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from unlearnkit.cases.asking import mislabelled_tenth, random_tenth, sub_class
+from unlearnkit.cases.asking import (
+    mislabelled_tenth,
+    part_of_classes,
+    random_share,
+    random_tenth,
+    ranked,
+    sub_class,
+)
 from unlearnkit.cases.builtin import Asked, BuiltIn, builtin
 from unlearnkit.core.case import Case
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import Classes
+from unlearnkit.difficulty.course import watch
 from unlearnkit.tasks.classification import Classification
 
 RECIPE = Recipe(
@@ -76,6 +84,38 @@ def a_mislabelled_tenth() -> Asked:
     return mislabelled_tenth(digits())
 
 
+def a_random_twentieth() -> Asked:
+    """Forget 71 training rows drawn at random."""
+    return random_share(digits(), 0.05)
+
+
+def a_random_hundredth() -> Asked:
+    """Forget 14 training rows drawn at random."""
+    return random_share(digits(), 0.01)
+
+
+def a_stratified_tenth() -> Asked:
+    """Forget 143 training rows drawn at random, the same share of every class."""
+    return random_share(digits(), 0.1, stratified=True)
+
+
+def a_part_of_two_classes() -> Asked:
+    """Forget 143 training rows of classes 2 and 5, half of these: a set that is not IID."""
+    return part_of_classes(digits(), (2, 5))
+
+
+def the_memorised_tenth() -> Asked:
+    """Forget the 143 training rows that a training run learned last: the memorised ones."""
+    case = digits()
+    return ranked(case, watch(case).memorised())
+
+
+def the_unmemorised_tenth() -> Asked:
+    """Forget the 143 training rows that a training run learned first: a negative control."""
+    case = digits()
+    return ranked(case, watch(case).memorised(), at="bottom")
+
+
 builtin(
     BuiltIn(
         id="digits",
@@ -85,6 +125,12 @@ builtin(
             "classes": three_classes,
             "sub_class": a_sub_class,
             "random_tenth": a_random_tenth,
+            "random_twentieth": a_random_twentieth,
+            "random_hundredth": a_random_hundredth,
+            "stratified_tenth": a_stratified_tenth,
+            "non_iid": a_part_of_two_classes,
+            "memorised_tenth": the_memorised_tenth,
+            "unmemorised_tenth": the_unmemorised_tenth,
             "mislabelled_tenth": a_mislabelled_tenth,
         },
         doc="handwritten digits, 8x8 images in 10 classes (scikit-learn); a small perceptron",

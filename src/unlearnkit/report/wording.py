@@ -58,6 +58,9 @@ _SPLITS = {
     "held_out": "held-out rows",
     "test": "test rows",
     "test_forget": "test rows of forgotten classes",
+    "affected": "rows that tampered training rows act on",
+    "aimed": "affected rows, with the targets that the tampering is after",
+    "elsewhere": "rows that tampered training rows do not act on",
 }
 
 
