@@ -16,9 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unlearnkit.cases.asking import mislabelled_tenth, random_tenth, sub_class
+from unlearnkit.cases.asking import (
+    mislabelled_tenth,
+    part_of_classes,
+    random_share,
+    random_tenth,
+    sub_class,
+)
 from unlearnkit.cases.builtin import Asked, BuiltIn, builtin
+from unlearnkit.cases.hard import entangled, memorised, worst
 from unlearnkit.cases.networks import resnet18, small_conv
+from unlearnkit.cases.poison import backdoor, known_part, swapped
 from unlearnkit.core.case import Case
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.recipe import Recipe
@@ -160,6 +168,7 @@ def _line(e: Exception) -> str:
 
 
 VEHICLES, ANIMALS = (0, 1, 8, 9), (2, 3, 4, 5, 6, 7)
+BIRDS_AND_DOGS, CATS_AND_DOGS = (2, 5), (3, 5)
 
 
 def _requests(
@@ -185,13 +194,84 @@ def _requests(
         """Forget a tenth of the training rows: they got a wrong label before training."""
         return mislabelled_tenth(make())
 
+    def a_random_twentieth() -> Asked:
+        """Forget a twentieth of the training rows, drawn at random."""
+        return random_share(make(), 0.05)
+
+    def a_random_hundredth() -> Asked:
+        """Forget a hundredth of the training rows, drawn at random."""
+        return random_share(make(), 0.01)
+
+    def a_part_of_two_classes() -> Asked:
+        """Forget half of the birds and dogs, a tenth of all rows: a set that is not IID."""
+        return part_of_classes(make(), BIRDS_AND_DOGS)
+
+    def the_memorised_tenth() -> Asked:
+        """Forget the tenth of the rows that training learned last; it is trained to find them."""
+        return memorised(make())
+
+    def the_unmemorised_tenth() -> Asked:
+        """Forget the tenth of the rows that training learned first: a negative control."""
+        return memorised(make(), at="bottom")
+
+    def a_high_entanglement() -> Asked:
+        """Forget a tenth of the rows that is mixed with the others in feature space."""
+        return entangled(make(), "high")
+
+    def a_low_entanglement() -> Asked:
+        """Forget a tenth of the rows that lies apart from the others in feature space."""
+        return entangled(make(), "low")
+
+    def the_worst_tenth() -> Asked:
+        """Forget a tenth of the rows that a model still answers once they are unlearned."""
+        return worst(make())
+
+    def poisoned() -> Asked:
+        """Forget all rows with a backdoor's trigger: a hundredth, called 0 (aeroplanes)."""
+        return known_part(triggered(make()))
+
+    def half_poisoned() -> Asked:
+        """Forget half of the rows with a backdoor's trigger; the others stay unknown."""
+        return known_part(triggered(make()), 0.5)
+
+    def all_swapped() -> Asked:
+        """Forget all rows with swapped labels: four tenths of the cats and dogs."""
+        return known_part(confused(make()))
+
+    def half_swapped() -> Asked:
+        """Forget half of the rows with swapped labels; the others stay unknown."""
+        return known_part(confused(make()), 0.5)
+
     return {
         "class": one_class,
         "classes": three_classes,
         "sub_class": a_sub_class,
         "random_tenth": a_random_tenth,
+        "random_twentieth": a_random_twentieth,
+        "random_hundredth": a_random_hundredth,
+        "non_iid": a_part_of_two_classes,
+        "memorised_tenth": the_memorised_tenth,
+        "unmemorised_tenth": the_unmemorised_tenth,
+        "low_entanglement": a_low_entanglement,
+        "high_entanglement": a_high_entanglement,
+        "worst_tenth": the_worst_tenth,
         "mislabelled_tenth": a_mislabelled_tenth,
+        "poisoned": poisoned,
+        "half_poisoned": half_poisoned,
+        "swapped": all_swapped,
+        "half_swapped": half_swapped,
     }
+
+
+def triggered(case: Case) -> Case:
+    """Return a case where a hundredth of the training images carry a trigger and are called 0."""
+    assert case.train is not None
+    return backdoor(case, len(case.train) // 100, (3, 32, 32))
+
+
+def confused(case: Case) -> Case:
+    """Return a case where four tenths of the cats are called dogs, and of the dogs cats."""
+    return swapped(case, *CATS_AND_DOGS, 0.4)
 
 
 builtin(

@@ -10,14 +10,13 @@ from unlearnkit.cases.asking import (
     part_of_classes,
     random_share,
     random_tenth,
-    ranked,
     sub_class,
 )
 from unlearnkit.cases.builtin import Asked, BuiltIn, builtin
+from unlearnkit.cases.hard import entangled, memorised, worst
 from unlearnkit.core.case import Case
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import Classes
-from unlearnkit.difficulty.course import watch
 from unlearnkit.tasks.classification import Classification
 
 RECIPE = Recipe(
@@ -105,15 +104,33 @@ def a_part_of_two_classes() -> Asked:
 
 
 def the_memorised_tenth() -> Asked:
-    """Forget the 143 training rows that a training run learned last: the memorised ones."""
-    case = digits()
-    return ranked(case, watch(case).memorised())
+    """Forget the 143 rows that training learned last; retrained models get 0.7 of them right."""
+    return memorised(digits())
 
 
 def the_unmemorised_tenth() -> Asked:
-    """Forget the 143 training rows that a training run learned first: a negative control."""
-    case = digits()
-    return ranked(case, watch(case).memorised(), at="bottom")
+    """Forget the 143 rows that training learned first: a negative control."""
+    return memorised(digits(), at="bottom")
+
+
+def a_low_entanglement() -> Asked:
+    """Forget 143 rows that lie apart from the others in feature space (score 12)."""
+    return entangled(digits(), "low")
+
+
+def a_middle_entanglement() -> Asked:
+    """Forget 143 rows, most of them eights, that lie in the middle of all others (score 31)."""
+    return entangled(digits(), "middle")
+
+
+def a_high_entanglement() -> Asked:
+    """Forget 143 rows that are mixed with the others in feature space (score 558)."""
+    return entangled(digits(), "high")
+
+
+def the_worst_tenth() -> Asked:
+    """Forget 143 rows that a model still answers once they are unlearned: the worst case."""
+    return worst(digits())
 
 
 builtin(
@@ -131,6 +148,10 @@ builtin(
             "non_iid": a_part_of_two_classes,
             "memorised_tenth": the_memorised_tenth,
             "unmemorised_tenth": the_unmemorised_tenth,
+            "low_entanglement": a_low_entanglement,
+            "middle_entanglement": a_middle_entanglement,
+            "high_entanglement": a_high_entanglement,
+            "worst_tenth": the_worst_tenth,
             "mislabelled_tenth": a_mislabelled_tenth,
         },
         doc="handwritten digits, 8x8 images in 10 classes (scikit-learn); a small perceptron",

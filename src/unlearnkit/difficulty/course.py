@@ -30,6 +30,9 @@ Proxy = Literal["confidence", "top", "surety", "correctness"]
 class Course:
     """Of each of N training rows, means over the states after each epoch, in eval mode."""
 
+    model: nn.Module
+    """The trained model: an original."""
+
     confidence: Tensor
     """Probability of the row's class ``(N,)``."""
 
@@ -52,26 +55,30 @@ def watch(
 ) -> Course:
     """Train an original and read what it says of its training rows after each epoch.
 
-    Weights, order and augmentation are those of ``train_original`` of the same seed; reading costs
-    a forward pass over the training set an epoch, a third of the training itself.
+    Initial weights, order and augmentation are those of ``train_original`` of the same seed, so the
+    model is too; reading costs a forward pass over the training set an epoch, a third of the
+    training itself.
 
     Args:
         case: Rows of a classification, model factory, recipe.
         seed: Of initial weights and order.
         rt: Where to train; its own seed plays no part.
-        cache: Where the means are kept.
+        cache: Where means and weights are kept.
 
     Returns:
-        The means, from the cache if they are there.
+        The means and the model, from the cache if they are there.
     """
     view = trainable(case)
     run_rt = (rt or Runtime()).fork(seed)
     model, key = start(case, view, run_rt, "course")
 
     def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
-        return _watched(model, view, case, run_rt), {}
+        means = _watched(model, view, case, run_rt)
+        return means | {f"model/{n}": t for n, t in model.state_dict().items()}, {}
 
-    return Course(**(cache or Cache()).get(key, make).tensors)
+    kept = (cache or Cache()).get(key, make).tensors
+    model.load_state_dict({n: kept[f"model/{n}"] for n in model.state_dict()})
+    return Course(model, *(kept[n] for n in _READ))
 
 
 def _watched(model: nn.Module, view: View, case: Case, rt: Runtime) -> dict[str, Tensor]:
