@@ -23,7 +23,7 @@ from unlearnkit.cases.asking import (
     random_tenth,
     sub_class,
 )
-from unlearnkit.cases.builtin import Asked, BuiltIn, builtin
+from unlearnkit.cases.builtin import Asked, BuiltIn, builtin, told
 from unlearnkit.cases.hard import entangled, memorised, worst
 from unlearnkit.cases.networks import resnet18, small_conv
 from unlearnkit.cases.poison import backdoor, known_part, swapped
@@ -194,72 +194,66 @@ def _requests(
         """Forget a tenth of the training rows: they got a wrong label before training."""
         return mislabelled_tenth(make())
 
-    def a_random_twentieth() -> Asked:
-        """Forget a twentieth of the training rows, drawn at random."""
-        return random_share(make(), 0.05)
-
-    def a_random_hundredth() -> Asked:
-        """Forget a hundredth of the training rows, drawn at random."""
-        return random_share(make(), 0.01)
-
-    def a_part_of_two_classes() -> Asked:
-        """Forget half of the birds and dogs, a tenth of all rows: a set that is not IID."""
-        return part_of_classes(make(), BIRDS_AND_DOGS)
-
-    def the_memorised_tenth() -> Asked:
-        """Forget the tenth of the rows that training learned last; it is trained to find them."""
-        return memorised(make())
-
-    def the_unmemorised_tenth() -> Asked:
-        """Forget the tenth of the rows that training learned first: a negative control."""
-        return memorised(make(), at="bottom")
-
-    def a_high_entanglement() -> Asked:
-        """Forget a tenth of the rows that is mixed with the others in feature space."""
-        return entangled(make(), "high")
-
-    def a_low_entanglement() -> Asked:
-        """Forget a tenth of the rows that lies apart from the others in feature space."""
-        return entangled(make(), "low")
-
-    def the_worst_tenth() -> Asked:
-        """Forget a tenth of the rows that a model still answers once they are unlearned."""
-        return worst(make())
-
-    def poisoned() -> Asked:
-        """Forget all rows with a backdoor's trigger: a hundredth, called 0 (aeroplanes)."""
-        return known_part(triggered(make()))
-
-    def half_poisoned() -> Asked:
-        """Forget half of the rows with a backdoor's trigger; the others stay unknown."""
-        return known_part(triggered(make()), 0.5)
-
-    def all_swapped() -> Asked:
-        """Forget all rows with swapped labels: four tenths of the cats and dogs."""
-        return known_part(confused(make()))
-
-    def half_swapped() -> Asked:
-        """Forget half of the rows with swapped labels; the others stay unknown."""
-        return known_part(confused(make()), 0.5)
-
     return {
         "class": one_class,
         "classes": three_classes,
         "sub_class": a_sub_class,
         "random_tenth": a_random_tenth,
-        "random_twentieth": a_random_twentieth,
-        "random_hundredth": a_random_hundredth,
-        "non_iid": a_part_of_two_classes,
-        "memorised_tenth": the_memorised_tenth,
-        "unmemorised_tenth": the_unmemorised_tenth,
-        "low_entanglement": a_low_entanglement,
-        "high_entanglement": a_high_entanglement,
-        "worst_tenth": the_worst_tenth,
         "mislabelled_tenth": a_mislabelled_tenth,
-        "poisoned": poisoned,
-        "half_poisoned": half_poisoned,
-        "swapped": all_swapped,
-        "half_swapped": half_swapped,
+        **_chosen(make),
+    }
+
+
+def _chosen(make: Callable[[], Case]) -> dict[str, Callable[[], Asked]]:
+    return {
+        "random_twentieth": told(
+            "Forget a twentieth of the training rows, drawn at random.",
+            lambda: random_share(make(), 0.05),
+        ),
+        "random_hundredth": told(
+            "Forget a hundredth of the training rows, drawn at random.",
+            lambda: random_share(make(), 0.01),
+        ),
+        "non_iid": told(
+            "Forget half of the birds and dogs, a tenth of all rows: a set that is not IID.",
+            lambda: part_of_classes(make(), BIRDS_AND_DOGS),
+        ),
+        "memorised_tenth": told(
+            "Forget the tenth that training learned last; a model is trained to find it.",
+            lambda: memorised(make()),
+        ),
+        "unmemorised_tenth": told(
+            "Forget the tenth that training learned first: a negative control.",
+            lambda: memorised(make(), at="bottom"),
+        ),
+        "low_entanglement": told(
+            "Forget a tenth of the rows that lies apart from the others in feature space.",
+            lambda: entangled(make(), "low"),
+        ),
+        "high_entanglement": told(
+            "Forget a tenth of the rows that is mixed with the others in feature space.",
+            lambda: entangled(make(), "high"),
+        ),
+        "worst_tenth": told(
+            "Forget a tenth of the rows that a model still answers once they are unlearned.",
+            lambda: worst(make()),
+        ),
+        "poisoned": told(
+            "Forget all rows with a backdoor's trigger: a hundredth, called 0 (aeroplanes).",
+            lambda: known_part(triggered(make())),
+        ),
+        "half_poisoned": told(
+            "Forget half of the rows with a backdoor's trigger; the others stay unknown.",
+            lambda: known_part(triggered(make()), 0.5),
+        ),
+        "swapped": told(
+            "Forget all rows with swapped labels: four tenths of the cats and dogs.",
+            lambda: known_part(confused(make())),
+        ),
+        "half_swapped": told(
+            "Forget half of the rows with swapped labels; the others stay unknown.",
+            lambda: known_part(confused(make()), 0.5),
+        ),
     }
 
 

@@ -12,7 +12,7 @@ from unlearnkit.cases.asking import (
     random_tenth,
     sub_class,
 )
-from unlearnkit.cases.builtin import Asked, BuiltIn, builtin
+from unlearnkit.cases.builtin import Asked, BuiltIn, builtin, told
 from unlearnkit.cases.hard import entangled, memorised, worst
 from unlearnkit.core.case import Case
 from unlearnkit.core.recipe import Recipe
@@ -83,56 +83,6 @@ def a_mislabelled_tenth() -> Asked:
     return mislabelled_tenth(digits())
 
 
-def a_random_twentieth() -> Asked:
-    """Forget 71 training rows drawn at random."""
-    return random_share(digits(), 0.05)
-
-
-def a_random_hundredth() -> Asked:
-    """Forget 14 training rows drawn at random."""
-    return random_share(digits(), 0.01)
-
-
-def a_stratified_tenth() -> Asked:
-    """Forget 143 training rows drawn at random, the same share of every class."""
-    return random_share(digits(), 0.1, stratified=True)
-
-
-def a_part_of_two_classes() -> Asked:
-    """Forget 143 training rows of classes 2 and 5, half of these: a set that is not IID."""
-    return part_of_classes(digits(), (2, 5))
-
-
-def the_memorised_tenth() -> Asked:
-    """Forget the 143 rows that training learned last; retrained models get 0.7 of them right."""
-    return memorised(digits())
-
-
-def the_unmemorised_tenth() -> Asked:
-    """Forget the 143 rows that training learned first: a negative control."""
-    return memorised(digits(), at="bottom")
-
-
-def a_low_entanglement() -> Asked:
-    """Forget 143 rows that lie apart from the others in feature space (score 12)."""
-    return entangled(digits(), "low")
-
-
-def a_middle_entanglement() -> Asked:
-    """Forget 143 rows, most of them eights, that lie in the middle of all others (score 31)."""
-    return entangled(digits(), "middle")
-
-
-def a_high_entanglement() -> Asked:
-    """Forget 143 rows that are mixed with the others in feature space (score 558)."""
-    return entangled(digits(), "high")
-
-
-def the_worst_tenth() -> Asked:
-    """Forget 143 rows that a model still answers once they are unlearned: the worst case."""
-    return worst(digits())
-
-
 builtin(
     BuiltIn(
         id="digits",
@@ -142,16 +92,44 @@ builtin(
             "classes": three_classes,
             "sub_class": a_sub_class,
             "random_tenth": a_random_tenth,
-            "random_twentieth": a_random_twentieth,
-            "random_hundredth": a_random_hundredth,
-            "stratified_tenth": a_stratified_tenth,
-            "non_iid": a_part_of_two_classes,
-            "memorised_tenth": the_memorised_tenth,
-            "unmemorised_tenth": the_unmemorised_tenth,
-            "low_entanglement": a_low_entanglement,
-            "middle_entanglement": a_middle_entanglement,
-            "high_entanglement": a_high_entanglement,
-            "worst_tenth": the_worst_tenth,
+            "random_twentieth": told(
+                "Forget 71 training rows drawn at random.", lambda: random_share(digits(), 0.05)
+            ),
+            "random_hundredth": told(
+                "Forget 14 training rows drawn at random.", lambda: random_share(digits(), 0.01)
+            ),
+            "stratified_tenth": told(
+                "Forget 143 training rows drawn at random, the same share of every class.",
+                lambda: random_share(digits(), 0.1, stratified=True),
+            ),
+            "non_iid": told(
+                "Forget 143 rows of classes 2 and 5, half of these: a set that is not IID.",
+                lambda: part_of_classes(digits(), (2, 5)),
+            ),
+            "memorised_tenth": told(
+                "Forget the 143 rows that training learned last; retrained, 0.7 of them are right.",
+                lambda: memorised(digits()),
+            ),
+            "unmemorised_tenth": told(
+                "Forget the 143 rows that training learned first: a negative control.",
+                lambda: memorised(digits(), at="bottom"),
+            ),
+            "low_entanglement": told(
+                "Forget 143 rows that lie apart from the others in feature space (score 12).",
+                lambda: entangled(digits(), "low"),
+            ),
+            "middle_entanglement": told(
+                "Forget 143 rows, most of them eights, in the middle of all others (score 31).",
+                lambda: entangled(digits(), "middle"),
+            ),
+            "high_entanglement": told(
+                "Forget 143 rows that are mixed with the others in feature space (score 558).",
+                lambda: entangled(digits(), "high"),
+            ),
+            "worst_tenth": told(
+                "Forget 143 rows that a model still answers once they are unlearned.",
+                lambda: worst(digits()),
+            ),
             "mislabelled_tenth": a_mislabelled_tenth,
         },
         doc="handwritten digits, 8x8 images in 10 classes (scikit-learn); a small perceptron",

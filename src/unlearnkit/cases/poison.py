@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unlearnkit.cases.asking import class_targets, whole
-from unlearnkit.cases.builtin import Asked, drawn
+from unlearnkit.cases.builtin import Asked, drawn, told
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import TensorData
 from unlearnkit.core.errors import InputError, UnsupportedError
@@ -121,19 +121,19 @@ def known_part(case: Case, share: float = 1.0, *, seed: int = 0) -> Asked:
 def known_parts(make: Callable[[], Case]) -> Mapping[str, Callable[[], Asked]]:
     """Return the named requests of a tampered case: all, half and a tenth of the bad rows."""
 
-    def all_poisoned() -> Asked:
-        """Forget every row that was tampered with."""
-        return known_part(make())
-
-    def half_poisoned() -> Asked:
-        """Forget half of the rows that were tampered with; the others stay unknown."""
-        return known_part(make(), 0.5)
-
-    def tenth_poisoned() -> Asked:
-        """Forget a tenth of the rows that were tampered with; the others stay unknown."""
-        return known_part(make(), 0.1)
-
-    return {f.__name__: f for f in (all_poisoned, half_poisoned, tenth_poisoned)}
+    return {
+        "all_poisoned": told(
+            "Forget every row that was tampered with.", lambda: known_part(make())
+        ),
+        "half_poisoned": told(
+            "Forget half of the rows that were tampered with; the others stay unknown.",
+            lambda: known_part(make(), 0.5),
+        ),
+        "tenth_poisoned": told(
+            "Forget a tenth of the rows that were tampered with; the others stay unknown.",
+            lambda: known_part(make(), 0.1),
+        ),
+    }
 
 
 def patched(x: Tensor, shape: tuple[int, ...], value: float) -> Tensor:

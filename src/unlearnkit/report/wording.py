@@ -227,7 +227,8 @@ def difficulty_lines(d: Difficulty) -> list[tuple[str, str]]:
         lines.append(
             (
                 "Memorised",
-                f"{number(d.memorised, 3)}: the part of that probability which retrained models do not have",
+                f"{number(d.memorised, 3)}: the part of that probability which retrained models do "
+                "not have",
             )
         )
     if d.entanglement is not None:
