@@ -120,7 +120,6 @@ def known_part(case: Case, share: float = 1.0, *, seed: int = 0) -> Asked:
 
 def known_parts(make: Callable[[], Case]) -> Mapping[str, Callable[[], Asked]]:
     """Return the named requests of a tampered case: all, half and a tenth of the bad rows."""
-
     return {
         "all_poisoned": told(
             "Forget every row that was tampered with.", lambda: known_part(make())
