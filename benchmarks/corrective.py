@@ -32,7 +32,14 @@ CASES: dict[str, tuple[str, Callable[[], Case]]] = {
     ),
 }
 KNOWN = (0.1, 0.5, 1.0)
-METHODS = ("finetune", "ssd", "scrub", "del_localized", "neggrad_plus")
+METHODS: dict[str, tuple[str, dict[str, object]]] = {
+    "finetune": ("finetune", {}),
+    "ssd": ("ssd", {}),
+    "ssd, no stop rule": ("ssd", {"guard": {"stop": "never"}}),
+    "scrub": ("scrub", {}),
+    "del_localized": ("del_localized", {}),
+    "neggrad_plus": ("neggrad_plus", {}),
+}
 NUMBERS = ("accuracy_corrected", "attack_success", "accuracy_elsewhere")
 ORIGINAL, RETRAINED, CLEAN = "original", "retrained without the known rows", "retrained without all"
 
@@ -64,8 +71,10 @@ def measure(methods: Sequence[str], seeds: int) -> Iterator[Line]:
             for model, models in references.items():
                 yield Line(name, known, model, values(case, models), None)
             for method in methods:
+                named, settings = METHODS[method]
+                how = uk.method(named, **settings)
                 done = [
-                    uk.unlearn(m, case, asked.request, method, uk.Runtime(seed=seed))
+                    uk.unlearn(m, case, asked.request, how, uk.Runtime(seed=seed))
                     for seed, m in enumerate(originals)
                 ]
                 cost = statistics.mean(share(d) for d in done)
@@ -112,6 +121,12 @@ def page(lines: Sequence[Line], seeds: int) -> str:
         " the share is below 1; one retrained without all tampered rows is what correction could"
         " reach at best. Even that one is far from 1 on the backdoor's affected rows: the trigger"
         " hides 9 of the 64 pixels of a digit.",
+        "",
+        "The default of SSD changes nothing: it stops once forget rows have the loss of validation"
+        " rows of their label, and tampered rows have a higher one from the start (seed 0, all"
+        " known: 0.0057 against 0.0010, and 0.79 against 0.58). Rows that should be corrected are"
+        " not to look like unseen rows of their wrong label; without the rule SSD closes the"
+        " backdoor, and makes the swap worse.",
     ]
     for name, (doc, _) in CASES.items():
         said += [
@@ -138,7 +153,7 @@ def row(x: Line) -> str:
 def main() -> None:
     """Measure, print, and write if asked."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--methods", nargs="*", default=list(METHODS))
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--write", action="store_true", help="write docs/results/corrective.*")
     asked = parser.parse_args()

@@ -70,7 +70,7 @@ def watch(
     """
     view = trainable(case)
     run_rt = (rt or Runtime()).fork(seed)
-    model, key = start(case, view, run_rt, "course")
+    model, key = start(case, view, run_rt, "watched course")
 
     def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
         means = _watched(model, view, case, run_rt)
