@@ -55,6 +55,10 @@ def choose(case: Case, parts: Partition, rt: Runtime) -> Splits:
         else:
             views[Split.TEST] = whole.pick(~forgotten)
             views[Split.TEST_FORGET] = whole.pick(forgotten)
+    if case.manipulated is not None:
+        views[Split.AFFECTED] = View.all(case.manipulated.affected)
+        views[Split.AIMED] = View.all(case.manipulated.aimed)
+        views[Split.ELSEWHERE] = View.all(case.manipulated.elsewhere)
     blank = [str(s) for s, view in views.items() if not view.labelled]
     if blank:
         warnings.append(
