@@ -165,6 +165,29 @@ class Spent(_Value):
     """Rows backward over those of retraining."""
 
 
+class LayerShare(_Value):
+    """How much of one layer a mask let move."""
+
+    name: str
+    """Empty for parameters that stand in no layer."""
+
+    scalars: int
+    chosen: int
+
+
+class Localized(_Value):
+    """What a mask let move; all else has kept every bit."""
+
+    criterion: str
+    budget: float
+    """Share of the trainable scalars that was asked for."""
+
+    granularity: str
+    seed: int
+    layers: tuple[LayerShare, ...]
+    """In the model's order."""
+
+
 class Asked(_Value):
     """What was asked, and how hard it is."""
 
@@ -240,6 +263,9 @@ class Report(_Value):
     rocs: tuple[Roc, ...]
     classes: tuple[ClassLine, ...]
     spent: Spent
+    localized: Localized | None = None
+    """None where every weight might move."""
+
     provenance: Provenance
     limits: tuple[str, ...]
     """What this audit cannot show."""
