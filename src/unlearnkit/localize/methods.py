@@ -69,7 +69,7 @@ def own_mask(how: Method, model: nn.Module, split: Partition, rt: Runtime) -> Ma
     return own.mask(rt.masks[0], model, split, rt) if own and rt.masks else None
 
 
-def by_chance(how: Method) -> Method | None:
-    """Return a method that chooses by itself, choosing as much at random; None for any other."""
-    found = {n: v.by_chance() for n, v in vars(how).items() if isinstance(v, Localizer)}
-    return how.model_copy(update=found) if found else None
+def with_mask(how: Method, localizer: Localizer) -> Method:
+    """Return a method that chooses by itself what may move, choosing in another way."""
+    names = [n for n, v in vars(how).items() if isinstance(v, Localizer)]
+    return how.model_copy(update=dict.fromkeys(names, localizer))
