@@ -6,17 +6,22 @@ setting runs with the criterion of the method and with a random mask of the same
 
 import argparse
 import itertools
+import math
 import platform
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 import unlearnkit as uk
+from unlearnkit.auditing.rows import closed_share
 from unlearnkit.cases.builtin import Asked, drawn
 from unlearnkit.cases.digits import digits
+from unlearnkit.core.data import View
+from unlearnkit.core.evidence import Evidence, Split, Who
 from unlearnkit.studies.pairs import Paired, paired
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "localized.md"
@@ -28,6 +33,7 @@ HEADS = {
 }
 CLASSES = (2, 5)
 CHOSEN, RANDOM = "weighted_grad", "random"
+METRICS = {n: uk.catalog.metrics()[n] for n in ("accuracy_forget", "accuracy_test", "js_forget")}
 
 
 @dataclass(frozen=True)
@@ -84,38 +90,59 @@ def part_of_two_classes() -> Asked:
 
 
 class Bench:
-    """The originals and oracles, and what is measured beside them."""
+    """The originals and oracles, and what is measured beside them.
+
+    An audit would say more and take many times the work of these small runs.
+    """
 
     def __init__(self, seeds: int, oracles: int) -> None:
         self.asked = part_of_two_classes()
-        self.truth = uk.oracle(self.asked.case, self.asked.request, seeds=oracles)
-        self.originals = [uk.train_original(self.asked.case, seed=s).model for s in range(seeds)]
+        case = self.asked.case
+        self.truth = uk.oracle(case, self.asked.request, seeds=oracles)
+        self.originals = [uk.train_original(case, seed=s).model for s in range(seeds)]
+        parts = case.partition(self.asked.request)
+        assert parts.forget is not None
+        assert parts.retain is not None
+        assert case.test is not None
+        assert case.recipe is not None
+        self.whole = 3 * case.recipe.epochs * len(parts.retain)
+        self.views = {Split.FORGET: parts.forget, Split.TEST: View.all(case.test)}
+        e = self.evidence(self.originals[0])
+        seats = [e.seat(Who.ORACLE, k) for k in range(oracles)]
+        self.oracles = {n: [m(seat).value for seat in seats] for n, m in METRICS.items()}
+        self.before = [self.values(model) for model in self.originals]
 
-    def reports(self, method: uk.Method) -> list[uk.Report]:
-        """Return the audit of a method for each seed, from the original of that seed."""
+    def evidence(self, model: nn.Module) -> Evidence:
+        """Return what is looked at of a model."""
+        models = {"unlearned": model}
+        models |= {f"oracle/{k}": m for k, m in enumerate(self.truth.models)}
+        return Evidence(models, self.views, self.asked.case.task, uk.Runtime())
+
+    def values(self, model: nn.Module) -> dict[str, float]:
+        """Return a model's number for each metric."""
+        e = self.evidence(model)
+        return {name: metric(e).value for name, metric in METRICS.items()}
+
+    def gap(self, values: Mapping[str, float], name: str) -> float:
+        """Return an accuracy minus the oracles' mean, in points."""
+        return 100 * (values[name] - statistics.fmean(self.oracles[name]))
+
+    def runs(self, method: uk.Method) -> list[uk.Unlearned]:
+        """Return what a method makes of each original, with its seed."""
         case, request = self.asked.case, self.asked.request
         return [
-            uk.audit(
-                uk.unlearn(model, case, request, method, uk.Runtime(seed=seed)), oracle=self.truth
-            )
+            uk.unlearn(model, case, request, method, uk.Runtime(seed=seed))
             for seed, model in enumerate(self.originals)
         ]
 
     def scene(self) -> Scene:
         """Return what the originals, the oracles and full-parameter fine-tuning do."""
-        found = self.reports(uk.method("finetune"))
-        rows = [r.row("accuracy_forget") for r in found]
-        assert rows[0].oracle is not None
-        spread, truth = rows[0].oracle.sd, rows[0].oracle.mean
-        assert spread is not None
-        assert truth is not None
-        before = [r.original.value - truth for r in rows if r.original and r.original.value]
-        parts = self.asked.case.partition(self.asked.request)
+        tuned = [self.values(done.model) for done in self.runs(uk.method("finetune"))]
         return Scene(
-            rows=len(parts.forget or ()),
-            original=100 * statistics.fmean(map(abs, before)),
-            band=200 * spread,
-            finetuned=statistics.fmean(_points(found, "accuracy_test")),
+            rows=len(self.views[Split.FORGET]),
+            original=statistics.fmean(abs(self.gap(v, "accuracy_forget")) for v in self.before),
+            band=200 * statistics.stdev(self.oracles["accuracy_forget"]),
+            finetuned=statistics.fmean(self.gap(v, "accuracy_test") for v in tuned),
         )
 
     def line(self, budget: float, repair: float, criterion: str, head: str) -> Line:
@@ -126,23 +153,24 @@ class Bench:
             run={"share": repair},
             head=head,
         )
-        found = self.reports(method)
-        layers = [x for r in found if r.localized for x in r.localized.layers]
+        runs = self.runs(method)
+        found = [self.values(done.model) for done in runs]
+        floor, name = self.oracles["js_forget"], "js_forget"
+        closed = [
+            closed_share(now[name], was[name], floor)
+            for now, was in zip(found, self.before, strict=True)
+        ]
         return Line(
             budget=budget,
             repair=repair,
             criterion=criterion,
             head=head,
-            forget=tuple(_points(found, "accuracy_forget")),
-            test=tuple(_points(found, "accuracy_test")),
-            closed=tuple(r.row("js_forget").closed or 0.0 for r in found),
-            moved=sum(x.chosen for x in layers) / sum(x.scalars for x in layers) if layers else 1.0,
-            cost=statistics.fmean(r.spent.ratio or 0.0 for r in found),
+            forget=tuple(self.gap(v, "accuracy_forget") for v in found),
+            test=tuple(self.gap(v, "accuracy_test") for v in found),
+            closed=tuple(math.nan if c is None else c for c in closed),
+            moved=statistics.fmean(done.mask.share if done.mask else 1.0 for done in runs),
+            cost=statistics.fmean(done.cost.work / self.whole for done in runs),
         )
-
-
-def _points(found: Sequence[uk.Report], metric: str) -> list[float]:
-    return [100 * (r.row(metric).gap or 0.0) for r in found]
 
 
 def measure(bench: Bench) -> Iterator[Line]:

@@ -76,7 +76,8 @@ def mask_figure(found: Localized) -> str:
 
     def draw(ax: Axes) -> None:
         places = range(len(bars))
-        ax.barh(places, [1.0] * len(bars), height=0.72, color=FAINT, alpha=0.15, linewidth=0)
+        if len(bars) <= MOST:
+            ax.barh(places, [1.0] * len(bars), height=0.72, color=FAINT, alpha=0.15, linewidth=0)
         ax.barh(places, shares, height=0.72, color=COLOURS["unlearned"], linewidth=0)
         ax.axvline(chosen / max(1, total), color=INK, linewidth=1, linestyle=(0, (3, 2)))
         every = -(-len(bars) // MOST)
