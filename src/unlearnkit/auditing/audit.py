@@ -27,6 +27,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.structure import difference
 from unlearnkit.core.version import __version__
 from unlearnkit.oracles import Oracle, check_fresh
+from unlearnkit.report.masks import localized
 from unlearnkit.report.model import Asked, Provenance, Report, Row, Spent
 from unlearnkit.unlearning import Unlearned, check_weights, fresh_model
 
@@ -91,6 +92,7 @@ def audit(
         rocs=roc_curves(evidence),
         classes=class_lines(evidence, parts.gone),
         spent=_spent(done, oracles, parts),
+        localized=None if done.mask is None else localized(done.mask),
         provenance=_provenance(done, oracles, rt),
         limits=limits(tier, count),
         warnings=(

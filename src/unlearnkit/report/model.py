@@ -190,6 +190,29 @@ class Difficulty(_Value):
     """The same of retained rows."""
 
 
+class LayerShare(_Value):
+    """How much of one layer a mask let move."""
+
+    name: str
+    """Empty for parameters that stand in no layer."""
+
+    scalars: int
+    chosen: int
+
+
+class Localized(_Value):
+    """What a mask let move; all else has kept every bit."""
+
+    criterion: str
+    budget: float
+    """Share of the trainable scalars that was asked for."""
+
+    granularity: str
+    seed: int
+    layers: tuple[LayerShare, ...]
+    """In the model's order."""
+
+
 class Asked(_Value):
     """What was asked, and how hard it is."""
 
@@ -272,6 +295,9 @@ class Report(_Value):
     rocs: tuple[Roc, ...]
     classes: tuple[ClassLine, ...]
     spent: Spent
+    localized: Localized | None = None
+    """None where every weight might move."""
+
     provenance: Provenance
     limits: tuple[str, ...]
     """What this audit cannot show."""
