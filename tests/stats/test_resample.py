@@ -72,7 +72,7 @@ def test_bca_ends_are_those_of_the_formula_with_the_skewness_of_a_mean():
     moved = shift + stats.norm.ppf([0.025, 0.975])
     want = np.quantile(draws, stats.norm.cdf(shift + moved / (1 - bend * moved)))
     got = two_level_bootstrap([x], mean, rng=rng(1), draws=3000, kind="bca")
-    assert bend > 0.05
+    assert bend > 0.04
     assert (got.low, got.high) == pytest.approx(tuple(want), rel=1e-9)
 
 
