@@ -65,7 +65,7 @@ def audit(
         _check_oracles(oracles, done)
     check_weights(done.model, "unlearned")
     parts = done.case.partition(done.request)
-    splits = choose(done.case, parts, rt)
+    splits = choose(done.case, parts, rt, done.request)
     if Split.FORGET not in splits.views:
         raise InputError("audit: the case has no forget rows to look at; give them with the case")
     evidence = _evidence(done, oracles, parts, splits.views, rt)

@@ -28,8 +28,9 @@ from unlearnkit.report.model import Finding, Row, Verdict
 KNOWN = ("accuracy_forget", "error_forget")
 """How well the forget rows themselves are answered."""
 
-ATTACK = "margin_auc"
-"""The attack that a verdict may rest on: margins of forget rows against never-seen rows."""
+ATTACKS = ("matched_margin_auc", "margin_auc")
+"""The attack that a verdict may rest on, the first that the table has: margins of forget rows
+against never-seen rows, of like target where targets are numbers."""
 
 UTILITY = ("accuracy_retain", "accuracy_test", "error_retain", "error_test")
 """What must not be lost."""
@@ -41,13 +42,13 @@ COMPARED = (
     *KNOWN,
     "accuracy_test_forget",
     *UTILITY,
-    ATTACK,
+    *ATTACKS,
     "retained_margin_auc",
     "js_forget",
     "divergence_forget",
 )
 """Rows on which equivalence with retraining must be shown; fixed before looking. The others are
-printed, and would only say the same again."""
+printed, and would only say the same again. Of the attacks only the first counts."""
 
 LESSON = "relearn_gap"
 """The attack without oracles: whether forget rows are learned faster than fresh ones."""
@@ -83,6 +84,12 @@ class Facts:
     """Whether the model is the original, bit for bit."""
 
     oracles: int
+
+
+def attack_of(rows: Iterable[Row]) -> Row | None:
+    """Return the row of the attack that verdicts rest on; None where none could run."""
+    table = {r.metric: r for r in rows}
+    return next((table[m] for m in ATTACKS if m in table), None)
 
 
 def findings(facts: Facts, tier: str) -> tuple[Finding, ...]:
@@ -142,7 +149,7 @@ def _fast(table: dict[str, Row], facts: Facts) -> Iterator[Finding]:
 
 
 def _fast_attack(table: dict[str, Row]) -> Iterator[Finding]:
-    attack = table.get(ATTACK)
+    attack = attack_of(table.values())
     if attack is None or attack.estimate.low is None or attack.estimate.high is None:
         return
     before = attack.original
@@ -196,7 +203,7 @@ def _reference(table: dict[str, Row], facts: Facts) -> Iterator[Finding]:
             f" available; {ENOUGH_FOR_INTERVALS} are the least for intervals",
         )
         return
-    compared = {m: g for m, r in table.items() if (g := _gap(r)) is not None}
+    compared = _compared(table)
     familiar = [*_familiarity(table, compared, gone=facts.gone), *_held_in_features(table)]
     yield from familiar
     if not familiar:
@@ -235,7 +242,7 @@ def _reference(table: dict[str, Row], facts: Facts) -> Iterator[Finding]:
 def _familiarity(
     table: dict[str, Row], compared: dict[str, Gap], *, gone: bool
 ) -> Iterator[Finding]:
-    for metric in (*KNOWN, ATTACK):
+    for metric in (*KNOWN, *ATTACKS):
         if metric not in compared:
             continue
         row, g = table[metric], compared[metric]
@@ -249,7 +256,7 @@ def _familiarity(
                 reason=f"forgotten rows look too familiar: {text}",
                 rows=(metric,),
             )
-        elif high < -margin and not (gone and metric == ATTACK):
+        elif high < -margin and not (gone and metric in ATTACKS):
             # Of classes that go whole an oracle knows no row: there is no less than that.
             yield Finding(
                 verdict=Verdict.OVER_FORGOT,
@@ -324,12 +331,20 @@ def _damage(table: dict[str, Row], compared: dict[str, Gap]) -> Iterator[Finding
 
 
 def _pass(table: dict[str, Row]) -> Finding:
-    rows = tuple(m for m, r in table.items() if _gap(r) is not None)
+    rows = tuple(_compared(table))
     return Finding(
         verdict=Verdict.MATCHES,
         reason=f"two one-sided tests pass on all {len(rows)} compared rows",
         rows=rows,
     )
+
+
+def _compared(table: dict[str, Row]) -> dict[str, Gap]:
+    """Return the gaps on which equivalence must be shown: of attacks, that of one alone."""
+    attack = attack_of(table.values())
+    others = set(ATTACKS) - ({attack.metric} if attack else set())
+    gaps = {m: _gap(r) for m, r in table.items() if m not in others}
+    return {m: g for m, g in gaps.items() if g is not None}
 
 
 def enough_headroom(rows: Iterable[Row]) -> bool:

@@ -42,10 +42,10 @@ class Split(StrEnum):
     """Never trained on; target mix as on the forget rows where it can be matched."""
 
     TEST = "test"
-    """Never trained on; for a class request, of kept classes only."""
+    """Never trained on; of kept classes, or beyond the forgotten range of targets."""
 
     TEST_FORGET = "test_forget"
-    """Test rows of the forgotten classes; exists for class requests only."""
+    """Test rows of the forgotten classes or range; exists for such requests only."""
 
 
 class Evidence:
