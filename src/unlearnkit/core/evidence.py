@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import torch
 
 from unlearnkit.core.data import Batch, TensorData, View
-from unlearnkit.core.errors import InputError
+from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.recipe import ASSUMED, Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.structure import evaluating
@@ -222,6 +222,27 @@ class Evidence:
                 self._models[name], self.views[split], self.task, self._rt, self._size
             )
         return self._outputs[key]
+
+    def predictions(self, who: Who, split: Split, k: int = 0) -> Tensor:
+        """Return predicted targets ``(n, K)`` in target units, float64.
+
+        Args:
+            who: Which model.
+            split: On which rows.
+            k: Which oracle.
+
+        Returns:
+            The predictions.
+
+        Raises:
+            UnsupportedError: If the task's targets are no numbers.
+        """
+        found = self.task.predictions(self.outputs(who, split, k).double())
+        if found is None:
+            raise UnsupportedError(
+                f"predictions: targets of {self.task.name} are no numbers; read outputs"
+            )
+        return found
 
     def random_outputs(self, split: Split, k: int) -> Tensor | None:
         """Return outputs ``(n, K)`` of the k-th untrained model; None where there is none.

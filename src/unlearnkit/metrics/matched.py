@@ -72,9 +72,7 @@ def _log_likelihood(e: Evidence, who: Who, split: Split, scale: Tensor, k: int =
 
 
 def _residuals(e: Evidence, who: Who, split: Split, k: int = 0) -> Tensor:
-    found = e.task.predictions(e.outputs(who, split, k).double())
-    assert found is not None
-    return e.targets(split).double() - found
+    return e.targets(split).double() - e.predictions(who, split, k)
 
 
 def _matched(e: Evidence, members: Tensor, others: Tensor) -> Score:
