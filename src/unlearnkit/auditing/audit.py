@@ -21,7 +21,7 @@ from unlearnkit.core.digest import NUMERICS, model_digest
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.evidence import Evidence, Split
 from unlearnkit.core.metric import Tier
-from unlearnkit.core.request import Rows
+from unlearnkit.core.request import Groups, Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.structure import difference
 from unlearnkit.core.version import __version__
@@ -77,6 +77,7 @@ def audit(
         head_only=_same_below_head(done.model, done.original),
         unchanged=_same(done.model, done.original, below_head=False),
         oracles=count,
+        owner=isinstance(done.request, Groups),
     )
     found = findings(facts, tier)
     return Report(

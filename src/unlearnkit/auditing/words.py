@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unlearnkit.auditing.rows import gap
-from unlearnkit.auditing.verdicts import attack_of
+from unlearnkit.auditing.which import MATCHED, attack_of
 from unlearnkit.core.metric import Tier
 from unlearnkit.report.model import Finding, Row, Verdict
 
@@ -39,7 +39,7 @@ def _against(attack: Row, oracles: int) -> str:
     mean = attack.oracle.mean if attack.oracle else None
     beside = "" if mean is None else f" (retrained: {mean:.3f})"
     models = f"{oracles} retrained model{'s' if oracles > 1 else ''}"
-    alike = " of like target" if attack.metric.startswith("matched") else ""
+    alike = " of like target" if attack.metric in MATCHED else ""
     text = (
         f"Against {models}, an attacker who knows the recipe separated this model's forgotten"
         f" records from never-seen ones{alike} with AUC {e.value:.3f}{between}{beside}."
