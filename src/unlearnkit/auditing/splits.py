@@ -60,6 +60,11 @@ def choose(
         else:
             views[Split.TEST] = whole.pick(~forgotten)
             views[Split.TEST_FORGET] = whole.pick(forgotten)
+            if not len(views[Split.TEST]):
+                warnings.append(
+                    "every test row is of the forgotten kind: what unlearning does to others is"
+                    " seen on training rows alone"
+                )
     blank = [str(s) for s, view in views.items() if not view.labelled]
     if blank:
         warnings.append(
@@ -119,7 +124,7 @@ def _like(
             " never-seen rows cannot run"
         )
         return None, told
-    if count == 1 and len(wanted) > 1:
+    if count == 1 and bool((wanted != wanted[:1]).any()):
         told.append(
             f"only {len(rows)} held-out rows have targets like the forget rows': matched by the"
             " range of these alone"

@@ -148,7 +148,7 @@ def axes(wanted: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         InputError: If the two differ in targets a row, or a target is not finite.
     """
-    ours, theirs = (t.double().reshape(len(t), -1) for t in (wanted, there))
+    ours, theirs = (t.double()[:, None].flatten(1) for t in (wanted, there))
     if ours.shape[1] != theirs.shape[1]:
         raise InputError(
             f"matching: rows must have equally many targets, got {ours.shape[1]} and"
