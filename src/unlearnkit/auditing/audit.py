@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from unlearnkit.auditing.asked import in_words, nearness, target_counts
+from unlearnkit.auditing.difficulty import difficulty
 from unlearnkit.auditing.drawings import class_lines, margin_samples, roc_curves
 from unlearnkit.auditing.rows import ENOUGH_FOR_INTERVALS, table
 from unlearnkit.auditing.splits import choose
@@ -26,6 +27,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.structure import difference
 from unlearnkit.core.version import __version__
 from unlearnkit.oracles import Oracle, check_fresh
+from unlearnkit.report.masks import localized
 from unlearnkit.report.model import Asked, Provenance, Report, Row, Spent
 from unlearnkit.unlearning import Unlearned, check_weights, fresh_model
 
@@ -80,19 +82,26 @@ def audit(
         owner=isinstance(done.request, Groups),
     )
     found = findings(facts, tier)
+    asked = _asked(done, parts, rows, evidence)
     return Report(
         tier=tier,
         sentence=sentence(found, rows, count),
         findings=found,
-        asked=_asked(done, parts, rows, count, rt),
+        asked=asked,
         rows=rows,
         margins=margin_samples(evidence),
         rocs=roc_curves(evidence),
         classes=class_lines(evidence, parts.gone),
         spent=_spent(done, oracles, parts),
+        localized=None if done.mask is None else localized(done.mask),
         provenance=_provenance(done, oracles, rt),
         limits=limits(tier, count),
-        warnings=(*splits.warnings, *_headroom_warnings(rows, count), *done.notes),
+        warnings=(
+            *splits.warnings,
+            *_headroom_warnings(rows, count),
+            *_tampered_warnings(asked),
+            *done.notes,
+        ),
     )
 
 
@@ -161,11 +170,11 @@ def _same_below_head(model: nn.Module, original: nn.Module) -> bool:
     return _same(model, original, below_head=True)
 
 
-def _asked(
-    done: Unlearned, parts: Partition, rows: Sequence[Row], count: int, rt: Runtime
-) -> Asked:
+def _asked(done: Unlearned, parts: Partition, rows: Sequence[Row], evidence: Evidence) -> Asked:
     assert parts.forget is not None
-    twins, nearest = nearness(parts, rt)
+    twins, nearest = nearness(parts, evidence.rt)
+    bad = done.case.manipulated
+    known = None if bad is None else bad.known(parts.forget.rows)
     room = {r.metric: h for r in rows if (h := headroom(r)) is not None}
     return Asked(
         case=done.case.name,
@@ -177,8 +186,25 @@ def _asked(
         duplicates=twins,
         nearest=nearest,
         headroom={k: None if v == float("inf") else v for k, v in room.items()},
-        enough_headroom=enough_headroom(rows) if count >= ENOUGH_FOR_INTERVALS else None,
+        enough_headroom=(
+            enough_headroom(rows) if evidence.oracles >= ENOUGH_FOR_INTERVALS else None
+        ),
+        difficulty=difficulty(evidence),
+        tampered=None if bad is None else len(bad.rows),
+        known=known,
+        target="rows" if known in {None, 1.0} else "concept",
     )
+
+
+def _tampered_warnings(asked: Asked) -> list[str]:
+    if asked.tampered is None or asked.known is None or asked.known == 1:
+        return []
+    return [
+        f"the request names {round(asked.known * asked.tampered)} of {asked.tampered} rows that"
+        " were tampered with: a model retrained without them still learns the others, so that to"
+        " match it is no correction; judge by accuracy_corrected, accuracy_elsewhere and"
+        " attack_success"
+    ]
 
 
 def _headroom_warnings(rows: Sequence[Row], count: int) -> list[str]:

@@ -65,6 +65,10 @@ def choose(
                     "every test row is of the forgotten kind: what unlearning does to others is"
                     " seen on training rows alone"
                 )
+    if case.manipulated is not None:
+        views[Split.AFFECTED] = View.all(case.manipulated.affected)
+        views[Split.AIMED] = View.all(case.manipulated.aimed)
+        views[Split.ELSEWHERE] = View.all(case.manipulated.elsewhere)
     blank = [str(s) for s, view in views.items() if not view.labelled]
     if blank:
         warnings.append(

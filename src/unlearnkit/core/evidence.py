@@ -48,6 +48,15 @@ class Split(StrEnum):
     TEST_FORGET = "test_forget"
     """Test rows of the forgotten classes or range; exists for such requests only."""
 
+    AFFECTED = "affected"
+    """Never trained on; what tampered training rows act on, with right targets."""
+
+    AIMED = "aimed"
+    """The affected rows with the targets that the tampering is after."""
+
+    ELSEWHERE = "elsewhere"
+    """Never trained on; what tampered training rows do not act on."""
+
 
 class Evidence:
     """Outputs of each model on each split, computed once and shared by all metrics.
