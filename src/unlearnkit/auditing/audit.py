@@ -22,7 +22,7 @@ from unlearnkit.core.digest import NUMERICS, model_digest
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.evidence import Evidence, Split
 from unlearnkit.core.metric import Tier
-from unlearnkit.core.request import Rows
+from unlearnkit.core.request import Groups, Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.structure import difference
 from unlearnkit.core.version import __version__
@@ -67,7 +67,7 @@ def audit(
         _check_oracles(oracles, done)
     check_weights(done.model, "unlearned")
     parts = done.case.partition(done.request)
-    splits = choose(done.case, parts, rt)
+    splits = choose(done.case, parts, rt, done.request)
     if Split.FORGET not in splits.views:
         raise InputError("audit: the case has no forget rows to look at; give them with the case")
     evidence = _evidence(done, oracles, parts, splits.views, rt)
@@ -79,6 +79,7 @@ def audit(
         head_only=_same_below_head(done.model, done.original),
         unchanged=_same(done.model, done.original, below_head=False),
         oracles=count,
+        owner=isinstance(done.request, Groups),
     )
     found = findings(facts, tier)
     asked = _asked(done, parts, rows, evidence)

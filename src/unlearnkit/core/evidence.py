@@ -10,7 +10,7 @@ import torch
 
 from unlearnkit.core.data import Batch, TensorData, View
 from unlearnkit.core.digest import digest
-from unlearnkit.core.errors import InputError
+from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.recipe import ASSUMED, Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.structure import evaluating
@@ -43,10 +43,10 @@ class Split(StrEnum):
     """Never trained on; target mix as on the forget rows where it can be matched."""
 
     TEST = "test"
-    """Never trained on; for a class request, of kept classes only."""
+    """Never trained on; of kept classes, or beyond the forgotten range of targets."""
 
     TEST_FORGET = "test_forget"
-    """Test rows of the forgotten classes; exists for class requests only."""
+    """Test rows of the forgotten classes or range; exists for such requests only."""
 
     AFFECTED = "affected"
     """Never trained on; what tampered training rows act on, with right targets."""
@@ -266,6 +266,27 @@ class Evidence:
                 lambda: run(self._models[name], self.views[split], self.task, self._rt, self._size),
             )
         return self._outputs[key]
+
+    def predictions(self, who: Who, split: Split, k: int = 0) -> Tensor:
+        """Return predicted targets ``(n, K)`` in target units, float64.
+
+        Args:
+            who: Which model.
+            split: On which rows.
+            k: Which oracle.
+
+        Returns:
+            The predictions.
+
+        Raises:
+            UnsupportedError: If the task's targets are no numbers.
+        """
+        found = self.task.predictions(self.outputs(who, split, k).double())
+        if found is None:
+            raise UnsupportedError(
+                f"predictions: targets of {self.task.name} are no numbers; read outputs"
+            )
+        return found
 
     def random_outputs(self, split: Split, k: int) -> Tensor | None:
         """Return outputs ``(n, K)`` of the k-th untrained model; None where there is none.

@@ -57,7 +57,7 @@ _SPLITS = {
     "retain": "retained rows",
     "held_out": "held-out rows",
     "test": "test rows",
-    "test_forget": "test rows of forgotten classes",
+    "test_forget": "test rows of what was forgotten",
     "affected": "rows that tampered training rows act on",
     "aimed": "affected rows, with the targets that the tampering is after",
     "elsewhere": "rows that tampered training rows do not act on",
