@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -40,6 +40,9 @@ class Trained:
     cached: bool
     """Whether it was trained before and only loaded now."""
 
+    found: dict[Hashable, object] = field(default_factory=dict, compare=False, repr=False)
+    """What audits have found out about the model: a further one need not find it out again."""
+
 
 @dataclass(frozen=True)
 class Oracle:
@@ -48,6 +51,8 @@ class Oracle:
     case: Case
     request: ForgetRequest | None
     runs: tuple[Trained, ...]
+    beside: dict[Hashable, dict[str, Any]] = field(default_factory=dict, compare=False, repr=False)
+    """What audits have found about an original and these models, by original and circumstances."""
 
     @property
     def models(self) -> list[nn.Module]:
