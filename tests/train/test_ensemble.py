@@ -61,6 +61,16 @@ class Pooling(nn.Module):
         return self.out(x.view(x.shape[0], -1))
 
 
+class Editing(Pooling):
+    """Halves in place what it views, and goes on with what it viewed."""
+
+    def forward(self, x):
+        x = self.norm(self.first(x))
+        x.view(x.shape[0], -1).mul_(0.5)
+        x = nn.functional.avg_pool2d(self.second(x), 3)
+        return self.out(nn.functional.adaptive_avg_pool2d(x, (1, 2)).flatten(1))
+
+
 class Tied(nn.Module):
     def __init__(self):
         super().__init__()
@@ -170,8 +180,9 @@ def test_each_model_may_have_rows_of_its_own():
         toy(lambda: Keeping(6, 3)),
         toy(lambda: nn.Sequential(nn.Linear(6, 8), nn.AlphaDropout(0.2), nn.Linear(8, 3))),
         images(lambda: nn.Sequential(nn.BatchNorm2d(1, momentum=None), *conv_bn())),
+        images(Editing),
     ],
-    ids=["reads a value", "hidden tensor", "draws by itself", "cumulative batch norm"],
+    ids=["reads a value", "hidden tensor", "draws by itself", "cumulative norm", "edits a view"],
 )
 def test_what_cannot_be_stacked_is_trained_one_after_another(case):
     mine, theirs = members(case, range(3)), members(case, range(3))

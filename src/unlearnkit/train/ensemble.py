@@ -3,23 +3,20 @@
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from unlearnkit.core.data import Batch, Inputs, TensorData, View, named
+from unlearnkit.core.data import Inputs, TensorData, View, named
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
 from unlearnkit.train.isolation import seeded
 from unlearnkit.train.loop import Moves, draw_moves, fit, moves_apply, training
-from unlearnkit.train.stacking import Rules
+from unlearnkit.train.stacking import Drop, Losses, Stack
 
 LAYERS = "train/layers"
 """Random stream of layers that draw by themselves."""
@@ -119,16 +116,6 @@ def _groups(members: Sequence[Member]) -> list[list[Member]]:
 
 
 @dataclass(frozen=True)
-class Drop:
-    """A dropout layer: what it draws in a step."""
-
-    name: str
-    keep: float
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-
-
-@dataclass(frozen=True)
 class Probe:
     """What one step of one model showed: what it draws, and how large it is."""
 
@@ -168,12 +155,12 @@ class Probe:
                     return None
                 if drops[rows] and first.rt.device.type != "cpu":
                     return None
-                pair = (first, group[-1])
-                stack = _Stack(pair, drops[rows], task)
+                pair = (first.model, group[-1].model)
+                stack = Stack(pair, drops[rows], task, first.rt)
                 x, y = _rows(first.view, first.view.rows[:rows].repeat(2, 1), first.rt)
                 noises = {f"model.{d.name}.noise": torch.ones((2, *d.shape)) for d in drops[rows]}
-                with first.rt.autocast():
-                    stack.losses(x, y, noises).sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+                if not stack.faithful(x, y, noises):
+                    return None
         except (RuntimeError, ValueError, TypeError, InputError):
             return None
         state = sum(t.numel() * t.element_size() for t in first.model.state_dict().values())
@@ -192,72 +179,12 @@ class Probe:
             yield group[start : start + width]
 
 
-class _Noise(nn.Module):
-    """Stands in for a dropout layer: multiplies by factors that were drawn outside."""
-
-    noise: Tensor
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.noise
-
-
-class _Losses(nn.Module):
-    """A model with its loss, so that its state can be handed in as one mapping."""
-
-    def __init__(self, model: nn.Module, task: Task) -> None:
-        super().__init__()
-        self.model, self.task = model, task
-
-    def forward(self, x: Inputs, y: Tensor) -> Tensor:
-        batch = Batch(x, y, torch.arange(y.shape[0]))
-        return self.task.losses(self.task.outputs(self.model, batch), batch)
-
-
-class _Stack:
-    """Models as one: each parameter and buffer with a first axis over models."""
-
-    def __init__(self, members: Sequence[Member], drops: Sequence[Drop], task: Task) -> None:
-        self.models = [m.model for m in members]
-        rt = members[0].rt
-        plain = rt.device.type == "cpu" and rt.precision == "fp32"
-        self.rules = Rules() if plain else nullcontext()
-        self.params = _stacked([m.named_parameters() for m in self.models])
-        self.buffers = _stacked([m.named_buffers() for m in self.models])
-        self.base = _Losses(copy.deepcopy(self.models[0]).train(), task)
-        for d in drops:
-            noise = _Noise()
-            noise.register_buffer("noise", torch.zeros(()))
-            _replace(self.base.model, d.name, noise)
-        self.run: Callable[..., Tensor] = vmap(self._one)
-
-    def _one(self, state: dict[str, Tensor], x: Inputs, y: Tensor) -> Tensor:
-        out: Tensor = functional_call(self.base, state, (x, y))
-        return out
-
-    def losses(self, x: Inputs, y: Tensor, noises: dict[str, Tensor]) -> Tensor:
-        """Return the loss of each row of each model ``(K, B)``."""
-        with (
-            Rules(),
-            sdpa_kernel(SDPBackend.MATH),
-        ):  # fused attention would go through vmap model by model
-            return self.run({**self.params, **self.buffers, **noises}, x, y)
-
-    @torch.no_grad()
-    def unload(self) -> None:
-        """Write the state back into the models."""
-        for k, model in enumerate(self.models):
-            for name, p in model.named_parameters():
-                p.copy_(self.params[f"model.{name}"][k])
-            for name, b in model.named_buffers():
-                b.copy_(self.buffers[f"model.{name}"][k])
-
-
 def _train(members: Sequence[Member], probe: Probe, task: Task, recipe: Recipe) -> None:
     own = _placed(members, _grain(members[0].model))
     members = [m or replace(members[0], model=copy.deepcopy(members[0].model)) for m in own]
     rt, view = members[0].rt, members[0].view
     widths = _widths(view, recipe)
-    stack = _Stack(members, max(probe.drops.values(), key=len), task)
+    stack = Stack([m.model for m in members], max(probe.drops.values(), key=len), task, rt)
     moving = [p for p in stack.params.values() if p.requires_grad]
     opt = recipe.build(moving)
     layers = [torch.Generator().manual_seed(m.rt.rng(LAYERS).initial_seed()) for m in members]
@@ -271,8 +198,7 @@ def _train(members: Sequence[Member], probe: Probe, task: Task, recipe: Recipe) 
                 group["lr"] = recipe.lr * recipe.factor(step, steps)
             for p in moving:
                 p.grad = None
-            with rt.autocast():
-                losses = stack.losses(x, y, _noises(probe.drops[rows.shape[1]], layers))
+            losses = stack.losses(x, y, _noises(probe.drops[rows.shape[1]], layers))
             losses.backward(torch.full_like(losses, 1 / rows.shape[1]))  # type: ignore[no-untyped-call]  # torch leaves it untyped
             opt.step()
             step += 1
@@ -370,25 +296,10 @@ def _watched(m: Member, task: Task, rows: int) -> tuple[tuple[Drop, ...], int]:
     first = x[0] if isinstance(x, Tensor) else {k: t[0] for k, t in x.items()}
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t)
     with seeded(m.rt, LAYERS), training(model), hooks, m.rt.autocast():
-        _Losses(model, task)(first, y[0])
+        Losses(model, task)(first, y[0])
     return tuple(drops), saved
 
 
 def _hidden_state(model: nn.Module) -> bool:
     """Return whether tensors lie beside parameters and buffers, where no stack would find them."""
     return any(isinstance(v, Tensor) for m in model.modules() for v in vars(m).values())
-
-
-def _replace(model: nn.Module, name: str, new: nn.Module) -> None:
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, new)
-
-
-def _stacked(models: Sequence[Iterator[tuple[str, Tensor]]]) -> dict[str, Tensor]:
-    """Return the tensors of all models by name, with a first axis over models."""
-    found: dict[str, Tensor] = {}
-    for same in zip(*models, strict=True):
-        name, first = same[0]
-        whole = torch.stack([t.detach() for _, t in same])
-        found[f"model.{name}"] = whole.requires_grad_(first.requires_grad)
-    return found

@@ -1,12 +1,22 @@
-"""How common functions run over a stack of models on a CPU, where ``vmap``'s own way is slow."""
+"""Models of one architecture as one, and rules for what ``vmap`` does slowly on a CPU."""
 
-from collections.abc import Callable, Mapping, Sequence
+import copy
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
+
+from unlearnkit.core.data import Batch, Inputs
+from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.task import Task
 
 NARROW = 16
 """Columns of a product below which a vector register is not filled: rows take their place."""
@@ -14,8 +24,160 @@ NARROW = 16
 PER_ROW = {"ignore_index": -100, "reduction": "none", "label_smoothing": 0.0}
 """How the tasks ask for cross-entropy."""
 
+State = dict[str, Tensor]
 Dims = Sequence[int | None]
 Physical = Callable[..., tuple[Tensor, int]]
+
+
+@dataclass(frozen=True)
+class Drop:
+    """A dropout layer: what it draws in a step."""
+
+    name: str
+    keep: float
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+class _Noise(nn.Module):
+    """Stands in for a dropout layer: multiplies by factors that were drawn outside."""
+
+    noise: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.noise
+
+
+class Losses(nn.Module):
+    """A model with its loss, so that its state can be handed in as one mapping."""
+
+    def __init__(self, model: nn.Module, task: Task) -> None:
+        """Join a model with the task that gives outputs and losses."""
+        super().__init__()
+        self.model, self.task = model, task
+
+    def forward(self, x: Inputs, y: Tensor) -> Tensor:
+        """Return the loss of each row ``(B,)``."""
+        batch = Batch(x, y, torch.arange(y.shape[0]))
+        return self.task.losses(self.task.outputs(self.model, batch), batch)
+
+
+class Stack:
+    """Models as one: each parameter and buffer with a first axis over models."""
+
+    def __init__(
+        self, models: Sequence[nn.Module], drops: Sequence[Drop], task: Task, rt: Runtime
+    ) -> None:
+        """Copy the state of models of one architecture.
+
+        Args:
+            models: Give the state; ``unload`` writes it back.
+            drops: Dropout layers, whose factors are handed to ``losses``.
+            task: Gives outputs and losses.
+            rt: Device and precision.
+        """
+        self.models, self.rt = models, rt
+        self.ruled = rt.device.type == "cpu" and rt.precision == "fp32"
+        self.params = _stacked([m.named_parameters() for m in models])
+        self.buffers = _stacked([m.named_buffers() for m in models])
+        self.base = Losses(copy.deepcopy(models[0]).train(), task)
+        for d in drops:
+            noise = _Noise()
+            noise.register_buffer("noise", torch.zeros(()))
+            _replace(self.base.model, d.name, noise)
+        self.run: Callable[..., Tensor] = vmap(self._one)
+
+    def _one(self, state: State, x: Inputs, y: Tensor) -> Tensor:
+        out: Tensor = functional_call(self.base, state, (x, y))
+        return out
+
+    def losses(self, x: Inputs, y: Tensor, noises: State) -> Tensor:
+        """Return the loss of each row of each model ``(K, B)``."""
+        rules = Rules() if self.ruled else nullcontext()
+        # fused attention would go through vmap model by model
+        with self.rt.autocast(), rules, sdpa_kernel(SDPBackend.MATH):
+            return self.run({**self.params, **self.buffers, **noises}, x, y)
+
+    def faithful(self, x: Inputs, y: Tensor, noises: State) -> bool:
+        """Return whether a step of all models at once is a step of each by itself.
+
+        Compares losses, gradients and buffers up to rounding: a rule changes how numbers lie in
+        memory, and a module that edits a view in place would edit a copy. An edit that changes
+        nothing on these rows is not seen. Uses the stack up: its buffers move.
+
+        Args:
+            x: Inputs ``(K, B, ...)``.
+            y: Targets ``(K, B, ...)``.
+            noises: Factors of the dropout layers ``(K, ...)``.
+        """
+        alone = [self._step(k, x, y, noises) for k in range(len(self.models))]
+        losses = self.losses(x, y, noises)
+        losses.sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        if not self.ruled:
+            return True
+        grads = [p.grad for p in self.params.values()]
+        mine = (losses.detach(),), grads, self.buffers.values()
+        theirs = zip(*alone, strict=True)
+        return all(
+            _near(own, [_joined(same) for same in zip(*other, strict=True)])
+            for own, other in zip(mine, theirs, strict=True)
+        )
+
+    def _step(self, k: int, x: Inputs, y: Tensor, noises: State) -> tuple[list[Tensor | None], ...]:
+        """Return the losses, gradients and buffers of one model after a plain step."""
+        params, buffers, own = (
+            {n: t.detach()[k].clone() for n, t in state.items()}
+            for state in (self.params, self.buffers, noises)
+        )
+        for n, p in params.items():
+            p.requires_grad_(self.params[n].requires_grad)
+        x = x[k] if isinstance(x, Tensor) else {n: t[k] for n, t in x.items()}
+        losses = self._one({**params, **buffers, **own}, x, y[k])
+        losses.sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        return [losses.detach()], [p.grad for p in params.values()], [*buffers.values()]
+
+    @torch.no_grad()
+    def unload(self) -> None:
+        """Write the state back into the models."""
+        for k, model in enumerate(self.models):
+            for name, p in model.named_parameters():
+                p.copy_(self.params[f"model.{name}"][k])
+            for name, b in model.named_buffers():
+                b.copy_(self.buffers[f"model.{name}"][k])
+
+
+def _joined(same: Sequence[Tensor | None]) -> Tensor | None:
+    found = [t for t in same if t is not None]
+    return torch.stack(found) if len(found) == len(same) else None
+
+
+def _near(mine: Iterable[Tensor | None], theirs: Iterable[Tensor | None]) -> bool:
+    """Return whether tensors are the same, to half the digits of the largest among them."""
+    pairs = list(zip(mine, theirs, strict=True))
+    if any((a is None) != (b is None) for a, b in pairs):
+        return False
+    found = [(a, b) for a, b in pairs if a is not None and b is not None and b.numel()]
+    scale = max((float(b.abs().max()) for _, b in found), default=0.0)
+    return all(float((a - b).abs().max()) <= _tolerance(b) * scale for a, b in found)
+
+
+def _tolerance(t: Tensor) -> float:
+    return math.sqrt(torch.finfo(t.dtype).eps) if t.is_floating_point() else 0.0
+
+
+def _replace(model: nn.Module, name: str, new: nn.Module) -> None:
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, new)
+
+
+def _stacked(models: Sequence[Iterator[tuple[str, Tensor]]]) -> State:
+    """Return the tensors of all models by name, with a first axis over models."""
+    found: State = {}
+    for same in zip(*models, strict=True):
+        name, first = same[0]
+        whole = torch.stack([t.detach() for _, t in same])
+        found[f"model.{name}"] = whole.requires_grad_(first.requires_grad)
+    return found
 
 
 class Rules(TorchFunctionMode):
