@@ -196,7 +196,7 @@ class Rules(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Call the function, or its rule."""
-        call = RULES.get(func, func) if args else func
+        call: Callable[..., Any] = RULES.get(func, func) if args else func
         return call(*args, **(kwargs or {}))
 
 
@@ -250,18 +250,18 @@ class _Channels(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Tensor:
         g = g.contiguous(memory_format=torch.channels_last)
-        return g.unflatten(1, (ctx.size, -1)).movedim(1, 0)
+        return _split(g, ctx.size).movedim(1, 0)
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    return _Stacked.apply(_products, functional.linear, x, weight, bias)
+    return _call(_Stacked, _products, functional.linear, x, weight, bias)
 
 
 def _products(size: int, dims: Dims, x: Tensor, w: Tensor, b: Tensor | None) -> tuple[Tensor, int]:
     x, w = _front(x, dims[0], size), _front(w, dims[1], size)
     b = w.new_zeros(size, w.shape[1]) if b is None else _front(b, dims[2], size)
     rows = x.reshape(size, -1, x.shape[-1])
-    return _Product.apply(rows, w, b).reshape(*x.shape[:-1], -1), 0
+    return _call(_Product, rows, w, b).reshape(*x.shape[:-1], -1), 0
 
 
 def _conv2d(
@@ -276,7 +276,7 @@ def _conv2d(
     rest = (stride, padding, dilation, groups)
     if x.ndim != 4:
         return functional.conv2d(x, weight, bias, *rest)
-    return _Stacked.apply(_convolutions, functional.conv2d, x, weight, bias, *rest)
+    return _call(_Stacked, _convolutions, functional.conv2d, x, weight, bias, *rest)
 
 
 def _convolutions(
@@ -284,8 +284,9 @@ def _convolutions(
 ) -> tuple[Tensor, int]:
     x, w = _as_channels(x, dims[0], size), _front(w, dims[1], size).flatten(0, 1)
     b = None if b is None else _front(b, dims[2], size).flatten()
-    out = functional.conv2d(x, w, b, *rest[:-1], groups=rest[-1] * size)
-    return out.unflatten(1, (size, -1)), 1
+    stride, padding, dilation, groups = rest
+    out = functional.conv2d(x, w, b, stride, padding, dilation, groups * size)
+    return _split(out, size), 1
 
 
 def _batch_norm(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -305,16 +306,17 @@ def _norm_images(
     eps: float = 1e-5,
 ) -> Tensor:
     state = (mean, var, weight, bias)
-    return _Stacked.apply(_norms, functional.batch_norm, x, *state, training, momentum, eps)
+    return _call(_Stacked, _norms, functional.batch_norm, x, *state, training, momentum, eps)
 
 
 def _norms(size: int, dims: Dims, x: Tensor, *args: Any) -> tuple[Tensor, int]:
-    state = [
+    mean, var, weight, bias = [
         None if t is None else _front(t, dim, size).view(-1)
         for t, dim in zip(args[:4], dims[1:5], strict=True)
     ]
-    out = functional.batch_norm(_as_channels(x, dims[0], size), *state, *args[4:])
-    return out.unflatten(1, (size, -1)), 1
+    x = _as_channels(x, dims[0], size)
+    out = functional.batch_norm(x, mean, var, weight, bias, *args[4:])
+    return _split(out, size), 1
 
 
 def _by_channel(func: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -328,9 +330,9 @@ def _by_channel(func: Callable[..., Tensor]) -> Callable[..., Tensor]:
             return func(t, *args, **kwargs)
 
         def stacked(size: int, dims: Dims, t: Tensor) -> tuple[Tensor, int]:
-            return plain(_as_channels(t, dims[0], size)).unflatten(1, (size, -1)), 1
+            return _split(plain(_as_channels(t, dims[0], size)), size), 1
 
-        return _Stacked.apply(stacked, plain, x)
+        return _call(_Stacked, stacked, plain, x)
 
     return rule
 
@@ -339,7 +341,7 @@ def _cross_entropy(x: Tensor, y: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     told = {k: v for k, v in kwargs.items() if v is not None}
     if args or told != PER_ROW or (x.ndim, y.ndim) != (2, 1):
         return functional.cross_entropy(x, y, *args, **kwargs)
-    return _Stacked.apply(_entropies, functional.cross_entropy, x, y)
+    return _call(_Stacked, _entropies, functional.cross_entropy, x, y)
 
 
 def _entropies(size: int, dims: Dims, x: Tensor, y: Tensor) -> tuple[Tensor, int]:
@@ -354,12 +356,22 @@ def _view(x: Tensor, *shape: Any) -> Tensor:
         return x.reshape(*shape)
 
 
+def _call(function: type[torch.autograd.Function], *args: Any) -> Tensor:
+    out: Tensor = function.apply(*args)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return out
+
+
+def _split(t: Tensor, size: int) -> Tensor:
+    """Return channels of all models ``(B, K*C, H, W)`` by model ``(B, K, C, H, W)``."""
+    return t.reshape(len(t), size, -1, *t.shape[2:])
+
+
 def _front(t: Tensor, dim: int | None, size: int) -> Tensor:
     return t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
 
 
 def _as_channels(x: Tensor, dim: int | None, size: int) -> Tensor:
-    return _Channels.apply(_front(x, dim, size))
+    return _call(_Channels, _front(x, dim, size))
 
 
 RULES: dict[Any, Callable[..., Tensor]] = {
