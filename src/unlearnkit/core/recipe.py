@@ -1,11 +1,12 @@
 """How parameters are moved."""
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import nn
+from torch import Tensor
 
 from unlearnkit.core.search import Search
 
@@ -41,7 +42,7 @@ class Recipe(_Settings):
     augment: Literal["none", "flip_crop"] = "none"
     """Input transform at each step: none, or mirror and shift by 4 pixels (images only)."""
 
-    def build(self, params: list[nn.Parameter]) -> torch.optim.Optimizer:
+    def build(self, params: Sequence[Tensor]) -> torch.optim.Optimizer:
         """Return the optimiser over these parameters."""
         if self.optimizer == "adam":
             return torch.optim.Adam(params, lr=self.lr, weight_decay=self.weight_decay)
