@@ -24,7 +24,7 @@ class Splits:
     warnings: tuple[str, ...]
 
 
-def choose(case: Case, parts: Partition, rt: Runtime) -> Splits:
+def choose(case: Case, parts: Partition, rt: Runtime, *, even: bool = False) -> Splits:
     """Return the rows of each split.
 
     For a class request the test rows are split into forgotten and kept classes. Held-out rows get
@@ -34,6 +34,7 @@ def choose(case: Case, parts: Partition, rt: Runtime) -> Splits:
         case: Gives test and held-out rows.
         parts: Forget and retain rows.
         rt: Draws samples.
+        even: Whether to take no more held-out rows than there are forget rows.
 
     Returns:
         The splits.
@@ -61,13 +62,15 @@ def choose(case: Case, parts: Partition, rt: Runtime) -> Splits:
             f"no targets on {', '.join(blank)} rows: accuracies, losses and attacks that need them"
             " are undefined there"
         )
-    held, told = _held_out(case, parts, rt)
+    held, told = _held_out(case, parts, rt, even=even)
     if held is not None:
         views[Split.HELD_OUT] = held
     return Splits(views, (*warnings, *told))
 
 
-def _held_out(case: Case, parts: Partition, rt: Runtime) -> tuple[View | None, list[str]]:
+def _held_out(
+    case: Case, parts: Partition, rt: Runtime, *, even: bool
+) -> tuple[View | None, list[str]]:
     source = case.held_out or case.test
     if source is None or parts.forget is None:
         return None, ["no held-out rows: attacks that compare with never-seen rows cannot run"]
@@ -75,19 +78,22 @@ def _held_out(case: Case, parts: Partition, rt: Runtime) -> tuple[View | None, l
     if case.held_out is None:
         told.append("held-out rows are the test rows; right only if nothing was tuned on them")
     held = View.all(source)
+    some = held.sample(len(parts.forget), rt, "audit/held out") if even else held
     if not (parts.forget.labelled and held.labelled):
         told.append("rows without targets: held-out rows are not matched to the forget rows")
-        return held, told
+        return some, told
     if parts.forget.y.is_floating_point() or parts.forget.y.ndim != 1:
         told.append("targets are no classes: held-out rows are not matched to the forget rows")
-        return held, told
-    rows, absent = _matched(parts.forget.y, held.y, rt)
+        return some, told
+    rows, absent = _matched(parts.forget.y, held.y, rt, even=even)
     if absent:
         told.append(f"no held-out row of class {', '.join(map(str, absent))}: not matched there")
     return (held.pick(rows) if len(rows) else None), told
 
 
-def _matched(wanted: Tensor, there: Tensor, rt: Runtime) -> tuple[Tensor, list[int]]:
+def _matched(
+    wanted: Tensor, there: Tensor, rt: Runtime, *, even: bool
+) -> tuple[Tensor, list[int]]:
     """Draw as many rows as the scarcest class allows, in the wanted mix; name absent classes."""
     classes, counts = torch.unique(wanted, return_counts=True)
     have = torch.stack([(there == c).sum() for c in classes])
@@ -96,6 +102,7 @@ def _matched(wanted: Tensor, there: Tensor, rt: Runtime) -> tuple[Tensor, list[i
     if not len(classes):
         return torch.empty(0, dtype=torch.long), absent
     scale = float((have / counts).min())
+    scale = min(scale, 1.0) if even else scale
     picked = []
     for c, count in zip(classes.tolist(), counts.tolist(), strict=True):
         rows = (there == c).nonzero()[:, 0]
