@@ -221,13 +221,69 @@ class Provenance(_Value):
     notes: tuple[str, ...] = ()
 
 
+class Exposure(_Value):
+    """What the models of a strong audit say about one forgotten row."""
+
+    row: int
+    """Its number in the training set."""
+
+    epsilon: float | None
+    """Lower bound of the distance from retraining, corrected for the number of rows; nats."""
+
+    accuracy: float | None
+    """Of the attack that tells unlearned models from retrained ones by this row; 0.5 is chance."""
+
+    shift: float | None
+    """Mean margin of unlearned models minus that of retrained ones, in the latter's deviations."""
+
+
+class Strong(_Value):
+    """What ensembles of models show: of the method on this request, not of one model."""
+
+    models: int
+    """N: of originals, of unlearned models, of retrained ones, and of a second set of those."""
+
+    distinct: int
+    """How many of the unlearned models differ from each other."""
+
+    rows: tuple[Row, ...]
+    """In each, ``oracle`` is the second set of retrained models in the unlearned ones' seat."""
+
+    exposure: tuple[Exposure, ...]
+    """Every forgotten row, the most exposed first."""
+
+    laws: tuple[Sample, ...]
+    """Margins of the most exposed rows over models; ``split`` names the row."""
+
+    detectable: float | None
+    """Smallest shift that the audit sees with 80 % power, in deviations of retrained models."""
+
+    signals: str
+    """Digest of all that the margins depend on; also the name of their folder in the cache."""
+
+    trained: int
+    """Models that had to be trained for this audit."""
+
+    seconds: float
+    """What training, unlearning and looking took in this call."""
+
+    @property
+    def exposed(self) -> tuple[Exposure, ...]:
+        """Return the rows with a bound above 0."""
+        return tuple(e for e in self.exposure if e.epsilon)
+
+    def row(self, metric: str) -> Row | None:
+        """Return the row of a metric; None where there is none."""
+        return next((r for r in self.rows if r.metric == metric), None)
+
+
 class Report(_Value):
     """What an audit found: a list of findings, a table, and everything behind it."""
 
     schema_version: int = Field(1, ge=1)
     """Version of this layout."""
 
-    tier: Literal["fast", "reference"]
+    tier: Literal["fast", "reference", "strong"]
     sentence: str
     """The verdict in a sentence or two."""
 
@@ -245,6 +301,8 @@ class Report(_Value):
     """What this audit cannot show."""
 
     warnings: tuple[str, ...] = ()
+    strong: Strong | None = None
+    """What ensembles show; of the strong tier alone."""
 
     @property
     def verdict(self) -> Verdict:

@@ -76,10 +76,10 @@ def render_page(report: Report) -> str:
         report=report,
         w=w,
         anchors=anchors,
-        against=w.compared(report),
+        against=w.compared(report.rows),
         sections=[
             (title, [_line(row, anchors[row.metric]) for row in rows])
-            for title, rows in w.by_section(report)
+            for title, rows in w.by_section(report.rows)
         ],
         margins=_margins(report),
         rocs=_rocs(report.rocs),
