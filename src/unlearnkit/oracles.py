@@ -226,9 +226,7 @@ def _labelled(view: View, who: str) -> View:
     return view
 
 
-def _wanted(
-    seeds: int | Iterable[int], first: int = FIRST, what: str = "oracle"
-) -> list[int]:
+def _wanted(seeds: int | Iterable[int], first: int = FIRST, what: str = "oracle") -> list[int]:
     wanted = [first + i for i in range(seeds)] if isinstance(seeds, int) else list(seeds)
     if not wanted or len(set(wanted)) < len(wanted):
         raise InputError(f"{what}: seeds must be different and at least one, got {wanted}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
@@ -53,6 +53,18 @@ class Member:
     """``original``, ``unlearned``, ``oracle``, or ``floor`` for the second set of oracles."""
 
     seed: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one model says about E examples."""
+
+    member: Member
+    margins: Tensor
+    """``(E,)``; finite."""
+
+    codes: Tensor
+    errors: Tensor
 
 
 @dataclass(frozen=True)
@@ -212,39 +224,52 @@ class SignalsFile:
         """Return the models that are kept, in the order in which they were appended."""
         return [Member(line["who"], line["seed"]) for line in self._lines()]
 
-    def append(self, member: Member, margins: Tensor, codes: Tensor, errors: Tensor) -> None:
-        """Keep one model's row, whole or not at all; only where ``held``.
+    def append(self, rows: Sequence[Row]) -> None:
+        """Keep the rows of some models, each whole or not at all; only where ``held``.
 
         Args:
-            member: The model; not kept yet.
-            margins: ``(E,)``; finite.
-            codes: ``(E,)``.
-            errors: ``(E,)``.
+            rows: Of models that are not kept yet.
 
         Raises:
-            InputError: If a margin is not finite, the shapes are wrong, or the model is kept.
+            InputError: If a margin is not finite, a shape is wrong, or a model is kept already.
         """
-        name = f"{member.who} {member.seed}"
-        row = {"margins": margins, "codes": codes, "errors": errors}
-        wrong = [k for k, t in row.items() if tuple(t.shape) != (self._width,)]
-        if wrong:
-            raise InputError(f"signals: {wrong[0]} of {name} must be {self._width} numbers")
-        bad = int((~torch.isfinite(margins)).sum())
+        have = {(line["who"], line["seed"]) for line in self._lines()}
+        for row in rows:
+            name = f"{row.member.who} {row.member.seed}"
+            if (row.member.who, row.member.seed) in have:
+                raise InputError(f"signals: {name} is kept already")
+            self._check(name, row)
+        content = {
+            what: [_bytes(getattr(row, what).to(dtype)) for row in rows]
+            for what, (_, dtype) in _FILES.items()
+        }
+        lines = [
+            {
+                "who": row.member.who,
+                "seed": row.member.seed,
+                "digest": {what: hashlib.sha256(content[what][i]).hexdigest() for what in _FILES},
+            }
+            for i, row in enumerate(rows)
+        ]
+        with self._told():
+            for what, (ending, dtype) in _FILES.items():
+                start = len(have) * self._width * dtype.itemsize
+                _extend(self.folder / f"{what}.{ending}", start, b"".join(content[what]))
+            _extend(self.folder / _JOURNAL, self._size, b"".join(map(_text, lines)))
+
+    def _check(self, name: str, row: Row) -> None:
+        for what in _FILES:
+            shape = tuple(getattr(row, what).shape)
+            if shape != (self._width,):
+                raise InputError(
+                    f"signals: {what} of {name} must be {self._width} numbers, got shape {shape}"
+                )
+        bad = int((~torch.isfinite(row.margins)).sum())
         if bad:
             raise InputError(
                 f"signals: {bad} of {self._width} margins of {name} are not finite; the model's"
                 " outputs overflow, and it cannot be audited"
             )
-        lines = self._lines()
-        if any((n["who"], n["seed"]) == (member.who, member.seed) for n in lines):
-            raise InputError(f"signals: {name} is kept already")
-        line = {"who": member.who, "seed": member.seed, "digest": {}}
-        with self._told():
-            for what, (ending, dtype) in _FILES.items():
-                content = _bytes(row[what].to(dtype))
-                line["digest"][what] = hashlib.sha256(content).hexdigest()
-                _extend(self.folder / f"{what}.{ending}", len(lines) * len(content), content)
-            _extend(self.folder / _JOURNAL, self._size, _text(line))
 
     def read(self) -> Signals:
         """Return what is kept; the margins stay on the disk until they are looked at.

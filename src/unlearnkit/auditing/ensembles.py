@@ -7,8 +7,9 @@ the unlearned models' seat to show what every number is when nothing is wrong: i
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +34,7 @@ from unlearnkit.oracles import (
     original_key,
     train_originals,
 )
-from unlearnkit.signals import Code, Member, Signals, SignalsFile
+from unlearnkit.signals import Code, Member, Row, Signals, SignalsFile
 from unlearnkit.train.loop import fit
 from unlearnkit.unlearning import check_needs, fresh_model, unlearn
 
@@ -166,7 +167,7 @@ def gather(subject: Subject, models: int) -> Signals:
                     s for s in seeds if any(Member(w, s) not in done for w in _needs(who))
                 ]
                 if open_seeds:
-                    _block(subject, views, file, done, who, open_seeds, models)
+                    _block(subject, views, file, done, who, open_seeds)
         everything = file.read()
     return everything.first(models)
 
@@ -228,20 +229,21 @@ def _block(
     done: set[Member],
     who: str,
     seeds: Sequence[int],
-    models: int,
 ) -> None:
-    """Train what is missing of a block, and append each model's signals."""
-    for one in _trained(subject, who, seeds):
+    """Train what is missing of a block, and append the signals: those that cost least, at once."""
+    waiting: list[Row] = []
+    runs = _trained(subject, who, seeds)
+    for i, one in enumerate(runs):
         for kind in _needs(who):
             member = Member(kind, one.seed)
             if member in done:
                 continue
             model = _unlearned(subject, one) if kind == "unlearned" else one.model
-            margins, errors = _measured(subject, model, views)
-            file.append(member, margins, _codes(kind, views), errors)
-            done.add(member)
-        have = sum(m.who == who for m in done)
-        subject.rt.reporter.progress(f"signals of {who}s", have, max(have, models))
+            waiting.append(_measured(subject, model, views, member))
+        if who == "original" or one is runs[-1]:
+            file.append(waiting)
+            waiting = []
+        subject.rt.reporter.progress(f"signals of {who}s", i + 1, len(runs))
 
 
 def _trained(subject: Subject, who: str, seeds: Sequence[int]) -> tuple[Trained, ...]:
@@ -266,28 +268,21 @@ def _unlearned(subject: Subject, one: Trained) -> nn.Module:
     return done.model
 
 
-@torch.no_grad()
-def _measured(
-    subject: Subject, model: nn.Module, views: dict[str, View]
-) -> tuple[Tensor, Tensor]:
-    """Return margins and errors of a model on all examples ``(E,)``."""
+def _measured(subject: Subject, model: nn.Module, views: dict[str, View], member: Member) -> Row:
+    """Return what a model says about all examples."""
     task, rt = subject.case.task, subject.rt.fork(0)
     model = model.to(rt.device)
-    margins, errors = [], []
+    margins: list[Tensor] = []
+    errors: list[Tensor] = []
     for view in views.values():
-        out = run(model, view, task, rt)
+        out, y, places = run(model, view, task, rt), view.y, torch.arange(len(view))
+        for fn, into in ((task.margin, margins), (task.errors, errors)):
+            into.append(rowwise(partial(_of_row, fn), out, y, places))
+    return Row(member, torch.cat(margins), _codes(member.who, views), torch.cat(errors))
 
-        def row(fn: object, out: Tensor = out, view: View = view) -> Tensor:
-            return rowwise(
-                lambda o, y, r: fn(o, Batch(torch.empty(len(r), 0), y, r)),  # type: ignore[operator]  # a task's method
-                out,
-                view.y,
-                torch.arange(len(view)),
-            )
 
-        margins.append(row(task.margin))
-        errors.append(row(task.errors))
-    return torch.cat(margins), torch.cat(errors).float()
+def _of_row(fn: Callable[[Tensor, Batch], Tensor], out: Tensor, y: Tensor, place: Tensor) -> Tensor:
+    return fn(out, Batch(torch.empty(len(place), 0), y, place))
 
 
 def _codes(kind: str, views: dict[str, View]) -> Tensor:
@@ -306,7 +301,8 @@ def _views(subject: Subject) -> dict[str, View]:
     """Return the examples by section: the same whatever the run's own seed is."""
     case = subject.case
     parts: Partition = case.partition(subject.request)
-    assert parts.forget is not None and parts.retain is not None
+    assert parts.forget is not None
+    assert parts.retain is not None
     draw = Runtime(seed=0)
     splits = choose(case, parts, draw, even=True).views
     views = {
@@ -348,9 +344,7 @@ def _keys(subject: Subject, models: int) -> dict[str, dict[int, dict[str, object
     found = {"original": {s: original_key(case, s, rt) for s in originals}}
     for who in ("oracle", "floor"):
         seeds = subject.seeds(who, models)
-        found[who] = dict(
-            zip(seeds, oracle_keys(case, subject.request, seeds, rt), strict=True)
-        )
+        found[who] = dict(zip(seeds, oracle_keys(case, subject.request, seeds, rt), strict=True))
     return found
 
 
@@ -364,7 +358,8 @@ def _blocks(subject: Subject, seeds: Sequence[int]) -> list[Sequence[int]]:
 def _timed(subject: Subject) -> float:
     """Return about how long a training takes, from a few steps of one."""
     case = subject.case
-    assert case.train is not None and case.recipe is not None
+    assert case.train is not None
+    assert case.recipe is not None
     rt = Runtime(subject.rt.device, subject.rt.precision, 0, Cost())
     view = View.all(case.train)
     few = view.pick(torch.arange(min(len(view), 4 * case.recipe.batch_size)))
