@@ -75,7 +75,7 @@ def placement(scores: Tensor, others: Tensor) -> Tensor:
     Returns:
         Whole or half numbers ``(..., m)``, float64.
     """
-    ladder, mine = others.double().sort(-1).values, scores.double().contiguous()
+    ladder, mine = others.double().contiguous().sort(-1).values, scores.double().contiguous()
     below = torch.searchsorted(ladder, mine, right=False)
     return (below + torch.searchsorted(ladder, mine, right=True)).double() / 2
 

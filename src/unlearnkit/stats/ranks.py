@@ -102,7 +102,7 @@ def auc_rows(
     if others_used is None:
         others_used = torch.ones_like(others, dtype=torch.bool)
     n = others_used.sum(1, keepdim=True)
-    ladder = torch.where(others_used, others.double(), math.inf).sort(1).values
+    ladder = torch.where(others_used, others.double(), math.inf).contiguous().sort(1).values
     mine = members.double().contiguous()
     # Infinite fillers stand at the end: whoever reaches them has beaten all that count.
     wins = sum(torch.searchsorted(ladder, mine, right=r).minimum(n).double() for r in (False, True))

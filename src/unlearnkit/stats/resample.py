@@ -81,9 +81,7 @@ def two_level_bootstrap(
     if fewest < LEAST_MODELS:
         why = f"{fewest} models on a side; {LEAST_MODELS} are the least for an interval"
         return Resampled(value, math.nan, math.nan, math.nan, draws, why)
-    found = torch.tensor(
-        [statistic(_drawn(sides, rng)) for _ in range(draws)], dtype=torch.float64
-    )
+    found = torch.tensor([statistic(_drawn(sides, rng)) for _ in range(draws)], dtype=torch.float64)
     lost = int((~found.isfinite()).sum()) + (not math.isfinite(value))
     if lost:
         why = f"the number is not finite in {lost} of {draws} draws"
