@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import special  # not scipy.stats: it takes half a second to import
 from torch import Tensor
 
@@ -62,9 +63,17 @@ def epsilon_table(n0: int, n1: int, *, delta: float = 0.0, level: float = 0.95) 
         -inf where the limits leave nothing.
     """
     _check("epsilon_table", delta, level)
-    tail = (1 - level) / 2
-    u_fpr, u_fnr = (torch.from_numpy(_upper_limits(n, tail)) for n in (n0, n1))
+    u_fpr, u_fnr = upper_limits(n0, level), upper_limits(n1, level)
     return _epsilon(u_fpr[:, None], u_fnr[None, :], delta)
+
+
+def upper_limits(n: int, level: float = 0.95) -> Tensor:
+    """Return the upper end of the Clopper-Pearson interval of each count from 0 to n ``(n + 1,)``.
+
+    As ``clopper_pearson`` gives it, for all at once.
+    """
+    tail = np.full(n + 1, (1 - level) / 2)
+    return torch.from_numpy(_upper(np.arange(n + 1, dtype=np.float64), n, tail))
 
 
 def leak_p_values(fp: Tensor, n0: int, fn: Tensor, n1: int, *, delta: float = 0.0) -> Tensor:
@@ -235,16 +244,11 @@ def _epsilon(u_fpr: Tensor, u_fnr: Tensor, delta: float) -> Tensor:
     return torch.maximum(first, second).log()
 
 
-def _upper_limits(n: int, tail: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Return the upper limit of each count from 0 to n."""
-    return _upper(np.arange(n + 1, dtype=np.float64), n, np.full(n + 1, tail))
-
-
 def _upper(
-    k: np.ndarray[tuple[int], np.dtype[np.float64]],
+    k: NDArray[np.float64],
     n: int,
-    tail: np.ndarray[tuple[int], np.dtype[np.float64]],
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    tail: NDArray[np.float64],
+) -> NDArray[np.float64]:
     # The complement keeps its digits where the tail is far below the resolution of 1 - tail.
     some = special.betainccinv(k + 1, np.maximum(n - k, 0.5), tail)
     return np.where(k >= n, 1.0, some)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special
 
 from unlearnkit.stats.bounds import HALVINGS, epsilon_table
@@ -156,7 +157,7 @@ def smallest_one_run_epsilon(guesses: int, *, level: float = 0.95, power: float 
     return smallest(chance, 40.0, power=power)
 
 
-def _binomial(n: int, p: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _binomial(n: int, p: float) -> NDArray[np.float64]:
     """Return the chance of each count from 0 to n."""
     k = np.arange(n + 1)
     ways = special.gammaln(n + 1) - special.gammaln(k + 1) - special.gammaln(n - k + 1)
