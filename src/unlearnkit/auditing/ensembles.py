@@ -172,6 +172,11 @@ def gather(subject: Subject, models: int) -> Signals:
     return everything.first(models)
 
 
+def name_of(subject: Subject) -> str:
+    """Return the digest of all that the signals depend on, under which they are kept."""
+    return _file(subject, _views(subject)).folder.name
+
+
 def check_models(models: int) -> None:
     """Refuse a number of models that cannot be audited.
 

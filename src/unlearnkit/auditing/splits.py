@@ -91,9 +91,7 @@ def _held_out(
     return (held.pick(rows) if len(rows) else None), told
 
 
-def _matched(
-    wanted: Tensor, there: Tensor, rt: Runtime, *, even: bool
-) -> tuple[Tensor, list[int]]:
+def _matched(wanted: Tensor, there: Tensor, rt: Runtime, *, even: bool) -> tuple[Tensor, list[int]]:
     """Draw as many rows as the scarcest class allows, in the wanted mix; name absent classes."""
     classes, counts = torch.unique(wanted, return_counts=True)
     have = torch.stack([(there == c).sum() for c in classes])

@@ -7,16 +7,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 
+import torch
 from torch import Tensor
 
 from unlearnkit.attacks.klom import Klom, klom
-from unlearnkit.attacks.permutation import permutation_test
+from unlearnkit.attacks.permutation import permutation_test, smallest_shift
 from unlearnkit.attacks.quality import Quality, forgetting_quality
+from unlearnkit.attacks.rmia import rmia
 from unlearnkit.attacks.ulira import ulira
 from unlearnkit.attacks.wasserstein import Moved, wasserstein
 from unlearnkit.auditing.strong_rows import Number, make_row
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.report.model import Exposure, Light, Row, Sample
+from unlearnkit.core.statistics import auc
+from unlearnkit.report.model import Design, Exposure, Light, Row, Sample
 from unlearnkit.signals import Member, Signals
 from unlearnkit.stats.resample import LEAST_DRAWS, two_level_bootstrap
 
@@ -33,7 +36,7 @@ Fn = Callable[[str], Number]
 
 
 @dataclass(frozen=True)
-class Strong:
+class Table:
     """What the signals of one request say of one method."""
 
     rows: tuple[Row, ...]
@@ -62,12 +65,17 @@ class Strong:
     hidden: bool
     """Whether the originals themselves are not told from retrained models: no headroom."""
 
+    @property
+    def design(self) -> Design:
+        """Return FULL if every unlearned model came from its own original, else REUSE."""
+        return "FULL" if self.distinct == self.models else "REUSE"
+
     def row(self, metric: str) -> Row | None:
         """Return the row of a metric; None where there is none."""
         return next((r for r in self.rows if r.metric == metric), None)
 
 
-def strong_table(signals: Signals, rt: Runtime) -> Strong:
+def strong_table(signals: Signals, rt: Runtime) -> Table:
     """Return all that a strong audit says, from signals alone.
 
     Args:
@@ -84,7 +92,7 @@ def strong_table(signals: Signals, rt: Runtime) -> Strong:
     familiar = seats.quality("unlearned").familiar
     p = next(r for r in rows if r.metric == "permutation_p")
     before = None if p.original is None else p.original.value
-    return Strong(
+    return Table(
         rows=rows,
         exposure=tuple(_exposure(seats)),
         laws=tuple(_laws(seats)),
@@ -93,7 +101,11 @@ def strong_table(signals: Signals, rt: Runtime) -> Strong:
         models=signals.count("unlearned"),
         distinct=len(seats.kept),
         told=tuple(_told(signals)),
-        detectable=seats.detectable,
+        detectable=smallest_shift(
+            seats.at("unlearned", "forget"),
+            seats.at("oracle", "forget"),
+            rng=rt.rng("strong/power"),
+        ),
         hidden=before is not None
         and before >= LEVEL
         and not bool((seats.quality("original").corrected > 0).any()),
@@ -155,6 +167,13 @@ def _rows(s: _Seats) -> Iterator[Row]:
     yield row("ulira_auc", "forget", lambda w: Number(u(w).auc, note=u(w).note))
     yield row("ulira_accuracy", "forget", lambda w: Number(u(w).accuracy, note=u(w).note))
     yield row("ulira_exposed", "forget", lambda w: Number(u(w).exposed_share, note=u(w).note), _any)
+    if s.has("held_out", "population"):
+        yield row("rmia_auc", "forget", partial(_rmia, s, "forget", "held_out", "population"))
+        yield row(
+            "rmia_auc_retained", "retain", partial(_rmia, s, "retain", "population", "held_out")
+        )
+    if s.has("held_out"):
+        yield row("ensemble_two_model_auc", "forget", partial(_two_models, s))
     yield row("permutation_p_retained", "retain", partial(_permuted, s, "retain"))
     yield row("klom_retained_p95", "retain", lambda w: _tail(near(w, "retain")))
     for section in ("forget", "retain", "test"):
@@ -173,6 +192,24 @@ def _permuted(s: _Seats, section: str, who: str) -> Number:
     return Number(found.p, note=found.note)
 
 
+def _rmia(s: _Seats, members: str, others: str, strangers: str, who: str) -> Number:
+    """Return the AUC of RMIA of members against others, with a third section as population."""
+    side = [torch.cat([s.at(w, members), s.at(w, others)], 1) for w in (who, "oracle")]
+    found = rmia(*side, s.at(who, strangers), s.at("oracle", strangers))
+    known = s.size(members)
+    each = [auc(row[:known], row[known:]) for row in found.log_ratios]
+    return Number.mean(torch.tensor(each, dtype=torch.float64), found.note)
+
+
+def _two_models(s: _Seats, who: str) -> Number:
+    """Return the AUC of the fall of the margin from each original to the model made from it."""
+    kept = s.kept if who == "unlearned" else range(s.signals.count(who))
+    go, held = (s.at("original", part) for part in ("forget", "held_out"))
+    pairs = zip(kept, s.at(who, "forget"), s.at(who, "held_out"), strict=True)
+    each = [auc(go[i] - mine, held[i] - unseen) for i, mine, unseen in pairs]
+    return Number.mean(torch.tensor(each, dtype=torch.float64))
+
+
 def _shift(s: _Seats, who: str) -> Number:
     ours, theirs = s.at(who, "forget"), s.at("oracle", "forget")
     unit = theirs.std(0)
@@ -182,9 +219,7 @@ def _shift(s: _Seats, who: str) -> Number:
     sides = [t[:, known] / unit[known] for t in (ours, theirs)]
     if who != "unlearned":
         return Number(_mean_gap(sides))
-    found = two_level_bootstrap(
-        sides, _mean_gap, rng=s.rt.rng("strong/shift"), draws=LEAST_DRAWS
-    )
+    found = two_level_bootstrap(sides, _mean_gap, rng=s.rt.rng("strong/shift"), draws=LEAST_DRAWS)
     return Number(
         found.value,
         low=found.low,
@@ -270,7 +305,9 @@ def _told(signals: Signals) -> Iterator[str]:
         )
     groups = signals.duplicates()
     same = {
-        who: sum(any(m.who == who for m in g) and any(m.who == "unlearned" for m in g) for g in groups)
+        who: sum(
+            any(m.who == who for m in g) and any(m.who == "unlearned" for m in g) for g in groups
+        )
         for who in ("original", "oracle", "floor")
     }
     if same["original"]:

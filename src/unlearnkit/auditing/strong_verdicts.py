@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from unlearnkit.auditing.strong import ENOUGH, LEVEL, Strong
+from unlearnkit.auditing.strong import ENOUGH, LEVEL, Table
 from unlearnkit.auditing.strong_rows import margin_of
 from unlearnkit.auditing.words import NOT_PROOF
 from unlearnkit.report.model import Finding, Row, Verdict
@@ -29,16 +29,18 @@ COMPARED = (*KNOWN, *UTILITY, ATTACK, KEPT_ATTACK, "ensemble_two_model_auc")
 """Rows on which equivalence with retraining must be shown; fixed before looking."""
 
 
-def strong_findings(strong: Strong) -> tuple[Finding, ...]:
+def strong_findings(strong: Table, own: Sequence[Finding] = ()) -> tuple[Finding, ...]:
     """Return every verdict that holds of a method, headline first.
 
     Args:
         strong: The table.
+        own: What the model at hand shows by itself, beside a few retrained ones.
 
     Returns:
         At least one finding.
     """
-    found = [*_adverse(strong), *_open(strong)]
+    alone = [f.model_copy(update={"reason": f"the model at hand: {f.reason}"}) for f in own]
+    found = [*_adverse(strong), *alone, *_open(strong)]
     if not found:
         rows = tuple(r.metric for r in strong.rows if r.metric in COMPARED)
         found = [
@@ -54,7 +56,7 @@ def strong_findings(strong: Strong) -> tuple[Finding, ...]:
     return tuple(sorted(found, key=lambda f: order.index(f.verdict)))
 
 
-def strong_sentence(strong: Strong, found: tuple[Finding, ...]) -> str:
+def strong_sentence(strong: Table, found: tuple[Finding, ...]) -> str:
     """Return the verdict in the words of the specification.
 
     Args:
@@ -90,7 +92,7 @@ def strong_sentence(strong: Strong, found: tuple[Finding, ...]) -> str:
     return " ".join([*parts, NOT_PROOF])
 
 
-def strong_limits(strong: Strong) -> tuple[str, ...]:
+def strong_limits(strong: Table) -> tuple[str, ...]:
     """Return what a strong audit cannot show."""
     few = ()
     if strong.models < ENOUGH:
@@ -118,7 +120,7 @@ def strong_limits(strong: Strong) -> tuple[str, ...]:
     )
 
 
-def _adverse(s: Strong) -> Iterator[Finding]:
+def _adverse(s: Table) -> Iterator[Finding]:
     exposed = s.row("epsilon_worst")
     worst = None if exposed is None else exposed.estimate.value
     total = len(s.exposure)
@@ -161,7 +163,7 @@ def _adverse(s: Strong) -> Iterator[Finding]:
             )
 
 
-def _attacked(s: Strong) -> Iterator[Finding]:
+def _attacked(s: Table) -> Iterator[Finding]:
     """Yield what the attack with one threshold, and the answers themselves, show."""
     for metric in (ATTACK, *KNOWN):
         row = s.row(metric)
@@ -185,7 +187,7 @@ def _attacked(s: Strong) -> Iterator[Finding]:
             )
 
 
-def _told_apart(s: Strong) -> Iterator[Finding]:
+def _told_apart(s: Table) -> Iterator[Finding]:
     row, shift = s.row("permutation_p"), s.row("ensemble_margin_shift")
     if row is None or row.estimate.value is None or row.estimate.value >= LEVEL:
         return
@@ -200,7 +202,7 @@ def _told_apart(s: Strong) -> Iterator[Finding]:
     )
 
 
-def _open(s: Strong) -> Iterator[Finding]:
+def _open(s: Table) -> Iterator[Finding]:
     if s.distinct < s.models:
         yield Finding(
             verdict=Verdict.INCONCLUSIVE,

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,7 +30,7 @@ from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.job import Job
 from unlearnkit.oracles import oracle, train_original
 from unlearnkit.report.kept import measured
-from unlearnkit.report.model import Report
+from unlearnkit.report.model import Depth, Report
 from unlearnkit.store import Run, Store, write_text
 from unlearnkit.unlearning import Unlearned, fresh_model
 
@@ -105,8 +105,9 @@ def _done(
 def examine(
     folder: Path,
     *,
-    tier: Literal["fast", "reference"],
+    tier: Depth,
     oracles: int,
+    models: int = 64,
     device: str | None,
     talk: Talk,
 ) -> Report:
@@ -114,8 +115,9 @@ def examine(
 
     Args:
         folder: The run's folder.
-        tier: Whether to compare with retrained models.
+        tier: Whether to compare with retrained models, and whether with many.
         oracles: How many of them.
+        models: How many of each kind at tier strong.
         device: Where to compute; where the run was made when None.
         talk: Hears how it comes along.
 
@@ -144,15 +146,17 @@ def examine(
         cost=Cost(record.forward, record.backward, record.peak_bytes),
         notes=record.notes,
     )
-    run = _run(job, "audit", digest({"run": record.key, "tier": tier, "oracles": oracles}), folder)
+    asked = {"run": record.key, "tier": tier, "oracles": oracles}
+    asked |= {"models": models} if tier == "strong" else {}
+    run = _run(job, "audit", digest(asked), folder)
     with Store(folder.parent / STORE) as store:
         with _recorded(store, run):
             truth = None
-            if tier == "reference":
+            if tier != "fast":
                 talk.say("retraining without the forgotten rows, unless it is in the cache")
                 truth = oracle(case, request, seeds=oracles, rt=rt)
             talk.say("auditing")
-            report = audit(done, oracle=truth, tier=tier, rt=rt)
+            report = audit(done, oracle=truth, tier=tier, models=models, rt=rt)
         report.save(folder / "report.json")
         if find_spec("jinja2") and find_spec("matplotlib"):
             report.save(folder / "report.html")

@@ -12,6 +12,8 @@ from unlearnkit.core.errors import InputError
 from unlearnkit.store import write_text
 
 Light = Literal["good", "bad", "unclear", "none"]
+Depth = Literal["fast", "reference", "strong"]
+Design = Literal["FULL", "REUSE"]
 
 
 class _Value(BaseModel):
@@ -204,7 +206,7 @@ class Provenance(_Value):
     made: str
     """UTC, ISO 8601."""
 
-    design: Literal["FULL", "REUSE"]
+    design: Design
     """FULL: every unlearned model from its own original. REUSE: one original."""
 
     method: str
@@ -283,7 +285,7 @@ class Report(_Value):
     schema_version: int = Field(1, ge=1)
     """Version of this layout."""
 
-    tier: Literal["fast", "reference", "strong"]
+    tier: Depth
     sentence: str
     """The verdict in a sentence or two."""
 
