@@ -254,7 +254,7 @@ def _shifts(cells: tuple[Tensor, ...], used: tuple[Tensor, ...]) -> Tensor:
     gap = mine.centre - other.centre
     if gap.ndim == 1:
         return gap / other.scale
-    white = torch.linalg.solve_triangular(other.scale, gap[..., None], upper=False)
+    white: Tensor = torch.linalg.solve_triangular(other.scale, gap[..., None], upper=False)
     return white[..., 0].square().sum(-1).sqrt()
 
 
