@@ -14,9 +14,10 @@ from unlearnkit.attacks.klom import Klom, klom
 from unlearnkit.attacks.permutation import permutation_test, smallest_shift
 from unlearnkit.attacks.quality import Quality, forgetting_quality
 from unlearnkit.attacks.rmia import rmia
+from unlearnkit.attacks.two_model import two_model
 from unlearnkit.attacks.ulira import ulira
 from unlearnkit.attacks.wasserstein import Moved, wasserstein
-from unlearnkit.auditing.strong_rows import Number, make_row
+from unlearnkit.auditing.strong_rows import KINDS, Number, listed, make_row
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.statistics import auc
 from unlearnkit.report.model import Design, Exposure, Light, Row, Sample
@@ -44,6 +45,9 @@ class Table:
     """Every forgotten row, the most exposed first."""
 
     laws: tuple[Sample, ...]
+    forgotten: int
+    """How many forgotten rows there are."""
+
     familiar: int
     """Rows with a corrected bound above 0 that look too familiar."""
 
@@ -75,41 +79,43 @@ class Table:
         return next((r for r in self.rows if r.metric == metric), None)
 
 
-def strong_table(signals: Signals, rt: Runtime) -> Table:
+def strong_table(signals: Signals, rt: Runtime, *, judged_only: bool = False) -> Table:
     """Return all that a strong audit says, from signals alone.
 
     Args:
         signals: Kinds ``unlearned``, ``original``, ``oracle`` and ``floor``; sections ``forget``
             and ``retain``, and as far as there are any ``held_out``, ``population`` and ``test``.
         rt: Gives the order of permutations, from its seed.
+        judged_only: Whether to leave out what no verdict rests on: for simulations of verdicts.
 
     Returns:
         The table.
     """
     seats = _Seats(signals, rt)
-    rows = tuple(_rows(seats))
-    exposed = seats.quality("unlearned").corrected > 0
-    familiar = seats.quality("unlearned").familiar
-    p = next(r for r in rows if r.metric == "permutation_p")
-    before = None if p.original is None else p.original.value
+    order = {metric: i for i, metric in enumerate(KINDS)}
+    rows = {r.metric: r for r in _rows(seats, judged_only=judged_only)}
+    found = seats.quality("unlearned")
+    exposed = found.corrected > 0
+    before = rows["permutation_p"].original
+    told_before = before is not None and before.value is not None and before.value < LEVEL
     return Table(
-        rows=rows,
-        exposure=tuple(_exposure(seats)),
-        laws=tuple(_laws(seats)),
-        familiar=int((exposed & familiar).sum()),
-        strange=int((exposed & ~familiar).sum()),
+        rows=tuple(sorted(rows.values(), key=lambda r: order[listed(r.metric)])),
+        exposure=() if judged_only else tuple(_exposure(seats)),
+        laws=() if judged_only else tuple(_laws(seats)),
+        forgotten=len(exposed),
+        familiar=int((exposed & found.familiar).sum()),
+        strange=int((exposed & ~found.familiar).sum()),
         models=signals.count("unlearned"),
         distinct=len(seats.kept),
         told=tuple(_told(signals)),
-        detectable=smallest_shift(
-            seats.at("unlearned", "forget"),
-            seats.at("oracle", "forget"),
-            rng=rt.rng("strong/power"),
-        ),
-        hidden=before is not None
-        and before >= LEVEL
-        and not bool((seats.quality("original").corrected > 0).any()),
+        detectable=math.nan if judged_only else _detectable(seats),
+        hidden=not told_before and not bool((seats.quality("original").corrected > 0).any()),
     )
+
+
+def _detectable(s: _Seats) -> float:
+    ours, theirs = s.at("unlearned", "forget"), s.at("oracle", "forget")
+    return smallest_shift(ours, theirs, rng=s.rt.rng("strong/power"))
 
 
 class _Seats:
@@ -129,6 +135,10 @@ class _Seats:
         found = self.signals.of(who, section, what)
         return found[self.kept] if who == "unlearned" else found
 
+    def beside(self, who: str, *sections: str) -> Tensor:
+        """Return the margins of several sections side by side."""
+        return torch.cat([self.at(who, part) for part in sections], 1)
+
     def has(self, *sections: str) -> bool:
         """Return whether there are examples in these sections."""
         return all(len(self.signals.columns.get(s, ())) for s in sections)
@@ -141,7 +151,7 @@ class _Seats:
         return self.at(who, "forget"), self.at("oracle", "forget")
 
 
-def _rows(s: _Seats) -> Iterator[Row]:
+def _rows(s: _Seats, *, judged_only: bool) -> Iterator[Row]:
     def row(metric: str, section: str, fn: Fn, light: Callable[[float], Light] = _none) -> Row:
         mine = fn("unlearned")
         return make_row(
@@ -154,19 +164,11 @@ def _rows(s: _Seats) -> Iterator[Row]:
             light=light(mine.value),
         )
 
-    yield row("permutation_p", "forget", partial(_permuted, s, "forget"), _told_apart)
-    yield row("ensemble_margin_shift", "forget", lambda w: _shift(s, w))
-    yield row("wasserstein_forget", "forget", lambda w: _median(s.moved(w)))
-    near = cache(lambda who, part: klom(s.at(who, part), s.at("oracle", part)))
-    yield row("klom_forget", "forget", lambda w: _median(near(w, "forget")))
-    yield row("klom_forget_p95", "forget", lambda w: _tail(near(w, "forget")))
     q, u = s.quality, s.ulira
+    yield row("permutation_p", "forget", partial(_permuted, s, "forget"), _told_apart)
     yield row("epsilon_worst", "forget", lambda w: Number(q(w).worst, note=q(w).note), _any)
     yield row("epsilon_exposed", "forget", lambda w: _share(q(w), 0.0), _any)
     yield row("epsilon_above_1", "forget", lambda w: _share(q(w), 1.0), _any)
-    yield row("ulira_auc", "forget", lambda w: Number(u(w).auc, note=u(w).note))
-    yield row("ulira_accuracy", "forget", lambda w: Number(u(w).accuracy, note=u(w).note))
-    yield row("ulira_exposed", "forget", lambda w: Number(u(w).exposed_share, note=u(w).note), _any)
     if s.has("held_out", "population"):
         yield row("rmia_auc", "forget", partial(_rmia, s, "forget", "held_out", "population"))
         yield row(
@@ -174,14 +176,24 @@ def _rows(s: _Seats) -> Iterator[Row]:
         )
     if s.has("held_out"):
         yield row("ensemble_two_model_auc", "forget", partial(_two_models, s))
-    yield row("permutation_p_retained", "retain", partial(_permuted, s, "retain"))
-    yield row("klom_retained_p95", "retain", lambda w: _tail(near(w, "retain")))
     for section in ("forget", "retain", "test"):
         if s.has(section):
             wrong = s.at("oracle", section, "errors")
             rate = bool(((wrong == 0) | (wrong == 1)).all())
             name = f"ensemble_{'accuracy' if rate else 'error'}_{section}"
             yield row(name, section, partial(_answers, s, section, rate))
+    if judged_only:
+        return
+    yield row("ensemble_margin_shift", "forget", partial(_shift, s))
+    yield row("wasserstein_forget", "forget", lambda w: _median(s.moved(w)))
+    near = cache(lambda who, part: klom(s.at(who, part), s.at("oracle", part)))
+    yield row("klom_forget", "forget", lambda w: _median(near(w, "forget")))
+    yield row("klom_forget_p95", "forget", lambda w: _tail(near(w, "forget")))
+    yield row("ulira_auc", "forget", lambda w: Number(u(w).auc, note=u(w).note))
+    yield row("ulira_accuracy", "forget", lambda w: Number(u(w).accuracy, note=u(w).note))
+    yield row("ulira_exposed", "forget", lambda w: Number(u(w).exposed_share, note=u(w).note), _any)
+    yield row("permutation_p_retained", "retain", partial(_permuted, s, "retain"))
+    yield row("klom_retained_p95", "retain", lambda w: _tail(near(w, "retain")))
     yield row("forgetting_quality", "forget", lambda w: Number(q(w).score, note=q(w).note))
 
 
@@ -194,8 +206,8 @@ def _permuted(s: _Seats, section: str, who: str) -> Number:
 
 def _rmia(s: _Seats, members: str, others: str, strangers: str, who: str) -> Number:
     """Return the AUC of RMIA of members against others, with a third section as population."""
-    side = [torch.cat([s.at(w, members), s.at(w, others)], 1) for w in (who, "oracle")]
-    found = rmia(*side, s.at(who, strangers), s.at("oracle", strangers))
+    ours, theirs = s.beside(who, members, others), s.beside("oracle", members, others)
+    found = rmia(ours, theirs, s.at(who, strangers), s.at("oracle", strangers))
     known = s.size(members)
     each = [auc(row[:known], row[known:]) for row in found.log_ratios]
     return Number.mean(torch.tensor(each, dtype=torch.float64), found.note)
@@ -203,11 +215,11 @@ def _rmia(s: _Seats, members: str, others: str, strangers: str, who: str) -> Num
 
 def _two_models(s: _Seats, who: str) -> Number:
     """Return the AUC of the fall of the margin from each original to the model made from it."""
-    kept = s.kept if who == "unlearned" else range(s.signals.count(who))
-    go, held = (s.at("original", part) for part in ("forget", "held_out"))
-    pairs = zip(kept, s.at(who, "forget"), s.at(who, "held_out"), strict=True)
-    each = [auc(go[i] - mine, held[i] - unseen) for i, mine, unseen in pairs]
-    return Number.mean(torch.tensor(each, dtype=torch.float64))
+    before, after = s.beside("original", "forget", "held_out"), s.beside(who, "forget", "held_out")
+    from_ = s.kept if who == "unlearned" else list(range(len(after)))
+    gone = torch.arange(before.shape[1]) < s.size("forget")
+    found = two_model(before[from_], after, after[:0], gone).unlearned
+    return Number.mean(torch.tensor([f.auc for f in found], dtype=torch.float64))
 
 
 def _shift(s: _Seats, who: str) -> Number:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -200,13 +200,17 @@ KINDS: Mapping[str, Kind] = {
 """Every number of the table, in the order of the audit within a section."""
 
 
+def listed(metric: str) -> str:
+    """Return under which name a number is listed: an error stands where an accuracy would."""
+    return metric.replace("_error_", "_accuracy_")
+
+
 def kind_of(metric: str) -> Kind:
-    """Return what a number is; an error where accuracies would be: ``ensemble_error_forget``."""
+    """Return what a number is."""
+    known = KINDS[listed(metric)]
     if metric in KINDS:
-        return KINDS[metric]
-    known = KINDS[metric.replace("_error_", "_accuracy_")]
-    doc = known.doc.replace("Accuracy", "Error")
-    return Kind(known.section, known.family, "as targets", doc, known.goal)
+        return known
+    return replace(known, unit="as targets", doc=known.doc.replace("Accuracy", "Error"))
 
 
 def margin_of(metric: str, mean: float, deviation: float) -> float:

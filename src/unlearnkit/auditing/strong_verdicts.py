@@ -94,7 +94,7 @@ def strong_sentence(strong: Table, found: tuple[Finding, ...]) -> str:
 
 def strong_limits(strong: Table) -> tuple[str, ...]:
     """Return what a strong audit cannot show."""
-    few = ()
+    few: tuple[str, ...] = ()
     if strong.models < ENOUGH:
         few = (
             f"{strong.models} models of each kind are fewer than {ENOUGH}: single records cannot be"
@@ -113,7 +113,7 @@ def strong_limits(strong: Table) -> tuple[str, ...]:
         "The ensembles judge the method with these settings, on this request, with this recipe"
         " (design FULL): models of other seeds, not the one model at hand. That model was looked at"
         " alone, beside a few retrained ones, and its single records were not.",
-        "Margins at the records themselves were looked at. What a model says about their neighbours,"
+        "Margins at the records themselves were looked at. What a model says about rows near them,"
         " and what its weights hold that no output shows, was not.",
         "The judged target is removal of these rows. Whatever else the rows taught, and rows like"
         " them that stay, is not removed by it.",
@@ -123,7 +123,7 @@ def strong_limits(strong: Table) -> tuple[str, ...]:
 def _adverse(s: Table) -> Iterator[Finding]:
     exposed = s.row("epsilon_worst")
     worst = None if exposed is None else exposed.estimate.value
-    total = len(s.exposure)
+    total = s.forgotten
     if s.familiar:
         yield Finding(
             verdict=Verdict.LEAKS,

@@ -65,7 +65,7 @@ def render_text(report: Report) -> str:
 def _strong(strong: Strong) -> list[str]:
     """Return the table of ensembles, and the rows that are exposed one by one."""
     out = heading(w.strong_title(strong))
-    out += _table(strong.rows, w.STRONG_LEGEND)
+    out += _table(strong.rows, w.STRONG_LEGEND, "this method")
     out += heading("Exposed rows")
     out += wrap(w.exposed_sentence(strong))
     lines = w.exposed_lines(strong, _SHOWN)
@@ -76,10 +76,10 @@ def _strong(strong: Strong) -> list[str]:
     return out
 
 
-def _table(shown: Sequence[Row], legend: str) -> list[str]:
+def _table(shown: Sequence[Row], legend: str, ours: str = "this model") -> list[str]:
     against = w.compared(shown)
     notes: list[str] = []
-    head = ["metric", "this model", "original"]
+    head = ["metric", ours, "original"]
     head += ["oracle", "gap", "z", "closed"] if against else []
     blocks: list[list[list[str]]] = [[[h] for h in [*head, "light"]]]
     titles: dict[int, str] = {}
