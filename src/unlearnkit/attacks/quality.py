@@ -40,11 +40,11 @@ class Quality:
     q: Tensor
     """Those after Benjamini and Hochberg ``(E,)``."""
 
-    familiar: Tensor
-    """Whether unlearned margins are above oracles' on average ``(E,)``; else too strange."""
+    shift: Tensor
+    """Unlearned mean minus oracle mean ``(E,)``: above 0 an example looks too familiar."""
 
-    exposed: int
-    """Number of examples whose corrected bound is above 0."""
+    exposed: float
+    """Number of examples whose corrected bound is above 0; nan where undefined."""
 
     worst: float
     """Largest corrected bound, nats."""
@@ -93,14 +93,14 @@ def forgetting_quality(
     n0, n1 = m // 2, n // 2
     search = _worth(m - n0, n - n1, delta)
     alarms, misses = (torch.zeros(examples, dtype=torch.long) for _ in range(2))
-    familiar = torch.zeros(examples, dtype=torch.bool)
+    shift = torch.zeros(examples, dtype=torch.float64)
     for part in blocks(examples, 12 * (n + m)):
         ours, theirs = unlearned[:, part].double(), oracle[:, part].double()
         laws = _Laws.fit(ours[0::2], theirs[0::2])
         edge = _threshold(laws.score(ours[0::2]), laws.score(theirs[0::2]), search)
         alarms[part] = (laws.score(theirs[1::2]) > edge).sum(0)
         misses[part] = (laws.score(ours[1::2]) <= edge).sum(0)
-        familiar[part] = ours.mean(0) > theirs.mean(0)
+        shift[part] = ours.mean(0) - theirs.mean(0)
     own = epsilon_table(n0, n1, delta=delta, level=level).clamp(min=0)
     all_at_once = 1 - (1 - level) / examples
     shared = epsilon_table(n0, n1, delta=delta, level=all_at_once).clamp(min=0)
@@ -112,7 +112,7 @@ def forgetting_quality(
         corrected=corrected,
         p=p,
         q=benjamini_hochberg(p),
-        familiar=familiar,
+        shift=shift,
         exposed=int((corrected > 0).sum()),
         worst=float(corrected.max()),
         score=float(torch.exp2(-(rows / BIN).floor()).mean()),
@@ -288,6 +288,5 @@ def _threshold(ours: Tensor, theirs: Tensor, worth: Tensor) -> Tensor:
 
 def _undefined(examples: int, why: str) -> Quality:
     empty = torch.full((examples,), math.nan, dtype=torch.float64)
-    nothing = torch.zeros(examples, dtype=torch.bool)
     nan = math.nan
-    return Quality(empty, empty, empty, empty, nothing, 0, nan, nan, nan, why)
+    return Quality(empty, empty, empty, empty, empty, nan, nan, nan, nan, why)

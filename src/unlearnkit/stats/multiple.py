@@ -54,11 +54,12 @@ def max_statistic(observed: Tensor, maxima: Tensor, *, complete: bool = False) -
         Adjusted p-values ``(E,)``.
     """
     rising = maxima.double().sort().values
-    as_large = len(rising) - torch.searchsorted(rising, below(observed.double()))
+    as_large = len(rising) - torch.searchsorted(rising, _just_below(observed.double()))
+    as_large = as_large.double()
     return as_large / len(rising) if complete else (1 + as_large) / (len(rising) + 1)
 
 
-def below(statistic: Tensor) -> Tensor:
+def _just_below(statistic: Tensor) -> Tensor:
     """Return values so little below a statistic that only rounding lies between.
 
     Relabellings that mirror each other have equal statistics, which rounding must not tell apart.
