@@ -91,12 +91,19 @@ def test_a_second_oracle_is_not_told_apart():
     assert abs(mean_auc(rmia(*parts).found(members)) - 0.5) < 5 * error
 
 
-def test_retained_rows_are_attacked_with_other_columns():
-    parts, members = world(30, 4, shift=0.5)
-    exposed = mean_auc(rmia(*parts).found(members))
-    shadows = torch.cat([parts[1], draw(4, 2000, 9)])
-    assert exposed > 0.6
-    assert mean_auc(lira(parts[0], shadows).found(members)) > 0.6
+def test_retained_rows_that_unlearning_exposed_stand_out_from_what_retraining_gives():
+    retained = torch.arange(2000) < 1000
+    trained = 1.5 * retained
+    oracles = draw(12, 2000, 3) + trained
+    exposed = draw(20, 2000, 1) + trained + 0.8 * retained
+    strangers = draw(20, 1000, 2), draw(12, 1000, 4)
+    got = mean_auc(rmia(exposed, oracles, *strangers).found(retained))
+    second = mean_auc(rmia(draw(20, 2000, 5) + trained, oracles, *strangers).found(retained))
+    # A second oracle is not at one half here: the references know retained rows as it does.
+    assert got > second + 0.05
+    tails = [lira(t, oracles).found(retained) for t in (exposed, draw(20, 2000, 5) + trained)]
+    assert mean_auc(tails[0]) > 0.65
+    assert abs(mean_auc(tails[1]) - 0.5) < 0.03
 
 
 def test_scores_come_in_steps_of_one_population_point_and_ties_are_broken():

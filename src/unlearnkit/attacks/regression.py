@@ -18,12 +18,10 @@ from torch import Tensor
 
 from unlearnkit.core import statistics
 from unlearnkit.core.errors import InputError
+from unlearnkit.stats.ranks import ENOUGH
 
 if TYPE_CHECKING:
     import numpy as np
-
-ENOUGH = 10
-"""Never-seen rows that should pass a threshold if it is to be trusted."""
 
 LEAF = 20
 """Fewest rows that a leaf of a fitted tree stands on."""
@@ -175,7 +173,8 @@ def matched(members: Rows, unseen: Rows, *, neighbours: int = 10) -> Found:
     block = max(1, (1 << 20) // len(theirs))
     own, other = members.score.double(), unseen.score.double()
     for into, at, s in zip(*(torch.split(t, block) for t in (share, mine, own)), strict=True):
-        near = other[torch.cdist(at, theirs).topk(neighbours, largest=False).indices]
+        far = torch.cdist(at, theirs, compute_mode="donot_use_mm_for_euclid_dist")
+        near = other[far.topk(neighbours, largest=False).indices]
         into.copy_((near < s[:, None]).double().mean(1) + (near == s[:, None]).double().mean(1) / 2)
     return Found(float(share.mean()), math.nan, math.nan, share, torch.empty(0))
 

@@ -1,7 +1,8 @@
 """RMIA: how much better a model knows an example than others do, next to strangers.
 
 The strongest attack for few retrained models: it takes out how hard an example is with as little as
-one. The columns are the caller's choice: forget rows, or retained rows.
+one. The columns are the caller's choice: forget rows, or retained rows. On retained rows, which the
+oracles know as well, a held-out oracle's value is the aim, and it is not one half.
 """
 
 from __future__ import annotations
