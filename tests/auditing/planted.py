@@ -4,7 +4,7 @@ import torch
 
 from unlearnkit.signals import Code, Member, Signals
 
-SECTIONS = dict.fromkeys(("forget", "retain", "held_out", "population", "test"), 60)
+SECTIONS = dict.fromkeys(("forget", "retain", "held_out", "population", "test"), 20)
 
 
 def planted(seed=0, models=64, shift=0.0, memory=2.0, spread=1.0, sections=SECTIONS):

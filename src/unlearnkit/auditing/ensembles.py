@@ -172,6 +172,21 @@ def gather(subject: Subject, models: int) -> Signals:
     return everything.first(models)
 
 
+def look(subject: Subject, models: Sequence[nn.Module]) -> tuple[Tensor, Tensor]:
+    """Return what any models say about the examples of a subject.
+
+    Args:
+        subject: Gives the examples.
+        models: Some models of its case.
+
+    Returns:
+        Margins and errors ``(models, E)``.
+    """
+    views = _views(subject)
+    rows = [_measured(subject, m, views, Member("", i)) for i, m in enumerate(models)]
+    return torch.stack([r.margins for r in rows]), torch.stack([r.errors for r in rows])
+
+
 def name_of(subject: Subject) -> str:
     """Return the digest of all that the signals depend on, under which they are kept."""
     return _file(subject, _views(subject)).folder.name

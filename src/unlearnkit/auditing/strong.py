@@ -14,14 +14,13 @@ from unlearnkit.attacks.klom import Klom, klom
 from unlearnkit.attacks.permutation import permutation_test, smallest_shift
 from unlearnkit.attacks.quality import Quality, forgetting_quality
 from unlearnkit.attacks.rmia import rmia
-from unlearnkit.attacks.two_model import two_model
 from unlearnkit.attacks.ulira import ulira
 from unlearnkit.attacks.wasserstein import Moved, wasserstein
 from unlearnkit.auditing.strong_rows import KINDS, Number, listed, make_row
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.statistics import auc
 from unlearnkit.report.model import Design, Exposure, Light, Row, Sample
 from unlearnkit.signals import Member, Signals
+from unlearnkit.stats.ranks import auc_rows
 from unlearnkit.stats.resample import LEAST_DRAWS, two_level_bootstrap
 
 ENOUGH = 64
@@ -103,8 +102,8 @@ def strong_table(signals: Signals, rt: Runtime, *, judged_only: bool = False) ->
         exposure=() if judged_only else tuple(_exposure(seats)),
         laws=() if judged_only else tuple(_laws(seats)),
         forgotten=len(exposed),
-        familiar=int((exposed & found.familiar).sum()),
-        strange=int((exposed & ~found.familiar).sum()),
+        familiar=int((exposed & (found.shift > 0)).sum()),
+        strange=int((exposed & (found.shift <= 0)).sum()),
         models=signals.count("unlearned"),
         distinct=len(seats.kept),
         told=tuple(_told(signals)),
@@ -209,17 +208,16 @@ def _rmia(s: _Seats, members: str, others: str, strangers: str, who: str) -> Num
     ours, theirs = s.beside(who, members, others), s.beside("oracle", members, others)
     found = rmia(ours, theirs, s.at(who, strangers), s.at("oracle", strangers))
     known = s.size(members)
-    each = [auc(row[:known], row[known:]) for row in found.log_ratios]
-    return Number.mean(torch.tensor(each, dtype=torch.float64), found.note)
+    each = auc_rows(found.log_ratios[:, :known], found.log_ratios[:, known:])
+    return Number.mean(each, found.note)
 
 
 def _two_models(s: _Seats, who: str) -> Number:
     """Return the AUC of the fall of the margin from each original to the model made from it."""
     before, after = s.beside("original", "forget", "held_out"), s.beside(who, "forget", "held_out")
     from_ = s.kept if who == "unlearned" else list(range(len(after)))
-    gone = torch.arange(before.shape[1]) < s.size("forget")
-    found = two_model(before[from_], after, after[:0], gone).unlearned
-    return Number.mean(torch.tensor([f.auc for f in found], dtype=torch.float64))
+    falls, known = before[from_] - after, s.size("forget")
+    return Number.mean(auc_rows(falls[:, :known], falls[:, known:]))
 
 
 def _shift(s: _Seats, who: str) -> Number:

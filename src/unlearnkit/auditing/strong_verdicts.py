@@ -214,6 +214,11 @@ def _open(s: Table) -> Iterator[Finding]:
             verdict=Verdict.INCONCLUSIVE,
             reason=f"{s.models} models of each kind: {ENOUGH} are the least to judge single rows",
         )
+    if s.row(ATTACK) is None:
+        yield Finding(
+            verdict=Verdict.INCONCLUSIVE,
+            reason="no never-seen rows: the attacks that compare with them could not run",
+        )
     if s.hidden:
         yield Finding(
             verdict=Verdict.INCONCLUSIVE,
