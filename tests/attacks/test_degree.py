@@ -82,6 +82,9 @@ def test_one_oracle_takes_its_spread_from_rows_that_nobody_saw():
     one = degree(draw(1, 1, lift=9.0), draw(9, 3, lift=4.0), draw(1, 2), unseen=unseen)
     many = degree(draw(1, 1, lift=9.0), draw(9, 3, lift=4.0), draw(64, 4))
     assert one.value == pytest.approx(many.value, abs=0.05)
+    # A margin and the one oracle differ by sqrt(2) deviations: 8 % are beyond 1.96.
+    second = degree(draw(1, 1, lift=9.0), draw(99, 3), draw(1, 2), unseen=unseen)
+    assert 0.03 < second.over_share < 0.15
     alone = degree(draw(1, 1, lift=9.0), draw(9, 3), draw(1, 2))
     assert bool(alone.scores.isnan().all())
     assert "one oracle does not show its spread" in alone.note

@@ -116,6 +116,12 @@ def test_scores_come_in_steps_of_one_population_point_and_ties_are_broken():
     assert both == got.log_ratios[0].argsort().tolist()
 
 
+def test_a_population_point_that_is_equalled_is_beaten():
+    target, references = draw(1, 50, 1), draw(3, 50, 2)
+    got = rmia(target, references, target, references)
+    assert sorted(got.scores[0].tolist()) == pytest.approx([k / 50 for k in range(1, 51)])
+
+
 def test_margins_so_large_that_probabilities_round_still_count():
     parts, members = world(3, 4, shift=0.8, level=-900.0)
     assert mean_auc(rmia(*parts, a=1.0).found(members)) > 0.7

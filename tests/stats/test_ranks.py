@@ -25,7 +25,7 @@ def test_the_auc_of_each_row_is_that_of_the_row_alone():
     kept_in = torch.rand(30, 7, generator=draw) < 0.6
     kept_out = torch.rand(30, 9, generator=draw) < 0.6
     kept_in[8], kept_out[9] = False, False
-    kept_in[3], kept_out[3] = True, True
+    kept_in[3], kept_out[3], kept_out[3, :3] = True, True, False
     got = auc_rows(ins, outs, kept_in, kept_out)
     want = [auc(ins[r][kept_in[r]], outs[r][kept_out[r]]) for r in range(30)]
     np.testing.assert_allclose(got, want, rtol=1e-12)

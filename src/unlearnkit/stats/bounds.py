@@ -45,8 +45,9 @@ def epsilon_lower_bound(
         The bound; 0 where nothing is proven.
     """
     _check("epsilon_lower_bound", delta, level)
-    u_fpr, u_fnr = clopper_pearson(fp, n0, level)[1], clopper_pearson(fn, n1, level)[1]
-    return float(_epsilon(torch.tensor(u_fpr), torch.tensor(u_fnr), delta).clamp(min=0))
+    limits = clopper_pearson(fp, n0, level)[1], clopper_pearson(fn, n1, level)[1]
+    u_fpr, u_fnr = torch.tensor(limits, dtype=torch.float64)
+    return float(_epsilon(u_fpr, u_fnr, delta).clamp(min=0))
 
 
 def epsilon_table(n0: int, n1: int, *, delta: float = 0.0, level: float = 0.95) -> Tensor:
