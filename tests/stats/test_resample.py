@@ -37,9 +37,7 @@ def test_the_error_of_a_mean_adds_models_and_examples():
 def test_sides_share_their_examples():
     # The difference of two sides that differ by a constant does not vary with the examples.
     one = torch.randn(1, 30, generator=rng()).expand(5, 30).double()
-    got = two_level_bootstrap(
-        [one, one + 1], lambda s: float((s[1] - s[0][:1]).mean()), rng=rng(1)
-    )
+    got = two_level_bootstrap([one, one + 1], lambda s: float((s[1] - s[0][:1]).mean()), rng=rng(1))
     assert (got.low, got.high) == pytest.approx((1.0, 1.0))
 
 
