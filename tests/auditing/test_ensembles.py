@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from tests.auditing.liars import NoOp
-from unlearnkit.auditing.ensembles import FLOOR, gather, plan, subject_of
+from unlearnkit.auditing.ensembles import FLOOR, check_models, gather, name_of, subject_of
+from unlearnkit.auditing.planning import plan
 from unlearnkit.cache import Cache
 from unlearnkit.catalog import method
 from unlearnkit.core.auto import Auto
@@ -171,6 +172,12 @@ def test_a_method_that_fails_on_an_original_is_told_with_its_seed(tmp_path):
         gather(subject(tmp_path, wild), 4)
 
 
+@pytest.mark.parametrize("models", [3, FIRST + 1])
+def test_a_number_of_models_that_cannot_be_is_refused(models):
+    with pytest.raises(InputError, match=f"models: must be 4 to 1000, got {models}"):
+        check_models(models)
+
+
 @pytest.mark.parametrize("lacks", ["recipe", "fresh"])
 def test_a_case_that_cannot_be_trained_is_refused(tmp_path, lacks):
     with pytest.raises(UnsupportedError, match="N models are trained from scratch"):
@@ -186,6 +193,21 @@ def test_parts_and_auto_are_refused(tmp_path):
         subject_of(parts, None, NoOp(), Runtime(), Cache(tmp_path))
     with pytest.raises(UnsupportedError, match="audit the method it chose"):
         subject_of(TOY, GO, Auto(), Runtime(), Cache(tmp_path))
+
+
+def test_never_seen_rows_that_are_forget_rows_are_refused(tmp_path):
+    x, y = TOY.train.x, TOY.train.y
+    leaky = Case(
+        train=(x, y), test=(x[5:30], y[5:30]), task=TOY.task, fresh=TOY.fresh, recipe=TOY.recipe
+    )
+    with pytest.raises(InputError, match="rows are forget rows as well; leave"):
+        subject_of(leaky, GO, NoOp(), Runtime(), Cache(tmp_path))
+
+
+def test_a_changed_method_of_the_users_own_has_other_signals(tmp_path):
+    other = type("NoOp", (NoOp,), {})
+    names = {name_of(subject(tmp_path, how)) for how in (NoOp(), other())}
+    assert len(names) == 2
 
 
 def test_originals_of_many_seeds_are_those_of_one_seed(tmp_path):

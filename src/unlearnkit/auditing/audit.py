@@ -13,7 +13,8 @@ from torch import nn
 
 from unlearnkit.auditing.asked import in_words, nearness, target_counts
 from unlearnkit.auditing.drawings import class_lines, margin_samples, roc_curves
-from unlearnkit.auditing.ensembles import check_models, gather, name_of, plan, subject_of
+from unlearnkit.auditing.ensembles import check_models, gather, name_of, subject_of
+from unlearnkit.auditing.planning import plan
 from unlearnkit.auditing.rows import ENOUGH_FOR_EQUIVALENCE, ENOUGH_FOR_INTERVALS, table
 from unlearnkit.auditing.splits import choose
 from unlearnkit.auditing.strong import ENOUGH, strong_table

@@ -1,4 +1,4 @@
-"""The models behind a strong audit: what they cost, and how they become signals.
+"""The models behind a strong audit, and how they become signals.
 
 FULL design: N originals of N seeds, each unlearned once; N oracles; and N more oracles, which take
 the unlearned models' seat to show what every number is when nothing is wrong: its floor.
@@ -6,7 +6,6 @@ the unlearned models' seat to show what every number is when nothing is wrong: i
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,12 +13,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from unlearnkit.auditing.asked import row_bytes
 from unlearnkit.auditing.splits import choose
 from unlearnkit.cache import Cache
 from unlearnkit.core.auto import Auto
-from unlearnkit.core.case import Case, Partition
+from unlearnkit.core.case import Case
 from unlearnkit.core.data import Batch, View
-from unlearnkit.core.digest import MEASURES
+from unlearnkit.core.digest import MEASURES, source
 from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
 from unlearnkit.core.evidence import Split, rowwise, run
 from unlearnkit.core.method import Method
@@ -35,8 +35,7 @@ from unlearnkit.oracles import (
     train_originals,
 )
 from unlearnkit.signals import Code, Member, Row, Signals, SignalsFile
-from unlearnkit.train.loop import fit
-from unlearnkit.unlearning import check_needs, fresh_model, unlearn
+from unlearnkit.unlearning import fresh_model, unlearn
 
 FLOOR = 101_000
 """Seed of the first oracle of the second set."""
@@ -67,81 +66,6 @@ class Subject:
         return list(range(first, first + models))
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a strong audit has yet to do, counted before it starts."""
-
-    models: int
-    """N: of each of the four kinds."""
-
-    train: int
-    """Models that have to be trained."""
-
-    kept: int
-    """Models that were trained before, or whose signals are kept."""
-
-    unlearn: int
-    """Models that have to be unlearned."""
-
-    rows: int
-    """Rows that the trainings put through a model, forward and backward."""
-
-    seconds: float
-    """About how long it takes; trainings one after another, at the speed found just now."""
-
-    def __str__(self) -> str:
-        if not self.train and not self.unlearn:
-            return f"strong audit of {self.models} models a kind: all of them are kept"
-        return (
-            f"strong audit of {self.models} models a kind: {self.train} to train"
-            f" ({self.kept} are kept), {self.unlearn} to unlearn; {self.rows:,} rows forward and"
-            f" backward, at most about {_duration(self.seconds)} on this machine; it may be"
-            " stopped at any time, and goes on where it stopped"
-        )
-
-
-def plan(subject: Subject, models: int, *, unlearn_seconds: float = 0.0) -> Plan:
-    """Return what a strong audit would have to do now; nothing but a few steps is trained.
-
-    Args:
-        subject: What it is about.
-        models: N.
-        unlearn_seconds: What one unlearning is known to take.
-
-    Returns:
-        The plan.
-    """
-    views = _views(subject)
-    done = set(_file(subject, views).members())
-    keys = _keys(subject, models)
-    lacking: list[str] = []
-    found: list[float] = []
-    for who, sub in keys.items():
-        seen = [Member(w, seed) for w in _needs(who) for seed in subject.seeds(who, models)]
-        open_seeds = {m.seed for m in seen if m not in done}
-        for seed, key in sub.items():
-            facts = subject.cache.facts(key)
-            if facts is not None:
-                found.append(float(facts["seconds"]))
-            elif seed in open_seeds:
-                lacking.append(who)
-    recipe = subject.case.recipe
-    assert recipe is not None
-    parts = subject.case.partition(subject.request)
-    whole, stay = len(subject.case.train or ()), len(parts.retain or ())
-    rows = sum(recipe.epochs * (whole if who == "original" else stay) for who in lacking)
-    each = sum(found) / len(found) if found else _timed(subject) if lacking else 0.0
-    todo = sum(Member("unlearned", s) not in done for s in subject.seeds("original", models))
-    return Plan(
-        models=models,
-        train=len(lacking),
-        kept=3 * models - len(lacking),
-        unlearn=todo,
-        rows=rows,
-        seconds=each * len(lacking) + todo * unlearn_seconds,
-    )
-
-
 def gather(subject: Subject, models: int) -> Signals:
     """Return the signals of N models of each kind; what is kept is neither trained nor run again.
 
@@ -156,15 +80,15 @@ def gather(subject: Subject, models: int) -> Signals:
         Kinds ``oracle``, ``floor``, ``original`` and ``unlearned``; sections ``forget``,
         ``retain``, ``held_out``, ``population`` and ``test``, as far as the case has them.
     """
-    views = _views(subject)
-    file = _file(subject, views)
+    views = views_of(subject)
+    file = file_of(subject, views)
     with file.held():
         done = set(file.members())
         for who in ("original", "oracle", "floor"):
             wanted = subject.seeds(who, models)
             for seeds in _blocks(subject, wanted):
                 open_seeds = [
-                    s for s in seeds if any(Member(w, s) not in done for w in _needs(who))
+                    s for s in seeds if any(Member(w, s) not in done for w in kinds_of(who))
                 ]
                 if open_seeds:
                     _block(subject, views, file, done, who, open_seeds)
@@ -182,14 +106,62 @@ def look(subject: Subject, models: Sequence[nn.Module]) -> tuple[Tensor, Tensor]
     Returns:
         Margins and errors ``(models, E)``.
     """
-    views = _views(subject)
+    views = views_of(subject)
     rows = [_measured(subject, m, views, Member("", i)) for i, m in enumerate(models)]
     return torch.stack([r.margins for r in rows]), torch.stack([r.errors for r in rows])
 
 
+def views_of(subject: Subject) -> dict[str, View]:
+    """Return the examples by section: the same whatever the run's own seed is."""
+    case = subject.case
+    parts = case.partition(subject.request)
+    assert parts.forget is not None
+    assert parts.retain is not None
+    draw = Runtime(seed=0)
+    splits = choose(case, parts, draw, even=True).views
+    views = {
+        "forget": parts.forget,
+        "retain": parts.retain.sample(
+            max(len(parts.forget), LEAST_RETAINED), draw, "strong/retain"
+        ),
+    }
+    held, test = splits.get(Split.HELD_OUT), splits.get(Split.TEST)
+    if held is not None and held.labelled:
+        views["held_out"] = held
+    if test is not None and test.labelled:
+        apart = test
+        if held is not None and held.data is test.data:
+            apart = test.pick(~torch.isin(test.rows, held.rows))
+        if len(apart):
+            views["population"] = apart
+        views["test"] = test
+    return views
+
+
+def file_of(subject: Subject, views: dict[str, View]) -> SignalsFile:
+    """Return where the signals of these examples are kept."""
+    case, rt = subject.case, subject.rt
+    key = {
+        "original": original_key(case, 0, rt),
+        "oracle": oracle_keys(case, subject.request, [FIRST], rt)[0],
+        "method": subject.method.id,
+        "settings": subject.method.model_dump(mode="json"),
+        "measures": MEASURES,
+        "code": source(type(subject.method)),
+        "sections": {name: view.key() for name, view in views.items()},
+    }
+    columns = {name: view.rows for name, view in views.items()}
+    return SignalsFile(subject.cache.root / "signals", key, columns)
+
+
+def kinds_of(who: str) -> tuple[str, ...]:
+    """Return the kinds of signals that a trained model gives."""
+    return ("original", "unlearned") if who == "original" else (who,)
+
+
 def name_of(subject: Subject) -> str:
     """Return the digest of all that the signals depend on, under which they are kept."""
-    return _file(subject, _views(subject)).folder.name
+    return file_of(subject, views_of(subject)).folder.name
 
 
 def check_models(models: int) -> None:
@@ -234,12 +206,21 @@ def subject_of(
     if parts.forget is None or parts.retain is None or not parts.forget.labelled:
         raise UnsupportedError("strong: forget and retained rows with targets are needed")
     check_needs(method, case, parts)
-    return Subject(case, request, method, rt, cache)
+    subject = Subject(case, request, method, rt, cache)
+    _check_apart(views_of(subject))
+    return subject
 
 
-def _needs(who: str) -> tuple[str, ...]:
-    """Return the kinds of signals that a trained model gives."""
-    return ("original", "unlearned") if who == "original" else (who,)
+def _check_apart(views: dict[str, View]) -> None:
+    """Refuse never-seen rows that are also forget rows, inputs and targets bit for bit."""
+    seen = set(row_bytes(views["forget"]))
+    for name in ("held_out", "population"):
+        twice = sum(row in seen for row in row_bytes(views[name])) if name in views else 0
+        if twice:
+            raise InputError(
+                f"strong: {twice} {name.replace('_', '-')} rows are forget rows as well; leave"
+                " rows that were trained on out of test and held-out rows"
+            )
 
 
 def _block(
@@ -254,7 +235,7 @@ def _block(
     waiting: list[Row] = []
     runs = _trained(subject, who, seeds)
     for i, one in enumerate(runs):
-        for kind in _needs(who):
+        for kind in kinds_of(who):
             member = Member(kind, one.seed)
             if member in done:
                 continue
@@ -317,85 +298,8 @@ def _codes(kind: str, views: dict[str, View]) -> Tensor:
     )
 
 
-def _views(subject: Subject) -> dict[str, View]:
-    """Return the examples by section: the same whatever the run's own seed is."""
-    case = subject.case
-    parts: Partition = case.partition(subject.request)
-    assert parts.forget is not None
-    assert parts.retain is not None
-    draw = Runtime(seed=0)
-    splits = choose(case, parts, draw, even=True).views
-    views = {
-        "forget": parts.forget,
-        "retain": parts.retain.sample(
-            max(len(parts.forget), LEAST_RETAINED), draw, "strong/retain"
-        ),
-    }
-    held, test = splits.get(Split.HELD_OUT), splits.get(Split.TEST)
-    if held is not None and held.labelled:
-        views["held_out"] = held
-    if test is not None and test.labelled:
-        apart = test
-        if held is not None and held.data is test.data:
-            apart = test.pick(~torch.isin(test.rows, held.rows))
-        if len(apart):
-            views["population"] = apart
-        views["test"] = test
-    return views
-
-
-def _file(subject: Subject, views: dict[str, View]) -> SignalsFile:
-    case, rt = subject.case, subject.rt
-    key = {
-        "original": original_key(case, 0, rt),
-        "oracle": oracle_keys(case, subject.request, [FIRST], rt)[0],
-        "method": subject.method.id,
-        "settings": subject.method.model_dump(mode="json"),
-        "measures": MEASURES,
-        "sections": {name: view.key() for name, view in views.items()},
-    }
-    columns = {name: view.rows for name, view in views.items()}
-    return SignalsFile(subject.cache.root / "signals", key, columns)
-
-
-def _keys(subject: Subject, models: int) -> dict[str, dict[int, dict[str, object]]]:
-    case, rt = subject.case, subject.rt
-    originals = subject.seeds("original", models)
-    found = {"original": {s: original_key(case, s, rt) for s in originals}}
-    for who in ("oracle", "floor"):
-        seeds = subject.seeds(who, models)
-        found[who] = dict(zip(seeds, oracle_keys(case, subject.request, seeds, rt), strict=True))
-    return found
-
-
 def _blocks(subject: Subject, seeds: Sequence[int]) -> list[Sequence[int]]:
     model = fresh_model(subject.case, subject.rt.fork(0))
     size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
     wide = min(max(MEMORY // max(size, 1), 1), BLOCK)
     return [seeds[i : i + wide] for i in range(0, len(seeds), wide)]
-
-
-def _timed(subject: Subject) -> float:
-    """Return about how long a training takes, from a few steps of one."""
-    case = subject.case
-    assert case.train is not None
-    assert case.recipe is not None
-    rt = Runtime(subject.rt.device, subject.rt.precision, 0, Cost())
-    view = View.all(case.train)
-    few = view.pick(torch.arange(min(len(view), 4 * case.recipe.batch_size)))
-    short = case.recipe.model_copy(update={"epochs": 1})
-    spent = []
-    for _ in range(2):
-        model = fresh_model(case, rt.fork(0))
-        start = time.perf_counter()
-        fit(model, few, case.task, short, rt, stream="strong/timed")
-        spent.append(time.perf_counter() - start)
-    return min(spent) * case.recipe.epochs * len(view) / max(len(few), 1)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(seconds, 1):.0f} seconds"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} minutes"
-    return f"{seconds / 3600:.1f} hours"

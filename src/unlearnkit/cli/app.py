@@ -291,7 +291,10 @@ def audit(
         ),
     ] = Tier.REFERENCE,
     oracles: Annotated[
-        int, typer.Option(min=1, help="How many models to retrain; kept for the next time.")
+        int,
+        typer.Option(
+            min=1, help="Of --tier reference: how many models to retrain; kept for the next time."
+        ),
     ] = 5,
     models: Annotated[
         int,

@@ -152,7 +152,7 @@ def examine(
     with Store(folder.parent / STORE) as store:
         with _recorded(store, run):
             truth = None
-            if tier != "fast":
+            if tier == "reference":
                 talk.say("retraining without the forgotten rows, unless it is in the cache")
                 truth = oracle(case, request, seeds=oracles, rt=rt)
             talk.say("auditing")
