@@ -35,7 +35,7 @@ from unlearnkit.oracles import (
     train_originals,
 )
 from unlearnkit.signals import Code, Member, Row, Signals, SignalsFile
-from unlearnkit.unlearning import fresh_model, unlearn
+from unlearnkit.unlearning import check_needs, fresh_model, unlearn
 
 FLOOR = 101_000
 """Seed of the first oracle of the second set."""
