@@ -20,6 +20,8 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.oracles import oracle, train_originals
 from unlearnkit.report.model import Verdict
 
+pytestmark = pytest.mark.slow
+
 MODELS = 64
 ADVERSE = {Verdict.LEAKS, Verdict.OVER_FORGOT, Verdict.DISTINGUISHABLE, Verdict.DAMAGED}
 REQUESTS = {"random": Rows(range(40)), "class": Classes(3)}

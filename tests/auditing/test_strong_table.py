@@ -182,7 +182,10 @@ def test_without_held_out_rows_there_is_no_attack_row_and_no_pass():
     table, verdicts = judged(signals)
     assert table.row("rmia_auc") is None
     assert verdicts == {Verdict.INCONCLUSIVE}
-    assert "never-seen" not in strong_sentence(table, strong_findings(table))
+    said = strong_sentence(table, strong_findings(table))
+    assert "no never-seen rows" in said
+    assert "separated" not in said
+    assert "0 of 20 records remain individually exposed" in said
 
 
 def test_margins_that_are_not_finite_are_refused():

@@ -81,10 +81,10 @@ def strong_sentence(strong: Table, found: tuple[Finding, ...]) -> str:
         parts.append(
             f"The audit could have detected a shift of {strong.detectable:.2f} oracle deviations."
         )
-    known = [e for e in strong.exposure if e.epsilon is not None]
-    if known:
+    exposed = strong.row("epsilon_exposed")
+    if exposed is not None and exposed.estimate.value is not None:
         parts.append(
-            f"{strong.familiar + strong.strange} of {len(known)} records remain individually"
+            f"{strong.familiar + strong.strange} of {strong.forgotten} records remain individually"
             " exposed (ids attached)."
         )
     else:
