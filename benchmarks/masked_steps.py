@@ -34,9 +34,9 @@ def run() -> Iterator[Fact]:
     torch.set_num_threads(1)
     try:
         broad = digits().with_(fresh=wide, name="digits, 64-1024-1024-10")
-        for case, epochs in ((digits(), 12), (broad, 2), (images(512), 2)):
-            yield compare(case, epochs, "sgd", pairs=21)
-            yield compare(case, epochs, "adam", pairs=21)
+        for case, epochs in ((digits(), 6), (broad, 1), (images(512), 1)):
+            yield compare(case, epochs, "sgd", pairs=15)
+            yield compare(case, epochs, "adam", pairs=15)
     finally:
         torch.set_num_threads(threads)
 

@@ -12,7 +12,7 @@ from torch import nn
 from unlearnkit.auditing.asked import in_words, nearness, target_counts
 from unlearnkit.auditing.difficulty import difficulty
 from unlearnkit.auditing.drawings import class_lines, margin_samples, roc_curves
-from unlearnkit.auditing.rows import ENOUGH_FOR_INTERVALS, table
+from unlearnkit.auditing.rows import ENOUGH_FOR_INTERVALS, Beside, table
 from unlearnkit.auditing.splits import choose
 from unlearnkit.auditing.verdicts import HEADROOM, Facts, enough_headroom, findings, headroom
 from unlearnkit.auditing.words import limits, sentence
@@ -72,7 +72,7 @@ def audit(
         raise InputError("audit: the case has no forget rows to look at; give them with the case")
     evidence = _evidence(done, oracles, parts, splits.views, rt)
     count = 0 if oracles is None else len(oracles)
-    rows = tuple(table(evidence, tier))
+    rows = tuple(table(evidence, tier, _beside(done, oracles, evidence)))
     facts = Facts(
         rows=rows,
         gone=bool(parts.gone),
@@ -152,6 +152,19 @@ def _evidence(
         found={f"oracle/{k}": r.found for k, r in enumerate(oracles.runs)} if oracles else None,
         at_random=isinstance(done.request, Rows | None) and not parts.gone,
     )
+
+
+def _beside(
+    done: Unlearned, oracles: Oracle | None, evidence: Evidence
+) -> dict[str, Beside] | None:
+    """Return the memory of audits of this original beside these oracles; None where there is none.
+
+    Untrained models, which some metrics draw, must come from one factory.
+    """
+    if oracles is None or done.case.fresh is not oracles.case.fresh:
+        return None
+    whom = (model_digest(done.original), evidence.circumstances)
+    return oracles.beside.setdefault(whom, {})
 
 
 def _same(model: nn.Module, original: nn.Module, *, below_head: bool) -> bool:

@@ -219,27 +219,36 @@ class Evidence:
             What ``make`` returned.
         """
         name = self._seats[self._name(who, k)]
+        return self._remember(name, what, lambda: make(self.model(who, k)))
+
+    def _remember(self, name: str, what: Hashable, make: Callable[[], T]) -> T:
         memory, key = self._recalled.setdefault(name, {}), what
         if name in self._found:
-            memory, key = self._found[name], (what, self._circumstances())
+            memory, key = self._found[name], (what, self.circumstances)
         if key not in memory:
-            memory[key] = make(self.model(who, k))
+            memory[key] = make()
         return cast("T", memory[key])
 
-    def _circumstances(self) -> str:
-        """Return the content address of all that models are looked at with, made once."""
-        memory = self._recalled.setdefault("", {})
-        if "circumstances" not in memory:
-            memory["circumstances"] = digest(
+    @property
+    def circumstances(self) -> str:
+        """Return the content address of all that models are looked at with: rows, recipe, seed."""
+
+        def make() -> str:
+            return digest(
                 {
                     "views": {s: view.key() for s, view in self.views.items()},
                     "task": dict(self.task.spec()),
                     "recipe": self.recipe.model_dump(),
+                    "at_random": self.at_random,
                     "device": self._rt.device.type,
                     "precision": self._rt.precision,
                     "seed": self._rt.seed,
                 }
             )
+
+        memory = self._recalled.setdefault("", {})
+        if "circumstances" not in memory:
+            memory["circumstances"] = make()
         return cast("str", memory["circumstances"])
 
     def targets(self, split: Split) -> Tensor:
@@ -251,8 +260,10 @@ class Evidence:
         name = self._seats[self._name(who, k)]
         key = (name, split)
         if key not in self._outputs:
-            self._outputs[key] = run(
-                self._models[name], self.views[split], self.task, self._rt, self._size
+            self._outputs[key] = self._remember(
+                name,
+                ("outputs", split),
+                lambda: run(self._models[name], self.views[split], self.task, self._rt, self._size),
             )
         return self._outputs[key]
 
