@@ -20,7 +20,7 @@ from unlearnkit.core.request import Groups, Targets
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.tasks.regression import Regression
 
-RECIPE = Recipe(optimizer="adam", lr=3e-3, schedule="cosine", epochs=15, batch_size=128)
+RECIPE = Recipe(optimizer="adam", lr=3e-3, schedule="cosine", epochs=30, batch_size=64)
 KINDS = ("homes", "offices", "shops", "cold stores")
 EACH = 12
 """Customers of a kind: number c is of kind c // 12."""
