@@ -107,7 +107,7 @@ def california_housing() -> Case:
     Seven features: income, age of houses, rooms a household, people, people a household, latitude,
     longitude; bedrooms are left out, because some are missing. They are standardised with the
     training rows' mean and deviation. The target is in 100,000 dollars, 0.15 to 5; the loss is the
-    absolute error: ERROR on test rows, ERROR on training rows. A row's group is its degree of
+    absolute error: 0.36 on test rows, 0.35 on training rows. A row's group is its degree of
     latitude, 32 to 41.
     """
     (x, y, band), test, validation = _sets()
@@ -124,7 +124,7 @@ def california_housing() -> Case:
 
 
 def dear_houses() -> Asked:
-    """Forget block groups whose houses are worth 400,000 dollars and more: 0.08 of the rows."""
+    """Forget block groups whose houses are worth 400,000 dollars and more: 0.09 of the rows."""
     return Asked(california_housing(), Targets(at_least=4.0))
 
 

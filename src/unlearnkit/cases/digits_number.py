@@ -38,8 +38,8 @@ def network() -> nn.Module:
 def digits_number() -> Case:
     """Return the case: 1,437 training, 270 test, 90 validation rows; the target is the digit.
 
-    The loss is the absolute error. Test rows have an error of ERROR digits, training rows of ERROR.
-    A row's group is its digit.
+    The loss is the absolute error. Test rows have an error of 0.28, training rows
+    of 0.05. A row's group is its digit.
     """
     case = digits()
     assert case.train is not None
@@ -61,7 +61,7 @@ def _numbers(data: Data | None) -> TensorData:
 
 
 def small_numbers() -> Asked:
-    """Forget 0, 1 and 2, an end of the scale: 434 rows, where retrained models extrapolate."""
+    """Forget 0, 1 and 2, an end of the scale: 430 rows, where retrained models extrapolate."""
     return Asked(digits_number(), Targets(below=3))
 
 
