@@ -52,9 +52,7 @@ def measure(cases: Iterable[str], seeds: int, oracles: int) -> Iterator[list[Lin
             yield request_lines(built.id, request, built.ask(request), seeds, oracles)
 
 
-def request_lines(
-    case: str, request: str, asked: Asked, seeds: int, oracles: int
-) -> list[Line]:
+def request_lines(case: str, request: str, asked: Asked, seeds: int, oracles: int) -> list[Line]:
     """Return the lines of one request: seed s of a method starts from the original of seed s."""
     truth = uk.oracle(asked.case, asked.request, seeds=oracles)
     originals = [uk.train_original(asked.case, seed=s).model for s in range(seeds)]
@@ -111,7 +109,8 @@ def errors(asked: Asked, model: nn.Module, rows: Data) -> Tensor:
     task = asked.case.task
     with torch.inference_mode():
         found = [
-            task.errors(task.outputs(model, b), b) for b in View.all(rows).batches(512, uk.Runtime())
+            task.errors(task.outputs(model, b), b)
+            for b in View.all(rows).batches(512, uk.Runtime())
         ]
     return torch.cat(found)
 

@@ -76,8 +76,7 @@ def _rotated(x: Tensor, part: str) -> TensorData:
 
 
 def cifar10_rotation() -> Case:
-    """Return the case: 4,000 training, 1,000 test, 500 validation photographs, each turned.
-    """
+    """Return the case: 4,000 training, 1,000 test, 500 validation photographs, each turned."""
     train, test, validation = _sets()
     return Case(
         train=train,
