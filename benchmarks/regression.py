@@ -1,4 +1,4 @@
-"""Forgetting in regression: two methods at their defaults, on every built-in case with real targets.
+"""Forgetting in regression: two methods at their defaults, on built-in cases with real targets.
 
 Run with ``python -m benchmarks.regression``; with ``--write`` it writes
 ``docs/results/regression.md``. The cases that are not bundled are read from ``UNLEARNKIT_DATA``.
@@ -149,8 +149,8 @@ def verdicts(groups: list[list[Line]]) -> Iterator[str]:
         mine = [(g, x) for g in groups for x in g if x.name == method]
         dear = max((x.cost or 0.0 for _, x in mine), default=0.0)
         yield (
-            f"`{method}` costs at most {dear:.3f} of retraining in rows backward; wanted: {LIMIT:g};"
-            f" {'met' if dear <= LIMIT else 'missed'}."
+            f"`{method}` costs at most {dear:.3f} of retraining in rows backward; wanted:"
+            f" {LIMIT:g}; {'met' if dear <= LIMIT else 'missed'}."
         )
         near = [f"{x.case}/{x.request}" for g, x in mine if abs(away(x, g[0])) <= NEAR]
         yield (
@@ -160,7 +160,7 @@ def verdicts(groups: list[list[Line]]) -> Iterator[str]:
         gave = [
             f"{x.case}/{x.request}" for _, x in mine if any("started again" in n for n in x.notes)
         ]
-        yield f"Restarts of `{method}` given up halfway and begun again: {', '.join(gave) or 'none'}."
+        yield f"Restarts of `{method}` given up halfway: {', '.join(gave) or 'none'}."
 
 
 def page(groups: list[list[Line]], seeds: int, oracles: int) -> str:
@@ -168,8 +168,9 @@ def page(groups: list[list[Line]], seeds: int, oracles: int) -> str:
     said = [
         "# Forgetting in regression",
         "",
-        f"Every built-in case with real targets, each request, the methods with their defaults and"
-        f" nothing else; {seeds} seeds, each with an original of its own, against {oracles} oracles."
+        "Every built-in case with real targets that trains in seconds, each request, the methods"
+        f" with their defaults and nothing else; {seeds} seeds, each with an original of its own,"
+        f" against {oracles} oracles."
         f" Made by `python -m benchmarks.regression --write` (torch {torch.__version__},"
         f" {platform.machine()}).",
         "",

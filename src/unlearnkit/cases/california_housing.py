@@ -7,6 +7,7 @@ scikit-learn fetches the same rows.
 
 import csv
 from functools import cache
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -59,29 +60,29 @@ def _sets() -> tuple[tuple[Tensor, Tensor, Tensor], ...]:
 def _table() -> tuple[Tensor, Tensor]:
     """Return features ``(N, 7)`` and values ``(N, 1)`` in 100,000 dollars."""
     place = folder(WHO)
-    return _fetched() if place is None else _read(str(place / FILE))
+    return _fetched() if place is None else _read(place / FILE)
 
 
-def _read(path: str) -> tuple[Tensor, Tensor]:
+def _read(path: Path) -> tuple[Tensor, Tensor]:
     try:
-        with open(path, encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         found = torch.tensor([[float(row[c]) for c in COLUMNS] for row in rows]).double()
     except FileNotFoundError:
         raise InputError(
-            f"{WHO}: no file {path!r}; put the table there, or unset UNLEARNKIT_DATA to have"
+            f"{WHO}: no file {str(path)!r}; put the table there, or unset UNLEARNKIT_DATA to have"
             " scikit-learn fetch it"
         ) from None
     except KeyError as e:
         raise InputError(
-            f"{WHO}: {path!r} has no column {e.args[0]}; it needs {', '.join(COLUMNS)}"
+            f"{WHO}: {str(path)!r} has no column {e.args[0]}; it needs {', '.join(COLUMNS)}"
         ) from None
     except (OSError, ValueError, TypeError) as e:
         raise InputError(
-            f"{WHO}: cannot read {path!r}: {first_line(e)}; fetch the table again"
+            f"{WHO}: cannot read {str(path)!r}: {first_line(e)}; fetch the table again"
         ) from None
     if len(found) < 10:
-        raise InputError(f"{WHO}: {path!r} has {len(found)} rows; fetch the table again")
+        raise InputError(f"{WHO}: {str(path)!r} has {len(found)} rows; fetch the table again")
     income, age, rooms, people, homes, north, east, value = found.unbind(1)
     x = torch.stack([income, age, rooms / homes, people, people / homes, north, east], 1)
     return x, (value[:, None] / 1e5).float()
@@ -143,7 +144,7 @@ builtin(
         id=WHO,
         make=california_housing,
         requests={"range": dear_houses, "group": one_region, "random_tenth": a_random_tenth},
-        doc="20,640 block groups of 1990, value of houses, regression (folder in UNLEARNKIT_DATA, or"
-        " scikit-learn's download); a perceptron",
+        doc="20,640 block groups of 1990, value of houses, regression (folder in UNLEARNKIT_DATA,"
+        " or scikit-learn's download); a perceptron",
     )
 )

@@ -121,8 +121,8 @@ def _hub_table(part: str, count: int) -> Any:
         rows = load(HUB, split=part)
     except (OSError, ValueError) as e:
         raise InputError(
-            f"cifar10: cannot read {HUB!r} from the hub: {first_line(e)}; set UNLEARNKIT_DATA to the"
-            " folder that holds cifar10"
+            f"cifar10: cannot read {HUB!r} from the hub: {first_line(e)}; set UNLEARNKIT_DATA to"
+            " the folder that holds cifar10"
         ) from None
     return rows.select(range(min(count, len(rows)))).with_format("arrow")[:]
 

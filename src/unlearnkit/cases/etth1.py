@@ -104,10 +104,10 @@ def etth1() -> Case:
     Of five weeks three are to train on (1,407 rows), one to test (318) and one to calibrate (309):
     every season has rows that no model saw. No hour is in two of these sets, and none in rows of
     two months. Inputs are the six loads, the temperature of the oil and the clock; all are
-    standardised with the training weeks' mean and deviation, the target too: one unit is 7.1 of load.
-    A model answers three quantiles of each hour under the pinball loss. The median has an error of
-    0.37 on test and training rows, and so has repeating the day before (0.38): this load is hard to
-    tell, and what a model adds are the quantiles. A row's group is its month, 1 to 12.
+    standardised with the training weeks' mean and deviation, the target too: one unit is a load of
+    7.1. A model answers three quantiles of each hour under the pinball loss. The median has an
+    error of 0.37 on test and training rows, and so has repeating the day before (0.38): this load
+    is hard to tell, and what a model adds are the quantiles. A row's group is its month, 1 to 12.
     """
     train, test, validation = _sets()
     return Case(

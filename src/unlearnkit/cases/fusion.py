@@ -1,9 +1,9 @@
 """A small temporal fusion transformer: forecasts of several steps, in quantiles.
 
-After Lim et al., 2021, *International Journal of Forecasting* 37, arXiv:1912.09363. Left out: static
-covariates with their enrichment, categorical inputs, dropout; the attention is torch's own, with a
-value matrix a head, and sees the past and the steps before. Answers are added to what the target
-was as many steps ago as are forecast: the network learns what differs from the last day.
+After Lim et al., 2021, *International Journal of Forecasting* 37, arXiv:1912.09363. Left out:
+static covariates with their enrichment, categorical inputs, dropout; the attention is torch's own,
+with a value matrix a head, and sees the past and the steps before. Answers are added to what the
+target was as many steps ago as are forecast: the network learns what differs from then.
 """
 
 import torch

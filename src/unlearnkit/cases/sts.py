@@ -69,7 +69,7 @@ class PairEncoder(nn.Module):
         return scores
 
     def _met(self, a: Tensor, b: Tensor, like: Tensor, here: Tensor, there: Tensor) -> Tensor:
-        """Return how the words of ``a (B, T, W)`` compare with those of ``b``: their mean (B, W)."""
+        """Return how words of ``a (B, T, W)`` compare with those of ``b``: the mean (B, W)."""
         seen = like.masked_fill(~there[:, None], -1e9).softmax(-1) @ b
         pairs = torch.cat([a, seen, (a - seen).abs(), a * seen], -1)
         told = (self.compare(pairs) * here[..., None]).sum(1)
