@@ -6,6 +6,7 @@ names, with ``ETTh1.csv``; where no folder is named, the authors' file is fetche
 
 from datetime import datetime
 from functools import cache
+from math import isfinite
 
 import torch
 from torch import Tensor, nn
@@ -59,15 +60,16 @@ def _hours() -> tuple[Tensor, Tensor, Tensor]:
         try:
             dates.append(datetime.fromisoformat(date))
             values.append([float(v) for v in numbers])
+            if len(numbers) != 7 or not all(map(isfinite, values[-1])):
+                raise ValueError
         except ValueError:
             raise InputError(
                 f"ett: {FILE} line {i + 2} is no hour: expected a date and seven numbers, got"
                 f" {line[:60]!r}; fetch it again"
             ) from None
-    if len(dates) != HOURS or any(len(v) != 7 for v in values):
+    if len(dates) != HOURS:
         raise InputError(
-            f"ett: {FILE} must have {HOURS} hours of seven numbers each, got"
-            f" {len(dates)}; fetch it again"
+            f"ett: {FILE} must have {HOURS} hours, got {len(dates)}; fetch it again ({URL})"
         )
     turn = torch.tensor([[d.hour / 24, d.weekday() / 7] for d in dates]) * 2 * torch.pi
     return (
