@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -39,6 +39,9 @@ class Trained:
     seconds: float
     cached: bool
     """Whether it was trained before and only loaded now."""
+
+    found: dict[Hashable, object] = field(default_factory=dict, compare=False, repr=False)
+    """What audits have found out about the model: a further one need not find it out again."""
 
 
 @dataclass(frozen=True)

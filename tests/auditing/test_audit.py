@@ -1,5 +1,6 @@
 """The verb as users call it: every task, every door, every number of oracles."""
 
+import dataclasses
 import re
 
 import pytest
@@ -114,3 +115,29 @@ def test_an_audit_changes_no_model_and_no_generator(problem):
     after = [*done.model.parameters(), *done.original.parameters()]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_what_was_found_out_about_oracles_is_not_found_out_again(problem):
+    case, done = problem
+    truth, again = uk.oracle(case, GO, seeds=3), uk.oracle(case, GO, seeds=3)
+    report = uk.audit(done, oracle=truth)
+    known = [dict(r.found) for r in truth.runs]
+    assert all(known)
+    assert uk.audit(done, oracle=truth).rows == report.rows == uk.audit(done, oracle=again).rows
+    assert [{k: id(v) for k, v in r.found.items()} for r in truth.runs] == [
+        {k: id(v) for k, v in kept.items()} for kept in known
+    ]
+    uk.audit(done, oracle=truth, rt=uk.Runtime(seed=1))
+    assert all(len(r.found) > len(kept) for r, kept in zip(truth.runs, known, strict=True))
+
+
+def test_models_are_taught_again_where_what_is_to_be_reached_is_another(problem):
+    case, done = problem
+    truth = uk.oracle(case, GO, seeds=3)
+    uk.audit(done, oracle=truth)
+    worse = dataclasses.replace(done, original=case.fresh())
+    mixed, alone = (
+        uk.audit(worse, oracle=truth),
+        uk.audit(worse, oracle=uk.oracle(case, GO, seeds=3)),
+    )
+    assert mixed.rows == alone.rows

@@ -320,7 +320,7 @@ def test_the_gap_is_the_difference_of_mean_losses_with_welchs_interval(monkeypat
     monkeypatch.setattr(family, "LESSONS", 1)
     e = at_random(5, epochs=5)
     found = score("relearn_gap", e)
-    go, fresh = e._recalled["unlearned", "lessons"]
+    go, fresh = e._recalled["unlearned"]["lessons"]
     want = stats.ttest_ind(fresh.numpy(), go.numpy(), equal_var=False)
     assert found.value == pytest.approx((fresh.mean() - go.mean()).item(), rel=1e-12)
     assert found.interval == pytest.approx(tuple(want.confidence_interval(0.95)), rel=1e-9)

@@ -139,6 +139,7 @@ def _evidence(
         rt,
         random=factory,
         recipe=done.case.recipe,
+        found={f"oracle/{k}": r.found for k, r in enumerate(oracles.runs)} if oracles else None,
         at_random=isinstance(done.request, Rows | None) and not parts.gone,
     )
 

@@ -10,17 +10,17 @@ from functools import lru_cache
 
 from torch import Tensor
 
-from unlearnkit.auditing.intervals import (
+from unlearnkit.catalog import metrics
+from unlearnkit.core.evidence import Evidence, Who
+from unlearnkit.core.metric import Goal, Metric, Score, Tier
+from unlearnkit.report.model import Estimate, Light, OracleValue, Row
+from unlearnkit.stats.intervals import (
     clopper_pearson,
     mean_interval,
     student,
     student_p,
     student_reach,
 )
-from unlearnkit.catalog import metrics
-from unlearnkit.core.evidence import Evidence, Who
-from unlearnkit.core.metric import Goal, Metric, Score, Tier
-from unlearnkit.report.model import Estimate, Light, OracleValue, Row
 
 ENOUGH_FOR_INTERVALS = 3
 """Oracles from which on a deviation over models, and so any interval of a gap, is shown."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import torch
 
 from unlearnkit.core.data import Batch, TensorData, View
+from unlearnkit.core.digest import digest
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.recipe import ASSUMED, Recipe
 from unlearnkit.core.runtime import Runtime
@@ -65,6 +66,7 @@ class Evidence:
         random: Callable[[int], nn.Module] | None = None,
         recipe: Recipe | None = None,
         at_random: bool = True,
+        found: Mapping[str, dict[Hashable, object]] | None = None,
         batch_size: int = 512,
     ) -> None:
         """Take models and rows.
@@ -79,6 +81,8 @@ class Evidence:
                 None.
             at_random: Whether the forget rows may be a random draw of rows like the held-out ones;
                 whole classes and owners are not.
+            found: By model name, what other evidence has found out about the model and what this
+                one finds: a memory for models that are looked at again and again.
             batch_size: Rows run at once.
         """
         self.task = task
@@ -92,7 +96,8 @@ class Evidence:
         self._size = batch_size
         self._outputs: dict[tuple[str, Split], Tensor] = {}
         self._derived: dict[tuple[str, str, Split], Tensor] = {}
-        self._recalled: dict[tuple[str, Hashable], object] = {}
+        self._found = dict(found or {})
+        self._recalled: dict[str, dict[Hashable, object]] = {}
 
     @classmethod
     def from_outputs(
@@ -204,10 +209,29 @@ class Evidence:
         Returns:
             What ``make`` returned.
         """
-        key = (self._seats[self._name(who, k)], what)
-        if key not in self._recalled:
-            self._recalled[key] = make(self.model(who, k))
-        return cast("T", self._recalled[key])
+        name = self._seats[self._name(who, k)]
+        memory, key = self._recalled.setdefault(name, {}), what
+        if name in self._found:
+            memory, key = self._found[name], (what, self._circumstances())
+        if key not in memory:
+            memory[key] = make(self.model(who, k))
+        return cast("T", memory[key])
+
+    def _circumstances(self) -> str:
+        """Return the content address of all that models are looked at with, made once."""
+        memory = self._recalled.setdefault("", {})
+        if "circumstances" not in memory:
+            memory["circumstances"] = digest(
+                {
+                    "views": {s: view.key() for s, view in self.views.items()},
+                    "task": dict(self.task.spec()),
+                    "recipe": self.recipe.model_dump(),
+                    "device": self._rt.device.type,
+                    "precision": self._rt.precision,
+                    "seed": self._rt.seed,
+                }
+            )
+        return cast("str", memory["circumstances"])
 
     def targets(self, split: Split) -> Tensor:
         """Return the targets of a split ``(n, ...)``."""

@@ -62,7 +62,22 @@ def auc(members: Tensor, others: Tensor) -> float:
     """
     if not _comparable(members, others):
         return math.nan
-    return float(_placement(members, others).sum()) / (len(members) * len(others))
+    return float(placement(members, others).sum()) / (len(members) * len(others))
+
+
+def placement(scores: Tensor, others: Tensor) -> Tensor:
+    """Return how many others each score beats, a tie counting one half.
+
+    Args:
+        scores: ``(..., m)``; infinite ones are allowed.
+        others: ``(..., n)``, with the same leading sizes.
+
+    Returns:
+        Whole or half numbers ``(..., m)``, float64.
+    """
+    ladder, mine = others.double().contiguous().sort(-1).values, scores.double().contiguous()
+    below = torch.searchsorted(ladder, mine, right=False)
+    return (below + torch.searchsorted(ladder, mine, right=True)).double() / 2
 
 
 def delong_variance(members: Tensor, others: Tensor) -> float:
@@ -81,8 +96,8 @@ def delong_variance(members: Tensor, others: Tensor) -> float:
     """
     if min(len(members), len(others)) < 2 or not _comparable(members, others):
         return math.nan
-    above = _placement(members, others) / len(others)
-    below = 1 - _placement(others, members) / len(members)
+    above = placement(members, others) / len(others)
+    below = 1 - placement(others, members) / len(members)
     return float(above.var() / len(members) + below.var() / len(others))
 
 
@@ -196,13 +211,6 @@ def modified_entropy(log_p: Tensor, y: Tensor) -> Tensor:
     miss = log_other.gather(-1, own).exp()
     right = torch.where(miss > 0, -miss * log_own, torch.zeros_like(miss))
     return terms.scatter(-1, own, right).sum(-1)
-
-
-def _placement(scores: Tensor, others: Tensor) -> Tensor:
-    """Return how many others each score beats, a tie counting one half."""
-    ladder, mine = others.double().sort().values, scores.double()
-    below = torch.searchsorted(ladder, mine, right=False)
-    return (below + torch.searchsorted(ladder, mine, right=True)).double() / 2
 
 
 def _comparable(members: Tensor, others: Tensor) -> bool:

@@ -206,8 +206,9 @@ def ain_reference(e: Evidence) -> Score:
     def steps(model: nn.Module) -> int:
         return published_steps(model, rows, target, e.task, e.rt, epochs=10)
 
-    gold = e.recall("published steps", steps, Who.ORACLE)
-    return Score(e.recall("published steps", steps, Who.UNLEARNED) / gold)
+    what = ("published steps", target.level, target.rate)
+    gold = e.recall(what, steps, Who.ORACLE)
+    return Score(e.recall(what, steps, Who.UNLEARNED) / gold)
 
 
 @metric(
@@ -298,7 +299,7 @@ def _relearned(e: Evidence, who: Who, k: int = 0) -> Relearned:
             curves.append(curve)
         return Relearned(tuple(curves))
 
-    return e.recall("relearned", teach, who, k)
+    return e.recall(("relearned", target.level, target.rate), teach, who, k)
 
 
 def _shown(found: Relearned) -> str:

@@ -65,7 +65,7 @@ def _squares(e: Evidence, k: int) -> Squares:
             found[layer] = apart + float((a - b).square().sum()), size + float(b.square().sum())
         return found
 
-    return e.recall(("weight distance", id(oracle)), compare, Who.UNLEARNED)
+    return e.recall(("weight distance", oracle), compare, Who.UNLEARNED)
 
 
 def _mean(models: list[Squares], layer: str | None = None) -> float:

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from unlearnkit.auditing.intervals import mean_interval
 from unlearnkit.core.errors import InputError
+from unlearnkit.stats.intervals import mean_interval
 
 ENOUGH_FOR_INTERVALS = 3
 """Seeds from which on an interval of a mean is shown."""

@@ -11,12 +11,12 @@ from typing import Literal
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from unlearnkit.auditing.intervals import student_reach
 from unlearnkit.cache import Cache
 from unlearnkit.core.errors import InputError, UnlearnkitError
 from unlearnkit.core.method import explain
 from unlearnkit.core.runtime import Reporter, Runtime
 from unlearnkit.core.version import __version__
+from unlearnkit.stats.intervals import student_reach
 from unlearnkit.store import Store
 from unlearnkit.studies.pairs import ENOUGH_FOR_INTERVALS
 from unlearnkit.studies.published import FOLDER, Line, Published

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 
-from unlearnkit.auditing.intervals import mean_interval, tost, two_sample_t
 from unlearnkit.auditing.rows import (
     ENOUGH_FOR_EQUIVALENCE,
     closed_share,
@@ -20,6 +19,7 @@ from unlearnkit.auditing.rows import (
 from unlearnkit.auditing.rows import ENOUGH_FOR_INTERVALS as ENOUGH_ORACLES
 from unlearnkit.catalog import metrics
 from unlearnkit.core.metric import Goal
+from unlearnkit.stats.intervals import mean_interval, tost, two_sample_t
 from unlearnkit.store import Store
 from unlearnkit.studies import columns as c
 from unlearnkit.studies.expand import expand

@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy import stats
 
-from unlearnkit.auditing.intervals import clopper_pearson, mean_interval, tost, two_sample_t
 from unlearnkit.core.errors import InputError
+from unlearnkit.stats.intervals import clopper_pearson, mean_interval, tost, two_sample_t
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 1), (1, 1), (0, 20), (7, 20), (20, 20), (3, 1000)])

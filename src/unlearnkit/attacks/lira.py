@@ -1,0 +1,177 @@
+"""LiRA: how likely a margin is from models that were trained on an example, and from others.
+
+The members and the columns are the caller's choice: forget rows against rows never seen, or
+retained rows against them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from unlearnkit.core.errors import InputError
+from unlearnkit.stats.laws import PRIOR, Centre, fit_law, log_ratio
+from unlearnkit.stats.margins import blocks, check_margins
+from unlearnkit.stats.ranks import Apart, apart
+
+LEAST = 4
+"""Shadow models that an example needs on a side."""
+
+
+@dataclass(frozen=True)
+class Lira:
+    """How much each margin speaks for membership."""
+
+    scores: Tensor
+    """``(T, E)``, larger for members; nan for examples with too few shadow models."""
+
+    note: str = ""
+    """Which examples have no score, and why."""
+
+    def found(self, members: Tensor) -> tuple[Apart, ...]:
+        """Return what the scores of each target find.
+
+        Args:
+            members: Which examples each was trained on, boolean ``(T, E)`` or ``(E,)`` for all.
+
+        Returns:
+            One finding a target, over the examples that have a score.
+        """
+        known = ~self.scores.isnan()
+        truth = members.expand_as(self.scores)
+        return tuple(
+            apart(s[k & m], s[k & ~m]) for s, k, m in zip(self.scores, known, truth, strict=True)
+        )
+
+
+def lira(
+    target: Tensor,
+    shadows: Tensor,
+    inside: Tensor | None = None,
+    *,
+    queries: int = 1,
+    prior: float = PRIOR,
+    centre: Centre = "auto",
+    form: Literal["student", "normal"] = "student",
+    least: int = LEAST,
+) -> Lira:
+    """Return likelihood-ratio scores of membership (Carlini et al., S&P 2022, arXiv:2112.03570).
+
+    Online, with ``inside``: ``log N(phi; in) - log N(phi; out)``. Offline, without: the tail
+    probability of the margin among models that were not trained on the example, as log odds, which
+    orders as it does. The laws are those of ``fit_law``; with few shadow models the variance is
+    mostly that of all examples.
+
+    Args:
+        target: Margins of the models under attack ``(T, E)``; or, online, predictions of P numbers
+            ``(T, E, P)``.
+        shadows: The same of models that the attacker trained ``(k, E)``, or ``(k, E, P)``.
+        inside: Which examples each was trained on ``(k, E)``, boolean; None if none of them.
+        queries: Margins an example, such as of augmented copies: Q columns in a row each, ``(T, E
+            Q)``; their scores are averaged.
+        prior: Models that the common variance counts for; ``math.inf`` fixes it for all.
+        centre: As in ``fit_law``.
+        form: As in ``fit_law``.
+        least: Shadow models that an example needs on a side.
+
+    Returns:
+        The scores.
+
+    Raises:
+        InputError: If shapes do not fit, or vectors are attacked offline.
+    """
+    used = _checked(target, shadows, inside, queries)
+    if inside is None and target.ndim == 3:
+        raise InputError("lira: a vector has no tail; give inside, or attack one number at a time")
+    sides = [~used] if inside is None else [used, ~used]
+    laws = [fit_law(shadows, u, prior=prior, centre=centre, form=form) for u in sides]
+    scores = torch.empty(target.shape[:2], dtype=torch.float64)
+    for part in blocks(target.shape[1], 6 * target[:, :1].numel()):
+        x = target[:, part].double()
+        if len(laws) == 1:
+            scores[:, part] = laws[0].part(part).log_odds_below(x)
+        else:
+            scores[:, part] = log_ratio(laws[0].part(part), laws[1].part(part), x)
+    count = torch.stack([u.sum(0) for u in sides]).amin(0)
+    scores[:, count < least] = math.nan
+    scores = _over_queries(scores, queries)
+    missing = int(scores.isnan().any(0).sum())
+    few = f"{missing} of {scores.shape[1]} examples have fewer than {least} shadow models on a side"
+    return Lira(scores, few if missing else "")
+
+
+def reference(
+    target: Tensor,
+    shadows: Tensor,
+    inside: Tensor,
+    *,
+    offline: bool = False,
+    fixed: bool = False,
+    queries: int = 1,
+) -> Lira:
+    """Return scores as the published code makes them, for comparison with published tables only.
+
+    Medians as centres; plain deviations with divisor k; each example has as many models on a side
+    as the poorest one. A fixed deviation is that of raw margins over all examples, so that the
+    spread between examples enters, and online both sides have that of the trained-on side. Offline,
+    the score is minus a log-density, which large and small margins share.
+
+    Args:
+        target: Margins of the models under attack ``(T, E)``.
+        shadows: Margins of the attacker's models ``(k, E)``.
+        inside: Which examples each was trained on ``(k, E)``, boolean.
+        offline: Whether to use only models that were not.
+        fixed: Whether to use one deviation for all examples.
+        queries: As in ``lira``.
+
+    Returns:
+        The scores.
+
+    Raises:
+        InputError: If an example has no model on a side.
+    """
+    used = _checked(target, shadows, inside, queries)
+    sides = []
+    for mask in (used, ~used):
+        size = int(mask.sum(0).min())
+        if not size:
+            raise InputError("lira: each example needs a shadow model on each side, got none")
+        first = (~mask).to(torch.uint8).argsort(dim=0, stable=True)[:size]
+        sides.append(shadows.double().gather(0, first))
+    centres = [s.quantile(0.5, 0) for s in sides]
+    scales = [(s.std(correction=0) if fixed else s.std(0, correction=0)) + 1e-30 for s in sides]
+    if fixed and not offline:
+        scales[1] = scales[0]
+    logs = [_log_normal(target.double(), c, s) for c, s in zip(centres, scales, strict=True)]
+    return Lira(_over_queries(-logs[1] if offline else logs[0] - logs[1], queries))
+
+
+def _log_normal(x: Tensor, centre: Tensor, scale: Tensor) -> Tensor:
+    return -((x - centre) / scale).square() / 2 - scale.log() - math.log(2 * math.pi) / 2
+
+
+def _over_queries(scores: Tensor, queries: int) -> Tensor:
+    return scores.reshape(len(scores), -1, queries).mean(-1)
+
+
+def _checked(target: Tensor, shadows: Tensor, inside: Tensor | None, queries: int) -> Tensor:
+    check_margins("lira", target=target.flatten(1), shadow=shadows.flatten(1))
+    cells = tuple(shadows.shape[:2])
+    if target.shape[1:] != shadows.shape[1:] or queries < 1 or cells[1] % queries:
+        raise InputError(
+            f"lira: targets and shadows must have the same columns, {queries} for each example, got"
+            f" {tuple(target.shape)} and {tuple(shadows.shape)}"
+        )
+    if inside is None:
+        return torch.zeros(cells, dtype=torch.bool)
+    wanted = (cells[0], cells[1] // queries)
+    if tuple(inside.shape) != wanted or inside.dtype is not torch.bool:
+        raise InputError(
+            f"lira: inside must be boolean {wanted}, models by examples, got {inside.dtype}"
+            f" {tuple(inside.shape)}"
+        )
+    return inside.repeat_interleave(queries, 1)

@@ -1,0 +1,61 @@
+"""What is asked of margins before anything is computed, and how they are read piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from unlearnkit.core.errors import InputError
+
+CELLS = 1 << 20
+"""Numbers held at once by a step over examples; 8 MiB in float64."""
+
+
+def check_margins(who: str, **sides: Tensor) -> None:
+    """Refuse margins that are no matrix, differ in examples, or are not finite.
+
+    How many models are enough is for each number to say; too few make it nan, with a note.
+
+    Args:
+        who: What asks, for the message.
+        sides: Margins of several models ``(models, E)`` by name, as ``unlearned=u, oracle=o``.
+
+    Raises:
+        InputError: Naming the side and how many of its margins are not finite.
+    """
+    first: tuple[str, int] | None = None
+    for name, margins in sides.items():
+        if margins.ndim != 2:
+            raise InputError(
+                f"{who}: {name} margins must be (models, examples), got shape"
+                f" {tuple(margins.shape)}; give a row for each model"
+            )
+        rows, examples = margins.shape
+        first = first or (name, examples)
+        if examples != first[1]:
+            raise InputError(
+                f"{who}: {name} and {first[0]} must have the same examples, got {examples} and"
+                f" {first[1]}; columns are examples"
+            )
+        bad = sum(int((~margins[:, part].isfinite()).sum()) for part in blocks(examples, rows))
+        if bad:
+            raise InputError(
+                f"{who}: {name} margins must be finite, got {bad} of {rows * examples} that are"
+                " not; leave out models that diverged"
+            )
+
+
+def blocks(examples: int, each: int) -> Iterator[slice]:
+    """Yield slices over the examples, such that memory does not grow with their number.
+
+    Args:
+        examples: E.
+        each: Numbers that a step holds for one example.
+
+    Yields:
+        Slices that cover 0 to E - 1 in order, of one example at least.
+    """
+    size = max(1, CELLS // max(1, each))
+    for start in range(0, examples, size):
+        yield slice(start, min(start + size, examples))

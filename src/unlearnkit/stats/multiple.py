@@ -1,0 +1,67 @@
+"""Many tests at once: how many of the found are true, and whether the worst is real."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from unlearnkit.core.errors import InputError
+
+
+def benjamini_hochberg(p: Tensor) -> Tensor:
+    """Return adjusted p-values: of those at most q, a share of at most q is expected to be false.
+
+    ``min over j >= i of m p_(j) / j``, over rising p-values (Benjamini and Hochberg, JRSS B 57,
+    1995). Valid for independent tests, and for positively dependent ones such as examples that
+    share models (Benjamini and Yekutieli, Annals of Statistics 29, 2001).
+
+    Args:
+        p: P-values ``(E,)``; nan where a test is undefined, which then counts as no test.
+
+    Returns:
+        Adjusted p-values ``(E,)``, float64; nan where p is.
+
+    Raises:
+        InputError: If a p-value is not in [0, 1].
+    """
+    values = p.double()
+    tested = ~values.isnan()
+    if bool(((values < 0) | (values > 1)).any()):
+        raise InputError("benjamini_hochberg: p-values must be in [0, 1], not scores")
+    rising, order = values[tested].sort()
+    m = len(rising)
+    scaled = rising * m / torch.arange(1, m + 1, dtype=torch.float64)
+    adjusted = scaled.flip(0).cummin(0).values.flip(0).clamp(max=1) if m else scaled
+    found = torch.full_like(values, torch.nan)
+    found[tested] = torch.empty_like(adjusted).scatter_(0, order, adjusted)
+    return found
+
+
+def max_statistic(observed: Tensor, maxima: Tensor, *, complete: bool = False) -> Tensor:
+    """Return p-values that hold for all tests at once, from the largest statistic of relabellings.
+
+    ``(1 + #{b: max_e T_b,e >= T_e}) / (B + 1)`` (Westfall and Young, 1993): with a chance of at
+    most alpha is there any example below alpha whose null hypothesis is true, whatever the
+    dependence between examples.
+
+    Args:
+        observed: Statistic of each example ``(E,)``, larger for more evidence.
+        maxima: Largest statistic over the examples for each of B relabellings ``(B,)``.
+        complete: Whether the relabellings are all there are, the observed one among them; then
+            ``#{...} / B``.
+
+    Returns:
+        Adjusted p-values ``(E,)``.
+    """
+    rising = maxima.double().sort().values
+    as_large = len(rising) - torch.searchsorted(rising, _just_below(observed.double()))
+    as_large = as_large.double()
+    return as_large / len(rising) if complete else (1 + as_large) / (len(rising) + 1)
+
+
+def _just_below(statistic: Tensor) -> Tensor:
+    """Return values so little below a statistic that only rounding lies between.
+
+    Relabellings that mirror each other have equal statistics, which rounding must not tell apart.
+    """
+    return statistic - 1e-9 * statistic.abs()
