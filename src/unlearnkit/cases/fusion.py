@@ -59,7 +59,8 @@ class VariableSelection(nn.Module):
         """Return ``(B, T, width)`` from ``(B, T, variables)``."""
         weight = self.weigh(x).softmax(-1)
         told = functional.elu(x[..., None] * self.scale + self.shift)
-        return (weight[..., None] * told).sum(-2)
+        chosen: Tensor = (weight[..., None] * told).sum(-2)
+        return chosen
 
 
 class TemporalFusion(nn.Module):

@@ -72,7 +72,7 @@ class PairEncoder(nn.Module):
         """Return how words of ``a (B, T, W)`` compare with those of ``b``: the mean (B, W)."""
         seen = like.masked_fill(~there[:, None], -1e9).softmax(-1) @ b
         pairs = torch.cat([a, seen, (a - seen).abs(), a * seen], -1)
-        told = (self.compare(pairs) * here[..., None]).sum(1)
+        told: Tensor = (self.compare(pairs) * here[..., None]).sum(1)
         return told / here.sum(1, keepdim=True).clamp(min=1)
 
 
