@@ -78,7 +78,10 @@ def test_few_candidates_have_no_number():
 
 @pytest.mark.parametrize(
     ("scores", "words"),
-    [(torch.zeros(40, 1), r"got \(40, 1\) and \(40,\)"), (torch.full((40,), math.nan), "got 40 of")],
+    [
+        (torch.zeros(40, 1), r"got \(40, 1\) and \(40,\)"),
+        (torch.full((40,), math.nan), "got 40 of"),
+    ],
 )
 def test_scores_of_another_shape_or_not_finite_are_refused(scores, words):
     with pytest.raises(InputError, match=words):

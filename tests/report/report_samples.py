@@ -10,6 +10,8 @@ from unlearnkit.report.model import (
     ClassLine,
     Estimate,
     Finding,
+    LayerShare,
+    Localized,
     OracleValue,
     Provenance,
     Report,
@@ -318,4 +320,16 @@ def bare():
     )  # fmt: skip
 
 
-SAMPLES = {"full": full, "hostile": hostile, "bare": bare}
+def masked(layers=("stem", SCRIPT, "", "encoder.layers.11.self_attention.out_projection")):
+    """A run under a mask, of layers with names that are long, empty or markup."""
+    found = tuple(
+        LayerShare(name=name, scalars=1000 * (k + 1), chosen=137 * k)
+        for k, name in enumerate(layers)
+    )
+    mask = Localized(
+        criterion="weighted_grad", budget=0.3, granularity="channel", seed=0, layers=found
+    )
+    return bare().model_copy(update={"localized": mask})
+
+
+SAMPLES = {"full": full, "hostile": hostile, "bare": bare, "masked": masked}

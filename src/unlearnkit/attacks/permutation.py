@@ -159,9 +159,10 @@ def smallest_shift(
         return math.nan
     few = torch.arange(0, examples, math.ceil(examples / MOST_EXAMPLES))
     margins = torch.cat([_residuals(side[:, few].double()) for side in (unlearned, oracle)])
-    margins = _standardised(margins[:, (margins != 0).any(0)])
-    if not margins.shape[1]:
+    varies = (margins != 0).any(0)
+    if not bool(varies.any()):
         return math.nan
+    margins = _standardised(margins[:, varies])
     complete = math.comb(n + m, n) <= RELABELLINGS
     sides = _random(n, m, draws + 1, rng)[1:]
     labels = [_all(n, m) if complete else _random(n, m, RELABELLINGS + 1, rng) for _ in sides]

@@ -13,9 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unlearnkit.cases.asking import mislabelled_tenth, random_tenth, sub_class
-from unlearnkit.cases.builtin import Asked, BuiltIn, builtin
+from unlearnkit.cases.asking import (
+    mislabelled_tenth,
+    part_of_classes,
+    random_share,
+    random_tenth,
+    sub_class,
+)
+from unlearnkit.cases.builtin import Asked, BuiltIn, builtin, told
+from unlearnkit.cases.hard import entangled, memorised, worst
 from unlearnkit.cases.networks import resnet18, small_conv
+from unlearnkit.cases.poison import backdoor, known_part, swapped
 from unlearnkit.cases.source import first_line, folder, optional
 from unlearnkit.core.case import Case
 from unlearnkit.core.errors import InputError
@@ -143,6 +151,7 @@ def _decoded(image: Any, part: str, i: int) -> Tensor:
 
 
 VEHICLES, ANIMALS = (0, 1, 8, 9), (2, 3, 4, 5, 6, 7)
+BIRDS_AND_DOGS, CATS_AND_DOGS = (2, 5), (3, 5)
 
 
 def _requests(
@@ -174,7 +183,72 @@ def _requests(
         "sub_class": a_sub_class,
         "random_tenth": a_random_tenth,
         "mislabelled_tenth": a_mislabelled_tenth,
+        **_chosen(make),
     }
+
+
+def _chosen(make: Callable[[], Case]) -> dict[str, Callable[[], Asked]]:
+    return {
+        "random_twentieth": told(
+            "Forget a twentieth of the training rows, drawn at random.",
+            lambda: random_share(make(), 0.05),
+        ),
+        "random_hundredth": told(
+            "Forget a hundredth of the training rows, drawn at random.",
+            lambda: random_share(make(), 0.01),
+        ),
+        "non_iid": told(
+            "Forget half of the birds and dogs, a tenth of all rows: a set that is not IID.",
+            lambda: part_of_classes(make(), BIRDS_AND_DOGS),
+        ),
+        "memorised_tenth": told(
+            "Forget the tenth that training learned last; a model is trained to find it.",
+            lambda: memorised(make()),
+        ),
+        "unmemorised_tenth": told(
+            "Forget the tenth that training learned first: a negative control.",
+            lambda: memorised(make(), at="bottom"),
+        ),
+        "low_entanglement": told(
+            "Forget a tenth of the rows that lies apart from the others in feature space.",
+            lambda: entangled(make(), "low"),
+        ),
+        "high_entanglement": told(
+            "Forget a tenth of the rows that is mixed with the others in feature space.",
+            lambda: entangled(make(), "high"),
+        ),
+        "worst_tenth": told(
+            "Forget a tenth of the rows that a model still answers once they are unlearned.",
+            lambda: worst(make()),
+        ),
+        "poisoned": told(
+            "Forget all rows with a backdoor's trigger: a hundredth, called 0 (aeroplanes).",
+            lambda: known_part(triggered(make())),
+        ),
+        "half_poisoned": told(
+            "Forget half of the rows with a backdoor's trigger; the others stay unknown.",
+            lambda: known_part(triggered(make()), 0.5),
+        ),
+        "swapped": told(
+            "Forget all rows with swapped labels: four tenths of the cats and dogs.",
+            lambda: known_part(confused(make())),
+        ),
+        "half_swapped": told(
+            "Forget half of the rows with swapped labels; the others stay unknown.",
+            lambda: known_part(confused(make()), 0.5),
+        ),
+    }
+
+
+def triggered(case: Case) -> Case:
+    """Return a case where a hundredth of the training images carry a trigger and are called 0."""
+    assert case.train is not None
+    return backdoor(case, len(case.train) // 100, (3, 32, 32))
+
+
+def confused(case: Case) -> Case:
+    """Return a case where four tenths of the cats are called dogs, and of the dogs cats."""
+    return swapped(case, *CATS_AND_DOGS, 0.4)
 
 
 builtin(

@@ -165,6 +165,54 @@ class Spent(_Value):
     """Rows backward over those of retraining."""
 
 
+class Difficulty(_Value):
+    """How hard the forget rows are, by scores that cost no training; None where undefined."""
+
+    confidence: float | None = None
+    """Mean probability that the original gives the labels of the forget rows: a proxy of
+    memorisation, which is higher where this is lower."""
+
+    confidence_retained: float | None = None
+    """The same of retained rows."""
+
+    memorised: float | None = None
+    """Confidence of the original on the forget rows less that of the oracles: the leave-out
+    estimate of memorisation, all forget rows left out at once."""
+
+    entanglement: float | None = None
+    """Spread of last-layer inputs within forget and retained rows over the spread between them."""
+
+    flip: float | None = None
+    """Median least disagree metric of the forget rows: the share of rows that the least change of
+    the last layer moves that moves the row."""
+
+    flip_retained: float | None = None
+    """The same of retained rows."""
+
+
+class LayerShare(_Value):
+    """How much of one layer a mask let move."""
+
+    name: str
+    """Empty for parameters that stand in no layer."""
+
+    scalars: int
+    chosen: int
+
+
+class Localized(_Value):
+    """What a mask let move; all else has kept every bit."""
+
+    criterion: str
+    budget: float
+    """Share of the trainable scalars that was asked for."""
+
+    granularity: str
+    seed: int
+    layers: tuple[LayerShare, ...]
+    """In the model's order."""
+
+
 class Asked(_Value):
     """What was asked, and how hard it is."""
 
@@ -189,6 +237,13 @@ class Asked(_Value):
 
     enough_headroom: bool | None
     """Whether any gap is at least 3 oracle deviations; None without three oracles."""
+
+    difficulty: Difficulty = Difficulty()
+    tampered: int | None = None
+    """Training rows that somebody tampered with; None where nothing is known of such."""
+
+    known: float | None = None
+    """Share of them that the request names."""
 
     target: Literal["rows", "concept"] = "rows"
     """Removing rows is judged against retraining; removing a concept may need another target."""
@@ -240,6 +295,9 @@ class Report(_Value):
     rocs: tuple[Roc, ...]
     classes: tuple[ClassLine, ...]
     spent: Spent
+    localized: Localized | None = None
+    """None where every weight might move."""
+
     provenance: Provenance
     limits: tuple[str, ...]
     """What this audit cannot show."""
