@@ -425,11 +425,11 @@ LIMITS = (
     " rows; the retained error is then 0.02 deviations above the oracles', on test rows no worse.",
     "- **Ten patients of breast cancer**: the distance is so small that the share goes from 0.75 to"
     " -1.31 by seed; no candidate is steady there.",
-    "- **The fast audit** refused once: with one seed of digits_deep/random all four candidates were"
-    " accused, so that `auto` refused; the model that the error carries, the"
-    " least accused, lies far from retraining. That candidate, half of the scalars reset at four"
-    " times the rate, is what the shallow networks rank high and what a deep one does not bear."
-    " Passing the fast audit is no measure of distance, and it cannot see what is missing to 0.95.",
+    "- **The fast audit** refused once: with one seed of digits_deep/random all four candidates"
+    " were accused, so that `auto` refused; the model that the error carries, the least accused,"
+    " lies far from retraining. That candidate, half of the scalars reset at four times the rate,"
+    " is what the shallow networks rank high and what a deep one does not bear. Passing the fast"
+    " audit is no measure of distance, and it cannot see what is missing to 0.95.",
     "- **Cost**: the goal is judged without audits. With them `auto` costs 0.19 to 0.32 of"
     " retraining where the first choice stands: an audit weighs more the shorter a recipe is and"
     " the fewer rows stay.",

@@ -18,6 +18,11 @@ from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.core.method import Method, explain
 from unlearnkit.core.request import ForgetRequest, Targets, is_range, parse_request
 from unlearnkit.core.runtime import Precision
+from unlearnkit.localize.find import Localizer
+from unlearnkit.localize.mask import Mask
+
+MASK = ".safetensors"
+"""How the name of a saved mask ends."""
 
 DEFAULT_METHOD = "finetune"
 """Used when no method is named: it serves every task and needs only the rows that stay."""
@@ -39,6 +44,10 @@ class Job(BaseModel):
     settings: dict[str, Any] = Field(default_factory=dict)
     model: str | None = None
     """A checkpoint; the original is trained when None."""
+
+    mask: str | dict[str, Any] | None = None
+    """Which scalars may move: a saved mask (.safetensors), or how to find one, in words such as
+    ``weighted_grad:0.3`` or by the fields of ``Localizer``; all when None."""
 
     seed: int = Field(0, ge=0)
     device: str = "cpu"
@@ -73,12 +82,28 @@ class Job(BaseModel):
         """
         return catalog.method(self.method, self.preset, **self.settings)
 
+    def build_mask(self) -> Mask | Localizer | None:
+        """Return the mask that was saved, or how to find it.
+
+        Returns:
+            It; None where everything may move.
+        """
+        if isinstance(self.mask, str) and self.mask.endswith(MASK):
+            return Mask.load(self.mask)
+        return None if self.mask is None else Localizer.read(self.mask)
+
     def exact(self, request: ForgetRequest | None, method: Method) -> Job:
         """Return the job with everything spelt out, so that it can be run again as it was."""
         whole = None if request is None else request.model_dump(mode="json")
         forget = self.forget if self._named else whole
+        mask = self.build_mask()
+        found = mask.model_dump(mode="json") if isinstance(mask, Localizer) else self.mask
         return self.model_copy(
-            update={"forget": forget, "settings": method.model_dump(mode="json")}
+            update={
+                "forget": forget,
+                "settings": method.model_dump(mode="json"),
+                "mask": found,
+            }
         )
 
     def asked(self) -> str:

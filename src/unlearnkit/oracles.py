@@ -51,6 +51,8 @@ class Oracle:
     case: Case
     request: ForgetRequest | None
     runs: tuple[Trained, ...]
+    beside: dict[Hashable, dict[str, Any]] = field(default_factory=dict, compare=False, repr=False)
+    """What audits have found about an original and these models, by original and circumstances."""
 
     @property
     def models(self) -> list[nn.Module]:

@@ -25,7 +25,9 @@ from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.result import check_form, check_untouched, check_values, made_like
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.core.structure import difference, widened
+from unlearnkit.localize.find import Localizer
 from unlearnkit.localize.mask import Mask
+from unlearnkit.localize.methods import check_held, check_maskable, own_mask
 from unlearnkit.train.hold import holding
 from unlearnkit.train.isolation import peak_memory, seeded
 
@@ -56,7 +58,7 @@ def unlearn(
     method: Method | str,
     rt: Runtime | None = None,
     *,
-    mask: Mask | None = None,
+    mask: Mask | Localizer | None = None,
 ) -> Unlearned:
     """Return a copy of a model that has been made to forget; the input is not touched.
 
@@ -72,7 +74,8 @@ def unlearn(
         method: How: a method with its hyper-parameters, or a name for its defaults.
         rt: Device, precision, seed, reporter; the CPU in fp32 with seed 0 by default. The run has
             a meter and notes of its own: those of this runtime stay as they are.
-        mask: Which scalars may move; all when None. Buffers are not masked.
+        mask: Which scalars may move, or how to find them first; all when None. Buffers are not
+            masked.
 
     Returns:
         The new model, with its cost and circumstances.
@@ -90,7 +93,7 @@ def attempt(
     how: Method,
     run: Runtime,
     *,
-    mask: Mask | None = None,
+    mask: Mask | Localizer | None = None,
 ) -> Unlearned:
     """Do what ``unlearn`` does, on a given run: its meter holds what a failure cost, too.
 
@@ -100,31 +103,30 @@ def attempt(
         asked: What must go; None for a case made from parts.
         how: The method.
         run: Device, precision, seed, reporter, meter, notes; for this run alone.
-        mask: Which scalars may move; all when None.
+        mask: Which scalars may move, or how to find them first; all when None.
 
     Returns:
         The new model, with its cost and circumstances.
-
-    Raises:
-        UnsupportedError: If a mask is given and the method does not change the model in place.
     """
     split = case.partition(asked)
     check_needs(how, case, split)
+    if mask is not None:
+        check_maskable(how, mask, split)
     original = frozen_copy(model, case, split, run)
     work = widened(_copy(model)).to(run.device)
-    if mask is not None:
+    if isinstance(mask, Mask):
         mask.check(model, "" if split.forget is None else split.forget.key())
-        run = holding(run, work, mask.chosen)
     problem = _problem(how, case, split, work, widened(original), model, run)
     start = time.perf_counter()
     with seeded(run), peak_memory(run):
+        if isinstance(mask, Localizer):
+            mask = mask.find_in(work, split, case.task, run, of=model)
+        if mask is not None:
+            run = holding(run, work, mask.chosen)
         out = how.apply(problem, run)
     seconds = time.perf_counter() - start
-    if mask is not None and out is not work:
-        raise UnsupportedError(
-            f"{how.id} returns another model than it was given, which a mask cannot hold; use a"
-            " method that trains the model, such as finetune"
-        )
+    if mask is not None:
+        check_held(how, out is work)
     run.restore()
     check_untouched(original, model, how.id)
     like = _pattern(how, case, model, run)
@@ -141,7 +143,7 @@ def attempt(
         seconds=seconds,
         cost=cost,
         notes=tuple(run.notes),
-        mask=mask,
+        mask=mask or own_mask(how, model, split, run),
     )
 
 

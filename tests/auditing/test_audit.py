@@ -127,7 +127,9 @@ def test_what_was_found_out_about_oracles_is_not_found_out_again(problem):
     assert [{k: id(v) for k, v in r.found.items()} for r in truth.runs] == [
         {k: id(v) for k, v in kept.items()} for kept in known
     ]
+    assert len(truth.beside) == 1
     uk.audit(done, oracle=truth, rt=uk.Runtime(seed=1))
+    assert len(truth.beside) == 2
     assert all(len(r.found) > len(kept) for r, kept in zip(truth.runs, known, strict=True))
 
 

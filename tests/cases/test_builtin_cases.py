@@ -14,18 +14,36 @@ from unlearnkit.core.data import View
 from unlearnkit.core.request import Groups
 from unlearnkit.oracles import train_original
 
-BUNDLED = ("digits", "breast_cancer", "diabetes")
+BUNDLED = ("digits", "breast_cancer", "diabetes", "digits_number", "demand")
 SIZES = {
     "digits": (1437, 270, 90),
     "breast_cancer": (399, 114, 56),
     "diabetes": (310, 88, 44),
+    "digits_number": (1437, 270, 90),
+    "demand": (2448, 936, 312),
 }
 ASKED = {
     ("digits", "class"): 146,
     ("digits", "classes"): 431,
     ("digits", "sub_class"): 146,
     ("digits", "random_tenth"): 143,
+    ("digits", "random_twentieth"): 71,
+    ("digits", "random_hundredth"): 14,
+    ("digits", "stratified_tenth"): 143,
+    ("digits", "non_iid"): 143,
+    ("digits", "memorised_tenth"): 143,
+    ("digits", "unmemorised_tenth"): 143,
+    ("digits", "low_entanglement"): 143,
+    ("digits", "middle_entanglement"): 143,
+    ("digits", "high_entanglement"): 143,
+    ("digits", "worst_tenth"): 143,
     ("digits", "mislabelled_tenth"): 143,
+    ("digits_backdoor", "all_poisoned"): 72,
+    ("digits_backdoor", "half_poisoned"): 36,
+    ("digits_backdoor", "tenth_poisoned"): 7,
+    ("digits_swapped", "all_poisoned"): 116,
+    ("digits_swapped", "half_poisoned"): 58,
+    ("digits_swapped", "tenth_poisoned"): 12,
     ("digits_half", "random_tenth"): 90,
     ("digits_half", "mislabelled_tenth"): 90,
     ("breast_cancer", "patients"): 10,
@@ -33,6 +51,13 @@ ASKED = {
     ("breast_cancer", "random_tenth"): 39,
     ("diabetes", "random_tenth"): 31,
     ("diabetes", "group"): 30,
+    ("digits_number", "range"): 430,
+    ("digits_number", "group"): 145,
+    ("digits_number", "random_tenth"): 143,
+    ("demand", "group"): 612,
+    ("demand", "customer"): 102,
+    ("demand", "range"): 194,
+    ("demand", "random_tenth"): 244,
 }
 
 
@@ -137,7 +162,9 @@ def test_the_network_of_diabetes_keeps_up_with_ridge_regression():
 
 def test_every_named_request_of_the_bundled_cases_is_counted():
     asked = {
-        (name, r) for name in (*BUNDLED, "digits_half") for r in uk.catalog.cases()[name].requests
+        (name, r)
+        for name in (*BUNDLED, "digits_half", "digits_backdoor", "digits_swapped")
+        for r in uk.catalog.cases()[name].requests
     }
     assert asked == set(ASKED)
 

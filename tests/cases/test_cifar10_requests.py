@@ -20,8 +20,18 @@ SHARES = {
     "classes": 0.3,
     "sub_class": 0.1,
     "random_tenth": 0.1,
+    "random_twentieth": 0.05,
+    "random_hundredth": 0.01,
+    "non_iid": 0.1,
     "mislabelled_tenth": 0.1,
+    "poisoned": 0.01,
+    "half_poisoned": 0.005,
+    "swapped": 0.08,
+    "half_swapped": 0.04,
 }
+TRAINED = {"memorised_tenth", "unmemorised_tenth", "low_entanglement", "high_entanglement"}
+TRAINED |= {"worst_tenth"}
+"""Requests that train a model first."""
 
 
 def asked(name):
@@ -29,7 +39,7 @@ def asked(name):
 
 
 def test_every_request_is_known_here():
-    assert set(uk.catalog.cases()["cifar10_small"].requests) == set(SHARES)
+    assert set(uk.catalog.cases()["cifar10_small"].requests) == {*SHARES, *TRAINED}
 
 
 @pytest.mark.parametrize("name", SHARES)
@@ -53,3 +63,19 @@ def test_cats_go_from_the_animals():
     assert case.held_out.group.unique().tolist() == [3]
     with torch.inference_mode():
         assert case.fresh().eval()(case.test.x[:2]).shape == (2, 2)
+
+
+def test_the_part_that_is_not_iid_is_half_of_the_birds_and_dogs():
+    case, request = asked("non_iid").case, asked("non_iid").request
+    counts = case.partition(request).forget.y.bincount(minlength=10)
+    assert set(counts.nonzero()[:, 0].tolist()) == {2, 5}
+    assert counts[2] + counts[5] == 1000
+
+
+def test_the_trigger_is_a_bright_square_in_the_corner_of_the_poisoned_photographs():
+    plain, planted = asked("class").case.train, asked("poisoned")
+    rows, x = list(planted.request.rows), planted.case.train.x
+    moved = (x != plain.x).any(1).nonzero()
+    assert set(moved[:, 0].tolist()) == set(rows)
+    assert int(moved[:, 1:].min()) == 29
+    assert x[rows][:, :, 29:, 29:].eq(plain.x.max()).all()

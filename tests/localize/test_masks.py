@@ -7,7 +7,12 @@ from torch import nn
 import unlearnkit as uk
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import View
-from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
+from unlearnkit.core.errors import (
+    DivergedError,
+    InputError,
+    UnknownNameError,
+    UnsupportedError,
+)
 from unlearnkit.localize.criteria import gradients
 from unlearnkit.localize.find import Localizer
 from unlearnkit.localize.mask import Mask
@@ -287,6 +292,52 @@ def test_a_mask_of_another_model_or_request_is_refused():
 def test_a_budget_is_a_share(budget):
     with pytest.raises(ValueError, match="budget"):
         Localizer(budget=budget)
+
+
+@pytest.mark.parametrize(
+    ("given", "want", "words"),
+    [
+        ("grad", {"criterion": "grad"}, "grad 0.3"),
+        ("weight:0.05", {"criterion": "weight", "budget": 0.05}, "weight 0.05"),
+        (
+            "random:1:parameter",
+            {"criterion": "random", "budget": 1, "granularity": "parameter"},
+            "random 1 parameter",
+        ),
+        ({"top": 1, "batch_size": 7}, {"top": 1, "batch_size": 7}, None),
+    ],
+)
+def test_a_mask_in_words_is_the_fields(given, want, words):
+    read = Localizer.read(given)
+    assert read == Localizer(**want)
+    assert read.words == (words or "weighted_grad 0.3 top=1.0 batch_size=7")
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "told"),
+    [
+        ("weighted_gard:0.3", UnknownNameError, "no criterion of a mask 'weighted_gard'. Did you"),
+        ("grad:0.3:chanel", UnknownNameError, "no granularity of a mask 'chanel'. Did you mean"),
+        ("grad:0", InputError, "mask: budget: input should be greater than 0, got '0'"),
+        ("grad:1.5", InputError, "mask: budget: input should be less than or equal to 1"),
+        ("grad:half", InputError, "mask: budget: input should be a valid number"),
+        ("grad:0.1:channel:5", InputError, "expected criterion:budget:granularity"),
+        ({"bugdet": 1}, UnknownNameError, "no field of a mask 'bugdet'. Did you mean 'budget'"),
+    ],
+)
+def test_a_mask_in_wrong_words_is_told(given, kind, told):
+    with pytest.raises(kind, match=told):
+        Localizer.read(given)
+
+
+def test_modules_without_weights_have_no_units_and_no_share():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 4), nn.ReLU(), nn.Dropout(), nn.Linear(4, 2))
+    mask = Localizer().find(net, problem()[1], uk.Rows(0, 1))
+    assert list(mask.shares()) == ["1", "4"]
+    assert len(blocks(net, heads=False)) == 2
+    layers = {x.name: (x.scalars, x.chosen) for x in mask.layers()}
+    assert {n: s for n, (s, _) in layers.items()} == {"1": 68, "4": 10}
+    assert sum(c for _, c in layers.values()) == mask.size
 
 
 def test_what_cannot_be_chosen_is_told():

@@ -1,5 +1,8 @@
 """Any method under a mask: what the mask leaves out comes back bit by bit."""
 
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -10,20 +13,15 @@ from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.localize.find import Localizer
 from unlearnkit.localize.mask import Mask
+from unlearnkit.methods.retrain import Retrain
 from unlearnkit.train.hold import Held, holding
 from unlearnkit.train.loop import descend
 
 ASK = uk.Rows(*range(11))
 METHODS = [
-    "amnesiac",
-    "bad_teacher",
-    "finetune",
-    "gradient_ascent",
-    "l1_sparse",
-    "neggrad_plus",
-    "relabel",
-    "scrub",
-    "ssd",
+    i
+    for i, m in uk.catalog.methods().items()
+    if "classification" in m.info.tasks and not m.info.replaces
 ]
 
 
@@ -37,9 +35,10 @@ def moved(done, model):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_moves_what_the_mask_names_and_nothing_else(toy, method, granularity):
     model, case = toy
-    mask = Localizer(budget=0.4, granularity=granularity).find(model, case, ASK)
+    ask = uk.Classes(1)
+    mask = Localizer(budget=0.4, granularity=granularity).find(model, case, ask)
     how = uk.method(method, **uk.catalog.methods()[method].info.smoke)
-    done = uk.unlearn(model, case, ASK, how, mask=mask)
+    done = uk.unlearn(model, case, ask, how, mask=mask)
     changed = moved(done, model)
     assert any(bool(m.any()) for m in changed.values())
     assert not any(bool((m & ~mask.chosen[n]).any()) for n, m in changed.items())
@@ -167,13 +166,70 @@ def test_tied_and_half_precision_weights_are_held():
     assert not any(bool((m & ~mask.chosen[n]).any()) for n, m in changed.items())
 
 
-@pytest.mark.parametrize("method", ["retrain", "gated_transfer"])
-def test_a_method_that_returns_another_model_is_refused(toy, method):
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_method_that_returns_another_model_is_refused(toy, monkeypatch, declared):
     model, case = toy
-    mask = Localizer(budget=0.4).find(model, case, uk.Classes(0))
-    how = uk.method(method, **uk.catalog.methods()[method].info.smoke)
-    with pytest.raises(UnsupportedError, match="returns another model"):
-        uk.unlearn(model, case, uk.Classes(0), how, mask=mask)
+    monkeypatch.setattr(Retrain, "info", replace(Retrain.info, replaces=declared))
+    mask = Localizer(budget=0.4).find(model, case, ASK)
+    with pytest.raises(UnsupportedError, match="retrain returns another model"):
+        uk.unlearn(model, case, ASK, "retrain", mask=mask)
+
+
+def test_a_mask_can_be_found_as_a_part_of_the_run_and_is_paid_for(toy):
+    model, case = toy
+    how = Localizer(budget=0.4, criterion="grad")
+    rt = Runtime(seed=3)
+    before = uk.unlearn(model, case, ASK, "finetune", rt, mask=how.find(model, case, ASK, rt))
+    within = uk.unlearn(model, case, ASK, "finetune", rt, mask=how)
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(before.model.parameters(), within.model.parameters(), strict=True)
+    )
+    assert within.mask.facts() == before.mask.facts()
+    assert within.cost.backward - before.cost.backward == len(case.partition(ASK).forget)
+
+
+def test_a_mask_found_within_the_run_is_of_the_given_model_in_its_own_precision(toy):
+    model, case = toy
+    half = copy.deepcopy(model).bfloat16()
+    done = uk.unlearn(half, case, ASK, "finetune", mask=Localizer(budget=0.4))
+    done.mask.check(half, case.partition(ASK).forget.key())
+
+
+@pytest.mark.parametrize("method", ["salun", "del_localized"])
+def test_a_method_with_a_mask_of_its_own_says_what_it_let_move(toy, method):
+    model, case = toy
+    how = uk.method(method, mask={"budget": 0.3})
+    done = uk.unlearn(model, case, ASK, how)
+    changed = moved(done, model)
+    assert not any(bool((m & ~done.mask.chosen[n]).any()) for n, m in changed.items())
+    assert any(not bool(m.all()) for m in done.mask.chosen.values())
+    assert (done.mask.criterion, done.mask.budget) == (how.mask.criterion, 0.3)
+    done.mask.check(model, case.partition(ASK).forget.key())
+    assert uk.unlearn(model, case, ASK, "finetune").mask is None
+
+
+def test_every_bit_is_held_of_every_number_and_wherever_it_lies():
+    odd = torch.tensor([-0.0, 0.0, float("nan"), float("inf"), -1e-42, 3.0, 5.0])
+    net = nn.Linear(7, 1, bias=False)
+    with torch.no_grad():
+        net.weight.copy_(odd)
+    chosen = torch.tensor([[False] * 6 + [True]])
+    hold = Held(net, {"weight": chosen})
+    start = net.weight.detach().clone().view(torch.int32)
+    with torch.no_grad():
+        net.weight.add_(1)
+    hold.restore()
+    assert torch.equal(net.weight.view(torch.int32)[~chosen], start[~chosen])
+    assert net.weight[0, 6] == 6
+    net.weight.data = torch.arange(7.0)[None]
+    hold.restore()
+    assert torch.equal(net.weight.view(torch.int32)[~chosen], start[~chosen])
+    assert net.weight[0, 6] == 6
+    net.weight.grad = torch.full((1, 7), float("nan"))
+    net.weight.grad[0, 6] = 2
+    hold.project()
+    assert net.weight.grad[0].tolist() == [0, 0, 0, 0, 0, 0, 2]
 
 
 def test_auto_takes_no_mask(toy):

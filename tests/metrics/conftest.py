@@ -15,6 +15,9 @@ SIZES = {
     Split.HELD_OUT: 14,
     Split.TEST: 20,
     Split.TEST_FORGET: 6,
+    Split.AFFECTED: 9,
+    Split.AIMED: 9,
+    Split.ELSEWHERE: 11,
 }
 TASKS = {"classification": Classification, "multilabel": MultiLabel, "regression": Regression}
 

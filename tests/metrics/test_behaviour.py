@@ -18,7 +18,21 @@ def answers(y, right, classes=3):
     return torch.nn.functional.one_hot(said, classes) * 4.0
 
 
-@pytest.mark.parametrize("split", list(Split))
+TAMPERED = {"accuracy_corrected": Split.AFFECTED, "accuracy_elsewhere": Split.ELSEWHERE}
+TAMPERED |= {"attack_success": Split.AIMED}
+
+
+@pytest.mark.parametrize("name", TAMPERED)
+def test_a_corrective_metric_is_the_share_of_rows_answered_as_their_targets_say(stored, name):
+    split, y = TAMPERED[name], torch.arange(8) % 3
+    score = metrics()[name](
+        stored({"unlearned": {split: answers(y, 2)}}, {split: y}, Classification(3))
+    )
+    assert score.value == 0.25
+    assert score.rows.tolist() == [1.0] * 2 + [0.0] * 6
+
+
+@pytest.mark.parametrize("split", [s for s in Split if s not in TAMPERED.values()])
 def test_accuracy_is_the_share_of_right_rows(stored, split):
     y = torch.arange(8) % 3
     e = stored({"unlearned": {split: answers(y, 6)}}, {split: y}, Classification(3))

@@ -158,13 +158,14 @@ def test_a_single_oracle_in_the_seat_has_no_distance_to_itself(make):
     assert "no oracle" in score.note
 
 
-DISTANCES = [m for m in FROM_OUTPUTS if Who.ORACLE in m.reads]
+DISTANCES = [m for m in FROM_OUTPUTS if m.distance]
 
 
 @pytest.mark.parametrize("metric", DISTANCES, ids=lambda m: m.id)
 @pytest.mark.parametrize("oracles", [1, 3])
 def test_a_model_is_at_no_distance_from_itself(parts, stored, metric, oracles):
-    outputs, targets, kind = parts(oracles=oracles)
+    task = "classification" if serves(metric, {}) else "regression"
+    outputs, targets, kind = parts(task=task, oracles=oracles)
     outputs |= {f"oracle/{k}": outputs["unlearned"] for k in range(oracles)}
     best = {Goal.LOW: 0.0, Goal.HIGH: 1.0}[metric.goal]
     score = metric(stored(outputs, targets, kind))
@@ -173,7 +174,8 @@ def test_a_model_is_at_no_distance_from_itself(parts, stored, metric, oracles):
 
 @pytest.mark.parametrize("metric", DISTANCES, ids=lambda m: m.id)
 def test_a_distance_is_the_mean_of_the_distances_to_each_oracle(parts, stored, metric):
-    outputs, targets, kind = parts(oracles=3)
+    task = "classification" if serves(metric, {}) else "regression"
+    outputs, targets, kind = parts(task=task, oracles=3)
     alone = [
         metric(
             stored(

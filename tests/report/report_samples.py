@@ -11,6 +11,8 @@ from unlearnkit.report.model import (
     Estimate,
     Exposure,
     Finding,
+    LayerShare,
+    Localized,
     OracleValue,
     Provenance,
     Report,
@@ -360,4 +362,16 @@ def strong():
     return full(tier="strong", strong=part)
 
 
-SAMPLES = {"full": full, "hostile": hostile, "bare": bare, "strong": strong}
+def masked(layers=("stem", SCRIPT, "", "encoder.layers.11.self_attention.out_projection")):
+    """A run under a mask, of layers with names that are long, empty or markup."""
+    found = tuple(
+        LayerShare(name=name, scalars=1000 * (k + 1), chosen=137 * k)
+        for k, name in enumerate(layers)
+    )
+    mask = Localized(
+        criterion="weighted_grad", budget=0.3, granularity="channel", seed=0, layers=found
+    )
+    return bare().model_copy(update={"localized": mask})
+
+
+SAMPLES = {"full": full, "hostile": hostile, "bare": bare, "masked": masked, "strong": strong}

@@ -59,6 +59,23 @@ def test_for_one_example_the_ends_are_scipys(kind):
     assert got.high == pytest.approx(want.high, abs=1.5 * reach)
 
 
+def test_bca_ends_are_those_of_the_formula_with_the_skewness_of_a_mean():
+    x = torch.randn(10, 1, generator=rng(3), dtype=torch.float64).mul(2).exp()
+    centred = x - x.mean()
+    bend = float((centred**3).sum() / (6 * (centred**2).sum() ** 1.5))
+    state = rng(1)
+    draws = []
+    for _ in range(3000):
+        draws.append(float(x[torch.randint(10, (10,), generator=state)].mean()))
+        torch.randint(1, (1,), generator=state)
+    shift = stats.norm.ppf(np.mean(np.array(draws) < float(x.mean())))
+    moved = shift + stats.norm.ppf([0.025, 0.975])
+    want = np.quantile(draws, stats.norm.cdf(shift + moved / (1 - bend * moved)))
+    got = two_level_bootstrap([x], mean, rng=rng(1), draws=3000, kind="bca")
+    assert bend > 0.04
+    assert (got.low, got.high) == pytest.approx(tuple(want), rel=1e-9)
+
+
 def test_bca_moves_the_ends_of_a_skewed_number():
     side = torch.randn(20, 8, generator=rng(), dtype=torch.float64).exp()
     plain, bent = (

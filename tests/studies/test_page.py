@@ -53,7 +53,15 @@ def bare():
     return tabulate(s, [Result(p) for p in plan(s)], c.chosen(c.CORE))
 
 
-SAMPLES = {"full": full, "hostile": hostile, "many": many, "bare": bare}
+def masked():
+    """Masks beside random ones."""
+    s = study(methods=["finetune"], seeds=3)
+    names = ["finetune @ grad 0.3", "finetune @ random 0.3"]
+    found = [replace(p, chance=names[1] if p.label == names[0] else "") for p in plan(s, names)]
+    return tabulate(s, [Result(p, "done", values=values(p)) for p in found], c.chosen(c.CORE))
+
+
+SAMPLES = {"full": full, "hostile": hostile, "many": many, "bare": bare, "masked": masked}
 
 
 @pytest.fixture(scope="module")

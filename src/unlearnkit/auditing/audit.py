@@ -12,10 +12,16 @@ import torch
 from torch import nn
 
 from unlearnkit.auditing.asked import in_words, nearness, target_counts
+from unlearnkit.auditing.difficulty import difficulty
 from unlearnkit.auditing.drawings import class_lines, margin_samples, roc_curves
 from unlearnkit.auditing.ensembles import check_models, gather, name_of, subject_of
 from unlearnkit.auditing.planning import plan
-from unlearnkit.auditing.rows import ENOUGH_FOR_EQUIVALENCE, ENOUGH_FOR_INTERVALS, table
+from unlearnkit.auditing.rows import (
+    ENOUGH_FOR_EQUIVALENCE,
+    ENOUGH_FOR_INTERVALS,
+    Beside,
+    table,
+)
 from unlearnkit.auditing.splits import choose
 from unlearnkit.auditing.strong import ENOUGH, strong_table
 from unlearnkit.auditing.strong_verdicts import strong_findings, strong_limits, strong_sentence
@@ -27,12 +33,13 @@ from unlearnkit.core.data import View
 from unlearnkit.core.digest import NUMERICS, model_digest
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.evidence import Evidence, Split
-from unlearnkit.core.request import Rows
+from unlearnkit.core.request import Groups, Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.structure import difference
 from unlearnkit.core.version import __version__
 from unlearnkit.oracles import Oracle, check_fresh
 from unlearnkit.oracles import oracle as retrained
+from unlearnkit.report.masks import localized
 from unlearnkit.report.model import (
     Asked,
     Depth,
@@ -90,33 +97,41 @@ def audit(
         _check_oracles(oracles, done)
     check_weights(done.model, "unlearned")
     parts = done.case.partition(done.request)
-    splits = choose(done.case, parts, rt)
+    splits = choose(done.case, parts, rt, done.request)
     if Split.FORGET not in splits.views:
         raise InputError("audit: the case has no forget rows to look at; give them with the case")
     evidence = _evidence(done, oracles, parts, splits.views, rt)
     count = 0 if oracles is None else len(oracles)
-    rows = tuple(table(evidence, tier))
+    rows = tuple(table(evidence, tier, _beside(done, oracles, evidence)))
     facts = Facts(
         rows=rows,
         gone=bool(parts.gone),
         head_only=_same_below_head(done.model, done.original),
         unchanged=_same(done.model, done.original, below_head=False),
         oracles=count,
+        owner=isinstance(done.request, Groups),
     )
     found = findings(facts, tier)
+    asked = _asked(done, parts, rows, evidence)
     return Report(
         tier=tier,
         sentence=sentence(found, rows, count),
         findings=found,
-        asked=_asked(done, parts, rows, count, rt),
+        asked=asked,
         rows=rows,
         margins=margin_samples(evidence),
         rocs=roc_curves(evidence),
         classes=class_lines(evidence, parts.gone),
         spent=_spent(done, oracles, parts),
+        localized=None if done.mask is None else localized(done.mask),
         provenance=_provenance(done, oracles, rt),
         limits=limits(tier, count),
-        warnings=(*splits.warnings, *_headroom_warnings(rows, count), *done.notes),
+        warnings=(
+            *splits.warnings,
+            *_headroom_warnings(rows, count),
+            *_tampered_warnings(asked),
+            *done.notes,
+        ),
     )
 
 
@@ -218,6 +233,19 @@ def _evidence(
     )
 
 
+def _beside(
+    done: Unlearned, oracles: Oracle | None, evidence: Evidence
+) -> dict[str, Beside] | None:
+    """Return the memory of audits of this original beside these oracles; None where there is none.
+
+    Untrained models, which some metrics draw, must come from one factory.
+    """
+    if oracles is None or done.case.fresh is not oracles.case.fresh:
+        return None
+    whom = (model_digest(done.original), evidence.circumstances)
+    return oracles.beside.setdefault(whom, {})
+
+
 def _same(model: nn.Module, original: nn.Module, *, below_head: bool) -> bool:
     names = [n for n, _ in original.named_parameters()]
     head = names[-1].rpartition(".")[0] if below_head and names else None
@@ -234,11 +262,11 @@ def _same_below_head(model: nn.Module, original: nn.Module) -> bool:
     return _same(model, original, below_head=True)
 
 
-def _asked(
-    done: Unlearned, parts: Partition, rows: Sequence[Row], count: int, rt: Runtime
-) -> Asked:
+def _asked(done: Unlearned, parts: Partition, rows: Sequence[Row], evidence: Evidence) -> Asked:
     assert parts.forget is not None
-    twins, nearest = nearness(parts, rt)
+    twins, nearest = nearness(parts, evidence.rt)
+    bad = done.case.manipulated
+    known = None if bad is None else bad.known(parts.forget.rows)
     room = {r.metric: h for r in rows if (h := headroom(r)) is not None}
     return Asked(
         case=done.case.name,
@@ -250,8 +278,25 @@ def _asked(
         duplicates=twins,
         nearest=nearest,
         headroom={k: None if v == float("inf") else v for k, v in room.items()},
-        enough_headroom=enough_headroom(rows) if count >= ENOUGH_FOR_INTERVALS else None,
+        enough_headroom=(
+            enough_headroom(rows) if evidence.oracles >= ENOUGH_FOR_INTERVALS else None
+        ),
+        difficulty=difficulty(evidence),
+        tampered=None if bad is None else len(bad.rows),
+        known=known,
+        target="rows" if known in {None, 1.0} else "concept",
     )
+
+
+def _tampered_warnings(asked: Asked) -> list[str]:
+    if asked.tampered is None or asked.known is None or asked.known == 1:
+        return []
+    return [
+        f"the request names {round(asked.known * asked.tampered)} of {asked.tampered} rows that"
+        " were tampered with: a model retrained without them still learns the others, so that to"
+        " match it is no correction; judge by accuracy_corrected, accuracy_elsewhere and"
+        " attack_success"
+    ]
 
 
 def _headroom_warnings(rows: Sequence[Row], count: int) -> list[str]:

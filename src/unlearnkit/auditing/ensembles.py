@@ -118,7 +118,7 @@ def views_of(subject: Subject) -> dict[str, View]:
     assert parts.forget is not None
     assert parts.retain is not None
     draw = Runtime(seed=0)
-    splits = choose(case, parts, draw, even=True).views
+    splits = choose(case, parts, draw, subject.request).views
     views = {
         "forget": parts.forget,
         "retain": parts.retain.sample(
@@ -127,6 +127,7 @@ def views_of(subject: Subject) -> dict[str, View]:
     }
     held, test = splits.get(Split.HELD_OUT), splits.get(Split.TEST)
     if held is not None and held.labelled:
+        held = _no_more(held, parts.forget, draw)
         views["held_out"] = held
     if test is not None and test.labelled:
         apart = test
@@ -136,6 +137,19 @@ def views_of(subject: Subject) -> dict[str, View]:
             views["population"] = apart
         views["test"] = test
     return views
+
+
+def _no_more(held: View, forget: View, draw: Runtime) -> View:
+    """Return no more held-out rows than there are forget rows, of each class where there are."""
+    if len(held) <= len(forget):
+        return held
+    if forget.y.is_floating_point() or forget.y.ndim != 1:
+        return held.sample(len(forget), draw, "strong/held out")
+    rows = [
+        (held.y == c).nonzero()[: int((forget.y == c).sum()), 0]
+        for c in torch.unique(forget.y).tolist()
+    ]
+    return held.pick(torch.cat(rows).sort().values)
 
 
 def file_of(subject: Subject, views: dict[str, View]) -> SignalsFile:

@@ -50,29 +50,33 @@ class Gap:
     """Of the oracles."""
 
 
-def table(e: Evidence, tier: Tier) -> Iterator[Row]:
+Beside = tuple[Estimate | None, OracleValue | None]
+"""What stands beside a number: the original's value, and the oracles'."""
+
+
+def table(e: Evidence, tier: Tier, beside: dict[str, Beside] | None = None) -> Iterator[Row]:
     """Yield one row for each metric that the tier and the evidence allow, in the audit's order.
 
     Args:
         e: The evidence; its oracles are the reference.
         tier: ``fast`` reads no oracle.
+        beside: By metric, what another audit of this tier has found with this original, these
+            oracles and these rows; what is not there yet is found and added.
 
     Yields:
         The rows.
     """
     able = [m for m in metrics().values() if m.serves(e) and (m.tier == "fast" or tier != "fast")]
     for m in sorted(able, key=lambda m: (m.section, m.family, m.id)):
-        yield _row(m, e, tier)
+        yield _row(m, e, tier, {} if beside is None else beside)
 
 
-def _row(m: Metric, e: Evidence, tier: Tier) -> Row:
+def _row(m: Metric, e: Evidence, tier: Tier, beside: dict[str, Beside]) -> Row:
     score = m(e)
     estimate = _estimate(m, score)
-    judged = m.goal is not Goal.VALUE or (Who.ORACLE in m.reads and m.path == "exact")
-    original = None
-    if judged and e.has(Who.ORIGINAL):
-        original = _estimate(m, m(e.seat(Who.ORIGINAL)))
-    oracle = _oracle(m, e) if judged and tier != "fast" else None
+    if m.id not in beside:
+        beside[m.id] = _beside(m, e, tier)
+    original, oracle = beside[m.id]
     known = [] if oracle is None else [v for v in oracle.values if v is not None]
     value = estimate.value
     apart = None
@@ -102,6 +106,13 @@ def _row(m: Metric, e: Evidence, tier: Tier) -> Row:
         models=len(known),
         doc=m.doc,
     )
+
+
+def _beside(m: Metric, e: Evidence, tier: Tier) -> Beside:
+    if m.goal is Goal.VALUE and (Who.ORACLE not in m.reads or m.path != "exact"):
+        return None, None
+    original = _estimate(m, m(e.seat(Who.ORIGINAL))) if e.has(Who.ORIGINAL) else None
+    return original, None if tier == "fast" else _oracle(m, e)
 
 
 def _ideal(m: Metric, oracle: OracleValue | None) -> float | None:

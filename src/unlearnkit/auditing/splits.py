@@ -10,7 +10,9 @@ from torch import Tensor
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import View
 from unlearnkit.core.evidence import Split
+from unlearnkit.core.request import ForgetRequest, Targets
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.stats.matching import quantile_bins
 
 RETAIN_ROWS = 10_000
 """Most retained rows that are looked at; a sample is drawn beyond."""
@@ -24,17 +26,20 @@ class Splits:
     warnings: tuple[str, ...]
 
 
-def choose(case: Case, parts: Partition, rt: Runtime, *, even: bool = False) -> Splits:
+def choose(
+    case: Case, parts: Partition, rt: Runtime, request: ForgetRequest | None = None
+) -> Splits:
     """Return the rows of each split.
 
-    For a class request the test rows are split into forgotten and kept classes. Held-out rows get
-    the target mix of the forget rows, where targets are classes.
+    For a request of classes or of a range of targets the test rows are split into what was
+    forgotten and what was kept. Held-out rows get the target mix of the forget rows: class by
+    class, or by quantile bins of real targets.
 
     Args:
         case: Gives test and held-out rows.
         parts: Forget and retain rows.
         rt: Draws samples.
-        even: Whether to take no more held-out rows than there are forget rows.
+        request: What was asked; a range of targets holds for never-seen rows too.
 
     Returns:
         The splits.
@@ -49,27 +54,44 @@ def choose(case: Case, parts: Partition, rt: Runtime, *, even: bool = False) -> 
             warnings.append(f"retained rows are a sample of {RETAIN_ROWS} of {len(parts.retain)}")
     if case.test is not None:
         whole = View.all(case.test)
-        known = bool(parts.gone) and whole.labelled
-        forgotten = torch.isin(whole.y, torch.tensor(parts.gone)) if known else None
+        forgotten = _forgotten(whole, parts, request)
         if forgotten is None or not bool(forgotten.any()):
             views[Split.TEST] = whole
         else:
             views[Split.TEST] = whole.pick(~forgotten)
             views[Split.TEST_FORGET] = whole.pick(forgotten)
+            if not len(views[Split.TEST]):
+                warnings.append(
+                    "every test row is of the forgotten kind: what unlearning does to others is"
+                    " seen on training rows alone"
+                )
+    if case.manipulated is not None:
+        views[Split.AFFECTED] = View.all(case.manipulated.affected)
+        views[Split.AIMED] = View.all(case.manipulated.aimed)
+        views[Split.ELSEWHERE] = View.all(case.manipulated.elsewhere)
     blank = [str(s) for s, view in views.items() if not view.labelled]
     if blank:
         warnings.append(
             f"no targets on {', '.join(blank)} rows: accuracies, losses and attacks that need them"
             " are undefined there"
         )
-    held, told = _held_out(case, parts, rt, even=even)
+    held, told = _held_out(case, parts, rt, request)
     if held is not None:
         views[Split.HELD_OUT] = held
     return Splits(views, (*warnings, *told))
 
 
+def _forgotten(view: View, parts: Partition, request: ForgetRequest | None) -> Tensor | None:
+    """Return which rows are of forgotten classes or in the forgotten range; None where no kind."""
+    if not view.labelled:
+        return None
+    if isinstance(request, Targets):
+        return request.holds(view.y)
+    return torch.isin(view.y, torch.tensor(parts.gone)) if parts.gone else None
+
+
 def _held_out(
-    case: Case, parts: Partition, rt: Runtime, *, even: bool
+    case: Case, parts: Partition, rt: Runtime, request: ForgetRequest | None
 ) -> tuple[View | None, list[str]]:
     source = case.held_out or case.test
     if source is None or parts.forget is None:
@@ -78,20 +100,43 @@ def _held_out(
     if case.held_out is None:
         told.append("held-out rows are the test rows; right only if nothing was tuned on them")
     held = View.all(source)
-    some = held.sample(len(parts.forget), rt, "audit/held out") if even else held
     if not (parts.forget.labelled and held.labelled):
         told.append("rows without targets: held-out rows are not matched to the forget rows")
-        return some, told
+        return held, told
+    if case.task.predictions(held.y[:0]) is not None:
+        return _like(held, parts.forget.y, request, rt, told)
     if parts.forget.y.is_floating_point() or parts.forget.y.ndim != 1:
         told.append("targets are no classes: held-out rows are not matched to the forget rows")
-        return some, told
-    rows, absent = _matched(parts.forget.y, held.y, rt, even=even)
+        return held, told
+    rows, absent = _matched(parts.forget.y, held.y, rt)
     if absent:
         told.append(f"no held-out row of class {', '.join(map(str, absent))}: not matched there")
     return (held.pick(rows) if len(rows) else None), told
 
 
-def _matched(wanted: Tensor, there: Tensor, rt: Runtime, *, even: bool) -> tuple[Tensor, list[int]]:
+def _like(
+    held: View, wanted: Tensor, request: ForgetRequest | None, rt: Runtime, told: list[str]
+) -> tuple[View | None, list[str]]:
+    """Return held-out rows in the mix of the wanted real targets, by quantile bins of these."""
+    if isinstance(request, Targets):
+        held = held.pick(request.holds(held.y))
+    bins, there, count = quantile_bins(wanted, held.y)
+    rows, _ = _matched(bins, there, rt)
+    if not len(rows):
+        told.append(
+            "no held-out row has a target like the forget rows': attacks that compare with"
+            " never-seen rows cannot run"
+        )
+        return None, told
+    if count == 1 and bool((wanted != wanted[:1]).any()):
+        told.append(
+            f"only {len(rows)} held-out rows have targets like the forget rows': matched by the"
+            " range of these alone"
+        )
+    return held.pick(rows), told
+
+
+def _matched(wanted: Tensor, there: Tensor, rt: Runtime) -> tuple[Tensor, list[int]]:
     """Draw as many rows as the scarcest class allows, in the wanted mix; name absent classes."""
     classes, counts = torch.unique(wanted, return_counts=True)
     have = torch.stack([(there == c).sum() for c in classes])
@@ -100,7 +145,6 @@ def _matched(wanted: Tensor, there: Tensor, rt: Runtime, *, even: bool) -> tuple
     if not len(classes):
         return torch.empty(0, dtype=torch.long), absent
     scale = float((have / counts).min())
-    scale = min(scale, 1.0) if even else scale
     picked = []
     for c, count in zip(classes.tolist(), counts.tolist(), strict=True):
         rows = (there == c).nonzero()[:, 0]

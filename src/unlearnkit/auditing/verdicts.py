@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from unlearnkit.auditing.fast_verdicts import fast_findings
 from unlearnkit.auditing.rows import (
     ENOUGH_FOR_EQUIVALENCE,
     ENOUGH_FOR_INTERVALS,
@@ -22,35 +23,18 @@ from unlearnkit.auditing.rows import (
     one_row,
     outlying,
 )
+from unlearnkit.auditing.which import (
+    ATTACKS,
+    COMPARED,
+    KNOWN,
+    OUTSIDE,
+    UTILITY,
+    attack_of,
+    plain,
+    valued,
+)
 from unlearnkit.catalog import metrics
 from unlearnkit.report.model import Finding, Row, Verdict
-
-KNOWN = ("accuracy_forget", "error_forget")
-"""How well the forget rows themselves are answered."""
-
-ATTACK = "margin_auc"
-"""The attack that a verdict may rest on: margins of forget rows against never-seen rows."""
-
-UTILITY = ("accuracy_retain", "accuracy_test", "error_retain", "error_test")
-"""What must not be lost."""
-
-OUTSIDE = ("js_forget", "divergence_forget", "margin_spread_forget")
-"""Where a model that is no oracle shows: distance to the oracles, and spread of margins."""
-
-COMPARED = (
-    *KNOWN,
-    "accuracy_test_forget",
-    *UTILITY,
-    ATTACK,
-    "retained_margin_auc",
-    "js_forget",
-    "divergence_forget",
-)
-"""Rows on which equivalence with retraining must be shown; fixed before looking. The others are
-printed, and would only say the same again."""
-
-LESSON = "relearn_gap"
-"""The attack without oracles: whether forget rows are learned faster than fresh ones."""
 
 PROBE = "head_probe"
 """What the features below the last layer hold of classes that went whole."""
@@ -60,9 +44,6 @@ HALF = 0.5
 
 OUTSIDE_LEVEL = 0.01
 """Level at which a model is no further oracle, all tests of it together (Bonferroni)."""
-
-FAST_MARGIN = 0.02
-"""Margin where there is no oracle: two points of accuracy, 0.02 of AUC."""
 
 HEADROOM = 3.0
 """Oracle deviations between original and oracle below which a metric cannot rank methods."""
@@ -84,6 +65,9 @@ class Facts:
 
     oracles: int
 
+    owner: bool = False
+    """Whether the rows of an owner had to go, which are like no others."""
+
 
 def findings(facts: Facts, tier: str) -> tuple[Finding, ...]:
     """Return every verdict that holds, headline first.
@@ -96,7 +80,11 @@ def findings(facts: Facts, tier: str) -> tuple[Finding, ...]:
         At least one finding.
     """
     table = {r.metric: r for r in facts.rows}
-    found = list(_fast(table, facts) if tier == "fast" else _reference(table, facts))
+    found = list(
+        fast_findings(table, gone=facts.gone, unchanged=facts.unchanged, owner=facts.owner)
+        if tier == "fast"
+        else _reference(table, facts)
+    )
     if not found:
         found = [_pass(table)] if tier == "reference" else [_NOTHING_FOUND]
     order = list(Verdict)
@@ -109,85 +97,6 @@ _NOTHING_FOUND = Finding(
 )
 
 
-def _fast(table: dict[str, Row], facts: Facts) -> Iterator[Finding]:
-    known = table.get("accuracy_forget")
-    if facts.gone and known is not None and (known.estimate.low or 0.0) > FAST_MARGIN:
-        yield Finding(
-            verdict=Verdict.LEAKS,
-            reason="forgotten classes are still recognised: accuracy on forget rows"
-            f" {_value(known)}, and a model that never saw a class cannot name it",
-            rows=(known.metric,),
-        )
-    yield from _fast_attack(table)
-    yield from _fast_lesson(table)
-    for row in (table[m] for m in UTILITY if m in table):
-        before = row.original
-        now = row.estimate
-        if before is None or before.value is None or now.value is None or now.high is None:
-            continue
-        rate = row.metric.startswith("accuracy")
-        least = FAST_MARGIN if rate else FAST_MARGIN * before.value
-        lost = before.value - now.high if rate else (now.low or 0.0) - before.value
-        if lost > least:
-            yield Finding(
-                verdict=Verdict.DAMAGED,
-                reason=f"{_plain(row.metric)} went from {before.value:.3f} to {_value(row)}",
-                rows=(row.metric,),
-            )
-    if facts.unchanged:
-        yield Finding(
-            verdict=Verdict.INCONCLUSIVE,
-            reason="the model is the original: no weight has changed",
-        )
-
-
-def _fast_attack(table: dict[str, Row]) -> Iterator[Finding]:
-    attack = table.get(ATTACK)
-    if attack is None or attack.estimate.low is None or attack.estimate.high is None:
-        return
-    before = attack.original
-    if before is not None and before.high is not None and before.high < 0.5:
-        yield Finding(
-            verdict=Verdict.INCONCLUSIVE,
-            reason="the original, which was trained on them, already knew the forget rows less than"
-            f" never-seen rows (AUC {before.value:.3f}): they are not drawn alike, and this attack"
-            " says nothing without oracles",
-            rows=(attack.metric,),
-        )
-    elif attack.estimate.low > 0.5 + FAST_MARGIN:
-        yield Finding(
-            verdict=Verdict.LEAKS,
-            reason=f"forget rows look more familiar than never-seen rows: AUC {_value(attack)}",
-            rows=(attack.metric,),
-        )
-    elif attack.estimate.high < 0.5 - FAST_MARGIN:
-        yield Finding(
-            verdict=Verdict.OVER_FORGOT,
-            reason=f"forget rows look less familiar than never-seen rows: AUC {_value(attack)}",
-            rows=(attack.metric,),
-        )
-
-
-def _fast_lesson(table: dict[str, Row]) -> Iterator[Finding]:
-    row, bare = table.get(LESSON), table.get(f"{LESSON}_untrained")
-    if row is None or row.estimate.low is None or row.estimate.low <= 0:
-        return
-    if bare is not None and bare.estimate.low is not None and bare.estimate.low > 0:
-        yield Finding(
-            verdict=Verdict.INCONCLUSIVE,
-            reason="a network that was never trained learns the forget rows faster than never-seen"
-            " rows too: they are not drawn alike, and relearning says nothing without oracles",
-            rows=(row.metric, bare.metric),
-        )
-        return
-    yield Finding(
-        verdict=Verdict.LEAKS,
-        reason="forget rows are learned again faster than fresh rows: a mean training loss lower by"
-        f" {_value(row)}; right if they were drawn at random",
-        rows=(row.metric,),
-    )
-
-
 def _reference(table: dict[str, Row], facts: Facts) -> Iterator[Finding]:
     if facts.oracles < ENOUGH_FOR_INTERVALS:
         yield Finding(
@@ -196,7 +105,7 @@ def _reference(table: dict[str, Row], facts: Facts) -> Iterator[Finding]:
             f" available; {ENOUGH_FOR_INTERVALS} are the least for intervals",
         )
         return
-    compared = {m: g for m, r in table.items() if (g := _gap(r)) is not None}
+    compared = _compared(table)
     familiar = [*_familiarity(table, compared, gone=facts.gone), *_held_in_features(table)]
     yield from familiar
     if not familiar:
@@ -235,21 +144,21 @@ def _reference(table: dict[str, Row], facts: Facts) -> Iterator[Finding]:
 def _familiarity(
     table: dict[str, Row], compared: dict[str, Gap], *, gone: bool
 ) -> Iterator[Finding]:
-    for metric in (*KNOWN, ATTACK):
+    for metric in (*KNOWN, *ATTACKS):
         if metric not in compared:
             continue
         row, g = table[metric], compared[metric]
         sign = -1.0 if metric.startswith("error") else 1.0
         low, high = sorted((sign * g.low, sign * g.high))
         margin = equivalence_margin(metrics()[metric], g)
-        text = f"{_plain(metric)} {_value(row)}, retrained {g.mean:.3f}, gap {_gap_text(g)}"
+        text = f"{plain(metric)} {valued(row)}, retrained {g.mean:.3f}, gap {_gap_text(g)}"
         if low > margin:
             yield Finding(
                 verdict=Verdict.LEAKS,
                 reason=f"forgotten rows look too familiar: {text}",
                 rows=(metric,),
             )
-        elif high < -margin and not (gone and metric == ATTACK):
+        elif high < -margin and not (gone and metric in ATTACKS):
             # Of classes that go whole an oracle knows no row: there is no less than that.
             yield Finding(
                 verdict=Verdict.OVER_FORGOT,
@@ -299,7 +208,7 @@ def _outside(table: dict[str, Row]) -> Iterator[Finding]:
         )
         yield Finding(
             verdict=Verdict.DISTINGUISHABLE,
-            reason=f"outside the retrained models' own spread: {_plain(metric)}"
+            reason=f"outside the retrained models' own spread: {plain(metric)}"
             f" {row.estimate.value:.3g}, retrained {row.oracle.mean:.3g}"
             f"{'' if row.z is None else f' (z = {row.z:.1f})'}, p = {p:.2g} by a model-based"
             f" test{closed}",
@@ -317,19 +226,26 @@ def _damage(table: dict[str, Row], compared: dict[str, Gap]) -> Iterator[Finding
         if lost:
             yield Finding(
                 verdict=Verdict.DAMAGED,
-                reason=f"{_plain(metric)} {_value(row)}, retrained {g.mean:.3f},"
-                f" gap {_gap_text(g)}",
+                reason=f"{plain(metric)} {valued(row)}, retrained {g.mean:.3f}, gap {_gap_text(g)}",
                 rows=(metric,),
             )
 
 
 def _pass(table: dict[str, Row]) -> Finding:
-    rows = tuple(m for m, r in table.items() if _gap(r) is not None)
+    rows = tuple(_compared(table))
     return Finding(
         verdict=Verdict.MATCHES,
         reason=f"two one-sided tests pass on all {len(rows)} compared rows",
         rows=rows,
     )
+
+
+def _compared(table: dict[str, Row]) -> dict[str, Gap]:
+    """Return the gaps on which equivalence must be shown: of attacks, that of one alone."""
+    attack = attack_of(table.values())
+    others = set(ATTACKS) - ({attack.metric} if attack else set())
+    gaps = {m: _gap(r) for m, r in table.items() if m not in others}
+    return {m: g for m, g in gaps.items() if g is not None}
 
 
 def enough_headroom(rows: Iterable[Row]) -> bool:
@@ -362,22 +278,10 @@ def _gap_of(row: Row, value: float) -> Gap | None:
     return gap(value, known, least=least, distance=row.floor is not None)
 
 
-def _value(row: Row) -> str:
-    e = row.estimate
-    if e.value is None:
-        return "undefined"
-    between = "" if e.low is None or e.high is None else f" [{e.low:.3f}, {e.high:.3f}]"
-    return f"{e.value:.3f}{between}"
-
-
 def _gap_text(g: Gap) -> str:
     return f"{g.value:+.3f} [{g.low:+.3f}, {g.high:+.3f}]"
 
 
-def _plain(metric: str) -> str:
-    return metric.replace("_", " ")
-
-
 def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(_plain(n) for n in names[:3])
+    shown = ", ".join(plain(n) for n in names[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more rows"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unlearnkit.auditing.rows import gap
-from unlearnkit.auditing.verdicts import ATTACK
+from unlearnkit.auditing.which import MATCHED, attack_of
 from unlearnkit.core.metric import Tier
 from unlearnkit.report.model import Finding, Row, Verdict
 
@@ -25,7 +25,7 @@ def sentence(found: Sequence[Finding], rows: Sequence[Row], oracles: int) -> str
     """
     head = found[0]
     parts = [f"{head.verdict}: {head.reason}."]
-    attack = next((r for r in rows if r.metric == ATTACK), None)
+    attack = attack_of(rows)
     if attack is not None and attack.estimate.value is not None and oracles:
         parts.append(_against(attack, oracles))
     if head.verdict is not Verdict.MATCHES or oracles:
@@ -39,9 +39,10 @@ def _against(attack: Row, oracles: int) -> str:
     mean = attack.oracle.mean if attack.oracle else None
     beside = "" if mean is None else f" (retrained: {mean:.3f})"
     models = f"{oracles} retrained model{'s' if oracles > 1 else ''}"
+    alike = " of like target" if attack.metric in MATCHED else ""
     text = (
         f"Against {models}, an attacker who knows the recipe separated this model's forgotten"
-        f" records from never-seen ones with AUC {e.value:.3f}{between}{beside}."
+        f" records from never-seen ones{alike} with AUC {e.value:.3f}{between}{beside}."
     )
     shift = detectable(attack)
     return (

@@ -22,6 +22,7 @@ from unlearnkit.core.recipe import ASSUMED
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.core.structure import equal, tensors
+from unlearnkit.localize.find import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.report.model import Report, Verdict
 from unlearnkit.unlearning import Unlearned, attempt, check_needs, frozen_copy
@@ -103,7 +104,7 @@ def unlearn(
     method: Method | str,
     rt: Runtime | None = None,
     *,
-    mask: Mask | None = None,
+    mask: Mask | Localizer | None = None,
 ) -> Unlearned:
     """Return a copy of a model that has been made to forget; the input is not touched.
 
@@ -124,22 +125,16 @@ def unlearn(
         method: How: a method with its hyper-parameters, a name for its defaults, or ``"auto"``.
         rt: Device, precision, seed, reporter; the CPU in fp32 with seed 0 by default. The run has
             a meter and notes of its own: those of this runtime stay as they are.
-        mask: Which scalars may move, such as ``Localizer().find(model, case, request)``; all when
-            None. The others come back bit by bit as they were. Methods that train hold them at
-            each step, others at the end. Buffers, such as running statistics, are not masked.
+        mask: Which scalars may move: a mask, such as ``Localizer().find(model, case, request)``,
+            or the localizer, which then finds it as a part of the run; all when None. The others
+            come back bit by bit as they were. Methods that train hold them at each step, others at
+            the end. Buffers, such as running statistics, are not masked.
 
     Returns:
         The new model, with its cost and circumstances.
-
-    Raises:
-        UnsupportedError: If a mask is given to ``"auto"``.
     """
     how = catalog.method(method) if isinstance(method, str) else method
-    if isinstance(how, Auto):
-        if mask is not None:
-            raise UnsupportedError(
-                "auto: chooses among methods without a mask; name a method to use the mask with"
-            )
+    if isinstance(how, Auto) and mask is None:
         return choose(model, case, request, how, rt)
     return unlearning.unlearn(model, case, request, how, rt, mask=mask)
 

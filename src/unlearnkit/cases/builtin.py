@@ -75,9 +75,27 @@ def builtin(case: BuiltIn) -> BuiltIn:
     return case
 
 
-def drawn(count: int, wanted: int, stream: str) -> list[int]:
+def told(doc: str, ask: Callable[[], Asked]) -> Callable[[], Asked]:
+    """Return a request that says what it is.
+
+    Args:
+        doc: In a sentence.
+        ask: Builds the case and the request.
+
+    Returns:
+        A function that does the same and has the sentence as its docstring.
+    """
+
+    def asked() -> Asked:
+        return ask()
+
+    asked.__doc__ = doc
+    return asked
+
+
+def drawn(count: int, wanted: int, stream: str, seed: int = 0) -> list[int]:
     """Return ``wanted`` different numbers below ``count``, in order, drawn from a named stream."""
-    order = torch.randperm(count, generator=Runtime().rng(stream))
+    order = torch.randperm(count, generator=Runtime(seed=seed).rng(stream))
     return sorted(order[:wanted].tolist())
 
 

@@ -6,19 +6,25 @@ Krizhevsky, 2009, *Learning multiple layers of features from tiny images*. The f
 """
 
 import io
-import os
 from collections.abc import Callable
 from functools import cache
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from unlearnkit.cases.asking import mislabelled_tenth, random_tenth, sub_class
-from unlearnkit.cases.builtin import Asked, BuiltIn, builtin
+from unlearnkit.cases.asking import (
+    mislabelled_tenth,
+    part_of_classes,
+    random_share,
+    random_tenth,
+    sub_class,
+)
+from unlearnkit.cases.builtin import Asked, BuiltIn, builtin, told
+from unlearnkit.cases.hard import entangled, memorised, worst
 from unlearnkit.cases.networks import resnet18, small_conv
+from unlearnkit.cases.poison import backdoor, known_part, swapped
+from unlearnkit.cases.source import first_line, folder, optional
 from unlearnkit.core.case import Case
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.recipe import Recipe
@@ -69,11 +75,11 @@ def _case(
     fresh: Callable[[], nn.Module],
     recipe: Recipe,
 ) -> Case:
-    x, y = _rows("train", train + validation)
+    x, y = images("train", train + validation)
     return Case(
         train=(x[:train], y[:train]),
         validation=(x[train:], y[train:]),
-        test=_rows("test", test),
+        test=images("test", test),
         task=Classification(10),
         fresh=fresh,
         recipe=recipe,
@@ -82,15 +88,15 @@ def _case(
 
 
 @cache
-def _rows(part: str, count: int) -> tuple[Tensor, Tensor]:
+def images(part: str, count: int) -> tuple[Tensor, Tensor]:
     """Return the first rows of a part: images ``(n, 3, 32, 32)``, normalised, and classes."""
     table = _table(part, count)
     if len(table) < count:
         raise InputError(
             f"cifar10: {part} has {len(table)} rows, {count} are needed; fetch the data set again"
         )
-    images = table.column("img").to_pylist()
-    x = torch.stack([_decoded(image, part, i) for i, image in enumerate(images)])
+    found = table.column("img").to_pylist()
+    x = torch.stack([_decoded(image, part, i) for i, image in enumerate(found)])
     mean, deviation = (torch.tensor(v)[:, None, None] for v in (MEAN, DEVIATION))
     x = x.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(deviation).contiguous()
     return x, torch.tensor(table.column("label").to_pylist())
@@ -98,34 +104,33 @@ def _rows(part: str, count: int) -> tuple[Tensor, Tensor]:
 
 def _table(part: str, count: int) -> Any:
     """Return an Arrow table of the first rows of a part."""
-    named = os.environ.get("UNLEARNKIT_DATA")
-    if not named:
+    place = folder("cifar10")
+    if place is None:
         return _hub_table(part, count)
-    folder = Path(named) / "cifar10"
-    files = sorted(folder.glob(f"{part}*.parquet"))
+    files = sorted(place.glob(f"{part}*.parquet"))
     if not files:
         raise InputError(
-            f"cifar10: no {part}*.parquet in {str(folder)!r}; put the data set there, or unset"
+            f"cifar10: no {part}*.parquet in {str(place)!r}; put the data set there, or unset"
             " UNLEARNKIT_DATA to read it from the hub"
         )
-    read = _optional("pyarrow.parquet").read_table
+    read = optional("pyarrow.parquet", "cifar10").read_table
     try:
         tables = [read(file, columns=["img", "label"]) for file in files]
     except (OSError, ValueError) as e:
         raise InputError(
-            f"cifar10: cannot read {str(files[0])!r}: {_line(e)}; fetch the data set again"
+            f"cifar10: cannot read {str(files[0])!r}: {first_line(e)}; fetch the data set again"
         ) from None
-    return _optional("pyarrow").concat_tables(tables).slice(0, count)
+    return optional("pyarrow", "cifar10").concat_tables(tables).slice(0, count)
 
 
 def _hub_table(part: str, count: int) -> Any:
-    load = _optional("datasets").load_dataset
+    load = optional("datasets", "cifar10").load_dataset
     try:
         rows = load(HUB, split=part)
     except (OSError, ValueError) as e:
         raise InputError(
-            f"cifar10: cannot read {HUB!r} from the hub: {_line(e)}; set UNLEARNKIT_DATA to the"
-            " folder that holds cifar10"
+            f"cifar10: cannot read {HUB!r} from the hub: {first_line(e)}; set UNLEARNKIT_DATA to"
+            " the folder that holds cifar10"
         ) from None
     return rows.select(range(min(count, len(rows)))).with_format("arrow")[:]
 
@@ -133,33 +138,20 @@ def _hub_table(part: str, count: int) -> Any:
 def _decoded(image: Any, part: str, i: int) -> Tensor:
     raw = image["bytes"] if isinstance(image, dict) else image
     try:
-        with _optional("PIL.Image").open(io.BytesIO(raw)) as picture:
+        with optional("PIL.Image", "cifar10").open(io.BytesIO(raw)) as picture:
             pixels = bytearray(picture.convert("RGB").tobytes())
             size = picture.size
     except (OSError, TypeError) as e:
         raise InputError(
-            f"cifar10: {part} row {i} is no image: {_line(e)}; fetch the data set again"
+            f"cifar10: {part} row {i} is no image: {first_line(e)}; fetch the data set again"
         ) from None
     if size != (32, 32):
         raise InputError(f"cifar10: {part} row {i} is {size[0]}x{size[1]}; 32x32 is needed")
     return torch.frombuffer(pixels, dtype=torch.uint8).view(32, 32, 3)
 
 
-def _optional(module: str) -> Any:
-    try:
-        return import_module(module)
-    except ImportError:
-        raise InputError(
-            f"cifar10: {module.partition('.')[0]} is not installed; pip install unlearnkit[hf], and"
-            " set UNLEARNKIT_DATA to a folder that holds cifar10 or read it from the hub"
-        ) from None
-
-
-def _line(e: Exception) -> str:
-    return (str(e).strip().splitlines() or [type(e).__name__])[0]
-
-
 VEHICLES, ANIMALS = (0, 1, 8, 9), (2, 3, 4, 5, 6, 7)
+BIRDS_AND_DOGS, CATS_AND_DOGS = (2, 5), (3, 5)
 
 
 def _requests(
@@ -191,7 +183,72 @@ def _requests(
         "sub_class": a_sub_class,
         "random_tenth": a_random_tenth,
         "mislabelled_tenth": a_mislabelled_tenth,
+        **_chosen(make),
     }
+
+
+def _chosen(make: Callable[[], Case]) -> dict[str, Callable[[], Asked]]:
+    return {
+        "random_twentieth": told(
+            "Forget a twentieth of the training rows, drawn at random.",
+            lambda: random_share(make(), 0.05),
+        ),
+        "random_hundredth": told(
+            "Forget a hundredth of the training rows, drawn at random.",
+            lambda: random_share(make(), 0.01),
+        ),
+        "non_iid": told(
+            "Forget half of the birds and dogs, a tenth of all rows: a set that is not IID.",
+            lambda: part_of_classes(make(), BIRDS_AND_DOGS),
+        ),
+        "memorised_tenth": told(
+            "Forget the tenth that training learned last; a model is trained to find it.",
+            lambda: memorised(make()),
+        ),
+        "unmemorised_tenth": told(
+            "Forget the tenth that training learned first: a negative control.",
+            lambda: memorised(make(), at="bottom"),
+        ),
+        "low_entanglement": told(
+            "Forget a tenth of the rows that lies apart from the others in feature space.",
+            lambda: entangled(make(), "low"),
+        ),
+        "high_entanglement": told(
+            "Forget a tenth of the rows that is mixed with the others in feature space.",
+            lambda: entangled(make(), "high"),
+        ),
+        "worst_tenth": told(
+            "Forget a tenth of the rows that a model still answers once they are unlearned.",
+            lambda: worst(make()),
+        ),
+        "poisoned": told(
+            "Forget all rows with a backdoor's trigger: a hundredth, called 0 (aeroplanes).",
+            lambda: known_part(triggered(make())),
+        ),
+        "half_poisoned": told(
+            "Forget half of the rows with a backdoor's trigger; the others stay unknown.",
+            lambda: known_part(triggered(make()), 0.5),
+        ),
+        "swapped": told(
+            "Forget all rows with swapped labels: four tenths of the cats and dogs.",
+            lambda: known_part(confused(make())),
+        ),
+        "half_swapped": told(
+            "Forget half of the rows with swapped labels; the others stay unknown.",
+            lambda: known_part(confused(make()), 0.5),
+        ),
+    }
+
+
+def triggered(case: Case) -> Case:
+    """Return a case where a hundredth of the training images carry a trigger and are called 0."""
+    assert case.train is not None
+    return backdoor(case, len(case.train) // 100, (3, 32, 32))
+
+
+def confused(case: Case) -> Case:
+    """Return a case where four tenths of the cats are called dogs, and of the dogs cats."""
+    return swapped(case, *CATS_AND_DOGS, 0.4)
 
 
 builtin(

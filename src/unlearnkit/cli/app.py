@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from unlearnkit.cli.localize import localize
 from unlearnkit.cli.reproduce import reproduce
 from unlearnkit.cli.study import study_app
 
@@ -30,6 +31,10 @@ app.add_typer(study_app, name="study")
 app.command(
     epilog="\b\nExamples:\n  unlearnkit reproduce\n  unlearnkit reproduce digits_bench --jobs 2"
 )(reproduce)
+app.command(
+    epilog="\b\nExamples:\n  unlearnkit localize digits --forget class=3 --out mask.safetensors"
+    "\n  unlearnkit localize digits --forget class=3 --criterion grad --budget 0.1 --picture m.svg"
+)(localize)
 
 
 class Tier(StrEnum):
@@ -159,6 +164,7 @@ def show(
         "unlearnkit unlearn digits --forget class=3 --method ssd --out runs/x",
         "unlearnkit unlearn digits --forget random_tenth --method finetune -p run.lr=2",
         "unlearnkit unlearn digits --forget class=3 --method auto --budget 0.5",
+        "unlearnkit unlearn digits --forget class=3 --mask weighted_grad:0.3",
         "unlearnkit unlearn my_package.cases:patients --forget group=17 --model in.safetensors",
         "unlearnkit unlearn --from job.yaml",
         "unlearnkit unlearn --from runs/x/run.json --out runs/again",
@@ -206,6 +212,14 @@ def unlearn(
             help="The trained weights (.safetensors, .pt); trained from scratch when absent.",
         ),
     ] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WORDS",
+            help="Let only some scalars move: criterion:budget:granularity, or a saved mask"
+            " (.safetensors).",
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Root of all randomness; 0.")] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1, mps or auto; cpu by default.")
@@ -242,6 +256,7 @@ def unlearn(
         "method": method,
         "preset": preset,
         "model": model,
+        "mask": mask,
         "seed": seed,
         "device": device,
         "precision": precision,
@@ -268,6 +283,8 @@ def unlearn(
         "seconds": f"{record.seconds:.2f}",
         "folder": str(folder),
     }
+    if record.mask is not None:
+        facts["moved at most"] = f"{record.mask['share']:.1%}"
     if record.auto is not None:
         facts["why"] = record.auto.why
     print_table(tuple(facts), [tuple(facts.values())])

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -16,6 +17,7 @@ from unlearnkit.core.errors import InputError
 from unlearnkit.job import Job
 
 RECORD, MODEL, ORIGINAL = "run.json", "model.safetensors", "original.safetensors"
+MASK = "mask.safetensors"
 RUNS = Path("runs")
 
 
@@ -41,6 +43,9 @@ class Record(BaseModel):
     backward: int
     peak_bytes: int
     notes: tuple[str, ...] = ()
+    mask: dict[str, Any] | None = None
+    """How the mask was found and how large it is; None where everything might move."""
+
     auto: Choice | None = None
     """What was tried and why, where ``auto`` chose; the job then names the method that it chose."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ import unlearnkit
 from unlearnkit.auditing.audit import audit
 from unlearnkit.auto.driver import AutoFailedError, Chosen, unlearn
 from unlearnkit.checkpoint import load_weights, save_weights
-from unlearnkit.cli.folder import MODEL, ORIGINAL, RECORD, Record, check_free, new_folder
+from unlearnkit.cli.folder import MASK, MODEL, ORIGINAL, RECORD, Record, check_free, new_folder
 from unlearnkit.cli.talk import Talk
 from unlearnkit.core.case import Case
 from unlearnkit.core.digest import NUMERICS, digest, model_digest
@@ -28,6 +29,9 @@ from unlearnkit.core.method import Method
 from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.job import Job
+from unlearnkit.localize.find import Localizer
+from unlearnkit.localize.mask import Mask
+from unlearnkit.localize.methods import check_maskable
 from unlearnkit.oracles import oracle, train_original
 from unlearnkit.report.kept import measured
 from unlearnkit.report.model import Depth, Report
@@ -60,21 +64,28 @@ def carry_out(job: Job, out: Path, *, force: bool, talk: Talk) -> Record:
     rt = Runtime.on(job.device, precision=job.precision, seed=job.seed, reporter=talk)
     case, request = job.resolve()
     method = job.build()
-    case.partition(request)
+    split = case.partition(request)
+    mask = job.build_mask()
+    if mask is not None:
+        check_maskable(method, mask, split)
     job = job.exact(request, method)
     given = None if job.model is None else load_weights(fresh_model(case, rt), job.model)
+    if isinstance(mask, Mask):
+        mask.check_form(fresh_model(case, rt) if given is None else given)
     with new_folder(out, force=force) as part, Store(out.parent / STORE) as store:
         if given is None:
             talk.say("training the original, unless it is in the cache")
             given = train_original(case, seed=job.seed, rt=rt).model
-        inputs = _inputs(job, case, given)
+        inputs = _inputs(job, case, given, mask)
         run = _run(job, "unlearn", digest(inputs), out)
         with _recorded(store, run):
             talk.say(f"unlearning with {method.id}")
-            done, failed = _done(given, case, request, method, rt)
+            done, failed = _done(given, case, request, method, mask, rt)
         record = _record(job, run, inputs, done)
         save_weights(done.model, part / MODEL)
         save_weights(done.original, part / ORIGINAL)
+        if done.mask is not None:
+            done.mask.save(part / MASK)
         write_text(part / RECORD, record.model_dump_json(indent=1) + "\n")
     with Store(out.parent / STORE) as store:
         store.put(
@@ -85,7 +96,8 @@ def carry_out(job: Job, out: Path, *, force: bool, talk: Talk) -> Record:
                 seconds=done.seconds,
                 forward=done.cost.forward,
                 backward=done.cost.backward,
-            )
+            ),
+            facts={} if record.mask is None else {"mask": json.dumps(record.mask, sort_keys=True)},
         )
     if failed is not None:
         told = f"{failed}; the least bad is in {str(out)!r}, not to be used"
@@ -94,12 +106,41 @@ def carry_out(job: Job, out: Path, *, force: bool, talk: Talk) -> Record:
 
 
 def _done(
-    model: nn.Module, case: Case, request: ForgetRequest | None, method: Method, rt: Runtime
+    model: nn.Module,
+    case: Case,
+    request: ForgetRequest | None,
+    method: Method,
+    mask: Mask | Localizer | None,
+    rt: Runtime,
 ) -> tuple[Unlearned, AutoFailedError | None]:
     try:
-        return unlearn(model, case, request, method, rt), None
+        return unlearn(model, case, request, method, rt, mask=mask), None
     except AutoFailedError as e:
         return e.best, e
+
+
+def locate(job: Job, *, talk: Talk) -> Mask:
+    """Return the mask of a trained model.
+
+    Args:
+        job: Its case, request, weights, seed, device, and how to find the mask.
+        talk: Hears how it comes along.
+
+    Returns:
+        The mask.
+    """
+    rt = Runtime.on(job.device, precision=job.precision, seed=job.seed, reporter=talk)
+    case, request = job.resolve()
+    how = job.build_mask()
+    assert isinstance(how, Localizer)
+    how.check(case.partition(request))
+    if job.model is not None:
+        model = load_weights(fresh_model(case, rt), job.model)
+    else:
+        talk.say("training the original, unless it is in the cache")
+        model = train_original(case, seed=job.seed, rt=rt).model
+    talk.say(f"looking for the weights by {how.words}")
+    return how.find(model.to(rt.device), case, request, rt)
 
 
 def examine(
@@ -145,6 +186,7 @@ def examine(
         seconds=record.seconds,
         cost=Cost(record.forward, record.backward, record.peak_bytes),
         notes=record.notes,
+        mask=_kept_mask(record, folder / MASK),
     )
     asked = {"run": record.key, "tier": tier, "oracles": oracles}
     asked |= {"models": models} if tier == "strong" else {}
@@ -179,9 +221,22 @@ def _recorded(store: Store, run: Run) -> Iterator[None]:
         raise
 
 
-def _inputs(job: Job, case: Case, original: nn.Module) -> dict[str, Any]:
+def _kept_mask(record: Record, path: Path) -> Mask | None:
+    if record.mask is None:
+        return None
+    mask = Mask.load(path)
+    if mask.facts() != record.mask:
+        raise InputError(f"audit: {str(path)!r} was changed after the run; run it again")
+    return mask
+
+
+def _inputs(
+    job: Job, case: Case, original: nn.Module, mask: Mask | Localizer | None
+) -> dict[str, Any]:
+    named: dict[str, Any] = {"mask": mask.digest()} if isinstance(mask, Mask) else {}
     return {
-        "job": job.model_dump(mode="json", exclude={"model"}),
+        "job": job.model_dump(mode="json", exclude={"model", *named}),
+        **named,
         "original": model_digest(original),
         "train": _rows(case),
         "numerics": NUMERICS,
@@ -237,6 +292,7 @@ def _record(job: Job, run: Run, inputs: dict[str, Any], done: Unlearned) -> Reco
         backward=done.cost.backward,
         peak_bytes=done.cost.peak_bytes,
         notes=done.notes,
+        mask=None if done.mask is None else done.mask.facts(),
         auto=choice,
     )
 

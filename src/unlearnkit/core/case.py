@@ -11,6 +11,7 @@ from torch import nn
 
 from unlearnkit.core.data import Data, TensorData, View
 from unlearnkit.core.errors import InputError, UnsupportedError
+from unlearnkit.core.manipulated import Manipulated
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import Classes, ForgetRequest, parse_request
 from unlearnkit.core.runtime import Runtime
@@ -51,6 +52,8 @@ class Case:
     name: str
     parts: tuple[View, View | None] | None
     input_shape: tuple[int, ...] | None
+    manipulated: Manipulated | None
+    """What was done to the training set, where somebody tampered with it."""
 
     def __init__(
         self,
@@ -278,7 +281,8 @@ class Case:
             )
         stay = self.partition(parse_request(request)).retain
         assert stay is not None
-        return self.with_(train=self.train.pick(stay.rows))
+        left = None if self.manipulated is None else self.manipulated.left(stay.rows)
+        return self.with_(train=self.train.pick(stay.rows), manipulated=left)
 
     def _gone_unseen(self, request: ForgetRequest) -> tuple[int, ...]:
         count = self.task.spec().get("classes")

@@ -10,7 +10,7 @@ import torch
 
 from unlearnkit.core.data import Batch, TensorData, View
 from unlearnkit.core.digest import digest
-from unlearnkit.core.errors import InputError
+from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.recipe import ASSUMED, Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.structure import evaluating
@@ -43,10 +43,19 @@ class Split(StrEnum):
     """Never trained on; target mix as on the forget rows where it can be matched."""
 
     TEST = "test"
-    """Never trained on; for a class request, of kept classes only."""
+    """Never trained on; of kept classes, or beyond the forgotten range of targets."""
 
     TEST_FORGET = "test_forget"
-    """Test rows of the forgotten classes; exists for class requests only."""
+    """Test rows of the forgotten classes or range; exists for such requests only."""
+
+    AFFECTED = "affected"
+    """Never trained on; what tampered training rows act on, with right targets."""
+
+    AIMED = "aimed"
+    """The affected rows with the targets that the tampering is after."""
+
+    ELSEWHERE = "elsewhere"
+    """Never trained on; what tampered training rows do not act on."""
 
 
 class Evidence:
@@ -210,27 +219,36 @@ class Evidence:
             What ``make`` returned.
         """
         name = self._seats[self._name(who, k)]
+        return self._remember(name, what, lambda: make(self.model(who, k)))
+
+    def _remember(self, name: str, what: Hashable, make: Callable[[], T]) -> T:
         memory, key = self._recalled.setdefault(name, {}), what
         if name in self._found:
-            memory, key = self._found[name], (what, self._circumstances())
+            memory, key = self._found[name], (what, self.circumstances)
         if key not in memory:
-            memory[key] = make(self.model(who, k))
+            memory[key] = make()
         return cast("T", memory[key])
 
-    def _circumstances(self) -> str:
-        """Return the content address of all that models are looked at with, made once."""
-        memory = self._recalled.setdefault("", {})
-        if "circumstances" not in memory:
-            memory["circumstances"] = digest(
+    @property
+    def circumstances(self) -> str:
+        """Return the content address of all that models are looked at with: rows, recipe, seed."""
+
+        def make() -> str:
+            return digest(
                 {
                     "views": {s: view.key() for s, view in self.views.items()},
                     "task": dict(self.task.spec()),
                     "recipe": self.recipe.model_dump(),
+                    "at_random": self.at_random,
                     "device": self._rt.device.type,
                     "precision": self._rt.precision,
                     "seed": self._rt.seed,
                 }
             )
+
+        memory = self._recalled.setdefault("", {})
+        if "circumstances" not in memory:
+            memory["circumstances"] = make()
         return cast("str", memory["circumstances"])
 
     def targets(self, split: Split) -> Tensor:
@@ -242,10 +260,33 @@ class Evidence:
         name = self._seats[self._name(who, k)]
         key = (name, split)
         if key not in self._outputs:
-            self._outputs[key] = run(
-                self._models[name], self.views[split], self.task, self._rt, self._size
+            self._outputs[key] = self._remember(
+                name,
+                ("outputs", split),
+                lambda: run(self._models[name], self.views[split], self.task, self._rt, self._size),
             )
         return self._outputs[key]
+
+    def predictions(self, who: Who, split: Split, k: int = 0) -> Tensor:
+        """Return predicted targets ``(n, K)`` in target units, float64.
+
+        Args:
+            who: Which model.
+            split: On which rows.
+            k: Which oracle.
+
+        Returns:
+            The predictions.
+
+        Raises:
+            UnsupportedError: If the task's targets are no numbers.
+        """
+        found = self.task.predictions(self.outputs(who, split, k).double())
+        if found is None:
+            raise UnsupportedError(
+                f"predictions: targets of {self.task.name} are no numbers; read outputs"
+            )
+        return found
 
     def random_outputs(self, split: Split, k: int) -> Tensor | None:
         """Return outputs ``(n, K)`` of the k-th untrained model; None where there is none.

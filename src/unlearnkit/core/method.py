@@ -118,6 +118,9 @@ class Info:
     """Whether it returns a model built by ``Problem.fresh``, which may be of another architecture
     than the original: a student taught from nothing."""
 
+    replaces: bool = False
+    """Whether it returns another model than it was given; a mask cannot hold that."""
+
     when: str = ""
     """When to use it and when not, in a sentence or two."""
 

@@ -175,7 +175,33 @@ class Targets(_Request):
         """Mark the rows whose target lies in the range."""
         if not labelled(data):
             raise UnsupportedError("targets: the rows have no targets; name rows or groups")
-        y = data.y.reshape(len(data), -1).cpu()
+        y = self._column(data.y)
+        mask = self.holds(data.y)
+        count = int(mask.sum())
+        if count in {0, len(y)}:
+            raise InputError(
+                f"forget: {self.words} names {'all rows' if count else 'no row'} ({count} of"
+                f" {len(y)}); targets lie between {float(y.min()):g} and {float(y.max()):g}: name"
+                " some and keep some"
+            )
+        return mask
+
+    def holds(self, y: Tensor) -> Tensor:
+        """Return which targets ``(N, K)`` lie in the range ``(N,)``; none or all may."""
+        values = self._column(y)
+        mask = torch.ones(len(values), dtype=torch.bool)
+        for bound, holds in (
+            (self.above, torch.gt),
+            (self.at_least, torch.ge),
+            (self.below, torch.lt),
+            (self.at_most, torch.le),
+        ):
+            if bound is not None:
+                mask &= holds(values, bound)
+        return mask
+
+    def _column(self, y: Tensor) -> Tensor:
+        y = y.reshape(len(y), -1).cpu()
         if not y.is_floating_point():
             raise UnsupportedError(
                 f"targets: a range needs real targets, got {y.dtype}; name classes, rows or groups"
@@ -189,24 +215,7 @@ class Targets(_Request):
         column = self.column or 0
         if not 0 <= column < width:
             raise InputError(f"targets: there are targets 0 to {width - 1}, got {column}; name one")
-        y = y[:, column]
-        mask = torch.ones(len(y), dtype=torch.bool)
-        for bound, holds in (
-            (self.above, torch.gt),
-            (self.at_least, torch.ge),
-            (self.below, torch.lt),
-            (self.at_most, torch.le),
-        ):
-            if bound is not None:
-                mask &= holds(y, bound)
-        count = int(mask.sum())
-        if count in {0, len(y)}:
-            raise InputError(
-                f"forget: {self.words} names {'all rows' if count else 'no row'} ({count} of"
-                f" {len(y)}); targets lie between {float(y.min()):g} and {float(y.max()):g}: name"
-                " some and keep some"
-            )
-        return mask
+        return y[:, column]
 
 
 _BOUND = r"([-+\w.]+)"

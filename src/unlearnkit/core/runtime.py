@@ -1,6 +1,7 @@
 """Where and how numbers are computed: device, precision, randomness, cost."""
 
 import hashlib
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -91,6 +92,9 @@ class Runtime:
     notes: list[str] = field(default_factory=list, compare=False)
     holds: tuple[Hold, ...] = field(default=(), compare=False, repr=False)
     """What must not move, such as the scalars outside a mask."""
+
+    masks: list[Mapping[str, Tensor]] = field(default_factory=list, compare=False, repr=False)
+    """Which scalars each mask of the run let move, by parameter name."""
 
     @classmethod
     def on(

@@ -119,10 +119,27 @@ def auc_interval(
     Returns:
         Lower and upper end; None where there is no AUC, or no variance.
     """
-    area, variance = auc(members, others), delong_variance(members, others)
+    pairs = min(len(members), len(others))
+    return area_interval(auc(members, others), delong_variance(members, others), pairs, level)
+
+
+def area_interval(
+    area: float, variance: float, pairs: int, level: float = 0.95
+) -> tuple[float, float] | None:
+    """Return an interval of an AUC of known variance, as ``auc_interval`` does.
+
+    Args:
+        area: The AUC.
+        variance: Its variance.
+        pairs: Disjoint pairs of a member and another row, at least one.
+        level: Coverage.
+
+    Returns:
+        Lower and upper end; None where the AUC or its variance is not a number.
+    """
     tail = (1 - level) / 2
     if area in {0.0, 1.0} or variance == 0:
-        sure = tail ** (1 / min(len(members), len(others)))
+        sure = tail ** (1 / pairs)
         if area == 1.0:
             return sure, 1.0
         if area == 0.0:

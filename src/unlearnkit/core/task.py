@@ -76,6 +76,10 @@ class Task(Protocol):
         """Return log-probabilities ``(B, C)`` of exclusive outcomes, or None if there are none."""
         ...
 
+    def predictions(self, out: Tensor) -> Tensor | None:
+        """Return predicted targets ``(B, K)``, in target units; None if they are no numbers."""
+        ...
+
     def toy(self, seed: int) -> Case:
         """Return a tiny problem of this kind that trains in a blink: for tests."""
         ...

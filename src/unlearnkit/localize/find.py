@@ -1,16 +1,18 @@
 """Find the scalars of a model that hold some rows."""
 
 import math
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from unlearnkit.core.case import Case
+from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import View
 from unlearnkit.core.digest import model_digest
-from unlearnkit.core.errors import InputError, UnsupportedError
+from unlearnkit.core.errors import InputError, UnknownNameError, UnsupportedError
+from unlearnkit.core.method import explain
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search import OneOf, Search
@@ -69,6 +71,67 @@ class Localizer(BaseModel):
     batch_size: int = Field(128, ge=1)
     """Rows in a batch; at 1, without signs, every row counts by itself."""
 
+    @classmethod
+    def read(cls, given: str | Mapping[str, Any]) -> "Localizer":
+        """Return what a user wrote.
+
+        Args:
+            given: ``criterion``, ``criterion:budget`` or ``criterion:budget:granularity``, such as
+                ``weighted_grad:0.3``; or fields by name.
+
+        Returns:
+            How to choose.
+
+        Raises:
+            UnknownNameError: If there is no such criterion, granularity or field.
+            InputError: If the budget is no share, or there are too many parts.
+        """
+        fields = dict(given) if isinstance(given, Mapping) else _fields(given)
+        wrong = next((k for k in fields if k not in cls.model_fields), None)
+        if wrong is not None:
+            raise UnknownNameError("field of a mask", str(wrong), cls.model_fields)
+        for name, kind in (("criterion", Criterion), ("granularity", Granularity)):
+            if fields.get(name, get_args(kind)[0]) not in get_args(kind):
+                raise UnknownNameError(f"{name} of a mask", str(fields[name]), get_args(kind))
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as e:
+            raise InputError(f"mask: {explain(e)}") from None
+
+    @property
+    def words(self) -> str:
+        """Return it in a few words; what is as by default goes without saying."""
+        own = type(self).model_fields
+        said = [self.criterion, f"{self.budget:g}"]
+        said += [] if self.granularity == own["granularity"].default else [self.granularity]
+        for name in ("top", "accumulate", "batch_size"):
+            value = getattr(self, name)
+            said += [] if value == own[name].default else [f"{name}={value}"]
+        return " ".join(said)
+
+    def by_chance(self) -> "Localizer":
+        """Return the random choice of the same budget."""
+        return Localizer(budget=self.budget, criterion="random", granularity=self.granularity)
+
+    def check(self, split: Partition) -> None:
+        """Refuse a case that does not give the rows that the criterion reads.
+
+        Args:
+            split: The case's rows, by what is asked.
+
+        Raises:
+            UnsupportedError: If they are not there.
+        """
+        if split.forget is None:
+            raise UnsupportedError(
+                "localize: a mask is made for forget rows, which the case does not give"
+            )
+        if split.retain is None and self.criterion in {"weighted_grad_all", "critical_memory"}:
+            raise UnsupportedError(
+                f"localize: {self.criterion} reads retained rows, which the case does not give; use"
+                " weighted_grad"
+            )
+
     def find(
         self,
         model: nn.Module,
@@ -86,30 +149,47 @@ class Localizer(BaseModel):
 
         Returns:
             The mask, on the CPU.
-
-        Raises:
-            UnsupportedError: If the case does not give the rows that the criterion reads.
         """
-        run = rt or Runtime()
         split = case.partition(None if request is None else parse_request(request))
-        if split.forget is None:
-            raise UnsupportedError(
-                "localize: a mask is made for forget rows, which the case does not give"
-            )
-        if split.retain is None and self.criterion in {"weighted_grad_all", "critical_memory"}:
-            raise UnsupportedError(
-                f"localize: {self.criterion} reads retained rows, which the case does not give; use"
-                " weighted_grad"
-            )
-        chosen = self.choose(model, split.forget, split.retain, case.task, run)
+        return self.find_in(model, split, case.task, rt or Runtime())
+
+    def find_in(
+        self,
+        model: nn.Module,
+        split: Partition,
+        task: Task,
+        rt: Runtime,
+        of: nn.Module | None = None,
+    ) -> Mask:
+        """Return the mask of a model for rows that are at hand.
+
+        Args:
+            model: The trained model, on the run's device; comes back as it was.
+            split: The case's rows, by what is asked.
+            task: Supplies each row's loss.
+            rt: Device, seed, cost.
+            of: The model that ``model`` is a copy of, where that is in another precision.
+
+        Returns:
+            The mask, on the CPU.
+        """
+        self.check(split)
+        assert split.forget is not None
+        chosen = self.choose(model, split.forget, split.retain, task, rt)
+        return self.mask(chosen, model if of is None else of, split, rt)
+
+    def mask(
+        self, chosen: Mapping[str, Tensor], model: nn.Module, split: Partition, rt: Runtime
+    ) -> Mask:
+        """Return chosen scalars with all that is known of where they come from."""
         return Mask(
             chosen={n: m.cpu() for n, m in chosen.items()},
             budget=self.budget,
             criterion=self.criterion,
             granularity=self.granularity,
             model=model_digest(model),
-            forget=split.forget.key(),
-            seed=run.seed,
+            forget="" if split.forget is None else split.forget.key(),
+            seed=rt.seed,
         )
 
     def choose(
@@ -190,3 +270,13 @@ class Localizer(BaseModel):
                 for n, p in trainable(model):
                     found[n] *= p.abs()
         return {n: t.float() for n, t in found.items()}
+
+
+def _fields(words: str) -> dict[str, Any]:
+    parts = words.split(":")
+    if len(parts) > 3:
+        raise InputError(
+            f"mask: expected criterion:budget:granularity, such as weighted_grad:0.3:channel, got"
+            f" {words!r}"
+        )
+    return dict(zip(("criterion", "budget", "granularity"), parts, strict=False))

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import safetensors
 import safetensors.torch
@@ -11,9 +12,24 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from unlearnkit.core.digest import model_digest
+from unlearnkit.core.digest import digest, model_digest, tensor_digest
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import write_bytes
+
+
+class Layer(NamedTuple):
+    """How much of one layer a mask lets move."""
+
+    name: str
+    """Empty for the model's own parameters, which stand in no layer."""
+
+    scalars: int
+    chosen: int
+
+    @property
+    def share(self) -> float:
+        """Return the share of the layer's scalars that may move."""
+        return self.chosen / max(1, self.scalars)
 
 
 @dataclass(frozen=True)
@@ -47,12 +63,28 @@ class Mask:
         """Return the share of the trainable scalars that may move."""
         return self.size / max(1, sum(m.numel() for m in self.chosen.values()))
 
+    def layers(self) -> list[Layer]:
+        """Return how much of each layer may move, in the model's order."""
+        found: dict[str, list[Tensor]] = {}
+        for name, m in self.chosen.items():
+            found.setdefault(name.rpartition(".")[0], []).append(m)
+        return [
+            Layer(n, sum(m.numel() for m in ms), sum(int(m.sum()) for m in ms))
+            for n, ms in found.items()
+        ]
+
     def shares(self) -> dict[str, float]:
         """Return the share of each layer's scalars that may move, in the model's order."""
-        layers: dict[str, list[Tensor]] = {}
-        for name, m in self.chosen.items():
-            layers.setdefault(name.rpartition(".")[0], []).append(m.view(-1))
-        return {n: float(torch.cat(ms).double().mean()) for n, ms in layers.items()}
+        return {layer.name: layer.share for layer in self.layers()}
+
+    def digest(self) -> str:
+        """Return the digest of which scalars may move."""
+        return digest({n: tensor_digest(m) for n, m in self.chosen.items()})
+
+    def facts(self) -> dict[str, Any]:
+        """Return how it was found and how large it is, for a record."""
+        told = {k: v for k, v in vars(self).items() if k != "chosen"}
+        return {**told, "scalars": self.size, "share": self.share, "digest": self.digest()}
 
     def check(self, model: nn.Module, forget: str) -> None:
         """Refuse a model or forget rows that the mask was not made for.
@@ -63,6 +95,25 @@ class Mask:
 
         Raises:
             InputError: If one is another, or the mask lets nothing move.
+        """
+        self.check_form(model)
+        if self.model != model_digest(model):
+            raise InputError(
+                "mask: made for a model with other weights; find a mask for this model"
+            )
+        if self.forget != forget:
+            raise InputError(
+                "mask: made for other forget rows than the request's; find a mask for this request"
+            )
+
+    def check_form(self, model: nn.Module) -> None:
+        """Refuse a model of another architecture than the mask's.
+
+        Args:
+            model: Trained or not.
+
+        Raises:
+            InputError: If it is, or the mask lets nothing move.
         """
         params = {n: p for n, p in model.named_parameters() if p.requires_grad}
         odd = sorted(set(params) ^ set(self.chosen))
@@ -85,14 +136,6 @@ class Mask:
                 )
         if not self.size:
             raise InputError("mask: selects no parameter, so nothing can move; raise its budget")
-        if self.model != model_digest(model):
-            raise InputError(
-                "mask: made for a model with other weights; find a mask for this model"
-            )
-        if self.forget != forget:
-            raise InputError(
-                "mask: made for other forget rows than the request's; find a mask for this request"
-            )
 
     def save(self, path: str | Path) -> Path:
         """Write the mask as safetensors, whole or not at all; return the path."""

@@ -51,6 +51,7 @@ class GatedTransfer(Method):
         needs=frozenset({Need.CLASSES, Need.SHAPE, Need.FRESH}),
         tasks=frozenset({"classification"}),
         rebuilds=True,
+        replaces=True,
         when=(
             "For whole classes when no training row is left and a new model may be built, of the"
             " same architecture or another. No weight of the original is in the result. It costs"

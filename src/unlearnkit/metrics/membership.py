@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -29,6 +31,11 @@ ENOUGH = 10
 
 SVM_ROWS = 25_000
 """Most rows that the published attack is fitted to: its cost grows with their square."""
+
+SVM_EACH = 2_000
+"""Rows of each kind that the attack published for regression is fitted to."""
+
+Features = npt.NDArray[np.floating[Any]]
 
 
 @attack(splits=PAIR, section=4)
@@ -148,15 +155,52 @@ def svm_mia_efficacy(e: Evidence) -> Score:
             note=f"the published attack is fitted to {size} rows here; more than {SVM_ROWS} take"
             " too long",
         )
-    features = np.concatenate([_confidence(*shadow), _confidence(*test)])
+    called = _called_members(
+        _confidence(*shadow),
+        _confidence(*test),
+        _confidence(e.outputs(Who.UNLEARNED, Split.FORGET), e.targets(Split.FORGET)),
+    )
+    return Score(float(1 - called.mean()), 1 - torch.from_numpy(called))
+
+
+@metric(
+    Goal.ORACLE,
+    low=0.0,
+    high=1.0,
+    splits=[Split.FORGET, Split.RETAIN, Split.TEST],
+    unit="fraction",
+    tasks=("regression",),
+    path="compat",
+)
+def svm_l1_member_share(e: Evidence) -> Score:
+    """Share of forget rows that a support-vector machine on the absolute error calls members.
+
+    As published for regression: fitted on the model under audit, to the first 2,000 retained rows
+    (called 1) and test rows (called 0), as many of both; C = 3, radial kernel, gamma "auto". The
+    result depends on the targets' scale, and a hard or easy range of targets looks forgotten or
+    remembered whoever is asked. Code: deep-regression-unlearning, which draws the members from all
+    training rows, forget rows too.
+    """
+    count = min(SVM_EACH, len(e.views[Split.TEST]), len(e.views[Split.RETAIN]))
+    features = []
+    for split, first in ((Split.RETAIN, count), (Split.TEST, count), (Split.FORGET, None)):
+        errors = e.errors(Who.UNLEARNED, split)[:first, None]
+        if not bool(errors.isfinite().all()):
+            return Score(math.nan, note=f"an error on {split} rows is not finite")
+        features.append(errors.float().numpy())
+    called = torch.from_numpy(_called_members(*features))
+    return Score(float(called.mean()), called)
+
+
+def _called_members(members: Features, others: Features, asked: Features) -> Features:
+    """Return what the published machine calls each row that is asked about, 1 or 0 ``(n,)``."""
     from sklearn.svm import SVC  # late: slow to import
 
     machine = SVC(C=3, gamma="auto", kernel="rbf", random_state=0)
-    machine.fit(features, np.concatenate([np.ones(count), np.zeros(len(test[0]))]))
-    called = machine.predict(
-        _confidence(e.outputs(Who.UNLEARNED, Split.FORGET), e.targets(Split.FORGET))
-    )
-    return Score(float(1 - called.mean()), 1 - torch.from_numpy(called))
+    labels = np.concatenate([np.ones(len(members)), np.zeros(len(others))])
+    machine.fit(np.concatenate([members, others]), labels)
+    called: Features = machine.predict(asked)
+    return called
 
 
 def _auc(members: Tensor, others: Tensor) -> Score:
@@ -188,10 +232,10 @@ def _fall(e: Evidence, split: Split) -> Tensor:
     return e.margins(Who.ORIGINAL, split) - e.margins(Who.UNLEARNED, split)
 
 
-def _confidence(out: Tensor, y: Tensor) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+def _confidence(out: Tensor, y: Tensor) -> Features:
     parts = [
         functional.softmax(o.float(), -1).gather(1, t[:, None])
         for o, t in zip(torch.split(out, CHUNK), torch.split(y, CHUNK), strict=True)
     ]
-    found: np.ndarray[tuple[int, int], np.dtype[np.float32]] = torch.cat(parts).numpy()
+    found: Features = torch.cat(parts).numpy()
     return found

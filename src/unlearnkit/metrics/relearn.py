@@ -177,7 +177,7 @@ def ain(e: Evidence) -> Score:
     high=math.inf,
     reads=ALL,
     splits=SEEN,
-    tasks=["classification"],
+    tasks=["classification", "regression"],
     tier="reference",
     path="compat",
     models=True,
@@ -189,7 +189,9 @@ def ain_reference(e: Evidence) -> Score:
 
     Adam at 1e-3, batches of 256, one order, one oracle, at most ten passes; no look at the target
     before the first step, so that a model that meets it counts 1; a missed target counts as if it
-    were met at the last step. Code: zero-shot-unlearning, ``ain``.
+    were met at the last step. Code: zero-shot-unlearning, ``ain``; for regression
+    deep-regression-unlearning, which moreover goes on from where it left the same retrained model,
+    so that models that are asked about later look better.
     """
     forget, retain = e.views[Split.FORGET], e.views[Split.RETAIN]
     if forget.data is not retain.data:
@@ -308,9 +310,9 @@ def _shown(found: Relearned) -> str:
 
 def _told(e: Evidence, found: Relearned) -> str:
     target = _target(e)
-    what = f"accuracy of {target.level:.3f}" if target.rate else f"loss of {target.level:.3g}"
+    what = f"an accuracy of {target.level:.3f}" if target.rate else f"a loss of {target.level:.3g}"
     late = f">{CAP} in {found.censored} of {ORDERS} orders; " if found.censored else ""
-    return f"{late}to an {what} on {len(target.rows)} rows; {_how(e)}"
+    return f"{late}to {what} on {len(target.rows)} rows; {_how(e)}"
 
 
 def _how(e: Evidence) -> str:

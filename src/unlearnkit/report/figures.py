@@ -179,7 +179,13 @@ def low_roc_figure(rocs: Sequence[Roc], *, title: str, desc: str) -> str:
 
 
 def make_svg(
-    draw: Callable[[Axes], None], name: str, title: str, desc: str, *, columns: int | None = None
+    draw: Callable[[Axes], None],
+    name: str,
+    title: str,
+    desc: str,
+    *,
+    columns: int | None = None,
+    height: float = SIZE[1],
 ) -> str:
     """Return a figure as an element of a page, in the page's colours and letters.
 
@@ -189,6 +195,7 @@ def make_svg(
         title: Short name of the figure, for those who cannot see it.
         desc: What it shows, in sentences.
         columns: Of the legend; all in one row when None.
+        height: In inches.
 
     Returns:
         An ``<svg>`` element.
@@ -197,7 +204,7 @@ def make_svg(
     from matplotlib.figure import Figure
 
     with matplotlib.style.context(["default", _STYLE]):
-        figure = Figure(figsize=SIZE, layout="constrained")
+        figure = Figure(figsize=(SIZE[0], height), layout="constrained")
         ax = figure.add_subplot()
         draw(ax)
         _legend(figure, ax, columns)

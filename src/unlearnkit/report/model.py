@@ -6,24 +6,21 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from unlearnkit.core.errors import InputError
+from unlearnkit.report.values import Estimate as Estimate
+from unlearnkit.report.values import Exposure as Exposure
+from unlearnkit.report.values import Light as Light
+from unlearnkit.report.values import OracleValue as OracleValue
+from unlearnkit.report.values import Row as Row
+from unlearnkit.report.values import Sample as Sample
+from unlearnkit.report.values import Strong as Strong
+from unlearnkit.report.values import Value as Value
 from unlearnkit.store import write_text
 
-Light = Literal["good", "bad", "unclear", "none"]
 Depth = Literal["fast", "reference", "strong"]
 Design = Literal["FULL", "REUSE"]
-
-
-class _Value(BaseModel):
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        use_attribute_docstrings=True,
-        # An infinite divergence or margin survives the trip through JSON.
-        ser_json_inf_nan="strings",
-    )
 
 
 class Verdict(StrEnum):
@@ -37,7 +34,7 @@ class Verdict(StrEnum):
     MATCHES = "MATCHES RETRAINING WITHIN LIMITS"
 
 
-class Finding(_Value):
+class Finding(Value):
     """A verdict that holds, and why."""
 
     verdict: Verdict
@@ -48,82 +45,7 @@ class Finding(_Value):
     """Ids of the table rows that it rests on."""
 
 
-class Estimate(_Value):
-    """A number with its uncertainty; None where it is undefined, and then the note says why."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    method: str = ""
-    """How the 95 % interval was made: Clopper-Pearson, DeLong, normal, none."""
-
-    examples: int = 0
-    """Rows behind the number."""
-
-    note: str = ""
-
-
-class OracleValue(_Value):
-    """The same metric, with each oracle in the place of the unlearned model."""
-
-    mean: float | None
-    sd: float | None
-    """Standard deviation over oracles; None for fewer than two."""
-
-    values: tuple[float | None, ...]
-
-
-class Row(_Value):
-    """One line of the table."""
-
-    metric: str
-    family: str
-    goal: str
-    """``high``, ``low``, ``as the oracle`` or ``value``."""
-
-    ideal: float | None
-    """The best value: a constant of the metric, or the oracle's mean."""
-
-    unit: str
-    path: Literal["exact", "compat"]
-    section: int
-    """Where it stands in the order of the audit, 1 to 10."""
-
-    estimate: Estimate
-    original: Estimate | None
-    """The same metric with the original model in the seat."""
-
-    oracle: OracleValue | None
-    gap: float | None
-    """Estimate minus the oracles' mean."""
-
-    gap_low: float | None = None
-    gap_high: float | None = None
-    z: float | None
-    """Gap in oracle standard deviations; None for fewer than three oracles."""
-
-    floor: float | None = None
-    """For distances to the oracle: the oracle-oracle distance."""
-
-    closed: float | None = None
-    """For distances to the oracle: the share of the original's distance that was closed."""
-
-    light: Light
-    models: int
-    """How many oracles stand behind the comparison."""
-
-    doc: str
-
-
-class Sample(_Value):
-    """Margins of one model on one split, thinned for drawing."""
-
-    who: str
-    split: str
-    values: tuple[float, ...]
-
-
-class Roc(_Value):
+class Roc(Value):
     """The margin attack's curve: true positives over false positives."""
 
     who: str
@@ -133,7 +55,7 @@ class Roc(_Value):
     negatives: int
 
 
-class ClassLine(_Value):
+class ClassLine(Value):
     """Accuracy of each model on one class."""
 
     label: int
@@ -150,7 +72,7 @@ class ClassLine(_Value):
     forget_oracle: float | None
 
 
-class Spent(_Value):
+class Spent(Value):
     """What unlearning cost, beside retraining."""
 
     forward: int
@@ -167,7 +89,55 @@ class Spent(_Value):
     """Rows backward over those of retraining."""
 
 
-class Asked(_Value):
+class Difficulty(Value):
+    """How hard the forget rows are, by scores that cost no training; None where undefined."""
+
+    confidence: float | None = None
+    """Mean probability that the original gives the labels of the forget rows: a proxy of
+    memorisation, which is higher where this is lower."""
+
+    confidence_retained: float | None = None
+    """The same of retained rows."""
+
+    memorised: float | None = None
+    """Confidence of the original on the forget rows less that of the oracles: the leave-out
+    estimate of memorisation, all forget rows left out at once."""
+
+    entanglement: float | None = None
+    """Spread of last-layer inputs within forget and retained rows over the spread between them."""
+
+    flip: float | None = None
+    """Median least disagree metric of the forget rows: the share of rows that the least change of
+    the last layer moves that moves the row."""
+
+    flip_retained: float | None = None
+    """The same of retained rows."""
+
+
+class LayerShare(Value):
+    """How much of one layer a mask let move."""
+
+    name: str
+    """Empty for parameters that stand in no layer."""
+
+    scalars: int
+    chosen: int
+
+
+class Localized(Value):
+    """What a mask let move; all else has kept every bit."""
+
+    criterion: str
+    budget: float
+    """Share of the trainable scalars that was asked for."""
+
+    granularity: str
+    seed: int
+    layers: tuple[LayerShare, ...]
+    """In the model's order."""
+
+
+class Asked(Value):
     """What was asked, and how hard it is."""
 
     case: str
@@ -192,11 +162,18 @@ class Asked(_Value):
     enough_headroom: bool | None
     """Whether any gap is at least 3 oracle deviations; None without three oracles."""
 
+    difficulty: Difficulty = Difficulty()
+    tampered: int | None = None
+    """Training rows that somebody tampered with; None where nothing is known of such."""
+
+    known: float | None = None
+    """Share of them that the request names."""
+
     target: Literal["rows", "concept"] = "rows"
     """Removing rows is judged against retraining; removing a concept may need another target."""
 
 
-class Provenance(_Value):
+class Provenance(Value):
     """Where the numbers come from."""
 
     version: str
@@ -223,63 +200,7 @@ class Provenance(_Value):
     notes: tuple[str, ...] = ()
 
 
-class Exposure(_Value):
-    """What the models of a strong audit say about one forgotten row."""
-
-    row: int
-    """Its number in the training set."""
-
-    epsilon: float | None
-    """Lower bound of the distance from retraining, corrected for the number of rows; nats."""
-
-    accuracy: float | None
-    """Of the attack that tells unlearned models from retrained ones by this row; 0.5 is chance."""
-
-    shift: float | None
-    """Mean margin of unlearned models minus that of retrained ones, in the latter's deviations."""
-
-
-class Strong(_Value):
-    """What ensembles of models show: of the method on this request, not of one model."""
-
-    models: int
-    """N: of originals, of unlearned models, of retrained ones, and of a second set of those."""
-
-    distinct: int
-    """How many of the unlearned models differ from each other."""
-
-    rows: tuple[Row, ...]
-    """In each, ``oracle`` is the second set of retrained models in the unlearned ones' seat."""
-
-    exposure: tuple[Exposure, ...]
-    """Every forgotten row, the most exposed first."""
-
-    laws: tuple[Sample, ...]
-    """Margins of the most exposed rows over models; ``split`` names the row."""
-
-    detectable: float | None
-    """Smallest shift that the audit sees with 80 % power, in deviations of retrained models."""
-
-    signals: str
-    """Digest of all that the margins depend on; also the name of their folder in the cache."""
-
-    trained: int
-    """Models that had to be trained for this audit."""
-
-    seconds: float
-    """What training, unlearning and looking took in this call."""
-
-    @property
-    def exposed(self) -> tuple[Exposure, ...]:
-        """Return the rows with a bound above 0."""
-        return tuple(e for e in self.exposure if e.epsilon)
-
-    def row(self, metric: str) -> Row | None:
-        """Return the row of a metric; None where there is none."""
-        return next((r for r in self.rows if r.metric == metric), None)
-
-
-class Report(_Value):
+class Report(Value):
     """What an audit found: a list of findings, a table, and everything behind it."""
 
     schema_version: int = Field(1, ge=1)
@@ -298,6 +219,9 @@ class Report(_Value):
     rocs: tuple[Roc, ...]
     classes: tuple[ClassLine, ...]
     spent: Spent
+    localized: Localized | None = None
+    """None where every weight might move."""
+
     provenance: Provenance
     limits: tuple[str, ...]
     """What this audit cannot show."""

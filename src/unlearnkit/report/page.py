@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from unlearnkit.report import figures as fig
+from unlearnkit.report import masks
 from unlearnkit.report import wording as w
 from unlearnkit.report.html import Panel, check_installed, render_template
-from unlearnkit.report.model import ClassLine, Report, Roc, Row, Sample, Strong
+from unlearnkit.report.model import ClassLine, Localized, Report, Roc, Row, Sample, Strong
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -87,6 +88,8 @@ def render_page(report: Report) -> str:
         rocs=_rocs(report.rocs),
         classes=[_class_cells(c) for c in classes],
         left_out=left_out,
+        mask=_mask(report.localized),
+        mask_told=[] if report.localized is None else masks.told(report.localized),
     )
 
 
@@ -95,6 +98,15 @@ def _sections(rows: Sequence[Row], anchors: dict[str, str]) -> list[tuple[str, l
         (title, [_line(row, anchors[row.metric]) for row in part])
         for title, part in w.by_section(rows)
     ]
+
+
+def _mask(found: Localized | None) -> Panel | None:
+    from markupsafe import Markup
+
+    if found is None:
+        return None
+    title = "Share of each layer in the mask"
+    return Panel(Markup(masks.mask_figure(found)), title, masks.HEAD, masks.lines(found))
 
 
 def _line(row: Row, anchor: str) -> Line:

@@ -9,6 +9,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from unlearnkit.report import masks
 from unlearnkit.report import wording as w
 from unlearnkit.report.model import Estimate, Report, Row, Strong
 
@@ -49,6 +50,11 @@ def render_text(report: Report) -> str:
     else:
         out += heading(f"What was found ({w.TIERS[report.tier]})")
     out += _table(report.rows, w.LEGEND if w.compared(report.rows) else w.NO_ORACLE)
+    if report.localized is not None:
+        out += heading("What might move")
+        out += _pairs(masks.told(report.localized))
+        for name, scalars, chosen, share, _ in masks.lines(report.localized):
+            out += wrap(f"{name}: {share}, {chosen} of {scalars}", "  - ")
     out += heading("Cost")
     out += _columns([("", "unlearning", "retraining"), *w.spent_lines(report.spent)])
     out += wrap(w.spent_sentence(report.spent))

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 
-from unlearnkit.report.model import Asked, Light, Report, Row, Spent, Strong
+from unlearnkit.report.model import Asked, Difficulty, Light, Report, Row, Spent, Strong
 
 SECTIONS = {
     1: "What was asked",
@@ -65,7 +65,10 @@ _SPLITS = {
     "retain": "retained rows",
     "held_out": "held-out rows",
     "test": "test rows",
-    "test_forget": "test rows of forgotten classes",
+    "test_forget": "test rows of what was forgotten",
+    "affected": "rows that tampered training rows act on",
+    "aimed": "affected rows, with the targets that the tampering is after",
+    "elsewhere": "rows that tampered training rows do not act on",
 }
 
 
@@ -189,8 +192,22 @@ def asked_lines(asked: Asked) -> list[tuple[str, str]]:
         lines.append(
             ("Nearest retained row", f"{near} away in input units, median over forgotten rows")
         )
+    lines += difficulty_lines(asked.difficulty)
     lines.append(("Headroom", headroom_sentence(asked)))
-    if asked.target == "concept":
+    if asked.tampered is not None and asked.known is not None:
+        named = round(asked.known * asked.tampered)
+        lines.append(
+            ("Rows tampered with", f"{asked.tampered:,}, of which the request names {named:,}")
+        )
+    if asked.known is not None and asked.known < 1:
+        lines.append(
+            (
+                "Target",
+                "right answers where the tampered rows act; a model retrained without the named "
+                "rows still learns the others, and is no oracle of that",
+            )
+        )
+    elif asked.target == "concept":
         lines.append(
             (
                 "Target",
@@ -199,6 +216,46 @@ def asked_lines(asked: Asked) -> list[tuple[str, str]]:
         )
     else:
         lines.append(("Target", "the rows; the right answer is a model retrained without them"))
+    return lines
+
+
+def difficulty_lines(d: Difficulty) -> list[tuple[str, str]]:
+    """Return how hard the forget rows are, as names and sentences; what is unknown is left out."""
+    lines = []
+    if d.confidence is not None and d.confidence_retained is not None:
+        forgotten, retained = number(d.confidence, 4), number(d.confidence_retained, 4)
+        lines.append(
+            (
+                "Confidence of the original",
+                f"{forgotten} is its mean probability of a forgotten row's label, {retained} of a "
+                "retained row's; the lower, the more of them it is likely to know by heart alone",
+            )
+        )
+    if d.memorised is not None:
+        lines.append(
+            (
+                "Memorised",
+                f"{number(d.memorised, 3)}: the part of that probability which retrained models do "
+                "not have",
+            )
+        )
+    if d.entanglement is not None:
+        score = number(d.entanglement, decimals([d.entanglement]))
+        lines.append(
+            (
+                "Entanglement",
+                f"{score}: spread within forgotten and retained rows over the spread between "
+                "them, in the last layer's inputs",
+            )
+        )
+    if d.flip is not None and d.flip_retained is not None:
+        lines.append(
+            (
+                "Least change that flips a row",
+                f"moves {number(d.flip, 4)} of all rows, median over forgotten rows; "
+                f"{number(d.flip_retained, 4)} over retained rows",
+            )
+        )
     return lines
 
 
@@ -335,11 +392,6 @@ EXPOSED_HEAD = ("Row", "Bound (nats)", "Attack accuracy", "Shift (deviations)")
 def exposed_lines(strong: Strong, most: int) -> list[tuple[str, str, str, str]]:
     """Return the most exposed rows as cells, as many as are exposed and no more than ``most``."""
     return [
-        (
-            str(e.row),
-            number(e.epsilon, 2),
-            number(e.accuracy, 3),
-            number(e.shift, 2, signed=True),
-        )
+        (str(e.row), number(e.epsilon, 2), number(e.accuracy), number(e.shift, 2, signed=True))
         for e in strong.exposed[:most]
     ]

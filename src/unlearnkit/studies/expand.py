@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from unlearnkit.core.metric import Tier
 from unlearnkit.core.runtime import Precision
 from unlearnkit.core.search import space
 from unlearnkit.job import merged, put_nested
+from unlearnkit.localize.find import Localizer
+from unlearnkit.localize.methods import check_maskable, own_localizer, with_mask
 from unlearnkit.studies.apart import check_apart
 from unlearnkit.studies.recipes import load_recipe, recipe_path
 from unlearnkit.studies.spec import ALL, Chosen, Design, Study
@@ -59,6 +61,12 @@ class Planned:
     design: Design
     device: str
     precision: Precision
+    mask: Localizer | None = None
+    """How to find what may move; None where all may, or where the method finds it by itself."""
+
+    chance: str = ""
+    """Label of the runs that differ in one thing: what may move is drawn at random. Empty where
+    nothing is chosen, or at random."""
 
     def subject(self) -> Subject:
         """Return the run's case and request."""
@@ -76,6 +84,8 @@ def expand(study: Study) -> tuple[Planned, ...]:
     study that tunes runs each method with its own settings and with those that were found. The
     design plays no part in keys: runs that ``FULL`` and ``REUSE`` have in common are done once.
     What cannot run, such as a named method that does not serve a case's task, is refused here.
+    Beside a method that runs under a mask, or chooses one by itself, it runs under a random one of
+    the same budget.
 
     Args:
         study: The study.
@@ -104,7 +114,7 @@ def tunable(study: Study, case: str) -> tuple[str, ...]:
     """
     subject = Subject.read(case, study.requests[case][0], study.device, study.precision)
     alone = _variants(study, subject)
-    return tuple(label for label, (_, m) in alone.items() if label == m.id and space(type(m)))
+    return tuple(n for n, v in alone.items() if n == v.method.id and space(type(v.method)))
 
 
 def search_key(study: Study, case: str, method: str) -> str:
@@ -131,12 +141,20 @@ def _runs(study: Study, case: str, request: str) -> Iterator[Planned]:
     variants = _variants(study, subject)
     if study.tune is not None:
         variants = _with_tuned(study, case, variants)
+    if study.beside_chance:
+        variants = _beside_chance(variants)
     oracles = study.oracles if study.tier == "reference" else 0
     for seed in study.seeds:
         original_seed = seed if study.design == "FULL" else 0
-        for label, (preset, method) in variants.items():
+        for label, variant in variants.items():
+            method = variant.method
             key = subject.run_key(
-                method, seed=seed, original_seed=original_seed, oracles=oracles, tier=study.tier
+                method,
+                seed=seed,
+                original_seed=original_seed,
+                oracles=oracles,
+                tier=study.tier,
+                mask=variant.mask,
             )
             yield Planned(
                 key=key,
@@ -144,7 +162,7 @@ def _runs(study: Study, case: str, request: str) -> Iterator[Planned]:
                 request=request,
                 label=label,
                 method=method.id,
-                preset=preset,
+                preset=variant.preset,
                 settings=method.model_dump(mode="json"),
                 seed=seed,
                 original_seed=original_seed,
@@ -153,11 +171,34 @@ def _runs(study: Study, case: str, request: str) -> Iterator[Planned]:
                 design=study.design,
                 device=study.device,
                 precision=study.precision,
+                mask=variant.mask,
+                chance=variant.chance,
             )
 
 
-_Variant = tuple[str | None, Method]
-"""Preset and method."""
+@dataclass(frozen=True)
+class _Variant:
+    """One way to unlearn."""
+
+    preset: str | None
+    method: Method
+    mask: Localizer | None = None
+    chance: str = ""
+
+    def same(self, other: _Variant) -> bool:
+        """Return whether two do the same, by whatever name."""
+        return (self.method, self.mask) == (other.method, other.mask)
+
+    def by_chance(self) -> tuple[str, _Variant] | None:
+        """Return the same with its mask drawn at random, and what to call that mask."""
+        own = own_localizer(self.method)
+        chosen = self.mask or own
+        if chosen is None or chosen.criterion == "random":
+            return None
+        drawn = chosen.by_chance()
+        if self.mask is not None:
+            return drawn.words, replace(self, mask=drawn)
+        return drawn.words, replace(self, method=with_mask(self.method, drawn))
 
 
 def _variants(study: Study, subject: Subject) -> dict[str, _Variant]:
@@ -166,20 +207,54 @@ def _variants(study: Study, subject: Subject) -> dict[str, _Variant]:
     named = {c.method for c in study.methods}
     for chosen in study.methods:
         if chosen.method == ALL:
-            rest = [Chosen(method=i) for i in fitting(subject.case, subject.parts)]
-            entries = [c for c in rest if c.method not in named]
+            rest = [i for i in fitting(subject.case, subject.parts) if i not in named]
+            if chosen.masks:
+                rest = [i for i in rest if not methods()[i].info.replaces]
+            entries = [Chosen.model_construct(method=i, masks=chosen.masks) for i in rest]
         else:
             entries = [chosen]
         for entry in entries:
-            for label, method in _grid(entry):
-                check_needs(method, subject.case, subject.parts)
-                twin = next((n for n, (_, m) in found.items() if m == method), None)
+            for label, variant in _masked(entry):
+                check_needs(variant.method, subject.case, subject.parts)
+                if variant.mask is not None:
+                    check_maskable(variant.method, variant.mask, subject.parts)
+                twin = _twin(found, variant)
                 if label in found or twin is not None:
                     raise InputError(
                         f"study: methods: {label!r} is the same as {twin or label!r}; name each"
                         " once"
                     )
-                found[label] = (entry.preset, method)
+                found[label] = variant
+    return found
+
+
+def _twin(found: Mapping[str, _Variant], variant: _Variant) -> str | None:
+    return next((n for n, v in found.items() if v.same(variant)), None)
+
+
+def _masked(entry: Chosen) -> Iterator[tuple[str, _Variant]]:
+    for label, method in _grid(entry):
+        if not entry.masks:
+            yield label, _Variant(entry.preset, method)
+        for mask in entry.masks:
+            yield f"{label} @ {mask.words}", _Variant(entry.preset, method, mask)
+
+
+def _beside_chance(variants: Mapping[str, _Variant]) -> dict[str, _Variant]:
+    """Return the methods, each that runs under a mask with a random one of its budget behind it."""
+    found: dict[str, _Variant] = {}
+    for label, variant in variants.items():
+        made = variant.by_chance()
+        if made is None:
+            found[label] = variant
+            continue
+        words, other = made
+        name = _twin(variants, other) or _twin(found, other)
+        if name is None:
+            name = f"{label.partition(' @ ')[0]} @ {words}"
+            found |= {label: replace(variant, chance=name), name: other}
+        else:
+            found[label] = replace(variant, chance=name)
     return found
 
 
@@ -188,8 +263,8 @@ def _with_tuned(study: Study, case: str, variants: Mapping[str, _Variant]) -> di
     assert study.tune is not None
     wanted = tunable(study, case)
     found: dict[str, _Variant] = {}
-    for label, (preset, method) in variants.items():
-        found[label] = (preset, method)
+    for label, variant in variants.items():
+        found[label] = variant
         if label not in wanted:
             continue
         path = recipe_path(study.tune.recipes, study.name, case, label)
@@ -203,8 +278,8 @@ def _with_tuned(study: Study, case: str, variants: Mapping[str, _Variant]) -> di
             raise InputError(
                 f"study: {str(path)!r} comes from another search; run unlearnkit study tune again"
             )
-        if (tuned := kept.build()) != method:
-            found[f"{label} {TUNED}"] = (TUNED, tuned)
+        if (tuned := kept.build()) != variant.method:
+            found[f"{label} {TUNED}"] = _Variant(TUNED, tuned)
     return found
 
 

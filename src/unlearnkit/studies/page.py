@@ -17,7 +17,7 @@ from unlearnkit.report.html import Panel, check_installed, packaged, render_temp
 from unlearnkit.studies import words
 from unlearnkit.studies.figures import tradeoff_figure
 from unlearnkit.studies.leaders import Leader, Spot, leaders, measures, spots
-from unlearnkit.studies.table import Block, Judged, Line, Table
+from unlearnkit.studies.table import Block, Chance, Judged, Line, Table
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -27,6 +27,13 @@ LIGHTS: dict[Judged, str] = {
     "beyond": "bad",
     "open": "unclear",
     "none": "none",
+}
+
+BEATEN = {
+    "beats it": "good",
+    "loses to it": "bad",
+    "no difference shown": "unclear",
+    "too few seeds": "none",
 }
 
 
@@ -45,6 +52,9 @@ class Set:
 
     pairs: list[tuple[str, str, str, tuple[str, str, str, str, str]]]
     """Metric, the farther method, the nearest one, and the numbers."""
+
+    chances: list[tuple[Chance, tuple[str, str, str, str, str], str]]
+    """A mask beside a random one, the numbers, and the light of what they say."""
 
 
 def render(table: Table) -> str:
@@ -180,6 +190,7 @@ def _set(table: Table, block: Block, index: int, numbers: Mapping[str, int]) -> 
         head=head,
         lines=lines,
         pairs=pairs,
+        chances=[(x, words.pair(x), BEATEN[x.word]) for x in block.chances],
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -14,6 +14,7 @@ from unlearnkit.core.metric import Tier
 from unlearnkit.core.request import parse_request
 from unlearnkit.core.runtime import Precision
 from unlearnkit.job import read_yaml
+from unlearnkit.localize.find import Localizer
 
 Design = Literal["FULL", "REUSE"]
 ALL = "all"
@@ -41,6 +42,18 @@ class Chosen(_Words):
 
     grid: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
     """Values to try of a hyper-parameter, by its dotted name; all combinations are run."""
+
+    masks: tuple[Localizer, ...] = ()
+    """Run under each of these masks, such as ``weighted_grad:0.3``, and not without one."""
+
+    @field_validator("masks", mode="before")
+    @classmethod
+    def _masks(cls, given: object) -> object:
+        if not isinstance(given, list | tuple) or not given:
+            raise InputError(
+                f"study: masks: give a list such as [weighted_grad:0.3], got {given!r}"
+            )
+        return tuple(m if isinstance(m, Localizer) else Localizer.read(m) for m in given)
 
     @field_validator("grid")
     @classmethod
@@ -85,6 +98,9 @@ class Tune(_Words):
 
 class Study(_Words):
     """What is compared: cases x requests x methods x seeds."""
+
+    beside_chance: ClassVar[bool] = True
+    """Whether what runs under a mask runs under a random one too."""
 
     name: str = Field(pattern=r"^\w[\w .-]*$")
     """What to call it; letters, digits, spaces, dots and dashes."""
@@ -181,6 +197,12 @@ class Study(_Words):
         return _natural(given)
 
 
+class TrialStudy(Study):
+    """One trial of a search: nothing runs beside what is tried."""
+
+    beside_chance: ClassVar[bool] = False
+
+
 def load(path: Path) -> Study:
     """Return the study that a YAML file describes.
 
@@ -235,8 +257,8 @@ def _chosen(entry: object) -> Chosen:
         return Chosen(method=entry)
     if not isinstance(entry, Mapping) or len(entry) != 1:
         raise InputError(
-            "study: methods: write an id, or an id with preset, recipe, settings or grid, got"
-            f" {entry!r}"
+            "study: methods: write an id, or an id with preset, recipe, settings, grid or masks,"
+            f" got {entry!r}"
         )
     ((name, words),) = entry.items()
     words = {} if words is None else words
@@ -246,8 +268,10 @@ def _chosen(entry: object) -> Chosen:
     wrong = next((k for k in words if k not in fields), None)
     if wrong is not None:
         raise UnknownNameError(f"key of method {name} in a study", str(wrong), fields)
-    if name == ALL and words:
-        raise InputError("study: methods: all takes no settings; name the method beside it")
+    if name == ALL and set(words) - {"masks"}:
+        raise InputError(
+            "study: methods: all takes masks and no settings; name the method beside it"
+        )
     try:
         return Chosen(method=str(name), **{str(k): v for k, v in words.items()})
     except ValidationError as e:

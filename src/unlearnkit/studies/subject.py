@@ -19,6 +19,7 @@ from unlearnkit.core.metric import Tier
 from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.runtime import Precision, Runtime
 from unlearnkit.job import Job
+from unlearnkit.localize.find import Localizer
 from unlearnkit.oracles import Oracle, Trained, oracle, oracle_keys, original_key, train_original
 
 
@@ -76,7 +77,14 @@ class Subject:
         return self._more_keys[count]
 
     def run_key(
-        self, method: Method, *, seed: int, original_seed: int, oracles: int, tier: Tier
+        self,
+        method: Method,
+        *,
+        seed: int,
+        original_seed: int,
+        oracles: int,
+        tier: Tier,
+        mask: Localizer | None = None,
     ) -> str:
         """Return the content address of a run: every input of training, unlearning and audit.
 
@@ -90,12 +98,15 @@ class Subject:
             original_seed: Of the original.
             oracles: How many.
             tier: Of the audit.
+            mask: How to find what may move; None where all may.
 
         Returns:
             The digest.
         """
+        masked = {} if mask is None else {"mask": mask.model_dump(mode="json")}
         return digest(
             {
+                **masked,
                 "measures": MEASURES,
                 "original": self._original_digest(original_seed),
                 "oracles": self._oracle_digests(oracles),

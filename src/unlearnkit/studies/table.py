@@ -125,6 +125,13 @@ class Pair(_Value):
     """The smallest that so many seeds can give: ``2 / 2^n``."""
 
 
+class Chance(Pair):
+    """A method under a mask, and the same under a random mask of the same budget."""
+
+    word: Literal["beats it", "loses to it", "no difference shown", "too few seeds"]
+    """What the interval says: below 0, above 0, around 0; there is none for fewer than three."""
+
+
 class Block(_Value):
     """One forget set: a case and a request."""
 
@@ -137,6 +144,9 @@ class Block(_Value):
     """The oracles, the original, then the methods as the study names them."""
 
     pairs: tuple[Pair, ...]
+    chances: tuple[Chance, ...] = ()
+    """Whether choosing what may move did better than chance; empty where nothing was chosen."""
+
     oracles: int
 
     def line(self, label: str) -> Line:

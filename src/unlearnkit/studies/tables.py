@@ -22,6 +22,7 @@ from unlearnkit.core.metric import Goal
 from unlearnkit.stats.intervals import mean_interval, tost, two_sample_t
 from unlearnkit.store import Store
 from unlearnkit.studies import columns as c
+from unlearnkit.studies.chances import against_chance
 from unlearnkit.studies.expand import expand
 from unlearnkit.studies.pairs import ENOUGH_FOR_INTERVALS, paired
 from unlearnkit.studies.results import Result, read
@@ -174,12 +175,14 @@ def _block(
     if before:
         lines.append(_original_line(here, oracles, before))
     lines += [_method_line(runs, here, oracles) for runs in by_label.values()]
+    pairs = tuple(_pairs(by_label, oracles, measured))
     return Block(
         case=case,
         request=request,
         columns=tuple(column.id for column in here),
         lines=tuple(lines),
-        pairs=tuple(_pairs(by_label, oracles, measured)),
+        pairs=pairs,
+        chances=tuple(against_chance([runs[0].planned for runs in by_label.values()], pairs)),
         oracles=count,
     )
 

@@ -46,6 +46,7 @@ def render_text(table: Table) -> str:
     out += heading("How to read this")
     out += [*_wrap(words.LEGEND), *_wrap(words.JUDGEMENT), *_wrap(words.MARKED)]
     out += _wrap(words.PAIRING) if any(b.pairs for b in table.blocks) else []
+    out += _wrap(words.CHANCE) if any(b.chances for b in table.blocks) else []
     for column in table.columns:
         out += _wrap(f"{column.doc} {words.good(column)}", f"{column.id}: ")
     return "\n".join(line.rstrip() for line in out)
@@ -65,7 +66,7 @@ def _block(table: Table, block: Block) -> list[str]:
     out: list[str] = []
     for panel in _panels(columns, WIDTH - sum(_wide(x) + 1 for x in labels)):
         out += [*([""] if out else []), *_panel([*labels, *panel])]
-    return [*out, *_pairs(block)]
+    return [*out, *_pairs(block), *_chances(block)]
 
 
 def _column(table: Table, block: Block, name: str) -> Cells:
@@ -130,6 +131,21 @@ def _pairs(block: Block) -> Iterator[str]:
             [[name], *([row[i]] for row in told)] for i, name in enumerate(names)
         ]
         yield from _panel([first, *others], head=1)
+
+
+def _chances(block: Block) -> Iterator[str]:
+    for metric in dict.fromkeys(p.metric for p in block.chances):
+        pairs = [p for p in block.chances if p.metric == metric]
+        yield ""
+        yield from _wrap(f"Masks by {metric}: farther from its ideal than a random one")
+        first: Cells = [[""], *(_folded(p.first) for p in pairs)]
+        names = ("seeds", "farther by", "95 % interval", "p", "least p")
+        told = [words.pair(p) for p in pairs]
+        others: list[Cells] = [
+            [[name], *([row[i]] for row in told)] for i, name in enumerate(names)
+        ]
+        said: Cells = [["the mask"], *([str(p.word)] for p in pairs)]
+        yield from _panel([first, *others, said], head=1)
 
 
 def _failures(table: Table) -> Iterator[str]:

@@ -33,7 +33,7 @@ from unlearnkit.studies.objective import METRICS, WORDS, Score, score
 from unlearnkit.studies.recipes import Change, Found, Named, TunedRecipe, recipe_path
 from unlearnkit.studies.results import Result, read
 from unlearnkit.studies.run import run
-from unlearnkit.studies.spec import Chosen, Study
+from unlearnkit.studies.spec import Chosen, Study, TrialStudy
 
 _OVER = 1e6
 """Added for the sampler, which looks at ranks alone, to what settings over the budget reach."""
@@ -236,17 +236,16 @@ def _turn(
         tried.append(Chosen(method=name, settings=method.model_dump(mode="json")))
     results: dict[str, list[Result]] = defaultdict(list)
     if tried:
-        part = study.model_copy(
-            update={
-                "name": f"{study.name} tuning",
-                "cases": (case,),
-                "requests": {case: study.tune.requests[case]},
-                "methods": tuple(tried),
-                "seeds": study.tune.seeds,
-                "design": "FULL",
-                "tune": None,
-            }
-        )
+        changed = {
+            "name": f"{study.name} tuning",
+            "cases": (case,),
+            "requests": {case: study.tune.requests[case]},
+            "methods": tuple(tried),
+            "seeds": study.tune.seeds,
+            "design": "FULL",
+            "tune": None,
+        }
+        part = TrialStudy.model_construct(**{**dict(study), **changed})
         run(part, store, cache, jobs=jobs, retry=retry)
         for r in read(expand(part), store, METRICS):
             results[r.planned.method].append(r)

@@ -46,6 +46,13 @@ PAIRING = (
     " 0.05."
 )
 
+CHANCE = (
+    "Where the weights that may move were chosen, the same method ran with as many drawn at random."
+    " A mask beats its random one where the 95 % interval of the paired difference lies below 0,"
+    " not corrected for the number of masks. What is not shown to beat it has not been shown to"
+    " depend on the place."
+)
+
 
 def design(table: Table) -> str:
     """Return how models were sampled, in a sentence."""

@@ -113,6 +113,7 @@ class Desk:
             original_seed=run.original_seed,
             oracles=run.oracles,
             tier=run.tier,
+            mask=run.mask,
         )
         if key != run.key:
             raise InputError(
@@ -121,7 +122,8 @@ class Desk:
             )
         model = subject.original(run.original_seed, self.cache).model
         truth = subject.oracles(run.oracles, self.cache)
-        done = unlearn(model, subject.case, subject.request, method, subject.rt.fork(run.seed))
+        rt = subject.rt.fork(run.seed)
+        done = unlearn(model, subject.case, subject.request, method, rt, mask=run.mask)
         clock = time.perf_counter()
         # The seed of the audit is the same for all, so that samples and oracles' values are too.
         report = audit(done, oracle=truth, tier=run.tier, rt=subject.rt.fork(0))
@@ -144,7 +146,8 @@ def _row(run: Planned) -> Run:
 
 
 def _circumstances(run: Planned) -> dict[str, str]:
-    return {
+    masked = {} if run.mask is None else {"mask": run.mask.model_dump_json()}
+    return masked | {
         "label": run.label,
         "original_seed": str(run.original_seed),
         "oracles": str(run.oracles),
@@ -157,10 +160,19 @@ def _circumstances(run: Planned) -> dict[str, str]:
 
 
 def _found(report: Report) -> dict[str, str]:
-    return {
+    return _moved(report) | {
         "verdict": report.verdict,
         "verdicts": ", ".join(dict.fromkeys(f.verdict for f in report.findings)),
         "sentence": report.sentence,
         "original": report.provenance.original,
         "unlearned": report.provenance.unlearned,
     }
+
+
+def _moved(report: Report) -> dict[str, str]:
+    """Return the share of the scalars that might move, where a mask held the others."""
+    if report.localized is None:
+        return {}
+    layers = report.localized.layers
+    share = sum(x.chosen for x in layers) / sum(x.scalars for x in layers)
+    return {"mask_share": f"{share:.6f}"}

@@ -126,6 +126,10 @@ class Classification:
         """Return log-probabilities of the classes ``(B, C)``, in nats."""
         return functional.log_softmax(out, -1)
 
+    def predictions(self, out: Tensor) -> Tensor | None:
+        """Return None: classes are no numbers."""
+        return None
+
     def toy(self, seed: int) -> Case:
         """Return three Gaussian clouds in six dimensions and a small network."""
         rng = torch.Generator().manual_seed(seed)

@@ -95,6 +95,10 @@ class MultiLabel:
         """Return None: labels do not exclude each other."""
         return None
 
+    def predictions(self, out: Tensor) -> Tensor | None:
+        """Return None: labels are no numbers."""
+        return None
+
     def toy(self, seed: int) -> Case:
         """Return rows whose labels are signs of random projections, and a small network."""
         rng = torch.Generator().manual_seed(seed)

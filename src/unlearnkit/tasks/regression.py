@@ -172,18 +172,20 @@ class Regression:
         return replace(batch, y=centre + z * scale)
 
     def errors(self, out: Tensor, batch: Batch) -> Tensor:
-        """Return the absolute error, mean over targets, in target units.
-
-        Of quantiles, the one nearest to the median counts.
-        """
-        if self.quantiles:
-            middle = min(range(len(self.quantiles)), key=lambda i: abs(self.quantiles[i] - 0.5))
-            out = out[:, middle :: len(self.quantiles)]
+        """Return the absolute error of the predictions, mean over targets, in target units."""
+        out = self.predictions(out)
         return (out - _same_shape(batch.y.to(out.dtype), out)).abs().mean(1)
 
     def log_probs(self, out: Tensor) -> Tensor | None:
         """Return None: real outputs are not outcomes."""
         return None
+
+    def predictions(self, out: Tensor) -> Tensor:
+        """Return the predictions ``(B, K)``; of quantiles, those nearest to the median."""
+        if not self.quantiles:
+            return out
+        middle = min(range(len(self.quantiles)), key=lambda i: abs(self.quantiles[i] - 0.5))
+        return out[:, middle :: len(self.quantiles)]
 
     def toy(self, seed: int) -> Case:
         """Return a noisy nonlinear function of six inputs, and a small network."""

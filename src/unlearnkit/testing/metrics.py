@@ -71,7 +71,8 @@ class Measured:
         train, test = View.all(case.train), View.all(case.test)
         parts = {Split.FORGET: (train, 0, 12), Split.RETAIN: (train, 12, 60)}
         parts |= {Split.HELD_OUT: (test, 0, 15), Split.TEST: (test, 15, 35)}
-        parts |= {Split.TEST_FORGET: (test, 35, 45)}
+        parts |= {Split.TEST_FORGET: (test, 35, 45), Split.AFFECTED: (test, 5, 25)}
+        parts |= {Split.AIMED: (test, 10, 30), Split.ELSEWHERE: (test, 25, 45)}
         views = {s: v.pick(torch.arange(a, b)) for s, (v, a, b) in parts.items()}
         for m in models.values():
             m.double()

@@ -1,29 +1,28 @@
 """Holding some scalars of a model where they are, whatever moves the rest."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from unlearnkit.core.runtime import Runtime
 
-
-@dataclass
-class _Part:
-    p: nn.Parameter
-    free: Tensor
-    held: Tensor
-    start: Tensor
-    version: int
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Held:
     """The scalars of a model that a mask leaves out, with the values that they keep.
 
     Values are restored after each step: momentum, weight decay and shrinking move a scalar even
-    where its gradient is zero. Gradients are projected only where their norm counts.
+    where its gradient is zero. Gradients are projected only where their norm counts. Numbers are
+    taken for the integers that have their bits: times 0 or 1, plus the kept bits or 0, is exact for
+    every number, and many times faster than a choice by truth values.
     """
+
+    _bits: list[Tensor]
+    _places: list[int]
+    _versions: list[int]
 
     def __init__(self, model: nn.Module, chosen: Mapping[str, Tensor]) -> None:
         """Take the values as they are now.
@@ -32,28 +31,36 @@ class Held:
             model: Its trainable parameters that the mask names are held where it is false.
             chosen: True where a scalar may move, by parameter name.
         """
-        self._parts: list[_Part] = []
-        with torch.no_grad():
-            for name, p in model.named_parameters():
-                if p.requires_grad and not bool(chosen[name].all()):
-                    free = chosen[name].to(p.device)
-                    self._parts.append(_Part(p, free, ~free, p.clone(), p._version))
+        some = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        some = {n: p for n, p in some.items() if not bool(chosen[n].all())}
+        self._params = list(some.values())
+        self._look()
+        self._free = [
+            chosen[n].to(b.device, b.dtype) for n, b in zip(some, self._bits, strict=True)
+        ]
+        self._start = [b * (1 - f) for b, f in zip(self._bits, self._free, strict=True)]
 
     def project(self) -> None:
         """Set the gradients of held scalars to zero."""
-        for part in self._parts:
-            if part.p.grad is not None:
-                part.p.grad.masked_fill_(part.held, 0)
+        for p, free in zip(self._params, self._free, strict=True):
+            if p.grad is not None:
+                _bits(p.grad).mul_(free)
 
     def restore(self) -> None:
-        """Set held scalars to their values; a tensor that was not written to is left alone."""
-        written = [part for part in self._parts if part.p._version != part.version]
-        if not written:
+        """Set held scalars to their values; tensors are left alone if none was written to."""
+        if [p.data_ptr() for p in self._params] != self._places:
+            self._look()
+        elif [p._version for p in self._params] == self._versions:
             return
-        with torch.no_grad():
-            for part in written:
-                torch.where(part.free, part.p, part.start, out=part.p)
-                part.version = part.p._version
+        torch._foreach_mul_(self._bits, self._free)
+        torch._foreach_add_(self._bits, self._start)
+        self._versions = [p._version for p in self._params]
+
+    def _look(self) -> None:
+        """Look at the memory of the parameters as integers."""
+        self._places = [p.data_ptr() for p in self._params]
+        self._versions = [p._version for p in self._params]
+        self._bits = [_bits(p) for p in self._params]
 
 
 def holding(rt: Runtime, model: nn.Module, chosen: Mapping[str, Tensor]) -> Runtime:
@@ -65,6 +72,11 @@ def holding(rt: Runtime, model: nn.Module, chosen: Mapping[str, Tensor]) -> Runt
         chosen: True where a scalar may move, by name of a trainable parameter.
 
     Returns:
-        The run, with the same meter and notes.
+        The run, with the same meter, notes and list of masks.
     """
+    rt.masks.append(chosen)
     return replace(rt, holds=(*rt.holds, Held(model, chosen)))
+
+
+def _bits(t: Tensor) -> Tensor:
+    return t.detach().view(_INTEGERS[t.element_size()])

@@ -21,6 +21,9 @@ from unlearnkit.train.restart import together
 PACE = 0.5
 """Learning rate of a lesson, as a multiple of the recipe's: slow enough to count steps."""
 
+LEAST = 1e-3
+"""Smallest loss to reach again, as a share of the loss of a model without knowledge."""
+
 
 def lesson(own: Recipe, epochs: int = 1) -> Recipe:
     """Return how copies are taught: as the model's own recipe says, at half its rate.
@@ -49,7 +52,8 @@ class Target:
     """What a model must reach again: almost what another model reaches on the same rows.
 
     Accuracy of ``(1 - share)`` times the other's; for tasks without exclusive outcomes a loss of
-    at most ``(1 + share)`` times the other's.
+    at most ``(1 + share)`` times the other's, and at least a thousandth of that of a model without
+    knowledge: a model that fits its rows exactly would leave nothing to reach.
     """
 
     rows: View
@@ -74,7 +78,9 @@ class Target:
         out = run(model, rows, task, rt)
         rate = task.log_probs(out[:1]) is not None
         mean = _mean(out, rows, task, rate=rate)
-        return cls(rows, (1 - share) * (1 - mean) if rate else (1 + share) * mean, rate)
+        if rate:
+            return cls(rows, (1 - share) * (1 - mean), rate)
+        return cls(rows, max((1 + share) * mean, LEAST * task.never_seen), rate)
 
     def short(self, model: nn.Module, task: Task, rt: Runtime) -> float:
         """Return how far a model falls short, in [0, 1]: 0 is met, 1 is all of it missing."""

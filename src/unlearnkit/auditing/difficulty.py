@@ -1,0 +1,97 @@
+"""How hard the forget rows are, by scores that take no training: shown, never judged by."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from unlearnkit.core.evidence import Evidence, Split, Who, rowwise
+from unlearnkit.difficulty.disagreement import least_disagree
+from unlearnkit.difficulty.entanglement import entanglement
+from unlearnkit.report.model import Difficulty
+from unlearnkit.train.reading import features, last_layer
+
+ROWS = 1_000
+"""Most rows of a kind that features are taken of."""
+
+WORK = 4 * 10**7
+"""Most multiplications that a noisy last layer may take: fewer rows of wide layers are scored."""
+
+FEWEST = 50
+"""Rows of a kind below which flips are not told."""
+
+
+def difficulty(e: Evidence) -> Difficulty:
+    """Return the scores of the forget rows that the original, and oracles if there are any, give.
+
+    Args:
+        e: The evidence, with models.
+
+    Returns:
+        The scores; None where there are no classes, no retained rows, or no linear last layer.
+    """
+    mine = _confidence(e, Who.ORIGINAL, Split.FORGET)
+    others = [_confidence(e, Who.ORACLE, Split.FORGET, k) for k in range(e.oracles)]
+    known = [v for v in others if v is not None]
+    found = Difficulty(
+        confidence=mine,
+        confidence_retained=_confidence(e, Who.ORIGINAL, Split.RETAIN),
+        memorised=mine - sum(known) / len(known) if mine is not None and known else None,
+    )
+    if Split.RETAIN not in e.views:
+        return found
+    model, rt = e.model(Who.ORIGINAL), e.rt
+    go = e.views[Split.FORGET].sample(ROWS, rt, "difficulty/forget")
+    stay = e.views[Split.RETAIN].sample(ROWS, rt, "difficulty/retain")
+    inside, outside = (features(model, view, e.task, rt) for view in (go, stay))
+    if inside is None or outside is None or inside.shape[1] != outside.shape[1]:
+        return found
+    score = entanglement(inside, outside)
+    flips = _flips(last_layer(model), inside, outside, rt.rng("difficulty/noise"))
+    return found.model_copy(
+        update={
+            "entanglement": None if score != score else score,
+            "flip": None if flips is None else flips[0],
+            "flip_retained": None if flips is None else flips[1],
+        }
+    )
+
+
+def _confidence(e: Evidence, who: Who, split: Split, k: int = 0) -> float | None:
+    """Return the mean probability of the rows' classes; None where there are none."""
+    view = e.views.get(split)
+    if (
+        view is None
+        or not len(view)
+        or not view.labelled
+        or view.y.ndim != 1
+        or view.y.is_floating_point()
+    ):
+        return None
+
+    def own(out: Tensor, y: Tensor) -> Tensor:
+        log_p = e.task.log_probs(out)
+        assert log_p is not None
+        return log_p.gather(1, y[:, None])[:, 0].exp()
+
+    out = e.outputs(who, split, k)
+    return None if e.task.log_probs(out[:1]) is None else float(rowwise(own, out, view.y).mean())
+
+
+def _flips(
+    head: nn.Module | None, inside: Tensor, outside: Tensor, rng: torch.Generator
+) -> tuple[float, float] | None:
+    """Return the median least disagree metric of forget and of retained rows."""
+    if not isinstance(head, nn.Linear) or head.in_features != inside.shape[1]:
+        return None
+    most = WORK // head.weight.numel() // 4
+    if most < FEWEST:
+        return None
+    # A third of the retained rows is scored; the others stand for all inputs, so that none is both.
+    third = min(len(outside) // 3, most)
+    pool, scored, sample = inside[:most], outside[:third], outside[third : 3 * third]
+    if not third:
+        return None
+    both = torch.cat([pool, scored])
+    least = least_disagree(both, sample, head.weight, head.bias, rng, draws=2)
+    return float(least[: len(pool)].median()), float(least[len(pool) :].median())

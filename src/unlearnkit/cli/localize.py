@@ -1,0 +1,102 @@
+"""The command that finds a mask and says where it lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def localize(
+    case: Annotated[
+        str, typer.Argument(help="A built-in case, or package.module:function that returns a Case.")
+    ],
+    forget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WORDS",
+            help="class=3, rows=0:100, rows=@file, group=17, target<30 (in quotes), or a named"
+            " request of the case.",
+        ),
+    ] = None,
+    criterion: Annotated[
+        str,
+        typer.Option(
+            help="weighted_grad, grad, weight, weighted_grad_all, critical_memory, deepest,"
+            " shallowest or random."
+        ),
+    ] = "weighted_grad",
+    budget: Annotated[
+        float, typer.Option(help="Most that is chosen, as a share of the trainable scalars.")
+    ] = 0.3,
+    granularity: Annotated[
+        str, typer.Option(help="What is chosen whole: parameter, channel or head.")
+    ] = "channel",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="The trained weights (.safetensors, .pt); trained from scratch when absent.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Root of all randomness.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps or auto.")] = "cpu",
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where the mask goes (.safetensors); nowhere if absent."),
+    ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where the share of each layer is drawn (.svg)."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace older files.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No talk and no progress on stderr.")
+    ] = False,
+) -> None:
+    """Find the few weights that hold what must go, and say how they spread over the layers."""
+    from unlearnkit.cli.talk import Talk, print_json, print_table
+    from unlearnkit.cli.work import locate
+    from unlearnkit.core.files import write_text
+    from unlearnkit.job import MASK, make_job
+    from unlearnkit.localize.find import Localizer
+    from unlearnkit.report.html import check_installed
+    from unlearnkit.report.masks import HEAD, lines, localized, mask_file, told
+
+    for path, ending in ((out, MASK), (picture, ".svg")):
+        if path is not None:
+            _check_place(path, ending, force=force)
+    if picture is not None:
+        check_installed()
+    how = Localizer.read({"criterion": criterion, "budget": budget, "granularity": granularity})
+    words = {"case": case, "forget": forget, "model": model, "seed": seed, "device": device}
+    job = make_job({**words, "mask": how.model_dump(mode="json")})
+    with Talk(quiet=quiet) as talk:
+        mask = locate(job, talk=talk)
+    found = localized(mask)
+    if out is not None:
+        mask.save(out)
+    if picture is not None:
+        write_text(picture, mask_file(found))
+    if json:
+        layers = [layer.model_dump() for layer in found.layers]
+        print_json({**mask.facts(), "layers": layers})
+        return
+    print_table(("what", "value"), told(found))
+    print()
+    print_table(HEAD, lines(found))
+    if out is not None:
+        talk.say(f"next: unlearnkit unlearn {case} --forget {job.asked()} --mask {out}")
+
+
+def _check_place(path: Path, ending: str, *, force: bool) -> None:
+    from unlearnkit.core.errors import InputError
+
+    if path.suffix != ending:
+        raise InputError(f"localize: ends in {ending}, got {path.name!r}")
+    if path.exists() and not force:
+        raise InputError(
+            f"localize: {str(path)!r} is there; choose another place, or replace it: --force"
+        )

@@ -1,0 +1,40 @@
+"""Training rows that somebody tampered with, and where that shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from unlearnkit.core.data import Data
+
+
+@dataclass(frozen=True)
+class Manipulated:
+    """What was done to a training set: a backdoor, two classes confused.
+
+    Goel et al., TMLR 2024, arXiv:2402.14015: of all tampered rows only some may be known, and these
+    are what a request names. A model retrained without them has still learned the others.
+    """
+
+    rows: Tensor
+    """Positions in the training set of all tampered rows ``(M,)``, known or not."""
+
+    affected: Data
+    """Rows never trained on that the tampering acts on, with their right targets."""
+
+    aimed: Data
+    """The same rows with the targets that the tampering is after."""
+
+    elsewhere: Data
+    """Rows never trained on that it does not act on."""
+
+    def known(self, rows: Tensor) -> float:
+        """Return which share of the tampered rows is among these training rows ``(K,)``."""
+        return float(torch.isin(self.rows, rows).double().mean())
+
+    def left(self, stay: Tensor) -> Manipulated | None:
+        """Return the same for the training set that is left when these rows ``(K,)`` stay."""
+        rows = torch.isin(stay, self.rows).nonzero()[:, 0]
+        return replace(self, rows=rows) if len(rows) else None

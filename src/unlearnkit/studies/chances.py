@@ -1,0 +1,33 @@
+"""Whether choosing what may move did better than a random mask of the same budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from unlearnkit.studies.expand import Planned
+from unlearnkit.studies.table import Chance, Pair
+from unlearnkit.studies.words import turned
+
+
+def against_chance(lines: Iterable[Planned], pairs: Sequence[Pair]) -> Iterator[Chance]:
+    """Yield what each mask did beside its random one, on the same seeds.
+
+    Args:
+        lines: One run of each method of a forget set.
+        pairs: Every two methods, compared by seed.
+
+    Yields:
+        The comparison by each metric that methods are paired by.
+    """
+    for run in lines:
+        for pair in pairs:
+            if run.chance and {pair.first, pair.second} == {run.label, run.chance}:
+                yield _said(turned(pair, run.chance))
+
+
+def _said(pair: Pair) -> Chance:
+    if pair.low is None or pair.high is None:
+        return Chance(**dict(pair), word="too few seeds")
+    if pair.high < 0:
+        return Chance(**dict(pair), word="beats it")
+    return Chance(**dict(pair), word="loses to it" if pair.low > 0 else "no difference shown")

@@ -1,0 +1,113 @@
+"""How hard a forget set is, as an audit shows it: against numbers made from the models by hand."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import softmax
+
+import unlearnkit as uk
+from unlearnkit.auditing.difficulty import difficulty
+from unlearnkit.core.evidence import Evidence, Split
+from unlearnkit.core.request import Rows
+from unlearnkit.core.runtime import Runtime
+from unlearnkit.report.model import Difficulty
+from unlearnkit.tasks.classification import Classification
+from unlearnkit.tasks.regression import Regression
+
+CASE = Classification(3).toy(0)
+PARTS = CASE.partition(Rows(range(12)))
+VIEWS = {Split.FORGET: PARTS.forget, Split.RETAIN: PARTS.retain}
+
+
+def models(names, width=3, head=None):
+    found = {}
+    for seed, name in enumerate(names):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            last = torch.nn.Linear(16, width) if head is None else head()
+            found[name] = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.ReLU(), last)
+    return found
+
+
+def evidence(names=("original", "unlearned"), views=VIEWS, **more):
+    return Evidence(models(names, **more), views, CASE.task, Runtime())
+
+
+def own(model, view):
+    p = softmax(model(view.data.x[view.rows]).detach().double().numpy(), 1)
+    return p[np.arange(len(view)), view.y.numpy()].mean()
+
+
+def test_confidence_is_the_mean_probability_of_the_labels():
+    e = evidence()
+    found, model = difficulty(e), models(["original"])["original"]
+    assert found.confidence == pytest.approx(own(model, PARTS.forget), rel=1e-5)
+    assert found.confidence_retained == pytest.approx(own(model, PARTS.retain), rel=1e-5)
+    assert found.memorised is None
+
+
+def test_what_oracles_lack_of_that_confidence_was_memorised():
+    names = ("original", "unlearned", "oracle/0", "oracle/1")
+    nets = models(names)
+    without = np.mean([own(nets[f"oracle/{k}"], PARTS.forget) for k in range(2)])
+    want = own(nets["original"], PARTS.forget) - without
+    assert difficulty(evidence(names)).memorised == pytest.approx(want, rel=1e-4)
+
+
+def test_entanglement_is_taken_of_the_last_layers_inputs():
+    net = models(["original"])["original"]
+    f, r = (net[:2](v.data.x[v.rows]).detach().double().numpy() for v in VIEWS.values())
+    middle = np.concatenate([f, r]).mean(0)
+    within = sum(((x - x.mean(0)) ** 2).sum(1).mean() for x in (f, r))
+    between = sum(((x.mean(0) - middle) ** 2).sum() for x in (f, r)) / 2
+    assert difficulty(evidence()).entanglement == pytest.approx(within / between, rel=1e-5)
+
+
+def test_rows_at_the_boundary_flip_sooner_than_others():
+    net = models(["original"])["original"]
+    top = net(CASE.train.x).detach().topk(2, 1).values
+    order = (top[:, 0] - top[:, 1]).argsort()
+    near = CASE.partition(Rows(order[:12].tolist()))
+    views = {Split.FORGET: near.forget, Split.RETAIN: near.retain}
+    found = difficulty(evidence(views=views))
+    assert found.flip < found.flip_retained / 2
+
+
+def test_a_last_layer_that_is_too_wide_leaves_flips_out(monkeypatch):
+    monkeypatch.setattr("unlearnkit.auditing.difficulty.WORK", 100)
+    found = difficulty(evidence())
+    assert found.entanglement is not None
+    assert found.flip is None
+
+
+def test_a_last_layer_that_is_not_linear_leaves_flips_out():
+    def head():
+        return torch.nn.Sequential(torch.nn.Linear(16, 3), torch.nn.LayerNorm(3))
+
+    found = difficulty(evidence(head=head))
+    assert found.entanglement is not None
+    assert found.flip is None
+
+
+def test_without_retained_rows_or_classes_little_is_told():
+    alone = difficulty(evidence(views={Split.FORGET: PARTS.forget}))
+    assert alone.confidence is not None
+    assert alone == Difficulty(confidence=alone.confidence)
+    case = Regression().toy(0)
+    parts = case.partition(Rows(range(12)))
+    views = {Split.FORGET: parts.forget, Split.RETAIN: parts.retain}
+    nets = {n: case.fresh() for n in ("original", "unlearned")}
+    found = difficulty(Evidence(nets, views, case.task, Runtime()))
+    assert found.confidence is None
+    assert found.entanglement > 0
+
+
+def test_a_report_shows_it_and_keeps_it(tmp_path):
+    done = uk.unlearn(models(["original"])["original"], CASE, Rows(range(12)), "finetune")
+    report = uk.audit(done)
+    text = str(report)
+    for words in ("Confidence of the original", "Entanglement", "Least change that flips a row"):
+        assert words in text
+    assert uk.Report.load(report.save(tmp_path / "r.json")).asked == report.asked
+    page = report.save(tmp_path / "r.html").read_text("utf-8")
+    assert "Least change that flips a row" in page
