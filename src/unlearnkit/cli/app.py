@@ -42,6 +42,7 @@ class Tier(StrEnum):
 
     FAST = "fast"
     REFERENCE = "reference"
+    STRONG = "strong"
 
 
 class Precision(StrEnum):
@@ -291,16 +292,31 @@ def unlearn(
 
 
 @app.command(
-    epilog=_examples("unlearnkit audit runs/x", "unlearnkit audit runs/x --tier fast --json")
+    epilog=_examples(
+        "unlearnkit audit runs/x",
+        "unlearnkit audit runs/x --tier fast --json",
+        "unlearnkit audit runs/x --tier strong --models 64",
+    )
 )
 def audit(
     run: Annotated[str, typer.Argument(help="A run's folder, or its name in runs/.")],
     tier: Annotated[
-        Tier, typer.Option(help="fast: by itself; reference: beside retrained models.")
+        Tier,
+        typer.Option(
+            help="fast: by itself; reference: beside retrained models; strong: the method, record"
+            " by record, with many models of it beside as many retrained ones."
+        ),
     ] = Tier.REFERENCE,
     oracles: Annotated[
-        int, typer.Option(min=1, help="How many models to retrain; kept for the next time.")
+        int,
+        typer.Option(
+            min=1, help="Of --tier reference: how many models to retrain; kept for the next time."
+        ),
     ] = 5,
+    models: Annotated[
+        int,
+        typer.Option(min=4, help="Of --tier strong: how many models of each of four kinds."),
+    ] = 64,
     device: Annotated[
         str | None, typer.Option(help="Where to compute; where the run was made by default.")
     ] = None,
@@ -314,7 +330,9 @@ def audit(
 
     folder = existing(run)
     with Talk(quiet=quiet) as talk:
-        report = examine(folder, tier=tier.value, oracles=oracles, device=device, talk=talk)
+        report = examine(
+            folder, tier=tier.value, oracles=oracles, models=models, device=device, talk=talk
+        )
     if json:
         print_json(report.model_dump(mode="json"))
         return
