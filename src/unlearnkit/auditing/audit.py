@@ -37,6 +37,7 @@ from unlearnkit.core.request import Groups, Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.structure import difference
 from unlearnkit.core.version import __version__
+from unlearnkit.localize.methods import own_localizer
 from unlearnkit.oracles import Oracle, check_fresh
 from unlearnkit.oracles import oracle as retrained
 from unlearnkit.report.masks import localized
@@ -140,7 +141,7 @@ def _strong(
 ) -> Report:
     """Return the reference audit of the model at hand, and the ensembles' verdict on its method."""
     check_models(models)
-    if done.mask is not None:
+    if done.mask is not None and own_localizer(done.method) is None:
         raise UnsupportedError(
             "strong: a mask was found on one original and does not fit the others; audit a method"
             " that finds its own, such as salun"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from torch import Tensor
 
@@ -24,7 +25,7 @@ class Kind:
     family: str
     unit: str
     doc: str
-    goal: str = "as the oracle"
+    goal: Literal["high", "low", "as the oracle", "value"] = "as the oracle"
 
 
 @dataclass(frozen=True)
