@@ -58,9 +58,6 @@ class Planned:
     """How many; 0 where the tier needs none."""
 
     tier: Depth
-    models: int
-    """Of each kind in a strong audit; 0 in others."""
-
     design: Design
     device: str
     precision: Precision
@@ -70,6 +67,9 @@ class Planned:
     chance: str = ""
     """Label of the runs that differ in one thing: what may move is drawn at random. Empty where
     nothing is chosen, or at random."""
+
+    models: int = 0
+    """Of each kind in a strong audit; 0 in others."""
 
     def subject(self) -> Subject:
         """Return the run's case and request."""
