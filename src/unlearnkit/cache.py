@@ -129,6 +129,17 @@ class Cache:
                 " another folder"
             ) from None
 
+    def facts(self, key: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return what is known of a kept thing without reading it; None where it is not kept."""
+        if key not in self:
+            return None
+        name = digest(key)
+        try:
+            side = (self.root / name[:2] / f"{name}.json").read_text(encoding="utf-8")
+            return dict(json.loads(side)["facts"])
+        except (OSError, ValueError, KeyError):  # damaged: told when it is loaded
+            return None
+
     def __contains__(self, key: Mapping[str, Any]) -> bool:
         name = digest(key)
         side = self.root / name[:2] / f"{name}.json"

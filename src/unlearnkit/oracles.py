@@ -81,6 +81,31 @@ def train_original(
     return _trained(case, _whole(case), seed, rt or Runtime(), cache or Cache(), "original")
 
 
+def train_originals(
+    case: Case,
+    *,
+    seeds: int | Iterable[int],
+    rt: Runtime | None = None,
+    cache: Cache | None = None,
+) -> tuple[Trained, ...]:
+    """Return several originals: models trained from scratch on the whole training set.
+
+    As with ``oracle``, each is kept as soon as it is trained, under the key of ``train_original``,
+    and small models are trained together.
+
+    Args:
+        case: Rows, model factory, recipe.
+        seeds: How many, or which ones. Seeds 0, 1, … when a count is given.
+        rt: Where to train; its own seed plays no part.
+        cache: Where trained weights are kept.
+
+    Returns:
+        The models, one a seed, in order.
+    """
+    wanted = _wanted(seeds, 0, "original")
+    return _many(case, _whole(case), wanted, rt or Runtime(), cache or Cache(), "original")
+
+
 def oracle(
     case: Case,
     request: ForgetRequest | str | Mapping[str, Any] | None,
@@ -110,15 +135,8 @@ def oracle(
     wanted = _wanted(seeds)
     asked = None if request is None else parse_request(request)
     retain = _kept(case, asked)
-    rt, cache = rt or Runtime(), cache or Cache()
-    new = _train_together(case, retain, wanted, rt, cache) if len(wanted) > 1 else set()
-    runs = []
-    for i, seed in enumerate(wanted):
-        rt.reporter.progress("oracles", i, len(wanted))
-        one = _trained(case, retain, seed, rt, cache, "oracle")
-        runs.append(replace(one, cached=one.cached and seed not in new))
-    rt.reporter.progress("oracles", len(wanted), len(wanted))
-    return Oracle(case, asked, tuple(runs))
+    runs = _many(case, retain, wanted, rt or Runtime(), cache or Cache(), "oracle")
+    return Oracle(case, asked, runs)
 
 
 def original_key(case: Case, seed: int, rt: Runtime) -> dict[str, Any]:
@@ -213,11 +231,25 @@ def _labelled(view: View, who: str) -> View:
     return view
 
 
-def _wanted(seeds: int | Iterable[int]) -> list[int]:
-    wanted = [FIRST + i for i in range(seeds)] if isinstance(seeds, int) else list(seeds)
+def _wanted(seeds: int | Iterable[int], first: int = FIRST, what: str = "oracle") -> list[int]:
+    wanted = [first + i for i in range(seeds)] if isinstance(seeds, int) else list(seeds)
     if not wanted or len(set(wanted)) < len(wanted):
-        raise InputError(f"oracle: seeds must be different and at least one, got {wanted}")
+        raise InputError(f"{what}: seeds must be different and at least one, got {wanted}")
     return wanted
+
+
+def _many(
+    case: Case, view: View, seeds: Sequence[int], rt: Runtime, cache: Cache, what: str
+) -> tuple[Trained, ...]:
+    """Return models of several seeds, in order; those that are missing are trained first."""
+    new = _train_together(case, view, seeds, rt, cache, what) if len(seeds) > 1 else set()
+    runs = []
+    for i, seed in enumerate(seeds):
+        rt.reporter.progress(f"{what}s", i, len(seeds))
+        one = _trained(case, view, seed, rt, cache, what)
+        runs.append(replace(one, cached=one.cached and seed not in new))
+    rt.reporter.progress(f"{what}s", len(seeds), len(seeds))
+    return tuple(runs)
 
 
 def _start(
@@ -243,14 +275,15 @@ def _start(
 
 
 def _train_together(
-    case: Case, view: View, seeds: Sequence[int], rt: Runtime, cache: Cache
+    case: Case, view: View, seeds: Sequence[int], rt: Runtime, cache: Cache, what: str
 ) -> set[int]:
-    """Train those of several oracles that are missing, if that pays; return their seeds."""
+    """Train those of several models that are missing, if that pays; return their seeds."""
+    first = FIRST if what == "oracle" else 0
 
     def member(seed: int, model: nn.Module) -> Member:
-        return Member(model, view, rt.fork(seed), f"oracle {seed}", place=seed - FIRST)
+        return Member(model, view, rt.fork(seed), f"{what} {seed}", place=seed - first)
 
-    starts = [_start(case, view, seed, rt, "oracle") for seed in seeds]
+    starts = [_start(case, view, seed, rt, what) for seed in seeds]
     if all(key in cache for _, key in starts):
         return set()
     recipe = case.recipe
@@ -272,7 +305,7 @@ def _train_together(
             for part in fit_together(members, case.task, recipe):
                 seconds = (time.perf_counter() - clock) / len(part)
                 for m in part:
-                    _check_trained(m.model, "oracle")
+                    _check_trained(m.model, what)
                     tensors = dict(m.model.state_dict())
                     yield at[m.rt.seed], tensors, _facts(m.rt.cost, seconds, len(part))
                 clock = time.perf_counter()

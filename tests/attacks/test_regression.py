@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from unlearnkit.attacks.regression import Rows, matched, quantile, scaled
+from unlearnkit.attacks.regression import Rows, quantile, scaled
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.statistics import auc
 
@@ -82,35 +82,6 @@ def test_the_threshold_is_that_of_boosting_on_the_other_half():
     assert got.fpr == pytest.approx(sum(passed) / 200, rel=1e-12)
 
 
-def cohort(n, mean, seed):
-    draw = rng(seed)
-    y = mean + torch.randn(n, generator=draw, dtype=torch.float64)
-    return Rows(-(y.exp() * torch.randn(n, generator=draw, dtype=torch.float64)).abs(), y[:, None])
-
-
-def test_a_hard_cohort_is_no_leak_once_targets_are_matched():
-    members, unseen = cohort(400, 1.0, seed=1), cohort(4000, 0.0, seed=2)
-    assert auc(members.score, unseen.score) < 0.35
-    assert abs(matched(members, unseen).auc - 0.5) < 0.05
-
-
-def test_matching_equals_a_loop_over_rows():
-    members, unseen = cohort(20, 0.5, seed=1), cohort(50, 0.0, seed=2)
-    want = []
-    for s, y in zip(members.score, members.about[:, 0], strict=True):
-        near = (unseen.about[:, 0] - y).abs().argsort()[:7]
-        want.append(float((unseen.score[near] < s).double().mean()))
-    got = matched(members, unseen, neighbours=7)
-    assert got.members.tolist() == pytest.approx(want)
-    assert got.auc == pytest.approx(sum(want) / 20)
-
-
-def test_matching_with_all_never_seen_rows_is_the_plain_auc():
-    members, unseen = cohort(30, 0.5, seed=1), cohort(40, 0.0, seed=2)
-    got = matched(members, unseen, neighbours=40)
-    assert got.auc == pytest.approx(auc(members.score, unseen.score))
-
-
 @pytest.mark.parametrize("attack", [scaled, quantile])
 def test_too_few_never_seen_rows_are_said(attack):
     got = attack(residuals(30), residuals(39), rng())
@@ -131,17 +102,13 @@ def test_residuals_that_are_all_zero_are_said():
     assert "residuals of never-seen rows are 0" in scaled(rows, rows, rng()).note
 
 
-def test_few_rows_to_match_with_are_said():
-    assert "10 never-seen rows" in matched(residuals(5), residuals(9)).note
-
-
 @pytest.mark.parametrize(
     ("attack", "told"),
     [
         (lambda r: quantile(r, r, rng(), fpr=1.0), "fpr must be between 0 and 1, got 1.0"),
         (lambda r: scaled(Rows(-r.score, r.about), r, rng()), "minus a residual's size"),
-        (lambda r: matched(Rows(r.score / 0, r.about), r), "got 50 of 50 that are not"),
-        (lambda r: matched(Rows(r.score[:, None], r.about), r), "scores must be"),
+        (lambda r: scaled(Rows(r.score / 0, r.about), r, rng()), "got 50 of 50 that are not"),
+        (lambda r: scaled(Rows(r.score[:, None], r.about), r, rng()), "scores must be"),
     ],
 )
 def test_bad_input_is_refused(attack, told):

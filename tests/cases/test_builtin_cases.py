@@ -14,11 +14,13 @@ from unlearnkit.core.data import View
 from unlearnkit.core.request import Groups
 from unlearnkit.oracles import train_original
 
-BUNDLED = ("digits", "breast_cancer", "diabetes")
+BUNDLED = ("digits", "breast_cancer", "diabetes", "digits_number", "demand")
 SIZES = {
     "digits": (1437, 270, 90),
     "breast_cancer": (399, 114, 56),
     "diabetes": (310, 88, 44),
+    "digits_number": (1437, 270, 90),
+    "demand": (2448, 936, 312),
 }
 ASKED = {
     ("digits", "class"): 146,
@@ -49,6 +51,13 @@ ASKED = {
     ("breast_cancer", "random_tenth"): 39,
     ("diabetes", "random_tenth"): 31,
     ("diabetes", "group"): 30,
+    ("digits_number", "range"): 430,
+    ("digits_number", "group"): 145,
+    ("digits_number", "random_tenth"): 143,
+    ("demand", "group"): 612,
+    ("demand", "customer"): 102,
+    ("demand", "range"): 194,
+    ("demand", "random_tenth"): 244,
 }
 
 

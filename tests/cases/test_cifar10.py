@@ -34,9 +34,9 @@ def table(images, *, nested):
 
 @pytest.fixture(autouse=True)
 def _nothing_remembered():
-    home._rows.cache_clear()
+    home.images.cache_clear()
     yield
-    home._rows.cache_clear()
+    home.images.cache_clear()
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_images_are_read_in_order_and_normalised_by_channel(folder, nested):
     whole = table(PIXELS, nested=nested)
     parquet.write_table(whole.slice(0, 4), folder / "train-00000-of-00002.parquet")
     parquet.write_table(whole.slice(4), folder / "train-00001-of-00002.parquet")
-    x, y = home._rows("train", 5)
+    x, y = home.images("train", 5)
     torch.testing.assert_close(x.numpy(), normalised(PIXELS[:5]), rtol=1e-5, atol=1e-6)
     assert y.tolist() == LABELS[:5]
 
@@ -73,7 +73,7 @@ def test_the_hub_is_read_where_no_folder_is_named(monkeypatch):
 
     monkeypatch.delenv("UNLEARNKIT_DATA", raising=False)
     monkeypatch.setattr(datasets, "load_dataset", load)
-    x, y = home._rows("test", 3)
+    x, y = home.images("test", 3)
     torch.testing.assert_close(x.numpy(), normalised(PIXELS[:3]), rtol=1e-5, atol=1e-6)
     assert y.tolist() == LABELS[:3]
     assert asked == [("uoft-cs/cifar10", "test")]
@@ -81,7 +81,7 @@ def test_the_hub_is_read_where_no_folder_is_named(monkeypatch):
 
 def told(*parts):
     with pytest.raises(InputError) as error:
-        home._rows("train", 6)
+        home.images("train", 6)
     assert all(p in str(error.value) for p in parts), str(error.value)
     assert "\n" not in str(error.value)
 

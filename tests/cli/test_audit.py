@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -32,6 +33,27 @@ def test_an_audit_is_in_the_store_with_its_numbers(run, done):
         who = {m.who for m in store.measurements(kinds["audit"].key)}
     assert set(kinds) == {"unlearn", "audit"}
     assert {"unlearned", "oracle 0", "oracle 1"} <= who
+
+
+def test_a_strong_audit_says_its_cost_first_and_needs_no_training_the_second_time(run, done):
+    said = run("audit", "a", "--tier", "strong", "--models", 4)
+    assert said.code == 0, said.err
+    assert re.search(r"strong audit of 4 models a kind: \d+ to train \(\d+ are kept\)", said.err)
+    report = Report.load(done / "report.json")
+    assert (report.tier, report.provenance.design) == ("strong", "FULL")
+    assert report.strong.models == 4
+    assert 0 < report.strong.trained < 12
+    assert "WHAT 4 MODELS OF THIS METHOD SHOW" in said.out
+    again = run("audit", "a", "--tier", "strong", "--models", 4)
+    assert "all of them are kept" in again.err
+    with Store(done.parent / "unlearnkit.sqlite") as store:
+        (key,) = (r.key for r in store.runs("audit"))
+        metrics = {m.metric for m in store.measurements(key)}
+    assert {"permutation_p", "accuracy_forget", "ensemble_accuracy_forget"} <= metrics
+
+
+def test_too_few_models_for_a_strong_audit_are_a_wrong_use(run, done):
+    assert run("audit", "a", "--tier", "strong", "--models", 3).code == 2
 
 
 @pytest.mark.parametrize("name", ["b", "../a/../b", "/nowhere/b"])

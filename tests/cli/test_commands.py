@@ -104,7 +104,7 @@ def test_an_unknown_name_is_told_with_the_nearest(run):
         ["unlearn"],
         ["unlearn", "digits", "--seed", "-1"],
         ["unlearn", "digits", "--out", "a", "--name", "b"],
-        ["audit", "x", "--tier", "strong"],
+        ["audit", "x", "--tier", "deepest"],
         ["audit", "x", "--oracles", "0"],
         ["cache", "prune", "--days", "-1"],
     ],

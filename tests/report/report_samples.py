@@ -9,6 +9,7 @@ from unlearnkit.report.model import (
     Asked,
     ClassLine,
     Estimate,
+    Exposure,
     Finding,
     LayerShare,
     Localized,
@@ -19,6 +20,7 @@ from unlearnkit.report.model import (
     Row,
     Sample,
     Spent,
+    Strong,
     Verdict,
 )
 
@@ -320,6 +322,46 @@ def bare():
     )  # fmt: skip
 
 
+def strong():
+    """A strong audit: 70 exposed rows of 72, rows without a number, margins of two rows."""
+    rng = np.random.default_rng(3)
+    centres = {"original": 7.5, "unlearned": 1.0, "oracle": 4.0}
+    rows = (
+        row("permutation_p", 0.001, 0.001, (0.412,), section=2, light="bad", goal="high"),
+        row("epsilon_worst", 1.17, 1.21, (0.0,), section=3, light="bad", unit="nats"),
+        row(
+            "ulira_auc",
+            None,
+            None,
+            (None,),
+            section=4,
+            estimate=Estimate(value=None, note="fewer than 64 models of a kind"),
+        ),
+        row("ensemble_accuracy_retain", 0.996, 0.997, (0.9961,), gap_low=-0.001, gap_high=0.001),
+    )
+    exposure = tuple(
+        Exposure(row=1000 + i, epsilon=max(1.17 - i / 60, 0.0), accuracy=0.97 - i / 500, shift=-6.5)
+        for i in range(72)
+    )
+    laws = tuple(
+        Sample(who=who, split=f"row-{k}", values=tuple(rng.normal(centre + k / 1000, 0.8, 64)))
+        for k in (1000, 1001)
+        for who, centre in centres.items()
+    )
+    part = Strong(
+        models=64,
+        distinct=64,
+        rows=rows,
+        exposure=exposure,
+        laws=laws,
+        detectable=0.13,
+        signals="ab" * 32,
+        trained=192,
+        seconds=81.2,
+    )
+    return full(tier="strong", strong=part)
+
+
 def masked(layers=("stem", SCRIPT, "", "encoder.layers.11.self_attention.out_projection")):
     """A run under a mask, of layers with names that are long, empty or markup."""
     found = tuple(
@@ -332,4 +374,4 @@ def masked(layers=("stem", SCRIPT, "", "encoder.layers.11.self_attention.out_pro
     return bare().model_copy(update={"localized": mask})
 
 
-SAMPLES = {"full": full, "hostile": hostile, "bare": bare, "masked": masked}
+SAMPLES = {"full": full, "hostile": hostile, "bare": bare, "masked": masked, "strong": strong}

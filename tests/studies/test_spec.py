@@ -30,7 +30,7 @@ TOY = "tests.studies.toys:toy"
         ({"methods": [{"ssd": {"grid": {"selection": []}}}]}, r"grid: selection has no value"),
         ({"methods": [{"ssd": 3}]}, r"methods: ssd: give preset, settings or grid, got 3"),
         ({"methods": [{"ssd": {}, "jit": {}}]}, r"methods: write an id, or an id with preset"),
-        ({"methods": [{"all": {"preset": "paper"}}]}, r"all takes no settings"),
+        ({"methods": [{"all": {"preset": "paper"}}]}, r"all takes masks and no settings"),
         ({"methods": 3}, r"methods: give a list of ids, got 3"),
         ({"methods": []}, r"study: methods: "),
         ({"design": "HALF"}, r"study: design: input should be 'FULL' or 'REUSE', got 'HALF'"),
@@ -91,8 +91,10 @@ def test_the_studies_that_come_along_can_be_read(path):
 
 def test_the_guides_example_is_a_study_that_can_be_laid_out():
     guide = (ROOT / "docs" / "studies.md").read_text("utf-8")
-    (example,) = re.findall(r"```yaml\n(.*?)```", guide, flags=re.DOTALL)
-    found = expand(make_study(yaml.safe_load(example)))
+    example, masks = map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", guide, flags=re.DOTALL))
+    found = expand(make_study(example))
+    masked = {r.label for r in expand(make_study({**example, **masks}))}
+    assert {"finetune @ weighted_grad 0.3", "finetune @ random 0.3", "salun"} <= masked
     assert len([r for r in found if r.method == "ssd"]) == 2 * 5 * 3
     assert {r.label for r in found if r.method == "finetune"} == {"finetune paper"}
     assert {r.settings["unit"] for r in found if r.method == "ssd"} == {"batch"}

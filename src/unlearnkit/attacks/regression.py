@@ -1,9 +1,10 @@
 """Attacks with one attacker for all rows, for tasks whose scores depend on how hard a row is.
 
-In regression a row's error says as much about its target and its cohort as about membership. Three
-ways to take that out, none of which needs another model: compare rows of like targets; divide by
-the error that such inputs have when they were never seen; set a threshold for each input. Attacks
-with several models on the prediction itself are ``lira`` and ``ulira``, which take vectors.
+In regression a row's error says as much about its target and its cohort as about membership. Two
+ways to take that out, none of which needs another model: divide by the error that such inputs have
+when they were never seen; set a threshold for each input. ``stats.matching`` has a third, comparing
+rows of like targets. Attacks with several models on the prediction itself are ``lira`` and
+``ulira``, which take vectors.
 """
 
 from __future__ import annotations
@@ -141,42 +142,6 @@ def scaled(members: Rows, unseen: Rows, rng: torch.Generator) -> Found:
         sizes = [_predicted(trees, r.about) for r in (members, rest)]
         pairs.append((members.score / sizes[0], rest.score / sizes[1]))
     return _summary(pairs, threshold=False)
-
-
-def matched(members: Rows, unseen: Rows, *, neighbours: int = 10) -> Found:
-    """Attack by comparing each row with the never-seen rows nearest to it, such as in its target.
-
-    Takes out what a cohort's own difficulty does to a score: where forgotten rows have large
-    targets, they are compared with never-seen rows of large targets only. Distances are Euclidean,
-    each column of ``about`` in standard deviations over all rows.
-
-    Args:
-        members: The m rows that may have been trained on; ``about`` says what must be alike.
-        unseen: Rows that were not.
-        neighbours: Never-seen rows that each is compared with.
-
-    Returns:
-        What was found, without a threshold; nan with a note where there are fewer never-seen rows.
-    """
-    _check("matched", members, unseen)
-    if len(unseen.score) < neighbours or not len(members.score):
-        return _nothing(
-            f"{neighbours} never-seen rows and a member are needed, there are"
-            f" {len(unseen.score)} and {len(members.score)}",
-            len(members.score),
-        )
-    both = torch.cat([_flat(members.about), _flat(unseen.about)])
-    spread = both.std(0, correction=0)
-    both = both / torch.where(spread > 0, spread, 1.0)
-    mine, theirs = both[: len(members.score)], both[len(members.score) :]
-    share = torch.empty(len(mine), dtype=torch.float64)
-    block = max(1, (1 << 20) // len(theirs))
-    own, other = members.score.double(), unseen.score.double()
-    for into, at, s in zip(*(torch.split(t, block) for t in (share, mine, own)), strict=True):
-        far = torch.cdist(at, theirs, compute_mode="donot_use_mm_for_euclid_dist")
-        near = other[far.topk(neighbours, largest=False).indices]
-        into.copy_((near < s[:, None]).double().mean(1) + (near == s[:, None]).double().mean(1) / 2)
-    return Found(float(share.mean()), math.nan, math.nan, share, torch.empty(0))
 
 
 def _summary(pairs: list[tuple[Tensor, Tensor]], *, threshold: bool, note: str = "") -> Found:

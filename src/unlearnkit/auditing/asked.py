@@ -56,9 +56,18 @@ def nearness(parts: Partition, rt: Runtime) -> tuple[int | None, float | None]:
     if go is None or stay is None:
         return None, None
     nearest = torch.cat([torch.cdist(part, stay).min(1).values for part in torch.split(go, 256)])
-    known = {bytes(r.numpy().tobytes()) for r in stay}
-    twins = sum(bytes(r.numpy().tobytes()) in known for r in go)
+    known = {r.numpy().tobytes() for r in stay}
+    twins = sum(r.numpy().tobytes() in known for r in go)
     return twins, float(nearest.median())
+
+
+def row_bytes(view: View) -> list[bytes]:
+    """Return each row's input and target as bytes; nothing where inputs are no tensor in memory."""
+    x = _flat(view)
+    if x is None or not view.labelled:
+        return []
+    y = view.y.reshape(len(view), -1)
+    return [a.numpy().tobytes() + b.numpy().tobytes() for a, b in zip(x, y, strict=True)]
 
 
 def _flat(view: View) -> Tensor | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import math
 import platform
+import time
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -12,23 +14,43 @@ from torch import nn
 from unlearnkit.auditing.asked import in_words, nearness, target_counts
 from unlearnkit.auditing.difficulty import difficulty
 from unlearnkit.auditing.drawings import class_lines, margin_samples, roc_curves
-from unlearnkit.auditing.rows import ENOUGH_FOR_INTERVALS, Beside, table
+from unlearnkit.auditing.ensembles import check_models, gather, name_of, subject_of
+from unlearnkit.auditing.planning import plan
+from unlearnkit.auditing.rows import (
+    ENOUGH_FOR_EQUIVALENCE,
+    ENOUGH_FOR_INTERVALS,
+    Beside,
+    table,
+)
 from unlearnkit.auditing.splits import choose
+from unlearnkit.auditing.strong import ENOUGH, strong_table
+from unlearnkit.auditing.strong_verdicts import strong_findings, strong_limits, strong_sentence
 from unlearnkit.auditing.verdicts import HEADROOM, Facts, enough_headroom, findings, headroom
 from unlearnkit.auditing.words import limits, sentence
+from unlearnkit.cache import Cache
 from unlearnkit.core.case import Partition
 from unlearnkit.core.data import View
 from unlearnkit.core.digest import NUMERICS, model_digest
-from unlearnkit.core.errors import InputError
+from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.evidence import Evidence, Split
-from unlearnkit.core.metric import Tier
 from unlearnkit.core.request import Groups, Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.structure import difference
 from unlearnkit.core.version import __version__
+from unlearnkit.localize.methods import own_localizer
 from unlearnkit.oracles import Oracle, check_fresh
+from unlearnkit.oracles import oracle as retrained
 from unlearnkit.report.masks import localized
-from unlearnkit.report.model import Asked, Provenance, Report, Row, Spent
+from unlearnkit.report.model import (
+    Asked,
+    Depth,
+    Provenance,
+    Report,
+    Row,
+    Spent,
+    Strong,
+    Verdict,
+)
 from unlearnkit.unlearning import Unlearned, check_weights, fresh_model
 
 
@@ -36,8 +58,10 @@ def audit(
     done: Unlearned,
     *,
     oracle: Oracle | None = None,
-    tier: Tier | None = None,
+    tier: Depth | None = None,
+    models: int = ENOUGH,
     rt: Runtime | None = None,
+    cache: Cache | None = None,
 ) -> Report:
     """Measure whether an unlearned model behaves as if it had never seen the forget rows.
 
@@ -46,8 +70,13 @@ def audit(
         oracle: Models retrained without the forget rows; five or more to say that a model matches
             them, three or more for intervals.
         tier: ``fast`` needs no oracle and can only find faults; ``reference`` compares with
-            oracles. The best that is possible when None.
-        rt: Where to run; the CPU by default.
+            oracles; ``strong`` judges the method record by record, with ensembles of models that it
+            trains where they are not kept yet. The better of the first two that is possible when
+            None.
+        models: Of the strong tier: how many originals, unlearned models and retrained ones, and
+            retrained ones again.
+        rt: Where to run; the CPU by default. Its reporter hears the cost of a strong audit first.
+        cache: Of the strong tier: where models and signals are kept.
 
     Returns:
         The report.
@@ -56,6 +85,8 @@ def audit(
         InputError: If the tier needs oracles and none are given, or they are of another case.
     """
     rt = rt or Runtime()
+    if tier == "strong":
+        return _strong(done, oracle, models, rt, cache or Cache())
     tier = tier or ("fast" if oracle is None else "reference")
     if tier == "reference" and oracle is None:
         raise InputError(
@@ -103,6 +134,55 @@ def audit(
             *done.notes,
         ),
     )
+
+
+def _strong(
+    done: Unlearned, truth: Oracle | None, models: int, rt: Runtime, cache: Cache
+) -> Report:
+    """Return the reference audit of the model at hand, and the ensembles' verdict on its method."""
+    check_models(models)
+    if done.mask is not None and own_localizer(done.method) is None:
+        raise UnsupportedError(
+            "strong: a mask was found on one original and does not fit the others; audit a method"
+            " that finds its own, such as salun"
+        )
+    subject = subject_of(done.case, done.request, done.method, rt, cache)
+    asked = plan(subject, models, unlearn_seconds=done.seconds)
+    rt.reporter.note(str(asked))
+    start = time.perf_counter()
+    signals = gather(subject, models)
+    if truth is None:
+        few = min(models, ENOUGH_FOR_EQUIVALENCE)
+        truth = retrained(done.case, done.request, seeds=few, rt=rt, cache=cache)
+    one = audit(done, oracle=truth, tier="reference", rt=rt)
+    table = strong_table(signals, rt)
+    own = [f for f in one.findings if f.verdict not in _OPEN]
+    found = strong_findings(table, own)
+    return one.model_copy(
+        update={
+            "tier": "strong",
+            "sentence": strong_sentence(table, found),
+            "findings": found,
+            "limits": strong_limits(table),
+            "warnings": (*table.told, *one.warnings),
+            "provenance": one.provenance.model_copy(update={"design": table.design}),
+            "strong": Strong(
+                models=table.models,
+                distinct=table.distinct,
+                rows=table.rows,
+                exposure=table.exposure,
+                laws=table.laws,
+                detectable=None if math.isnan(table.detectable) else table.detectable,
+                signals=name_of(subject),
+                trained=asked.train,
+                seconds=time.perf_counter() - start,
+            ),
+        }
+    )
+
+
+_OPEN = {Verdict.INCONCLUSIVE, Verdict.MATCHES}
+"""What a few oracles leave open about one model; the ensembles answer that."""
 
 
 def _check_oracles(oracles: Oracle, done: Unlearned) -> None:

@@ -6,11 +6,8 @@ Krizhevsky, 2009, *Learning multiple layers of features from tiny images*. The f
 """
 
 import io
-import os
 from collections.abc import Callable
 from functools import cache
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +24,7 @@ from unlearnkit.cases.builtin import Asked, BuiltIn, builtin, told
 from unlearnkit.cases.hard import entangled, memorised, worst
 from unlearnkit.cases.networks import resnet18, small_conv
 from unlearnkit.cases.poison import backdoor, known_part, swapped
+from unlearnkit.cases.source import first_line, folder, optional
 from unlearnkit.core.case import Case
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.recipe import Recipe
@@ -77,11 +75,11 @@ def _case(
     fresh: Callable[[], nn.Module],
     recipe: Recipe,
 ) -> Case:
-    x, y = _rows("train", train + validation)
+    x, y = images("train", train + validation)
     return Case(
         train=(x[:train], y[:train]),
         validation=(x[train:], y[train:]),
-        test=_rows("test", test),
+        test=images("test", test),
         task=Classification(10),
         fresh=fresh,
         recipe=recipe,
@@ -90,15 +88,15 @@ def _case(
 
 
 @cache
-def _rows(part: str, count: int) -> tuple[Tensor, Tensor]:
+def images(part: str, count: int) -> tuple[Tensor, Tensor]:
     """Return the first rows of a part: images ``(n, 3, 32, 32)``, normalised, and classes."""
     table = _table(part, count)
     if len(table) < count:
         raise InputError(
             f"cifar10: {part} has {len(table)} rows, {count} are needed; fetch the data set again"
         )
-    images = table.column("img").to_pylist()
-    x = torch.stack([_decoded(image, part, i) for i, image in enumerate(images)])
+    found = table.column("img").to_pylist()
+    x = torch.stack([_decoded(image, part, i) for i, image in enumerate(found)])
     mean, deviation = (torch.tensor(v)[:, None, None] for v in (MEAN, DEVIATION))
     x = x.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(deviation).contiguous()
     return x, torch.tensor(table.column("label").to_pylist())
@@ -106,34 +104,33 @@ def _rows(part: str, count: int) -> tuple[Tensor, Tensor]:
 
 def _table(part: str, count: int) -> Any:
     """Return an Arrow table of the first rows of a part."""
-    named = os.environ.get("UNLEARNKIT_DATA")
-    if not named:
+    place = folder("cifar10")
+    if place is None:
         return _hub_table(part, count)
-    folder = Path(named) / "cifar10"
-    files = sorted(folder.glob(f"{part}*.parquet"))
+    files = sorted(place.glob(f"{part}*.parquet"))
     if not files:
         raise InputError(
-            f"cifar10: no {part}*.parquet in {str(folder)!r}; put the data set there, or unset"
+            f"cifar10: no {part}*.parquet in {str(place)!r}; put the data set there, or unset"
             " UNLEARNKIT_DATA to read it from the hub"
         )
-    read = _optional("pyarrow.parquet").read_table
+    read = optional("pyarrow.parquet", "cifar10").read_table
     try:
         tables = [read(file, columns=["img", "label"]) for file in files]
     except (OSError, ValueError) as e:
         raise InputError(
-            f"cifar10: cannot read {str(files[0])!r}: {_line(e)}; fetch the data set again"
+            f"cifar10: cannot read {str(files[0])!r}: {first_line(e)}; fetch the data set again"
         ) from None
-    return _optional("pyarrow").concat_tables(tables).slice(0, count)
+    return optional("pyarrow", "cifar10").concat_tables(tables).slice(0, count)
 
 
 def _hub_table(part: str, count: int) -> Any:
-    load = _optional("datasets").load_dataset
+    load = optional("datasets", "cifar10").load_dataset
     try:
         rows = load(HUB, split=part)
     except (OSError, ValueError) as e:
         raise InputError(
-            f"cifar10: cannot read {HUB!r} from the hub: {_line(e)}; set UNLEARNKIT_DATA to the"
-            " folder that holds cifar10"
+            f"cifar10: cannot read {HUB!r} from the hub: {first_line(e)}; set UNLEARNKIT_DATA to"
+            " the folder that holds cifar10"
         ) from None
     return rows.select(range(min(count, len(rows)))).with_format("arrow")[:]
 
@@ -141,30 +138,16 @@ def _hub_table(part: str, count: int) -> Any:
 def _decoded(image: Any, part: str, i: int) -> Tensor:
     raw = image["bytes"] if isinstance(image, dict) else image
     try:
-        with _optional("PIL.Image").open(io.BytesIO(raw)) as picture:
+        with optional("PIL.Image", "cifar10").open(io.BytesIO(raw)) as picture:
             pixels = bytearray(picture.convert("RGB").tobytes())
             size = picture.size
     except (OSError, TypeError) as e:
         raise InputError(
-            f"cifar10: {part} row {i} is no image: {_line(e)}; fetch the data set again"
+            f"cifar10: {part} row {i} is no image: {first_line(e)}; fetch the data set again"
         ) from None
     if size != (32, 32):
         raise InputError(f"cifar10: {part} row {i} is {size[0]}x{size[1]}; 32x32 is needed")
     return torch.frombuffer(pixels, dtype=torch.uint8).view(32, 32, 3)
-
-
-def _optional(module: str) -> Any:
-    try:
-        return import_module(module)
-    except ImportError:
-        raise InputError(
-            f"cifar10: {module.partition('.')[0]} is not installed; pip install unlearnkit[hf], and"
-            " set UNLEARNKIT_DATA to a folder that holds cifar10 or read it from the hub"
-        ) from None
-
-
-def _line(e: Exception) -> str:
-    return (str(e).strip().splitlines() or [type(e).__name__])[0]
 
 
 VEHICLES, ANIMALS = (0, 1, 8, 9), (2, 3, 4, 5, 6, 7)

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
+from unlearnkit.cli.cache import cache_app
 from unlearnkit.cli.localize import localize
 from unlearnkit.cli.reproduce import reproduce
-from unlearnkit.cli.study import study_app
+from unlearnkit.cli.study import Json, study_app
 
 app = typer.Typer(
     help="Make trained PyTorch models forget chosen training data, and measure whether they did.",
@@ -19,12 +20,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-)
-cache_app = typer.Typer(
-    help="List or remove trained models that are kept for the next time.",
-    epilog="\b\nExample:\n  unlearnkit cache ls",
-    no_args_is_help=True,
-    rich_markup_mode=None,
 )
 app.add_typer(cache_app, name="cache")
 app.add_typer(study_app, name="study")
@@ -42,6 +37,7 @@ class Tier(StrEnum):
 
     FAST = "fast"
     REFERENCE = "reference"
+    STRONG = "strong"
 
 
 class Precision(StrEnum):
@@ -76,7 +72,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No talk and no progress on stderr.")]
 
 
@@ -115,28 +110,33 @@ def demo(
 def methods(json: Json = False) -> None:
     """List the methods."""
     from unlearnkit import catalog, pages
+    from unlearnkit.cli.talk import print_facts
 
     facts = [pages.method_facts(m) for m in catalog.methods().values()]
-    _print(facts, json, {"id": "id", "needs": "needs", "tasks": "tasks", "does": "what it does"})
+    print_facts(
+        facts, json, {"id": "id", "needs": "needs", "tasks": "tasks", "does": "what it does"}
+    )
 
 
 @app.command(epilog=_examples("unlearnkit metrics", "unlearnkit metrics --json"))
 def metrics(json: Json = False) -> None:
     """List the metrics, and which value of each is good."""
     from unlearnkit import catalog, pages
+    from unlearnkit.cli.talk import print_facts
 
     facts = [pages.metric_facts(m) for m in catalog.metrics().values()]
     head = {"id": "id", "goal": "goal", "unit": "unit", "tier": "audit", "does": "what it is"}
-    _print(facts, json, head)
+    print_facts(facts, json, head)
 
 
 @app.command(epilog=_examples("unlearnkit cases", "unlearnkit cases --json"))
 def cases(json: Json = False) -> None:
     """List the built-in cases and their named requests."""
     from unlearnkit import catalog, pages
+    from unlearnkit.cli.talk import print_facts
 
     facts = [pages.case_facts(c) for c in catalog.cases().values()]
-    _print(facts, json, {"id": "id", "requests": "requests", "does": "what it is"})
+    print_facts(facts, json, {"id": "id", "requests": "requests", "does": "what it is"})
 
 
 @app.command(epilog=_examples("unlearnkit show ssd", "unlearnkit show digits --json"))
@@ -291,16 +291,31 @@ def unlearn(
 
 
 @app.command(
-    epilog=_examples("unlearnkit audit runs/x", "unlearnkit audit runs/x --tier fast --json")
+    epilog=_examples(
+        "unlearnkit audit runs/x",
+        "unlearnkit audit runs/x --tier fast --json",
+        "unlearnkit audit runs/x --tier strong --models 64",
+    )
 )
 def audit(
     run: Annotated[str, typer.Argument(help="A run's folder, or its name in runs/.")],
     tier: Annotated[
-        Tier, typer.Option(help="fast: by itself; reference: beside retrained models.")
+        Tier,
+        typer.Option(
+            help="fast: by itself; reference: beside retrained models; strong: the method, record"
+            " by record, with many models of it beside as many retrained ones."
+        ),
     ] = Tier.REFERENCE,
     oracles: Annotated[
-        int, typer.Option(min=1, help="How many models to retrain; kept for the next time.")
+        int,
+        typer.Option(
+            min=1, help="Of --tier reference: how many models to retrain; kept for the next time."
+        ),
     ] = 5,
+    models: Annotated[
+        int,
+        typer.Option(min=4, help="Of --tier strong: how many models of each of four kinds."),
+    ] = 64,
     device: Annotated[
         str | None, typer.Option(help="Where to compute; where the run was made by default.")
     ] = None,
@@ -314,7 +329,9 @@ def audit(
 
     folder = existing(run)
     with Talk(quiet=quiet) as talk:
-        report = examine(folder, tier=tier.value, oracles=oracles, device=device, talk=talk)
+        report = examine(
+            folder, tier=tier.value, oracles=oracles, models=models, device=device, talk=talk
+        )
     if json:
         print_json(report.model_dump(mode="json"))
         return
@@ -322,69 +339,6 @@ def audit(
     talk.say(f"written: {folder / 'report.json'}")
 
 
-@cache_app.command("ls", epilog=_examples("unlearnkit cache ls", "unlearnkit cache ls --json"))
-def cache_ls(json: Json = False) -> None:
-    """List what is kept, the largest first."""
-    from datetime import UTC, datetime
-
-    from unlearnkit.cache import Cache
-
-    found = sorted(Cache().entries(), key=lambda e: -e.size)
-    facts = [
-        {
-            "name": e.name[:12],
-            "kind": e.key.get("kind"),
-            "seed": e.key.get("seed"),
-            "bytes": e.size,
-            "used": datetime.fromtimestamp(e.used, UTC).isoformat(timespec="seconds"),
-            "path": str(e.path),
-        }
-        for e in found
-    ]
-    _print(facts, json, {k: k for k in ("name", "kind", "seed", "bytes", "used", "path")})
-
-
-@cache_app.command(
-    "prune", epilog=_examples("unlearnkit cache prune --days 30", "unlearnkit cache prune --days 0")
-)
-def cache_prune(
-    days: Annotated[
-        float, typer.Option(min=0, help="Remove what was not used for so long; 0 removes all.")
-    ] = 30.0,
-    json: Json = False,
-) -> None:
-    """Remove kept models that were not used lately; they can be trained again."""
-    import time
-
-    from unlearnkit.cache import Cache
-    from unlearnkit.cli.talk import print_json
-
-    cache, before = Cache(), time.time() - days * 86400
-    old = [e for e in cache.entries() if e.used <= before]
-    for entry in old:
-        cache.remove(entry)
-    freed = sum(e.size for e in old)
-    if json:
-        print_json({"removed": len(old), "bytes": freed})
-    else:
-        print(f"removed {len(old)}, freed {freed} bytes")
-
-
 def _usage(holds: bool, text: str, where: str) -> None:
     if not holds:
         raise typer.BadParameter(text, param_hint=where)
-
-
-def _print(facts: list[dict[str, Any]], json: bool, head: dict[str, str]) -> None:
-    from unlearnkit.cli.talk import print_json, print_table
-
-    if json:
-        print_json(facts)
-        return
-
-    def cell(value: Any) -> str:
-        if isinstance(value, list | dict):
-            return ", ".join(value)
-        return "" if value is None else str(value)
-
-    print_table(tuple(head.values()), [tuple(cell(f[k]) for k in head) for f in facts])

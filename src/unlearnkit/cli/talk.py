@@ -91,3 +91,23 @@ def print_page(markdown: str) -> None:
         Console().print(Markdown(markdown))
     else:
         print(markdown, end="")
+
+
+def print_facts(facts: list[dict[str, Any]], as_json: bool, head: dict[str, str]) -> None:
+    """Print facts as JSON, or as a table.
+
+    Args:
+        facts: One mapping a line.
+        as_json: Whether as JSON.
+        head: Of a table, by key: the heading of its column.
+    """
+    if as_json:
+        print_json(facts)
+        return
+
+    def cell(value: Any) -> str:
+        if isinstance(value, list | dict):
+            return ", ".join(value)
+        return "" if value is None else str(value)
+
+    print_table(tuple(head.values()), [tuple(cell(f[k]) for k in head) for f in facts])

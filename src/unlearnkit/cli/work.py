@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -34,7 +34,7 @@ from unlearnkit.localize.mask import Mask
 from unlearnkit.localize.methods import check_maskable
 from unlearnkit.oracles import oracle, train_original
 from unlearnkit.report.kept import measured
-from unlearnkit.report.model import Report
+from unlearnkit.report.model import Depth, Report
 from unlearnkit.store import Run, Store, write_text
 from unlearnkit.unlearning import Unlearned, fresh_model
 
@@ -146,8 +146,9 @@ def locate(job: Job, *, talk: Talk) -> Mask:
 def examine(
     folder: Path,
     *,
-    tier: Literal["fast", "reference"],
+    tier: Depth,
     oracles: int,
+    models: int = 64,
     device: str | None,
     talk: Talk,
 ) -> Report:
@@ -155,8 +156,9 @@ def examine(
 
     Args:
         folder: The run's folder.
-        tier: Whether to compare with retrained models.
+        tier: Whether to compare with retrained models, and whether with many.
         oracles: How many of them.
+        models: How many of each kind at tier strong.
         device: Where to compute; where the run was made when None.
         talk: Hears how it comes along.
 
@@ -186,7 +188,9 @@ def examine(
         notes=record.notes,
         mask=_kept_mask(record, folder / MASK),
     )
-    run = _run(job, "audit", digest({"run": record.key, "tier": tier, "oracles": oracles}), folder)
+    asked = {"run": record.key, "tier": tier, "oracles": oracles}
+    asked |= {"models": models} if tier == "strong" else {}
+    run = _run(job, "audit", digest(asked), folder)
     with Store(folder.parent / STORE) as store:
         with _recorded(store, run):
             truth = None
@@ -194,7 +198,7 @@ def examine(
                 talk.say("retraining without the forgotten rows, unless it is in the cache")
                 truth = oracle(case, request, seeds=oracles, rt=rt)
             talk.say("auditing")
-            report = audit(done, oracle=truth, tier=tier, rt=rt)
+            report = audit(done, oracle=truth, tier=tier, models=models, rt=rt)
         report.save(folder / "report.json")
         if find_spec("jinja2") and find_spec("matplotlib"):
             report.save(folder / "report.html")

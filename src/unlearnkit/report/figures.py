@@ -89,7 +89,9 @@ def pooled(samples: Iterable[Sample], split: str) -> dict[str, Floats]:
     return {m: np.sort(np.asarray(found[m])) for m in MODELS if found.get(m)}
 
 
-def margin_figure(samples: Sequence[Sample], split: str, *, title: str, desc: str) -> str:
+def margin_figure(
+    samples: Sequence[Sample], split: str, *, title: str, desc: str, unit: str = "rows"
+) -> str:
     """Return how margins are distributed on one split, one outline for each kind of model.
 
     All splits share bins and axes, so that two figures can be laid side by side. Margins beyond
@@ -100,6 +102,7 @@ def margin_figure(samples: Sequence[Sample], split: str, *, title: str, desc: st
         split: The split to draw.
         title: Short name of the figure, for those who cannot see it.
         desc: What it shows, in sentences.
+        unit: What the values are of.
 
     Returns:
         An ``<svg>`` element.
@@ -121,7 +124,7 @@ def margin_figure(samples: Sequence[Sample], split: str, *, title: str, desc: st
             if who == "unlearned":
                 ax.stairs(share, edges, color=COLOURS[who], fill=True, alpha=0.16, linewidth=0)
         ax.set(xlim=(edges[0], edges[-1]), ylim=(0, top * 1.08))
-        ax.set(xlabel="Margin (larger: surer of the right answer)", ylabel="Share of rows")
+        ax.set(xlabel="Margin (larger: surer of the right answer)", ylabel=f"Share of {unit}")
 
     return make_svg(draw, f"margin-{split}", title, desc)
 

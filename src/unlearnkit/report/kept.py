@@ -10,7 +10,8 @@ from unlearnkit.store import Measurement
 
 def measured(report: Report) -> Iterator[Measurement]:
     """Yield every number of a table: for the unlearned model, the original and each oracle."""
-    for row in report.rows:
+    many = () if report.strong is None else report.strong.rows
+    for row in (*report.rows, *many):
         e = row.estimate
         yield Measurement(row.metric, "unlearned", e.value, e.low, e.high, e.note)
         if row.original is not None:

@@ -6,22 +6,21 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from unlearnkit.core.errors import InputError
+from unlearnkit.report.values import Estimate as Estimate
+from unlearnkit.report.values import Exposure as Exposure
+from unlearnkit.report.values import Light as Light
+from unlearnkit.report.values import OracleValue as OracleValue
+from unlearnkit.report.values import Row as Row
+from unlearnkit.report.values import Sample as Sample
+from unlearnkit.report.values import Strong as Strong
+from unlearnkit.report.values import Value as Value
 from unlearnkit.store import write_text
 
-Light = Literal["good", "bad", "unclear", "none"]
-
-
-class _Value(BaseModel):
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        use_attribute_docstrings=True,
-        # An infinite divergence or margin survives the trip through JSON.
-        ser_json_inf_nan="strings",
-    )
+Depth = Literal["fast", "reference", "strong"]
+Design = Literal["FULL", "REUSE"]
 
 
 class Verdict(StrEnum):
@@ -35,7 +34,7 @@ class Verdict(StrEnum):
     MATCHES = "MATCHES RETRAINING WITHIN LIMITS"
 
 
-class Finding(_Value):
+class Finding(Value):
     """A verdict that holds, and why."""
 
     verdict: Verdict
@@ -46,82 +45,7 @@ class Finding(_Value):
     """Ids of the table rows that it rests on."""
 
 
-class Estimate(_Value):
-    """A number with its uncertainty; None where it is undefined, and then the note says why."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    method: str = ""
-    """How the 95 % interval was made: Clopper-Pearson, DeLong, normal, none."""
-
-    examples: int = 0
-    """Rows behind the number."""
-
-    note: str = ""
-
-
-class OracleValue(_Value):
-    """The same metric, with each oracle in the place of the unlearned model."""
-
-    mean: float | None
-    sd: float | None
-    """Standard deviation over oracles; None for fewer than two."""
-
-    values: tuple[float | None, ...]
-
-
-class Row(_Value):
-    """One line of the table."""
-
-    metric: str
-    family: str
-    goal: str
-    """``high``, ``low``, ``as the oracle`` or ``value``."""
-
-    ideal: float | None
-    """The best value: a constant of the metric, or the oracle's mean."""
-
-    unit: str
-    path: Literal["exact", "compat"]
-    section: int
-    """Where it stands in the order of the audit, 1 to 10."""
-
-    estimate: Estimate
-    original: Estimate | None
-    """The same metric with the original model in the seat."""
-
-    oracle: OracleValue | None
-    gap: float | None
-    """Estimate minus the oracles' mean."""
-
-    gap_low: float | None = None
-    gap_high: float | None = None
-    z: float | None
-    """Gap in oracle standard deviations; None for fewer than three oracles."""
-
-    floor: float | None = None
-    """For distances to the oracle: the oracle-oracle distance."""
-
-    closed: float | None = None
-    """For distances to the oracle: the share of the original's distance that was closed."""
-
-    light: Light
-    models: int
-    """How many oracles stand behind the comparison."""
-
-    doc: str
-
-
-class Sample(_Value):
-    """Margins of one model on one split, thinned for drawing."""
-
-    who: str
-    split: str
-    values: tuple[float, ...]
-
-
-class Roc(_Value):
+class Roc(Value):
     """The margin attack's curve: true positives over false positives."""
 
     who: str
@@ -131,7 +55,7 @@ class Roc(_Value):
     negatives: int
 
 
-class ClassLine(_Value):
+class ClassLine(Value):
     """Accuracy of each model on one class."""
 
     label: int
@@ -148,7 +72,7 @@ class ClassLine(_Value):
     forget_oracle: float | None
 
 
-class Spent(_Value):
+class Spent(Value):
     """What unlearning cost, beside retraining."""
 
     forward: int
@@ -165,7 +89,7 @@ class Spent(_Value):
     """Rows backward over those of retraining."""
 
 
-class Difficulty(_Value):
+class Difficulty(Value):
     """How hard the forget rows are, by scores that cost no training; None where undefined."""
 
     confidence: float | None = None
@@ -190,7 +114,7 @@ class Difficulty(_Value):
     """The same of retained rows."""
 
 
-class LayerShare(_Value):
+class LayerShare(Value):
     """How much of one layer a mask let move."""
 
     name: str
@@ -200,7 +124,7 @@ class LayerShare(_Value):
     chosen: int
 
 
-class Localized(_Value):
+class Localized(Value):
     """What a mask let move; all else has kept every bit."""
 
     criterion: str
@@ -213,7 +137,7 @@ class Localized(_Value):
     """In the model's order."""
 
 
-class Asked(_Value):
+class Asked(Value):
     """What was asked, and how hard it is."""
 
     case: str
@@ -249,7 +173,7 @@ class Asked(_Value):
     """Removing rows is judged against retraining; removing a concept may need another target."""
 
 
-class Provenance(_Value):
+class Provenance(Value):
     """Where the numbers come from."""
 
     version: str
@@ -259,7 +183,7 @@ class Provenance(_Value):
     made: str
     """UTC, ISO 8601."""
 
-    design: Literal["FULL", "REUSE"]
+    design: Design
     """FULL: every unlearned model from its own original. REUSE: one original."""
 
     method: str
@@ -276,13 +200,13 @@ class Provenance(_Value):
     notes: tuple[str, ...] = ()
 
 
-class Report(_Value):
+class Report(Value):
     """What an audit found: a list of findings, a table, and everything behind it."""
 
     schema_version: int = Field(1, ge=1)
     """Version of this layout."""
 
-    tier: Literal["fast", "reference"]
+    tier: Depth
     sentence: str
     """The verdict in a sentence or two."""
 
@@ -303,6 +227,8 @@ class Report(_Value):
     """What this audit cannot show."""
 
     warnings: tuple[str, ...] = ()
+    strong: Strong | None = None
+    """What ensembles show; of the strong tier alone."""
 
     @property
     def verdict(self) -> Verdict:

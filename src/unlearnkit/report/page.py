@@ -17,12 +17,13 @@ from unlearnkit.report import figures as fig
 from unlearnkit.report import masks
 from unlearnkit.report import wording as w
 from unlearnkit.report.html import Panel, check_installed, render_template
-from unlearnkit.report.model import ClassLine, Localized, Report, Roc, Row
+from unlearnkit.report.model import ClassLine, Localized, Report, Roc, Row, Sample, Strong
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
 MOST_CLASSES = 40
+MOST_EXPOSED = 50
 _GOALS = {
     "high": "higher is better",
     "low": "lower is better",
@@ -70,18 +71,19 @@ def render_page(report: Report) -> str:
         The page. The same report gives the same bytes.
     """
     check_installed()
-    anchors = {row.metric: f"row-{i}" for i, row in enumerate(report.rows)}
+    of_many = () if report.strong is None else report.strong.rows
+    anchors = {row.metric: f"row-{i}" for i, row in enumerate((*report.rows, *of_many))}
     classes, left_out = _chosen(report.classes)
     return render_template(
         "report/page.html.jinja",
         report=report,
         w=w,
         anchors=anchors,
-        against=w.compared(report),
-        sections=[
-            (title, [_line(row, anchors[row.metric]) for row in rows])
-            for title, rows in w.by_section(report)
-        ],
+        against=w.compared(report.rows),
+        sections=_sections(report.rows, anchors),
+        ensembles=_sections(of_many, anchors),
+        exposed=[] if report.strong is None else w.exposed_lines(report.strong, MOST_EXPOSED),
+        laws=[] if report.strong is None else _laws(report.strong),
         margins=_margins(report),
         rocs=_rocs(report.rocs),
         classes=[_class_cells(c) for c in classes],
@@ -89,6 +91,13 @@ def render_page(report: Report) -> str:
         mask=_mask(report.localized),
         mask_told=[] if report.localized is None else masks.told(report.localized),
     )
+
+
+def _sections(rows: Sequence[Row], anchors: dict[str, str]) -> list[tuple[str, list[Line]]]:
+    return [
+        (title, [_line(row, anchors[row.metric]) for row in part])
+        for title, part in w.by_section(rows)
+    ]
 
 
 def _mask(found: Localized | None) -> Panel | None:
@@ -139,29 +148,42 @@ def _doc(doc: str) -> list[Markup]:
 
 
 def _margins(report: Report) -> list[Panel]:
-    from markupsafe import Markup
-
     order = {"forget": 0, "held_out": 1}
     splits = sorted(
         {s.split for s in report.margins if s.values}, key=lambda s: (order.get(s, 2), s)
     )
+    return [
+        _spread(report.margins, split, f"Margins of {w.split_words(split)}", "rows")
+        for split in splits
+    ]
+
+
+def _laws(strong: Strong) -> list[Panel]:
+    """Return how the margins of the most exposed rows are spread over models."""
     panels = []
-    for split in splits:
-        title = f"Margins of {w.split_words(split)}"
-        body = []
-        said = []
-        for who, values in fig.pooled(report.margins, split).items():
-            low, mid, high = np.percentile(values, [10, 50, 90], method="nearest")
-            texts = tuple(w.number(float(v), 2) for v in (low, mid, high))
-            body.append((fig.NAMES[who], f"{len(values):,}", *texts))
-            said.append(
-                f"{fig.NAMES[who]}: median {texts[1]}, from {texts[0]} to {texts[2]} "
-                "for the middle 80 % of rows."
-            )
-        svg = fig.margin_figure(report.margins, split, title=title, desc=" ".join(said))
-        head = ("Model", "Rows", "10 %", "Median", "90 %")
-        panels.append(Panel(Markup(svg), title, head, body))
+    for split in dict.fromkeys(s.split for s in strong.laws):
+        own = [s for s in strong.laws if s.split == split]
+        title = f"Margin of forgotten row {split.removeprefix('row-')} over models"
+        panels.append(_spread(own, split, title, "models"))
     return panels
+
+
+def _spread(samples: Sequence[Sample], split: str, title: str, unit: str) -> Panel:
+    from markupsafe import Markup
+
+    body = []
+    said = []
+    for who, values in fig.pooled(samples, split).items():
+        low, mid, high = np.percentile(values, [10, 50, 90], method="nearest")
+        texts = tuple(w.number(float(v), 2) for v in (low, mid, high))
+        body.append((fig.NAMES[who], f"{len(values):,}", *texts))
+        said.append(
+            f"{fig.NAMES[who]}: median {texts[1]}, from {texts[0]} to {texts[2]} "
+            f"for the middle 80 % of {unit}."
+        )
+    svg = fig.margin_figure(samples, split, title=title, desc=" ".join(said), unit=unit)
+    head = ("Model", unit.capitalize(), "10 %", "Median", "90 %")
+    return Panel(Markup(svg), title, head, body)
 
 
 def _rocs(rocs: Sequence[Roc]) -> list[Panel]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import StringIO
 
 from rich.cells import cell_len
@@ -10,10 +11,13 @@ from rich.text import Text
 
 from unlearnkit.report import masks
 from unlearnkit.report import wording as w
-from unlearnkit.report.model import Estimate, Report, Row
+from unlearnkit.report.model import Estimate, Report, Row, Strong
 
 WIDTH = 100
 _NARROWEST = 14
+_SHOWN = 20
+"""Most exposed rows that are printed."""
+
 _LIGHTS = {**w.LIGHTS, "none": w.ABSENT}
 
 
@@ -40,8 +44,12 @@ def render_text(report: Report) -> str:
     for name, size in report.asked.headroom.items():
         value = w.UNDEFINED if size is None else f"{w.number(size, 1)} oracle deviations"
         out += wrap(f"headroom of {name}: {value}", "  - ")
-    out += heading(f"What was found ({w.TIERS[report.tier]})")
-    out += _table(report)
+    if report.strong is not None:
+        out += _strong(report.strong)
+        out += heading("What this one model shows")
+    else:
+        out += heading(f"What was found ({w.TIERS[report.tier]})")
+    out += _table(report.rows, w.LEGEND if w.compared(report.rows) else w.NO_ORACLE)
     if report.localized is not None:
         out += heading("What might move")
         out += _pairs(masks.told(report.localized))
@@ -60,14 +68,28 @@ def render_text(report: Report) -> str:
     return "\n".join(ln.rstrip() for ln in out)
 
 
-def _table(report: Report) -> list[str]:
-    against = w.compared(report)
+def _strong(strong: Strong) -> list[str]:
+    """Return the table of ensembles, and the rows that are exposed one by one."""
+    out = heading(w.strong_title(strong))
+    out += _table(strong.rows, w.STRONG_LEGEND, "this method")
+    out += heading("Exposed rows")
+    out += wrap(w.exposed_sentence(strong))
+    lines = w.exposed_lines(strong, _SHOWN)
+    if lines:
+        out += [f"{a:>10}{b:>16}{c:>18}{d:>22}" for a, b, c, d in (w.EXPOSED_HEAD, *lines)]
+    if len(strong.exposed) > len(lines):
+        out += wrap(f"{len(strong.exposed) - len(lines)} more are in the data file (.json)")
+    return out
+
+
+def _table(shown: Sequence[Row], legend: str, ours: str = "this model") -> list[str]:
+    against = w.compared(shown)
     notes: list[str] = []
-    head = ["metric", "this model", "original"]
+    head = ["metric", ours, "original"]
     head += ["oracle", "gap", "z", "closed"] if against else []
     blocks: list[list[list[str]]] = [[[h] for h in [*head, "light"]]]
     titles: dict[int, str] = {}
-    for title, rows in w.by_section(report):
+    for title, rows in w.by_section(shown):
         titles[len(blocks)] = title
         blocks += [_cells(row, against, notes) for row in rows]
     if len(blocks) == 1:
@@ -84,8 +106,8 @@ def _table(report: Report) -> list[str]:
     out.append("-" * WIDTH)
     for i, note in enumerate(notes, 1):
         out += wrap(note, f"[{i}] ")
-    out += wrap(w.LEGEND if against else w.NO_ORACLE)
-    if any(r.path == "compat" for r in report.rows):
+    out += wrap(legend)
+    if any(r.path == "compat" for r in shown):
         out += wrap(w.COMPAT + ".")
     return out
 

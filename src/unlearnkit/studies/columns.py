@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from unlearnkit.auditing.strong_rows import KINDS, kind_of, listed
 from unlearnkit.catalog import metrics
 from unlearnkit.core.errors import UnknownNameError
 from unlearnkit.core.metric import Metric
@@ -19,6 +20,15 @@ CORE = (
     *("margin_auc", "cost_ratio"),
 )
 """Columns of a table that asks for none; those that the task does not have are left out."""
+
+STRONG = (
+    *("permutation_p", "epsilon_exposed", "epsilon_worst", "ulira_auc", "rmia_auc"),
+    *("klom_forget", "ensemble_margin_shift"),
+    *("ensemble_accuracy_forget", "ensemble_error_forget"),
+    *("ensemble_accuracy_retain", "ensemble_error_retain"),
+    *("ensemble_accuracy_test", "ensemble_error_test", "cost_ratio"),
+)
+"""The same where audits are strong: of N models beside N retrained ones, means over them."""
 
 FORGETTING = ("js_forget", "divergence_forget", "accuracy_forget", "error_forget")
 """By the first of these that was measured, methods are compared in how they forget."""
@@ -63,7 +73,8 @@ def chosen(names: Iterable[str]) -> list[Column]:
     """Return the columns of these ids.
 
     Args:
-        names: Ids of metrics, of costs, or ``closed_`` and the id of a distance.
+        names: Ids of metrics, of costs, of numbers of strong audits, or ``closed_`` and the id of
+            a distance.
 
     Returns:
         The columns, each once.
@@ -81,8 +92,10 @@ def chosen(names: Iterable[str]) -> list[Column]:
             found.append(_of_closed(closed[name]))
         elif name in COSTS:
             found.append(COSTS[name])
+        elif listed(name) in KINDS:
+            found.append(_of_ensembles(name))
         else:
-            raise UnknownNameError("column", name, [*known, *closed, *COSTS])
+            raise UnknownNameError("column", name, [*known, *closed, *COSTS, *KINDS])
     return found
 
 
@@ -99,6 +112,18 @@ def _of_metric(m: Metric) -> Column:
         distance=is_distance(m),
         unit=m.unit,
         doc=" ".join(m.doc.split("\n\n")[0].split()),
+    )
+
+
+def _of_ensembles(name: str) -> Column:
+    kind = kind_of(name)
+    return Column(
+        id=name,
+        goal=kind.goal,
+        ideal=None,
+        distance=False,
+        unit=kind.unit,
+        doc=" ".join(kind.doc.split("\n\n")[0].split()),
     )
 
 

@@ -13,12 +13,12 @@ from unlearnkit.catalog import methods
 from unlearnkit.core.digest import digest
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.method import Method
-from unlearnkit.core.metric import Tier
 from unlearnkit.core.runtime import Precision
 from unlearnkit.core.search import space
 from unlearnkit.job import merged, put_nested
 from unlearnkit.localize.find import Localizer
 from unlearnkit.localize.methods import check_maskable, own_localizer, with_mask
+from unlearnkit.report.model import Depth
 from unlearnkit.studies.apart import check_apart
 from unlearnkit.studies.recipes import load_recipe, recipe_path
 from unlearnkit.studies.spec import ALL, Chosen, Design, Study
@@ -57,7 +57,7 @@ class Planned:
     oracles: int
     """How many; 0 where the tier needs none."""
 
-    tier: Tier
+    tier: Depth
     design: Design
     device: str
     precision: Precision
@@ -67,6 +67,9 @@ class Planned:
     chance: str = ""
     """Label of the runs that differ in one thing: what may move is drawn at random. Empty where
     nothing is chosen, or at random."""
+
+    models: int = 0
+    """Of each kind in a strong audit; 0 in others."""
 
     def subject(self) -> Subject:
         """Return the run's case and request."""
@@ -141,9 +144,11 @@ def _runs(study: Study, case: str, request: str) -> Iterator[Planned]:
     variants = _variants(study, subject)
     if study.tune is not None:
         variants = _with_tuned(study, case, variants)
-    if study.beside_chance:
+    # A mask is found on one original and does not fit those of a strong audit.
+    if study.beside_chance and study.tier != "strong":
         variants = _beside_chance(variants)
-    oracles = study.oracles if study.tier == "reference" else 0
+    oracles = 0 if study.tier == "fast" else study.oracles
+    models = study.models if study.tier == "strong" else 0
     for seed in study.seeds:
         original_seed = seed if study.design == "FULL" else 0
         for label, variant in variants.items():
@@ -154,6 +159,7 @@ def _runs(study: Study, case: str, request: str) -> Iterator[Planned]:
                 original_seed=original_seed,
                 oracles=oracles,
                 tier=study.tier,
+                models=models,
                 mask=variant.mask,
             )
             yield Planned(
@@ -168,6 +174,7 @@ def _runs(study: Study, case: str, request: str) -> Iterator[Planned]:
                 original_seed=original_seed,
                 oracles=oracles,
                 tier=study.tier,
+                models=models,
                 design=study.design,
                 device=study.device,
                 precision=study.precision,

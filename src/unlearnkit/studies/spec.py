@@ -8,13 +8,15 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from unlearnkit.auditing.ensembles import LEAST
+from unlearnkit.auditing.strong import ENOUGH
 from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.core.method import explain
-from unlearnkit.core.metric import Tier
 from unlearnkit.core.request import parse_request
 from unlearnkit.core.runtime import Precision
 from unlearnkit.job import read_yaml
 from unlearnkit.localize.find import Localizer
+from unlearnkit.report.model import Depth
 
 Design = Literal["FULL", "REUSE"]
 ALL = "all"
@@ -127,8 +129,11 @@ class Study(_Words):
     design: Design = "FULL"
     """``FULL``: each seed trains an original of its own. ``REUSE``: one original, of seed 0."""
 
-    tier: Tier = "reference"
-    """How deep the audit looks."""
+    tier: Depth = "reference"
+    """How deep the audit looks; ``strong`` trains ensembles for each request and each method."""
+
+    models: int = Field(ENOUGH, ge=LEAST)
+    """Models of each kind in an audit of tier ``strong``."""
 
     tune: Tune | None = None
     """Settings are searched first, and each method runs with its own and with the found ones."""

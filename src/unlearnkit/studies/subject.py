@@ -15,12 +15,12 @@ from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import Data, View
 from unlearnkit.core.digest import MEASURES, digest, source
 from unlearnkit.core.method import Method
-from unlearnkit.core.metric import Tier
 from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.runtime import Precision, Runtime
 from unlearnkit.job import Job
 from unlearnkit.localize.find import Localizer
 from unlearnkit.oracles import Oracle, Trained, oracle, oracle_keys, original_key, train_original
+from unlearnkit.report.model import Depth
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,8 @@ class Subject:
         seed: int,
         original_seed: int,
         oracles: int,
-        tier: Tier,
+        tier: Depth,
+        models: int = 0,
         mask: Localizer | None = None,
     ) -> str:
         """Return the content address of a run: every input of training, unlearning and audit.
@@ -98,6 +99,7 @@ class Subject:
             original_seed: Of the original.
             oracles: How many.
             tier: Of the audit.
+            models: Of each kind in a strong audit; 0 in others.
             mask: How to find what may move; None where all may.
 
         Returns:
@@ -116,6 +118,7 @@ class Subject:
                 "source": _foreign(type(method)),
                 "seed": seed,
                 "tier": tier,
+                **({"models": models} if models else {}),
             }
         )
 

@@ -186,7 +186,7 @@ class Table(_Value):
     study: str
     about: str
     design: Literal["FULL", "REUSE"]
-    tier: Literal["fast", "reference"]
+    tier: Literal["fast", "reference", "strong"]
     seeds: tuple[int, ...]
     planned: int
     done: int

@@ -51,7 +51,7 @@ def show(study: Study, store: Store, names: Iterable[str] | None = None) -> Tabl
     Returns:
         The table.
     """
-    shown = c.chosen(c.CORE if names is None else names)
+    shown = c.chosen(names or (c.STRONG if study.tier == "strong" else c.CORE))
     wanted = [*c.stored(shown), *c.FORGETTING, *c.UTILITY]
     results = read(expand(study), store, dict.fromkeys(wanted))
     return tabulate(study, results, shown, keep_empty=names is not None)

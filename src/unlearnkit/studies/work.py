@@ -13,6 +13,7 @@ from typing import Self
 import torch
 
 from unlearnkit.auditing.audit import audit
+from unlearnkit.auditing.strong import ENOUGH
 from unlearnkit.auto.driver import unlearn
 from unlearnkit.cache import Cache
 from unlearnkit.core.auto import AUTO
@@ -113,6 +114,7 @@ class Desk:
             original_seed=run.original_seed,
             oracles=run.oracles,
             tier=run.tier,
+            models=run.models,
             mask=run.mask,
         )
         if key != run.key:
@@ -126,7 +128,14 @@ class Desk:
         done = unlearn(model, subject.case, subject.request, method, rt, mask=run.mask)
         clock = time.perf_counter()
         # The seed of the audit is the same for all, so that samples and oracles' values are too.
-        report = audit(done, oracle=truth, tier=run.tier, rt=subject.rt.fork(0))
+        report = audit(
+            done,
+            oracle=truth,
+            tier=run.tier,
+            models=run.models or ENOUGH,
+            rt=subject.rt.fork(0),
+            cache=self.cache,
+        )
         return report, time.perf_counter() - clock
 
 

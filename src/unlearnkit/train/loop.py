@@ -186,14 +186,21 @@ def _mean(seen: list[tuple[Tensor, int]]) -> float:
 
 
 def fit(
-    model: nn.Module, view: View, task: Task, recipe: Recipe, rt: Runtime, *, stream: str
+    model: nn.Module,
+    view: View,
+    task: Task,
+    recipe: Recipe,
+    rt: Runtime,
+    *,
+    stream: str,
+    steps: int | None = None,
 ) -> list[float]:
     """Train a model on rows with the task's own loss; return the mean loss of each epoch."""
 
     def loss(batch: Batch) -> Tensor:
         return task.losses(task.outputs(model, batch), batch)
 
-    return descend(model, view, loss, recipe, rt, stream=stream)
+    return descend(model, view, loss, recipe, rt, stream=stream, steps=steps)
 
 
 @contextmanager

@@ -1,0 +1,319 @@
+"""The models behind a strong audit, and how they become signals.
+
+FULL design: N originals of N seeds, each unlearned once; N oracles; and N more oracles, which take
+the unlearned models' seat to show what every number is when nothing is wrong: its floor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from unlearnkit.auditing.asked import row_bytes
+from unlearnkit.auditing.splits import choose
+from unlearnkit.cache import Cache
+from unlearnkit.core.auto import Auto
+from unlearnkit.core.case import Case
+from unlearnkit.core.data import Batch, View
+from unlearnkit.core.digest import MEASURES, source
+from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
+from unlearnkit.core.evidence import Split, rowwise, run
+from unlearnkit.core.method import Method
+from unlearnkit.core.request import ForgetRequest
+from unlearnkit.core.runtime import Cost, Runtime
+from unlearnkit.oracles import (
+    FIRST,
+    Trained,
+    check_fresh,
+    oracle,
+    oracle_keys,
+    original_key,
+    train_originals,
+)
+from unlearnkit.signals import Code, Member, Row, Signals, SignalsFile
+from unlearnkit.unlearning import check_needs, fresh_model, unlearn
+
+FLOOR = 101_000
+"""Seed of the first oracle of the second set."""
+
+LEAST, MOST = 4, FIRST
+"""Models of each kind: fewer say nothing at all; more would share seeds with the oracles."""
+
+LEAST_RETAINED = 250
+"""Retained rows that are looked at, where the forget rows are fewer."""
+
+BLOCK, MEMORY = 64, 2**30
+"""Most models, and most bytes of models, that are held at once."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a strong audit is about: a case, a request, a method; where it runs and keeps."""
+
+    case: Case
+    request: ForgetRequest | None
+    method: Method
+    rt: Runtime
+    cache: Cache
+
+    def seeds(self, who: str, models: int) -> list[int]:
+        """Return the seeds of the models of a kind."""
+        first = {"oracle": FIRST, "floor": FLOOR}.get(who, 0)
+        return list(range(first, first + models))
+
+
+def gather(subject: Subject, models: int) -> Signals:
+    """Return the signals of N models of each kind; what is kept is neither trained nor run again.
+
+    Every model is kept as soon as it is trained, every row of signals as soon as it is known, so
+    that an interrupted call goes on where it stopped and ends at the same bits.
+
+    Args:
+        subject: What they are of.
+        models: N.
+
+    Returns:
+        Kinds ``oracle``, ``floor``, ``original`` and ``unlearned``; sections ``forget``,
+        ``retain``, ``held_out``, ``population`` and ``test``, as far as the case has them.
+    """
+    views = views_of(subject)
+    file = file_of(subject, views)
+    with file.held():
+        done = set(file.members())
+        for who in ("original", "oracle", "floor"):
+            wanted = subject.seeds(who, models)
+            for seeds in _blocks(subject, wanted):
+                open_seeds = [
+                    s for s in seeds if any(Member(w, s) not in done for w in kinds_of(who))
+                ]
+                if open_seeds:
+                    _block(subject, views, file, done, who, open_seeds)
+        everything = file.read()
+    return everything.first(models)
+
+
+def look(subject: Subject, models: Sequence[nn.Module]) -> tuple[Tensor, Tensor]:
+    """Return what any models say about the examples of a subject.
+
+    Args:
+        subject: Gives the examples.
+        models: Some models of its case.
+
+    Returns:
+        Margins and errors ``(models, E)``.
+    """
+    views = views_of(subject)
+    rows = [_measured(subject, m, views, Member("", i)) for i, m in enumerate(models)]
+    return torch.stack([r.margins for r in rows]), torch.stack([r.errors for r in rows])
+
+
+def views_of(subject: Subject) -> dict[str, View]:
+    """Return the examples by section: the same whatever the run's own seed is."""
+    case = subject.case
+    parts = case.partition(subject.request)
+    assert parts.forget is not None
+    assert parts.retain is not None
+    draw = Runtime(seed=0)
+    splits = choose(case, parts, draw, subject.request).views
+    views = {
+        "forget": parts.forget,
+        "retain": parts.retain.sample(
+            max(len(parts.forget), LEAST_RETAINED), draw, "strong/retain"
+        ),
+    }
+    held, test = splits.get(Split.HELD_OUT), splits.get(Split.TEST)
+    if held is not None and held.labelled:
+        held = _no_more(held, parts.forget, draw)
+        views["held_out"] = held
+    if test is not None and test.labelled:
+        apart = test
+        if held is not None and held.data is test.data:
+            apart = test.pick(~torch.isin(test.rows, held.rows))
+        if len(apart):
+            views["population"] = apart
+        views["test"] = test
+    return views
+
+
+def _no_more(held: View, forget: View, draw: Runtime) -> View:
+    """Return no more held-out rows than there are forget rows, of each class where there are."""
+    if len(held) <= len(forget):
+        return held
+    if forget.y.is_floating_point() or forget.y.ndim != 1:
+        return held.sample(len(forget), draw, "strong/held out")
+    rows = [
+        (held.y == c).nonzero()[: int((forget.y == c).sum()), 0]
+        for c in torch.unique(forget.y).tolist()
+    ]
+    return held.pick(torch.cat(rows).sort().values)
+
+
+def file_of(subject: Subject, views: dict[str, View]) -> SignalsFile:
+    """Return where the signals of these examples are kept."""
+    case, rt = subject.case, subject.rt
+    key = {
+        "original": original_key(case, 0, rt),
+        "oracle": oracle_keys(case, subject.request, [FIRST], rt)[0],
+        "method": subject.method.id,
+        "settings": subject.method.model_dump(mode="json"),
+        "measures": MEASURES,
+        "code": source(type(subject.method)),
+        "sections": {name: view.key() for name, view in views.items()},
+    }
+    columns = {name: view.rows for name, view in views.items()}
+    return SignalsFile(subject.cache.root / "signals", key, columns)
+
+
+def kinds_of(who: str) -> tuple[str, ...]:
+    """Return the kinds of signals that a trained model gives."""
+    return ("original", "unlearned") if who == "original" else (who,)
+
+
+def name_of(subject: Subject) -> str:
+    """Return the digest of all that the signals depend on, under which they are kept."""
+    return file_of(subject, views_of(subject)).folder.name
+
+
+def check_models(models: int) -> None:
+    """Refuse a number of models that cannot be audited.
+
+    Args:
+        models: N.
+
+    Raises:
+        InputError: If there are too few, or more than there are seeds.
+    """
+    if not LEAST <= models <= MOST:
+        raise InputError(f"models: must be {LEAST} to {MOST}, got {models}; 64 are the usual least")
+
+
+def subject_of(
+    case: Case, request: ForgetRequest | None, method: Method, rt: Runtime, cache: Cache
+) -> Subject:
+    """Return a subject that can be audited; refuse what cannot be trained and unlearned N times.
+
+    Args:
+        case: With its whole training set, its model factory and its recipe.
+        request: What goes.
+        method: How; one method with its settings.
+        rt: Where to run.
+        cache: Where models and signals are kept.
+
+    Returns:
+        The subject.
+
+    Raises:
+        UnsupportedError: If the case cannot train models anew, or the method is ``auto``.
+    """
+    if isinstance(method, Auto):
+        raise UnsupportedError("strong: auto chooses anew each time; audit the method it chose")
+    if case.train is None or case.recipe is None or case.fresh is None:
+        raise UnsupportedError(
+            "strong: N models are trained from scratch; the case must have the whole training set,"
+            " a model factory and a recipe"
+        )
+    parts = case.partition(request)
+    if parts.forget is None or parts.retain is None or not parts.forget.labelled:
+        raise UnsupportedError("strong: forget and retained rows with targets are needed")
+    check_needs(method, case, parts)
+    subject = Subject(case, request, method, rt, cache)
+    _check_apart(views_of(subject))
+    return subject
+
+
+def _check_apart(views: dict[str, View]) -> None:
+    """Refuse never-seen rows that are also forget rows, inputs and targets bit for bit."""
+    seen = set(row_bytes(views["forget"]))
+    for name in ("held_out", "population"):
+        twice = sum(row in seen for row in row_bytes(views[name])) if name in views else 0
+        if twice:
+            raise InputError(
+                f"strong: {twice} {name.replace('_', '-')} rows are forget rows as well; leave"
+                " rows that were trained on out of test and held-out rows"
+            )
+
+
+def _block(
+    subject: Subject,
+    views: dict[str, View],
+    file: SignalsFile,
+    done: set[Member],
+    who: str,
+    seeds: Sequence[int],
+) -> None:
+    """Train what is missing of a block, and append the signals: those that cost least, at once."""
+    waiting: list[Row] = []
+    runs = _trained(subject, who, seeds)
+    for i, one in enumerate(runs):
+        for kind in kinds_of(who):
+            member = Member(kind, one.seed)
+            if member in done:
+                continue
+            model = _unlearned(subject, one) if kind == "unlearned" else one.model
+            waiting.append(_measured(subject, model, views, member))
+        if who == "original" or one is runs[-1]:
+            file.append(waiting)
+            waiting = []
+        subject.rt.reporter.progress(f"signals of {who}s", i + 1, len(runs))
+
+
+def _trained(subject: Subject, who: str, seeds: Sequence[int]) -> tuple[Trained, ...]:
+    case, rt, cache = subject.case, subject.rt, subject.cache
+    if who == "original":
+        return train_originals(case, seeds=seeds, rt=rt, cache=cache)
+    runs = oracle(case, subject.request, seeds=seeds, rt=rt, cache=cache).runs
+    reference = train_originals(case, seeds=[0], rt=rt, cache=cache)[0].model
+    check_fresh([r.model for r in runs], reference)
+    return runs
+
+
+def _unlearned(subject: Subject, one: Trained) -> nn.Module:
+    quiet = Runtime(subject.rt.device, subject.rt.precision, one.seed, Cost())
+    try:
+        done = unlearn(one.model, subject.case, subject.request, subject.method, quiet)
+    except DivergedError as e:
+        raise DivergedError(
+            f"strong: unlearning original {one.seed} failed ({e}); a method that fails on one of"
+            " its originals cannot be qualified with these settings"
+        ) from None
+    return done.model
+
+
+def _measured(subject: Subject, model: nn.Module, views: dict[str, View], member: Member) -> Row:
+    """Return what a model says about all examples."""
+    task, rt = subject.case.task, subject.rt.fork(0)
+    model = model.to(rt.device)
+    margins: list[Tensor] = []
+    errors: list[Tensor] = []
+    for view in views.values():
+        out, y, places = run(model, view, task, rt), view.y, torch.arange(len(view))
+        for fn, into in ((task.margin, margins), (task.errors, errors)):
+            into.append(rowwise(partial(_of_row, fn), out, y, places))
+    return Row(member, torch.cat(margins), _codes(member.who, views), torch.cat(errors))
+
+
+def _of_row(fn: Callable[[Tensor, Batch], Tensor], out: Tensor, y: Tensor, place: Tensor) -> Tensor:
+    return fn(out, Batch(torch.empty(len(place), 0), y, place))
+
+
+def _codes(kind: str, views: dict[str, View]) -> Tensor:
+    went = {"original": Code.IN, "unlearned": Code.UNLEARNED}.get(kind, Code.OUT)
+    stayed = Code.RETAINED if kind == "unlearned" else Code.IN
+    code = {"forget": went, "retain": stayed}
+    return torch.cat(
+        [
+            torch.full((len(v),), int(code.get(name, Code.OUT)), dtype=torch.uint8)
+            for name, v in views.items()
+        ]
+    )
+
+
+def _blocks(subject: Subject, seeds: Sequence[int]) -> list[Sequence[int]]:
+    model = fresh_model(subject.case, subject.rt.fork(0))
+    size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    wide = min(max(MEMORY // max(size, 1), 1), BLOCK)
+    return [seeds[i : i + wide] for i in range(0, len(seeds), wide)]

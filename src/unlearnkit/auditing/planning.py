@@ -1,0 +1,127 @@
+"""What a strong audit costs, said before it starts."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from unlearnkit.auditing.ensembles import Subject, file_of, kinds_of, views_of
+from unlearnkit.core.data import View
+from unlearnkit.core.runtime import Cost, Runtime
+from unlearnkit.oracles import oracle_keys, original_key
+from unlearnkit.signals import Member
+from unlearnkit.train.loop import fit
+from unlearnkit.unlearning import fresh_model
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a strong audit has yet to do, counted before it starts."""
+
+    models: int
+    """N: of each of the four kinds."""
+
+    train: int
+    """Models that have to be trained."""
+
+    kept: int
+    """Models that were trained before, or whose signals are kept."""
+
+    unlearn: int
+    """Models that have to be unlearned."""
+
+    rows: int
+    """Rows that the trainings put through a model, forward and backward."""
+
+    seconds: float
+    """About how long it takes; trainings one after another, at the speed found just now."""
+
+    def __str__(self) -> str:
+        if not self.train and not self.unlearn:
+            return f"strong audit of {self.models} models a kind: all of them are kept"
+        return (
+            f"strong audit of {self.models} models a kind: {self.train} to train"
+            f" ({self.kept} are kept), {self.unlearn} to unlearn; {self.rows:,} rows forward and"
+            f" backward, at most about {_duration(self.seconds)} on this machine; it may be"
+            " stopped at any time, and goes on where it stopped"
+        )
+
+
+def plan(subject: Subject, models: int, *, unlearn_seconds: float = 0.0) -> Plan:
+    """Return what a strong audit would have to do now; nothing but a few steps is trained.
+
+    Args:
+        subject: What it is about.
+        models: N.
+        unlearn_seconds: What one unlearning is known to take.
+
+    Returns:
+        The plan.
+    """
+    views = views_of(subject)
+    done = set(file_of(subject, views).members())
+    keys = _keys(subject, models)
+    lacking: list[str] = []
+    found: list[float] = []
+    for who, sub in keys.items():
+        seen = [Member(w, seed) for w in kinds_of(who) for seed in subject.seeds(who, models)]
+        open_seeds = {m.seed for m in seen if m not in done}
+        for seed, key in sub.items():
+            facts = subject.cache.facts(key)
+            if facts is not None:
+                found.append(float(facts["seconds"]))
+            elif seed in open_seeds:
+                lacking.append(who)
+    recipe = subject.case.recipe
+    assert recipe is not None
+    parts = subject.case.partition(subject.request)
+    whole, stay = len(subject.case.train or ()), len(parts.retain or ())
+    rows = sum(recipe.epochs * (whole if who == "original" else stay) for who in lacking)
+    each = sum(found) / len(found) if found else _timed(subject) if lacking else 0.0
+    todo = sum(Member("unlearned", s) not in done for s in subject.seeds("original", models))
+    return Plan(
+        models=models,
+        train=len(lacking),
+        kept=3 * models - len(lacking),
+        unlearn=todo,
+        rows=rows,
+        seconds=each * len(lacking) + todo * unlearn_seconds,
+    )
+
+
+def _keys(subject: Subject, models: int) -> dict[str, dict[int, dict[str, object]]]:
+    case, rt = subject.case, subject.rt
+    originals = subject.seeds("original", models)
+    found = {"original": {s: original_key(case, s, rt) for s in originals}}
+    for who in ("oracle", "floor"):
+        seeds = subject.seeds(who, models)
+        found[who] = dict(zip(seeds, oracle_keys(case, subject.request, seeds, rt), strict=True))
+    return found
+
+
+def _timed(subject: Subject) -> float:
+    """Return about how long a training takes, from a few steps of one."""
+    case = subject.case
+    assert case.train is not None
+    assert case.recipe is not None
+    rt = Runtime(subject.rt.device, subject.rt.precision, 0, Cost())
+    view = View.all(case.train)
+    few = view.pick(torch.arange(min(len(view), 4 * case.recipe.batch_size)))
+    short = case.recipe.model_copy(update={"epochs": 1})
+    spent = []
+    for _ in range(2):
+        model = fresh_model(case, rt.fork(0))
+        start = time.perf_counter()
+        fit(model, few, case.task, short, rt, stream="strong/timed")
+        spent.append(time.perf_counter() - start)
+    return min(spent) * case.recipe.epochs * len(view) / max(len(few), 1)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} seconds"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.1f} hours"

@@ -1,0 +1,337 @@
+"""The strong table: every number of the tier as a pure function of signals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+
+import torch
+from torch import Tensor
+
+from unlearnkit.attacks.klom import Klom, klom
+from unlearnkit.attacks.permutation import permutation_test, smallest_shift
+from unlearnkit.attacks.quality import Quality, forgetting_quality
+from unlearnkit.attacks.rmia import rmia
+from unlearnkit.attacks.ulira import ulira
+from unlearnkit.attacks.wasserstein import Moved, wasserstein
+from unlearnkit.auditing.strong_rows import KINDS, Number, listed, make_row
+from unlearnkit.core.runtime import Runtime
+from unlearnkit.report.model import Design, Exposure, Light, Row, Sample
+from unlearnkit.signals import Member, Signals
+from unlearnkit.stats.ranks import auc_rows
+from unlearnkit.stats.resample import LEAST_DRAWS, two_level_bootstrap
+
+ENOUGH = 64
+"""Models of each kind from which on single rows can be judged: half to fit, half to attack."""
+
+LEVEL = 0.01
+"""Below this p-value the method is told from retraining."""
+
+DRAWN = 4
+"""Most exposed rows whose margins are drawn."""
+
+Fn = Callable[[str], Number]
+
+
+@dataclass(frozen=True)
+class Table:
+    """What the signals of one request say of one method."""
+
+    rows: tuple[Row, ...]
+    exposure: tuple[Exposure, ...]
+    """Every forgotten row, the most exposed first."""
+
+    laws: tuple[Sample, ...]
+    forgotten: int
+    """How many forgotten rows there are."""
+
+    familiar: int
+    """Rows with a corrected bound above 0 that look too familiar."""
+
+    strange: int
+    """Rows with a corrected bound above 0 that look too strange."""
+
+    models: int
+    """N."""
+
+    distinct: int
+    """Unlearned models that differ from each other."""
+
+    told: tuple[str, ...]
+    """What a reader must know of equal models."""
+
+    detectable: float
+    """Smallest shift that is seen with 80 % power, in oracle deviations; nan if none is."""
+
+    hidden: bool
+    """Whether the originals themselves are not told from retrained models: no headroom."""
+
+    @property
+    def design(self) -> Design:
+        """Return FULL if every unlearned model came from its own original, else REUSE."""
+        return "FULL" if self.distinct == self.models else "REUSE"
+
+    def row(self, metric: str) -> Row | None:
+        """Return the row of a metric; None where there is none."""
+        return next((r for r in self.rows if r.metric == metric), None)
+
+
+def strong_table(signals: Signals, rt: Runtime, *, judged_only: bool = False) -> Table:
+    """Return all that a strong audit says, from signals alone.
+
+    Args:
+        signals: Kinds ``unlearned``, ``original``, ``oracle`` and ``floor``; sections ``forget``
+            and ``retain``, and as far as there are any ``held_out``, ``population`` and ``test``.
+        rt: Gives the order of permutations, from its seed.
+        judged_only: Whether to leave out what no verdict rests on: for simulations of verdicts.
+
+    Returns:
+        The table.
+    """
+    seats = _Seats(signals, rt)
+    order = {metric: i for i, metric in enumerate(KINDS)}
+    rows = {r.metric: r for r in _rows(seats, judged_only=judged_only)}
+    found = seats.quality("unlearned")
+    exposed = found.corrected > 0
+    before = rows["permutation_p"].original
+    told_before = before is not None and before.value is not None and before.value < LEVEL
+    return Table(
+        rows=tuple(sorted(rows.values(), key=lambda r: order[listed(r.metric)])),
+        exposure=() if judged_only else tuple(_exposure(seats)),
+        laws=() if judged_only else tuple(_laws(seats)),
+        forgotten=len(exposed),
+        familiar=int((exposed & (found.shift > 0)).sum()),
+        strange=int((exposed & (found.shift <= 0)).sum()),
+        models=signals.count("unlearned"),
+        distinct=len(seats.kept),
+        told=tuple(_told(signals)),
+        detectable=math.nan if judged_only else _detectable(seats),
+        hidden=not told_before and not bool((seats.quality("original").corrected > 0).any()),
+    )
+
+
+def _detectable(s: _Seats) -> float:
+    ours, theirs = s.at("unlearned", "forget"), s.at("oracle", "forget")
+    return smallest_shift(ours, theirs, rng=s.rt.rng("strong/power"))
+
+
+class _Seats:
+    """Sets of models that take the unlearned ones' seat, and what was found out about each."""
+
+    def __init__(self, signals: Signals, rt: Runtime) -> None:
+        self.signals, self.rt = signals, rt
+        copies = {m for group in _copies(signals) for m in group[1:]}
+        ours = sorted((m for m in signals.members if m.who == "unlearned"), key=lambda m: m.seed)
+        self.kept = [i for i, m in enumerate(ours) if m not in copies]
+        self.quality = cache(lambda who: forgetting_quality(*self._pair(who)))
+        self.ulira = cache(lambda who: ulira(*self._pair(who)))
+        self.moved = cache(lambda who: wasserstein(*self._pair(who)))
+
+    def at(self, who: str, section: str, what: str = "margins") -> Tensor:
+        """Return what a set of models says; of equal unlearned models the first alone."""
+        found = self.signals.of(who, section, what)
+        return found[self.kept] if who == "unlearned" else found
+
+    def beside(self, who: str, *sections: str) -> Tensor:
+        """Return the margins of several sections side by side."""
+        return torch.cat([self.at(who, part) for part in sections], 1)
+
+    def has(self, *sections: str) -> bool:
+        """Return whether there are examples in these sections."""
+        return all(len(self.signals.columns.get(s, ())) for s in sections)
+
+    def size(self, section: str) -> int:
+        """Return how many examples a section has."""
+        return len(self.signals.columns.get(section, ()))
+
+    def _pair(self, who: str) -> tuple[Tensor, Tensor]:
+        return self.at(who, "forget"), self.at("oracle", "forget")
+
+
+def _rows(s: _Seats, *, judged_only: bool) -> Iterator[Row]:
+    def row(metric: str, section: str, fn: Fn, light: Callable[[float], Light] = _none) -> Row:
+        mine = fn("unlearned")
+        return make_row(
+            metric,
+            mine,
+            fn("original"),
+            fn("floor"),
+            examples=s.size(section),
+            models=len(s.kept),
+            light=light(mine.value),
+        )
+
+    q, u = s.quality, s.ulira
+    yield row("permutation_p", "forget", partial(_permuted, s, "forget"), _told_apart)
+    yield row("epsilon_worst", "forget", lambda w: Number(q(w).worst, note=q(w).note), _any)
+    yield row("epsilon_exposed", "forget", lambda w: _share(q(w), 0.0), _any)
+    yield row("epsilon_above_1", "forget", lambda w: _share(q(w), 1.0), _any)
+    if s.has("held_out", "population"):
+        yield row("rmia_auc", "forget", partial(_rmia, s, "forget", "held_out", "population"))
+        yield row(
+            "rmia_auc_retained", "retain", partial(_rmia, s, "retain", "population", "held_out")
+        )
+    if s.has("held_out"):
+        yield row("ensemble_two_model_auc", "forget", partial(_two_models, s))
+    for section in ("forget", "retain", "test"):
+        if s.has(section):
+            wrong = s.at("oracle", section, "errors")
+            rate = bool(((wrong == 0) | (wrong == 1)).all())
+            name = f"ensemble_{'accuracy' if rate else 'error'}_{section}"
+            yield row(name, section, partial(_answers, s, section, rate))
+    if judged_only:
+        return
+    yield row("ensemble_margin_shift", "forget", partial(_shift, s))
+    yield row("wasserstein_forget", "forget", lambda w: _median(s.moved(w)))
+    near = cache(lambda who, part: klom(s.at(who, part), s.at("oracle", part)))
+    yield row("klom_forget", "forget", lambda w: _median(near(w, "forget")))
+    yield row("klom_forget_p95", "forget", lambda w: _tail(near(w, "forget")))
+    yield row("ulira_auc", "forget", lambda w: Number(u(w).auc, note=u(w).note))
+    yield row("ulira_accuracy", "forget", lambda w: Number(u(w).accuracy, note=u(w).note))
+    yield row("ulira_exposed", "forget", lambda w: Number(u(w).exposed_share, note=u(w).note), _any)
+    yield row("permutation_p_retained", "retain", partial(_permuted, s, "retain"))
+    yield row("klom_retained_p95", "retain", lambda w: _tail(near(w, "retain")))
+    yield row("forgetting_quality", "forget", lambda w: Number(q(w).score, note=q(w).note))
+
+
+def _permuted(s: _Seats, section: str, who: str) -> Number:
+    found = permutation_test(
+        s.at(who, section), s.at("oracle", section), rng=s.rt.rng("strong/permutation")
+    )
+    return Number(found.p, note=found.note)
+
+
+def _rmia(s: _Seats, members: str, others: str, strangers: str, who: str) -> Number:
+    """Return the AUC of RMIA of members against others, with a third section as population."""
+    ours, theirs = s.beside(who, members, others), s.beside("oracle", members, others)
+    found = rmia(ours, theirs, s.at(who, strangers), s.at("oracle", strangers))
+    known = s.size(members)
+    each = auc_rows(found.log_ratios[:, :known], found.log_ratios[:, known:])
+    return Number.mean(each, found.note)
+
+
+def _two_models(s: _Seats, who: str) -> Number:
+    """Return the AUC of the fall of the margin from each original to the model made from it."""
+    before, after = s.beside("original", "forget", "held_out"), s.beside(who, "forget", "held_out")
+    from_ = s.kept if who == "unlearned" else list(range(len(after)))
+    falls, known = before[from_] - after, s.size("forget")
+    return Number.mean(auc_rows(falls[:, :known], falls[:, known:]))
+
+
+def _shift(s: _Seats, who: str) -> Number:
+    ours, theirs = s.at(who, "forget"), s.at("oracle", "forget")
+    unit = theirs.std(0)
+    known = unit > 0
+    if len(ours) < 2 or not bool(known.any()):
+        return Number(math.nan, note="too few models, or retrained models do not vary")
+    sides = [t[:, known] / unit[known] for t in (ours, theirs)]
+    if who != "unlearned":
+        return Number(_mean_gap(sides))
+    found = two_level_bootstrap(sides, _mean_gap, rng=s.rt.rng("strong/shift"), draws=LEAST_DRAWS)
+    return Number(
+        found.value,
+        low=found.low,
+        high=found.high,
+        how="two-level bootstrap over models and rows",
+        note=found.note,
+    )
+
+
+def _mean_gap(sides: Sequence[Tensor]) -> float:
+    return float(sides[0].mean() - sides[1].mean())
+
+
+def _answers(s: _Seats, section: str, rate: bool, who: str) -> Number:
+    wrong = s.at(who, section, "errors").double().mean(1)
+    return Number.mean(1 - wrong if rate else wrong)
+
+
+def _median(found: Moved | Klom) -> Number:
+    return Number(found.median, note=found.note)
+
+
+def _tail(found: Klom) -> Number:
+    return Number(found.percentile_95, note=found.note)
+
+
+def _share(found: Quality, least: float) -> Number:
+    if bool(found.corrected.isnan().any()):
+        return Number(math.nan, note=found.note)
+    return Number(float((found.corrected > least).double().mean()), note=found.note)
+
+
+def _none(_: float) -> Light:
+    return "none"
+
+
+def _any(value: float) -> Light:
+    return "bad" if value > 0 else "none"
+
+
+def _told_apart(p: float) -> Light:
+    return "bad" if p < LEVEL else "none"
+
+
+def _exposure(s: _Seats) -> Iterator[Exposure]:
+    """Yield the forgotten rows: by bound, then by the attack's accuracy, then by shift."""
+    bound = s.quality("unlearned").corrected
+    right, shift = s.ulira("unlearned").accuracies, s.moved("unlearned").shift
+    keys = zip(*((-t.nan_to_num(-1.0)).tolist() for t in (bound, right, shift.abs())), strict=True)
+    rows = s.signals.columns["forget"].tolist()
+    for i in [i for _, i in sorted((k, i) for i, k in enumerate(keys))]:
+        yield Exposure(
+            row=rows[i],
+            epsilon=_or_none(bound[i]),
+            accuracy=_or_none(right[i]),
+            shift=_or_none(shift[i]),
+        )
+
+
+def _laws(s: _Seats) -> Iterator[Sample]:
+    rows = s.signals.columns["forget"].tolist()
+    worst = [e.row for e in _exposure(s) if e.epsilon or e.accuracy is None or e.accuracy > 0.5]
+    for row in worst[:DRAWN]:
+        for who in ("original", "unlearned", "oracle"):
+            values = s.at(who, "forget")[:, rows.index(row)].sort().values
+            yield Sample(who=who, split=f"row-{row}", values=tuple(values.tolist()))
+
+
+def _copies(signals: Signals) -> list[list[Member]]:
+    """Return groups of unlearned models that are equal on all examples."""
+    groups = ([m for m in g if m.who == "unlearned"] for g in signals.duplicates())
+    return [sorted(g, key=lambda m: m.seed) for g in groups if len(g) > 1]
+
+
+def _told(signals: Signals) -> Iterator[str]:
+    """Yield what must be known of models that are equal on all examples."""
+    total = signals.count("unlearned")
+    lost = sum(len(g) - 1 for g in _copies(signals))
+    if lost:
+        yield (
+            f"duplicates: only {total - lost} of {total} unlearned models differ, so the design is"
+            " REUSE, not FULL; each of the others was left out"
+        )
+    groups = signals.duplicates()
+    same = {
+        who: sum(
+            any(m.who == who for m in g) and any(m.who == "unlearned" for m in g) for g in groups
+        )
+        for who in ("original", "oracle", "floor")
+    }
+    if same["original"]:
+        yield f"{same['original']} unlearned models answer exactly as an original: nothing changed"
+    if same["oracle"] + same["floor"]:
+        yield (
+            f"{same['oracle'] + same['floor']} unlearned models answer exactly as a retrained one:"
+            " they are copies, not a method's work"
+        )
+    for who, name in (("oracle", "retrained models"), ("floor", "retrained models of the floor")):
+        twice = sum(max(sum(m.who == who for m in g) - 1, 0) for g in groups)
+        if twice:
+            yield f"duplicates: {twice} {name} are equal to others; train each from its own seed"
+
+
+def _or_none(value: Tensor) -> float | None:
+    return None if bool(value.isnan()) else float(value)

@@ -1,0 +1,256 @@
+"""What may be said of a method after a strong audit: the rules of the specification, section 14."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from unlearnkit.auditing.strong import ENOUGH, LEVEL, Table
+from unlearnkit.auditing.strong_rows import margin_of
+from unlearnkit.auditing.words import NOT_PROOF
+from unlearnkit.report.model import Finding, Row, Verdict
+
+ATTACK = "rmia_auc"
+"""The attack whose difference from retrained models a verdict may rest on."""
+
+KEPT_ATTACK = "rmia_auc_retained"
+
+UTILITY = (
+    "ensemble_accuracy_retain",
+    "ensemble_accuracy_test",
+    "ensemble_error_retain",
+    "ensemble_error_test",
+)
+"""What must not be lost."""
+
+KNOWN = ("ensemble_accuracy_forget", "ensemble_error_forget")
+
+COMPARED = (*KNOWN, *UTILITY, ATTACK, KEPT_ATTACK, "ensemble_two_model_auc")
+"""Rows on which equivalence with retraining must be shown; fixed before looking."""
+
+
+def strong_findings(strong: Table, own: Sequence[Finding] = ()) -> tuple[Finding, ...]:
+    """Return every verdict that holds of a method, headline first.
+
+    Args:
+        strong: The table.
+        own: What the model at hand shows by itself, beside a few retrained ones.
+
+    Returns:
+        At least one finding.
+    """
+    alone = [f.model_copy(update={"reason": f"the model at hand: {f.reason}"}) for f in own]
+    found = [*_adverse(strong), *alone, *_open(strong)]
+    if not found:
+        rows = tuple(r.metric for r in strong.rows if r.metric in COMPARED)
+        found = [
+            Finding(
+                verdict=Verdict.MATCHES,
+                reason=f"{strong.models} models of the method are not told from as many retrained"
+                f" ones, no forgotten row is exposed, and two one-sided tests pass on all"
+                f" {len(rows)} compared rows",
+                rows=("permutation_p", "epsilon_exposed", *rows),
+            )
+        ]
+    order = list(Verdict)
+    return tuple(sorted(found, key=lambda f: order.index(f.verdict)))
+
+
+def strong_sentence(strong: Table, found: tuple[Finding, ...]) -> str:
+    """Return the verdict in the words of the specification.
+
+    Args:
+        strong: The table.
+        found: The findings, headline first.
+
+    Returns:
+        Headline, attack, what could have been seen, exposed rows, and the reservation.
+    """
+    parts = [f"{found[0].verdict}: {found[0].reason}."]
+    attack = strong.row(ATTACK)
+    if attack is not None and attack.estimate.value is not None:
+        e, floor = attack.estimate, attack.oracle
+        between = "" if e.low is None or e.high is None else f" [{e.low:.3f}, {e.high:.3f}]"
+        beside = "" if floor is None or floor.mean is None else f" (retrained: {floor.mean:.3f})"
+        parts.append(
+            f"Against {strong.models} retrained models, an attacker who knows the recipe separated"
+            f" this method's forgotten records from never-seen ones with AUC {e.value:.3f}{between}"
+            f"{beside}."
+        )
+    if not math.isnan(strong.detectable):
+        parts.append(
+            f"The audit could have detected a shift of {strong.detectable:.2f} oracle deviations."
+        )
+    exposed = strong.row("epsilon_exposed")
+    if exposed is not None and exposed.estimate.value is not None:
+        parts.append(
+            f"{strong.familiar + strong.strange} of {strong.forgotten} records remain individually"
+            " exposed (ids attached)."
+        )
+    else:
+        parts.append("Single records could not be judged with so few models.")
+    return " ".join([*parts, NOT_PROOF])
+
+
+def strong_limits(strong: Table) -> tuple[str, ...]:
+    """Return what a strong audit cannot show."""
+    few: tuple[str, ...] = ()
+    if strong.models < ENOUGH:
+        few = (
+            f"{strong.models} models of each kind are fewer than {ENOUGH}: single records cannot be"
+            " judged, and nothing here can say that the method passes.",
+        )
+    seen = (
+        ""
+        if math.isnan(strong.detectable)
+        else f" A shift of forgotten margins below {strong.detectable:.2f} oracle deviations would"
+        " not have been seen."
+    )
+    return (
+        *few,
+        "An audit can refute that data are gone; it cannot prove it. Bounds on epsilon are lower"
+        f" bounds: a record without one is not shown to be safe.{seen}",
+        "The ensembles judge the method with these settings, on this request, with this recipe"
+        " (design FULL): models of other seeds, not the one model at hand. That model was looked at"
+        " alone, beside a few retrained ones, and its single records were not.",
+        "Margins at the records themselves were looked at. What a model says about rows near them,"
+        " and what its weights hold that no output shows, was not.",
+        "The judged target is removal of these rows. Whatever else the rows taught, and rows like"
+        " them that stay, is not removed by it.",
+    )
+
+
+def _adverse(s: Table) -> Iterator[Finding]:
+    exposed = s.row("epsilon_worst")
+    worst = None if exposed is None else exposed.estimate.value
+    total = s.forgotten
+    if s.familiar:
+        yield Finding(
+            verdict=Verdict.LEAKS,
+            reason=f"{s.familiar} of {total} forgotten rows look too familiar one by one: their"
+            f" corrected bounds on epsilon are above 0, the largest of all rows {worst:.2f} nats",
+            rows=("epsilon_worst", "epsilon_exposed"),
+        )
+    if s.strange:
+        yield Finding(
+            verdict=Verdict.OVER_FORGOT,
+            reason=f"{s.strange} of {total} forgotten rows look stranger one by one than to"
+            f" retrained models: their corrected bounds on epsilon are above 0, the largest of all"
+            f" rows {worst:.2f} nats",
+            rows=("epsilon_worst", "epsilon_exposed"),
+        )
+    by_attack = list(_attacked(s))
+    yield from by_attack
+    if not (s.familiar or s.strange or by_attack):
+        yield from _told_apart(s)
+    kept = s.row(KEPT_ATTACK)
+    if kept is not None and kept.gap_low is not None and kept.gap_low > _margin(kept):
+        yield Finding(
+            verdict=Verdict.DISTINGUISHABLE,
+            reason=f"retained rows look more familiar than to retrained models: {_gap(kept)}",
+            rows=(KEPT_ATTACK,),
+        )
+    for metric in UTILITY:
+        row = s.row(metric)
+        if row is None or row.gap_low is None or row.gap_high is None:
+            continue
+        lost = row.gap_low if "error" in metric else -row.gap_high
+        if lost > _margin(row):
+            yield Finding(
+                verdict=Verdict.DAMAGED,
+                reason=f"{_plain(metric)}: {_gap(row)}",
+                rows=(metric,),
+            )
+
+
+def _attacked(s: Table) -> Iterator[Finding]:
+    """Yield what the attack with one threshold, and the answers themselves, show."""
+    for metric in (ATTACK, *KNOWN):
+        row = s.row(metric)
+        if row is None or row.gap_low is None or row.gap_high is None:
+            continue
+        low, high = row.gap_low, row.gap_high
+        if "error" in metric:
+            low, high = -high, -low
+        if low > _margin(row):
+            yield Finding(
+                verdict=Verdict.LEAKS,
+                reason=f"forgotten rows look too familiar: {_plain(metric)} {_gap(row)}",
+                rows=(metric,),
+            )
+        elif high < -_margin(row):
+            yield Finding(
+                verdict=Verdict.OVER_FORGOT,
+                reason="forgotten rows look stranger than to retrained models:"
+                f" {_plain(metric)} {_gap(row)}",
+                rows=(metric,),
+            )
+
+
+def _told_apart(s: Table) -> Iterator[Finding]:
+    row, shift = s.row("permutation_p"), s.row("ensemble_margin_shift")
+    if row is None or row.estimate.value is None or row.estimate.value >= LEVEL:
+        return
+    size = ""
+    if shift is not None and shift.estimate.value is not None:
+        size = f"; mean shift {shift.estimate.value:+.2f} oracle deviations"
+    yield Finding(
+        verdict=Verdict.DISTINGUISHABLE,
+        reason=f"the method's models are told from retrained ones by their forgotten rows, p ="
+        f" {row.estimate.value:.3g} by permutation{size}",
+        rows=("permutation_p", "ensemble_margin_shift"),
+    )
+
+
+def _open(s: Table) -> Iterator[Finding]:
+    if s.distinct < s.models:
+        yield Finding(
+            verdict=Verdict.INCONCLUSIVE,
+            reason=f"only {s.distinct} of {s.models} unlearned models differ from each other"
+            " (REUSE): copies show nothing of what other seeds would give",
+        )
+    if s.models < ENOUGH:
+        yield Finding(
+            verdict=Verdict.INCONCLUSIVE,
+            reason=f"{s.models} models of each kind: {ENOUGH} are the least to judge single rows",
+        )
+    if s.row(ATTACK) is None:
+        yield Finding(
+            verdict=Verdict.INCONCLUSIVE,
+            reason="no never-seen rows: the attacks that compare with them could not run",
+        )
+    if s.hidden:
+        yield Finding(
+            verdict=Verdict.INCONCLUSIVE,
+            reason="this forget set cannot rank methods: the originals themselves, which forgot"
+            " nothing, are not told from retrained models",
+            rows=("permutation_p",),
+        )
+    open_rows = tuple(
+        r.metric for r in s.rows if r.metric in COMPARED and r.light in {"unclear", "bad"}
+    )
+    if open_rows:
+        shown = ", ".join(map(_plain, open_rows[:3]))
+        more = "" if len(open_rows) <= 3 else f" and {len(open_rows) - 3} more rows"
+        yield Finding(
+            verdict=Verdict.INCONCLUSIVE,
+            reason=f"equivalence with retraining is not shown on {shown}{more}",
+            rows=open_rows,
+        )
+
+
+def _margin(row: Row) -> float:
+    """Return the largest gap that counts as none, as the row's light was judged by."""
+    sd = 0.0 if row.oracle is None or row.oracle.sd is None else row.oracle.sd
+    mean = 0.0 if row.oracle is None or row.oracle.mean is None else row.oracle.mean
+    return margin_of(row.metric, mean, sd)
+
+
+def _gap(row: Row) -> str:
+    mean = row.oracle.mean if row.oracle else None
+    between = f" [{row.gap_low:+.3f}, {row.gap_high:+.3f}]"
+    return f"{row.estimate.value:.3f}, retrained {mean:.3f}, gap {row.gap:+.3f}{between}"
+
+
+def _plain(metric: str) -> str:
+    return metric.removeprefix("ensemble_").replace("_", " ")

@@ -1,0 +1,358 @@
+"""Margins of many models on many examples, kept so that no audit has to train them again.
+
+A row is a model, a column an example. On disk a model is one row appended to flat files and one
+line in a journal, written after the row has reached the disk: whatever a crash leaves behind that
+line is not believed. Every number of the strong audit is a pure function of what is kept here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from unlearnkit.core.digest import digest
+from unlearnkit.core.errors import InputError
+from unlearnkit.core.files import write_text
+
+COLUMNS = 4096
+"""Examples that are read at once: memory does not grow with their number."""
+
+
+class Code(IntEnum):
+    """What a model had to do with an example."""
+
+    IN = 0
+    """It was trained on it."""
+
+    OUT = 1
+    """It never saw it."""
+
+    UNLEARNED = 2
+    """It was trained on it, and then made to forget it."""
+
+    RETAINED = 3
+    """It was trained on it, and kept it while others were forgotten."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One model: what it is, and the seed that it came from."""
+
+    who: str
+    """``original``, ``unlearned``, ``oracle``, or ``floor`` for the second set of oracles."""
+
+    seed: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one model says about E examples."""
+
+    member: Member
+    margins: Tensor
+    """``(E,)``; finite."""
+
+    codes: Tensor
+    errors: Tensor
+
+
+@dataclass(frozen=True)
+class Signals:
+    """``signals[model, example]``, in memory or mapped from files."""
+
+    margins: Tensor
+    """``(M, E)``, float64: how surely a model meets an example's own target."""
+
+    codes: Tensor
+    """``(M, E)``, uint8: a ``Code`` for each cell."""
+
+    errors: Tensor
+    """``(M, E)``, float32: the error that a person would quote, such as 1 where it is wrong."""
+
+    members: tuple[Member, ...]
+    """The M models."""
+
+    columns: Mapping[str, Tensor]
+    """Row numbers ``(e,)`` of the examples by section, in the order of the columns."""
+
+    def __post_init__(self) -> None:
+        shape = (len(self.members), sum(map(len, self.columns.values())))
+        for name in ("margins", "codes", "errors"):
+            found = tuple(getattr(self, name).shape)
+            if found != shape:
+                raise InputError(
+                    f"signals: {name} must have shape {shape}, models by examples, got {found}"
+                )
+        bad = sum(int((~torch.isfinite(row)).sum()) for row in self.margins)
+        if bad:
+            raise InputError(
+                f"signals: {bad} of {self.margins.numel()} margins are not finite; leave out the"
+                " models whose outputs overflow"
+            )
+
+    def count(self, who: str) -> int:
+        """Return how many models of a kind there are."""
+        return sum(m.who == who for m in self.members)
+
+    def place(self, section: str) -> slice:
+        """Return the columns of a section.
+
+        Args:
+            section: Such as ``forget``.
+
+        Returns:
+            The columns.
+
+        Raises:
+            InputError: If there is no such section.
+        """
+        start = 0
+        for name, rows in self.columns.items():
+            if name == section:
+                return slice(start, start + len(rows))
+            start += len(rows)
+        raise InputError(
+            f"signals: no section {section!r}; there are: {', '.join(self.columns) or 'none'}"
+        )
+
+    def of(self, who: str, section: str, what: str = "margins") -> Tensor:
+        """Return what is known of models of a kind on a section, by seed.
+
+        Args:
+            who: The kind of model.
+            section: The examples.
+            what: ``margins``, ``errors`` or ``codes``.
+
+        Returns:
+            One row a model, one column an example ``(m, e)``; a copy.
+        """
+        rows = self._rows(who)
+        part: Tensor = getattr(self, what)[:, self.place(section)]
+        return part[rows].clone()
+
+    def chunks(self, who: str, section: str, size: int = COLUMNS) -> Iterator[Tensor]:
+        """Yield the margins of a section by a few columns ``(m, c)``, each a copy."""
+        place, rows = self.place(section), self._rows(who)
+        for start in range(place.start, place.stop, size):
+            yield self.margins[:, start : min(start + size, place.stop)][rows].clone()
+
+    def first(self, models: int) -> Signals:
+        """Return the signals of the first models of each kind, by seed."""
+        kinds = dict.fromkeys(m.who for m in self.members)
+        keep = torch.cat([self._rows(who)[:models] for who in kinds] or [torch.empty(0).long()])
+        return Signals(
+            self.margins[keep],
+            self.codes[keep],
+            self.errors[keep],
+            tuple(self.members[i] for i in keep.tolist()),
+            self.columns,
+        )
+
+    def duplicates(self) -> tuple[tuple[Member, ...], ...]:
+        """Return models that gave the same margins on all examples, bit for bit, in groups."""
+        found: dict[bytes, list[Member]] = {}
+        for member, row in zip(self.members, self.margins, strict=True):
+            found.setdefault(_digest(row), []).append(member)
+        return tuple(tuple(g) for g in found.values() if len(g) > 1)
+
+    def _rows(self, who: str) -> Tensor:
+        seeds = {m.seed: i for i, m in enumerate(self.members) if m.who == who}
+        return torch.tensor([seeds[s] for s in sorted(seeds)], dtype=torch.long)
+
+
+class SignalsFile:
+    """Signals in a folder, appended model by model.
+
+    Safe against a crash at any moment: a row's data are on the disk before its line is in the
+    journal, and what stands behind the last whole line is overwritten.
+    """
+
+    def __init__(self, root: Path, key: Mapping[str, Any], columns: Mapping[str, Tensor]) -> None:
+        """Open the signals of a key, or begin them.
+
+        Args:
+            root: The folder of their folder, whose name is the digest of key and columns.
+            key: Everything that they depend on, by content.
+            columns: Row numbers of the examples, by section.
+
+        Raises:
+            InputError: If the folder holds the signals of something else, is damaged, or cannot be
+                written.
+        """
+        whole = {
+            "key": dict(key),
+            "columns": {name: rows.tolist() for name, rows in columns.items()},
+        }
+        self.folder = folder = root / digest(whole)
+        self.columns = dict(columns)
+        self._width = sum(map(len, columns.values()))
+        self._known: list[dict[str, Any]] = []
+        self._size = 0
+        head = folder / "signals.json"
+        with self._told():
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / ".head.lock"):
+                if not head.exists():
+                    write_text(head, json.dumps(whole, sort_keys=True))
+            try:
+                held = json.loads(head.read_text(encoding="utf-8"))
+            except ValueError as e:
+                raise InputError(f"signals: {str(head)!r} is damaged ({e}); delete it") from None
+        if held != json.loads(json.dumps(whole)):
+            raise InputError(
+                f"signals: {str(folder)!r} belongs to other models or examples; delete it"
+            )
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let no other process append meanwhile."""
+        with self._told(), FileLock(self.folder / ".lock"):
+            yield
+
+    def members(self) -> list[Member]:
+        """Return the models that are kept, in the order in which they were appended."""
+        return [Member(line["who"], line["seed"]) for line in self._lines()]
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Keep the rows of some models, each whole or not at all; only where ``held``.
+
+        Args:
+            rows: Of models that are not kept yet.
+
+        Raises:
+            InputError: If a margin is not finite, a shape is wrong, or a model is kept already.
+        """
+        have = {(line["who"], line["seed"]) for line in self._lines()}
+        for row in rows:
+            name = f"{row.member.who} {row.member.seed}"
+            if (row.member.who, row.member.seed) in have:
+                raise InputError(f"signals: {name} is kept already")
+            self._check(name, row)
+        content = {
+            what: [_bytes(getattr(row, what).to(dtype)) for row in rows]
+            for what, (_, dtype) in _FILES.items()
+        }
+        lines = [
+            {
+                "who": row.member.who,
+                "seed": row.member.seed,
+                "digest": {what: hashlib.sha256(content[what][i]).hexdigest() for what in _FILES},
+            }
+            for i, row in enumerate(rows)
+        ]
+        with self._told():
+            for what, (ending, dtype) in _FILES.items():
+                start = len(have) * self._width * dtype.itemsize
+                _extend(self.folder / f"{what}.{ending}", start, b"".join(content[what]))
+            _extend(self.folder / _JOURNAL, self._size, b"".join(map(_text, lines)))
+
+    def _check(self, name: str, row: Row) -> None:
+        for what in _FILES:
+            shape = tuple(getattr(row, what).shape)
+            if shape != (self._width,):
+                raise InputError(
+                    f"signals: {what} of {name} must be {self._width} numbers, got shape {shape}"
+                )
+        bad = int((~torch.isfinite(row.margins)).sum())
+        if bad:
+            raise InputError(
+                f"signals: {bad} of {self._width} margins of {name} are not finite; the model's"
+                " outputs overflow, and it cannot be audited"
+            )
+
+    def read(self) -> Signals:
+        """Return what is kept; the margins stay on the disk until they are looked at.
+
+        Returns:
+            The signals.
+        """
+        members = tuple(self.members())
+        mapped = {what: self._mapped(what, len(members)) for what in _FILES}
+        return Signals(**mapped, members=members, columns=self.columns)
+
+    def _lines(self) -> list[dict[str, Any]]:
+        """Return the journal's whole lines; those that are new are checked against their rows."""
+        path = self.folder / _JOURNAL
+        with self._told():
+            content = path.read_bytes()[self._size :] if path.exists() else b""
+        lines = [t for t in content.splitlines(keepends=True) if t.endswith(b"\n")]
+        try:
+            found = [json.loads(text) for text in lines]
+        except ValueError:
+            raise InputError(
+                f"signals: {str(path)!r} is damaged; delete {str(self.folder)!r}"
+            ) from None
+        have = len(self._known)
+        for what in _FILES:
+            rows = self._mapped(what, have + len(found))[have:]
+            for line, row in zip(found, rows, strict=True):
+                if hashlib.sha256(_bytes(row)).hexdigest() != line["digest"][what]:
+                    raise InputError(
+                        f"signals: {what} of {line['who']} {line['seed']} changed on the disk;"
+                        f" delete {str(self.folder)!r}"
+                    )
+        self._known += found
+        self._size += sum(map(len, lines))
+        return self._known
+
+    def _mapped(self, what: str, models: int) -> Tensor:
+        ending, dtype = _FILES[what]
+        size = models * self._width
+        path = self.folder / f"{what}.{ending}"
+        if not size:
+            return torch.empty(models, self._width, dtype=dtype)
+        if not path.exists() or path.stat().st_size < size * dtype.itemsize:
+            raise InputError(f"signals: {str(path)!r} is too short; delete {str(self.folder)!r}")
+        flat = torch.from_file(str(path), shared=False, size=size, dtype=dtype)
+        return flat.view(models, self._width)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as e:
+            raise InputError(
+                f"signals: cannot use {str(self.folder)!r}: {e.strerror or e}; set"
+                " UNLEARNKIT_CACHE to another folder"
+            ) from None
+
+
+_JOURNAL = "models.jsonl"
+_FILES = {
+    "margins": ("f64", torch.float64),
+    "codes": ("u8", torch.uint8),
+    "errors": ("f32", torch.float32),
+}
+
+
+def _extend(path: Path, start: int, content: bytes) -> None:
+    """Write at a place, cut off what stood behind it, and wait for the disk."""
+    with path.open("r+b" if path.exists() else "xb") as f:
+        f.seek(start)
+        f.write(content)
+        f.truncate()
+        f.flush()
+        os.fsync(f.fileno())
+
+
+def _text(line: Mapping[str, Any]) -> bytes:
+    return (json.dumps(line, sort_keys=True) + "\n").encode()
+
+
+def _bytes(row: Tensor) -> bytes:
+    return bytes(row.contiguous().numpy().data)
+
+
+def _digest(row: Tensor) -> bytes:
+    return hashlib.sha256(_bytes(row)).digest()

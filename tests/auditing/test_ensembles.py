@@ -1,0 +1,230 @@
+"""Ensembles behind a strong audit: cost said before, nothing trained twice."""
+
+import os
+import signal
+
+import pytest
+import torch
+
+from tests.auditing.liars import NoOp
+from unlearnkit.auditing.ensembles import FLOOR, check_models, gather, name_of, subject_of
+from unlearnkit.auditing.planning import plan
+from unlearnkit.cache import Cache
+from unlearnkit.catalog import method
+from unlearnkit.core.auto import Auto
+from unlearnkit.core.case import Case
+from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
+from unlearnkit.core.evidence import Evidence, Split, Who
+from unlearnkit.core.request import Rows
+from unlearnkit.core.runtime import Runtime
+from unlearnkit.oracles import FIRST, oracle, train_original, train_originals
+from unlearnkit.signals import Code
+from unlearnkit.tasks.classification import Classification
+from unlearnkit.train.ensemble import PLACES
+from unlearnkit.unlearning import unlearn
+
+TOY = Classification(3).toy(0)
+GO = Rows(range(9))
+
+
+def subject(folder, how=None, **rt):
+    return subject_of(TOY, GO, how or method("finetune"), Runtime(**rt), Cache(folder))
+
+
+class Killer:
+    """A reporter that kills its own process, as ``kill -9`` does, at the n-th thing it hears."""
+
+    def __init__(self, after):
+        self.left = after
+
+    def progress(self, what, done, total):
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def note(self, text):
+        pass
+
+
+class Counter(Killer):
+    def __init__(self):
+        super().__init__(0)
+
+
+def killed(folder, after, models):
+    """Gather in a process of its own; return whether it was killed."""
+    child = os.fork()
+    if child == 0:
+        try:
+            gather(subject(folder, NoOp(), reporter=Killer(after)), models)
+        finally:
+            os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.slow
+def test_killed_ten_times_in_64_models_nothing_is_trained_twice_and_signals_are_the_same(tmp_path):
+    models = 16  # of each of four kinds
+    counter = Counter()
+    whole = gather(subject(tmp_path / "whole", NoOp(), reporter=counter), models)
+    step = -counter.left // 9
+    kept, kills = {}, 0
+    for _ in range(10):
+        kills += killed(tmp_path / "cut", step + kills, models)
+        now = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "cut").glob("??/*.json")}
+        assert kept.items() <= now.items()
+        kept = now
+    cut = gather(subject(tmp_path / "cut", NoOp()), models)
+    assert kills == 10
+    assert {p.name for p in (tmp_path / "cut").glob("??/*.json")} >= kept.keys()
+    for folder in (tmp_path / "whole" / "signals").iterdir():
+        for path in folder.glob("[!.]*"):
+            other = tmp_path / "cut" / "signals" / folder.name / path.name
+            assert other.read_bytes() == path.read_bytes()
+    assert torch.equal(cut.margins, whole.margins)
+
+
+def test_the_signals_are_those_of_the_models_one_by_one(tmp_path):
+    whole = subject(tmp_path)
+    found = gather(whole, 4)
+    cache = Cache(tmp_path)
+    parts = TOY.partition(GO)
+    original = train_original(TOY, seed=2, cache=cache).model
+    models = {
+        "original": original,
+        "unlearned": unlearn(original, TOY, GO, "finetune", Runtime(seed=2)).model,
+        "oracle": oracle(TOY, GO, seeds=[FIRST + 2], cache=cache).models[0],
+        "floor": oracle(TOY, GO, seeds=[FLOOR + 2], cache=cache).models[0],
+    }
+    for who, model in models.items():
+        views = {Split.FORGET: parts.forget}
+        one = Evidence({"unlearned": model}, views, TOY.task, Runtime())
+        assert torch.equal(found.of(who, "forget")[2], one.margins(Who.UNLEARNED, Split.FORGET))
+        errors = one.errors(Who.UNLEARNED, Split.FORGET).float()
+        assert torch.equal(found.of(who, "forget", "errors")[2], errors)
+
+
+def test_every_cell_says_what_the_model_had_to_do_with_the_row(tmp_path):
+    found = gather(subject(tmp_path), 4)
+    want = {
+        "original": (Code.IN, Code.IN, Code.OUT),
+        "unlearned": (Code.UNLEARNED, Code.RETAINED, Code.OUT),
+        "oracle": (Code.OUT, Code.IN, Code.OUT),
+        "floor": (Code.OUT, Code.IN, Code.OUT),
+    }
+    for who, codes in want.items():
+        for section, code in zip(("forget", "retain", "held_out"), codes, strict=True):
+            assert bool((found.of(who, section, "codes") == int(code)).all())
+
+
+def test_no_example_stands_in_two_sections_that_are_compared(tmp_path):
+    columns = gather(subject(tmp_path), 4).columns
+    assert not set(columns["forget"].tolist()) & set(columns["retain"].tolist())
+    assert not set(columns["held_out"].tolist()) & set(columns["population"].tolist())
+    assert len(columns["held_out"]) <= len(columns["forget"])
+    assert set(columns["forget"].tolist()) == set(range(9))
+
+
+def test_the_cost_is_said_before_and_shrinks_with_what_is_kept(tmp_path):
+    first = plan(subject(tmp_path), 4, unlearn_seconds=0.5)
+    assert (first.train, first.kept, first.unlearn) == (12, 0, 4)
+    assert first.rows == TOY.recipe.epochs * (4 * 60 + 8 * 51)
+    assert first.seconds > 4 * 0.5
+    assert "12 to train (0 are kept), 4 to unlearn" in str(first)
+    assert not list(Cache(tmp_path).entries())
+    oracle(TOY, GO, seeds=3, cache=Cache(tmp_path))
+    assert (plan(subject(tmp_path), 4).train, plan(subject(tmp_path), 4).kept) == (9, 3)
+    gather(subject(tmp_path), 4)
+    last = plan(subject(tmp_path), 4)
+    assert (last.train, last.unlearn, last.rows, last.seconds) == (0, 0, 0, 0.0)
+    assert "all of them are kept" in str(last)
+    assert plan(subject(tmp_path), 6).train == 6
+
+
+def test_models_that_are_gone_but_whose_signals_are_kept_are_not_trained_again(tmp_path):
+    gather(subject(tmp_path), 4)
+    cache = Cache(tmp_path)
+    for entry in list(cache.entries()):
+        cache.remove(entry)
+    assert plan(subject(tmp_path), 4).train == 0
+    gather(subject(tmp_path), 4)
+    assert not list(cache.entries())
+
+
+def test_more_models_are_added_to_those_that_are_there(tmp_path):
+    few = gather(subject(tmp_path), 4)
+    many = gather(subject(tmp_path), 6)
+    for who in ("original", "unlearned", "oracle", "floor"):
+        assert torch.equal(many.of(who, "forget")[:4], few.of(who, "forget"))
+    again = gather(subject(tmp_path), 4)
+    assert torch.equal(again.of("floor", "test"), few.of("floor", "test"))
+
+
+def test_other_settings_have_other_signals_and_the_same_trained_models(tmp_path):
+    gather(subject(tmp_path), 4)
+    other = subject(tmp_path, method("finetune", run={"lr": 0.5}))
+    assert (plan(other, 4).train, plan(other, 4).unlearn) == (0, 4)
+
+
+def test_a_method_that_fails_on_an_original_is_told_with_its_seed(tmp_path):
+    wild = method("finetune", run={"lr": 1e20})
+    with pytest.raises(DivergedError, match="unlearning original 0 failed"):
+        gather(subject(tmp_path, wild), 4)
+
+
+@pytest.mark.parametrize("models", [3, FIRST + 1])
+def test_a_number_of_models_that_cannot_be_is_refused(models):
+    with pytest.raises(InputError, match=f"models: must be 4 to 1000, got {models}"):
+        check_models(models)
+
+
+@pytest.mark.parametrize("lacks", ["recipe", "fresh"])
+def test_a_case_that_cannot_be_trained_is_refused(tmp_path, lacks):
+    with pytest.raises(UnsupportedError, match="N models are trained from scratch"):
+        subject_of(TOY.with_(**{lacks: None}), GO, NoOp(), Runtime(), Cache(tmp_path))
+
+
+def test_parts_and_auto_are_refused(tmp_path):
+    x, y = TOY.train.x, TOY.train.y
+    parts = Case.from_parts(
+        forget=(x[:3], y[:3]), retain=(x[3:], y[3:]), task=TOY.task, recipe=TOY.recipe
+    )
+    with pytest.raises(UnsupportedError, match="whole training set"):
+        subject_of(parts, None, NoOp(), Runtime(), Cache(tmp_path))
+    with pytest.raises(UnsupportedError, match="audit the method it chose"):
+        subject_of(TOY, GO, Auto(), Runtime(), Cache(tmp_path))
+
+
+def test_never_seen_rows_that_are_forget_rows_are_refused(tmp_path):
+    x, y = TOY.train.x, TOY.train.y
+    leaky = Case(
+        train=(x, y), test=(x[5:30], y[5:30]), task=TOY.task, fresh=TOY.fresh, recipe=TOY.recipe
+    )
+    with pytest.raises(InputError, match="rows are forget rows as well; leave"):
+        subject_of(leaky, GO, NoOp(), Runtime(), Cache(tmp_path))
+
+
+def test_a_changed_method_of_the_users_own_has_other_signals(tmp_path):
+    other = type("NoOp", (NoOp,), {})
+    names = {name_of(subject(tmp_path, how)) for how in (NoOp(), other())}
+    assert len(names) == 2
+
+
+def test_originals_of_many_seeds_are_those_of_one_seed(tmp_path):
+    many = train_originals(TOY, seeds=3, cache=Cache(tmp_path))
+    assert [m.cached for m in many] == [False] * 3
+    for seed, one in enumerate(many):
+        kept = train_original(TOY, seed=seed, cache=Cache(tmp_path))
+        alone = train_original(TOY, seed=seed, cache=Cache(tmp_path / "alone"))
+        assert kept.cached
+        for a, b, c in zip(
+            one.model.parameters(), kept.model.parameters(), alone.model.parameters(), strict=True
+        ):
+            assert torch.equal(a, b)
+            torch.testing.assert_close(a, c, rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match="original: seeds must be different"):
+        train_originals(TOY, seeds=[1, 1])
+
+
+def test_both_sets_of_oracles_stand_at_the_same_places_of_a_stack():
+    assert (FLOOR - FIRST) % PLACES == 0

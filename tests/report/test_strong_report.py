@@ -1,0 +1,71 @@
+"""What a strong audit adds to a report: text, data and page."""
+
+import re
+
+import pytest
+
+from tests.report.report_samples import full, strong
+from unlearnkit.report.kept import measured
+from unlearnkit.report.model import Report
+from unlearnkit.report.page import MOST_EXPOSED, render_page
+from unlearnkit.report.text import render_text
+
+
+@pytest.fixture(scope="module")
+def report():
+    return strong()
+
+
+def test_the_data_come_back_as_they_were(report, tmp_path):
+    assert Report.load(report.save(tmp_path / "a.json")) == report
+
+
+def test_a_report_of_another_tier_has_no_such_part(tmp_path):
+    kept = full().save(tmp_path / "a.json")
+    assert '"strong": null' in kept.read_text()
+    assert Report.load(kept).strong is None
+
+
+def test_every_number_goes_to_the_store_once(report):
+    found = [(m.metric, m.who) for m in measured(report)]
+    assert len(found) == len(set(found))
+    assert ("permutation_p", "unlearned") in found
+    assert ("epsilon_worst", "original") in found
+
+
+def test_the_ensembles_stand_before_the_one_model(report):
+    text = render_text(report)
+    first = text.index("WHAT 64 MODELS OF THIS METHOD SHOW")
+    assert first < text.index("EXPOSED ROWS") < text.index("WHAT THIS ONE MODEL SHOWS")
+    head = next(x for x in text[first:].splitlines() if x.startswith("metric "))
+    assert "this method" in head
+
+
+def test_the_most_exposed_rows_are_printed_and_the_rest_is_counted(report):
+    text = render_text(report)
+    part = text[text.index("EXPOSED ROWS") : text.index("WHAT THIS ONE MODEL SHOWS")]
+    assert "71 of 72 forgotten rows are exposed" in part
+    assert re.search(r"1000 +1\.17 +0\.970 +-6\.50", part)
+    assert " 1019 " in part
+    assert " 1020 " not in part
+    assert "51 more are in the data file" in part
+
+
+def test_without_bounds_nothing_is_called_safe_or_exposed(report):
+    rows = tuple(e.model_copy(update={"epsilon": None}) for e in report.strong.exposure)
+    bare = report.model_copy(
+        update={"strong": report.strong.model_copy(update={"exposure": rows, "laws": ()})}
+    )
+    text = render_text(bare)
+    assert "Single forgotten rows could not be judged" in text
+    assert "could not be judged" in render_page(bare)
+
+
+def test_the_page_lists_exposed_rows_and_draws_their_margins(report):
+    page = render_page(report)
+    shown = re.findall(r'<th scope="row">(\d{4})</th>', page)
+    assert [int(n) for n in shown] == list(range(1000, 1000 + MOST_EXPOSED))
+    assert page.count("Margin of forgotten row 1000 over models") >= 2
+    assert page.count("Share of models") == 2
+    assert "What this one model shows" in page
+    assert "This method" in page
