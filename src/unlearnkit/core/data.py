@@ -257,13 +257,10 @@ class View:
             rows of ``y`` raises.
         """
         self._open()
-        rows, y, name = self.rows, self.data.y, shuffle or "in order"
+        rows = self.rows if shuffle is None else self.order(rt, shuffle)
+        y, name = self.data.y, shuffle or "in order"
         hidden = None if self.labelled else self._no_targets()
-        if shuffle is not None:
-            rows = self.order(rt, shuffle)
-        cut = len(rows)
-        if shuffle is not None and self._joins(size):
-            cut -= size + 1
+        cut = len(rows) - (size + 1 if shuffle is not None and self._joins(size) else 0)
         for part, width in ((rows[:cut], size), (rows[cut:], size + 1)):
             if not len(part):
                 continue
