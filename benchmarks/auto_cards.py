@@ -1,0 +1,103 @@
+"""How near the candidates of auto's decision table come to retraining, told by many models.
+
+    python -m benchmarks.auto_cards [--write]
+
+The fast results that order the table compare a few models with a few oracles. Here each candidate
+of a line is judged on digits by the strong audit: 64 models beside 64 retrained ones. First
+candidates come first; what is in ``--store`` is not measured again. With ``--write`` what is there
+goes to ``docs/results/auto_cards.csv``.
+"""
+
+import argparse
+import csv
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from unlearnkit.auto.table import Candidate, table
+from unlearnkit.cache import Cache
+from unlearnkit.store import Store
+from unlearnkit.studies.run import run
+from unlearnkit.studies.spec import Study, make_study
+from unlearnkit.studies.tables import show
+
+OUT = Path(__file__).parents[1] / "docs" / "results" / "auto_cards.csv"
+REQUESTS = {"class": "class", "odd": "mislabelled_tenth", "rows": "random_tenth"}
+"""By line of the table: the request of digits that falls on it."""
+
+MODELS = 64
+METRICS = (
+    *("klom_forget", "ulira_auc", "epsilon_exposed", "ensemble_margin_shift"),
+    *("ensemble_accuracy_forget", "ensemble_accuracy_retain", "ensemble_accuracy_test"),
+    "cost_ratio",
+)
+HEAD = ("line", "request", "candidate", "models", *METRICS)
+LOCAL = Candidate(
+    method="del_localized", settings={"run": {"lr": 3.0, "share": 0.17, "shrink": 0.0}}, cost=0.18
+)
+"""Measured on every line: the nearest on all in docs/results/method_cards.csv, at its defaults."""
+
+
+def wanted() -> list[tuple[str, Candidate]]:
+    """Return lines with their candidates, the first ones first; retraining needs no card."""
+    lines = {line.id: line.candidates for line in table()}
+    each = []
+    for name in REQUESTS:
+        by_words = {c.words(): c for c in (*lines[name], LOCAL) if not c.exact}
+        each.append([(name, c) for c in by_words.values()])
+    return [one for rank in itertools.zip_longest(*each) for one in rank if one is not None]
+
+
+def study(line: str, candidate: Candidate) -> Study:
+    """Return the study of one candidate on the request of its line."""
+    method = {candidate.method: {"settings": candidate.settings}}
+    return make_study(
+        {
+            "name": f"auto {line}",
+            "cases": ["digits"],
+            "requests": [REQUESTS[line]],
+            "methods": [method],
+            "seeds": 1,
+            "tier": "strong",
+            "models": MODELS,
+        }
+    )
+
+
+def card(line: str, candidate: Candidate, store: Store) -> Iterator[list[str]]:
+    """Yield what is kept of a candidate, where it was measured: under ``HEAD``."""
+    found = show(study(line, candidate), store, METRICS)
+    if found.done:
+        mine = next(n for n in found.blocks[0].lines if n.kind == "method")
+        numbers = [mine.cells[m].mean for m in METRICS]
+        told = ["" if v is None else f"{v:.4f}" for v in numbers]
+        yield [line, REQUESTS[line], candidate.words(), str(MODELS), *told]
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--store", type=Path, default=Path("runs/auto_cards.sqlite"))
+    parser.add_argument("--kept", action="store_true", help="measure nothing anew")
+    parser.add_argument("--write", action="store_true", help=f"write docs/results/{OUT.name}")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    with Store(asked.store) as store:
+        for line, candidate in wanted():
+            if not asked.kept:
+                run(study(line, candidate), store, Cache())
+            for row in card(line, candidate, store):
+                print(*row, flush=True)
+                rows.append(row)
+    if asked.write:
+        with OUT.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows([HEAD, *sorted(rows)])
+
+
+if __name__ == "__main__":
+    main()
