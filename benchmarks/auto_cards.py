@@ -3,7 +3,7 @@
     python -m benchmarks.auto_cards [--write]
 
 The fast results that order the table compare a few models with a few oracles. Here each candidate
-of a line is judged on digits by the strong audit: 64 models beside 64 retrained ones. First
+of a line is judged on small cases by the strong audit: 64 models beside 64 retrained ones. First
 candidates come first; what is in ``--store`` is not measured again. With ``--write`` what is there
 goes to ``docs/results/auto_cards.csv``.
 """
@@ -24,8 +24,14 @@ from unlearnkit.studies.spec import Study, make_study
 from unlearnkit.studies.tables import show
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "auto_cards.csv"
-REQUESTS = {"class": "class", "odd": "mislabelled_tenth", "rows": "random_tenth"}
-"""By line of the table: the request of digits that falls on it."""
+GROUNDS = (
+    ("digits", "class", "digits", "class"),
+    ("digits", "odd", "digits", "mislabelled_tenth"),
+    ("digits", "rows", "digits", "random_tenth"),
+    ("breast_cancer", "class", "breast_cancer", "class"),
+    ("wine", "class", "benchmarks.small_cases:wine", "class=1"),
+)
+"""Family, line of the table, case, and a request that falls on the line."""
 
 MODELS = 64
 METRICS = (
@@ -33,31 +39,35 @@ METRICS = (
     *("ensemble_accuracy_forget", "ensemble_accuracy_retain", "ensemble_accuracy_test"),
     "cost_ratio",
 )
-HEAD = ("line", "request", "candidate", "models", *METRICS)
+HEAD = ("family", "line", "candidate", "models", *METRICS)
 LOCAL = Candidate(
     method="del_localized", settings={"run": {"lr": 3.0, "share": 0.17, "shrink": 0.0}}, cost=0.18
 )
 """Measured on every line: the nearest on all in docs/results/method_cards.csv, at its defaults."""
 
+Ground = tuple[str, str, str, str]
 
-def wanted() -> list[tuple[str, Candidate]]:
-    """Return lines with their candidates, the first ones first; retraining needs no card."""
+
+def wanted() -> list[tuple[Ground, Candidate]]:
+    """Return where each candidate is measured, the first ones first; retraining needs no card."""
     lines = {line.id: line.candidates for line in table()}
     each = []
-    for name in REQUESTS:
-        by_words = {c.words(): c for c in (*lines[name], LOCAL) if not c.exact}
-        each.append([(name, c) for c in by_words.values()])
+    for ground in GROUNDS:
+        first, *rest = lines[ground[1]]
+        by_words = {c.words(): c for c in (first, LOCAL, *rest) if not c.exact}
+        each.append([(ground, c) for c in by_words.values()])
     return [one for rank in itertools.zip_longest(*each) for one in rank if one is not None]
 
 
-def study(line: str, candidate: Candidate) -> Study:
-    """Return the study of one candidate on the request of its line."""
+def study(ground: Ground, candidate: Candidate) -> Study:
+    """Return the study of one candidate on one case."""
+    family, line, case, request = ground
     method = {candidate.method: {"settings": candidate.settings}}
     return make_study(
         {
-            "name": f"auto {line}",
-            "cases": ["digits"],
-            "requests": [REQUESTS[line]],
+            "name": f"auto {family} {line}",
+            "cases": [case],
+            "requests": [request],
             "methods": [method],
             "seeds": 1,
             "tier": "strong",
@@ -66,14 +76,14 @@ def study(line: str, candidate: Candidate) -> Study:
     )
 
 
-def card(line: str, candidate: Candidate, store: Store) -> Iterator[list[str]]:
+def card(ground: Ground, candidate: Candidate, store: Store) -> Iterator[list[str]]:
     """Yield what is kept of a candidate, where it was measured: under ``HEAD``."""
-    found = show(study(line, candidate), store, METRICS)
+    found = show(study(ground, candidate), store, METRICS)
     if found.done:
         mine = next(n for n in found.blocks[0].lines if n.kind == "method")
         numbers = [mine.cells[m].mean for m in METRICS]
         told = ["" if v is None else f"{v:.4f}" for v in numbers]
-        yield [line, REQUESTS[line], candidate.words(), str(MODELS), *told]
+        yield [*ground[:2], candidate.words(), str(MODELS), *told]
 
 
 def main() -> None:
@@ -88,10 +98,10 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = []
     with Store(asked.store) as store:
-        for line, candidate in wanted():
+        for ground, candidate in wanted():
             if not asked.kept:
-                run(study(line, candidate), store, Cache())
-            for row in card(line, candidate, store):
+                run(study(ground, candidate), store, Cache())
+            for row in card(ground, candidate, store):
                 print(*row, flush=True)
                 rows.append(row)
     if asked.write:
