@@ -42,6 +42,9 @@ class Situation:
     odd: float | None
     """Share of pairs in which a forget row fits the original worse than a retained row."""
 
+    layers: int
+    """Weight matrices of the model: parameters of two dimensions or more."""
+
     def fits(self, when: When) -> bool:
         """Return whether a circumstance holds."""
         share = self.share
@@ -53,6 +56,7 @@ class Situation:
             and not (when.lacks & self.has)
             and (not when.tasks or self.task in when.tasks)
             and (not when.kinds or self.kind in when.kinds)
+            and (when.layers is None or self.layers <= when.layers)
             and size
         )
 
@@ -84,7 +88,8 @@ def look(
         odd, sure = _oddness(model, case, parts, rt)
         if odd >= ODD and sure >= SURE:
             kind = "odd"
-    return Situation(case.task.name, given(case, parts), kind, share, odd)
+    layers = sum(p.ndim > 1 for p in model.parameters())
+    return Situation(case.task.name, given(case, parts), kind, share, odd, layers)
 
 
 def _named_kind(request: ForgetRequest | None, parts: Partition) -> Kind:
