@@ -34,7 +34,7 @@ def line(kind="random", *, has=ALL, task="classification", share=0.1, layers=3):
         ("shallow", {"kind": "random", "layers": 2}),
         ("shallow", {"kind": "odd", "layers": 1}),
         ("shallow", {"kind": "random", "layers": 2, "share": 0.5}),
-        ("class", {"kind": "class", "layers": 2}),
+        ("shallow_class", {"kind": "class", "layers": 2}),
         ("numbers", {"kind": "random", "layers": 2, "task": "regression"}),
         ("no_retained", {"has": {Need.FORGET}, "share": None, "layers": 2}),
     ],
