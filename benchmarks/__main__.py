@@ -1,8 +1,13 @@
-"""Run benchmarks: ``python -m benchmarks [NAME ...] [--write]``."""
+"""Run benchmarks: ``python -m benchmarks [NAME ...] [--write]``.
+
+With ``--write`` the sections of the benchmarks that ran take the place of their old ones on the
+page, each as soon as it is measured; the others stay as they are, if they are of this machine.
+"""
 
 import argparse
 import pkgutil
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +16,7 @@ import benchmarks
 from benchmarks.measure import Fact, machine
 
 PAGE = Path(__file__).parent.parent / "docs" / "results" / "benchmarks.md"
+TITLE = "Benchmarks"
 
 
 def main() -> None:
@@ -26,14 +32,16 @@ def main() -> None:
     unknown = sorted(set(asked.names) - set(known))
     if unknown:
         parser.error(f"no benchmark {unknown[0]!r}; there are: {', '.join(known)}")
-    if asked.write and asked.names:
-        parser.error("--write writes the whole page; name no benchmark with it")
-    found: dict[str, list[Fact]] = {}
+    titles = {name: first_line(module) for name, module in known.items()}
+    held = sections(PAGE.read_text(encoding="utf-8")) if PAGE.exists() else {}
+    if held.pop(TITLE, head()) != head():
+        if asked.write and asked.names:
+            parser.error("the page is of another machine or version; write all of it")
+        held = {}
     for name in asked.names or known:
-        found[first_line(known[name])] = list(told(known[name].run()))
-    if asked.write:
-        PAGE.parent.mkdir(parents=True, exist_ok=True)
-        PAGE.write_text(page(found), encoding="utf-8")
+        held[titles[name]] = section(list(told(known[name].run())))
+        if asked.write:
+            PAGE.write_text(page({t: held[t] for t in titles.values() if t in held}), "utf-8")
 
 
 def benchmark_modules() -> dict[str, ModuleType]:
@@ -55,20 +63,37 @@ def first_line(module: ModuleType) -> str:
     return (module.__doc__ or module.__name__).strip().splitlines()[0].rstrip(".")
 
 
-def page(found: dict[str, list[Fact]]) -> str:
-    """Return the page: the machine, then a table for each benchmark."""
-    lines = [
-        "# Benchmarks",
-        "",
-        "Written by `python -m benchmarks --write`. Ratios are medians over pairs measured in turn"
-        " in one run, with quartiles; the numerator is named first. Nothing here is a test.",
-        "",
-        *(f"- {key}: {value}" for key, value in machine().items()),
-    ]
-    for title, facts in found.items():
-        lines += ["", f"## {title}", "", "| what | value | goal | how |", "|---|---|---|---|"]
-        lines += [f"| {f.what} | {value(f)} | {goal(f)} | {f.how or f.skipped} |" for f in facts]
-    return "\n".join(lines) + "\n"
+def sections(text: str) -> dict[str, str]:
+    """Return the text under each heading of a page."""
+    parts = (part.partition("\n") for part in re.split(r"^##? ", text, flags=re.MULTILINE)[1:])
+    return {title: body.strip() for title, _, body in parts}
+
+
+def head() -> str:
+    """Return what stands under the title: how to read it, and the machine."""
+    return "\n".join(
+        [
+            "Written by `python -m benchmarks --write`. Ratios are medians over pairs measured in"
+            " turn in one run, with quartiles; the numerator is named first. Nothing here is a"
+            " test.",
+            "",
+            *(f"- {key}: {value}" for key, value in machine().items()),
+        ]
+    )
+
+
+def section(facts: list[Fact]) -> str:
+    """Return a table of facts."""
+    lines = ["| what | value | goal | how |", "|---|---|---|---|"]
+    lines += [f"| {f.what} | {value(f)} | {goal(f)} | {f.how or f.skipped} |" for f in facts]
+    return "\n".join(lines)
+
+
+def page(held: Mapping[str, str]) -> str:
+    """Return the page: the machine, then the section of each benchmark by its title."""
+    parts = [f"# {TITLE}\n\n{head()}"]
+    parts += [f"## {title}\n\n{text}" for title, text in held.items()]
+    return "\n\n".join(parts) + "\n"
 
 
 def value(fact: Fact) -> str:

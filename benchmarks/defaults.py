@@ -1,31 +1,38 @@
 """Every method with its defaults alone, on digits, against five oracles.
 
 Run with ``python -m benchmarks.defaults``; it writes ``docs/results/defaults.md`` and ``.json``.
-The defaults were chosen on other problems, which ``CHOSEN_ON`` names.
+The defaults were chosen on other problems, which ``CHOSEN_ON`` names. It is a study: stop it in any
+way and run it again to go on, and with the store of another study of digits (``--store``) nothing
+is repeated that is there.
 """
 
 import argparse
 import json
 import platform
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
 
-import unlearnkit as uk
-from unlearnkit.cases.builtin import Asked
-from unlearnkit.cases.digits import a_mislabelled_tenth, a_random_tenth, one_class
-from unlearnkit.oracles import Oracle
+from unlearnkit.auditing.rows import closed_share
+from unlearnkit.cache import Cache
+from unlearnkit.store import Store
+from unlearnkit.studies.expand import expand
+from unlearnkit.studies.results import Result, read
+from unlearnkit.studies.run import run
+from unlearnkit.studies.spec import Study, make_study
 
 OUT = Path(__file__).parents[1] / "docs" / "results"
 REQUESTS = {
-    "class 3": one_class,
-    "mislabelled tenth": a_mislabelled_tenth,
-    "random tenth": a_random_tenth,
+    "class": "class 3",
+    "mislabelled_tenth": "mislabelled tenth",
+    "random_tenth": "random tenth",
 }
+"""What to call the requests of digits."""
+
 DISTANCES = {
     "js": "js_forget",
     "kl": "kl_forget",
@@ -38,13 +45,13 @@ COST, RETAINED = 0.2, 2.0
 WANTED = {"class 3": (0.9, 4), "mislabelled tenth": (0.6, 2)}
 """The Jensen-Shannon share that must be closed, and by how many methods."""
 
-TAKEN_APART = {
-    "finetune, shrink 0.5": ("finetune", {"run": {"shrink": 0.5}}),
-    "finetune, shrink 0": ("finetune", {"run": {"shrink": 0.0}}),
-    "neggrad_plus, shrink 0": ("neggrad_plus", {"run": {"shrink": 0.0}}),
-    "relabel, shrink 0": ("relabel", {"run": {"shrink": 0.0}}),
-    "scrub, shrink 0": ("scrub", {"run": {"shrink": 0.0}}),
-}
+TAKEN_APART: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("finetune", {"run": {"shrink": 0.5}}),
+    ("finetune", {"run": {"shrink": 0.0}}),
+    ("neggrad_plus", {"run": {"shrink": 0.0}}),
+    ("relabel", {"run": {"shrink": 0.0}}),
+    ("scrub", {"run": {"shrink": 0.0}}),
+)
 """Defaults with a part taken away: what the restart, the shrink and the own term do."""
 
 CHOSEN_ON = """\
@@ -63,6 +70,11 @@ class Line:
 
     request: str
     method: str
+    """With its settings, where these are no defaults."""
+
+    apart: bool
+    """Whether a part of its defaults is taken away."""
+
     closed: Mapping[str, float | None]
     """None where the original was as near to the oracles as they are to each other."""
 
@@ -80,46 +92,68 @@ class Line:
         return self.cost <= COST and abs(self.gap["retained"]) <= RETAINED
 
 
-def measure(methods: list[str], seeds: int, oracles: int) -> Iterator[Line]:
-    """Yield each method's line on each request."""
-    for request, make in REQUESTS.items():
-        asked = make()
-        reference = uk.oracle(asked.case, asked.request, seeds=oracles)
-        originals = [uk.train_original(asked.case, seed=s).model for s in range(seeds)]
-        wanted = {m: uk.method(m) for m in methods}
-        wanted |= {n: uk.method(m, **own) for n, (m, own) in TAKEN_APART.items() if m in methods}
-        for name, method in wanted.items():
-            yield line(request, name, method, asked, reference, originals)
-
-
-def line(
-    request: str,
-    name: str,
-    method: uk.Method,
-    asked: Asked,
-    reference: Oracle,
-    originals: list[nn.Module],
-) -> Line:
-    """Return one method's line: seed s starts from the original of seed s."""
-    reports = [
-        uk.audit(
-            uk.unlearn(model, asked.case, asked.request, method, uk.Runtime(seed=seed)),
-            oracle=reference,
-        )
-        for seed, model in enumerate(originals)
-    ]
-    tables = [{row.metric: row for row in report.rows} for report in reports]
-    return Line(
-        request=request,
-        method=name,
-        closed={k: mean([t[m].closed for t in tables]) for k, m in DISTANCES.items()},
-        gap={k: 100 * statistics.mean(t[m].gap for t in tables) for k, m in GAPS.items()},
-        cost=statistics.mean(report.spent.ratio for report in reports),
-        js_by_seed=tuple(t["js_forget"].closed for t in tables),
+def study(seeds: int, oracles: int) -> Study:
+    """Return the study that measures all of it."""
+    own = [{method: {"settings": settings}} for method, settings in TAKEN_APART]
+    whole = dict.fromkeys(method for method, _ in TAKEN_APART)
+    return make_study(
+        {
+            "name": "defaults",
+            "cases": ["digits"],
+            "requests": list(REQUESTS),
+            "methods": ["all", *whole, *own],
+            "seeds": seeds,
+            "oracles": oracles,
+        }
     )
 
 
-def mean(values: list[float | None]) -> float | None:
+def measured(asked: Study, store: Store) -> Iterator[Line]:
+    """Yield a line for each method on each request, by name, from the runs that are done."""
+    wanted = [*DISTANCES.values(), *GAPS.values(), "cost_ratio"]
+    found: dict[tuple[str, bool, str], list[Result]] = {}
+    for r in read(expand(asked), store, wanted):
+        p = r.planned
+        if r.status == "done":
+            found.setdefault((p.request, p.label != p.method, p.label), []).append(r)
+    for (request, apart, label), runs in sorted(found.items()):
+        shares = {k: [closed(r, m) for r in runs] for k, m in DISTANCES.items()}
+        yield Line(
+            request=REQUESTS[request],
+            method=label,
+            apart=apart,
+            closed={k: mean(v) for k, v in shares.items()},
+            gap={k: 100 * statistics.mean(gap(r, m) for r in runs) for k, m in GAPS.items()},
+            cost=statistics.mean(value(r, "cost_ratio", "unlearned") for r in runs),
+            js_by_seed=tuple(shares["js"]),
+        )
+
+
+def closed(r: Result, metric: str) -> float | None:
+    """Return the share of the original's distance that is gone."""
+    return closed_share(
+        value(r, metric, "unlearned"), value(r, metric, "original"), oracles(r, metric)
+    )
+
+
+def gap(r: Result, metric: str) -> float:
+    """Return what the model has more than the oracles."""
+    return value(r, metric, "unlearned") - statistics.mean(oracles(r, metric))
+
+
+def oracles(r: Result, metric: str) -> list[float]:
+    """Return a metric with each oracle in the seat."""
+    return [value(r, *at) for at in r.values if at[0] == metric and at[1].startswith("oracle")]
+
+
+def value(r: Result, metric: str, who: str) -> float:
+    """Return a number that a run must have."""
+    found = r.values[metric, who]
+    assert found is not None
+    return found
+
+
+def mean(values: Sequence[float | None]) -> float | None:
     """Return the mean of numbers; None if one is missing."""
     known = [v for v in values if v is not None]
     return statistics.mean(known) if len(known) == len(values) else None
@@ -131,7 +165,7 @@ def verdicts(lines: list[Line]) -> Iterator[str]:
         good = [
             x.method
             for x in lines
-            if x.request == request and x.method not in TAKEN_APART
+            if x.request == request and not x.apart
             if x.counts and (x.closed["js"] or 0) >= share
         ]
         met = "met" if len(good) >= wanted else "missed"
@@ -163,12 +197,13 @@ def page(lines: list[Line], seeds: int, oracles: int) -> str:
         "",
         CHOSEN_ON,
         "",
-        "Lines with a setting after the name are not defaults: they take one apart. For a class,"
+        "A method that is not here refuses the request. Lines with a setting after the name are not"
+        " defaults: they take one apart. For a class,"
         " either the shrink or a method's own forget term closes most of the distance on top of the"
         " restart, which alone does not; for wrong labels the restart alone nearly does. For rows"
         " drawn at random the two together overshoot, and either by itself comes nearer.",
     ]
-    for request in REQUESTS:
+    for request in REQUESTS.values():
         said += [
             "",
             f"## {request.capitalize()}",
@@ -192,20 +227,24 @@ def row(x: Line) -> str:
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--methods", nargs="*", default=sorted(uk.catalog.methods()))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--oracles", type=int, default=5)
+    parser.add_argument("--store", type=Path, default=Path("runs/defaults.sqlite"))
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--kept", action="store_true", help="measure nothing anew")
     parser.add_argument("--dry", action="store_true", help="print, write nothing")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    lines = []
-    for x in measure(asked.methods, asked.seeds, asked.oracles):
-        print(f"{x.request:18}", row(x), flush=True)
-        lines.append(x)
+    wanted = study(asked.seeds, asked.oracles)
+    with Store(asked.store) as store:
+        if not asked.kept:
+            print(run(wanted, store, Cache(), jobs=asked.jobs))
+        lines = list(measured(wanted, store))
+    for x in lines:
+        print(f"{x.request:18}", row(x))
     print(*verdicts(lines), sep="\n")
     if asked.dry:
         return
-    OUT.mkdir(parents=True, exist_ok=True)
     (OUT / "defaults.md").write_text(page(lines, asked.seeds, asked.oracles), encoding="utf-8")
     held = {"seeds": asked.seeds, "oracles": asked.oracles, "lines": [asdict(x) for x in lines]}
     (OUT / "defaults.json").write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")

@@ -132,6 +132,7 @@ def _holds(when: When) -> str:
         *([f"the request is {' or '.join(sorted(when.kinds))}"] if when.kinds else []),
         *([f"at least {when.least:g} of the rows must go"] if when.least > 0 else []),
         *([f"at most {when.most:g} of the rows must go"] if when.most < 1 else []),
+        *([f"the model has at most {when.layers} weight matrices"] if when.layers else []),
     ]
     return ", ".join(parts) or "no other line does"
 

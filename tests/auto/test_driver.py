@@ -192,7 +192,7 @@ def test_by_name_it_uses_the_shipped_table(clouds, request_):
         done = uk.unlearn(model, case, request_, "auto")
     except AutoFailedError as e:
         done = e.best
-    assert done.choice.line == ("class" if isinstance(request_, Classes) else "rows")
+    assert done.choice.line == ("shallow_class" if isinstance(request_, Classes) else "shallow")
     assert done.choice.budget == 1.0
 
 

@@ -71,6 +71,14 @@ def test_the_look_is_metered_and_the_share_is_of_all_rows(clouds):
     assert (rt.cost.forward, rt.cost.backward) == (60, 0)
 
 
+def test_weight_matrices_are_counted_and_biases_are_not(clouds):
+    model, case = clouds
+    deeper = torch.nn.Sequential(model, torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3))
+    matrices = sum(len(p.shape) >= 2 for p in model.parameters())
+    assert seen(model, case, Rows(0)).layers == matrices
+    assert seen(deeper.eval(), case, Rows(0)).layers == matrices + 1
+
+
 def test_without_retained_rows_nobody_can_tell(clouds):
     model, case = clouds
     x, y = case.train.x[:6], case.train.y[:6]

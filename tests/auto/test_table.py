@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.auto import kept_results, without
+from benchmarks.auto_order import kept_results, without
 from unlearnkit import catalog
 from unlearnkit.auto.situation import Situation
 from unlearnkit.auto.table import Line, table
@@ -11,8 +11,8 @@ from unlearnkit.core.method import Need
 ALL = frozenset(Need)
 
 
-def line(kind="random", *, has=ALL, task="classification", share=0.1):
-    seen = Situation(task=task, has=frozenset(has), kind=kind, share=share, odd=None)
+def line(kind="random", *, has=ALL, task="classification", share=0.1, layers=3):
+    seen = Situation(task=task, has=frozenset(has), kind=kind, share=share, odd=None, layers=layers)
     return next(x.id for x in table() if seen.fits(x.when))
 
 
@@ -31,6 +31,12 @@ def line(kind="random", *, has=ALL, task="classification", share=0.1):
         ("rows", {"kind": "group"}),
         ("rows", {"kind": "random", "share": 0.001}),
         ("rows", {"kind": "random", "task": "multilabel"}),
+        ("shallow", {"kind": "random", "layers": 2}),
+        ("shallow", {"kind": "odd", "layers": 1}),
+        ("shallow", {"kind": "random", "layers": 2, "share": 0.5}),
+        ("shallow_class", {"kind": "class", "layers": 2}),
+        ("numbers", {"kind": "random", "layers": 2, "task": "regression"}),
+        ("no_retained", {"has": {Need.FORGET}, "share": None, "layers": 2}),
     ],
 )
 def test_each_circumstance_falls_on_its_line(want, said):
@@ -39,9 +45,11 @@ def test_each_circumstance_falls_on_its_line(want, said):
 
 @pytest.mark.parametrize("task", ["classification", "multilabel", "regression", "language"])
 @pytest.mark.parametrize("kind", ["class", "odd", "group", "random"])
-@pytest.mark.parametrize("share", [0.001, 0.29, 0.3, 0.99])
-def test_whoever_has_forget_and_retained_rows_finds_a_line_with_retraining_last(task, kind, share):
-    seen = Situation(task=task, has=ALL, kind=kind, share=share, odd=None)
+@pytest.mark.parametrize(("share", "layers"), [(0.001, 1), (0.29, 9), (0.3, 9), (0.99, 2)])
+def test_whoever_has_forget_and_retained_rows_finds_a_line_with_retraining_last(
+    task, kind, share, layers
+):
+    seen = Situation(task=task, has=ALL, kind=kind, share=share, odd=None, layers=layers)
     found = next(x for x in table() if seen.fits(x.when))
     assert found.candidates[-1].method == "retrain"
     assert found.candidates[-1].exact

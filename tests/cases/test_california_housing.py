@@ -80,6 +80,8 @@ def test_rows_are_split_and_standardised_and_values_are_in_100_000_dollars(write
     want = (base - base.mean(0)) / base.std(0)
     np.testing.assert_allclose(case.train.x.numpy(), want, rtol=1e-4, atol=1e-5)
     assert case.train.group.tolist() == [int(v) for v in TABLE["latitude"][rows]]
+    never = [every[round(float(v), 5)] for v in case.test.y[:, 0]]
+    assert case.test.group.tolist() == [int(v) for v in TABLE["latitude"][never]]
 
 
 def test_the_download_gives_the_same_case_as_the_table(write, monkeypatch):

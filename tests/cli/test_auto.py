@@ -34,7 +34,7 @@ def test_a_run_says_which_and_why_on_stderr_on_stdout_and_in_the_record(run, mad
     record = json.loads((tmp_path / "x" / "run.json").read_text())
     choice = record["auto"]
     assert choice["passed"]
-    assert choice["line"] == "class"
+    assert choice["line"] == "shallow_class"
     assert record["job"]["method"] == choice["chosen"].split()[0]
     assert f"note: auto: {choice['why']}" in said.err
     assert choice["why"] in said.out
@@ -74,7 +74,8 @@ def test_where_all_fail_the_exit_code_is_1_and_the_folder_is_marked(run, tmp_pat
         "from unlearnkit.core.recipe import Recipe\n"
         "from unlearnkit.tasks.classification import Classification\n"
         "def net():\n"
-        "    return nn.Sequential(nn.Linear(20, 128), nn.ReLU(), nn.Linear(128, 2))\n"
+        "    return nn.Sequential(nn.Linear(20, 128), nn.ReLU(), nn.Linear(128, 64),\n"
+            "                         nn.ReLU(), nn.Linear(64, 2))\n"
         "def make():\n"
         "    rng = torch.Generator().manual_seed(0)\n"
         "    draw = lambda n: (torch.randn(n, 20, generator=rng),\n"
@@ -130,6 +131,7 @@ def test_a_study_keeps_which_method_was_chosen_and_a_failure_as_a_failure(tmp_pa
         good, bad = (r for r in sorted(store.runs("study"), key=lambda r: -r.settings["budget"]))
         assert good.status in {"done", "failed"}
         if good.status == "done":
-            assert store.facts(good.key)["chosen"] in {"relabel", "finetune", "scrub", "retrain"}
+            chosen = store.facts(good.key)["chosen"]
+            assert chosen in {"relabel", "amnesiac", "del_localized", "retrain"}
         assert bad.status == "failed"
-        assert "no candidate of line class could run" in bad.error
+        assert "no candidate of line shallow_class could run" in bad.error

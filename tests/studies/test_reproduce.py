@@ -98,6 +98,12 @@ def test_a_failed_run_is_no_reproduction_however_near_the_others_are():
     assert (got.verdict, got.reason) == ("not reproduced", "1 of 4 runs failed")
 
 
+def test_seeds_that_gave_one_model_have_no_interval_and_reproduce_nothing():
+    (got,) = compare(table(), found(cell([0.9, 0.9, 0.9]), same=True))
+    assert (got.verdict, got.low, got.high) == ("not comparable", None, None)
+    assert "one model" in got.reason
+
+
 def test_a_method_whose_runs_all_failed_says_why():
     failure = Failure(
         case="toy", request="class=1", label="ssd", seed=0, status="failed", error="it broke"

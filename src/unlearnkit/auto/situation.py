@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import rankdata
 from torch import nn
 
 from unlearnkit.auto.table import Kind, When
@@ -14,6 +13,7 @@ from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.method import Need
 from unlearnkit.core.request import Classes, ForgetRequest, Groups, Targets
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.statistics import auc
 from unlearnkit.train.reading import row_losses
 from unlearnkit.unlearning import given
 
@@ -42,6 +42,9 @@ class Situation:
     odd: float | None
     """Share of pairs in which a forget row fits the original worse than a retained row."""
 
+    layers: int
+    """Weight matrices of the model: parameters of two dimensions or more."""
+
     def fits(self, when: When) -> bool:
         """Return whether a circumstance holds."""
         share = self.share
@@ -53,6 +56,7 @@ class Situation:
             and not (when.lacks & self.has)
             and (not when.tasks or self.task in when.tasks)
             and (not when.kinds or self.kind in when.kinds)
+            and (when.layers is None or self.layers <= when.layers)
             and size
         )
 
@@ -84,7 +88,8 @@ def look(
         odd, sure = _oddness(model, case, parts, rt)
         if odd >= ODD and sure >= SURE:
             kind = "odd"
-    return Situation(case.task.name, given(case, parts), kind, share, odd)
+    layers = sum(p.ndim > 1 for p in model.parameters())
+    return Situation(case.task.name, given(case, parts), kind, share, odd, layers)
 
 
 def _named_kind(request: ForgetRequest | None, parts: Partition) -> Kind:
@@ -105,8 +110,6 @@ def _oddness(model: nn.Module, case: Case, parts: Partition, rt: Runtime) -> tup
     assert parts.retain is not None
     go = parts.forget.sample(ROWS, rt, "auto/forget")
     stay = parts.retain.sample(ROWS, rt, "auto/retain")
-    losses = torch.cat([row_losses(model, view, case.task, rt).double() for view in (go, stay)])
     n, m = len(go), len(stay)
-    ranks = rankdata(losses.numpy())
-    share = (float(ranks[:n].sum()) - n * (n + 1) / 2) / (n * m)
+    share = auc(*(row_losses(model, view, case.task, rt) for view in (go, stay)))
     return share, (share - 0.5) / math.sqrt((n + m + 1) / (12 * n * m))

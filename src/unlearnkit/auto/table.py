@@ -59,6 +59,9 @@ class When(_Words):
     most: float = Field(1.0, ge=0, le=1)
     """Largest share."""
 
+    layers: int | None = Field(None, ge=1)
+    """Most weight matrices that the model may have, one behind the other or not; None for any."""
+
 
 class Line(_Words):
     """One line of the table."""

@@ -115,8 +115,8 @@ def california_housing() -> Case:
     return Case(
         train=(x, y),
         group=band,
-        test=test[:2],
-        validation=validation[:2],
+        test=TensorData(*test),
+        validation=TensorData(*validation),
         task=Regression.infer(TensorData(x, y), loss="l1"),
         fresh=network,
         recipe=RECIPE,

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from unlearnkit.cases.asking import random_tenth
 from unlearnkit.cases.builtin import Asked, BuiltIn, builtin, drawn, standardised
 from unlearnkit.core.case import Case
+from unlearnkit.core.data import TensorData
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import Groups
 from unlearnkit.tasks.regression import Regression
@@ -49,8 +50,8 @@ def diabetes() -> Case:
     return Case(
         train=(x, y),
         group=decade,
-        test=test[:2],
-        validation=validation[:2],
+        test=TensorData(*test),
+        validation=TensorData(*validation),
         task=Regression.name,
         fresh=network,
         recipe=RECIPE,

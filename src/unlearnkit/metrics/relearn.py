@@ -14,12 +14,12 @@ import statistics
 from dataclasses import dataclass
 
 import torch
-from scipy import stats
 from torch import Tensor, nn
 
 from unlearnkit.core.data import View
 from unlearnkit.core.evidence import Evidence, Split, Who
 from unlearnkit.core.metric import Goal, Score, metric
+from unlearnkit.stats.intervals import student, student_reach
 from unlearnkit.train.relearn import (
     Curve,
     Target,
@@ -323,8 +323,8 @@ def _how(e: Evidence) -> str:
 def _over_orders(values: list[float], found: Relearned) -> tuple[float, float] | None:
     if found.censored:
         return None
-    reach = float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values)
-    centre, half = statistics.fmean(values), reach / math.sqrt(len(values))
+    centre = statistics.fmean(values)
+    half = student_reach(len(values)) * statistics.stdev(values)
     return max(0.0, centre - half), min(float(CAP), centre + half)
 
 
@@ -371,5 +371,5 @@ def _welch(a: Tensor, b: Tensor) -> tuple[float, float]:
     freedom = math.fsum(parts) ** 2 / math.fsum(
         p**2 / (len(t) - 1) for p, t in zip(parts, (a, b), strict=True)
     )
-    reach = float(stats.t.ppf(0.975, freedom)) * error
+    reach = student(0.95, freedom) * error
     return gap - reach, gap + reach

@@ -13,7 +13,7 @@ from unlearnkit.core.errors import InputError
 from unlearnkit.core.statistics import auc_interval as auc_interval
 
 
-def student(level: float, freedom: int) -> float:
+def student(level: float, freedom: float) -> float:
     """Return how many standard errors an interval of this coverage reaches, by Student's t."""
     return float(special.stdtrit(freedom, (1 + level) / 2))
 

@@ -64,11 +64,6 @@ COSTS = {
 }
 
 
-def is_distance(m: Metric) -> bool:
-    """Return whether a metric is a distance to the oracles, so that it has a floor."""
-    return m.distance
-
-
 def chosen(names: Iterable[str]) -> list[Column]:
     """Return the columns of these ids.
 
@@ -84,7 +79,7 @@ def chosen(names: Iterable[str]) -> list[Column]:
     """
     found = []
     known = metrics()
-    closed = {CLOSED + i: m for i, m in known.items() if is_distance(m)}
+    closed = {CLOSED + i: m for i, m in known.items() if m.distance}
     for name in dict.fromkeys(names):
         if name in known:
             found.append(_of_metric(known[name]))
@@ -109,9 +104,9 @@ def _of_metric(m: Metric) -> Column:
         id=m.id,
         goal=m.goal.value,
         ideal=m.ideal,
-        distance=is_distance(m),
+        distance=m.distance,
         unit=m.unit,
-        doc=" ".join(m.doc.split("\n\n")[0].split()),
+        doc=_first(m.doc),
     )
 
 
@@ -123,8 +118,13 @@ def _of_ensembles(name: str) -> Column:
         ideal=None,
         distance=False,
         unit=kind.unit,
-        doc=" ".join(kind.doc.split("\n\n")[0].split()),
+        doc=_first(kind.doc),
     )
+
+
+def _first(doc: str) -> str:
+    """Return the first paragraph in one line."""
+    return " ".join(doc.partition("\n\n")[0].split())
 
 
 def _of_closed(m: Metric) -> Column:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from unlearnkit.store import Store
 from unlearnkit.studies.expand import Planned
+from unlearnkit.studies.results import WEIGHTS
 
 
 def design_warnings(runs: Iterable[Planned], store: Store) -> list[str]:
@@ -23,12 +24,12 @@ def design_warnings(runs: Iterable[Planned], store: Store) -> list[str]:
     Returns:
         Sentences, one for each method that draws nothing; none under ``FULL``.
     """
+    reused = [run for run in runs if run.design == "REUSE"]
+    models = store.named_facts([run.key for run in reused], WEIGHTS)
     seen: dict[tuple[str, str, str], list[str]] = defaultdict(list)
-    for run in runs:
-        if run.design == "REUSE":
-            model = store.facts(run.key).get("unlearned")
-            if model is not None:
-                seen[run.label, run.case, run.request].append(model)
+    for run in reused:
+        if run.key in models:
+            seen[run.label, run.case, run.request].append(models[run.key])
     alike: dict[str, list[str]] = defaultdict(list)
     for (label, case, request), weights in seen.items():
         if len(set(weights)) < len(weights):

@@ -79,6 +79,18 @@ class Planned:
         """Return the run's method."""
         return make(self.method, None, **self.settings)
 
+    def address(self, subject: Subject, method: Method) -> str:
+        """Return the content address of the run, from its subject and its method as built."""
+        return subject.run_key(
+            method,
+            seed=self.seed,
+            original_seed=self.original_seed,
+            oracles=self.oracles,
+            tier=self.tier,
+            models=self.models,
+            mask=self.mask,
+        )
+
 
 def expand(study: Study) -> tuple[Planned, ...]:
     """Return every run of a study, in the order case, request, seed, method.
@@ -153,17 +165,8 @@ def _runs(study: Study, case: str, request: str) -> Iterator[Planned]:
         original_seed = seed if study.design == "FULL" else 0
         for label, variant in variants.items():
             method = variant.method
-            key = subject.run_key(
-                method,
-                seed=seed,
-                original_seed=original_seed,
-                oracles=oracles,
-                tier=study.tier,
-                models=models,
-                mask=variant.mask,
-            )
-            yield Planned(
-                key=key,
+            run = Planned(
+                key="",
                 case=case,
                 request=request,
                 label=label,
@@ -181,6 +184,7 @@ def _runs(study: Study, case: str, request: str) -> Iterator[Planned]:
                 mask=variant.mask,
                 chance=variant.chance,
             )
+            yield replace(run, key=run.address(subject, method))
 
 
 @dataclass(frozen=True)

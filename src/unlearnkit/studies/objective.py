@@ -6,9 +6,8 @@ import math
 from collections.abc import Iterable, Mapping
 from statistics import fmean
 
-from pydantic import BaseModel, ConfigDict
-
 from unlearnkit.core.errors import InputError
+from unlearnkit.report.values import Value
 
 Values = Mapping[tuple[str, str], float | None]
 """Numbers of one run, by metric and model."""
@@ -34,10 +33,8 @@ WORDS = (
 )
 
 
-class Score(BaseModel):
+class Score(Value):
     """An objective with its parts; all but the cost are 0 for a model that equals an oracle."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     left: float
     """Distance on forget rows that is left."""

@@ -9,7 +9,7 @@ from statistics import fmean
 
 from unlearnkit.cache import Cache
 from unlearnkit.core.digest import digest
-from unlearnkit.store import Run, Store
+from unlearnkit.store import Store
 from unlearnkit.studies.designs import design_warnings
 from unlearnkit.studies.expand import Planned, expand
 from unlearnkit.studies.models import Model, models
@@ -131,17 +131,14 @@ def _need(model: Model, rates: Mapping[_Kind, float], there: set[str]) -> Need:
 def _times(store: Store, todo: Sequence[Planned]) -> dict[tuple[str, str], float]:
     """Return the mean seconds of unlearning and audit, by case and method; "" is any method."""
     cases = {r.case for r in todo}
+    done = [r for r in store.runs("study") if r.case_name in cases and r.status == "done"]
+    audits = store.named_facts([r.key for r in done], "audit_seconds")
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for run in store.runs("study"):
-        if run.case_name in cases and run.status == "done":
-            took = (run.seconds or 0.0) + _audit_seconds(run, store)
-            for method in (run.method, ""):
-                found[run.case_name, method].append(took)
+    for run in done:
+        took = (run.seconds or 0.0) + float(audits.get(run.key, 0))
+        for method in (run.method, ""):
+            found[run.case_name, method].append(took)
     return {key: fmean(times) for key, times in found.items()}
-
-
-def _audit_seconds(run: Run, store: Store) -> float:
-    return float(store.facts(run.key).get("audit_seconds", 0))
 
 
 def _guess(run: Planned, times: Mapping[tuple[str, str], float]) -> float | None:

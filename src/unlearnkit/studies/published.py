@@ -6,22 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.core.method import explain
 from unlearnkit.job import read_yaml
+from unlearnkit.report.values import Value
 from unlearnkit.studies.spec import Study, make_study
 
 FOLDER = Path(__file__).parent / "reproductions"
 """One YAML file a table; beside it, as JSON, what came of it when it was last run and committed."""
 
 
-class _Words(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class Source(_Words):
+class Source(Value):
     """Where a table was printed, and how its numbers were read."""
 
     title: str
@@ -35,7 +32,7 @@ class Source(_Words):
     """How the numbers came here: from the table itself, or second-hand."""
 
 
-class Line(_Words):
+class Line(Value):
     """One number of a published table."""
 
     of: str
@@ -75,7 +72,7 @@ class Line(_Words):
         return self
 
 
-class Published(_Words):
+class Published(Value):
     """A table with what it takes to repeat it."""
 
     name: str

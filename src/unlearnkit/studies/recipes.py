@@ -10,28 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from unlearnkit.catalog import method as make
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import write_text
 from unlearnkit.core.method import Method, explain
 from unlearnkit.job import read_yaml
+from unlearnkit.report.values import Value
 from unlearnkit.studies.objective import Score
 
 
-class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class Named(_Value):
+class Named(Value):
     """A method with every setting."""
 
     method: str
     settings: dict[str, Any]
 
 
-class Change(_Value):
+class Change(Value):
     """A hyper-parameter that was searched."""
 
     default: Any
@@ -40,7 +37,7 @@ class Change(_Value):
     """Where."""
 
 
-class Found(_Value):
+class Found(Value):
     """Where settings come from."""
 
     study: str
@@ -79,7 +76,7 @@ class Found(_Value):
     versions: dict[str, str]
 
 
-class TunedRecipe(_Value):
+class TunedRecipe(Value):
     """The file."""
 
     job: Named

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from unlearnkit.cache import Cache
 from unlearnkit.core.errors import InputError, UnlearnkitError
 from unlearnkit.core.method import explain
 from unlearnkit.core.runtime import Reporter, Runtime
 from unlearnkit.core.version import __version__
+from unlearnkit.report.values import Value
 from unlearnkit.stats.intervals import student_reach
 from unlearnkit.store import Store
 from unlearnkit.studies.pairs import ENOUGH_FOR_INTERVALS
@@ -29,11 +30,7 @@ Verdict = Literal["reproduced", "not reproduced", "not comparable"]
 VERDICTS: tuple[Verdict, ...] = ("reproduced", "not reproduced", "not comparable")
 
 
-class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class Compared(_Value):
+class Compared(Value):
     """A printed number beside ours."""
 
     line: Line
@@ -52,7 +49,7 @@ class Compared(_Value):
     """Why this verdict, in words."""
 
 
-class Comparison(_Value):
+class Comparison(Value):
     """A published table beside what came of it here."""
 
     name: str
@@ -185,7 +182,7 @@ def _compared(line: Line, found: Table) -> Compared:
         errors = _failed(line, row, found)
         return _absent(line, f"no number: {errors or 'it is undefined here'}")
     low = high = reach = None
-    if cell.count >= ENOUGH_FOR_INTERVALS and cell.sd is not None:
+    if cell.count >= ENOUGH_FOR_INTERVALS and cell.sd is not None and not row.same:
         reach = student_reach(cell.count) * cell.sd
         low, high = cell.mean - reach, cell.mean + reach
     verdict, reason = _judged(line, row, cell.mean - line.value, reach)
@@ -207,6 +204,8 @@ def _judged(line: Line, row: Row, gap: float, reach: float | None) -> tuple[Verd
         return "not reproduced", f"{row.failed} of {row.failed + row.count} runs failed"
     if row.absent:
         return "not comparable", f"{row.absent} runs are not done"
+    if row.same:
+        return "not comparable", "all seeds gave one model, which has no interval; use design FULL"
     if reach is None:
         return "not comparable", f"{row.count} seeds give no interval; {ENOUGH_FOR_INTERVALS} do"
     if reach > line.tolerance:

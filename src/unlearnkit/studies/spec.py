@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from unlearnkit.auditing.ensembles import LEAST
 from unlearnkit.auditing.strong import ENOUGH
@@ -17,17 +17,14 @@ from unlearnkit.core.runtime import Precision
 from unlearnkit.job import read_yaml
 from unlearnkit.localize.find import Localizer
 from unlearnkit.report.model import Depth
+from unlearnkit.report.values import Value
 
 Design = Literal["FULL", "REUSE"]
 ALL = "all"
 """In the place of a method: every method that can serve the case."""
 
 
-class _Words(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class Chosen(_Words):
+class Chosen(Value):
     """A method to try, with one choice of settings or a grid of them."""
 
     method: str
@@ -66,7 +63,7 @@ class Chosen(_Words):
         return given
 
 
-class Tune(_Words):
+class Tune(Value):
     """How settings are searched, before the study and apart from it."""
 
     requests: dict[str, tuple[str, ...]]
@@ -98,7 +95,7 @@ class Tune(_Words):
         return _natural(given)
 
 
-class Study(_Words):
+class Study(Value):
     """What is compared: cases x requests x methods x seeds."""
 
     beside_chance: ClassVar[bool] = True

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from unlearnkit.core.errors import InputError
+from unlearnkit.report.values import Value
 from unlearnkit.store import write_rows, write_text
 
 Judged = Literal["equivalent", "beyond", "open", "none"]
@@ -17,13 +18,7 @@ the margin. ``open``: neither is shown. ``none``: not compared."""
 Kind = Literal["oracle", "original", "method"]
 
 
-class _Value(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, ser_json_inf_nan="strings"
-    )
-
-
-class Column(_Value):
+class Column(Value):
     """What a column shows, and which value is good."""
 
     id: str
@@ -46,7 +41,7 @@ class Column(_Value):
         return "oracle" if self.distance or self.goal == "as the oracle" else ""
 
 
-class Cell(_Value):
+class Cell(Value):
     """One number of one line: the mean over seeds, beside the oracles."""
 
     mean: float | None
@@ -78,14 +73,14 @@ class Cell(_Value):
     judged: Judged = "none"
 
 
-class Line(_Value):
+class Line(Value):
     """The oracles, the untouched original, or one method with its settings."""
 
     label: str
     kind: Kind
     method: str = ""
     preset: str | None = None
-    settings: dict[str, object] = {}
+    settings: dict[str, object] = Field(default_factory=dict)
     count: int
     """Runs that are done; oracles; originals."""
 
@@ -97,11 +92,11 @@ class Line(_Value):
     """Whether all seeds gave the same numbers, because the method draws none: one point."""
 
     cells: dict[str, Cell]
-    verdicts: dict[str, int] = {}
+    verdicts: dict[str, int] = Field(default_factory=dict)
     """How many seeds the audit's headline was given to, where it was stored."""
 
 
-class Pair(_Value):
+class Pair(Value):
     """Two methods on the same seeds, by how far each is from its ideal."""
 
     metric: str
@@ -132,7 +127,7 @@ class Chance(Pair):
     """What the interval says: below 0, above 0, around 0; there is none for fewer than three."""
 
 
-class Block(_Value):
+class Block(Value):
     """One forget set: a case and a request."""
 
     case: str
@@ -169,7 +164,7 @@ class Block(_Value):
         )
 
 
-class Failure(_Value):
+class Failure(Value):
     """A run that came to nothing, and why."""
 
     case: str
@@ -180,7 +175,7 @@ class Failure(_Value):
     error: str
 
 
-class Table(_Value):
+class Table(Value):
     """What a study has found so far."""
 
     study: str

@@ -108,16 +108,7 @@ class Desk:
     def _examine(self, run: Planned) -> tuple[Report, float]:
         """Return the audit's report, and the seconds that the audit took."""
         subject, method = self.subject(run), run.build()
-        key = subject.run_key(
-            method,
-            seed=run.seed,
-            original_seed=run.original_seed,
-            oracles=run.oracles,
-            tier=run.tier,
-            models=run.models,
-            mask=run.mask,
-        )
-        if key != run.key:
+        if run.address(subject, method) != run.key:
             raise InputError(
                 f"study: {run.case} is no longer what it was when the study was laid out; make it"
                 " give the same rows and the same model each time"

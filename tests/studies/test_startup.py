@@ -1,0 +1,20 @@
+import subprocess
+import sys
+
+import pytest
+
+SLOW = ("scipy.stats", "sklearn", "pandas", "pyarrow", "matplotlib", "optuna", "ray", "jinja2")
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [
+        "unlearnkit.studies.tables, unlearnkit.studies.text, unlearnkit.studies.plan",
+        "unlearnkit.auditing.audit, unlearnkit.auto.driver, unlearnkit.pages",
+    ],
+)
+def test_what_a_command_starts_with_loads_nothing_slow_beside_torch(modules):
+    code = f"import sys, unlearnkit.catalog as c, {modules}; c.methods(), c.metrics(), c.cases()\n"
+    code += f"sys.exit(', '.join(m for m in {SLOW!r} if m in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert not done.stderr.strip()
