@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from unlearnkit.cli.study import Json
+from unlearnkit.cli.options import Json
 
 cache_app = typer.Typer(
     help="List or remove trained models that are kept for the next time.",
