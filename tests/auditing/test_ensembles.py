@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.auditing.liars import NoOp
-from unlearnkit.auditing.ensembles import FLOOR, check_models, gather, name_of, subject_of
+from unlearnkit.auditing.ensembles import FLOOR, check_models, gather, subject_of
 from unlearnkit.auditing.planning import plan
 from unlearnkit.cache import Cache
 from unlearnkit.catalog import method
@@ -206,7 +206,7 @@ def test_never_seen_rows_that_are_forget_rows_are_refused(tmp_path):
 
 def test_a_changed_method_of_the_users_own_has_other_signals(tmp_path):
     other = type("NoOp", (NoOp,), {})
-    names = {name_of(subject(tmp_path, how)) for how in (NoOp(), other())}
+    names = {subject(tmp_path, how).name for how in (NoOp(), other())}
     assert len(names) == 2
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from unlearnkit.auditing.asked import in_words, nearness, target_counts
 from unlearnkit.auditing.difficulty import difficulty
 from unlearnkit.auditing.drawings import class_lines, margin_samples, roc_curves
-from unlearnkit.auditing.ensembles import check_models, gather, name_of, subject_of
+from unlearnkit.auditing.ensembles import check_models, gather, subject_of
 from unlearnkit.auditing.planning import plan
 from unlearnkit.auditing.rows import (
     ENOUGH_FOR_EQUIVALENCE,
@@ -173,7 +173,7 @@ def _strong(
                 exposure=table.exposure,
                 laws=table.laws,
                 detectable=None if math.isnan(table.detectable) else table.detectable,
-                signals=name_of(subject),
+                signals=subject.name,
                 trained=asked.train,
                 seconds=time.perf_counter() - start,
             ),

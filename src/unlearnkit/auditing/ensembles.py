@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +65,21 @@ class Subject:
         first = {"oracle": FIRST, "floor": FLOOR}.get(who, 0)
         return list(range(first, first + models))
 
+    @cached_property
+    def views(self) -> dict[str, View]:
+        """The examples by section: the same whatever the run's own seed is."""
+        return _views(self)
+
+    @cached_property
+    def file(self) -> SignalsFile:
+        """Where the signals of these examples are kept."""
+        return _file(self)
+
+    @property
+    def name(self) -> str:
+        """Return the digest of all that the signals depend on, under which they are kept."""
+        return self.file.folder.name
+
 
 def gather(subject: Subject, models: int) -> Signals:
     """Return the signals of N models of each kind; what is kept is neither trained nor run again.
@@ -80,8 +95,7 @@ def gather(subject: Subject, models: int) -> Signals:
         Kinds ``oracle``, ``floor``, ``original`` and ``unlearned``; sections ``forget``,
         ``retain``, ``held_out``, ``population`` and ``test``, as far as the case has them.
     """
-    views = views_of(subject)
-    file = file_of(subject, views)
+    file = subject.file
     with file.held():
         done = set(file.members())
         for who in ("original", "oracle", "floor"):
@@ -91,7 +105,7 @@ def gather(subject: Subject, models: int) -> Signals:
                     s for s in seeds if any(Member(w, s) not in done for w in kinds_of(who))
                 ]
                 if open_seeds:
-                    _block(subject, views, file, done, who, open_seeds)
+                    _block(subject, done, who, open_seeds)
         everything = file.read()
     return everything.first(models)
 
@@ -106,13 +120,11 @@ def look(subject: Subject, models: Sequence[nn.Module]) -> tuple[Tensor, Tensor]
     Returns:
         Margins and errors ``(models, E)``.
     """
-    views = views_of(subject)
-    rows = [_measured(subject, m, views, Member("", i)) for i, m in enumerate(models)]
+    rows = [_measured(subject, m, Member("", i)) for i, m in enumerate(models)]
     return torch.stack([r.margins for r in rows]), torch.stack([r.errors for r in rows])
 
 
-def views_of(subject: Subject) -> dict[str, View]:
-    """Return the examples by section: the same whatever the run's own seed is."""
+def _views(subject: Subject) -> dict[str, View]:
     case = subject.case
     parts = case.partition(subject.request)
     assert parts.forget is not None
@@ -152,9 +164,8 @@ def _no_more(held: View, forget: View, draw: Runtime) -> View:
     return held.pick(torch.cat(rows).sort().values)
 
 
-def file_of(subject: Subject, views: dict[str, View]) -> SignalsFile:
-    """Return where the signals of these examples are kept."""
-    case, rt = subject.case, subject.rt
+def _file(subject: Subject) -> SignalsFile:
+    case, rt, views = subject.case, subject.rt, subject.views
     key = {
         "original": original_key(case, 0, rt),
         "oracle": oracle_keys(case, subject.request, [FIRST], rt)[0],
@@ -171,11 +182,6 @@ def file_of(subject: Subject, views: dict[str, View]) -> SignalsFile:
 def kinds_of(who: str) -> tuple[str, ...]:
     """Return the kinds of signals that a trained model gives."""
     return ("original", "unlearned") if who == "original" else (who,)
-
-
-def name_of(subject: Subject) -> str:
-    """Return the digest of all that the signals depend on, under which they are kept."""
-    return file_of(subject, views_of(subject)).folder.name
 
 
 def check_models(models: int) -> None:
@@ -221,7 +227,7 @@ def subject_of(
         raise UnsupportedError("strong: forget and retained rows with targets are needed")
     check_needs(method, case, parts)
     subject = Subject(case, request, method, rt, cache)
-    _check_apart(views_of(subject))
+    _check_apart(subject.views)
     return subject
 
 
@@ -237,14 +243,7 @@ def _check_apart(views: dict[str, View]) -> None:
             )
 
 
-def _block(
-    subject: Subject,
-    views: dict[str, View],
-    file: SignalsFile,
-    done: set[Member],
-    who: str,
-    seeds: Sequence[int],
-) -> None:
+def _block(subject: Subject, done: set[Member], who: str, seeds: Sequence[int]) -> None:
     """Train what is missing of a block, and append the signals: those that cost least, at once."""
     waiting: list[Row] = []
     runs = _trained(subject, who, seeds)
@@ -254,9 +253,9 @@ def _block(
             if member in done:
                 continue
             model = _unlearned(subject, one) if kind == "unlearned" else one.model
-            waiting.append(_measured(subject, model, views, member))
+            waiting.append(_measured(subject, model, member))
         if who == "original" or one is runs[-1]:
-            file.append(waiting)
+            subject.file.append(waiting)
             waiting = []
         subject.rt.reporter.progress(f"signals of {who}s", i + 1, len(runs))
 
@@ -283,17 +282,17 @@ def _unlearned(subject: Subject, one: Trained) -> nn.Module:
     return done.model
 
 
-def _measured(subject: Subject, model: nn.Module, views: dict[str, View], member: Member) -> Row:
+def _measured(subject: Subject, model: nn.Module, member: Member) -> Row:
     """Return what a model says about all examples."""
     task, rt = subject.case.task, subject.rt.fork(0)
     model = model.to(rt.device)
     margins: list[Tensor] = []
     errors: list[Tensor] = []
-    for view in views.values():
+    for view in subject.views.values():
         out, y, places = run(model, view, task, rt), view.y, torch.arange(len(view))
         for fn, into in ((task.margin, margins), (task.errors, errors)):
             into.append(rowwise(partial(_of_row, fn), out, y, places))
-    return Row(member, torch.cat(margins), _codes(member.who, views), torch.cat(errors))
+    return Row(member, torch.cat(margins), _codes(member.who, subject.views), torch.cat(errors))
 
 
 def _of_row(fn: Callable[[Tensor, Batch], Tensor], out: Tensor, y: Tensor, place: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from unlearnkit.auditing.ensembles import Subject, file_of, kinds_of, views_of
+from unlearnkit.auditing.ensembles import Subject, kinds_of
 from unlearnkit.auditing.words import duration
 from unlearnkit.core.data import View
 from unlearnkit.core.runtime import Cost, Runtime
@@ -61,8 +61,7 @@ def plan(subject: Subject, models: int, *, unlearn_seconds: float = 0.0) -> Plan
     Returns:
         The plan.
     """
-    views = views_of(subject)
-    done = set(file_of(subject, views).members())
+    done = set(subject.file.members())
     keys = _keys(subject, models)
     lacking: list[str] = []
     found: list[float] = []

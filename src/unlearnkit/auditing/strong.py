@@ -91,6 +91,7 @@ def strong_table(signals: Signals, rt: Runtime, *, judged_only: bool = False) ->
         The table.
     """
     seats = _Seats(signals, rt)
+    exposure = () if judged_only else tuple(_exposure(seats))
     order = {metric: i for i, metric in enumerate(KINDS)}
     rows = {r.metric: r for r in _rows(seats, judged_only=judged_only)}
     found = seats.quality("unlearned")
@@ -99,14 +100,14 @@ def strong_table(signals: Signals, rt: Runtime, *, judged_only: bool = False) ->
     told_before = before is not None and before.value is not None and before.value < LEVEL
     return Table(
         rows=tuple(sorted(rows.values(), key=lambda r: order[listed(r.metric)])),
-        exposure=() if judged_only else tuple(_exposure(seats)),
-        laws=() if judged_only else tuple(_laws(seats)),
+        exposure=exposure,
+        laws=tuple(_laws(seats, exposure)),
         forgotten=len(exposed),
         familiar=int((exposed & (found.shift > 0)).sum()),
         strange=int((exposed & (found.shift <= 0)).sum()),
         models=signals.count("unlearned"),
         distinct=len(seats.kept),
-        told=tuple(_told(signals)),
+        told=tuple(_told(seats)),
         detectable=math.nan if judged_only else _detectable(seats),
         hidden=not told_before and not bool((seats.quality("original").corrected > 0).any()),
     )
@@ -122,8 +123,13 @@ class _Seats:
 
     def __init__(self, signals: Signals, rt: Runtime) -> None:
         self.signals, self.rt = signals, rt
-        copies = {m for group in _copies(signals) for m in group[1:]}
-        ours = sorted((m for m in signals.members if m.who == "unlearned"), key=lambda m: m.seed)
+        self.equal = signals.duplicates()
+        copies = {
+            m
+            for group in self.equal
+            for m in sorted((m for m in group if m.who == "unlearned"), key=_seed)[1:]
+        }
+        ours = sorted((m for m in signals.members if m.who == "unlearned"), key=_seed)
         self.kept = [i for i, m in enumerate(ours) if m not in copies]
         self.quality = cache(lambda who: forgetting_quality(*self._pair(who)))
         self.ulira = cache(lambda who: ulira(*self._pair(who)))
@@ -289,34 +295,30 @@ def _exposure(s: _Seats) -> Iterator[Exposure]:
         )
 
 
-def _laws(s: _Seats) -> Iterator[Sample]:
+def _laws(s: _Seats, exposure: Sequence[Exposure]) -> Iterator[Sample]:
     rows = s.signals.columns["forget"].tolist()
-    worst = [e.row for e in _exposure(s) if e.epsilon or e.accuracy is None or e.accuracy > 0.5]
+    worst = [e.row for e in exposure if e.epsilon or e.accuracy is None or e.accuracy > 0.5]
     for row in worst[:DRAWN]:
         for who in ("original", "unlearned", "oracle"):
             values = s.at(who, "forget")[:, rows.index(row)].sort().values
             yield Sample(who=who, split=f"row-{row}", values=tuple(values.tolist()))
 
 
-def _copies(signals: Signals) -> list[list[Member]]:
-    """Return groups of unlearned models that are equal on all examples."""
-    groups = ([m for m in g if m.who == "unlearned"] for g in signals.duplicates())
-    return [sorted(g, key=lambda m: m.seed) for g in groups if len(g) > 1]
+def _seed(member: Member) -> int:
+    return member.seed
 
 
-def _told(signals: Signals) -> Iterator[str]:
+def _told(s: _Seats) -> Iterator[str]:
     """Yield what must be known of models that are equal on all examples."""
-    total = signals.count("unlearned")
-    lost = sum(len(g) - 1 for g in _copies(signals))
-    if lost:
+    total = s.signals.count("unlearned")
+    if len(s.kept) < total:
         yield (
-            f"duplicates: only {total - lost} of {total} unlearned models differ, so the design is"
+            f"duplicates: only {len(s.kept)} of {total} unlearned models differ, so the design is"
             " REUSE, not FULL; each of the others was left out"
         )
-    groups = signals.duplicates()
     same = {
         who: sum(
-            any(m.who == who for m in g) and any(m.who == "unlearned" for m in g) for g in groups
+            any(m.who == who for m in g) and any(m.who == "unlearned" for m in g) for g in s.equal
         )
         for who in ("original", "oracle", "floor")
     }
@@ -328,7 +330,7 @@ def _told(signals: Signals) -> Iterator[str]:
             " they are copies, not a method's work"
         )
     for who, name in (("oracle", "retrained models"), ("floor", "retrained models of the floor")):
-        twice = sum(max(sum(m.who == who for m in g) - 1, 0) for g in groups)
+        twice = sum(max(sum(m.who == who for m in g) - 1, 0) for g in s.equal)
         if twice:
             yield f"duplicates: {twice} {name} are equal to others; train each from its own seed"
 

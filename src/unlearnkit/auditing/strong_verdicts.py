@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from unlearnkit.auditing.strong import ENOUGH, LEVEL, Table
 from unlearnkit.auditing.strong_rows import margin_of
+from unlearnkit.auditing.which import few, plain
 from unlearnkit.auditing.words import NOT_PROOF
 from unlearnkit.report.model import Finding, Row, Verdict
 
@@ -230,11 +231,10 @@ def _open(s: Table) -> Iterator[Finding]:
         r.metric for r in s.rows if r.metric in COMPARED and r.light in {"unclear", "bad"}
     )
     if open_rows:
-        shown = ", ".join(map(_plain, open_rows[:3]))
-        more = "" if len(open_rows) <= 3 else f" and {len(open_rows) - 3} more rows"
+        shown = few([m.removeprefix("ensemble_") for m in open_rows])
         yield Finding(
             verdict=Verdict.INCONCLUSIVE,
-            reason=f"equivalence with retraining is not shown on {shown}{more}",
+            reason=f"equivalence with retraining is not shown on {shown}",
             rows=open_rows,
         )
 
@@ -253,4 +253,4 @@ def _gap(row: Row) -> str:
 
 
 def _plain(metric: str) -> str:
-    return metric.removeprefix("ensemble_").replace("_", " ")
+    return plain(metric.removeprefix("ensemble_"))
