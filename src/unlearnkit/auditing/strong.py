@@ -5,23 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from unlearnkit.attacks.klom import Klom, klom
+from unlearnkit.attacks.klom import klom
 from unlearnkit.attacks.permutation import permutation_test, smallest_shift
 from unlearnkit.attacks.quality import Quality, forgetting_quality
 from unlearnkit.attacks.rmia import rmia
-from unlearnkit.attacks.ulira import ulira
-from unlearnkit.attacks.wasserstein import Moved, wasserstein
+from unlearnkit.attacks.ulira import log_ratios, ulira
+from unlearnkit.attacks.wasserstein import wasserstein
+from unlearnkit.auditing import strong_intervals as intervals
 from unlearnkit.auditing.strong_rows import KINDS, Number, listed, make_row
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.report.model import Design, Exposure, Light, Row, Sample
 from unlearnkit.signals import Member, Signals
 from unlearnkit.stats.ranks import auc_rows
-from unlearnkit.stats.resample import LEAST_DRAWS, two_level_bootstrap
 
 ENOUGH = 64
 """Models of each kind from which on single rows can be judged: half to fit, half to attack."""
@@ -134,6 +135,8 @@ class _Seats:
         self.quality = cache(lambda who: forgetting_quality(*self._pair(who)))
         self.ulira = cache(lambda who: ulira(*self._pair(who)))
         self.moved = cache(lambda who: wasserstein(*self._pair(who)))
+        self.klom = cache(lambda who, part: klom(self.at(who, part), self.at("oracle", part)))
+        self.klom_reach = cache(self._klom_reach)
 
     def at(self, who: str, section: str, what: str = "margins") -> Tensor:
         """Return what a set of models says; of equal unlearned models the first alone."""
@@ -151,6 +154,15 @@ class _Seats:
     def size(self, section: str) -> int:
         """Return how many examples a section has."""
         return len(self.signals.columns.get(section, ()))
+
+    @cached_property
+    def ratios(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        """What U-LiRA's attackers of the unlearned models say, half by half."""
+        return log_ratios(*self._pair("unlearned"))
+
+    def _klom_reach(self, section: str) -> intervals.Reach:
+        sides = self.at("unlearned", section), self.at("oracle", section)
+        return intervals.klom_reach(*sides, self.rt.rng(f"strong/klom/{section}"))
 
     def _pair(self, who: str) -> tuple[Tensor, Tensor]:
         return self.at(who, "forget"), self.at("oracle", "forget")
@@ -190,15 +202,16 @@ def _rows(s: _Seats, *, judged_only: bool) -> Iterator[Row]:
     if judged_only:
         return
     yield row("ensemble_margin_shift", "forget", partial(_shift, s))
-    yield row("wasserstein_forget", "forget", lambda w: _median(s.moved(w)))
-    near = cache(lambda who, part: klom(s.at(who, part), s.at("oracle", part)))
-    yield row("klom_forget", "forget", lambda w: _median(near(w, "forget")))
-    yield row("klom_forget_p95", "forget", lambda w: _tail(near(w, "forget")))
-    yield row("ulira_auc", "forget", lambda w: Number(u(w).auc, note=u(w).note))
-    yield row("ulira_accuracy", "forget", lambda w: Number(u(w).accuracy, note=u(w).note))
+    yield row(
+        "wasserstein_forget", "forget", lambda w: Number(s.moved(w).median, note=s.moved(w).note)
+    )
+    yield row("klom_forget", "forget", partial(_klom, s, "forget", "median"))
+    yield row("klom_forget_p95", "forget", partial(_klom, s, "forget", "percentile_95"))
+    yield row("ulira_auc", "forget", partial(_ulira, s, "auc"))
+    yield row("ulira_accuracy", "forget", partial(_ulira, s, "accuracy"))
     yield row("ulira_exposed", "forget", lambda w: Number(u(w).exposed_share, note=u(w).note), _any)
     yield row("permutation_p_retained", "retain", partial(_permuted, s, "retain"))
-    yield row("klom_retained_p95", "retain", lambda w: _tail(near(w, "retain")))
+    yield row("klom_retained_p95", "retain", partial(_klom, s, "retain", "percentile_95"))
     yield row("forgetting_quality", "forget", lambda w: Number(q(w).score, note=q(w).note))
 
 
@@ -233,16 +246,10 @@ def _shift(s: _Seats, who: str) -> Number:
     if len(ours) < 2 or not bool(known.any()):
         return Number(math.nan, note="too few models, or retrained models do not vary")
     sides = [t[:, known] / unit[known] for t in (ours, theirs)]
+    number = Number(_mean_gap(sides))
     if who != "unlearned":
-        return Number(_mean_gap(sides))
-    found = two_level_bootstrap(sides, _mean_gap, rng=s.rt.rng("strong/shift"), draws=LEAST_DRAWS)
-    return Number(
-        found.value,
-        low=found.low,
-        high=found.high,
-        how="two-level bootstrap over models and rows",
-        note=found.note,
-    )
+        return number
+    return intervals.drawn(number, sides, _mean_gap, s.rt.rng("strong/shift"))
 
 
 def _mean_gap(sides: Sequence[Tensor]) -> float:
@@ -254,12 +261,21 @@ def _answers(s: _Seats, section: str, rate: bool, who: str) -> Number:
     return Number.mean(1 - wrong if rate else wrong)
 
 
-def _median(found: Moved | Klom) -> Number:
-    return Number(found.median, note=found.note)
+def _klom(s: _Seats, section: str, which: Literal["median", "percentile_95"], who: str) -> Number:
+    found = s.klom(who, section)
+    number = Number(getattr(found, which), note=found.note)
+    if who != "unlearned" or math.isnan(number.value):
+        return number
+    return s.klom_reach(section).about(number, which)
 
 
-def _tail(found: Klom) -> Number:
-    return Number(found.percentile_95, note=found.note)
+def _ulira(s: _Seats, which: Literal["auc", "accuracy"], who: str) -> Number:
+    found = s.ulira(who)
+    number = Number(getattr(found, which), note=found.note)
+    if who != "unlearned":
+        return number
+    of = intervals.of_auc if which == "auc" else intervals.of_accuracy
+    return of(number, s.ratios, s.rt.rng("strong/ulira"))
 
 
 def _share(found: Quality, least: float) -> Number:
