@@ -199,7 +199,7 @@ class SignalsFile:
         self._width = sum(map(len, columns.values()))
         self._known: list[dict[str, Any]] = []
         self._size = 0
-        head = folder / "signals.json"
+        head = folder / _HEAD
         with self._told():
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(folder / ".head.lock"):
@@ -278,6 +278,8 @@ class SignalsFile:
             The signals.
         """
         members = tuple(self.members())
+        with self._told():
+            os.utime(self.folder / _HEAD)  # read now: kept for longer
         mapped = {what: self._mapped(what, len(members)) for what in _FILES}
         return Signals(**mapped, members=members, columns=self.columns)
 
@@ -328,6 +330,7 @@ class SignalsFile:
             ) from None
 
 
+_HEAD = "signals.json"
 _JOURNAL = "models.jsonl"
 _FILES = {
     "margins": ("f64", torch.float64),

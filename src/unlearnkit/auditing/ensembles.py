@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from unlearnkit.auditing.asked import row_bytes
 from unlearnkit.auditing.splits import choose
-from unlearnkit.cache import Cache
+from unlearnkit.cache import SIGNALS, Cache
 from unlearnkit.core.auto import Auto
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import Batch, View
@@ -176,7 +176,7 @@ def _file(subject: Subject) -> SignalsFile:
         "sections": {name: view.key() for name, view in views.items()},
     }
     columns = {name: view.rows for name, view in views.items()}
-    return SignalsFile(subject.cache.root / "signals", key, columns)
+    return SignalsFile(subject.cache.root / SIGNALS, key, columns)
 
 
 def kinds_of(who: str) -> tuple[str, ...]:
