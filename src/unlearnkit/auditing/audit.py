@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unlearnkit.auditing.asked import in_words, nearness, target_counts
 from unlearnkit.auditing.difficulty import difficulty
@@ -22,7 +22,7 @@ from unlearnkit.auditing.rows import (
     Beside,
     table,
 )
-from unlearnkit.auditing.splits import choose
+from unlearnkit.auditing.splits import RETAIN_ROWS, choose
 from unlearnkit.auditing.strong import ENOUGH, strong_table
 from unlearnkit.auditing.strong_verdicts import strong_findings, strong_limits, strong_sentence
 from unlearnkit.auditing.verdicts import HEADROOM, Facts, enough_headroom, findings, headroom
@@ -37,6 +37,7 @@ from unlearnkit.core.request import Groups, Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.structure import difference
 from unlearnkit.core.version import __version__
+from unlearnkit.difficulty.entanglement import eccentricity
 from unlearnkit.localize.methods import own_localizer
 from unlearnkit.oracles import Oracle, check_fresh
 from unlearnkit.oracles import oracle as retrained
@@ -51,6 +52,7 @@ from unlearnkit.report.model import (
     Strong,
     Verdict,
 )
+from unlearnkit.train.reading import features
 from unlearnkit.unlearning import Unlearned, check_weights, fresh_model
 
 
@@ -155,7 +157,7 @@ def _strong(
         few = min(models, ENOUGH_FOR_EQUIVALENCE)
         truth = retrained(done.case, done.request, seeds=few, rt=rt, cache=cache)
     one = audit(done, oracle=truth, tier="reference", rt=rt)
-    table = strong_table(signals, rt)
+    table = strong_table(signals, rt, apart=_from_middle(done, rt))
     own = [f for f in one.findings if f.verdict not in _OPEN]
     found = strong_findings(table, own)
     return one.model_copy(
@@ -172,6 +174,8 @@ def _strong(
                 rows=table.rows,
                 exposure=table.exposure,
                 laws=table.laws,
+                degrees=table.degrees,
+                strata=table.strata,
                 detectable=None if math.isnan(table.detectable) else table.detectable,
                 signals=subject.name,
                 trained=asked.train,
@@ -179,6 +183,20 @@ def _strong(
             ),
         }
     )
+
+
+def _from_middle(done: Unlearned, rt: Runtime) -> Tensor | None:
+    """Return how far each forget row's features are from the middle of all rows, if known."""
+    parts = done.case.partition(done.request)
+    assert parts.forget is not None
+    assert parts.retain is not None
+    draw = Runtime(seed=0)
+    views = (parts.forget, parts.retain.sample(RETAIN_ROWS, draw, "strong/middle"))
+    model = done.original.to(rt.device)
+    inside, outside = (features(model, view, done.case.task, rt) for view in views)
+    if inside is None or outside is None or inside.shape[1] != outside.shape[1]:
+        return None
+    return eccentricity(torch.cat([inside, outside]))[: len(inside)]
 
 
 _OPEN = {Verdict.INCONCLUSIVE, Verdict.MATCHES}

@@ -176,7 +176,14 @@ def _file(subject: Subject) -> SignalsFile:
         "sections": {name: view.key() for name, view in views.items()},
     }
     columns = {name: view.rows for name, view in views.items()}
-    return SignalsFile(subject.cache.root / SIGNALS, key, columns)
+    return SignalsFile(subject.cache.root / SIGNALS, key, columns, _targets(subject))
+
+
+def _targets(subject: Subject) -> int:
+    """Return how many numbers a row's target has; 0 where it is no number."""
+    y = subject.views["forget"].y
+    real = subject.case.task.predictions(y[:0, None].flatten(1)) is not None
+    return y[0].numel() if real else 0
 
 
 def kinds_of(who: str) -> tuple[str, ...]:
@@ -288,11 +295,17 @@ def _measured(subject: Subject, model: nn.Module, member: Member) -> Row:
     model = model.to(rt.device)
     margins: list[Tensor] = []
     errors: list[Tensor] = []
+    residuals: list[Tensor] = []
     for view in subject.views.values():
         out, y, places = run(model, view, task, rt), view.y, torch.arange(len(view))
         for fn, into in ((task.margin, margins), (task.errors, errors)):
             into.append(rowwise(partial(_of_row, fn), out, y, places))
-    return Row(member, torch.cat(margins), _codes(member.who, subject.views), torch.cat(errors))
+        predicted = task.predictions(out.double())
+        if predicted is not None:
+            residuals.append(predicted - y.double().view_as(predicted))
+    codes = _codes(member.who, subject.views)
+    apart = torch.cat(residuals) if residuals else None
+    return Row(member, torch.cat(margins), codes, torch.cat(errors), apart)
 
 
 def _of_row(fn: Callable[[Tensor, Batch], Tensor], out: Tensor, y: Tensor, place: Tensor) -> Tensor:

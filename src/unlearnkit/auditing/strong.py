@@ -5,23 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from unlearnkit.attacks.klom import klom
+from unlearnkit.attacks.lira import lira
 from unlearnkit.attacks.permutation import permutation_test, smallest_shift
-from unlearnkit.attacks.quality import Quality, forgetting_quality
+from unlearnkit.attacks.quality import Quality
 from unlearnkit.attacks.rmia import rmia
-from unlearnkit.attacks.ulira import log_ratios, ulira
-from unlearnkit.attacks.wasserstein import wasserstein
 from unlearnkit.auditing import strong_intervals as intervals
+from unlearnkit.auditing.seats import Seats
+from unlearnkit.auditing.strata import strata
 from unlearnkit.auditing.strong_rows import KINDS, Number, listed, make_row
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.report.model import Design, Exposure, Light, Row, Sample
-from unlearnkit.signals import Member, Signals
+from unlearnkit.report.model import Design, Exposure, Light, Row, Sample, Stratum
+from unlearnkit.signals import Signals
 from unlearnkit.stats.ranks import auc_rows
 
 ENOUGH = 64
@@ -45,6 +45,12 @@ class Table:
     """Every forgotten row, the most exposed first."""
 
     laws: tuple[Sample, ...]
+    degrees: tuple[Sample, ...]
+    """How far each forgotten row still is on the way to the originals, mean over models."""
+
+    strata: tuple[Stratum, ...]
+    """Thirds of the forgotten rows, by how they are."""
+
     forgotten: int
     """How many forgotten rows there are."""
 
@@ -79,19 +85,22 @@ class Table:
         return next((r for r in self.rows if r.metric == metric), None)
 
 
-def strong_table(signals: Signals, rt: Runtime, *, judged_only: bool = False) -> Table:
+def strong_table(
+    signals: Signals, rt: Runtime, *, apart: Tensor | None = None, judged_only: bool = False
+) -> Table:
     """Return all that a strong audit says, from signals alone.
 
     Args:
         signals: Kinds ``unlearned``, ``original``, ``oracle`` and ``floor``; sections ``forget``
             and ``retain``, and as far as there are any ``held_out``, ``population`` and ``test``.
         rt: Gives the order of permutations, from its seed.
+        apart: Distance of each forgotten row's features from the middle of all rows, if known.
         judged_only: Whether to leave out what no verdict rests on: for simulations of verdicts.
 
     Returns:
         The table.
     """
-    seats = _Seats(signals, rt)
+    seats = Seats(signals, rt)
     exposure = () if judged_only else tuple(_exposure(seats))
     order = {metric: i for i, metric in enumerate(KINDS)}
     rows = {r.metric: r for r in _rows(seats, judged_only=judged_only)}
@@ -103,6 +112,8 @@ def strong_table(signals: Signals, rt: Runtime, *, judged_only: bool = False) ->
         rows=tuple(sorted(rows.values(), key=lambda r: order[listed(r.metric)])),
         exposure=exposure,
         laws=tuple(_laws(seats, exposure)),
+        degrees=() if judged_only else tuple(_degrees(seats)),
+        strata=() if judged_only else tuple(strata(seats, apart)),
         forgotten=len(exposed),
         familiar=int((exposed & (found.shift > 0)).sum()),
         strange=int((exposed & (found.shift <= 0)).sum()),
@@ -114,61 +125,12 @@ def strong_table(signals: Signals, rt: Runtime, *, judged_only: bool = False) ->
     )
 
 
-def _detectable(s: _Seats) -> float:
+def _detectable(s: Seats) -> float:
     ours, theirs = s.at("unlearned", "forget"), s.at("oracle", "forget")
     return smallest_shift(ours, theirs, rng=s.rt.rng("strong/power"))
 
 
-class _Seats:
-    """Sets of models that take the unlearned ones' seat, and what was found out about each."""
-
-    def __init__(self, signals: Signals, rt: Runtime) -> None:
-        self.signals, self.rt = signals, rt
-        self.equal = signals.duplicates()
-        copies = {
-            m
-            for group in self.equal
-            for m in sorted((m for m in group if m.who == "unlearned"), key=_seed)[1:]
-        }
-        ours = sorted((m for m in signals.members if m.who == "unlearned"), key=_seed)
-        self.kept = [i for i, m in enumerate(ours) if m not in copies]
-        self.quality = cache(lambda who: forgetting_quality(*self._pair(who)))
-        self.ulira = cache(lambda who: ulira(*self._pair(who)))
-        self.moved = cache(lambda who: wasserstein(*self._pair(who)))
-        self.klom = cache(lambda who, part: klom(self.at(who, part), self.at("oracle", part)))
-        self.klom_reach = cache(self._klom_reach)
-
-    def at(self, who: str, section: str, what: str = "margins") -> Tensor:
-        """Return what a set of models says; of equal unlearned models the first alone."""
-        found = self.signals.of(who, section, what)
-        return found[self.kept] if who == "unlearned" else found
-
-    def beside(self, who: str, *sections: str) -> Tensor:
-        """Return the margins of several sections side by side."""
-        return torch.cat([self.at(who, part) for part in sections], 1)
-
-    def has(self, *sections: str) -> bool:
-        """Return whether there are examples in these sections."""
-        return all(len(self.signals.columns.get(s, ())) for s in sections)
-
-    def size(self, section: str) -> int:
-        """Return how many examples a section has."""
-        return len(self.signals.columns.get(section, ()))
-
-    @cached_property
-    def ratios(self) -> tuple[tuple[Tensor, Tensor], ...]:
-        """What U-LiRA's attackers of the unlearned models say, half by half."""
-        return log_ratios(*self._pair("unlearned"))
-
-    def _klom_reach(self, section: str) -> intervals.Reach:
-        sides = self.at("unlearned", section), self.at("oracle", section)
-        return intervals.klom_reach(*sides, self.rt.rng(f"strong/klom/{section}"))
-
-    def _pair(self, who: str) -> tuple[Tensor, Tensor]:
-        return self.at(who, "forget"), self.at("oracle", "forget")
-
-
-def _rows(s: _Seats, *, judged_only: bool) -> Iterator[Row]:
+def _rows(s: Seats, *, judged_only: bool) -> Iterator[Row]:
     def row(metric: str, section: str, fn: Fn, light: Callable[[float], Light] = _none) -> Row:
         mine = fn("unlearned")
         return make_row(
@@ -186,7 +148,11 @@ def _rows(s: _Seats, *, judged_only: bool) -> Iterator[Row]:
     yield row("epsilon_worst", "forget", lambda w: Number(q(w).worst, note=q(w).note), _any)
     yield row("epsilon_exposed", "forget", lambda w: _share(q(w), 0.0), _any)
     yield row("epsilon_above_1", "forget", lambda w: _share(q(w), 1.0), _any)
-    if s.has("held_out", "population"):
+    if s.real:
+        if s.has("held_out"):
+            yield row("lira_auc", "forget", partial(_lira, s, "forget"))
+            yield row("lira_auc_retained", "retain", partial(_lira, s, "retain"))
+    elif s.has("held_out", "population"):
         yield row("rmia_auc", "forget", partial(_rmia, s, "forget", "held_out", "population"))
         yield row(
             "rmia_auc_retained", "retain", partial(_rmia, s, "retain", "population", "held_out")
@@ -202,6 +168,10 @@ def _rows(s: _Seats, *, judged_only: bool) -> Iterator[Row]:
     if judged_only:
         return
     yield row("ensemble_margin_shift", "forget", partial(_shift, s))
+    yield row("degree_forget", "forget", partial(_degree, s))
+    yield row(
+        "degree_over", "forget", lambda w: Number(s.degree(w).over_share, note=s.degree(w).note)
+    )
     yield row(
         "wasserstein_forget", "forget", lambda w: Number(s.moved(w).median, note=s.moved(w).note)
     )
@@ -215,14 +185,14 @@ def _rows(s: _Seats, *, judged_only: bool) -> Iterator[Row]:
     yield row("forgetting_quality", "forget", lambda w: Number(q(w).score, note=q(w).note))
 
 
-def _permuted(s: _Seats, section: str, who: str) -> Number:
+def _permuted(s: Seats, section: str, who: str) -> Number:
     found = permutation_test(
         s.at(who, section), s.at("oracle", section), rng=s.rt.rng("strong/permutation")
     )
     return Number(found.p, note=found.note)
 
 
-def _rmia(s: _Seats, members: str, others: str, strangers: str, who: str) -> Number:
+def _rmia(s: Seats, members: str, others: str, strangers: str, who: str) -> Number:
     """Return the AUC of RMIA of members against others, with a third section as population."""
     ours, theirs = s.beside(who, members, others), s.beside("oracle", members, others)
     found = rmia(ours, theirs, s.at(who, strangers), s.at("oracle", strangers))
@@ -231,15 +201,22 @@ def _rmia(s: _Seats, members: str, others: str, strangers: str, who: str) -> Num
     return Number.mean(each, found.note)
 
 
-def _two_models(s: _Seats, who: str) -> Number:
+def _lira(s: Seats, members: str, who: str) -> Number:
+    """Return the AUC of offline LiRA: of how far beyond retrained models' predictions each lies."""
+    ours, theirs = s.beside(who, members, "held_out"), s.beside("oracle", members, "held_out")
+    found, known = lira(ours, theirs), s.size(members)
+    each = auc_rows(found.scores[:, :known], found.scores[:, known:])
+    return Number.mean(each, found.note)
+
+
+def _two_models(s: Seats, who: str) -> Number:
     """Return the AUC of the fall of the margin from each original to the model made from it."""
-    before, after = s.beside("original", "forget", "held_out"), s.beside(who, "forget", "held_out")
-    from_ = s.kept if who == "unlearned" else list(range(len(after)))
-    falls, known = before[from_] - after, s.size("forget")
+    before = torch.cat([s.before(who, part) for part in ("forget", "held_out")], 1)
+    falls, known = before - s.beside(who, "forget", "held_out"), s.size("forget")
     return Number.mean(auc_rows(falls[:, :known], falls[:, known:]))
 
 
-def _shift(s: _Seats, who: str) -> Number:
+def _shift(s: Seats, who: str) -> Number:
     ours, theirs = s.at(who, "forget"), s.at("oracle", "forget")
     unit = theirs.std(0)
     known = unit > 0
@@ -252,16 +229,29 @@ def _shift(s: _Seats, who: str) -> Number:
     return intervals.drawn(number, sides, _mean_gap, s.rt.rng("strong/shift"))
 
 
+def _degree(s: Seats, who: str) -> Number:
+    found = s.degree(who)
+    number = Number(found.value, note=found.note)
+    if who != "unlearned":
+        return number
+    rng = s.rt.rng("strong/degree")
+    return intervals.drawn(number, [found.scores], _known_mean, rng, given="retrained models")
+
+
+def _known_mean(sides: Sequence[Tensor]) -> float:
+    return float(sides[0].nanmean())
+
+
 def _mean_gap(sides: Sequence[Tensor]) -> float:
     return float(sides[0].mean() - sides[1].mean())
 
 
-def _answers(s: _Seats, section: str, rate: bool, who: str) -> Number:
+def _answers(s: Seats, section: str, rate: bool, who: str) -> Number:
     wrong = s.at(who, section, "errors").double().mean(1)
     return Number.mean(1 - wrong if rate else wrong)
 
 
-def _klom(s: _Seats, section: str, which: Literal["median", "percentile_95"], who: str) -> Number:
+def _klom(s: Seats, section: str, which: Literal["median", "percentile_95"], who: str) -> Number:
     found = s.klom(who, section)
     number = Number(getattr(found, which), note=found.note)
     if who != "unlearned" or math.isnan(number.value):
@@ -269,13 +259,13 @@ def _klom(s: _Seats, section: str, which: Literal["median", "percentile_95"], wh
     return s.klom_reach(section).about(number, which)
 
 
-def _ulira(s: _Seats, which: Literal["auc", "accuracy"], who: str) -> Number:
+def _ulira(s: Seats, which: Literal["auc", "accuracy"], who: str) -> Number:
     found = s.ulira(who)
     number = Number(getattr(found, which), note=found.note)
     if who != "unlearned":
         return number
     of = intervals.of_auc if which == "auc" else intervals.of_accuracy
-    return of(number, s.ratios, s.rt.rng("strong/ulira"))
+    return of(number, s.ratios("unlearned"), s.rt.rng("strong/ulira"))
 
 
 def _share(found: Quality, least: float) -> Number:
@@ -296,7 +286,7 @@ def _told_apart(p: float) -> Light:
     return "bad" if p < LEVEL else "none"
 
 
-def _exposure(s: _Seats) -> Iterator[Exposure]:
+def _exposure(s: Seats) -> Iterator[Exposure]:
     """Yield the forgotten rows: by bound, then by the attack's accuracy, then by shift."""
     bound = s.quality("unlearned").corrected
     right, shift = s.ulira("unlearned").accuracies, s.moved("unlearned").shift
@@ -311,7 +301,7 @@ def _exposure(s: _Seats) -> Iterator[Exposure]:
         )
 
 
-def _laws(s: _Seats, exposure: Sequence[Exposure]) -> Iterator[Sample]:
+def _laws(s: Seats, exposure: Sequence[Exposure]) -> Iterator[Sample]:
     rows = s.signals.columns["forget"].tolist()
     worst = [e.row for e in exposure if e.epsilon or e.accuracy is None or e.accuracy > 0.5]
     for row in worst[:DRAWN]:
@@ -320,11 +310,15 @@ def _laws(s: _Seats, exposure: Sequence[Exposure]) -> Iterator[Sample]:
             yield Sample(who=who, split=f"row-{row}", values=tuple(values.tolist()))
 
 
-def _seed(member: Member) -> int:
-    return member.seed
+def _degrees(s: Seats) -> Iterator[Sample]:
+    for who, seat in (("original", "original"), ("unlearned", "unlearned"), ("oracle", "floor")):
+        scores = s.degree(seat).scores.nanmean(0)
+        values = scores[~scores.isnan()].sort().values.tolist()
+        if values:
+            yield Sample(who=who, split="degree", values=tuple(values))
 
 
-def _told(s: _Seats) -> Iterator[str]:
+def _told(s: Seats) -> Iterator[str]:
     """Yield what must be known of models that are equal on all examples."""
     total = s.signals.count("unlearned")
     if len(s.kept) < total:

@@ -64,6 +64,11 @@ def of_auc(number: Number, halves: Halves, rng: torch.Generator) -> Number:
     return drawn(number, [r for h in halves for r in _ranks(h)], _auc, rng, given="fitted laws")
 
 
+def pooled_auc(halves: Halves) -> float:
+    """Return the AUC of U-LiRA's cells, mean over the halves."""
+    return _auc([r for h in halves for r in _ranks(h)])
+
+
 def of_accuracy(number: Number, halves: Halves, rng: torch.Generator) -> Number:
     """Return U-LiRA's balanced accuracy with its interval, fitted laws given.
 
