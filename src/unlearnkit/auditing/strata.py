@@ -69,9 +69,7 @@ def _stratum(s: Seats, by: str, part: str, rows: Tensor, level: float) -> Stratu
     floor = math.nan
     if not math.isnan(found.auc):
         mine, theirs = ([(a[:, rows], b[:, rows]) for a, b in s.ratios(seat)] for seat in SEATS)
-        rng = s.rt.rng(f"strong/{by}/{part}")
-        auc = intervals.of_auc(Number(intervals.pooled_auc(mine)), mine, rng)
-        floor = intervals.pooled_auc(theirs)
+        auc, floor = intervals.auc_over_models(mine), intervals.auc_over_models(theirs).value
     bound = s.quality("unlearned").corrected[rows]
     return Stratum(
         by=by,

@@ -13,10 +13,14 @@ from torch import Tensor
 from unlearnkit.attacks.klom import klom
 from unlearnkit.auditing.strong_rows import Number
 from unlearnkit.stats.intervals import normal
-from unlearnkit.stats.resample import Resampled, two_level_bootstrap
+from unlearnkit.stats.ranks import auc_rows
+from unlearnkit.stats.resample import LEAST_DRAWS, Resampled, redrawn, two_level_bootstrap
 
 MOST_ROWS = 100
 """Examples that KLoM is computed of in each draw, spread evenly; more would narrow the interval."""
+
+TOGETHER = 40
+"""Draws whose examples stand side by side, for one call instead of many."""
 
 HOW = "two-level bootstrap over models and rows"
 
@@ -64,9 +68,32 @@ def of_auc(number: Number, halves: Halves, rng: torch.Generator) -> Number:
     return drawn(number, [r for h in halves for r in _ranks(h)], _auc, rng, given="fitted laws")
 
 
-def pooled_auc(halves: Halves) -> float:
-    """Return the AUC of U-LiRA's cells, mean over the halves."""
-    return _auc([r for h in halves for r in _ranks(h)])
+def auc_over_models(halves: Halves) -> Number:
+    """Return the AUC of U-LiRA's cells with its interval over attacked models, rows given.
+
+    ``± 1.96 sqrt(sum_h (var A_i / n + var A_k / m) / 4)`` over both halves h, with A_i that of one
+    unlearned model's cells and all others', and A_k that of one other's: DeLong, DeLong and
+    Clarke-Pearson (Biometrics 44, 1988) with models in the place of cells.
+
+    Args:
+        halves: The cells.
+
+    Returns:
+        The number; without an interval for fewer than two models a side.
+    """
+    total = variance = 0.0
+    for ours, theirs in halves:
+        sides = (
+            auc_rows(ours, theirs.reshape(1, -1).expand(len(ours), -1)),
+            auc_rows(-theirs, -ours.reshape(1, -1).expand(len(theirs), -1)),
+        )
+        total += float(sides[0].mean())
+        variance += sum(float(side.var()) / len(side) for side in sides)
+    value, reach = total / len(halves), normal(0.95) * math.sqrt(variance) / len(halves)
+    if math.isnan(reach):
+        return Number(value)
+    low, high = max(value - reach, 0.0), min(value + reach, 1.0)
+    return Number(value, low=low, high=high, how="DeLong over models, rows and laws given")
 
 
 def of_accuracy(number: Number, halves: Halves, rng: torch.Generator) -> Number:
@@ -90,15 +117,12 @@ class Reach:
 
     median: float
     percentile_95: float
-    note: str
-    """Why there is none."""
 
     def about(self, number: Number, which: Literal["median", "percentile_95"]) -> Number:
         """Return a number with the interval about it."""
         reach = getattr(self, which)
         ends = {"low": max(number.value - reach, 0.0), "high": number.value + reach}
-        how = f"normal, with the deviation of a {HOW}"
-        return replace(number, **ends, how=how, note=number.note or self.note)
+        return replace(number, **ends, how=f"normal, with the deviation of a {HOW}")
 
 
 def klom_reach(unlearned: Tensor, oracle: Tensor, rng: torch.Generator) -> Reach:
@@ -109,26 +133,22 @@ def klom_reach(unlearned: Tensor, oracle: Tensor, rng: torch.Generator) -> Reach
     the floor beside it is.
 
     Args:
-        unlearned: Margins ``(N, E)``.
+        unlearned: Margins ``(N, E)``, of enough models for KLoM.
         oracle: Margins ``(M, E)``.
         rng: Decides the draws.
 
     Returns:
-        Both; nan with the reason where there are too few models.
+        Both.
     """
-    step = math.ceil(unlearned.shape[1] / MOST_ROWS)
-    tails: list[float] = []
-
-    def median(sides: Sequence[Tensor]) -> float:
-        found = klom(*sides)
-        tails.append(found.percentile_95)
-        return found.median
-
-    found = two_level_bootstrap([s[:, ::step] for s in (unlearned, oracle)], median, rng=rng)
-    times = normal(0.95)
-    # The first is of the sides as they are.
-    tail = torch.tensor(tails[1:], dtype=torch.float64).std() if found.error > 0 else math.nan
-    return Reach(times * found.error, times * float(tail), found.note)
+    few = [side[:, :: math.ceil(side.shape[1] / MOST_ROWS)] for side in (unlearned, oracle)]
+    found = []
+    for _ in range(LEAST_DRAWS // TOGETHER):
+        drawn = [redrawn(few, rng) for _ in range(TOGETHER)]
+        ours, theirs = (torch.cat([sides[i] for sides in drawn], 1) for i in range(2))
+        rows = klom(ours, theirs).rows.view(TOGETHER, -1)
+        found.append(rows.quantile(rows.new_tensor([0.5, 0.95]), dim=1))
+    reach = normal(0.95) * torch.cat(found, 1).std(1)
+    return Reach(*reach.tolist())
 
 
 def _told(number: Number, found: Resampled, low: float, high: float, how: str) -> Number:
