@@ -38,6 +38,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.structure import difference
 from unlearnkit.core.version import __version__
 from unlearnkit.difficulty.entanglement import eccentricity
+from unlearnkit.localize.find import Localizer
 from unlearnkit.localize.methods import own_localizer
 from unlearnkit.oracles import Oracle, check_fresh
 from unlearnkit.oracles import oracle as retrained
@@ -143,12 +144,8 @@ def _strong(
 ) -> Report:
     """Return the reference audit of the model at hand, and the ensembles' verdict on its method."""
     check_models(models)
-    if done.mask is not None and own_localizer(done.method) is None:
-        raise UnsupportedError(
-            "strong: a mask was found on one original and does not fit the others; audit a method"
-            " that finds its own, such as salun"
-        )
-    subject = subject_of(done.case, done.request, done.method, rt, cache)
+    localizer = _localizer(done, rt)
+    subject = subject_of(done.case, done.request, done.method, rt, cache, localizer)
     asked = plan(subject, models, unlearn_seconds=done.seconds)
     rt.reporter.note(str(asked))
     start = time.perf_counter()
@@ -166,7 +163,7 @@ def _strong(
             "sentence": strong_sentence(table, found),
             "findings": found,
             "limits": strong_limits(table),
-            "warnings": (*table.told, *one.warnings),
+            "warnings": (*table.told, *_found_anew(localizer), *one.warnings),
             "provenance": one.provenance.model_copy(update={"design": table.design}),
             "strong": Strong(
                 models=table.models,
@@ -185,6 +182,27 @@ def _strong(
     )
 
 
+def _localizer(done: Unlearned, rt: Runtime) -> Localizer | None:
+    """Return how to find on every original what the mask at hand lets move; None without one.
+
+    Raises:
+        UnsupportedError: If the mask was not found by a localizer, on this original.
+    """
+    if done.mask is None or own_localizer(done.method) is not None:
+        return None
+    found_by = done.mask.found_by
+    localizer = None if found_by is None else Localizer.model_validate(found_by)
+    if localizer is not None:
+        model, seeded = done.original.to(rt.device), rt.fork(done.mask.seed)
+        again = localizer.find(model, done.case, done.request, seeded)
+        if again.digest() == done.mask.digest():
+            return localizer
+    raise UnsupportedError(
+        "strong: this mask was not found by a localizer on this original, so none like it can be"
+        " found on the others; unlearn with the words of one, such as weighted_grad:0.3"
+    )
+
+
 def _from_middle(done: Unlearned, rt: Runtime) -> Tensor | None:
     """Return how far each forget row's features are from the middle of all rows, if known."""
     parts = done.case.partition(done.request)
@@ -197,6 +215,12 @@ def _from_middle(done: Unlearned, rt: Runtime) -> Tensor | None:
     if inside is None or outside is None or inside.shape[1] != outside.shape[1]:
         return None
     return eccentricity(torch.cat([inside, outside]))[: len(inside)]
+
+
+def _found_anew(localizer: Localizer | None) -> tuple[str, ...]:
+    if localizer is None:
+        return ()
+    return (f"the mask was found anew on each original, by {localizer.words}",)
 
 
 _OPEN = {Verdict.INCONCLUSIVE, Verdict.MATCHES}

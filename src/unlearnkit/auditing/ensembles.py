@@ -25,6 +25,7 @@ from unlearnkit.core.evidence import Split, rowwise, run
 from unlearnkit.core.method import Method
 from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.runtime import Cost, Runtime
+from unlearnkit.localize.find import Localizer
 from unlearnkit.oracles import (
     FIRST,
     Trained,
@@ -59,6 +60,8 @@ class Subject:
     method: Method
     rt: Runtime
     cache: Cache
+    localizer: Localizer | None = None
+    """How it is found, on each original, what may move; all may when None."""
 
     def seeds(self, who: str, models: int) -> list[int]:
         """Return the seeds of the models of a kind."""
@@ -175,6 +178,8 @@ def _file(subject: Subject) -> SignalsFile:
         "code": source(type(subject.method)),
         "sections": {name: view.key() for name, view in views.items()},
     }
+    if subject.localizer is not None:
+        key["mask"] = subject.localizer.model_dump(mode="json")
     columns = {name: view.rows for name, view in views.items()}
     return SignalsFile(subject.cache.root / SIGNALS, key, columns, _targets(subject))
 
@@ -205,7 +210,12 @@ def check_models(models: int) -> None:
 
 
 def subject_of(
-    case: Case, request: ForgetRequest | None, method: Method, rt: Runtime, cache: Cache
+    case: Case,
+    request: ForgetRequest | None,
+    method: Method,
+    rt: Runtime,
+    cache: Cache,
+    localizer: Localizer | None = None,
 ) -> Subject:
     """Return a subject that can be audited; refuse what cannot be trained and unlearned N times.
 
@@ -215,6 +225,7 @@ def subject_of(
         method: How; one method with its settings.
         rt: Where to run.
         cache: Where models and signals are kept.
+        localizer: How it is found, on each original, what may move; all may when None.
 
     Returns:
         The subject.
@@ -224,6 +235,12 @@ def subject_of(
     """
     if isinstance(method, Auto):
         raise UnsupportedError("strong: auto chooses anew each time; audit the method it chose")
+    if case.train is None and case.parts is not None:
+        raise UnsupportedError(
+            "strong: forget and retained rows that are given as parts may not be all that the model"
+            " was trained on, so originals cannot be trained again; give Case(train=...) and name"
+            " rows"
+        )
     if case.train is None or case.recipe is None or case.fresh is None:
         raise UnsupportedError(
             "strong: N models are trained from scratch; the case must have the whole training set,"
@@ -233,7 +250,7 @@ def subject_of(
     if parts.forget is None or parts.retain is None or not parts.forget.labelled:
         raise UnsupportedError("strong: forget and retained rows with targets are needed")
     check_needs(method, case, parts)
-    subject = Subject(case, request, method, rt, cache)
+    subject = Subject(case, request, method, rt, cache, localizer)
     _check_apart(subject.views)
     return subject
 
@@ -280,7 +297,14 @@ def _trained(subject: Subject, who: str, seeds: Sequence[int]) -> tuple[Trained,
 def _unlearned(subject: Subject, one: Trained) -> nn.Module:
     quiet = Runtime(subject.rt.device, subject.rt.precision, one.seed, Cost())
     try:
-        done = unlearn(one.model, subject.case, subject.request, subject.method, quiet)
+        done = unlearn(
+            one.model,
+            subject.case,
+            subject.request,
+            subject.method,
+            quiet,
+            mask=subject.localizer,
+        )
     except DivergedError as e:
         raise DivergedError(
             f"strong: unlearning original {one.seed} failed ({e}); a method that fails on one of"

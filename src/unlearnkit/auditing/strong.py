@@ -173,7 +173,9 @@ def _rows(s: Seats, *, judged_only: bool) -> Iterator[Row]:
         "degree_over", "forget", lambda w: Number(s.degree(w).over_share, note=s.degree(w).note)
     )
     yield row(
-        "wasserstein_forget", "forget", lambda w: Number(s.moved(w).median, note=s.moved(w).note)
+        "ensemble_wasserstein_forget",
+        "forget",
+        lambda w: Number(s.moved(w).median, note=s.moved(w).note),
     )
     yield row("klom_forget", "forget", partial(_klom, s, "forget", "median"))
     yield row("klom_forget_p95", "forget", partial(_klom, s, "forget", "percentile_95"))

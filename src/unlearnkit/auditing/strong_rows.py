@@ -87,7 +87,7 @@ KINDS: Mapping[str, Kind] = {
         "Share of those cells beyond retrained models, on the side away from the original.\n\n"
         "Beyond 1.96 deviations of theirs; about 0.025 by chance.",
     ),
-    "wasserstein_forget": Kind(
+    "ensemble_wasserstein_forget": Kind(
         2,
         "distance",
         "oracle deviations",
