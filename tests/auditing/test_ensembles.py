@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.auditing.liars import NoOp
-from unlearnkit.auditing.audit import _localizer
+from unlearnkit.auditing.at_hand import localizer_of
 from unlearnkit.auditing.ensembles import FLOOR, check_models, gather, look, subject_of
 from unlearnkit.auditing.planning import plan
 from unlearnkit.cache import Cache
@@ -127,16 +127,17 @@ def test_a_mask_is_found_anew_on_each_original(tmp_path):
 def test_a_mask_that_no_localizer_finds_on_this_original_is_refused(tmp_path):
     original = train_original(TOY, cache=Cache(tmp_path)).model
     done = unlearn(original, TOY, GO, "finetune", mask=Localizer(granularity="parameter"))
-    assert _localizer(done, Runtime()) == Localizer(granularity="parameter")
+    assert localizer_of(done, Runtime()) == Localizer(granularity="parameter")
     turned = replace(done.mask, chosen={n: ~m for n, m in done.mask.chosen.items()})
     for mask in (turned, replace(done.mask, found_by=None)):
         with pytest.raises(UnsupportedError, match="was not found by a localizer on this original"):
-            _localizer(replace(done, mask=mask), Runtime())
+            localizer_of(replace(done, mask=mask), Runtime())
 
 
 def test_residuals_of_real_targets_are_kept_beside_errors(tmp_path):
     case = Regression(2).toy(0)
-    found = gather(subject_of(case, GO, NoOp(), Runtime(), Cache(tmp_path)), 4)
+    how = method("finetune")
+    found = gather(subject_of(case, GO, how, Runtime(), Cache(tmp_path)), 4)
     assert found.residuals.shape == (*found.margins.shape, 2)
     torch.testing.assert_close(
         found.residuals.abs().mean(2).float(), found.errors, rtol=1e-5, atol=1e-6

@@ -9,9 +9,10 @@ import time
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from unlearnkit.auditing.asked import in_words, nearness, target_counts
+from unlearnkit.auditing.at_hand import from_middle, localizer_of
 from unlearnkit.auditing.difficulty import difficulty
 from unlearnkit.auditing.drawings import class_lines, margin_samples, roc_curves
 from unlearnkit.auditing.ensembles import check_models, gather, subject_of
@@ -22,7 +23,7 @@ from unlearnkit.auditing.rows import (
     Beside,
     table,
 )
-from unlearnkit.auditing.splits import RETAIN_ROWS, choose
+from unlearnkit.auditing.splits import choose
 from unlearnkit.auditing.strong import ENOUGH, strong_table
 from unlearnkit.auditing.strong_verdicts import strong_findings, strong_limits, strong_sentence
 from unlearnkit.auditing.verdicts import HEADROOM, Facts, enough_headroom, findings, headroom
@@ -31,15 +32,12 @@ from unlearnkit.cache import Cache
 from unlearnkit.core.case import Partition
 from unlearnkit.core.data import View
 from unlearnkit.core.digest import NUMERICS, model_digest
-from unlearnkit.core.errors import InputError, UnsupportedError
+from unlearnkit.core.errors import InputError
 from unlearnkit.core.evidence import Evidence, Split
 from unlearnkit.core.request import Groups, Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.structure import difference
 from unlearnkit.core.version import __version__
-from unlearnkit.difficulty.entanglement import eccentricity
-from unlearnkit.localize.find import Localizer
-from unlearnkit.localize.methods import own_localizer
 from unlearnkit.oracles import Oracle, check_fresh
 from unlearnkit.oracles import oracle as retrained
 from unlearnkit.report.masks import localized
@@ -53,7 +51,6 @@ from unlearnkit.report.model import (
     Strong,
     Verdict,
 )
-from unlearnkit.train.reading import features
 from unlearnkit.unlearning import Unlearned, check_weights, fresh_model
 
 
@@ -144,7 +141,7 @@ def _strong(
 ) -> Report:
     """Return the reference audit of the model at hand, and the ensembles' verdict on its method."""
     check_models(models)
-    localizer = _localizer(done, rt)
+    localizer = localizer_of(done, rt)
     subject = subject_of(done.case, done.request, done.method, rt, cache, localizer)
     asked = plan(subject, models, unlearn_seconds=done.seconds)
     rt.reporter.note(str(asked))
@@ -154,7 +151,10 @@ def _strong(
         few = min(models, ENOUGH_FOR_EQUIVALENCE)
         truth = retrained(done.case, done.request, seeds=few, rt=rt, cache=cache)
     one = audit(done, oracle=truth, tier="reference", rt=rt)
-    table = strong_table(signals, rt, apart=_from_middle(done, rt))
+    told: tuple[str, ...] = ()
+    if localizer is not None:
+        told = (f"the mask was found anew on each original, by {localizer.words}",)
+    table = strong_table(signals, rt, apart=from_middle(done, rt))
     own = [f for f in one.findings if f.verdict not in _OPEN]
     found = strong_findings(table, own)
     return one.model_copy(
@@ -163,7 +163,7 @@ def _strong(
             "sentence": strong_sentence(table, found),
             "findings": found,
             "limits": strong_limits(table),
-            "warnings": (*table.told, *_found_anew(localizer), *one.warnings),
+            "warnings": (*table.told, *told, *one.warnings),
             "provenance": one.provenance.model_copy(update={"design": table.design}),
             "strong": Strong(
                 models=table.models,
@@ -180,47 +180,6 @@ def _strong(
             ),
         }
     )
-
-
-def _localizer(done: Unlearned, rt: Runtime) -> Localizer | None:
-    """Return how to find on every original what the mask at hand lets move; None without one.
-
-    Raises:
-        UnsupportedError: If the mask was not found by a localizer, on this original.
-    """
-    if done.mask is None or own_localizer(done.method) is not None:
-        return None
-    found_by = done.mask.found_by
-    localizer = None if found_by is None else Localizer.model_validate(found_by)
-    if localizer is not None:
-        model, seeded = done.original.to(rt.device), rt.fork(done.mask.seed)
-        again = localizer.find(model, done.case, done.request, seeded)
-        if again.digest() == done.mask.digest():
-            return localizer
-    raise UnsupportedError(
-        "strong: this mask was not found by a localizer on this original, so none like it can be"
-        " found on the others; unlearn with the words of one, such as weighted_grad:0.3"
-    )
-
-
-def _from_middle(done: Unlearned, rt: Runtime) -> Tensor | None:
-    """Return how far each forget row's features are from the middle of all rows, if known."""
-    parts = done.case.partition(done.request)
-    assert parts.forget is not None
-    assert parts.retain is not None
-    draw = Runtime(seed=0)
-    views = (parts.forget, parts.retain.sample(RETAIN_ROWS, draw, "strong/middle"))
-    model = done.original.to(rt.device)
-    inside, outside = (features(model, view, done.case.task, rt) for view in views)
-    if inside is None or outside is None or inside.shape[1] != outside.shape[1]:
-        return None
-    return eccentricity(torch.cat([inside, outside]))[: len(inside)]
-
-
-def _found_anew(localizer: Localizer | None) -> tuple[str, ...]:
-    if localizer is None:
-        return ()
-    return (f"the mask was found anew on each original, by {localizer.words}",)
 
 
 _OPEN = {Verdict.INCONCLUSIVE, Verdict.MATCHES}
