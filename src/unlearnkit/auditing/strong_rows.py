@@ -76,7 +76,7 @@ KINDS: Mapping[str, Kind] = {
         "distance",
         "fraction of the way",
         "How far forgotten rows still are on the way from retrained models to originals.\n\n"
-        "Mean over models and rows of a graded score (Wang et al., USENIX Security 2025): 0 as"
+        "Mean over models and rows of a graded score (IAM, USENIX Security 2025): 0 as"
         " retrained models, 1 as the original that the model was made from. Rows whose original"
         " lies less than 2 deviations from retrained models have none.",
     ),
