@@ -58,6 +58,15 @@ def test_few_rows_and_rows_that_are_alike_have_no_thirds():
     assert "entanglement" not in alike
 
 
+def test_where_no_number_of_a_third_is_known_there_are_no_thirds():
+    few = Seats(memorised().first(8), Runtime())
+    some = Seats(memorised().first(32), Runtime())
+    assert not list(strata(few))
+    assert {(p.auc.value, p.klom is None, p.exposed is None) for p in strata(some)} == {
+        (None, False, False)
+    }
+
+
 def test_the_interval_over_models_is_as_wide_as_draws_of_models_differ():
     signals = planted(shift=1.0)
     halves = log_ratios(signals.of("unlearned", "forget"), signals.of("oracle", "forget"))

@@ -38,8 +38,10 @@ def strata(s: Seats, apart: Tensor | None = None) -> Iterator[Stratum]:
 
     Yields:
         Thirds, low to high, of each order; none where a third would have fewer than four rows, or
-        all rows are alike.
+        all rows are alike, or there are too few models for any number of a third.
     """
+    if math.isnan(s.klom("unlearned", "forget").median):
+        return
     without, having = _sure(s, "oracle"), _sure(s, "original")
     # The order, and what is told of a third: its mean.
     orders = {

@@ -82,14 +82,17 @@ def strata(strong: Strong) -> list[tuple[str, list[tuple[str, ...]]]]:
 
 
 def _cells(part: Stratum) -> tuple[str, ...]:
+    def told(value: float | None, places: int) -> str:
+        return w.ABSENT if value is None else w.number(value, places)
+
     return (
         part.part,
         f"{part.examples:,}",
         w.number(part.level, w.decimals([part.level])),
-        w.number(part.auc.value),
+        told(part.auc.value, 3),
         w.interval(part.auc.low, part.auc.high, 3) or w.ABSENT,
-        w.number(part.auc_floor),
-        w.number(part.klom, 2),
-        w.number(part.klom_floor, 2),
+        told(part.auc_floor, 3),
+        told(part.klom, 2),
+        told(part.klom_floor, 2),
         w.ABSENT if part.exposed is None else f"{part.exposed:,}",
     )

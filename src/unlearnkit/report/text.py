@@ -79,7 +79,7 @@ def _strong(strong: Strong, real: bool) -> list[str]:
     for order, thirds in strata:
         out += ["", *wrap(order)]
         for name, *cells in (ensembles.STRATA_HEAD, *thirds):
-            widths = (6, 9, 12, 16, 11, 8, 11, 9)
+            widths = (6, 11, 12, 16, 11, 8, 11, 9)
             out.append(
                 f"{name:<8}" + "".join(f"{c:>{n}}" for c, n in zip(cells, widths, strict=True))
             )
