@@ -2,20 +2,24 @@
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from unlearnkit.core.digest import digest
 from unlearnkit.core.errors import InputError
+
+SIGNALS = "signals"
+"""Folder of the margins that strong audits keep, a folder for each."""
 
 
 def default_root() -> Path:
@@ -158,10 +162,53 @@ class Cache:
                 stat = path.stat()
                 yield Entry(path.stem, path, key, facts, stat.st_size, stat.st_mtime)
 
-    def remove(self, entry: Entry) -> None:
-        """Forget one kept thing."""
-        for suffix in (".json", ".safetensors", ".lock"):
-            entry.path.with_suffix(suffix).unlink(missing_ok=True)
+    def everything(self) -> Iterator[Entry]:
+        """Yield all that takes room: what is kept, margins, and what killed processes left.
+
+        Yields:
+            Entries; the key of margins is ``{"kind": "signals"}``, that of remains of a process
+            that was killed while it wrote ``{"kind": "unfinished"}``.
+        """
+        yield from self.entries()
+        for folder in sorted((self.root / SIGNALS).glob("*")):
+            if folder.is_dir():
+                yield from _entry(folder, "signals")
+        for path in sorted(self.root.glob("??/*")):
+            whole = path.with_suffix(".json").exists() and path.with_suffix(".safetensors").exists()
+            if path.suffix != ".lock" and not whole:
+                yield from _entry(path, "unfinished")
+
+    def remove(self, entry: Entry) -> bool:
+        """Forget one kept thing.
+
+        Args:
+            entry: What it is.
+
+        Returns:
+            Whether it is gone; it stays where another process is at work on it.
+
+        Raises:
+            InputError: If it cannot be removed.
+        """
+        path = entry.path
+        # A folder that was being written is named by chance, and what is in it by what it is.
+        inner = next(path.iterdir(), path) if path.name.startswith(_PART) else path
+        lock = (path.parent / inner.name).with_suffix(".lock")
+        if path.parent == self.root / SIGNALS:
+            lock = path / ".lock"
+        try:
+            with FileLock(lock, timeout=0):
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    for suffix in (".json", ".safetensors"):
+                        path.with_suffix(suffix).unlink(missing_ok=True)
+            lock.unlink(missing_ok=True)
+        except Timeout:
+            return False
+        except OSError as e:
+            raise InputError(f"cache: cannot remove {str(path)!r}: {e.strerror or e}") from None
+        return True
 
     @staticmethod
     def _load(path: Path, key: Mapping[str, Any]) -> Kept:
@@ -178,10 +225,22 @@ class Cache:
 
     @staticmethod
     def _save(path: Path, tensors: dict[str, Tensor], side: dict[str, Any]) -> None:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as folder:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=_PART) as folder:
             part = Path(folder) / path.name
             save_file(tensors, part)
             note = part.with_suffix(".json")
             note.write_text(json.dumps(side, sort_keys=True), encoding="utf-8")
             part.replace(path)
             note.replace(path.with_suffix(".json"))
+
+
+_PART = ".part-"
+"""How the folder of an entry that is being written begins."""
+
+
+def _entry(path: Path, kind: str) -> Iterator[Entry]:
+    """Yield an entry that is no tensors under a key; nothing if it vanishes meanwhile."""
+    with suppress(FileNotFoundError):
+        stats = [p.stat() for p in (path, *path.rglob("*"))]
+        size = sum(s.st_size for s in (stats[1:] if path.is_dir() else stats))
+        yield Entry(path.name, path, {"kind": kind}, {}, size, max(s.st_mtime for s in stats))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -65,6 +66,7 @@ class Row:
 
     codes: Tensor
     errors: Tensor
+    residuals: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -86,11 +88,17 @@ class Signals:
     columns: Mapping[str, Tensor]
     """Row numbers ``(e,)`` of the examples by section, in the order of the columns."""
 
+    residuals: Tensor | None = None
+    """``(M, E, P)``, float64: predictions minus targets, where these are P numbers a row."""
+
     def __post_init__(self) -> None:
         shape = (len(self.members), sum(map(len, self.columns.values())))
-        for name in ("margins", "codes", "errors"):
-            found = tuple(getattr(self, name).shape)
-            if found != shape:
+        parts = {"margins": self.margins, "codes": self.codes, "errors": self.errors}
+        if self.residuals is not None:
+            parts["residuals"] = self.residuals
+        for name, part in parts.items():
+            found = tuple(part.shape)
+            if found[:2] != shape or len(found) != (3 if name == "residuals" else 2):
                 raise InputError(
                     f"signals: {name} must have shape {shape}, models by examples, got {found}"
                 )
@@ -132,10 +140,10 @@ class Signals:
         Args:
             who: The kind of model.
             section: The examples.
-            what: ``margins``, ``errors`` or ``codes``.
+            what: ``margins``, ``errors``, ``codes`` or ``residuals``.
 
         Returns:
-            One row a model, one column an example ``(m, e)``; a copy.
+            One row a model, one column an example ``(m, e)``, or ``(m, e, P)``; a copy.
         """
         rows = self._rows(who)
         part: Tensor = getattr(self, what)[:, self.place(section)]
@@ -157,6 +165,7 @@ class Signals:
             self.errors[keep],
             tuple(self.members[i] for i in keep.tolist()),
             self.columns,
+            None if self.residuals is None else self.residuals[keep],
         )
 
     def duplicates(self) -> tuple[tuple[Member, ...], ...]:
@@ -178,28 +187,41 @@ class SignalsFile:
     journal, and what stands behind the last whole line is overwritten.
     """
 
-    def __init__(self, root: Path, key: Mapping[str, Any], columns: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, root: Path, key: Mapping[str, Any], columns: Mapping[str, Tensor], targets: int = 0
+    ) -> None:
         """Open the signals of a key, or begin them.
 
         Args:
             root: The folder of their folder, whose name is the digest of key and columns.
             key: Everything that they depend on, by content.
             columns: Row numbers of the examples, by section.
+            targets: Numbers that an example's target has; 0 where it is a class.
 
         Raises:
             InputError: If the folder holds the signals of something else, is damaged, or cannot be
                 written.
         """
-        whole = {
+        whole: dict[str, Any] = {
             "key": dict(key),
             "columns": {name: rows.tolist() for name, rows in columns.items()},
         }
+        if targets:
+            whole["targets"] = targets
         self.folder = folder = root / digest(whole)
         self.columns = dict(columns)
         self._width = sum(map(len, columns.values()))
+        self._files = {
+            "margins": _File("margins.f64", torch.float64, self._width),
+            "codes": _File("codes.u8", torch.uint8, self._width),
+            "errors": _File("errors.f32", torch.float32, self._width),
+        }
+        if targets:
+            size = self._width * targets
+            self._files["residuals"] = _File("residuals.f64", torch.float64, size)
         self._known: list[dict[str, Any]] = []
         self._size = 0
-        head = folder / "signals.json"
+        head = folder / _HEAD
         with self._told():
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(folder / ".head.lock"):
@@ -240,29 +262,29 @@ class SignalsFile:
                 raise InputError(f"signals: {name} is kept already")
             self._check(name, row)
         content = {
-            what: [_bytes(getattr(row, what).to(dtype)) for row in rows]
-            for what, (_, dtype) in _FILES.items()
+            what: [_bytes(getattr(row, what).to(file.dtype)) for row in rows]
+            for what, file in self._files.items()
         }
         lines = [
             {
                 "who": row.member.who,
                 "seed": row.member.seed,
-                "digest": {what: hashlib.sha256(content[what][i]).hexdigest() for what in _FILES},
+                "digest": {what: hashlib.sha256(c[i]).hexdigest() for what, c in content.items()},
             }
             for i, row in enumerate(rows)
         ]
         with self._told():
-            for what, (ending, dtype) in _FILES.items():
-                start = len(have) * self._width * dtype.itemsize
-                _extend(self.folder / f"{what}.{ending}", start, b"".join(content[what]))
+            for what, file in self._files.items():
+                start = len(have) * file.size * file.dtype.itemsize
+                _extend(self.folder / file.name, start, b"".join(content[what]))
             _extend(self.folder / _JOURNAL, self._size, b"".join(map(_text, lines)))
 
     def _check(self, name: str, row: Row) -> None:
-        for what in _FILES:
+        for what, file in self._files.items():
             shape = tuple(getattr(row, what).shape)
-            if shape != (self._width,):
+            if shape[:1] != (self._width,) or math.prod(shape) != file.size:
                 raise InputError(
-                    f"signals: {what} of {name} must be {self._width} numbers, got shape {shape}"
+                    f"signals: {what} of {name} must be {file.size} numbers, got shape {shape}"
                 )
         bad = int((~torch.isfinite(row.margins)).sum())
         if bad:
@@ -278,7 +300,13 @@ class SignalsFile:
             The signals.
         """
         members = tuple(self.members())
-        mapped = {what: self._mapped(what, len(members)) for what in _FILES}
+        with self._told():
+            os.utime(self.folder / _HEAD)  # read now: kept for longer
+        mapped = {what: self._mapped(what, len(members)) for what in self._files}
+        if "residuals" in mapped:
+            size = self._files["residuals"].size
+            shape = (len(members), self._width, size // max(self._width, 1))
+            mapped["residuals"] = mapped["residuals"].view(shape)
         return Signals(**mapped, members=members, columns=self.columns)
 
     def _lines(self) -> list[dict[str, Any]]:
@@ -294,7 +322,7 @@ class SignalsFile:
                 f"signals: {str(path)!r} is damaged; delete {str(self.folder)!r}"
             ) from None
         have = len(self._known)
-        for what in _FILES:
+        for what in self._files:
             rows = self._mapped(what, have + len(found))[have:]
             for line, row in zip(found, rows, strict=True):
                 if hashlib.sha256(_bytes(row)).hexdigest() != line["digest"][what]:
@@ -307,15 +335,15 @@ class SignalsFile:
         return self._known
 
     def _mapped(self, what: str, models: int) -> Tensor:
-        ending, dtype = _FILES[what]
-        size = models * self._width
-        path = self.folder / f"{what}.{ending}"
+        file = self._files[what]
+        size = models * file.size
+        path = self.folder / file.name
         if not size:
-            return torch.empty(models, self._width, dtype=dtype)
-        if not path.exists() or path.stat().st_size < size * dtype.itemsize:
+            return torch.empty(models, file.size, dtype=file.dtype)
+        if not path.exists() or path.stat().st_size < size * file.dtype.itemsize:
             raise InputError(f"signals: {str(path)!r} is too short; delete {str(self.folder)!r}")
-        flat = torch.from_file(str(path), shared=False, size=size, dtype=dtype)
-        return flat.view(models, self._width)
+        flat = torch.from_file(str(path), shared=False, size=size, dtype=file.dtype)
+        return flat.view(models, file.size)
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -328,12 +356,18 @@ class SignalsFile:
             ) from None
 
 
+_HEAD = "signals.json"
 _JOURNAL = "models.jsonl"
-_FILES = {
-    "margins": ("f64", torch.float64),
-    "codes": ("u8", torch.uint8),
-    "errors": ("f32", torch.float32),
-}
+
+
+@dataclass(frozen=True)
+class _File:
+    """What is kept of each model in one file."""
+
+    name: str
+    dtype: torch.dtype
+    size: int
+    """Numbers a model."""
 
 
 def _extend(path: Path, start: int, content: bytes) -> None:

@@ -2,12 +2,14 @@
 
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
 
 from tests.auditing.liars import NoOp
-from unlearnkit.auditing.ensembles import FLOOR, check_models, gather, name_of, subject_of
+from unlearnkit.auditing.at_hand import localizer_of
+from unlearnkit.auditing.ensembles import FLOOR, check_models, gather, look, subject_of
 from unlearnkit.auditing.planning import plan
 from unlearnkit.cache import Cache
 from unlearnkit.catalog import method
@@ -17,9 +19,11 @@ from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
 from unlearnkit.core.evidence import Evidence, Split, Who
 from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.localize.find import Localizer
 from unlearnkit.oracles import FIRST, oracle, train_original, train_originals
 from unlearnkit.signals import Code
 from unlearnkit.tasks.classification import Classification
+from unlearnkit.tasks.regression import Regression
 from unlearnkit.train.ensemble import PLACES
 from unlearnkit.unlearning import unlearn
 
@@ -102,6 +106,48 @@ def test_the_signals_are_those_of_the_models_one_by_one(tmp_path):
         assert torch.equal(found.of(who, "forget")[2], one.margins(Who.UNLEARNED, Split.FORGET))
         errors = one.errors(Who.UNLEARNED, Split.FORGET).float()
         assert torch.equal(found.of(who, "forget", "errors")[2], errors)
+
+
+def test_a_mask_is_found_anew_on_each_original(tmp_path):
+    how = Localizer(budget=0.3, granularity="parameter")
+    cache = Cache(tmp_path)
+    free, held = (
+        subject_of(TOY, GO, method("finetune"), Runtime(), cache, mask) for mask in (None, how)
+    )
+    assert free.name != held.name
+    found = gather(held, 4).of("unlearned", "forget")
+    originals = [r.model for r in train_originals(TOY, seeds=4, cache=cache)]
+    done = [
+        unlearn(m, TOY, GO, "finetune", Runtime(seed=i), mask=how) for i, m in enumerate(originals)
+    ]
+    assert torch.equal(found, look(held, [d.model for d in done])[0][:, : found.shape[1]])
+    assert len({d.mask.digest() for d in done}) == 4
+
+
+def test_a_mask_that_no_localizer_finds_on_this_original_is_refused(tmp_path):
+    original = train_original(TOY, cache=Cache(tmp_path)).model
+    done = unlearn(original, TOY, GO, "finetune", mask=Localizer(granularity="parameter"))
+    assert localizer_of(done, Runtime()) == Localizer(granularity="parameter")
+    turned = replace(done.mask, chosen={n: ~m for n, m in done.mask.chosen.items()})
+    for mask in (turned, replace(done.mask, found_by=None)):
+        with pytest.raises(UnsupportedError, match="was not found by a localizer on this original"):
+            localizer_of(replace(done, mask=mask), Runtime())
+
+
+def test_residuals_of_real_targets_are_kept_beside_errors(tmp_path):
+    case = Regression(2).toy(0)
+    how = method("finetune")
+    found = gather(subject_of(case, GO, how, Runtime(), Cache(tmp_path)), 4)
+    assert found.residuals.shape == (*found.margins.shape, 2)
+    torch.testing.assert_close(
+        found.residuals.abs().mean(2).float(), found.errors, rtol=1e-5, atol=1e-6
+    )
+    original = train_original(case, seed=1, cache=Cache(tmp_path)).model
+    view = case.partition(GO).forget
+    with torch.no_grad():
+        want = original(view.data.x[view.rows]).double() - view.y.double()
+    torch.testing.assert_close(found.of("original", "forget", "residuals")[1], want)
+    assert found.first(2).residuals.shape[0] == 8
 
 
 def test_every_cell_says_what_the_model_had_to_do_with_the_row(tmp_path):
@@ -189,7 +235,7 @@ def test_parts_and_auto_are_refused(tmp_path):
     parts = Case.from_parts(
         forget=(x[:3], y[:3]), retain=(x[3:], y[3:]), task=TOY.task, recipe=TOY.recipe
     )
-    with pytest.raises(UnsupportedError, match="whole training set"):
+    with pytest.raises(UnsupportedError, match="may not be all that the model was trained on"):
         subject_of(parts, None, NoOp(), Runtime(), Cache(tmp_path))
     with pytest.raises(UnsupportedError, match="audit the method it chose"):
         subject_of(TOY, GO, Auto(), Runtime(), Cache(tmp_path))
@@ -206,7 +252,7 @@ def test_never_seen_rows_that_are_forget_rows_are_refused(tmp_path):
 
 def test_a_changed_method_of_the_users_own_has_other_signals(tmp_path):
     other = type("NoOp", (NoOp,), {})
-    names = {name_of(subject(tmp_path, how)) for how in (NoOp(), other())}
+    names = {subject(tmp_path, how).name for how in (NoOp(), other())}
     assert len(names) == 2
 
 

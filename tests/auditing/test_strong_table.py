@@ -8,7 +8,9 @@ from scipy import stats
 
 from tests.auditing.planted import SECTIONS, everything, planted, seated
 from unlearnkit.auditing.strong import LEVEL, strong_table
+from unlearnkit.auditing.strong_rows import KINDS
 from unlearnkit.auditing.strong_verdicts import strong_findings, strong_limits, strong_sentence
+from unlearnkit.catalog import metrics
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.report.model import Finding, Verdict
@@ -216,6 +218,13 @@ def test_the_sentence_follows_the_specification(null):
 def test_the_same_signals_give_the_same_table():
     signals = planted(models=16, sections=SMALL)
     assert strong_table(signals, Runtime()) == strong_table(signals, Runtime())
+
+
+def test_no_number_of_ensembles_has_the_name_of_a_metric_of_one_model():
+    names = {
+        name.replace("_accuracy_", kind) for name in KINDS for kind in ("_accuracy_", "_error_")
+    }
+    assert not names & set(metrics())
 
 
 @pytest.mark.slow

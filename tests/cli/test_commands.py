@@ -3,12 +3,15 @@ import subprocess
 import sys
 
 import pytest
+import torch
 import typer
 
 import unlearnkit
 from unlearnkit import catalog, docs, pages
+from unlearnkit.cache import SIGNALS
 from unlearnkit.cli.app import app
 from unlearnkit.core.recipe import Tuning
+from unlearnkit.signals import Member, Row, SignalsFile
 
 COMMANDS = dict(docs.helps())
 LEAVES = [n for n in COMMANDS if n not in {"unlearnkit", "unlearnkit cache"}]
@@ -129,8 +132,25 @@ def test_the_cache_lists_and_prunes_what_was_trained(run, small, monkeypatch, tm
     assert run("cache", "prune", "--days", "0", "--json").data == {
         "removed": 1,
         "bytes": entry["bytes"],
+        "in use": [],
     }
     assert run("cache", "ls", "--json").data == []
+
+
+def test_the_cache_sizes_signals_and_leaves_those_that_are_in_use(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("UNLEARNKIT_CACHE", str(tmp_path))
+    file = SignalsFile(tmp_path / SIGNALS, {}, {"forget": torch.arange(3)})
+    zero = torch.zeros(3, dtype=torch.float64)
+    file.append([Row(Member("oracle", 1), zero, zero.byte(), zero.float())])
+    (entry,) = run("cache", "ls", "--json").data
+    assert entry["kind"] == "signals"
+    assert entry["bytes"] == sum(p.stat().st_size for p in file.folder.iterdir())
+    with file.held():
+        said = run("cache", "prune", "--days", "0")
+    assert "removed 0, freed 0 bytes" in said.out
+    assert f"left {file.folder.name}: another process is at work on it" in said.out
+    assert run("cache", "prune", "--days", "0", "--json").data["bytes"] == entry["bytes"]
+    assert not file.folder.exists()
 
 
 def test_a_damaged_cache_entry_can_still_be_pruned(run, small, monkeypatch, tmp_path):

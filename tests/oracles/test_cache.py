@@ -1,13 +1,16 @@
 import json
+import os
 import subprocess
 import sys
 import textwrap
 
 import pytest
 import torch
+from filelock import FileLock
 
-from unlearnkit.cache import Cache
+from unlearnkit.cache import SIGNALS, Cache
 from unlearnkit.core.errors import InputError
+from unlearnkit.signals import SignalsFile
 
 KEY = {"rows": "abc", "seed": 3}
 
@@ -89,7 +92,7 @@ def test_two_processes_make_a_thing_once(tmp_path):
         """
         import sys, time, torch
         from pathlib import Path
-        from unlearnkit.cache import Cache
+        from unlearnkit.cache import SIGNALS, Cache
 
         def make():
             with open(sys.argv[2], "a") as f:
@@ -104,3 +107,29 @@ def test_two_processes_make_a_thing_once(tmp_path):
     both = [subprocess.Popen(words) for _ in range(2)]
     assert [p.wait() for p in both] == [0, 0]
     assert (tmp_path / "log").read_text() == "made\n"
+
+
+def test_what_a_killed_process_left_is_listed_and_removed(tmp_path):
+    cache = Cache(tmp_path)
+    cache.get(KEY, made())
+    (path,) = tmp_path.glob("??/*.safetensors")
+    orphan = path.with_name("dead.safetensors")
+    orphan.write_bytes(b"12345")
+    half = path.parent / ".part-x"
+    half.mkdir()
+    (half / path.name).write_bytes(b"123")
+    left = [e for e in cache.everything() if e.key != KEY]
+    assert {(e.path, e.size) for e in left} == {(orphan, 5), (half, 3)}
+    with FileLock(path.with_suffix(".lock")):
+        assert [cache.remove(e) for e in left] == [False, True]
+    assert [cache.remove(e) for e in left] == [True, True]
+    assert [e.key for e in cache.everything()] == [KEY]
+
+
+def test_signals_that_are_read_count_as_used(tmp_path):
+    file = SignalsFile(tmp_path / SIGNALS, {}, {"forget": torch.arange(3)})
+    for path in (file.folder, *file.folder.iterdir()):
+        os.utime(path, (0, 0))
+    assert [e.used for e in Cache(tmp_path).everything()] == [0.0]
+    file.read()
+    assert [e.used > 0 for e in Cache(tmp_path).everything()] == [True]

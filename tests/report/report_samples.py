@@ -20,6 +20,7 @@ from unlearnkit.report.model import (
     Row,
     Sample,
     Spent,
+    Stratum,
     Strong,
     Verdict,
 )
@@ -354,6 +355,25 @@ def strong():
         rows=rows,
         exposure=exposure,
         laws=laws,
+        degrees=tuple(
+            Sample(who=who, split="degree", values=tuple(rng.normal(centre, 0.1, 40)))
+            for who, centre in (("original", 1.0), ("unlearned", 0.4), ("oracle", 0.0))
+        ),
+        strata=tuple(
+            Stratum(
+                by=by,
+                part=part,
+                examples=24,
+                level=0.1 * k,
+                auc=Estimate(value=0.5 + 0.1 * k, low=0.45 + 0.1 * k, high=0.55 + 0.1 * k),
+                auc_floor=0.497,
+                klom=1.25 + k,
+                klom_floor=0.13,
+                exposed=10 * k,
+            )
+            for by in ("memorisation", "entanglement")
+            for k, part in enumerate(("low", "middle", "high"))
+        ),
         detectable=0.13,
         signals="ab" * 32,
         trained=192,

@@ -67,5 +67,35 @@ def test_the_page_lists_exposed_rows_and_draws_their_margins(report):
     assert [int(n) for n in shown] == list(range(1000, 1000 + MOST_EXPOSED))
     assert page.count("Margin of forgotten row 1000 over models") >= 2
     assert page.count("Share of models") == 2
+    assert page.count("Share of the way to the original") == 1
     assert "What this one model shows" in page
     assert "This method" in page
+
+
+def test_thirds_of_the_rows_stand_in_the_text_and_on_the_page(report):
+    text = render_text(report)
+    part = text[text.index("THIRDS OF THE FORGOTTEN ROWS") : text.index("EXPOSED ROWS")]
+    assert re.search(
+        r"^high +24 .*0\.700 +\[0\.650, 0\.750\] +0\.497 +3\.25 +0\.13 +20$", part, re.M
+    )
+    assert part.count("\nlow ") == 2
+    assert max(map(len, part.splitlines())) <= 100
+    page = render_page(report)
+    assert page.count("[0.650, 0.750]") == 2
+    assert "Memorisation: what having had a row gives" in page
+
+
+def test_a_report_without_thirds_or_degrees_leaves_their_part_out(report):
+    bare = report.model_copy(
+        update={"strong": report.strong.model_copy(update={"strata": (), "degrees": ()})}
+    )
+    assert "THIRDS" not in render_text(bare)
+    assert "Which rows are still known" not in render_page(bare)
+
+
+def test_real_targets_are_said_to_have_another_margin(report):
+    asked = report.asked.model_copy(update={"task": "regression"})
+    real = report.model_copy(update={"asked": asked})
+    assert "how far a prediction has come" in " ".join(render_text(real).split())
+    assert "towards the row" in render_page(real)
+    assert "how far a prediction has come" not in " ".join(render_text(report).split())

@@ -176,6 +176,28 @@ def ulira(
     )
 
 
+def log_ratios(unlearned: Tensor, null: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
+    """Return what the attackers of each half say of the models of the other half.
+
+    These are the scores behind ``ulira``, for intervals and for parts of the examples.
+
+    Args:
+        unlearned: Margins ``(N, E)``, or predictions of P numbers ``(N, E, P)``.
+        null: Of the models that never saw the examples ``(M, E)``, or ``(M, E, P)``.
+
+    Returns:
+        For either half that is attacked, log-likelihood ratios of its unlearned models and of its
+        others, one row a model ``(N / 2, E)``, ``(M / 2, E)``; above 0 they are called unlearned.
+    """
+    cells = (unlearned, null)
+    found = []
+    for fitted in range(2):
+        laws = [fit_law(c[fitted::2]) for c in cells]
+        ours, theirs = (log_ratio(laws[0], laws[1], c[1 - fitted :: 2].double()) for c in cells)
+        found.append((ours, theirs))
+    return tuple(found)
+
+
 def unlearned_other(
     shadows: Tensor, forgotten: Tensor, never: Tensor, *, least: int = LEAST
 ) -> ULira:

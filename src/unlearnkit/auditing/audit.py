@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from unlearnkit.auditing.asked import in_words, nearness, target_counts
+from unlearnkit.auditing.at_hand import from_middle, localizer_of
 from unlearnkit.auditing.difficulty import difficulty
 from unlearnkit.auditing.drawings import class_lines, margin_samples, roc_curves
-from unlearnkit.auditing.ensembles import check_models, gather, name_of, subject_of
+from unlearnkit.auditing.ensembles import check_models, gather, subject_of
 from unlearnkit.auditing.planning import plan
 from unlearnkit.auditing.rows import (
     ENOUGH_FOR_EQUIVALENCE,
@@ -31,13 +32,12 @@ from unlearnkit.cache import Cache
 from unlearnkit.core.case import Partition
 from unlearnkit.core.data import View
 from unlearnkit.core.digest import NUMERICS, model_digest
-from unlearnkit.core.errors import InputError, UnsupportedError
+from unlearnkit.core.errors import InputError
 from unlearnkit.core.evidence import Evidence, Split
 from unlearnkit.core.request import Groups, Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.structure import difference
 from unlearnkit.core.version import __version__
-from unlearnkit.localize.methods import own_localizer
 from unlearnkit.oracles import Oracle, check_fresh
 from unlearnkit.oracles import oracle as retrained
 from unlearnkit.report.masks import localized
@@ -141,12 +141,8 @@ def _strong(
 ) -> Report:
     """Return the reference audit of the model at hand, and the ensembles' verdict on its method."""
     check_models(models)
-    if done.mask is not None and own_localizer(done.method) is None:
-        raise UnsupportedError(
-            "strong: a mask was found on one original and does not fit the others; audit a method"
-            " that finds its own, such as salun"
-        )
-    subject = subject_of(done.case, done.request, done.method, rt, cache)
+    localizer = localizer_of(done, rt)
+    subject = subject_of(done.case, done.request, done.method, rt, cache, localizer)
     asked = plan(subject, models, unlearn_seconds=done.seconds)
     rt.reporter.note(str(asked))
     start = time.perf_counter()
@@ -155,7 +151,10 @@ def _strong(
         few = min(models, ENOUGH_FOR_EQUIVALENCE)
         truth = retrained(done.case, done.request, seeds=few, rt=rt, cache=cache)
     one = audit(done, oracle=truth, tier="reference", rt=rt)
-    table = strong_table(signals, rt)
+    told: tuple[str, ...] = ()
+    if localizer is not None:
+        told = (f"the mask was found anew on each original, by {localizer.words}",)
+    table = strong_table(signals, rt, apart=from_middle(done, rt))
     own = [f for f in one.findings if f.verdict not in _OPEN]
     found = strong_findings(table, own)
     return one.model_copy(
@@ -164,7 +163,7 @@ def _strong(
             "sentence": strong_sentence(table, found),
             "findings": found,
             "limits": strong_limits(table),
-            "warnings": (*table.told, *one.warnings),
+            "warnings": (*table.told, *told, *one.warnings),
             "provenance": one.provenance.model_copy(update={"design": table.design}),
             "strong": Strong(
                 models=table.models,
@@ -172,8 +171,10 @@ def _strong(
                 rows=table.rows,
                 exposure=table.exposure,
                 laws=table.laws,
+                degrees=table.degrees,
+                strata=table.strata,
                 detectable=None if math.isnan(table.detectable) else table.detectable,
-                signals=name_of(subject),
+                signals=subject.name,
                 trained=asked.train,
                 seconds=time.perf_counter() - start,
             ),

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
 
 from unlearnkit.auditing.asked import row_bytes
 from unlearnkit.auditing.splits import choose
-from unlearnkit.cache import Cache
+from unlearnkit.cache import SIGNALS, Cache
 from unlearnkit.core.auto import Auto
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import Batch, View
@@ -25,6 +25,7 @@ from unlearnkit.core.evidence import Split, rowwise, run
 from unlearnkit.core.method import Method
 from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.runtime import Cost, Runtime
+from unlearnkit.localize.find import Localizer
 from unlearnkit.oracles import (
     FIRST,
     Trained,
@@ -59,11 +60,28 @@ class Subject:
     method: Method
     rt: Runtime
     cache: Cache
+    localizer: Localizer | None = None
+    """How it is found, on each original, what may move; all may when None."""
 
     def seeds(self, who: str, models: int) -> list[int]:
         """Return the seeds of the models of a kind."""
         first = {"oracle": FIRST, "floor": FLOOR}.get(who, 0)
         return list(range(first, first + models))
+
+    @cached_property
+    def views(self) -> dict[str, View]:
+        """The examples by section: the same whatever the run's own seed is."""
+        return _views(self)
+
+    @cached_property
+    def file(self) -> SignalsFile:
+        """Where the signals of these examples are kept."""
+        return _file(self)
+
+    @property
+    def name(self) -> str:
+        """Return the digest of all that the signals depend on, under which they are kept."""
+        return self.file.folder.name
 
 
 def gather(subject: Subject, models: int) -> Signals:
@@ -80,8 +98,7 @@ def gather(subject: Subject, models: int) -> Signals:
         Kinds ``oracle``, ``floor``, ``original`` and ``unlearned``; sections ``forget``,
         ``retain``, ``held_out``, ``population`` and ``test``, as far as the case has them.
     """
-    views = views_of(subject)
-    file = file_of(subject, views)
+    file = subject.file
     with file.held():
         done = set(file.members())
         for who in ("original", "oracle", "floor"):
@@ -91,7 +108,7 @@ def gather(subject: Subject, models: int) -> Signals:
                     s for s in seeds if any(Member(w, s) not in done for w in kinds_of(who))
                 ]
                 if open_seeds:
-                    _block(subject, views, file, done, who, open_seeds)
+                    _block(subject, done, who, open_seeds)
         everything = file.read()
     return everything.first(models)
 
@@ -106,13 +123,11 @@ def look(subject: Subject, models: Sequence[nn.Module]) -> tuple[Tensor, Tensor]
     Returns:
         Margins and errors ``(models, E)``.
     """
-    views = views_of(subject)
-    rows = [_measured(subject, m, views, Member("", i)) for i, m in enumerate(models)]
+    rows = [_measured(subject, m, Member("", i)) for i, m in enumerate(models)]
     return torch.stack([r.margins for r in rows]), torch.stack([r.errors for r in rows])
 
 
-def views_of(subject: Subject) -> dict[str, View]:
-    """Return the examples by section: the same whatever the run's own seed is."""
+def _views(subject: Subject) -> dict[str, View]:
     case = subject.case
     parts = case.partition(subject.request)
     assert parts.forget is not None
@@ -152,9 +167,8 @@ def _no_more(held: View, forget: View, draw: Runtime) -> View:
     return held.pick(torch.cat(rows).sort().values)
 
 
-def file_of(subject: Subject, views: dict[str, View]) -> SignalsFile:
-    """Return where the signals of these examples are kept."""
-    case, rt = subject.case, subject.rt
+def _file(subject: Subject) -> SignalsFile:
+    case, rt, views = subject.case, subject.rt, subject.views
     key = {
         "original": original_key(case, 0, rt),
         "oracle": oracle_keys(case, subject.request, [FIRST], rt)[0],
@@ -164,18 +178,22 @@ def file_of(subject: Subject, views: dict[str, View]) -> SignalsFile:
         "code": source(type(subject.method)),
         "sections": {name: view.key() for name, view in views.items()},
     }
+    if subject.localizer is not None:
+        key["mask"] = subject.localizer.model_dump(mode="json")
     columns = {name: view.rows for name, view in views.items()}
-    return SignalsFile(subject.cache.root / "signals", key, columns)
+    return SignalsFile(subject.cache.root / SIGNALS, key, columns, _targets(subject))
+
+
+def _targets(subject: Subject) -> int:
+    """Return how many numbers a row's target has; 0 where it is no number."""
+    y = subject.views["forget"].y
+    real = subject.case.task.predictions(y[:0, None].flatten(1)) is not None
+    return y[0].numel() if real else 0
 
 
 def kinds_of(who: str) -> tuple[str, ...]:
     """Return the kinds of signals that a trained model gives."""
     return ("original", "unlearned") if who == "original" else (who,)
-
-
-def name_of(subject: Subject) -> str:
-    """Return the digest of all that the signals depend on, under which they are kept."""
-    return file_of(subject, views_of(subject)).folder.name
 
 
 def check_models(models: int) -> None:
@@ -192,7 +210,12 @@ def check_models(models: int) -> None:
 
 
 def subject_of(
-    case: Case, request: ForgetRequest | None, method: Method, rt: Runtime, cache: Cache
+    case: Case,
+    request: ForgetRequest | None,
+    method: Method,
+    rt: Runtime,
+    cache: Cache,
+    localizer: Localizer | None = None,
 ) -> Subject:
     """Return a subject that can be audited; refuse what cannot be trained and unlearned N times.
 
@@ -202,6 +225,7 @@ def subject_of(
         method: How; one method with its settings.
         rt: Where to run.
         cache: Where models and signals are kept.
+        localizer: How it is found, on each original, what may move; all may when None.
 
     Returns:
         The subject.
@@ -211,6 +235,12 @@ def subject_of(
     """
     if isinstance(method, Auto):
         raise UnsupportedError("strong: auto chooses anew each time; audit the method it chose")
+    if case.train is None and case.parts is not None:
+        raise UnsupportedError(
+            "strong: forget and retained rows that are given as parts may not be all that the model"
+            " was trained on, so originals cannot be trained again; give Case(train=...) and name"
+            " rows"
+        )
     if case.train is None or case.recipe is None or case.fresh is None:
         raise UnsupportedError(
             "strong: N models are trained from scratch; the case must have the whole training set,"
@@ -220,8 +250,8 @@ def subject_of(
     if parts.forget is None or parts.retain is None or not parts.forget.labelled:
         raise UnsupportedError("strong: forget and retained rows with targets are needed")
     check_needs(method, case, parts)
-    subject = Subject(case, request, method, rt, cache)
-    _check_apart(views_of(subject))
+    subject = Subject(case, request, method, rt, cache, localizer)
+    _check_apart(subject.views)
     return subject
 
 
@@ -237,14 +267,7 @@ def _check_apart(views: dict[str, View]) -> None:
             )
 
 
-def _block(
-    subject: Subject,
-    views: dict[str, View],
-    file: SignalsFile,
-    done: set[Member],
-    who: str,
-    seeds: Sequence[int],
-) -> None:
+def _block(subject: Subject, done: set[Member], who: str, seeds: Sequence[int]) -> None:
     """Train what is missing of a block, and append the signals: those that cost least, at once."""
     waiting: list[Row] = []
     runs = _trained(subject, who, seeds)
@@ -254,9 +277,9 @@ def _block(
             if member in done:
                 continue
             model = _unlearned(subject, one) if kind == "unlearned" else one.model
-            waiting.append(_measured(subject, model, views, member))
+            waiting.append(_measured(subject, model, member))
         if who == "original" or one is runs[-1]:
-            file.append(waiting)
+            subject.file.append(waiting)
             waiting = []
         subject.rt.reporter.progress(f"signals of {who}s", i + 1, len(runs))
 
@@ -274,7 +297,14 @@ def _trained(subject: Subject, who: str, seeds: Sequence[int]) -> tuple[Trained,
 def _unlearned(subject: Subject, one: Trained) -> nn.Module:
     quiet = Runtime(subject.rt.device, subject.rt.precision, one.seed, Cost())
     try:
-        done = unlearn(one.model, subject.case, subject.request, subject.method, quiet)
+        done = unlearn(
+            one.model,
+            subject.case,
+            subject.request,
+            subject.method,
+            quiet,
+            mask=subject.localizer,
+        )
     except DivergedError as e:
         raise DivergedError(
             f"strong: unlearning original {one.seed} failed ({e}); a method that fails on one of"
@@ -283,17 +313,23 @@ def _unlearned(subject: Subject, one: Trained) -> nn.Module:
     return done.model
 
 
-def _measured(subject: Subject, model: nn.Module, views: dict[str, View], member: Member) -> Row:
+def _measured(subject: Subject, model: nn.Module, member: Member) -> Row:
     """Return what a model says about all examples."""
     task, rt = subject.case.task, subject.rt.fork(0)
     model = model.to(rt.device)
     margins: list[Tensor] = []
     errors: list[Tensor] = []
-    for view in views.values():
+    residuals: list[Tensor] = []
+    for view in subject.views.values():
         out, y, places = run(model, view, task, rt), view.y, torch.arange(len(view))
         for fn, into in ((task.margin, margins), (task.errors, errors)):
             into.append(rowwise(partial(_of_row, fn), out, y, places))
-    return Row(member, torch.cat(margins), _codes(member.who, views), torch.cat(errors))
+        predicted = task.predictions(out.double())
+        if predicted is not None:
+            residuals.append(predicted - y.double().view_as(predicted))
+    codes = _codes(member.who, subject.views)
+    apart = torch.cat(residuals) if residuals else None
+    return Row(member, torch.cat(margins), codes, torch.cat(errors), apart)
 
 
 def _of_row(fn: Callable[[Tensor, Batch], Tensor], out: Tensor, y: Tensor, place: Tensor) -> Tensor:

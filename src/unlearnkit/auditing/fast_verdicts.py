@@ -65,34 +65,30 @@ def _attack(table: dict[str, Row], *, owner: bool) -> Iterator[Finding]:
         return
     before = attack.original
     if before is not None and before.high is not None and before.high < 0.5:
-        yield Finding(
-            verdict=Verdict.INCONCLUSIVE,
-            reason="the original, which was trained on them, already knew the forget rows less than"
+        verdict = Verdict.INCONCLUSIVE
+        reason = (
+            "the original, which was trained on them, already knew the forget rows less than"
             f" never-seen rows (AUC {before.value:.3f}): they are not drawn alike, and this attack"
-            " says nothing without oracles",
-            rows=(attack.metric,),
+            " says nothing without oracles"
         )
     elif owner and attack.metric in MATCHED:
-        if attack.estimate.low > 0.5 or attack.estimate.high < 0.5:
-            yield Finding(
-                verdict=Verdict.INCONCLUSIVE,
-                reason="forget rows are answered otherwise than never-seen rows of like target"
-                f" (AUC {valued(attack)}), but rows of one owner may be easier or harder for any"
-                " model: this attack says nothing without oracles",
-                rows=(attack.metric,),
-            )
+        if attack.estimate.low <= 0.5 <= attack.estimate.high:
+            return
+        verdict = Verdict.INCONCLUSIVE
+        reason = (
+            "forget rows are answered otherwise than never-seen rows of like target"
+            f" (AUC {valued(attack)}), but rows of one owner may be easier or harder for any"
+            " model: this attack says nothing without oracles"
+        )
     elif attack.estimate.low > 0.5 + FAST_MARGIN:
-        yield Finding(
-            verdict=Verdict.LEAKS,
-            reason=f"forget rows look more familiar than never-seen rows: AUC {valued(attack)}",
-            rows=(attack.metric,),
-        )
+        verdict = Verdict.LEAKS
+        reason = f"forget rows look more familiar than never-seen rows: AUC {valued(attack)}"
     elif attack.estimate.high < 0.5 - FAST_MARGIN:
-        yield Finding(
-            verdict=Verdict.OVER_FORGOT,
-            reason=f"forget rows look less familiar than never-seen rows: AUC {valued(attack)}",
-            rows=(attack.metric,),
-        )
+        verdict = Verdict.OVER_FORGOT
+        reason = f"forget rows look less familiar than never-seen rows: AUC {valued(attack)}"
+    else:
+        return
+    yield Finding(verdict=verdict, reason=reason, rows=(attack.metric,))
 
 
 def _lesson(table: dict[str, Row]) -> Iterator[Finding]:

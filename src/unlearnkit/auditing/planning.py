@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from unlearnkit.auditing.ensembles import Subject, file_of, kinds_of, views_of
+from unlearnkit.auditing.ensembles import Subject, kinds_of
+from unlearnkit.auditing.words import duration
 from unlearnkit.core.data import View
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.oracles import oracle_keys, original_key
@@ -44,7 +45,7 @@ class Plan:
         return (
             f"strong audit of {self.models} models a kind: {self.train} to train"
             f" ({self.kept} are kept), {self.unlearn} to unlearn; {self.rows:,} rows forward and"
-            f" backward, at most about {_duration(self.seconds)} on this machine; it may be"
+            f" backward, at most about {duration(max(self.seconds, 1))} on this machine; it may be"
             " stopped at any time, and goes on where it stopped"
         )
 
@@ -60,8 +61,7 @@ def plan(subject: Subject, models: int, *, unlearn_seconds: float = 0.0) -> Plan
     Returns:
         The plan.
     """
-    views = views_of(subject)
-    done = set(file_of(subject, views).members())
+    done = set(subject.file.members())
     keys = _keys(subject, models)
     lacking: list[str] = []
     found: list[float] = []
@@ -117,11 +117,3 @@ def _timed(subject: Subject) -> float:
         fit(model, few, case.task, short, rt, stream="strong/timed")
         spent.append(time.perf_counter() - start)
     return min(spent) * case.recipe.epochs * len(view) / max(len(few), 1)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(seconds, 1):.0f} seconds"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} minutes"
-    return f"{seconds / 3600:.1f} hours"

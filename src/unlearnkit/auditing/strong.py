@@ -5,23 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from unlearnkit.attacks.klom import Klom, klom
+from unlearnkit.attacks.lira import lira
 from unlearnkit.attacks.permutation import permutation_test, smallest_shift
-from unlearnkit.attacks.quality import Quality, forgetting_quality
+from unlearnkit.attacks.quality import Quality
 from unlearnkit.attacks.rmia import rmia
-from unlearnkit.attacks.ulira import ulira
-from unlearnkit.attacks.wasserstein import Moved, wasserstein
+from unlearnkit.auditing import strong_intervals as intervals
+from unlearnkit.auditing.seats import Seats
+from unlearnkit.auditing.strata import strata
 from unlearnkit.auditing.strong_rows import KINDS, Number, listed, make_row
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.report.model import Design, Exposure, Light, Row, Sample
-from unlearnkit.signals import Member, Signals
+from unlearnkit.report.model import Design, Exposure, Light, Row, Sample, Stratum
+from unlearnkit.signals import Signals
 from unlearnkit.stats.ranks import auc_rows
-from unlearnkit.stats.resample import LEAST_DRAWS, two_level_bootstrap
 
 ENOUGH = 64
 """Models of each kind from which on single rows can be judged: half to fit, half to attack."""
@@ -44,6 +45,12 @@ class Table:
     """Every forgotten row, the most exposed first."""
 
     laws: tuple[Sample, ...]
+    degrees: tuple[Sample, ...]
+    """How far each forgotten row still is on the way to the originals, mean over models."""
+
+    strata: tuple[Stratum, ...]
+    """Thirds of the forgotten rows, by how they are."""
+
     forgotten: int
     """How many forgotten rows there are."""
 
@@ -78,19 +85,23 @@ class Table:
         return next((r for r in self.rows if r.metric == metric), None)
 
 
-def strong_table(signals: Signals, rt: Runtime, *, judged_only: bool = False) -> Table:
+def strong_table(
+    signals: Signals, rt: Runtime, *, apart: Tensor | None = None, judged_only: bool = False
+) -> Table:
     """Return all that a strong audit says, from signals alone.
 
     Args:
         signals: Kinds ``unlearned``, ``original``, ``oracle`` and ``floor``; sections ``forget``
             and ``retain``, and as far as there are any ``held_out``, ``population`` and ``test``.
         rt: Gives the order of permutations, from its seed.
+        apart: Distance of each forgotten row's features from the middle of all rows, if known.
         judged_only: Whether to leave out what no verdict rests on: for simulations of verdicts.
 
     Returns:
         The table.
     """
-    seats = _Seats(signals, rt)
+    seats = Seats(signals, rt)
+    exposure = () if judged_only else tuple(_exposure(seats))
     order = {metric: i for i, metric in enumerate(KINDS)}
     rows = {r.metric: r for r in _rows(seats, judged_only=judged_only)}
     found = seats.quality("unlearned")
@@ -99,58 +110,27 @@ def strong_table(signals: Signals, rt: Runtime, *, judged_only: bool = False) ->
     told_before = before is not None and before.value is not None and before.value < LEVEL
     return Table(
         rows=tuple(sorted(rows.values(), key=lambda r: order[listed(r.metric)])),
-        exposure=() if judged_only else tuple(_exposure(seats)),
-        laws=() if judged_only else tuple(_laws(seats)),
+        exposure=exposure,
+        laws=tuple(_laws(seats, exposure)),
+        degrees=() if judged_only else tuple(_degrees(seats)),
+        strata=() if judged_only else tuple(strata(seats, apart)),
         forgotten=len(exposed),
         familiar=int((exposed & (found.shift > 0)).sum()),
         strange=int((exposed & (found.shift <= 0)).sum()),
         models=signals.count("unlearned"),
         distinct=len(seats.kept),
-        told=tuple(_told(signals)),
+        told=tuple(_told(seats)),
         detectable=math.nan if judged_only else _detectable(seats),
         hidden=not told_before and not bool((seats.quality("original").corrected > 0).any()),
     )
 
 
-def _detectable(s: _Seats) -> float:
+def _detectable(s: Seats) -> float:
     ours, theirs = s.at("unlearned", "forget"), s.at("oracle", "forget")
     return smallest_shift(ours, theirs, rng=s.rt.rng("strong/power"))
 
 
-class _Seats:
-    """Sets of models that take the unlearned ones' seat, and what was found out about each."""
-
-    def __init__(self, signals: Signals, rt: Runtime) -> None:
-        self.signals, self.rt = signals, rt
-        copies = {m for group in _copies(signals) for m in group[1:]}
-        ours = sorted((m for m in signals.members if m.who == "unlearned"), key=lambda m: m.seed)
-        self.kept = [i for i, m in enumerate(ours) if m not in copies]
-        self.quality = cache(lambda who: forgetting_quality(*self._pair(who)))
-        self.ulira = cache(lambda who: ulira(*self._pair(who)))
-        self.moved = cache(lambda who: wasserstein(*self._pair(who)))
-
-    def at(self, who: str, section: str, what: str = "margins") -> Tensor:
-        """Return what a set of models says; of equal unlearned models the first alone."""
-        found = self.signals.of(who, section, what)
-        return found[self.kept] if who == "unlearned" else found
-
-    def beside(self, who: str, *sections: str) -> Tensor:
-        """Return the margins of several sections side by side."""
-        return torch.cat([self.at(who, part) for part in sections], 1)
-
-    def has(self, *sections: str) -> bool:
-        """Return whether there are examples in these sections."""
-        return all(len(self.signals.columns.get(s, ())) for s in sections)
-
-    def size(self, section: str) -> int:
-        """Return how many examples a section has."""
-        return len(self.signals.columns.get(section, ()))
-
-    def _pair(self, who: str) -> tuple[Tensor, Tensor]:
-        return self.at(who, "forget"), self.at("oracle", "forget")
-
-
-def _rows(s: _Seats, *, judged_only: bool) -> Iterator[Row]:
+def _rows(s: Seats, *, judged_only: bool) -> Iterator[Row]:
     def row(metric: str, section: str, fn: Fn, light: Callable[[float], Light] = _none) -> Row:
         mine = fn("unlearned")
         return make_row(
@@ -168,7 +148,11 @@ def _rows(s: _Seats, *, judged_only: bool) -> Iterator[Row]:
     yield row("epsilon_worst", "forget", lambda w: Number(q(w).worst, note=q(w).note), _any)
     yield row("epsilon_exposed", "forget", lambda w: _share(q(w), 0.0), _any)
     yield row("epsilon_above_1", "forget", lambda w: _share(q(w), 1.0), _any)
-    if s.has("held_out", "population"):
+    if s.real:
+        if s.has("held_out"):
+            yield row("lira_auc", "forget", partial(_lira, s, "forget"))
+            yield row("lira_auc_retained", "retain", partial(_lira, s, "retain"))
+    elif s.has("held_out", "population"):
         yield row("rmia_auc", "forget", partial(_rmia, s, "forget", "held_out", "population"))
         yield row(
             "rmia_auc_retained", "retain", partial(_rmia, s, "retain", "population", "held_out")
@@ -184,26 +168,33 @@ def _rows(s: _Seats, *, judged_only: bool) -> Iterator[Row]:
     if judged_only:
         return
     yield row("ensemble_margin_shift", "forget", partial(_shift, s))
-    yield row("wasserstein_forget", "forget", lambda w: _median(s.moved(w)))
-    near = cache(lambda who, part: klom(s.at(who, part), s.at("oracle", part)))
-    yield row("klom_forget", "forget", lambda w: _median(near(w, "forget")))
-    yield row("klom_forget_p95", "forget", lambda w: _tail(near(w, "forget")))
-    yield row("ulira_auc", "forget", lambda w: Number(u(w).auc, note=u(w).note))
-    yield row("ulira_accuracy", "forget", lambda w: Number(u(w).accuracy, note=u(w).note))
+    yield row("degree_forget", "forget", partial(_degree, s))
+    yield row(
+        "degree_over", "forget", lambda w: Number(s.degree(w).over_share, note=s.degree(w).note)
+    )
+    yield row(
+        "ensemble_wasserstein_forget",
+        "forget",
+        lambda w: Number(s.moved(w).median, note=s.moved(w).note),
+    )
+    yield row("klom_forget", "forget", partial(_klom, s, "forget", "median"))
+    yield row("klom_forget_p95", "forget", partial(_klom, s, "forget", "percentile_95"))
+    yield row("ulira_auc", "forget", partial(_ulira, s, "auc"))
+    yield row("ulira_accuracy", "forget", partial(_ulira, s, "accuracy"))
     yield row("ulira_exposed", "forget", lambda w: Number(u(w).exposed_share, note=u(w).note), _any)
     yield row("permutation_p_retained", "retain", partial(_permuted, s, "retain"))
-    yield row("klom_retained_p95", "retain", lambda w: _tail(near(w, "retain")))
+    yield row("klom_retained_p95", "retain", partial(_klom, s, "retain", "percentile_95"))
     yield row("forgetting_quality", "forget", lambda w: Number(q(w).score, note=q(w).note))
 
 
-def _permuted(s: _Seats, section: str, who: str) -> Number:
+def _permuted(s: Seats, section: str, who: str) -> Number:
     found = permutation_test(
         s.at(who, section), s.at("oracle", section), rng=s.rt.rng("strong/permutation")
     )
     return Number(found.p, note=found.note)
 
 
-def _rmia(s: _Seats, members: str, others: str, strangers: str, who: str) -> Number:
+def _rmia(s: Seats, members: str, others: str, strangers: str, who: str) -> Number:
     """Return the AUC of RMIA of members against others, with a third section as population."""
     ours, theirs = s.beside(who, members, others), s.beside("oracle", members, others)
     found = rmia(ours, theirs, s.at(who, strangers), s.at("oracle", strangers))
@@ -212,48 +203,71 @@ def _rmia(s: _Seats, members: str, others: str, strangers: str, who: str) -> Num
     return Number.mean(each, found.note)
 
 
-def _two_models(s: _Seats, who: str) -> Number:
+def _lira(s: Seats, members: str, who: str) -> Number:
+    """Return the AUC of offline LiRA: of how far beyond retrained models' predictions each lies."""
+    ours, theirs = s.beside(who, members, "held_out"), s.beside("oracle", members, "held_out")
+    found, known = lira(ours, theirs), s.size(members)
+    each = auc_rows(found.scores[:, :known], found.scores[:, known:])
+    return Number.mean(each, found.note)
+
+
+def _two_models(s: Seats, who: str) -> Number:
     """Return the AUC of the fall of the margin from each original to the model made from it."""
-    before, after = s.beside("original", "forget", "held_out"), s.beside(who, "forget", "held_out")
-    from_ = s.kept if who == "unlearned" else list(range(len(after)))
-    falls, known = before[from_] - after, s.size("forget")
+    before = torch.cat([s.before(who, part) for part in ("forget", "held_out")], 1)
+    falls, known = before - s.beside(who, "forget", "held_out"), s.size("forget")
     return Number.mean(auc_rows(falls[:, :known], falls[:, known:]))
 
 
-def _shift(s: _Seats, who: str) -> Number:
+def _shift(s: Seats, who: str) -> Number:
     ours, theirs = s.at(who, "forget"), s.at("oracle", "forget")
     unit = theirs.std(0)
     known = unit > 0
     if len(ours) < 2 or not bool(known.any()):
         return Number(math.nan, note="too few models, or retrained models do not vary")
     sides = [t[:, known] / unit[known] for t in (ours, theirs)]
+    number = Number(_mean_gap(sides))
     if who != "unlearned":
-        return Number(_mean_gap(sides))
-    found = two_level_bootstrap(sides, _mean_gap, rng=s.rt.rng("strong/shift"), draws=LEAST_DRAWS)
-    return Number(
-        found.value,
-        low=found.low,
-        high=found.high,
-        how="two-level bootstrap over models and rows",
-        note=found.note,
-    )
+        return number
+    return intervals.drawn(number, sides, _mean_gap, s.rt.rng("strong/shift"))
+
+
+def _degree(s: Seats, who: str) -> Number:
+    found = s.degree(who)
+    number = Number(found.value, note=found.note)
+    if who != "unlearned":
+        return number
+    rng = s.rt.rng("strong/degree")
+    return intervals.drawn(number, [found.scores], _known_mean, rng, given="retrained models")
+
+
+def _known_mean(sides: Sequence[Tensor]) -> float:
+    return float(sides[0].nanmean())
 
 
 def _mean_gap(sides: Sequence[Tensor]) -> float:
     return float(sides[0].mean() - sides[1].mean())
 
 
-def _answers(s: _Seats, section: str, rate: bool, who: str) -> Number:
+def _answers(s: Seats, section: str, rate: bool, who: str) -> Number:
     wrong = s.at(who, section, "errors").double().mean(1)
     return Number.mean(1 - wrong if rate else wrong)
 
 
-def _median(found: Moved | Klom) -> Number:
-    return Number(found.median, note=found.note)
+def _klom(s: Seats, section: str, which: Literal["median", "percentile_95"], who: str) -> Number:
+    found = s.klom(who, section)
+    number = Number(getattr(found, which), note=found.note)
+    if who != "unlearned" or math.isnan(number.value):
+        return number
+    return s.klom_reach(section).about(number, which)
 
 
-def _tail(found: Klom) -> Number:
-    return Number(found.percentile_95, note=found.note)
+def _ulira(s: Seats, which: Literal["auc", "accuracy"], who: str) -> Number:
+    found = s.ulira(who)
+    number = Number(getattr(found, which), note=found.note)
+    if who != "unlearned":
+        return number
+    of = intervals.of_auc if which == "auc" else intervals.of_accuracy
+    return of(number, s.ratios("unlearned"), s.rt.rng("strong/ulira"))
 
 
 def _share(found: Quality, least: float) -> Number:
@@ -274,7 +288,7 @@ def _told_apart(p: float) -> Light:
     return "bad" if p < LEVEL else "none"
 
 
-def _exposure(s: _Seats) -> Iterator[Exposure]:
+def _exposure(s: Seats) -> Iterator[Exposure]:
     """Yield the forgotten rows: by bound, then by the attack's accuracy, then by shift."""
     bound = s.quality("unlearned").corrected
     right, shift = s.ulira("unlearned").accuracies, s.moved("unlearned").shift
@@ -289,34 +303,34 @@ def _exposure(s: _Seats) -> Iterator[Exposure]:
         )
 
 
-def _laws(s: _Seats) -> Iterator[Sample]:
+def _laws(s: Seats, exposure: Sequence[Exposure]) -> Iterator[Sample]:
     rows = s.signals.columns["forget"].tolist()
-    worst = [e.row for e in _exposure(s) if e.epsilon or e.accuracy is None or e.accuracy > 0.5]
+    worst = [e.row for e in exposure if e.epsilon or e.accuracy is None or e.accuracy > 0.5]
     for row in worst[:DRAWN]:
         for who in ("original", "unlearned", "oracle"):
             values = s.at(who, "forget")[:, rows.index(row)].sort().values
             yield Sample(who=who, split=f"row-{row}", values=tuple(values.tolist()))
 
 
-def _copies(signals: Signals) -> list[list[Member]]:
-    """Return groups of unlearned models that are equal on all examples."""
-    groups = ([m for m in g if m.who == "unlearned"] for g in signals.duplicates())
-    return [sorted(g, key=lambda m: m.seed) for g in groups if len(g) > 1]
+def _degrees(s: Seats) -> Iterator[Sample]:
+    for who, seat in (("original", "original"), ("unlearned", "unlearned"), ("oracle", "floor")):
+        scores = s.degree(seat).scores.nanmean(0)
+        values = scores[~scores.isnan()].sort().values.tolist()
+        if values:
+            yield Sample(who=who, split="degree", values=tuple(values))
 
 
-def _told(signals: Signals) -> Iterator[str]:
+def _told(s: Seats) -> Iterator[str]:
     """Yield what must be known of models that are equal on all examples."""
-    total = signals.count("unlearned")
-    lost = sum(len(g) - 1 for g in _copies(signals))
-    if lost:
+    total = s.signals.count("unlearned")
+    if len(s.kept) < total:
         yield (
-            f"duplicates: only {total - lost} of {total} unlearned models differ, so the design is"
+            f"duplicates: only {len(s.kept)} of {total} unlearned models differ, so the design is"
             " REUSE, not FULL; each of the others was left out"
         )
-    groups = signals.duplicates()
     same = {
         who: sum(
-            any(m.who == who for m in g) and any(m.who == "unlearned" for m in g) for g in groups
+            any(m.who == who for m in g) and any(m.who == "unlearned" for m in g) for g in s.equal
         )
         for who in ("original", "oracle", "floor")
     }
@@ -328,7 +342,7 @@ def _told(signals: Signals) -> Iterator[str]:
             " they are copies, not a method's work"
         )
     for who, name in (("oracle", "retrained models"), ("floor", "retrained models of the floor")):
-        twice = sum(max(sum(m.who == who for m in g) - 1, 0) for g in groups)
+        twice = sum(max(sum(m.who == who for m in g) - 1, 0) for g in s.equal)
         if twice:
             yield f"duplicates: {twice} {name} are equal to others; train each from its own seed"
 

@@ -71,7 +71,23 @@ KINDS: Mapping[str, Kind] = {
         "Mean shift of the forgotten rows' margins from retrained models', with its sign.\n\n"
         "Above 0 they look too familiar, below 0 too strange.",
     ),
-    "wasserstein_forget": Kind(
+    "degree_forget": Kind(
+        2,
+        "distance",
+        "fraction of the way",
+        "How far forgotten rows still are on the way from retrained models to originals.\n\n"
+        "Mean over models and rows of a graded score (IAM, USENIX Security 2025): 0 as"
+        " retrained models, 1 as the original that the model was made from. Rows whose original"
+        " lies less than 2 deviations from retrained models have none.",
+    ),
+    "degree_over": Kind(
+        2,
+        "distance",
+        "fraction",
+        "Share of those cells beyond retrained models, on the side away from the original.\n\n"
+        "Beyond 1.96 deviations of theirs; about 0.025 by chance.",
+    ),
+    "ensemble_wasserstein_forget": Kind(
         2,
         "distance",
         "oracle deviations",
@@ -148,6 +164,21 @@ KINDS: Mapping[str, Kind] = {
         "How well RMIA tells forgotten rows from never-seen ones: AUC, mean over models.\n\n"
         "Each row's probability relative to retrained models' (Zarifzadeh et al., ICML 2024). The"
         " right value is the oracle's, not 0.5.",
+    ),
+    "lira_auc": Kind(
+        4,
+        "membership",
+        "fraction",
+        "How well LiRA tells forgotten rows from never-seen ones: AUC, mean over models.\n\n"
+        "How far a prediction lies towards the row's target, in the law of retrained models at the"
+        " row (Carlini et al., S&P 2022, offline). The right value is the oracle's.",
+    ),
+    "lira_auc_retained": Kind(
+        5,
+        "membership",
+        "fraction",
+        "How well LiRA tells retained rows from never-seen ones: AUC, mean over models.\n\n"
+        "Above the oracle's value, unlearning has exposed rows that nobody asked to forget.",
     ),
     "rmia_auc_retained": Kind(
         5,
@@ -276,13 +307,13 @@ def make_row(
         metric=metric,
         family=kind.family,
         goal=kind.goal,
-        ideal=_known(floor.value) if kind.goal == "as the oracle" else None,
+        ideal=known(floor.value) if kind.goal == "as the oracle" else None,
         unit=kind.unit,
         path="exact",
         section=kind.section,
-        estimate=_estimate(number, examples),
-        original=None if original is None else _estimate(original, examples),
-        oracle=OracleValue(mean=_known(floor.value), sd=sd, values=(_known(floor.value),)),
+        estimate=estimate_of(number, examples),
+        original=None if original is None else estimate_of(original, examples),
+        oracle=OracleValue(mean=known(floor.value), sd=sd, values=(known(floor.value),)),
         gap=gap,
         gap_low=low,
         gap_high=high,
@@ -293,19 +324,21 @@ def make_row(
     )
 
 
-def _estimate(number: Number, examples: int) -> Estimate:
-    value = _known(number.value)
+def estimate_of(number: Number, examples: int) -> Estimate:
+    """Return a number as a report has it."""
+    value = known(number.value)
     ends = (number.low, number.high)
-    known = value is not None and not any(map(math.isnan, ends)) and all(map(math.isfinite, ends))
+    told = value is not None and not any(map(math.isnan, ends)) and all(map(math.isfinite, ends))
     return Estimate(
         value=value,
-        low=ends[0] if known else None,
-        high=ends[1] if known else None,
-        method=number.how if known else "",
+        low=ends[0] if told else None,
+        high=ends[1] if told else None,
+        method=number.how if told else "",
         examples=examples,
         note=number.note,
     )
 
 
-def _known(value: float) -> float | None:
+def known(value: float) -> float | None:
+    """Return a number, or None where it is undefined."""
     return None if math.isnan(value) else value

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 
 from unlearnkit.auditing.strong import ENOUGH, LEVEL, Table
 from unlearnkit.auditing.strong_rows import margin_of
+from unlearnkit.auditing.which import few, plain
 from unlearnkit.auditing.words import NOT_PROOF
 from unlearnkit.report.model import Finding, Row, Verdict
 
-ATTACK = "rmia_auc"
-"""The attack whose difference from retrained models a verdict may rest on."""
+ATTACKS = ("rmia_auc", "lira_auc")
+"""The attack whose difference from retrained models a verdict may rest on: one or the other."""
 
-KEPT_ATTACK = "rmia_auc_retained"
+KEPT_ATTACKS = ("rmia_auc_retained", "lira_auc_retained")
 
 UTILITY = (
     "ensemble_accuracy_retain",
@@ -25,7 +26,7 @@ UTILITY = (
 
 KNOWN = ("ensemble_accuracy_forget", "ensemble_error_forget")
 
-COMPARED = (*KNOWN, *UTILITY, ATTACK, KEPT_ATTACK, "ensemble_two_model_auc")
+COMPARED = (*KNOWN, *UTILITY, *ATTACKS, *KEPT_ATTACKS, "ensemble_two_model_auc")
 """Rows on which equivalence with retraining must be shown; fixed before looking."""
 
 
@@ -67,7 +68,7 @@ def strong_sentence(strong: Table, found: tuple[Finding, ...]) -> str:
         Headline, attack, what could have been seen, exposed rows, and the reservation.
     """
     parts = [f"{found[0].verdict}: {found[0].reason}."]
-    attack = strong.row(ATTACK)
+    attack = next(_there(strong, ATTACKS), None)
     if attack is not None and attack.estimate.value is not None:
         e, floor = attack.estimate, attack.oracle
         between = "" if e.low is None or e.high is None else f" [{e.low:.3f}, {e.high:.3f}]"
@@ -143,32 +144,31 @@ def _adverse(s: Table) -> Iterator[Finding]:
     yield from by_attack
     if not (s.familiar or s.strange or by_attack):
         yield from _told_apart(s)
-    kept = s.row(KEPT_ATTACK)
-    if kept is not None and kept.gap_low is not None and kept.gap_low > _margin(kept):
-        yield Finding(
-            verdict=Verdict.DISTINGUISHABLE,
-            reason=f"retained rows look more familiar than to retrained models: {_gap(kept)}",
-            rows=(KEPT_ATTACK,),
-        )
-    for metric in UTILITY:
-        row = s.row(metric)
-        if row is None or row.gap_low is None or row.gap_high is None:
+    for kept in _there(s, KEPT_ATTACKS):
+        if kept.gap_low is not None and kept.gap_low > _margin(kept):
+            yield Finding(
+                verdict=Verdict.DISTINGUISHABLE,
+                reason=f"retained rows look more familiar than to retrained models: {_gap(kept)}",
+                rows=(kept.metric,),
+            )
+    for row in _there(s, UTILITY):
+        if row.gap_low is None or row.gap_high is None:
             continue
-        lost = row.gap_low if "error" in metric else -row.gap_high
+        lost = row.gap_low if "error" in row.metric else -row.gap_high
         if lost > _margin(row):
             yield Finding(
                 verdict=Verdict.DAMAGED,
-                reason=f"{_plain(metric)}: {_gap(row)}",
-                rows=(metric,),
+                reason=f"{_plain(row.metric)}: {_gap(row)}",
+                rows=(row.metric,),
             )
 
 
 def _attacked(s: Table) -> Iterator[Finding]:
     """Yield what the attack with one threshold, and the answers themselves, show."""
-    for metric in (ATTACK, *KNOWN):
-        row = s.row(metric)
-        if row is None or row.gap_low is None or row.gap_high is None:
+    for row in _there(s, (*ATTACKS, *KNOWN)):
+        if row.gap_low is None or row.gap_high is None:
             continue
+        metric = row.metric
         low, high = row.gap_low, row.gap_high
         if "error" in metric:
             low, high = -high, -low
@@ -214,7 +214,7 @@ def _open(s: Table) -> Iterator[Finding]:
             verdict=Verdict.INCONCLUSIVE,
             reason=f"{s.models} models of each kind: {ENOUGH} are the least to judge single rows",
         )
-    if s.row(ATTACK) is None:
+    if not any(_there(s, ATTACKS)):
         yield Finding(
             verdict=Verdict.INCONCLUSIVE,
             reason="no never-seen rows: the attacks that compare with them could not run",
@@ -230,13 +230,17 @@ def _open(s: Table) -> Iterator[Finding]:
         r.metric for r in s.rows if r.metric in COMPARED and r.light in {"unclear", "bad"}
     )
     if open_rows:
-        shown = ", ".join(map(_plain, open_rows[:3]))
-        more = "" if len(open_rows) <= 3 else f" and {len(open_rows) - 3} more rows"
+        shown = few([m.removeprefix("ensemble_") for m in open_rows])
         yield Finding(
             verdict=Verdict.INCONCLUSIVE,
-            reason=f"equivalence with retraining is not shown on {shown}{more}",
+            reason=f"equivalence with retraining is not shown on {shown}",
             rows=open_rows,
         )
+
+
+def _there(s: Table, metrics: Sequence[str]) -> Iterator[Row]:
+    """Yield the rows of those metrics that the table has."""
+    return (row for m in metrics if (row := s.row(m)) is not None)
 
 
 def _margin(row: Row) -> float:
@@ -253,4 +257,4 @@ def _gap(row: Row) -> str:
 
 
 def _plain(metric: str) -> str:
-    return metric.removeprefix("ensemble_").replace("_", " ")
+    return plain(metric.removeprefix("ensemble_"))

@@ -30,6 +30,7 @@ from unlearnkit.auditing.which import (
     OUTSIDE,
     UTILITY,
     attack_of,
+    few,
     plain,
     valued,
 )
@@ -135,7 +136,7 @@ def _reference(table: dict[str, Row], facts: Facts) -> Iterator[Finding]:
     if open_rows:
         yield Finding(
             verdict=Verdict.INCONCLUSIVE,
-            reason=f"equivalence with retraining is not shown on {_some(open_rows)}: the interval"
+            reason=f"equivalence with retraining is not shown on {few(open_rows)}: the interval"
             " of the gap does not lie inside the margin",
             rows=open_rows,
         )
@@ -280,8 +281,3 @@ def _gap_of(row: Row, value: float) -> Gap | None:
 
 def _gap_text(g: Gap) -> str:
     return f"{g.value:+.3f} [{g.low:+.3f}, {g.high:+.3f}]"
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(plain(n) for n in names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more rows"

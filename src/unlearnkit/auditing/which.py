@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from unlearnkit.report.model import Row
 
@@ -54,3 +54,9 @@ def valued(row: Row) -> str:
 def plain(metric: str) -> str:
     """Return a metric's id as words."""
     return metric.replace("_", " ")
+
+
+def few(metrics: Sequence[str]) -> str:
+    """Return the first three ids as words, and how many more there are."""
+    shown = ", ".join(plain(m) for m in metrics[:3])
+    return shown if len(metrics) <= 3 else f"{shown} and {len(metrics) - 3} more rows"

@@ -86,3 +86,12 @@ def limits(tier: Tier, oracles: int) -> tuple[str, ...]:
         " fewer steps. If the original was trained otherwise, they are the wrong models.",
         *common,
     )
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words: ``40 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -10,8 +10,9 @@ import typer
 
 from unlearnkit.cli.cache import cache_app
 from unlearnkit.cli.localize import localize
+from unlearnkit.cli.options import ACase, Forget, Json, Quiet, Weights
 from unlearnkit.cli.reproduce import reproduce
-from unlearnkit.cli.study import Json, study_app
+from unlearnkit.cli.study import study_app
 
 app = typer.Typer(
     help="Make trained PyTorch models forget chosen training data, and measure whether they did.",
@@ -70,9 +71,6 @@ def _version(wanted: bool) -> None:
 
         print(f"unlearnkit {unlearnkit.__version__}")
         raise typer.Exit
-
-
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No talk and no progress on stderr.")]
 
 
 @app.callback()
@@ -170,18 +168,8 @@ def show(
     )
 )
 def unlearn(
-    case: Annotated[
-        str | None,
-        typer.Argument(help="A built-in case, or package.module:function that returns a Case."),
-    ] = None,
-    forget: Annotated[
-        str | None,
-        typer.Option(
-            metavar="WORDS",
-            help="class=3, rows=0:100, rows=@file, group=17, target<30 (in quotes), or a named"
-            " request of the case.",
-        ),
-    ] = None,
+    case: Annotated[str | None, ACase] = None,
+    forget: Forget = None,
     method: Annotated[
         str | None,
         typer.Option(
@@ -204,13 +192,7 @@ def unlearn(
             "-p", "--param", metavar="KEY=VALUE", help="A hyper-parameter; dots nest: run.lr=2."
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="The trained weights (.safetensors, .pt); trained from scratch when absent.",
-        ),
-    ] = None,
+    model: Weights = None,
     mask: Annotated[
         str | None,
         typer.Option(

@@ -1,4 +1,4 @@
-"""Commands on kept models."""
+"""Commands on kept models and signals."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from unlearnkit.cli.study import Json
+from unlearnkit.cli.options import Json
 
 cache_app = typer.Typer(
-    help="List or remove trained models that are kept for the next time.",
+    help="List or remove trained models and signals that are kept for the next time.",
     epilog="\b\nExample:\n  unlearnkit cache ls",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -20,13 +20,16 @@ cache_app = typer.Typer(
     "ls", epilog="\b\nExamples:\n  unlearnkit cache ls\n  unlearnkit cache ls --json"
 )
 def cache_ls(json: Json = False) -> None:
-    """List what is kept, the largest first."""
+    """List what is kept, the largest first.
+
+    Signals are the margins of a strong audit's models; unfinished is what a killed process left.
+    """
     from datetime import UTC, datetime
 
     from unlearnkit.cache import Cache
     from unlearnkit.cli.talk import print_facts
 
-    found = sorted(Cache().entries(), key=lambda e: -e.size)
+    found = sorted(Cache().everything(), key=lambda e: -e.size)
     facts = [
         {
             "name": e.name[:12],
@@ -51,18 +54,19 @@ def cache_prune(
     ] = 30.0,
     json: Json = False,
 ) -> None:
-    """Remove kept models that were not used lately; they can be trained again."""
+    """Remove kept models and signals that were not used lately; they can be made again."""
     import time
 
     from unlearnkit.cache import Cache
     from unlearnkit.cli.talk import print_json
 
     cache, before = Cache(), time.time() - days * 86400
-    old = [e for e in cache.entries() if e.used <= before]
-    for entry in old:
-        cache.remove(entry)
-    freed = sum(e.size for e in old)
+    old = [e for e in cache.everything() if e.used <= before]
+    busy = [e.name for e in old if not cache.remove(e)]
+    freed = sum(e.size for e in old if e.name not in busy)
     if json:
-        print_json({"removed": len(old), "bytes": freed})
-    else:
-        print(f"removed {len(old)}, freed {freed} bytes")
+        print_json({"removed": len(old) - len(busy), "bytes": freed, "in use": busy})
+        return
+    print(f"removed {len(old) - len(busy)}, freed {freed} bytes")
+    for name in busy:
+        print(f"left {name}: another process is at work on it")

@@ -7,19 +7,12 @@ from typing import Annotated
 
 import typer
 
+from unlearnkit.cli.options import ACase, Forget, Json, Quiet, Weights
+
 
 def localize(
-    case: Annotated[
-        str, typer.Argument(help="A built-in case, or package.module:function that returns a Case.")
-    ],
-    forget: Annotated[
-        str | None,
-        typer.Option(
-            metavar="WORDS",
-            help="class=3, rows=0:100, rows=@file, group=17, target<30 (in quotes), or a named"
-            " request of the case.",
-        ),
-    ] = None,
+    case: Annotated[str, ACase],
+    forget: Forget = None,
     criterion: Annotated[
         str,
         typer.Option(
@@ -33,13 +26,7 @@ def localize(
     granularity: Annotated[
         str, typer.Option(help="What is chosen whole: parameter, channel or head.")
     ] = "channel",
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="The trained weights (.safetensors, .pt); trained from scratch when absent.",
-        ),
-    ] = None,
+    model: Weights = None,
     seed: Annotated[int, typer.Option(min=0, help="Root of all randomness.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps or auto.")] = "cpu",
     out: Annotated[
@@ -51,10 +38,8 @@ def localize(
         typer.Option(metavar="FILE", help="Where the share of each layer is drawn (.svg)."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace older files.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No talk and no progress on stderr.")
-    ] = False,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Find the few weights that hold what must go, and say how they spread over the layers."""
     from unlearnkit.cli.talk import Talk, print_json, print_table

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unlearnkit.cli.study import STORE, Jobs, Json, Place, Quiet
+from unlearnkit.cli.options import STORE, Jobs, Json, Place, Quiet
 from unlearnkit.core.errors import UnlearnkitError
 
 if TYPE_CHECKING:

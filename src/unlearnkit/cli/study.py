@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unlearnkit.cli.options import STORE, Jobs, Json, Place, Quiet
 from unlearnkit.core.errors import UnlearnkitError
 
 if TYPE_CHECKING:
@@ -21,11 +22,6 @@ study_app = typer.Typer(
 )
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The study: a YAML file.")]
-Place = Annotated[
-    Path, typer.Option("--store", metavar="PATH", help="Where results are kept: one SQLite file.")
-]
-Jobs = Annotated[int, typer.Option(min=1, help="How many processes work, a thread each.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 Columns = Annotated[
     str | None,
     typer.Option(
@@ -33,8 +29,6 @@ Columns = Annotated[
         help="Columns: ids of metrics, cost_ratio, cost_seconds, or closed_ and a distance's id.",
     ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No talk and no progress on stderr.")]
-STORE = Path("runs/unlearnkit.sqlite")
 
 
 @study_app.command(

@@ -190,6 +190,7 @@ class Localizer(BaseModel):
             model=model_digest(model),
             forget="" if split.forget is None else split.forget.key(),
             seed=rt.seed,
+            found_by=self.model_dump(mode="json"),
         )
 
     def choose(

@@ -53,6 +53,10 @@ class Mask:
 
     seed: int = 0
 
+    found_by: Mapping[str, Any] | None = None
+    """Fields of the ``Localizer`` that chose, so that it can choose on other models too; None where
+    something else did."""
+
     @property
     def size(self) -> int:
         """Return how many scalars may move."""
@@ -83,7 +87,7 @@ class Mask:
 
     def facts(self) -> dict[str, Any]:
         """Return how it was found and how large it is, for a record."""
-        told = {k: v for k, v in vars(self).items() if k != "chosen"}
+        told = {k: v for k, v in vars(self).items() if k != "chosen" and v is not None}
         return {**told, "scalars": self.size, "share": self.share, "digest": self.digest()}
 
     def check(self, model: nn.Module, forget: str) -> None:

@@ -28,6 +28,8 @@ NAMES = {"original": "Original", "unlearned": "This model", "oracle": "Oracle"}
 SIZE = (4.4, 3.3)
 """Inches: a phone's width at a size of letters that can be read."""
 
+AXIS = "Margin (larger: surer of the right answer)"
+
 _BINS = 30
 _POINTS = 1200
 COLOURS = {"original": "#0072b2", "unlearned": "#d55e00", "oracle": "#009e73"}
@@ -90,7 +92,13 @@ def pooled(samples: Iterable[Sample], split: str) -> dict[str, Floats]:
 
 
 def margin_figure(
-    samples: Sequence[Sample], split: str, *, title: str, desc: str, unit: str = "rows"
+    samples: Sequence[Sample],
+    split: str,
+    *,
+    title: str,
+    desc: str,
+    unit: str = "rows",
+    axis: str = AXIS,
 ) -> str:
     """Return how margins are distributed on one split, one outline for each kind of model.
 
@@ -103,6 +111,7 @@ def margin_figure(
         title: Short name of the figure, for those who cannot see it.
         desc: What it shows, in sentences.
         unit: What the values are of.
+        axis: What the values are.
 
     Returns:
         An ``<svg>`` element.
@@ -124,7 +133,7 @@ def margin_figure(
             if who == "unlearned":
                 ax.stairs(share, edges, color=COLOURS[who], fill=True, alpha=0.16, linewidth=0)
         ax.set(xlim=(edges[0], edges[-1]), ylim=(0, top * 1.08))
-        ax.set(xlabel="Margin (larger: surer of the right answer)", ylabel=f"Share of {unit}")
+        ax.set(xlabel=axis, ylabel=f"Share of {unit}")
 
     return make_svg(draw, f"margin-{split}", title, desc)
 

@@ -15,6 +15,7 @@ from unlearnkit.report.values import Light as Light
 from unlearnkit.report.values import OracleValue as OracleValue
 from unlearnkit.report.values import Row as Row
 from unlearnkit.report.values import Sample as Sample
+from unlearnkit.report.values import Stratum as Stratum
 from unlearnkit.report.values import Strong as Strong
 from unlearnkit.report.values import Value as Value
 from unlearnkit.store import write_text

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from unlearnkit.report import ensembles, masks
 from unlearnkit.report import figures as fig
-from unlearnkit.report import masks
 from unlearnkit.report import wording as w
 from unlearnkit.report.html import Panel, check_installed, render_template
 from unlearnkit.report.model import ClassLine, Localized, Report, Roc, Row, Sample, Strong
@@ -78,12 +78,16 @@ def render_page(report: Report) -> str:
         "report/page.html.jinja",
         report=report,
         w=w,
+        many=ensembles,
         anchors=anchors,
         against=w.compared(report.rows),
         sections=_sections(report.rows, anchors),
         ensembles=_sections(of_many, anchors),
-        exposed=[] if report.strong is None else w.exposed_lines(report.strong, MOST_EXPOSED),
-        laws=[] if report.strong is None else _laws(report.strong),
+        exposed=[]
+        if report.strong is None
+        else ensembles.exposed_lines(report.strong, MOST_EXPOSED),
+        laws=[] if report.strong is None else _laws(report.strong, _axis(report)),
+        degrees=[] if report.strong is None else _degrees(report.strong),
         margins=_margins(report),
         rocs=_rocs(report.rocs),
         classes=[_class_cells(c) for c in classes],
@@ -158,17 +162,35 @@ def _margins(report: Report) -> list[Panel]:
     ]
 
 
-def _laws(strong: Strong) -> list[Panel]:
+def _axis(report: Report) -> str:
+    """Return what a margin is over models."""
+    if report.asked.task == "regression":
+        return "Prediction, towards the row's target"
+    return fig.AXIS
+
+
+def _degrees(strong: Strong) -> list[Panel]:
+    """Return how far rows still are on the way to the originals."""
+    if not strong.degrees:
+        return []
+    title = "Where forgotten rows are between retrained models (0) and originals (1)"
+    axis = "Share of the way to the original"
+    return [_spread(strong.degrees, "degree", title, "rows", axis)]
+
+
+def _laws(strong: Strong, axis: str) -> list[Panel]:
     """Return how the margins of the most exposed rows are spread over models."""
     panels = []
     for split in dict.fromkeys(s.split for s in strong.laws):
         own = [s for s in strong.laws if s.split == split]
         title = f"Margin of forgotten row {split.removeprefix('row-')} over models"
-        panels.append(_spread(own, split, title, "models"))
+        panels.append(_spread(own, split, title, "models", axis))
     return panels
 
 
-def _spread(samples: Sequence[Sample], split: str, title: str, unit: str) -> Panel:
+def _spread(
+    samples: Sequence[Sample], split: str, title: str, unit: str, axis: str = fig.AXIS
+) -> Panel:
     from markupsafe import Markup
 
     body = []
@@ -181,7 +203,7 @@ def _spread(samples: Sequence[Sample], split: str, title: str, unit: str) -> Pan
             f"{fig.NAMES[who]}: median {texts[1]}, from {texts[0]} to {texts[2]} "
             f"for the middle 80 % of {unit}."
         )
-    svg = fig.margin_figure(samples, split, title=title, desc=" ".join(said), unit=unit)
+    svg = fig.margin_figure(samples, split, title=title, desc=" ".join(said), unit=unit, axis=axis)
     head = ("Model", unit.capitalize(), "10 %", "Median", "90 %")
     return Panel(Markup(svg), title, head, body)
 

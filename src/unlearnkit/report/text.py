@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from unlearnkit.report import masks
+from unlearnkit.report import ensembles, masks
 from unlearnkit.report import wording as w
 from unlearnkit.report.model import Estimate, Report, Row, Strong
 
@@ -45,7 +45,7 @@ def render_text(report: Report) -> str:
         value = w.UNDEFINED if size is None else f"{w.number(size, 1)} oracle deviations"
         out += wrap(f"headroom of {name}: {value}", "  - ")
     if report.strong is not None:
-        out += _strong(report.strong)
+        out += _strong(report.strong, report.asked.task == "regression")
         out += heading("What this one model shows")
     else:
         out += heading(f"What was found ({w.TIERS[report.tier]})")
@@ -68,15 +68,27 @@ def render_text(report: Report) -> str:
     return "\n".join(ln.rstrip() for ln in out)
 
 
-def _strong(strong: Strong) -> list[str]:
-    """Return the table of ensembles, and the rows that are exposed one by one."""
-    out = heading(w.strong_title(strong))
-    out += _table(strong.rows, w.STRONG_LEGEND, "this method")
+def _strong(strong: Strong, real: bool) -> list[str]:
+    """Return the table of ensembles, thirds of the forgotten rows, and those that are exposed."""
+    out = heading(ensembles.title(strong))
+    legend = f"{ensembles.LEGEND} {ensembles.REAL_LEGEND}" if real else ensembles.LEGEND
+    out += _table(strong.rows, legend, "this method")
+    strata = ensembles.strata(strong)
+    if strata:
+        out += heading("Thirds of the forgotten rows")
+    for order, thirds in strata:
+        out += ["", *wrap(order)]
+        for name, *cells in (ensembles.STRATA_HEAD, *thirds):
+            widths = (6, 11, 12, 16, 11, 8, 11, 9)
+            out.append(
+                f"{name:<8}" + "".join(f"{c:>{n}}" for c, n in zip(cells, widths, strict=True))
+            )
     out += heading("Exposed rows")
-    out += wrap(w.exposed_sentence(strong))
-    lines = w.exposed_lines(strong, _SHOWN)
+    out += wrap(ensembles.exposed_sentence(strong))
+    lines = ensembles.exposed_lines(strong, _SHOWN)
     if lines:
-        out += [f"{a:>10}{b:>16}{c:>18}{d:>22}" for a, b, c, d in (w.EXPOSED_HEAD, *lines)]
+        head = ensembles.EXPOSED_HEAD
+        out += [f"{a:>10}{b:>16}{c:>18}{d:>22}" for a, b, c, d in (head, *lines)]
     if len(strong.exposed) > len(lines):
         out += wrap(f"{len(strong.exposed) - len(lines)} more are in the data file (.json)")
     return out

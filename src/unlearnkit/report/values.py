@@ -112,6 +112,35 @@ class Exposure(Value):
     """Mean margin of unlearned models minus that of retrained ones, in the latter's deviations."""
 
 
+class Stratum(Value):
+    """What the models of a strong audit show on a third of the forgotten rows."""
+
+    by: str
+    """What the rows are ordered by: ``memorisation``, ``difficulty`` or ``entanglement``."""
+
+    part: str
+    """``low``, ``middle`` or ``high``."""
+
+    examples: int
+    level: float
+    """Mean over its rows: what having had a row adds to its probability, or takes from its error;
+    what is missing in retrained models' probability, or their error; distance of features from the
+    middle."""
+
+    auc: Estimate
+    """Of U-LiRA on these rows."""
+
+    auc_floor: float | None
+    """The same with the second set of retrained models in the seat."""
+
+    klom: float | None
+    """Median."""
+
+    klom_floor: float | None
+    exposed: int | None
+    """Rows with a corrected bound above 0."""
+
+
 class Strong(Value):
     """What ensembles of models show: of the method on this request, not of one model."""
 
@@ -129,6 +158,13 @@ class Strong(Value):
 
     laws: tuple[Sample, ...]
     """Margins of the most exposed rows over models; ``split`` names the row."""
+
+    degrees: tuple[Sample, ...] = ()
+    """How far each forgotten row still is on the way to the originals, mean over models: of these
+    themselves, of the unlearned models and of the second set of retrained ones."""
+
+    strata: tuple[Stratum, ...] = ()
+    """Thirds of the forgotten rows."""
 
     detectable: float | None
     """Smallest shift that the audit sees with 80 % power, in deviations of retrained models."""

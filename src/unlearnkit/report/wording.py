@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 
-from unlearnkit.report.model import Asked, Difficulty, Light, Report, Row, Spent, Strong
+from unlearnkit.report.model import Asked, Difficulty, Light, Report, Row, Spent
 
 SECTIONS = {
     1: "What was asked",
@@ -50,13 +50,6 @@ LEGEND = (
     "A dash: there is none."
 )
 NO_ORACLE = "No retrained model stood beside this one, so nothing here is compared with retraining."
-STRONG_LEGEND = (
-    "Every number is of N models of this method, each made from its own original, beside N models "
-    "retrained without the forgotten rows. Original: N models before unlearning in the same "
-    "place. Oracle: N further retrained models in the same place, so what the number is when "
-    "nothing is wrong; of a rate, mean ± standard deviation over retrained models. Gap: this "
-    "method minus the oracle. Brackets: 95 % intervals."
-)
 UNDEFINED = "undefined"
 ABSENT = "-"
 
@@ -368,30 +361,3 @@ def provenance_lines(report: Report) -> list[tuple[str, str]]:
 def seeds(values: Sequence[int]) -> str:
     """Return seeds as a list; none means no oracle."""
     return ", ".join(str(v) for v in values) if values else "no oracle"
-
-
-def strong_title(strong: Strong) -> str:
-    """Return what the table of ensembles is about."""
-    return f"What {strong.models} models of this method show, beside as many retrained ones"
-
-
-def exposed_sentence(strong: Strong) -> str:
-    """Return how many forgotten rows stay exposed one by one."""
-    if not strong.exposure or strong.exposure[0].epsilon is None:
-        return "Single forgotten rows could not be judged; the table says why."
-    return (
-        f"{len(strong.exposed):,} of {len(strong.exposure):,} forgotten rows are exposed one by"
-        " one: for them the bound on the distance from retraining, corrected for the number of"
-        " rows, is above 0. Rows without a bound are not shown to be safe."
-    )
-
-
-EXPOSED_HEAD = ("Row", "Bound (nats)", "Attack accuracy", "Shift (deviations)")
-
-
-def exposed_lines(strong: Strong, most: int) -> list[tuple[str, str, str, str]]:
-    """Return the most exposed rows as cells, as many as are exposed and no more than ``most``."""
-    return [
-        (str(e.row), number(e.epsilon, 2), number(e.accuracy), number(e.shift, 2, signed=True))
-        for e in strong.exposed[:most]
-    ]

@@ -18,6 +18,11 @@ def student(level: float, freedom: float) -> float:
     return float(special.stdtrit(freedom, (1 + level) / 2))
 
 
+def normal(level: float) -> float:
+    """Return how many standard errors an interval of this coverage reaches, by the normal law."""
+    return float(special.ndtri((1 + level) / 2))
+
+
 def student_p(t: float, freedom: int) -> float:
     """Return the two-sided p-value of Student's t."""
     return float(2 * special.stdtr(freedom, -abs(t)))

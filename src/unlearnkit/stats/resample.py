@@ -81,7 +81,9 @@ def two_level_bootstrap(
     if fewest < LEAST_MODELS:
         why = f"{fewest} models on a side; {LEAST_MODELS} are the least for an interval"
         return Resampled(value, math.nan, math.nan, math.nan, draws, why)
-    found = torch.tensor([statistic(_drawn(sides, rng)) for _ in range(draws)], dtype=torch.float64)
+    found = torch.tensor(
+        [statistic(redrawn(sides, rng)) for _ in range(draws)], dtype=torch.float64
+    )
     lost = int((~found.isfinite()).sum()) + (not math.isfinite(value))
     if lost:
         why = f"the number is not finite in {lost} of {draws} draws"
@@ -93,7 +95,8 @@ def two_level_bootstrap(
     return Resampled(value, low, high, float(found.std()), draws)
 
 
-def _drawn(sides: Sequence[Tensor], rng: torch.Generator) -> list[Tensor]:
+def redrawn(sides: Sequence[Tensor], rng: torch.Generator) -> list[Tensor]:
+    """Return the sides with models, each side its own, and examples, common to all, drawn anew."""
     models = [side[torch.randint(len(side), (len(side),), generator=rng)] for side in sides]
     examples = sides[0].shape[1]
     columns = torch.randint(examples, (examples,), generator=rng)

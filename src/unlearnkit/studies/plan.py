@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from unlearnkit.auditing.words import duration
 from unlearnkit.cache import Cache
 from unlearnkit.core.digest import digest
 from unlearnkit.store import Store
@@ -180,12 +181,3 @@ def _time(found: Plan, jobs: int) -> str:
     if found.unmeasured:
         text += f", and {found.unmeasured} runs and models that were never measured here"
     return text
-
-
-def duration(seconds: float) -> str:
-    """Return a time in words: ``40 s``, ``12 min``, ``3.5 h``."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    if seconds < 6000:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

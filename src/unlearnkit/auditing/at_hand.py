@@ -1,0 +1,72 @@
+"""What a strong audit takes from the model at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from unlearnkit.auditing.splits import RETAIN_ROWS
+from unlearnkit.core.errors import UnsupportedError
+from unlearnkit.core.runtime import Runtime
+from unlearnkit.difficulty.entanglement import eccentricity
+from unlearnkit.localize.find import Localizer
+from unlearnkit.localize.methods import own_localizer
+from unlearnkit.train.reading import features
+from unlearnkit.unlearning import Unlearned
+
+
+def localizer_of(done: Unlearned, rt: Runtime) -> Localizer | None:
+    """Return how to find on every original what the mask at hand lets move.
+
+    Args:
+        done: The model at hand, its original and its mask.
+        rt: Where to run.
+
+    Returns:
+        How; None where everything may move, or the method chooses by itself.
+
+    Raises:
+        UnsupportedError: If the mask was not found by a localizer, on this original.
+    """
+    if done.mask is None or own_localizer(done.method) is not None:
+        return None
+    if done.mask.found_by is not None:
+        localizer = Localizer.model_validate(done.mask.found_by)
+        seeded = rt.fork(done.mask.seed)
+        with _trainable_as(done.model, done.original.to(rt.device)) as model:
+            again = localizer.find(model, done.case, done.request, seeded)
+        if again.digest() == done.mask.digest():
+            return localizer
+    raise UnsupportedError(
+        "strong: this mask was not found by a localizer on this original, so none like it can be"
+        " found on the others; unlearn with the words of one, such as weighted_grad:0.3"
+    )
+
+
+def from_middle(done: Unlearned, rt: Runtime) -> Tensor | None:
+    """Return how far each forget row's features are from the middle of all rows, if known."""
+    parts = done.case.partition(done.request)
+    assert parts.forget is not None
+    assert parts.retain is not None
+    draw = Runtime(seed=0)
+    views = (parts.forget, parts.retain.sample(RETAIN_ROWS, draw, "strong/middle"))
+    model = done.original.to(rt.device)
+    inside, outside = (features(model, view, done.case.task, rt) for view in views)
+    if inside is None or outside is None or inside.shape[1] != outside.shape[1]:
+        return None
+    return eccentricity(torch.cat([inside, outside]))[: len(inside)]
+
+
+@contextmanager
+def _trainable_as(like: nn.Module, model: nn.Module) -> Iterator[nn.Module]:
+    """Let train, for a while, the parameters of a frozen model that train in another."""
+    trained = {n for n, p in like.named_parameters() if p.requires_grad}
+    for name, p in model.named_parameters():
+        p.requires_grad_(name in trained)
+    try:
+        yield model
+    finally:
+        model.requires_grad_(False)

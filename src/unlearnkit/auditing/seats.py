@@ -1,0 +1,113 @@
+"""Sets of models in the unlearned ones' seat: what the strong table is computed of, once each."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from unlearnkit.attacks.degree import Degree, degree
+from unlearnkit.attacks.klom import klom
+from unlearnkit.attacks.quality import forgetting_quality
+from unlearnkit.attacks.ulira import log_ratios, ulira
+from unlearnkit.attacks.wasserstein import wasserstein
+from unlearnkit.auditing import strong_intervals as intervals
+from unlearnkit.core.runtime import Runtime
+from unlearnkit.signals import Member, Signals
+
+
+def towards_targets(signals: Signals) -> Signals:
+    """Return signals whose margins say how far predictions have come towards the rows' targets.
+
+    Of real targets the error is a poor margin: it folds the law of a prediction about its target
+    and loses the side. Over models predictions are near to normal; what is taken of each is its
+    part along the way from the mean prediction of all models to the target, which for one target is
+    the prediction with a sign (evaluation, section 6.8). All models have the same say in that way,
+    so that labels of models can be exchanged as before.
+
+    Args:
+        signals: Of any task.
+
+    Returns:
+        The same signals where targets are no numbers.
+    """
+    if signals.residuals is None:
+        return signals
+    gap = signals.residuals.mean(0)
+    size = gap.norm(dim=1, keepdim=True)
+    even = torch.full_like(gap, gap.shape[1] ** -0.5)
+    way = torch.where(size > 0, gap / torch.where(size > 0, size, 1.0), even)
+    return replace(signals, margins=-(signals.residuals * way).sum(2))
+
+
+class Seats:
+    """Sets of models that take the unlearned ones' seat, and what was found out about each."""
+
+    def __init__(self, signals: Signals, rt: Runtime) -> None:
+        self.signals, self.rt = towards_targets(signals), rt
+        self.equal = signals.duplicates()
+        copies = {
+            m
+            for group in self.equal
+            for m in sorted((m for m in group if m.who == "unlearned"), key=_seed)[1:]
+        }
+        ours = sorted((m for m in signals.members if m.who == "unlearned"), key=_seed)
+        self.kept = [i for i, m in enumerate(ours) if m not in copies]
+        self.quality = cache(lambda who: forgetting_quality(*self._pair(who)))
+        self.ulira = cache(lambda who: ulira(*self._answers(who)))
+        self.ratios = cache(lambda who: log_ratios(*self._answers(who)))
+        """What U-LiRA's attackers say of the models they did not learn from, half by half."""
+        self.degree = cache(self._degree)
+        self.moved = cache(lambda who: wasserstein(*self._pair(who)))
+        self.klom = cache(lambda who, part: klom(self.at(who, part), self.at("oracle", part)))
+        self.klom_reach = cache(self._klom_reach)
+
+    def at(self, who: str, section: str, what: str = "margins") -> Tensor:
+        """Return what a set of models says; of equal unlearned models the first alone."""
+        found = self.signals.of(who, section, what)
+        return found[self.kept] if who == "unlearned" else found
+
+    def beside(self, who: str, *sections: str) -> Tensor:
+        """Return the margins of several sections side by side."""
+        return torch.cat([self.at(who, part) for part in sections], 1)
+
+    def has(self, *sections: str) -> bool:
+        """Return whether there are examples in these sections."""
+        return all(len(self.signals.columns.get(s, ())) for s in sections)
+
+    def size(self, section: str) -> int:
+        """Return how many examples a section has."""
+        return len(self.signals.columns.get(section, ()))
+
+    @property
+    def real(self) -> bool:
+        """Return whether targets are numbers, and margins say how near predictions are."""
+        return self.signals.residuals is not None
+
+    def before(self, who: str, section: str) -> Tensor:
+        """Return the margins of the originals that a set of models is held against, in order."""
+        found = self.signals.of("original", section)
+        return found[self.kept] if who == "unlearned" else found
+
+    def _degree(self, who: str) -> Degree:
+        return degree(self.before(who, "forget"), *self._pair(who))
+
+    def _answers(self, who: str) -> tuple[Tensor, Tensor]:
+        """Return margins, or all numbers of a prediction where it has several."""
+        residuals = self.signals.residuals
+        if residuals is None or residuals.shape[2] == 1:
+            return self._pair(who)
+        return self.at(who, "forget", "residuals"), self.at("oracle", "forget", "residuals")
+
+    def _klom_reach(self, section: str) -> intervals.Reach:
+        sides = self.at("unlearned", section), self.at("oracle", section)
+        return intervals.klom_reach(*sides, self.rt.rng(f"strong/klom/{section}"))
+
+    def _pair(self, who: str) -> tuple[Tensor, Tensor]:
+        return self.at(who, "forget"), self.at("oracle", "forget")
+
+
+def _seed(member: Member) -> int:
+    return member.seed

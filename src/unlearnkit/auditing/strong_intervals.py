@@ -1,0 +1,182 @@
+"""Intervals of the strong table: models, then examples, are drawn anew."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from unlearnkit.attacks.klom import klom
+from unlearnkit.auditing.strong_rows import Number
+from unlearnkit.stats.intervals import normal
+from unlearnkit.stats.ranks import auc_rows
+from unlearnkit.stats.resample import LEAST_DRAWS, Resampled, redrawn, two_level_bootstrap
+
+MOST_ROWS = 100
+"""Examples that KLoM is computed of in each draw, spread evenly; more would narrow the interval."""
+
+TOGETHER = 40
+"""Draws whose examples stand side by side, for one call instead of many."""
+
+HOW = "two-level bootstrap over models and rows"
+
+Halves = Sequence[tuple[Tensor, Tensor]]
+"""Log ratios of attacked unlearned models and of others ``(models, E)``, for either half."""
+
+
+def drawn(
+    number: Number,
+    sides: Sequence[Tensor],
+    statistic: Callable[[Sequence[Tensor]], float],
+    rng: torch.Generator,
+    *,
+    given: str = "",
+) -> Number:
+    """Return a number with the percentile interval of its draws.
+
+    Args:
+        number: The number.
+        sides: Values ``(models, E)``, one tensor a side.
+        statistic: The number, of tensors shaped as the sides.
+        rng: Decides the draws.
+        given: What is not drawn anew, in words.
+
+    Returns:
+        The number; without an interval, and with the reason, where there are too few models.
+    """
+    if math.isnan(number.value):
+        return number
+    found = two_level_bootstrap(sides, statistic, rng=rng)
+    return _told(number, found, found.low, found.high, f"{HOW}, {given} given" if given else HOW)
+
+
+def of_auc(number: Number, halves: Halves, rng: torch.Generator) -> Number:
+    """Return the AUC of U-LiRA's cells with its interval, fitted laws given.
+
+    Args:
+        number: The AUC.
+        halves: The cells.
+        rng: Decides the draws.
+
+    Returns:
+        The number.
+    """
+    return drawn(number, [r for h in halves for r in _ranks(h)], _auc, rng, given="fitted laws")
+
+
+def auc_over_models(halves: Halves) -> Number:
+    """Return the AUC of U-LiRA's cells with its interval over attacked models, rows given.
+
+    ``± 1.96 sqrt(sum_h (var A_i / n + var A_k / m) / 4)`` over both halves h, with A_i that of one
+    unlearned model's cells and all others', and A_k that of one other's: DeLong, DeLong and
+    Clarke-Pearson (Biometrics 44, 1988) with models in the place of cells.
+
+    Args:
+        halves: The cells.
+
+    Returns:
+        The number; without an interval for fewer than two models a side.
+    """
+    total = variance = 0.0
+    for ours, theirs in halves:
+        sides = (
+            auc_rows(ours, theirs.reshape(1, -1).expand(len(ours), -1)),
+            auc_rows(-theirs, -ours.reshape(1, -1).expand(len(theirs), -1)),
+        )
+        total += float(sides[0].mean())
+        variance += sum(float(side.var()) / len(side) for side in sides)
+    value, reach = total / len(halves), normal(0.95) * math.sqrt(variance) / len(halves)
+    if math.isnan(reach):
+        return Number(value)
+    low, high = max(value - reach, 0.0), min(value + reach, 1.0)
+    return Number(value, low=low, high=high, how="DeLong over models, rows and laws given")
+
+
+def of_accuracy(number: Number, halves: Halves, rng: torch.Generator) -> Number:
+    """Return U-LiRA's balanced accuracy with its interval, fitted laws given.
+
+    Args:
+        number: The accuracy.
+        halves: The cells.
+        rng: Decides the draws.
+
+    Returns:
+        The number.
+    """
+    calls = [(r > 0).double() for h in halves for r in h]
+    return drawn(number, calls, _accuracy, rng, given="fitted laws")
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Half the width of an interval of either number that KLoM gives."""
+
+    median: float
+    percentile_95: float
+
+    def about(self, number: Number, which: Literal["median", "percentile_95"]) -> Number:
+        """Return a number with the interval about it."""
+        reach = getattr(self, which)
+        ends = {"low": max(number.value - reach, 0.0), "high": number.value + reach}
+        return replace(number, **ends, how=f"normal, with the deviation of a {HOW}")
+
+
+def klom_reach(unlearned: Tensor, oracle: Tensor, rng: torch.Generator) -> Reach:
+    """Return 1.96 deviations of KLoM's median and 95th percentile over draws.
+
+    Models that are drawn twice make KLoM larger: its floor is that of fewer models. The draws'
+    deviation is used and their place is not, so that the interval is that of this many models, as
+    the floor beside it is.
+
+    Args:
+        unlearned: Margins ``(N, E)``, of enough models for KLoM.
+        oracle: Margins ``(M, E)``.
+        rng: Decides the draws.
+
+    Returns:
+        Both.
+    """
+    few = [side[:, :: math.ceil(side.shape[1] / MOST_ROWS)] for side in (unlearned, oracle)]
+    found = []
+    for _ in range(LEAST_DRAWS // TOGETHER):
+        drawn = [redrawn(few, rng) for _ in range(TOGETHER)]
+        ours, theirs = (torch.cat([sides[i] for sides in drawn], 1) for i in range(2))
+        rows = klom(ours, theirs).rows.view(TOGETHER, -1)
+        found.append(rows.quantile(rows.new_tensor([0.5, 0.95]), dim=1))
+    reach = normal(0.95) * torch.cat(found, 1).std(1)
+    return Reach(*reach.tolist())
+
+
+def _told(number: Number, found: Resampled, low: float, high: float, how: str) -> Number:
+    return replace(number, low=low, high=high, how=how, note=number.note or found.note)
+
+
+def _ranks(half: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the cells' places in the common order, ties in one place."""
+    ours, theirs = half
+    place = torch.unique(torch.cat([ours.flatten(), theirs.flatten()]), return_inverse=True)[1]
+    return place[: ours.numel()].view_as(ours), place[ours.numel() :].view_as(theirs)
+
+
+def _auc(sides: Sequence[Tensor]) -> float:
+    """Return the mean AUC of the halves, of cells by their place: counted, not sorted."""
+    total = 0.0
+    for ours, theirs in zip(sides[::2], sides[1::2], strict=True):
+        size = int(max(ours.max(), theirs.max())) + 1
+        mine, others = (
+            torch.bincount(side.flatten(), minlength=size).double() for side in (ours, theirs)
+        )
+        wins = (mine * (others.cumsum(0) - others / 2)).sum()
+        total += float(wins) / (ours.numel() * theirs.numel())
+    return total / (len(sides) // 2)
+
+
+def _accuracy(sides: Sequence[Tensor]) -> float:
+    signs = (1.0, -1.0) * (len(sides) // 2)
+    return 0.5 + sum(
+        sign * float(side.mean()) for sign, side in zip(signs, sides, strict=True)
+    ) / len(sides)

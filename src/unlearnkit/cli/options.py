@@ -1,0 +1,33 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ACase = typer.Argument(help="A built-in case, or package.module:function that returns a Case.")
+
+Forget = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WORDS",
+        help="class=3, rows=0:100, rows=@file, group=17, target<30 (in quotes), or a named"
+        " request of the case.",
+    ),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="The trained weights (.safetensors, .pt); trained from scratch when absent.",
+    ),
+]
+Place = Annotated[
+    Path, typer.Option("--store", metavar="PATH", help="Where results are kept: one SQLite file.")
+]
+Jobs = Annotated[int, typer.Option(min=1, help="How many processes work, a thread each.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No talk and no progress on stderr.")]
+STORE = Path("runs/unlearnkit.sqlite")

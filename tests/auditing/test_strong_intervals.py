@@ -1,0 +1,113 @@
+"""Intervals of the strong table, beside how numbers really vary from one audit to the next."""
+
+import functools
+
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from tests.auditing.planted import SECTIONS, planted
+from unlearnkit.attacks.klom import klom
+from unlearnkit.attacks.ulira import log_ratios, ulira
+from unlearnkit.auditing import strong_intervals as intervals
+from unlearnkit.auditing.strong import strong_table
+from unlearnkit.auditing.strong_rows import Number
+from unlearnkit.core.runtime import Runtime
+
+AUDITS, ROWS, MODELS = 24, 20, 64
+
+
+def rng():
+    return torch.Generator().manual_seed(1)
+
+
+@functools.cache
+def sides(seed):
+    """Margins of unlearned and of retrained models: each row shifted by up to 2 deviations."""
+    draw = torch.Generator().manual_seed(seed)
+    shift = 2 * torch.rand(ROWS, generator=draw, dtype=torch.float64)
+    ours, theirs = (
+        torch.randn(MODELS, ROWS, generator=draw, dtype=torch.float64)
+        + 0.3 * torch.randn(MODELS, 1, generator=draw, dtype=torch.float64)
+        for _ in range(2)
+    )
+    return ours + shift, theirs
+
+
+@functools.cache
+def audits():
+    return [ulira(*sides(k)) for k in range(AUDITS)]
+
+
+@functools.cache
+def klom_reach():
+    return intervals.klom_reach(*sides(0), rng())
+
+
+def test_the_scores_of_either_half_are_those_behind_ulira():
+    found = ulira(*sides(0))
+    halves = log_ratios(*sides(0))
+    aucs = [
+        roc_auc_score(
+            [1] * ours.numel() + [0] * theirs.numel(), torch.cat([ours.flatten(), theirs.flatten()])
+        )
+        for ours, theirs in halves
+    ]
+    assert sum(aucs) / 2 == pytest.approx(found.auc, abs=1e-3)
+    right = [(1 + (a > 0).double().mean() - (b > 0).double().mean()) / 2 for a, b in halves]
+    assert float(sum(right)) / 2 == pytest.approx(found.accuracy, abs=1e-12)
+
+
+@pytest.mark.parametrize("of", [intervals.of_auc, intervals.of_accuracy], ids=["auc", "accuracy"])
+def test_an_interval_of_ulira_is_as_wide_as_audits_differ(of):
+    name = of.__name__.removeprefix("of_")
+    values = torch.tensor([getattr(found, name) for found in audits()])
+    number = of(Number(float(values[0])), log_ratios(*sides(0)), rng())
+    assert number.low < number.value < number.high
+    assert 0.75 < (number.high - number.low) / 3.92 / float(values.std()) < 1.5
+    assert "fitted laws given" in number.how
+
+
+def test_the_auc_of_counted_places_is_that_of_the_cells():
+    halves = log_ratios(*sides(3))
+    number = intervals.of_auc(Number(0.5), halves, rng())
+    places = [p for half in halves for p in intervals._ranks(half)]
+    want = [
+        roc_auc_score([1] * a.numel() + [0] * b.numel(), torch.cat([a.flatten(), b.flatten()]))
+        for a, b in halves
+    ]
+    assert intervals._auc(places) == pytest.approx(sum(want) / 2, rel=1e-12)
+    assert number.value == 0.5
+
+
+@pytest.mark.parametrize("which", ["median", "percentile_95"])
+def test_an_interval_of_klom_stands_about_the_number_and_not_above_it(which):
+    values = torch.tensor([getattr(klom(*sides(k)), which) for k in range(AUDITS)])
+    number = klom_reach().about(Number(float(values[0])), which)
+    assert number.low < number.value < number.high
+    # Two-level draws are somewhat wide, and models that are drawn twice add to it.
+    assert 0.8 < (number.high - number.value) / 1.96 / float(values.std()) < 2.5
+    assert (number.high + number.low) / 2 == pytest.approx(number.value) or number.low == 0.0
+
+
+def test_the_table_has_intervals_beside_the_floors_of_ulira_and_klom():
+    table = strong_table(planted(shift=1.0, sections=dict.fromkeys(SECTIONS, 12)), Runtime())
+    for metric in (
+        "ulira_auc",
+        "ulira_accuracy",
+        "klom_forget",
+        "klom_forget_p95",
+        "klom_retained_p95",
+    ):
+        row = table.row(metric)
+        assert row.estimate.low <= row.estimate.value <= row.estimate.high, metric
+        assert "two-level bootstrap" in row.estimate.method
+        assert row.oracle.mean is not None
+    ulira_row = table.row("ulira_auc")
+    assert ulira_row.oracle.mean < ulira_row.estimate.low
+
+
+def test_a_number_that_is_undefined_gets_no_interval():
+    number = intervals.of_auc(Number(float("nan"), note="few"), log_ratios(*sides(0)), rng())
+    assert number.how == ""
+    assert number.note == "few"
