@@ -33,7 +33,7 @@ ORDER = Y.argsort()
 def test_rows_that_fill_a_range_are_a_request_for_it(ranks, low, high):
     found = filled_range(parted(ORDER[list(ranks)]))
     bounds = (None if r is None else float(Y[ORDER[r]]) for r in (low, high))
-    assert (found.at_least, found.at_most, found.column) == tuple(bounds) + (None,)
+    assert (found.at_least, found.at_most, found.column) == (*bounds, None)
     assert found.mask(TensorData(Y, Y)).nonzero()[:, 0].tolist() == sorted(
         ORDER[list(ranks)].tolist()
     )

@@ -75,6 +75,20 @@ def apart(members: Tensor, others: Tensor) -> Apart:
     return Apart(statistics.auc(members, others), accuracy, low[0], high[0], "; ".join(told))
 
 
+def apart_each(scores: Tensor, members: Tensor) -> tuple[Apart, ...]:
+    """Return what each target's scores find, over the examples that have one.
+
+    Args:
+        scores: ``(T, E)``, larger for members; nan where there is no score.
+        members: Which examples each was trained on, boolean ``(T, E)`` or ``(E,)`` for all.
+
+    Returns:
+        One finding a target.
+    """
+    known, truth = ~scores.isnan(), members.expand_as(scores)
+    return tuple(apart(s[k & m], s[k & ~m]) for s, k, m in zip(scores, known, truth, strict=True))
+
+
 def nothing_apart(why: str) -> Apart:
     """Return findings that are undefined, and why."""
     return Apart(math.nan, math.nan, math.nan, math.nan, why)
