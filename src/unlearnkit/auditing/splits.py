@@ -103,8 +103,8 @@ def _held_out(
     held, twice = _apart(View.all(source), parts.forget)
     if twice:
         told.append(
-            f"{twice} held-out rows are forget rows as well, bit for bit: left out of attacks; leave"
-            " rows that were trained on out of test and held-out rows"
+            f"{twice} held-out rows are forget rows as well, bit for bit: left out of attacks;"
+            " leave rows that were trained on out of test and held-out rows"
         )
     if not (parts.forget.labelled and held.labelled):
         told.append("rows without targets: held-out rows are not matched to the forget rows")

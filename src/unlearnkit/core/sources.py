@@ -25,7 +25,7 @@ from unlearnkit.core.data import (
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.targets import no_targets
 
-D = TypeVar("D", TensorData, MapData)
+D = TypeVar("D", bound=TensorData | MapData)
 
 EXPECTED = "expected a pair (x, y), a map-style Dataset of pairs, a Hugging Face set or a DataFrame"
 
@@ -249,7 +249,7 @@ def _stacked(targets: list[Tensor], name: str) -> Tensor:
 def _checked(data: D, name: str) -> D:
     """Refuse rows that do not fit together, are none or, as far as they are at hand, not finite."""
     count = len(data.y) if data.y.ndim else 0
-    known = named(data.x) if isinstance(data, TensorData) else {}
+    known: dict[str, Tensor] = named(data.x) if isinstance(data, TensorData) else {}
     for key, t in known.items():
         rows = len(t) if t.ndim else 0
         if rows != count:
