@@ -119,6 +119,24 @@ def drawn(count: int, wanted: int, stream: str, seed: int = 0) -> list[int]:
     return sorted(order[:wanted].tolist())
 
 
+def held_out(count: int, held: int, stream: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Return which rows are trained on, tested on and validated on, each in order.
+
+    Args:
+        count: Rows in all.
+        held: Rows that are not trained on, drawn from a named stream; every third of them, from the
+            first, is for validation.
+        stream: The stream.
+
+    Returns:
+        Positions ``(n,)`` of the three sets.
+    """
+    held_rows = torch.tensor(drawn(count, held, stream))
+    train = (~torch.isin(torch.arange(count), held_rows)).nonzero()[:, 0]
+    third = torch.arange(held) % 3 == 0
+    return train, held_rows[~third], held_rows[third]
+
+
 def standardised(values: Tensor, train: Tensor) -> Tensor:
     """Return values ``(N, ...)`` less the mean of the training rows, over their deviation."""
     base = values[train]
