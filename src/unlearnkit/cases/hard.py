@@ -29,7 +29,6 @@ from unlearnkit.train.reading import features
 Level = Literal["high", "middle", "low"]
 _LEVELS: tuple[Level, ...] = ("low", "middle", "high")
 
-
 MemorisedBy = Proxy | Literal["curvature", "hold_out", "influence", "leave_out"]
 LEAVE_OUT_MODELS = 64
 
@@ -84,10 +83,9 @@ def memorisation(case: Case, by: MemorisedBy, *, rt: Runtime | None = None) -> T
     if by == "influence":
         return self_influence(_features(case, course, here), _log_probs(case, course, here), view.y)
     if by == "hold_out":
-        unseen = case.held_out or case.test
-        if unseen is None or case.recipe is None:
+        if case.test is None or case.recipe is None:
             raise UnsupportedError("forget set: hold_out needs test rows and a recipe; give test=")
-        return hold_out(course.model, view, View.all(unseen), case.task, case.recipe, here)
+        return hold_out(course.model, view, View.all(case.test), case.task, case.recipe, here)
     if by == "curvature":
         bent = curvature(course.model, view, case.task, here)
         if bent is None:
