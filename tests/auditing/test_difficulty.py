@@ -143,6 +143,19 @@ def test_proxies_say_how_often_a_forget_row_scores_above_a_retained_one():
     assert difficulty(e).harder == pytest.approx(want, abs=1e-9)
 
 
+def test_parts_of_data_of_their_own_have_the_same_proxies():
+    model, done = trained(), []
+    go, stay = (
+        TensorData(*(t[v.rows] for t in (CASE.train.x, CASE.train.y)))
+        for v in (PARTS.forget, PARTS.retain)
+    )
+    for forget, retain in ((PARTS.forget, PARTS.retain), (View.all(go), View.all(stay))):
+        views = {Split.FORGET: forget, Split.RETAIN: retain, Split.TEST: View.all(CASE.test)}
+        nets = {"original": model, "unlearned": model}
+        done.append(difficulty(Evidence(nets, views, CASE.task, Runtime(), recipe=CASE.recipe)))
+    assert done[0].harder == pytest.approx(done[1].harder)
+
+
 def test_rows_that_training_learned_last_look_known_by_heart_by_every_proxy():
     wrong = (CASE.train.y + (torch.arange(60) < 6)) % 3
     recipe = CASE.recipe.model_copy(update={"epochs": 60, "lr": 0.2})

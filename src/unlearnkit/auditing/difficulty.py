@@ -13,7 +13,7 @@ from unlearnkit.core.statistics import auc
 from unlearnkit.difficulty.curvature import curvature
 from unlearnkit.difficulty.disagreement import least_disagree
 from unlearnkit.difficulty.entanglement import entanglement
-from unlearnkit.difficulty.hold_out import hold_out
+from unlearnkit.difficulty.hold_out import drift, taught
 from unlearnkit.difficulty.influence import self_influence
 from unlearnkit.report.model import Difficulty
 from unlearnkit.train.reading import features, last_layer
@@ -80,9 +80,8 @@ def _harder(e: Evidence, go: View, stay: View, inputs: Tensor | None) -> dict[st
     unseen = _unseen(e)
     if unseen is not None:
         lesson = unseen.sample(ROWS, rt, "difficulty/unseen")
-        both = replace(go, rows=torch.cat([go.rows, stay.rows]))
-        moved = hold_out(model, both, lesson, e.task, e.recipe, rt)
-        found["hold_out"] = auc(moved[: len(go)], moved[len(go) :])
+        twin = taught(model, lesson, e.task, e.recipe, rt)
+        found["hold_out"] = auc(*(drift(model, twin, v, e.task, rt) for v in (go, stay)))
     out = torch.cat([run(model, view, e.task, rt) for view in (go, stay)]).double()
     log_p = e.task.log_probs(out)
     if inputs is not None and log_p is not None:

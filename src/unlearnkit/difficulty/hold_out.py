@@ -7,7 +7,6 @@ model is trained on rows that it never saw; what follows from other rows as well
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from unlearnkit.core.data import View
@@ -49,13 +48,35 @@ def hold_out(
     Returns:
         Float64 ``(n,)``; large for rows that were learned by heart.
     """
+    return drift(model, taught(model, unseen, task, recipe, rt, epochs=epochs), view, task, rt)
+
+
+def taught(
+    model: nn.Module, unseen: View, task: Task, recipe: Recipe, rt: Runtime, *, epochs: int = 1
+) -> nn.Module:
+    """Return the copy of a model that ``hold_out`` trains on rows never seen.
+
+    Args:
+        model: Stays as it is.
+        unseen: As in ``hold_out``.
+        task: As there.
+        recipe: As there.
+        rt: As there.
+        epochs: As there.
+
+    Returns:
+        The copy.
+    """
     twin = trainable(model)
-    before = run(model, view, task, rt)
     with seeded(rt, "hold out/layers"):
         fit(twin, unseen, task, lesson(recipe, epochs), rt, stream="hold out")
-    after = run(twin, view, task, rt)
+    return twin
+
+
+def drift(before: nn.Module, after: nn.Module, view: View, task: Task, rt: Runtime) -> Tensor:
+    """Return how far the answers of two models to the same rows lie apart, both ways ``(n,)``."""
 
     def moved(a: Tensor, b: Tensor) -> Tensor:
         return task.divergence(a, b) + task.divergence(b, a)
 
-    return rowwise(moved, before, after) if len(before) else torch.empty(0, dtype=torch.float64)
+    return rowwise(moved, *(run(m, view, task, rt) for m in (before, after)))
