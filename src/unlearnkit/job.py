@@ -6,6 +6,7 @@ import importlib
 import re
 import sys
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from unlearnkit.core.case import Case
 from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.core.method import Method, explain
 from unlearnkit.core.request import ForgetRequest, Targets, is_range, parse_request
-from unlearnkit.core.runtime import Precision
+from unlearnkit.core.runtime import Precision, Reporter, Runtime
 from unlearnkit.localize.find import Localizer
 from unlearnkit.localize.mask import Mask
 
@@ -53,8 +54,13 @@ class Job(BaseModel):
     device: str = "cpu"
     precision: Precision = "fp32"
 
-    def resolve(self) -> tuple[Case, ForgetRequest | None]:
+    def resolve(self, reporter: Reporter | None = None) -> tuple[Case, ForgetRequest | None]:
         """Return the case and what must go from it.
+
+        Where models must point out the rows, they are trained on the job's device.
+
+        Args:
+            reporter: Hears what that costs, and how it comes along.
 
         Returns:
             The case, and the request; None for a case made from parts.
@@ -65,7 +71,8 @@ class Job(BaseModel):
             return case, None if self.forget is None else parse_request(self.forget)
         ours = known[self.case]
         if self._named:
-            asked = ours.ask(str(self.forget))
+            place = partial(Runtime.on, self.device, precision=self.precision, reporter=reporter)
+            asked = ours.ask(str(self.forget), place)
             return asked.case, asked.request
         return ours.make(), None if self.forget is None else parse_request(self.forget)
 

@@ -143,3 +143,24 @@ def test_models_are_taught_again_where_what_is_to_be_reached_is_another(problem)
         uk.audit(worse, oracle=uk.oracle(case, GO, seeds=3)),
     )
     assert mixed.rows == alone.rows
+
+
+def test_oracles_of_another_label_space_are_refused():
+    case = TASKS["classification"].toy(0)
+    done = uk.unlearn(uk.train_original(case).model, case, GO, "finetune")
+    wide = torch.nn.Linear(16, 5)
+    other = case.with_(
+        task=uk.Classification(5),
+        fresh=lambda: torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.ReLU(), wide),
+    )
+    with pytest.raises(InputError, match=r"oracle 0: 2\.weight does not fit the original"):
+        uk.audit(done, oracle=uk.oracle(other, GO, seeds=1))
+
+
+def test_some_rows_of_a_single_class_are_audited_and_what_is_undefined_says_why():
+    case = TASKS["classification"].toy(0)
+    some = uk.Rows(range(0, 36, 3))
+    done = uk.unlearn(uk.train_original(case).model, case, some, "finetune")
+    report = uk.audit(done, oracle=uk.oracle(case, some, seeds=3))
+    assert report.row("margin_auc").estimate.value is not None
+    assert [r.metric for r in report.rows if r.estimate.value is None and not r.estimate.note] == []

@@ -7,9 +7,14 @@ from scipy.special import softmax
 
 import unlearnkit as uk
 from unlearnkit.auditing.difficulty import difficulty
+from unlearnkit.cases.hard import memorised
+from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.evidence import Evidence, Split
 from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.difficulty.curvature import curvature
+from unlearnkit.difficulty.hold_out import hold_out
+from unlearnkit.difficulty.influence import self_influence
 from unlearnkit.report.model import Difficulty
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression
@@ -106,8 +111,68 @@ def test_a_report_shows_it_and_keeps_it(tmp_path):
     done = uk.unlearn(models(["original"])["original"], CASE, Rows(range(12)), "finetune")
     report = uk.audit(done)
     text = str(report)
-    for words in ("Confidence of the original", "Entanglement", "Least change that flips a row"):
+    for words in (
+        "Confidence of the original",
+        "Known by heart",
+        "Entanglement",
+        "Least change that flips a row",
+    ):
         assert words in text
     assert uk.Report.load(report.save(tmp_path / "r.json")).asked == report.asked
     page = report.save(tmp_path / "r.html").read_text("utf-8")
     assert "Least change that flips a row" in page
+
+
+def trained(seed=3):
+    return uk.train_original(CASE, seed=seed).model
+
+
+def test_proxies_say_how_often_a_forget_row_scores_above_a_retained_one():
+    model, rt = trained(), Runtime()
+    views = {**VIEWS, Split.TEST: View.all(CASE.test)}
+    e = Evidence({"original": model, "unlearned": model}, views, CASE.task, rt, recipe=CASE.recipe)
+    go, stay = (v.data.pick(v.rows) for v in (PARTS.forget, PARTS.retain))
+    x, y = (torch.cat([getattr(go, k), getattr(stay, k)]) for k in ("x", "y"))
+    whole = View.all(TensorData(x, y))
+    scores = {
+        "curvature": curvature(model, whole, CASE.task, rt),
+        "hold_out": hold_out(model, whole, views[Split.TEST], CASE.task, CASE.recipe, rt),
+        "influence": self_influence(model[:2](x).detach(), model(x).log_softmax(1).detach(), y),
+    }
+    want = {k: float((s[:12, None] > s[12:]).double().mean()) for k, s in scores.items()}
+    assert difficulty(e).harder == pytest.approx(want, abs=1e-9)
+
+
+def test_parts_of_data_of_their_own_have_the_same_proxies():
+    model, done = trained(), []
+    go, stay = (
+        TensorData(*(t[v.rows] for t in (CASE.train.x, CASE.train.y)))
+        for v in (PARTS.forget, PARTS.retain)
+    )
+    for forget, retain in ((PARTS.forget, PARTS.retain), (View.all(go), View.all(stay))):
+        views = {Split.FORGET: forget, Split.RETAIN: retain, Split.TEST: View.all(CASE.test)}
+        nets = {"original": model, "unlearned": model}
+        done.append(difficulty(Evidence(nets, views, CASE.task, Runtime(), recipe=CASE.recipe)))
+    assert done[0].harder == pytest.approx(done[1].harder)
+
+
+def test_rows_that_training_learned_last_look_known_by_heart_by_every_proxy():
+    wrong = (CASE.train.y + (torch.arange(60) < 6)) % 3
+    recipe = CASE.recipe.model_copy(update={"epochs": 60, "lr": 0.2})
+    case = CASE.with_(train=CASE.train.with_targets(wrong), recipe=recipe)
+    model = uk.train_original(case).model
+    for at, side in (("top", 1), ("bottom", -1)):
+        done = uk.unlearn(model, case, memorised(case, 0.1, at).request, "finetune")
+        found = uk.audit(done).asked.difficulty.harder
+        assert set(found) == {"curvature", "hold_out", "influence"}
+        assert min(side * (share - 0.5) for share in found.values()) > 0.15, found
+
+
+def test_what_a_proxy_needs_and_is_not_there_leaves_it_out():
+    assert set(difficulty(evidence()).harder) == {"curvature", "influence"}
+    case = Regression().toy(0)
+    parts = case.partition(Rows(range(12)))
+    views = {Split.FORGET: parts.forget, Split.RETAIN: parts.retain}
+    nets = {n: case.fresh() for n in ("original", "unlearned")}
+    found = difficulty(Evidence(nets, views, case.task, Runtime()))
+    assert set(found.harder) == {"curvature"}

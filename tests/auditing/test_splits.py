@@ -2,8 +2,8 @@ import pytest
 import torch
 from scipy.stats import ks_2samp
 
+from unlearnkit import Case
 from unlearnkit.auditing.splits import choose
-from unlearnkit.core.case import Case
 from unlearnkit.core.evidence import Split
 from unlearnkit.core.request import Classes, Rows, Targets
 from unlearnkit.core.runtime import Runtime
@@ -48,6 +48,28 @@ def test_forget_and_retain_rows_are_disjoint_and_complete():
     )
 
 
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_held_out_rows_that_are_forget_rows_are_left_out_and_told(share):
+    c = case()
+    gone = torch.arange(0, 60, 3)
+    both = gone[: int(share * len(gone))]
+    mixed = [torch.cat([a, b[both]]) for a, b in ((c.test.x, c.train.x), (c.test.y, c.train.y))]
+    for source in ({"held_out": mixed}, {"test": mixed}):
+        leaky = Case(
+            train=(c.train.x, c.train.y), task="classification", **{"test": mixed} | source
+        )
+        found = choose(leaky, leaky.partition(Rows(gone)), Runtime())
+        assert any(w.startswith(f"{len(both)} held-out rows are forget") for w in found.warnings)
+        assert int(found.views[Split.HELD_OUT].rows.max()) < 60
+
+
+def test_without_any_other_held_out_row_attacks_cannot_run():
+    c = case()
+    leaky = c.with_(held_out=c.train.pick(torch.arange(5)))
+    found = choose(leaky, leaky.partition(Rows(range(5))), Runtime())
+    assert Split.HELD_OUT not in found.views
+
+
 def real(count=400, seed=0):
     rng = torch.Generator().manual_seed(seed)
     return torch.randn(count, 2, generator=rng), torch.randn(count, generator=rng)
@@ -67,10 +89,8 @@ def test_a_range_of_targets_splits_the_test_rows_and_the_held_out_ones_lie_in_it
 
 
 def test_a_range_of_one_target_of_several_splits_by_that_one():
-    x, y = real(300, 1)
-    case = Case(
-        train=(x, torch.stack([y, -y], 1)), test=(x, torch.stack([y, -y], 1)), task="regression"
-    )
+    train, test = ((x, torch.stack([y, -y], 1)) for x, y in (real(300, 1), real(300, 2)))
+    case = Case(train=train, test=test, task="regression")
     request = Targets("target[1]>1")
     views = choose(case, case.partition(request), Runtime(), request).views
     assert bool((views[Split.TEST_FORGET].y[:, 0] < -1).all())

@@ -37,6 +37,9 @@ ASKED = {
     ("digits", "middle_entanglement"): 143,
     ("digits", "high_entanglement"): 143,
     ("digits", "worst_tenth"): 143,
+    ("digits", "curved_tenth"): 143,
+    ("digits", "drifting_tenth"): 143,
+    ("digits", "influential_tenth"): 143,
     ("digits", "mislabelled_tenth"): 143,
     ("digits_backdoor", "all_poisoned"): 72,
     ("digits_backdoor", "half_poisoned"): 36,
@@ -59,6 +62,8 @@ ASKED = {
     ("demand", "range"): 194,
     ("demand", "random_tenth"): 244,
 }
+MANY_MODELS = {("digits", "left_out_tenth")}
+"""Trains 64 models; what it does is tested on a smaller case."""
 
 
 def built(name):
@@ -166,7 +171,7 @@ def test_every_named_request_of_the_bundled_cases_is_counted():
         for name in (*BUNDLED, "digits_half", "digits_backdoor", "digits_swapped")
         for r in uk.catalog.cases()[name].requests
     }
-    assert asked == set(ASKED)
+    assert asked == set(ASKED) | MANY_MODELS
 
 
 def test_wrong_labels_are_wrong_on_the_forgotten_rows_and_right_on_the_others():

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 import unlearnkit as uk
+from unlearnkit.cases import hard
+from unlearnkit.cases.builtin import Trained
 
 REAL = os.environ.get("UNLEARNKIT_DATA")
 pytestmark = [
@@ -29,9 +31,6 @@ SHARES = {
     "swapped": 0.08,
     "half_swapped": 0.04,
 }
-TRAINED = {"memorised_tenth", "unmemorised_tenth", "low_entanglement", "high_entanglement"}
-TRAINED |= {"worst_tenth"}
-"""Requests that train a model first."""
 
 
 def asked(name):
@@ -39,7 +38,25 @@ def asked(name):
 
 
 def test_every_request_is_known_here():
-    assert set(uk.catalog.cases()["cifar10_small"].requests) == {*SHARES, *TRAINED}
+    found = uk.catalog.cases()["cifar10_small"].requests
+    pointed = {name for name, one in found.items() if isinstance(one, Trained)}
+    assert set(found) == {*SHARES, *pointed}
+    assert {"memorised_tenth", "left_out_tenth", "worst_tenth"} <= pointed
+
+
+def photographs():
+    """Return the first 200 photographs with the network and a short form of the recipe."""
+    case = uk.catalog.cases()["cifar10_small"].make()
+    recipe = case.recipe.model_copy(update={"epochs": 2})
+    few = case.train.pick(torch.arange(200)), case.test.pick(torch.arange(60))
+    return case.with_(train=few[0], test=few[1], recipe=recipe, name="photographs")
+
+
+def test_requests_that_models_point_out_run_on_photographs(monkeypatch):
+    monkeypatch.setattr(hard, "LEAVE_OUT_MODELS", 24)
+    for name, one in hard.requests(photographs).items():
+        made = one()
+        assert len(made.case.partition(made.request).forget) == 20, name
 
 
 @pytest.mark.parametrize("name", SHARES)

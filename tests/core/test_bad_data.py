@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 import unlearnkit as uk
-from unlearnkit.core.data import View
+from unlearnkit.core.data import MapData, TensorData, View
 from unlearnkit.core.errors import InputError, UnlearnkitError
 
 N, D = 12, 3
@@ -99,6 +99,19 @@ CASES = {
     "counts": ({"train": (X, Y[:5])}, "train: x has 12 rows and y has 5; give one target a row"),
     "counts of a dict": ({"train": ({"a": X, "b": X[:3]}, Y)}, "train: b has 3 rows and y has 12"),
     "a scalar target": ({"train": (X, 3)}, "train: x has 12 rows and y has 0"),
+    "rows in memory, not finite": ({"train": TensorData(holed(float("nan"), 4), Y)}, "train: x is"
+                                   " not finite in 1 of 12 rows, first row 4"),
+    "targets in memory": ({"train": TensorData(X, holed(float("inf"), 2)[:, 1]), "task":
+                           "regression"}, "train: y is not finite in 1 of 12 rows, first row 2"),
+    "test rows in memory": ({"test": TensorData(holed(float("nan"), 1), Y)}, "test: x is not"
+                            " finite in 1 of 12"),
+    "counts in memory": ({"train": TensorData(X, Y[:5])}, "train: x has 12 rows and y has 5"),
+    "owners in memory": ({"train": TensorData(X, Y, Y[:2])}, "group has shape (2,) for 12 rows"),
+    "owners beside": ({"train": TensorData(X, Y), "group": [1, 2]}, "group has shape (2,) for 12"),
+    "a column in memory": ({"train": TensorData(X, Y), "target": "label"}, "'label' names a column,"
+                           " but the rows are no table, got TensorData"),
+    "targets of a map-style set": ({"train": MapData(Pairs(), holed(float("nan"), 3)[:, 1]), "task":
+                                    "regression"}, "train: y is not finite in 1 of 12 rows"),
     "empty": ({"train": (X[:0], Y[:0])}, "train: the data set is empty"),
     "empty map-style set": ({"train": Pairs(X[:0], Y[:0])}, "train: the data set is empty"),
     "inputs alone": ({"train": X}, "train: expected a pair (x, y), a map-style Dataset"),

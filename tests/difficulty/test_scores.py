@@ -125,12 +125,12 @@ class Head:
         return reach / float(alone + (count - 1) * self.grads.mean(0).square().sum())
 
 
-@pytest.mark.parametrize("count", [1, 2, 4])
-def test_the_worst_case_adds_the_row_that_raises_the_loss_left_the_least(count):
-    head = Head()
+@pytest.mark.parametrize(("rows", "count"), [(9, 1), (9, 2), (9, 4), (40, 15)])
+def test_the_worst_case_adds_the_row_that_raises_the_loss_left_the_least(rows, count):
+    head = Head(rows)
     step, chosen = head.step(count), []
     for _ in range(count):
-        others = [i for i in range(9) if i not in chosen]
+        others = [i for i in range(rows) if i not in chosen]
         chosen.append(min(others, key=lambda i: head.left([*chosen, i], step)))
     assert worst_case(head.features, head.log_p, head.y, count).tolist() == chosen
 

@@ -109,6 +109,8 @@ def degree(
     if len(oracle) >= 4:
         before = original if len(original) == 1 else original.mean(0, keepdim=True)
         floor, _ = _scores(before, oracle[1::2], oracle[::2], None, headroom, weights)
+    if not scores.numel():
+        return Degree(scores, over, floor, "no examples")
     hidden = float(scores.isnan().double().mean())
     note = f"{hidden:.0%} of cells have less than {headroom:g} oracle deviations of headroom"
     return Degree(scores, over, floor, note if hidden else "")

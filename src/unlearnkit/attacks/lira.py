@@ -16,7 +16,7 @@ from torch import Tensor
 from unlearnkit.core.errors import InputError
 from unlearnkit.stats.laws import PRIOR, Centre, fit_law, log_ratio
 from unlearnkit.stats.margins import blocks, check_margins
-from unlearnkit.stats.ranks import Apart, apart
+from unlearnkit.stats.ranks import Apart, apart_each
 
 LEAST = 4
 """Shadow models that an example needs on a side."""
@@ -41,11 +41,7 @@ class Lira:
         Returns:
             One finding a target, over the examples that have a score.
         """
-        known = ~self.scores.isnan()
-        truth = members.expand_as(self.scores)
-        return tuple(
-            apart(s[k & m], s[k & ~m]) for s, k, m in zip(self.scores, known, truth, strict=True)
-        )
+        return apart_each(self.scores, members)
 
 
 def lira(

@@ -7,7 +7,7 @@ number, whatever the model is.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from scipy import special  # not scipy.stats: it takes half a second to import
@@ -21,6 +21,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.structure import evaluating
 from unlearnkit.core.task import Task
 from unlearnkit.stats.intervals import clopper_pearson
+from unlearnkit.train.reading import input_slopes
 
 TINY = 1e-8
 """Gradient norms below which a direction is rounding."""
@@ -161,17 +162,15 @@ def gaussian_poison(
 
 
 def _leaning(model: nn.Module, task: Task, batch: Batch, noise: Tensor, sigma: float) -> Tensor:
-    if not isinstance(batch.x, Tensor) or not batch.x.is_floating_point():
+    slope = input_slopes(model, batch, task)
+    if slope is None:
         raise UnsupportedError(
             "gaussian_poison: inputs must be one real tensor; tokens carry no noise"
         )
-    x = batch.x.detach().clone().requires_grad_()
-    losses = task.losses(task.outputs(model, replace(batch, x=x)), batch)
-    (slope,) = torch.autograd.grad(losses.sum(), x)
     g, xi = (t.detach().cpu().double().flatten(1) for t in (slope, noise))
     if g.shape != xi.shape:
         raise InputError(
-            f"gaussian_poison: noise must be like the inputs {tuple(x.shape[1:])}, got"
+            f"gaussian_poison: noise must be like the inputs {tuple(slope.shape[1:])}, got"
             f" {tuple(noise.shape[1:])}"
         )
     size = g.norm(dim=1)

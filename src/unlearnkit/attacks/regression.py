@@ -19,7 +19,7 @@ from torch import Tensor
 
 from unlearnkit.core import statistics
 from unlearnkit.core.errors import InputError
-from unlearnkit.stats.ranks import ENOUGH
+from unlearnkit.stats.ranks import ENOUGH, others_needed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,7 +102,7 @@ def quantile(members: Rows, unseen: Rows, rng: torch.Generator, *, fpr: float = 
         trees = _boosting("quantile", half.about, half.score, leaf=leaf, quantile=1 - fpr)
         edges = [_predicted(trees, r.about) for r in (members, rest)]
         pairs.append((members.score - edges[0], rest.score - edges[1]))
-    need = math.ceil(ENOUGH / fpr * (1 - 1e-12))
+    need = others_needed(fpr)
     if len(unseen.score) >= need:
         return _summary(pairs, threshold=True)
     note = f"{need} never-seen rows are needed at this rate, there are {len(unseen.score)}"

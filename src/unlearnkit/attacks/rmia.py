@@ -18,7 +18,7 @@ from torch.nn import functional
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.statistics import auc
 from unlearnkit.stats.margins import blocks, check_margins
-from unlearnkit.stats.ranks import Apart, apart
+from unlearnkit.stats.ranks import Apart, apart_each
 
 GRID = tuple(k / 10 for k in range(11))
 
@@ -47,10 +47,9 @@ class Rmia:
             members: Which examples each was trained on, boolean ``(T, E)`` or ``(E,)`` for all.
 
         Returns:
-            One finding a target.
+            One finding a target, over the examples that have a score.
         """
-        truth = members.expand_as(self.log_ratios)
-        return tuple(apart(r[m], r[~m]) for r, m in zip(self.log_ratios, truth, strict=True))
+        return apart_each(self.log_ratios, members)
 
 
 def rmia(
@@ -152,6 +151,9 @@ def choose_a(
 
     Returns:
         The constant, the first of the best.
+
+    Raises:
+        InputError: If a target has no members, or no other examples, to be told apart.
     """
     check_margins("rmia", target=target, reference=references)
     truth = members.expand_as(target)
@@ -161,7 +163,12 @@ def choose_a(
         ratios = _log_p(target) - out
         rows = zip(ratios, truth & ~out.isnan(), ~truth & ~out.isnan(), strict=True)
         found = [auc(r[m], r[o]) for r, m, o in rows]
-        aucs.append(sum(found) / len(found))
+        aucs.append(sum(found) / max(1, len(found)))
+        if not found or math.isnan(aucs[-1]):
+            raise InputError(
+                "choose_a: each target needs members and others that some reference did not see,"
+                f" got {int(truth.sum())} members in {truth.numel()} cells of {len(truth)} targets"
+            )
     best = max(range(len(aucs)), key=lambda i: (aucs[i], -i))
     return Chosen(grid[best], tuple(aucs))
 

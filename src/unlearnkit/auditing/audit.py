@@ -34,6 +34,7 @@ from unlearnkit.core.data import View
 from unlearnkit.core.digest import NUMERICS, model_digest
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.evidence import Evidence, Split
+from unlearnkit.core.ranges import meant
 from unlearnkit.core.request import Groups, Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.structure import difference
@@ -98,10 +99,12 @@ def audit(
         _check_oracles(oracles, done)
     check_weights(done.model, "unlearned")
     parts = done.case.partition(done.request)
-    splits = choose(done.case, parts, rt, done.request)
+    request = meant(done.request, parts)
+    splits = choose(done.case, parts, rt, request)
     if Split.FORGET not in splits.views:
         raise InputError("audit: the case has no forget rows to look at; give them with the case")
-    evidence = _evidence(done, oracles, parts, splits.views, rt)
+    at_random = isinstance(request, Rows | None) and not parts.gone
+    evidence = _evidence(done, oracles, splits.views, rt, at_random=at_random)
     count = 0 if oracles is None else len(oracles)
     rows = tuple(table(evidence, tier, _beside(done, oracles, evidence)))
     facts = Facts(
@@ -209,9 +212,10 @@ def _check_oracles(oracles: Oracle, done: Unlearned) -> None:
 def _evidence(
     done: Unlearned,
     oracles: Oracle | None,
-    parts: Partition,
     views: Mapping[Split, View],
     rt: Runtime,
+    *,
+    at_random: bool,
 ) -> Evidence:
     models: dict[str, nn.Module] = {"original": done.original, "unlearned": done.model}
     if oracles is not None:
@@ -231,7 +235,7 @@ def _evidence(
         random=factory,
         recipe=done.case.recipe,
         found={f"oracle/{k}": r.found for k, r in enumerate(oracles.runs)} if oracles else None,
-        at_random=isinstance(done.request, Rows | None) and not parts.gone,
+        at_random=at_random,
     )
 
 

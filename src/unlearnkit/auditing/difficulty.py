@@ -1,18 +1,28 @@
-"""How hard the forget rows are, by scores that take no training: shown, never judged by."""
+"""How hard the forget rows are, by scores that take next to no training: shown, never judged by."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from unlearnkit.core.evidence import Evidence, Split, Who, rowwise
+from unlearnkit.core.data import View
+from unlearnkit.core.evidence import Evidence, Split, Who, rowwise, run
+from unlearnkit.core.statistics import auc
+from unlearnkit.difficulty.curvature import curvature
 from unlearnkit.difficulty.disagreement import least_disagree
 from unlearnkit.difficulty.entanglement import entanglement
+from unlearnkit.difficulty.hold_out import drift, taught
+from unlearnkit.difficulty.influence import self_influence
 from unlearnkit.report.model import Difficulty
 from unlearnkit.train.reading import features, last_layer
 
 ROWS = 1_000
 """Most rows of a kind that features are taken of."""
+
+BENT = 200
+"""Most rows of a kind that gradients are taken of."""
 
 WORK = 4 * 10**7
 """Most multiplications that a noisy last layer may take: fewer rows of wide layers are scored."""
@@ -45,7 +55,7 @@ def difficulty(e: Evidence) -> Difficulty:
     stay = e.views[Split.RETAIN].sample(ROWS, rt, "difficulty/retain")
     inside, outside = (features(model, view, e.task, rt) for view in (go, stay))
     if inside is None or outside is None or inside.shape[1] != outside.shape[1]:
-        return found
+        return found.model_copy(update={"harder": _harder(e, go, stay, None)})
     score = entanglement(inside, outside)
     flips = _flips(last_layer(model), inside, outside, rt.rng("difficulty/noise"))
     return found.model_copy(
@@ -53,8 +63,39 @@ def difficulty(e: Evidence) -> Difficulty:
             "entanglement": None if score != score else score,
             "flip": None if flips is None else flips[0],
             "flip_retained": None if flips is None else flips[1],
+            "harder": _harder(e, go, stay, torch.cat([inside, outside])),
         }
     )
+
+
+def _harder(e: Evidence, go: View, stay: View, inputs: Tensor | None) -> dict[str, float]:
+    """Return how often a forget row scores above a retained one, by each proxy that is defined."""
+    if not (go.labelled and stay.labelled and len(go) and len(stay)):
+        return {}
+    model, rt, found = e.model(Who.ORIGINAL), e.rt, {}
+    few = [view.sample(BENT, rt, "difficulty/bent") for view in (go, stay)]
+    bent = [curvature(model, view, e.task, rt) for view in few]
+    if bent[0] is not None and bent[1] is not None:
+        found["curvature"] = auc(bent[0], bent[1])
+    unseen = _unseen(e)
+    if unseen is not None:
+        lesson = unseen.sample(ROWS, rt, "difficulty/unseen")
+        twin = taught(model, lesson, e.task, e.recipe, rt)
+        found["hold_out"] = auc(*(drift(model, twin, v, e.task, rt) for v in (go, stay)))
+    out = torch.cat([run(model, view, e.task, rt) for view in (go, stay)]).double()
+    log_p = e.task.log_probs(out)
+    if inputs is not None and log_p is not None:
+        held = self_influence(inputs, log_p, torch.cat([go.y, stay.y]))
+        found["influence"] = auc(held[: len(go)], held[len(go) :])
+    return {name: share for name, share in found.items() if share == share}
+
+
+def _unseen(e: Evidence) -> View | None:
+    """Return the test rows, forgotten kinds among them; None where there are none with targets."""
+    views = [e.views[s] for s in (Split.TEST, Split.TEST_FORGET) if s in e.views]
+    if not views or not all(view.labelled for view in views):
+        return None
+    return replace(views[0], rows=torch.cat([view.rows for view in views]))
 
 
 def _confidence(e: Evidence, who: Who, split: Split, k: int = 0) -> float | None:

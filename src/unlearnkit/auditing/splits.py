@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unlearnkit.auditing.asked import row_bytes
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import View
 from unlearnkit.core.evidence import Split
@@ -99,7 +100,12 @@ def _held_out(
     told = []
     if case.held_out is None:
         told.append("held-out rows are the test rows; right only if nothing was tuned on them")
-    held = View.all(source)
+    held, twice = _apart(View.all(source), parts.forget)
+    if twice:
+        told.append(
+            f"{twice} held-out rows are forget rows as well, bit for bit: left out of attacks;"
+            " leave rows that were trained on out of test and held-out rows"
+        )
     if not (parts.forget.labelled and held.labelled):
         told.append("rows without targets: held-out rows are not matched to the forget rows")
         return held, told
@@ -112,6 +118,15 @@ def _held_out(
     if absent:
         told.append(f"no held-out row of class {', '.join(map(str, absent))}: not matched there")
     return (held.pick(rows) if len(rows) else None), told
+
+
+def _apart(held: View, forget: View) -> tuple[View, int]:
+    """Return the held-out rows that are no forget row, and how many others there were."""
+    seen = set(row_bytes(forget))
+    again = [i for i, row in enumerate(row_bytes(held)) if row in seen] if seen else []
+    if not again:
+        return held, 0
+    return held.pick(~torch.isin(torch.arange(len(held)), torch.tensor(again))), len(again)
 
 
 def _like(

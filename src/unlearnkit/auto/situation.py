@@ -11,6 +11,7 @@ from torch import nn
 from unlearnkit.auto.table import Kind, When
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.method import Need
+from unlearnkit.core.ranges import meant
 from unlearnkit.core.request import Classes, ForgetRequest, Groups, Targets
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.statistics import auc
@@ -101,7 +102,7 @@ def _named_kind(request: ForgetRequest | None, parts: Partition) -> Kind:
         gone = torch.isin(parts.forget.y, torch.tensor(parts.gone, device=parts.forget.y.device))
         if float(gone.double().mean()) > 0.5:
             return "class"
-    return "group" if isinstance(request, Groups | Targets) else "random"
+    return "group" if isinstance(meant(request, parts), Groups | Targets) else "random"
 
 
 def _oddness(model: nn.Module, case: Case, parts: Partition, rt: Runtime) -> tuple[float, float]:

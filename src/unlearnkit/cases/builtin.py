@@ -21,6 +21,24 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class Trained:
+    """A request for rows that models point out, which are trained first and kept."""
+
+    doc: str
+    """What it is, in a sentence."""
+
+    find: Callable[[Runtime], Asked]
+    """Builds the case and the request; models are trained where the runtime says."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "__doc__", self.doc)
+
+    def __call__(self) -> Asked:
+        """Return the case and the request, from models trained on the CPU."""
+        return self.find(Runtime())
+
+
+@dataclass(frozen=True)
 class BuiltIn:
     """A problem on real data that comes with the package or is read from a folder."""
 
@@ -36,11 +54,12 @@ class BuiltIn:
     doc: str = ""
     """What it is, in a sentence."""
 
-    def ask(self, name: str) -> Asked:
+    def ask(self, name: str, place: Callable[[], Runtime] = Runtime) -> Asked:
         """Return the case with one of its named requests.
 
         Args:
             name: The request's name.
+            place: Gives the runtime of what is trained to find the rows; asked only then.
 
         Returns:
             The case and the request.
@@ -50,7 +69,8 @@ class BuiltIn:
         """
         if name not in self.requests:
             raise UnknownNameError(f"request of {self.id}", name, self.requests)
-        return self.requests[name]()
+        found = self.requests[name]
+        return found.find(place()) if isinstance(found, Trained) else found()
 
 
 CASES: dict[str, BuiltIn] = {}
@@ -97,6 +117,24 @@ def drawn(count: int, wanted: int, stream: str, seed: int = 0) -> list[int]:
     """Return ``wanted`` different numbers below ``count``, in order, drawn from a named stream."""
     order = torch.randperm(count, generator=Runtime(seed=seed).rng(stream))
     return sorted(order[:wanted].tolist())
+
+
+def held_out(count: int, held: int, stream: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Return which rows are trained on, tested on and validated on, each in order.
+
+    Args:
+        count: Rows in all.
+        held: Rows that are not trained on, drawn from a named stream; every third of them, from the
+            first, is for validation.
+        stream: The stream.
+
+    Returns:
+        Positions ``(n,)`` of the three sets.
+    """
+    held_rows = torch.tensor(drawn(count, held, stream))
+    train = (~torch.isin(torch.arange(count), held_rows)).nonzero()[:, 0]
+    third = torch.arange(held) % 3 == 0
+    return train, held_rows[~third], held_rows[third]
 
 
 def standardised(values: Tensor, train: Tensor) -> Tensor:

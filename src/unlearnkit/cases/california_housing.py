@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearnkit.cases.asking import random_tenth
-from unlearnkit.cases.builtin import Asked, BuiltIn, builtin, drawn, standardised
+from unlearnkit.cases.builtin import Asked, BuiltIn, builtin, held_out, standardised
 from unlearnkit.cases.source import first_line, folder
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import TensorData
@@ -50,11 +50,9 @@ def _sets() -> tuple[tuple[Tensor, Tensor, Tensor], ...]:
     x, y = _table()
     band = x[:, 5].floor().long()
     count = len(y)
-    held = torch.tensor(drawn(count, count * 3 // 10, f"{WHO}/held out"))
-    train = (~torch.isin(torch.arange(count), held)).nonzero()[:, 0]
-    third = torch.arange(len(held)) % 3 == 0
-    x = standardised(x, train)
-    return tuple((x[r], y[r], band[r]) for r in (train, held[~third], held[third]))
+    rows = held_out(count, count * 3 // 10, f"{WHO}/held out")
+    x = standardised(x, rows[0])
+    return tuple((x[r], y[r], band[r]) for r in rows)
 
 
 def _table() -> tuple[Tensor, Tensor]:

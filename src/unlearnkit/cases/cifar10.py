@@ -21,7 +21,7 @@ from unlearnkit.cases.asking import (
     sub_class,
 )
 from unlearnkit.cases.builtin import Asked, BuiltIn, builtin, told
-from unlearnkit.cases.hard import entangled, memorised, worst
+from unlearnkit.cases.hard import requests
 from unlearnkit.cases.networks import resnet18, small_conv
 from unlearnkit.cases.poison import backdoor, known_part, swapped
 from unlearnkit.cases.source import first_line, folder, optional
@@ -201,26 +201,7 @@ def _chosen(make: Callable[[], Case]) -> dict[str, Callable[[], Asked]]:
             "Forget half of the birds and dogs, a tenth of all rows: a set that is not IID.",
             lambda: part_of_classes(make(), BIRDS_AND_DOGS),
         ),
-        "memorised_tenth": told(
-            "Forget the tenth that training learned last; a model is trained to find it.",
-            lambda: memorised(make()),
-        ),
-        "unmemorised_tenth": told(
-            "Forget the tenth that training learned first: a negative control.",
-            lambda: memorised(make(), at="bottom"),
-        ),
-        "low_entanglement": told(
-            "Forget a tenth of the rows that lies apart from the others in feature space.",
-            lambda: entangled(make(), "low"),
-        ),
-        "high_entanglement": told(
-            "Forget a tenth of the rows that is mixed with the others in feature space.",
-            lambda: entangled(make(), "high"),
-        ),
-        "worst_tenth": told(
-            "Forget a tenth of the rows that a model still answers once they are unlearned.",
-            lambda: worst(make()),
-        ),
+        **requests(make),
         "poisoned": told(
             "Forget all rows with a backdoor's trigger: a hundredth, called 0 (aeroplanes).",
             lambda: known_part(triggered(make())),

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearnkit.cases.asking import random_tenth
-from unlearnkit.cases.builtin import Asked, BuiltIn, builtin, drawn, standardised
+from unlearnkit.cases.builtin import Asked, BuiltIn, builtin, held_out, standardised
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import TensorData
 from unlearnkit.core.recipe import Recipe
@@ -31,12 +31,9 @@ def _sets() -> tuple[tuple[Tensor, Tensor, Tensor], ...]:
     bunch = load_diabetes(scaled=False)
     x, y = torch.tensor(bunch.data), torch.tensor(bunch.target)
     decade = (x[:, bunch.feature_names.index("age")] // 10).long()
-    order = torch.tensor(drawn(len(y), 132, "diabetes/held out"))
-    held = torch.isin(torch.arange(len(y)), order)
-    train = (~held).nonzero()[:, 0]
-    third = torch.arange(len(order)) % 3 == 0
-    x, y = standardised(x, train), standardised(y, train)
-    return tuple((x[r], y[r], decade[r]) for r in (train, order[~third], order[third]))
+    rows = held_out(len(y), 132, "diabetes/held out")
+    x, y = standardised(x, rows[0]), standardised(y, rows[0])
+    return tuple((x[r], y[r], decade[r]) for r in rows)
 
 
 def diabetes() -> Case:

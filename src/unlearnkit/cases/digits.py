@@ -13,7 +13,7 @@ from unlearnkit.cases.asking import (
     sub_class,
 )
 from unlearnkit.cases.builtin import Asked, BuiltIn, builtin, told
-from unlearnkit.cases.hard import entangled, memorised, worst
+from unlearnkit.cases.hard import requests
 from unlearnkit.core.case import Case
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import Classes
@@ -106,30 +106,7 @@ builtin(
                 "Forget 143 rows of classes 2 and 5, half of these: a set that is not IID.",
                 lambda: part_of_classes(digits(), (2, 5)),
             ),
-            "memorised_tenth": told(
-                "Forget the 143 rows that training learned last; retrained, 0.7 of them are right.",
-                lambda: memorised(digits()),
-            ),
-            "unmemorised_tenth": told(
-                "Forget the 143 rows that training learned first: a negative control.",
-                lambda: memorised(digits(), at="bottom"),
-            ),
-            "low_entanglement": told(
-                "Forget 143 rows that lie apart from the others in feature space (score 12).",
-                lambda: entangled(digits(), "low"),
-            ),
-            "middle_entanglement": told(
-                "Forget 143 rows, most of them eights, in the middle of all others (score 31).",
-                lambda: entangled(digits(), "middle"),
-            ),
-            "high_entanglement": told(
-                "Forget 143 rows that are mixed with the others in feature space (score 558).",
-                lambda: entangled(digits(), "high"),
-            ),
-            "worst_tenth": told(
-                "Forget 143 rows that a model still answers once they are unlearned.",
-                lambda: worst(digits()),
-            ),
+            **requests(digits),
             "mislabelled_tenth": a_mislabelled_tenth,
         },
         doc="handwritten digits, 8x8 images in 10 classes (scikit-learn); a small perceptron",

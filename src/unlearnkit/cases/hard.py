@@ -1,47 +1,103 @@
-"""Forget sets that a trained model points out: memorised rows, entangled rows, the worst case.
+"""Forget sets that trained models point out: memorised rows, entangled rows, the worst case.
 
-The model is the original of seed 0, trained and kept the first time.
+The model is the original of seed 0, for the leave-out estimate those of seeds 0 to 63; they are
+trained and kept the first time.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 from torch import Tensor
 
 from unlearnkit.cases.asking import Place, part, ranked
-from unlearnkit.cases.builtin import Asked
+from unlearnkit.cases.builtin import Asked, Trained
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import View
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.evidence import run
 from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.difficulty.course import Course, watch
+from unlearnkit.difficulty.course import Course, Proxy, watch
+from unlearnkit.difficulty.curvature import curvature
 from unlearnkit.difficulty.entanglement import eccentricity, entanglement
+from unlearnkit.difficulty.hold_out import hold_out
+from unlearnkit.difficulty.influence import self_influence
+from unlearnkit.difficulty.leave_out import leave_out
 from unlearnkit.difficulty.worst_case import worst_case
 from unlearnkit.train.reading import features
 
 Level = Literal["high", "middle", "low"]
 _LEVELS: tuple[Level, ...] = ("low", "middle", "high")
 
+MemorisedBy = Proxy | Literal["curvature", "hold_out", "influence", "leave_out"]
+LEAVE_OUT_MODELS = 64
 
-def memorised(case: Case, share: float = 0.1, at: Place = "top") -> Asked:
-    """Return a case with a request for the rows that one training run learned last, or first.
 
-    By the mean probability of the row's class over epochs. For the leave-out estimate, which takes
-    many models, give ``ranked`` the scores of ``leave_out(case).memorised``.
+def memorised(
+    case: Case,
+    share: float = 0.1,
+    at: Place = "top",
+    *,
+    by: MemorisedBy = "confidence",
+    rt: Runtime | None = None,
+) -> Asked:
+    """Return a case with a request for the rows that a model knows by heart alone, or least so.
+
+    ``leave_out`` is the estimate itself, from 64 models. All others are proxies of it, from one:
+    its course in training (``confidence`` and the other means of ``watch``), the bend of its loss
+    (``curvature``), its answers after a lesson of test rows (``hold_out``), the hold of each row on
+    its own answer (``influence``). Models retrained without the top tenth of the digits by
+    ``confidence`` get 0.7 of it right.
 
     Args:
         case: Rows of a classification, model factory, recipe.
         share: Of the training rows, rounded down.
         at: ``top`` is the most memorised rows, ``bottom`` a negative control.
+        by: What ranks the rows.
+        rt: Where to train; its own seed plays no part.
 
     Returns:
         The case and the request.
     """
-    return ranked(case, watch(case).memorised(), share, at)
+    return ranked(case, memorisation(case, by, rt=rt), share, at)
 
 
-def entangled(case: Case, level: Level, share: float = 0.1) -> Asked:
+def memorisation(case: Case, by: MemorisedBy, *, rt: Runtime | None = None) -> Tensor:
+    """Return how much each training row is known by heart alone, larger for more.
+
+    Args:
+        case: As in ``memorised``.
+        by: As there.
+        rt: As there.
+
+    Returns:
+        One score a row ``(N,)``; only ranks of different scores can be compared.
+
+    Raises:
+        UnsupportedError: If the case lacks what a score is read from.
+    """
+    if by == "leave_out":
+        return leave_out(case, models=LEAVE_OUT_MODELS, rt=rt).memorised
+    course, here = watch(case, rt=rt), (rt or Runtime()).fork(0)
+    view = _rows(case)
+    if by == "influence":
+        return self_influence(_features(case, course, here), _log_probs(case, course, here), view.y)
+    if by == "hold_out":
+        if case.test is None or case.recipe is None:
+            raise UnsupportedError("forget set: hold_out needs test rows and a recipe; give test=")
+        return hold_out(course.model, view, View.all(case.test), case.task, case.recipe, here)
+    if by == "curvature":
+        bent = curvature(course.model, view, case.task, here)
+        if bent is None:
+            raise UnsupportedError(
+                "forget set: a loss bends around inputs of one real tensor only; rank rows by"
+                " another score"
+            )
+        return bent
+    return course.memorised(by)
+
+
+def entangled(case: Case, level: Level, share: float = 0.1, *, rt: Runtime | None = None) -> Asked:
     """Return a case with a request for rows that are mixed with the rows that stay, or are not.
 
     RUM's sets: rows are ordered by the distance of their features to the mean of all, and a set is
@@ -53,6 +109,7 @@ def entangled(case: Case, level: Level, share: float = 0.1) -> Asked:
         case: Rows of a classification, model factory, recipe.
         level: Which of the three scores.
         share: Of the training rows, rounded down; at most a third.
+        rt: Where to train; its own seed plays no part.
 
     Returns:
         The case and the request.
@@ -62,7 +119,7 @@ def entangled(case: Case, level: Level, share: float = 0.1) -> Asked:
     """
     if share > 1 / 3:
         raise InputError(f"share: three sets of {share:g} overlap; use at most a third")
-    inputs = _features(case, watch(case))
+    inputs = _features(case, watch(case, rt=rt), rt or Runtime())
     far = eccentricity(inputs)
     found = [ranked(case, far, share, place) for place in ("bottom", "middle", "top")]
     scores = []
@@ -74,28 +131,96 @@ def entangled(case: Case, level: Level, share: float = 0.1) -> Asked:
     return found[sorted(range(3), key=scores.__getitem__)[_LEVELS.index(level)]]
 
 
-def worst(case: Case, share: float = 0.1) -> Asked:
+def worst(case: Case, share: float = 0.1, *, rt: Runtime | None = None) -> Asked:
     """Return a case with a request for rows that a model still answers once they are unlearned.
 
     Args:
         case: Rows of a classification, model factory, recipe.
         share: Of the training rows, rounded down.
+        rt: Where to train; its own seed plays no part.
 
     Returns:
         The case and the request, found by ``difficulty.worst_case``.
     """
-    course, task = watch(case), case.task
-    inputs = _features(case, course)
-    assert case.train is not None
-    log_p = task.log_probs(run(course.model, View.all(case.train), task, Runtime()).double())
-    assert log_p is not None
-    rows = worst_case(inputs, log_p, case.train.y, part(case, share))
+    course, here = watch(case, rt=rt), rt or Runtime()
+    log_p = _log_probs(case, course, here)
+    rows = worst_case(_features(case, course, here), log_p, _rows(case).y, part(case, share))
     return Asked(case, Rows(rows.sort().values))
 
 
-def _features(case: Case, course: Course) -> Tensor:
+def requests(make: Callable[[], Case]) -> dict[str, Trained]:
+    """Return the named requests for a tenth of a case's rows that models point out.
+
+    Args:
+        make: Builds the case, of a classification.
+
+    Returns:
+        By name.
+    """
+
+    def ranked_by(by: MemorisedBy, doc: str, at: Place = "top") -> Trained:
+        return Trained(doc, lambda rt: memorised(make(), at=at, by=by, rt=rt))
+
+    return {
+        "memorised_tenth": ranked_by(
+            "confidence", "Forget the tenth that training learned last; a model is trained first."
+        ),
+        "unmemorised_tenth": ranked_by(
+            "confidence",
+            "Forget the tenth that training learned first, a control; a model is trained first.",
+            at="bottom",
+        ),
+        "left_out_tenth": ranked_by(
+            "leave_out",
+            "Forget the tenth that models get wrong without it alone; 64 models are trained first.",
+        ),
+        "curved_tenth": ranked_by(
+            "curvature",
+            "Forget the tenth around which the loss bends most; a model is trained first.",
+        ),
+        "drifting_tenth": ranked_by(
+            "hold_out",
+            "Forget the tenth whose answers a lesson of test rows changes most; a model is trained"
+            " first.",
+        ),
+        "influential_tenth": ranked_by(
+            "influence",
+            "Forget the tenth that holds its own answers most; a model is trained first.",
+        ),
+        "low_entanglement": Trained(
+            "Forget a tenth that lies apart in feature space; a model is trained first.",
+            lambda rt: entangled(make(), "low", rt=rt),
+        ),
+        "middle_entanglement": Trained(
+            "Forget a tenth between the two in feature space; a model is trained first.",
+            lambda rt: entangled(make(), "middle", rt=rt),
+        ),
+        "high_entanglement": Trained(
+            "Forget a tenth that is mixed with the others in feature space; a model is trained"
+            " first.",
+            lambda rt: entangled(make(), "high", rt=rt),
+        ),
+        "worst_tenth": Trained(
+            "Forget a tenth that a model still answers once it is unlearned; a model is trained"
+            " first.",
+            lambda rt: worst(make(), rt=rt),
+        ),
+    }
+
+
+def _rows(case: Case) -> View:
     assert case.train is not None
-    found = features(course.model, View.all(case.train), case.task, Runtime())
+    return View.all(case.train)
+
+
+def _log_probs(case: Case, course: Course, rt: Runtime) -> Tensor:
+    log_p = case.task.log_probs(run(course.model, _rows(case), case.task, rt).double())
+    assert log_p is not None
+    return log_p
+
+
+def _features(case: Case, course: Course, rt: Runtime) -> Tensor:
+    found = features(course.model, _rows(case), case.task, rt)
     if found is None:
         raise UnsupportedError(
             "forget set: the last layer is the whole model, or does not get one row of features"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearnkit.cases.asking import random_tenth
-from unlearnkit.cases.builtin import Asked, BuiltIn, builtin, drawn
+from unlearnkit.cases.builtin import Asked, BuiltIn, builtin, held_out
 from unlearnkit.cases.source import lines
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import TensorData
@@ -94,10 +94,8 @@ def _sets() -> tuple[TensorData, ...]:
     )
     x = torch.tensor([[numbered(a), numbered(b)] for _, a, b in pairs])
     y = torch.tensor([[score] for score, _, _ in pairs])
-    held = torch.tensor(drawn(len(y), 750, "sts/held out"))
-    train = (~torch.isin(torch.arange(len(y)), held)).nonzero()[:, 0]
-    third = torch.arange(len(held)) % 3 == 0
-    return tuple(TensorData(x[r], y[r], genre[r]) for r in (train, held[~third], held[third]))
+    rows = held_out(len(y), 750, "sts/held out")
+    return tuple(TensorData(x[r], y[r], genre[r]) for r in rows)
 
 
 def _told(file: str) -> list[str]:

@@ -62,7 +62,7 @@ def carry_out(job: Job, out: Path, *, force: bool, talk: Talk) -> Record:
     """
     check_free(out, force=force)
     rt = Runtime.on(job.device, precision=job.precision, seed=job.seed, reporter=talk)
-    case, request = job.resolve()
+    case, request = job.resolve(talk)
     method = job.build()
     split = case.partition(request)
     mask = job.build_mask()
@@ -130,7 +130,7 @@ def locate(job: Job, *, talk: Talk) -> Mask:
         The mask.
     """
     rt = Runtime.on(job.device, precision=job.precision, seed=job.seed, reporter=talk)
-    case, request = job.resolve()
+    case, request = job.resolve(talk)
     how = job.build_mask()
     assert isinstance(how, Localizer)
     how.check(case.partition(request))
@@ -171,7 +171,7 @@ def examine(
     record = Record.read(folder)
     job = record.job
     rt = Runtime.on(device or job.device, precision=job.precision, seed=job.seed, reporter=talk)
-    case, request = job.resolve()
+    case, request = job.resolve(talk)
     if _rows(case) != record.digests["train"]:
         raise InputError(
             f"audit: the rows of {job.case} are no longer those of the run; run it again"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ from unlearnkit.core.data import (
 )
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.targets import no_targets
+
+D = TypeVar("D", bound=TensorData | MapData)
 
 EXPECTED = "expected a pair (x, y), a map-style Dataset of pairs, a Hugging Face set or a DataFrame"
 
@@ -55,8 +58,6 @@ def as_data(
     Raises:
         InputError: If rows are missing, of different counts, or not finite.
     """
-    if isinstance(source, TensorData | MapData):
-        return source
     if is_table(source):
         wanted = input_columns(source, name=name, target=target, inputs=inputs, group=group)
         assert target is not None
@@ -67,6 +68,9 @@ def as_data(
             f"{name}: {target or inputs[0]!r} names a column, but the rows are no table, got"
             f" {type(source).__name__}; leave target and inputs out"
         )
+    if isinstance(source, TensorData | MapData):
+        owned = source if group is None else replace(source, group=_owners(name, group))
+        return _checked(owned, name)
     if isinstance(source, TensorDataset):
         *x, y = source.tensors
         source = (x[0] if len(x) == 1 else tuple(x), y)
@@ -195,10 +199,7 @@ def _from_map(source: Any, name: str, group: Any, workers: int) -> MapData:
         if y is None:
             each = (_item(source, i, name)[1] for i in range(count))
             y = _stacked([as_tensor(t, f"{name} target") for t in each], name)
-    owners = _owners(name, group)
-    _same_count(name, count, owners)
-    check_finite(name, "y", y)
-    return MapData(source, y, owners, workers)
+    return _checked(MapData(source, y, _owners(name, group), workers), name)
 
 
 def _item(source: Any, i: int, name: str) -> tuple[Any, Any]:
@@ -245,9 +246,11 @@ def _stacked(targets: list[Tensor], name: str) -> Tensor:
     return torch.stack(targets)
 
 
-def _checked(data: TensorData, name: str) -> TensorData:
+def _checked(data: D, name: str) -> D:
+    """Refuse rows that do not fit together, are none or, as far as they are at hand, not finite."""
     count = len(data.y) if data.y.ndim else 0
-    for key, t in named(data.x).items():
+    known: dict[str, Tensor] = named(data.x) if isinstance(data, TensorData) else {}
+    for key, t in known.items():
         rows = len(t) if t.ndim else 0
         if rows != count:
             raise InputError(
@@ -255,14 +258,11 @@ def _checked(data: TensorData, name: str) -> TensorData:
             )
     if not count:
         raise InputError(f"{name}: the data set is empty")
-    for key, t in {**named(data.x), "y": data.y}.items():
+    for key, t in {**known, "y": data.y}.items():
         check_finite(name, key, t)
-    _same_count(name, count, data.group)
-    return data
-
-
-def _same_count(name: str, count: int, group: Tensor | None) -> None:
-    if group is not None and group.shape != (count,):
+    if data.group is not None and data.group.shape != (count,):
         raise InputError(
-            f"{name}: group has shape {tuple(group.shape)} for {count} rows; give one owner a row"
+            f"{name}: group has shape {tuple(data.group.shape)} for {count} rows; give one owner a"
+            " row"
         )
+    return data

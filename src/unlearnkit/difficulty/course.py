@@ -68,15 +68,20 @@ def watch(
     Returns:
         The means and the model, from the cache if they are there.
     """
-    view = trainable(case)
-    run_rt = (rt or Runtime()).fork(seed)
+    view, place, cache = trainable(case), rt or Runtime(), cache or Cache()
+    run_rt = place.fork(seed)
     model, key = start(case, view, run_rt, "watched course")
 
     def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
+        assert case.recipe is not None
+        place.note(
+            f"difficulty: an original is trained and watched first, once: {len(view):,} rows for"
+            f" {case.recipe.epochs} epochs, and a third more"
+        )
         means = _watched(model, view, case, run_rt)
         return means | {f"model/{n}": t for n, t in model.state_dict().items()}, {}
 
-    kept = (cache or Cache()).get(key, make).tensors
+    kept = cache.get(key, make).tensors
     model.load_state_dict({n: kept[f"model/{n}"] for n in model.state_dict()})
     return Course(model, *(kept[n] for n in _READ))
 

@@ -118,6 +118,11 @@ def _bits(
     keys = [{**key, "read": view.key()} for _, key in starts]
 
     def make(lacking: list[int]) -> Iterator[tuple[int, dict[str, Tensor], dict[str, Any]]]:
+        rt.note(
+            f"difficulty: {len(lacking)} models are trained first, once, each on {size:,} of"
+            f" {len(view):,} rows for {recipe.epochs} epochs: as much as"
+            f" {len(lacking) * size / len(view):.3g} originals"
+        )
         members = [
             Member(starts[i][0], parts[i], rt.fork(seeds[i]), "leave out", place=seeds[i])
             for i in lacking

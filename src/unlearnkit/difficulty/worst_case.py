@@ -49,13 +49,12 @@ def worst_case(
     mean = residual.T @ phi / len(y)
     typical = float(squares.mean() + (count - 1) * mean.square().sum())
     step = reach / typical if typical > 0 else 0.0
-    total = torch.zeros_like(mean)
-    cost = losses + step * squares
+    rise = losses + step * squares
     chosen = []
     for _ in range(count):
-        rise = cost + 2 * step * (residual * (phi @ total.T)).sum(1)
         best = int(rise.argmin())
         chosen.append(best)
-        total += residual[best][:, None] * phi[best]
-        cost[best] = math.inf
+        # Gradients are outer products, and so is their inner product with the new row's.
+        rise += 2 * step * (residual @ residual[best]) * (phi @ phi[best])
+        rise[best] = math.inf
     return torch.tensor(chosen)

@@ -7,22 +7,15 @@ model retrained without those is no oracle.
 
 from __future__ import annotations
 
+from functools import partial
+
 from unlearnkit.core.evidence import Evidence, Split, Who
 from unlearnkit.core.metric import Goal, Score, mean, metric
 
-LABELS = ("classification",)
+harm = partial(metric, low=0.0, high=1.0, unit="fraction", tasks=("classification",), section=8)
 
 
-@metric(
-    Goal.HIGH,
-    low=0.0,
-    high=1.0,
-    ideal=1.0,
-    splits=[Split.AFFECTED],
-    unit="fraction",
-    tasks=LABELS,
-    section=8,
-)
+@harm(Goal.HIGH, ideal=1.0, splits=[Split.AFFECTED])
 def accuracy_corrected(e: Evidence) -> Score:
     """Share of right answers where the tampering acts: rows with the trigger, confused classes.
 
@@ -31,16 +24,7 @@ def accuracy_corrected(e: Evidence) -> Score:
     return mean(1 - e.errors(Who.UNLEARNED, Split.AFFECTED))
 
 
-@metric(
-    Goal.HIGH,
-    low=0.0,
-    high=1.0,
-    ideal=1.0,
-    splits=[Split.ELSEWHERE],
-    unit="fraction",
-    tasks=LABELS,
-    section=8,
-)
+@harm(Goal.HIGH, ideal=1.0, splits=[Split.ELSEWHERE])
 def accuracy_elsewhere(e: Evidence) -> Score:
     """Share of right answers on rows never trained on where the tampering does not act.
 
@@ -49,16 +33,7 @@ def accuracy_elsewhere(e: Evidence) -> Score:
     return mean(1 - e.errors(Who.UNLEARNED, Split.ELSEWHERE))
 
 
-@metric(
-    Goal.LOW,
-    low=0.0,
-    high=1.0,
-    ideal=0.0,
-    splits=[Split.AIMED],
-    unit="fraction",
-    tasks=LABELS,
-    section=8,
-)
+@harm(Goal.LOW, ideal=0.0, splits=[Split.AIMED])
 def attack_success(e: Evidence) -> Score:
     """Share of the affected rows that are answered as the tampering wants.
 

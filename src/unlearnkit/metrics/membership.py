@@ -21,13 +21,14 @@ from torch.nn import functional
 from unlearnkit.core import statistics
 from unlearnkit.core.evidence import CHUNK, Evidence, Split, Who, rowwise
 from unlearnkit.core.metric import Goal, Score, mean, metric
+from unlearnkit.stats.ranks import others_needed
 
 PAIR = (Split.FORGET, Split.HELD_OUT)
 LABELS = ("classification",)
 AUC_MARGIN = 0.02
 attack = partial(metric, Goal.ORACLE, low=0.0, high=1.0, unit="AUC", margin=AUC_MARGIN)
-ENOUGH = 10
-"""Never-seen rows that should pass a threshold if it is to be trusted."""
+share = partial(metric, Goal.ORACLE, low=0.0, high=1.0, unit="fraction")
+published = partial(share, splits=(Split.FORGET, Split.RETAIN, Split.TEST), path="compat")
 
 SVM_ROWS = 25_000
 """Most rows that the published attack is fitted to: its cost grows with their square."""
@@ -49,7 +50,7 @@ def margin_auc(e: Evidence) -> Score:
     return _auc(forget, unseen)
 
 
-@metric(Goal.ORACLE, low=0.0, high=1.0, splits=PAIR, unit="fraction", section=4)
+@share(splits=PAIR, section=4)
 def margin_tpr_at_1_percent(e: Evidence) -> Score:
     """Share of forget rows that the margin attack catches while at most 1 % of unseen rows pass.
 
@@ -58,7 +59,7 @@ def margin_tpr_at_1_percent(e: Evidence) -> Score:
     return _tpr(e, 0.01)
 
 
-@metric(Goal.ORACLE, low=0.0, high=1.0, splits=PAIR, unit="fraction", section=4)
+@share(splits=PAIR, section=4)
 def margin_tpr_at_0_1_percent(e: Evidence) -> Score:
     """Share of forget rows that the margin attack catches while at most 0.1 % of unseen rows pass.
 
@@ -128,15 +129,7 @@ def two_model_retained_auc(e: Evidence) -> Score:
     return _auc(_fall(e, Split.FORGET), _fall(e, Split.RETAIN))
 
 
-@metric(
-    Goal.ORACLE,
-    low=0.0,
-    high=1.0,
-    splits=[Split.FORGET, Split.RETAIN, Split.TEST],
-    unit="fraction",
-    tasks=LABELS,
-    path="compat",
-)
+@published(tasks=LABELS)
 def svm_mia_efficacy(e: Evidence) -> Score:
     """Share of forget rows that a support-vector machine on confidence calls unseen.
 
@@ -163,15 +156,7 @@ def svm_mia_efficacy(e: Evidence) -> Score:
     return Score(float(1 - called.mean()), 1 - torch.from_numpy(called))
 
 
-@metric(
-    Goal.ORACLE,
-    low=0.0,
-    high=1.0,
-    splits=[Split.FORGET, Split.RETAIN, Split.TEST],
-    unit="fraction",
-    tasks=("regression",),
-    path="compat",
-)
+@published(tasks=("regression",))
 def svm_l1_member_share(e: Evidence) -> Score:
     """Share of forget rows that a support-vector machine on the absolute error calls members.
 
@@ -218,7 +203,7 @@ def _auc(members: Tensor, others: Tensor) -> Score:
 
 def _tpr(e: Evidence, fpr: float) -> Score:
     forget, unseen = (e.margins(Who.UNLEARNED, s) for s in PAIR)
-    need = round(ENOUGH / fpr)
+    need = others_needed(fpr)
     if len(unseen) < need:
         return Score(
             math.nan,

@@ -91,7 +91,7 @@ class Spent(Value):
 
 
 class Difficulty(Value):
-    """How hard the forget rows are, by scores that cost no training; None where undefined."""
+    """How hard the forget rows are, by scores that cost little; None where undefined."""
 
     confidence: float | None = None
     """Mean probability that the original gives the labels of the forget rows: a proxy of
@@ -113,6 +113,10 @@ class Difficulty(Value):
 
     flip_retained: float | None = None
     """The same of retained rows."""
+
+    harder: dict[str, float] = Field(default_factory=dict)
+    """By proxy of memorisation (``curvature``, ``hold_out``, ``influence``), the share of pairs in
+    which a forgotten row scores above a retained one: 0.5 where they are alike."""
 
 
 class LayerShare(Value):

@@ -214,42 +214,42 @@ def asked_lines(asked: Asked) -> list[tuple[str, str]]:
 
 def difficulty_lines(d: Difficulty) -> list[tuple[str, str]]:
     """Return how hard the forget rows are, as names and sentences; what is unknown is left out."""
-    lines = []
+    told = {}
     if d.confidence is not None and d.confidence_retained is not None:
-        forgotten, retained = number(d.confidence, 4), number(d.confidence_retained, 4)
-        lines.append(
-            (
-                "Confidence of the original",
-                f"{forgotten} is its mean probability of a forgotten row's label, {retained} of a "
-                "retained row's; the lower, the more of them it is likely to know by heart alone",
-            )
+        told["Confidence of the original"] = (
+            f"{number(d.confidence, 4)} is its mean probability of a forgotten row's label, "
+            f"{number(d.confidence_retained, 4)} of a retained row's; the lower, the more of them "
+            "it is likely to know by heart alone"
         )
     if d.memorised is not None:
-        lines.append(
-            (
-                "Memorised",
-                f"{number(d.memorised, 3)}: the part of that probability which retrained models do "
-                "not have",
-            )
+        told["Memorised"] = (
+            f"{number(d.memorised, 3)}: the part of that probability which retrained models do not "
+            "have"
+        )
+    if d.harder:
+        shares = ", ".join(f"{number(v, 2)} by {_PROXIES[k]}" for k, v in sorted(d.harder.items()))
+        told["Known by heart"] = (
+            "a forgotten row looks it more than a retained one in this share of pairs, 0.5 being "
+            f"no difference: {shares}"
         )
     if d.entanglement is not None:
-        score = number(d.entanglement, decimals([d.entanglement]))
-        lines.append(
-            (
-                "Entanglement",
-                f"{score}: spread within forgotten and retained rows over the spread between "
-                "them, in the last layer's inputs",
-            )
+        told["Entanglement"] = (
+            f"{number(d.entanglement, decimals([d.entanglement]))}: spread within forgotten and "
+            "retained rows over the spread between them, in the last layer's inputs"
         )
     if d.flip is not None and d.flip_retained is not None:
-        lines.append(
-            (
-                "Least change that flips a row",
-                f"moves {number(d.flip, 4)} of all rows, median over forgotten rows; "
-                f"{number(d.flip_retained, 4)} over retained rows",
-            )
+        told["Least change that flips a row"] = (
+            f"moves {number(d.flip, 4)} of all rows, median over forgotten rows; "
+            f"{number(d.flip_retained, 4)} over retained rows"
         )
-    return lines
+    return list(told.items())
+
+
+_PROXIES = {
+    "curvature": "the bend of the loss",
+    "hold_out": "the drift in a lesson of other rows",
+    "influence": "the hold on its own answer",
+}
 
 
 def headroom_sentence(asked: Asked) -> str:

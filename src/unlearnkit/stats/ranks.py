@@ -75,6 +75,20 @@ def apart(members: Tensor, others: Tensor) -> Apart:
     return Apart(statistics.auc(members, others), accuracy, low[0], high[0], "; ".join(told))
 
 
+def apart_each(scores: Tensor, members: Tensor) -> tuple[Apart, ...]:
+    """Return what each target's scores find, over the examples that have one.
+
+    Args:
+        scores: ``(T, E)``, larger for members; nan where there is no score.
+        members: Which examples each was trained on, boolean ``(T, E)`` or ``(E,)`` for all.
+
+    Returns:
+        One finding a target.
+    """
+    known, truth = ~scores.isnan(), members.expand_as(scores)
+    return tuple(apart(s[k & m], s[k & ~m]) for s, k, m in zip(scores, known, truth, strict=True))
+
+
 def nothing_apart(why: str) -> Apart:
     """Return findings that are undefined, and why."""
     return Apart(math.nan, math.nan, math.nan, math.nan, why)
@@ -143,12 +157,17 @@ class Tally:
             The share of members; nan with fewer than ``10 / fpr`` others, or no member.
         """
         count = int(self.others.sum())
-        if count < _need(fpr) or not int(self.members.sum()):
+        if count < others_needed(fpr) or not int(self.members.sum()):
             return math.nan
         may_pass = math.floor(fpr * count * (1 + 1e-12))
         allowed = self.others.flip(0).cumsum(0) <= may_pass
         caught = self.members.flip(0).cumsum(0)[allowed]
         return float(caught.max() / self.members.sum()) if len(caught) else 0.0
+
+
+def others_needed(fpr: float) -> int:
+    """Return how many others a threshold of a false-positive rate takes: ten that pass it."""
+    return math.ceil(ENOUGH / fpr * (1 - 1e-12))
 
 
 def _bin(scores: Tensor) -> Tensor:
@@ -159,14 +178,13 @@ def _bin(scores: Tensor) -> Tensor:
     return (rising >> DROPPED).long() + BINS // 2
 
 
-def _need(fpr: float) -> int:
-    return math.ceil(ENOUGH / fpr * (1 - 1e-12))
-
-
 def _tpr(members: Tensor, others: Tensor, fpr: float) -> tuple[float, str]:
-    if len(others) >= _need(fpr):
+    if len(others) >= others_needed(fpr):
         return statistics.tpr_at_fpr(members, others, fpr), ""
-    return math.nan, f"a rate of {fpr:.1%} needs {_need(fpr)} others, there are {len(others)}"
+    return (
+        math.nan,
+        f"a rate of {fpr:.1%} needs {others_needed(fpr)} others, there are {len(others)}",
+    )
 
 
 def _threshold(members: Tensor, others: Tensor) -> float:

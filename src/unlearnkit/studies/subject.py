@@ -55,8 +55,8 @@ class Subject:
         Returns:
             The subject.
         """
-        found, asked = Job(case=case, forget=request).resolve()
-        return cls(found, asked, Runtime.on(device, precision=precision))
+        job = Job(case=case, forget=request, device=device, precision=precision)
+        return cls(*job.resolve(), Runtime.on(device, precision=precision))
 
     @cached_property
     def parts(self) -> Partition:

@@ -1,6 +1,7 @@
 """What a model says about rows, read without moving it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,28 @@ def row_losses(model: nn.Module, view: View, task: Task, rt: Runtime) -> Tensor:
     """Return the task's loss of each row ``(n,)``, in eval mode, on the CPU."""
     out = run(model, view, task, rt)
     return task.losses(out, Batch(torch.empty(len(view), 0), view.y, view.rows))
+
+
+def input_slopes(
+    model: nn.Module, batch: Batch, task: Task, step: Tensor | None = None
+) -> Tensor | None:
+    """Return the gradient of each row's loss by its input ``(B, ...)``.
+
+    Args:
+        model: In eval mode, so that rows do not depend on each other.
+        batch: The rows, with targets.
+        task: Supplies each row's loss.
+        step: Added to the inputs first ``(B, ...)``.
+
+    Returns:
+        On the batch's device; None where the inputs are not one real tensor.
+    """
+    if not isinstance(batch.x, Tensor) or not batch.x.is_floating_point():
+        return None
+    x = (batch.x.detach() if step is None else batch.x.detach() + step).clone().requires_grad_()
+    losses = task.losses(task.outputs(model, replace(batch, x=x)), batch)
+    (slope,) = torch.autograd.grad(losses.sum(), x)
+    return slope
 
 
 def answers(
