@@ -185,8 +185,7 @@ def _train(members: Sequence[Member], probe: Probe, task: Task, recipe: Recipe) 
     rt, view = members[0].rt, members[0].view
     widths = _widths(view, recipe)
     stack = Stack([m.model for m in members], max(probe.drops.values(), key=len), task, rt)
-    moving = [p for p in stack.params.values() if p.requires_grad]
-    opt = recipe.build(moving)
+    opt = recipe.build(stack.moving)
     layers = [torch.Generator().manual_seed(m.rt.rng(LAYERS).initial_seed()) for m in members]
     steps, step = recipe.epochs * len(widths), 0
     for epoch in range(recipe.epochs):
@@ -196,10 +195,7 @@ def _train(members: Sequence[Member], probe: Probe, task: Task, recipe: Recipe) 
             x = _augmented(x, members, recipe, step)
             for group in opt.param_groups:
                 group["lr"] = recipe.lr * recipe.factor(step, steps)
-            for p in moving:
-                p.grad = None
-            losses = stack.losses(x, y, _noises(probe.drops[rows.shape[1]], layers))
-            losses.backward(torch.full_like(losses, 1 / rows.shape[1]))  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            stack.step(x, y, _noises(probe.drops[rows.shape[1]], layers))
             opt.step()
             step += 1
         rt.reporter.progress(f"{len(members)} models together", step, steps)
