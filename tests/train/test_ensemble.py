@@ -102,6 +102,28 @@ class Keeping(nn.Linear):
         return super().forward(x * self.turn)
 
 
+class Averaging(nn.Linear):
+    """Puts a new tensor in the place of its buffer."""
+
+    def __init__(self, *shape):
+        super().__init__(*shape)
+        self.register_buffer("mean", torch.zeros(shape[0]))
+
+    def forward(self, x):
+        self.mean = 0.9 * self.mean + 0.1 * x.detach().mean(0)
+        return super().forward(x - self.mean)
+
+
+class Counting(nn.Linear):
+    """Counts its calls in Python, where a recorded step would not see them."""
+
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return super().forward(x) / self.calls
+
+
 def images(make=conv_bn, **recipe):
     settings = {"lr": 0.05, "epochs": 3, "batch_size": 11, **recipe}
     return Case(train=IMAGES, task=Classification(3), fresh=make, recipe=Recipe(**settings))
@@ -181,8 +203,13 @@ def test_each_model_may_have_rows_of_its_own():
         toy(lambda: nn.Sequential(nn.Linear(6, 8), nn.AlphaDropout(0.2), nn.Linear(8, 3))),
         images(lambda: nn.Sequential(nn.BatchNorm2d(1, momentum=None), *conv_bn())),
         images(Editing),
+        toy(lambda: Averaging(6, 3)),
+        toy(lambda: Counting(6, 3)),
     ],
-    ids=["reads a value", "hidden tensor", "draws by itself", "cumulative norm", "edits a view"],
+    ids=[
+        *("reads a value", "hidden tensor", "draws by itself", "cumulative norm", "edits a view"),
+        *("replaces a buffer", "counts"),
+    ],
 )
 def test_what_cannot_be_stacked_is_trained_one_after_another(case):
     mine, theirs = members(case, range(3)), members(case, range(3))

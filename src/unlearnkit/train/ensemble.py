@@ -21,7 +21,7 @@ from unlearnkit.train.stacking import Drop, Losses, Stack
 LAYERS = "train/layers"
 """Random stream of layers that draw by themselves."""
 
-MEMORY = 64 * 2**20
+MEMORY = 32 * 2**20
 """Bytes that a chunk may fill on a CPU: more no longer saves anything there."""
 
 SMALL = 2 * 10**5

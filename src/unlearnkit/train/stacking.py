@@ -48,9 +48,24 @@ class Losses(nn.Module):
         self.model, self.task = model, task
 
     def forward(self, x: Inputs, y: Tensor) -> Tensor:
-        """Return the loss of each row ``(B,)``."""
+        """Return the loss of each row ``(B,)``; refuse a model that puts new buffers in place.
+
+        Args:
+            x: Inputs ``(B, ...)``.
+            y: Targets ``(B, ...)``.
+
+        Returns:
+            The losses.
+
+        Raises:
+            RuntimeError: If a buffer is another tensor than before: a stack would lose it.
+        """
         batch = Batch(x, y, torch.arange(y.shape[0]))
-        return self.task.losses(self.task.outputs(self.model, batch), batch)
+        before = list(self.model.buffers())
+        losses = self.task.losses(self.task.outputs(self.model, batch), batch)
+        if any(b is not was for b, was in zip(self.model.buffers(), before, strict=True)):
+            raise RuntimeError("a buffer was replaced, not edited")
+        return losses
 
 
 class Stack:

@@ -38,7 +38,7 @@ class _Op:
         return _places((self.args, tuple(self.kwargs.values())))
 
 
-class Tape(TorchDispatchMode):
+class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
     """Records the operations of its context as they reach the device, and plays them.
 
     Playing costs one call an operation: modules, ``vmap`` and the graph behind a gradient are not
@@ -50,7 +50,7 @@ class Tape(TorchDispatchMode):
 
     def __init__(self, inputs: Sequence[Tensor]) -> None:
         """Name the tensors that are given anew."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self._at: dict[int, int] = {}
         self._memory: list[Tensor | None] = []
         self._kept: list[Tensor] = []
@@ -82,7 +82,7 @@ class Tape(TorchDispatchMode):
             RuntimeError: If it cannot be played.
         """
         turned = torch.Tag.inplace_view in func.tags and self._place(args[0]).at not in self._own
-        if turned or REFUSED & set(func.tags):
+        if turned or _follows_values(func, args):
             raise RuntimeError(f"{func} cannot be played again")
         kwargs = dict(kwargs or {})
         out = func(*args, **kwargs)
@@ -163,6 +163,13 @@ class Tape(TorchDispatchMode):
             for at in over:
                 memory[at] = None
         return [None if at is None else memory[at] for at in self._results]
+
+
+def _follows_values(func: OpOverload, args: Sequence[Any]) -> bool:
+    """Return whether an operation's shape or result follows values, or is drawn."""
+    if func is torch.ops.aten.index.Tensor:
+        return any(i is not None and i.dtype in {torch.bool, torch.uint8} for i in args[1])
+    return bool(REFUSED & set(func.tags))
 
 
 def _map(call: Callable[[Any], Any], found: Any) -> Any:
