@@ -16,8 +16,8 @@ from unlearnkit.store import Store
 from unlearnkit.studies.executors import Here, Processes, executor
 from unlearnkit.studies.expand import expand
 from unlearnkit.studies.line import Line
-from unlearnkit.studies.on_ray import check_reachable
 from unlearnkit.studies.run import Outcome, run
+from unlearnkit.train.cluster import check_reachable
 
 needs_ray = pytest.mark.skipif(
     find_spec("ray") is None, reason="Ray is not installed: pip install unlearnkit[ray]"
@@ -87,7 +87,7 @@ def test_a_gpu_study_is_refused_by_a_cluster_without_one(cluster, store, cache):
 
 def test_an_address_that_nobody_answers_at_is_refused_at_once():
     with pytest.raises(InputError, match=r"cannot reach Ray at '127.0.0.1:1': .*refused"):
-        check_reachable("127.0.0.1:1")
+        check_reachable("127.0.0.1:1", "study")
 
 
 def test_without_ray_one_job_works_here_and_more_in_processes():

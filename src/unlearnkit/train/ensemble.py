@@ -12,8 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from unlearnkit.core.data import Inputs, TensorData, View, named
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.recipe import Recipe
-from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.runtime import Cost, Runtime, Silent
 from unlearnkit.core.task import Task
+from unlearnkit.train.cluster import carry_out, connected, needs, room
 from unlearnkit.train.isolation import seeded
 from unlearnkit.train.loop import Moves, draw_moves, fit, moves_apply, training
 from unlearnkit.train.stacking import Drop, Losses, Stack
@@ -26,7 +27,6 @@ MEMORY = 32 * 2**20
 
 SMALL = 2 * 10**5
 """Saved numbers of a model's step up to which stacking pays on a CPU."""
-
 
 PLACES = 16
 """Matrix products round by how a matrix is aligned in memory, which repeats after this many."""
@@ -67,7 +67,7 @@ def fit_each(members: Sequence[Member], task: Task, recipe: Recipe) -> None:
 
 
 def fit_together(
-    members: Sequence[Member], task: Task, recipe: Recipe
+    members: Sequence[Member], task: Task, recipe: Recipe, *, ray: str | None = None
 ) -> Iterator[Sequence[Member]]:
     """Train models as ``fit_each`` does, in vectorised chunks where that is possible.
 
@@ -76,31 +76,75 @@ def fit_together(
     relative); in float32 rounding grows with the length of the run. On a CPU the bits of a model
     that has a place do not depend on which others share its chunk. What cannot be stacked is
     trained by ``fit_each``: data that are not in memory, and modules that ``vmap`` does not take
-    (layers other than ``Dropout`` that draw, values read in Python). Models with another number of
-    rows form another stack.
+    (layers other than ``Dropout`` that draw, values read in Python); so are models too large to
+    gain from it on a CPU. Models with another number of rows form another stack.
 
     Args:
         members: Models, changed in place, with their rows and streams.
         task: Gives outputs and losses.
         recipe: The same for all.
+        ray: Address of a Ray cluster whose processors take a chunk each, or ``local`` for one that
+            lasts for this call. On processors of one kind the weights are those of training here.
 
     Yields:
         Members whose training is over: one, or those of a chunk.
     """
+    if ray is not None:
+        yield from _on_ray(members, task, recipe, ray)
+        return
+    for part, probe in _parts(members, task, recipe):
+        _fit(part, probe, task, recipe)
+        yield part
+
+
+def _parts(
+    members: Sequence[Member], task: Task, recipe: Recipe, least: int = 1
+) -> Iterator[tuple[Sequence[Member], "Probe | None"]]:
+    """Yield the members chunk by chunk, or one by one where there is no stack to train."""
     for group in _groups(members):
         probe = Probe.of(group, task, recipe)
-        for part in [[m] for m in group] if probe is None else probe.chunks(group):
-            if probe is None:
-                fit_each(part, task, recipe)
-            else:
-                _train(part, probe, task, recipe)
+        for part in [[m] for m in group] if probe is None else probe.chunks(group, least):
+            yield part, probe
+
+
+def _fit(part: Sequence[Member], probe: "Probe | None", task: Task, recipe: Recipe) -> None:
+    if probe is None:
+        fit_each(part, task, recipe)
+    else:
+        _train(part, probe, task, recipe)
+
+
+def _on_ray(
+    members: Sequence[Member], task: Task, recipe: Recipe, address: str
+) -> Iterator[Sequence[Member]]:
+    """Train chunks as tasks of a cluster, at least as many as there are processors."""
+    with connected(address, None, "ensemble") as ray:
+        rt, done = members[0].rt, 0
+        there = room(ray, rt.device, "ensemble")
+        away = ray.remote(**needs(rt.device))(_fit_away)
+        # a reporter may hold what cannot travel, such as a terminal
+        quiet = [replace(m, rt=replace(m.rt, reporter=Silent())) for m in members]
+        calls = ((*part, task, recipe) for part in _parts(quiet, task, recipe, there))
+        for (part, *_), kept in carry_out(ray, away, calls, there, "ensemble"):
+            for m, (state, cost) in zip(part, kept, strict=True):
+                m.model.load_state_dict(state)
+                vars(m.rt.cost).update(vars(cost))
+            done += len(part)
+            rt.reporter.progress("models on Ray", done, len(members))
             yield part
+
+
+def _fit_away(
+    part: Sequence[Member], probe: "Probe | None", task: Task, recipe: Recipe
+) -> list[tuple[dict[str, Tensor], Cost]]:
+    torch.set_num_threads(1)
+    _fit(part, probe, task, recipe)
+    return [(m.model.state_dict(), m.rt.cost) for m in part]
 
 
 def pays(member: Member, task: Task, recipe: Recipe) -> bool:
     """Return whether models like this one are trained sooner together; nothing changes."""
-    probe = Probe.of([member], task, recipe)
-    return probe is not None and (member.rt.device.type != "cpu" or probe.saved <= SMALL)
+    return Probe.of([member], task, recipe) is not None
 
 
 def _groups(members: Sequence[Member]) -> list[list[Member]]:
@@ -125,9 +169,6 @@ class Probe:
     bytes: int
     """Memory that a model takes in a step."""
 
-    saved: int
-    """Numbers that a step keeps for its gradient, per model."""
-
     @classmethod
     def of(cls, group: Sequence[Member], task: Task, recipe: Recipe) -> "Probe | None":
         """Try one step of two models; nothing changes.
@@ -138,7 +179,7 @@ class Probe:
             recipe: Batch size and optimiser.
 
         Returns:
-            What was found; None where the models cannot be stacked.
+            What was found; None where the models cannot be stacked, or are trained as soon alone.
         """
         first = group[0]
         moving = any(p.requires_grad for p in first.model.parameters())
@@ -163,18 +204,28 @@ class Probe:
                     return None
         except (RuntimeError, ValueError, TypeError, InputError):
             return None
+        if first.rt.device.type == "cpu" and saved > SMALL:
+            return None
         state = sum(t.numel() * t.element_size() for t in first.model.state_dict().values())
         size = 4 if first.rt.precision == "bf16" else next(first.model.parameters()).element_size()
-        return cls(drops, 5 * state + 3 * size * saved, saved)
+        return cls(drops, 5 * state + 3 * size * saved)
 
-    def chunks(self, group: Sequence[Member]) -> Iterator[Sequence[Member]]:
-        """Yield the members of a group by as many as fit into memory, evenly."""
+    def chunks(self, group: Sequence[Member], least: int = 1) -> Iterator[Sequence[Member]]:
+        """Yield the members of a group by as many as fit into memory, evenly.
+
+        Args:
+            group: Members that fit together.
+            least: Fewest chunks.
+
+        Yields:
+            Members of a chunk.
+        """
         device = group[0].rt.device
         free = MEMORY
         if device.type == "cuda":
             free = torch.cuda.mem_get_info(device)[0] // 2
         most = max(free // max(self.bytes, 1), 1)
-        width = math.ceil(len(group) / math.ceil(len(group) / most))
+        width = math.ceil(len(group) / max(math.ceil(len(group) / most), least))
         for start in range(0, len(group), width):
             yield group[start : start + width]
 
