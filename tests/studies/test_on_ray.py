@@ -1,7 +1,5 @@
 """A study on a Ray cluster gives what it gives here, and shares the work in the same way."""
 
-import os
-import warnings
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -22,27 +20,6 @@ from unlearnkit.train.cluster import check_reachable
 needs_ray = pytest.mark.skipif(
     find_spec("ray") is None, reason="Ray is not installed: pip install unlearnkit[ray]"
 )
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    """One local Ray for the tests of this file; it is gone afterwards."""
-    os.environ["UNLEARNKIT_TOY_HOME"] = str(os.getpid())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import ray
-
-        ray.init(
-            address="local",
-            num_cpus=1,
-            include_dashboard=False,
-            object_store_memory=80 * 2**20,
-            log_to_driver=False,
-            logging_level="error",
-        )
-        yield
-        ray.shutdown()
-    del os.environ["UNLEARNKIT_TOY_HOME"]
 
 
 @needs_ray

@@ -235,6 +235,7 @@ def test_chunks_are_even_and_fit_into_memory(monkeypatch):
     probe = Probe.of(group, case.task, case.recipe)
     monkeypatch.setattr(ensemble, "MEMORY", 3 * probe.bytes)
     assert together(group, case) == [3, 3, 1]
+    assert [len(part) for part in probe.chunks(group, least=4)] == [2, 2, 2, 1]
 
 
 def test_training_together_leaves_flags_and_the_global_generator_alone():
