@@ -23,7 +23,7 @@ LAYERS = "train/layers"
 """Random stream of layers that draw by themselves."""
 
 MEMORY = 32 * 2**20
-"""Bytes that a chunk may fill on a CPU: more no longer saves anything there."""
+"""Bytes that a chunk may fill on a CPU: more leaves the cache, and no longer saves anything."""
 
 SMALL = 2 * 10**5
 """Saved numbers of a model's step up to which stacking pays on a CPU."""

@@ -158,9 +158,8 @@ def alternate(
                 rt.restore()
                 seen.append((value.detach(), len(batch)))
                 step += 1
-                if after_step is not None:
-                    ended = bool(after_step(lr))
-                    rt.restore()
+                ended = after_step is not None and bool(after_step(lr))
+                rt.restore()
                 if ended:
                     break
             curve.append(_mean(seen))
