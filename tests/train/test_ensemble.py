@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from unlearnkit.cache import Cache
+from unlearnkit.cases.digits import digits
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import View
 from unlearnkit.core.errors import DivergedError
@@ -227,6 +228,19 @@ def test_the_bits_do_not_depend_on_the_company(case):
         part = members(case, few, torch.float32)
         together(part, case)
         compare(part, [whole[i] for i in few], exact=True)
+
+
+def test_a_unit_that_rounding_switches_off_does_not_forbid_a_stack():
+    def net():
+        return nn.Sequential(
+            *(nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8)),
+            *(nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 16, 3, padding=1), nn.BatchNorm2d(16)),
+            *(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10)),
+        )
+
+    case = digits().with_(fresh=net)
+    pair = [members(case, [seed], torch.float32)[0] for seed in (0, 4)]
+    assert Probe.of(pair, case.task, case.recipe) is not None
 
 
 def test_chunks_are_even_and_fit_into_memory(monkeypatch):

@@ -196,10 +196,17 @@ class Probe:
                     return None
                 if drops[rows] and first.rt.device.type != "cpu":
                     return None
-                pair = (first.model, group[-1].model)
-                stack = Stack(pair, drops[rows], task, first.rt)
+                pair = [copy.deepcopy(m.model) for m in (first, group[-1])]
                 x, y = _rows(first.view, first.view.rows[:rows].repeat(2, 1), first.rt)
-                noises = {f"model.{d.name}.noise": torch.ones((2, *d.shape)) for d in drops[rows]}
+                if first.rt.device.type == "cpu":
+                    # In float32 a unit that rounding switches off looks like another function.
+                    pair = [m.double() for m in pair]
+                    parts = {k: _double(t) for k, t in named(x).items()}
+                    x, y = parts["x"] if isinstance(x, Tensor) else parts, _double(y)
+                stack = Stack(pair, drops[rows], task, first.rt)
+                noises = {
+                    f"model.{d.name}.noise": _double(torch.ones((2, *d.shape))) for d in drops[rows]
+                }
                 if not stack.faithful(x, y, noises):
                     return None
         except (RuntimeError, ValueError, TypeError, InputError):
@@ -292,6 +299,10 @@ def _rows(view: View, rows: Tensor, rt: Runtime) -> tuple[Inputs, Tensor]:
     y = _by_model(data.y.index_select(0, flat), rows).to(rt.device)
     stacked = {k: _by_model(t, rows).to(rt.device) for k, t in x.items()}
     return stacked["x"] if isinstance(data.x, Tensor) else stacked, y
+
+
+def _double(t: Tensor) -> Tensor:
+    return t.double() if t.is_floating_point() else t
 
 
 def _by_model(t: Tensor, rows: Tensor) -> Tensor:
