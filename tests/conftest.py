@@ -1,5 +1,8 @@
 """What every test stands on: one thread, and a cache that is nobody else's."""
 
+import os
+import warnings
+
 import pytest
 import torch
 
@@ -11,6 +14,26 @@ def _own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNLEARNKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def cluster(_own_cache):
+    """One local Ray, a processor wide, for all tests that ask for it."""
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import ray
+
+        patch.setenv("UNLEARNKIT_TOY_HOME", str(os.getpid()))  # toys can tell a worker from here
+        ray.init(
+            address="local",
+            num_cpus=1,
+            include_dashboard=False,
+            object_store_memory=80 * 2**20,
+            log_to_driver=False,
+            logging_level="error",
+        )
+        yield
+        ray.shutdown()
 
 
 @pytest.fixture(autouse=True)

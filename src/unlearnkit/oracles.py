@@ -87,6 +87,7 @@ def train_originals(
     seeds: int | Iterable[int],
     rt: Runtime | None = None,
     cache: Cache | None = None,
+    ray: str | None = None,
 ) -> tuple[Trained, ...]:
     """Return several originals: models trained from scratch on the whole training set.
 
@@ -98,12 +99,13 @@ def train_originals(
         seeds: How many, or which ones. Seeds 0, 1, … when a count is given.
         rt: Where to train; its own seed plays no part.
         cache: Where trained weights are kept.
+        ray: As in ``oracle``.
 
     Returns:
         The models, one a seed, in order.
     """
     wanted = _wanted(seeds, 0, "original")
-    return _many(case, _whole(case), wanted, rt or Runtime(), cache or Cache(), "original")
+    return _many(case, _whole(case), wanted, rt or Runtime(), cache or Cache(), "original", ray)
 
 
 def oracle(
@@ -113,6 +115,7 @@ def oracle(
     seeds: int | Iterable[int] = 5,
     rt: Runtime | None = None,
     cache: Cache | None = None,
+    ray: str | None = None,
 ) -> Oracle:
     """Return models trained from scratch on the rows that stay, one a seed.
 
@@ -127,7 +130,9 @@ def oracle(
         seeds: How many, or which ones. Seeds 1000, 1001, … when a count is given, so that no oracle
             shares its initial weights with an original of a small seed.
         rt: Where to train; its own seed plays no part.
-        cache: Where trained weights are kept.
+        cache: Where trained weights are kept; by this process alone.
+        ray: Address of a Ray cluster that trains several seeds, a processor a chunk of them;
+            ``local`` starts one for this call. They are trained here when None.
 
     Returns:
         The oracles.
@@ -135,7 +140,7 @@ def oracle(
     wanted = _wanted(seeds)
     asked = None if request is None else parse_request(request)
     retain = _kept(case, asked)
-    runs = _many(case, retain, wanted, rt or Runtime(), cache or Cache(), "oracle")
+    runs = _many(case, retain, wanted, rt or Runtime(), cache or Cache(), "oracle", ray)
     return Oracle(case, asked, runs)
 
 
@@ -239,10 +244,16 @@ def _wanted(seeds: int | Iterable[int], first: int = FIRST, what: str = "oracle"
 
 
 def _many(
-    case: Case, view: View, seeds: Sequence[int], rt: Runtime, cache: Cache, what: str
+    case: Case,
+    view: View,
+    seeds: Sequence[int],
+    rt: Runtime,
+    cache: Cache,
+    what: str,
+    ray: str | None,
 ) -> tuple[Trained, ...]:
     """Return models of several seeds, in order; those that are missing are trained first."""
-    new = _train_together(case, view, seeds, rt, cache, what) if len(seeds) > 1 else set()
+    new = _train_together(case, view, seeds, rt, cache, what, ray) if len(seeds) > 1 else set()
     runs = []
     for i, seed in enumerate(seeds):
         rt.reporter.progress(f"{what}s", i, len(seeds))
@@ -275,7 +286,13 @@ def _start(
 
 
 def _train_together(
-    case: Case, view: View, seeds: Sequence[int], rt: Runtime, cache: Cache, what: str
+    case: Case,
+    view: View,
+    seeds: Sequence[int],
+    rt: Runtime,
+    cache: Cache,
+    what: str,
+    ray: str | None,
 ) -> set[int]:
     """Train those of several models that are missing, if that pays; return their seeds."""
     first = FIRST if what == "oracle" else 0
@@ -289,7 +306,7 @@ def _train_together(
     recipe = case.recipe
     assert recipe is not None
     # Asked of all seeds, not of the missing ones: an interrupted call ends at the same bits.
-    if not pays(member(seeds[0], starts[0][0]), case.task, recipe):
+    if ray is None and not pays(member(seeds[0], starts[0][0]), case.task, recipe):
         return set()
     new: set[int] = set()
     for start in range(0, len(seeds), LOCKED):
@@ -302,7 +319,7 @@ def _train_together(
             at = {few[i]: i for i in lacking}
             clock = time.perf_counter()
             members = [member(few[i], starts[i][0]) for i in lacking]
-            for part in fit_together(members, case.task, recipe):
+            for part in fit_together(members, case.task, recipe, ray=ray):
                 seconds = (time.perf_counter() - clock) / len(part)
                 for m in part:
                     _check_trained(m.model, what)

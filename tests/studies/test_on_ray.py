@@ -1,7 +1,5 @@
 """A study on a Ray cluster gives what it gives here, and shares the work in the same way."""
 
-import os
-import warnings
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -16,33 +14,12 @@ from unlearnkit.store import Store
 from unlearnkit.studies.executors import Here, Processes, executor
 from unlearnkit.studies.expand import expand
 from unlearnkit.studies.line import Line
-from unlearnkit.studies.on_ray import check_reachable
 from unlearnkit.studies.run import Outcome, run
+from unlearnkit.train.cluster import check_reachable
 
 needs_ray = pytest.mark.skipif(
     find_spec("ray") is None, reason="Ray is not installed: pip install unlearnkit[ray]"
 )
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    """One local Ray for the tests of this file; it is gone afterwards."""
-    os.environ["UNLEARNKIT_TOY_HOME"] = str(os.getpid())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import ray
-
-        ray.init(
-            address="local",
-            num_cpus=1,
-            include_dashboard=False,
-            object_store_memory=80 * 2**20,
-            log_to_driver=False,
-            logging_level="error",
-        )
-        yield
-        ray.shutdown()
-    del os.environ["UNLEARNKIT_TOY_HOME"]
 
 
 @needs_ray
@@ -87,7 +64,7 @@ def test_a_gpu_study_is_refused_by_a_cluster_without_one(cluster, store, cache):
 
 def test_an_address_that_nobody_answers_at_is_refused_at_once():
     with pytest.raises(InputError, match=r"cannot reach Ray at '127.0.0.1:1': .*refused"):
-        check_reachable("127.0.0.1:1")
+        check_reachable("127.0.0.1:1", "study")
 
 
 def test_without_ray_one_job_works_here_and_more_in_processes():

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from unlearnkit.cache import Cache
+from unlearnkit.cases.digits import digits
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import View
 from unlearnkit.core.errors import DivergedError
@@ -102,6 +103,28 @@ class Keeping(nn.Linear):
         return super().forward(x * self.turn)
 
 
+class Averaging(nn.Linear):
+    """Puts a new tensor in the place of its buffer."""
+
+    def __init__(self, *shape):
+        super().__init__(*shape)
+        self.register_buffer("mean", torch.zeros(shape[0]))
+
+    def forward(self, x):
+        self.mean = 0.9 * self.mean + 0.1 * x.detach().mean(0)
+        return super().forward(x - self.mean)
+
+
+class Counting(nn.Linear):
+    """Counts its calls in Python, where a recorded step would not see them."""
+
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return super().forward(x) / self.calls
+
+
 def images(make=conv_bn, **recipe):
     settings = {"lr": 0.05, "epochs": 3, "batch_size": 11, **recipe}
     return Case(train=IMAGES, task=Classification(3), fresh=make, recipe=Recipe(**settings))
@@ -181,8 +204,13 @@ def test_each_model_may_have_rows_of_its_own():
         toy(lambda: nn.Sequential(nn.Linear(6, 8), nn.AlphaDropout(0.2), nn.Linear(8, 3))),
         images(lambda: nn.Sequential(nn.BatchNorm2d(1, momentum=None), *conv_bn())),
         images(Editing),
+        toy(lambda: Averaging(6, 3)),
+        toy(lambda: Counting(6, 3)),
     ],
-    ids=["reads a value", "hidden tensor", "draws by itself", "cumulative norm", "edits a view"],
+    ids=[
+        *("reads a value", "hidden tensor", "draws by itself", "cumulative norm", "edits a view"),
+        *("replaces a buffer", "counts"),
+    ],
 )
 def test_what_cannot_be_stacked_is_trained_one_after_another(case):
     mine, theirs = members(case, range(3)), members(case, range(3))
@@ -202,12 +230,26 @@ def test_the_bits_do_not_depend_on_the_company(case):
         compare(part, [whole[i] for i in few], exact=True)
 
 
+def test_a_unit_that_rounding_switches_off_does_not_forbid_a_stack():
+    def net():
+        return nn.Sequential(
+            *(nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8)),
+            *(nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 16, 3, padding=1), nn.BatchNorm2d(16)),
+            *(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10)),
+        )
+
+    case = digits().with_(fresh=net)
+    pair = [members(case, [seed], torch.float32)[0] for seed in (0, 4)]
+    assert Probe.of(pair, case.task, case.recipe) is not None
+
+
 def test_chunks_are_even_and_fit_into_memory(monkeypatch):
     case = toy()
     group = members(case, range(7))
     probe = Probe.of(group, case.task, case.recipe)
     monkeypatch.setattr(ensemble, "MEMORY", 3 * probe.bytes)
     assert together(group, case) == [3, 3, 1]
+    assert [len(part) for part in probe.chunks(group, least=4)] == [2, 2, 2, 1]
 
 
 def test_training_together_leaves_flags_and_the_global_generator_alone():

@@ -63,6 +63,10 @@ class DelLocalized(Method):
             " part of two classes of digits end further from retraining than they began (-0.38),"
             " and on a random tenth (-1.46), though the accuracies agree within 0.02",
             "at a tenth of the scalars in channels it closes 0.94, 0.69, 0.84 and 0.20",
+            "four times the rate is too much for a deeper perceptron (digits, 64-64-64-10):"
+            " accuracy on retained rows falls 0.7 to 2.2 points below retraining's, with lr 3 0.3"
+            " to 1.4. On wine, two Gaussian mixtures and breast_cancer, for a class or mislabelled"
+            " rows, the two are within 0.03 of the distance closed and 0.2 points of accuracy",
         ),
         presets={
             "paper": {

@@ -7,13 +7,10 @@ the machine that trained them, so that machines which share that folder train ea
 
 from __future__ import annotations
 
-import os
-import socket
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import lru_cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +23,7 @@ from unlearnkit.studies.expand import Planned
 from unlearnkit.studies.line import PAUSE, Line, drop_lock, taken
 from unlearnkit.studies.models import Model, models
 from unlearnkit.studies.work import Caught, Desk, Kept
-
-LOCAL = "local"
-_PATIENCE = 5.0
-"""Seconds in which a cluster must answer."""
-
-_MEMORY = 128 * 2**20
-"""Bytes that a cluster of our own sets aside for objects: tasks hand over numbers only."""
+from unlearnkit.train.cluster import connected, needs, room, why_lost
 
 
 @dataclass
@@ -47,19 +38,12 @@ class Ray:
 
     def work(self, line: Line, store: Store, cache: Cache, heard: Callable[[int], None]) -> None:
         """Carry out a line: first models, each once, then runs."""
-        ray = _ray()
-        with _connected(ray, self.address, self.wanted):
-            device = line.runs[0].device
-            gpu = device.partition(":")[0] == "cuda"
-            there = int(ray.cluster_resources().get("GPU" if gpu else "CPU", 0))
-            if there < 1:
-                raise InputError(
-                    f"study: the Ray cluster has no {'GPU' if gpu else 'processor'} for device"
-                    f" {device!r}; choose another --ray or device"
-                )
+        with connected(self.address, self.wanted, "study") as ray:
+            device = torch.device(line.runs[0].device)
+            there = room(ray, device, "study")
             self.jobs = min(self.wanted or there, there)
-            needs: dict[str, Any] = {"num_cpus": 1, "num_gpus": int(gpu), "max_retries": 0}
-            train, carry_out = (ray.remote(**needs)(function) for function in (_train, _carry_out))
+            task = ray.remote(**needs(device), max_retries=0)
+            train, carry_out = task(_train), task(_carry_out)
             waiting = [r for r in line.runs if not line.finished(store, r)]
             lacking = [m for m in models(waiting, Desk(cache)) if m.key not in cache]
             self._train(ray, [train.remote(m, cache.root) for m in lacking], heard)
@@ -138,64 +122,9 @@ def _keep(ray: Any, task: Any, store: Store) -> str | None:
     try:
         kept: Kept = ray.get(task)
     except ray.exceptions.RayError as e:
-        told = [text.strip() for text in str(e).splitlines() if text.strip()]
-        return told[-1] if told else type(e).__name__
+        return why_lost(e)
     kept.put(store)
     return None
-
-
-@contextmanager
-def _connected(ray: Any, address: str, processors: int | None) -> Iterator[None]:
-    """Hold a connection to a cluster; one that the caller has already is used and left."""
-    if ray.is_initialized():
-        yield
-        return
-    check_reachable(address)
-    more: dict[str, Any] = {}
-    if address == LOCAL:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        more = {
-            "num_cpus": processors,
-            "include_dashboard": False,
-            "object_store_memory": _MEMORY,
-        }
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level="error", **more)
-    except (ConnectionError, ValueError, RuntimeError) as e:
-        raise InputError(_unreachable(address, e)) from None
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def check_reachable(address: str) -> None:
-    """Refuse a host and port that nobody answers at; Ray itself would try for many minutes.
-
-    Args:
-        address: As Ray takes it.
-
-    Raises:
-        InputError: If there is no answer.
-    """
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if colon and port.isdecimal():
-        try:
-            socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
-        except (OSError, OverflowError) as e:
-            raise InputError(_unreachable(address, e)) from None
-
-
-def _unreachable(address: str, e: Exception) -> str:
-    why = (str(e).strip().splitlines() or [type(e).__name__])[0]
-    return f"study: cannot reach Ray at {address!r}: {why}; --ray local starts one here"
-
-
-def _ray() -> Any:
-    try:
-        return import_module("ray")
-    except ImportError:
-        raise InputError("study: Ray is not installed; pip install unlearnkit[ray]") from None
 
 
 @lru_cache(maxsize=1)

@@ -12,8 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from unlearnkit.core.data import Inputs, TensorData, View, named
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.recipe import Recipe
-from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.runtime import Cost, Runtime, Silent
 from unlearnkit.core.task import Task
+from unlearnkit.train.cluster import carry_out, connected, needs, room
 from unlearnkit.train.isolation import seeded
 from unlearnkit.train.loop import Moves, draw_moves, fit, moves_apply, training
 from unlearnkit.train.stacking import Drop, Losses, Stack
@@ -21,12 +22,11 @@ from unlearnkit.train.stacking import Drop, Losses, Stack
 LAYERS = "train/layers"
 """Random stream of layers that draw by themselves."""
 
-MEMORY = 64 * 2**20
-"""Bytes that a chunk may fill on a CPU: more no longer saves anything there."""
+MEMORY = 32 * 2**20
+"""Bytes that a chunk may fill on a CPU: more leaves the cache, and no longer saves anything."""
 
 SMALL = 2 * 10**5
 """Saved numbers of a model's step up to which stacking pays on a CPU."""
-
 
 PLACES = 16
 """Matrix products round by how a matrix is aligned in memory, which repeats after this many."""
@@ -67,7 +67,7 @@ def fit_each(members: Sequence[Member], task: Task, recipe: Recipe) -> None:
 
 
 def fit_together(
-    members: Sequence[Member], task: Task, recipe: Recipe
+    members: Sequence[Member], task: Task, recipe: Recipe, *, ray: str | None = None
 ) -> Iterator[Sequence[Member]]:
     """Train models as ``fit_each`` does, in vectorised chunks where that is possible.
 
@@ -76,31 +76,75 @@ def fit_together(
     relative); in float32 rounding grows with the length of the run. On a CPU the bits of a model
     that has a place do not depend on which others share its chunk. What cannot be stacked is
     trained by ``fit_each``: data that are not in memory, and modules that ``vmap`` does not take
-    (layers other than ``Dropout`` that draw, values read in Python). Models with another number of
-    rows form another stack.
+    (layers other than ``Dropout`` that draw, values read in Python); so are models too large to
+    gain from it on a CPU. Models with another number of rows form another stack.
 
     Args:
         members: Models, changed in place, with their rows and streams.
         task: Gives outputs and losses.
         recipe: The same for all.
+        ray: Address of a Ray cluster whose processors take a chunk each, or ``local`` for one that
+            lasts for this call. On processors of one kind the weights are those of training here.
 
     Yields:
         Members whose training is over: one, or those of a chunk.
     """
+    if ray is not None:
+        yield from _on_ray(members, task, recipe, ray)
+        return
+    for part, probe in _parts(members, task, recipe):
+        _fit(part, probe, task, recipe)
+        yield part
+
+
+def _parts(
+    members: Sequence[Member], task: Task, recipe: Recipe, least: int = 1
+) -> Iterator[tuple[Sequence[Member], "Probe | None"]]:
+    """Yield the members chunk by chunk, or one by one where there is no stack to train."""
     for group in _groups(members):
         probe = Probe.of(group, task, recipe)
-        for part in [[m] for m in group] if probe is None else probe.chunks(group):
-            if probe is None:
-                fit_each(part, task, recipe)
-            else:
-                _train(part, probe, task, recipe)
+        for part in [[m] for m in group] if probe is None else probe.chunks(group, least):
+            yield part, probe
+
+
+def _fit(part: Sequence[Member], probe: "Probe | None", task: Task, recipe: Recipe) -> None:
+    if probe is None:
+        fit_each(part, task, recipe)
+    else:
+        _train(part, probe, task, recipe)
+
+
+def _on_ray(
+    members: Sequence[Member], task: Task, recipe: Recipe, address: str
+) -> Iterator[Sequence[Member]]:
+    """Train chunks as tasks of a cluster, at least as many as there are processors."""
+    with connected(address, None, "ensemble") as ray:
+        rt, done = members[0].rt, 0
+        there = room(ray, rt.device, "ensemble")
+        away = ray.remote(**needs(rt.device))(_fit_away)
+        # a reporter may hold what cannot travel, such as a terminal
+        quiet = [replace(m, rt=replace(m.rt, reporter=Silent())) for m in members]
+        calls = ((*part, task, recipe) for part in _parts(quiet, task, recipe, there))
+        for (part, *_), kept in carry_out(ray, away, calls, there, "ensemble"):
+            for m, (state, cost) in zip(part, kept, strict=True):
+                m.model.load_state_dict(state)
+                vars(m.rt.cost).update(vars(cost))
+            done += len(part)
+            rt.reporter.progress("models on Ray", done, len(members))
             yield part
+
+
+def _fit_away(
+    part: Sequence[Member], probe: "Probe | None", task: Task, recipe: Recipe
+) -> list[tuple[dict[str, Tensor], Cost]]:
+    torch.set_num_threads(1)
+    _fit(part, probe, task, recipe)
+    return [(m.model.state_dict(), m.rt.cost) for m in part]
 
 
 def pays(member: Member, task: Task, recipe: Recipe) -> bool:
     """Return whether models like this one are trained sooner together; nothing changes."""
-    probe = Probe.of([member], task, recipe)
-    return probe is not None and (member.rt.device.type != "cpu" or probe.saved <= SMALL)
+    return Probe.of([member], task, recipe) is not None
 
 
 def _groups(members: Sequence[Member]) -> list[list[Member]]:
@@ -125,9 +169,6 @@ class Probe:
     bytes: int
     """Memory that a model takes in a step."""
 
-    saved: int
-    """Numbers that a step keeps for its gradient, per model."""
-
     @classmethod
     def of(cls, group: Sequence[Member], task: Task, recipe: Recipe) -> "Probe | None":
         """Try one step of two models; nothing changes.
@@ -138,7 +179,7 @@ class Probe:
             recipe: Batch size and optimiser.
 
         Returns:
-            What was found; None where the models cannot be stacked.
+            What was found; None where the models cannot be stacked, or are trained as soon alone.
         """
         first = group[0]
         moving = any(p.requires_grad for p in first.model.parameters())
@@ -155,26 +196,43 @@ class Probe:
                     return None
                 if drops[rows] and first.rt.device.type != "cpu":
                     return None
-                pair = (first.model, group[-1].model)
-                stack = Stack(pair, drops[rows], task, first.rt)
+                pair = [copy.deepcopy(m.model) for m in (first, group[-1])]
                 x, y = _rows(first.view, first.view.rows[:rows].repeat(2, 1), first.rt)
-                noises = {f"model.{d.name}.noise": torch.ones((2, *d.shape)) for d in drops[rows]}
+                if first.rt.device.type == "cpu":
+                    # In float32 a unit that rounding switches off looks like another function.
+                    pair = [m.double() for m in pair]
+                    parts = {k: _double(t) for k, t in named(x).items()}
+                    x, y = parts["x"] if isinstance(x, Tensor) else parts, _double(y)
+                stack = Stack(pair, drops[rows], task, first.rt)
+                noises = {
+                    f"model.{d.name}.noise": _double(torch.ones((2, *d.shape))) for d in drops[rows]
+                }
                 if not stack.faithful(x, y, noises):
                     return None
         except (RuntimeError, ValueError, TypeError, InputError):
             return None
+        if first.rt.device.type == "cpu" and saved > SMALL:
+            return None
         state = sum(t.numel() * t.element_size() for t in first.model.state_dict().values())
         size = 4 if first.rt.precision == "bf16" else next(first.model.parameters()).element_size()
-        return cls(drops, 5 * state + 3 * size * saved, saved)
+        return cls(drops, 5 * state + 3 * size * saved)
 
-    def chunks(self, group: Sequence[Member]) -> Iterator[Sequence[Member]]:
-        """Yield the members of a group by as many as fit into memory, evenly."""
+    def chunks(self, group: Sequence[Member], least: int = 1) -> Iterator[Sequence[Member]]:
+        """Yield the members of a group by as many as fit into memory, evenly.
+
+        Args:
+            group: Members that fit together.
+            least: Fewest chunks.
+
+        Yields:
+            Members of a chunk.
+        """
         device = group[0].rt.device
         free = MEMORY
         if device.type == "cuda":
             free = torch.cuda.mem_get_info(device)[0] // 2
         most = max(free // max(self.bytes, 1), 1)
-        width = math.ceil(len(group) / math.ceil(len(group) / most))
+        width = math.ceil(len(group) / max(math.ceil(len(group) / most), least))
         for start in range(0, len(group), width):
             yield group[start : start + width]
 
@@ -185,8 +243,7 @@ def _train(members: Sequence[Member], probe: Probe, task: Task, recipe: Recipe) 
     rt, view = members[0].rt, members[0].view
     widths = _widths(view, recipe)
     stack = Stack([m.model for m in members], max(probe.drops.values(), key=len), task, rt)
-    moving = [p for p in stack.params.values() if p.requires_grad]
-    opt = recipe.build(moving)
+    opt = recipe.build(stack.moving)
     layers = [torch.Generator().manual_seed(m.rt.rng(LAYERS).initial_seed()) for m in members]
     steps, step = recipe.epochs * len(widths), 0
     for epoch in range(recipe.epochs):
@@ -196,10 +253,7 @@ def _train(members: Sequence[Member], probe: Probe, task: Task, recipe: Recipe) 
             x = _augmented(x, members, recipe, step)
             for group in opt.param_groups:
                 group["lr"] = recipe.lr * recipe.factor(step, steps)
-            for p in moving:
-                p.grad = None
-            losses = stack.losses(x, y, _noises(probe.drops[rows.shape[1]], layers))
-            losses.backward(torch.full_like(losses, 1 / rows.shape[1]))  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            stack.step(x, y, _noises(probe.drops[rows.shape[1]], layers))
             opt.step()
             step += 1
         rt.reporter.progress(f"{len(members)} models together", step, steps)
@@ -245,6 +299,10 @@ def _rows(view: View, rows: Tensor, rt: Runtime) -> tuple[Inputs, Tensor]:
     y = _by_model(data.y.index_select(0, flat), rows).to(rt.device)
     stacked = {k: _by_model(t, rows).to(rt.device) for k, t in x.items()}
     return stacked["x"] if isinstance(data.x, Tensor) else stacked, y
+
+
+def _double(t: Tensor) -> Tensor:
+    return t.double() if t.is_floating_point() else t
 
 
 def _by_model(t: Tensor, rows: Tensor) -> Tensor:

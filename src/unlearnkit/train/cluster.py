@@ -1,0 +1,160 @@
+"""Work as tasks of a Ray cluster."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from itertools import islice
+from typing import Any
+
+import torch
+
+from unlearnkit.core.errors import InputError
+
+LOCAL = "local"
+_PATIENCE = 5.0
+"""Seconds in which a cluster must answer."""
+
+_MEMORY = 128 * 2**20
+"""Bytes that a cluster of our own sets aside for objects; beyond, they go to disk."""
+
+
+@contextmanager
+def connected(address: str, processors: int | None, who: str) -> Iterator[Any]:
+    """Hold a connection to a cluster; one that the caller has already is used and left.
+
+    Args:
+        address: As Ray takes it; ``local`` starts a cluster here, which ends with the context.
+        processors: Of a local cluster; all when None.
+        who: Asks, in messages.
+
+    Yields:
+        The module ``ray``.
+
+    Raises:
+        InputError: If the cluster cannot be reached.
+    """
+    ray = _ray(who)
+    if ray.is_initialized():
+        yield ray
+        return
+    check_reachable(address, who)
+    more: dict[str, Any] = {}
+    if address == LOCAL:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        more = {
+            "num_cpus": processors,
+            "include_dashboard": False,
+            "object_store_memory": _MEMORY,
+        }
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="error", **more)
+    except (ConnectionError, ValueError, RuntimeError) as e:
+        raise InputError(_unreachable(address, e, who)) from None
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def check_reachable(address: str, who: str) -> None:
+    """Refuse a host and port that nobody answers at; Ray itself would try for many minutes.
+
+    Args:
+        address: As Ray takes it.
+        who: Asks, in messages.
+
+    Raises:
+        InputError: If there is no answer.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        try:
+            socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
+        except (OSError, OverflowError) as e:
+            raise InputError(_unreachable(address, e, who)) from None
+
+
+def room(ray: Any, device: torch.device, who: str) -> int:
+    """Return how many tasks a cluster can carry out at once.
+
+    Args:
+        ray: The module, connected.
+        device: Where each computes: a processor or a GPU.
+        who: Asks, in messages.
+
+    Returns:
+        How many, at least 1.
+
+    Raises:
+        InputError: If there is no room for one.
+    """
+    gpu = device.type == "cuda"
+    there = int(ray.cluster_resources().get("GPU" if gpu else "CPU", 0))
+    if there < 1:
+        raise InputError(
+            f"{who}: the Ray cluster has no {'GPU' if gpu else 'processor'} for device"
+            f" {str(device)!r}; choose another cluster or device"
+        )
+    return there
+
+
+def needs(device: torch.device) -> dict[str, Any]:
+    """Return what a task that computes on a device takes of a cluster."""
+    return {"num_cpus": 1, "num_gpus": int(device.type == "cuda")}
+
+
+def carry_out(
+    ray: Any, task: Any, calls: Iterable[tuple[Any, ...]], at_once: int, who: str
+) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Carry out calls of a remote function, so many at once.
+
+    Args:
+        ray: The module, connected.
+        task: The remote function.
+        calls: Its arguments, call by call.
+        at_once: Most calls that are under way.
+        who: Asks, in messages.
+
+    Yields:
+        A call and what came of it, as they end.
+
+    Raises:
+        InputError: If a call was lost.
+    """
+    left, flying = iter(calls), dict[Any, tuple[Any, ...]]()
+    while True:
+        for call in islice(left, at_once - len(flying)):
+            flying[task.remote(*call)] = call
+        if not flying:
+            return
+        ready, _ = ray.wait(list(flying), num_returns=1)
+        for done in ready:
+            try:
+                made = ray.get(done)
+            except ray.exceptions.RayTaskError as e:
+                raise e.cause from None
+            except ray.exceptions.RayError as e:
+                raise InputError(f"{who}: Ray lost a task: {why_lost(e)}; run it again") from None
+            yield flying.pop(done), made
+
+
+def why_lost(e: Exception) -> str:
+    """Return in a line why a task was lost."""
+    told = [text.strip() for text in str(e).splitlines() if text.strip()]
+    return told[-1] if told else type(e).__name__
+
+
+def _unreachable(address: str, e: Exception, who: str) -> str:
+    why = (str(e).strip().splitlines() or [type(e).__name__])[0]
+    return f"{who}: cannot reach Ray at {address!r}: {why}; 'local' starts one here"
+
+
+def _ray(who: str) -> Any:
+    try:
+        return import_module("ray")
+    except ImportError:
+        raise InputError(f"{who}: Ray is not installed; pip install unlearnkit[ray]") from None
