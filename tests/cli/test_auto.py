@@ -75,7 +75,7 @@ def test_where_all_fail_the_exit_code_is_1_and_the_folder_is_marked(run, tmp_pat
         "from unlearnkit.tasks.classification import Classification\n"
         "def net():\n"
         "    return nn.Sequential(nn.Linear(20, 128), nn.ReLU(), nn.Linear(128, 64),\n"
-            "                         nn.ReLU(), nn.Linear(64, 2))\n"
+        "                         nn.ReLU(), nn.Linear(64, 2))\n"
         "def make():\n"
         "    rng = torch.Generator().manual_seed(0)\n"
         "    draw = lambda n: (torch.randn(n, 20, generator=rng),\n"
