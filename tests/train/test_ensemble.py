@@ -1,8 +1,10 @@
 import os
+import random
 import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -125,6 +127,31 @@ class Counting(nn.Linear):
         return super().forward(x) / self.calls
 
 
+class Warming(nn.Linear):
+    """Doubles what it reads from its fifth call on."""
+
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return super().forward(x if self.calls < 5 else 2 * x)
+
+
+class Drawing(nn.Linear):
+    """Draws from a generator of Python or NumPy, and seldom does something with it."""
+
+    def __init__(self, draw):
+        super().__init__(6, 3)
+        self.draw = draw
+
+    def forward(self, x):
+        return super().forward(x if self.draw() < 0.999999 else 0 * x)
+
+
+def numpys():
+    return np.random.random()  # noqa: NPY002  # the global one, as in many a model
+
+
 def images(make=conv_bn, **recipe):
     settings = {"lr": 0.05, "epochs": 3, "batch_size": 11, **recipe}
     return Case(train=IMAGES, task=Classification(3), fresh=make, recipe=Recipe(**settings))
@@ -206,10 +233,13 @@ def test_each_model_may_have_rows_of_its_own():
         images(Editing),
         toy(lambda: Averaging(6, 3)),
         toy(lambda: Counting(6, 3)),
+        toy(lambda: Warming(6, 3)),
+        toy(lambda: Drawing(random.random)),
+        toy(lambda: Drawing(numpys)),
     ],
     ids=[
         *("reads a value", "hidden tensor", "draws by itself", "cumulative norm", "edits a view"),
-        *("replaces a buffer", "counts"),
+        *("replaces a buffer", "counts", "counts to five", "draws in Python", "draws in NumPy"),
     ],
 )
 def test_what_cannot_be_stacked_is_trained_one_after_another(case):

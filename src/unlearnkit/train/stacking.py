@@ -2,10 +2,12 @@
 
 import copy
 import math
+import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
@@ -48,7 +50,10 @@ class Losses(nn.Module):
         self.model, self.task = model, task
 
     def forward(self, x: Inputs, y: Tensor) -> Tensor:
-        """Return the loss of each row ``(B,)``; refuse a model that puts new buffers in place.
+        """Return the loss of each row ``(B,)``; refuse a model with a memory beside its buffers.
+
+        What it keeps or draws in Python, be it only a count of its calls, a stack would share
+        between models and a recorded step would not see.
 
         Args:
             x: Inputs ``(B, ...)``.
@@ -58,14 +63,27 @@ class Losses(nn.Module):
             The losses.
 
         Raises:
-            RuntimeError: If a buffer is another tensor than before: a stack would lose it.
+            RuntimeError: If a buffer is another tensor than before, a plain attribute has another
+                value, or Python or NumPy have drawn.
         """
         batch = Batch(x, y, torch.arange(y.shape[0]))
-        before = list(self.model.buffers())
+        before, aside = list(self.model.buffers()), _beside_tensors(self.model)
         losses = self.task.losses(self.task.outputs(self.model, batch), batch)
         if any(b is not was for b, was in zip(self.model.buffers(), before, strict=True)):
             raise RuntimeError("a buffer was replaced, not edited")
+        if _beside_tensors(self.model) != aside:
+            raise RuntimeError("the model keeps or draws something beside its tensors")
         return losses
+
+
+def _beside_tensors(model: nn.Module) -> object:
+    """Return what a forward pass may change besides tensors, to compare it with ``==``."""
+    plain = [
+        {n: v for n, v in vars(m).items() if isinstance(v, int | float | str | None)}
+        for m in model.modules()
+    ]
+    drawn = np.random.get_state()  # noqa: NPY002  # a model may draw from the global one
+    return plain, random.getstate(), (drawn[0], bytes(drawn[1]), *drawn[2:])
 
 
 class Stack:
