@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -82,8 +83,8 @@ def _beside_tensors(model: nn.Module) -> object:
         {n: v for n, v in vars(m).items() if isinstance(v, int | float | str | None)}
         for m in model.modules()
     ]
-    drawn = np.random.get_state()  # noqa: NPY002  # a model may draw from the global one
-    return plain, random.getstate(), (drawn[0], bytes(drawn[1]), *drawn[2:])
+    drawn = pickle.dumps(np.random.get_state())  # noqa: NPY002  # the global one
+    return plain, random.getstate(), drawn
 
 
 class Stack:
