@@ -40,6 +40,9 @@ class Trained:
     cached: bool
     """Whether it was trained before and only loaded now."""
 
+    together: int = 1
+    """Models that were trained at once: ``seconds`` is a share of what all of them took."""
+
     found: dict[Hashable, object] = field(default_factory=dict, compare=False, repr=False)
     """What audits have found out about the model: a further one need not find it out again."""
 
@@ -366,4 +369,5 @@ def _trained(case: Case, view: View, seed: int, rt: Runtime, cache: Cache, what:
             start.load_state_dict(kept.tensors)
     facts = kept.facts
     cost = Cost(int(facts["forward"]), int(facts["backward"]))
-    return Trained(start, seed, cost, float(facts["seconds"]), kept.hit)
+    together = int(facts.get("together", 1))
+    return Trained(start, seed, cost, float(facts["seconds"]), kept.hit, together)

@@ -38,6 +38,12 @@ def test_more_seeds_train_only_what_is_missing(tmp_path):
     assert [r.cached for r in more.runs] == [True, True, False]
 
 
+def test_a_model_says_how_many_shared_the_seconds_of_its_training(tmp_path):
+    for _ in range(2):
+        assert [r.together for r in oracle(TOY, GO, seeds=3, cache=Cache(tmp_path)).runs] == [3] * 3
+    assert oracle(TOY, GO, seeds=[7], cache=Cache(tmp_path)).runs[0].together == 1
+
+
 def test_oracles_differ_by_seed_and_never_saw_the_forget_rows(tmp_path):
     a, b = oracle(TOY, GO, seeds=2, cache=Cache(tmp_path)).models
     assert not same(a, b)

@@ -33,6 +33,15 @@ def test_every_metric_and_every_limit_is_in_the_text(name):
     assert not missing
 
 
+def test_seconds_of_models_trained_at_once_are_told_from_those_of_one():
+    spent = full().spent
+    alone, shared = (
+        {a: c for a, _, c in w.spent_lines(spent.model_copy(update={"retrain_together": n}))}
+        for n in (1, 5)
+    )
+    assert shared["Seconds"] == alone["Seconds"] + " (5 at once)"
+
+
 @pytest.mark.parametrize("name", SAMPLES)
 def test_a_report_survives_the_trip_through_json(name, tmp_path):
     report = SAMPLES[name]()

@@ -321,9 +321,10 @@ def _headroom_warnings(rows: Sequence[Row], count: int) -> list[str]:
 def _spent(done: Unlearned, oracles: Oracle | None, parts: Partition) -> Spent:
     recipe = done.case.recipe
     rows = None if recipe is None or parts.retain is None else recipe.epochs * len(parts.retain)
-    seconds = None
+    seconds, together = None, 1
     if oracles is not None:
         seconds = sum(r.seconds for r in oracles.runs) / len(oracles)
+        together = max(r.together for r in oracles.runs)
     return Spent(
         forward=done.cost.forward,
         backward=done.cost.backward,
@@ -332,6 +333,7 @@ def _spent(done: Unlearned, oracles: Oracle | None, parts: Partition) -> Spent:
         retrain_forward=rows,
         retrain_backward=rows,
         retrain_seconds=seconds,
+        retrain_together=together,
         ratio=None if not rows else done.cost.work / (3 * rows),
         backward_ratio=None if not rows else done.cost.backward / rows,
     )

@@ -83,6 +83,9 @@ class Spent(Value):
     retrain_forward: int | None
     retrain_backward: int | None
     retrain_seconds: float | None
+    retrain_together: int = 1
+    """Retrained models that were trained at once: the seconds are a share of what all took."""
+
     ratio: float | None
     """Work (rows forward plus twice rows backward) over that of retraining."""
 

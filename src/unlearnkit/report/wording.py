@@ -291,10 +291,11 @@ def spent_lines(spent: Spent) -> list[tuple[str, str, str]]:
     def count(v: int | None) -> str:
         return ABSENT if v is None else f"{v:,}"
 
+    shared = f" ({spent.retrain_together} at once)" if spent.retrain_together > 1 else ""
     return [
         ("Rows forward", count(spent.forward), count(spent.retrain_forward)),
         ("Rows backward", count(spent.backward), count(spent.retrain_backward)),
-        ("Seconds", seconds(spent.seconds), seconds(spent.retrain_seconds)),
+        ("Seconds", seconds(spent.seconds), seconds(spent.retrain_seconds) + shared),
         ("Peak memory", memory(spent.peak_bytes), ABSENT),
     ]
 
