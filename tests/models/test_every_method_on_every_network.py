@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import unlearnkit as uk
-from unlearnkit.cases.networks import all_cnn, mobilenet_v2, resnet18, vit
+from unlearnkit.cases.networks import all_cnn, mobilenet_v2, resnet18, small_conv, vit
 from unlearnkit.core.errors import UnsupportedError
 from unlearnkit.unlearning import fitting
 
@@ -31,6 +31,7 @@ NETWORKS = {
     "all_cnn": lambda: all_cnn(CLASSES, width=8),
     "resnet18": lambda: resnet18(CLASSES, width=8),
     "mobilenet_v2": lambda: mobilenet_v2(CLASSES, width=0.1),
+    "channels_last": lambda: small_conv(CLASSES).to(memory_format=torch.channels_last),
     "vit": lambda: vit(CLASSES, width=16, depth=2, heads=2, patch=8),
     "lstm": Recurrent,
 }
@@ -88,6 +89,7 @@ def test_a_method_forgets_a_class_of_a_network(method, name):
     assert all(torch.equal(before[k], t) for k, t in model.state_dict().items())
     assert after.keys() == before.keys()
     assert any(not torch.equal(before[k], t) for k, t in after.items())
+    assert [t.stride() for t in after.values()] == [t.stride() for t in before.values()]
     assert done.cost.forward > 0
 
 
