@@ -13,9 +13,7 @@ import torch
 from torch import nn
 
 from unlearnkit.catalog import method as make
-from unlearnkit.catalog import methods
 from unlearnkit.checkpoint import check_finite
-from unlearnkit.core.auto import Auto
 from unlearnkit.core.case import Case, Partition, input_shape
 from unlearnkit.core.data import Batch, TensorData, View
 from unlearnkit.core.errors import InputError, UnsupportedError
@@ -24,12 +22,14 @@ from unlearnkit.core.recipe import ASSUMED
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.result import check_form, check_untouched, check_values, made_like
 from unlearnkit.core.runtime import Cost, Runtime
-from unlearnkit.core.structure import difference, widened
+from unlearnkit.core.structure import difference, laid_like, strides, widened
 from unlearnkit.localize.find import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.localize.methods import check_held, check_maskable, own_mask
+from unlearnkit.needs import check_needs
 from unlearnkit.train.hold import holding
 from unlearnkit.train.isolation import peak_memory, seeded
+from unlearnkit.train.layout import quickened
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def attempt(
     if mask is not None:
         check_maskable(how, mask, split)
     original = frozen_copy(model, case, split, run)
-    work = widened(_copy(model)).to(run.device)
+    work = laid_like(widened(_copy(model)).to(run.device), strides(original))
     if isinstance(mask, Mask):
         mask.check(model, "" if split.forget is None else split.forget.key())
     problem = _problem(how, case, split, work, widened(original), model, run)
@@ -150,7 +150,8 @@ def attempt(
 def frozen_copy(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> nn.Module:
     """Return a copy of a trained model to look at, on the run's device, in eval mode.
 
-    A model, rows or a request that do not fit each other are refused.
+    Its weights lie in memory as suits the device. A model, rows or a request that do not fit each
+    other are refused.
 
     Args:
         model: The trained model.
@@ -163,8 +164,8 @@ def frozen_copy(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> 
     """
     _check_model(model)
     original = _copy(model).to(rt.device).eval().requires_grad_(False)
-    _check_fit(original, case, split, rt)
-    return original
+    few = _check_fit(original, case, split, rt)
+    return original if few is None else quickened(original, few, case.task, rt)
 
 
 def fresh_model(case: Case, rt: Runtime, stream: str = "fresh") -> nn.Module:
@@ -203,80 +204,6 @@ def check_weights(model: nn.Module, who: str) -> None:
     check_finite(model.state_dict(), who)
 
 
-def fitting(case: Case, split: Partition) -> list[str]:
-    """Return the ids of the methods that serve a case's task with the inputs that it gives."""
-    return [
-        i
-        for i, m in methods().items()
-        if case.task.name in m.info.tasks and not _lacking(m, case, split)
-    ]
-
-
-def check_needs(how: Method, case: Case, split: Partition) -> None:
-    """Refuse a method that cannot serve a case.
-
-    Args:
-        how: The method.
-        case: The case.
-        split: Its rows, by what is asked.
-
-    Raises:
-        UnsupportedError: If the method is not for the task, or needs what the case does not give.
-    """
-    if isinstance(how, Auto):
-        return
-    info = how.info
-    if case.task.name not in info.tasks:
-        fits = [i for i, m in methods().items() if case.task.name in m.info.tasks]
-        raise UnsupportedError(
-            f"{how.id} serves {', '.join(sorted(info.tasks))}, not {case.task.name}; these do:"
-            f" {', '.join(fits) or 'none'}"
-        )
-    lacking = _lacking(type(how), case, split)
-    if lacking:
-        raise UnsupportedError(
-            f"{how.id} needs {' and '.join(lacking)}, which the case does not give; with what there"
-            f" is, these work: {', '.join(fitting(case, split)) or 'none'}"
-        )
-
-
-def _lacking(how: type[Method], case: Case, split: Partition) -> list[Need]:
-    have = given(case, split, how.info.needs | how.info.uses)
-    return sorted(how.info.needs - have)
-
-
-def given(
-    case: Case, split: Partition, asked: frozenset[Need] = frozenset(Need)
-) -> frozenset[Need]:
-    """Return the inputs that a case gives.
-
-    Args:
-        case: The case.
-        split: Its rows, by what is asked.
-        asked: The inputs that are looked for; labels are there if all asked rows have them.
-
-    Returns:
-        Those of the asked inputs that are there.
-    """
-    reads = {Need.FORGET: split.forget, Need.RETAIN: split.retain}
-    have = {
-        Need.LABELS: lambda: all(v is None or v.labelled for n, v in reads.items() if n in asked),
-        Need.FORGET: lambda: split.forget is not None,
-        Need.RETAIN: lambda: split.retain is not None,
-        Need.VALIDATION: lambda: case.validation is not None,
-        Need.FRESH: lambda: case.fresh is not None,
-        Need.CLASSES: lambda: _whole_classes(split),
-        Need.SHAPE: lambda: input_shape(case, split) is not None,
-    }
-    return frozenset(n for n in asked if have[n]())
-
-
-def _whole_classes(split: Partition) -> bool:
-    if not split.gone or split.forget is None:
-        return bool(split.gone)
-    return set(split.forget.y.tolist()) <= set(split.gone)
-
-
 def _check_model(model: nn.Module) -> None:
     if not isinstance(model, nn.Module):
         raise InputError(f"model: must be a torch module, got {type(model).__name__}")
@@ -288,17 +215,20 @@ def _check_model(model: nn.Module) -> None:
         )
 
 
-def _check_fit(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> None:
+def _check_fit(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> Batch | None:
+    """Refuse rows that do not fit the model; return two of them, None where there are none."""
     others = {"test": case.test, "validation": case.validation, "held_out": case.held_out}
     views = {"retain": split.retain, "forget": split.forget} | {
         name: None if data is None else View.all(data) for name, data in others.items()
     }
     quiet = rt.fork(rt.seed)
+    seen: list[Batch] = []
     with seeded(rt, "fit"), torch.inference_mode():
         if case.input_shape is not None:
             x = torch.zeros(2, *case.input_shape, device=rt.device)
+            seen.append(Batch(x, x[:, 0], torch.arange(2)))
             try:
-                case.task.outputs(model, Batch(x, x[:, 0], torch.arange(2)))
+                case.task.outputs(model, seen[0])
             except InputError as e:
                 raise InputError(f"input_shape: {e}") from e
         for name, view in views.items():
@@ -310,8 +240,10 @@ def _check_fit(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> N
                     out = case.task.outputs(model, batch)
                     if view.labelled:
                         case.task.losses(out, batch)
+                    seen.append(batch)
             except InputError as e:
                 raise InputError(f"{name}: {e}") from e
+    return seen[0] if seen else None
 
 
 def _problem(
@@ -355,14 +287,16 @@ def _problem(
         recipe=case.recipe or ASSUMED,
         gone=split.gone,
         input_shape=input_shape(case, split),
-        build=(lambda: _untrained(case, model, rt, other=how.info.rebuilds))
+        build=(lambda: _untrained(case, model, original, rt, other=how.info.rebuilds))
         if may_build and case.fresh
         else None,
         sealed_build="" if may_build else f"{how.id} builds a fresh model but does not declare it",
     )
 
 
-def _untrained(case: Case, model: nn.Module, rt: Runtime, *, other: bool) -> nn.Module:
+def _untrained(
+    case: Case, model: nn.Module, original: nn.Module, rt: Runtime, *, other: bool
+) -> nn.Module:
     # Frozen parameters were never trained: they are the given model's, where they fit.
     built = widened(fresh_model(case, rt))
     odd = difference(built, model)
@@ -376,7 +310,7 @@ def _untrained(case: Case, model: nn.Module, rt: Runtime, *, other: bool) -> nn.
             p.requires_grad_(given[name].requires_grad)
             if not p.requires_grad:
                 p.copy_(given[name])
-    return built
+    return laid_like(built, strides(original))
 
 
 _NOTHING = TensorData(torch.empty(0, 0), torch.empty(0, dtype=torch.long))

@@ -264,15 +264,6 @@ class ReturnsNothing(Honest):
         super().apply(p, rt)
 
 
-class ChangesStrides(Honest):
-    """Weights come back laid out otherwise."""
-
-    def apply(self, p, rt):
-        for t in p.model.parameters():
-            t.data = t.data.contiguous()
-        return super().apply(p, rt)
-
-
 class WritesToTheOriginal(Honest):
     """One weight of it."""
 
@@ -435,7 +426,6 @@ LIES: list[tuple[type[Method], str, str]] = [
     (SwitchesDropoutOff, "zoo_dropout", "a layer's settings differ"),
     (UntiesWeights, "zoo_tied", "tied to up.weight"),
     (ReturnsNothing, "result_like_the_input", "returned NoneType"),
-    (ChangesStrides, "zoo_strided", "other strides"),
     (WritesToTheOriginal, "student_moves_and_teacher_stays", "changed 0.weight of the original"),
     (KeepsState, "nothing_kept_between_runs", "an earlier run changes a later one"),
     (KeepsState, "exception_leaves_nothing_behind", "the next run differs"),

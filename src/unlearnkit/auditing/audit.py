@@ -52,6 +52,7 @@ from unlearnkit.report.model import (
     Strong,
     Verdict,
 )
+from unlearnkit.train.layout import quickened, some
 from unlearnkit.unlearning import Unlearned, check_weights, fresh_model
 
 
@@ -226,11 +227,11 @@ def _evidence(
         def factory(seed: int) -> nn.Module:
             return fresh_model(done.case, rt, f"audit/random/{seed}")
 
-    placed = {name: m.to(rt.device) for name, m in models.items()}
+    few, task = some(views[Split.FORGET], rt), done.case.task
     return Evidence(
-        placed,
+        {name: quickened(m.to(rt.device), few, task, rt) for name, m in models.items()},
         views,
-        done.case.task,
+        task,
         rt,
         random=factory,
         recipe=done.case.recipe,

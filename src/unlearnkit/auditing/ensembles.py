@@ -26,6 +26,7 @@ from unlearnkit.core.method import Method
 from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.localize.find import Localizer
+from unlearnkit.needs import check_needs
 from unlearnkit.oracles import (
     FIRST,
     Trained,
@@ -36,7 +37,7 @@ from unlearnkit.oracles import (
     train_originals,
 )
 from unlearnkit.signals import Code, Member, Row, Signals, SignalsFile
-from unlearnkit.unlearning import check_needs, fresh_model, unlearn
+from unlearnkit.unlearning import fresh_model, unlearn
 
 FLOOR = 101_000
 """Seed of the first oracle of the second set."""

@@ -24,8 +24,9 @@ from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.core.structure import equal, tensors
 from unlearnkit.localize.find import Localizer
 from unlearnkit.localize.mask import Mask
+from unlearnkit.needs import check_needs, fitting
 from unlearnkit.report.model import Report, Verdict
-from unlearnkit.unlearning import Unlearned, attempt, check_needs, frozen_copy
+from unlearnkit.unlearning import Unlearned, attempt, frozen_copy
 
 FAILING = (Verdict.LEAKS, Verdict.DAMAGED)
 """What makes ``auto`` try the next candidate."""
@@ -173,7 +174,7 @@ def choose(
     if line is None:
         raise UnsupportedError(
             f"auto: no line of the table is for {case.task.name} with what the case gives; name a"
-            f" method; these work: {', '.join(unlearning.fitting(case, parts)) or 'none'}"
+            f" method; these work: {', '.join(fitting(case, parts)) or 'none'}"
         )
     trial = _Trial(model, case, asked, parts, how, run, seen, line)
     if trial.whole is None:

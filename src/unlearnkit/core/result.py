@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from unlearnkit.core.errors import DivergedError, UnlearnkitError
-from unlearnkit.core.structure import cast, difference, equal, place, tensors
+from unlearnkit.core.structure import cast, difference, equal, laid_like, place, strides, tensors
 
 
 def check_untouched(original: nn.Module, model: nn.Module, who: str) -> None:
@@ -82,8 +82,9 @@ def check_values(out: nn.Module, model: nn.Module, who: str) -> None:
 
 
 def made_like(out: nn.Module, model: nn.Module) -> nn.Module:
-    """Return a model with the types, flags and modes of another; drop gradients."""
+    """Return a model with the types, strides, flags and modes of another; drop gradients."""
     cast(out, {name: t.dtype for name, t in tensors(model).items()})
+    laid_like(out, strides(model))
     out.zero_grad(set_to_none=True)
     flags = dict(model.named_parameters(remove_duplicate=False))
     for name, p in out.named_parameters(remove_duplicate=False):

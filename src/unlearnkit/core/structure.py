@@ -65,6 +65,28 @@ def cast(model: nn.Module, types: Mapping[str, torch.dtype]) -> nn.Module:
     return model
 
 
+def strides(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Return how every parameter and buffer lies in memory, by name."""
+    return {name: t.stride() for name, t in tensors(model).items()}
+
+
+def laid_like(model: nn.Module, strides: Mapping[str, tuple[int, ...]]) -> nn.Module:
+    """Lay tensors out in memory as asked, in place.
+
+    Args:
+        model: Changed in place; values and ties stay.
+        strides: The wanted strides by name; a tensor that is not named stays as it is.
+
+    Returns:
+        The same model.
+    """
+    for name, t in tensors(model).items():
+        wanted = strides.get(name, t.stride())
+        if t.stride() != wanted:
+            t.data = torch.empty_strided(t.shape, wanted, dtype=t.dtype, device=t.device).copy_(t)
+    return model
+
+
 def difference(ours: nn.Module, theirs: nn.Module) -> str:
     """Return the first difference between two models other than values, types and modes.
 

@@ -28,6 +28,7 @@ from unlearnkit.localize.criteria import (
 from unlearnkit.localize.mask import Mask
 from unlearnkit.localize.select import check_scores, largest
 from unlearnkit.localize.units import blocks, fill, spread, unit_scores
+from unlearnkit.train.layout import quick, some
 
 Criterion = Literal[
     "weighted_grad",
@@ -175,7 +176,8 @@ class Localizer(BaseModel):
         """
         self.check(split)
         assert split.forget is not None
-        chosen = self.choose(model, split.forget, split.retain, task, rt)
+        with quick(model, some(split.forget, rt), task, rt):
+            chosen = self.choose(model, split.forget, split.retain, task, rt)
         return self.mask(chosen, model if of is None else of, split, rt)
 
     def mask(

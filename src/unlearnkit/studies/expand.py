@@ -18,12 +18,12 @@ from unlearnkit.core.search import space
 from unlearnkit.job import merged, put_nested
 from unlearnkit.localize.find import Localizer
 from unlearnkit.localize.methods import check_maskable, own_localizer, with_mask
+from unlearnkit.needs import check_needs, fitting
 from unlearnkit.report.model import Depth
 from unlearnkit.studies.apart import check_apart
 from unlearnkit.studies.recipes import load_recipe, recipe_path
 from unlearnkit.studies.spec import ALL, Chosen, Design, Study
 from unlearnkit.studies.subject import Subject
-from unlearnkit.unlearning import check_needs, fitting
 
 TUNED = "tuned"
 """Behind a method's id, and in the place of a preset: with the settings that were found."""

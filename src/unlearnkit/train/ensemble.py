@@ -16,6 +16,7 @@ from unlearnkit.core.runtime import Cost, Runtime, Silent
 from unlearnkit.core.task import Task
 from unlearnkit.train.cluster import carry_out, connected, needs, room
 from unlearnkit.train.isolation import seeded
+from unlearnkit.train.layout import quick, some
 from unlearnkit.train.loop import Moves, draw_moves, fit, moves_apply, training
 from unlearnkit.train.stacking import Drop, Losses, Stack
 
@@ -62,7 +63,7 @@ def fit_each(members: Sequence[Member], task: Task, recipe: Recipe) -> None:
         recipe: The same for all.
     """
     for m in members:
-        with seeded(m.rt, LAYERS):
+        with seeded(m.rt, LAYERS), quick(m.model, some(m.view, m.rt), task, m.rt):
             fit(m.model, m.view, task, recipe, m.rt, stream=m.stream)
 
 

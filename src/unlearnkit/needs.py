@@ -1,0 +1,83 @@
+"""What methods need, and what a case gives."""
+
+from __future__ import annotations
+
+from unlearnkit.catalog import methods
+from unlearnkit.core.auto import Auto
+from unlearnkit.core.case import Case, Partition, input_shape
+from unlearnkit.core.errors import UnsupportedError
+from unlearnkit.core.method import Method, Need
+
+
+def fitting(case: Case, split: Partition) -> list[str]:
+    """Return the ids of the methods that serve a case's task with the inputs that it gives."""
+    return [
+        i
+        for i, m in methods().items()
+        if case.task.name in m.info.tasks and not _lacking(m, case, split)
+    ]
+
+
+def check_needs(how: Method, case: Case, split: Partition) -> None:
+    """Refuse a method that cannot serve a case.
+
+    Args:
+        how: The method.
+        case: The case.
+        split: Its rows, by what is asked.
+
+    Raises:
+        UnsupportedError: If the method is not for the task, or needs what the case does not give.
+    """
+    if isinstance(how, Auto):
+        return
+    info = how.info
+    if case.task.name not in info.tasks:
+        fits = [i for i, m in methods().items() if case.task.name in m.info.tasks]
+        raise UnsupportedError(
+            f"{how.id} serves {', '.join(sorted(info.tasks))}, not {case.task.name}; these do:"
+            f" {', '.join(fits) or 'none'}"
+        )
+    lacking = _lacking(type(how), case, split)
+    if lacking:
+        raise UnsupportedError(
+            f"{how.id} needs {' and '.join(lacking)}, which the case does not give; with what there"
+            f" is, these work: {', '.join(fitting(case, split)) or 'none'}"
+        )
+
+
+def _lacking(how: type[Method], case: Case, split: Partition) -> list[Need]:
+    have = given(case, split, how.info.needs | how.info.uses)
+    return sorted(how.info.needs - have)
+
+
+def given(
+    case: Case, split: Partition, asked: frozenset[Need] = frozenset(Need)
+) -> frozenset[Need]:
+    """Return the inputs that a case gives.
+
+    Args:
+        case: The case.
+        split: Its rows, by what is asked.
+        asked: The inputs that are looked for; labels are there if all asked rows have them.
+
+    Returns:
+        Those of the asked inputs that are there.
+    """
+    reads = {Need.FORGET: split.forget, Need.RETAIN: split.retain}
+    have = {
+        Need.LABELS: lambda: all(v is None or v.labelled for n, v in reads.items() if n in asked),
+        Need.FORGET: lambda: split.forget is not None,
+        Need.RETAIN: lambda: split.retain is not None,
+        Need.VALIDATION: lambda: case.validation is not None,
+        Need.FRESH: lambda: case.fresh is not None,
+        Need.CLASSES: lambda: _whole_classes(split),
+        Need.SHAPE: lambda: input_shape(case, split) is not None,
+    }
+    return frozenset(n for n in asked if have[n]())
+
+
+def _whole_classes(split: Partition) -> bool:
+    if not split.gone or split.forget is None:
+        return bool(split.gone)
+    return set(split.forget.y.tolist()) <= set(split.gone)
