@@ -27,9 +27,9 @@ from unlearnkit.localize.find import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.localize.methods import check_held, check_maskable, own_mask
 from unlearnkit.needs import check_needs
+from unlearnkit.train.channels_last import quickened
 from unlearnkit.train.hold import holding
 from unlearnkit.train.isolation import peak_memory, seeded
-from unlearnkit.train.layout import quickened
 
 
 @dataclass(frozen=True)

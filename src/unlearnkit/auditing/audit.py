@@ -52,7 +52,7 @@ from unlearnkit.report.model import (
     Strong,
     Verdict,
 )
-from unlearnkit.train.layout import quickened, some
+from unlearnkit.train.channels_last import quickened, some
 from unlearnkit.unlearning import Unlearned, check_weights, fresh_model
 
 

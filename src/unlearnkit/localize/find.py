@@ -28,7 +28,7 @@ from unlearnkit.localize.criteria import (
 from unlearnkit.localize.mask import Mask
 from unlearnkit.localize.select import check_scores, largest
 from unlearnkit.localize.units import blocks, fill, spread, unit_scores
-from unlearnkit.train.layout import quick, some
+from unlearnkit.train.channels_last import quick, some
 
 Criterion = Literal[
     "weighted_grad",

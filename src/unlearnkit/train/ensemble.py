@@ -14,9 +14,9 @@ from unlearnkit.core.errors import InputError
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Cost, Runtime, Silent
 from unlearnkit.core.task import Task
+from unlearnkit.train.channels_last import quick, some
 from unlearnkit.train.cluster import carry_out, connected, needs, room
 from unlearnkit.train.isolation import seeded
-from unlearnkit.train.layout import quick, some
 from unlearnkit.train.loop import Moves, draw_moves, fit, moves_apply, training
 from unlearnkit.train.stacking import Drop, Losses, Stack
 

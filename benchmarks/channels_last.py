@@ -13,7 +13,7 @@ from unlearnkit.core.data import Batch, TensorData, View
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.tasks.classification import Classification
-from unlearnkit.train.layout import quickened
+from unlearnkit.train.channels_last import quickened
 from unlearnkit.train.loop import fit
 
 ROWS, BATCH = 128, 64

@@ -14,7 +14,7 @@ from unlearnkit.core.method import Info, Method, Need
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.core.structure import strides
 from unlearnkit.localize.find import Localizer
-from unlearnkit.train.layout import quick, quickened, some
+from unlearnkit.train.channels_last import quick, quickened, some
 
 TASK = uk.Classification(3)
 
