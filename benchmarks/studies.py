@@ -12,7 +12,8 @@ from benchmarks.measure import Fact, seconds
 from benchmarks.startup import timed
 from unlearnkit.catalog import metrics
 from unlearnkit.store import Store
-from unlearnkit.studies.expand import Planned, expand
+from unlearnkit.studies.expand import expand
+from unlearnkit.studies.planned import Planned
 from unlearnkit.studies.spec import Study, make_study
 from unlearnkit.studies.tables import show
 from unlearnkit.studies.text import render_text

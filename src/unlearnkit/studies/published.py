@@ -9,8 +9,8 @@ from typing import Any, Self
 from pydantic import Field, ValidationError, model_validator
 
 from unlearnkit.core.errors import InputError, UnknownNameError
+from unlearnkit.core.files import read_yaml
 from unlearnkit.core.method import explain
-from unlearnkit.job import read_yaml
 from unlearnkit.report.values import Value
 from unlearnkit.studies.spec import Study, make_study
 
