@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from unlearnkit.catalog import cases, foreign
 from unlearnkit.cases.builtin import Trained
+from unlearnkit.catalog import cases, foreign
 from unlearnkit.studies.spec import Study
 
 

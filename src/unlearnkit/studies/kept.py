@@ -33,6 +33,9 @@ PACKAGE = Path(unlearnkit.__file__).parent
 _OWN = ("key", "seed", "original_seed")
 """What differs between runs of one kind; all else is written once."""
 
+_DISTRIBUTIONS = (".dist-info", ".egg-info", ".egg-link")
+"""How the names end under which installed distributions leave their facts."""
+
 _READ = ("UNLEARNKIT_", "OMP_", "MKL_")
 """How the names of environment variables begin that a case can depend on."""
 
@@ -87,9 +90,8 @@ def installed() -> list[str]:
     found = []
     for folder in dict.fromkeys(sys.path):
         with suppress(OSError), os.scandir(folder or os.curdir) as entries:
-            for e in entries:
-                if e.name.endswith((".dist-info", ".egg-info", ".egg-link")):
-                    found.append(f"{e.path} {e.stat().st_mtime_ns}")
+            known = (e for e in entries if e.name.endswith(_DISTRIBUTIONS))
+            found.extend(f"{e.path} {e.stat().st_mtime_ns}" for e in known)
     return sorted(found)
 
 
@@ -132,11 +134,12 @@ def _read(path: Path) -> Layout | None:
     """Return a kept layout; None where there is none, or not the one that was written."""
     try:
         told, _, body = path.read_text(encoding="utf-8").partition("\n")
-        os.utime(path)  # it was used: prune removes what was not
     except (OSError, UnicodeDecodeError):
         return None
     if told != sha256(body.encode()).hexdigest():
         return None
+    with suppress(OSError):
+        os.utime(path)  # it was used: prune removes what was not
     content = json.loads(body)
     kinds = [_kind(k) for k in content["kinds"]]
     runs = (Planned(**kinds[k], **dict(zip(_OWN, own, strict=True))) for k, *own in content["runs"])
