@@ -15,7 +15,8 @@ from unlearnkit import catalog
 from unlearnkit.cases.builtin import Trained
 
 known = sysconfig.get_paths()
-inside = (*(known[k] for k in ("stdlib", "purelib", "platlib")), *map(os.path.abspath, unlearnkit.__path__))
+inside = [known[k] for k in ("stdlib", "purelib", "platlib")]
+inside += map(os.path.abspath, unlearnkit.__path__)
 system = ("/proc/", "/sys/", "/dev/", "/etc/")
 
 

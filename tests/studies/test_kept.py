@@ -99,7 +99,6 @@ def test_a_kept_layout_counts_as_used_when_it_is_read(folder):
     assert path.stat().st_mtime > 0
 
 
-
 @pytest.mark.parametrize(
     "damage",
     [

@@ -36,8 +36,8 @@ _OWN = ("key", "seed", "original_seed")
 _DISTRIBUTIONS = (".dist-info", ".egg-info", ".egg-link")
 """How the names end under which installed distributions leave their facts."""
 
-_READ = ("UNLEARNKIT_", "OMP_", "MKL_")
-"""How the names of environment variables begin that a case can depend on."""
+_READ = ("UNLEARNKIT_", "PYTHONPATH", "OMP_", "MKL_")
+"""How the names of environment variables begin that rows or their digests can depend on."""
 
 
 def layout_of(study: Study) -> Layout:
