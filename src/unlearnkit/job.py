@@ -167,7 +167,7 @@ def read_job(path: Path) -> dict[str, Any]:
     Returns:
         Fields of ``Job``, not checked yet.
     """
-    content = read_yaml(path, "job")
+    content = read_yaml(path, "job", "case, forget and method")
     inner = content.get("job")
     return dict(inner) if isinstance(inner, Mapping) else content
 

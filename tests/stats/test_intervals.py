@@ -48,9 +48,8 @@ def test_the_interval_of_few_is_that_of_rows(count, shift, level):
     got = interval_of_few(values, level)
     want = stats.ttest_1samp(values, 0.0).confidence_interval(level)
     assert got == pytest.approx((want.low, want.high), rel=1e-9)
-    assert got == pytest.approx(
-        mean_interval(torch.tensor(values, dtype=torch.float64), level), rel=1e-12
-    )
+    rows = torch.tensor(values, dtype=torch.float64)
+    assert got == pytest.approx(mean_interval(rows, level), rel=1e-12)
 
 
 @pytest.mark.parametrize("values", [[], [1.0]])

@@ -88,12 +88,13 @@ def write_rows(path: Path, names: Sequence[str], rows: Sequence[Sequence[object]
     return write_bytes(path, buffer.getvalue())
 
 
-def read_yaml(path: Path, what: str) -> dict[str, Any]:
+def read_yaml(path: Path, what: str, keys: str) -> dict[str, Any]:
     """Return the mapping that a YAML file holds.
 
     Args:
         path: The file.
         what: What it should describe, for messages.
+        keys: What it should hold, for messages.
 
     Returns:
         The mapping.
@@ -109,15 +110,6 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
         raise InputError(f"{what}: {str(path)!r} is no YAML: {' '.join(str(e).split())}") from None
     if not isinstance(content, Mapping):
         raise InputError(
-            f"{what}: {str(path)!r} must hold keys such as {_KEYS[what]}, got"
-            f" {type(content).__name__}"
+            f"{what}: {str(path)!r} must hold keys such as {keys}, got {type(content).__name__}"
         )
     return dict(content)
-
-
-_KEYS = {
-    "job": "case, forget and method",
-    "study": "cases, requests and methods",
-    "recipe": "job and found",
-    "reproduction": "source, setting and lines",
-}

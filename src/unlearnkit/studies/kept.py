@@ -49,11 +49,12 @@ def layout_of(study: Study) -> Layout:
     Returns:
         The same as ``lay_out``. What is kept and cannot be read is made again.
     """
-    path = default_root() / LAYOUTS / f"{proof(study)}.json"
+    name = proof(study)
+    path = default_root() / LAYOUTS / f"{name}.json"
     found = _read(path)
     if found is None:
         found = lay_out(study)
-        if found.fixed:
+        if found.fixed and proof(study) == name:  # no file was changed meanwhile
             with suppress(InputError):  # a folder that cannot be written keeps nothing
                 write_text(path, _written(found))
     return found
@@ -74,12 +75,13 @@ def proof(study: Study, package: Path = PACKAGE, listing: Sequence[str] | None =
         A SHA-256.
     """
     sources = sorted(p for p in package.rglob("*") if "__pycache__" not in p.parts and p.is_file())
+    here = platform.uname()
     parts = {
         "study": repr(study),
         "named": [(str(p), _digest(p)) for p in _named(study)],
         "package": [(p.relative_to(package).as_posix(), _digest(p)) for p in sources],
         "installed": list(installed() if listing is None else listing),
-        "machine": [sys.version, *platform.uname(), os.cpu_count()],
+        "machine": [sys.version, here.system, here.node, here.machine, os.cpu_count()],
         "environment": sorted((k, v) for k, v in os.environ.items() if k.startswith(_READ)),
     }
     return sha256(json.dumps(parts).encode()).hexdigest()
@@ -87,7 +89,7 @@ def proof(study: Study, package: Path = PACKAGE, listing: Sequence[str] | None =
 
 def installed() -> list[str]:
     """Return every installed distribution, with its version, its place and its time."""
-    found = []
+    found: list[str] = []
     for folder in dict.fromkeys(sys.path):
         with suppress(OSError), os.scandir(folder or os.curdir) as entries:
             known = (e for e in entries if e.name.endswith(_DISTRIBUTIONS))

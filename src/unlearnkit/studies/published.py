@@ -134,7 +134,9 @@ def load(name: str, folder: Path = FOLDER) -> Published:
     """
     if name not in names(folder):
         raise UnknownNameError("reproduction", name, names(folder))
-    return make_published(name, read_yaml(folder / f"{name}.yaml", "reproduction"))
+    return make_published(
+        name, read_yaml(folder / f"{name}.yaml", "reproduction", "source, setting and lines")
+    )
 
 
 def make_published(name: str, given: Mapping[str, Any]) -> Published:

@@ -104,7 +104,7 @@ def load_recipe(path: Path) -> TunedRecipe:
         InputError: If the file holds none.
     """
     try:
-        return TunedRecipe.model_validate(read_yaml(path, "recipe"))
+        return TunedRecipe.model_validate(read_yaml(path, "recipe", "job and found"))
     except ValidationError as e:
         raise InputError(f"recipe: {str(path)!r}: {explain(e)}") from None
 

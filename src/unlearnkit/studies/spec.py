@@ -214,7 +214,7 @@ def load(path: Path) -> Study:
         The study; what is wrong with the file is told with its key, and the nearest right one.
         Files that it names are seen from its own place.
     """
-    found = make_study(read_yaml(path, "study"))
+    found = make_study(read_yaml(path, "study", "cases, requests and methods"))
     here = path.parent
     methods = tuple(
         c if c.recipe is None else c.model_copy(update={"recipe": here / c.recipe})
