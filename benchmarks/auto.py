@@ -27,7 +27,6 @@ from benchmarks.auto_order import (
 )
 from benchmarks.auto_page import Judged, page, replayed, told_judged
 from benchmarks.small_cases import SMALL, Small
-from unlearnkit.auditing.rows import closed_share
 from unlearnkit.auditing.splits import choose as chosen_rows
 from unlearnkit.auto.driver import choose
 from unlearnkit.auto.situation import look
@@ -35,6 +34,7 @@ from unlearnkit.auto.table import table
 from unlearnkit.cases.builtin import Asked
 from unlearnkit.core.evidence import Evidence, Who
 from unlearnkit.oracles import Oracle
+from unlearnkit.stats.gaps import closed_share
 from unlearnkit.unlearning import frozen_copy
 
 

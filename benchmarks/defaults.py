@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from unlearnkit.auditing.rows import closed_share
 from unlearnkit.cache import Cache
+from unlearnkit.stats.gaps import closed_share
 from unlearnkit.store import Store
 from unlearnkit.studies.expand import expand
 from unlearnkit.studies.results import Result, read

@@ -17,11 +17,11 @@ import torch
 from torch import nn
 
 import unlearnkit as uk
-from unlearnkit.auditing.rows import closed_share
 from unlearnkit.cases.builtin import Asked, drawn
 from unlearnkit.cases.digits import digits
 from unlearnkit.core.data import View
 from unlearnkit.core.evidence import Evidence, Split, Who
+from unlearnkit.stats.gaps import closed_share
 from unlearnkit.studies.pairs import Paired, paired
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "localized.md"

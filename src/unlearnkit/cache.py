@@ -17,18 +17,10 @@ from torch import Tensor
 
 from unlearnkit.core.digest import digest
 from unlearnkit.core.errors import InputError
+from unlearnkit.core.folders import LAYOUTS, default_root
 
 SIGNALS = "signals"
 """Folder of the margins that strong audits keep, a folder for each."""
-
-
-def default_root() -> Path:
-    """Return the cache folder: ``UNLEARNKIT_CACHE``, or the user's cache folder."""
-    named = os.environ.get("UNLEARNKIT_CACHE")
-    if named:
-        return Path(named)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "unlearnkit"
 
 
 @dataclass(frozen=True)
@@ -163,13 +155,17 @@ class Cache:
                 yield Entry(path.stem, path, key, facts, stat.st_size, stat.st_mtime)
 
     def everything(self) -> Iterator[Entry]:
-        """Yield all that takes room: what is kept, margins, and what killed processes left.
+        """Yield all that takes room: tensors, margins, layouts, and what killed processes left.
 
         Yields:
-            Entries; the key of margins is ``{"kind": "signals"}``, that of remains of a process
-            that was killed while it wrote ``{"kind": "unfinished"}``.
+            Entries; the key of margins is ``{"kind": "signals"}``, that of a study's layout
+            ``{"kind": "layout"}``, that of remains of a process that was killed while it wrote
+            ``{"kind": "unfinished"}``.
         """
         yield from self.entries()
+        for path in sorted((self.root / LAYOUTS).glob("*")):
+            if path.suffix != ".lock":
+                yield from _entry(path, "layout" if path.suffix == ".json" else "unfinished")
         for folder in sorted((self.root / SIGNALS).glob("*")):
             if folder.is_dir():
                 yield from _entry(folder, "signals")
@@ -201,8 +197,8 @@ class Cache:
                 if path.is_dir():
                     shutil.rmtree(path)
                 else:
-                    for suffix in (".json", ".safetensors"):
-                        path.with_suffix(suffix).unlink(missing_ok=True)
+                    for one in {path, path.with_suffix(".json"), path.with_suffix(".safetensors")}:
+                        one.unlink(missing_ok=True)
             lock.unlink(missing_ok=True)
         except Timeout:
             return False

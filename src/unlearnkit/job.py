@@ -16,9 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from unlearnkit import catalog
 from unlearnkit.core.case import Case
 from unlearnkit.core.errors import InputError, UnknownNameError
+from unlearnkit.core.files import read_yaml
 from unlearnkit.core.method import Method, explain
+from unlearnkit.core.precision import Precision
 from unlearnkit.core.request import ForgetRequest, Targets, is_range, parse_request
-from unlearnkit.core.runtime import Precision, Reporter, Runtime
+from unlearnkit.core.runtime import Reporter, Runtime
 from unlearnkit.localize.find import Localizer
 from unlearnkit.localize.mask import Mask
 
@@ -165,44 +167,9 @@ def read_job(path: Path) -> dict[str, Any]:
     Returns:
         Fields of ``Job``, not checked yet.
     """
-    content = read_yaml(path, "job")
+    content = read_yaml(path, "job", "case, forget and method")
     inner = content.get("job")
     return dict(inner) if isinstance(inner, Mapping) else content
-
-
-def read_yaml(path: Path, what: str) -> dict[str, Any]:
-    """Return the mapping that a YAML file holds.
-
-    Args:
-        path: The file.
-        what: What it should describe, for messages.
-
-    Returns:
-        The mapping.
-
-    Raises:
-        InputError: If the file cannot be read or holds no mapping.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise InputError(f"{what}: cannot read {str(path)!r}: {e.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise InputError(f"{what}: {str(path)!r} is no YAML: {' '.join(str(e).split())}") from None
-    if not isinstance(content, Mapping):
-        raise InputError(
-            f"{what}: {str(path)!r} must hold keys such as {_KEYS[what]}, got"
-            f" {type(content).__name__}"
-        )
-    return dict(content)
-
-
-_KEYS = {
-    "job": "case, forget and method",
-    "study": "cases, requests and methods",
-    "recipe": "job and found",
-    "reproduction": "source, setting and lines",
-}
 
 
 def parse_settings(given: Iterable[str]) -> dict[str, Any]:

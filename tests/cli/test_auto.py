@@ -11,6 +11,7 @@ from unlearnkit.store import Store
 from unlearnkit.studies.expand import expand
 from unlearnkit.studies.run import run as carry_out
 from unlearnkit.studies.spec import make_study
+from unlearnkit.studies.subject import method_of
 
 TOY = "tests.studies.toys:toy"
 
@@ -119,7 +120,7 @@ def study(**changes):
 
 def test_a_study_takes_it_with_its_budget_and_all_does_not_mean_it():
     (one,) = expand(study(methods=[{"auto": {"settings": {"budget": 3.0}}}]))
-    assert (one.label, one.build()) == ("auto budget=3.0", Auto(budget=3.0))
+    assert (one.label, method_of(one)) == ("auto budget=3.0", Auto(budget=3.0))
     assert "auto" not in {r.method for r in expand(study(methods="all"))}
 
 

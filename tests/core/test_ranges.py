@@ -9,6 +9,7 @@ import unlearnkit as uk
 from unlearnkit.auto.situation import look
 from unlearnkit.core.case import Partition
 from unlearnkit.core.data import TensorData, View
+from unlearnkit.core.marking import marked
 from unlearnkit.core.ranges import filled_range, meant
 from unlearnkit.tasks.regression import Regression
 
@@ -34,7 +35,7 @@ def test_rows_that_fill_a_range_are_a_request_for_it(ranks, low, high):
     found = filled_range(parted(ORDER[list(ranks)]))
     bounds = (None if r is None else float(Y[ORDER[r]]) for r in (low, high))
     assert (found.at_least, found.at_most, found.column) == (*bounds, None)
-    assert found.mask(TensorData(Y, Y)).nonzero()[:, 0].tolist() == sorted(
+    assert marked(found, TensorData(Y, Y)).nonzero()[:, 0].tolist() == sorted(
         ORDER[list(ranks)].tolist()
     )
 

@@ -8,7 +8,13 @@ import torch
 from scipy import stats
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.stats.intervals import clopper_pearson, mean_interval, tost, two_sample_t
+from unlearnkit.stats.intervals import (
+    clopper_pearson,
+    interval_of_few,
+    mean_interval,
+    tost,
+    two_sample_t,
+)
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 1), (1, 1), (0, 20), (7, 20), (20, 20), (3, 1000)])
@@ -32,6 +38,23 @@ def test_mean_interval_is_that_of_a_one_sample_t_test():
     rows = np.random.default_rng(0).gamma(2.0, size=30)
     want = stats.ttest_1samp(rows, 0.0).confidence_interval(0.95)
     assert mean_interval(torch.tensor(rows)) == pytest.approx((want.low, want.high), rel=1e-9)
+
+
+@pytest.mark.parametrize("count", [2, 3, 126])
+@pytest.mark.parametrize("shift", [0.0, 1e6])
+@pytest.mark.parametrize("level", [0.9, 0.95])
+def test_the_interval_of_few_is_that_of_rows(count, shift, level):
+    values = (shift + np.random.default_rng(count).gamma(2.0, size=count)).tolist()
+    got = interval_of_few(values, level)
+    want = stats.ttest_1samp(values, 0.0).confidence_interval(level)
+    assert got == pytest.approx((want.low, want.high), rel=1e-9)
+    rows = torch.tensor(values, dtype=torch.float64)
+    assert got == pytest.approx(mean_interval(rows, level), rel=1e-12)
+
+
+@pytest.mark.parametrize("values", [[], [1.0]])
+def test_the_interval_of_fewer_than_two_has_no_limits(values):
+    assert interval_of_few(values) == (-math.inf, math.inf)
 
 
 @pytest.mark.parametrize("rows", [[], [1.0], [1.0, math.inf], [math.nan, 0.0]])

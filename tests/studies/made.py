@@ -5,7 +5,9 @@ import hashlib
 import numpy as np
 
 from unlearnkit.store import Measurement, Run, Store
-from unlearnkit.studies.expand import Planned
+from unlearnkit.studies import columns as c
+from unlearnkit.studies.measures import measures
+from unlearnkit.studies.planned import Planned
 from unlearnkit.studies.results import Result
 from unlearnkit.studies.spec import make_study
 
@@ -116,3 +118,9 @@ def filled(path, runs, skip=(), failed=(), verdicts=()):
         told = {"verdict": verdicts[i]} if verdicts else {}
         store.put(run, () if error else numbers, facts=told)
     return store
+
+
+def chosen(names):
+    """Columns, and the metrics that there are."""
+    known = measures()
+    return c.chosen(names, known), known

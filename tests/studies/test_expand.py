@@ -16,6 +16,7 @@ from unlearnkit.core.errors import InputError, UnknownNameError, UnsupportedErro
 from unlearnkit.methods.ssd import SSD
 from unlearnkit.studies import subject
 from unlearnkit.studies.expand import expand
+from unlearnkit.studies.subject import method_of, subject_of
 
 
 def keys(**changes):
@@ -55,7 +56,7 @@ def test_a_preset_gives_its_settings_and_a_label():
     (found,) = expand(small(methods=["finetune", {"finetune": {"preset": "paper"}}], seeds=1))[1:]
     want = catalog.method("finetune", "paper")
     assert (found.label, found.preset) == ("finetune paper", "paper")
-    assert found.build() == want
+    assert method_of(found) == want
 
 
 def test_all_is_every_method_that_serves_the_case():
@@ -188,7 +189,7 @@ class Own(Method):
 
 
 def test_the_source_of_a_method_from_elsewhere_is_an_input(tmp_path, monkeypatch):
-    asked = expand(small())[0].subject()
+    asked = subject_of(expand(small())[0])
     found = set()
     for name, more in {"a": "", "b": "", "c": ".eval()"}.items():
         (tmp_path / name).with_suffix(".py").write_text(OWN.format(more=more))

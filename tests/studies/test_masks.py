@@ -8,16 +8,16 @@ import pytest
 from scipy import stats
 
 from tests.studies.conftest import small
-from tests.studies.made import plan, study, values
+from tests.studies.made import chosen, plan, study, values
 from unlearnkit import catalog
 from unlearnkit.core.errors import InputError, UnknownNameError, UnsupportedError
 from unlearnkit.localize.find import Localizer
-from unlearnkit.studies import columns as c
 from unlearnkit.studies.expand import expand
 from unlearnkit.studies.page import render
 from unlearnkit.studies.results import Result
 from unlearnkit.studies.run import run
 from unlearnkit.studies.spec import TrialStudy
+from unlearnkit.studies.subject import method_of, subject_of
 from unlearnkit.studies.tables import show, tabulate
 
 MASKS = ["weighted_grad:0.4", {"criterion": "grad", "budget": 0.4, "granularity": "parameter"}]
@@ -68,7 +68,7 @@ def test_a_method_that_finds_its_own_mask_runs_beside_a_random_one(method):
         f"{method} mask.budget=0.1",
         f"{method} mask.budget=0.1 @ random 0.1 parameter",
     ]
-    first, chance = runs[0].build(), runs[1].build()
+    first, chance = method_of(runs[0]), method_of(runs[1])
     assert chance.mask.criterion == "random"
     assert chance.model_copy(update={"mask": first.mask}) == first
     assert runs[0].chance == runs[1].label
@@ -118,10 +118,10 @@ def test_the_mask_is_in_the_key_and_no_mask_leaves_it_as_it_was():
     plain, one, chance = expand(small(methods=["finetune", masked("grad:0.4")], seeds=1))
     (other, _) = expand(small(methods=[masked("grad:0.4:parameter")], seeds=1))
     assert len({plain.key, one.key, chance.key, other.key}) == 4
-    subject = plain.subject()
+    subject = subject_of(plain)
     seeds = {"seed": 0, "original_seed": 0, "oracles": 1, "tier": "reference"}
-    assert plain.key == subject.run_key(plain.build(), **seeds)
-    assert one.key == subject.run_key(one.build(), **seeds, mask=Localizer.read("grad:0.4"))
+    assert plain.key == subject.run_key(method_of(plain), **seeds)
+    assert one.key == subject.run_key(method_of(one), **seeds, mask=Localizer.read("grad:0.4"))
 
 
 def test_a_search_tries_a_method_without_a_random_mask_beside_it():
@@ -181,7 +181,7 @@ def results(apart, seeds=5):
 )
 def test_a_mask_beats_chance_where_the_paired_interval_says_so(apart, word):
     s, found = results(apart, len(apart))
-    table = tabulate(s, found, c.chosen(["js_forget"]))
+    table = tabulate(s, found, *chosen(["js_forget"]))
     got = next(x for x in table.blocks[0].chances if x.metric == "js_forget")
     assert got.word == word
     assert got.difference == pytest.approx(np.mean(apart), abs=1e-12)
@@ -198,6 +198,6 @@ def test_a_mask_beats_chance_where_the_paired_interval_says_so(apart, word):
 def test_a_study_without_masks_says_nothing_of_them():
     s = study()
     found = [Result(p, "done", values=values(p)) for p in plan(s)]
-    table = tabulate(s, found, c.chosen(["js_forget"]))
+    table = tabulate(s, found, *chosen(["js_forget"]))
     assert "mask" not in str(table).lower()
     assert "random ones" not in render(table)

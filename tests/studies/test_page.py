@@ -13,7 +13,7 @@ import pytest
 
 from tests.report.report_browser import CHROMIUM, Browser
 from tests.report.test_report_page import Page
-from tests.studies.made import SCRIPT, plan, results, study, values
+from tests.studies.made import SCRIPT, chosen, plan, results, study, values
 from unlearnkit.core.errors import InputError
 from unlearnkit.studies import columns as c
 from unlearnkit.studies.figures import area, tradeoff_figure
@@ -31,7 +31,7 @@ def full():
         for r in results(s)
     ]
     found[3] = Result(found[3].planned, "failed", f"Traceback\nDivergedError: {SCRIPT}")
-    return tabulate(s, found, c.chosen(c.CORE))
+    return tabulate(s, found, *chosen(c.CORE))
 
 
 def hostile():
@@ -39,18 +39,18 @@ def hostile():
     s = study(about=SCRIPT, methods=["ssd", "scrub", "finetune"])
     found = [replace(r, verdict=SCRIPT) for r in results(s, labels)]
     found[4] = Result(found[4].planned, "failed", SCRIPT * 40)
-    return tabulate(s, found, c.chosen(c.CORE))
+    return tabulate(s, found, *chosen(c.CORE))
 
 
 def many():
     s = study(methods=["ssd"], requests=[f"class={k}" for k in range(3)], design="REUSE")
     labels = [f"ssd selection={k}" for k in range(10)]
-    return tabulate(s, results(s, labels), c.chosen([*c.CORE, "kl_test"]))
+    return tabulate(s, results(s, labels), *chosen([*c.CORE, "kl_test"]))
 
 
 def bare():
     s = study(seeds=1, oracles=1)
-    return tabulate(s, [Result(p) for p in plan(s)], c.chosen(c.CORE))
+    return tabulate(s, [Result(p) for p in plan(s)], *chosen(c.CORE))
 
 
 def masked():
@@ -58,7 +58,7 @@ def masked():
     s = study(methods=["finetune"], seeds=3)
     names = ["finetune @ grad 0.3", "finetune @ random 0.3"]
     found = [replace(p, chance=names[1] if p.label == names[0] else "") for p in plan(s, names)]
-    return tabulate(s, [Result(p, "done", values=values(p)) for p in found], c.chosen(c.CORE))
+    return tabulate(s, [Result(p, "done", values=values(p)) for p in found], *chosen(c.CORE))
 
 
 SAMPLES = {"full": full, "hostile": hostile, "many": many, "bare": bare, "masked": masked}
@@ -149,7 +149,7 @@ def test_the_design_stands_on_every_table(html, tables, name):
 
 def test_a_spot_is_left_over_share_and_lost_utility():
     s = study(requests=["class=3"])
-    block = tabulate(s, results(s), c.chosen(c.CORE)).blocks[0]
+    block = tabulate(s, results(s), *chosen(c.CORE)).blocks[0]
     spot = next(x for x in spots(block) if x.label == "neggrad_plus")
     mine = [values(p) for p in plan(s) if p.label == "neggrad_plus"]
     r = np.mean([mine[0]["js_forget", f"oracle {k}"] for k in range(5)])
@@ -169,7 +169,7 @@ def test_a_spot_is_left_over_share_and_lost_utility():
 def test_without_a_closed_share_the_gap_over_the_originals_is_left():
     s = study(requests=["class=3"])
     names = ["accuracy_forget", "accuracy_test"]
-    block = tabulate(s, results(s), c.chosen(names)).blocks[0]
+    block = tabulate(s, results(s), *chosen(names)).blocks[0]
     found = {x.label: x.left for x in spots(block)}
     assert found["original"] == 1.0
     cells = {n.label: n.cells["accuracy_forget"].gap for n in block.lines}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tests.studies.made import SCRIPT, filled, plan, results, study, values
+from tests.studies.made import SCRIPT, chosen, filled, plan, results, study, values
 from unlearnkit.core.errors import InputError, UnknownNameError, UnsupportedError
 from unlearnkit.studies import columns as c
 from unlearnkit.studies.expand import expand
@@ -26,7 +26,7 @@ CORE = [
 
 def table(s=None, found=None, names=c.CORE, **more):
     s = s or study()
-    return tabulate(s, found or results(s), c.chosen(names), **more)
+    return tabulate(s, found or results(s), *chosen(names), **more)
 
 
 def made(metric, unlearned, oracles, original=None, s=None, label="ssd"):
@@ -40,7 +40,7 @@ def made(metric, unlearned, oracles, original=None, s=None, label="ssd"):
             held[metric, "original"] = original[i]
         found.append(Result(p, "done", values=held))
     names = [metric, *([f"closed_{metric}"] if original is not None else [])]
-    return tabulate(s, found, c.chosen(names)).blocks[0]
+    return tabulate(s, found, *chosen(names)).blocks[0]
 
 
 def of(metric, kind, p):
@@ -205,7 +205,7 @@ def test_accuracies_are_paired_by_how_far_they_are_from_the_oracles():
         mine = {"ssd": over, "scrub": under}[p.label][p.seed]
         held = {("accuracy_test", f"oracle {k}"): 0.95 for k in range(3)}
         found.append(Result(p, "done", values={**held, ("accuracy_test", "unlearned"): mine}))
-    (pair,) = tabulate(s, found, c.chosen(["accuracy_test"])).blocks[0].pairs
+    (pair,) = tabulate(s, found, *chosen(["accuracy_test"])).blocks[0].pairs
     each = [abs(a - 0.95) - abs(b - 0.95) for a, b in zip(over, under, strict=True)]
     assert pair.difference == pytest.approx(np.mean(each), rel=1e-9)
 
@@ -311,7 +311,7 @@ def test_columns_without_any_number_are_left_out_unless_asked_for(core):
 @pytest.mark.parametrize("name", ["js_forgot", "closed_accuracy_test", ""])
 def test_an_unknown_column_is_told_with_the_nearest(name):
     with pytest.raises(UnknownNameError, match="column"):
-        c.chosen([name])
+        chosen([name])
 
 
 @pytest.mark.parametrize("names", [None, ["js_forget", "cost_seconds"]])

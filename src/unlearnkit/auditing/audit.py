@@ -16,15 +16,11 @@ from unlearnkit.auditing.at_hand import from_middle, localizer_of
 from unlearnkit.auditing.difficulty import difficulty
 from unlearnkit.auditing.drawings import class_lines, margin_samples, roc_curves
 from unlearnkit.auditing.ensembles import check_models, gather, subject_of
+from unlearnkit.auditing.kinds import ENOUGH
 from unlearnkit.auditing.planning import plan
-from unlearnkit.auditing.rows import (
-    ENOUGH_FOR_EQUIVALENCE,
-    ENOUGH_FOR_INTERVALS,
-    Beside,
-    table,
-)
+from unlearnkit.auditing.rows import Beside, table
 from unlearnkit.auditing.splits import choose
-from unlearnkit.auditing.strong import ENOUGH, strong_table
+from unlearnkit.auditing.strong import strong_table
 from unlearnkit.auditing.strong_verdicts import strong_findings, strong_limits, strong_sentence
 from unlearnkit.auditing.verdicts import HEADROOM, Facts, enough_headroom, findings, headroom
 from unlearnkit.auditing.words import limits, sentence
@@ -52,6 +48,7 @@ from unlearnkit.report.model import (
     Strong,
     Verdict,
 )
+from unlearnkit.stats.gaps import ENOUGH_FOR_EQUIVALENCE, ENOUGH_FOR_INTERVALS
 from unlearnkit.train.channels_last import quickened, some
 from unlearnkit.unlearning import Unlearned, check_weights, fresh_model
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearnkit.auditing.asked import row_bytes
+from unlearnkit.auditing.kinds import LEAST
 from unlearnkit.auditing.splits import choose
 from unlearnkit.cache import SIGNALS, Cache
 from unlearnkit.core.auto import Auto
@@ -42,8 +43,8 @@ from unlearnkit.unlearning import fresh_model, unlearn
 FLOOR = 101_000
 """Seed of the first oracle of the second set."""
 
-LEAST, MOST = 4, FIRST
-"""Models of each kind: fewer say nothing at all; more would share seeds with the oracles."""
+MOST = FIRST
+"""Models of each kind; more would share seeds with the oracles."""
 
 LEAST_RETAINED = 250
 """Retained rows that are looked at, where the forget rows are fewer."""

@@ -11,6 +11,7 @@ from unlearnkit.auditing.asked import row_bytes
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import View
 from unlearnkit.core.evidence import Split
+from unlearnkit.core.marking import in_range
 from unlearnkit.core.request import ForgetRequest, Targets
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.stats.matching import quantile_bins
@@ -87,7 +88,7 @@ def _forgotten(view: View, parts: Partition, request: ForgetRequest | None) -> T
     if not view.labelled:
         return None
     if isinstance(request, Targets):
-        return request.holds(view.y)
+        return in_range(request, view.y)
     return torch.isin(view.y, torch.tensor(parts.gone)) if parts.gone else None
 
 
@@ -134,7 +135,7 @@ def _like(
 ) -> tuple[View | None, list[str]]:
     """Return held-out rows in the mix of the wanted real targets, by quantile bins of these."""
     if isinstance(request, Targets):
-        held = held.pick(request.holds(held.y))
+        held = held.pick(in_range(request, held.y))
     bins, there, count = quantile_bins(wanted, held.y)
     rows, _ = _matched(bins, there, rt)
     if not len(rows):

@@ -16,16 +16,14 @@ from unlearnkit.attacks.permutation import permutation_test, smallest_shift
 from unlearnkit.attacks.quality import Quality
 from unlearnkit.attacks.rmia import rmia
 from unlearnkit.auditing import strong_intervals as intervals
+from unlearnkit.auditing.kinds import KINDS, listed
 from unlearnkit.auditing.seats import Seats
 from unlearnkit.auditing.strata import strata
-from unlearnkit.auditing.strong_rows import KINDS, Number, listed, make_row
+from unlearnkit.auditing.strong_rows import Number, make_row
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.report.model import Design, Exposure, Light, Row, Sample, Stratum
 from unlearnkit.signals import Signals
 from unlearnkit.stats.ranks import auc_rows
-
-ENOUGH = 64
-"""Models of each kind from which on single rows can be judged: half to fit, half to attack."""
 
 LEVEL = 0.01
 """Below this p-value the method is told from retraining."""

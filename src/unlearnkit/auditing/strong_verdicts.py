@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from unlearnkit.auditing.strong import ENOUGH, LEVEL, Table
+from unlearnkit.auditing.kinds import ENOUGH
+from unlearnkit.auditing.strong import LEVEL, Table
 from unlearnkit.auditing.strong_rows import margin_of
 from unlearnkit.auditing.which import few, plain
 from unlearnkit.auditing.words import NOT_PROOF

@@ -13,16 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from unlearnkit.auditing.fast_verdicts import fast_findings
-from unlearnkit.auditing.rows import (
-    ENOUGH_FOR_EQUIVALENCE,
-    ENOUGH_FOR_INTERVALS,
-    Gap,
-    closed_share,
-    equivalence_margin,
-    gap,
-    one_row,
-    outlying,
-)
+from unlearnkit.auditing.rows import one_row
 from unlearnkit.auditing.which import (
     ATTACKS,
     COMPARED,
@@ -36,6 +27,15 @@ from unlearnkit.auditing.which import (
 )
 from unlearnkit.catalog import metrics
 from unlearnkit.report.model import Finding, Row, Verdict
+from unlearnkit.stats.gaps import (
+    ENOUGH_FOR_EQUIVALENCE,
+    ENOUGH_FOR_INTERVALS,
+    Gap,
+    closed_share,
+    equivalence_margin,
+    gap,
+    outlying,
+)
 
 PROBE = "head_probe"
 """What the features below the last layer hold of classes that went whole."""
@@ -151,7 +151,8 @@ def _familiarity(
         row, g = table[metric], compared[metric]
         sign = -1.0 if metric.startswith("error") else 1.0
         low, high = sorted((sign * g.low, sign * g.high))
-        margin = equivalence_margin(metrics()[metric], g)
+        m = metrics()[metric]
+        margin = equivalence_margin(m.margin, m.unit, g)
         text = f"{plain(metric)} {valued(row)}, retrained {g.mean:.3f}, gap {_gap_text(g)}"
         if low > margin:
             yield Finding(
@@ -222,7 +223,8 @@ def _damage(table: dict[str, Row], compared: dict[str, Gap]) -> Iterator[Finding
         if metric not in compared:
             continue
         row, g = table[metric], compared[metric]
-        margin = equivalence_margin(metrics()[metric], g)
+        m = metrics()[metric]
+        margin = equivalence_margin(m.margin, m.unit, g)
         lost = g.low > margin if metric.startswith("error") else g.high < -margin
         if lost:
             yield Finding(

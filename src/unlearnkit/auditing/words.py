@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from unlearnkit.auditing.rows import gap
 from unlearnkit.auditing.which import MATCHED, attack_of
 from unlearnkit.core.metric import Tier
 from unlearnkit.report.model import Finding, Row, Verdict
+from unlearnkit.stats.gaps import gap
 
 NOT_PROOF = "This is evidence, not proof of deletion."
 

@@ -154,5 +154,6 @@ builtin(
         },
         doc="made-up daily electricity demand of 24 customers of four kinds; a perceptron that"
         " forecasts a week, in quantiles",
+        rows="drawn",
     )
 )

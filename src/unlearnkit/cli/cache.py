@@ -1,4 +1,4 @@
-"""Commands on kept models and signals."""
+"""Commands on what is kept for the next time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from unlearnkit.cli.options import Json
 
 cache_app = typer.Typer(
-    help="List or remove trained models and signals that are kept for the next time.",
+    help="List or remove what is kept for the next time: trained models, signals, layouts.",
     epilog="\b\nExample:\n  unlearnkit cache ls",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -22,7 +22,8 @@ cache_app = typer.Typer(
 def cache_ls(json: Json = False) -> None:
     """List what is kept, the largest first.
 
-    Signals are the margins of a strong audit's models; unfinished is what a killed process left.
+    Signals are the margins of a strong audit's models, a layout is the list of a study's runs;
+    unfinished is what a killed process left.
     """
     from datetime import UTC, datetime
 
@@ -54,7 +55,7 @@ def cache_prune(
     ] = 30.0,
     json: Json = False,
 ) -> None:
-    """Remove kept models and signals that were not used lately; they can be made again."""
+    """Remove what is kept and was not used lately; it can be made again."""
     import time
 
     from unlearnkit.cache import Cache

@@ -11,7 +11,9 @@ from unlearnkit.cli.options import STORE, Jobs, Json, Place, Quiet
 from unlearnkit.core.errors import UnlearnkitError
 
 if TYPE_CHECKING:
+    from unlearnkit.studies.layout import Layout
     from unlearnkit.studies.run import Outcome
+    from unlearnkit.studies.spec import Study
     from unlearnkit.studies.table import Table
 
 study_app = typer.Typer(
@@ -45,11 +47,10 @@ def plan_study(
     from unlearnkit.cli.talk import Talk, print_json, print_table
     from unlearnkit.store import Store
     from unlearnkit.studies.plan import plan, summary
-    from unlearnkit.studies.spec import load
 
-    study = load(file)
+    study, layout = _laid_out(file)
     with Store(store) as kept:
-        found = plan(study, kept, Cache())
+        found = plan(study, kept, Cache(), layout)
     for warning in found.warnings:
         Talk(quiet=quiet).note(warning)
     if json:
@@ -99,11 +100,19 @@ def run_study(
     from unlearnkit.cli.talk import Talk, print_json
     from unlearnkit.store import Store
     from unlearnkit.studies.run import run
-    from unlearnkit.studies.spec import load
 
-    study = load(file)
+    study, layout = _laid_out(file)
     with Store(store) as kept, Talk(quiet=quiet) as talk:
-        outcome = run(study, kept, Cache(), jobs=jobs, ray=ray, retry=retry, reporter=talk)
+        outcome = run(
+            study,
+            kept,
+            Cache(),
+            jobs=jobs,
+            ray=ray,
+            retry=retry,
+            reporter=talk,
+            layout=layout,
+        )
     if json:
         print_json({"study": study.name, **asdict(outcome)})
     else:
@@ -159,10 +168,11 @@ def show_study(
     file: File, store: Place = STORE, metrics: Columns = None, json: Json = False
 ) -> None:
     """Print the tables of what is done so far."""
-    table = _table(file, store, metrics)
+    study, layout = _laid_out(file)
+    table = _table(study, layout, store, metrics)
     print(table.model_dump_json(indent=1) if json else table)
-    if not json:
-        _print_helped(file, store)
+    if study.tune is not None and not json:
+        _print_helped(study, layout, store)
 
 
 @study_app.command(
@@ -183,33 +193,36 @@ def report_study(
     ] = None,
 ) -> None:
     """Write what is done so far as a page, or as a file of numbers."""
-    table = _table(file, store, metrics)
+    table = _table(*_laid_out(file), store, metrics)
     print(table.save(out or file.with_suffix(".html")))
 
 
-def _table(file: Path, store: Path, metrics: str | None) -> Table:
-    from unlearnkit.store import Store
+def _laid_out(file: Path) -> tuple[Study, Layout]:
+    """Return a study and its layout, which is kept for the next command."""
+    from unlearnkit.studies.kept import layout_of
     from unlearnkit.studies.spec import load
+
+    study = load(file)
+    return study, layout_of(study)
+
+
+def _table(study: Study, layout: Layout, store: Path, metrics: str | None) -> Table:
+    from unlearnkit.store import Store
     from unlearnkit.studies.tables import show
 
-    study = load(file)
     names = None if metrics is None else [name.strip() for name in metrics.split(",")]
     with Store(store) as kept:
-        return show(study, kept, names)
+        return show(study, kept, names, layout)
 
 
-def _print_helped(file: Path, store: Path) -> None:
-    """Print whether tuning helped, where a study tunes."""
+def _print_helped(study: Study, layout: Layout, store: Path) -> None:
+    """Print whether tuning helped."""
     from unlearnkit.cli.talk import print_table
     from unlearnkit.store import Store
-    from unlearnkit.studies.spec import load
     from unlearnkit.studies.tuned import HEAD, LEGEND, helped, rows
 
-    study = load(file)
-    if study.tune is None:
-        return
     with Store(store) as kept:
-        found = rows(helped(study, kept))
+        found = rows(helped(study, kept, layout))
     print(f"\nDid tuning help?\n{LEGEND}\n")
     print_table(HEAD, found)
 

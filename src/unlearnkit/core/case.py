@@ -12,6 +12,7 @@ from torch import nn
 from unlearnkit.core.data import Data, TensorData, View
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.manipulated import Manipulated
+from unlearnkit.core.marking import marked
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import Classes, ForgetRequest, parse_request
 from unlearnkit.core.runtime import Runtime
@@ -250,7 +251,7 @@ class Case:
             )
         if self.train is None:
             return Partition(None, None, self._gone_unseen(request))
-        mask = request.mask(self.train)
+        mask = marked(request, self.train)
         count, total = int(mask.sum()), len(mask)
         if count == 0 or count == total:
             whole = "no row" if count == 0 else "all rows"

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files: written whole or not at all, read with an error that says what to do."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import csv
 import io
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from unlearnkit.core.errors import InputError, UnsupportedError
 
@@ -83,3 +86,30 @@ def write_rows(path: Path, names: Sequence[str], rows: Sequence[Sequence[object]
     buffer = io.BytesIO()
     pd.DataFrame(list(rows), columns=list(names)).to_parquet(buffer, index=False)
     return write_bytes(path, buffer.getvalue())
+
+
+def read_yaml(path: Path, what: str, keys: str) -> dict[str, Any]:
+    """Return the mapping that a YAML file holds.
+
+    Args:
+        path: The file.
+        what: What it should describe, for messages.
+        keys: What it should hold, for messages.
+
+    Returns:
+        The mapping.
+
+    Raises:
+        InputError: If the file cannot be read or holds no mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise InputError(f"{what}: cannot read {str(path)!r}: {e.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise InputError(f"{what}: {str(path)!r} is no YAML: {' '.join(str(e).split())}") from None
+    if not isinstance(content, Mapping):
+        raise InputError(
+            f"{what}: {str(path)!r} must hold keys such as {keys}, got {type(content).__name__}"
+        )
+    return dict(content)

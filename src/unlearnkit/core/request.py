@@ -1,24 +1,19 @@
-"""What must be forgotten. The same words in Python, on the command line and in YAML."""
+"""What must be forgotten. The same words in Python, on the command line and in YAML.
+
+Words alone: which rows of a set they mean is told by ``core.marking``.
+"""
 
 from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, SupportsIndex
+from typing import Any, ClassVar, Literal, SupportsIndex
 
-import torch
 from pydantic import BaseModel, ConfigDict, StrictInt, ValidationError
 
-from unlearnkit.core.data import Data
-from unlearnkit.core.errors import InputError, UnknownNameError, UnsupportedError
-from unlearnkit.core.targets import labelled
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
+from unlearnkit.core.errors import InputError, UnknownNameError
 
 Numbers = SupportsIndex | Iterable[SupportsIndex]
 """A number, or several in any container: list, range, array, tensor."""
@@ -40,10 +35,6 @@ class _Request(BaseModel):
                 f" {self._wanted}"
             ) from None
 
-    def mask(self, data: Data) -> Tensor:
-        """Return a boolean ``(N,)`` on the CPU: True where the row must be forgotten."""
-        raise NotImplementedError
-
 
 def _numbers(given: tuple[Any, ...], named: Any) -> tuple[Any, ...]:
     if given and named is not None:
@@ -61,12 +52,6 @@ def _numbers(given: tuple[Any, ...], named: Any) -> tuple[Any, ...]:
     return tuple(v.__index__() if hasattr(v, "__index__") else v for v in values)
 
 
-def _once(values: tuple[int, ...], what: str) -> None:
-    value, times = next(iter(Counter(values).most_common(1)), (0, 0))
-    if times > 1:
-        raise InputError(f"{what}: {value} is named twice; name each once")
-
-
 class Rows(_Request):
     """Forget the rows at these positions of the training set: ``Rows(0, 5)``, ``Rows(tensor)``."""
 
@@ -75,19 +60,6 @@ class Rows(_Request):
 
     def __init__(self, *given: Numbers, rows: Numbers | None = None, **rest: Any) -> None:
         super().__init__(rows=_numbers(given, rows), **rest)
-
-    def mask(self, data: Data) -> Tensor:
-        """Mark the named rows."""
-        count = len(data)
-        outside = [r for r in self.rows if not 0 <= r < count]
-        if outside:
-            raise InputError(
-                f"rows: {outside[0]} is out of range; the training set has rows 0 to {count - 1}"
-            )
-        _once(self.rows, "rows")
-        mask = torch.zeros(count, dtype=torch.bool)
-        mask[torch.tensor(self.rows, dtype=torch.long)] = True
-        return mask
 
 
 class Classes(_Request):
@@ -99,17 +71,6 @@ class Classes(_Request):
     def __init__(self, *given: Numbers, classes: Numbers | None = None, **rest: Any) -> None:
         super().__init__(classes=_numbers(given, classes), **rest)
 
-    def mask(self, data: Data) -> Tensor:
-        """Mark the rows whose target is one of the classes."""
-        if not labelled(data):
-            raise UnsupportedError("classes: the rows have no targets; name rows or groups")
-        if data.y.is_floating_point() or data.y.ndim != 1:
-            raise UnsupportedError(
-                f"classes: a class request needs one integer target a row, got {data.y.dtype}"
-                f" {tuple(data.y.shape)}; name rows or groups"
-            )
-        return _among(data.y, self.classes, "class")
-
 
 class Groups(_Request):
     """Forget every row of these owners (subjects, clients): ``Groups(17)``."""
@@ -119,15 +80,6 @@ class Groups(_Request):
 
     def __init__(self, *given: Numbers, groups: Numbers | None = None, **rest: Any) -> None:
         super().__init__(groups=_numbers(given, groups), **rest)
-
-    def mask(self, data: Data) -> Tensor:
-        """Mark the rows whose owner is one of the groups."""
-        if data.group is None:
-            raise UnsupportedError(
-                "groups: a group request needs data with owners; give group= with the data, or name"
-                " rows"
-            )
-        return _among(data.group, self.groups, "group")
 
 
 class Targets(_Request):
@@ -170,52 +122,6 @@ class Targets(_Request):
             target = f"{_short(low[0][0])}{_TURNED[low[0][1]]}{target}"
             low = []
         return target + "".join(f"{sign}{_short(value)}" for value, sign in low + high)
-
-    def mask(self, data: Data) -> Tensor:
-        """Mark the rows whose target lies in the range."""
-        if not labelled(data):
-            raise UnsupportedError("targets: the rows have no targets; name rows or groups")
-        y = self._column(data.y)
-        mask = self.holds(data.y)
-        count = int(mask.sum())
-        if count in {0, len(y)}:
-            raise InputError(
-                f"forget: {self.words} names {'all rows' if count else 'no row'} ({count} of"
-                f" {len(y)}); targets lie between {float(y.min()):g} and {float(y.max()):g}: name"
-                " some and keep some"
-            )
-        return mask
-
-    def holds(self, y: Tensor) -> Tensor:
-        """Return which targets ``(N, K)`` lie in the range ``(N,)``; none or all may."""
-        values = self._column(y)
-        mask = torch.ones(len(values), dtype=torch.bool)
-        for bound, holds in (
-            (self.above, torch.gt),
-            (self.at_least, torch.ge),
-            (self.below, torch.lt),
-            (self.at_most, torch.le),
-        ):
-            if bound is not None:
-                mask &= holds(values, bound)
-        return mask
-
-    def _column(self, y: Tensor) -> Tensor:
-        y = y.reshape(len(y), -1).cpu()
-        if not y.is_floating_point():
-            raise UnsupportedError(
-                f"targets: a range needs real targets, got {y.dtype}; name classes, rows or groups"
-            )
-        width = y.shape[1]
-        if self.column is None and width > 1:
-            raise InputError(
-                f"targets: rows have {width} targets, got a range for none of them; write"
-                f" {self.words.replace('target', 'target[0]')}"
-            )
-        column = self.column or 0
-        if not 0 <= column < width:
-            raise InputError(f"targets: there are targets 0 to {width - 1}, got {column}; name one")
-        return y[:, column]
 
 
 _BOUND = r"([-+\w.]+)"
@@ -351,15 +257,3 @@ def _parse_numbers(text: str, whole: str) -> list[int]:
             ) from None
         found += some
     return found
-
-
-def _among(values: Tensor, wanted: tuple[int, ...], what: str) -> Tensor:
-    values = values.cpu()
-    _once(wanted, what)
-    have = sorted(set(values.tolist()))
-    absent = sorted(set(wanted) - set(have))
-    if absent:
-        shown = ", ".join(map(str, have[:12]))
-        more = f", … ({len(have)} in all)" if len(have) > 12 else ""
-        raise InputError(f"{what}: no row of {what} {absent[0]}; there are: {shown}{more}")
-    return torch.isin(values, torch.tensor(wanted, dtype=values.dtype))

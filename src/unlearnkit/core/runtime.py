@@ -4,14 +4,13 @@ import hashlib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from unlearnkit.core.errors import InputError
-
-Precision = Literal["fp32", "bf16"]
+from unlearnkit.core.precision import Precision
 
 
 @dataclass

@@ -1,7 +1,6 @@
 """How much each scalar of a model matters to some rows."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +10,10 @@ from unlearnkit.core.errors import UnsupportedError
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.structure import evaluating
 from unlearnkit.core.task import Task
+from unlearnkit.localize.asked import Accumulate
 from unlearnkit.localize.units import Block, spread, unit_sums
 from unlearnkit.train.restart import together
 
-Accumulate = Literal["sum", "absolute"]
 Named = dict[str, Tensor]
 
 TRIES = 64

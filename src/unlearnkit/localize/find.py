@@ -2,23 +2,19 @@
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import View
 from unlearnkit.core.digest import model_digest
-from unlearnkit.core.errors import InputError, UnknownNameError, UnsupportedError
-from unlearnkit.core.method import explain
+from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.search import OneOf, Search
 from unlearnkit.core.task import Task
+from unlearnkit.localize.asked import AskedMask
 from unlearnkit.localize.criteria import (
-    Accumulate,
     critical_memory,
     depth,
     drawn,
@@ -30,89 +26,14 @@ from unlearnkit.localize.select import check_scores, largest
 from unlearnkit.localize.units import blocks, fill, spread, unit_scores
 from unlearnkit.train.channels_last import quick, some
 
-Criterion = Literal[
-    "weighted_grad",
-    "grad",
-    "weight",
-    "weighted_grad_all",
-    "critical_memory",
-    "deepest",
-    "shallowest",
-    "random",
-]
-Granularity = Literal["parameter", "channel", "head"]
 
-
-class Localizer(BaseModel):
+class Localizer(AskedMask):
     """How to choose the scalars of a model that may move."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    budget: Annotated[float, Search(0.01, 1, log=True)] = Field(0.3, gt=0, le=1)
-    """Largest share of the trainable scalars that is chosen (paper: alpha)."""
-
-    criterion: Annotated[Criterion, OneOf(("weighted_grad", "grad", "weight", "random"))] = (
-        "weighted_grad"
-    )
-    """What makes a scalar count: its value times the gradient of the forget rows' loss (DEL), the
-    gradient alone (SalUn), its value alone, the first with all training rows, how many forget rows
-    hang on its unit (critical memory), a late or an early layer, or chance."""
-
-    granularity: Annotated[Granularity, OneOf(("parameter", "channel"))] = "channel"
-    """What is chosen whole: a scalar; an output channel of a layer with its bias and normalisation,
-    or a row of an embedding; or that and attention heads."""
-
-    top: float = Field(0.1, gt=0, le=1)
-    """Share of a unit's scalars, the largest, whose mean is its score; 1 is the plain mean."""
-
-    accumulate: Accumulate = "sum"
-    """How batches' gradients add up: with their signs, so that opposite ones cancel (paper), or
-    without."""
-
-    batch_size: int = Field(128, ge=1)
-    """Rows in a batch; at 1, without signs, every row counts by itself."""
-
     @classmethod
-    def read(cls, given: str | Mapping[str, Any]) -> "Localizer":
-        """Return what a user wrote.
-
-        Args:
-            given: ``criterion``, ``criterion:budget`` or ``criterion:budget:granularity``, such as
-                ``weighted_grad:0.3``; or fields by name.
-
-        Returns:
-            How to choose.
-
-        Raises:
-            UnknownNameError: If there is no such criterion, granularity or field.
-            InputError: If the budget is no share, or there are too many parts.
-        """
-        fields = dict(given) if isinstance(given, Mapping) else _fields(given)
-        wrong = next((k for k in fields if k not in cls.model_fields), None)
-        if wrong is not None:
-            raise UnknownNameError("field of a mask", str(wrong), cls.model_fields)
-        for name, kind in (("criterion", Criterion), ("granularity", Granularity)):
-            if fields.get(name, get_args(kind)[0]) not in get_args(kind):
-                raise UnknownNameError(f"{name} of a mask", str(fields[name]), get_args(kind))
-        try:
-            return cls.model_validate(fields)
-        except ValidationError as e:
-            raise InputError(f"mask: {explain(e)}") from None
-
-    @property
-    def words(self) -> str:
-        """Return it in a few words; what is as by default goes without saying."""
-        own = type(self).model_fields
-        said = [self.criterion, f"{self.budget:g}"]
-        said += [] if self.granularity == own["granularity"].default else [self.granularity]
-        for name in ("top", "accumulate", "batch_size"):
-            value = getattr(self, name)
-            said += [] if value == own[name].default else [f"{name}={value}"]
-        return " ".join(said)
-
-    def by_chance(self) -> "Localizer":
-        """Return the random choice of the same budget."""
-        return Localizer(budget=self.budget, criterion="random", granularity=self.granularity)
+    def of(cls, asked: AskedMask) -> "Localizer":
+        """Return what was asked for, able to find it."""
+        return cls(**dict(asked))
 
     def check(self, split: Partition) -> None:
         """Refuse a case that does not give the rows that the criterion reads.
@@ -273,13 +194,3 @@ class Localizer(BaseModel):
                 for n, p in trainable(model):
                     found[n] *= p.abs()
         return {n: t.float() for n, t in found.items()}
-
-
-def _fields(words: str) -> dict[str, Any]:
-    parts = words.split(":")
-    if len(parts) > 3:
-        raise InputError(
-            f"mask: expected criterion:budget:granularity, such as weighted_grad:0.3:channel, got"
-            f" {words!r}"
-        )
-    return dict(zip(("criterion", "budget", "granularity"), parts, strict=False))

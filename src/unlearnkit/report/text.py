@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import StringIO
 
 from rich.cells import cell_len
-from rich.console import Console
-from rich.text import Text
 
 from unlearnkit.report import ensembles, masks
 from unlearnkit.report import wording as w
+from unlearnkit.report.layout import WIDTH, fold, heading, pad, wrap
 from unlearnkit.report.model import Estimate, Report, Row, Strong
 
-WIDTH = 100
 _NARROWEST = 14
 _SHOWN = 20
 """Most exposed rows that are printed."""
@@ -169,27 +166,6 @@ def _across(block: list[list[str]], widths: list[int]) -> list[tuple[int, tuple[
     return list(enumerate(zip(block, widths, strict=True)))
 
 
-def pad(text: str, width: int, column: int) -> str:
-    """Fill text up to a width: the first column to the left, the others to the right."""
-    space = " " * (width - cell_len(text))
-    return text + space if column == 0 else space + text
-
-
-def fold(name: str, width: int) -> list[str]:
-    """Break a metric's name after underscores; a part that is still too long is cut."""
-    lines = [""]
-    for part in name.replace("_", "_\n").split("\n"):
-        if cell_len(lines[-1] + part) > width and lines[-1]:
-            lines.append("")
-        lines[-1] += part
-    return [x[i : i + width] for x in lines for i in range(0, max(len(x), 1), width)]
-
-
-def heading(title: str) -> list[str]:
-    """Return an empty line, a title and a rule under it."""
-    return ["", title.upper(), "-" * len(title)]
-
-
 def _pairs(lines: list[tuple[str, str]]) -> list[str]:
     wide = max(len(k) for k, _ in lines) + 2
     return [ln for k, v in lines for ln in wrap(v, f"{k:<{wide}}")]
@@ -197,16 +173,3 @@ def _pairs(lines: list[tuple[str, str]]) -> list[str]:
 
 def _columns(lines: list[tuple[str, str, str]]) -> list[str]:
     return [f"{a:<16}{b:>16}{c:>16}" for a, b, c in lines]
-
-
-def plain(text: str) -> str:
-    """Replace what would move the cursor, colour the terminal or reverse the text."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
-
-
-def wrap(text: str, lead: str = "", width: int = WIDTH) -> list[str]:
-    """Break text into lines; the first is led in, the others stand under it."""
-    console = Console(file=StringIO(), width=width, color_system=None, legacy_windows=False)
-    lines = Text(plain(text)).wrap(console, width - len(lead), overflow="fold")
-    parts = [line.plain for line in lines] or [""]
-    return [(lead if i == 0 else " " * len(lead)) + x for i, x in enumerate(parts)]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from scipy import special  # not scipy.stats: it takes half a second to import
-from torch import Tensor
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.core.statistics import auc_interval as auc_interval
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def student(level: float, freedom: float) -> float:
@@ -71,8 +73,30 @@ def mean_interval(rows: Tensor, level: float = 0.95) -> tuple[float, float]:
     count = len(values)
     if count < 2 or not bool(values.isfinite().all()):
         return -math.inf, math.inf
-    centre, reach = float(values.mean()), student_reach(count, level) * float(values.std())
-    return centre - reach, centre + reach
+    return _around(float(values.mean()), float(values.std()), count, level)
+
+
+def interval_of_few(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """Return the same of a few numbers, such as one a seed.
+
+    Args:
+        values: Finite.
+        level: Coverage.
+
+    Returns:
+        Lower and upper end; without limits for fewer than two values.
+    """
+    count = len(values)
+    if count < 2:
+        return -math.inf, math.inf
+    mean = math.fsum(values) / count
+    variance = math.fsum((v - mean) ** 2 for v in values) / (count - 1)
+    return _around(mean, math.sqrt(variance), count, level)
+
+
+def _around(mean: float, deviation: float, count: int, level: float) -> tuple[float, float]:
+    reach = student_reach(count, level) * deviation
+    return mean - reach, mean + reach
 
 
 @dataclass(frozen=True)

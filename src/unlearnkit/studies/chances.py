@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from unlearnkit.studies.expand import Planned
+from unlearnkit.studies.planned import Planned
 from unlearnkit.studies.table import Chance, Pair
 from unlearnkit.studies.words import turned
 

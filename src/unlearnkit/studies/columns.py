@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
-from unlearnkit.auditing.strong_rows import KINDS, kind_of, listed
-from unlearnkit.catalog import metrics
+from unlearnkit.auditing.kinds import KINDS, kind_of, listed
 from unlearnkit.core.errors import UnknownNameError
-from unlearnkit.core.metric import Metric
+from unlearnkit.report.values import Value
 from unlearnkit.studies.table import Column
 
 CLOSED = "closed_"
@@ -64,12 +64,22 @@ COSTS = {
 }
 
 
-def chosen(names: Iterable[str]) -> list[Column]:
+class Measure(Value):
+    """What a table must know of a metric; its function plays no part."""
+
+    column: Column
+    path: Literal["exact", "compat"]
+    margin: float | None
+    """Largest gap to the oracles that counts as none; from their deviation when None."""
+
+
+def chosen(names: Iterable[str], known: Mapping[str, Measure]) -> list[Column]:
     """Return the columns of these ids.
 
     Args:
         names: Ids of metrics, of costs, of numbers of strong audits, or ``closed_`` and the id of
             a distance.
+        known: The metrics, by id.
 
     Returns:
         The columns, each once.
@@ -78,11 +88,10 @@ def chosen(names: Iterable[str]) -> list[Column]:
         UnknownNameError: If there is no such column.
     """
     found = []
-    known = metrics()
-    closed = {CLOSED + i: m for i, m in known.items() if m.distance}
+    closed = {CLOSED + i: m.column for i, m in known.items() if m.column.distance}
     for name in dict.fromkeys(names):
         if name in known:
-            found.append(_of_metric(known[name]))
+            found.append(known[name].column)
         elif name in closed:
             found.append(_of_closed(closed[name]))
         elif name in COSTS:
@@ -99,15 +108,9 @@ def stored(columns: Sequence[Column]) -> list[str]:
     return list(dict.fromkeys(c.id.removeprefix(CLOSED) for c in columns))
 
 
-def _of_metric(m: Metric) -> Column:
-    return Column(
-        id=m.id,
-        goal=m.goal.value,
-        ideal=m.ideal,
-        distance=m.distance,
-        unit=m.unit,
-        doc=_first(m.doc),
-    )
+def first_paragraph(doc: str) -> str:
+    """Return the first paragraph of a docstring in one line."""
+    return " ".join(doc.partition("\n\n")[0].split())
 
 
 def _of_ensembles(name: str) -> Column:
@@ -118,16 +121,11 @@ def _of_ensembles(name: str) -> Column:
         ideal=None,
         distance=False,
         unit=kind.unit,
-        doc=_first(kind.doc),
+        doc=first_paragraph(kind.doc),
     )
 
 
-def _first(doc: str) -> str:
-    """Return the first paragraph in one line."""
-    return " ".join(doc.partition("\n\n")[0].split())
-
-
-def _of_closed(m: Metric) -> Column:
+def _of_closed(m: Column) -> Column:
     return Column(
         id=CLOSED + m.id,
         goal="high",

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from unlearnkit.store import Store
-from unlearnkit.studies.expand import Planned
+from unlearnkit.studies.planned import Planned
 from unlearnkit.studies.results import WEIGHTS
 
 

@@ -13,83 +13,17 @@ from unlearnkit.catalog import methods
 from unlearnkit.core.digest import digest
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.method import Method
-from unlearnkit.core.runtime import Precision
 from unlearnkit.core.search import space
 from unlearnkit.job import merged, put_nested
+from unlearnkit.localize.asked import AskedMask
 from unlearnkit.localize.find import Localizer
 from unlearnkit.localize.methods import check_maskable, own_localizer, with_mask
 from unlearnkit.needs import check_needs, fitting
-from unlearnkit.report.model import Depth
 from unlearnkit.studies.apart import check_apart
+from unlearnkit.studies.planned import TUNED, Planned
 from unlearnkit.studies.recipes import load_recipe, recipe_path
-from unlearnkit.studies.spec import ALL, Chosen, Design, Study
+from unlearnkit.studies.spec import ALL, Chosen, Study
 from unlearnkit.studies.subject import Subject
-
-TUNED = "tuned"
-"""Behind a method's id, and in the place of a preset: with the settings that were found."""
-
-
-@dataclass(frozen=True)
-class Planned:
-    """One run of a study: an original that is made to forget by one method, and audited."""
-
-    key: str
-    """Digest of every input; the run's key in the store."""
-
-    case: str
-    """As the study names it."""
-
-    request: str
-    """In words, or by the name that the case gives it."""
-
-    label: str
-    """The method with what the study sets on it: ``ssd``, ``ssd paper selection=5``."""
-
-    method: str
-    preset: str | None
-    settings: Mapping[str, object]
-    """Every hyper-parameter."""
-
-    seed: int
-    """Of the method."""
-
-    original_seed: int
-    oracles: int
-    """How many; 0 where the tier needs none."""
-
-    tier: Depth
-    design: Design
-    device: str
-    precision: Precision
-    mask: Localizer | None = None
-    """How to find what may move; None where all may, or where the method finds it by itself."""
-
-    chance: str = ""
-    """Label of the runs that differ in one thing: what may move is drawn at random. Empty where
-    nothing is chosen, or at random."""
-
-    models: int = 0
-    """Of each kind in a strong audit; 0 in others."""
-
-    def subject(self) -> Subject:
-        """Return the run's case and request."""
-        return Subject.read(self.case, self.request, self.device, self.precision)
-
-    def build(self) -> Method:
-        """Return the run's method."""
-        return make(self.method, None, **self.settings)
-
-    def address(self, subject: Subject, method: Method) -> str:
-        """Return the content address of the run, from its subject and its method as built."""
-        return subject.run_key(
-            method,
-            seed=self.seed,
-            original_seed=self.original_seed,
-            oracles=self.oracles,
-            tier=self.tier,
-            models=self.models,
-            mask=self.mask,
-        )
 
 
 def expand(study: Study) -> tuple[Planned, ...]:
@@ -184,7 +118,7 @@ def _runs(study: Study, case: str, request: str) -> Iterator[Planned]:
                 mask=variant.mask,
                 chance=variant.chance,
             )
-            yield replace(run, key=run.address(subject, method))
+            yield replace(run, key=subject.address(run, method))
 
 
 @dataclass(frozen=True)
@@ -193,7 +127,7 @@ class _Variant:
 
     preset: str | None
     method: Method
-    mask: Localizer | None = None
+    mask: AskedMask | None = None
     chance: str = ""
 
     def same(self, other: _Variant) -> bool:
@@ -209,7 +143,7 @@ class _Variant:
         drawn = chosen.by_chance()
         if self.mask is not None:
             return drawn.words, replace(self, mask=drawn)
-        return drawn.words, replace(self, method=with_mask(self.method, drawn))
+        return drawn.words, replace(self, method=with_mask(self.method, Localizer.of(drawn)))
 
 
 def _variants(study: Study, subject: Subject) -> dict[str, _Variant]:
@@ -228,7 +162,7 @@ def _variants(study: Study, subject: Subject) -> dict[str, _Variant]:
             for label, variant in _masked(entry):
                 check_needs(variant.method, subject.case, subject.parts)
                 if variant.mask is not None:
-                    check_maskable(variant.method, variant.mask, subject.parts)
+                    check_maskable(variant.method, Localizer.of(variant.mask), subject.parts)
                 twin = _twin(found, variant)
                 if label in found or twin is not None:
                     raise InputError(

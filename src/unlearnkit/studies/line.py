@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from unlearnkit.store import Store
-from unlearnkit.studies.expand import Planned
+from unlearnkit.studies.planned import Planned
 from unlearnkit.studies.work import Desk
 
 PAUSE = 0.2

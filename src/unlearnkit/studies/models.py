@@ -8,7 +8,7 @@ from typing import Any
 
 from unlearnkit.core.digest import digest
 from unlearnkit.oracles import oracle
-from unlearnkit.studies.expand import Planned
+from unlearnkit.studies.planned import Planned
 from unlearnkit.studies.work import Desk
 
 

@@ -19,9 +19,9 @@ import torch
 from unlearnkit.cache import Cache
 from unlearnkit.core.errors import InputError
 from unlearnkit.store import Store
-from unlearnkit.studies.expand import Planned
 from unlearnkit.studies.line import PAUSE, Line, drop_lock, taken
 from unlearnkit.studies.models import Model, models
+from unlearnkit.studies.planned import Planned
 from unlearnkit.studies.work import Caught, Desk, Kept
 from unlearnkit.train.cluster import connected, needs, room, why_lost
 

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.stats.intervals import mean_interval
+from unlearnkit.stats.intervals import interval_of_few
 
 ENOUGH_FOR_INTERVALS = 3
 """Seeds from which on an interval of a mean is shown."""
@@ -45,7 +44,7 @@ def paired(differences: Sequence[float]) -> Paired:
     low: float | None = None
     high: float | None = None
     if len(differences) >= ENOUGH_FOR_INTERVALS:
-        low, high = mean_interval(torch.tensor(differences, dtype=torch.float64))
+        low, high = interval_of_few(differences)
     few = len(differences) <= MOST_SEEDS
     return Paired(
         value=statistics.fmean(differences),

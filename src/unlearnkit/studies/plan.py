@@ -12,8 +12,10 @@ from unlearnkit.cache import Cache
 from unlearnkit.core.digest import digest
 from unlearnkit.store import Store
 from unlearnkit.studies.designs import design_warnings
-from unlearnkit.studies.expand import Planned, expand
+from unlearnkit.studies.expand import expand
+from unlearnkit.studies.layout import Layout
 from unlearnkit.studies.models import Model, models
+from unlearnkit.studies.planned import Planned
 from unlearnkit.studies.spec import Study
 from unlearnkit.studies.work import Desk
 
@@ -58,7 +60,7 @@ class Plan:
     warnings: tuple[str, ...] = ()
 
 
-def plan(study: Study, store: Store, cache: Cache) -> Plan:
+def plan(study: Study, store: Store, cache: Cache, layout: Layout | None = None) -> Plan:
     """Return what a study will take; nothing is trained or run.
 
     Times rest on measured ones: a model's training on those of the same architecture, device and
@@ -69,11 +71,12 @@ def plan(study: Study, store: Store, cache: Cache) -> Plan:
         study: The study.
         store: Where results are.
         cache: Where originals and oracles are.
+        layout: Of the study, where it is at hand.
 
     Returns:
         The plan.
     """
-    runs = expand(study)
+    runs = expand(study) if layout is None else layout.runs
     ended = store.ended("study")
     todo = tuple(r for r in runs if r.key not in ended or ended[r.key][0] == "cancelled")
     rates, there = _rates(cache)

@@ -9,8 +9,8 @@ from typing import Any, Self
 from pydantic import Field, ValidationError, model_validator
 
 from unlearnkit.core.errors import InputError, UnknownNameError
+from unlearnkit.core.files import read_yaml
 from unlearnkit.core.method import explain
-from unlearnkit.job import read_yaml
 from unlearnkit.report.values import Value
 from unlearnkit.studies.spec import Study, make_study
 
@@ -134,7 +134,9 @@ def load(name: str, folder: Path = FOLDER) -> Published:
     """
     if name not in names(folder):
         raise UnknownNameError("reproduction", name, names(folder))
-    return make_published(name, read_yaml(folder / f"{name}.yaml", "reproduction"))
+    return make_published(
+        name, read_yaml(folder / f"{name}.yaml", "reproduction", "source, setting and lines")
+    )
 
 
 def make_published(name: str, given: Mapping[str, Any]) -> Published:

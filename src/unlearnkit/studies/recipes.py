@@ -14,9 +14,8 @@ from pydantic import ValidationError
 
 from unlearnkit.catalog import method as make
 from unlearnkit.core.errors import InputError
-from unlearnkit.core.files import write_text
+from unlearnkit.core.files import read_yaml, write_text
 from unlearnkit.core.method import Method, explain
-from unlearnkit.job import read_yaml
 from unlearnkit.report.values import Value
 from unlearnkit.studies.objective import Score
 
@@ -105,7 +104,7 @@ def load_recipe(path: Path) -> TunedRecipe:
         InputError: If the file holds none.
     """
     try:
-        return TunedRecipe.model_validate(read_yaml(path, "recipe"))
+        return TunedRecipe.model_validate(read_yaml(path, "recipe", "job and found"))
     except ValidationError as e:
         raise InputError(f"recipe: {str(path)!r}: {explain(e)}") from None
 

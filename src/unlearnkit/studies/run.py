@@ -12,8 +12,10 @@ from unlearnkit.core.runtime import Reporter, Silent
 from unlearnkit.store import Store
 from unlearnkit.studies.designs import design_warnings
 from unlearnkit.studies.executors import executor
-from unlearnkit.studies.expand import Planned, expand
+from unlearnkit.studies.expand import expand
+from unlearnkit.studies.layout import Layout
 from unlearnkit.studies.line import PAUSE, Line
+from unlearnkit.studies.planned import Planned
 from unlearnkit.studies.spec import Study
 
 
@@ -40,6 +42,7 @@ def run(
     ray: str | None = None,
     retry: bool = False,
     reporter: Reporter | None = None,
+    layout: Layout | None = None,
 ) -> Outcome:
     """Carry out every run of a study that is not in the store yet.
 
@@ -56,6 +59,7 @@ def run(
         ray: Address of a Ray cluster that works in place of local processes, or ``local``.
         retry: Whether runs that failed before are tried again.
         reporter: Hears how many are done, running and failed.
+        layout: Of the study, where it is at hand.
 
     Returns:
         How it went.
@@ -64,7 +68,7 @@ def run(
         InputError: If a worker process died.
     """
     workers = executor(jobs, ray)
-    runs = expand(study)
+    runs = expand(study) if layout is None else layout.runs
     heard = reporter or Silent()
     before = store.ended("study")
     failures = {r.key: before[r.key][1] for r in runs if _how(before, r) == "failed"}

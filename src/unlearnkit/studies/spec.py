@@ -8,14 +8,13 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
-from unlearnkit.auditing.ensembles import LEAST
-from unlearnkit.auditing.strong import ENOUGH
+from unlearnkit.auditing.kinds import ENOUGH, LEAST
 from unlearnkit.core.errors import InputError, UnknownNameError
+from unlearnkit.core.files import read_yaml
 from unlearnkit.core.method import explain
+from unlearnkit.core.precision import Precision
 from unlearnkit.core.request import parse_request
-from unlearnkit.core.runtime import Precision
-from unlearnkit.job import read_yaml
-from unlearnkit.localize.find import Localizer
+from unlearnkit.localize.asked import AskedMask
 from unlearnkit.report.model import Depth
 from unlearnkit.report.values import Value
 
@@ -42,7 +41,7 @@ class Chosen(Value):
     grid: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
     """Values to try of a hyper-parameter, by its dotted name; all combinations are run."""
 
-    masks: tuple[Localizer, ...] = ()
+    masks: tuple[AskedMask, ...] = ()
     """Run under each of these masks, such as ``weighted_grad:0.3``, and not without one."""
 
     @field_validator("masks", mode="before")
@@ -52,7 +51,7 @@ class Chosen(Value):
             raise InputError(
                 f"study: masks: give a list such as [weighted_grad:0.3], got {given!r}"
             )
-        return tuple(m if isinstance(m, Localizer) else Localizer.read(m) for m in given)
+        return tuple(AskedMask.read(dict(m) if isinstance(m, AskedMask) else m) for m in given)
 
     @field_validator("grid")
     @classmethod
@@ -215,7 +214,7 @@ def load(path: Path) -> Study:
         The study; what is wrong with the file is told with its key, and the nearest right one.
         Files that it names are seen from its own place.
     """
-    found = make_study(read_yaml(path, "study"))
+    found = make_study(read_yaml(path, "study", "cases, requests and methods"))
     here = path.parent
     methods = tuple(
         c if c.recipe is None else c.model_copy(update={"recipe": here / c.recipe})

@@ -10,17 +10,20 @@ from typing import Any
 
 from unlearnkit.auto.table import PATH
 from unlearnkit.cache import Cache
+from unlearnkit.catalog import method as make
 from unlearnkit.core.auto import Auto
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import Data, View
 from unlearnkit.core.digest import MEASURES, digest, source
 from unlearnkit.core.method import Method
+from unlearnkit.core.precision import Precision
 from unlearnkit.core.request import ForgetRequest
-from unlearnkit.core.runtime import Precision, Runtime
+from unlearnkit.core.runtime import Runtime
 from unlearnkit.job import Job
-from unlearnkit.localize.find import Localizer
+from unlearnkit.localize.asked import AskedMask
 from unlearnkit.oracles import Oracle, Trained, oracle, oracle_keys, original_key, train_original
 from unlearnkit.report.model import Depth
+from unlearnkit.studies.planned import Planned
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class Subject:
         oracles: int,
         tier: Depth,
         models: int = 0,
-        mask: Localizer | None = None,
+        mask: AskedMask | None = None,
     ) -> str:
         """Return the content address of a run: every input of training, unlearning and audit.
 
@@ -120,6 +123,18 @@ class Subject:
                 "tier": tier,
                 **({"models": models} if models else {}),
             }
+        )
+
+    def address(self, run: Planned, method: Method) -> str:
+        """Return the content address of a planned run of this subject, by its method as built."""
+        return self.run_key(
+            method,
+            seed=run.seed,
+            original_seed=run.original_seed,
+            oracles=run.oracles,
+            tier=run.tier,
+            models=run.models,
+            mask=run.mask,
         )
 
     def _original_digest(self, seed: int) -> str:
@@ -159,6 +174,16 @@ class Subject:
                 self.case, self.request, seeds=count, rt=self.rt, cache=cache
             )
         return self._oracles.get(count)
+
+
+def subject_of(run: Planned) -> Subject:
+    """Return the case and the request of a planned run."""
+    return Subject.read(run.case, run.request, run.device, run.precision)
+
+
+def method_of(run: Planned) -> Method:
+    """Return the method of a planned run."""
+    return make(run.method, None, **run.settings)
 
 
 def _foreign(kind: type[Method]) -> str | None:

@@ -8,38 +8,31 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-import torch
-
-from unlearnkit.auditing.rows import (
-    ENOUGH_FOR_EQUIVALENCE,
-    closed_share,
-    equivalence_margin,
-    gap,
-)
-from unlearnkit.auditing.rows import ENOUGH_FOR_INTERVALS as ENOUGH_ORACLES
-from unlearnkit.catalog import metrics
-from unlearnkit.core.metric import Goal
-from unlearnkit.stats.intervals import mean_interval, tost, two_sample_t
+from unlearnkit.stats.gaps import ENOUGH_FOR_EQUIVALENCE, closed_share
+from unlearnkit.stats.gaps import ENOUGH_FOR_INTERVALS as ENOUGH_ORACLES
 from unlearnkit.store import Store
 from unlearnkit.studies import columns as c
+from unlearnkit.studies.cells import Measures, Oracles, all_finite, make_cell, mean, spread
 from unlearnkit.studies.chances import against_chance
-from unlearnkit.studies.expand import expand
+from unlearnkit.studies.layout import Layout, lay_out
 from unlearnkit.studies.pairs import ENOUGH_FOR_INTERVALS, paired
 from unlearnkit.studies.results import Result, read
 from unlearnkit.studies.spec import Study
-from unlearnkit.studies.table import Block, Cell, Column, Failure, Judged, Line, Pair, Table
+from unlearnkit.studies.table import Block, Column, Failure, Line, Pair, Table
 
 ORACLE = "oracle"
 ORIGINAL = "original"
 UNLEARNED = "unlearned"
-Oracles = Mapping[str, list[float]]
-"""By metric, one value an oracle."""
-
 Originals = Mapping[str, Mapping[int, float]]
 """By metric and training seed."""
 
 
-def show(study: Study, store: Store, names: Iterable[str] | None = None) -> Table:
+def show(
+    study: Study,
+    store: Store,
+    names: Iterable[str] | None = None,
+    layout: Layout | None = None,
+) -> Table:
     """Return the table of what a study has found so far.
 
     Args:
@@ -47,18 +40,25 @@ def show(study: Study, store: Store, names: Iterable[str] | None = None) -> Tabl
         store: Where its runs are kept. Only the numbers that are shown are read.
         names: Columns: ids of metrics, of costs, or ``closed_`` and the id of a distance; the core
             when None.
+        layout: Of the study, where it is at hand.
 
     Returns:
         The table.
     """
-    shown = c.chosen(names or (c.STRONG if study.tier == "strong" else c.CORE))
+    laid = layout or lay_out(study)
+    shown = c.chosen(names or (c.STRONG if study.tier == "strong" else c.CORE), laid.measures)
     wanted = [*c.stored(shown), *c.FORGETTING, *c.UTILITY]
-    results = read(expand(study), store, dict.fromkeys(wanted))
-    return tabulate(study, results, shown, keep_empty=names is not None)
+    results = read(laid.runs, store, dict.fromkeys(wanted))
+    return tabulate(study, results, shown, laid.measures, keep_empty=names is not None)
 
 
 def tabulate(
-    study: Study, results: Sequence[Result], shown: Sequence[Column], *, keep_empty: bool = False
+    study: Study,
+    results: Sequence[Result],
+    shown: Sequence[Column],
+    measures: Measures,
+    *,
+    keep_empty: bool = False,
 ) -> Table:
     """Return the table of results.
 
@@ -66,6 +66,7 @@ def tabulate(
         study: Its name, design and seeds are printed.
         results: Every planned run and what came of it, in the order of the study.
         shown: The columns.
+        measures: The metrics, by id.
         keep_empty: Whether a column is kept where nothing was measured.
 
     Returns:
@@ -75,7 +76,8 @@ def tabulate(
     for r in results:
         groups.setdefault((r.planned.case, r.planned.request), []).append(r)
     blocks = tuple(
-        _block(case, request, group, shown, keep_empty) for (case, request), group in groups.items()
+        _block(case, request, group, shown, measures, keep_empty)
+        for (case, request), group in groups.items()
     )
     used = {name for b in blocks for name in b.columns}
     return Table(
@@ -153,6 +155,7 @@ def _block(
     request: str,
     results: Sequence[Result],
     shown: Sequence[Column],
+    measures: Measures,
     keep_empty: bool,
 ) -> Block:
     """Return the table of one forget set."""
@@ -173,9 +176,9 @@ def _block(
     if count:
         lines.append(_oracle_line(count, here, oracles, before))
     if before:
-        lines.append(_original_line(here, oracles, before))
-    lines += [_method_line(runs, here, oracles) for runs in by_label.values()]
-    pairs = tuple(_pairs(by_label, oracles, measured))
+        lines.append(_original_line(here, oracles, before, measures))
+    lines += [_method_line(runs, here, oracles, measures) for runs in by_label.values()]
+    pairs = tuple(_pairs(by_label, oracles, measured, measures))
     return Block(
         case=case,
         request=request,
@@ -197,7 +200,7 @@ def _oracles(done: Sequence[Result]) -> Oracles:
         for (metric, who), value in r.values.items():
             if value is not None and who.startswith(ORACLE):
                 found.setdefault(metric, {}).setdefault(who, []).append(value)
-    return {metric: [_mean(v) for v in by_who.values()] for metric, by_who in found.items()}
+    return {metric: [mean(v) for v in by_who.values()] for metric, by_who in found.items()}
 
 
 def _originals(done: Sequence[Result]) -> Originals:
@@ -207,7 +210,7 @@ def _originals(done: Sequence[Result]) -> Originals:
         for (metric, who), value in r.values.items():
             if value is not None and who == ORIGINAL:
                 found.setdefault(metric, {}).setdefault(r.planned.original_seed, []).append(value)
-    return {m: {seed: _mean(v) for seed, v in by.items()} for m, by in found.items()}
+    return {m: {seed: mean(v) for seed, v in by.items()} for m, by in found.items()}
 
 
 def _oracle_line(count: int, here: Sequence[Column], oracles: Oracles, before: Originals) -> Line:
@@ -217,24 +220,28 @@ def _oracle_line(count: int, here: Sequence[Column], oracles: Oracles, before: O
         values: list[float | None] = [*oracles.get(metric, [])]
         if column.id != metric:
             starts = [*before.get(metric, {}).values()]
-            start = _mean(starts) if starts else None
+            start = mean(starts) if starts else None
             values = [_closed(v, start, oracles.get(metric, [])) for v in values]
-        cells[column.id] = _spread(values)
+        cells[column.id] = spread(values)
     return Line(label=ORACLE, kind="oracle", count=count, cells=cells)
 
 
-def _original_line(here: Sequence[Column], oracles: Oracles, before: Originals) -> Line:
+def _original_line(
+    here: Sequence[Column], oracles: Oracles, before: Originals, measures: Measures
+) -> Line:
     cells = {}
     for column in here:
         metric = c.stored([column])[0]
         values: list[float | None] = [*before.get(metric, {}).values()]
         if column.id != metric:
             values = [_closed(v, v, oracles.get(metric, [])) for v in values]
-        cells[column.id] = _cell(column, values, oracles, one=False)
+        cells[column.id] = make_cell(column, values, oracles, measures, one=False)
     return Line(label=ORIGINAL, kind="original", count=max(map(len, before.values())), cells=cells)
 
 
-def _method_line(runs: Sequence[Result], here: Sequence[Column], oracles: Oracles) -> Line:
+def _method_line(
+    runs: Sequence[Result], here: Sequence[Column], oracles: Oracles, measures: Measures
+) -> Line:
     done = [r for r in runs if r.status == "done"]
     first = runs[0].planned
     values: dict[str, list[float | None]] = {}
@@ -258,102 +265,30 @@ def _method_line(runs: Sequence[Result], here: Sequence[Column], oracles: Oracle
         failed=sum(r.status == "failed" for r in runs),
         absent=sum(r.status in {"absent", "cancelled"} for r in runs),
         same=one,
-        cells={s.id: _cell(s, values[s.id], oracles, one=one) for s in here},
+        cells={s.id: make_cell(s, values[s.id], oracles, measures, one=one) for s in here},
         verdicts=dict(Counter(r.verdict for r in done if r.verdict)),
     )
 
 
 def _closed(value: float | None, start: float | None, oracles: Sequence[float]) -> float | None:
-    if value is None or start is None or not _finite([value, start, *oracles]):
+    if value is None or start is None or not all_finite([value, start, *oracles]):
         return None
     return closed_share(value, start, list(oracles))
 
 
-def _spread(values: Sequence[float | None]) -> Cell:
-    known = [v for v in values if v is not None]
-    finite = len(known) > 1 and _finite(known)
-    return Cell(
-        mean=_mean(known) if known else None,
-        sd=statistics.stdev(known) if finite else None,
-        count=len(known),
-    )
-
-
-def _cell(column: Column, values: Sequence[float | None], oracles: Oracles, *, one: bool) -> Cell:
-    """Return a cell with its interval, gap and judgement.
-
-    Args:
-        column: Of the cell.
-        values: One a seed.
-        oracles: By metric.
-        one: Whether the seeds are one model: a point has no interval.
-
-    Returns:
-        The cell.
-    """
-    cell = _spread(values)
-    known = [v for v in values if v is not None]
-    enough = len(known) >= ENOUGH_FOR_INTERVALS and _finite(known) and not one
-    if enough:
-        low, high = mean_interval(torch.tensor(known, dtype=torch.float64))
-        cell = cell.model_copy(update={"low": low, "high": high})
-    truth = oracles.get(column.id, [])
-    if cell.mean is None or not truth or not _finite([cell.mean, *truth]):
-        return cell
-    cell = cell.model_copy(update={"gap": cell.mean - statistics.fmean(truth)})
-    if not enough or len(truth) < ENOUGH_ORACLES:
-        return cell
-    return cell.model_copy(update=compare(column, known, truth))
-
-
-def compare(column: Column, values: Sequence[float], truth: Sequence[float]) -> dict[str, object]:
-    """Return what may be said about a method's gap to the oracles.
-
-    The margin and the deviation of distances are those of an audit. A distance to the oracles that
-    is smaller than two oracles' own is no fault: there only the far side is tested.
-
-    Args:
-        column: A metric.
-        values: One a seed, three or more.
-        truth: One an oracle, three or more.
-
-    Returns:
-        ``gap_low``, ``gap_high``, ``margin``, ``p`` and ``judged`` of a cell.
-    """
-    m = metrics()[column.id]
-    apart = gap(statistics.fmean(values), list(truth), distance=column.distance)
-    assert apart is not None
-    centre = apart.mean
-    stretch = (len(truth) - 1) / (len(truth) - 2) if column.distance else 1.0
-    stretched = [centre + (v - centre) * stretch for v in truth]
-    wide = two_sample_t(values, stretched)
-    margin = equivalence_margin(m, apart)
-    said: dict[str, object] = {"gap_low": wide.low, "gap_high": wide.high, "margin": margin}
-    if m.path == "compat" or not (column.distance or m.goal is Goal.ORACLE) or not margin > 0:
-        return said
-    test = tost(values, stretched, margin)
-    below_is_fine = column.distance and m.goal is Goal.LOW
-    above_is_fine = column.distance and m.goal is Goal.HIGH
-    near = test.difference
-    judged: Judged = "open"
-    if (below_is_fine or near.low > -margin) and (above_is_fine or near.high < margin):
-        judged = "equivalent"
-    elif (wide.low > margin and not above_is_fine) or (wide.high < -margin and not below_is_fine):
-        judged = "beyond"
-    one_sided = below_is_fine or above_is_fine
-    return {**said, "p": None if one_sided else test.p, "judged": judged}
-
-
 def _pairs(
-    by_label: Mapping[str, Sequence[Result]], oracles: Oracles, measured: set[str]
+    by_label: Mapping[str, Sequence[Result]],
+    oracles: Oracles,
+    measured: set[str],
+    measures: Measures,
 ) -> Iterator[Pair]:
     """Yield every two methods, compared on the seeds that both have."""
     for names in (c.FORGETTING, c.UTILITY):
         metric = next((n for n in names if n in measured and oracles.get(n)), None)
         if metric is None:
             continue
-        goal = metrics()[metric].goal
-        centre = statistics.fmean(oracles[metric]) if goal is Goal.ORACLE else 0.0
+        near = measures[metric].column.goal == "as the oracle"
+        centre = statistics.fmean(oracles[metric]) if near else 0.0
         far = {
             label: {
                 (r.planned.seed, r.planned.original_seed): abs(v - centre)
@@ -371,12 +306,3 @@ def _pairs(
                     difference=told.value, low=told.low, high=told.high, p=told.p,
                     least_p=told.least_p,
                 )  # fmt: skip
-
-
-def _mean(values: Sequence[float]) -> float:
-    """Return the mean, exactly the value where all are equal."""
-    return values[0] if min(values) == max(values) else statistics.fmean(values)
-
-
-def _finite(values: Iterable[float]) -> bool:
-    return all(map(math.isfinite, values))

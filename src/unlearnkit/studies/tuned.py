@@ -10,9 +10,10 @@ from typing import Literal
 from unlearnkit.core.errors import InputError
 from unlearnkit.report import wording as w
 from unlearnkit.store import Store
-from unlearnkit.studies.expand import TUNED, Planned, expand
+from unlearnkit.studies.layout import Layout, lay_out
 from unlearnkit.studies.objective import METRICS, Score, score
 from unlearnkit.studies.pairs import ENOUGH_FOR_INTERVALS, paired
+from unlearnkit.studies.planned import TUNED, Planned
 from unlearnkit.studies.results import Result, read
 from unlearnkit.studies.spec import Study
 
@@ -41,12 +42,13 @@ class Helped:
     """Student's 95 % interval of tuned minus default, over seeds."""
 
 
-def helped(study: Study, store: Store) -> list[Helped]:
+def helped(study: Study, store: Store, layout: Layout | None = None) -> list[Helped]:
     """Return what tuning did to each method on each forget set that it never saw.
 
     Args:
         study: With a ``tune`` block, searched.
         store: Where the study's runs are.
+        layout: Of the study, where it is at hand.
 
     Returns:
         By case, request and method; those that were not searched are left out.
@@ -56,7 +58,7 @@ def helped(study: Study, store: Store) -> list[Helped]:
     """
     if study.tune is None:
         raise InputError("study: nothing is tuned; it has no tune block")
-    return list(_compared(read(expand(study), store, METRICS)))
+    return list(_compared(read((layout or lay_out(study)).runs, store, METRICS)))
 
 
 def _compared(results: Sequence[Result]) -> Iterator[Helped]:

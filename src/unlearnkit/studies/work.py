@@ -13,17 +13,18 @@ from typing import Self
 import torch
 
 from unlearnkit.auditing.audit import audit
-from unlearnkit.auditing.strong import ENOUGH
+from unlearnkit.auditing.kinds import ENOUGH
 from unlearnkit.auto.driver import unlearn
 from unlearnkit.cache import Cache
 from unlearnkit.core.auto import AUTO
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.version import __version__
+from unlearnkit.localize.find import Localizer
 from unlearnkit.report.kept import measured, spent
 from unlearnkit.report.model import Report
 from unlearnkit.store import Measurement, Run, Store
-from unlearnkit.studies.expand import Planned
-from unlearnkit.studies.subject import Subject
+from unlearnkit.studies.planned import Planned
+from unlearnkit.studies.subject import Subject, method_of, subject_of
 
 
 class Caught:
@@ -76,7 +77,7 @@ class Desk:
         """Return the subject of a run, read when it is another than the last run's."""
         name = (run.case, run.request, run.device, run.precision)
         if self._subject is None or name != self._name:
-            self._name, self._subject = name, run.subject()
+            self._name, self._subject = name, subject_of(run)
         return self._subject
 
     def carry_out(self, run: Planned) -> Kept:
@@ -107,8 +108,8 @@ class Desk:
 
     def _examine(self, run: Planned) -> tuple[Report, float]:
         """Return the audit's report, and the seconds that the audit took."""
-        subject, method = self.subject(run), run.build()
-        if run.address(subject, method) != run.key:
+        subject, method = self.subject(run), method_of(run)
+        if subject.address(run, method) != run.key:
             raise InputError(
                 f"study: {run.case} is no longer what it was when the study was laid out; make it"
                 " give the same rows and the same model each time"
@@ -116,7 +117,8 @@ class Desk:
         model = subject.original(run.original_seed, self.cache).model
         truth = subject.oracles(run.oracles, self.cache)
         rt = subject.rt.fork(run.seed)
-        done = unlearn(model, subject.case, subject.request, method, rt, mask=run.mask)
+        mask = None if run.mask is None else Localizer.of(run.mask)
+        done = unlearn(model, subject.case, subject.request, method, rt, mask=mask)
         clock = time.perf_counter()
         # The seed of the audit is the same for all, so that samples and oracles' values are too.
         report = audit(

@@ -1,0 +1,16 @@
+"""Where things are kept that can be made again."""
+
+import os
+from pathlib import Path
+
+LAYOUTS = "layouts"
+"""Folder of the layouts of studies in the cache folder, a file for each."""
+
+
+def default_root() -> Path:
+    """Return the cache folder: ``UNLEARNKIT_CACHE``, or the user's cache folder."""
+    named = os.environ.get("UNLEARNKIT_CACHE")
+    if named:
+        return Path(named)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "unlearnkit"

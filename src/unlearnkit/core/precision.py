@@ -1,0 +1,6 @@
+"""How numbers are rounded."""
+
+from typing import Literal
+
+Precision = Literal["fp32", "bf16"]
+"""``bf16``: models run in autocast."""

@@ -1,0 +1,25 @@
+"""The metrics that there are, as tables know them."""
+
+from __future__ import annotations
+
+from unlearnkit.catalog import metrics
+from unlearnkit.core.metric import Metric
+from unlearnkit.studies.columns import Measure, first_paragraph
+from unlearnkit.studies.table import Column
+
+
+def measures() -> dict[str, Measure]:
+    """Return what a table must know of every metric, by id."""
+    return {i: _measure(m) for i, m in metrics().items()}
+
+
+def _measure(m: Metric) -> Measure:
+    column = Column(
+        id=m.id,
+        goal=m.goal.value,
+        ideal=m.ideal,
+        distance=m.distance,
+        unit=m.unit,
+        doc=first_paragraph(m.doc),
+    )
+    return Measure(column=column, path=m.path, margin=m.margin)

@@ -1,0 +1,57 @@
+"""One run of a study, as a value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from unlearnkit.core.precision import Precision
+from unlearnkit.localize.asked import AskedMask
+from unlearnkit.report.model import Depth
+from unlearnkit.studies.spec import Design
+
+TUNED = "tuned"
+"""Behind a method's id, and in the place of a preset: with the settings that were found."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of a study: an original that is made to forget by one method, and audited."""
+
+    key: str
+    """Digest of every input; the run's key in the store."""
+
+    case: str
+    """As the study names it."""
+
+    request: str
+    """In words, or by the name that the case gives it."""
+
+    label: str
+    """The method with what the study sets on it: ``ssd``, ``ssd paper selection=5``."""
+
+    method: str
+    preset: str | None
+    settings: Mapping[str, object]
+    """Every hyper-parameter."""
+
+    seed: int
+    """Of the method."""
+
+    original_seed: int
+    oracles: int
+    """How many; 0 where the tier needs none."""
+
+    tier: Depth
+    design: Design
+    device: str
+    precision: Precision
+    mask: AskedMask | None = None
+    """How to find what may move; None where all may, or where the method finds it by itself."""
+
+    chance: str = ""
+    """Label of the runs that differ in one thing: what may move is drawn at random. Empty where
+    nothing is chosen, or at random."""
+
+    models: int = 0
+    """Of each kind in a strong audit; 0 in others."""
