@@ -28,8 +28,6 @@ NAMES = {"original": "Original", "unlearned": "This model", "oracle": "Oracle"}
 SIZE = (4.4, 3.3)
 """Inches: a phone's width at a size of letters that can be read."""
 
-AXIS = "Margin (larger: surer of the right answer)"
-
 _BINS = 30
 _POINTS = 1200
 COLOURS = {"original": "#0072b2", "unlearned": "#d55e00", "oracle": "#009e73"}
@@ -98,7 +96,7 @@ def margin_figure(
     title: str,
     desc: str,
     unit: str = "rows",
-    axis: str = AXIS,
+    axis: str,
 ) -> str:
     """Return how margins are distributed on one split, one outline for each kind of model.
 
@@ -132,7 +130,8 @@ def margin_figure(
             )
             if who == "unlearned":
                 ax.stairs(share, edges, color=COLOURS[who], fill=True, alpha=0.16, linewidth=0)
-        ax.set(xlim=(edges[0], edges[-1]), ylim=(0, top * 1.08))
+        room = 0.02 * (edges[-1] - edges[0])
+        ax.set(xlim=(edges[0] - room, edges[-1] + room), ylim=(0, top * 1.08))
         ax.set(xlabel=axis, ylabel=f"Share of {unit}")
 
     return make_svg(draw, f"margin-{split}", title, desc)
@@ -194,7 +193,7 @@ def make_svg(
     desc: str,
     *,
     columns: int | None = None,
-    height: float = SIZE[1],
+    size: tuple[float, float] = SIZE,
 ) -> str:
     """Return a figure as an element of a page, in the page's colours and letters.
 
@@ -204,7 +203,7 @@ def make_svg(
         title: Short name of the figure, for those who cannot see it.
         desc: What it shows, in sentences.
         columns: Of the legend; all in one row when None.
-        height: In inches.
+        size: Width and height, in inches.
 
     Returns:
         An ``<svg>`` element.
@@ -213,7 +212,7 @@ def make_svg(
     from matplotlib.figure import Figure
 
     with matplotlib.style.context(["default", _STYLE]):
-        figure = Figure(figsize=(SIZE[0], height), layout="constrained")
+        figure = Figure(figsize=size, layout="constrained")
         ax = figure.add_subplot()
         draw(ax)
         _legend(figure, ax, columns)

@@ -152,12 +152,13 @@ def _doc(doc: str) -> list[Markup]:
 
 
 def _margins(report: Report) -> list[Panel]:
+    axis = w.margin_words(report.asked.task)[1]
     order = {"forget": 0, "held_out": 1}
     splits = sorted(
         {s.split for s in report.margins if s.values}, key=lambda s: (order.get(s, 2), s)
     )
     return [
-        _spread(report.margins, split, f"Margins of {w.split_words(split)}", "rows")
+        _spread(report.margins, split, f"Margins of {w.split_words(split)}", "rows", axis)
         for split in splits
     ]
 
@@ -166,7 +167,7 @@ def _axis(report: Report) -> str:
     """Return what a margin is over models."""
     if report.asked.task == "regression":
         return "Prediction, towards the row's target"
-    return fig.AXIS
+    return w.margin_words(report.asked.task)[1]
 
 
 def _degrees(strong: Strong) -> list[Panel]:
@@ -188,9 +189,7 @@ def _laws(strong: Strong, axis: str) -> list[Panel]:
     return panels
 
 
-def _spread(
-    samples: Sequence[Sample], split: str, title: str, unit: str, axis: str = fig.AXIS
-) -> Panel:
+def _spread(samples: Sequence[Sample], split: str, title: str, unit: str, axis: str) -> Panel:
     from markupsafe import Markup
 
     body = []
@@ -229,7 +228,7 @@ def _rocs(rocs: Sequence[Roc]) -> list[Panel]:
     negatives = min(r.negatives for r in rocs)
     whole = "Attack on the margin: every threshold. The thin line is guessing."
     low = (
-        "Inset: low false-positive rates. Shaded: fewer than ten false positives "
+        "The same at low false-positive rates. Shaded: fewer than ten false positives "
         f"among {negatives:,} never-seen rows."
     )
     first = fig.roc_figure(rocs, title="Attack ROC", desc=said)
