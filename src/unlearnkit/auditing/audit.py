@@ -34,7 +34,7 @@ from unlearnkit.core.data import View
 from unlearnkit.core.digest import NUMERICS, model_digest
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.evidence import Evidence, Split
-from unlearnkit.core.ranges import meant
+from unlearnkit.core.meaning import meant
 from unlearnkit.core.request import Groups, Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.structure import difference
@@ -113,7 +113,7 @@ def audit(
         head_only=_same_below_head(done.model, done.original),
         unchanged=_same(done.model, done.original, below_head=False),
         oracles=count,
-        owner=isinstance(done.request, Groups),
+        owner=isinstance(request, Groups),
     )
     found = findings(facts, tier)
     asked = _asked(done, parts, rows, evidence)
