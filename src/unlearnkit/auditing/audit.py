@@ -63,6 +63,7 @@ def audit(
     models: int = ENOUGH,
     rt: Runtime | None = None,
     cache: Cache | None = None,
+    ray: str | None = None,
 ) -> Report:
     """Measure whether an unlearned model behaves as if it had never seen the forget rows.
 
@@ -78,6 +79,7 @@ def audit(
             retrained ones again.
         rt: Where to run; the CPU by default. Its reporter hears the cost of a strong audit first.
         cache: Of the strong tier: where models and signals are kept.
+        ray: Of the strong tier: who trains originals and retrained models, as in ``oracle``.
 
     Returns:
         The report.
@@ -87,7 +89,7 @@ def audit(
     """
     rt = rt or Runtime()
     if tier == "strong":
-        return _strong(done, oracle, models, rt, cache or Cache())
+        return _strong(done, oracle, models, rt, cache or Cache(), ray)
     tier = tier or ("fast" if oracle is None else "reference")
     if tier == "reference" and oracle is None:
         raise InputError(
@@ -140,19 +142,24 @@ def audit(
 
 
 def _strong(
-    done: Unlearned, truth: Oracle | None, models: int, rt: Runtime, cache: Cache
+    done: Unlearned,
+    truth: Oracle | None,
+    models: int,
+    rt: Runtime,
+    cache: Cache,
+    ray: str | None,
 ) -> Report:
     """Return the reference audit of the model at hand, and the ensembles' verdict on its method."""
     check_models(models)
     localizer = localizer_of(done, rt)
-    subject = subject_of(done.case, done.request, done.method, rt, cache, localizer)
+    subject = subject_of(done.case, done.request, done.method, rt, cache, localizer, ray)
     asked = plan(subject, models, unlearn_seconds=done.seconds)
     rt.reporter.note(str(asked))
     start = time.perf_counter()
     signals = gather(subject, models)
     if truth is None:
         few = min(models, ENOUGH_FOR_EQUIVALENCE)
-        truth = retrained(done.case, done.request, seeds=few, rt=rt, cache=cache)
+        truth = retrained(done.case, done.request, seeds=few, rt=rt, cache=cache, ray=ray)
     one = audit(done, oracle=truth, tier="reference", rt=rt)
     told: tuple[str, ...] = ()
     if localizer is not None:

@@ -63,6 +63,9 @@ class Subject:
     localizer: Localizer | None = None
     """How it is found, on each original, what may move; all may when None."""
 
+    ray: str | None = None
+    """Address of a Ray cluster that trains the models from scratch."""
+
     def seeds(self, who: str, models: int) -> list[int]:
         """Return the seeds of the models of a kind."""
         first = {"oracle": FIRST, "floor": FLOOR}.get(who, 0)
@@ -216,6 +219,7 @@ def subject_of(
     rt: Runtime,
     cache: Cache,
     localizer: Localizer | None = None,
+    ray: str | None = None,
 ) -> Subject:
     """Return a subject that can be audited; refuse what cannot be trained and unlearned N times.
 
@@ -226,6 +230,7 @@ def subject_of(
         rt: Where to run.
         cache: Where models and signals are kept.
         localizer: How it is found, on each original, what may move; all may when None.
+        ray: Who trains models from scratch, as in ``oracle``.
 
     Returns:
         The subject.
@@ -250,7 +255,7 @@ def subject_of(
     if parts.forget is None or parts.retain is None or not parts.forget.labelled:
         raise UnsupportedError("strong: forget and retained rows with targets are needed")
     check_needs(method, case, parts)
-    subject = Subject(case, request, method, rt, cache, localizer)
+    subject = Subject(case, request, method, rt, cache, localizer, ray)
     _check_apart(subject.views)
     return subject
 
@@ -285,10 +290,10 @@ def _block(subject: Subject, done: set[Member], who: str, seeds: Sequence[int]) 
 
 
 def _trained(subject: Subject, who: str, seeds: Sequence[int]) -> tuple[Trained, ...]:
-    case, rt, cache = subject.case, subject.rt, subject.cache
+    case, rt, cache, ray = subject.case, subject.rt, subject.cache, subject.ray
     if who == "original":
-        return train_originals(case, seeds=seeds, rt=rt, cache=cache)
-    runs = oracle(case, subject.request, seeds=seeds, rt=rt, cache=cache).runs
+        return train_originals(case, seeds=seeds, rt=rt, cache=cache, ray=ray)
+    runs = oracle(case, subject.request, seeds=seeds, rt=rt, cache=cache, ray=ray).runs
     reference = train_originals(case, seeds=[0], rt=rt, cache=cache)[0].model
     check_fresh([r.model for r in runs], reference)
     return runs
