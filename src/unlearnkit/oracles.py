@@ -24,7 +24,8 @@ from unlearnkit.unlearning import check_weights, fresh_model
 FIRST = 1000
 """Seed of the first oracle, where a count is given."""
 
-_FIRST = {"original": 0, "oracle": FIRST}
+_What = Literal["original", "oracle"]
+_FIRST: dict[_What, int] = {"original": 0, "oracle": FIRST}
 
 LOCKED = 256
 """Entries of the cache that one process makes at a time; each holds a file open."""
@@ -220,7 +221,7 @@ def check_fresh(oracles: Iterable[nn.Module], original: nn.Module) -> None:
 class _Training:
     """Training from scratch, whatever the seed."""
 
-    what: Literal["original", "oracle"]
+    what: _What
     case: Case
     view: View
     rt: Runtime
@@ -288,7 +289,7 @@ def _labelled(view: View, who: str) -> View:
     return view
 
 
-def _wanted(seeds: int | Iterable[int], what: Literal["original", "oracle"]) -> list[int]:
+def _wanted(seeds: int | Iterable[int], what: _What) -> list[int]:
     first = _FIRST[what]
     wanted = [first + i for i in range(seeds)] if isinstance(seeds, int) else list(seeds)
     if not wanted or len(set(wanted)) < len(wanted):

@@ -22,6 +22,7 @@ from unlearnkit.core.data import Batch, View
 from unlearnkit.core.digest import MEASURES, source
 from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
 from unlearnkit.core.evidence import Split, rowwise, run
+from unlearnkit.core.meaning import meant
 from unlearnkit.core.method import Method
 from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.runtime import Cost, Runtime
@@ -136,7 +137,7 @@ def _views(subject: Subject) -> dict[str, View]:
     assert parts.forget is not None
     assert parts.retain is not None
     draw = Runtime(seed=0)
-    splits = choose(case, parts, draw, subject.request).views
+    splits = choose(case, parts, draw, meant(subject.request, parts)).views
     views = {
         "forget": parts.forget,
         "retain": parts.retain.sample(

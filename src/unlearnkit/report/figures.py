@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from io import StringIO
 from typing import TYPE_CHECKING
@@ -25,6 +25,9 @@ Floats = NDArray[np.float64]
 
 MODELS = ("original", "unlearned", "oracle")
 NAMES = {"original": "Original", "unlearned": "This model", "oracle": "Oracle"}
+OF_MANY = NAMES | {"unlearned": "This method"}
+"""What models are called where there are many of each."""
+
 SIZE = (4.4, 3.3)
 """Inches: a phone's width at a size of letters that can be read."""
 
@@ -97,6 +100,7 @@ def margin_figure(
     desc: str,
     unit: str = "rows",
     axis: str,
+    names: Mapping[str, str] = NAMES,
 ) -> str:
     """Return how margins are distributed on one split, one outline for each kind of model.
 
@@ -110,6 +114,7 @@ def margin_figure(
         desc: What it shows, in sentences.
         unit: What the values are of.
         axis: What the values are.
+        names: What the three kinds of model are called.
 
     Returns:
         An ``<svg>`` element.
@@ -123,7 +128,7 @@ def margin_figure(
             ax.stairs(
                 share,
                 edges,
-                label=NAMES[who],
+                label=names[who],
                 color=COLOURS[who],
                 linestyle=_DASHES[who],
                 linewidth=_WIDTHS[who],

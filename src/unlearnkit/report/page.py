@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -176,7 +176,7 @@ def _degrees(strong: Strong) -> list[Panel]:
         return []
     title = "Where forgotten rows are between retrained models (0) and originals (1)"
     axis = "Share of the way to the original"
-    return [_spread(strong.degrees, "degree", title, "rows", axis)]
+    return [_spread(strong.degrees, "degree", title, "rows", axis, fig.OF_MANY)]
 
 
 def _laws(strong: Strong, axis: str) -> list[Panel]:
@@ -185,11 +185,18 @@ def _laws(strong: Strong, axis: str) -> list[Panel]:
     for split in dict.fromkeys(s.split for s in strong.laws):
         own = [s for s in strong.laws if s.split == split]
         title = f"Margin of forgotten row {split.removeprefix('row-')} over models"
-        panels.append(_spread(own, split, title, "models", axis))
+        panels.append(_spread(own, split, title, "models", axis, fig.OF_MANY))
     return panels
 
 
-def _spread(samples: Sequence[Sample], split: str, title: str, unit: str, axis: str) -> Panel:
+def _spread(
+    samples: Sequence[Sample],
+    split: str,
+    title: str,
+    unit: str,
+    axis: str,
+    names: Mapping[str, str] = fig.NAMES,
+) -> Panel:
     from markupsafe import Markup
 
     body = []
@@ -197,12 +204,15 @@ def _spread(samples: Sequence[Sample], split: str, title: str, unit: str, axis: 
     for who, values in fig.pooled(samples, split).items():
         low, mid, high = np.percentile(values, [10, 50, 90], method="nearest")
         texts = tuple(w.number(float(v), 2) for v in (low, mid, high))
-        body.append((fig.NAMES[who], f"{len(values):,}", *texts))
+        body.append((names[who], f"{len(values):,}", *texts))
         said.append(
-            f"{fig.NAMES[who]}: median {texts[1]}, from {texts[0]} to {texts[2]} "
+            f"{names[who]}: median {texts[1]}, from {texts[0]} to {texts[2]} "
             f"for the middle 80 % of {unit}."
         )
-    svg = fig.margin_figure(samples, split, title=title, desc=" ".join(said), unit=unit, axis=axis)
+    told = " ".join(said)
+    svg = fig.margin_figure(
+        samples, split, title=title, desc=told, unit=unit, axis=axis, names=names
+    )
     head = ("Model", unit.capitalize(), "10 %", "Median", "90 %")
     return Panel(Markup(svg), title, head, body)
 
