@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,15 +15,17 @@ from unlearnkit.core.case import Case
 from unlearnkit.core.data import View
 from unlearnkit.core.digest import NUMERICS, architecture_digest, model_digest
 from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
+from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.train.ensemble import Member, fit_each, fit_together, pays
 from unlearnkit.unlearning import check_weights, fresh_model
 
-_Start = tuple[nn.Module, dict[str, Any]]
-
 FIRST = 1000
 """Seed of the first oracle, where a count is given."""
+
+_What = Literal["original", "oracle"]
+_FIRST: dict[_What, int] = {"original": 0, "oracle": FIRST}
 
 LOCKED = 256
 """Entries of the cache that one process makes at a time; each holds a file open."""
@@ -79,9 +81,8 @@ def train_original(
 
     Returns:
         The model, from the cache if it is there.
-
     """
-    return _trained(case, _whole(case), seed, rt or Runtime(), cache or Cache(), "original")
+    return _one(_originals(case, rt or Runtime()), seed, cache or Cache())
 
 
 def train_originals(
@@ -107,8 +108,8 @@ def train_originals(
     Returns:
         The models, one a seed, in order.
     """
-    wanted = _wanted(seeds, 0, "original")
-    return _many(case, _whole(case), wanted, rt or Runtime(), cache or Cache(), "original", ray)
+    wanted = _wanted(seeds, "original")
+    return _many(_originals(case, rt or Runtime()), wanted, cache or Cache(), ray)
 
 
 def oracle(
@@ -140,10 +141,9 @@ def oracle(
     Returns:
         The oracles.
     """
-    wanted = _wanted(seeds)
+    wanted = _wanted(seeds, "oracle")
     asked = None if request is None else parse_request(request)
-    retain = _kept(case, asked)
-    runs = _many(case, retain, wanted, rt or Runtime(), cache or Cache(), "oracle", ray)
+    runs = _many(_oracles(case, asked, rt or Runtime()), wanted, cache or Cache(), ray)
     return Oracle(case, asked, runs)
 
 
@@ -158,7 +158,7 @@ def original_key(case: Case, seed: int, rt: Runtime) -> dict[str, Any]:
     Returns:
         The key under which ``train_original`` keeps it.
     """
-    return _start(case, _whole(case), seed, rt, "original")[1]
+    return _originals(case, rt).start(seed)[1]
 
 
 def oracle_keys(
@@ -175,8 +175,8 @@ def oracle_keys(
     Returns:
         The keys under which ``oracle`` keeps them.
     """
-    retain = _kept(case, request)
-    return [_start(case, retain, seed, rt, "oracle")[1] for seed in _wanted(seeds)]
+    training = _oracles(case, request, rt)
+    return [training.start(seed)[1] for seed in _wanted(seeds, "oracle")]
 
 
 def check_fresh(oracles: Iterable[nn.Module], original: nn.Module) -> None:
@@ -217,17 +217,67 @@ def check_fresh(oracles: Iterable[nn.Module], original: nn.Module) -> None:
             )
 
 
-def _whole(case: Case) -> View:
+@dataclass(frozen=True)
+class _Training:
+    """Training from scratch, whatever the seed."""
+
+    what: _What
+    case: Case
+    view: View
+    rt: Runtime
+
+    @property
+    def recipe(self) -> Recipe:
+        if self.case.recipe is None:
+            raise UnsupportedError(
+                f"{self.what}: the case has no recipe; give Case(recipe=Recipe(...))"
+            )
+        return self.case.recipe
+
+    def start(self, seed: int) -> tuple[nn.Module, dict[str, Any]]:
+        """Return the untrained model, and the content address of what it becomes."""
+        recipe = self.recipe
+        model = fresh_model(self.case, self.rt.fork(seed), "train/init")
+        key = {
+            "kind": self.what,
+            "numerics": NUMERICS,
+            "recipe": recipe.model_dump(),
+            "init": model_digest(model),
+            "architecture": architecture_digest(model),
+            "rows": self.view.key(),
+            "task": dict(self.case.task.spec()),
+            "device": self.rt.device.type,
+            "precision": self.rt.precision,
+            "seed": seed,
+        }
+        return model, key
+
+    def member(self, seed: int, model: nn.Module) -> Member:
+        """Return an untrained model as one of those that are trained."""
+        place = seed - _FIRST[self.what]
+        return Member(model, self.view, self.rt.fork(seed), f"{self.what} {seed}", place)
+
+    def check(self, model: nn.Module) -> None:
+        """Refuse a trained model that is not finite."""
+        try:
+            check_weights(model, self.what)
+        except InputError as e:
+            raise DivergedError(
+                f"{self.what}: diverged ({e}); use a smaller learning rate"
+            ) from None
+
+
+def _originals(case: Case, rt: Runtime) -> _Training:
     if case.train is None:
         raise UnsupportedError("train: the case has no whole training set")
-    return _labelled(View.all(case.train), "train")
+    return _Training("original", case, _labelled(View.all(case.train), "train"), rt)
 
 
-def _kept(case: Case, request: ForgetRequest | None) -> View:
+def _oracles(case: Case, request: ForgetRequest | None, rt: Runtime) -> _Training:
     retain = case.partition(request).retain
     if retain is None:
         raise UnsupportedError("oracle: the case has no rows that stay; retraining is not possible")
-    return _labelled(retain, "oracle")
+    return _Training("oracle", case, _labelled(retain, "oracle"), rt)
 
 
 def _labelled(view: View, who: str) -> View:
@@ -239,106 +289,84 @@ def _labelled(view: View, who: str) -> View:
     return view
 
 
-def _wanted(seeds: int | Iterable[int], first: int = FIRST, what: str = "oracle") -> list[int]:
+def _wanted(seeds: int | Iterable[int], what: _What) -> list[int]:
+    first = _FIRST[what]
     wanted = [first + i for i in range(seeds)] if isinstance(seeds, int) else list(seeds)
     if not wanted or len(set(wanted)) < len(wanted):
         raise InputError(f"{what}: seeds must be different and at least one, got {wanted}")
     return wanted
 
 
-def _many(
-    case: Case,
-    view: View,
-    seeds: Sequence[int],
-    rt: Runtime,
-    cache: Cache,
-    what: str,
-    ray: str | None,
-) -> tuple[Trained, ...]:
+def _many(t: _Training, seeds: Sequence[int], cache: Cache, ray: str | None) -> tuple[Trained, ...]:
     """Return models of several seeds, in order; those that are missing are trained first."""
-    new = _train_together(case, view, seeds, rt, cache, what, ray) if len(seeds) > 1 else set()
-    runs = []
+    new = _train_together(t, seeds, cache, ray) if len(seeds) > 1 else set()
+    told, runs = t.rt.reporter, []
     for i, seed in enumerate(seeds):
-        rt.reporter.progress(f"{what}s", i, len(seeds))
-        one = _trained(case, view, seed, rt, cache, what)
+        told.progress(f"{t.what}s", i, len(seeds))
+        one = _one(t, seed, cache)
         runs.append(replace(one, cached=one.cached and seed not in new))
-    rt.reporter.progress(f"{what}s", len(seeds), len(seeds))
+    told.progress(f"{t.what}s", len(seeds), len(seeds))
     return tuple(runs)
 
 
-def _start(
-    case: Case, view: View, seed: int, rt: Runtime, what: str
-) -> tuple[nn.Module, dict[str, Any]]:
-    """Return the untrained model, and the content address of what it becomes."""
-    if case.recipe is None:
-        raise UnsupportedError(f"{what}: the case has no recipe; give Case(recipe=Recipe(...))")
-    start = fresh_model(case, rt.fork(seed), "train/init")
-    key = {
-        "kind": what,
-        "numerics": NUMERICS,
-        "recipe": case.recipe.model_dump(),
-        "init": model_digest(start),
-        "architecture": architecture_digest(start),
-        "rows": view.key(),
-        "task": dict(case.task.spec()),
-        "device": rt.device.type,
-        "precision": rt.precision,
-        "seed": seed,
-    }
-    return start, key
-
-
-def _train_together(
-    case: Case,
-    view: View,
-    seeds: Sequence[int],
-    rt: Runtime,
-    cache: Cache,
-    what: str,
-    ray: str | None,
-) -> set[int]:
+def _train_together(t: _Training, seeds: Sequence[int], cache: Cache, ray: str | None) -> set[int]:
     """Train those of several models that are missing, if that pays; return their seeds."""
-    first = FIRST if what == "oracle" else 0
-
-    def member(seed: int, model: nn.Module) -> Member:
-        return Member(model, view, rt.fork(seed), f"{what} {seed}", place=seed - first)
-
-    starts = [_start(case, view, seed, rt, what) for seed in seeds]
-    if all(key in cache for _, key in starts):
+    models, keys = zip(*(t.start(seed) for seed in seeds), strict=True)
+    if all(key in cache for key in keys):
         return set()
-    recipe = case.recipe
-    assert recipe is not None
+    members = [t.member(seed, model) for seed, model in zip(seeds, models, strict=True)]
     # Asked of all seeds, not of the missing ones: an interrupted call ends at the same bits.
-    if ray is None and not pays(member(seeds[0], starts[0][0]), case.task, recipe):
+    if ray is None and not pays(members[0], t.case.task, t.recipe):
         return set()
     new: set[int] = set()
-    for start in range(0, len(seeds), LOCKED):
-        few = seeds[start : start + LOCKED]
-        part_starts = starts[start : start + LOCKED]
-
-        def make(
-            lacking: list[int], few: Sequence[int] = few, starts: Sequence[_Start] = part_starts
-        ) -> Iterator[tuple[int, dict[str, Tensor], dict[str, Any]]]:
-            at = {few[i]: i for i in lacking}
-            clock = time.perf_counter()
-            members = [member(few[i], starts[i][0]) for i in lacking]
-            for part in fit_together(members, case.task, recipe, ray=ray):
-                seconds = (time.perf_counter() - clock) / len(part)
-                for m in part:
-                    _check_trained(m.model, what)
-                    tensors = dict(m.model.state_dict())
-                    yield at[m.rt.seed], tensors, _facts(m.rt.cost, seconds, len(part))
-                clock = time.perf_counter()
-
-        new |= {few[i] for i in cache.fill([key for _, key in part_starts], make)}
+    for i in range(0, len(seeds), LOCKED):
+        new |= _fill(t, members[i : i + LOCKED], keys[i : i + LOCKED], cache, ray)
     return new
 
 
-def _check_trained(model: nn.Module, what: str) -> None:
-    try:
-        check_weights(model, what)
-    except InputError as e:
-        raise DivergedError(f"{what}: diverged ({e}); use a smaller learning rate") from None
+def _fill(
+    t: _Training,
+    members: Sequence[Member],
+    keys: Sequence[dict[str, Any]],
+    cache: Cache,
+    ray: str | None,
+) -> set[int]:
+    """Train together those of some models that are not kept yet; return their seeds."""
+
+    def make(lacking: list[int]) -> Iterator[tuple[int, dict[str, Tensor], dict[str, Any]]]:
+        at = {members[i].rt.seed: i for i in lacking}
+        clock = time.perf_counter()
+        for part in fit_together([members[i] for i in lacking], t.case.task, t.recipe, ray=ray):
+            seconds = (time.perf_counter() - clock) / len(part)
+            for m in part:
+                t.check(m.model)
+                tensors = dict(m.model.state_dict())
+                yield at[m.rt.seed], tensors, _facts(m.rt.cost, seconds, len(part))
+            clock = time.perf_counter()
+
+    return {members[i].rt.seed for i in cache.fill(keys, make)}
+
+
+def _one(t: _Training, seed: int, cache: Cache) -> Trained:
+    """Return the model of one seed, trained alone if it is missing."""
+    model, key = t.start(seed)
+
+    def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
+        member = t.member(seed, model)
+        clock = time.perf_counter()
+        fit_each([member], t.case.task, t.recipe)
+        t.check(model)
+        seconds = time.perf_counter() - clock
+        return dict(model.state_dict()), _facts(member.rt.cost, seconds)
+
+    kept = cache.get(key, make)
+    if kept.hit:
+        with torch.no_grad():
+            model.load_state_dict(kept.tensors)
+    facts = kept.facts
+    cost = Cost(int(facts["forward"]), int(facts["backward"]))
+    together = int(facts.get("together", 1))
+    return Trained(model, seed, cost, float(facts["seconds"]), kept.hit, together)
 
 
 def _facts(cost: Cost, seconds: float, together: int = 1) -> dict[str, Any]:
@@ -349,25 +377,3 @@ def _facts(cost: Cost, seconds: float, together: int = 1) -> dict[str, Any]:
         "seconds": seconds,
         "together": together,
     }
-
-
-def _trained(case: Case, view: View, seed: int, rt: Runtime, cache: Cache, what: str) -> Trained:
-    start, key = _start(case, view, seed, rt, what)
-    run = rt.fork(seed)
-
-    def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
-        assert case.recipe is not None
-        clock = time.perf_counter()
-        fit_each([Member(start, view, run, f"{what} {seed}")], case.task, case.recipe)
-        _check_trained(start, what)
-        seconds = time.perf_counter() - clock
-        return dict(start.state_dict()), _facts(run.cost, seconds)
-
-    kept = cache.get(key, make)
-    if kept.hit:
-        with torch.no_grad():
-            start.load_state_dict(kept.tensors)
-    facts = kept.facts
-    cost = Cost(int(facts["forward"]), int(facts["backward"]))
-    together = int(facts.get("together", 1))
-    return Trained(start, seed, cost, float(facts["seconds"]), kept.hit, together)

@@ -17,7 +17,7 @@ from unlearnkit.core.auto import Auto
 from unlearnkit.core.case import Case
 from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
 from unlearnkit.core.evidence import Evidence, Split, Who
-from unlearnkit.core.request import Rows
+from unlearnkit.core.request import Rows, Targets
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.localize.find import Localizer
 from unlearnkit.oracles import FIRST, oracle, train_original, train_originals
@@ -222,6 +222,17 @@ def test_a_method_that_fails_on_an_original_is_told_with_its_seed(tmp_path):
 def test_a_number_of_models_that_cannot_be_is_refused(models):
     with pytest.raises(InputError, match=f"models: must be 4 to 1000, got {models}"):
         check_models(models)
+
+
+def test_rows_that_fill_a_range_of_targets_are_compared_as_the_range(tmp_path):
+    case = Regression().toy(0)
+    low = Targets(at_most=float(case.train.y.sort(0).values[9]))
+    rows = Rows(case.partition(low).forget.rows)
+    named, filled = (
+        subject_of(case, request, method("finetune"), Runtime(), Cache(tmp_path)).views
+        for request in (low, rows)
+    )
+    assert {k: v.key() for k, v in named.items()} == {k: v.key() for k, v in filled.items()}
 
 
 @pytest.mark.parametrize("lacks", ["recipe", "fresh"])

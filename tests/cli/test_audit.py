@@ -1,5 +1,6 @@
 import json
 import re
+from importlib.util import find_spec
 
 import pytest
 
@@ -50,6 +51,34 @@ def test_a_strong_audit_says_its_cost_first_and_needs_no_training_the_second_tim
         (key,) = (r.key for r in store.runs("audit"))
         metrics = {m.metric for m in store.measurements(key)}
     assert {"permutation_p", "accuracy_forget", "ensemble_accuracy_forget"} <= metrics
+
+
+@pytest.mark.skipif(
+    find_spec("ray") is None, reason="Ray is not installed: pip install unlearnkit[ray]"
+)
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "sets"),
+    [(("--oracles", 2), 1), (("--tier", "strong", "--models", 4), 3)],
+    ids=["reference", "strong"],
+)
+def test_models_that_an_audit_lacks_are_trained_on_ray(
+    cluster, run, done, tmp_path, monkeypatch, how, sets
+):
+    import ray
+
+    sent, remote = [], ray.remote
+    monkeypatch.setattr(ray, "remote", lambda **needs: sent.append(needs) or remote(**needs))
+    found = []
+    for more in ((), ("--ray", "local")):
+        monkeypatch.setenv("UNLEARNKIT_CACHE", str(tmp_path / f"cache{len(found)}"))
+        assert sent == []
+        said = run("audit", "a", *how, *more)
+        assert said.code == 0, said.err
+        report = Report.load(done / "report.json")
+        found.append((report.findings, [(r.metric, repr(r.estimate.value)) for r in report.rows]))
+    assert len(sent) == sets
+    assert found[0] == found[1]
 
 
 def test_too_few_models_for_a_strong_audit_are_a_wrong_use(run, done):

@@ -131,6 +131,32 @@ def test_every_form_can_be_the_case_after_a_deletion(form):
     assert torch.equal(left.train.y, y[keep])
 
 
+def test_owners_of_parts_are_a_pair_or_a_column_that_is_no_input():
+    x, y = rows()
+    owner = torch.arange(N) // 8
+    table = frame(x, y)
+    table["client"] = owner.numpy()
+    named = uk.Case.from_parts(
+        forget=table[:8], retain=table[8:], target="label", group="client", task="classification"
+    )
+    paired = uk.Case.from_parts(
+        forget=(x[:8], y[:8]),
+        retain=(x[8:], y[8:]),
+        group=(owner[:8], owner[8:]),
+        task="classification",
+    )
+    for case in (named, paired):
+        parts = case.partition(None)
+        views = (parts.forget, parts.retain)
+        assert [view.data.group.tolist() for view in views] == [[0] * 8, owner[8:].tolist()]
+        assert next(parts.forget.batches(8, uk.Runtime())).x.shape == (8, D)
+
+
+def test_owners_of_parts_that_are_no_pair_are_refused():
+    with pytest.raises(InputError, match=r"group: give a pair, .* got Tensor"):
+        uk.Case.from_parts(forget=rows(), task="classification", group=torch.arange(N))
+
+
 class Sum(nn.Module):
     """Takes two arguments by name."""
 

@@ -212,9 +212,8 @@ def test_many_classes_leave_the_forgotten_and_the_furthest():
     "values", [(2.0,), (1.0, 1.0), (-np.inf, 0.0, np.inf), (-1e300, 1e300), (np.inf, np.inf)]
 )
 def test_odd_margins_can_be_drawn(values):
-    svg = figures.margin_figure(
-        (Sample(who="unlearned", split="forget", values=values),), "forget", title="t", desc="d"
-    )
+    sample = Sample(who="unlearned", split="forget", values=values)
+    svg = figures.margin_figure((sample,), "forget", title="t", desc="d", axis="a")
     assert svg.startswith("<svg viewBox")
 
 
@@ -292,6 +291,16 @@ def test_a_browser_shows_the_page_whole_and_asks_nobody(browser, html, tmp_path,
     assert browser.evaluate("[document.documentElement.scrollWidth, innerWidth]") == [width, width]
     ground = browser.evaluate("getComputedStyle(document.documentElement).backgroundColor")
     assert ground == ("rgb(20, 22, 26)" if dark else "rgb(255, 255, 255)")
+
+
+@pytest.mark.chromium
+@pytest.mark.parametrize("width", [390, 800, 1024, 1280])
+def test_what_a_metric_is_has_room_at_every_width(browser, html, tmp_path, width):
+    path = tmp_path / "report.html"
+    path.write_text(html["full"], encoding="utf-8")
+    browser.open(path, width)
+    told = "[...document.querySelectorAll('.main th[scope=row]')].map(e => e.clientWidth)"
+    assert min(browser.evaluate(told)) > 200
 
 
 @pytest.mark.chromium

@@ -68,6 +68,10 @@ def test_the_page_lists_exposed_rows_and_draws_their_margins(report):
     assert page.count("Margin of forgotten row 1000 over models") >= 2
     assert page.count("Share of models") == 2
     assert page.count("Share of the way to the original") == 1
+    drawn = re.findall(r"<svg.*?</svg>", page, flags=re.S)
+    ours = [("This method" in svg, "This model" in svg) for svg in drawn]
+    assert ours[:3] == [(True, False)] * 3
+    assert all(told == (False, True) for told in ours[3:])
     assert "What this one model shows" in page
     assert "This method" in page
 

@@ -228,9 +228,7 @@ def test_the_area_of_a_marker_grows_with_cost_and_ends_at_retraining():
 @pytest.mark.parametrize("left", [-7.0, 0.0, 1.0, 1e6])
 def test_odd_spots_can_be_drawn(left, lost):
     spot = Spot("a", "method", left, 0.1, lost, None, 3.0)
-    svg = tradeoff_figure(
-        [spot], {"a": 1}, band=None, what=("x", "y"), name="n", title="t", desc="d"
-    )
+    svg = tradeoff_figure([spot], {"a": 1}, band=None, utility="y", name="n", title="t", desc="d")
     assert svg.startswith("<svg viewBox")
 
 
@@ -257,6 +255,23 @@ def test_a_browser_shows_the_page_whole_and_asks_nobody(browser, html, tmp_path,
     assert browser.complaints() == []
     assert browser.requests() == [path.as_uri()]
     assert browser.evaluate("[document.documentElement.scrollWidth, innerWidth]") == [width, width]
+
+
+@pytest.mark.chromium
+@pytest.mark.parametrize("width", [390, 800, 1024, 1280])
+@pytest.mark.parametrize("name", ["full", "many", "masked"])
+def test_the_numbers_of_a_picture_are_seen_whole_beside_or_below_it(
+    browser, html, tmp_path, name, width
+):
+    path = tmp_path / "study.html"
+    path.write_text(html[name], encoding="utf-8")
+    browser.open(path, width)
+
+    def measured(what, of):
+        return browser.evaluate(f"[...document.querySelectorAll('.pictures {what}')].map({of})")
+
+    assert set(measured(".scroll", "e => e.scrollWidth - e.clientWidth")) == {0}
+    assert min(measured("svg", "e => e.clientWidth")) > min(width - 40, 440)
 
 
 @pytest.mark.chromium

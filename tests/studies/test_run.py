@@ -2,7 +2,12 @@
 
 import json
 import multiprocessing
+import os
+import select
 import sqlite3
+import subprocess
+import sys
+import time
 
 import pytest
 import yaml
@@ -246,6 +251,44 @@ def test_a_worker_that_dies_is_told_and_what_it_left_is_done_the_next_time(
         run(study, store, cache, jobs=2)
     monkeypatch.delenv("UNLEARNKIT_TOY_DIES")
     assert run(study, store, cache) == Outcome(done=1, failed=0, skipped=0)
+
+
+def named(pipe, count):
+    """The processes that have named themselves in a pipe."""
+    text = ""
+    while text.count("\n") < count:
+        assert select.select([pipe], [], [], 60)[0], "no worker came so far"
+        text += os.read(pipe, 1000).decode()
+    return [int(line) for line in text.splitlines()]
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="this system cannot wait for strangers")
+def test_workers_end_with_a_command_that_is_killed_and_nothing_is_lost_or_done_twice(
+    store, cache, tmp_path
+):
+    study = words(cases=[f"{HERE}:busy"], seeds=1, methods=["ssd"])
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(study))
+    log_every_put(store.path)
+    os.mkfifo(tmp_path / "pipe")
+    pipe = os.open(tmp_path / "pipe", os.O_RDWR)
+    given = ["study", "run", file, "--store", store.path, "--jobs", "2"]
+    told = {"UNLEARNKIT_TOY_BUSY": str(tmp_path / "pipe"), "UNLEARNKIT_CACHE": str(cache.root)}
+    command = subprocess.Popen(
+        [sys.executable, "-m", "unlearnkit", *map(str, given)], env={**os.environ, **told}
+    )
+    workers = [os.pidfd_open(pid) for pid in named(pipe, 2)]
+    command.kill()
+    command.wait()
+    killed = time.monotonic()
+    for w in workers:
+        left = max(0.0, killed + 2 - time.monotonic())
+        assert select.select([w], [], [], left)[0], "a worker outlives its command"
+    for end in (pipe, *workers):
+        os.close(end)
+    assert put(store.path) == []
+    assert run(small(**study), store, cache) == Outcome(done=1, failed=0, skipped=0)
+    assert put(store.path) == [r.key for r in expand(small(**study))]
 
 
 class Late(Store):

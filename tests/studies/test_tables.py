@@ -16,7 +16,7 @@ from unlearnkit.studies.expand import expand
 from unlearnkit.studies.results import Result, read
 from unlearnkit.studies.table import FIELDS, Table
 from unlearnkit.studies.tables import show, tabulate
-from unlearnkit.studies.words import leading
+from unlearnkit.studies.words import leading, spread
 
 CORE = [
     "accuracy_forget", "accuracy_retain", "accuracy_test", "js_forget", "closed_js_forget",
@@ -72,6 +72,12 @@ def test_the_oracles_have_a_line_with_their_mean_and_spread(core):
     assert (line.kind, line.count) == ("oracle", 5)
     np.testing.assert_allclose([cell.mean, cell.sd], [x.mean(), x.std(ddof=1)], rtol=1e-12)
     assert cell.low is None
+
+
+def test_a_spread_of_rounding_errors_reads_as_zero():
+    block = made("accuracy_test", [0.18, 0.18 + 1e-16, 0.18, 0.18 - 1e-16, 0.18], [0.2, 0.1])
+    line = block.line("ssd")
+    assert spread(line, line.cells["accuracy_test"], 3) == "± 0.000"
 
 
 def test_the_untouched_original_is_a_line_over_training_seeds(core):

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import time
 from pathlib import Path
 
 import torch
@@ -76,6 +77,22 @@ def deadly() -> Case:
     def fresh() -> torch.nn.Module:
         if os.environ.get("UNLEARNKIT_TOY_DIES") and multiprocessing.parent_process():
             os.kill(os.getpid(), signal.SIGKILL)
+        return torch.nn.Linear(6, 3)
+
+    return toy().with_(fresh=fresh)
+
+
+def busy() -> Case:
+    """Three clouds; on demand, a worker process names itself and is then busy for long."""
+
+    def fresh() -> torch.nn.Module:
+        told = os.environ.get("UNLEARNKIT_TOY_BUSY")
+        if told and multiprocessing.parent_process():
+            with Path(told).open("w") as pipe:
+                pipe.write(f"{os.getpid()}\n")
+            end = time.monotonic() + 30
+            while time.monotonic() < end:
+                torch.ones(50, 50) @ torch.ones(50, 50)
         return torch.nn.Linear(6, 3)
 
     return toy().with_(fresh=fresh)

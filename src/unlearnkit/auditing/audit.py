@@ -30,7 +30,7 @@ from unlearnkit.core.data import View
 from unlearnkit.core.digest import NUMERICS, model_digest
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.evidence import Evidence, Split
-from unlearnkit.core.ranges import meant
+from unlearnkit.core.meaning import meant
 from unlearnkit.core.request import Groups, Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.structure import difference
@@ -61,6 +61,7 @@ def audit(
     models: int = ENOUGH,
     rt: Runtime | None = None,
     cache: Cache | None = None,
+    ray: str | None = None,
 ) -> Report:
     """Measure whether an unlearned model behaves as if it had never seen the forget rows.
 
@@ -76,6 +77,7 @@ def audit(
             retrained ones again.
         rt: Where to run; the CPU by default. Its reporter hears the cost of a strong audit first.
         cache: Of the strong tier: where models and signals are kept.
+        ray: Of the strong tier: who trains originals and retrained models, as in ``oracle``.
 
     Returns:
         The report.
@@ -85,7 +87,7 @@ def audit(
     """
     rt = rt or Runtime()
     if tier == "strong":
-        return _strong(done, oracle, models, rt, cache or Cache())
+        return _strong(done, oracle, models, rt, cache or Cache(), ray)
     tier = tier or ("fast" if oracle is None else "reference")
     if tier == "reference" and oracle is None:
         raise InputError(
@@ -111,7 +113,7 @@ def audit(
         head_only=_same_below_head(done.model, done.original),
         unchanged=_same(done.model, done.original, below_head=False),
         oracles=count,
-        owner=isinstance(done.request, Groups),
+        owner=isinstance(request, Groups),
     )
     found = findings(facts, tier)
     asked = _asked(done, parts, rows, evidence)
@@ -138,19 +140,24 @@ def audit(
 
 
 def _strong(
-    done: Unlearned, truth: Oracle | None, models: int, rt: Runtime, cache: Cache
+    done: Unlearned,
+    truth: Oracle | None,
+    models: int,
+    rt: Runtime,
+    cache: Cache,
+    ray: str | None,
 ) -> Report:
     """Return the reference audit of the model at hand, and the ensembles' verdict on its method."""
     check_models(models)
     localizer = localizer_of(done, rt)
-    subject = subject_of(done.case, done.request, done.method, rt, cache, localizer)
+    subject = subject_of(done.case, done.request, done.method, rt, cache, localizer, ray)
     asked = plan(subject, models, unlearn_seconds=done.seconds)
     rt.reporter.note(str(asked))
     start = time.perf_counter()
     signals = gather(subject, models)
     if truth is None:
         few = min(models, ENOUGH_FOR_EQUIVALENCE)
-        truth = retrained(done.case, done.request, seeds=few, rt=rt, cache=cache)
+        truth = retrained(done.case, done.request, seeds=few, rt=rt, cache=cache, ray=ray)
     one = audit(done, oracle=truth, tier="reference", rt=rt)
     told: tuple[str, ...] = ()
     if localizer is not None:

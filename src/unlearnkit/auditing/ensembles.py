@@ -23,6 +23,7 @@ from unlearnkit.core.data import Batch, View
 from unlearnkit.core.digest import MEASURES, source
 from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
 from unlearnkit.core.evidence import Split, rowwise, run
+from unlearnkit.core.meaning import meant
 from unlearnkit.core.method import Method
 from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.runtime import Cost, Runtime
@@ -64,6 +65,9 @@ class Subject:
     cache: Cache
     localizer: Localizer | None = None
     """How it is found, on each original, what may move; all may when None."""
+
+    ray: str | None = None
+    """Address of a Ray cluster that trains the models from scratch."""
 
     def seeds(self, who: str, models: int) -> list[int]:
         """Return the seeds of the models of a kind."""
@@ -135,7 +139,7 @@ def _views(subject: Subject) -> dict[str, View]:
     assert parts.forget is not None
     assert parts.retain is not None
     draw = Runtime(seed=0)
-    splits = choose(case, parts, draw, subject.request).views
+    splits = choose(case, parts, draw, meant(subject.request, parts)).views
     views = {
         "forget": parts.forget,
         "retain": parts.retain.sample(
@@ -218,6 +222,7 @@ def subject_of(
     rt: Runtime,
     cache: Cache,
     localizer: Localizer | None = None,
+    ray: str | None = None,
 ) -> Subject:
     """Return a subject that can be audited; refuse what cannot be trained and unlearned N times.
 
@@ -228,6 +233,7 @@ def subject_of(
         rt: Where to run.
         cache: Where models and signals are kept.
         localizer: How it is found, on each original, what may move; all may when None.
+        ray: Who trains models from scratch, as in ``oracle``.
 
     Returns:
         The subject.
@@ -252,7 +258,7 @@ def subject_of(
     if parts.forget is None or parts.retain is None or not parts.forget.labelled:
         raise UnsupportedError("strong: forget and retained rows with targets are needed")
     check_needs(method, case, parts)
-    subject = Subject(case, request, method, rt, cache, localizer)
+    subject = Subject(case, request, method, rt, cache, localizer, ray)
     _check_apart(subject.views)
     return subject
 
@@ -287,10 +293,10 @@ def _block(subject: Subject, done: set[Member], who: str, seeds: Sequence[int]) 
 
 
 def _trained(subject: Subject, who: str, seeds: Sequence[int]) -> tuple[Trained, ...]:
-    case, rt, cache = subject.case, subject.rt, subject.cache
+    case, rt, cache, ray = subject.case, subject.rt, subject.cache, subject.ray
     if who == "original":
-        return train_originals(case, seeds=seeds, rt=rt, cache=cache)
-    runs = oracle(case, subject.request, seeds=seeds, rt=rt, cache=cache).runs
+        return train_originals(case, seeds=seeds, rt=rt, cache=cache, ray=ray)
+    runs = oracle(case, subject.request, seeds=seeds, rt=rt, cache=cache, ray=ray).runs
     reference = train_originals(case, seeds=[0], rt=rt, cache=cache)[0].model
     check_fresh([r.model for r in runs], reference)
     return runs

@@ -10,8 +10,8 @@ from torch import nn
 
 from unlearnkit.auto.table import Kind, When
 from unlearnkit.core.case import Case, Partition
+from unlearnkit.core.meaning import meant
 from unlearnkit.core.method import Need
-from unlearnkit.core.ranges import meant
 from unlearnkit.core.request import Classes, ForgetRequest, Groups, Targets
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.statistics import auc

@@ -10,7 +10,7 @@ import typer
 
 from unlearnkit.cli.cache import cache_app
 from unlearnkit.cli.localize import localize
-from unlearnkit.cli.options import ACase, Forget, Json, Quiet, Weights
+from unlearnkit.cli.options import ACase, Forget, Json, Quiet, Ray, Weights
 from unlearnkit.cli.reproduce import reproduce
 from unlearnkit.cli.study import study_app
 
@@ -301,10 +301,14 @@ def audit(
     device: Annotated[
         str | None, typer.Option(help="Where to compute; where the run was made by default.")
     ] = None,
+    ray: Ray = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure whether a run forgot, print the verdict, and write the report into its folder."""
+    """Measure whether a run forgot, print the verdict, and write the report into its folder.
+
+    A Ray cluster trains the models from scratch that are missing; all else is done here.
+    """
     from unlearnkit.cli.folder import existing
     from unlearnkit.cli.talk import Talk, print_json
     from unlearnkit.cli.work import examine
@@ -312,7 +316,13 @@ def audit(
     folder = existing(run)
     with Talk(quiet=quiet) as talk:
         report = examine(
-            folder, tier=tier.value, oracles=oracles, models=models, device=device, talk=talk
+            folder,
+            tier=tier.value,
+            oracles=oracles,
+            models=models,
+            device=device,
+            ray=ray,
+            talk=talk,
         )
     if json:
         print_json(report.model_dump(mode="json"))

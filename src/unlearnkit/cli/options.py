@@ -28,6 +28,14 @@ Place = Annotated[
     Path, typer.Option("--store", metavar="PATH", help="Where results are kept: one SQLite file.")
 ]
 Jobs = Annotated[int, typer.Option(min=1, help="How many processes work, a thread each.")]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Use a Ray cluster: its address, auto for the running one, or local for one that is"
+        " started for this command.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No talk and no progress on stderr.")]
 STORE = Path("runs/unlearnkit.sqlite")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unlearnkit.cli.options import STORE, Jobs, Json, Place, Quiet
+from unlearnkit.cli.options import STORE, Jobs, Json, Place, Quiet, Ray
 from unlearnkit.core.errors import UnlearnkitError
 
 if TYPE_CHECKING:
@@ -76,14 +76,7 @@ def run_study(
             help="How many processes work, a thread each; 1, or with --ray all its processors.",
         ),
     ] = None,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Work on a Ray cluster: its address, auto for the running one, or local for one"
-            " that is started for this command.",
-        ),
-    ] = None,
+    ray: Ray = None,
     retry: Annotated[
         bool, typer.Option("--retry", help="Try runs again that failed before.")
     ] = False,

@@ -150,6 +150,7 @@ def examine(
     oracles: int,
     models: int = 64,
     device: str | None,
+    ray: str | None = None,
     talk: Talk,
 ) -> Report:
     """Audit a run and write its report into the folder.
@@ -160,6 +161,8 @@ def examine(
         oracles: How many of them.
         models: How many of each kind at tier strong.
         device: Where to compute; where the run was made when None.
+        ray: Address of a Ray cluster that trains models from scratch; they are trained here when
+            None.
         talk: Hears how it comes along.
 
     Returns:
@@ -196,9 +199,9 @@ def examine(
             truth = None
             if tier == "reference":
                 talk.say("retraining without the forgotten rows, unless it is in the cache")
-                truth = oracle(case, request, seeds=oracles, rt=rt)
+                truth = oracle(case, request, seeds=oracles, rt=rt, ray=ray)
             talk.say("auditing")
-            report = audit(done, oracle=truth, tier=tier, models=models, rt=rt)
+            report = audit(done, oracle=truth, tier=tier, models=models, rt=rt, ray=ray)
         report.save(folder / "report.json")
         if find_spec("jinja2") and find_spec("matplotlib"):
             report.save(folder / "report.html")

@@ -16,7 +16,7 @@ from unlearnkit.core.marking import marked
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import Classes, ForgetRequest, parse_request
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.sources import as_data, input_columns, is_table
+from unlearnkit.core.sources import as_data, input_columns, is_table, owners_of_parts
 from unlearnkit.core.targets import labelled
 from unlearnkit.core.task import Task, task_named
 
@@ -129,6 +129,7 @@ class Case:
         name: str = "case",
         target: str | None = None,
         inputs: tuple[str, ...] | list[str] = (),
+        group: Any = None,
         workers: int = 0,
     ) -> Case:
         """Take the rows to forget and, where they are at hand, all or some of the rows that stay.
@@ -146,18 +147,23 @@ class Case:
             name: As in the constructor.
             target: As in the constructor.
             inputs: As in the constructor.
+            group: The owner of each row: a column that both tables have, or a pair of integers
+                ``(N,)``, for the rows to forget and for the rows that stay.
             workers: As in the constructor.
 
         Returns:
             The case; requests on it are None, because the parts say what must go.
         """
-        columns = _columns(forget, "forget", target, tuple(inputs), None)
+        mine, theirs = owners_of_parts(group)
+        columns = _columns(forget, "forget", target, tuple(inputs), mine)
 
-        def read(source: Any, what: str) -> Data:
-            return as_data(source, name=what, target=target, inputs=columns, workers=workers)
+        def read(source: Any, what: str, owners: Any = None) -> Data:
+            return as_data(
+                source, name=what, target=target, inputs=columns, group=owners, workers=workers
+            )
 
-        go = read(forget, "forget")
-        stay = None if retain is None else read(retain, "retain")
+        go = read(forget, "forget", mine)
+        stay = None if retain is None else read(retain, "retain", theirs)
         fitted = _fit(task, go, *([] if stay is None else [stay]))
 
         def rest(source: Any, what: str) -> Data | None:

@@ -90,6 +90,28 @@ def is_table(source: Any) -> bool:
     return hub or (hasattr(source, "columns") and hasattr(source, "iloc"))
 
 
+def owners_of_parts(group: Any) -> tuple[Any, Any]:
+    """Return the owners of two parts.
+
+    Args:
+        group: A column that both tables have, a pair of arrays, or None.
+
+    Returns:
+        Owners of the first and of the second, each as ``as_data`` takes them.
+
+    Raises:
+        InputError: If they are neither.
+    """
+    if group is None or isinstance(group, str):
+        return group, group
+    if not isinstance(group, tuple | list) or len(group) != 2:
+        raise InputError(
+            "group: give a pair, the owners of the rows to forget and of the rows that stay, or a"
+            f" column's name; got {type(group).__name__}"
+        )
+    return group[0], group[1]
+
+
 def input_columns(
     table: Any, *, name: str, target: str | None, inputs: tuple[str, ...], group: Any
 ) -> tuple[str, ...]:

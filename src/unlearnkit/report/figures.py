@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from io import StringIO
 from typing import TYPE_CHECKING
@@ -25,10 +25,11 @@ Floats = NDArray[np.float64]
 
 MODELS = ("original", "unlearned", "oracle")
 NAMES = {"original": "Original", "unlearned": "This model", "oracle": "Oracle"}
+OF_MANY = NAMES | {"unlearned": "This method"}
+"""What models are called where there are many of each."""
+
 SIZE = (4.4, 3.3)
 """Inches: a phone's width at a size of letters that can be read."""
-
-AXIS = "Margin (larger: surer of the right answer)"
 
 _BINS = 30
 _POINTS = 1200
@@ -98,7 +99,8 @@ def margin_figure(
     title: str,
     desc: str,
     unit: str = "rows",
-    axis: str = AXIS,
+    axis: str,
+    names: Mapping[str, str] = NAMES,
 ) -> str:
     """Return how margins are distributed on one split, one outline for each kind of model.
 
@@ -112,6 +114,7 @@ def margin_figure(
         desc: What it shows, in sentences.
         unit: What the values are of.
         axis: What the values are.
+        names: What the three kinds of model are called.
 
     Returns:
         An ``<svg>`` element.
@@ -125,14 +128,15 @@ def margin_figure(
             ax.stairs(
                 share,
                 edges,
-                label=NAMES[who],
+                label=names[who],
                 color=COLOURS[who],
                 linestyle=_DASHES[who],
                 linewidth=_WIDTHS[who],
             )
             if who == "unlearned":
                 ax.stairs(share, edges, color=COLOURS[who], fill=True, alpha=0.16, linewidth=0)
-        ax.set(xlim=(edges[0], edges[-1]), ylim=(0, top * 1.08))
+        room = 0.02 * (edges[-1] - edges[0])
+        ax.set(xlim=(edges[0] - room, edges[-1] + room), ylim=(0, top * 1.08))
         ax.set(xlabel=axis, ylabel=f"Share of {unit}")
 
     return make_svg(draw, f"margin-{split}", title, desc)
@@ -194,7 +198,7 @@ def make_svg(
     desc: str,
     *,
     columns: int | None = None,
-    height: float = SIZE[1],
+    size: tuple[float, float] = SIZE,
 ) -> str:
     """Return a figure as an element of a page, in the page's colours and letters.
 
@@ -204,7 +208,7 @@ def make_svg(
         title: Short name of the figure, for those who cannot see it.
         desc: What it shows, in sentences.
         columns: Of the legend; all in one row when None.
-        height: In inches.
+        size: Width and height, in inches.
 
     Returns:
         An ``<svg>`` element.
@@ -213,7 +217,7 @@ def make_svg(
     from matplotlib.figure import Figure
 
     with matplotlib.style.context(["default", _STYLE]):
-        figure = Figure(figsize=(SIZE[0], height), layout="constrained")
+        figure = Figure(figsize=size, layout="constrained")
         ax = figure.add_subplot()
         draw(ax)
         _legend(figure, ax, columns)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from unlearnkit.localize.mask import Mask
-from unlearnkit.report.figures import COLOURS, FAINT, INK, make_svg
+from unlearnkit.report.figures import COLOURS, FAINT, INK, SIZE, make_svg
 from unlearnkit.report.model import LayerShare, Localized
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def mask_figure(found: Localized) -> str:
         "mask",
         "Share of each layer in the mask",
         f"Of all trainable scalars {_percent(chosen, total)}, the dashed line. {said}",
-        height=0.85 + 0.19 * min(len(bars), MOST),
+        size=(SIZE[0], 0.85 + 0.19 * min(len(bars), MOST)),
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -152,12 +152,13 @@ def _doc(doc: str) -> list[Markup]:
 
 
 def _margins(report: Report) -> list[Panel]:
+    axis = w.margin_words(report.asked.task)[1]
     order = {"forget": 0, "held_out": 1}
     splits = sorted(
         {s.split for s in report.margins if s.values}, key=lambda s: (order.get(s, 2), s)
     )
     return [
-        _spread(report.margins, split, f"Margins of {w.split_words(split)}", "rows")
+        _spread(report.margins, split, f"Margins of {w.split_words(split)}", "rows", axis)
         for split in splits
     ]
 
@@ -166,7 +167,7 @@ def _axis(report: Report) -> str:
     """Return what a margin is over models."""
     if report.asked.task == "regression":
         return "Prediction, towards the row's target"
-    return fig.AXIS
+    return w.margin_words(report.asked.task)[1]
 
 
 def _degrees(strong: Strong) -> list[Panel]:
@@ -175,7 +176,7 @@ def _degrees(strong: Strong) -> list[Panel]:
         return []
     title = "Where forgotten rows are between retrained models (0) and originals (1)"
     axis = "Share of the way to the original"
-    return [_spread(strong.degrees, "degree", title, "rows", axis)]
+    return [_spread(strong.degrees, "degree", title, "rows", axis, fig.OF_MANY)]
 
 
 def _laws(strong: Strong, axis: str) -> list[Panel]:
@@ -184,12 +185,17 @@ def _laws(strong: Strong, axis: str) -> list[Panel]:
     for split in dict.fromkeys(s.split for s in strong.laws):
         own = [s for s in strong.laws if s.split == split]
         title = f"Margin of forgotten row {split.removeprefix('row-')} over models"
-        panels.append(_spread(own, split, title, "models", axis))
+        panels.append(_spread(own, split, title, "models", axis, fig.OF_MANY))
     return panels
 
 
 def _spread(
-    samples: Sequence[Sample], split: str, title: str, unit: str, axis: str = fig.AXIS
+    samples: Sequence[Sample],
+    split: str,
+    title: str,
+    unit: str,
+    axis: str,
+    names: Mapping[str, str] = fig.NAMES,
 ) -> Panel:
     from markupsafe import Markup
 
@@ -198,12 +204,15 @@ def _spread(
     for who, values in fig.pooled(samples, split).items():
         low, mid, high = np.percentile(values, [10, 50, 90], method="nearest")
         texts = tuple(w.number(float(v), 2) for v in (low, mid, high))
-        body.append((fig.NAMES[who], f"{len(values):,}", *texts))
+        body.append((names[who], f"{len(values):,}", *texts))
         said.append(
-            f"{fig.NAMES[who]}: median {texts[1]}, from {texts[0]} to {texts[2]} "
+            f"{names[who]}: median {texts[1]}, from {texts[0]} to {texts[2]} "
             f"for the middle 80 % of {unit}."
         )
-    svg = fig.margin_figure(samples, split, title=title, desc=" ".join(said), unit=unit, axis=axis)
+    told = " ".join(said)
+    svg = fig.margin_figure(
+        samples, split, title=title, desc=told, unit=unit, axis=axis, names=names
+    )
     head = ("Model", unit.capitalize(), "10 %", "Median", "90 %")
     return Panel(Markup(svg), title, head, body)
 
@@ -229,7 +238,7 @@ def _rocs(rocs: Sequence[Roc]) -> list[Panel]:
     negatives = min(r.negatives for r in rocs)
     whole = "Attack on the margin: every threshold. The thin line is guessing."
     low = (
-        "Inset: low false-positive rates. Shaded: fewer than ten false positives "
+        "The same at low false-positive rates. Shaded: fewer than ten false positives "
         f"among {negatives:,} never-seen rows."
     )
     first = fig.roc_figure(rocs, title="Attack ROC", desc=said)

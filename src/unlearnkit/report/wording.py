@@ -264,6 +264,16 @@ def headroom_sentence(asked: Asked) -> str:
     )
 
 
+def margin_words(task: str) -> tuple[str, str]:
+    """Return what a margin is, as a sentence and as the words below an axis."""
+    if task == "regression":
+        return "The margin is minus the error.", "Margin (minus the error, in target units)"
+    return (
+        "The margin is how far the right answer stands above all others together, in log-odds.",
+        "Margin in log-odds (larger: surer of the right answer)",
+    )
+
+
 def after_headline(report: Report) -> str:
     """Return the verdict's sentence for a place that stands under the headline itself."""
     text = report.sentence.removeprefix(f"{report.verdict}: ")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
+from threading import Thread
 from typing import Protocol
 
 import torch
@@ -104,19 +106,26 @@ def executor(jobs: int | None = None, ray: str | None = None) -> Executor:
 
 
 def _worker(line: Line, store: Path, cache: Path, number: int, jobs: int) -> None:
+    Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
-    parent = multiprocessing.parent_process()
-
-    def alive() -> bool:
-        return parent is None or parent.is_alive()
-
     with Store(store) as kept:
         desk = Desk(Cache(cache))
         waiting = [r for r in line.runs if not line.finished(kept, r)]
         for model in models(waiting, desk)[number::jobs]:
             # What cannot be trained fails again, and for the record, in the run that needs it.
-            if alive() and model.key not in desk.cache:
+            if model.key not in desk.cache:
                 with Caught():
                     model.train(desk)
-        line.work(kept, desk, lambda: None, alive)
+        line.work(kept, desk, lambda: None)
+
+
+def _end_with_parent() -> None:
+    """Wait for the end of the process that started this one, however it came, and end at once.
+
+    That is as safe as being killed: results are put whole, and locks end with their holder.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

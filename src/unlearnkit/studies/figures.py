@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,10 +14,13 @@ from unlearnkit.studies.leaders import Spot
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-LEFT = (-0.4, 1.4)
+LEFT = (-0.25, 1.15)
 """What is left to forget, as far as it is drawn; beyond stands at the edge."""
 
-_KEYS = ((0.01, "cost 1 %"), (0.1, "10 %"), (1.0, "100 %"))
+WIDE = (4.9, 3.9)
+"""Inches: room for many methods, in letters that can be read on a phone."""
+
+_COSTS = ((0.01, "cost 1 %"), (0.1, "10 %"), (1.0, "100 % of retraining"))
 _FIRST = 0.02
 """Losses up to this are drawn evenly, larger ones by their logarithm."""
 
@@ -32,7 +35,7 @@ def tradeoff_figure(
     numbers: Mapping[str, int],
     *,
     band: float | None,
-    what: tuple[str, str],
+    utility: str,
     name: str,
     title: str,
     desc: str,
@@ -43,7 +46,7 @@ def tradeoff_figure(
         spots: The original and the methods.
         numbers: What stands beside a method's marker, by label.
         band: Two oracle deviations of utility, drawn as a band; none when None.
-        what: Names of the columns of forgetting and of utility.
+        utility: What was lost, and its unit.
         name: Before every id of the figure.
         title: Short name, for those who cannot see it.
         desc: What it shows, in sentences.
@@ -54,73 +57,96 @@ def tradeoff_figure(
 
     def draw(ax: Axes) -> None:
         top = max([_FIRST, *(abs(s.lost) for s in spots)])
+        low = min([0.0, *(s.lost for s in spots)])
+        reach = (min(1.5 * low, -0.4 * min(top, _FIRST)), top * 1.35)
         if top > 4 * _FIRST:
             ax.set_yscale("symlog", linthresh=_FIRST, linscale=0.8)
-            ticks = [0, _FIRST, *(t for t in (0.1, 1.0, 10.0) if t <= 1.6 * top)]
-            ax.set_yticks(ticks, [f"{t:g}" for t in ticks], minor=False)
+            steps = [_FIRST, 0.1, 1.0, 10.0]
+            ticks = [t for t in (0.0, *steps, *(-s for s in steps)) if reach[0] <= t <= reach[1]]
+            ax.set_yticks(ticks, [f"{t:g}".replace("-", "\u2212") for t in ticks], minor=False)
             ax.minorticks_off()
-        low = min([0.0, *(s.lost for s in spots)])
-        ax.set(xlim=LEFT, ylim=(min(1.5 * low, -0.4 * min(top, _FIRST)), top * 1.35))
+        ax.set(xlim=LEFT, ylim=reach, xticks=[0, 0.25, 0.5, 0.75, 1])
         if band is not None:
             ax.axhspan(-band, band, color=COLOURS["oracle"], alpha=0.13, linewidth=0)
         ax.axhline(0, color=FAINT, linewidth=0.8)
         ax.axvline(0, color=FAINT, linewidth=0.8)
-        ax.scatter(
-            [0], [0], s=90, marker="P", color=COLOURS["oracle"], label="Oracle", zorder=5,
-            linewidths=0,
-        )  # fmt: skip
+        ax.scatter([0], [0], zorder=5, **_LOOKS["Oracle"])
         for s in sorted(spots, key=lambda s: -area(s.cost)):
             _mark(ax, s)
         _name(ax, spots, numbers)
-        ax.set(xlabel="Left to forget (1: all)", ylabel=f"Lost: {what[1].replace('_', ' ')}")
-        for cost, text in _KEYS:
+        ax.set(xlabel="Left to forget (0: as an oracle, 1: all)", ylabel=f"Lost: {utility}")
+        for (look, style), (cost, text) in zip(_LOOKS.items(), _COSTS, strict=True):
+            ax.scatter([], [], label=look, **style)
             ax.scatter([], [], s=area(cost), color=FAINT, alpha=0.5, linewidths=0, label=text)
 
-    return make_svg(draw, name, title, desc, columns=3)
+    return make_svg(draw, name, title, desc, columns=len(_COSTS), size=WIDE)
+
+
+_LOOKS: dict[str, dict[str, Any]] = {
+    "Oracle": {"s": 90, "marker": "P", "color": COLOURS["oracle"], "linewidths": 0},
+    "Original": {"s": 60, "marker": "s", "color": COLOURS["original"]},
+    "Method, by its number": {
+        "s": area(0.1), "color": COLOURS["unlearned"], "alpha": 0.45, "linewidths": 0,
+    },
+}  # fmt: skip
+"""What stands for what, as the legend names it."""
 
 
 def _mark(ax: Axes, s: Spot) -> None:
-    x = float(np.clip(s.left, *LEFT))
+    x = _across(s)
     if s.kind == "original":
-        ax.scatter([x], [s.lost], s=60, marker="s", color=COLOURS["original"], label="Original")
+        ax.scatter([x], [s.lost], **_LOOKS["Original"])
         return
     if s.left_reach is not None and s.lost_reach is not None:
         ax.errorbar(
             [x], [s.lost], xerr=[s.left_reach], yerr=[s.lost_reach],
-            color=COLOURS["unlearned"], linewidth=0.9, zorder=3,
+            color=COLOURS["unlearned"], linewidth=0.8, alpha=0.55, zorder=3,
         )  # fmt: skip
     edge = ">" if s.left > LEFT[1] else "<" if s.left < LEFT[0] else "o"
-    ax.scatter(
-        [x], [s.lost], s=area(s.cost), marker=edge, facecolor=COLOURS["unlearned"], alpha=0.45,
-        linewidths=0, zorder=2, clip_on=False,
-    )  # fmt: skip
+    look = {**_LOOKS["Method, by its number"], "s": area(s.cost), "marker": edge}
+    ax.scatter([x], [s.lost], zorder=2, clip_on=False, **look)
+
+
+def _across(s: Spot) -> float:
+    return float(np.clip(s.left, *LEFT))
 
 
 def _name(ax: Axes, spots: Sequence[Spot], numbers: Mapping[str, int]) -> None:
-    """Write each method's number beside its marker, where the fewest others stand."""
+    """Write each method's number beside its marker, where it covers the least and no axis.
+
+    A number that has to stand away from its marker is tied to it by a line.
+    """
     figure = ax.get_figure(root=True)
     assert figure is not None
     figure.draw_without_rendering()
     at = ax.transData.transform
-    taken = [at((float(np.clip(s.left, *LEFT)), s.lost)) for s in spots]
-    taken.append(at((0.0, 0.0)))
-    turns = [(k * math.pi / 4) for k in (1, 3, 5, 7, 0, 2, 4, 6)]
+    points = figure.dpi / 72
+
+    def radius(s: Spot) -> float:
+        return math.sqrt(area(s.cost) / math.pi) * points
+
+    taken = [(at((_across(s), s.lost)), radius(s)) for s in spots]
+    taken.append((at((0.0, 0.0)), 5 * points))
+    turns = [k * math.pi / 8 for k in (2, 6, 14, 10, 0, 8, 4, 12, 1, 3, 5, 7, 9, 11, 13, 15)]
     for s in spots:
-        if s.label not in numbers or s.kind != "method":
+        if s.kind != "method" or s.label not in numbers:
             continue
-        spot = at((float(np.clip(s.left, *LEFT)), s.lost))
-        reach = math.sqrt(area(s.cost) / math.pi) * figure.dpi / 72 + 9
+        spot = at((_across(s), s.lost))
         places = [
-            spot + np.array([math.cos(t), math.sin(t)]) * (reach + more)
-            for more in (0, 11, 22)
+            (spot + np.array([math.cos(t), math.sin(t)]) * (radius(s) + 9 + more), more)
+            for more in (0, 12, 24, 36, 48)
             for t in turns
         ]
-        crowd = [sum(np.hypot(*(p - other)) < 13 for other in taken) for p in places]
-        best = places[int(np.argmin(crowd))]
-        taken.append(best)
-        shift = (best - spot) * 72 / figure.dpi
+        crowd = [
+            max(0.0, ax.bbox.y0 + 8 - p[1])
+            + sum(max(0.0, r + 8 - float(np.hypot(*(p - q)))) for q, r in taken)
+            for p, _ in places
+        ]
+        best, away = places[int(np.argmin(crowd))]
+        taken.append((best, 6 * points))
+        tie = {"arrowstyle": "-", "color": INK, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0}
         ax.annotate(
-            str(numbers[s.label]), (float(np.clip(s.left, *LEFT)), s.lost), xytext=tuple(shift),
+            str(numbers[s.label]), (_across(s), s.lost), xytext=tuple((best - spot) / points),
             textcoords="offset points", ha="center", va="center", color=INK, fontsize=9.5,
-            annotation_clip=False, zorder=6,
+            annotation_clip=False, zorder=6, arrowprops=tie if away else None,
         )  # fmt: skip

@@ -40,20 +40,12 @@ class Line:
         """Return whether a run needs no more work."""
         return self.over(run, store.status(run.key))
 
-    def work(
-        self,
-        store: Store,
-        desk: Desk,
-        heard: Callable[[], None],
-        alive: Callable[[], bool] = lambda: True,
-    ) -> None:
+    def work(self, store: Store, desk: Desk, heard: Callable[[], None]) -> None:
         """Carry out what no other process has taken; then stand by until all is finished."""
         left: Sequence[Planned] = self.runs
-        while left and alive():
+        while left:
             busy = []
             for run in left:
-                if not alive():
-                    return
                 if self.finished(store, run):
                     continue
                 heard()

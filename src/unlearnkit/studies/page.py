@@ -186,7 +186,7 @@ def _set(table: Table, block: Block, index: int, numbers: Mapping[str, int]) -> 
     return Set(
         anchor=f"set-{index}",
         block=block,
-        picture=_picture(block, f"set-{index}", numbers),
+        picture=_picture(table, block, f"set-{index}", numbers),
         head=head,
         lines=lines,
         pairs=pairs,
@@ -194,7 +194,7 @@ def _set(table: Table, block: Block, index: int, numbers: Mapping[str, int]) -> 
     )
 
 
-def _picture(block: Block, name: str, numbers: Mapping[str, int]) -> Panel | None:
+def _picture(table: Table, block: Block, name: str, numbers: Mapping[str, int]) -> Panel | None:
     what = measures(block)
     found = spots(block)
     if what is None or not found:
@@ -204,9 +204,10 @@ def _picture(block: Block, name: str, numbers: Mapping[str, int]) -> Panel | Non
     oracle = next((n.cells[what[1]] for n in block.lines if n.kind == "oracle"), None)
     band = None if oracle is None or oracle.sd is None else 2 * oracle.sd
     title = f"{block.case}, {block.request}"
+    utility = f"{what[1].replace('_', ' ')} ({table.column(what[1]).unit})"
     said = " ".join(f"{m}: left {a}, lost {b}, cost {c}." for m, _, a, b, c in body)
     svg = tradeoff_figure(
-        found, numbers, band=band, what=what, name=name, title=title,
+        found, numbers, band=band, utility=utility, name=name, title=title,
         desc=f"The oracle stands at 0, 0. {said}",
     )  # fmt: skip
     head = ("Method", "No.", "Left to forget", "Lost", "Cost")

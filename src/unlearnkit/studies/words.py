@@ -171,8 +171,11 @@ def _of(pair: Pair, name: str) -> float:
 
 
 def _fine(value: float, digits: int | None) -> str:
-    """Return a spread with as many decimals as its mean; more where it would read as 0."""
+    """Return a spread with as many decimals as its mean; more where it would read as 0.
+
+    Below 1e-12 it is the machine's rounding, and is 0.
+    """
     text = w.number(value, digits)
-    if digits is not None and value > 0 and float(text) == 0:
+    if digits is not None and value > 1e-12 and float(text) == 0:
         return f"{value:.1g}"
     return text

@@ -10,7 +10,8 @@ from unlearnkit.auto.situation import look
 from unlearnkit.core.case import Partition
 from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.marking import marked
-from unlearnkit.core.ranges import filled_range, meant
+from unlearnkit.core.meaning import filled_range, meant, whole_owners
+from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression
 
 Y = torch.randn(40, generator=torch.Generator().manual_seed(0))
@@ -81,13 +82,51 @@ def test_a_named_kind_is_kept():
     assert meant(uk.Groups(2), parted(ORDER[:8])) == uk.Groups(2)
 
 
+def owned(sizes, go):
+    """Return the two parts of rows of owners 0, 1, … who have so many each."""
+    owner = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    mask = torch.isin(torch.arange(len(owner)), torch.as_tensor(go))
+    sides = (
+        TensorData(torch.zeros(int(m.sum()), 2), Y[: len(owner)][m], owner[m])
+        for m in (mask, ~mask)
+    )
+    return Partition(*(View.all(side) for side in sides), ())
+
+
+def test_rows_that_are_all_of_some_owners_are_a_request_for_them():
+    parts = owned([4, 5, 4, 4], [*range(4), *range(9, 13)])
+    assert meant(None, parts) == meant(uk.Rows(*range(8)), parts) == uk.Groups(0, 2)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [owned([4, 5, 4, 4], range(3)), owned([4, 5, 4, 4], range(6)), owned([1] * 17, range(8))],
+    ids=["part of an owner", "an owner and a part", "a row an owner"],
+)
+def test_parts_of_owners_and_rows_of_their_own_are_none(parts):
+    assert whole_owners(parts) is None
+    assert meant(None, parts) is None
+
+
+@pytest.mark.parametrize("k", range(1, 6))
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_owners_are_seen_where_chance_would_not_have_drawn_them(k, size):
+    rows = range(6 * size)
+    drawn = list(combinations(rows, k * size))
+    whole = sum(
+        sorted(s) == sorted(r for r in rows if r // size in {t // size for t in s}) for s in drawn
+    )
+    found = whole_owners(owned([size] * 6, range(k * size)))
+    assert (found is not None) == (whole / len(drawn) <= 1e-3)
+
+
 def parts_of(case, request):
     split = case.partition(request)
-    sides = (case.train.pick(view.rows) for view in (split.forget, split.retain))
-    forget, retain = (TensorData(side.x, side.y) for side in sides)
+    forget, retain = (case.train.pick(view.rows) for view in (split.forget, split.retain))
     return uk.Case.from_parts(
-        forget=forget,
-        retain=retain,
+        forget=(forget.x, forget.y),
+        retain=(retain.x, retain.y),
+        group=(forget.group, retain.group),
         test=case.test,
         task=case.task,
         fresh=case.fresh,
@@ -95,15 +134,45 @@ def parts_of(case, request):
     )
 
 
-def test_parts_of_a_range_are_audited_and_planned_for_as_the_range_is():
-    whole = Regression().toy(0)
-    low = uk.Targets(at_most=float(whole.train.y.sort(0).values[19]))
-    parts, model = parts_of(whole, low), uk.train_original(whole).model
-    kinds, rows = [], []
-    for case, request in ((whole, low), (parts, None)):
+def easy_owner():
+    """A line on which owner 0 lies and the others, and never-seen rows, do not."""
+    rng = torch.Generator().manual_seed(0)
+    x, x_test = torch.randn(180, 6, generator=rng), torch.randn(180, 6, generator=rng)
+    owner = torch.arange(180) // 60
+    y, y_test = (v.sum(1, keepdim=True) + torch.randn(180, 1, generator=rng) for v in (x, x_test))
+    y[owner == 0] = x[owner == 0].sum(1, keepdim=True)
+    return uk.Case(
+        train=(x, y),
+        test=(x_test, y_test),
+        task=Regression(),
+        group=owner,
+        fresh=lambda: torch.nn.Linear(6, 1),
+        recipe=uk.Recipe(lr=0.1, epochs=20, batch_size=30),
+    )
+
+
+REAL, NAMED = Regression().toy(0), Classification(3).toy(0)
+ASKED = {
+    "a range": (REAL, uk.Targets(at_most=float(REAL.train.y.sort(0).values[19]))),
+    "a class": (NAMED, uk.Classes(1)),
+    "classes": (NAMED, uk.Classes(0, 2)),
+    "an owner": (NAMED, uk.Groups(3)),
+    "owners": (REAL, uk.Groups(1, 4, 5)),
+    "an owner whose rows are easy": (easy_owner(), uk.Groups(0)),
+}
+
+
+@pytest.mark.parametrize("what", ASKED)
+def test_parts_are_audited_and_planned_for_as_what_they_are_all_rows_of(what):
+    whole, asked = ASKED[what]
+    parts, model = parts_of(whole, asked), uk.train_original(whole).model
+    kinds, rows, found = [], [], []
+    for case, request in ((whole, asked), (parts, None)):
         report = uk.audit(uk.unlearn(model, case, request, "finetune"))
+        found.append(report.findings)
         rows.append({r.metric: (repr(r.estimate.value), r.estimate.note) for r in report.rows})
         kinds.append(look(model, case, request, case.partition(request), uk.Runtime()).kind)
     assert kinds[0] == kinds[1] != "random"
     assert rows[0] == rows[1]
+    assert found[0] == found[1]
     assert "random" in rows[0]["relearn_gap"][1]
