@@ -10,8 +10,8 @@ from torch import nn
 import unlearnkit as uk
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import View
-from unlearnkit.core.evidence import run as outputs_of
 from unlearnkit.core.method import Problem
+from unlearnkit.core.outputs import run as outputs_of
 from unlearnkit.core.recipe import Recipe, Tuning
 from unlearnkit.core.request import Classes, Rows
 from unlearnkit.core.runtime import Runtime

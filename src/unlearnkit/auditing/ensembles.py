@@ -22,9 +22,10 @@ from unlearnkit.core.case import Case
 from unlearnkit.core.data import Batch, View
 from unlearnkit.core.digest import MEASURES, source
 from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
-from unlearnkit.core.evidence import Split, rowwise, run
+from unlearnkit.core.evidence import Split
 from unlearnkit.core.meaning import meant
 from unlearnkit.core.method import Method
+from unlearnkit.core.outputs import rowwise, run
 from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.localize.find import Localizer

@@ -11,9 +11,9 @@ import torch
 from unlearnkit.core.data import Batch, TensorData, View
 from unlearnkit.core.digest import digest
 from unlearnkit.core.errors import InputError, UnsupportedError
+from unlearnkit.core.outputs import rowwise, run
 from unlearnkit.core.recipe import ASSUMED, Recipe
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.structure import evaluating
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from unlearnkit.core.task import Task
 
 T = TypeVar("T")
-
-CHUNK = 8192
-"""Rows that per-row arithmetic takes at once: float64 copies stay this small."""
 
 
 class Who(StrEnum):
@@ -76,7 +73,7 @@ class Evidence:
         recipe: Recipe | None = None,
         at_random: bool = True,
         found: Mapping[str, dict[Hashable, object]] | None = None,
-        batch_size: int = 512,
+        batch_size: int | None = None,
     ) -> None:
         """Take models and rows.
 
@@ -92,7 +89,7 @@ class Evidence:
                 whole classes and owners are not.
             found: By model name, what other evidence has found out about the model and what this
                 one finds: a memory for models that are looked at again and again.
-            batch_size: Rows run at once.
+            batch_size: Rows run at once; as suits the rows when None.
         """
         self.task = task
         self.views = dict(views)
@@ -350,38 +347,3 @@ class Evidence:
         if name not in self._seats:
             raise InputError(f"there is no {name} model here; there are: {', '.join(self._seats)}")
         return name
-
-
-def rowwise(fn: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-    """Return a per-row function of tensors with one entry a row, in chunks, as float64.
-
-    Args:
-        fn: From ``(b, ...)`` of each tensor, in order, to ``(b,)``.
-        *tensors: Of n rows each; floating-point ones reach ``fn`` as float64.
-
-    Returns:
-        One value a row ``(n,)``.
-    """
-    # One block for the result: many small ones between large temporary ones would pin the heap.
-    found = torch.empty(len(tensors[0]), dtype=torch.float64)
-    for into, *part in zip(*(torch.split(t, CHUNK) for t in (found, *tensors)), strict=True):
-        into.copy_(fn(*(p.double() if p.is_floating_point() else p for p in part)))
-    return found
-
-
-def run(model: nn.Module, view: View, task: Task, rt: Runtime, size: int = 512) -> Tensor:
-    """Return a model's outputs on rows ``(n, K)``, on the CPU, in eval mode.
-
-    Args:
-        model: Run as it is; its train or eval flags come back as they were.
-        view: The n rows, in order.
-        task: What outputs mean.
-        rt: Where to run.
-        size: Rows run at once.
-
-    Returns:
-        The outputs.
-    """
-    with evaluating(model), torch.inference_mode(), rt.autocast():
-        outs = [task.outputs(model, b).cpu() for b in view.batches(size, rt)]
-    return torch.cat(outs).clone()

@@ -17,7 +17,7 @@ from unlearnkit.core.case import Case
 from unlearnkit.core.data import Batch, View
 from unlearnkit.core.digest import NUMERICS, architecture_digest, model_digest
 from unlearnkit.core.errors import UnsupportedError
-from unlearnkit.core.evidence import run
+from unlearnkit.core.outputs import run
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.train.ensemble import LAYERS
 from unlearnkit.train.isolation import seeded

@@ -8,8 +8,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from unlearnkit.core.data import Batch
-from unlearnkit.core.evidence import run as outputs_of
 from unlearnkit.core.method import Info, Method, Need, Problem, register
+from unlearnkit.core.outputs import run as outputs_of
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search import Search

@@ -12,6 +12,7 @@ from torch.nn import functional
 from unlearnkit.core.data import Batch
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.method import Info, Method, Need, Problem, register
+from unlearnkit.core.outputs import at_once
 from unlearnkit.core.recipe import Recipe, Tuning
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search import Search
@@ -22,9 +23,6 @@ from unlearnkit.train.restart import Restart, Run
 from unlearnkit.train.synthesis import frozen
 from unlearnkit.train.taps import attention, stage_ends, tapped
 from unlearnkit.train.teachers import left_over
-
-READ = 512
-"""Forget rows that the blind model is asked about at once."""
 
 
 @dataclass(frozen=True)
@@ -293,7 +291,7 @@ def _asking(
 
     if own.augment != "none" or not how.early:
         return look
-    parts = [look(batch) for batch in p.forget.batches(READ, rt)]
+    parts = [look(batch) for batch in p.forget.batches(at_once(p.forget, rt), rt)]
     out = remembered(p.forget, torch.cat([s.out for s in parts]), rt)
     kept = zip(*(s.maps for s in parts), strict=True)
     maps = [remembered(p.forget, torch.cat(m), rt) for m in kept]

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from unlearnkit.core.data import Batch, View
 from unlearnkit.core.errors import UnsupportedError
-from unlearnkit.core.evidence import run
 from unlearnkit.core.method import Info, Method, Need, Problem, register
+from unlearnkit.core.outputs import run
 from unlearnkit.core.recipe import Recipe, Tuning
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search import Search

@@ -19,8 +19,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from unlearnkit.core import statistics
-from unlearnkit.core.evidence import CHUNK, Evidence, Split, Who, rowwise
+from unlearnkit.core.evidence import Evidence, Split, Who
 from unlearnkit.core.metric import Goal, Score, mean, metric
+from unlearnkit.core.outputs import CHUNK, rowwise
 from unlearnkit.stats.ranks import others_needed
 
 PAIR = (Split.FORGET, Split.HELD_OUT)

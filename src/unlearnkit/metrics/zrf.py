@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from unlearnkit.core import statistics
-from unlearnkit.core.evidence import CHUNK, Evidence, Split, Who, rowwise
+from unlearnkit.core.evidence import Evidence, Split, Who
 from unlearnkit.core.metric import Goal, Score, mean, metric
+from unlearnkit.core.outputs import CHUNK, rowwise
 
 TEACHERS = 5
 """Untrained models that the number is the mean over: a single one adds its own chance."""

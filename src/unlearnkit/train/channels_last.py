@@ -20,7 +20,7 @@ def quickened(model: nn.Module, batch: Batch, task: Task, rt: Runtime) -> nn.Mod
     """Return a copy of a model whose weights lie channels last, where that makes it faster.
 
     On a CPU convolutions, their normalisation and pooling then take 0.6 to 0.9 of the time
-    (``python -m benchmarks channels_last``). A network that takes its activations apart by
+    (``python -m benchmarks images``). A network that takes its activations apart by
     ``view`` does not bear it, and the owner of one that lies otherwise has chosen so; neither is
     changed, nor is any model on other devices or in other precisions: nothing was measured there.
 
