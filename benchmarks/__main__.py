@@ -45,10 +45,11 @@ def main() -> None:
 
 
 def benchmark_modules() -> dict[str, ModuleType]:
-    """Return the modules of this folder that have a function ``run``, by name."""
+    """Return the modules of this folder that have a function ``run`` of their own, by name."""
     names = sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__))
     modules = {n: import_module(f"benchmarks.{n}") for n in names if n != "__main__"}
-    return {name: m for name, m in modules.items() if hasattr(m, "run")}
+    runs = {name: getattr(m, "run", None) for name, m in modules.items()}
+    return {n: m for n, m in modules.items() if getattr(runs[n], "__module__", "") == m.__name__}
 
 
 def told(facts: Iterator[Fact]) -> Iterator[Fact]:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from benchmarks.__main__ import PAGE, TITLE, page, section, sections
+from benchmarks.__main__ import PAGE, TITLE, benchmark_modules, page, section, sections
 from benchmarks.false_alarms import Draws
 from benchmarks.measure import Fact
 from benchmarks.regression_audit import KIND, LIKE, REACH, matched
@@ -74,3 +74,9 @@ def test_an_attack_is_judged_by_the_closest_match_of_a_request():
 def test_the_page_counts_requests_within_reach_beyond_and_without_a_match(mean, told):
     found = {"c/r": {"rows": {"forget": 9}, "auc": {LIKE: area(mean)}}}
     assert told in audit_page(found, 3)
+
+
+def test_a_module_that_only_imports_a_function_run_is_no_benchmark():
+    known = benchmark_modules()
+    assert {"bad_teacher", "images", "studies"} <= set(known)
+    assert not {"auto_cards", "defaults", "regression_audit"} & set(known)
