@@ -146,3 +146,23 @@ def test_training_from_scratch_leaves_global_generators_alone():
     before = generators()
     train_original(TOY)
     assert generators() == before
+
+
+class Expanded(nn.Module):
+    """Half-precision weights beside a buffer whose rows share their memory."""
+
+    def __init__(self):
+        super().__init__()
+        width = TOY.train.x.shape[1]
+        self.head = nn.Linear(width, 3).half()
+        self.register_buffer("scale", torch.ones(1, dtype=torch.half).expand(width))
+
+    def forward(self, x):
+        return self.head(x * self.scale)
+
+
+def test_a_buffer_whose_elements_share_memory_comes_back_with_its_values():
+    case = TOY.with_(fresh=Expanded)
+    done = unlearn(fresh_model(case, Runtime()), case, GO, "finetune")
+    assert torch.equal(done.model.scale, torch.ones_like(done.model.scale))
+    assert done.model.scale.dtype == torch.half

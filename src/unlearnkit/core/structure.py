@@ -70,20 +70,21 @@ def strides(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: t.stride() for name, t in tensors(model).items()}
 
 
-def laid_like(model: nn.Module, strides: Mapping[str, tuple[int, ...]]) -> nn.Module:
+def laid_like(model: nn.Module, wanted: Mapping[str, tuple[int, ...]]) -> nn.Module:
     """Lay tensors out in memory as asked, in place.
 
     Args:
         model: Changed in place; values and ties stay.
-        strides: The wanted strides by name; a tensor that is not named stays as it is.
+        wanted: Strides by name; a tensor that is not named stays as it is, and so does one whose
+            elements would share memory.
 
     Returns:
         The same model.
     """
     for name, t in tensors(model).items():
-        wanted = strides.get(name, t.stride())
-        if t.stride() != wanted:
-            t.data = torch.empty_strided(t.shape, wanted, dtype=t.dtype, device=t.device).copy_(t)
+        steps = wanted.get(name, t.stride())
+        if t.stride() != steps and 0 not in steps:
+            t.data = torch.empty_strided(t.shape, steps, dtype=t.dtype, device=t.device).copy_(t)
     return model
 
 
