@@ -11,12 +11,12 @@ from torch import nn
 from benchmarks.measure import Fact, against
 from unlearnkit.cases.networks import all_cnn, mobilenet_v2, resnet18, small_conv
 from unlearnkit.core.data import TensorData, View
-from unlearnkit.core.outputs import MOST, at_once
+from unlearnkit.core.outputs import MOST, at_once, some
 from unlearnkit.core.outputs import run as outputs
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.tasks.classification import Classification
-from unlearnkit.train.channels_last import quickened, some
+from unlearnkit.train.channels_last import quickened
 from unlearnkit.train.loop import fit
 
 ROWS, BATCH, PAIRS = MOST, 64, 5

@@ -7,7 +7,7 @@ from torch.utils.data import Dataset
 
 import unlearnkit as uk
 from unlearnkit.core.data import MapData, TensorData, View
-from unlearnkit.core.outputs import LEAST, MOST, at_once, run
+from unlearnkit.core.outputs import LEAST, MOST, at_once, run, some
 from unlearnkit.core.runtime import Cost, Runtime
 
 
@@ -66,3 +66,9 @@ def test_outputs_are_the_same_however_many_rows_are_run_at_once():
     assert rt.cost.forward == len(rows)
     for size in (1, 7, 512):
         torch.testing.assert_close(run(model, rows, task, rt, size), found, rtol=1e-12, atol=1e-12)
+
+
+def test_the_first_rows_of_a_view_are_what_things_are_tried_on():
+    rows = view(3)
+    assert torch.equal(some(rows, Runtime()).row, torch.tensor([0, 1]))
+    assert torch.equal(some(rows.pick(torch.tensor([7])), Runtime()).row, torch.tensor([7]))

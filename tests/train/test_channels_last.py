@@ -9,12 +9,12 @@ from torch import nn
 
 import unlearnkit as uk
 from unlearnkit.cases.networks import small_conv
-from unlearnkit.core.data import Batch, View
+from unlearnkit.core.data import Batch
 from unlearnkit.core.method import Info, Method, Need
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.core.structure import strides
 from unlearnkit.localize.find import Localizer
-from unlearnkit.train.channels_last import quick, quickened, some
+from unlearnkit.train.channels_last import quick, quickened
 
 TASK = uk.Classification(3)
 
@@ -123,12 +123,6 @@ def test_within_the_context_a_model_lies_channels_last_and_then_as_it_did():
     with quick(model, batch(), TASK, Runtime()):
         assert lies_last(model)
     assert strides(model) == given
-
-
-def test_the_first_rows_of_a_view_are_what_a_layout_is_tried_on():
-    view = View.all(case(conv).train)
-    assert torch.equal(some(view, Runtime()).row, torch.tensor([0, 1]))
-    assert len(some(view.pick(torch.tensor([7])), Runtime())) == 1
 
 
 class Looks(Method):

@@ -31,6 +31,7 @@ from unlearnkit.core.digest import NUMERICS, model_digest
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.evidence import Evidence, Split
 from unlearnkit.core.meaning import meant
+from unlearnkit.core.outputs import some
 from unlearnkit.core.request import Groups, Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.structure import difference
@@ -49,7 +50,7 @@ from unlearnkit.report.model import (
     Verdict,
 )
 from unlearnkit.stats.gaps import ENOUGH_FOR_EQUIVALENCE, ENOUGH_FOR_INTERVALS
-from unlearnkit.train.channels_last import quickened, some
+from unlearnkit.train.channels_last import quickened
 from unlearnkit.unlearning import Unlearned, check_weights, fresh_model
 
 

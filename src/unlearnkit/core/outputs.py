@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from unlearnkit.core.data import MapData, View, named
+from unlearnkit.core.data import Batch, MapData, View, named
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.structure import evaluating
 
@@ -71,9 +71,14 @@ def at_once(view: View, rt: Runtime) -> int:
     """Return how many rows of a view to run a model on at once."""
     if rt.device.type != "cpu" or not len(view):
         return MOST
-    first = view.pick(torch.arange(1))
-    if isinstance(first.data, MapData):  # one row is not worth the start of workers
-        first = replace(first, data=replace(first.data, workers=0))
-    x = next(first.batches(1, rt)).x
+    x = some(view, rt, 1).x
     numbers = sum(t.numel() for t in named(x).values() if t.is_floating_point())
     return max(LEAST, min(MOST, NUMBERS // max(1, numbers)))
+
+
+def some(view: View, rt: Runtime, count: int = 2) -> Batch:
+    """Return up to this many first rows of a view, to try something on; starts no workers."""
+    first = view.pick(torch.arange(min(count, len(view))))
+    if isinstance(first.data, MapData):
+        first = replace(first, data=replace(first.data, workers=0))
+    return next(first.batches(count, rt))

@@ -10,6 +10,7 @@ from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import View
 from unlearnkit.core.digest import model_digest
 from unlearnkit.core.errors import InputError, UnsupportedError
+from unlearnkit.core.outputs import some
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
@@ -24,7 +25,7 @@ from unlearnkit.localize.criteria import (
 from unlearnkit.localize.mask import Mask
 from unlearnkit.localize.select import check_scores, largest
 from unlearnkit.localize.units import blocks, fill, spread, unit_scores
-from unlearnkit.train.channels_last import quick, some
+from unlearnkit.train.channels_last import quick
 
 
 class Localizer(AskedMask):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from unlearnkit.core.data import Batch, View
+from unlearnkit.core.data import Batch
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.structure import evaluating, laid_like, strides
@@ -56,11 +56,6 @@ def quick(model: nn.Module, batch: Batch, task: Task, rt: Runtime) -> Iterator[N
         yield
     finally:
         laid_like(model, given)
-
-
-def some(view: View, rt: Runtime) -> Batch:
-    """Return the first two rows of a view, to try a layout on."""
-    return next(iter(view.pick(torch.arange(min(2, len(view)))).batches(2, rt)))
 
 
 def channels_last(model: nn.Module) -> nn.Module:

@@ -11,10 +11,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from unlearnkit.core.data import Inputs, TensorData, View, named
 from unlearnkit.core.errors import InputError
+from unlearnkit.core.outputs import some
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Cost, Runtime, Silent
 from unlearnkit.core.task import Task
-from unlearnkit.train.channels_last import quick, some
+from unlearnkit.train.channels_last import quick
 from unlearnkit.train.cluster import carry_out, connected, needs, room
 from unlearnkit.train.isolation import seeded
 from unlearnkit.train.loop import Moves, draw_moves, fit, moves_apply, training
