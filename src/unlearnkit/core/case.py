@@ -13,6 +13,7 @@ from unlearnkit.core.data import Data, TensorData, View
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.manipulated import Manipulated
 from unlearnkit.core.marking import marked
+from unlearnkit.core.outputs import some
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import Classes, ForgetRequest, parse_request
 from unlearnkit.core.runtime import Runtime
@@ -330,7 +331,7 @@ def input_shape(case: Case, split: Partition) -> tuple[int, ...] | None:
     view = split.retain if split.forget is None else split.forget
     if view is None:
         return case.input_shape
-    x = next(iter(view.pick(torch.arange(1)).batches(1, Runtime()))).x
+    x = some(view, Runtime(), 1).x
     return tuple(x.shape[1:]) if isinstance(x, torch.Tensor) else None
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 from unlearnkit.core.data import Batch
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.method import Info, Method, Need, Problem, register
-from unlearnkit.core.outputs import at_once
+from unlearnkit.core.outputs import at_once, some
 from unlearnkit.core.recipe import Recipe, Tuning
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search import Search
@@ -246,7 +246,7 @@ class BlindspotRegression(Method):
         Raises:
             InputError: If a named layer gives no tensor with one entry a row.
         """
-        few = next(p.forget.batches(2, rt))
+        few = some(p.forget, rt)
         asked = self.layers
         names = stage_ends(p.original, p.task, few) if asked is None else asked
         with frozen(p.original), torch.no_grad(), tapped(p.original, names) as found:

@@ -10,6 +10,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.method import Info, Method, Need, Problem, register
+from unlearnkit.core.outputs import some
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search import OneOf, Search
 from unlearnkit.localize.find import Localizer
@@ -204,8 +205,7 @@ def last_called(p: Problem, rt: Runtime) -> str:
     ]
     try:
         with torch.inference_mode():
-            for batch in p.forget.pick(torch.arange(1)).batches(1, rt):
-                p.task.outputs(p.original, batch)
+            p.task.outputs(p.original, some(p.forget, rt, 1))
     finally:
         for hook in hooks:
             hook.remove()

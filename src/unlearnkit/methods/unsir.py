@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from unlearnkit.core.data import Batch, View
 from unlearnkit.core.errors import UnsupportedError
 from unlearnkit.core.method import Info, Method, Need, Problem, register
+from unlearnkit.core.outputs import some
 from unlearnkit.core.recipe import Recipe, Tuning
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search import Search
@@ -319,7 +320,7 @@ def _class_losses(p: Problem, made: Batch, rt: Runtime) -> Tensor:
 
 
 def _check_real(keep: View, rt: Runtime) -> None:
-    x = next(iter(keep.pick(torch.arange(1)).batches(1, rt))).x
+    x = some(keep, rt, 1).x
     if not (isinstance(x, Tensor) and x.is_floating_point()):
         kind = x.dtype if isinstance(x, Tensor) else "several tensors"
         raise UnsupportedError(
