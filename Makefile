@@ -17,16 +17,19 @@ RUN = .venv/bin/python -m
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check docs bench format clean
+.PHONY: help demo test test-slow check docs bench format clean
 
 help: ## print this list
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1	\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1	\2/p' Makefile
 
 demo: .venv/.demo ## train, forget, audit and report on bundled data, under a minute
 	.venv/bin/unlearnkit demo $(ARGS)
 
 test: .venv/.dev ## run the tests; no network, no accelerator
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(RUN) pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
+
+test-slow: .venv/.dev ## run the tests that go through every bundled case; many minutes
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(RUN) pytest -q -n $(WORKERS) --dist worksteal -m exhaustive $(ARGS)
 
 check: .venv/.dev ## lint, format, types, layers, generated documents
 	$(RUN) ruff check

@@ -15,6 +15,7 @@ from unlearnkit.stats.matching import (
     axes,
     like,
     matched_auc,
+    matched_auc_difference,
     quantile_bins,
 )
 
@@ -141,12 +142,45 @@ def test_scores_that_are_no_numbers_have_no_area():
 
 @pytest.mark.parametrize(("sure", "score"), [((0.5, 1.0), 1.0), ((0.0, 0.5), -1.0)])
 def test_groups_that_are_apart_have_an_interval_that_few_rows_can_bear(sure, score):
-    y = torch.zeros(8, 1)
-    found = matched_auc(torch.full((8,), score), torch.zeros(8), y, y)
+    y = torch.zeros(10, 1)
+    found = matched_auc(torch.full((10,), score), torch.zeros(10), y, y)
     assert found.interval[0] <= found.auc <= found.interval[1]
     assert sure[0] <= found.interval[0]
     assert found.interval[1] <= sure[1]
-    assert found.interval[1] - found.interval[0] > 0.3
+    assert found.interval[1] - found.interval[0] > 0.25
+
+
+@pytest.mark.parametrize(("members", "others"), [(9, 50), (50, 9), (3, 3)])
+def test_an_area_of_fewer_than_ten_rows_of_a_side_is_undefined(members, others):
+    found = matched_auc(torch.ones(members), torch.zeros(others), *map(torch.zeros, (members, others)))
+    assert math.isnan(found.auc)
+    assert found.interval is None
+    assert (found.members, found.others) == (members, others)
+
+
+def test_the_difference_of_two_scores_is_that_of_their_areas():
+    rng = torch.Generator().manual_seed(3)
+    draw = lambda n: torch.randn(n, generator=rng, dtype=torch.float64)  # noqa: E731  # short
+    first, second = (draw(40), draw(40)), (draw(70), draw(70))
+    y, z = draw(40), draw(70)
+    found = matched_auc_difference(first, second, y, z)
+    areas = [matched_auc(first[i], second[i], y, z).auc for i in (0, 1)]
+    assert found.value == pytest.approx(areas[0] - areas[1], abs=1e-12)
+    same = matched_auc_difference((first[0],) * 2, (second[0],) * 2, y, z)
+    assert (same.value, same.error) == (0.0, 0.0)
+
+
+def test_the_error_of_a_difference_covers_draws_of_rows():
+    rng = torch.Generator().manual_seed(0)
+    ratios = []
+    for _ in range(200):
+        m, o = torch.randn(2, 60, generator=rng), torch.randn(2, 90, generator=rng)
+        y, z = torch.rand(60, generator=rng), torch.rand(90, generator=rng)
+        found = matched_auc_difference(tuple(m), tuple(o), y, z)
+        ratios.append(found.value / found.error)
+    # Without any difference the ratio is about standard normal: 200 draws know its deviation
+    # to 0.05, and two-way clusters are a little wide; three errors are allowed.
+    assert 0.75 < torch.tensor(ratios).std() < 1.15
 
 
 def test_targets_that_do_not_fit_each_other_are_refused():

@@ -13,16 +13,25 @@ from torch import nn
 
 from unlearnkit.auditing.asked import in_words, nearness, target_counts
 from unlearnkit.auditing.at_hand import from_middle, localizer_of
+from unlearnkit.auditing.control_models import ControlModels
 from unlearnkit.auditing.difficulty import difficulty
 from unlearnkit.auditing.drawings import class_lines, margin_samples, roc_curves
 from unlearnkit.auditing.ensembles import check_models, gather, subject_of
+from unlearnkit.auditing.fast_verdicts import FastAudit
 from unlearnkit.auditing.kinds import ENOUGH
 from unlearnkit.auditing.planning import plan
 from unlearnkit.auditing.rows import Beside, table
 from unlearnkit.auditing.splits import choose
 from unlearnkit.auditing.strong import strong_table
 from unlearnkit.auditing.strong_verdicts import strong_findings, strong_limits, strong_sentence
-from unlearnkit.auditing.verdicts import HEADROOM, Facts, enough_headroom, findings, headroom
+from unlearnkit.auditing.verdicts import (
+    HEADROOM,
+    Facts,
+    enough_headroom,
+    findings,
+    findings_of_fast_audit,
+    headroom,
+)
 from unlearnkit.auditing.words import limits, sentence
 from unlearnkit.cache import Cache
 from unlearnkit.core.case import Partition
@@ -31,8 +40,9 @@ from unlearnkit.core.digest import NUMERICS, model_digest
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.evidence import Evidence, Split
 from unlearnkit.core.meaning import meant
+from unlearnkit.core.metric import Tier
 from unlearnkit.core.outputs import some
-from unlearnkit.core.request import Groups, Rows
+from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.structure import difference
 from unlearnkit.core.version import __version__
@@ -70,14 +80,16 @@ def audit(
         done: What ``unlearn`` returned.
         oracle: Models retrained without the forget rows; five or more to say that a model matches
             them, three or more for intervals.
-        tier: ``fast`` needs no oracle and can only find faults; ``reference`` compares with
+        tier: ``fast`` needs no oracle and can only find faults; before it accuses a model it trains
+            up to two control models, each for a tenth of the training. ``reference`` compares with
             oracles; ``strong`` judges the method record by record, with ensembles of models that it
             trains where they are not kept yet. The better of the first two that is possible when
             None.
         models: Of the strong tier: how many originals, unlearned models and retrained ones, and
             retrained ones again.
         rt: Where to run; the CPU by default. Its reporter hears the cost of a strong audit first.
-        cache: Of the strong tier: where models and signals are kept.
+        cache: Where trained models are kept: the control models of the fast tier, models and
+            margins of the strong one.
         ray: Of the strong tier: who trains originals and retrained models, as in ``oracle``.
 
     Returns:
@@ -96,6 +108,28 @@ def audit(
             " tier fast"
         )
     oracles = oracle if oracle is not None and tier == "reference" else None
+    controls = ControlModels(done.case, done.request, rt, cache or Cache())
+    return audit_one_model(done, oracles, tier, rt, controls)
+
+
+def audit_one_model(
+    done: Unlearned, oracles: Oracle | None, tier: Tier, rt: Runtime, controls: ControlModels
+) -> Report:
+    """Return the fast or the reference audit of one model.
+
+    Args:
+        done: What ``unlearn`` returned.
+        oracles: Retrained models; None for the fast tier.
+        tier: ``fast`` or ``reference``.
+        rt: Where to run.
+        controls: Control models of the fast tier; several audits of one request share them.
+
+    Returns:
+        The report.
+
+    Raises:
+        InputError: If there are no forget rows, or the oracles are of another case.
+    """
     if oracles is not None:
         _check_oracles(oracles, done)
     check_weights(done.model, "unlearned")
@@ -114,9 +148,14 @@ def audit(
         head_only=_same_below_head(done.model, done.original),
         unchanged=_same(done.model, done.original, below_head=False),
         oracles=count,
-        owner=isinstance(request, Groups),
     )
-    found = findings(facts, tier)
+    if tier == "fast":
+        by_metric = {r.metric: r for r in rows}
+        found = findings_of_fast_audit(
+            FastAudit(by_metric, evidence, controls, facts.gone, facts.unchanged)
+        )
+    else:
+        found = findings(facts)
     asked = _asked(done, parts, rows, evidence)
     return Report(
         tier=tier,

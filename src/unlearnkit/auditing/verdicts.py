@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from unlearnkit.auditing.fast_verdicts import fast_findings
+from unlearnkit.auditing.fast_verdicts import FastAudit, fast_findings
 from unlearnkit.auditing.rows import one_row
 from unlearnkit.auditing.which import (
     ATTACKS,
@@ -66,28 +66,33 @@ class Facts:
 
     oracles: int
 
-    owner: bool = False
-    """Whether the rows of an owner had to go, which are like no others."""
 
-
-def findings(facts: Facts, tier: str) -> tuple[Finding, ...]:
-    """Return every verdict that holds, headline first.
+def findings(facts: Facts) -> tuple[Finding, ...]:
+    """Return every verdict of a reference audit that holds, headline first.
 
     Args:
         facts: The table, and what else is known.
-        tier: ``fast`` or ``reference``.
 
     Returns:
         At least one finding.
     """
     table = {r.metric: r for r in facts.rows}
-    found = list(
-        fast_findings(table, gone=facts.gone, unchanged=facts.unchanged, owner=facts.owner)
-        if tier == "fast"
-        else _reference(table, facts)
-    )
-    if not found:
-        found = [_pass(table)] if tier == "reference" else [_NOTHING_FOUND]
+    return _in_order(list(_reference(table, facts)) or [_pass(table)])
+
+
+def findings_of_fast_audit(audit: FastAudit) -> tuple[Finding, ...]:
+    """Return every verdict of a fast audit that holds, headline first.
+
+    Args:
+        audit: The table, and what the tests need.
+
+    Returns:
+        At least one finding.
+    """
+    return _in_order(list(fast_findings(audit)) or [_NOTHING_FOUND])
+
+
+def _in_order(found: Iterable[Finding]) -> tuple[Finding, ...]:
     order = list(Verdict)
     return tuple(sorted(found, key=lambda f: order.index(f.verdict)))
 

@@ -11,9 +11,11 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from unlearnkit import catalog, unlearning
-from unlearnkit.auditing.audit import audit
+from unlearnkit.auditing.audit import audit_one_model
+from unlearnkit.auditing.control_models import CONTROL_SHARE, ControlModels
 from unlearnkit.auto.situation import Situation, look
 from unlearnkit.auto.table import Candidate, Line, table
+from unlearnkit.cache import Cache
 from unlearnkit.core.auto import Auto
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.errors import DivergedError, UnlearnkitError, UnsupportedError
@@ -204,8 +206,16 @@ class _Trial:
     audited: int = 0
     """Work of the dearest audit so far."""
 
+    controls: ControlModels = field(init=False)
+    """Control models that all audits share."""
+
     short: bool = False
     """Whether the budget kept a candidate out."""
+
+    def __post_init__(self) -> None:
+        self.controls = ControlModels(
+            self.case, self.asked, self.run.fork(self.run.seed), Cache()
+        )
 
     @property
     def whole(self) -> int | None:
@@ -296,15 +306,42 @@ class _Trial:
         check_needs(how, self.case, self.parts)
         spent = self._spent()
         if spent is not None:
-            assert self.whole is not None
-            need = candidate.cost + self.audited / self.whole
-            if spent + need > self.how.budget:
+            need = candidate.cost
+            left = self.how.budget - spent
+            if not candidate.exact:
+                need += self._audit_cost()
+                left -= self._reserve()
+            if need > left:
                 self.short = True
-                left = max(0.0, self.how.budget - spent)
                 raise UnsupportedError(
-                    f"needs about {need:.2f} of retraining, and {left:.2f} of the budget is left"
+                    f"needs about {need:.2f} of retraining, and {max(0.0, left):.2f} of the budget"
+                    " is left"
                 )
         return how
+
+    def _reserve(self) -> float:
+        """Return what retraining would cost after other candidates, where it can follow them."""
+        for candidate in self.line.candidates:
+            if candidate.exact and candidate.cost <= self.how.budget:
+                try:
+                    check_needs(catalog.method(candidate.method), self.case, self.parts)
+                except UnsupportedError:
+                    continue
+                return candidate.cost
+        return 0.0
+
+    def _audit_cost(self) -> float:
+        """Return what the next audit costs, as a share of retraining: as the dearest so far.
+
+        Before the first one: two models on all rows, and both control models.
+        """
+        assert self.whole is not None
+        if self.audited:
+            return self.audited / self.whole
+        views = (self.parts.forget, self.parts.retain, self.case.test, self.case.held_out)
+        rows = sum(len(v) for v in views if v is not None)
+        controls = 2 * CONTROL_SHARE if self.case.fresh is not None else 0.0
+        return 2 * rows / self.whole + controls
 
     def _spent(self) -> float | None:
         return None if self.whole is None else self.run.cost.work / self.whole
@@ -312,7 +349,11 @@ class _Trial:
     def _audit(self, done: Unlearned, rt: Runtime) -> Report | None:
         if self.parts.forget is None:
             return None
-        return audit(done, tier="fast", rt=rt)
+        report = audit_one_model(done, None, "fast", rt, self.controls)
+        spent, self.controls.rt = self.controls.rt.cost, self.run.fork(self.run.seed)
+        rt.cost.forward += spent.forward
+        rt.cost.backward += spent.backward
+        return report
 
     def _tell(
         self,

@@ -28,9 +28,10 @@ class Auto(Method):
     id: ClassVar[str] = AUTO
     info = Info(title="Chosen from a table", cite="", needs=frozenset(), tasks=frozenset())
 
-    budget: float = Field(1.0, gt=0, allow_inf_nan=False)
-    """Most that all of it may cost, as a share of retraining; above 1 retraining itself can follow
-    what failed."""
+    budget: float = Field(2.0, gt=0, allow_inf_nan=False)
+    """Most that all of it may cost, audits included, as a share of retraining. From 1 up, the cost
+    of retraining is kept in reserve, so that it can follow what failed; below 1 retraining is never
+    tried."""
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
         """Refuse: a problem is not enough to choose by."""

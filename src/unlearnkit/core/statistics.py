@@ -101,6 +101,32 @@ def delong_variance(members: Tensor, others: Tensor) -> float:
     return float(above.var() / len(members) + below.var() / len(others))
 
 
+def auc_difference(
+    members: tuple[Tensor, Tensor], others: tuple[Tensor, Tensor]
+) -> tuple[float, float]:
+    """Return the AUC of a first score minus that of a second on the same rows, and its error.
+
+    ``var(V10 - W10) / m + var(V01 - W01) / n`` with V of the first and W of the second score: the
+    paired form of DeLong et al., Biometrics 44, 1988.
+
+    Args:
+        members: First and second scores of the members, ``(m,)`` each.
+        others: First and second scores of the other rows, ``(n,)`` each.
+
+    Returns:
+        The difference and its standard error over draws of rows; nan for fewer than two rows on a
+        side, or a nan among the scores.
+    """
+    first, second = zip(members, others, strict=True)
+    least = min(len(members[0]), len(others[0]))
+    if least < 2 or not (_comparable(*first) and _comparable(*second)):
+        return math.nan, math.nan
+    m, n = len(members[0]), len(others[0])
+    above = (placement(*first) - placement(*second)) / n
+    below = (placement(*second[::-1]) - placement(*first[::-1])) / m
+    return float(above.mean()), math.sqrt(float(above.var() / m + below.var() / n))
+
+
 def auc_interval(
     members: Tensor, others: Tensor, level: float = 0.95
 ) -> tuple[float, float] | None:

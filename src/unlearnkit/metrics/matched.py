@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unlearnkit.core.evidence import Evidence, Split, Who
 from unlearnkit.core.metric import Goal, Score, metric
-from unlearnkit.stats.matching import CALLIPER, matched_auc
+from unlearnkit.stats.matching import CALLIPER, LEAST_MATCHED, matched_auc
 
 PAIR = (Split.FORGET, Split.HELD_OUT)
 attack = partial(
@@ -82,12 +82,11 @@ def _matched(e: Evidence, members: Tensor, others: Tensor) -> Score:
     if math.isnan(found.auc):
         return Score(
             math.nan,
-            note=f"no never-seen row has a target within {CALLIPER} deviations of a forget row's",
+            note=f"{found.members} forget rows and {found.others} never-seen rows have targets within"
+            f" {CALLIPER} deviations of each other; {LEAST_MATCHED} of each are needed",
         )
     note = (
         f"{found.members} of {len(members)} forget rows against {found.others} never-seen rows of"
         " like target"
     )
-    if found.interval is None:
-        return Score(found.auc, note=f"{note}; no interval: one row on a side")
     return Score(found.auc, note=note, interval=found.interval, method="two-way clusters, logit")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from unlearnkit.core.data import View
 from unlearnkit.core.evidence import Evidence, Split, Who
 from unlearnkit.core.metric import Goal, Score, metric
-from unlearnkit.stats.intervals import student, student_reach
+from unlearnkit.stats.intervals import student_reach, welch_interval
 from unlearnkit.train.relearn import (
     Curve,
     Target,
@@ -229,10 +229,10 @@ def relearn_gap(e: Evidence) -> Score:
     are learned faster than fresh ones, so something of them was left. Needs no oracle; right only
     for forget rows that were drawn at random. A value near 0 proves nothing.
     """
-    pair = _pair(e)
-    if isinstance(pair, str):
-        return Score(math.nan, note=pair)
-    return _gap(e, e.recall("lessons", lambda model: _lessons(e, model, pair), Who.UNLEARNED))
+    losses = relearning_losses(e)
+    if isinstance(losses, str):
+        return Score(math.nan, note=losses)
+    return _gap(e, losses)
 
 
 @metric(
@@ -260,6 +260,22 @@ def relearn_gap_untrained(e: Evidence) -> Score:
     return _gap(e, _lessons(e, e.random(0), pair))
 
 
+def relearning_losses(e: Evidence) -> tuple[Tensor, Tensor] | str:
+    """Return each row's mean training loss while copies learn forget rows, and fresh rows.
+
+    Args:
+        e: The evidence.
+
+    Returns:
+        Losses ``(n,)`` of n forget rows and of n fresh rows, in equal order of classes; or why the
+        rows cannot be compared.
+    """
+    pair = _pair(e)
+    if isinstance(pair, str):
+        return pair
+    return e.recall("lessons", lambda model: _lessons(e, model, pair), Who.UNLEARNED)
+
+
 def _gap(e: Evidence, losses: tuple[Tensor, Tensor]) -> Score:
     go, fresh = losses
     if not bool(torch.isfinite(go).all() and torch.isfinite(fresh).all()):
@@ -267,7 +283,7 @@ def _gap(e: Evidence, losses: tuple[Tensor, Tensor]) -> Score:
     return Score(
         float(fresh.mean() - go.mean()),
         note=f"{len(go)} rows of each kind; {_how(e)}",
-        interval=_welch(fresh, go),
+        interval=welch_interval(fresh, go),
         method="Welch t over rows",
     )
 
@@ -360,16 +376,3 @@ def _lessons(e: Evidence, model: nn.Module, pair: tuple[View, View]) -> tuple[Te
         for v in pair
     )
     return first, second
-
-
-def _welch(a: Tensor, b: Tensor) -> tuple[float, float]:
-    """Return the 95 % interval of mean(a) - mean(b) (Welch, Biometrika 34, 1947)."""
-    parts = [float(t.var()) / len(t) for t in (a, b)]
-    error, gap = math.sqrt(math.fsum(parts)), float(a.mean() - b.mean())
-    if error == 0:
-        return gap, gap
-    freedom = math.fsum(parts) ** 2 / math.fsum(
-        p**2 / (len(t) - 1) for p, t in zip(parts, (a, b), strict=True)
-    )
-    reach = student(0.95, freedom) * error
-    return gap - reach, gap + reach

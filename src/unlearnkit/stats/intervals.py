@@ -76,6 +76,28 @@ def mean_interval(rows: Tensor, level: float = 0.95) -> tuple[float, float]:
     return _around(float(values.mean()), float(values.std()), count, level)
 
 
+def welch_interval(a: Tensor, b: Tensor, level: float = 0.95) -> tuple[float, float]:
+    """Return the interval of ``mean(a) - mean(b)`` (Welch, Biometrika 34, 1947).
+
+    Args:
+        a: One value a row ``(m,)``, at least two rows.
+        b: One value a row ``(n,)``, at least two rows; the variances may differ.
+        level: Coverage.
+
+    Returns:
+        Lower and upper end.
+    """
+    parts = [float(t.double().var()) / len(t) for t in (a, b)]
+    error, gap = math.sqrt(math.fsum(parts)), float(a.double().mean() - b.double().mean())
+    if error == 0:
+        return gap, gap
+    freedom = math.fsum(parts) ** 2 / math.fsum(
+        p**2 / (len(t) - 1) for p, t in zip(parts, (a, b), strict=True)
+    )
+    reach = student(level, freedom) * error
+    return gap - reach, gap + reach
+
+
 def interval_of_few(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
     """Return the same of a few numbers, such as one a seed.
 

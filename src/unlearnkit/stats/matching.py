@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -29,17 +30,19 @@ ENOUGH = 20
 CELLS = 1 << 20
 """Pairs that are looked at at once."""
 
+LEAST_MATCHED = 10
+"""Rows on each side that a matched AUC needs; of fewer its interval says nothing."""
+
 
 @dataclass(frozen=True)
 class Matched:
     """An AUC between rows of like targets."""
 
     auc: float
-    """Nan where no two rows have like targets, or a score is not a number."""
+    """Nan where fewer than ten rows of a side have others of like targets, or a score is no number."""
 
     interval: tuple[float, float] | None
-    """95 %, over draws of rows, the model and the targets given; None where there is no AUC, or a
-    single row on a side."""
+    """Over draws of rows, the model and the targets given; None where there is no AUC."""
 
     members: int
     """Members that have others of like targets."""
@@ -49,7 +52,11 @@ class Matched:
 
 
 def matched_auc(
-    members: Tensor, others: Tensor, member_targets: Tensor, other_targets: Tensor
+    members: Tensor,
+    others: Tensor,
+    member_targets: Tensor,
+    other_targets: Tensor,
+    level: float = 0.95,
 ) -> Matched:
     """Return the chance that a member scores above another row of like target.
 
@@ -65,6 +72,7 @@ def matched_auc(
         others: Scores ``(n,)``.
         member_targets: ``(m, K)``.
         other_targets: ``(n, K)``.
+        level: Coverage of the interval.
 
     Returns:
         The AUC and what it rests on.
@@ -72,39 +80,115 @@ def matched_auc(
     if len(members) and len(others) and bool(members.isnan().any() | others.isnan().any()):
         return Matched(math.nan, None, 0, 0)
     near = like(member_targets, other_targets)
-    count = near.sum(1)
-    found = count > 0
+    pairs = _matched_pairs(near)
+    if pairs.members < LEAST_MATCHED or pairs.others < LEAST_MATCHED:
+        return Matched(math.nan, None, pairs.members, pairs.others)
+    area, variance = _weighted_share(near, lambda part: _wins(members, others, part))
+    area = min(max(area, 0.0), 1.0)
+    interval = area_interval(area, variance, pairs.disjoint, level)
+    return Matched(area, interval, pairs.members, pairs.others)
+
+
+@dataclass(frozen=True)
+class MatchedDifference:
+    """The AUC of one score minus that of another, on the same pairs of rows of like targets."""
+
+    value: float
+    """Nan where too few rows have like targets, or a score is not a number."""
+
+    error: float
+    """Standard error over draws of rows, both models given; nan with the value."""
+
+    pairs: int
+    """Members or other rows that are compared, whichever are fewer."""
+
+
+def matched_auc_difference(
+    members: tuple[Tensor, Tensor],
+    others: tuple[Tensor, Tensor],
+    member_targets: Tensor,
+    other_targets: Tensor,
+) -> MatchedDifference:
+    """Return how much larger the matched AUC of a first score is than that of a second.
+
+    The same pairs and weights as ``matched_auc``, on ``h(first) - h(second)``.
+
+    Args:
+        members: First and second scores of the members, ``(m,)`` each.
+        others: First and second scores of the other rows, ``(n,)`` each.
+        member_targets: ``(m, K)``.
+        other_targets: ``(n, K)``.
+
+    Returns:
+        The difference and its standard error.
+    """
+    near = like(member_targets, other_targets)
+    pairs = _matched_pairs(near)
+    least = min(pairs.members, pairs.others)
+    if least < LEAST_MATCHED or any(bool(t.isnan().any()) for t in (*members, *others)):
+        return MatchedDifference(math.nan, math.nan, least)
+
+    def wins(part: Tensor) -> Tensor:
+        first, second = (_wins(m, o, part) for m, o in zip(members, others, strict=True))
+        return first - second
+
+    value, variance = _weighted_share(near, wins)
+    return MatchedDifference(value, math.sqrt(variance), least)
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    members: int
+    others: int
+    disjoint: int
+    """Pairs that share no row, about."""
+
+
+def _matched_pairs(near: Tensor) -> _Pairs:
+    found = near.sum(1) > 0
     m = int(found.sum())
     if not m:
-        return Matched(math.nan, None, 0, 0)
-    near, ins, outs = near[found], members.double()[found], others.double()
-    weight = 1.0 / (m * count[found].double())
-    step = max(1, CELLS // len(outs))
-    parts = [slice(i, i + step) for i in range(0, m, step)]
+        return _Pairs(0, 0, 0)
+    used = (near[found].double() / (m * near[found].sum(1, keepdim=True))).sum(0)
+    disjoint = max(1, min(m, math.floor(1 / float(used.square().sum()) + 1e-9)))
+    return _Pairs(m, int((used > 0).sum()), disjoint)
 
-    def wins(part: slice) -> Tensor:
-        mine = ins[part, None]
-        return ((mine > outs).double() + (mine == outs).double() / 2) * near[part]
 
-    each = torch.cat([wins(part).sum(1) * weight[part] for part in parts])
-    area = min(max(float(each.sum()), 0.0), 1.0)
-    by_other, used = torch.zeros(len(outs)).double(), torch.zeros(len(outs)).double()
-    pairs = 0.0
+def _wins(members: Tensor, others: Tensor, part: Tensor) -> Tensor:
+    mine, theirs = members.double()[part, None], others.double()
+    return (mine > theirs).double() + (mine == theirs).double() / 2
+
+
+def _weighted_share(near: Tensor, wins: Callable[[Tensor], Tensor]) -> tuple[float, float]:
+    """Return ``sum_ij w_ij h_ij`` and its variance by two-way clusters.
+
+    Args:
+        near: Which rows are compared ``(m, n)``.
+        wins: From the positions of some members ``(b,)`` to their ``h`` ``(b, n)``.
+
+    Returns:
+        Share and variance.
+    """
+    rows = (near.sum(1) > 0).nonzero()[:, 0]
+    m, n = len(rows), near.shape[1]
+    parts = torch.split(rows, max(1, CELLS // n))
+
+    def weights(part: Tensor) -> Tensor:
+        return near[part].double() / (m * near[part].sum(1, keepdim=True))
+
+    each = torch.cat([(wins(part) * weights(part)).sum(1) for part in parts])
+    area = float(each.sum())
+    by_other, used = torch.zeros(n).double(), torch.zeros(n).double()
+    single = 0.0
     for part in parts:
-        over = (wins(part) - area) * near[part] * weight[part, None]
+        over = (wins(part) - area) * weights(part)
         by_other += over.sum(0)
-        used += (near[part] * weight[part, None]).sum(0)
-        pairs += float(over.square().sum())
+        used += weights(part).sum(0)
+        single += float(over.square().sum())
     own = float((each - area / m).square().sum())
     theirs = float(by_other.square().sum())
-    seen = int((used > 0).sum())
-    interval = None
-    if min(m, seen) > 1:
-        least = min(m, seen)
-        variance = max(own + theirs - pairs, own, theirs) * least / (least - 1)
-        disjoint = max(1, min(m, math.floor(1 / float(used.square().sum()) + 1e-9)))
-        interval = area_interval(area, variance, disjoint)
-    return Matched(area, interval, m, seen)
+    least = min(m, int((used > 0).sum()))
+    return area, max(own + theirs - single, own, theirs) * least / max(1, least - 1)
 
 
 def like(wanted: Tensor, there: Tensor) -> Tensor:

@@ -1,0 +1,132 @@
+"""Control models: short retraining that tests an accusation of the fast audit.
+
+A fast audit has no retrained model. Before it accuses a model, it trains a control for a tenth of
+the training: on the retain set, so that it never saw the forget set. What the control shows too
+lies in the rows and not in the model. A second control, trained on all rows, shows how much of a
+loss of utility comes from the removal of the data.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from unlearnkit.cache import Cache
+from unlearnkit.core.case import Case
+from unlearnkit.core.data import View
+from unlearnkit.core.errors import DivergedError, UnsupportedError
+from unlearnkit.core.evidence import Evidence
+from unlearnkit.core.recipe import Recipe
+from unlearnkit.core.request import ForgetRequest
+from unlearnkit.core.runtime import Runtime
+from unlearnkit.oracles import Trained, oracle, train_original
+
+CONTROL_SHARE = 0.1
+"""Length of a control's training, as a share of the passes over rows that the original took."""
+
+CONTROL_SEED = 3000
+"""Seed of the controls; no original and no oracle has it by default."""
+
+
+@dataclass
+class ControlModels:
+    """The controls of a case and a request, trained when they are asked for, once each."""
+
+    case: Case
+    request: ForgetRequest | None
+    rt: Runtime
+    """Where they are trained; its meter counts their cost, whether they come from the cache or
+    not."""
+
+    cache: Cache
+    _trained: dict[str, Evidence | str] = field(default_factory=dict)
+
+    def without_forget_set(self, like: Evidence) -> Evidence | str:
+        """Return what a control that never saw the forget set shows on the rows of an audit.
+
+        Args:
+            like: The evidence of the audit: rows, task, runtime.
+
+        Returns:
+            Evidence with the control as its unlearned model; or why there is no control.
+        """
+        return self._find("without", like)
+
+    def with_forget_set(self, like: Evidence) -> Evidence | str:
+        """Return what a control that was trained on all rows shows on the rows of an audit.
+
+        Args:
+            like: The evidence of the audit: rows, task, runtime.
+
+        Returns:
+            Evidence with the control as its unlearned model; or why there is no control.
+        """
+        return self._find("with", like)
+
+    def _find(self, what: str, like: Evidence) -> Evidence | str:
+        if what not in self._trained:
+            self._trained[what] = self._train(what, like)
+        return self._trained[what]
+
+    def _train(self, what: str, like: Evidence) -> Evidence | str:
+        missing = [
+            name
+            for name, value in (("fresh", self.case.fresh), ("recipe", self.case.recipe))
+            if value is None
+        ]
+        if missing:
+            return f"the case has no {' and no '.join(missing)}"
+        try:
+            trained = self._without() if what == "without" else self._with()
+        except (DivergedError, UnsupportedError) as e:
+            return str(e)
+        self.rt.cost.forward += trained.cost.forward
+        self.rt.cost.backward += trained.cost.backward
+        return _evidence_of(trained.model, like)
+
+    def _without(self) -> Trained:
+        parts = self.case.partition(self.request)
+        if parts.forget is None or parts.retain is None:
+            raise UnsupportedError("the case has no retain set")
+        retain = _sample(parts.retain, self._recipe, self.rt, "control/retain")
+        case = self.case.with_(
+            train=None, parts=(parts.forget, retain), recipe=_short(self._recipe)
+        )
+        return oracle(case, None, seeds=[CONTROL_SEED], rt=self.rt, cache=self.cache).runs[0]
+
+    def _with(self) -> Trained:
+        if self.case.train is None:
+            raise UnsupportedError("the case has no whole training set")
+        rows = _sample(View.all(self.case.train), self._recipe, self.rt, "control/all")
+        case = self.case.with_(
+            train=self.case.train.pick(rows.rows), manipulated=None, recipe=_short(self._recipe)
+        )
+        return train_original(case, seed=CONTROL_SEED, rt=self.rt, cache=self.cache)
+
+    @property
+    def _recipe(self) -> Recipe:
+        assert self.case.recipe is not None
+        return self.case.recipe
+
+
+def _short(recipe: Recipe) -> Recipe:
+    return recipe.model_copy(update={"epochs": max(1, round(CONTROL_SHARE * recipe.epochs))})
+
+
+def _sample(rows: View, recipe: Recipe, rt: Runtime, stream: str) -> View:
+    """Return as many rows as keep a training of one epoch within the share."""
+    return rows.sample(max(1, math.ceil(CONTROL_SHARE * recipe.epochs * len(rows))), rt, stream)
+
+
+def _evidence_of(model: nn.Module, like: Evidence) -> Evidence:
+    return Evidence(
+        {"unlearned": model},
+        like.views,
+        like.task,
+        like.rt,
+        random=like.random,
+        recipe=like.recipe,
+        at_random=like.at_random,
+    )
