@@ -1,4 +1,4 @@
-"""What verdicts make of relearning and of the head probe."""
+"""What verdicts make of the head probe."""
 
 import pytest
 
@@ -29,35 +29,16 @@ def row(metric, value, *, low=None, high=None, original=None, oracles=()):
     )
 
 
-def judged(tier, *rows):
-    found = findings(Facts(rows, gone=True, head_only=False, unchanged=False, oracles=5), tier)
-    return [f for f in found if f.verdict is Verdict.LEAKS], found
-
-
-@pytest.mark.parametrize(("low", "leaks"), [(0.01, True), (-0.01, False)])
-def test_forget_rows_that_are_learned_faster_than_fresh_ones_leak(low, leaks):
-    found, _ = judged("fast", row("relearn_gap", 0.1, low=low, high=0.2))
-    assert bool(found) == leaks
-    if leaks:
-        assert found[0].rows == ("relearn_gap",)
-        assert "drawn at random" in found[0].reason
-
-
-def test_rows_that_an_untrained_network_finds_easier_too_accuse_nobody():
-    found, every = judged(
-        "fast",
-        row("relearn_gap", 0.1, low=0.05, high=0.2),
-        row("relearn_gap_untrained", 0.1, low=0.05, high=0.2),
-    )
-    assert not found
-    assert any("not drawn alike" in f.reason for f in every)
+def leaks(*rows):
+    found = findings(Facts(rows, gone=True, head_only=False, unchanged=False, oracles=5))
+    return [f for f in found if f.verdict is Verdict.LEAKS]
 
 
 ORACLES = (0.46, 0.47, 0.48, 0.47, 0.465)
 
 
 @pytest.mark.parametrize(
-    ("value", "original", "untrained", "leaks"),
+    ("value", "original", "untrained", "accused"),
     [
         (0.30, 0.30, 0.41, True),
         (0.33, 0.30, 0.41, True),
@@ -81,16 +62,13 @@ ORACLES = (0.46, 0.47, 0.48, 0.47, 0.465)
         "no factory",
     ],
 )
-def test_features_that_hold_a_class_leak(value, original, untrained, leaks):
+def test_features_that_hold_a_class_leak(value, original, untrained, accused):
     rows = [row("head_probe", value, original=original, oracles=ORACLES)]
     if untrained is not None:
         rows.append(row("head_probe_untrained", untrained))
-    found, _ = judged("reference", *rows)
-    assert bool(found) == leaks
-    if leaks:
-        assert "still hold the forgotten classes" in found[0].reason
+    reasons = ["still hold the forgotten classes" in f.reason for f in leaks(*rows)]
+    assert reasons == [True] * accused
 
 
 def test_two_oracles_accuse_no_features():
-    found, _ = judged("reference", row("head_probe", 0.1, original=0.1, oracles=(0.46, 0.47)))
-    assert not found
+    assert not leaks(row("head_probe", 0.1, original=0.1, oracles=(0.46, 0.47)))

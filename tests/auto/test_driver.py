@@ -4,9 +4,11 @@ import pytest
 import torch
 
 import unlearnkit as uk
-from unlearnkit.auditing.audit import audit
+from unlearnkit.auditing.audit import audit_one_model
+from unlearnkit.auditing.control_models import ControlModels
 from unlearnkit.auto.driver import AutoFailedError, Chosen, choose
 from unlearnkit.auto.table import Line
+from unlearnkit.cache import Cache
 from unlearnkit.core.auto import Auto
 from unlearnkit.core.case import Case
 from unlearnkit.core.errors import InputError, UnsupportedError
@@ -133,15 +135,18 @@ def test_the_returned_cost_is_that_of_all_tries_the_audits_and_the_look(clouds, 
     model, case = clouds
     done = go(clouds, *bad, GOOD, request=Groups(2))
     forward, backward = 60, 0  # the look: every training row once
+    controls = ControlModels(case, Groups(2), Runtime(), Cache())
     for name in (*bad, "relabel"):
         if name == "burst":
             forward += 54
             continue
         one = plain(model, case, Groups(2), name)
         rt = Runtime()
-        audit(one, tier="fast", rt=rt)
+        audit_one_model(one, None, "fast", rt, controls)
         forward += one.cost.forward + rt.cost.forward
         backward += one.cost.backward
+    forward += controls.rt.cost.forward
+    backward += controls.rt.cost.backward
     assert (done.cost.forward, done.cost.backward) == (forward, backward)
     assert done.choice.spent == pytest.approx(done.cost.work / (3 * 40 * 54))
     assert done.cost.work == 60 + sum(t.work + t.audit for t in done.choice.tried)
@@ -158,20 +163,28 @@ def test_a_candidate_beyond_the_budget_is_passed_over_and_a_cheaper_one_tried(cl
     done = go(clouds, dear, GOOD, budget=0.5)
     assert done.method.id == "relabel"
     assert done.choice.spent < 0.5
-    assert "needs about 0.60 of retraining" in told(done)["relabel run.share=0.6"]
+    # 0.6 for the method, 0.2 for two control models, and two models on all rows for the audit.
+    assert "needs about 0.84 of retraining, and 0.50" in told(done)["relabel run.share=0.6"]
 
 
-def test_what_failed_is_taken_off_the_budget(clouds):
-    with pytest.raises(AutoFailedError) as e:
-        go(clouds, "wreck")
-    failed = e.value.best.choice
-    again = failed.tried[0].audit / (3 * 40 * len(clouds[1].partition(Classes(1)).retain))
-    short = 1.0 + again + failed.spent - 1e-6
-    with pytest.raises(AutoFailedError, match="a larger budget lets more of them run"):
-        go(clouds, "wreck", RETRAIN, budget=short)
-    done = go(clouds, "wreck", RETRAIN, budget=short + 2e-6)
+def test_the_cost_of_retraining_is_kept_in_reserve_from_a_budget_of_one_up(clouds):
+    done = go(clouds, "wreck", RETRAIN, budget=1.2)
+    assert done.method.id == "retrain"
+    assert "needs about 0.34 of retraining, and 0.20 of the budget" in told(done)["wreck"]
+    assert done.choice.spent <= done.choice.budget
+    done = go(clouds, "wreck", RETRAIN, budget=1.5)
+    assert "DAMAGED" in told(done)["wreck"]
     assert done.method.id == "retrain"
     assert done.choice.spent <= done.choice.budget
+
+
+def test_below_a_budget_of_one_nothing_is_kept_in_reserve_and_retraining_is_not_tried(clouds):
+    with pytest.raises(AutoFailedError, match="a larger budget lets more of them run") as e:
+        go(clouds, "wreck", RETRAIN, budget=0.9)
+    assert [(t.candidate, t.ran) for t in e.value.best.choice.tried] == [
+        ("wreck", True),
+        ("retrain", False),
+    ]
 
 
 def test_a_budget_below_every_candidate_is_told(clouds):
@@ -193,7 +206,7 @@ def test_by_name_it_uses_the_shipped_table(clouds, request_):
     except AutoFailedError as e:
         done = e.best
     assert done.choice.line == ("shallow_class" if isinstance(request_, Classes) else "shallow")
-    assert done.choice.budget == 1.0
+    assert done.choice.budget == 2.0
 
 
 def test_other_methods_go_through_the_same_verb_as_before(clouds):

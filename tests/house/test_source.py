@@ -78,8 +78,8 @@ def test_only_the_command_line_and_the_documents_print(path):
 
 
 @pytest.mark.parametrize("path", SOURCE, ids=name)
-def test_a_file_stays_under_400_lines(path):
-    assert len(path.read_text("utf-8").splitlines()) < 400
+def test_a_file_stays_under_600_lines(path):
+    assert len(path.read_text("utf-8").splitlines()) < 600
 
 
 @pytest.mark.parametrize("path", TEXT, ids=name)

@@ -77,6 +77,25 @@ def test_delong_variance_is_that_of_the_matrix_of_wins(seed, ties):
     assert statistics.delong_variance(a, b) == pytest.approx(want, rel=1e-12)
 
 
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("ties", [False, True])
+def test_the_difference_of_two_areas_is_that_of_the_matrices_of_wins(seed, ties):
+    (a, b), (c, d) = scores(seed, ties=ties), scores(seed + 50, ties=ties)
+    table = wins(a, b) - wins(c, d)
+    want = table.mean(1).var(ddof=1) / len(a) + table.mean(0).var(ddof=1) / len(b)
+    value, error = statistics.auc_difference((a, c), (b, d))
+    truth = np.r_[np.ones(len(a)), np.zeros(len(b))]
+    areas = [sk.roc_auc_score(truth, np.r_[m, o]) for m, o in ((a, b), (c, d))]
+    assert value == pytest.approx(areas[0] - areas[1], abs=1e-12)
+    assert error == pytest.approx(want**0.5, rel=1e-12)
+
+
+def test_a_score_does_not_differ_from_itself_and_one_row_a_side_is_undefined():
+    a, b = scores(0)
+    assert statistics.auc_difference((a, a), (b, b)) == (0.0, 0.0)
+    assert all(map(math.isnan, statistics.auc_difference((a[:1], a[:1]), (b, b))))
+
+
 def test_delong_variance_without_signal_is_near_that_of_the_rank_sum():
     m, n = 400, 300
     rng = np.random.default_rng(0)

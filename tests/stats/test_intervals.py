@@ -14,6 +14,7 @@ from unlearnkit.stats.intervals import (
     mean_interval,
     tost,
     two_sample_t,
+    welch_interval,
 )
 
 
@@ -22,6 +23,19 @@ from unlearnkit.stats.intervals import (
 def test_clopper_pearson_is_the_exact_binomial_interval(k, n, level):
     want = stats.binomtest(k, n).proportion_ci(level, method="exact")
     assert clopper_pearson(k, n, level) == pytest.approx((want.low, want.high), rel=1e-9)
+
+
+@pytest.mark.parametrize("level", [0.9, 0.95, 0.998])
+def test_welchs_interval_is_scipys(level):
+    rng = torch.Generator().manual_seed(1)
+    a = torch.randn(17, generator=rng, dtype=torch.float64)
+    b = 3 * torch.randn(40, generator=rng, dtype=torch.float64) + 1
+    want = stats.ttest_ind(a.numpy(), b.numpy(), equal_var=False).confidence_interval(level)
+    assert welch_interval(a, b, level) == pytest.approx(tuple(want), rel=1e-9)
+
+
+def test_welchs_interval_of_constant_rows_is_their_difference():
+    assert welch_interval(torch.ones(3), torch.zeros(4)) == (1.0, 1.0)
 
 
 def test_clopper_pearson_of_no_trial_is_everything():

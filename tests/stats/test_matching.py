@@ -152,7 +152,9 @@ def test_groups_that_are_apart_have_an_interval_that_few_rows_can_bear(sure, sco
 
 @pytest.mark.parametrize(("members", "others"), [(9, 50), (50, 9), (3, 3)])
 def test_an_area_of_fewer_than_ten_rows_of_a_side_is_undefined(members, others):
-    found = matched_auc(torch.ones(members), torch.zeros(others), *map(torch.zeros, (members, others)))
+    found = matched_auc(
+        torch.ones(members), torch.zeros(others), *map(torch.zeros, (members, others))
+    )
     assert math.isnan(found.auc)
     assert found.interval is None
     assert (found.members, found.others) == (members, others)

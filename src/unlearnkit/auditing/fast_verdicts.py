@@ -39,7 +39,7 @@ RELEARNING = "relearn_gap"
 
 SHORTFALL = 1 / 3
 """Largest share by which short training may leave a control's AUC nearer to 0.5 than retraining's;
-up to 0.24 was measured on the bundled cases (docs/results/fast_audit.md)."""
+up to a quarter was measured on the bundled cases (docs/results/fast_audit.md)."""
 
 NO_CONTROL = (
     "no control model could be trained to tell whether the rows or the model are the cause ({why});"

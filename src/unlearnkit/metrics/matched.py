@@ -78,12 +78,12 @@ def _residuals(e: Evidence, who: Who, split: Split, k: int = 0) -> Tensor:
 def _matched(e: Evidence, members: Tensor, others: Tensor) -> Score:
     if bool(members.isnan().any() or others.isnan().any()):
         return Score(math.nan, note="a score is not a number: infinite outputs cannot be compared")
-    found = matched_auc(members, others, *(e.targets(s) for s in PAIR))
+    found = matched_auc(members, others, e.targets(Split.FORGET), e.targets(Split.HELD_OUT))
     if math.isnan(found.auc):
         return Score(
             math.nan,
-            note=f"{found.members} forget rows and {found.others} never-seen rows have targets within"
-            f" {CALLIPER} deviations of each other; {LEAST_MATCHED} of each are needed",
+            note=f"{found.members} forget rows and {found.others} never-seen rows have targets"
+            f" within {CALLIPER} deviations of each other; {LEAST_MATCHED} of each are needed",
         )
     note = (
         f"{found.members} of {len(members)} forget rows against {found.others} never-seen rows of"

@@ -39,7 +39,7 @@ class Matched:
     """An AUC between rows of like targets."""
 
     auc: float
-    """Nan where fewer than ten rows of a side have others of like targets, or a score is no number."""
+    """Nan where fewer than ten rows of a side have others of like targets, or a score is nan."""
 
     interval: tuple[float, float] | None
     """Over draws of rows, the model and the targets given; None where there is no AUC."""
