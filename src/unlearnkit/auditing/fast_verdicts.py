@@ -41,6 +41,10 @@ SHORTFALL = 1 / 3
 """Largest share by which short training may leave a control's AUC nearer to 0.5 than retraining's;
 up to a quarter was measured on the bundled cases (docs/results/fast_audit.md)."""
 
+RELEARNING_MARGIN = 0.1
+"""Smallest advantage of forget rows over the control that counts, as a share of the mean training
+loss of fresh rows."""
+
 NO_CONTROL = (
     "no control model could be trained to tell whether the rows or the model are the cause ({why});"
     " give the case fresh= and recipe=, or compare with retrained models"
@@ -236,7 +240,7 @@ def _relearning(audit: FastAudit) -> Iterator[Finding]:
     low, high = welch_interval(fresh - theirs[1], forget - theirs[0], CONTROL_LEVEL)
     own = float(theirs[1].mean() - theirs[0].mean())
     seen = f"{shown}, control model {own:.3f}, {_Comparison(own, low, high)}"
-    if low > 0:
+    if low > RELEARNING_MARGIN * float(fresh.mean()):
         yield Finding(verdict=Verdict.LEAKS, reason=seen, rows=(row.metric,))
     else:
         yield _open(f"{seen}: {_IN_THE_ROWS}", row)
