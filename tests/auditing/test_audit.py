@@ -62,8 +62,8 @@ def test_nothing_found_without_oracles_is_said_in_the_words_of_the_specification
     case = TASKS["classification"].toy(0)
     done = uk.unlearn(uk.train_original(case).model, case, GO, "finetune")
     report = uk.audit(done)
-    if report.verdict is Verdict.INCONCLUSIVE:
-        assert "no problem found by tests that cannot see per-example memory" in report.sentence
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert "no problem found by tests that cannot see per-example memory" in report.sentence
 
 
 def test_parts_are_audited_as_the_whole_set_is():

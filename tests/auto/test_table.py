@@ -56,10 +56,17 @@ def test_whoever_has_forget_and_retained_rows_finds_a_line_with_retraining_last(
 
 
 @pytest.mark.parametrize("one", table(), ids=lambda x: x.id)
-def test_every_installed_candidate_has_settings_that_its_method_takes(one):
+def test_every_candidate_is_built_in_and_has_settings_that_its_method_takes(one):
     for c in one.candidates:
-        if c.method in catalog.methods():
-            assert catalog.method(c.method, None, **c.settings).id == c.method
+        assert catalog.method(c.method, None, **c.settings).id == c.method
+        assert catalog.methods()[c.method].__module__.startswith("unlearnkit.methods.")
+
+
+def test_a_misspelt_method_is_told_at_loading_with_the_nearest(tmp_path):
+    path = tmp_path / "table.yaml"
+    path.write_text("- {id: x, because: y, evidence: z, candidates: [{method: scrubb, cost: 1}]}\n")
+    with pytest.warns(UserWarning, match=r"line 'x' names the method 'scrubb'.*mean 'scrub'"):
+        assert table(path)[0].candidates[0].method == "scrubb"
 
 
 def test_lines_have_different_names():

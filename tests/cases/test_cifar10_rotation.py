@@ -85,14 +85,23 @@ def test_rows_are_turned_by_angles_of_a_seed_and_grouped_by_quadrant(folder):
     assert home.cifar10_rotation().train.key() == case.train.key()
 
 
-def test_each_request_names_some_rows(folder):
-    for name, made in uk.catalog.cases()["cifar10_rotation"].requests.items():
-        asked = made()
-        y = asked.case.partition(asked.request).forget.y
-        if name == "range":
-            assert bool((y[:, 0] > 0.7071).all())
-        if name == "group":
-            assert bool(((y[:, 0] <= 0) & (y[:, 1] >= 0)).all())
+NAMED = {
+    "range": lambda y: bool((y[:, 0] > 0.7071).all()),
+    "group": lambda y: bool(((y[:, 0] <= 0) & (y[:, 1] >= 0)).all()),
+    "random_tenth": lambda y: len(y) == 1,  # of 16 rows, rounded down
+}
+
+
+def test_every_request_has_its_rows_checked():
+    assert set(uk.catalog.cases()["cifar10_rotation"].requests) == set(NAMED)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_each_request_names_the_rows_that_it_says(folder, name):
+    asked = uk.catalog.cases()["cifar10_rotation"].requests[name]()
+    y = asked.case.partition(asked.request).forget.y
+    assert len(y)
+    assert NAMED[name](y)
 
 
 def test_too_few_photographs_are_told(folder, monkeypatch):

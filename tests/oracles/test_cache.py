@@ -90,7 +90,7 @@ def test_what_is_kept_can_be_listed_and_removed(tmp_path):
 def test_two_processes_make_a_thing_once(tmp_path):
     program = textwrap.dedent(
         """
-        import sys, time, torch
+        import os, sys, time, torch
         from pathlib import Path
         from unlearnkit.cache import SIGNALS, Cache
 
@@ -100,10 +100,16 @@ def test_two_processes_make_a_thing_once(tmp_path):
             time.sleep(0.5)
             return {"w": torch.ones(2)}, {}
 
+        barrier = Path(sys.argv[3])
+        barrier.mkdir(exist_ok=True)
+        (barrier / str(os.getpid())).touch()
+        while len(list(barrier.iterdir())) < 2:  # both start to ask at once
+            time.sleep(0.005)
         Cache(Path(sys.argv[1])).get({"a": 1}, make)
         """
     )
     words = [sys.executable, "-c", program, str(tmp_path / "cache"), str(tmp_path / "log")]
+    words += [str(tmp_path / "barrier")]
     both = [subprocess.Popen(words) for _ in range(2)]
     assert [p.wait() for p in both] == [0, 0]
     assert (tmp_path / "log").read_text() == "made\n"

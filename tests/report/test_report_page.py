@@ -107,10 +107,11 @@ def test_landmarks_and_language_are_named(page):
 
 
 def test_what_scrolls_can_be_reached_by_keyboard(page):
-    for e in page.elements:
-        if e.get("class") == "scroll":
-            assert (e["tabindex"], e["role"]) == ("0", "region")
-            assert e["aria-labelledby"]
+    scrolling = [e for e in page.elements if e.get("class") == "scroll"]
+    assert scrolling
+    for e in scrolling:
+        assert (e["tabindex"], e["role"]) == ("0", "region")
+        assert e["aria-labelledby"]
 
 
 def test_nothing_is_asked_of_a_network(page):

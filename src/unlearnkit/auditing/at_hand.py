@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from unlearnkit.auditing.splits import RETAIN_ROWS
 from unlearnkit.core.errors import UnsupportedError
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.structure import on_device
 from unlearnkit.difficulty.entanglement import eccentricity
 from unlearnkit.localize.find import Localizer
 from unlearnkit.localize.methods import own_localizer
@@ -36,7 +37,7 @@ def localizer_of(done: Unlearned, rt: Runtime) -> Localizer | None:
     if done.mask.found_by is not None:
         localizer = Localizer.model_validate(done.mask.found_by)
         seeded = rt.fork(done.mask.seed)
-        with _trainable_as(done.model, done.original.to(rt.device)) as model:
+        with _trainable_as(done.model, on_device(done.original, rt.device)) as model:
             again = localizer.find(model, done.case, done.request, seeded)
         if again.digest() == done.mask.digest():
             return localizer
@@ -53,7 +54,7 @@ def from_middle(done: Unlearned, rt: Runtime) -> Tensor | None:
     assert parts.retain is not None
     draw = Runtime(seed=0)
     views = (parts.forget, parts.retain.sample(RETAIN_ROWS, draw, "strong/middle"))
-    model = done.original.to(rt.device)
+    model = on_device(done.original, rt.device)
     inside, outside = (features(model, view, done.case.task, rt) for view in views)
     if inside is None or outside is None or inside.shape[1] != outside.shape[1]:
         return None
@@ -64,9 +65,11 @@ def from_middle(done: Unlearned, rt: Runtime) -> Tensor | None:
 def _trainable_as(like: nn.Module, model: nn.Module) -> Iterator[nn.Module]:
     """Let train, for a while, the parameters of a frozen model that train in another."""
     trained = {n for n, p in like.named_parameters() if p.requires_grad}
+    before = {n: p.requires_grad for n, p in model.named_parameters()}
     for name, p in model.named_parameters():
         p.requires_grad_(name in trained)
     try:
         yield model
     finally:
-        model.requires_grad_(False)
+        for name, p in model.named_parameters():
+            p.requires_grad_(before[name])

@@ -40,11 +40,11 @@ from unlearnkit.core.digest import NUMERICS, model_digest
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.evidence import Evidence, Split
 from unlearnkit.core.meaning import meant
-from unlearnkit.core.metric import Tier
+from unlearnkit.core.metric import ANSWERS, Tier
 from unlearnkit.core.outputs import some
 from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.structure import difference
+from unlearnkit.core.structure import difference, on_device
 from unlearnkit.core.version import __version__
 from unlearnkit.oracles import Oracle, check_fresh
 from unlearnkit.oracles import oracle as retrained
@@ -273,7 +273,7 @@ def _evidence(
 
     few, task = some(views[Split.FORGET], rt), done.case.task
     return Evidence(
-        {name: quickened(m.to(rt.device), few, task, rt) for name, m in models.items()},
+        {name: quickened(on_device(m, rt.device), few, task, rt) for name, m in models.items()},
         views,
         task,
         rt,
@@ -353,7 +353,7 @@ def _tampered_warnings(asked: Asked) -> list[str]:
 def _headroom_warnings(rows: Sequence[Row], count: int) -> list[str]:
     if count < ENOUGH_FOR_INTERVALS:
         return []
-    answers = [h for r in rows if r.family == "behaviour" and (h := headroom(r)) is not None]
+    answers = [h for r in rows if r.role in ANSWERS and (h := headroom(r)) is not None]
     if answers and max(answers) < HEADROOM:
         return [
             "almost no headroom: by how well rows are answered the original lies within"

@@ -28,6 +28,7 @@ from unlearnkit.core.method import Method
 from unlearnkit.core.outputs import rowwise, run
 from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.runtime import Cost, Runtime
+from unlearnkit.core.structure import on_device
 from unlearnkit.localize.find import Localizer
 from unlearnkit.needs import check_needs
 from unlearnkit.oracles import (
@@ -325,7 +326,7 @@ def _unlearned(subject: Subject, one: Trained) -> nn.Module:
 def _measured(subject: Subject, model: nn.Module, member: Member) -> Row:
     """Return what a model says about all examples."""
     task, rt = subject.case.task, subject.rt.fork(0)
-    model = model.to(rt.device)
+    model = on_device(model, rt.device)
     margins: list[Tensor] = []
     errors: list[Tensor] = []
     residuals: list[Tensor] = []

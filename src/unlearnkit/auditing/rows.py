@@ -70,6 +70,7 @@ def _row(m: Metric, e: Evidence, tier: Tier, beside: dict[str, Beside]) -> Row:
         light=_light(m, apart),
         models=len(known),
         doc=m.doc,
+        role=str(m.role),
     )
 
 

@@ -154,9 +154,9 @@ def _familiarity(
         if metric not in compared:
             continue
         row, g = table[metric], compared[metric]
-        sign = -1.0 if metric.startswith("error") else 1.0
-        low, high = sorted((sign * g.low, sign * g.high))
         m = metrics()[metric]
+        sign = -1.0 if m.higher_is_better is False else 1.0
+        low, high = sorted((sign * g.low, sign * g.high))
         margin = equivalence_margin(m.margin, m.unit, g)
         text = f"{plain(metric)} {valued(row)}, retrained {g.mean:.3f}, gap {_gap_text(g)}"
         if low > margin:
@@ -230,7 +230,7 @@ def _damage(table: dict[str, Row], compared: dict[str, Gap]) -> Iterator[Finding
         row, g = table[metric], compared[metric]
         m = metrics()[metric]
         margin = equivalence_margin(m.margin, m.unit, g)
-        lost = g.low > margin if metric.startswith("error") else g.high < -margin
+        lost = g.high < -margin if m.higher_is_better else g.low > margin
         if lost:
             yield Finding(
                 verdict=Verdict.DAMAGED,

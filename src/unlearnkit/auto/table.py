@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+import warnings
+from collections.abc import Collection, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +12,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from unlearnkit.catalog import methods
 from unlearnkit.core.method import Need
 
 Kind = Literal["class", "odd", "group", "random", "unknown"]
@@ -26,7 +30,7 @@ class Candidate(_Words):
     """A method to try, with its settings."""
 
     method: str
-    """Its id; one that is not installed is passed over."""
+    """Its id; one that no installed package provides is passed over, with a warning at loading."""
 
     settings: dict[str, Any] = Field(default_factory=dict)
     """Hyper-parameters that differ from its defaults."""
@@ -78,6 +82,25 @@ class Line(_Words):
     """The results that the order rests on, or that it rests on none."""
 
 
+def check_methods(lines: Iterable[Line], known: Collection[str]) -> None:
+    """Warn of methods that no installed package provides: they would be passed over.
+
+    Args:
+        lines: Of a table.
+        known: Ids of the installed methods.
+    """
+    for line in lines:
+        for c in line.candidates:
+            if c.method not in known:
+                near = difflib.get_close_matches(c.method, sorted(known), 1)
+                hint = f"did you mean {near[0]!r}?" if near else "install its package"
+                warnings.warn(
+                    f"auto: line {line.id!r} names the method {c.method!r}, which no installed"
+                    f" package provides, so it is passed over; {hint}",
+                    stacklevel=3,
+                )
+
+
 @cache
 def table(path: Path = PATH) -> tuple[Line, ...]:
     """Return the lines in the order in which they are compared with a case: the first holds.
@@ -89,7 +112,9 @@ def table(path: Path = PATH) -> tuple[Line, ...]:
         The lines.
     """
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return tuple(Line.model_validate(one) for one in content)
+    lines = tuple(Line.model_validate(one) for one in content)
+    check_methods(lines, methods())
+    return lines
 
 
 def _flat(given: dict[str, Any], before: str = "") -> list[tuple[str, Any]]:

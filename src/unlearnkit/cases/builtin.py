@@ -31,6 +31,9 @@ class Trained:
     find: Callable[[Runtime], Asked]
     """Builds the case and the request; models are trained where the runtime says."""
 
+    models: int = 1
+    """How many models are trained to find the rows."""
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "__doc__", self.doc)
 

@@ -159,7 +159,8 @@ def requests(make: Callable[[], Case]) -> dict[str, Trained]:
     """
 
     def ranked_by(by: MemorisedBy, doc: str, at: Place = "top") -> Trained:
-        return Trained(doc, lambda rt: memorised(make(), at=at, by=by, rt=rt))
+        count = LEAVE_OUT_MODELS if by == "leave_out" else 1
+        return Trained(doc, lambda rt: memorised(make(), at=at, by=by, rt=rt), models=count)
 
     return {
         "memorised_tenth": ranked_by(

@@ -48,7 +48,7 @@ def plan_study(
     from unlearnkit.store import Store
     from unlearnkit.studies.plan import plan, summary
 
-    study, layout = _laid_out(file)
+    study, layout = _laid_out_untrained(file)
     with Store(store) as kept:
         found = plan(study, kept, Cache(), layout)
     for warning in found.warnings:
@@ -197,6 +197,19 @@ def _laid_out(file: Path) -> tuple[Study, Layout]:
 
     study = load(file)
     return study, layout_of(study)
+
+
+def _laid_out_untrained(file: Path) -> tuple[Study, Layout | None]:
+    """Return a study and its layout; None where a model must be trained to know it."""
+    from unlearnkit.train.training_guard import TrainingForbiddenError, no_training
+
+    try:
+        with no_training():
+            return _laid_out(file)
+    except TrainingForbiddenError:
+        from unlearnkit.studies.spec import load
+
+        return load(file), None
 
 
 def _table(study: Study, layout: Layout, store: Path, metrics: str | None) -> Table:

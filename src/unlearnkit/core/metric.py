@@ -27,6 +27,31 @@ class Goal(StrEnum):
     """None by itself: a fact to know."""
 
 
+class MetricRole(StrEnum):
+    """Which question of an audit a metric answers; verdicts and warnings go by it."""
+
+    KNOWLEDGE = "knowledge"
+    """How well the forget rows themselves are answered."""
+
+    GENERALIZATION = "generalization"
+    """How well never-seen rows like the forget rows are answered."""
+
+    UTILITY = "utility"
+    """How well rows are answered that have nothing to do with the request."""
+
+    ATTACK = "attack"
+    """Whether membership of the forget rows can be inferred."""
+
+    DISTANCE = "distance"
+    """How far outputs lie from those of retrained models."""
+
+    OTHER = "other"
+
+
+ANSWERS = frozenset({MetricRole.KNOWLEDGE, MetricRole.GENERALIZATION, MetricRole.UTILITY})
+"""Roles of the metrics that say how well rows are answered."""
+
+
 @dataclass(frozen=True)
 class Score:
     """A number and where it comes from. Undefined is nan with a note, never a default."""
@@ -79,6 +104,10 @@ class Metric:
 
     family: str
     doc: str
+    role: MetricRole = MetricRole.OTHER
+    higher_is_better: bool | None = None
+    """Whether rows are answered better at larger values; None where it does not say how well rows
+    are answered."""
 
     @property
     def distance(self) -> bool:
@@ -138,6 +167,8 @@ def metric(
     models: bool = False,
     section: int = 10,
     margin: float | None = None,
+    role: MetricRole = MetricRole.OTHER,
+    higher_is_better: bool | None = None,
 ) -> Callable[[F], F]:
     """Put a function on the list of metrics; its id is its name.
 
@@ -158,6 +189,9 @@ def metric(
         section: Where it stands in the audit's order.
         margin: Largest difference from the oracle that counts as none; two oracle deviations, and
             at least a hundredth, when None.
+        role: Which question of an audit it answers.
+        higher_is_better: Whether rows are answered better at larger values; needed where the role
+            is knowledge, generalization or utility.
 
     Returns:
         A decorator that returns the function as it is.
@@ -185,6 +219,8 @@ def metric(
                     margin=margin,
                     family=fn.__module__.rpartition(".")[2],
                     doc=(fn.__doc__ or "").strip(),
+                    role=role,
+                    higher_is_better=higher_is_better,
                 )
             )
         return fn
@@ -195,10 +231,23 @@ def metric(
 def _put(new: Metric) -> None:
     if not new.doc:
         raise UnlearnkitError(f"metric {new.id}: say what it is in a docstring")
+    if new.role in ANSWERS and new.higher_is_better is None:
+        raise UnlearnkitError(
+            f"metric {new.id}: role {new.role} needs higher_is_better; give True or False"
+        )
     held = METRICS.get(new.id)
-    if held is not None and held.family != new.family:
-        raise UnlearnkitError(f"two metrics are called {new.id!r}")
+    if held is not None and _origin(held) != _origin(new):
+        raise UnlearnkitError(
+            f"metric {new.id}: {'.'.join(_origin(new))} has the name of {'.'.join(_origin(held))};"
+            " give it another name"
+        )
     METRICS[new.id] = new
+
+
+def _origin(m: Metric) -> tuple[str, str]:
+    """Return the module and the name of a metric's function."""
+    fn = m.fn.func if isinstance(m.fn, partial) else m.fn
+    return fn.__module__, getattr(fn, "__qualname__", type(fn).__qualname__)
 
 
 def mean(rows: Tensor, note: str = "") -> Score:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -34,6 +35,29 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     with modes_kept(model):
         model.eval()
         yield
+
+
+def on_device(model: nn.Module, device: torch.device) -> nn.Module:
+    """Return a model on a device: itself where it is there already, else a copy.
+
+    Args:
+        model: Read only; it stays where it is.
+        device: Where to run.
+
+    Returns:
+        The model or the copy.
+    """
+    here = [*model.parameters(), *model.buffers()]
+    if all(_same_device(t.device, device) for t in here):
+        return model
+    return copy.deepcopy(model).to(device)  # noqa: TID251  # no method calls it; the copy is for reading
+
+
+def _same_device(one: torch.device, other: torch.device) -> bool:
+    """Return whether two devices are one; without an index it is the one that `.to` would pick."""
+    if one.type != other.type:
+        return False
+    return one.type == "cpu" or other.index is None or one.index == other.index
 
 
 def widened(model: nn.Module) -> nn.Module:

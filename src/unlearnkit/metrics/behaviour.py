@@ -7,16 +7,47 @@ import math
 import torch
 
 from unlearnkit.core.evidence import Evidence, Split, Who
-from unlearnkit.core.metric import Goal, Score, mean, metric
+from unlearnkit.core.metric import Goal, MetricRole, Score, mean, metric
 
-ASKED = (Split.FORGET, Split.HELD_OUT, Split.TEST_FORGET)
+LIKE_FORGET = (Split.HELD_OUT, Split.TEST_FORGET)
 KEPT = (Split.RETAIN, Split.TEST)
 LABELS = ("classification",)
 NUMBERS = ("regression", "multilabel")
 
 
-@metric(Goal.ORACLE, low=0.0, high=1.0, each=ASKED, unit="fraction", tasks=LABELS, section=2)
-@metric(Goal.ORACLE, low=0.0, high=1.0, each=KEPT, unit="fraction", tasks=LABELS, section=8)
+@metric(
+    Goal.ORACLE,
+    low=0.0,
+    high=1.0,
+    each=[Split.FORGET],
+    unit="fraction",
+    tasks=LABELS,
+    section=2,
+    role=MetricRole.KNOWLEDGE,
+    higher_is_better=True,
+)
+@metric(
+    Goal.ORACLE,
+    low=0.0,
+    high=1.0,
+    each=LIKE_FORGET,
+    unit="fraction",
+    tasks=LABELS,
+    section=2,
+    role=MetricRole.GENERALIZATION,
+    higher_is_better=True,
+)
+@metric(
+    Goal.ORACLE,
+    low=0.0,
+    high=1.0,
+    each=KEPT,
+    unit="fraction",
+    tasks=LABELS,
+    section=8,
+    role=MetricRole.UTILITY,
+    higher_is_better=True,
+)
 def accuracy(e: Evidence, split: Split) -> Score:
     """Share of rows whose top class is right.
 
@@ -26,9 +57,38 @@ def accuracy(e: Evidence, split: Split) -> Score:
 
 
 @metric(
-    Goal.ORACLE, low=0.0, high=math.inf, each=ASKED, unit="as targets", tasks=NUMBERS, section=2
+    Goal.ORACLE,
+    low=0.0,
+    high=math.inf,
+    each=[Split.FORGET],
+    unit="as targets",
+    tasks=NUMBERS,
+    section=2,
+    role=MetricRole.KNOWLEDGE,
+    higher_is_better=False,
 )
-@metric(Goal.ORACLE, low=0.0, high=math.inf, each=KEPT, unit="as targets", tasks=NUMBERS, section=8)
+@metric(
+    Goal.ORACLE,
+    low=0.0,
+    high=math.inf,
+    each=LIKE_FORGET,
+    unit="as targets",
+    tasks=NUMBERS,
+    section=2,
+    role=MetricRole.GENERALIZATION,
+    higher_is_better=False,
+)
+@metric(
+    Goal.ORACLE,
+    low=0.0,
+    high=math.inf,
+    each=KEPT,
+    unit="as targets",
+    tasks=NUMBERS,
+    section=8,
+    role=MetricRole.UTILITY,
+    higher_is_better=False,
+)
 def error(e: Evidence, split: Split) -> Score:
     """Mean error of the rows: absolute error in target units, or share of labels that are wrong.
 
@@ -37,7 +97,15 @@ def error(e: Evidence, split: Split) -> Score:
     return mean(e.errors(Who.UNLEARNED, split))
 
 
-@metric(Goal.ORACLE, low=0.0, high=math.inf, splits=[Split.FORGET], unit="log-odds", section=2)
+@metric(
+    Goal.ORACLE,
+    low=0.0,
+    high=math.inf,
+    splits=[Split.FORGET],
+    unit="log-odds",
+    section=2,
+    role=MetricRole.DISTANCE,
+)
 def margin_spread_forget(e: Evidence) -> Score:
     """Standard deviation of the margins of the forget rows, in log-odds (or target units).
 

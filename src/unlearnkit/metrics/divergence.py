@@ -16,12 +16,14 @@ from torch import Tensor
 
 from unlearnkit.core import statistics
 from unlearnkit.core.evidence import Evidence, Split, Who
-from unlearnkit.core.metric import Goal, Score, mean, metric
+from unlearnkit.core.metric import Goal, MetricRole, Score, mean, metric
 
 SPLITS = (Split.FORGET, Split.RETAIN, Split.TEST)
 BOTH = (Who.UNLEARNED, Who.ORACLE)
 LABELS = ("classification",)
-against_oracles = partial(metric, reads=BOTH, each=SPLITS, tier="reference", section=2)
+against_oracles = partial(
+    metric, reads=BOTH, each=SPLITS, tier="reference", section=2, role=MetricRole.DISTANCE
+)
 
 
 @against_oracles(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from unlearnkit.core.evidence import Evidence, Split, Who
-from unlearnkit.core.metric import Goal, Score, metric
+from unlearnkit.core.metric import Goal, MetricRole, Score, metric
 from unlearnkit.stats.matching import CALLIPER, LEAST_MATCHED, matched_auc
 
 PAIR = (Split.FORGET, Split.HELD_OUT)
@@ -29,6 +29,7 @@ attack = partial(
     tasks=("regression",),
     section=4,
     margin=0.02,
+    role=MetricRole.ATTACK,
 )
 
 

@@ -20,14 +20,22 @@ from torch.nn import functional
 
 from unlearnkit.core import statistics
 from unlearnkit.core.evidence import Evidence, Split, Who
-from unlearnkit.core.metric import Goal, Score, mean, metric
+from unlearnkit.core.metric import Goal, MetricRole, Score, mean, metric
 from unlearnkit.core.outputs import CHUNK, rowwise
 from unlearnkit.stats.ranks import others_needed
 
 PAIR = (Split.FORGET, Split.HELD_OUT)
 LABELS = ("classification",)
 AUC_MARGIN = 0.02
-attack = partial(metric, Goal.ORACLE, low=0.0, high=1.0, unit="AUC", margin=AUC_MARGIN)
+attack = partial(
+    metric,
+    Goal.ORACLE,
+    low=0.0,
+    high=1.0,
+    unit="AUC",
+    margin=AUC_MARGIN,
+    role=MetricRole.ATTACK,
+)
 share = partial(metric, Goal.ORACLE, low=0.0, high=1.0, unit="fraction")
 published = partial(share, splits=(Split.FORGET, Split.RETAIN, Split.TEST), path="compat")
 

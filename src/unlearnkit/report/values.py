@@ -86,6 +86,9 @@ class Row(Value):
     """How many oracles stand behind the comparison."""
 
     doc: str
+    role: str = "other"
+    """Which question of the audit it answers: ``knowledge``, ``generalization``, ``utility``,
+    ``attack``, ``distance`` or ``other``."""
 
 
 class Sample(Value):

@@ -47,7 +47,7 @@ def expand(study: Study) -> tuple[Planned, ...]:
             check_apart(study, case)
     return tuple(
         run for case in study.cases for request in study.requests[case]
-        for run in _runs(study, case, request)
+        for run in runs_of(study, case, request)
     )  # fmt: skip
 
 
@@ -85,7 +85,17 @@ def search_key(study: Study, case: str, method: str) -> str:
     )
 
 
-def _runs(study: Study, case: str, request: str) -> Iterator[Planned]:
+def runs_of(study: Study, case: str, request: str) -> Iterator[Planned]:
+    """Yield the runs of one case and request of a study, in the order seed, method.
+
+    Args:
+        study: The study.
+        case: One of its cases.
+        request: One of that case's requests.
+
+    Yields:
+        The runs.
+    """
     subject = Subject.read(case, request, study.device, study.precision)
     variants = _variants(study, subject)
     if study.tune is not None:

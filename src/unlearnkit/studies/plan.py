@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from statistics import fmean
 
 from unlearnkit.auditing.words import duration
 from unlearnkit.cache import Cache
+from unlearnkit.cases.builtin import Trained
+from unlearnkit.catalog import cases
 from unlearnkit.core.digest import digest
 from unlearnkit.store import Store
+from unlearnkit.studies.apart import check_apart
 from unlearnkit.studies.designs import design_warnings
-from unlearnkit.studies.expand import expand
+from unlearnkit.studies.expand import runs_of
 from unlearnkit.studies.layout import Layout
 from unlearnkit.studies.models import Model, models
 from unlearnkit.studies.planned import Planned
 from unlearnkit.studies.spec import Study
 from unlearnkit.studies.work import Desk
+from unlearnkit.train.training_guard import TrainingForbiddenError, no_training
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,23 @@ class Need:
     seconds: float | None
     """What its training is going to take; 0 when it is cached, None when nothing like it was
     measured here."""
+
+
+@dataclass(frozen=True)
+class UnknownRows:
+    """A request whose rows are known only once models are trained; its runs are not counted."""
+
+    case: str
+    request: str
+    models: int | None
+    """How many models must be trained first; None where a case of the user's own trains them."""
+
+    @property
+    def words(self) -> str:
+        """Return the request and what it needs."""
+        count = "trained models" if self.models is None else f"{self.models} trained model"
+        many = "s" if self.models is not None and self.models > 1 else ""
+        return f"{self.case} {self.request} needs {count}{many} to know its rows"
 
 
 @dataclass(frozen=True)
@@ -58,10 +80,14 @@ class Plan:
     """How many runs and models the seconds leave out."""
 
     warnings: tuple[str, ...] = ()
+    unknown: tuple[UnknownRows, ...] = ()
+    """Requests whose runs are in none of the above, since their rows are not known yet."""
 
 
 def plan(study: Study, store: Store, cache: Cache, layout: Layout | None = None) -> Plan:
     """Return what a study will take; nothing is trained or run.
+
+    A request whose rows trained models point out is listed by itself until the cache has them.
 
     Times rest on measured ones: a model's training on those of the same architecture, device and
     precision in the cache, row for row; a run on runs of the same method on the same case in the
@@ -76,7 +102,7 @@ def plan(study: Study, store: Store, cache: Cache, layout: Layout | None = None)
     Returns:
         The plan.
     """
-    runs = expand(study) if layout is None else layout.runs
+    runs, unknown = _runs(study) if layout is None else (layout.runs, ())
     ended = store.ended("study")
     todo = tuple(r for r in runs if r.key not in ended or ended[r.key][0] == "cancelled")
     rates, there = _rates(cache)
@@ -94,7 +120,31 @@ def plan(study: Study, store: Store, cache: Cache, layout: Layout | None = None)
         seconds=sum(known),
         unmeasured=len(guesses) - len(known),
         warnings=tuple(design_warnings(runs, store)),
+        unknown=unknown,
     )
+
+
+def _runs(study: Study) -> tuple[tuple[Planned, ...], tuple[UnknownRows, ...]]:
+    """Return the runs that are known without training, and the requests whose runs are not."""
+    runs: list[Planned] = []
+    unknown: list[UnknownRows] = []
+    with no_training():
+        for case in study.cases:
+            with suppress(TrainingForbiddenError):  # not known to overlap before rows are known
+                if study.tune is not None:
+                    check_apart(study, case)
+            for request in study.requests[case]:
+                try:
+                    runs += runs_of(study, case, request)
+                except TrainingForbiddenError:
+                    unknown.append(UnknownRows(case, request, _models_of(case, request)))
+    return tuple(runs), tuple(unknown)
+
+
+def _models_of(case: str, request: str) -> int | None:
+    known = cases().get(case)
+    found = None if known is None else known.requests.get(request)
+    return found.models if isinstance(found, Trained) else None
 
 
 _Kind = tuple[str, str, str]
@@ -134,8 +184,8 @@ def _need(model: Model, rates: Mapping[_Kind, float], there: set[str]) -> Need:
 
 def _times(store: Store, todo: Sequence[Planned]) -> dict[tuple[str, str], float]:
     """Return the mean seconds of unlearning and audit, by case and method; "" is any method."""
-    cases = {r.case for r in todo}
-    done = [r for r in store.runs("study") if r.case_name in cases and r.status == "done"]
+    wanted = {r.case for r in todo}
+    done = [r for r in store.runs("study") if r.case_name in wanted and r.status == "done"]
     audits = store.named_facts([r.key for r in done], "audit_seconds")
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
     for run in done:
@@ -165,6 +215,7 @@ def summary(found: Plan, jobs: int = 1) -> dict[str, str]:
         "originals": _counted(n for n in found.models if n.kind == "original"),
         "oracles": _counted(n for n in found.models if n.kind == "oracle"),
         "time": _time(found, jobs),
+        **({"rows unknown": "; ".join(u.words for u in found.unknown)} if found.unknown else {}),
     }
 
 
@@ -177,7 +228,7 @@ def _time(found: Plan, jobs: int) -> str:
     share = "" if jobs == 1 else f" with {jobs} jobs"
     open_ = len(found.todo) + sum(not n.cached for n in found.models)
     if not open_:
-        return "none"
+        return "unknown: rows are not known yet" if found.unknown else "none"
     if found.unmeasured == open_:
         return "unknown: nothing like it was measured here yet"
     text = f"about {duration(found.seconds / jobs)}{share}"

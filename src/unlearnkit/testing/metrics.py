@@ -16,6 +16,7 @@ from unlearnkit.core.errors import UnlearnkitError
 from unlearnkit.core.evidence import Evidence, Split, Who
 from unlearnkit.core.metric import Metric, Score
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.structure import on_device
 from unlearnkit.testing.subject import bits, disturb, expect, generators, same_bits, toy, trained
 from unlearnkit.unlearning import fresh_model
 
@@ -35,7 +36,7 @@ class Seen:
         """Return evidence with nothing computed yet."""
         rt, case = Runtime.on(self.device), self.case
         return Evidence(
-            {name: m.to(rt.device) for name, m in self.models.items()},
+            {name: on_device(m, rt.device) for name, m in self.models.items()},
             self.views,
             case.task,
             rt,

@@ -20,6 +20,7 @@ from unlearnkit.train.cluster import carry_out, connected, needs, room
 from unlearnkit.train.isolation import seeded
 from unlearnkit.train.loop import Moves, draw_moves, fit, moves_apply, training
 from unlearnkit.train.stacking import Drop, Losses, Stack
+from unlearnkit.train.training_guard import check_training_allowed
 
 LAYERS = "train/layers"
 """Random stream of layers that draw by themselves."""
@@ -91,6 +92,7 @@ def fit_together(
     Yields:
         Members whose training is over: one, or those of a chunk.
     """
+    check_training_allowed()
     if ray is not None:
         yield from _on_ray(members, task, recipe, ray)
         return

@@ -16,6 +16,7 @@ from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.structure import modes_kept
 from unlearnkit.core.task import Task
+from unlearnkit.train.training_guard import check_training_allowed
 
 Loss = Callable[[Batch], Tensor]
 Norm = Literal["train", "frozen"]
@@ -129,6 +130,7 @@ def alternate(
     Returns:
         The mean loss of each epoch over the rows of all its passes.
     """
+    check_training_allowed()
     params = [p for p in model.parameters() if p.requires_grad]
     steps = sum(one.steps(recipe) for one in passes) if steps is None else steps
     if not params or not steps:
