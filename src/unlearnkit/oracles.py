@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -13,11 +14,11 @@ from torch import Tensor, nn
 from unlearnkit.cache import Cache
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import View
-from unlearnkit.core.digest import NUMERICS, architecture_digest, model_digest
 from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Cost, Runtime
+from unlearnkit.core.training import training_key
 from unlearnkit.train.ensemble import Member, fit_each, fit_together, pays
 from unlearnkit.unlearning import check_weights, fresh_model
 
@@ -236,21 +237,14 @@ class _Training:
 
     def start(self, seed: int) -> tuple[nn.Module, dict[str, Any]]:
         """Return the untrained model, and the content address of what it becomes."""
-        recipe = self.recipe
-        model = fresh_model(self.case, self.rt.fork(seed), "train/init")
-        key = {
-            "kind": self.what,
-            "numerics": NUMERICS,
-            "recipe": recipe.model_dump(),
-            "init": model_digest(model),
-            "architecture": architecture_digest(model),
-            "rows": self.view.key(),
-            "task": dict(self.case.task.spec()),
-            "device": self.rt.device.type,
-            "precision": self.rt.precision,
-            "seed": seed,
-        }
-        return model, key
+        recipe, rt = self.recipe, self.rt.fork(seed)
+        model = fresh_model(self.case, rt, "train/init")
+        return model, training_key(self.what, model, self.rows, self.case.task, recipe, rt)
+
+    @cached_property
+    def rows(self) -> str:
+        """Return the content address of the rows, read once for all seeds."""
+        return self.view.key()
 
     def member(self, seed: int, model: nn.Module) -> Member:
         """Return an untrained model as one of those that are trained."""

@@ -6,7 +6,7 @@ from torch import nn
 
 from unlearnkit.cache import Cache
 from unlearnkit.core.case import Case
-from unlearnkit.core.digest import architecture_digest
+from unlearnkit.core.content import architecture_digest
 from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import Classes, Rows

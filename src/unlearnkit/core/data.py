@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
+from unlearnkit.core.content import attribute_digests
 from unlearnkit.core.digest import digest, tensor_digest
 from unlearnkit.core.errors import (
     InputError,
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from unlearnkit.core.runtime import Cost, Runtime
 
 Inputs = Tensor | dict[str, Tensor]
+
+SAMPLE = 64
+"""Rows of a data set that are read again to see whether it has changed."""
 
 
 @dataclass(frozen=True)
@@ -106,11 +111,7 @@ class TensorData:
         return TensorData(take(self.x, rows), self.y[rows], owners)
 
     def key(self) -> str:
-        """Return the content address of all rows."""
-        return self._key
-
-    @cached_property
-    def _key(self) -> str:
+        """Return the content address of all rows, as they are now: memory may be shared."""
         parts = {k: tensor_digest(t) for k, t in named(self.x).items()}
         return digest({"x": parts, "y": tensor_digest(self.y)})
 
@@ -129,6 +130,11 @@ class MapData:
     y: Tensor
     group: Tensor | None = None
     workers: int = 0
+    _known: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """The digest of all inputs, by what a sample of them and the set's attributes were."""
+
+    _moving: set[str] = field(default_factory=set, compare=False, repr=False)
+    """Attributes of the set that reading changes, such as a counter: they are no settings."""
 
     def __len__(self) -> int:
         return len(self.y)
@@ -178,18 +184,53 @@ class MapData:
         return MapData(Subset(self.source, rows.tolist()), self.y[rows], owners, self.workers)
 
     def key(self) -> str:
-        """Return the content address of all rows; reads them once, as a fixed seed gives them."""
-        return self._key
+        """Return the content address of all rows, as a fixed seed gives them.
 
-    @cached_property
-    def _key(self) -> str:
-        rng = torch.Generator().manual_seed(0)
-        with still_rng():
+        All rows are read the first time, and again when the set's attributes or one of 64 rows have
+        changed since. Of a set that draws its rows at random, settings and code are part of the
+        address: what a fixed seed gives does not tell one law from another.
+
+        Returns:
+            The address.
+
+        Raises:
+            InputError: If a row differs between two reads under one seed.
+        """
+        order = torch.linspace(0, len(self) - 1, min(SAMPLE, len(self))).round().long()
+        alone = replace(self, workers=0)
+        sample, again, other = (alone._digest(order, seed) for seed in (0, 0, 1))
+        if sample != again:
+            raise InputError(
+                "data: rows differ between two reads under one seed, so that no training on them"
+                " can be repeated; draw from the global generator of torch, random or numpy, and"
+                " keep no state between reads"
+            )
+        before = attribute_digests(self.source)
+        inputs = self._known.get(self._state(sample, before))
+        if inputs is None:
+            inputs = self._digest(torch.arange(len(self)), 0)
+            after = attribute_digests(self.source)
+            self._moving.update(n for n in after if after[n] != before.get(n))
+            self._known.clear()
+            self._known[self._state(sample, after)] = inputs
+        parts = {"x": inputs, "y": tensor_digest(self.y)}
+        if sample != other:
+            parts["law"] = self._state("", before)
+        return digest(parts)
+
+    def _state(self, sample: str, attributes: Mapping[str, str]) -> str:
+        held = {n: d for n, d in attributes.items() if n not in self._moving}
+        return digest({"sample": sample, "set": held, "workers": self.workers})
+
+    def _digest(self, order: Tensor, seed: int) -> str:
+        """Return the digest of the inputs of some rows, read under a seed."""
+        rng = torch.Generator().manual_seed(seed)
+        with still_rng(seed):
             parts = [
                 {k: tensor_digest(t) for k, t in named(x).items()}
-                for x in self.inputs(torch.arange(len(self)), 1024, rng)
+                for x in self.inputs(order, 1024, rng)
             ]
-        return digest({"x": parts, "y": tensor_digest(self.y)})
+        return digest({"x": parts})
 
 
 @dataclass(frozen=True)
@@ -286,9 +327,17 @@ class View:
             yield from self.batches(size, rt, shuffle=f"{shuffle}/{turn}")
             turn += 1
 
-    def key(self) -> str:
-        """Return the content address of these rows, order included."""
-        return digest({"data": self.data.key(), "rows": tensor_digest(self.rows)})
+    def key(self, data: str | None = None) -> str:
+        """Return the content address of these rows, order included.
+
+        Args:
+            data: The content address of all rows of the data; read from them when None.
+
+        Returns:
+            The address.
+        """
+        data = self.data.key() if data is None else data
+        return digest({"data": data, "rows": tensor_digest(self.rows)})
 
     def _joins(self, size: int) -> bool:
         return 1 < size < len(self) and len(self) % size == 1
@@ -385,11 +434,18 @@ def check_finite(what: str, part: str, t: Tensor, rows: Tensor | None = None) ->
 
 
 @contextmanager
-def still_rng() -> Iterator[None]:
-    """Read rows under a fixed seed; on leaving, torch's global generator is as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
+def still_rng(seed: int = 0) -> Iterator[None]:
+    """Read rows under a fixed seed; on leaving, the global generators are as they were."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  # the global one
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed)  # noqa: NPY002  # the global one
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002  # the global one
 
 
 def _to(x: Inputs, rt: Runtime) -> Inputs:

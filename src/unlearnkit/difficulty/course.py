@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from unlearnkit.cache import Cache
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import Batch, View
-from unlearnkit.core.digest import NUMERICS, architecture_digest, model_digest
 from unlearnkit.core.errors import UnsupportedError
 from unlearnkit.core.outputs import run
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.training import training_key
 from unlearnkit.train.ensemble import LAYERS
 from unlearnkit.train.isolation import seeded
 from unlearnkit.train.loop import descend
@@ -138,7 +138,9 @@ def trainable(case: Case) -> View:
     return view
 
 
-def start(case: Case, view: View, rt: Runtime, kind: str) -> tuple[nn.Module, dict[str, Any]]:
+def start(
+    case: Case, view: View, rt: Runtime, kind: str, data: str | None = None
+) -> tuple[nn.Module, dict[str, Any]]:
     """Return an untrained model, and the content address of what training it on rows says.
 
     Args:
@@ -146,6 +148,7 @@ def start(case: Case, view: View, rt: Runtime, kind: str) -> tuple[nn.Module, di
         view: The rows.
         rt: Seed and device.
         kind: What is kept.
+        data: The content address of all rows of the view's data; read from them when None.
 
     Returns:
         The model, on the run's device, and the key.
@@ -154,16 +157,5 @@ def start(case: Case, view: View, rt: Runtime, kind: str) -> tuple[nn.Module, di
     assert case.recipe is not None
     with seeded(rt, "train/init"):
         model = case.fresh()
-    key = {
-        "kind": kind,
-        "numerics": NUMERICS,
-        "recipe": case.recipe.model_dump(),
-        "init": model_digest(model),
-        "architecture": architecture_digest(model),
-        "rows": view.key(),
-        "task": dict(case.task.spec()),
-        "device": rt.device.type,
-        "precision": rt.precision,
-        "seed": rt.seed,
-    }
+    key = training_key(kind, model, view.key(data), case.task, case.recipe, rt)
     return model.to(rt.device), key

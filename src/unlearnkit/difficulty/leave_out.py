@@ -112,10 +112,13 @@ def _bits(
     recipe = case.recipe
     assert recipe is not None
     parts = [view.pick(_subset(len(view), size, s)) for s in seeds]
+    data = view.data.key()  # read once for all models
     starts = [
-        start(case, part, rt.fork(s), "leave out") for part, s in zip(parts, seeds, strict=True)
+        start(case, part, rt.fork(s), "leave out", data)
+        for part, s in zip(parts, seeds, strict=True)
     ]
-    keys = [{**key, "read": view.key()} for _, key in starts]
+    read = view.key(data)
+    keys = [{**key, "read": read} for _, key in starts]
 
     def make(lacking: list[int]) -> Iterator[tuple[int, dict[str, Tensor], dict[str, Any]]]:
         rt.note(

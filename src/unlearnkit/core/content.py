@@ -1,0 +1,260 @@
+"""Content of objects: settings and code as JSON, for content addresses."""
+
+from __future__ import annotations
+
+import enum
+import functools
+import hashlib
+import json
+import re
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unlearnkit.core.digest import digest, source, tensor_digest
+
+_OWN = "unlearnkit"
+_OPAQUE = ("logging", "threading", "_thread", "multiprocessing", "io", "_io", "weakref", "socket")
+"""Modules whose objects say nothing about what is computed: locks, files, loggers."""
+
+_WEIGHTS = {"_parameters", "_buffers", "_modules", "training", "_flat_weights", "_flat_weight_refs"}
+"""Attributes of a module that are weights, or flags that training sets itself."""
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+_LONG = 256
+
+
+def content_digest(value: object) -> str:
+    """Return the SHA-256 of an object's settings and code.
+
+    Two objects that compute alike have one digest, in every process. Of a function, it covers the
+    compiled code, defaults, closure, and the global names that the code uses; of an object, its
+    class with the base classes, and its attributes. Libraries are covered by name and version, and
+    this package by name: ``NUMERICS`` stands for its code.
+
+    Args:
+        value: Anything.
+
+    Returns:
+        The digest.
+    """
+    return digest({"content": _Reader().read(value)})
+
+
+def attribute_digests(value: object) -> dict[str, str]:
+    """Return the digest of each attribute of an object, and that of its class as ``class``."""
+    held = {**dict(_state(value)), "class": type(value)}
+    return {name: content_digest(v) for name, v in held.items()}
+
+
+def architecture_digest(model: nn.Module) -> str:
+    """Return the SHA-256 of what a model computes, weights apart.
+
+    Layers as printed, every attribute of every module (settings, activation functions, hooks), the
+    code of every class from outside torch with its base classes, which parameters are frozen, and
+    which names share one tensor.
+    """
+    reader = _Reader()
+    layers = dict(model.named_modules())
+    for name, layer in layers.items():
+        reader.know(layer, name)
+    named = dict(model.named_parameters(remove_duplicate=False))
+    first: dict[int, str] = {}
+    return digest(
+        {
+            "layers": repr(model),
+            "settings": {n: reader.module(layer) for n, layer in layers.items()},
+            "frozen": sorted(n for n, p in named.items() if not p.requires_grad),
+            "shared": {n: first.setdefault(id(p), n) for n, p in named.items()},
+        }
+    )
+
+
+class _Reader:
+    """Reads objects, each once: a second sight of one is a reference to the first."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, str] = {}
+        self._alive: list[object] = []
+
+    def know(self, value: object, name: str) -> None:
+        """Take an object as read, under a name."""
+        self._seen[id(value)] = name
+        self._alive.append(value)
+
+    def read(self, value: object) -> Any:
+        """Return the content of a value, JSON-able."""
+        if value is None or isinstance(value, bool | int | str):
+            return value
+        if isinstance(value, float | complex | enum.Enum | torch.dtype | torch.device | Path):
+            return [type(value).__name__, repr(value)]
+        if isinstance(value, bytes | bytearray):
+            return hashlib.sha256(value).hexdigest()
+        if isinstance(value, Tensor):
+            return tensor_digest(value)
+        if isinstance(value, list | tuple | Mapping) and (short := _plain(value)):
+            return short
+        if id(value) in self._seen:
+            return {"again": self._seen[id(value)]}
+        self.know(value, str(len(self._seen)))
+        return self._compound(value)
+
+    def module(self, layer: nn.Module) -> Any:
+        """Return the class and the attributes of a module, without its weights."""
+        held = {n: v for n, v in vars(layer).items() if n not in _WEIGHTS}
+        # Hooks stand under numbers that a process counts up.
+        state = {
+            n: list(v.values()) if "hook" in n and isinstance(v, Mapping) else v
+            for n, v in held.items()
+            if not isinstance(v, nn.Parameter)
+        }
+        unsaved = {
+            n: b for n, b in layer._buffers.items() if n in layer._non_persistent_buffers_set
+        }
+        return [self.read(type(layer)), self._items({**state, "unsaved": unsaved})]
+
+    def _compound(self, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return self._items(value)
+        if isinstance(value, list | tuple):
+            return [type(value).__name__, *map(self.read, value)]
+        if isinstance(value, set | frozenset):
+            return sorted(json.dumps(self.read(v), sort_keys=True) for v in value)
+        if isinstance(value, type):
+            return self._class(value)
+        if isinstance(value, ModuleType):
+            return value.__name__
+        if isinstance(value, CodeType):
+            return self._code(value)
+        return self._callable(value) or self._object(value)
+
+    def _items(self, value: Mapping[Any, Any]) -> Any:
+        return sorted(
+            ([json.dumps(self.read(k), sort_keys=True), self.read(v)] for k, v in value.items()),
+            key=lambda item: str(item[0]),
+        )
+
+    def _callable(self, value: Any) -> Any:
+        if isinstance(value, functools.partial):
+            return [self.read(value.func), self.read(value.args), self.read(value.keywords)]
+        if isinstance(value, staticmethod | classmethod):
+            return self.read(value.__func__)
+        if isinstance(value, property):
+            return [self.read(value.fget)]
+        if isinstance(value, MethodType):
+            return [self.read(value.__func__), self.read(value.__self__)]
+        if isinstance(value, BuiltinFunctionType):
+            return f"{value.__module__}.{value.__qualname__}"
+        if isinstance(value, FunctionType):
+            return self._function(value)
+        return None
+
+    def _function(self, value: FunctionType) -> Any:
+        if known := _library(value.__module__):
+            return f"{known}:{value.__qualname__}"
+        cells = [self._cell(c) for c in value.__closure__ or ()]
+        names = {n for code in _codes(value.__code__) for n in code.co_names}
+        used = {n: value.__globals__[n] for n in sorted(names) if n in value.__globals__}
+        # Of a module of the user's own, what the code can reach by name.
+        parts = {
+            f"{m}.{n}": getattr(module, n)
+            for m, module in used.items()
+            if isinstance(module, ModuleType) and not _library(module.__name__)
+            for n in sorted(names)
+            if hasattr(module, n)
+        }
+        return {
+            "code": self._code(value.__code__),
+            "defaults": self.read([value.__defaults__, value.__kwdefaults__]),
+            "closure": cells,
+            "globals": self._items(used),
+            "modules": self._items(parts),
+        }
+
+    def _cell(self, cell: Any) -> Any:
+        try:
+            return self.read(cell.cell_contents)
+        except ValueError:  # not filled yet
+            return "empty"
+
+    def _code(self, code: CodeType) -> Any:
+        return [code.co_code.hex(), list(code.co_names), [self.read(c) for c in code.co_consts]]
+
+    def _class(self, kind: type) -> Any:
+        return [self._own_class(k) for k in kind.__mro__ if k is not object]
+
+    def _own_class(self, kind: type) -> Any:
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        if kind.__module__.partition(".")[0] == _OWN:
+            return [name, source(kind) if issubclass(kind, nn.Module) else ""]
+        if known := _library(kind.__module__):
+            return f"{known}:{kind.__qualname__}"
+        own = {
+            n: v
+            for n, v in vars(kind).items()
+            if not n.startswith(("__", "_abc_")) or isinstance(v, FunctionType)
+        }
+        return [name, self._items(own)]
+
+    def _object(self, value: Any) -> Any:
+        kind = type(value)
+        if kind.__module__.partition(".")[0] in _OPAQUE:
+            return kind.__qualname__
+        if isinstance(value, nn.Module):
+            return [self.module(value), self._items(value.state_dict()), self._items(value._modules)]
+        if hasattr(value, "__array__") and hasattr(value, "tobytes"):
+            if getattr(value, "dtype", None) == object:
+                return self.read(value.tolist())
+            raw = hashlib.sha256(value.tobytes()).hexdigest()
+            return [str(value.dtype), list(value.shape), raw]
+        state = dict(_state(value))
+        if state:
+            return [self.read(kind), self._items(state)]
+        return [self.read(kind), _ADDRESS.sub("", repr(value))]
+
+
+def _state(value: object) -> Iterator[tuple[str, object]]:
+    """Yield the attributes that an object holds itself, slots included."""
+    yield from getattr(value, "__dict__", {}).items()
+    for kind in type(value).__mro__:
+        slots = vars(kind).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if name not in {"__dict__", "__weakref__"} and hasattr(value, name):
+                yield name, getattr(value, name)
+
+
+def _plain(value: object) -> Any:
+    """Return a long JSON-able collection as its digest: it is read in one go; None otherwise."""
+    if not isinstance(value, list | tuple | dict) or len(value) < _LONG:
+        return None
+    try:
+        text = json.dumps(value, sort_keys=True)
+    except (TypeError, ValueError, RecursionError):
+        return None
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for const in code.co_consts:
+        if isinstance(const, CodeType):
+            yield from _codes(const)
+
+
+@functools.cache
+def _library(name: str) -> str | None:
+    """Return name and version of a module that is installed; None of the user's own."""
+    top = name.partition(".")[0]
+    if top in {_OWN, "torch", "builtins"} or top in sys.stdlib_module_names - {"__main__"}:
+        return name
+    file = getattr(sys.modules.get(top), "__file__", None)
+    places = [sysconfig.get_path(p) for p in ("purelib", "platlib")]
+    if file is None or not any(Path(file).is_relative_to(p) for p in places):
+        return None
+    return f"{name}@{getattr(sys.modules[top], '__version__', '')}"

@@ -1,0 +1,59 @@
+"""Inputs of a training: the content address of the model that it leads to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from unlearnkit.core.content import architecture_digest, content_digest
+from unlearnkit.core.digest import NUMERICS, model_digest
+from unlearnkit.core.errors import UnsupportedError
+from unlearnkit.core.recipe import Recipe
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from unlearnkit.core.runtime import Runtime
+    from unlearnkit.core.task import Task
+
+
+def training_key(
+    kind: str, model: nn.Module, rows: str, task: Task, recipe: Recipe, rt: Runtime
+) -> dict[str, Any]:
+    """Return the content address of what an untrained model becomes: all inputs of its training.
+
+    Args:
+        kind: What the model is, such as ``oracle``.
+        model: Before training.
+        rows: The content address of its rows, in their order.
+        task: Gives outputs and losses; its code and attributes are inputs too.
+        recipe: How it is trained.
+        rt: Device, precision and seed.
+
+    Returns:
+        The key, JSON-able.
+
+    Raises:
+        UnsupportedError: If the recipe has no epochs.
+    """
+    if recipe.epochs == 0:
+        raise UnsupportedError(
+            f"{kind}: the recipe has 0 epochs, so that the model would stay untrained; give"
+            " Recipe(epochs=...) of at least 1"
+        )
+    return {
+        "kind": kind,
+        "numerics": NUMERICS,
+        "recipe": recipe.model_dump(),
+        "rule": None if type(recipe) is Recipe else content_digest(recipe),
+        "init": model_digest(model),
+        "architecture": architecture_digest(model),
+        "rows": rows,
+        "task": dict(task.spec()),
+        "loss": content_digest(task),
+        "device": rt.device.type,
+        "precision": rt.precision,
+        "products": torch.get_float32_matmul_precision(),
+        "seed": rt.seed,
+    }
