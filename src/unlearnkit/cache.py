@@ -2,10 +2,9 @@
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from unlearnkit.core.digest import digest
+from unlearnkit.cache_files import (
+    MARK,
+    PART,
+    is_layout,
+    is_outdated,
+    is_signals,
+    is_unfinished,
+    own_files,
+    written_here,
+)
+from unlearnkit.core.digest import digest, tensor_digest
 from unlearnkit.core.errors import InputError
-from unlearnkit.core.folders import LAYOUTS, default_root
-
-SIGNALS = "signals"
-"""Folder of the margins that strong audits keep, a folder for each."""
+from unlearnkit.core.folders import LAYOUTS, SIGNALS, default_root
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,8 @@ class Cache:
     """Tensors by the digest of everything that they depend on.
 
     Safe for several processes: an entry is made once, others wait for it; it appears whole, by a
-    rename, with its whole key beside it.
+    rename, with its whole key beside it and the digest of its tensors, which is checked when they
+    are read. What is kept is served from a folder that cannot be written, too.
     """
 
     def __init__(self, root: Path | None = None) -> None:
@@ -64,7 +71,8 @@ class Cache:
 
         Args:
             key: Every input, by content.
-            make: Computes tensors, and facts about them such as what they cost.
+            make: Computes tensors, and facts about them such as what they cost. Not called where
+                the folder cannot be written.
 
         Returns:
             Tensors and facts.
@@ -73,22 +81,16 @@ class Cache:
             InputError: If a kept file is damaged or belongs to another key, or the folder cannot
                 be written.
         """
-        name = digest(key)
-        path = self.root / name[:2] / f"{name}.safetensors"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(path.with_suffix(".lock")):
-                if path.exists() and path.with_suffix(".json").exists():
-                    return self._load(path, key)
-                tensors, facts = make()
-                whole = {k: t.detach().cpu().contiguous().clone() for k, t in tensors.items()}
-                self._save(path, whole, {"key": dict(key), "facts": facts})
-                return Kept(whole, facts, hit=False)
-        except OSError as e:
-            raise InputError(
-                f"cache: cannot use {str(self.root)!r}: {e.strerror or e}; set UNLEARNKIT_CACHE to"
-                " another folder"
-            ) from None
+        path = self._path(key)
+        if key in self:
+            return self._load(path, key)
+        with self._held([path]):
+            if key in self:  # made by another process meanwhile
+                return self._load(path, key)
+            tensors, facts = make()
+            whole = _whole(tensors)
+            self._save(path, whole, key, facts)
+            return Kept(whole, facts, hit=False)
 
     def fill(
         self,
@@ -108,74 +110,65 @@ class Cache:
         Raises:
             InputError: If the folder cannot be written.
         """
-        paths = [self.root / n[:2] / f"{n}.safetensors" for n in map(digest, keys)]
-        try:
-            with ExitStack() as held:
-                for path in sorted(set(paths)):  # one order for all processes: none waits in a ring
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    held.enter_context(FileLock(path.with_suffix(".lock")))
-                lacking = [i for i, key in enumerate(keys) if key not in self]
-                for i, tensors, facts in make(lacking) if lacking else ():
-                    whole = {k: t.detach().cpu().contiguous().clone() for k, t in tensors.items()}
-                    self._save(paths[i], whole, {"key": dict(keys[i]), "facts": facts})
-                return lacking
-        except OSError as e:
-            raise InputError(
-                f"cache: cannot use {str(self.root)!r}: {e.strerror or e}; set UNLEARNKIT_CACHE to"
-                " another folder"
-            ) from None
+        if all(key in self for key in keys):
+            return []
+        paths = [self._path(key) for key in keys]
+        with self._held(paths):
+            lacking = [i for i, key in enumerate(keys) if key not in self]
+            for i, tensors, facts in make(lacking) if lacking else ():
+                self._save(paths[i], _whole(tensors), keys[i], facts)
+            return lacking
 
     def facts(self, key: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return what is known of a kept thing without reading it; None where it is not kept."""
         if key not in self:
             return None
-        name = digest(key)
         try:
-            side = (self.root / name[:2] / f"{name}.json").read_text(encoding="utf-8")
-            return dict(json.loads(side)["facts"])
-        except (OSError, ValueError, KeyError):  # damaged: told when it is loaded
+            return dict(_sidecar(self._path(key).with_suffix(".json"))["facts"])
+        except (OSError, ValueError):  # damaged: told when it is loaded
             return None
 
     def __contains__(self, key: Mapping[str, Any]) -> bool:
-        name = digest(key)
-        side = self.root / name[:2] / f"{name}.json"
-        return side.exists() and side.with_suffix(".safetensors").exists()
+        path = self._path(key)
+        return path.with_suffix(".json").exists() and path.exists()
 
     def entries(self) -> Iterator[Entry]:
-        """Yield what is kept; of a damaged entry the key is ``{"kind": "damaged"}``."""
+        """Yield the kept tensors that this library wrote, told by their content.
+
+        Yields:
+            Entries; the key of one that is damaged is ``{"kind": "damaged"}``, that of one whose
+            sidecar an earlier version wrote is ``{"kind": "outdated"}``.
+        """
         for side in sorted(self.root.glob("??/*.json")):
             path = side.with_suffix(".safetensors")
-            if path.exists():
-                try:
-                    held = json.loads(side.read_text(encoding="utf-8"))
-                    key, facts = held["key"], held["facts"]
-                except (ValueError, KeyError):
-                    key, facts = {"kind": "damaged"}, {}
-                stat = path.stat()
-                yield Entry(path.stem, path, key, facts, stat.st_size, stat.st_mtime)
+            with suppress(FileNotFoundError):
+                stat, known = path.stat(), _known(side)
+                if known is not None:
+                    yield Entry(path.stem, path, *known, stat.st_size, stat.st_mtime)
 
     def everything(self) -> Iterator[Entry]:
         """Yield all that takes room: tensors, margins, layouts, and what killed processes left.
 
         Yields:
-            Entries; the key of margins is ``{"kind": "signals"}``, that of a study's layout
-            ``{"kind": "layout"}``, that of remains of a process that was killed while it wrote
-            ``{"kind": "unfinished"}``.
+            Entries that this library wrote, told by their content; the key of margins is
+            ``{"kind": "signals"}``, that of a study's layout ``{"kind": "layout"}``, that of
+            remains of a process that was killed while it wrote ``{"kind": "unfinished"}``.
         """
-        yield from self.entries()
+        whole = list(self.entries())
+        yield from whole
+        known = {p for e in whole for p in (e.path, e.path.with_suffix(".json"))}
         for path in sorted((self.root / LAYOUTS).glob("*")):
-            if path.suffix != ".lock":
-                yield from _entry(path, "layout" if path.suffix == ".json" else "unfinished")
+            if is_layout(path):
+                yield from _entry(path, "layout")
         for folder in sorted((self.root / SIGNALS).glob("*")):
-            if folder.is_dir():
+            if is_signals(folder):
                 yield from _entry(folder, "signals")
-        for path in sorted(self.root.glob("??/*")):
-            whole = path.with_suffix(".json").exists() and path.with_suffix(".safetensors").exists()
-            if path.suffix != ".lock" and not whole:
+        for path in sorted((*self.root.glob("??/*"), *(self.root / LAYOUTS).glob(".*.part"))):
+            if path not in known and is_unfinished(path):
                 yield from _entry(path, "unfinished")
 
     def remove(self, entry: Entry) -> bool:
-        """Forget one kept thing.
+        """Forget one kept thing; files that this library did not write stay where they are.
 
         Args:
             entry: What it is.
@@ -188,55 +181,141 @@ class Cache:
         """
         path = entry.path
         # A folder that was being written is named by chance, and what is in it by what it is.
-        inner = next(path.iterdir(), path) if path.name.startswith(_PART) else path
+        inner = next(iter(own_files(path)), path) if path.name.startswith(PART) else path
         lock = (path.parent / inner.name).with_suffix(".lock")
         if path.parent == self.root / SIGNALS:
             lock = path / ".lock"
         try:
             with FileLock(lock, timeout=0):
                 if path.is_dir():
-                    shutil.rmtree(path)
+                    for one in own_files(path):
+                        one.unlink(missing_ok=True)
                 else:
                     for one in {path, path.with_suffix(".json"), path.with_suffix(".safetensors")}:
                         one.unlink(missing_ok=True)
             lock.unlink(missing_ok=True)
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
         except Timeout:
             return False
         except OSError as e:
             raise InputError(f"cache: cannot remove {str(path)!r}: {e.strerror or e}") from None
         return True
 
+    def _path(self, key: Mapping[str, Any]) -> Path:
+        name = digest(key)
+        return self.root / name[:2] / f"{name}.safetensors"
+
+    @contextmanager
+    def _held(self, paths: Sequence[Path]) -> Iterator[None]:
+        """Hold the locks of some entries: no other process makes them, and all can be written."""
+        with ExitStack() as held:
+            with self._told("cannot use"):
+                for path in sorted(set(paths)):  # one order for all processes: no ring of waiting
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    held.enter_context(FileLock(path.with_suffix(".lock")))
+            yield
+
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        """Tell what the file system refuses; errors of those who make entries are their own."""
+        try:
+            yield
+        except (OSError, SafetensorError) as e:
+            told = (getattr(e, "strerror", None) or str(e)).partition("\n")[0]
+            raise InputError(
+                f"cache: {what} {str(self.root)!r}: {told}; free space there, or set"
+                " UNLEARNKIT_CACHE to another folder"
+            ) from None
+
     @staticmethod
     def _load(path: Path, key: Mapping[str, Any]) -> Kept:
         side = path.with_suffix(".json")
         try:
-            held = json.loads(side.read_text(encoding="utf-8"))
+            held = _sidecar(side)
             tensors = load_file(path)
-        except (ValueError, SafetensorError) as e:
-            raise InputError(f"cache: {str(path)!r} is damaged ({e}); delete it") from None
-        if held.get("key") != json.loads(json.dumps(dict(key))):
+        except (OSError, ValueError, SafetensorError) as e:
+            raise InputError(
+                f"cache: {str(path)!r} is damaged ({e}); delete it, to make it again"
+            ) from None
+        if held["key"] != json.loads(json.dumps(dict(key))):
             raise InputError(f"cache: {str(side)!r} does not match its name; delete it")
-        os.utime(path)
+        for what, given, want in (
+            (path, _digests(tensors), held["tensors"]),
+            (side, _seal(held), held["seal"]),
+        ):
+            if given != want:
+                raise InputError(
+                    f"cache: {str(what)!r} is damaged: not what was written; delete it, to make it"
+                    " again"
+                )
+        with suppress(OSError):  # a folder that is only read
+            os.utime(path)
         return Kept(tensors, held["facts"], hit=True)
 
-    @staticmethod
-    def _save(path: Path, tensors: dict[str, Tensor], side: dict[str, Any]) -> None:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=_PART) as folder:
+    def _save(
+        self,
+        path: Path,
+        tensors: dict[str, Tensor],
+        key: Mapping[str, Any],
+        facts: Mapping[str, Any],
+    ) -> None:
+        side = {"key": dict(key), "facts": dict(facts), "tensors": _digests(tensors)}
+        text = json.dumps({**side, "seal": _seal(side)}, sort_keys=True)
+        with (
+            self._told("cannot write to"),
+            tempfile.TemporaryDirectory(dir=path.parent, prefix=PART) as folder,
+        ):
             part = Path(folder) / path.name
-            save_file(tensors, part)
             note = part.with_suffix(".json")
-            note.write_text(json.dumps(side, sort_keys=True), encoding="utf-8")
+            note.write_text(text, encoding="utf-8")
+            save_file(tensors, part, metadata=MARK)
+            # The sidecar goes first and comes last: without it, tensors are not believed.
+            path.with_suffix(".json").unlink(missing_ok=True)
             part.replace(path)
             note.replace(path.with_suffix(".json"))
 
 
-_PART = ".part-"
-"""How the folder of an entry that is being written begins."""
+def _whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k: t.detach().cpu().contiguous().clone() for k, t in tensors.items()}
+
+
+def _digests(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    return {name: tensor_digest(t) for name, t in tensors.items()}
+
+
+def _seal(side: Mapping[str, Any]) -> str:
+    """Return the digest of a sidecar, itself left out."""
+    return digest({name: part for name, part in side.items() if name != "seal"})
+
+
+def _sidecar(path: Path) -> dict[str, Any]:
+    """Return what stands beside kept tensors; ValueError where that is no sidecar."""
+    held = json.loads(path.read_text(encoding="utf-8"))
+    parts = {"key": dict, "facts": dict, "tensors": dict, "seal": str}
+    if not isinstance(held, dict):
+        raise ValueError(f"its sidecar holds a {type(held).__name__}")  # noqa: TRY004  # a content
+    for name, kind in parts.items():
+        if not isinstance(held.get(name), kind):
+            raise ValueError(f"its sidecar lacks {name!r}")
+    return held
+
+
+def _known(side: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
+    """Return key and facts of kept tensors by their sidecar; None where others wrote the file."""
+    try:
+        held = _sidecar(side)
+        if _seal(held) == held["seal"] and digest(held["key"]) == side.stem:
+            return held["key"], held["facts"]
+    except ValueError:
+        if is_outdated(side):
+            return {"kind": "outdated"}, {}
+    return ({"kind": "damaged"}, {}) if written_here(side.with_suffix(".safetensors")) else None
 
 
 def _entry(path: Path, kind: str) -> Iterator[Entry]:
     """Yield an entry that is no tensors under a key; nothing if it vanishes meanwhile."""
     with suppress(FileNotFoundError):
-        stats = [p.stat() for p in (path, *path.rglob("*"))]
+        stats = [p.stat() for p in (path, *(own_files(path) if path.is_dir() else ()))]
         size = sum(s.st_size for s in (stats[1:] if path.is_dir() else stats))
         yield Entry(path.name, path, {"kind": kind}, {}, size, max(s.st_mtime for s in stats))

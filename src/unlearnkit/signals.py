@@ -12,7 +12,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -223,10 +223,11 @@ class SignalsFile:
         self._size = 0
         head = folder / _HEAD
         with self._told():
-            folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / ".head.lock"):
-                if not head.exists():
-                    write_text(head, json.dumps(whole, sort_keys=True))
+            if not head.exists():
+                folder.mkdir(parents=True, exist_ok=True)
+                with FileLock(folder / ".head.lock"):
+                    if not head.exists():
+                        write_text(head, json.dumps(whole, sort_keys=True))
             try:
                 held = json.loads(head.read_text(encoding="utf-8"))
             except ValueError as e:
@@ -273,6 +274,7 @@ class SignalsFile:
             }
             for i, row in enumerate(rows)
         ]
+        lines = [{**line, "seal": digest(line)} for line in lines]
         with self._told():
             for what, file in self._files.items():
                 start = len(have) * file.size * file.dtype.itemsize
@@ -300,7 +302,7 @@ class SignalsFile:
             The signals.
         """
         members = tuple(self.members())
-        with self._told():
+        with suppress(OSError):  # a folder that is only read
             os.utime(self.folder / _HEAD)  # read now: kept for longer
         mapped = {what: self._mapped(what, len(members)) for what in self._files}
         if "residuals" in mapped:
@@ -316,7 +318,7 @@ class SignalsFile:
             content = path.read_bytes()[self._size :] if path.exists() else b""
         lines = [t for t in content.splitlines(keepends=True) if t.endswith(b"\n")]
         try:
-            found = [json.loads(text) for text in lines]
+            found = [_line(text) for text in lines]
         except ValueError:
             raise InputError(
                 f"signals: {str(path)!r} is damaged; delete {str(self.folder)!r}"
@@ -382,6 +384,14 @@ def _extend(path: Path, start: int, content: bytes) -> None:
 
 def _text(line: Mapping[str, Any]) -> bytes:
     return (json.dumps(line, sort_keys=True) + "\n").encode()
+
+
+def _line(text: bytes) -> dict[str, Any]:
+    """Return a line of the journal; ValueError where it is not what was written."""
+    line = json.loads(text)
+    if not isinstance(line, dict) or line.pop("seal", None) != digest(line):
+        raise ValueError("not a line that was written")
+    return line
 
 
 def _bytes(row: Tensor) -> bytes:

@@ -8,8 +8,9 @@ import pytest
 import torch
 from filelock import FileLock
 
-from unlearnkit.cache import SIGNALS, Cache
+from unlearnkit.cache import Cache
 from unlearnkit.core.errors import InputError
+from unlearnkit.core.folders import SIGNALS
 from unlearnkit.signals import SignalsFile
 
 KEY = {"rows": "abc", "seed": 3}
@@ -92,7 +93,7 @@ def test_two_processes_make_a_thing_once(tmp_path):
         """
         import os, sys, time, torch
         from pathlib import Path
-        from unlearnkit.cache import SIGNALS, Cache
+        from unlearnkit.cache import Cache
 
         def make():
             with open(sys.argv[2], "a") as f:
@@ -119,13 +120,13 @@ def test_what_a_killed_process_left_is_listed_and_removed(tmp_path):
     cache = Cache(tmp_path)
     cache.get(KEY, made())
     (path,) = tmp_path.glob("??/*.safetensors")
-    orphan = path.with_name("dead.safetensors")
-    orphan.write_bytes(b"12345")
+    orphan = path.with_name(f"{path.stem[:-1]}0.safetensors")
+    orphan.write_bytes(path.read_bytes())
     half = path.parent / ".part-x"
     half.mkdir()
     (half / path.name).write_bytes(b"123")
     left = [e for e in cache.everything() if e.key != KEY]
-    assert {(e.path, e.size) for e in left} == {(orphan, 5), (half, 3)}
+    assert {(e.path, e.size) for e in left} == {(orphan, path.stat().st_size), (half, 3)}
     with FileLock(path.with_suffix(".lock")):
         assert [cache.remove(e) for e in left] == [False, True]
     assert [cache.remove(e) for e in left] == [True, True]
@@ -139,3 +140,146 @@ def test_signals_that_are_read_count_as_used(tmp_path):
     assert [e.used for e in Cache(tmp_path).everything()] == [0.0]
     file.read()
     assert [e.used > 0 for e in Cache(tmp_path).everything()] == [True]
+
+
+def damaged(tmp_path, change):
+    """Keep two things, damage what is kept, and return the cache."""
+    cache = Cache(tmp_path)
+    for seed in (1, 2):
+        cache.get({"seed": seed}, made(float(seed)))
+    change(*sorted(tmp_path.glob("??/*.safetensors")))
+    return cache
+
+
+def flip(a, b):
+    raw = bytearray(a.read_bytes())
+    raw[-1] ^= 1
+    a.write_bytes(bytes(raw))
+
+
+def swap(a, b):
+    first, second = a.read_bytes(), b.read_bytes()
+    a.write_bytes(second)
+    b.write_bytes(first)
+
+
+def sidecar(content):
+    def change(a, b):
+        for path in (a, b):
+            path.with_suffix(".json").write_text(content)
+
+    return change
+
+
+def facts(a, b):
+    side = a.with_suffix(".json")
+    held = json.loads(side.read_text())
+    side.write_text(json.dumps({**held, "facts": {"seconds": 9.0}}))
+
+
+def no_facts(a, b):
+    side = a.with_suffix(".json")
+    held = json.loads(side.read_text())
+    side.write_text(json.dumps({k: v for k, v in held.items() if k != "facts"}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [flip, swap, facts, no_facts, *map(sidecar, ["[]", "null", "{}", "3", "{", ""])],
+    ids=["bit", "swapped", "facts", "no facts", "[]", "null", "{}", "3", "{", "empty"],
+)
+def test_what_is_read_back_and_is_not_what_was_written_is_an_error(tmp_path, change):
+    cache = damaged(tmp_path, change)
+    with pytest.raises(InputError, match=r"is damaged.*delete it"):
+        for seed in (1, 2):
+            cache.get({"seed": seed}, never)
+    assert len(list(cache.entries())) == 2  # listed, so that it can be removed
+    cache.facts({"seed": 1})  # no error either
+
+
+def test_prune_leaves_every_file_that_the_library_did_not_write(tmp_path):
+    cache = Cache(tmp_path)
+    cache.get(KEY, made())
+    address = "ab" + "0" * 62
+    foreign = {
+        "db/customers.csv": b"name\n",
+        "db/a.json": b'{"key": {}, "facts": {}}',
+        "db/a.safetensors": b"123",
+        f"ab/{address}.json": b'{"key": {"kind": "original"}, "facts": {}}',
+        f"ab/{address}.safetensors": b"123",
+        "ab/.part-x/notes.txt": b"mine",
+        "layouts/plan.json": b"{}",
+        f"layouts/{address}.json": b"{}",
+        "layouts/.hidden.part": b"",
+        "signals/readme/signals.json": b"{}",
+        f"signals/{address}/signals.json": b"{}",
+    }
+    for name, content in foreign.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    ours = SignalsFile(tmp_path / SIGNALS, {}, {"forget": torch.arange(3)})
+    (ours.folder / "mine.txt").write_bytes(b"mine")
+    kept = list(cache.everything())
+    assert {e.name for e in kept} == {*(e.name for e in cache.entries()), ours.folder.name}
+    assert all(cache.remove(e) for e in kept)
+    assert {n: (tmp_path / n).read_bytes() for n in foreign} == foreign
+    assert [p.name for p in ours.folder.iterdir()] == ["mine.txt"]
+    assert not list(cache.everything())
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A file system of 64 kB."""
+    where = tmp_path / "disk"
+    where.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(where)],
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        pytest.skip("needs the right to mount a small file system")
+    yield where
+    subprocess.run(["umount", "-l", str(where)], check=True)
+
+
+def files(root):
+    return {p for p in root.rglob("*") if p.is_file() and p.suffix != ".lock"}
+
+
+def test_a_full_disk_keeps_nothing_and_is_told_in_one_line(disk):
+    large = {"w": torch.zeros(64, 1024)}
+    with pytest.raises(
+        InputError, match="cannot write to .*[Nn]o space left.*UNLEARNKIT_CACHE"
+    ) as e:
+        Cache(disk).get(KEY, lambda: (large, {}))
+    assert "\n" not in str(e.value)
+    with pytest.raises(InputError, match="cannot write to"):
+        Cache(disk).fill([KEY], lambda lacking: iter([(0, large, {})]))
+    assert not files(disk)
+    assert Cache(disk).get(KEY, made()).hit is False
+
+
+def test_a_cache_that_cannot_be_written_serves_what_it_has_and_starts_no_work(disk):
+    cache = Cache(disk)
+    cache.get(KEY, made())
+    signals = SignalsFile(disk / SIGNALS, {}, {"forget": torch.arange(3)})
+    before = files(disk)
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    assert cache.get(KEY, never).hit
+    assert cache.fill([KEY], never) == []
+    assert SignalsFile(disk / SIGNALS, {}, {"forget": torch.arange(3)}).read().members == ()
+    with pytest.raises(InputError, match="cannot use .*[Rr]ead-only.*UNLEARNKIT_CACHE"):
+        cache.get({"other": 1}, never)
+    with pytest.raises(InputError, match="cannot use"):
+        cache.fill([KEY, {"other": 1}], never)
+    assert files(disk) == before
+    assert signals.members() == []
+
+
+def test_an_error_of_the_maker_is_not_called_an_error_of_the_cache(tmp_path):
+    def lost():
+        raise FileNotFoundError("rows.csv")
+
+    with pytest.raises(FileNotFoundError, match=r"rows\.csv"):
+        Cache(tmp_path).get(KEY, lost)

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from unlearnkit.auditing.asked import row_bytes
 from unlearnkit.auditing.kinds import LEAST
 from unlearnkit.auditing.splits import choose
-from unlearnkit.cache import SIGNALS, Cache
+from unlearnkit.cache import Cache
 from unlearnkit.core.auto import Auto
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import Batch, View
 from unlearnkit.core.digest import MEASURES, source
 from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
 from unlearnkit.core.evidence import Split
+from unlearnkit.core.folders import SIGNALS
 from unlearnkit.core.meaning import meant
 from unlearnkit.core.method import Method
 from unlearnkit.core.outputs import rowwise, run
@@ -51,6 +52,9 @@ MOST = FIRST
 
 LEAST_RETAINED = 250
 """Retained rows that are looked at, where the forget rows are fewer."""
+
+TRAINED = ("original", "oracle", "floor")
+"""Kinds of models that are trained from scratch."""
 
 BLOCK, MEMORY = 64, 2**30
 """Most models, and most bytes of models, that are held at once."""
@@ -107,9 +111,18 @@ def gather(subject: Subject, models: int) -> Signals:
         ``retain``, ``held_out``, ``population`` and ``test``, as far as the case has them.
     """
     file = subject.file
+    have = set(file.members())
+    wanted = [
+        Member(kind, s)
+        for who in TRAINED
+        for s in subject.seeds(who, models)
+        for kind in kinds_of(who)
+    ]
+    if have.issuperset(wanted):  # serves from a folder that cannot be written, too
+        return file.read().first(models)
     with file.held():
         done = set(file.members())
-        for who in ("original", "oracle", "floor"):
+        for who in TRAINED:
             wanted = subject.seeds(who, models)
             for seeds in _blocks(subject, wanted):
                 open_seeds = [

@@ -207,7 +207,11 @@ class _Reader:
         if kind.__module__.partition(".")[0] in _OPAQUE:
             return kind.__qualname__
         if isinstance(value, nn.Module):
-            return [self.module(value), self._items(value.state_dict()), self._items(value._modules)]
+            return [
+                self.module(value),
+                self._items(value.state_dict()),
+                self._items(value._modules),
+            ]
         if hasattr(value, "__array__") and hasattr(value, "tobytes"):
             if getattr(value, "dtype", None) == object:
                 return self.read(value.tolist())

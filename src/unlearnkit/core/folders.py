@@ -6,6 +6,9 @@ from pathlib import Path
 LAYOUTS = "layouts"
 """Folder of the layouts of studies in the cache folder, a file for each."""
 
+SIGNALS = "signals"
+"""Folder of the margins that strong audits keep, a folder for each."""
+
 
 def default_root() -> Path:
     """Return the cache folder: ``UNLEARNKIT_CACHE``, or the user's cache folder."""
