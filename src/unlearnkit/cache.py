@@ -75,11 +75,8 @@ class Cache:
                 the folder cannot be written.
 
         Returns:
-            Tensors and facts.
-
-        Raises:
-            InputError: If a kept file is damaged or belongs to another key, or the folder cannot
-                be written.
+            Tensors and facts. A kept file that is damaged or belongs to another key, and a folder
+            that cannot be written, are an ``InputError``.
         """
         path = self._path(key)
         if key in self:
@@ -105,10 +102,8 @@ class Cache:
                 tensors, facts. Not called when nothing is missing.
 
         Returns:
-            The positions of the keys that were made now.
-
-        Raises:
-            InputError: If the folder cannot be written.
+            The positions of the keys that were made now. A folder that cannot be written is an
+            ``InputError``.
         """
         if all(key in self for key in keys):
             return []
@@ -294,7 +289,7 @@ def _sidecar(path: Path) -> dict[str, Any]:
     held = json.loads(path.read_text(encoding="utf-8"))
     parts = {"key": dict, "facts": dict, "tensors": dict, "seal": str}
     if not isinstance(held, dict):
-        raise ValueError(f"its sidecar holds a {type(held).__name__}")  # noqa: TRY004  # a content
+        raise ValueError(f"its sidecar holds a {type(held).__name__}")
     for name, kind in parts.items():
         if not isinstance(held.get(name), kind):
             raise ValueError(f"its sidecar lacks {name!r}")

@@ -190,9 +190,13 @@ def no_facts(a, b):
 )
 def test_what_is_read_back_and_is_not_what_was_written_is_an_error(tmp_path, change):
     cache = damaged(tmp_path, change)
-    with pytest.raises(InputError, match=r"is damaged.*delete it"):
+
+    def read():
         for seed in (1, 2):
             cache.get({"seed": seed}, never)
+
+    with pytest.raises(InputError, match=r"is damaged.*delete it"):
+        read()
     assert len(list(cache.entries())) == 2  # listed, so that it can be removed
     cache.facts({"seed": 1})  # no error either
 
@@ -250,7 +254,7 @@ def files(root):
 def test_a_full_disk_keeps_nothing_and_is_told_in_one_line(disk):
     large = {"w": torch.zeros(64, 1024)}
     with pytest.raises(
-        InputError, match="cannot write to .*[Nn]o space left.*UNLEARNKIT_CACHE"
+        InputError, match=r"cannot write to .*[Nn]o space left.*UNLEARNKIT_CACHE"
     ) as e:
         Cache(disk).get(KEY, lambda: (large, {}))
     assert "\n" not in str(e.value)
@@ -269,7 +273,7 @@ def test_a_cache_that_cannot_be_written_serves_what_it_has_and_starts_no_work(di
     assert cache.get(KEY, never).hit
     assert cache.fill([KEY], never) == []
     assert SignalsFile(disk / SIGNALS, {}, {"forget": torch.arange(3)}).read().members == ()
-    with pytest.raises(InputError, match="cannot use .*[Rr]ead-only.*UNLEARNKIT_CACHE"):
+    with pytest.raises(InputError, match=r"cannot use .*[Rr]ead-only.*UNLEARNKIT_CACHE"):
         cache.get({"other": 1}, never)
     with pytest.raises(InputError, match="cannot use"):
         cache.fill([KEY, {"other": 1}], never)

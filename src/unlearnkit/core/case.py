@@ -225,6 +225,12 @@ class Case:
     def _set(self, **values: Any) -> None:
         if isinstance(values.get("fresh"), nn.Module):
             raise InputError("fresh: give a function that builds an untrained model, got a model")
+        recipe = values.get("recipe")
+        if recipe is not None and recipe.epochs == 0:
+            raise InputError(
+                "recipe: 0 epochs would leave originals and oracles untrained; give"
+                " Recipe(epochs=...) of at least 1"
+            )
         for name in self.__dataclass_fields__:
             object.__setattr__(self, name, values.get(name))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import enum
 import functools
 import hashlib
@@ -156,7 +157,8 @@ class _Reader:
         return None
 
     def _function(self, value: FunctionType) -> Any:
-        if known := _library(value.__module__):
+        known = _library(value.__module__ or "builtins")
+        if known and known != "builtins":  # no function in Python is of that module
             return f"{known}:{value.__qualname__}"
         cells = [self._cell(c) for c in value.__closure__ or ()]
         names = {n for code in _codes(value.__code__) for n in code.co_names}
@@ -193,7 +195,8 @@ class _Reader:
         name = f"{kind.__module__}.{kind.__qualname__}"
         if kind.__module__.partition(".")[0] == _OWN:
             return [name, source(kind) if issubclass(kind, nn.Module) else ""]
-        if known := _library(kind.__module__):
+        known = _library(kind.__module__)
+        if known and (known != "builtins" or hasattr(builtins, kind.__qualname__)):
             return f"{known}:{kind.__qualname__}"
         own = {
             n: v
@@ -213,7 +216,7 @@ class _Reader:
                 self._items(value._modules),
             ]
         if hasattr(value, "__array__") and hasattr(value, "tobytes"):
-            if getattr(value, "dtype", None) == object:
+            if str(getattr(value, "dtype", "")) == "object":
                 return self.read(value.tolist())
             raw = hashlib.sha256(value.tobytes()).hexdigest()
             return [str(value.dtype), list(value.shape), raw]

@@ -34,7 +34,8 @@ class Recipe(_Settings):
     """Learning rate over the run: constant, or a cosine to zero, stepped by batch."""
 
     epochs: int = Field(1, ge=0)
-    """Passes over the rows."""
+    """Passes over the rows. 0 moves nothing, as a setting of a method; a case's recipe, by which
+    models are trained from scratch, needs at least 1."""
 
     batch_size: int = Field(64, ge=1)
     """Rows in a step."""

@@ -8,7 +8,6 @@ import torch
 
 from unlearnkit.core.content import architecture_digest, content_digest
 from unlearnkit.core.digest import NUMERICS, model_digest
-from unlearnkit.core.errors import UnsupportedError
 from unlearnkit.core.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -33,15 +32,7 @@ def training_key(
 
     Returns:
         The key, JSON-able.
-
-    Raises:
-        UnsupportedError: If the recipe has no epochs.
     """
-    if recipe.epochs == 0:
-        raise UnsupportedError(
-            f"{kind}: the recipe has 0 epochs, so that the model would stay untrained; give"
-            " Recipe(epochs=...) of at least 1"
-        )
     return {
         "kind": kind,
         "numerics": NUMERICS,
