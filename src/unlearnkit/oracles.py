@@ -180,44 +180,6 @@ def oracle_keys(
     return [training.start(seed)[1] for seed in _wanted(seeds, "oracle")]
 
 
-def check_fresh(oracles: Iterable[nn.Module], original: nn.Module) -> None:
-    """Refuse an oracle that is not one: it shares weights with the original.
-
-    A retrained model starts elsewhere, so that practically no scalar of it equals the original's.
-    Published code has called a model retrained whose last layer alone was reset. Parameters that
-    never train, and tensors whose every value is one constant (biases and scales at their initial
-    value), say nothing and are left out.
-
-    Args:
-        oracles: Models said to be retrained.
-        original: The model that was trained on everything.
-
-    Raises:
-        InputError: If more than a hundredth of an oracle's trainable scalars equal the original's.
-    """
-    theirs = dict(original.named_parameters())
-    frozen = {n for n, p in theirs.items() if not p.requires_grad}
-    for k, model in enumerate(oracles):
-        same = total = 0
-        for name, p in model.named_parameters():
-            ref = theirs.get(name)
-            if ref is None or ref.shape != p.shape:
-                raise InputError(
-                    f"oracle {k}: {name} does not fit the original; give one architecture"
-                )
-            if name in frozen and not p.requires_grad:
-                continue
-            if bool((ref == ref.flatten()[0]).all()) and p.numel() > 1:
-                continue
-            same += int((p.detach().cpu() == ref.detach().cpu()).sum())
-            total += p.numel()
-        if total and same > 0.01 * total:
-            raise InputError(
-                f"oracle {k}: contaminated, {same} of {total} trainable weights equal the"
-                " original's; train it from a fresh model"
-            )
-
-
 @dataclass(frozen=True)
 class _Training:
     """Training from scratch, whatever the seed."""

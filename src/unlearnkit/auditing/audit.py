@@ -34,6 +34,7 @@ from unlearnkit.auditing.verdicts import (
 )
 from unlearnkit.auditing.words import limits, sentence
 from unlearnkit.cache import Cache
+from unlearnkit.contamination import check_fresh
 from unlearnkit.core.case import Partition
 from unlearnkit.core.data import View
 from unlearnkit.core.digest import NUMERICS, model_digest
@@ -46,7 +47,7 @@ from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.structure import difference, on_device
 from unlearnkit.core.version import __version__
-from unlearnkit.oracles import Oracle, check_fresh
+from unlearnkit.oracles import Oracle
 from unlearnkit.oracles import oracle as retrained
 from unlearnkit.report.masks import localized
 from unlearnkit.report.model import (
@@ -130,8 +131,7 @@ def audit_one_model(
     Raises:
         InputError: If there are no forget rows, or the oracles are of another case.
     """
-    if oracles is not None:
-        _check_oracles(oracles, done)
+    told = () if oracles is None else _check_oracles(oracles, done, rt)
     check_weights(done.model, "unlearned")
     parts = done.case.partition(done.request)
     request = meant(done.request, parts)
@@ -171,6 +171,7 @@ def audit_one_model(
         provenance=_provenance(done, oracles, rt),
         limits=limits(tier, count),
         warnings=(
+            *told,
             *splits.warnings,
             *_headroom_warnings(rows, count),
             *_tampered_warnings(asked),
@@ -234,7 +235,7 @@ _OPEN = {Verdict.INCONCLUSIVE, Verdict.MATCHES}
 """What a few oracles leave open about one model; the ensembles answer that."""
 
 
-def _check_oracles(oracles: Oracle, done: Unlearned) -> None:
+def _check_oracles(oracles: Oracle, done: Unlearned, rt: Runtime) -> tuple[str, ...]:
     ours = done.case.partition(done.request).retain
     theirs = oracles.case.partition(oracles.request).retain
     if ours is None or theirs is None or ours.key() != theirs.key():
@@ -244,7 +245,7 @@ def _check_oracles(oracles: Oracle, done: Unlearned) -> None:
         )
     # What a method builds anew may be of another architecture; oracles are then of that one.
     rebuilt = bool(difference(done.model, done.original))
-    check_fresh(oracles.models, done.model if rebuilt else done.original)
+    told = check_fresh(oracles, done.model if rebuilt else done.original, rt)
     names = [model_digest(m) for m in oracles.models]
     for k, name in enumerate(names):
         if name in names[:k]:
@@ -252,6 +253,7 @@ def _check_oracles(oracles: Oracle, done: Unlearned) -> None:
                 f"oracle: {names.index(name)} and {k} are the same model, bit for bit; train each"
                 " from its own seed"
             )
+    return told
 
 
 def _evidence(

@@ -17,6 +17,7 @@ from unlearnkit.auditing.asked import row_bytes
 from unlearnkit.auditing.kinds import LEAST
 from unlearnkit.auditing.splits import choose
 from unlearnkit.cache import Cache
+from unlearnkit.contamination import check_fresh
 from unlearnkit.core.auto import Auto
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import Batch, View
@@ -35,7 +36,6 @@ from unlearnkit.needs import check_needs
 from unlearnkit.oracles import (
     FIRST,
     Trained,
-    check_fresh,
     oracle,
     oracle_keys,
     original_key,
@@ -311,10 +311,10 @@ def _trained(subject: Subject, who: str, seeds: Sequence[int]) -> tuple[Trained,
     case, rt, cache, ray = subject.case, subject.rt, subject.cache, subject.ray
     if who == "original":
         return train_originals(case, seeds=seeds, rt=rt, cache=cache, ray=ray)
-    runs = oracle(case, subject.request, seeds=seeds, rt=rt, cache=cache, ray=ray).runs
+    found = oracle(case, subject.request, seeds=seeds, rt=rt, cache=cache, ray=ray)
     reference = train_originals(case, seeds=[0], rt=rt, cache=cache)[0].model
-    check_fresh([r.model for r in runs], reference)
-    return runs
+    check_fresh(found, reference, rt)
+    return found.runs
 
 
 def _unlearned(subject: Subject, one: Trained) -> nn.Module:
