@@ -141,3 +141,18 @@ def test_equal_rows_are_found_whatever_they_are_called():
 def test_a_section_that_is_not_there_is_named(tmp_path):
     with pytest.raises(InputError, match="no section 'retain'; there are: forget, test"):
         opened(tmp_path).read().of("oracle", "retain")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"[]\n", b"null\n", b"{}\n", b'{"who": "oracle"}\n', None],
+    ids=["[]", "null", "{}", "no digest", "another seed"],
+)
+def test_a_line_of_the_journal_that_was_not_written_here_is_told(tmp_path, line):
+    file = opened(tmp_path)
+    file.append([row(3)])
+    journal = file.folder / "models.jsonl"
+    edited = journal.read_bytes().replace(b'"seed": 3', b'"seed": 4')
+    journal.write_bytes(edited if line is None else line)
+    with pytest.raises(InputError, match="is damaged; delete"):
+        opened(tmp_path).members()

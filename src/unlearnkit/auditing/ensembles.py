@@ -112,13 +112,13 @@ def gather(subject: Subject, models: int) -> Signals:
     """
     file = subject.file
     have = set(file.members())
-    wanted = [
+    everyone = [
         Member(kind, s)
         for who in TRAINED
         for s in subject.seeds(who, models)
         for kind in kinds_of(who)
     ]
-    if have.issuperset(wanted):  # serves from a folder that cannot be written, too
+    if have.issuperset(everyone):  # serves from a folder that cannot be written, too
         return file.read().first(models)
     with file.held():
         done = set(file.members())
