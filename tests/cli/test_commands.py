@@ -8,8 +8,8 @@ import typer
 
 import unlearnkit
 from unlearnkit import catalog, docs, pages
-from unlearnkit.core.folders import SIGNALS
 from unlearnkit.cli.app import app
+from unlearnkit.core.folders import SIGNALS
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.signals import Member, Row, SignalsFile
 
