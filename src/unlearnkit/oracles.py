@@ -18,6 +18,7 @@ from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Cost, Runtime
+from unlearnkit.train.batch_norm import eval_norms
 from unlearnkit.train.ensemble import Member, fit_each, fit_together, pays
 from unlearnkit.unlearning import check_weights, fresh_model
 
@@ -250,6 +251,8 @@ class _Training:
             "precision": self.rt.precision,
             "seed": seed,
         }
+        if frozen := eval_norms(model):
+            key["frozen_norms"] = sorted(frozen)
         return model, key
 
     def member(self, seed: int, model: nn.Module) -> Member:

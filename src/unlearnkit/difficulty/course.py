@@ -19,6 +19,7 @@ from unlearnkit.core.digest import NUMERICS, architecture_digest, model_digest
 from unlearnkit.core.errors import UnsupportedError
 from unlearnkit.core.outputs import run
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.train.batch_norm import eval_norms
 from unlearnkit.train.ensemble import LAYERS
 from unlearnkit.train.isolation import seeded
 from unlearnkit.train.loop import descend
@@ -166,4 +167,6 @@ def start(case: Case, view: View, rt: Runtime, kind: str) -> tuple[nn.Module, di
         "precision": rt.precision,
         "seed": rt.seed,
     }
+    if frozen := eval_norms(model):
+        key["frozen_norms"] = sorted(frozen)
     return model.to(rt.device), key

@@ -44,6 +44,7 @@ class GradientAscent(Method):
         needs=frozenset({Need.FORGET, Need.LABELS}),
         uses=frozenset({Need.RETAIN, Need.VALIDATION}),
         tasks=frozenset({"classification", "multilabel", "regression"}),
+        may_damage=True,
         when=(
             "Where the retained rows are not at hand, or for a class in a hurry: on digits it costs"
             " 0.03 of retraining. Otherwise methods that also train on retained rows come nearer"

@@ -16,6 +16,7 @@ class Retrain(Method):
         cite="Bourtoule et al., IEEE S&P 2021, arXiv:1912.03817, section II",
         needs=frozenset({Need.RETAIN, Need.FRESH, Need.LABELS}),
         tasks=frozenset({"classification", "multilabel", "regression"}),
+        may_damage=True,
         replaces=True,
         when=(
             "When its cost can be paid: it is the definition that all others approximate."
