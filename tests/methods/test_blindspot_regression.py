@@ -333,7 +333,6 @@ def test_on_digits_as_numbers_it_answers_like_the_blind_model_and_finetuning_doe
         maps="reference",
         early=1,
         run=run,
-        batch_norm="keep",
     )
     forget = (y[train] <= 2).nonzero()[:, 0]
     blind = how.blind_model(problem(model, case, forget.tolist(), fresh), Runtime())
