@@ -405,6 +405,7 @@ def tensors_of(cache):
     }
 
 
+@pytest.mark.full_lessons
 def test_results_do_not_depend_on_the_number_of_jobs(store, cache, tmp_path):
     study = small(cases=[f"{HERE}:slow_toy"], seeds=2, methods=["finetune"], oracles=3)
     run(study, store, cache, jobs=1)
