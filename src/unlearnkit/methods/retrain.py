@@ -26,6 +26,8 @@ class Retrain(Method):
             "layers that are frozen in the model keep their weights, because training did not set"
             " them; widely copied code resets only a model's direct children, which warm-starts"
             " the rest: here all trained weights and buffers are those of a fresh model",
+            "running statistics of batch normalisation are those of its training, as an oracle's"
+            " are: other methods measure them anew on retained rows",
         ),
         fails=(
             "one retrained model is one draw: its distance from another is the noise floor of any"
