@@ -257,7 +257,7 @@ class _Training:
         """Return the untrained model, and the content address of what it becomes."""
         recipe = self.recipe
         model = fresh_model(self.case, self.rt.fork(seed), "train/init")
-        key = {
+        key: dict[str, Any] = {
             "kind": self.what,
             "numerics": NUMERICS,
             "recipe": recipe.model_dump(),

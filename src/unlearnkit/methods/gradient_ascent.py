@@ -55,8 +55,8 @@ class GradientAscent(Method):
             "by default it climbs in eval mode, without an optimiser: each pass over the forget"
             " rows moves each tensor by 0.01 of its norm, so that no rate has to be chosen; the"
             " preset climbs by SGD as published",
-            "running statistics of batch normalisation stay the original's: measured anew on retained"
-            " rows they undo most of a climb in eval mode",
+            "running statistics of batch normalisation stay the original's: measured anew on"
+            " retained rows they undo most of a climb in eval mode",
             "published ascent has no bound and diverges: each row's loss is capped, the run ends"
             " once rows look never seen, and weights are taken back to the floor under retained"
             " rows; `cap` of infinity with `guard` off is the published rule",
