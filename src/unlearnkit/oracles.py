@@ -180,6 +180,24 @@ def oracle_keys(
     return [training.start(seed)[1] for seed in _wanted(seeds, "oracle")]
 
 
+def trained_together(case: Case, request: ForgetRequest | None, seeds: int, rt: Runtime) -> bool:
+    """Return whether ``oracle`` trains this many seeds in a stack, or one by one.
+
+    Args:
+        case: Rows, model factory, recipe.
+        request: What the models never see.
+        seeds: How many.
+        rt: Where they would be trained.
+
+    Returns:
+        True for a stack; nothing is trained.
+    """
+    training = _oracles(case, request, rt)
+    first, *others = _wanted(seeds, "oracle")
+    member = training.member(first, training.start(first)[0])
+    return bool(others) and pays(member, case.task, training.recipe)
+
+
 @dataclass(frozen=True)
 class _Training:
     """Training from scratch, whatever the seed."""

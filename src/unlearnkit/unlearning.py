@@ -16,18 +16,20 @@ from unlearnkit.catalog import method as make
 from unlearnkit.checkpoint import check_finite
 from unlearnkit.core.case import Case, Partition, input_shape
 from unlearnkit.core.data import Batch, TensorData, View
-from unlearnkit.core.errors import InputError, UnsupportedError
+from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
 from unlearnkit.core.method import Method, Need, Problem
 from unlearnkit.core.recipe import ASSUMED
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.result import check_form, check_untouched, check_values, made_like
 from unlearnkit.core.runtime import Cost, Runtime
-from unlearnkit.core.structure import difference, laid_like, strides, widened
+from unlearnkit.core.structure import difference, equal, laid_like, strides, widened
 from unlearnkit.localize.find import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.localize.methods import check_held, check_maskable, own_mask
 from unlearnkit.needs import check_needs
+from unlearnkit.train.batch_norm import recalibrate_batch_norm
 from unlearnkit.train.channels_last import quickened
+from unlearnkit.train.damage import can_see_damage, damage
 from unlearnkit.train.hold import holding
 from unlearnkit.train.isolation import peak_memory, seeded
 
@@ -124,14 +126,16 @@ def attempt(
         if mask is not None:
             run = holding(run, work, mask.chosen)
         out = how.apply(problem, run)
+        if mask is not None:
+            check_held(how, out is work)
+        run.restore()
+        _recalibrate(how, out, problem, run)
     seconds = time.perf_counter() - start
-    if mask is not None:
-        check_held(how, out is work)
-    run.restore()
     check_untouched(original, model, how.id)
     like = _pattern(how, case, model, run)
     check_form(out, like, (model, original), how.id)
     check_values(out, like, how.id)
+    _tell_damage(how, out, original, case, split, run)
     cost = Cost(run.cost.forward, run.cost.backward, run.cost.peak_bytes)
     return Unlearned(
         model=made_like(out, like),
@@ -311,6 +315,41 @@ def _untrained(
             if not p.requires_grad:
                 p.copy_(given[name])
     return laid_like(built, strides(original))
+
+
+def _recalibrate(how: Method, out: nn.Module, p: Problem, rt: Runtime) -> None:
+    """Fit batch normalisation to the new weights, where the method asks for it and moved any."""
+    if getattr(how, "batch_norm", "keep") != "recalibrate" or p.retain.sealed:
+        return
+    before = dict(p.original.named_parameters())
+    moved = (not equal(w, before[n]) for n, w in out.named_parameters() if n in before)
+    if any(moved):
+        size = p.recipe.batch_size
+        recalibrate_batch_norm(out, p.retain, p.task, rt, batch_size=size)
+
+
+def _tell_damage(
+    how: Method,
+    out: nn.Module,
+    original: nn.Module,
+    case: Case,
+    split: Partition,
+    rt: Runtime,
+) -> None:
+    """Say that a model is worse on the retain set than a constant answer; refuse a diverged one."""
+    if not can_see_damage(case, split):
+        rt.note(
+            f"{how.id}: not checked for damage: the case has neither retained nor test rows with"
+            " targets; give Case(test=...)"
+        )
+        return
+    found = damage(out, original, case, split, rt)
+    if found is None:
+        return
+    repair = "try a smaller learning rate or fewer epochs"
+    if found.diverged and Need.RETAIN in how.info.needs and not how.info.may_damage:
+        raise DivergedError(f"{how.id}: diverged, {found}; the input model is unchanged; {repair}")
+    rt.note(f"{how.id}: the model is damaged: {found}; {repair}")
 
 
 _NOTHING = TensorData(torch.empty(0, 0), torch.empty(0, dtype=torch.long))

@@ -160,7 +160,7 @@ def test_at_rates_of_zero_nothing_changes(layered):
 
 def test_frozen_normalisation_keeps_its_buffers_and_weights_move(layered):
     model, case = layered
-    got = unlearn(model, case, Classes(1), Unsir(norm="frozen")).model
+    got = unlearn(model, case, Classes(1), Unsir(norm="frozen", batch_norm="keep")).model
     moved = {n for n, t in state(got).items() if not torch.equal(t, model.state_dict()[n])}
     assert moved == {n for n, _ in model.named_parameters()}
 
@@ -191,7 +191,7 @@ def test_running_statistics_see_the_noise_only_where_batches_are_mixed(clouds, n
     net = nn.Sequential(nn.BatchNorm1d(3, momentum=1.0), nn.Linear(3, 4)).double()
     run = Tuning.exact(lr=1e-9, batch_size=64)
     noise = Noise(rows=10, steps=0)
-    how = Unsir(copies=1, noise=noise, impair=run, repair=STILL, norm=norm)
+    how = Unsir(copies=1, noise=noise, impair=run, repair=STILL, norm=norm, batch_norm="keep")
     got = unlearn(net, case, Classes(1), how).model
     p = problem(net, case, 1)
     made = learn(p, p.retain, noise, Runtime())

@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+import torch
 import yaml
 
 from tests.studies.conftest import small, words
@@ -17,7 +18,7 @@ from tests.studies.toys import HERE, work
 from unlearnkit.cache import Cache
 from unlearnkit.cli import main
 from unlearnkit.core.errors import InputError
-from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.runtime import Runtime, Silent
 from unlearnkit.oracles import oracle, train_original
 from unlearnkit.store import Store
 from unlearnkit.studies.expand import expand
@@ -391,3 +392,48 @@ def test_a_finished_study_needs_no_time(store, cache):
     found = plan(small(seeds=1), store, cache)
     assert summary(found)["time"] == "none"
     assert found.todo == ()
+
+
+def tensors_of(cache):
+    """Every model in a cache by its key, as bytes."""
+    return {
+        e.name: {
+            n: (t.dtype, tuple(t.shape), t.numpy().tobytes())
+            for n, t in cache.get(e.key, lambda: 1 / 0).tensors.items()
+        }
+        for e in cache.entries()
+    }
+
+
+@pytest.mark.full_lessons
+def test_results_do_not_depend_on_the_number_of_jobs(store, cache, tmp_path):
+    study = small(cases=[f"{HERE}:slow_toy"], seeds=2, methods=["finetune"], oracles=3)
+    run(study, store, cache, jobs=1)
+    with Store(tmp_path / "two.sqlite") as other:
+        run(study, other, Cache(tmp_path / "two"), jobs=2)
+        assert numbers(other) == numbers(store)
+    models = tensors_of(cache)
+    assert len(models) == 5
+    assert tensors_of(Cache(tmp_path / "two")) == models
+
+
+class Threads(Silent):
+    """Notes with how many threads torch computes when the first progress is told."""
+
+    def __init__(self):
+        self.seen = []
+
+    def progress(self, what, done, total):
+        self.seen.append(torch.get_num_threads())
+
+
+def test_a_study_computes_with_one_thread_and_gives_the_others_back(store, cache):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        heard = Threads()
+        run(small(seeds=1, methods=["ssd"]), store, cache, reporter=heard)
+        assert heard.seen[0] == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -58,8 +58,8 @@ def architecture_digest(model: nn.Module) -> str:
     """Return the SHA-256 of what a model computes, weights apart.
 
     Layers as printed, every attribute of every module (settings, activation functions, hooks), the
-    code of every class from outside torch with its base classes, which parameters are frozen, and
-    which names share one tensor.
+    code of every class from outside torch with its base classes, which parameters are frozen, which
+    layers are in eval mode inside a model in train mode, and which names share one tensor.
     """
     reader = _Reader()
     layers = dict(model.named_modules())
@@ -71,6 +71,7 @@ def architecture_digest(model: nn.Module) -> str:
         {
             "layers": repr(model),
             "settings": {n: reader.module(layer) for n, layer in layers.items()},
+            "eval": [n for n, layer in layers.items() if model.training and not layer.training],
             "frozen": sorted(n for n, p in named.items() if not p.requires_grad),
             "shared": {n: first.setdefault(id(p), n) for n, p in named.items()},
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -121,6 +121,11 @@ class Info:
     replaces: bool = False
     """Whether it returns another model than it was given; a mask cannot hold that."""
 
+    may_damage: bool = False
+    """Whether a diverged model is a known outcome at published settings: one whose loss on the
+    retain set is above twice that of a constant answer comes with a note then. Other methods that
+    need retained rows end in a ``DivergedError``."""
+
     when: str = ""
     """When to use it and when not, in a sentence or two."""
 
@@ -189,6 +194,14 @@ class Method(BaseModel):
             return cls.model_validate({**base, **changed})
         except ValidationError as e:
             raise InputError(f"{cls.id}: {explain(e)}. See: unlearnkit show {cls.id}") from None
+
+
+class Recalibrated(Method):
+    """A method that reads retained rows: the driver fits batch normalisation to its weights."""
+
+    batch_norm: Literal["recalibrate", "keep"] = "recalibrate"
+    """Running statistics of batch normalisation at the end: measured on retained rows under the
+    new weights, or as the run leaves them (as published). Frozen layers keep theirs."""
 
 
 def explain(e: ValidationError) -> str:

@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from unlearnkit.core.data import Batch
-from unlearnkit.core.method import Info, Method, Need, Problem, register
+from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search import Search
@@ -17,7 +17,7 @@ from unlearnkit.train.restart import Restart, Run
 
 
 @register
-class Amnesiac(Method):
+class Amnesiac(Recalibrated):
     """Give each forget row one wrong target at random, then train on all rows mixed."""
 
     info = Info(
@@ -49,6 +49,7 @@ class Amnesiac(Method):
         ),
         presets={
             "paper": {
+                "batch_norm": "keep",
                 "early": 1.0,
                 "run": Tuning.exact(optimizer="adam", lr=1e-4, epochs=3, batch_size=256),
             },

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from unlearnkit.core.data import Batch
-from unlearnkit.core.method import Info, Method, Need, Problem, register
+from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.outputs import run as outputs_of
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.runtime import Runtime
@@ -23,7 +23,7 @@ DRAWS = 8
 
 
 @register
-class BadTeacher(Method):
+class BadTeacher(Recalibrated):
     """A student learns forget rows from an incompetent teacher, retained rows from the original."""
 
     info = Info(
@@ -74,12 +74,14 @@ class BadTeacher(Method):
         ),
         presets={
             "paper": {
+                "batch_norm": "keep",
                 "teacher": "random",
                 "retain": 0.3,
                 "early": 1.0,
                 "run": Tuning.exact(optimizer="adam", lr=1e-4, epochs=1, batch_size=256),
             },
             "reference": {
+                "batch_norm": "keep",
                 "teacher": "random",
                 "retain": 0.3,
                 "early": 1.0,

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from unlearnkit.core.data import Batch
 from unlearnkit.core.errors import InputError
-from unlearnkit.core.method import Info, Method, Need, Problem, register
+from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.outputs import at_once, some
 from unlearnkit.core.recipe import Recipe, Tuning
 from unlearnkit.core.runtime import Runtime
@@ -37,7 +37,7 @@ class Seen:
 
 
 @register
-class BlindspotRegression(Method):
+class BlindspotRegression(Recalibrated):
     """A model trained briefly without the forget rows shows the original how to see them."""
 
     info = Info(
@@ -91,6 +91,7 @@ class BlindspotRegression(Method):
         ),
         presets={
             "paper": {
+                "batch_norm": "keep",
                 "blind": Tuning.exact(optimizer="adam", lr=1e-2, epochs=2, batch_size=256),
                 "attention": 50.0,
                 "maps": "reference",
@@ -98,6 +99,7 @@ class BlindspotRegression(Method):
                 "run": Tuning.exact(optimizer="adam", lr=1e-3, epochs=1, batch_size=256),
             },
             "stsb": {
+                "batch_norm": "keep",
                 "blind": Tuning.exact(optimizer="adam", lr=1e-2, epochs=10, batch_size=256),
                 "attention": 50.0,
                 "maps": "reference",

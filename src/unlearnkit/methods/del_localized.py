@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from unlearnkit.core.errors import InputError, UnsupportedError
-from unlearnkit.core.method import Info, Method, Need, Problem, register
+from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.outputs import some
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search import OneOf, Search
@@ -24,7 +24,7 @@ Named = dict[str, Tensor]
 
 
 @register
-class DelLocalized(Method):
+class DelLocalized(Recalibrated):
     """Overwrite the scalars of a mask, then descend on retained rows; all others stay."""
 
     info = Info(
@@ -33,6 +33,7 @@ class DelLocalized(Method):
         needs=frozenset({Need.FORGET, Need.RETAIN, Need.LABELS}),
         uses=frozenset({Need.FRESH}),
         tasks=frozenset({"classification", "multilabel", "regression"}),
+        may_damage=True,
         when=(
             "Where most of the weights should stay bit by bit as they are. Compare with a mask of"
             " the same budget whose criterion is random: it is not settled that the place matters."
@@ -74,6 +75,7 @@ class DelLocalized(Method):
         ),
         presets={
             "paper": {
+                "batch_norm": "keep",
                 "mask": {"granularity": "channel"},
                 "reset": "fresh",
                 "run": {

@@ -3,7 +3,7 @@
 from pydantic import Field
 from torch import nn
 
-from unlearnkit.core.method import Info, Method, Need, Problem, register
+from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.train.mixing import alone
@@ -12,7 +12,7 @@ from unlearnkit.train.restart import Restart, Run
 
 
 @register
-class FineTune(Method):
+class FineTune(Recalibrated):
     """Descend on the retain loss alone and rely on forgetting by neglect."""
 
     info = Info(
@@ -52,6 +52,7 @@ class FineTune(Method):
         ),
         presets={
             "paper": {
+                "batch_norm": "keep",
                 "run": Tuning.exact(
                     lr=0.01,
                     momentum=0.9,
@@ -59,9 +60,12 @@ class FineTune(Method):
                     epochs=10,
                     batch_size=256,
                     augment="flip_crop",
-                )
+                ),
             },
-            "reference": {"run": Tuning.exact(lr=0.01, momentum=0.0, epochs=10, batch_size=128)},
+            "reference": {
+                "batch_norm": "keep",
+                "run": Tuning.exact(lr=0.01, momentum=0.0, epochs=10, batch_size=128),
+            },
         },
         smoke={"run": {"lr": 1.0, "share": 0.2}},
     )

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from unlearnkit.core.data import Batch
 from unlearnkit.core.errors import InputError
-from unlearnkit.core.method import Info, Method, Need, Problem, register
+from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search import Search
@@ -18,7 +18,7 @@ from unlearnkit.train.restart import Restart, Run
 
 
 @register
-class GaussianAmnesiac(Method):
+class GaussianAmnesiac(Recalibrated):
     """Give each forget row one random target, then train on all rows mixed."""
 
     info = Info(
@@ -50,10 +50,12 @@ class GaussianAmnesiac(Method):
         ),
         presets={
             "paper": {
+                "batch_norm": "keep",
                 "early": 1.0,
                 "run": Tuning.exact(optimizer="adam", lr=1e-3, epochs=1, batch_size=256),
             },
             "stsb": {
+                "batch_norm": "keep",
                 "early": 1.0,
                 "run": Tuning.exact(optimizer="adam", lr=1e-3, epochs=5, batch_size=256),
             },

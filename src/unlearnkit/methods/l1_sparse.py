@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import nn
 
 from unlearnkit.core.data import Batch
-from unlearnkit.core.method import Info, Method, Need, Problem, register
+from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search import Search
@@ -16,7 +16,7 @@ from unlearnkit.train.restart import Extra, Restart, Run, Terms, run_schedule
 
 
 @register
-class L1Sparse(Method):
+class L1Sparse(Recalibrated):
     """Descend on ``retain loss + penalty(epoch) * sum |weight|``, with a penalty that fades."""
 
     info = Info(
@@ -49,6 +49,7 @@ class L1Sparse(Method):
         ),
         presets={
             "paper": {
+                "batch_norm": "keep",
                 "penalty": 5e-4,
                 "step": "subgradient",
                 "covers": "all",

@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import nn
 
 from unlearnkit.core.data import Batch
-from unlearnkit.core.method import Info, Method, Need, Problem, register
+from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search import Search
@@ -15,7 +15,7 @@ from unlearnkit.train.stopping import capped
 
 
 @register
-class NegGradPlus(Method):
+class NegGradPlus(Recalibrated):
     """Descend on ``(1 - balance) * retain loss - balance * forget loss``."""
 
     info = Info(
@@ -23,6 +23,7 @@ class NegGradPlus(Method):
         cite="Kurmanji et al., NeurIPS 2023, arXiv:2302.09880",
         needs=frozenset({Need.FORGET, Need.RETAIN, Need.LABELS}),
         tasks=frozenset({"classification", "multilabel", "regression"}),
+        may_damage=True,
         when=(
             "For classes and for mislabelled rows. For rows drawn at random the plain restart of"
             " finetune at a shrink of 0.5 comes nearer to retraining: there is little to forget,"
@@ -54,12 +55,14 @@ class NegGradPlus(Method):
         ),
         presets={
             "paper": {
+                "batch_norm": "keep",
                 "balance": 0.05,
                 "run": Tuning.exact(lr=0.01, momentum=0.0, epochs=10, batch_size=64),
                 "cap": float("inf"),
                 "early": 1.0,
             },
             "reference": {
+                "batch_norm": "keep",
                 "balance": 0.0001,
                 "run": Tuning.exact(lr=0.01, momentum=0.0, epochs=5, batch_size=64),
                 "cap": float("inf"),

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import nn
 
-from unlearnkit.core.method import Info, Method, Need, Problem, register
+from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search import OneOf, Search
@@ -15,7 +15,7 @@ from unlearnkit.train.restart import Restart, Run
 
 
 @register
-class Relabel(Method):
+class Relabel(Recalibrated):
     """Train on retained rows as they are and on forget rows with wrong targets."""
 
     info = Info(
@@ -59,6 +59,7 @@ class Relabel(Method):
         ),
         presets={
             "paper": {
+                "batch_norm": "keep",
                 "targets": "uniform",
                 "run": Tuning.exact(
                     lr=0.01,
@@ -71,6 +72,7 @@ class Relabel(Method):
                 "early": 1.0,
             },
             "reference": {
+                "batch_norm": "keep",
                 "targets": "uniform",
                 "run": Tuning.exact(optimizer="adam", lr=1e-4, epochs=3, batch_size=128),
                 "early": 1.0,

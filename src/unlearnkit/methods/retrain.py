@@ -16,6 +16,7 @@ class Retrain(Method):
         cite="Bourtoule et al., IEEE S&P 2021, arXiv:1912.03817, section II",
         needs=frozenset({Need.RETAIN, Need.FRESH, Need.LABELS}),
         tasks=frozenset({"classification", "multilabel", "regression"}),
+        may_damage=True,
         replaces=True,
         when=(
             "When its cost can be paid: it is the definition that all others approximate."
@@ -25,6 +26,8 @@ class Retrain(Method):
             "layers that are frozen in the model keep their weights, because training did not set"
             " them; widely copied code resets only a model's direct children, which warm-starts"
             " the rest: here all trained weights and buffers are those of a fresh model",
+            "running statistics of batch normalisation are those of its training, as an oracle's"
+            " are: other methods measure them anew on retained rows",
         ),
         fails=(
             "one retrained model is one draw: its distance from another is the noise floor of any"

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import nn
 
-from unlearnkit.core.method import Info, Method, Need, Problem, register
+from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search import OneOf
@@ -16,7 +16,7 @@ from unlearnkit.train.restart import Restart, Run
 
 
 @register
-class SalUn(Method):
+class SalUn(Recalibrated):
     """Relabel under a mask: only the scalars with the largest forget gradients move."""
 
     info = Info(
@@ -49,6 +49,7 @@ class SalUn(Method):
         ),
         presets={
             "paper": {
+                "batch_norm": "keep",
                 "mask": {
                     "budget": 0.5,
                     "criterion": "grad",

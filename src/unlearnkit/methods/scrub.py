@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from unlearnkit.core.data import Batch, View
 from unlearnkit.core.errors import UnsupportedError
-from unlearnkit.core.method import Info, Method, Need, Problem, register
+from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.outputs import run
 from unlearnkit.core.recipe import Recipe, Tuning
 from unlearnkit.core.runtime import Runtime
@@ -29,7 +29,7 @@ from unlearnkit.train.stopping import alike, capped, snapshot
 
 
 @register
-class Scrub(Method):
+class Scrub(Recalibrated):
     """A student leaves the original's outputs on forget rows and keeps them on retained rows."""
 
     info = Info(
@@ -38,6 +38,7 @@ class Scrub(Method):
         needs=frozenset({Need.FORGET, Need.RETAIN, Need.LABELS}),
         uses=frozenset({Need.VALIDATION}),
         tasks=frozenset({"classification", "multilabel", "regression"}),
+        may_damage=True,
         when=(
             "For classes, and for removing bias or wrong labels, where a high forget error is"
             " wanted; with `rewind` and a plain run (the paper's SCRUB+R) for privacy, where the"
@@ -76,6 +77,7 @@ class Scrub(Method):
         ),
         presets={
             "paper": {
+                "batch_norm": "keep",
                 "retain_loss": 0.99,
                 "retain_divergence": 0.001,
                 "temperature": 4.0,
@@ -88,6 +90,7 @@ class Scrub(Method):
                 ),
             },
             "reference": {
+                "batch_norm": "keep",
                 "retain_loss": 1.0,
                 "retain_divergence": 0.5,
                 "temperature": 4.0,

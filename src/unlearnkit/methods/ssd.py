@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from unlearnkit.core.data import View
-from unlearnkit.core.method import Info, Method, Need, Problem, register
+from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search import Search
 from unlearnkit.linalg.importance import squared_gradients
@@ -18,7 +18,7 @@ Named = dict[str, Tensor]
 
 
 @register
-class SSD(Method):
+class SSD(Recalibrated):
     """Scale weights by ``min(dampening * I_all / I_forget, 1)`` where ``I_forget`` dominates."""
 
     info = Info(
@@ -27,6 +27,7 @@ class SSD(Method):
         needs=frozenset({Need.FORGET, Need.RETAIN, Need.LABELS}),
         uses=frozenset({Need.VALIDATION}),
         tasks=frozenset({"classification", "multilabel", "regression"}),
+        may_damage=True,
         when=(
             "For whole classes or groups when there is no time to train: 0.03 of the cost of"
             " retraining on digits. Weak for rows drawn at random, whose importance is spread like"
@@ -50,8 +51,15 @@ class SSD(Method):
             " between problems (adaptive follow-up: arXiv:2402.10098)",
         ),
         presets={
-            "paper": {"selection": 10.0, "dampening": 1.0, "unit": "row", "rows": None},
+            "paper": {
+                "batch_norm": "keep",
+                "selection": 10.0,
+                "dampening": 1.0,
+                "unit": "row",
+                "rows": None,
+            },
             "reference": {
+                "batch_norm": "keep",
                 "selection": 10.0,
                 "dampening": 1.0,
                 "unit": "batch",

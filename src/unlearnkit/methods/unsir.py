@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unlearnkit.core.data import Batch, View
 from unlearnkit.core.errors import UnsupportedError
-from unlearnkit.core.method import Info, Method, Need, Problem, register
+from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.outputs import some
 from unlearnkit.core.recipe import Recipe, Tuning
 from unlearnkit.core.runtime import Runtime
@@ -60,6 +60,7 @@ class Noise(BaseModel):
 
 
 _PAPER: dict[str, Any] = {
+    "batch_norm": "keep",
     "retain_rows": 1000,
     "copies": 20,
     "least": 0,
@@ -70,7 +71,7 @@ _PAPER: dict[str, Any] = {
 
 
 @register
-class Unsir(Method):
+class Unsir(Recalibrated):
     """Train on noise with the label of what must go beside retained rows, then on these alone."""
 
     info = Info(

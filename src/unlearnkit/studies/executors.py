@@ -18,7 +18,7 @@ from unlearnkit.cache import Cache
 from unlearnkit.core.errors import InputError
 from unlearnkit.store import Store
 from unlearnkit.studies.line import PAUSE, Line
-from unlearnkit.studies.models import models
+from unlearnkit.studies.models import batches, models
 from unlearnkit.studies.work import Caught, Desk
 
 
@@ -45,13 +45,18 @@ class Executor(Protocol):
 
 @dataclass(frozen=True)
 class Here:
-    """This process, with torch's threads as they are."""
+    """This process, with one thread of torch's, as every worker has: equal bits, whoever works."""
 
     jobs: int = 1
 
     def work(self, line: Line, store: Store, cache: Cache, heard: Callable[[int], None]) -> None:
         """Carry out a line, run by run."""
-        line.work(store, Desk(cache), lambda: heard(1))
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            line.work(store, Desk(cache), lambda: heard(1))
+        finally:
+            torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)
@@ -112,11 +117,11 @@ def _worker(line: Line, store: Path, cache: Path, number: int, jobs: int) -> Non
     with Store(store) as kept:
         desk = Desk(Cache(cache))
         waiting = [r for r in line.runs if not line.finished(kept, r)]
-        for model in models(waiting, desk)[number::jobs]:
+        lacking = [m for m in models(waiting, desk) if m.key not in desk.cache]
+        for batch in batches(lacking, desk)[number::jobs]:
             # What cannot be trained fails again, and for the record, in the run that needs it.
-            if model.key not in desk.cache:
-                with Caught():
-                    model.train(desk)
+            with Caught():
+                batch.train(desk)
         line.work(kept, desk, lambda: None)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unlearnkit.core.digest import digest
-from unlearnkit.oracles import oracle
+from unlearnkit.oracles import oracle, trained_together
 from unlearnkit.studies.planned import Planned
 from unlearnkit.studies.work import Desk
 
@@ -29,19 +29,55 @@ class Model:
     work: int
     """Rows forward plus twice rows backward of its training."""
 
+
+@dataclass(frozen=True)
+class Batch:
+    """Models that one call trains: the oracles of a case in one stack, or a single model."""
+
+    models: tuple[Model, ...]
+
     def train(self, desk: Desk) -> None:
-        """Train it, unless it is in the cache."""
-        subject = desk.subject(self.run)
-        if self.kind == "original":
-            subject.original(self.seed, desk.cache)
+        """Train those that are not in the cache, to the same bits as a run that needs them."""
+        first = self.models[0]
+        subject = desk.subject(first.run)
+        if first.kind == "original":
+            subject.original(first.seed, desk.cache)
+        elif len(self.models) > 1:
+            subject.oracles(first.run.oracles, desk.cache)
         else:
             oracle(
                 subject.case,
                 subject.request,
-                seeds=[self.seed],
+                seeds=[first.seed],
                 rt=subject.rt,
                 cache=desk.cache,
             )
+
+
+def batches(found: Iterable[Model], desk: Desk) -> tuple[Batch, ...]:
+    """Return models by what has to train together, so that no split among workers changes a bit.
+
+    A model that was trained in a stack and one that was trained alone differ by rounding. Oracles
+    that a run would train in a stack therefore stay together; all others are shared out singly.
+
+    Args:
+        found: The models, in order.
+        desk: Reads their cases.
+
+    Returns:
+        The batches, in order.
+    """
+    groups: dict[object, list[Model]] = {}
+    stacked: dict[object, bool] = {}
+    for model in found:
+        run = model.run
+        where = (run.case, run.request, run.device, run.precision, run.oracles)
+        if model.kind == "oracle" and where not in stacked:
+            s = desk.subject(run)
+            stacked[where] = trained_together(s.case, s.request, run.oracles, s.rt)
+        together = model.kind == "oracle" and stacked[where]
+        groups.setdefault(where if together else digest(model.key), []).append(model)
+    return tuple(Batch(tuple(group)) for group in groups.values())
 
 
 def models(runs: Iterable[Planned], desk: Desk) -> tuple[Model, ...]:

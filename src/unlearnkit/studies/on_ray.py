@@ -20,7 +20,7 @@ from unlearnkit.cache import Cache
 from unlearnkit.core.errors import InputError
 from unlearnkit.store import Store
 from unlearnkit.studies.line import PAUSE, Line, drop_lock, taken
-from unlearnkit.studies.models import Model, models
+from unlearnkit.studies.models import Batch, batches, models
 from unlearnkit.studies.planned import Planned
 from unlearnkit.studies.work import Caught, Desk, Kept
 from unlearnkit.train.cluster import connected, needs, room, why_lost
@@ -46,7 +46,8 @@ class Ray:
             train, carry_out = task(_train), task(_carry_out)
             waiting = [r for r in line.runs if not line.finished(store, r)]
             lacking = [m for m in models(waiting, Desk(cache)) if m.key not in cache]
-            self._train(ray, [train.remote(m, cache.root) for m in lacking], heard)
+            parts = batches(lacking, Desk(cache))
+            self._train(ray, [train.remote(b, cache.root) for b in parts], heard)
             start = lambda run: carry_out.remote(run, cache.root)  # noqa: E731  # a task, by run
             self._carry_out(ray, start, line, store, heard)
 
@@ -134,10 +135,10 @@ def _desk(cache: Path) -> Desk:
     return Desk(Cache(cache))
 
 
-def _train(model: Model, cache: Path) -> None:
+def _train(batch: Batch, cache: Path) -> None:
     # What cannot be trained fails again, and for the record, in the run that needs it.
     with Caught():
-        model.train(_desk(cache))
+        batch.train(_desk(cache))
 
 
 def _carry_out(run: Planned, cache: Path) -> Kept:

@@ -53,9 +53,9 @@ def run(
         study: The study.
         store: Where results are, and go.
         cache: Where originals and oracles are, and go.
-        jobs: How many processes work; each computes with one thread. One local one works in this
-            process, with torch's threads as they are; it is the default. With Ray: as many as it
-            has processors.
+        jobs: How many processes work; each computes with one thread, so that results on a CPU do
+            not depend on their number. One local one works in this process; it is the default.
+            With Ray: as many as it has processors.
         ray: Address of a Ray cluster that works in place of local processes, or ``local``.
         retry: Whether runs that failed before are tried again.
         reporter: Hears how many are done, running and failed.

@@ -15,6 +15,7 @@ from unlearnkit.core.outputs import some
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Cost, Runtime, Silent
 from unlearnkit.core.task import Task
+from unlearnkit.train.batch_norm import eval_norms
 from unlearnkit.train.channels_last import quick
 from unlearnkit.train.cluster import carry_out, connected, needs, room
 from unlearnkit.train.isolation import seeded
@@ -189,7 +190,7 @@ class Probe:
         moving = any(p.requires_grad for p in first.model.parameters())
         if not (moving and recipe.epochs and isinstance(first.view.data, TensorData)):
             return None
-        if any(_hidden_state(m.model) for m in group) or not len(first.view):
+        if any(_hidden_state(m.model) or eval_norms(m.model) for m in group) or not len(first.view):
             return None
         drops: dict[int, tuple[Drop, ...]] = {}
         saved = 0

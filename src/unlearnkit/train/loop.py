@@ -16,6 +16,7 @@ from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.structure import modes_kept
 from unlearnkit.core.task import Task
+from unlearnkit.train.batch_norm import eval_norms
 from unlearnkit.train.training_guard import check_training_allowed
 
 Loss = Callable[[Batch], Tensor]
@@ -207,13 +208,16 @@ def fit(
 
 @contextmanager
 def training(model: nn.Module, norm: Norm = "train") -> Iterator[None]:
-    """Put a model in train mode, batch normalisation as asked; restore all flags at the end."""
+    """Put a model in train mode, batch normalisation as asked; restore all flags at the end.
+
+    Batch normalisation that was put in eval mode by itself, in a model in train mode, stays so.
+    """
+    still = set(eval_norms(model).values())
     with modes_kept(model):
         model.train()
-        if norm == "frozen":
-            for m in model.modules():
-                if isinstance(m, _BatchNorm):
-                    m.eval()
+        for m in model.modules():
+            if isinstance(m, _BatchNorm) and (norm == "frozen" or m in still):
+                m.eval()
         yield
 
 

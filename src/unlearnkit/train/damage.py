@@ -1,0 +1,113 @@
+"""Damage: whether a model serves the retain set worse than a constant answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from unlearnkit.core.case import Case, Partition
+from unlearnkit.core.data import View
+from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.structure import tensors
+from unlearnkit.core.task import Task
+from unlearnkit.train.isolation import seeded
+from unlearnkit.train.reading import row_losses
+from unlearnkit.train.stopping import vanished
+
+MOST_ROWS = 512
+"""Rows that are looked at."""
+
+DIVERGED = 2.0
+"""Loss, as a multiple of a constant answer's, from which a model is not merely empty but wrong."""
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A model whose loss is above that of a constant answer, and above the original's."""
+
+    rows: str
+    """Which rows were looked at: ``retained`` or ``test``."""
+
+    count: int
+    loss: float
+    constant: float
+    """Loss of a model without knowledge."""
+
+    before: float
+    """Loss of the original."""
+
+    largest: str
+    """Name of the tensor with the largest value."""
+
+    size: float
+    """That value, without its sign."""
+
+    @property
+    def diverged(self) -> bool:
+        """Return whether retained rows fare so badly that no constant answer explains it."""
+        return self.rows == "retained" and not self.loss <= DIVERGED * self.constant
+
+    def __str__(self) -> str:
+        return (
+            f"the mean loss on {self.count} {self.rows} rows is {self.loss:.3g}, above"
+            f" {self.constant:.3g}, that of a constant answer (the original: {self.before:.3g});"
+            f" largest value {self.size:.3g} in {self.largest}"
+        )
+
+
+def damage(
+    model: nn.Module, original: nn.Module, case: Case, split: Partition, rt: Runtime
+) -> Damage | None:
+    """Return what a model has lost, where it is worse than a constant answer.
+
+    Args:
+        model: What came out of a method; read in eval mode.
+        original: What went in.
+        case: Its test rows of kept classes are looked at where there are no retained rows.
+        split: Has the retained rows; a random sample of them is looked at.
+        rt: Where to run; the rows are not counted in its meter.
+
+    Returns:
+        What was found; None where all is well, or where there are no rows with targets to look at.
+    """
+    looked = _rows(case, split)
+    if looked is None:
+        return None
+    name, view = looked
+    own = rt.fork(rt.seed)
+    with seeded(own, "damage"):
+        some = view.sample(MOST_ROWS, own, "damage/rows")
+        constant = case.task.never_seen
+        loss = _mean(model, some, case.task, own)
+        if loss <= constant:
+            return None
+        before = _mean(original, some, case.task, own)
+    if loss <= before:
+        return None
+    found = {n: t.detach().double() for n, t in tensors(model).items() if t.numel()}
+    sizes = {n: t.abs().max().item() for n, t in found.items()}
+    largest = max(sizes, key=lambda n: sizes[n])
+    return Damage(name, len(some), loss, constant, before, largest, sizes[largest])
+
+
+def can_see_damage(case: Case, split: Partition) -> bool:
+    """Return whether there are rows on which damage would show."""
+    return _rows(case, split) is not None
+
+
+def _rows(case: Case, split: Partition) -> tuple[str, View] | None:
+    retain = split.retain
+    if retain is not None and len(retain) and retain.labelled:
+        return "retained", retain
+    if case.test is None or not len(case.test):
+        return None
+    test = View.all(case.test)
+    if not test.labelled:
+        return None
+    kept = test.pick(~vanished(test, split.gone))
+    return ("test", kept) if len(kept) else None
+
+
+def _mean(model: nn.Module, view: View, task: Task, rt: Runtime) -> float:
+    return row_losses(model, view, task, rt).double().mean().item()
