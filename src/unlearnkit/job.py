@@ -223,15 +223,6 @@ def put_nested(
     place[last] = value
 
 
-def merged(base: object, over: object) -> Any:
-    """Return a value with another laid over it; mappings of one kind are merged by key."""
-    if isinstance(base, Mapping) and isinstance(over, Mapping):
-        if over.get("kind", base.get("kind")) != base.get("kind"):
-            return over
-        return {**base, **{k: merged(base.get(k), v) for k, v in over.items()}}
-    return over
-
-
 def _imported(name: str, known: Iterable[str]) -> Case:
     module, colon, function = name.partition(":")
     if not colon:

@@ -20,6 +20,7 @@ from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.core.training import training_key
 from unlearnkit.train.ensemble import Member, fit_each, fit_together, pays
+from unlearnkit.train.isolation import as_plain_call
 from unlearnkit.unlearning import check_weights, fresh_model
 
 FIRST = 1000
@@ -69,6 +70,7 @@ class Oracle:
         return len(self.runs)
 
 
+@as_plain_call
 def train_original(
     case: Case, *, seed: int = 0, rt: Runtime | None = None, cache: Cache | None = None
 ) -> Trained:
@@ -86,6 +88,7 @@ def train_original(
     return _one(_originals(case, rt or Runtime()), seed, cache or Cache())
 
 
+@as_plain_call
 def train_originals(
     case: Case,
     *,
@@ -113,6 +116,7 @@ def train_originals(
     return _many(_originals(case, rt or Runtime()), wanted, cache or Cache(), ray)
 
 
+@as_plain_call
 def oracle(
     case: Case,
     request: ForgetRequest | str | Mapping[str, Any] | None,

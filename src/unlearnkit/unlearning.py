@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakSet
 
@@ -15,9 +15,11 @@ from torch import nn
 from unlearnkit.catalog import method as make
 from unlearnkit.checkpoint import check_finite
 from unlearnkit.core.case import Case, Partition, input_shape
-from unlearnkit.core.data import Batch, TensorData, View
+from unlearnkit.core.data import Batch, Data, TensorData, View
 from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
 from unlearnkit.core.method import Method, Need, Problem
+from unlearnkit.core.outputs import batching_note, check_logits
+from unlearnkit.core.outputs import run as read
 from unlearnkit.core.recipe import ASSUMED
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.result import check_form, check_untouched, check_values, made_like
@@ -31,7 +33,7 @@ from unlearnkit.train.batch_norm import recalibrate_batch_norm
 from unlearnkit.train.channels_last import quickened
 from unlearnkit.train.damage import can_see_damage, damage
 from unlearnkit.train.hold import holding
-from unlearnkit.train.isolation import peak_memory, seeded
+from unlearnkit.train.isolation import as_plain_call, peak_memory, seeded
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Unlearned:
     """What was allowed to move; everything when None."""
 
 
+@as_plain_call
 def unlearn(
     model: nn.Module,
     case: Case,
@@ -88,6 +91,7 @@ def unlearn(
     return attempt(model, case, asked, how, run, mask=mask)
 
 
+@as_plain_call
 def attempt(
     model: nn.Module,
     case: Case,
@@ -118,6 +122,7 @@ def attempt(
     work = laid_like(widened(_copy(model)).to(run.device), strides(original))
     if isinstance(mask, Mask):
         mask.check(model, "" if split.forget is None else split.forget.key())
+    _check_answers(original, split, case, run)
     problem = _problem(how, case, split, work, widened(original), model, run)
     start = time.perf_counter()
     with seeded(run), peak_memory(run):
@@ -250,6 +255,23 @@ def _check_fit(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> B
     return seen[0] if seen else None
 
 
+def _check_answers(model: nn.Module, split: Partition, case: Case, rt: Runtime) -> None:
+    """Refuse a model that answers in probabilities; note one whose answers hang on batching."""
+    tried = [v for v in (split.retain, split.forget) if v is not None and len(v)]
+    if not tried:
+        return
+    with seeded(rt, "answers"):
+        for view in tried:
+            if not view.labelled:
+                continue
+            few = view.pick(torch.arange(min(ANSWERS, len(view))))
+            out = read(model, few, case.task, rt.fork(rt.seed))
+            check_logits(out, few.y.cpu(), case.task, "model")
+        told = batching_note(model, tried[0], case.task, rt)
+    if told:
+        rt.note(told)
+
+
 def _problem(
     how: Method,
     case: Case,
@@ -260,9 +282,18 @@ def _problem(
     rt: Runtime,
 ) -> Problem:
     allowed = how.info.needs | how.info.uses
+    copies: dict[int, Data] = {}
+
+    def own_rows(view: View) -> View:
+        # What a plug-in writes into its rows must not reach the user's data.
+        if type(how).__module__.startswith("unlearnkit."):
+            return view
+        data = copies.setdefault(id(view.data), view.data.copy())
+        return replace(view, data=data)
 
     def sealed(view: View | None, need: Need) -> View:
         if view is not None and need in allowed:
+            view = own_rows(view)
             if Need.LABELS in allowed:
                 return view
             return view.without_targets(f"{how.id} reads targets but does not declare labels")
@@ -351,6 +382,9 @@ def _tell_damage(
         raise DivergedError(f"{how.id}: diverged, {found}; the input model is unchanged; {repair}")
     rt.note(f"{how.id}: the model is damaged: {found}; {repair}")
 
+
+ANSWERS = 256
+"""Rows of each part that the model's outputs are looked at on before it unlearns."""
 
 _NOTHING = TensorData(torch.empty(0, 0), torch.empty(0, dtype=torch.long))
 """What a sealed view holds: there is nothing to find behind the seal."""

@@ -160,3 +160,14 @@ def test_margins_that_are_not_finite_are_refused():
     u[3, 1] = math.nan
     with pytest.raises(InputError, match="klom: unlearned margins must be finite, got 1 of 60"):
         klom(u, torch.zeros(30, 2))
+
+
+@pytest.mark.parametrize("oracles", range(20, 64))
+@pytest.mark.parametrize("rounded", [False, True])
+def test_mirrored_margins_get_the_same_number_for_every_number_of_oracles(oracles, rounded):
+    ours, theirs = normal(40, 8, seed=1), normal(oracles, 8, seed=2)
+    if rounded:  # ties among oracles, and unlearned margins on the edges
+        ours, theirs = ours.mul(2).round() / 2, theirs.mul(2).round() / 2
+    ours[:5] = theirs[:5]
+    plain, mirrored = klom(ours, theirs).rows, klom(-ours, -theirs).rows
+    torch.testing.assert_close(plain, mirrored, rtol=1e-12, atol=1e-12)

@@ -170,3 +170,11 @@ def test_the_constant_is_chosen_without_references_that_saw_the_row():
 def test_bad_input_is_refused(ask, told):
     with pytest.raises(InputError, match=told):
         ask(draw(2, 5, 1))
+
+
+def test_points_that_are_met_exactly_count_by_name():
+    zero = torch.zeros(1, 3, dtype=torch.float64)
+    loose = rmia(zero, zero, zero, zero)
+    strict = rmia(zero, zero, zero, zero, ties="unbeaten")
+    assert loose.scores.tolist() == [[1.0] * 3]
+    assert strict.scores.tolist() == [[0.0] * 3]

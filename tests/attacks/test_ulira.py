@@ -192,3 +192,21 @@ def test_fishers_test_is_scipys_at_the_edges():
         want = stats.fisher_exact(table, alternative="greater").pvalue
         got = _fisher(*(torch.tensor([float(v)]).double() for v in (right, wrong, m, n)))
         assert float(got) == pytest.approx(want, rel=1e-9)
+
+
+@pytest.mark.parametrize("ddof", [0, 1])
+def test_the_plain_gaussian_of_papers_is_the_one_of_scipy(ddof):
+    rng = np.random.default_rng(0)
+    ours, null = rng.normal(1.0, 1.5, (64, 5)), rng.normal(0.0, 1.0, (64, 5))
+    got = ulira(*map(torch.tensor, (ours, null)), form="normal", prior=0, centre="mean", ddof=ddof)
+    accuracies = []
+    for fitted in range(2):
+        fits = [(c[fitted::2].mean(0), c[fitted::2].std(0, ddof=ddof)) for c in (ours, null)]
+
+        def called(cells, fits=fits):
+            mine, other = (stats.norm.logpdf(cells, *f) for f in fits)
+            return (mine > other).mean(0)
+
+        judged = ours[1 - fitted :: 2], null[1 - fitted :: 2]
+        accuracies.append((1 + called(judged[0]) - called(judged[1])) / 2)
+    np.testing.assert_allclose(got.accuracies, np.mean(accuracies, 0), rtol=1e-12)

@@ -25,13 +25,14 @@ def published_zrf(out, gold):
 
 
 def published_efficacy(out, y, size):
-    """Shadow: the first |test| retained rows against all test rows; share called 0 of forget."""
+    """Shadow: as many of the first retained as of the first test rows; share called 0 of forget."""
     own = {s: softmax(o, dim=-1).gather(1, y[s][:, None]).numpy() for s, o in out.items()}
     retained = own[Split.RETAIN][:size]
+    test = own[Split.TEST][: len(retained)]
     machine = SVC(C=3, gamma="auto", kernel="rbf")
     machine.fit(
-        np.concatenate([retained, own[Split.TEST]]),
-        np.concatenate([np.ones(len(retained)), np.zeros(size)]),
+        np.concatenate([retained, test]),
+        np.concatenate([np.ones(len(retained)), np.zeros(len(test))]),
     )
     return np.mean([1 - machine.predict(own[Split.FORGET]).mean()])
 
@@ -81,3 +82,27 @@ def test_the_svm_is_not_fitted_to_more_rows_than_it_can_take(parts, stored, monk
     score = metrics()["svm_mia_efficacy"](stored(outputs, targets, kind))
     assert math.isnan(score.value)
     assert "40 rows" in score.note
+
+
+def test_the_zrf_in_nats_is_one_minus_scipys_divergence(parts, stored):
+    from scipy.spatial.distance import jensenshannon
+
+    outputs, targets, kind = parts(width=4, sizes={Split.FORGET: 30}, shape=lambda z: 3 * z)
+    for k in range(5):
+        outputs[f"random/{k}"] = outputs["random/0"]
+    p = softmax(outputs["unlearned"][Split.FORGET].double(), -1).numpy()
+    q = softmax(outputs["random/0"][Split.FORGET].double(), -1).numpy()
+    want = 1 - np.mean(jensenshannon(p, q, axis=1) ** 2)
+    e = stored(outputs, targets, kind)
+    assert metrics()["zrf_nats"](e).value == pytest.approx(want, rel=1e-9)
+
+
+def test_the_svm_efficacy_balances_its_classes_and_says_when_it_means_nothing(parts, stored):
+    sizes = {Split.FORGET: 100, Split.RETAIN: 300, Split.TEST: 2_000}
+    outputs, targets, kind = parts(width=3, sizes=sizes)
+    e = stored(outputs, targets, kind)
+    got = metrics()["svm_mia_efficacy"](e)
+    cut = {s: (o[:300] if s is Split.TEST else o) for s, o in outputs["unlearned"].items()}
+    few = {s: (y[:300] if s is Split.TEST else y) for s, y in targets.items()}
+    assert got.value == metrics()["svm_mia_efficacy"](stored({"unlearned": cut}, few, kind)).value
+    assert "the value is arbitrary" in got.note

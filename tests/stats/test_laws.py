@@ -137,3 +137,11 @@ def test_far_out_the_tail_still_orders():
     law = fit_law(cells(64, 1))
     far = law.log_odds_below(law.centre + torch.tensor([[20.0], [30.0], [40.0]]) * law.scale)
     assert bool((far.diff(dim=0) > 0).all())
+
+
+@pytest.mark.parametrize("ddof", [0, 1])
+def test_the_plain_gaussian_has_numpys_mean_and_deviation(ddof):
+    cells = torch.randn(7, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    law = fit_law(cells, prior=0, form="normal", centre="mean", ddof=ddof)
+    torch.testing.assert_close(law.centre, torch.tensor(cells.numpy().mean(0)))
+    torch.testing.assert_close(law.scale, torch.tensor(cells.numpy().std(0, ddof=ddof)))

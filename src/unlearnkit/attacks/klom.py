@@ -93,20 +93,38 @@ def klom(unlearned: Tensor, oracle: Tensor, *, bins: Bins = "quantile") -> Klom:
 
 
 def _by_quantiles(ours: Tensor, theirs: Tensor) -> Tensor:
-    ranks = torch.linspace(0, len(theirs) - 1, TENTHS + 1, dtype=torch.float64)
-    rising, below = theirs.sort(0).values, ranks.long()
-    above = (below + 1).clamp(max=len(theirs) - 1)
-    edges = torch.lerp(rising[below], rising[above], (ranks - below)[:, None])
+    edges = _tenths(theirs)
 
     def shares(values: Tensor) -> Tensor:
-        # One bin below the range, ten within, one above; the largest oracle is within.
-        up_to = [(values < edge).sum(0) for edge in edges[:-1]]
-        up_to += [(values <= edges[-1]).sum(0), torch.full_like(up_to[0], len(values))]
+        # One bin below the range, ten within, one above; the smallest and largest oracle are
+        # within. A value on an edge between two bins counts half in each, as its mirror image does.
+        up_to = [(values < edges[0]).sum(0).double()]
+        up_to += [((values < e).sum(0) + (values <= e).sum(0)) / 2 for e in edges[1:-1]]
+        up_to += [(values <= edges[-1]).sum(0).double(), torch.full_like(up_to[0], len(values))]
         counts = _counts(up_to) + 0.5
         return counts / counts.sum(0)
 
     p, q = shares(ours), shares(theirs)
     return (p * (p / q).log()).sum(0).clamp(min=0)
+
+
+def _tenths(values: Tensor) -> Tensor:
+    """Return the edges of ten bins of equal numbers ``(11, E)``; mirrored values, mirrored edges.
+
+    In whole tenths of a step, because a rounded rank would differ from that of its mirror image.
+    """
+    rising, last = values.sort(0).values, len(values) - 1
+    edges = []
+    for k in range(TENTHS + 1):
+        below, part = divmod(k * last, TENTHS)
+        low, high = rising[below], rising[min(below + 1, last)]
+        if 2 * part < TENTHS:
+            edges.append(low + (high - low) * (part / TENTHS))
+        elif 2 * part > TENTHS:
+            edges.append(high - (high - low) * ((TENTHS - part) / TENTHS))
+        else:
+            edges.append((low + high) / 2)
+    return torch.stack(edges)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -61,6 +62,7 @@ def rmia(
     inside: Tensor | None = None,
     a: float = 0.5,
     gamma: float = 1.0,
+    ties: Literal["beaten", "unbeaten"] = "beaten",
 ) -> Rmia:
     """Return relative membership scores (Zarifzadeh et al., ICML 2024, arXiv:2312.03262).
 
@@ -79,6 +81,8 @@ def rmia(
         inside: Which examples each reference was trained on ``(K, E)``, boolean; None if none.
         a: What the unseen half of the mean is taken to be, from 1 (as the seen one) to 0 (sure).
         gamma: Factor by which a population point must be beaten, above 0.
+        ties: Whether a point that is met exactly counts as beaten: ``>=``, the paper's definition,
+            or ``unbeaten``, the strict ``>`` of some codes.
 
     Returns:
         The scores.
@@ -111,7 +115,7 @@ def rmia(
     for t, (seen, unseen) in enumerate(zip(target, target_population, strict=True)):
         ladder = (_log_p(unseen) - strange).sort().values
         own = _log_p(seen) - usual
-        beaten = torch.searchsorted(ladder, own - math.log(gamma), right=True)
+        beaten = torch.searchsorted(ladder, own - math.log(gamma), right=ties == "beaten")
         scores[t] = beaten.double() / len(ladder)
         ratios[t] = own - ladder.mean()
     missing = int(usual.isnan().sum())

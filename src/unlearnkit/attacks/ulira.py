@@ -7,14 +7,16 @@ it never see it? Chance is one half. Nothing here is seen by an attack with one 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.stats.laws import PRIOR, Law, fit_law, log_ratio
+from unlearnkit.stats.laws import PRIOR, Centre, Law, fit_law, log_ratio
 from unlearnkit.stats.margins import blocks, check_margins
 from unlearnkit.stats.multiple import benjamini_hochberg
 from unlearnkit.stats.ranks import Tally, auc_rows
@@ -115,6 +117,8 @@ def ulira(
     least: int = LEAST,
     prior: float = PRIOR,
     form: Literal["student", "normal"] = "student",
+    centre: Centre = "auto",
+    ddof: Literal[0, 1] = 1,
     level: float = 0.05,
 ) -> ULira:
     """Fit both laws of each example on half of the models, attack the other half, and the reverse.
@@ -134,7 +138,10 @@ def ulira(
         null_used: The same for the others ``(M, E)``.
         least: Models of each kind that an example needs, half in each half.
         prior: Models that the variance common to all examples counts for.
-        form: Student's t or a plain normal law.
+        form: Student's t or a plain normal law. Published attacks fit each example a Gaussian of
+            its own: ``form="normal", prior=0, centre="mean"``, with ``ddof`` 0 or 1.
+        centre: The mean, the median, or the median from 9 models on.
+        ddof: What is taken off the number of models in the variance: 1, or 0 as ``numpy.std`` does.
         level: False share accepted among exposed examples.
 
     Returns:
@@ -159,7 +166,8 @@ def ulira(
             enough &= mask[half::2].sum(0) >= least // 2
     if not bool(enough.any()):
         return _nothing(len(enough), least, level)
-    folds = [_attack(cells, used, enough, fitted, prior, form) for fitted in range(2)]
+    fit = partial(fit_law, prior=prior, form=form, centre=centre, ddof=ddof)
+    folds = [_attack(cells, used, enough, fitted, fit) for fitted in range(2)]
     tallies, aucs, accuracies, p = zip(*folds, strict=True)
     missing = int((~enough).sum())
     return ULira(
@@ -223,14 +231,10 @@ def _attack(
     used: tuple[Tensor, ...],
     enough: Tensor,
     fitted: int,
-    prior: float,
-    form: Literal["student", "normal"],
+    fit: Callable[[Tensor, Tensor], Law],
 ) -> tuple[Tally, Tensor, Tensor, Tensor]:
     """Return the tally, and of each example AUC, accuracy and p, of the half that is attacked."""
-    laws = [
-        fit_law(c[fitted::2], u[fitted::2], prior=prior, form=form)
-        for c, u in zip(cells, used, strict=True)
-    ]
+    laws = [fit(c[fitted::2], u[fitted::2]) for c, u in zip(cells, used, strict=True)]
     judged = [c[1 - fitted :: 2] for c in cells]
     counts = [u[1 - fitted :: 2] & enough for u in used]
     tally = Tally()

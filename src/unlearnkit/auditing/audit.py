@@ -42,7 +42,7 @@ from unlearnkit.core.errors import InputError
 from unlearnkit.core.evidence import Evidence, Split
 from unlearnkit.core.meaning import meant
 from unlearnkit.core.metric import ANSWERS, Tier
-from unlearnkit.core.outputs import some
+from unlearnkit.core.outputs import BATCHING, batching_note, some
 from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.structure import difference, on_device
@@ -62,9 +62,11 @@ from unlearnkit.report.model import (
 )
 from unlearnkit.stats.gaps import ENOUGH_FOR_EQUIVALENCE, ENOUGH_FOR_INTERVALS
 from unlearnkit.train.channels_last import quickened
+from unlearnkit.train.isolation import as_plain_call
 from unlearnkit.unlearning import Unlearned, check_weights, fresh_model
 
 
+@as_plain_call
 def audit(
     done: Unlearned,
     *,
@@ -176,8 +178,15 @@ def audit_one_model(
             *_headroom_warnings(rows, count),
             *_tampered_warnings(asked),
             *done.notes,
+            *_batching_warnings(done, splits.views[Split.FORGET], rt),
         ),
     )
+
+
+def _batching_warnings(done: Unlearned, forget: View, rt: Runtime) -> tuple[str, ...]:
+    told = batching_note(done.model, forget, done.case.task, rt)
+    known = any(BATCHING in note for note in done.notes)
+    return (told,) if told and not known else ()
 
 
 def _strong(

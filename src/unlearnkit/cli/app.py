@@ -228,7 +228,8 @@ def unlearn(
     from unlearnkit.cli.talk import Talk, print_json, print_table
     from unlearnkit.cli.work import carry_out
     from unlearnkit.core.auto import AUTO
-    from unlearnkit.job import make_job, merged, parse_settings, read_job
+    from unlearnkit.core.settings import merged
+    from unlearnkit.job import make_job, parse_settings, read_job
 
     words: dict[str, Any] = {} if source is None else read_job(source)
     given = {

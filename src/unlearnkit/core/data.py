@@ -81,6 +81,10 @@ class Data(Protocol):
         """Return some rows, at positions ``(k,)``, as data of their own."""
         ...
 
+    def copy(self) -> Data:
+        """Return the same rows in memory of their own."""
+        ...
+
 
 @dataclass(frozen=True)
 class TensorData:
@@ -109,6 +113,10 @@ class TensorData:
         """Return some rows, at positions ``(k,)``, as data of their own."""
         owners = None if self.group is None else self.group[rows]
         return TensorData(take(self.x, rows), self.y[rows], owners)
+
+    def copy(self) -> TensorData:
+        """Return the same rows in memory of their own."""
+        return self.pick(torch.arange(len(self)))
 
     def key(self) -> str:
         """Return the content address of all rows, as they are now: memory may be shared."""
@@ -182,6 +190,10 @@ class MapData:
         """Return some rows, at positions ``(k,)``, as data of their own; none are read."""
         owners = None if self.group is None else self.group[rows]
         return MapData(Subset(self.source, rows.tolist()), self.y[rows], owners, self.workers)
+
+    def copy(self) -> MapData:
+        """Return the same rows with targets in memory of their own; inputs are read on demand."""
+        return replace(self, y=self.y.clone())
 
     def key(self) -> str:
         """Return the content address of all rows, as a fixed seed gives them.

@@ -7,16 +7,17 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
+from torch import nn
 
 from unlearnkit.core.data import Batch, TensorData, View
 from unlearnkit.core.digest import digest
 from unlearnkit.core.errors import InputError, UnsupportedError
-from unlearnkit.core.outputs import rowwise, run
+from unlearnkit.core.outputs import check_logits, rowwise, run
 from unlearnkit.core.recipe import ASSUMED, Recipe
 from unlearnkit.core.runtime import Runtime
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from unlearnkit.core.task import Task
 
@@ -140,7 +141,9 @@ class Evidence:
                         f"outputs of {name} on {split}: {len(out)} rows for"
                         f" {len(views[split])} targets"
                     )
-                self._outputs[name, split] = out
+                self._outputs[name, split] = _in_form(out, views[split].y, task)
+                if name != "random" and not name.startswith("random/"):
+                    check_logits(self._outputs[name, split], views[split].y, task, name)
         return self
 
     @property
@@ -257,11 +260,15 @@ class Evidence:
         name = self._seats[self._name(who, k)]
         key = (name, split)
         if key not in self._outputs:
-            self._outputs[key] = self._remember(
+            view = self.views[split]
+            out = self._remember(
                 name,
                 ("outputs", split),
-                lambda: run(self._models[name], self.views[split], self.task, self._rt, self._size),
+                lambda: run(self._models[name], view, self.task, self._rt, self._size),
             )
+            if view.labelled:
+                check_logits(out, view.y, self.task, name)
+            self._outputs[key] = out
         return self._outputs[key]
 
     def predictions(self, who: Who, split: Split, k: int = 0) -> Tensor:
@@ -347,3 +354,9 @@ class Evidence:
         if name not in self._seats:
             raise InputError(f"there is no {name} model here; there are: {', '.join(self._seats)}")
         return name
+
+
+def _in_form(out: Tensor, y: Tensor, task: Task) -> Tensor:
+    """Return stored outputs in the form that the task computes with, as a model's would be read."""
+    out = out.detach().cpu()
+    return task.outputs(nn.Identity(), Batch(out, y, torch.arange(len(out))))

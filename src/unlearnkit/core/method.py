@@ -15,6 +15,7 @@ from unlearnkit.core.errors import (
     UnknownNameError,
     UnlearnkitError,
 )
+from unlearnkit.core.settings import merged
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -158,7 +159,7 @@ class Method(BaseModel):
         if not isinstance(given, Mapping):
             return given
         return {
-            name: _on_top(cls.model_fields[name].default, value)
+            name: merged(cls.model_fields[name].default, value)
             if name in cls.model_fields
             else value
             for name, value in given.items()
@@ -190,8 +191,8 @@ class Method(BaseModel):
         if wrong is not None:
             raise UnknownNameError(f"hyper-parameter of {cls.id}", wrong, cls.model_fields)
         try:
-            changed = {k: _on_top(base.get(k), v) for k, v in params.items()}
-            return cls.model_validate({**base, **changed})
+            start = {k: merged(cls.model_fields[k].default, v) for k, v in base.items()}
+            return cls.model_validate(merged(start, params))
         except ValidationError as e:
             raise InputError(f"{cls.id}: {explain(e)}. See: unlearnkit show {cls.id}") from None
 
@@ -210,15 +211,6 @@ def explain(e: ValidationError) -> str:
         f"{_place(x['loc'])}: {x['msg'][0].lower() + x['msg'][1:]}, got {x['input']!r}"
         for x in e.errors(include_url=False)
     )
-
-
-def _on_top(default: object, value: object) -> object:
-    if not isinstance(default, BaseModel) or not isinstance(value, Mapping):
-        return value
-    own = {name: getattr(default, name) for name in type(default).model_fields}
-    if value.get("kind", own.get("kind")) != own.get("kind"):
-        return value
-    return {**own, **{name: _on_top(own.get(name), v) for name, v in value.items()}}
 
 
 def _place(loc: tuple[int | str, ...]) -> str:

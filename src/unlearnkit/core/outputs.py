@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from unlearnkit.core.data import Batch, MapData, View, named
+from unlearnkit.core.errors import InputError
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.structure import evaluating
 
@@ -29,6 +30,29 @@ LEAST = 8
 NUMBERS = 32 * 3 * 32 * 32
 """Input numbers that a model is run on at once on a CPU: what it makes of 32 small images stays in
 the processor's cache, and a row takes 0.25 to 0.9 of its time among 512 (benchmark ``images``)."""
+
+
+SUM_TOLERANCE = 1e-3
+"""How near 1 the outputs of every row must sum to count as probabilities: float16 rounds so far."""
+
+SPREAD = 0.75
+"""Outputs that spread less say too little to tell probabilities from small logits."""
+
+SMALLEST = 1e-7
+"""Probabilities are cut at this, and at 1 minus this, before their log-odds are taken."""
+
+BETTER = 0.9
+"""Loss as probabilities over loss as logits, below which outputs are probabilities."""
+
+BATCHING = "the model's outputs change with the batch size"
+"""How the note on such models begins."""
+
+TRIED = 16
+"""Rows that a model is tried on at two batch sizes."""
+
+BATCHING_TOLERANCE = 1e-2
+"""Difference between batch sizes, of the largest output, that rounding does not explain: bfloat16
+keeps three digits."""
 
 
 def rowwise(fn: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
@@ -65,6 +89,73 @@ def run(model: nn.Module, view: View, task: Task, rt: Runtime, size: int | None 
     with evaluating(model), torch.inference_mode(), rt.autocast():
         outs = [task.outputs(model, b).cpu() for b in view.batches(size, rt)]
     return torch.cat(outs).clone()
+
+
+def check_logits(out: Tensor, y: Tensor, task: Task, who: str) -> None:
+    """Refuse outputs that are probabilities, where the task computes with logits.
+
+    Rows that are non-negative and sum to 1 come from a softmax. Numbers in [0, 1] that spread over
+    most of it, and that explain the targets better when they are read as probabilities, come from
+    a sigmoid.
+
+    Args:
+        out: Outputs ``(n, K)`` in the form of the task.
+        y: The rows' targets ``(n, ...)``.
+        task: What outputs mean; targets that are numbers are not looked at.
+        who: What to call the model in the error.
+
+    Raises:
+        InputError: If they are probabilities.
+    """
+    out = out.detach().double()
+    if len(out) < 2 or out.ndim != 2 or task.predictions(out) is not None:
+        return
+    if not bool(((out >= 0) & (out <= 1)).all()):
+        return
+    exclusive = task.log_probs(out) is not None
+    if exclusive and bool(((out.sum(1) - 1).abs() < SUM_TOLERANCE).all()):
+        raise InputError(_not_logits(who, "softmax", "torch.log(p)"))
+    one = exclusive and out.shape[1] == 2 and not bool(out[:, 0].any())
+    spread = out[:, 1] if one else out
+    if float(spread.max() - spread.min()) <= SPREAD:
+        return
+    logits = torch.logit(out, SMALLEST)
+    if one:
+        logits = torch.stack([torch.zeros_like(out[:, 1]), logits[:, 1]], 1)
+    batch = Batch(torch.empty(len(y), 0), y, torch.arange(len(y)))
+    raw, converted = (float(task.losses(o, batch).mean()) for o in (out, logits))
+    if converted < BETTER * raw:
+        raise InputError(_not_logits(who, "sigmoid", "torch.logit(p)"))
+
+
+def _not_logits(who: str, layer: str, way: str) -> str:
+    return (
+        f"{who}: outputs must be logits, got probabilities (of a {layer}); leave out the last"
+        f" {layer}, or give {way}"
+    )
+
+
+def batching_note(model: nn.Module, view: View, task: Task, rt: Runtime) -> str:
+    """Return a sentence if outputs depend on how rows are batched; empty if they do not.
+
+    Args:
+        model: Run in eval mode on the first rows, in one batch and in batches of three.
+        view: The rows.
+        task: What outputs mean.
+        rt: Where to run.
+    """
+    few = view.pick(torch.arange(min(TRIED, len(view))))
+    if len(few) < 2:
+        return ""
+    quiet = rt.fork(rt.seed)
+    first, parts = (run(model, few, task, quiet, size).double() for size in (len(few), 3))
+    gap = float((first - parts).abs().max())
+    if not gap > BATCHING_TOLERANCE * max(1.0, float(first.abs().max())):
+        return ""
+    return (
+        f"{BATCHING}, by up to {gap:.3g}: it keeps state between calls or mixes rows; every number"
+        " depends on it, so make each row's output its own in eval mode"
+    )
 
 
 def at_once(view: View, rt: Runtime) -> int:

@@ -216,11 +216,9 @@ def _from_map(source: Any, name: str, group: Any, workers: int) -> MapData:
     if count == 0:
         raise InputError(f"{name}: the data set is empty")
     with still_rng():
-        ends = [_item(source, i, name) for i in (0, count - 1)]
-        y = _known_targets(source, name, ends)
-        if y is None:
-            each = (_item(source, i, name)[1] for i in range(count))
-            y = _stacked([as_tensor(t, f"{name} target") for t in each], name)
+        # The items' own, not an attribute's: a set may remap, corrupt or filter what it holds.
+        each = (_item(source, i, name)[1] for i in range(count))
+        y = _stacked([as_tensor(t, f"{name} target") for t in each], name)
     return _checked(MapData(source, y, _owners(name, group), workers), name)
 
 
@@ -240,22 +238,6 @@ def _item(source: Any, i: int, name: str) -> tuple[Any, Any]:
             " it to numbers in the data set"
         ) from None
     return item[0], item[1]
-
-
-def _known_targets(source: Any, name: str, ends: list[tuple[Any, Any]]) -> Tensor | None:
-    """Return the targets that the set holds ready, if its first and last row agree with them."""
-    for attribute in ("targets", "labels"):
-        known = getattr(source, attribute, None)
-        if known is None or not hasattr(known, "__len__") or len(known) != len(source):
-            continue
-        y = as_tensor(known, f"{name}.{attribute}")
-        told = (as_tensor(item[1], f"{name} target") for item in ends)
-        if all(
-            a.shape == b.shape and bool((a == b).all())
-            for a, b in zip(told, (y[0], y[-1]), strict=True)
-        ):
-            return y
-    return None
 
 
 def _stacked(targets: list[Tensor], name: str) -> Tensor:

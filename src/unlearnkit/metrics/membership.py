@@ -42,6 +42,9 @@ published = partial(share, splits=(Split.FORGET, Split.RETAIN, Split.TEST), path
 SVM_ROWS = 25_000
 """Most rows that the published attack is fitted to: its cost grows with their square."""
 
+SVM_USEFUL = 0.6
+"""Share of its own rows that the published attack must be right on for its answer to mean much."""
+
 SVM_EACH = 2_000
 """Rows of each kind that the attack published for regression is fitted to."""
 
@@ -143,26 +146,33 @@ def svm_mia_efficacy(e: Evidence) -> Score:
     """Share of forget rows that a support-vector machine on confidence calls unseen.
 
     Confidence is the probability of the row's own class. As published for SalUn and RUM: fitted on
-    the model under audit, to the first retained rows (as many as there are test rows, called 1) and
-    all test rows (called 0); C = 3, radial kernel, gamma "auto". Larger is not better in itself; no
-    false-positive rate is known.
+    the model under audit, to the first retained rows (called 1) and the first test rows (called 0),
+    as many of both; C = 3, radial kernel, gamma "auto". Larger is not better in itself; no
+    false-positive rate is known. Where the machine cannot tell its own rows apart, a note says so:
+    the number is then arbitrary.
     """
     count = min(len(e.views[Split.TEST]), len(e.views[Split.RETAIN]))
     shadow = e.outputs(Who.UNLEARNED, Split.RETAIN)[:count], e.targets(Split.RETAIN)[:count]
-    test = e.outputs(Who.UNLEARNED, Split.TEST), e.targets(Split.TEST)
-    size = count + len(test[0])
+    test = e.outputs(Who.UNLEARNED, Split.TEST)[:count], e.targets(Split.TEST)[:count]
+    size = 2 * count
     if size > SVM_ROWS:
         return Score(
             math.nan,
             note=f"the published attack is fitted to {size} rows here; more than {SVM_ROWS} take"
             " too long",
         )
-    called = _called_members(
-        _confidence(*shadow),
-        _confidence(*test),
-        _confidence(e.outputs(Who.UNLEARNED, Split.FORGET), e.targets(Split.FORGET)),
-    )
-    return Score(float(1 - called.mean()), 1 - torch.from_numpy(called))
+    members, others = _confidence(*shadow), _confidence(*test)
+    asked = _confidence(e.outputs(Who.UNLEARNED, Split.FORGET), e.targets(Split.FORGET))
+    called = _called_members(members, others, np.concatenate([asked, members, others]))
+    called, own = called[: len(asked)], called[len(asked) :]
+    right = float(np.concatenate([own[:count], 1 - own[count:]]).mean())
+    note = ""
+    if right < SVM_USEFUL:
+        note = (
+            f"the machine is right on {right:.2f} of the rows that it was fitted to (0.5 is"
+            " chance): the value is arbitrary"
+        )
+    return Score(float(1 - called.mean()), 1 - torch.from_numpy(called), note=note)
 
 
 @published(tasks=("regression",))

@@ -120,6 +120,7 @@ def fit_law(
     common: Tensor | None = None,
     centre: Centre = "auto",
     form: Literal["student", "normal"] = "student",
+    ddof: Literal[0, 1] = 1,
 ) -> Law:
     """Return the law of each example over models.
 
@@ -137,6 +138,8 @@ def fit_law(
         common: That variance, or covariance ``(P, P)``, when it is known from elsewhere.
         centre: The mean, the median of each number, or the median from 9 models on.
         form: Student's t, or a normal law with the plain scale as in the published attack.
+        ddof: What is taken off the number of models where squares are averaged: 1, or 0 as
+            ``numpy.std`` does.
 
     Returns:
         The laws, float64; nan where an example has no model, or no variance can be told.
@@ -152,13 +155,14 @@ def fit_law(
         own = None if used is None else used[:, part]
         count[part], middle[part], squares[part] = _moments(cells[:, part].double(), own, centre)
     spare = (count - 1).clamp(min=0)
+    averaged = (count - ddof).clamp(min=0)
     if common is None:
-        common = squares.sum(0) / spare.sum()
+        common = squares.sum(0) / averaged.sum()
     wide = spare[:, None, None] if vectors else spare
     if math.isinf(prior):
         variance = common.expand_as(squares).clone()
     else:
-        weight = prior + wide
+        weight = prior + (averaged[:, None, None] if vectors else averaged)
         variance = ((prior * common if prior else 0.0) + squares) / weight
     variance[count == 0] = math.nan
     if form == "student":

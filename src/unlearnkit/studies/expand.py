@@ -14,7 +14,8 @@ from unlearnkit.core.digest import digest
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.method import Method
 from unlearnkit.core.search import space
-from unlearnkit.job import merged, put_nested
+from unlearnkit.core.settings import merged
+from unlearnkit.job import put_nested
 from unlearnkit.localize.asked import AskedMask
 from unlearnkit.localize.find import Localizer
 from unlearnkit.localize.methods import check_maskable, own_localizer, with_mask

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import torch
 
 from unlearnkit.core.runtime import Runtime
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @contextmanager
@@ -58,3 +64,87 @@ def peak_memory(rt: Runtime) -> Iterator[None]:
     torch.cuda.reset_peak_memory_stats(rt.device)
     yield
     rt.cost.peak_bytes = max(rt.cost.peak_bytes, torch.cuda.max_memory_allocated(rt.device))
+
+
+@contextmanager
+def own_settings(device: torch.device | None = None) -> Iterator[None]:
+    """Compute as the library needs it, whatever the caller's context; restore torch's settings.
+
+    Gradients are on and autocast is off inside, so that a call under ``torch.no_grad()``,
+    ``torch.inference_mode()`` or ``torch.autocast()`` gives the numbers of a plain call. Threads,
+    default type and device, determinism and precision flags come back as they were, whatever a
+    plug-in did to them.
+
+    Args:
+        device: Where to compute; the CPU when None.
+    """
+    kinds = {"cpu", *([] if device is None else [device.type])}
+    settings = _settings()
+    try:
+        with ExitStack() as plain:
+            plain.enter_context(torch.inference_mode(False))
+            plain.enter_context(torch.enable_grad())
+            for kind in sorted(kinds):
+                plain.enter_context(torch.autocast(kind, enabled=False))
+            yield
+    finally:
+        _restore(settings)
+
+
+def as_plain_call(fn: Callable[P, R]) -> Callable[P, R]:
+    """Return a function that runs under ``own_settings``."""
+
+    @wraps(fn)
+    def plain(*args: P.args, **kwargs: P.kwargs) -> R:
+        places = [a.device for a in (*args, *kwargs.values()) if isinstance(a, Runtime)]
+        with own_settings(places[0] if places else None):
+            return fn(*args, **kwargs)
+
+    return plain
+
+
+@dataclass(frozen=True)
+class _Settings:
+    threads: int
+    dtype: torch.dtype
+    device: torch.device
+    deterministic: bool
+    warn_only: bool
+    anomaly: bool
+    anomaly_nan: bool
+    matmul: str
+    cudnn: tuple[bool, bool, bool]
+
+
+def _settings() -> _Settings:
+    return _Settings(
+        threads=torch.get_num_threads(),
+        dtype=torch.get_default_dtype(),
+        device=torch.get_default_device(),
+        deterministic=torch.are_deterministic_algorithms_enabled(),
+        warn_only=torch.is_deterministic_algorithms_warn_only_enabled(),
+        anomaly=torch.is_anomaly_enabled(),
+        anomaly_nan=torch.is_anomaly_check_nan_enabled(),
+        matmul=torch.get_float32_matmul_precision(),
+        cudnn=_cudnn(),
+    )
+
+
+def _cudnn() -> tuple[bool, bool, bool]:
+    cudnn = torch.backends.cudnn
+    return bool(cudnn.enabled), bool(cudnn.deterministic), bool(cudnn.benchmark)
+
+
+def _restore(was: _Settings) -> None:
+    if torch.get_num_threads() != was.threads:
+        torch.set_num_threads(was.threads)
+    torch.set_default_dtype(was.dtype)
+    if torch.get_default_device() != was.device:
+        torch.set_default_device(None if was.device.type == "cpu" else was.device)
+    torch.use_deterministic_algorithms(was.deterministic, warn_only=was.warn_only)
+    torch.autograd.set_detect_anomaly(was.anomaly, was.anomaly_nan)
+    if torch.get_float32_matmul_precision() != was.matmul:
+        torch.set_float32_matmul_precision(was.matmul)
+    cudnn = torch.backends.cudnn
+    if _cudnn() != was.cudnn:
+        cudnn.enabled, cudnn.deterministic, cudnn.benchmark = was.cudnn
