@@ -15,6 +15,7 @@ from unlearnkit.core.errors import (
     UnknownNameError,
     UnlearnkitError,
 )
+from unlearnkit.core.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -191,12 +192,20 @@ class Method(BaseModel):
             raise InputError(f"{cls.id}: {explain(e)}. See: unlearnkit show {cls.id}") from None
 
 
+_SHOWN = 5
+"""Most wrong settings that an error names."""
+
+
 def explain(e: ValidationError) -> str:
     """Return what is wrong with settings in one line: which, why, what came."""
     return "; ".join(
-        f"{_place(x['loc'])}: {x['msg'][0].lower() + x['msg'][1:]}, got {x['input']!r}"
-        for x in e.errors(include_url=False)
+        f"{_place(x['loc'])}: {x['msg'][0].lower() + x['msg'][1:]}, got {_short(x['input'])}"
+        for x in e.errors(include_url=False)[:_SHOWN]
     )
+
+
+def _short(given: object) -> str:
+    return one_line(repr(given), 120)
 
 
 def _on_top(default: object, value: object) -> object:
