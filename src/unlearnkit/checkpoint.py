@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import mmap
+import os
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -15,10 +18,17 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from unlearnkit.core.errors import InputError
+from unlearnkit.core.files import check_regular
+from unlearnkit.core.text import one_line
 from unlearnkit.store import write_bytes
 
 _TORCH = {".pt", ".pth", ".bin", ".ckpt"}
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
+_MOST_PICKLED = 32 * 2**20
+"""Most bytes of names and shapes, which stand apart from the tensors."""
+
+_ASKS_MEMORY = b"bytearray"
+"""The one thing that torch lets a pickle build whose size is not that of the file."""
 
 
 def save_weights(model: nn.Module, path: str | Path) -> Path:
@@ -122,8 +132,51 @@ def check_finite(tensors: Mapping[str, object], who: str) -> None:
             )
 
 
+def _check_size(path: Path) -> None:
+    """Refuse a file that would become much larger in memory than it is on disk.
+
+    The formats store tensors as they are; what is compressed, stored twice or asks for memory by
+    itself was not made by ``torch.save``.
+
+    Args:
+        path: The file.
+
+    Raises:
+        InputError: If it is such a file, or no regular file.
+    """
+    check_regular(path, "checkpoint")
+    if path.suffix == ".safetensors":
+        return
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as f:
+            if os.fstat(f.fileno()).st_size:
+                with mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                    _check_script(path, content.find(_ASKS_MEMORY) >= 0)
+        return
+    with zipfile.ZipFile(path) as archive:
+        parts = archive.infolist()
+        packed = any(p.compress_type != zipfile.ZIP_STORED for p in parts)
+        size, held = sum(p.file_size for p in parts), path.stat().st_size
+        if packed or size > held:
+            raise InputError(
+                f"checkpoint: {str(path)!r} has {held:,} bytes and would take {size:,}: it is"
+                " compressed, which torch.save never does; save the weights again with torch.save"
+            )
+        scripts = [p for p in parts if p.filename.endswith(".pkl")]
+        large = sum(p.file_size for p in scripts) > _MOST_PICKLED
+        _check_script(path, large or any(_ASKS_MEMORY in archive.read(p) for p in scripts))
+
+
+def _check_script(path: Path, wrong: bool) -> None:
+    if wrong:
+        raise InputError(
+            f"checkpoint: {str(path)!r} holds more than weights; save model.state_dict()"
+        )
+
+
 def _read(path: Path) -> dict[str, Tensor]:
     try:
+        _check_size(path)
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         with warnings.catch_warnings():
@@ -136,8 +189,12 @@ def _read(path: Path) -> dict[str, Tensor]:
         ) from None
     except OSError as e:
         raise InputError(f"checkpoint: cannot read {str(path)!r}: {e.strerror or e}") from None
-    except (SafetensorError, RuntimeError, EOFError, KeyError, ValueError) as e:
-        why = (str(e).strip().splitlines() or [type(e).__name__])[0]
+    except (
+        *(SafetensorError, RuntimeError, EOFError, KeyError, ValueError, MemoryError),
+        *(zipfile.BadZipFile, NotImplementedError, IndexError, TypeError, AttributeError),
+        *(RecursionError, OverflowError),
+    ) as e:
+        why = one_line((str(e).strip().splitlines() or [type(e).__name__])[0], 100)
         raise InputError(
             f"checkpoint: {str(path)!r} is damaged or no checkpoint ({why}); copy it again"
         ) from None

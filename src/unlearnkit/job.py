@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unlearnkit import catalog
+from unlearnkit.core.bounded_yaml import parse_yaml
 from unlearnkit.core.case import Case
 from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.core.files import read_yaml
@@ -21,6 +21,7 @@ from unlearnkit.core.method import Method, explain
 from unlearnkit.core.precision import Precision
 from unlearnkit.core.request import ForgetRequest, Targets, is_range, parse_request
 from unlearnkit.core.runtime import Reporter, Runtime
+from unlearnkit.core.text import one_line
 from unlearnkit.localize.find import Localizer
 from unlearnkit.localize.mask import Mask
 
@@ -158,18 +159,42 @@ def make_job(given: Mapping[str, Any]) -> Job:
         raise InputError(f"job: {explain(e)}") from None
 
 
-def read_job(path: Path) -> dict[str, Any]:
+def read_job(path: Path, *, trust: bool = True) -> dict[str, Any]:
     """Return what a YAML file says of a job, or the job in a run's ``run.json``.
 
     Args:
         path: The file.
+        trust: Whether the record of a run may name code that is imported.
 
     Returns:
-        Fields of ``Job``, not checked yet.
+        Fields of ``Job``, not checked yet. A record that names code that is not trusted is refused.
     """
     content = read_yaml(path, "job", "case, forget and method")
     inner = content.get("job")
-    return dict(inner) if isinstance(inner, Mapping) else content
+    if not isinstance(inner, Mapping):
+        return content
+    if not trust:
+        check_trusted(str(inner.get("case")), "unlearn")
+    return dict(inner)
+
+
+def check_trusted(case: str, who: str) -> None:
+    """Refuse a case that a record names and that is code to be imported.
+
+    Args:
+        case: The case that the record names.
+        who: The command, for the error.
+
+    Raises:
+        InputError: If it is no built-in case.
+    """
+    if case in catalog.cases():
+        return
+    how = "CASE" if who == "unlearn" else "--case CASE"
+    raise InputError(
+        f"{who}: the record names code that would be imported and run, {one_line(case, 60)!r}; give"
+        f" the case yourself ({how}), or trust the record: --trust"
+    )
 
 
 def parse_settings(given: Iterable[str]) -> dict[str, Any]:
@@ -190,9 +215,11 @@ def parse_settings(given: Iterable[str]) -> dict[str, Any]:
         if not equals or not key.strip():
             raise InputError(f"-p: expected key=value, got {word!r}")
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise InputError(f"-p: {key}: the value is no YAML, got {text!r}") from None
+            value = parse_yaml(text)
+        except ValueError as e:
+            raise InputError(
+                f"-p: {key}: the value is no YAML, got {one_line(text, 80)!r} ({e})"
+            ) from None
         put_nested(found, key.strip(), value, who="-p", said=word)
     return found
 

@@ -29,6 +29,9 @@ FIRST = 1000
 _What = Literal["original", "oracle"]
 _FIRST: dict[_What, int] = {"original": 0, "oracle": FIRST}
 
+MOST = 100_000
+"""Most models that one call trains."""
+
 LOCKED = 256
 """Entries of the cache that one process makes at a time; each holds a file open."""
 
@@ -269,6 +272,8 @@ def _labelled(view: View, who: str) -> View:
 
 def _wanted(seeds: int | Iterable[int], what: _What) -> list[int]:
     first = _FIRST[what]
+    if isinstance(seeds, int) and seeds > MOST:
+        raise InputError(f"{what}: at most {MOST:,} models at a time, got {seeds:,}; ask for fewer")
     wanted = [first + i for i in range(seeds)] if isinstance(seeds, int) else list(seeds)
     if not wanted or len(set(wanted)) < len(wanted):
         raise InputError(f"{what}: seeds must be different and at least one, got {wanted}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, Self
 from filelock import FileLock
 
 from unlearnkit.core.errors import InputError, UnknownNameError
+from unlearnkit.core.files import check_regular, check_writable
 from unlearnkit.core.files import write_bytes as write_bytes
 from unlearnkit.core.files import write_rows as write_rows
 from unlearnkit.core.files import write_text as write_text
@@ -66,6 +67,12 @@ MIGRATIONS = (
     """,
 )
 """The n-th script takes a store from version n to n + 1; never edit one that was released."""
+
+
+APPLICATION = 0x756E6B74
+"""Marks a SQLite file as a store: ``unkt`` in ASCII; stores of version 0.1 have no mark."""
+
+_MAGIC = b"SQLite format 3\0"
 
 
 @dataclass(frozen=True)
@@ -141,7 +148,9 @@ class Store:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         with self._told():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if not self.path.exists():
+                self._make()
+            self._check_whole()
             self._db = sqlite3.connect(self.path, timeout=60, isolation_level=None)
         try:
             with self._told():
@@ -313,9 +322,46 @@ class Store:
             rows = found.fetchall()
         return write_rows(Path(path), names, rows)
 
+    @classmethod
+    def check(cls, path: Path) -> None:
+        """Refuse a place where no run could be kept; to be asked before long work.
+
+        Args:
+            path: Where the store is or shall be; nothing is made.
+        """
+        check_writable(path, "store")
+        if path.exists():
+            with cls(path) as store:
+                store.check_writable()
+
+    def check_writable(self) -> None:
+        """Refuse a store into which nothing can be put: one that is read-only."""
+        with self._told(), self._transaction():
+            pass
+
+    def _make(self) -> None:
+        """Make a new store: under another name first, so that no half of one is ever here."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self._lock):
+            if self.path.exists():
+                return
+            part = self.path.with_name(f".{self.path.name}.new")
+            for old in (
+                part,
+                part.with_name(f"{part.name}-wal"),
+                part.with_name(f"{part.name}-shm"),
+            ):
+                old.unlink(missing_ok=True)
+            with closing(sqlite3.connect(part, isolation_level=None)) as db:
+                db.execute(f"PRAGMA application_id = {APPLICATION}")
+                _migrate(db)
+                db.execute("PRAGMA journal_mode = WAL")
+            part.replace(self.path)
+
     def _open(self) -> None:
-        """Bring the file to the newest version, in write-ahead mode."""
+        """Bring the file to the newest version."""
         self._db.execute("PRAGMA foreign_keys = ON")
+        self._check_ours()
         have = self._version()
         if have == len(MIGRATIONS):
             return
@@ -324,18 +370,37 @@ class Store:
                 f"store: {str(self.path)!r} has version {have}, this unlearnkit knows up to"
                 f" {len(MIGRATIONS)}; install a newer unlearnkit"
             )
-        # The change to write-ahead mode does not wait for other processes by itself.
-        lock = self.path.with_name(f".{self.path.name}.lock")
-        with FileLock(lock):
-            self._db.execute("PRAGMA journal_mode = WAL")
-            for script in MIGRATIONS[self._version() :]:
-                step = self._version() + 1
-                self._db.executescript(
-                    f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {step}; COMMIT;"
-                )
+        with FileLock(self._lock):
+            _migrate(self._db)
+
+    def _check_ours(self) -> None:
+        """Refuse a file of another program; nothing is ever added to one."""
+        mark = int(self._db.execute("PRAGMA application_id").fetchone()[0])
+        held = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master")}
+        if mark not in {0, APPLICATION} or not held >= {"run", "measurement", "curve"}:
+            raise InputError(
+                f"store: {str(self.path)!r} is a database of another program, or has lost its"
+                " tables; nothing was changed in it; choose another place"
+            )
+
+    def _check_whole(self) -> None:
+        """Refuse a file that cannot be a database, before SQLite makes an empty one of it."""
+        check_regular(self.path, "store", "choose another place")
+        with self.path.open("rb") as f:
+            head = f.read(len(_MAGIC))
+        if head != _MAGIC:
+            what = "is empty" if not head else "is no database"
+            raise InputError(
+                f"store: {str(self.path)!r} {what}: it was damaged, or is no store; put back a copy"
+                " of it, or choose another place"
+            )
+
+    @property
+    def _lock(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.lock")
 
     def _version(self) -> int:
-        return int(self._db.execute("PRAGMA user_version").fetchone()[0])
+        return _version(self._db)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -353,9 +418,20 @@ class Store:
             yield
         except (sqlite3.Error, OSError) as e:
             why = getattr(e, "strerror", None) or e
-            raise InputError(
-                f"store: cannot use {str(self.path)!r}: {why}; choose another place"
-            ) from None
+            what = "choose another place"
+            if isinstance(e, sqlite3.DatabaseError) and not isinstance(e, sqlite3.OperationalError):
+                what = "if it was damaged, put back a copy of it, or choose another place"
+            raise InputError(f"store: cannot use {str(self.path)!r}: {why}; {what}") from None
+
+
+def _migrate(db: sqlite3.Connection) -> None:
+    for script in MIGRATIONS[_version(db) :]:
+        step = _version(db) + 1
+        db.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {step}; COMMIT;")
+
+
+def _version(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
 
 
 _RUN = (

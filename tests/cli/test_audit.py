@@ -15,7 +15,7 @@ def done(run, small, tmp_path):
 
 
 def test_an_audit_prints_the_report_and_keeps_it_beside_the_run(run, done):
-    said = run("audit", "a", "--oracles", 2)
+    said = run("audit", "--trust", "a", "--oracles", 2)
     assert said.code == 0, said.err
     report = Report.load(done / "report.json")
     assert report.verdict in said.out
@@ -23,12 +23,12 @@ def test_an_audit_prints_the_report_and_keeps_it_beside_the_run(run, done):
 
 
 def test_a_fast_audit_needs_no_oracle(run, done):
-    report = run("audit", done, "--tier", "fast", "--json", "-q").data
+    report = run("audit", "--trust", done, "--tier", "fast", "--json", "-q").data
     assert (report["tier"], report["provenance"]["oracle_seeds"]) == ("fast", [])
 
 
 def test_an_audit_is_in_the_store_with_its_numbers(run, done):
-    run("audit", "a", "--oracles", 2, "-q")
+    run("audit", "--trust", "a", "--oracles", 2, "-q")
     with Store(done.parent / "unlearnkit.sqlite") as store:
         kinds = {r.kind: r for r in store.runs()}
         who = {m.who for m in store.measurements(kinds["audit"].key)}
@@ -37,7 +37,7 @@ def test_an_audit_is_in_the_store_with_its_numbers(run, done):
 
 
 def test_a_strong_audit_says_its_cost_first_and_needs_no_training_the_second_time(run, done):
-    said = run("audit", "a", "--tier", "strong", "--models", 4)
+    said = run("audit", "--trust", "a", "--tier", "strong", "--models", 4)
     assert said.code == 0, said.err
     assert re.search(r"strong audit of 4 models a kind: \d+ to train \(\d+ are kept\)", said.err)
     report = Report.load(done / "report.json")
@@ -45,7 +45,7 @@ def test_a_strong_audit_says_its_cost_first_and_needs_no_training_the_second_tim
     assert report.strong.models == 4
     assert 0 < report.strong.trained < 12
     assert "WHAT 4 MODELS OF THIS METHOD SHOW" in said.out
-    again = run("audit", "a", "--tier", "strong", "--models", 4)
+    again = run("audit", "--trust", "a", "--tier", "strong", "--models", 4)
     assert "all of them are kept" in again.err
     with Store(done.parent / "unlearnkit.sqlite") as store:
         (key,) = (r.key for r in store.runs("audit"))
@@ -73,7 +73,7 @@ def test_models_that_an_audit_lacks_are_trained_on_ray(
     for more in ((), ("--ray", "local")):
         monkeypatch.setenv("UNLEARNKIT_CACHE", str(tmp_path / f"cache{len(found)}"))
         assert sent == []
-        said = run("audit", "a", *how, *more)
+        said = run("audit", "--trust", "a", *how, *more)
         assert said.code == 0, said.err
         report = Report.load(done / "report.json")
         found.append((report.findings, [(r.metric, repr(r.estimate.value)) for r in report.rows]))
@@ -82,26 +82,26 @@ def test_models_that_an_audit_lacks_are_trained_on_ray(
 
 
 def test_too_few_models_for_a_strong_audit_are_a_wrong_use(run, done):
-    assert run("audit", "a", "--tier", "strong", "--models", 3).code == 2
+    assert run("audit", "--trust", "a", "--tier", "strong", "--models", 3).code == 2
 
 
 @pytest.mark.parametrize("name", ["b", "../a/../b", "/nowhere/b"])
 def test_a_run_that_is_not_there_is_told(run, done, name):
-    said = run("audit", name)
+    said = run("audit", "--trust", name)
     assert said.code == 1
     assert "no folder" in said.err
 
 
 def test_a_folder_without_a_record_is_told(run, tmp_path):
     (tmp_path / "x").mkdir()
-    said = run("audit", "x")
+    said = run("audit", "--trust", "x")
     assert said.code == 1
     assert "cannot read" in said.err
 
 
 def test_weights_that_were_changed_after_the_run_are_refused(run, done):
     (done / "model.safetensors").write_bytes((done / "original.safetensors").read_bytes())
-    said = run("audit", "a", "--tier", "fast")
+    said = run("audit", "--trust", "a", "--tier", "fast")
     assert said.code == 1
     assert "was changed after the run" in said.err
 
@@ -110,9 +110,10 @@ def test_a_damaged_record_is_told(run, done):
     record = json.loads((done / "run.json").read_text())
     del record["digests"]
     (done / "run.json").write_text(json.dumps(record))
-    said = run("audit", "a")
+    said = run("audit", "--trust", "a")
     assert said.code == 1
-    assert "no record of a run: 1 fields" in said.err
+    assert "no record of a run that this unlearnkit reads: 1 fields are wrong" in said.err
+    assert "the first is digests: Field required" in said.err
 
 
 @pytest.mark.slow

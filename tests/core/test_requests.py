@@ -141,7 +141,9 @@ REAL = uk.Case(train=(DATA[0], DATA[0][:, 0]), task="regression")
         ("rows=a", "forget: 'a' is not a number or a range, in 'rows=a'; write 3 or 0:100"),
         ("rows=0:10:2", "forget: '0:10:2' is not a number or a range"),
         ("rows=1.5", "forget: '1.5' is not a number or a range"),
-        ("rows=0:99999999999", "forget: '0:99999999999' is not a number or a range"),
+        ("rows=0:99999999999", "at most 1,000,000 numbers in words, got 99,999,999,999 or more;"),
+        ("rows=0:600000,0:600000", "at most 1,000,000 numbers in words, got 1,200,000 or more;"),
+        ("rows=@/dev/zero", "forget: cannot read '/dev/zero': it is a pipe or a device;"),
         ("rows=0:99999999999999999999999", "is not a number or a range"),
         ("rows=@no such file", "forget: cannot read 'no such file': No such file or directory;"),
         ({"rows": [1.5]}, "rows.0: input should be a valid integer, got 1.5; name whole numbers"),
@@ -191,7 +193,7 @@ def test_a_request_that_the_data_cannot_answer_says_what_can(case, request_, tol
 def test_a_file_that_is_no_text_is_refused(tmp_path):
     file = tmp_path / "weights.bin"
     file.write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(InputError, match="is not a text file; write one number a line"):
+    with pytest.raises(InputError, match="is not a text file; name a file with a number a line"):
         parse_request(f"rows=@{file}")
 
 

@@ -96,7 +96,7 @@ def test_a_store_of_a_newer_version_is_refused_untouched(tmp_path):
 
 def test_a_file_that_is_no_store_is_told(tmp_path):
     (tmp_path / "s.sqlite").write_bytes(b"not a database at all" * 100)
-    with pytest.raises(InputError, match=r"cannot use .*s\.sqlite.*not a database"):
+    with pytest.raises(InputError, match=r"s\.sqlite' is no database"):
         Store(tmp_path / "s.sqlite")
 
 
@@ -153,3 +153,57 @@ def test_a_file_that_finds_no_room_is_told_and_leaves_the_old_one(tmp_path):
     assert "cannot write" in done.stdout
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_of_another_program_is_left_as_it_is(tmp_path):
+    path = tmp_path / "s.sqlite"
+    for mark, version in ((0, 0), (0, 2), (0, 99), (1234, 0)):
+        path.unlink(missing_ok=True)
+        db = sqlite3.connect(path)
+        db.execute(f"PRAGMA application_id = {mark}")
+        db.execute(f"PRAGMA user_version = {version}")
+        db.execute("CREATE TABLE customers (name TEXT)")
+        db.commit()
+        db.close()
+        before = path.read_bytes()
+        with pytest.raises(InputError, match="is a database of another program"):
+            Store(path)
+        assert path.read_bytes() == before
+        assert [p.name for p in tmp_path.iterdir()] == ["s.sqlite"]
+
+
+def test_a_store_of_the_version_before_is_known_by_its_tables(tmp_path):
+    path = tmp_path / "s.sqlite"
+    with Store(path) as store:
+        store.put(run())
+    for version in (1, 2):
+        db = sqlite3.connect(path)
+        db.execute("PRAGMA application_id = 0")
+        if version == 1:
+            db.execute("DROP TABLE fact")
+        db.execute(f"PRAGMA user_version = {version}")
+        db.close()
+        with Store(path) as store:
+            assert store.runs() == [run()]
+            assert store.facts("k") == {}
+
+
+@pytest.mark.parametrize("kept", [0, 1, 16, 100, 4096, 8192, 0.5, -4096])
+def test_a_store_that_was_cut_off_is_an_error_and_no_empty_study(tmp_path, kept):
+    path = tmp_path / "s.sqlite"
+    with Store(path) as store:
+        for i in range(50):
+            store.put(run(f"k{i}"), [Measurement(f"m{j}", "unlearned", 0.5) for j in range(20)])
+    raw = path.read_bytes()
+    cut = raw[: int(kept * len(raw)) if isinstance(kept, float) else kept or 0]
+    path.write_bytes(cut)
+    with pytest.raises(InputError, match="put back a copy of it, or choose another place"):
+        Store(path)
+    assert path.read_bytes() == cut
+
+
+def test_a_store_that_a_killed_process_had_not_finished_is_made_anew(tmp_path):
+    (tmp_path / ".s.sqlite.new").write_bytes(b"half")
+    with Store(tmp_path / "s.sqlite") as store:
+        assert store.runs() == []
+    assert not (tmp_path / ".s.sqlite.new").exists()

@@ -252,6 +252,13 @@ def _check_oracles(oracles: Oracle, done: Unlearned, rt: Runtime) -> tuple[str, 
             "oracle: trained for another request or other rows; make it from the audited case and"
             " request"
         )
+    mine, its = done.case.recipe, oracles.case.recipe
+    if mine is not None and its is not None and mine != its:
+        raise InputError(
+            "oracle: trained with another recipe than the original; make it from the audited case"
+        )
+    if dict(done.case.task.spec()) != dict(oracles.case.task.spec()):
+        raise InputError("oracle: trained for another task; make it from the audited case")
     # What a method builds anew may be of another architecture; oracles are then of that one.
     rebuilt = bool(difference(done.model, done.original))
     told = check_fresh(oracles, done.model if rebuilt else done.original, rt)

@@ -9,10 +9,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from unlearnkit.catalog import methods
+from unlearnkit.core.bounded_yaml import parse_yaml
+from unlearnkit.core.files import read_text
 from unlearnkit.core.method import Need
 
 Kind = Literal["class", "odd", "group", "random", "unknown"]
@@ -111,7 +112,7 @@ def table(path: Path = PATH) -> tuple[Line, ...]:
     Returns:
         The lines.
     """
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = parse_yaml(read_text(path, "auto"))
     lines = tuple(Line.model_validate(one) for one in content)
     check_methods(lines, methods())
     return lines

@@ -10,11 +10,12 @@ def main() -> None:
     try:
         from unlearnkit.cli.app import app
         from unlearnkit.core.errors import UnlearnkitError
+        from unlearnkit.core.text import one_line
 
         try:
             app(prog_name="unlearnkit")
         except UnlearnkitError as e:
-            print(f"unlearnkit: {' '.join(str(e).split())}", file=sys.stderr)
+            print(one_line(f"unlearnkit: {e}"), file=sys.stderr)
             sys.exit(1)
     except KeyboardInterrupt:  # also while modules are loaded and after the command has ended
         sys.exit(INTERRUPTED)

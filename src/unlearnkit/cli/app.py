@@ -10,7 +10,7 @@ import typer
 
 from unlearnkit.cli.cache import cache_app
 from unlearnkit.cli.localize import localize
-from unlearnkit.cli.options import ACase, Forget, Json, Quiet, Ray, Weights
+from unlearnkit.cli.options import ACase, Forget, Json, Quiet, Ray, Trust, Weights
 from unlearnkit.cli.reproduce import reproduce
 from unlearnkit.cli.study import study_app
 
@@ -91,7 +91,7 @@ def demo(
 ) -> None:
     """Train, forget, audit and report on bundled real data, in under a minute."""
     from unlearnkit.cli.demo import demo as run
-    from unlearnkit.cli.talk import Talk, print_json
+    from unlearnkit.cli.talk import Talk, print_json, print_text
 
     with Talk(quiet=quiet) as talk:
         found = run(out, talk)
@@ -99,9 +99,9 @@ def demo(
         print_json({str(k): r.model_dump(mode="json") for k, r in found.items()})
         return
     for folder, report in found.items():
-        print(f"== digits, forget {folder.name} ==\n\n{report}\n")
+        print_text(f"== digits, forget {folder.name} ==\n\n{report}\n")
     pages = [p for f in found for p in (f / "report.html", f / "report.json") if p.exists()]
-    print(f"Open {' and '.join(str(p) for p in pages if p.suffix == pages[0].suffix)}")
+    print_text(f"Open {' and '.join(str(p) for p in pages if p.suffix == pages[0].suffix)}")
 
 
 @app.command(epilog=_examples("unlearnkit methods", "unlearnkit methods --json"))
@@ -215,12 +215,14 @@ def unlearn(
             "--from", metavar="FILE", help="A YAML file with the same words, or a run's run.json."
         ),
     ] = None,
+    trust: Trust = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Make a trained model forget, and leave a folder with the new weights and a record.
 
-    Options given here win over those of the file after --from.
+    Options given here win over those of the file after --from. A YAML file may name code that is
+    imported, as a program may; a run.json may with --trust alone.
     """
     _usage(case is not None or source is not None, "give a case, or a file after --from", "CASE")
     _usage(out is None or name is None, "give --out or --name, not both", "--name")
@@ -231,7 +233,9 @@ def unlearn(
     from unlearnkit.core.settings import merged
     from unlearnkit.job import make_job, parse_settings, read_job
 
-    words: dict[str, Any] = {} if source is None else read_job(source)
+    words: dict[str, Any] = (
+        {} if source is None else read_job(source, trust=trust or case is not None)
+    )
     given = {
         "case": case,
         "forget": forget,
@@ -270,7 +274,8 @@ def unlearn(
     if record.auto is not None:
         facts["why"] = record.auto.why
     print_table(tuple(facts), [tuple(facts.values())])
-    talk.say(f"next: unlearnkit audit {folder}")
+    imported = f" --case {record.job.case}" if ":" in record.job.case else ""
+    talk.say(f"next: unlearnkit audit {folder}{imported}")
 
 
 @app.command(
@@ -278,10 +283,16 @@ def unlearn(
         "unlearnkit audit runs/x",
         "unlearnkit audit runs/x --tier fast --json",
         "unlearnkit audit runs/x --tier strong --models 64",
+        "unlearnkit audit runs/y --case my_package.cases:patients",
     )
 )
 def audit(
     run: Annotated[str, typer.Argument(help="A run's folder, or its name in runs/.")],
+    case: Annotated[
+        str | None,
+        typer.Option(help="The run's case, where it is no built-in one: package.module:function."),
+    ] = None,
+    trust: Trust = False,
     tier: Annotated[
         Tier,
         typer.Option(
@@ -308,16 +319,20 @@ def audit(
 ) -> None:
     """Measure whether a run forgot, print the verdict, and write the report into its folder.
 
-    A Ray cluster trains the models from scratch that are missing; all else is done here.
+    A run's folder is data: code that its record names as the case is imported with --case or
+    --trust alone. A Ray cluster trains the models from scratch that are missing; all else is done
+    here.
     """
     from unlearnkit.cli.folder import existing
-    from unlearnkit.cli.talk import Talk, print_json
+    from unlearnkit.cli.talk import Talk, print_json, print_text
     from unlearnkit.cli.work import examine
 
     folder = existing(run)
     with Talk(quiet=quiet) as talk:
         report = examine(
             folder,
+            case=case,
+            trust=trust,
             tier=tier.value,
             oracles=oracles,
             models=models,
@@ -328,7 +343,7 @@ def audit(
     if json:
         print_json(report.model_dump(mode="json"))
         return
-    print(report)
+    print_text(report)
     talk.say(f"written: {folder / 'report.json'}")
 
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import glob
+import json
+import os
 import re
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unlearnkit.auto.driver import Choice
+from unlearnkit.core.digest import digest
 from unlearnkit.core.errors import InputError
+from unlearnkit.core.files import check_writable, read_text
 from unlearnkit.job import Job
 
 RECORD, MODEL, ORIGINAL = "run.json", "model.safetensors", "original.safetensors"
@@ -26,7 +32,9 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: int = 1
+    schema_version: Literal[1, 2] = 2
+    """1 had no digests of the record itself, nor of ``case`` and ``forget``."""
+
     job: Job
     key: str
     """Digest of every input."""
@@ -36,12 +44,14 @@ class Record(BaseModel):
 
     versions: dict[str, str]
     digests: dict[str, str]
-    """Of the weights ``original`` and ``unlearned``, and of the ``train`` rows where known."""
+    """Of the weights ``original`` and ``unlearned``, of what the case gave (its rows by part,
+    ``owners``, ``recipe``, ``task``, ``architecture``), of the rows to ``forget``, and of all else
+    in this ``record``."""
 
-    seconds: float
-    forward: int
-    backward: int
-    peak_bytes: int
+    seconds: float = Field(ge=0, allow_inf_nan=False)
+    forward: int = Field(ge=0)
+    backward: int = Field(ge=0)
+    peak_bytes: int = Field(ge=0)
     notes: tuple[str, ...] = ()
     mask: dict[str, Any] | None = None
     """How the mask was found and how large it is; None where everything might move."""
@@ -60,17 +70,34 @@ class Record(BaseModel):
             The record.
 
         Raises:
-            InputError: If there is none, or it is damaged or of a newer version.
+            InputError: If there is none, it is damaged, was edited, or is of a newer version.
         """
         path = folder / RECORD
         try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8"))
-        except OSError as e:
-            raise InputError(f"run: cannot read {str(path)!r}: {e.strerror}") from None
+            found = cls.model_validate_json(read_text(path, "run"))
         except ValidationError as e:
+            first = e.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, first["loc"])) or "its form"
             raise InputError(
-                f"run: {str(path)!r} is no record of a run: {e.error_count()} fields are wrong"
+                f"run: {str(path)!r} is no record of a run that this unlearnkit reads:"
+                f" {e.error_count()} fields are wrong, the first is {where}: {first['msg']}"
             ) from None
+        if found.schema_version > 1 and found.digests.get("record") != found.own_digest():
+            raise InputError(
+                f"run: {str(path)!r} was changed after the run; run it again: unlearnkit unlearn"
+                f" --from {path} --out another"
+            )
+        return found
+
+    def own_digest(self) -> str:
+        """Return the digest of all that the record says, but for this digest."""
+        content = json.loads(self.model_dump_json())
+        content["digests"].pop("record", None)
+        return digest(content)
+
+    def sealed(self) -> Record:
+        """Return the record with its own digest."""
+        return self.model_copy(update={"digests": {**self.digests, "record": self.own_digest()}})
 
 
 def named(name: str) -> Path:
@@ -123,7 +150,10 @@ def check_free(out: Path, *, force: bool) -> None:
     Raises:
         InputError: If something stands there that must not be replaced.
     """
+    if out.is_symlink():
+        raise InputError(f"out: {str(out)!r} is a link; name the folder itself: {out.resolve()}")
     if not out.exists():
+        check_writable(out, "out")
         return
     ours = out.is_dir() and ((out / RECORD).is_file() or not any(out.iterdir()))
     if not ours:
@@ -138,6 +168,8 @@ def check_free(out: Path, *, force: bool) -> None:
 def new_folder(out: Path, *, force: bool) -> Iterator[Path]:
     """Give a temporary folder that takes its place when all went well, and vanishes otherwise.
 
+    What processes that are gone left beside the place is removed first.
+
     Args:
         out: Where the folder shall be.
         force: Whether an older run there is replaced.
@@ -148,10 +180,12 @@ def new_folder(out: Path, *, force: bool) -> Iterator[Path]:
     Raises:
         InputError: If the place cannot be written, or is taken.
     """
+    sweep(out, all_unknown=force)
     check_free(out, force=force)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
+        lead = f".{out.name}.{_owner()}."
+        part = Path(tempfile.mkdtemp(prefix=lead, suffix=_PART, dir=out.parent))
     except OSError as e:
         raise InputError(
             f"out: cannot write {str(out)!r}: {e.strerror}; choose another place"
@@ -164,8 +198,57 @@ def new_folder(out: Path, *, force: bool) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
+def sweep(out: Path, *, all_unknown: bool = False) -> None:
+    """Remove the temporary folders of a place whose processes are gone.
+
+    A run that was moved aside by a process that then died is put back.
+
+    Args:
+        out: The place.
+        all_unknown: Whether folders go too of which nobody can tell whose they are: those of other
+            machines and of other versions.
+    """
+    for left in out.parent.glob(f".{glob.escape(out.name)}.*"):
+        named = re.fullmatch(
+            r"(?:([^.]+)-(\d+)\.)?\w+(\.part|\.old)", left.name[len(out.name) + 2 :]
+        )
+        if named is None or not left.is_dir() or left.is_symlink():
+            continue
+        host, pid, kind = named.groups()
+        here = host == _host()
+        if (here and _alive(int(pid))) or not (here or all_unknown):
+            continue
+        if kind == _OLD and not out.exists() and (left / RECORD).is_file():
+            left.rename(out)
+        else:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+_PART, _OLD = ".part", ".old"
+
+
+def _host() -> str:
+    return re.sub(r"[^\w]", "_", socket.gethostname()) or "here"
+
+
+def _owner() -> str:
+    return f"{_host()}-{os.getpid()}"
+
+
+def _alive(pid: int) -> bool:
+    if os.name == "nt":  # there, to ask is to end it
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # it is there and is another user's
+        return True
+    return True
+
+
 def _put_in_place(part: Path, out: Path) -> None:
-    old = part.with_suffix(".old")
+    old = part.with_suffix(_OLD)
     try:
         part.chmod(0o755)
         if out.exists():

@@ -78,6 +78,7 @@ def localize(
 
 def _check_place(path: Path, ending: str, *, force: bool) -> None:
     from unlearnkit.core.errors import InputError
+    from unlearnkit.core.files import check_writable
 
     if path.suffix != ending:
         raise InputError(f"localize: ends in {ending}, got {path.name!r}")
@@ -85,3 +86,4 @@ def _check_place(path: Path, ending: str, *, force: bool) -> None:
         raise InputError(
             f"localize: {str(path)!r} is there; choose another place, or replace it: --force"
         )
+    check_writable(path, "localize")

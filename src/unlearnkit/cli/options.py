@@ -36,6 +36,10 @@ Ray = Annotated[
         " started for this command.",
     ),
 ]
+Trust = Annotated[
+    bool,
+    typer.Option("--trust", help="Import the code that the run's record names as its case."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No talk and no progress on stderr.")]
 STORE = Path("runs/unlearnkit.sqlite")

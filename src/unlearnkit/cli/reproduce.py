@@ -48,6 +48,7 @@ def reproduce(
     from unlearnkit.studies.reproduce import reproduce as repeat
 
     table = load(name)
+    Store.check(store)
     with Store(store) as kept, Talk(quiet=quiet) as talk:
         found = repeat(table, kept, Cache(), jobs=jobs, device=device, reporter=talk)
     if json:

@@ -94,6 +94,7 @@ def run_study(
     from unlearnkit.store import Store
     from unlearnkit.studies.run import run
 
+    Store.check(store)
     study, layout = _laid_out(file)
     with Store(store) as kept, Talk(quiet=quiet) as talk:
         outcome = run(
@@ -139,6 +140,7 @@ def tune_study(
     from unlearnkit.studies.tuned import shown
     from unlearnkit.studies.tuning import tune
 
+    Store.check(store)
     study = load(file)
     with Store(store) as kept, Talk(quiet=quiet) as talk:
         found = tune(study, kept, Cache(), jobs=jobs, retry=retry, reporter=talk)
@@ -161,9 +163,14 @@ def show_study(
     file: File, store: Place = STORE, metrics: Columns = None, json: Json = False
 ) -> None:
     """Print the tables of what is done so far."""
+    from unlearnkit.cli.talk import escaped, print_text
+
     study, layout = _laid_out(file)
     table = _table(study, layout, store, metrics)
-    print(table.model_dump_json(indent=1) if json else table)
+    if json:
+        print(escaped(table.model_dump_json(indent=1)))
+    else:
+        print_text(table)
     if study.tune is not None and not json:
         _print_helped(study, layout, store)
 
@@ -186,8 +193,12 @@ def report_study(
     ] = None,
 ) -> None:
     """Write what is done so far as a page, or as a file of numbers."""
+    from unlearnkit.cli.talk import print_text
+    from unlearnkit.core.files import check_writable
+
+    check_writable(out or file.with_suffix(".html"), "study")
     table = _table(*_laid_out(file), store, metrics)
-    print(table.save(out or file.with_suffix(".html")))
+    print_text(table.save(out or file.with_suffix(".html")))
 
 
 def _laid_out(file: Path) -> tuple[Study, Layout]:

@@ -1,4 +1,4 @@
-"""What goes to the terminal: data on stdout, talk on stderr."""
+"""What goes to the terminal: data on stdout, talk on stderr; never a control character."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
+
+from unlearnkit.core.text import plain, printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -57,6 +59,7 @@ class Talk:
         """Print a line on stderr, unless quiet."""
         if self.quiet:
             return
+        text = printable(text)
         if self._bars is not None:
             self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
@@ -65,12 +68,24 @@ class Talk:
 
 def print_json(value: Any) -> None:
     """Print data as JSON."""
-    print(json.dumps(value, indent=1, ensure_ascii=False, default=str))
+    print(escaped(json.dumps(value, indent=1, ensure_ascii=False, default=str)))
+
+
+def escaped(text: str) -> str:
+    """Return JSON with what is not printable as escapes; it means the same."""
+    if text.isprintable():
+        return text
+    return "".join(c if c == "\n" or c.isprintable() else json.dumps(c)[1:-1] for c in text)
+
+
+def print_text(text: object) -> None:
+    """Print text, with control characters replaced."""
+    print(printable(str(text)))
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print aligned columns; on a terminal the last one is wrapped to its width."""
-    lines = [tuple(head), *map(tuple, rows)]
+    lines = [tuple(map(plain, line)) for line in (head, *rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     indent = sum(widths[:-1]) + 2 * (len(head) - 1)
     room = shutil.get_terminal_size().columns - indent if sys.stdout.isatty() else 0
@@ -84,6 +99,7 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 def print_page(markdown: str) -> None:
     """Print Markdown: drawn on a terminal, as it is elsewhere."""
+    markdown = printable(markdown)
     if sys.stdout.isatty():
         from rich.console import Console
         from rich.markdown import Markdown

@@ -23,12 +23,19 @@ from unlearnkit.checkpoint import load_weights, save_weights
 from unlearnkit.cli.folder import MASK, MODEL, ORIGINAL, RECORD, Record, check_free, new_folder
 from unlearnkit.cli.talk import Talk
 from unlearnkit.core.case import Case
-from unlearnkit.core.digest import NUMERICS, digest, model_digest
+from unlearnkit.core.digest import (
+    NUMERICS,
+    architecture_digest,
+    digest,
+    model_digest,
+    tensor_digest,
+)
 from unlearnkit.core.errors import InputError, UnlearnkitError
+from unlearnkit.core.files import check_writable, write_together
 from unlearnkit.core.method import Method
 from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.runtime import Cost, Runtime
-from unlearnkit.job import Job
+from unlearnkit.job import Job, check_trusted
 from unlearnkit.localize.find import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.localize.methods import check_maskable
@@ -39,6 +46,7 @@ from unlearnkit.store import Run, Store, write_text
 from unlearnkit.unlearning import Unlearned, fresh_model
 
 STORE = "unlearnkit.sqlite"
+REPORT, PAGE = "report.json", "report.html"
 
 
 def carry_out(job: Job, out: Path, *, force: bool, talk: Talk) -> Record:
@@ -61,6 +69,7 @@ def carry_out(job: Job, out: Path, *, force: bool, talk: Talk) -> Record:
             holds the least bad model, marked as failed.
     """
     check_free(out, force=force)
+    Store.check(out.parent / STORE)
     rt = Runtime.on(job.device, precision=job.precision, seed=job.seed, reporter=talk)
     case, request = job.resolve(talk)
     method = job.build()
@@ -72,37 +81,45 @@ def carry_out(job: Job, out: Path, *, force: bool, talk: Talk) -> Record:
     given = None if job.model is None else load_weights(fresh_model(case, rt), job.model)
     if isinstance(mask, Mask):
         mask.check_form(fresh_model(case, rt) if given is None else given)
+    facts = case_facts(case, request)
     with new_folder(out, force=force) as part, Store(out.parent / STORE) as store:
         if given is None:
             talk.say("training the original, unless it is in the cache")
-            given = train_original(case, seed=job.seed, rt=rt).model
-        inputs = _inputs(job, case, given, mask)
+            key = digest(_inputs(job, facts, None, mask))
+            with _recorded(store, _run(job, "unlearn", key, out)):
+                given = train_original(case, seed=job.seed, rt=rt).model
+        inputs = _inputs(job, facts, given, mask)
         run = _run(job, "unlearn", digest(inputs), out)
         with _recorded(store, run):
             talk.say(f"unlearning with {method.id}")
             done, failed = _done(given, case, request, method, mask, rt)
-        record = _record(job, run, inputs, done)
+        record = _record(job, run, inputs["original"], facts, done)
         save_weights(done.model, part / MODEL)
         save_weights(done.original, part / ORIGINAL)
         if done.mask is not None:
             done.mask.save(part / MASK)
         write_text(part / RECORD, record.model_dump_json(indent=1) + "\n")
+    _keep(out, run, record, failed)
+    if failed is not None:
+        told = f"{failed}; the least bad is in {str(out)!r}, not to be used"
+        raise AutoFailedError(told, failed.best)
+    return record
+
+
+def _keep(out: Path, run: Run, record: Record, failed: AutoFailedError | None) -> None:
+    """Put a run that has its folder into the store beside it."""
     with Store(out.parent / STORE) as store:
         store.put(
             replace(
                 run,
                 status="done" if failed is None else "failed",
                 error="" if failed is None else str(failed),
-                seconds=done.seconds,
-                forward=done.cost.forward,
-                backward=done.cost.backward,
+                seconds=record.seconds,
+                forward=record.forward,
+                backward=record.backward,
             ),
             facts={} if record.mask is None else {"mask": json.dumps(record.mask, sort_keys=True)},
         )
-    if failed is not None:
-        told = f"{failed}; the least bad is in {str(out)!r}, not to be used"
-        raise AutoFailedError(told, failed.best)
-    return record
 
 
 def _done(
@@ -146,6 +163,8 @@ def locate(job: Job, *, talk: Talk) -> Mask:
 def examine(
     folder: Path,
     *,
+    case: str | None = None,
+    trust: bool = False,
     tier: Depth,
     oracles: int,
     models: int = 64,
@@ -157,6 +176,8 @@ def examine(
 
     Args:
         folder: The run's folder.
+        case: The run's case as the user names it; as the record names it when None.
+        trust: Whether code that the record names is imported.
         tier: Whether to compare with retrained models, and whether with many.
         oracles: How many of them.
         models: How many of each kind at tier strong.
@@ -167,22 +188,24 @@ def examine(
 
     Returns:
         The report; ``report.json`` and, with the report extra, ``report.html`` are written.
-
-    Raises:
-        InputError: If the case's rows or the weights are not those of the run.
+        Refused are a case, a record or weights that are not those of the run, a record that names
+        code that is not trusted, and a place where the report could not be written.
     """
     record = Record.read(folder)
     job = record.job
+    if case is not None:
+        job = job.model_copy(update={"case": case})
+    elif not trust:
+        check_trusted(job.case, "audit")
+    check_writable(folder / REPORT, "audit")
+    Store.check(folder.parent / STORE)
     rt = Runtime.on(device or job.device, precision=job.precision, seed=job.seed, reporter=talk)
-    case, request = job.resolve(talk)
-    if _rows(case) != record.digests["train"]:
-        raise InputError(
-            f"audit: the rows of {job.case} are no longer those of the run; run it again"
-        )
+    subject, request = job.resolve(talk)
+    warnings = _compared(record, subject, request)
     done = Unlearned(
-        model=_weights(case, rt, folder / MODEL, record.digests["unlearned"]),
-        original=_weights(case, rt, folder / ORIGINAL, record.digests["original"]),
-        case=case,
+        model=_weights(subject, rt, folder / MODEL, record.digests["unlearned"]),
+        original=_weights(subject, rt, folder / ORIGINAL, record.digests["original"]),
+        case=subject,
         request=request,
         method=job.build(),
         seed=job.seed,
@@ -199,16 +222,77 @@ def examine(
             truth = None
             if tier == "reference":
                 talk.say("retraining without the forgotten rows, unless it is in the cache")
-                truth = oracle(case, request, seeds=oracles, rt=rt, ray=ray)
+                truth = oracle(subject, request, seeds=oracles, rt=rt, ray=ray)
             talk.say("auditing")
             report = audit(done, oracle=truth, tier=tier, models=models, rt=rt, ray=ray)
-        report.save(folder / "report.json")
-        if find_spec("jinja2") and find_spec("matplotlib"):
-            report.save(folder / "report.html")
-        else:
-            talk.note("no report.html; it needs: pip install 'unlearnkit[report]'")
+            report = report.model_copy(update={"warnings": (*warnings, *report.warnings)})
+            _write(report, folder, talk)
         store.put(run, measured(report))
     return report
+
+
+def _write(report: Report, folder: Path, talk: Talk) -> None:
+    """Write a report's files together, so that they never tell of two audits."""
+    page = folder / PAGE
+    files = [folder / REPORT]
+    if find_spec("jinja2") and find_spec("matplotlib"):
+        files.append(page)
+    else:
+        talk.note("no report.html; it needs: pip install 'unlearnkit[report]'")
+    write_together({path: report.content(path) for path in files})
+    if page not in files:
+        page.unlink(missing_ok=True)  # it tells of an older audit
+
+
+_WHAT = {
+    "train": "training rows",
+    "test": "test rows",
+    "validation": "validation rows",
+    "held_out": "held-out rows",
+    "owners": "owners of the rows",
+    "forget": "rows to forget",
+    "recipe": "recipe",
+    "task": "task",
+}
+"""What a run depends on, in words; a change is an error."""
+
+
+def _compared(record: Record, case: Case, request: ForgetRequest | None) -> list[str]:
+    """Compare a case with the one of a run.
+
+    Args:
+        record: Of the run.
+        case: The case as it is now.
+        request: What must go from it.
+
+    Returns:
+        What a reader of the report must know first.
+
+    Raises:
+        InputError: If the case gives something else than it gave to the run.
+    """
+    told: list[str] = []
+    if record.schema_version == 1:
+        told.append(
+            "the run's record is of an older version and has no digests of test rows, owners,"
+            " recipe and of itself: changes of these would not be noticed"
+        )
+    now = case_facts(case, request)
+    known = {k: v for k, v in record.digests.items() if k in {*_WHAT, "architecture"}}
+    names = known if record.schema_version == 1 else {*known, *now}
+    changed = [k for k in names if now.get(k, "") != known.get(k, "")]
+    wrong = [what for k, what in _WHAT.items() if k in changed]
+    if wrong:
+        raise InputError(
+            f"audit: {', '.join(wrong)} of {record.job.case} are no longer those of the run; run it"
+            " again"
+        )
+    if "architecture" in changed:
+        told.append(
+            "the source of the model's classes or layers has changed since the run: the same"
+            " weights may compute something else"
+        )
+    return told
 
 
 @contextmanager
@@ -234,17 +318,37 @@ def _kept_mask(record: Record, path: Path) -> Mask | None:
 
 
 def _inputs(
-    job: Job, case: Case, original: nn.Module, mask: Mask | Localizer | None
+    job: Job, facts: dict[str, str], original: nn.Module | None, mask: Mask | Localizer | None
 ) -> dict[str, Any]:
+    """Return all that decides a run; its original is None while it is not trained."""
     named: dict[str, Any] = {"mask": mask.digest()} if isinstance(mask, Mask) else {}
     return {
         "job": job.model_dump(mode="json", exclude={"model", *named}),
         **named,
-        "original": model_digest(original),
-        "train": _rows(case),
+        "original": None if original is None else model_digest(original),
+        "case": facts,
         "numerics": NUMERICS,
         "version": unlearnkit.__version__,
     }
+
+
+def case_facts(case: Case, request: ForgetRequest | None) -> dict[str, str]:
+    """Return the digests of all that a case gives to a run and to its audit, by name."""
+    split = case.partition(request)
+    rows = {"test": case.test, "validation": case.validation, "held_out": case.held_out}
+    found = {"train": _rows(case)} | {k: d.key() for k, d in rows.items() if d is not None}
+    views = [v for v in (split.forget, split.retain) if v is not None]
+    owners = [v.data.group for v in views if v.data.group is not None]
+    if owners:
+        found["owners"] = digest({"owners": [tensor_digest(t) for t in owners]})
+    if split.forget is not None:
+        found["forget"] = tensor_digest(split.forget.rows)
+    if case.recipe is not None:
+        found["recipe"] = digest(case.recipe.model_dump(mode="json"))
+    found["task"] = digest(dict(case.task.spec()))
+    if case.fresh is not None:
+        found["architecture"] = architecture_digest(fresh_model(case, Runtime()))
+    return found
 
 
 def _rows(case: Case) -> str:
@@ -270,7 +374,7 @@ def _run(job: Job, kind: str, key: str, folder: Path) -> Run:
     )
 
 
-def _record(job: Job, run: Run, inputs: dict[str, Any], done: Unlearned) -> Record:
+def _record(job: Job, run: Run, original: str, facts: dict[str, str], done: Unlearned) -> Record:
     choice = done.choice if isinstance(done, Chosen) else None
     if choice is not None:
         settings = done.method.model_dump(mode="json")
@@ -286,9 +390,9 @@ def _record(job: Job, run: Run, inputs: dict[str, Any], done: Unlearned) -> Reco
             "platform": sys.platform,
         },
         digests={
-            "original": inputs["original"],
+            "original": original,
             "unlearned": model_digest(done.model),
-            "train": inputs["train"],
+            **facts,
         },
         seconds=done.seconds,
         forward=done.cost.forward,
@@ -297,7 +401,7 @@ def _record(job: Job, run: Run, inputs: dict[str, Any], done: Unlearned) -> Reco
         notes=done.notes,
         mask=None if done.mask is None else done.mask.facts(),
         auto=choice,
-    )
+    ).sealed()
 
 
 def _weights(case: Case, rt: Runtime, path: Path, want: str) -> nn.Module:

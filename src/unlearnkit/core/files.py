@@ -1,18 +1,24 @@
-"""Files: written whole or not at all, read with an error that says what to do."""
+"""Files: written whole or not at all, read up to a limit with an error that says what to do."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 import os
+import stat
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from unlearnkit.core.bounded_yaml import parse_yaml
 from unlearnkit.core.errors import InputError, UnsupportedError
+from unlearnkit.core.text import spreadsheet_cell
+
+MOST_BYTES = 32 * 2**20
+"""Most bytes of a file of words that is read: a job, a study, a record, a list of rows."""
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -28,36 +34,89 @@ def write_bytes(path: Path, content: bytes) -> Path:
         content: All of it.
 
     Returns:
-        The path.
+        The path; where it cannot be written, that is an ``InputError``.
+    """
+    write_together({path: content})
+    return path
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Write several files that belong together, all of them or none.
+
+    Everything is on disk under temporary names before the first file gets its own.
+
+    Args:
+        contents: What each file holds, by path; folders on the way are made.
 
     Raises:
-        InputError: If the place cannot be written.
+        InputError: If a place cannot be written, or the disk is full; then the files are as they
+            were.
     """
-    part = ""
+    parts: dict[Path, Path] = {}
+    path = Path()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        with os.fdopen(handle, "wb") as f:
-            f.write(content)
-            f.flush()
-            os.fsync(f.fileno())
-        Path(part).chmod(0o644)
-        Path(part).replace(path)
+        for path, content in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, part = tempfile.mkstemp(
+                dir=path.parent, prefix=f".{path.name}.", suffix=".part"
+            )
+            parts[path] = Path(part)
+            with os.fdopen(handle, "wb") as f:
+                f.write(content)
+                f.flush()
+                os.fsync(f.fileno())
+            Path(part).chmod(0o644)
+        for path in parts:
+            if path.is_dir():
+                raise InputError(_unwritten(path, "it is a folder"))
+        for path, part_of_it in parts.items():
+            part_of_it.replace(path)
     except OSError as e:
-        raise InputError(
-            f"cannot write {str(path)!r}: {e.strerror}; choose another place"
-        ) from None
+        raise InputError(_unwritten(path, e)) from None
     finally:
-        if part:
-            Path(part).unlink(missing_ok=True)
-    return path
+        for leftover in parts.values():
+            with suppress(OSError):
+                leftover.unlink(missing_ok=True)
+
+
+def check_writable(path: Path, who: str) -> None:
+    """Refuse a place that could not be written at the end; to be asked before long work.
+
+    Args:
+        path: Where a file or a folder shall be; nothing is made.
+        who: What asks, for the error.
+
+    Raises:
+        InputError: If it, or a folder on the way, is a link that leads nowhere, or its folder
+            cannot be made or written.
+    """
+    try:
+        near = path
+        while not near.exists():
+            if near.is_symlink():
+                raise InputError(
+                    f"{who}: {str(near)!r} is a link that leads nowhere; remove it, or choose"
+                    " another place"
+                )
+            near = near.parent
+        if near != path and not near.is_dir():
+            raise InputError(f"{who}: {_unwritten(path, f'{str(near)!r} is no folder')}")
+        tempfile.TemporaryFile(dir=path.parent if near == path else near).close()
+    except (OSError, ValueError) as e:
+        raise InputError(f"{who}: {_unwritten(path, e)}") from None
+
+
+def _unwritten(path: Path, why: Exception | str) -> str:
+    told = getattr(why, "strerror", None) or why
+    return f"cannot write {str(path)!r}: {told}; choose another place"
 
 
 def write_rows(path: Path, names: Sequence[str], rows: Sequence[Sequence[object]]) -> Path:
     """Write rows as a file.
 
     Args:
-        path: Ends in ``.csv``, or in ``.parquet``, which needs pandas and pyarrow.
+        path: Ends in ``.csv``, or in ``.parquet``, which needs pandas and pyarrow. In CSV a text
+            that a spreadsheet would take for a formula gets an apostrophe before it.
         names: Of the columns.
         rows: One value a column; None is empty.
 
@@ -71,8 +130,8 @@ def write_rows(path: Path, names: Sequence[str], rows: Sequence[Sequence[object]
     if path.suffix == ".csv":
         text = io.StringIO()
         out = csv.writer(text, lineterminator="\n")
-        out.writerow(names)
-        out.writerows(rows)
+        for row in (names, *rows):
+            out.writerow([spreadsheet_cell(value) for value in row])
         return write_text(path, text.getvalue())
     if path.suffix != ".parquet":
         raise InputError(f"export: ends in .csv or .parquet, got {path.name!r}")
@@ -88,8 +147,64 @@ def write_rows(path: Path, names: Sequence[str], rows: Sequence[Sequence[object]
     return write_bytes(path, buffer.getvalue())
 
 
+def check_regular(path: Path, who: str, what: str = "") -> None:
+    """Refuse what is no regular file: a pipe or a device could be read for ever.
+
+    Args:
+        path: The file.
+        who: Who reads it, for the error.
+        what: What to do, for the error.
+
+    Raises:
+        InputError: If it is not there, or is a folder, a pipe, a socket or a device.
+    """
+    more = f"; {what}" if what else ""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as e:
+        why = getattr(e, "strerror", None) or e
+        raise InputError(f"{who}: cannot read {str(path)!r}: {why}{more}") from None
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+        raise InputError(
+            f"{who}: cannot read {str(path)!r}: it is {kind}; {what or 'name a regular file'}"
+        )
+
+
+def read_text(path: Path, who: str, *, most: int = MOST_BYTES, what: str = "") -> str:
+    """Return the text of a regular file of at most so many bytes.
+
+    Args:
+        path: The file.
+        who: Who reads it, for errors.
+        most: Most bytes.
+        what: What to do where it cannot be read, for errors.
+
+    Returns:
+        The text. Errors never quote it.
+
+    Raises:
+        InputError: If it cannot be read, is too long or is no text.
+    """
+    check_regular(path, who, what)
+    more = f"; {what}" if what else ""
+    try:
+        with path.open("rb") as f:
+            content = f.read(most + 1)
+    except OSError as e:
+        raise InputError(f"{who}: cannot read {str(path)!r}: {e.strerror}{more}") from None
+    if len(content) > most:
+        raise InputError(f"{who}: {str(path)!r} has more than {most:,} bytes; give a shorter file")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        raise InputError(
+            f"{who}: {str(path)!r} is not a text file; {what or 'give one in UTF-8'}"
+        ) from None
+
+
 def read_yaml(path: Path, what: str, keys: str) -> dict[str, Any]:
-    """Return the mapping that a YAML file holds.
+    """Return the mapping that a YAML file holds, or a JSON file (``.json``).
 
     Args:
         path: The file.
@@ -100,14 +215,15 @@ def read_yaml(path: Path, what: str, keys: str) -> dict[str, Any]:
         The mapping.
 
     Raises:
-        InputError: If the file cannot be read or holds no mapping.
+        InputError: If the file cannot be read, is too large or holds no mapping.
     """
+    text = read_text(path, what)
+    form = "JSON" if path.suffix == ".json" else "YAML"
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise InputError(f"{what}: cannot read {str(path)!r}: {e.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise InputError(f"{what}: {str(path)!r} is no YAML: {' '.join(str(e).split())}") from None
+        content = json.loads(text) if form == "JSON" else parse_yaml(text)
+    except (ValueError, RecursionError) as e:
+        why = f"line {e.lineno}" if isinstance(e, json.JSONDecodeError) else e
+        raise InputError(f"{what}: {str(path)!r} is no {form} that can be used: {why}") from None
     if not isinstance(content, Mapping):
         raise InputError(
             f"{what}: {str(path)!r} must hold keys such as {keys}, got {type(content).__name__}"

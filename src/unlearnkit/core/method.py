@@ -16,6 +16,7 @@ from unlearnkit.core.errors import (
     UnlearnkitError,
 )
 from unlearnkit.core.settings import merged
+from unlearnkit.core.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -205,12 +206,20 @@ class Recalibrated(Method):
     new weights, or as the run leaves them (as published). Frozen layers keep theirs."""
 
 
+_SHOWN = 5
+"""Most wrong settings that an error names."""
+
+
 def explain(e: ValidationError) -> str:
     """Return what is wrong with settings in one line: which, why, what came."""
     return "; ".join(
-        f"{_place(x['loc'])}: {x['msg'][0].lower() + x['msg'][1:]}, got {x['input']!r}"
-        for x in e.errors(include_url=False)
+        f"{_place(x['loc'])}: {x['msg'][0].lower() + x['msg'][1:]}, got {_short(x['input'])}"
+        for x in e.errors(include_url=False)[:_SHOWN]
     )
+
+
+def _short(given: object) -> str:
+    return one_line(repr(given), 120)
 
 
 def _place(loc: tuple[int | str, ...]) -> str:

@@ -14,6 +14,11 @@ from typing import Any, ClassVar, Literal, SupportsIndex
 from pydantic import BaseModel, ConfigDict, StrictInt, ValidationError
 
 from unlearnkit.core.errors import InputError, UnknownNameError
+from unlearnkit.core.files import read_text
+from unlearnkit.core.text import one_line
+
+MOST_GIVEN = 10**7
+"""Most numbers of a request; each takes 60 bytes."""
 
 Numbers = SupportsIndex | Iterable[SupportsIndex]
 """A number, or several in any container: list, range, array, tensor."""
@@ -31,7 +36,8 @@ class _Request(BaseModel):
             told = e.errors(include_url=False)[0]
             what = ".".join(map(str, told["loc"])) or "request"
             raise InputError(
-                f"{what}: {told['msg'][0].lower()}{told['msg'][1:]}, got {told['input']!r}; name"
+                f"{what}: {told['msg'][0].lower()}{told['msg'][1:]}, got"
+                f" {one_line(repr(told['input']), 120)}; name"
                 f" {self._wanted}"
             ) from None
 
@@ -42,6 +48,8 @@ def _numbers(given: tuple[Any, ...], named: Any) -> tuple[Any, ...]:
     values: Any = given or (() if named is None else named)
     if given and len(given) == 1:
         values = given[0]
+    if hasattr(values, "__len__") and not isinstance(values, str):
+        _check_count(values)
     if hasattr(values, "tolist"):
         values = values.tolist()
     if isinstance(values, str) or not isinstance(values, Iterable):
@@ -50,6 +58,18 @@ def _numbers(given: tuple[Any, ...], named: Any) -> tuple[Any, ...]:
     if any(isinstance(v, bool) for v in values):
         raise InputError("request: got truth values; name positions, such as mask.nonzero()[:, 0]")
     return tuple(v.__index__() if hasattr(v, "__index__") else v for v in values)
+
+
+def _check_count(values: Any) -> None:
+    try:
+        count = len(values)
+    except (TypeError, OverflowError):  # an array of no dimension; a range beyond the machine's
+        count = MOST_GIVEN + 1 if isinstance(values, range) else 1
+    if count > MOST_GIVEN:
+        raise InputError(
+            f"request: at most {MOST_GIVEN:,} numbers, got {count:,}; name classes, groups or a"
+            " range of targets"
+        )
 
 
 class Rows(_Request):
@@ -165,8 +185,8 @@ _KINDS: Mapping[str, type[Rows] | type[Classes] | type[Groups]] = {
 }
 _WORDS = {"row": "rows", "class": "classes", "group": "groups", "subject": "groups"}
 _RANGES = {"target", "targets"}
-_LONGEST = 10**8
-"""Most numbers in a written range; a longer one is a slip of the pen."""
+MOST_NUMBERS = 10**6
+"""Most numbers that words, a file or a record may name; each is kept in the record of the run."""
 
 
 def parse_request(given: str | Mapping[str, Any] | ForgetRequest) -> ForgetRequest:
@@ -233,27 +253,41 @@ def _kind(word: str) -> str:
 
 
 def _parse_numbers(text: str, whole: str) -> list[int]:
-    if text.startswith("@"):
-        try:
-            text = ",".join(Path(text[1:]).read_text(encoding="utf-8").split())
-        except OSError as e:
-            raise InputError(
-                f"forget: cannot read {text[1:]!r}: {e.strerror}; name a file with a number a line"
-            ) from None
-        except UnicodeDecodeError:
-            raise InputError(
-                f"forget: {text[1:]!r} is not a text file; write one number a line"
-            ) from None
+    """Return the numbers of a text or of the file that it names; a file is never quoted."""
+    if not text.startswith("@"):
+        said = one_line(whole, 80)
+        parts = (
+            (p.strip(), f"{one_line(p.strip(), 80)!r} is not a number") for p in text.split(",")
+        )
+        return _counted(parts, f", in {said!r}")
+    path = text[1:]
+    lines = read_text(Path(path), "forget", what="name a file with a number a line").splitlines()
+    return _counted(
+        (
+            (part, f"line {i} of {path!r} is not a number")
+            for i, line in enumerate(lines, 1)
+            for part in line.replace(",", " ").split()
+        ),
+        "",
+    )
+
+
+def _counted(parts: Iterable[tuple[str, str]], where: str) -> list[int]:
+    """Return the numbers of numbers and ranges, each with what to say where it is neither."""
     found: list[int] = []
-    for part in filter(None, (p.strip() for p in text.split(","))):
+    for part, wrong in parts:
+        if not part:
+            continue
         first, colon, last = part.partition(":")
         try:
             some = range(int(first), int(last)) if colon else (int(part),)
-            if len(some) > _LONGEST:
-                raise ValueError
+            count = len(found) + len(some)
         except (ValueError, OverflowError):
+            raise InputError(f"forget: {wrong} or a range{where}; write 3 or 0:100") from None
+        if count > MOST_NUMBERS:
             raise InputError(
-                f"forget: {part!r} is not a number or a range, in {whole!r}; write 3 or 0:100"
-            ) from None
+                f"forget: at most {MOST_NUMBERS:,} numbers in words, got {count:,} or more; name"
+                " classes, groups or a range of targets, or pass Rows(tensor) in Python"
+            )
         found += some
     return found

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from unlearnkit.core.digest import digest, model_digest, tensor_digest
 from unlearnkit.core.errors import InputError
-from unlearnkit.core.files import write_bytes
+from unlearnkit.core.files import check_regular, write_bytes
 
 
 class Layer(NamedTuple):
@@ -161,6 +161,7 @@ class Mask:
         Raises:
             InputError: If it is no such file.
         """
+        check_regular(Path(path), "mask")
         try:
             with safetensors.safe_open(str(path), "pt") as f:
                 told = json.loads((f.metadata() or {})[_KEY])

@@ -13,6 +13,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from unlearnkit.core.errors import InputError
+from unlearnkit.core.text import without_controls
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -49,7 +50,7 @@ def render_template(name: str, **values: object) -> str:
         **values: What the template names; ``style`` is the style sheet that pages share.
 
     Returns:
-        The page. The same values give the same bytes.
+        The page, with control characters replaced. The same values give the same bytes.
     """
     from jinja2 import Environment, FunctionLoader, StrictUndefined
     from markupsafe import Markup, escape
@@ -64,7 +65,7 @@ def render_template(name: str, **values: object) -> str:
     environment.filters["minus"] = lambda text: re.sub(r"(?<![\w.])-(?=[\d.i])", "\u2212", text)
     environment.filters["breaks"] = lambda name: escape(name).replace("_", Markup("_<wbr>"))
     style = Markup(packaged("report/style.css").strip())
-    return environment.get_template(name).render(style=style, **values) + "\n"
+    return without_controls(environment.get_template(name).render(style=style, **values)) + "\n"
 
 
 def packaged(path: str) -> str:

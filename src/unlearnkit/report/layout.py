@@ -8,6 +8,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from unlearnkit.core.text import plain as plain
+
 WIDTH = 100
 
 
@@ -30,11 +32,6 @@ def fold(name: str, width: int) -> list[str]:
 def heading(title: str) -> list[str]:
     """Return an empty line, a title and a rule under it."""
     return ["", title.upper(), "-" * len(title)]
-
-
-def plain(text: str) -> str:
-    """Replace what would move the cursor, colour the terminal or reverse the text."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
 
 
 def wrap(text: str, lead: str = "", width: int = WIDTH) -> list[str]:

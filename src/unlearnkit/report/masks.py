@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from unlearnkit.core.text import without_controls
 from unlearnkit.localize.mask import Mask
 from unlearnkit.report.figures import COLOURS, FAINT, INK, SIZE, make_svg
 from unlearnkit.report.model import LayerShare, Localized
@@ -101,7 +102,7 @@ def mask_file(found: Localized) -> str:
     head = (
         '<svg xmlns="http://www.w3.org/2000/svg" style="background:#fff" font-family="sans-serif"'
     )
-    return figure.replace("<svg", head, 1) + "\n"
+    return without_controls(figure.replace("<svg", head, 1)) + "\n"
 
 
 def together(layers: Sequence[LayerShare]) -> list[LayerShare]:

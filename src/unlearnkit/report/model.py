@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from unlearnkit.core.errors import InputError
+from unlearnkit.core.files import read_text
 from unlearnkit.report.values import Estimate as Estimate
 from unlearnkit.report.values import Exposure as Exposure
 from unlearnkit.report.values import Light as Light
@@ -18,7 +19,10 @@ from unlearnkit.report.values import Sample as Sample
 from unlearnkit.report.values import Stratum as Stratum
 from unlearnkit.report.values import Strong as Strong
 from unlearnkit.report.values import Value as Value
-from unlearnkit.store import write_text
+from unlearnkit.store import write_bytes
+
+_MOST = 256 * 2**20
+"""Most bytes of a report that is read."""
 
 Depth = Literal["fast", "reference", "strong"]
 Design = Literal["FULL", "REUSE"]
@@ -274,20 +278,31 @@ class Report(Value):
             path: Where; the ending says the form. The file appears whole or not at all.
 
         Returns:
-            The path.
-
-        Raises:
-            InputError: If the ending is another, or the place cannot be written.
+            The path; another ending, or a place that cannot be written, is an ``InputError``.
         """
         path = Path(path)
+        return write_bytes(path, self.content(path))
+
+    def content(self, path: Path) -> bytes:
+        """Return what ``save`` writes to a path.
+
+        Args:
+            path: Its ending says the form.
+
+        Returns:
+            The content of the file.
+
+        Raises:
+            InputError: If the ending is another.
+        """
         if path.suffix == ".json":
-            return write_text(path, self.model_dump_json(indent=1))
+            return self.model_dump_json(indent=1).encode()
         if path.suffix == ".txt":
-            return write_text(path, str(self) + "\n")
+            return f"{self}\n".encode()
         if path.suffix == ".html":
             from unlearnkit.report.page import render_page  # needs the extra
 
-            return write_text(path, render_page(self))
+            return render_page(self).encode()
         raise InputError(f"report: ends in .html, .json or .txt, got {path.name!r}")
 
     @classmethod
@@ -304,9 +319,7 @@ class Report(Value):
             InputError: If the file is not there or is no report.
         """
         try:
-            return cls.model_validate_json(Path(path).read_text(encoding="utf-8"))
-        except OSError as e:
-            raise InputError(f"report: cannot read {str(path)!r}: {e.strerror}") from None
+            return cls.model_validate_json(read_text(Path(path), "report", most=_MOST))
         except ValidationError as e:
             raise InputError(
                 f"report: {str(path)!r} is no report: {e.error_count()} fields are wrong"

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from unlearnkit.store import Store
 from unlearnkit.studies.planned import Planned
-from unlearnkit.studies.work import Desk
+from unlearnkit.studies.work import Desk, cancelled
 
 PAUSE = 0.2
 """Seconds between two looks at what other processes have done."""
@@ -54,7 +54,12 @@ class Line:
                         busy.append(run)
                         continue
                     if not self.finished(store, run):
-                        desk.carry_out(run).put(store)
+                        try:
+                            kept = desk.carry_out(run)
+                        except KeyboardInterrupt:
+                            cancelled(run).put(store)
+                            raise
+                        kept.put(store)
                     drop_lock(store.path, run)
             if busy:
                 self.stand_by(store, busy[0])

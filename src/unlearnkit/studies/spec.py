@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -19,6 +20,9 @@ from unlearnkit.report.model import Depth
 from unlearnkit.report.values import Value
 
 Design = Literal["FULL", "REUSE"]
+_SEEDS = 1000
+"""Seeds of a study lie below."""
+
 ALL = "all"
 """In the place of a method: every method that can serve the case."""
 
@@ -71,7 +75,7 @@ class Tune(Value):
     seeds: tuple[int, ...] = (900, 901)
     """Seeds of originals and methods in the search; others than the study's."""
 
-    trials: int = Field(20, ge=2)
+    trials: int = Field(20, ge=2, le=10_000)
     """Settings tried of each method; the first are its defaults."""
 
     budget: float = Field(0.2, gt=0, allow_inf_nan=False)
@@ -119,7 +123,7 @@ class Study(Value):
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Seeds of the method, and of the original under ``FULL``; a number means so many."""
 
-    oracles: int = Field(5, ge=1)
+    oracles: int = Field(5, ge=1, le=10_000)
     """How many models are retrained for each request, where the tier needs them."""
 
     design: Design = "FULL"
@@ -128,7 +132,7 @@ class Study(Value):
     tier: Depth = "reference"
     """How deep the audit looks; ``strong`` trains ensembles for each request and each method."""
 
-    models: int = Field(ENOUGH, ge=LEAST)
+    models: int = Field(ENOUGH, ge=LEAST, le=10_000)
     """Models of each kind in an audit of tier ``strong``."""
 
     tune: Tune | None = None
@@ -283,12 +287,16 @@ def _seeds(given: object) -> object:
     if isinstance(given, int) and not isinstance(given, bool):
         if given < 1:
             raise InputError(f"study: seeds: at least one, got {given}")
+        if given > _SEEDS:
+            raise InputError(
+                f"study: seeds: at most {_SEEDS} (oracles have {_SEEDS} and up), got {given}"
+            )
         return tuple(range(given))
     return _once(given, "seed")
 
 
 def _natural(given: tuple[int, ...]) -> tuple[int, ...]:
-    wrong = next((s for s in given if not 0 <= s < 1000), None)
+    wrong = next((s for s in given if not 0 <= s < _SEEDS), None)
     if wrong is not None or not given:
         raise InputError(
             f"study: seeds: from 0 to 999 (oracles have 1000 and up), got {wrong or given}"
@@ -327,7 +335,8 @@ def _once(given: object, what: str) -> tuple[object, ...]:
     if not isinstance(given, Iterable) or isinstance(given, str | Mapping):
         raise InputError(f"study: {what}s: give a list, got {given!r}")
     values = tuple(given)
-    twice = next((v for i, v in enumerate(values) if v in values[:i]), None)
+    names = Counter(v if isinstance(v, Hashable) else repr(v) for v in values)
+    twice = next((name for name, times in names.items() if times > 1), None)
     if twice is not None:
         raise InputError(f"study: {what} {twice!r} is named twice; name each once")
     return values

@@ -132,6 +132,11 @@ class Desk:
         return report, time.perf_counter() - clock
 
 
+def cancelled(run: Planned) -> Kept:
+    """Return what is kept of a run that was interrupted; it is carried out the next time."""
+    return Kept(replace(_row(run), status="cancelled"), (), _circumstances(run))
+
+
 def _row(run: Planned) -> Run:
     return Run(
         key=run.key,
