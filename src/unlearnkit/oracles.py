@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from unlearnkit.cache import Cache
+from unlearnkit.core.border import border
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import View
 from unlearnkit.core.digest import NUMERICS, architecture_digest, model_digest
 from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import ForgetRequest, parse_request
-from unlearnkit.core.runtime import Cost, Runtime
+from unlearnkit.core.runtime import Cost, Runtime, check_seed
 from unlearnkit.train.ensemble import Member, fit_each, fit_together, pays
 from unlearnkit.unlearning import check_weights, fresh_model
 
@@ -68,6 +69,7 @@ class Oracle:
         return len(self.runs)
 
 
+@border("train_original")
 def train_original(
     case: Case, *, seed: int = 0, rt: Runtime | None = None, cache: Cache | None = None
 ) -> Trained:
@@ -82,9 +84,11 @@ def train_original(
     Returns:
         The model, from the cache if it is there.
     """
+    seed = check_seed(seed, "train_original: seed")
     return _one(_originals(case, rt or Runtime()), seed, cache or Cache())
 
 
+@border("train_originals")
 def train_originals(
     case: Case,
     *,
@@ -112,6 +116,7 @@ def train_originals(
     return _many(_originals(case, rt or Runtime()), wanted, cache or Cache(), ray)
 
 
+@border("oracle")
 def oracle(
     case: Case,
     request: ForgetRequest | str | Mapping[str, Any] | None,
@@ -291,7 +296,10 @@ def _labelled(view: View, who: str) -> View:
 
 def _wanted(seeds: int | Iterable[int], what: _What) -> list[int]:
     first = _FIRST[what]
-    wanted = [first + i for i in range(seeds)] if isinstance(seeds, int) else list(seeds)
+    if isinstance(seeds, Iterable) and not isinstance(seeds, str):
+        wanted = [check_seed(s, f"{what}: seeds") for s in seeds]
+    else:
+        wanted = [first + i for i in range(check_seed(seeds, f"{what}: seeds"))]
     if not wanted or len(set(wanted)) < len(wanted):
         raise InputError(f"{what}: seeds must be different and at least one, got {wanted}")
     return wanted

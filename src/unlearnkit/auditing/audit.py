@@ -34,6 +34,7 @@ from unlearnkit.auditing.verdicts import (
 )
 from unlearnkit.auditing.words import limits, sentence
 from unlearnkit.cache import Cache
+from unlearnkit.core.border import border
 from unlearnkit.core.case import Partition
 from unlearnkit.core.data import View
 from unlearnkit.core.digest import NUMERICS, model_digest
@@ -64,6 +65,7 @@ from unlearnkit.train.channels_last import quickened
 from unlearnkit.unlearning import Unlearned, check_weights, fresh_model
 
 
+@border("audit")
 def audit(
     done: Unlearned,
     *,
@@ -99,6 +101,7 @@ def audit(
         InputError: If the tier needs oracles and none are given, or they are of another case.
     """
     rt = rt or Runtime()
+    _check_kinds(done, oracle)
     if tier == "strong":
         return _strong(done, oracle, models, rt, cache or Cache(), ray)
     tier = tier or ("fast" if oracle is None else "reference")
@@ -232,6 +235,19 @@ def _strong(
 
 _OPEN = {Verdict.INCONCLUSIVE, Verdict.MATCHES}
 """What a few oracles leave open about one model; the ensembles answer that."""
+
+
+def _check_kinds(done: object, oracle: object) -> None:
+    if not isinstance(done, Unlearned):
+        raise InputError(
+            f"audit: expected what unlearn returned, got {type(done).__name__}; pass"
+            " done = uk.unlearn(model, case, request, method)"
+        )
+    if not isinstance(oracle, Oracle | None):
+        raise InputError(
+            f"audit: oracle: expected what uk.oracle returned, got {type(oracle).__name__}; pass"
+            " oracle=uk.oracle(case, request)"
+        )
 
 
 def _check_oracles(oracles: Oracle, done: Unlearned) -> None:

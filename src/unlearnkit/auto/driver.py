@@ -17,6 +17,7 @@ from unlearnkit.auto.situation import Situation, look
 from unlearnkit.auto.table import Candidate, Line, table
 from unlearnkit.cache import Cache
 from unlearnkit.core.auto import Auto
+from unlearnkit.core.border import border
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.errors import DivergedError, UnlearnkitError, UnsupportedError
 from unlearnkit.core.method import Method
@@ -100,6 +101,7 @@ class AutoFailedError(UnlearnkitError):
         self.best = best
 
 
+@border("unlearn")
 def unlearn(
     model: nn.Module,
     case: Case,

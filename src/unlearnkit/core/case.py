@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from unlearnkit.core.border import border
 from unlearnkit.core.data import Data, TensorData, View
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.manipulated import Manipulated
@@ -57,6 +58,7 @@ class Case:
     manipulated: Manipulated | None
     """What was done to the training set, where somebody tampered with it."""
 
+    @border("case")
     def __init__(
         self,
         *,
@@ -116,6 +118,7 @@ class Case:
         )
 
     @classmethod
+    @border("case")
     def from_parts(
         cls,
         *,
@@ -185,6 +188,7 @@ class Case:
         return case
 
     @classmethod
+    @border("case")
     def without_data(
         cls,
         *,

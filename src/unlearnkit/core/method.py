@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from unlearnkit.core.checked import Checked
 from unlearnkit.core.errors import (
     InputError,
     UndeclaredReadError,
@@ -137,7 +138,7 @@ class Info:
     """Settings with which it runs in under a second on a toy problem and moves weights."""
 
 
-class Method(BaseModel):
+class Method(Checked):
     """A method with its hyper-parameters: immutable, comparable, JSON-able."""
 
     model_config = ConfigDict(
