@@ -16,7 +16,7 @@ import unlearnkit.tasks
 from unlearnkit.cases.builtin import CASES, BuiltIn
 from unlearnkit.core.auto import AUTO, Auto
 from unlearnkit.core.border import border, first_line
-from unlearnkit.core.errors import UnknownNameError
+from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.core.method import METHODS, Method
 from unlearnkit.core.metric import METRICS, Metric
 from unlearnkit.core.task import TASKS
@@ -103,6 +103,11 @@ def method(name: str, preset: str | None = None, /, **params: Any) -> Method:
         UnknownNameError: If no method has the id.
     """
     known: dict[str, type[Method]] = {**methods(), AUTO: Auto}
+    if not isinstance(name, str) or not isinstance(preset, str | None):
+        raise InputError(
+            f"method: names are texts, got {name!r:.40} and preset {preset!r:.40}; write"
+            " uk.method('ssd', 'paper')"
+        )
     if name not in known:
         raise UnknownNameError("method", name, known)
     return known[name].build(preset, **params)

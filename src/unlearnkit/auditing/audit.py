@@ -7,6 +7,7 @@ import math
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from typing import get_args
 
 import torch
 from torch import nn
@@ -38,7 +39,7 @@ from unlearnkit.core.border import border
 from unlearnkit.core.case import Partition
 from unlearnkit.core.data import View
 from unlearnkit.core.digest import NUMERICS, model_digest
-from unlearnkit.core.errors import InputError
+from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.core.evidence import Evidence, Split
 from unlearnkit.core.meaning import meant
 from unlearnkit.core.metric import ANSWERS, Tier
@@ -102,6 +103,8 @@ def audit(
     """
     rt = rt or Runtime()
     _check_kinds(done, oracle)
+    if tier not in (None, *get_args(Depth)):
+        raise UnknownNameError("tier of an audit", str(tier), get_args(Depth))
     if tier == "strong":
         return _strong(done, oracle, models, rt, cache or Cache(), ray)
     tier = tier or ("fast" if oracle is None else "reference")

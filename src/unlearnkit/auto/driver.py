@@ -29,7 +29,7 @@ from unlearnkit.localize.find import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.needs import check_needs, fitting
 from unlearnkit.report.model import Report, Verdict
-from unlearnkit.unlearning import Unlearned, attempt, frozen_copy
+from unlearnkit.unlearning import Unlearned, attempt, check_arguments, frozen_copy
 
 FAILING = (Verdict.LEAKS, Verdict.DAMAGED)
 """What makes ``auto`` try the next candidate."""
@@ -139,6 +139,7 @@ def unlearn(
         The new model, with its cost and circumstances.
     """
     how = catalog.method(method) if isinstance(method, str) else method
+    check_arguments(case, how, rt)
     if isinstance(how, Auto) and mask is None:
         return choose(model, case, request, how, rt)
     return unlearning.unlearn(model, case, request, how, rt, mask=mask)

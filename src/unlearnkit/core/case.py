@@ -229,6 +229,19 @@ class Case:
     def _set(self, **values: Any) -> None:
         if isinstance(values.get("fresh"), nn.Module):
             raise InputError("fresh: give a function that builds an untrained model, got a model")
+        fresh, recipe = values.get("fresh"), values.get("recipe")
+        if fresh is not None and not callable(fresh):
+            raise InputError(
+                "fresh: give a function that builds an untrained model, got"
+                f" {type(fresh).__name__}"
+            )
+        if not isinstance(recipe, Recipe | None):
+            raise InputError(
+                f"recipe: give a Recipe, such as Recipe(lr=0.1, epochs=10), got"
+                f" {type(recipe).__name__}"
+            )
+        if not hasattr(values.get("task"), "losses"):
+            raise _no_task(values.get("task"))
         for name in self.__dataclass_fields__:
             object.__setattr__(self, name, values.get(name))
 
@@ -371,6 +384,8 @@ def _fit(task: str | Task, *sets: Data) -> Task:
     if isinstance(task, type):
         raise InputError(f"task: give a task such as {task.__name__}(10) or its name, got a class")
     if not isinstance(task, str):
+        if not hasattr(task, "losses"):
+            raise _no_task(task)
         return task
     if not all(labelled(d) for d in sets):
         raise InputError(
@@ -382,6 +397,13 @@ def _fit(task: str | Task, *sets: Data) -> Task:
         raise InputError(f"y: targets of the parts differ in shape: {', '.join(map(str, shapes))}")
     y = torch.cat([d.y for d in sets])
     return task_named(task, TensorData(y, y))
+
+
+def _no_task(given: object) -> InputError:
+    return InputError(
+        "task: give a task such as Classification(10), or its name, such as 'classification', got"
+        f" {type(given).__name__}"
+    )
 
 
 def _typed(data: Data, task: Task, what: str) -> Data:
