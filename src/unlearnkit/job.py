@@ -197,8 +197,8 @@ def parse_settings(given: Iterable[str]) -> dict[str, Any]:
             raise InputError(f"-p: expected key=value, got {word!r}")
         try:
             value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise InputError(f"-p: {key}: the value is no YAML, got {text!r}") from None
+        except (yaml.YAMLError, RecursionError, ValueError):
+            raise InputError(f"-p: {key}: the value is no YAML, got {text[:80]!r}") from None
         put_nested(found, key.strip(), value, who="-p", said=word)
     return found
 

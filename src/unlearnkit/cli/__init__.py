@@ -1,6 +1,7 @@
 """The command line; thin: parse, call a verb, print."""
 
 import os
+import pathlib
 import signal
 import sys
 from contextlib import suppress
@@ -26,6 +27,13 @@ def main() -> None:
         except BrokenPipeError:  # the reader of stdout has left, as head does
             _silence(1)
             sys.exit(1)
+        except OSError as e:
+            if e.filename is None and e.strerror:  # stdout: files are named
+                _silence(1)
+                _end(
+                    f"unlearnkit: stdout: cannot be written: {e.strerror}; make room, or redirect it"
+                )
+            _end(f"unlearnkit: {' '.join(_told(e).split())}")
         except Exception as e:  # the net: whatever it is, the user gets one line
             _end(f"unlearnkit: {' '.join(_told(e).split())}")
     except KeyboardInterrupt:  # also while modules are loaded and after the command has ended
@@ -38,9 +46,9 @@ def _told(e: Exception) -> str:
     from unlearnkit.core.border import refuse
     from unlearnkit.core.errors import UnlearnkitError
 
-    words = [w for w in sys.argv[1:3] if w.isidentifier()]
+    words = sys.argv[1:3] if sys.argv[1:2] in (["cache"], ["study"]) else sys.argv[1:2]
     try:
-        refuse(" ".join(words) or "command", e)
+        refuse(" ".join(words)[:40] or "command", e)
     except UnlearnkitError as typed:
         return str(typed)
 
@@ -48,7 +56,7 @@ def _told(e: Exception) -> str:
 def _open_streams() -> None:
     """Give a missing stderr a place, and let text through that the terminal cannot show."""
     if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # lives as long as the process
+        sys.stderr = pathlib.Path(os.devnull).open("w")  # noqa: SIM115  # lives as long as the process
     if sys.stdout is not None and hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
 

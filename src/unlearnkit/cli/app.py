@@ -10,7 +10,7 @@ import typer
 
 from unlearnkit.cli.cache import cache_app
 from unlearnkit.cli.localize import localize
-from unlearnkit.cli.options import ACase, Forget, Json, Quiet, Ray, Weights
+from unlearnkit.cli.options import ACase, Forget, Json, Quiet, Ray, Weights, Yes
 from unlearnkit.cli.reproduce import reproduce
 from unlearnkit.cli.study import study_app
 
@@ -302,6 +302,7 @@ def audit(
         str | None, typer.Option(help="Where to compute; where the run was made by default.")
     ] = None,
     ray: Ray = None,
+    yes: Yes = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -322,6 +323,7 @@ def audit(
             models=models,
             device=device,
             ray=ray,
+            yes=yes,
             talk=talk,
         )
     if json:

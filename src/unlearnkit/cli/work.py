@@ -26,6 +26,7 @@ from unlearnkit.core.case import Case
 from unlearnkit.core.digest import NUMERICS, digest, model_digest
 from unlearnkit.core.errors import InputError, UnlearnkitError
 from unlearnkit.core.method import Method
+from unlearnkit.core.recipe import ASSUMED
 from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.job import Job
@@ -39,6 +40,10 @@ from unlearnkit.store import Run, Store, write_text
 from unlearnkit.unlearning import Unlearned, fresh_model
 
 STORE = "unlearnkit.sqlite"
+
+
+MANY = 1000
+"""Oracles of an audit above which the command asks for ``--yes``."""
 
 
 def carry_out(job: Job, out: Path, *, force: bool, talk: Talk) -> Record:
@@ -151,6 +156,7 @@ def examine(
     models: int = 64,
     device: str | None,
     ray: str | None = None,
+    yes: bool = False,
     talk: Talk,
 ) -> Report:
     """Audit a run and write its report into the folder.
@@ -163,6 +169,7 @@ def examine(
         device: Where to compute; where the run was made when None.
         ray: Address of a Ray cluster that trains models from scratch; they are trained here when
             None.
+        yes: Whether more than ``MANY`` oracles are meant.
         talk: Hears how it comes along.
 
     Returns:
@@ -175,6 +182,8 @@ def examine(
     job = record.job
     rt = Runtime.on(device or job.device, precision=job.precision, seed=job.seed, reporter=talk)
     case, request = job.resolve(talk)
+    if tier == "reference":
+        _tell_cost(case, request, oracles, yes=yes, talk=talk)
     if _rows(case) != record.digests["train"]:
         raise InputError(
             f"audit: the rows of {job.case} are no longer those of the run; run it again"
@@ -209,6 +218,22 @@ def examine(
             talk.note("no report.html; it needs: pip install 'unlearnkit[report]'")
         store.put(run, measured(report))
     return report
+
+
+def _tell_cost(
+    case: Case, request: ForgetRequest | None, oracles: int, *, yes: bool, talk: Talk
+) -> None:
+    """Say what so many oracles take, and refuse very many that nobody has said are meant."""
+    retain = case.partition(request).retain
+    epochs = (case.recipe or ASSUMED).epochs
+    rows = 0 if retain is None else len(retain) * epochs * oracles
+    told = f"{oracles:,} models to retrain, {rows:,} rows forward and backward in all"
+    if oracles > MANY and not yes:
+        raise InputError(
+            f"audit: oracles: {told}, and more than {MANY:,} models need --yes; use 5 to 100, or"
+            " add --yes"
+        )
+    talk.say(f"at most {told}; those in the cache are not trained again")
 
 
 @contextmanager

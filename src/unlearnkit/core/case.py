@@ -232,8 +232,7 @@ class Case:
         fresh, recipe = values.get("fresh"), values.get("recipe")
         if fresh is not None and not callable(fresh):
             raise InputError(
-                "fresh: give a function that builds an untrained model, got"
-                f" {type(fresh).__name__}"
+                f"fresh: give a function that builds an untrained model, got {type(fresh).__name__}"
             )
         if not isinstance(recipe, Recipe | None):
             raise InputError(

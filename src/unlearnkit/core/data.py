@@ -421,7 +421,11 @@ def check_finite(what: str, part: str, t: Tensor, rows: Tensor | None = None) ->
 def _check_size(what: str, part: str, t: Tensor, rows: Tensor | None) -> None:
     """Refuse float64 numbers that become infinite where a model computes in float32."""
     most = torch.finfo(torch.float32).max
-    if t.dtype != torch.float64 or not t.numel() or -most <= float(t.min()) <= float(t.max()) <= most:
+    if (
+        t.dtype != torch.float64
+        or not t.numel()
+        or -most <= float(t.min()) <= float(t.max()) <= most
+    ):
         return
     bad = (t.abs() > most).reshape(len(t), -1).any(1).nonzero()[:, 0].cpu()
     first = int(bad[0]) if rows is None else int(rows[bad[0]])

@@ -13,7 +13,6 @@ from torch import Tensor
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.precision import Precision
 
-
 SEEDS = 2**63
 """Seeds are below this."""
 

@@ -11,7 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from unlearnkit.core.errors import InputError, OutOfMemoryError, UnknownNameError, UnlearnkitError, UnsupportedError
+from unlearnkit.core.errors import (
+    InputError,
+    OutOfMemoryError,
+    UnknownNameError,
+    UnlearnkitError,
+    UnsupportedError,
+)
 
 if TYPE_CHECKING:
     from unlearnkit.core.case import Case
