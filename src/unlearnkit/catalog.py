@@ -32,7 +32,7 @@ def _import_all(package: ModuleType) -> None:
     for ep in entry_points(group=package.__name__):
         try:
             ep.load()
-        except (Exception, SystemExit) as e:  # a broken plug-in must not take the library with it
+        except (Exception, SystemExit) as e:  # noqa: BLE001  # a broken plug-in must not take the library with it
             warnings.warn(
                 f"plug-in {_package(ep)} cannot be loaded ({ep.value}):"
                 f" {type(e).__name__}: {first_line(e)}; mend or uninstall it",
@@ -101,6 +101,7 @@ def method(name: str, preset: str | None = None, /, **params: Any) -> Method:
 
     Raises:
         UnknownNameError: If no method has the id.
+        InputError: If a name is no text.
     """
     known: dict[str, type[Method]] = {**methods(), AUTO: Auto}
     if not isinstance(name, str) or not isinstance(preset, str | None):

@@ -14,10 +14,10 @@ from torch import nn
 
 from unlearnkit.catalog import method as make
 from unlearnkit.checkpoint import check_finite
-from unlearnkit.core.border import first_line
+from unlearnkit.core.border import first_line, refused
 from unlearnkit.core.case import Case, Partition, input_shape
 from unlearnkit.core.data import Batch, TensorData, View
-from unlearnkit.core.errors import InputError, UnlearnkitError, UnsupportedError
+from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.method import Method, Need, Problem
 from unlearnkit.core.recipe import ASSUMED
 from unlearnkit.core.request import ForgetRequest, parse_request
@@ -183,18 +183,18 @@ def fresh_model(case: Case, rt: Runtime, stream: str = "fresh") -> nn.Module:
     Raises:
         UnsupportedError: If the case has no factory.
         InputError: If the factory does not return a new module each time.
+        refused: If the factory raises; memory that ran out is raised as it is.
     """
     if case.fresh is None:
         raise UnsupportedError("fresh: the case has no model factory; give Case(fresh=make_model)")
     with seeded(rt, stream):
         try:
             built = case.fresh()
-        except (UnlearnkitError, MemoryError, torch.OutOfMemoryError):
-            raise
         except Exception as e:  # the user's own code
-            raise InputError(
+            raise refused(
+                e,
                 f"fresh: raised {type(e).__name__}: {first_line(e)}; it must return an untrained"
-                " model when called without arguments"
+                " model when called without arguments",
             ) from e
     if not isinstance(built, nn.Module):
         raise InputError(f"fresh: must return a torch module, got {type(built).__name__}")

@@ -100,6 +100,7 @@ def audit(
 
     Raises:
         InputError: If the tier needs oracles and none are given, or they are of another case.
+        UnknownNameError: If there is no such tier.
     """
     rt = rt or Runtime()
     _check_kinds(done, oracle)

@@ -34,7 +34,7 @@ def main() -> None:
                     f"unlearnkit: stdout: cannot be written: {e.strerror}; make room, or redirect it"
                 )
             _end(f"unlearnkit: {' '.join(_told(e).split())}")
-        except Exception as e:  # the net: whatever it is, the user gets one line
+        except Exception as e:  # noqa: BLE001  # the net: whatever it is, the user gets one line
             _end(f"unlearnkit: {' '.join(_told(e).split())}")
     except KeyboardInterrupt:  # also while modules are loaded and after the command has ended
         with suppress(ValueError):  # only the main thread can

@@ -45,7 +45,7 @@ def border(step: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                 return function(*args, **kwargs)
             except (UnlearnkitError, Warning):
                 raise
-            except Exception as e:  # the net: whatever it is, the user gets one typed line
+            except Exception as e:  # noqa: BLE001  # the net: whatever it is, the user gets one typed line
                 refuse(step, e)
 
         return guarded
@@ -82,11 +82,26 @@ def refuse(step: str, e: Exception) -> NoReturn:
     ) from e
 
 
+def refused(e: Exception, told: str) -> Exception:
+    """Return the error to raise for what a user's own code raised.
+
+    Args:
+        e: What came.
+        told: What to say of it.
+
+    Returns:
+        ``e`` itself, where it is a typed error or memory ran out; else an ``InputError``.
+    """
+    if isinstance(e, UnlearnkitError) or _out_of_memory(e):
+        return e
+    return InputError(told)
+
+
 def first_line(e: BaseException, longest: int = 160) -> str:
     """Return the first line of what an exception says, or its name."""
     try:
         text = (str(e).strip().splitlines() or [type(e).__name__])[0]
-    except Exception:  # a foreign exception whose __str__ fails must not hide itself
+    except Exception:  # noqa: BLE001  # a foreign exception whose __str__ fails must not hide itself
         text = type(e).__name__
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
+from unlearnkit.core.border import refused
 from unlearnkit.core.digest import digest, tensor_digest
 from unlearnkit.core.errors import (
     InputError,
@@ -146,6 +147,7 @@ class MapData:
 
         Raises:
             InputError: If rows do not fit together or are not finite.
+            refused: If the data set raises; memory that ran out is raised as it is.
         """
         loader: DataLoader[Any] = DataLoader(
             self.source,
@@ -158,18 +160,17 @@ class MapData:
         for rows in torch.split(order, size):
             try:
                 x = as_inputs(next(batches)[0])
-            except (UnlearnkitError, MemoryError, torch.OutOfMemoryError):
-                raise
             except StopIteration:
                 raise InputError(
                     f"data: rows {int(rows[0])} and on were not read; the data set ends before"
                     " the length that it states"
                 ) from None
             except Exception as e:  # the data set is the user's own code
-                raise InputError(
+                raise refused(
+                    e,
                     f"data: rows {int(rows[0])} and on cannot be put into one batch"
                     f" ({type(e).__name__}: {last_line(e)}); return pairs (x, y) of arrays of one"
-                    " shape, and mend what the data set raises"
+                    " shape, and mend what the data set raises",
                 ) from e
             for name, t in named(x).items():
                 check_finite("data", name, t, rows)
