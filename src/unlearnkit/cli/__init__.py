@@ -30,9 +30,7 @@ def main() -> None:
         except OSError as e:
             if e.filename is None and e.strerror:  # stdout: files are named
                 _silence(1)
-                _end(
-                    f"unlearnkit: stdout: cannot be written: {e.strerror}; make room, or redirect it"
-                )
+                _end(f"unlearnkit: stdout: {e.strerror}; redirect it to a place with room")
             _end(f"unlearnkit: {' '.join(_told(e).split())}")
         except Exception as e:  # noqa: BLE001  # the net: whatever it is, the user gets one line
             _end(f"unlearnkit: {' '.join(_told(e).split())}")

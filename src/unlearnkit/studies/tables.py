@@ -146,8 +146,8 @@ def _notes(study: Study, results: Sequence[Result], blocks: Sequence[Block]) -> 
         ]
         if judged and all(j == "equivalent" for j in judged):
             yield (
-                f"{b.case}, {short_request(b.request)}: the untouched original is equivalent to retraining on"
-                " every column; this forget set cannot rank methods"
+                f"{b.case}, {short_request(b.request)}: the untouched original is equivalent"
+                " to retraining on every column; this forget set cannot rank methods"
             )
 
 
