@@ -241,7 +241,7 @@ def test_a_set_with_a_bug_of_its_own_names_that_bug_and_keeps_it_as_the_cause():
         targets = Y
 
     case = uk.Case(train=Broken(), task="classification")
-    with pytest.raises(InputError, match="AttributeError.*missing") as error:
+    with pytest.raises(InputError, match=r"AttributeError.*missing") as error:
         list(View.all(case.train).batches(4, uk.Runtime()))
     assert isinstance(error.value.__cause__, AttributeError)
 
