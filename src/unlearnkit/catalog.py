@@ -2,9 +2,10 @@
 
 import importlib
 import pkgutil
+import warnings
 from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 from typing import Any
 
@@ -14,17 +15,34 @@ import unlearnkit.metrics
 import unlearnkit.tasks
 from unlearnkit.cases.builtin import CASES, BuiltIn
 from unlearnkit.core.auto import AUTO, Auto
-from unlearnkit.core.errors import UnknownNameError
+from unlearnkit.core.border import border, first_line
+from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.core.method import METHODS, Method
 from unlearnkit.core.metric import METRICS, Metric
 from unlearnkit.core.task import TASKS
+
+
+class PluginWarning(UserWarning):
+    """An installed plug-in cannot be loaded; all else works."""
 
 
 def _import_all(package: ModuleType) -> None:
     for m in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
         importlib.import_module(m.name)
     for ep in entry_points(group=package.__name__):
-        ep.load()
+        try:
+            ep.load()
+        except (Exception, SystemExit) as e:  # noqa: BLE001  # a broken plug-in must not take the library with it
+            warnings.warn(
+                f"plug-in {_package(ep)} cannot be loaded ({ep.value}):"
+                f" {type(e).__name__}: {first_line(e)}; mend or uninstall it",
+                PluginWarning,
+                stacklevel=2,
+            )
+
+
+def _package(ep: EntryPoint) -> str:
+    return repr(ep.name if ep.dist is None else ep.dist.name)
 
 
 @cache
@@ -69,6 +87,7 @@ def foreign() -> bool:
     )
 
 
+@border("method")
 def method(name: str, preset: str | None = None, /, **params: Any) -> Method:
     """Return a method by id.
 
@@ -82,8 +101,14 @@ def method(name: str, preset: str | None = None, /, **params: Any) -> Method:
 
     Raises:
         UnknownNameError: If no method has the id.
+        InputError: If a name is no text.
     """
     known: dict[str, type[Method]] = {**methods(), AUTO: Auto}
+    if not isinstance(name, str) or not isinstance(preset, str | None):
+        raise InputError(
+            f"method: names are texts, got {name!r:.40} and preset {preset!r:.40}; write"
+            " uk.method('ssd', 'paper')"
+        )
     if name not in known:
         raise UnknownNameError("method", name, known)
     return known[name].build(preset, **params)

@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 import sys
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unlearnkit import catalog
+from unlearnkit.core.border import first_line
 from unlearnkit.core.bounded_yaml import parse_yaml
 from unlearnkit.core.case import Case
-from unlearnkit.core.errors import InputError, UnknownNameError
+from unlearnkit.core.errors import InputError, UnknownNameError, UnlearnkitError
 from unlearnkit.core.files import read_yaml
 from unlearnkit.core.method import Method, explain
 from unlearnkit.core.precision import Precision
 from unlearnkit.core.request import ForgetRequest, Targets, is_range, parse_request
-from unlearnkit.core.runtime import Reporter, Runtime
+from unlearnkit.core.runtime import SEEDS, Reporter, Runtime
 from unlearnkit.core.text import one_line
 from unlearnkit.localize.find import Localizer
 from unlearnkit.localize.mask import Mask
 
 MASK = ".safetensors"
 """How the name of a saved mask ends."""
+
+DEEPEST = 16
+"""Most parts of a dotted name of a setting."""
 
 DEFAULT_METHOD = "finetune"
 """Used when no method is named: it serves every task and needs only the rows that stay."""
@@ -53,7 +59,7 @@ class Job(BaseModel):
     """Which scalars may move: a saved mask (.safetensors), or how to find one, in words such as
     ``weighted_grad:0.3`` or by the fields of ``Localizer``; all when None."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=SEEDS, strict=True)
     device: str = "cpu"
     precision: Precision = "fp32"
 
@@ -216,7 +222,7 @@ def parse_settings(given: Iterable[str]) -> dict[str, Any]:
             raise InputError(f"-p: expected key=value, got {word!r}")
         try:
             value = parse_yaml(text)
-        except ValueError as e:
+        except (ValueError, RecursionError) as e:
             raise InputError(
                 f"-p: {key}: the value is no YAML, got {one_line(text, 80)!r} ({e})"
             ) from None
@@ -240,6 +246,11 @@ def put_nested(
         InputError: If the place is taken.
     """
     *path, last = name.split(".")
+    if len(path) >= DEEPEST:
+        raise InputError(
+            f"{who}: a name has at most {DEEPEST} parts, got {len(path) + 1} in"
+            f" {name[:40]!r}...; unlearnkit show lists the names of a method"
+        )
     place = found
     for part in path:
         place = place.setdefault(part, {})
@@ -254,16 +265,48 @@ def _imported(name: str, known: Iterable[str]) -> Case:
     module, colon, function = name.partition(":")
     if not colon:
         raise UnknownNameError("case", name, known)
+    if not (function.isidentifier() and all(p.isidentifier() for p in module.split("."))):
+        raise InputError(
+            f"case: expected package.module:function with names of Python, got {name[:80]!r}"
+        )
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
-    try:
-        make = getattr(importlib.import_module(module), function, None)
-    except (ImportError, ValueError) as e:
-        raise InputError(f"case: cannot import {module!r}: {e}") from None
+    make = getattr(_module(module), function, None)
     if not callable(make):
         raise InputError(f"case: {module!r} has no function {function!r}")
-    case = make()
+    try:
+        inspect.signature(make).bind()
+    except (TypeError, ValueError):
+        raise InputError(
+            f"case: {name} must be a function without arguments that returns a Case"
+        ) from None
+    try:
+        case = make()
+    except UnlearnkitError:
+        raise
+    except (Exception, SystemExit) as e:  # the user's own code; sys.exit in it is no success
+        raise InputError(
+            f"case: {name} raised {type(e).__name__}: {first_line(e)}; mend the function"
+        ) from e
     if not isinstance(case, Case):
         raise InputError(f"case: {name} must return a Case, got {type(case).__name__}")
     return case
+
+
+def _module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as e:
+        raise InputError(
+            f"case: cannot import {name!r}: {first_line(e)}; start from the folder that holds it"
+        ) from None
+    except SyntaxError as e:
+        raise InputError(
+            f"case: cannot import {name!r}: {e.msg} in {e.filename}, line {e.lineno}; mend the file"
+        ) from None
+    except (Exception, SystemExit) as e:  # the user's own code; sys.exit in it is no success
+        raise InputError(
+            f"case: cannot import {name!r}: it raised {type(e).__name__}: {first_line(e)}; mend the"
+            " module"
+        ) from e

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from unlearnkit.cache import Cache
+from unlearnkit.core.border import border
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import View
 from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import ForgetRequest, parse_request
-from unlearnkit.core.runtime import Cost, Runtime
+from unlearnkit.core.runtime import Cost, Runtime, check_seed
 from unlearnkit.core.training import training_key
 from unlearnkit.train.ensemble import Member, fit_each, fit_together, pays
 from unlearnkit.train.isolation import as_plain_call
@@ -73,6 +74,7 @@ class Oracle:
         return len(self.runs)
 
 
+@border("train_original")
 @as_plain_call
 def train_original(
     case: Case, *, seed: int = 0, rt: Runtime | None = None, cache: Cache | None = None
@@ -88,9 +90,11 @@ def train_original(
     Returns:
         The model, from the cache if it is there.
     """
+    seed = check_seed(seed, "train_original: seed")
     return _one(_originals(case, rt or Runtime()), seed, cache or Cache())
 
 
+@border("train_originals")
 @as_plain_call
 def train_originals(
     case: Case,
@@ -119,6 +123,7 @@ def train_originals(
     return _many(_originals(case, rt or Runtime()), wanted, cache or Cache(), ray)
 
 
+@border("oracle")
 @as_plain_call
 def oracle(
     case: Case,
@@ -274,7 +279,10 @@ def _wanted(seeds: int | Iterable[int], what: _What) -> list[int]:
     first = _FIRST[what]
     if isinstance(seeds, int) and seeds > MOST:
         raise InputError(f"{what}: at most {MOST:,} models at a time, got {seeds:,}; ask for fewer")
-    wanted = [first + i for i in range(seeds)] if isinstance(seeds, int) else list(seeds)
+    if isinstance(seeds, Iterable) and not isinstance(seeds, str):
+        wanted = [check_seed(s, f"{what}: seeds") for s in seeds]
+    else:
+        wanted = [first + i for i in range(check_seed(seeds, f"{what}: seeds"))]
     if not wanted or len(set(wanted)) < len(wanted):
         raise InputError(f"{what}: seeds must be different and at least one, got {wanted}")
     return wanted

@@ -14,6 +14,7 @@ from torch import nn
 
 from unlearnkit.catalog import method as make
 from unlearnkit.checkpoint import check_finite
+from unlearnkit.core.border import first_line, refused
 from unlearnkit.core.case import Case, Partition, input_shape
 from unlearnkit.core.data import Batch, Data, TensorData, View
 from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
@@ -191,11 +192,19 @@ def fresh_model(case: Case, rt: Runtime, stream: str = "fresh") -> nn.Module:
     Raises:
         UnsupportedError: If the case has no factory.
         InputError: If the factory does not return a new module each time.
+        refused: If the factory raises; memory that ran out is raised as it is.
     """
     if case.fresh is None:
         raise UnsupportedError("fresh: the case has no model factory; give Case(fresh=make_model)")
     with seeded(rt, stream):
-        built = case.fresh()
+        try:
+            built = case.fresh()
+        except Exception as e:  # the user's own code
+            raise refused(
+                e,
+                f"fresh: raised {type(e).__name__}: {first_line(e)}; it must return an untrained"
+                " model when called without arguments",
+            ) from e
     if not isinstance(built, nn.Module):
         raise InputError(f"fresh: must return a torch module, got {type(built).__name__}")
     if built in _BUILT:
@@ -208,6 +217,26 @@ _BUILT: WeakSet[nn.Module] = WeakSet()
 """Modules that factories have returned: one that comes twice would carry training over."""
 
 
+def check_arguments(case: object, method: object, rt: object) -> None:
+    """Refuse arguments of ``unlearn`` that are of another kind.
+
+    Args:
+        case: Must be a ``Case``.
+        method: Must be a ``Method``.
+        rt: Must be a ``Runtime`` or None.
+
+    Raises:
+        InputError: Naming the argument, and how to make one.
+    """
+    for name, given, kind, example in (
+        ("case", case, Case, "uk.Case(train=(x, y), task='classification')"),
+        ("method", method, Method, "'finetune' or uk.method('ssd', selection=5)"),
+        ("rt", rt, Runtime | None, "uk.Runtime.on('cpu', seed=0)"),
+    ):
+        if not isinstance(given, kind):
+            raise InputError(f"{name}: got {type(given).__name__}; pass one such as {example}")
+
+
 def check_weights(model: nn.Module, who: str) -> None:
     """Refuse a model whose weights are not finite; ``who`` is what to call it."""
     check_finite(model.state_dict(), who)
@@ -216,6 +245,11 @@ def check_weights(model: nn.Module, who: str) -> None:
 def _check_model(model: nn.Module) -> None:
     if not isinstance(model, nn.Module):
         raise InputError(f"model: must be a torch module, got {type(model).__name__}")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise InputError(
+            "model: a ScriptModule cannot be trained further here; pass the nn.Module that it was"
+            " scripted or traced from, with its weights loaded"
+        )
     check_weights(model, "model")
     if not any(p.requires_grad for p in model.parameters()):
         raise InputError(

@@ -233,15 +233,17 @@ def test_ragged_rows_of_a_map_style_set_are_told_in_a_line(workers):
     assert "\n" not in str(e.value)
 
 
-def test_a_set_with_a_bug_of_its_own_shows_that_bug():
+def test_a_set_with_a_bug_of_its_own_names_that_bug_and_keeps_it_as_the_cause():
     class Broken(Pairs):
         def __getitem__(self, i):
             return (self.x[i], self.y[i]) if i in {0, N - 1} else self.missing
 
         targets = Y
 
-    with pytest.raises(AttributeError, match="missing"):
-        uk.Case(train=Broken(), task="classification")
+    case = uk.Case(train=Broken(), task="classification")
+    with pytest.raises(InputError, match=r"AttributeError.*missing") as error:
+        list(View.all(case.train).batches(4, uk.Runtime()))
+    assert isinstance(error.value.__cause__, AttributeError)
 
 
 @pytest.mark.parametrize(

@@ -89,8 +89,12 @@ def test_no_machine_is_named(path):
     assert re.findall(pattern, path.read_text("utf-8")) == []
 
 
-@pytest.mark.parametrize("path", SOURCE, ids=name)
-def test_a_broad_except_is_nowhere(path):
+NETS = ("core/border.py", "cli/__init__.py")
+"""The public borders, which turn whatever is still unknown into a typed error."""
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCE if not str(p).endswith(NETS)], ids=name)
+def test_a_broad_except_is_nowhere_but_at_the_public_borders(path):
     broad = [
         n.lineno
         for n in nodes(path, ast.ExceptHandler)

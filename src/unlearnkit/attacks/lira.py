@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unlearnkit.core.errors import InputError
 from unlearnkit.stats.laws import PRIOR, Centre, fit_law, log_ratio
-from unlearnkit.stats.margins import blocks, check_margins
+from unlearnkit.stats.margins import blocks, check_margins, matrix
 from unlearnkit.stats.ranks import Apart, apart_each
 
 LEAST = 4
@@ -155,7 +155,12 @@ def _over_queries(scores: Tensor, queries: int) -> Tensor:
 
 
 def _checked(target: Tensor, shadows: Tensor, inside: Tensor | None, queries: int) -> Tensor:
-    check_margins("lira", target=target.flatten(1), shadow=shadows.flatten(1))
+    check_margins("lira", target=matrix(target), shadow=matrix(shadows))
+    if not len(target) or not len(shadows):
+        raise InputError(
+            f"lira: at least one target and one shadow model are needed, got {len(target)} and"
+            f" {len(shadows)}; train shadow models first"
+        )
     cells = tuple(shadows.shape[:2])
     if target.shape[1:] != shadows.shape[1:] or queries < 1 or cells[1] % queries:
         raise InputError(

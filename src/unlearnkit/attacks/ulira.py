@@ -17,7 +17,7 @@ from torch import Tensor
 
 from unlearnkit.core.errors import InputError
 from unlearnkit.stats.laws import PRIOR, Centre, Law, fit_law, log_ratio
-from unlearnkit.stats.margins import blocks, check_margins
+from unlearnkit.stats.margins import blocks, check_margins, matrix
 from unlearnkit.stats.multiple import benjamini_hochberg
 from unlearnkit.stats.ranks import Tally, auc_rows
 
@@ -152,7 +152,7 @@ def ulira(
     """
     if least < 4:
         raise InputError(f"ulira: least must be at least 4, to fit and to attack, got {least}")
-    check_margins("ulira", unlearned=unlearned.flatten(1), null=null.flatten(1))
+    check_margins("ulira", unlearned=matrix(unlearned), null=matrix(null))
     cells = (unlearned, null)
     if unlearned.shape[1:] != null.shape[1:]:
         raise InputError(

@@ -7,6 +7,7 @@ import math
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from typing import get_args
 
 import torch
 from torch import nn
@@ -35,10 +36,11 @@ from unlearnkit.auditing.verdicts import (
 from unlearnkit.auditing.words import limits, sentence
 from unlearnkit.cache import Cache
 from unlearnkit.contamination import check_fresh
+from unlearnkit.core.border import border
 from unlearnkit.core.case import Partition
 from unlearnkit.core.data import View
 from unlearnkit.core.digest import NUMERICS, model_digest
-from unlearnkit.core.errors import InputError
+from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.core.evidence import Evidence, Split
 from unlearnkit.core.meaning import meant
 from unlearnkit.core.metric import ANSWERS, Tier
@@ -66,6 +68,7 @@ from unlearnkit.train.isolation import as_plain_call
 from unlearnkit.unlearning import Unlearned, check_weights, fresh_model
 
 
+@border("audit")
 @as_plain_call
 def audit(
     done: Unlearned,
@@ -100,8 +103,12 @@ def audit(
 
     Raises:
         InputError: If the tier needs oracles and none are given, or they are of another case.
+        UnknownNameError: If there is no such tier.
     """
     rt = rt or Runtime()
+    _check_kinds(done, oracle)
+    if tier not in (None, *get_args(Depth)):
+        raise UnknownNameError("tier of an audit", str(tier), get_args(Depth))
     if tier == "strong":
         return _strong(done, oracle, models, rt, cache or Cache(), ray)
     tier = tier or ("fast" if oracle is None else "reference")
@@ -242,6 +249,19 @@ def _strong(
 
 _OPEN = {Verdict.INCONCLUSIVE, Verdict.MATCHES}
 """What a few oracles leave open about one model; the ensembles answer that."""
+
+
+def _check_kinds(done: object, oracle: object) -> None:
+    if not isinstance(done, Unlearned):
+        raise InputError(
+            f"audit: expected what unlearn returned, got {type(done).__name__}; pass"
+            " done = uk.unlearn(model, case, request, method)"
+        )
+    if not isinstance(oracle, Oracle | None):
+        raise InputError(
+            f"audit: oracle: expected what uk.oracle returned, got {type(oracle).__name__}; pass"
+            " oracle=uk.oracle(case, request)"
+        )
 
 
 def _check_oracles(oracles: Oracle, done: Unlearned, rt: Runtime) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from unlearnkit.auto.situation import Situation, look
 from unlearnkit.auto.table import Candidate, Line, table
 from unlearnkit.cache import Cache
 from unlearnkit.core.auto import Auto
+from unlearnkit.core.border import border
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.errors import DivergedError, UnlearnkitError, UnsupportedError
 from unlearnkit.core.method import Method
@@ -28,7 +29,7 @@ from unlearnkit.localize.find import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.needs import check_needs, fitting
 from unlearnkit.report.model import Report, Verdict
-from unlearnkit.unlearning import Unlearned, attempt, frozen_copy
+from unlearnkit.unlearning import Unlearned, attempt, check_arguments, frozen_copy
 
 FAILING = (Verdict.LEAKS, Verdict.DAMAGED)
 """What makes ``auto`` try the next candidate."""
@@ -100,6 +101,7 @@ class AutoFailedError(UnlearnkitError):
         self.best = best
 
 
+@border("unlearn")
 def unlearn(
     model: nn.Module,
     case: Case,
@@ -137,6 +139,7 @@ def unlearn(
         The new model, with its cost and circumstances.
     """
     how = catalog.method(method) if isinstance(method, str) else method
+    check_arguments(case, how, rt)
     if isinstance(how, Auto) and mask is None:
         return choose(model, case, request, how, rt)
     return unlearning.unlearn(model, case, request, how, rt, mask=mask)

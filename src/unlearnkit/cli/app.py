@@ -10,7 +10,7 @@ import typer
 
 from unlearnkit.cli.cache import cache_app
 from unlearnkit.cli.localize import localize
-from unlearnkit.cli.options import ACase, Forget, Json, Quiet, Ray, Trust, Weights
+from unlearnkit.cli.options import ACase, Forget, Json, Quiet, Ray, Trust, Weights, Yes
 from unlearnkit.cli.reproduce import reproduce
 from unlearnkit.cli.study import study_app
 
@@ -314,6 +314,7 @@ def audit(
         str | None, typer.Option(help="Where to compute; where the run was made by default.")
     ] = None,
     ray: Ray = None,
+    yes: Yes = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -338,6 +339,7 @@ def audit(
             models=models,
             device=device,
             ray=ray,
+            yes=yes,
             talk=talk,
         )
     if json:

@@ -40,6 +40,9 @@ Trust = Annotated[
     bool,
     typer.Option("--trust", help="Import the code that the run's record names as its case."),
 ]
+Yes = Annotated[
+    bool, typer.Option("--yes", help="Do it, however much it is; large work is refused without.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No talk and no progress on stderr.")]
 STORE = Path("runs/unlearnkit.sqlite")

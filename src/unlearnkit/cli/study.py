@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unlearnkit.cli.options import STORE, Jobs, Json, Place, Quiet, Ray
+from unlearnkit.cli.options import STORE, Jobs, Json, Place, Quiet, Ray, Yes
 from unlearnkit.core.errors import UnlearnkitError
 
 if TYPE_CHECKING:
@@ -38,7 +38,12 @@ Columns = Annotated[
     epilog="\b\nExample:\n  unlearnkit study plan study.yaml --jobs 2",
 )
 def plan_study(
-    file: File, store: Place = STORE, jobs: Jobs = 1, json: Json = False, quiet: Quiet = False
+    file: File,
+    store: Place = STORE,
+    jobs: Jobs = 1,
+    yes: Yes = False,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Say what a study will take, and what is there already; nothing is started."""
     from dataclasses import asdict
@@ -48,7 +53,7 @@ def plan_study(
     from unlearnkit.store import Store
     from unlearnkit.studies.plan import plan, summary
 
-    study, layout = _laid_out_untrained(file)
+    study, layout = _laid_out_untrained(file, yes=yes)
     with Store(store) as kept:
         found = plan(study, kept, Cache(), layout)
     for warning in found.warnings:
@@ -80,6 +85,7 @@ def run_study(
     retry: Annotated[
         bool, typer.Option("--retry", help="Try runs again that failed before.")
     ] = False,
+    yes: Yes = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -95,7 +101,7 @@ def run_study(
     from unlearnkit.studies.run import run
 
     Store.check(store)
-    study, layout = _laid_out(file)
+    study, layout = _laid_out(file, yes=yes)
     with Store(store) as kept, Talk(quiet=quiet) as talk:
         outcome = run(
             study,
@@ -160,12 +166,16 @@ def tune_study(
     "\n  unlearnkit study show study.yaml --metrics accuracy_test,js_forget,cost_seconds",
 )
 def show_study(
-    file: File, store: Place = STORE, metrics: Columns = None, json: Json = False
+    file: File,
+    store: Place = STORE,
+    metrics: Columns = None,
+    yes: Yes = False,
+    json: Json = False,
 ) -> None:
     """Print the tables of what is done so far."""
     from unlearnkit.cli.talk import escaped, print_text
 
-    study, layout = _laid_out(file)
+    study, layout = _laid_out(file, yes=yes)
     table = _table(study, layout, store, metrics)
     if json:
         print(escaped(table.model_dump_json(indent=1)))
@@ -191,32 +201,35 @@ def report_study(
             help="Ends in .html, .csv, .parquet, .json or .txt; beside the study when absent.",
         ),
     ] = None,
+    yes: Yes = False,
 ) -> None:
     """Write what is done so far as a page, or as a file of numbers."""
     from unlearnkit.cli.talk import print_text
     from unlearnkit.core.files import check_writable
 
     check_writable(out or file.with_suffix(".html"), "study")
-    table = _table(*_laid_out(file), store, metrics)
+    table = _table(*_laid_out(file, yes=yes), store, metrics)
     print_text(table.save(out or file.with_suffix(".html")))
 
 
-def _laid_out(file: Path) -> tuple[Study, Layout]:
+def _laid_out(file: Path, *, yes: bool) -> tuple[Study, Layout]:
     """Return a study and its layout, which is kept for the next command."""
     from unlearnkit.studies.kept import layout_of
+    from unlearnkit.studies.size import check_size
     from unlearnkit.studies.spec import load
 
     study = load(file)
+    check_size(study, yes=yes)
     return study, layout_of(study)
 
 
-def _laid_out_untrained(file: Path) -> tuple[Study, Layout | None]:
+def _laid_out_untrained(file: Path, *, yes: bool) -> tuple[Study, Layout | None]:
     """Return a study and its layout; None where a model must be trained to know it."""
     from unlearnkit.train.training_guard import TrainingForbiddenError, no_training
 
     try:
         with no_training():
-            return _laid_out(file)
+            return _laid_out(file, yes=yes)
     except TrainingForbiddenError:
         from unlearnkit.studies.spec import load
 

@@ -63,7 +63,10 @@ class Talk:
         if self._bars is not None:
             self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
-            print(text, file=sys.stderr, flush=True)
+            try:
+                print(text, file=sys.stderr, flush=True)
+            except OSError:  # nobody reads what is only talk; the work goes on
+                self.quiet = True
 
 
 def print_json(value: Any) -> None:

@@ -23,16 +23,12 @@ from unlearnkit.checkpoint import load_weights, save_weights
 from unlearnkit.cli.folder import MASK, MODEL, ORIGINAL, RECORD, Record, check_free, new_folder
 from unlearnkit.cli.talk import Talk
 from unlearnkit.core.case import Case
-from unlearnkit.core.digest import (
-    NUMERICS,
-    architecture_digest,
-    digest,
-    model_digest,
-    tensor_digest,
-)
+from unlearnkit.core.content import architecture_digest
+from unlearnkit.core.digest import NUMERICS, digest, model_digest, tensor_digest
 from unlearnkit.core.errors import InputError, UnlearnkitError
 from unlearnkit.core.files import check_writable, write_together
 from unlearnkit.core.method import Method
+from unlearnkit.core.recipe import ASSUMED
 from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.job import Job, check_trusted
@@ -47,6 +43,10 @@ from unlearnkit.unlearning import Unlearned, fresh_model
 
 STORE = "unlearnkit.sqlite"
 REPORT, PAGE = "report.json", "report.html"
+
+
+MANY = 1000
+"""Oracles of an audit above which the command asks for ``--yes``."""
 
 
 def carry_out(job: Job, out: Path, *, force: bool, talk: Talk) -> Record:
@@ -170,6 +170,7 @@ def examine(
     models: int = 64,
     device: str | None,
     ray: str | None = None,
+    yes: bool = False,
     talk: Talk,
 ) -> Report:
     """Audit a run and write its report into the folder.
@@ -184,6 +185,7 @@ def examine(
         device: Where to compute; where the run was made when None.
         ray: Address of a Ray cluster that trains models from scratch; they are trained here when
             None.
+        yes: Whether more than ``MANY`` oracles are meant.
         talk: Hears how it comes along.
 
     Returns:
@@ -201,6 +203,8 @@ def examine(
     Store.check(folder.parent / STORE)
     rt = Runtime.on(device or job.device, precision=job.precision, seed=job.seed, reporter=talk)
     subject, request = job.resolve(talk)
+    if tier == "reference":
+        _tell_cost(subject, request, oracles, yes=yes, talk=talk)
     warnings = _compared(record, subject, request)
     done = Unlearned(
         model=_weights(subject, rt, folder / MODEL, record.digests["unlearned"]),
@@ -293,6 +297,22 @@ def _compared(record: Record, case: Case, request: ForgetRequest | None) -> list
             " weights may compute something else"
         )
     return told
+
+
+def _tell_cost(
+    case: Case, request: ForgetRequest | None, oracles: int, *, yes: bool, talk: Talk
+) -> None:
+    """Say what so many oracles take, and refuse very many that nobody has said are meant."""
+    retain = case.partition(request).retain
+    epochs = (case.recipe or ASSUMED).epochs
+    rows = 0 if retain is None else len(retain) * epochs * oracles
+    told = f"{oracles:,} models to retrain, {rows:,} rows forward and backward in all"
+    if oracles > MANY and not yes:
+        raise InputError(
+            f"audit: oracles: {told}, and more than {MANY:,} models need --yes; use 5 to 100, or"
+            " add --yes"
+        )
+    talk.say(f"at most {told}; those in the cache are not trained again")
 
 
 @contextmanager

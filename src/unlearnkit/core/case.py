@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from unlearnkit.core.border import border
 from unlearnkit.core.data import Data, TensorData, View
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.manipulated import Manipulated
@@ -57,6 +58,7 @@ class Case:
     manipulated: Manipulated | None
     """What was done to the training set, where somebody tampered with it."""
 
+    @border("case")
     def __init__(
         self,
         *,
@@ -116,6 +118,7 @@ class Case:
         )
 
     @classmethod
+    @border("case")
     def from_parts(
         cls,
         *,
@@ -185,6 +188,7 @@ class Case:
         return case
 
     @classmethod
+    @border("case")
     def without_data(
         cls,
         *,
@@ -225,7 +229,18 @@ class Case:
     def _set(self, **values: Any) -> None:
         if isinstance(values.get("fresh"), nn.Module):
             raise InputError("fresh: give a function that builds an untrained model, got a model")
-        recipe = values.get("recipe")
+        fresh, recipe = values.get("fresh"), values.get("recipe")
+        if fresh is not None and not callable(fresh):
+            raise InputError(
+                f"fresh: give a function that builds an untrained model, got {type(fresh).__name__}"
+            )
+        if not isinstance(recipe, Recipe | None):
+            raise InputError(
+                f"recipe: give a Recipe, such as Recipe(lr=0.1, epochs=10), got"
+                f" {type(recipe).__name__}"
+            )
+        if not hasattr(values.get("task"), "losses"):
+            raise _no_task(values.get("task"))
         if recipe is not None and recipe.epochs == 0:
             raise InputError(
                 "recipe: 0 epochs would leave originals and oracles untrained; give"
@@ -373,6 +388,8 @@ def _fit(task: str | Task, *sets: Data) -> Task:
     if isinstance(task, type):
         raise InputError(f"task: give a task such as {task.__name__}(10) or its name, got a class")
     if not isinstance(task, str):
+        if not hasattr(task, "losses"):
+            raise _no_task(task)
         return task
     if not all(labelled(d) for d in sets):
         raise InputError(
@@ -384,6 +401,13 @@ def _fit(task: str | Task, *sets: Data) -> Task:
         raise InputError(f"y: targets of the parts differ in shape: {', '.join(map(str, shapes))}")
     y = torch.cat([d.y for d in sets])
     return task_named(task, TensorData(y, y))
+
+
+def _no_task(given: object) -> InputError:
+    return InputError(
+        "task: give a task such as Classification(10), or its name, such as 'classification', got"
+        f" {type(given).__name__}"
+    )
 
 
 def _typed(data: Data, task: Task, what: str) -> Data:

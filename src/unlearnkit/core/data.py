@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
+from unlearnkit.core.border import refused
 from unlearnkit.core.content import attribute_digests
 from unlearnkit.core.digest import digest, tensor_digest
 from unlearnkit.core.errors import (
@@ -160,6 +161,7 @@ class MapData:
 
         Raises:
             InputError: If rows do not fit together or are not finite.
+            refused: If the data set raises; memory that ran out is raised as it is.
         """
         loader: DataLoader[Any] = DataLoader(
             self.source,
@@ -172,11 +174,17 @@ class MapData:
         for rows in torch.split(order, size):
             try:
                 x = as_inputs(next(batches)[0])
-            except (TypeError, RuntimeError) as e:
+            except StopIteration:
                 raise InputError(
+                    f"data: rows {int(rows[0])} and on were not read; the data set ends before"
+                    " the length that it states"
+                ) from None
+            except Exception as e:  # the data set is the user's own code
+                raise refused(
+                    e,
                     f"data: rows {int(rows[0])} and on cannot be put into one batch"
-                    f" ({str(e).strip().splitlines()[-1]}); return pairs (x, y) of arrays of one"
-                    " shape"
+                    f" ({type(e).__name__}: {last_line(e)}); return pairs (x, y) of arrays of one"
+                    " shape, and mend what the data set raises",
                 ) from e
             for name, t in named(x).items():
                 check_finite("data", name, t, rows)
@@ -409,18 +417,42 @@ def as_tensor(x: Any, name: str) -> Tensor:
         InputError: If it cannot be one.
     """
     if isinstance(x, Tensor):
-        return x.detach()
+        return _plain(x.detach(), name)
     if hasattr(x, "to_numpy"):
         x = x.to_numpy()
     if hasattr(x, "strides") and (not x.flags.writeable or min(x.strides, default=0) < 0):
         x = x.copy()
     try:
-        return torch.as_tensor(x)
+        return _plain(torch.as_tensor(x), name)
     except (TypeError, ValueError, RuntimeError) as e:
         raise InputError(
             f"{name}: cannot be made a tensor, got {type(x).__name__}: {str(e).splitlines()[0]};"
             " encode text and categories as numbers first"
         ) from None
+
+
+def _plain(t: Tensor, name: str) -> Tensor:
+    """Refuse tensors that batches cannot be made of."""
+    if t.layout != torch.strided:
+        raise InputError(
+            f"{name}: sparse tensors are not supported, got layout {t.layout}; give x.to_dense()"
+        )
+    if t.is_complex():
+        raise InputError(
+            f"{name}: complex numbers are not supported, got {t.dtype}; give real and imaginary"
+            " parts as two columns: torch.view_as_real(x).flatten(1)"
+        )
+    if t.is_quantized:
+        raise InputError(
+            f"{name}: quantised tensors are not supported, got {t.dtype}; give x.dequantize()"
+        )
+    return t
+
+
+def last_line(e: BaseException) -> str:
+    """Return the last line of what an exception says, shortened; of a worker's, what it raised."""
+    text = (str(e).strip().splitlines() or [type(e).__name__])[-1]
+    return text if len(text) <= 160 else f"{text[:157]}..."
 
 
 def check_finite(what: str, part: str, t: Tensor, rows: Tensor | None = None) -> None:
@@ -435,13 +467,33 @@ def check_finite(what: str, part: str, t: Tensor, rows: Tensor | None = None) ->
     Raises:
         InputError: Naming the first bad row.
     """
-    if not t.is_floating_point() or bool(torch.isfinite(t).all()):
+    if not t.is_floating_point():
+        return
+    if bool(torch.isfinite(t).all()):
+        _check_size(what, part, t, rows)
         return
     bad = (~torch.isfinite(t)).reshape(len(t), -1).any(1).nonzero()[:, 0].cpu()
     first = int(bad[0]) if rows is None else int(rows[bad[0]])
     raise InputError(
         f"{what}: {part} is not finite in {len(bad)} of {len(t)} rows, first row {first};"
         " remove or impute them"
+    )
+
+
+def _check_size(what: str, part: str, t: Tensor, rows: Tensor | None) -> None:
+    """Refuse float64 numbers that become infinite where a model computes in float32."""
+    most = torch.finfo(torch.float32).max
+    if (
+        t.dtype != torch.float64
+        or not t.numel()
+        or -most <= float(t.min()) <= float(t.max()) <= most
+    ):
+        return
+    bad = (t.abs() > most).reshape(len(t), -1).any(1).nonzero()[:, 0].cpu()
+    first = int(bad[0]) if rows is None else int(rows[bad[0]])
+    raise InputError(
+        f"{what}: {part} is beyond the range of float32 (3.4e38) in {len(bad)} of {len(t)} rows,"
+        f" first row {first}; rescale or remove them"
     )
 
 

@@ -28,6 +28,14 @@ class DivergedError(UnlearnkitError):
     """A run ended in a model that is not one: not finite, or not the same shape."""
 
 
+class OutOfMemoryError(UnlearnkitError):
+    """The device or the process has no memory left for this batch size."""
+
+
+class UnexpectedError(UnlearnkitError):
+    """An exception that nobody foresaw; the message names a file with its traceback."""
+
+
 class UnknownNameError(InputError):
     """A name that is not on a list; says which is nearest, and what there is."""
 

@@ -264,12 +264,23 @@ class Evidence:
             out = self._remember(
                 name,
                 ("outputs", split),
-                lambda: run(self._models[name], view, self.task, self._rt, self._size),
+                lambda: self._run(name, split),
             )
             if view.labelled:
                 check_logits(out, view.y, self.task, name)
             self._outputs[key] = out
         return self._outputs[key]
+
+    def _run(self, name: str, split: Split) -> Tensor:
+        out = run(self._models[name], self.views[split], self.task, self._rt, self._size)
+        bad = (~out.isfinite()).reshape(len(out), -1).any(1).nonzero()[:, 0]
+        if len(bad):
+            raise InputError(
+                f"{name}: its outputs on {split} rows are not finite in {len(bad)} of {len(out)}"
+                f" rows, first row {int(self.views[split].rows[bad[0]])}; rescale these inputs or"
+                " use a model that did not diverge"
+            )
+        return out
 
     def predictions(self, who: Who, split: Split, k: int = 0) -> Tensor:
         """Return predicted targets ``(n, K)`` in target units, float64.

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from unlearnkit.core.errors import InputError
+
 LAYOUTS = "layouts"
 """Folder of the layouts of studies in the cache folder, a file for each."""
 
@@ -16,4 +18,10 @@ def default_root() -> Path:
     if named:
         return Path(named)
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "unlearnkit"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "unlearnkit"
+    except RuntimeError:
+        raise InputError(
+            "cache: this user has no home folder (HOME is not set); set UNLEARNKIT_CACHE to a"
+            " folder that can be written"
+        ) from None

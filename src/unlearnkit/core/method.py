@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import ConfigDict, ValidationError, model_validator
 
+from unlearnkit.core.checked import Checked
 from unlearnkit.core.errors import (
     InputError,
     UndeclaredReadError,
@@ -144,7 +145,7 @@ class Info:
     """Settings with which it runs in under a second on a toy problem and moves weights."""
 
 
-class Method(BaseModel):
+class Method(Checked):
     """A method with its hyper-parameters: immutable, comparable, JSON-able."""
 
     model_config = ConfigDict(

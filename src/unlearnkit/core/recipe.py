@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from torch import Tensor
 
+from unlearnkit.core.checked import Checked
 from unlearnkit.core.search import Search
 
 
-class _Settings(BaseModel):
+class _Settings(Checked):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 

@@ -1,16 +1,20 @@
 """Where and how numbers are computed: device, precision, randomness, cost."""
 
 import hashlib
+import operator
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, SupportsIndex
 
 import torch
 from torch import Tensor
 
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.precision import Precision
+
+SEEDS = 2**63
+"""Seeds are below this."""
 
 
 @dataclass
@@ -95,6 +99,9 @@ class Runtime:
     masks: list[Mapping[str, Tensor]] = field(default_factory=list, compare=False, repr=False)
     """Which scalars each mask of the run let move, by parameter name."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", check_seed(self.seed, "seed"))
+
     @classmethod
     def on(
         cls,
@@ -153,6 +160,33 @@ class Runtime:
         if text not in self.notes:
             self.notes.append(text)
             self.reporter.note(text)
+
+
+def check_seed(given: object, who: str) -> int:
+    """Return a seed as an ``int``.
+
+    Args:
+        given: A whole number, of Python, NumPy or torch.
+        who: What to call it in an error.
+
+    Returns:
+        The seed.
+
+    Raises:
+        InputError: If it is no whole number from 0 to 2^63 - 1.
+    """
+    kind = type(given).__name__
+    whole = isinstance(given, SupportsIndex) and not isinstance(given, bool) and kind != "bool_"
+    try:
+        seed = operator.index(given) if whole else -1  # type: ignore[arg-type]
+    except TypeError:  # a tensor of several numbers, or of fractions
+        seed = -1
+    if not 0 <= seed < SEEDS:
+        raise InputError(
+            f"{who}: must be a whole number from 0 to 2^63 - 1, got {str(given)[:40]} ({kind});"
+            " use one such as 0"
+        )
+    return seed
 
 
 def _device(name: str) -> torch.device:

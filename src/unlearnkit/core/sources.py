@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, TensorDataset, default_collate
 
+from unlearnkit.core.border import first_line, refused
 from unlearnkit.core.data import (
     Data,
     Inputs,
@@ -212,7 +213,7 @@ def _from_hub(
 
 
 def _from_map(source: Any, name: str, group: Any, workers: int) -> MapData:
-    count = len(source)
+    count = _length(source, name)
     if count == 0:
         raise InputError(f"{name}: the data set is empty")
     with still_rng():
@@ -222,8 +223,31 @@ def _from_map(source: Any, name: str, group: Any, workers: int) -> MapData:
     return _checked(MapData(source, y, _owners(name, group), workers), name)
 
 
+def _length(source: Any, name: str) -> int:
+    try:
+        return len(source)
+    except Exception as e:  # the data set is the user's own code
+        raise refused(
+            e,
+            f"{name}: the length of the data set cannot be read: {type(e).__name__}:"
+            f" {first_line(e)}; its __len__ must return how many rows there are",
+        ) from e
+
+
 def _item(source: Any, i: int, name: str) -> tuple[Any, Any]:
-    item = source[i]
+    try:
+        item = source[i]
+    except IndexError as e:
+        raise InputError(
+            f"{name}: row {i} is not there ({first_line(e)}), but the data set states a length of"
+            f" {len(source)}; mend its __len__"
+        ) from e
+    except Exception as e:  # the data set is the user's own code
+        raise refused(
+            e,
+            f"{name}: row {i} cannot be read: {type(e).__name__}: {first_line(e)}; mend the data"
+            " set's __getitem__, or leave the row out with Subset",
+        ) from e
     if not isinstance(item, tuple | list) or len(item) != 2:
         size = f" of {len(item)}" if isinstance(item, tuple | list) else ""
         raise InputError(

@@ -11,7 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from unlearnkit.core.errors import InputError, UnknownNameError, UnlearnkitError, UnsupportedError
+from unlearnkit.core.errors import (
+    InputError,
+    OutOfMemoryError,
+    UnknownNameError,
+    UnlearnkitError,
+    UnsupportedError,
+)
 
 if TYPE_CHECKING:
     from unlearnkit.core.case import Case
@@ -162,11 +168,24 @@ def _call(model: nn.Module, batch: Batch) -> Tensor:
     try:
         with _still_norm(model) if model.training and len(batch) == 1 else nullcontext():
             return _tensor(model(*args, **kwargs))
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, MemoryError):
         raise
     except (RuntimeError, ValueError, TypeError) as e:
+        told = _first_line(e)
+        if "can't allocate memory" in told:
+            raise OutOfMemoryError(
+                f"out of memory while the model reads {len(batch)} rows, input shape"
+                f" {_shape(batch.x)}; use a smaller batch_size in the recipe or the method, or"
+                " another device"
+            ) from e
+        if "Cannot access data pointer" in told:
+            told = (
+                "its forward pass cannot be differentiated row by row, as where it packs sequences"
+                " (pack_padded_sequence); use padded sequences, or a method without per-row"
+                " gradients such as finetune"
+            )
         raise InputError(
-            f"the model does not take this input, shape {_shape(batch.x)}: {_first_line(e)}"
+            f"the model does not take this input, shape {_shape(batch.x)}: {told}"
         ) from e
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
+from unlearnkit.core.checked import Checked
 from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.core.method import explain
 from unlearnkit.core.search import OneOf, Search
@@ -25,7 +26,7 @@ Criterion = Literal[
 Granularity = Literal["parameter", "channel", "head"]
 
 
-class AskedMask(BaseModel):
+class AskedMask(Checked):
     """How to choose the scalars of a model that may move, as it is written."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)

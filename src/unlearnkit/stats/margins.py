@@ -26,6 +26,11 @@ def check_margins(who: str, **sides: Tensor) -> None:
     """
     first: tuple[str, int] | None = None
     for name, margins in sides.items():
+        if not isinstance(margins, Tensor):
+            raise InputError(
+                f"{who}: {name} margins must be a tensor (models, examples), got"
+                f" {type(margins).__name__}"
+            )
         if margins.ndim != 2:
             raise InputError(
                 f"{who}: {name} margins must be (models, examples), got shape"
@@ -44,6 +49,14 @@ def check_margins(who: str, **sides: Tensor) -> None:
                 f"{who}: {name} margins must be finite, got {bad} of {rows * examples} that are"
                 " not; leave out models that diverged"
             )
+
+
+def matrix(margins: Tensor) -> Tensor:
+    """Return margins of several numbers an example ``(models, E, P)`` as ``(models, E P)``.
+
+    Any other shape comes back as it is, for ``check_margins`` to judge.
+    """
+    return margins.flatten(1) if isinstance(margins, Tensor) and margins.ndim == 3 else margins
 
 
 def blocks(examples: int, each: int) -> Iterator[slice]:

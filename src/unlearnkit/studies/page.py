@@ -18,6 +18,7 @@ from unlearnkit.studies import words
 from unlearnkit.studies.figures import tradeoff_figure
 from unlearnkit.studies.leaders import Leader, Spot, leaders, measures, spots
 from unlearnkit.studies.table import Block, Chance, Judged, Line, Table
+from unlearnkit.studies.words import short_request
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -203,7 +204,7 @@ def _picture(table: Table, block: Block, name: str, numbers: Mapping[str, int]) 
     body = list(_body(found, numbers))
     oracle = next((n.cells[what[1]] for n in block.lines if n.kind == "oracle"), None)
     band = None if oracle is None or oracle.sd is None else 2 * oracle.sd
-    title = f"{block.case}, {block.request}"
+    title = f"{block.case}, {short_request(block.request)}"
     utility = f"{what[1].replace('_', ' ')} ({table.column(what[1]).unit})"
     said = " ".join(f"{m}: left {a}, lost {b}, cost {c}." for m, _, a, b, c in body)
     svg = tradeoff_figure(

@@ -14,7 +14,7 @@ from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.core.files import read_yaml
 from unlearnkit.core.method import explain
 from unlearnkit.core.precision import Precision
-from unlearnkit.core.request import parse_request
+from unlearnkit.core.request import Targets, parse_request
 from unlearnkit.localize.asked import AskedMask
 from unlearnkit.report.model import Depth
 from unlearnkit.report.values import Value
@@ -326,7 +326,10 @@ def _requests(given: object) -> tuple[str, ...]:
 
 
 def _in_words(given: Mapping[str, Any]) -> str:
-    asked = parse_request(given).model_dump(mode="json")
+    request = parse_request(given)
+    if isinstance(request, Targets):
+        return request.words
+    asked = request.model_dump(mode="json")
     kind = asked["kind"]
     return f"{kind}={','.join(map(str, asked[kind]))}"
 

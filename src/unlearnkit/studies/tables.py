@@ -19,6 +19,7 @@ from unlearnkit.studies.pairs import ENOUGH_FOR_INTERVALS, paired
 from unlearnkit.studies.results import Result, read
 from unlearnkit.studies.spec import Study
 from unlearnkit.studies.table import Block, Column, Failure, Line, Pair, Table
+from unlearnkit.studies.words import short_request
 
 ORACLE = "oracle"
 ORIGINAL = "original"
@@ -145,8 +146,8 @@ def _notes(study: Study, results: Sequence[Result], blocks: Sequence[Block]) -> 
         ]
         if judged and all(j == "equivalent" for j in judged):
             yield (
-                f"{b.case}, {b.request}: the untouched original is equivalent to retraining on"
-                " every column; this forget set cannot rank methods"
+                f"{b.case}, {short_request(b.request)}: the untouched original is equivalent"
+                " to retraining on every column; this forget set cannot rank methods"
             )
 
 

@@ -10,6 +10,7 @@ from unlearnkit.report import wording as w
 from unlearnkit.report.layout import fold, heading, pad, plain, wrap
 from unlearnkit.studies import words
 from unlearnkit.studies.table import Block, Line, Pair, Table
+from unlearnkit.studies.words import short_request
 
 Cells = list[list[str]]
 """A column from its head down, each cell of one line or more."""
@@ -39,7 +40,7 @@ def render_text(table: Table) -> str:
     for note in table.notes:
         out += _wrap(note, "  ! ")
     for block in table.blocks:
-        title = plain(f"{block.case}, {block.request}  (design {table.design})")
+        title = plain(f"{block.case}, {short_request(block.request)}  (design {table.design})")
         out += ["", *(rows := _wrap(title)), "=" * max(map(cell_len, rows))]
         out += _block(table, block)
     out += _failures(table)
@@ -153,7 +154,7 @@ def _failures(table: Table) -> Iterator[str]:
         return
     yield from heading(f"Failed or cancelled: {len(table.failures)}")
     for f in table.failures:
-        where = f"{f.case}, {f.request}, {f.label}, seed {f.seed}"
+        where = f"{f.case}, {short_request(f.request)}, {f.label}, seed {f.seed}"
         yield from _wrap(f"{where}: {f.status}: {words.reason(f)}", "  - ")
 
 

@@ -179,3 +179,18 @@ def _fine(value: float, digits: int | None) -> str:
     if digits is not None and value > 1e-12 and float(text) == 0:
         return f"{value:.1g}"
     return text
+
+
+def short_request(words: str) -> str:
+    """Return a request in words; of a long list, the first values and how many there are."""
+    kind, equals, values = words.partition("=")
+    if not equals or len(words) <= LONGEST_REQUEST:
+        return words
+    listed = values.split(",")
+    if len(listed) <= 8:
+        return f"{words[: LONGEST_REQUEST - 3]}..."
+    return f"{kind}={','.join(listed[:8])},... ({len(listed)} values)"[: 2 * LONGEST_REQUEST]
+
+
+LONGEST_REQUEST = 80
+"""Characters of a request that tables and pages show whole."""
