@@ -16,7 +16,7 @@ from unlearnkit.core.outputs import some
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.structure import evaluating
 from unlearnkit.core.task import Task
-from unlearnkit.linalg.row_gradients import hearing
+from unlearnkit.linalg.row_gradients import Heard, hearing
 
 CACHED = 2**21
 """Scalars of gradients that a processor's cache holds, about."""
@@ -36,6 +36,7 @@ def squared_gradients(
     *,
     unit: Literal["batch", "row"] = "row",
     batch_size: int = 64,
+    by_layer: Collection[str] | None = None,
 ) -> dict[str, Tensor]:
     """Return the mean square of the loss gradient, in float32 or better.
 
@@ -44,8 +45,8 @@ def squared_gradients(
     in place of a row's, as much published code has it; it depends on the batch size.
 
     A row's gradient is not made where that can be helped: its squares follow from what a layer
-    took and the gradient of what it gave (``row_gradients``). That is tried on a few rows first.
-    Parameters for which it does not hold, and all parameters of a model whose rows it does not
+    took and the gradient of what it gave (``row_gradients``). That is tried on a few rows
+    first.    Parameters for which it does not hold, and all parameters of a model whose rows it does not
     hold apart, are differentiated row by row.
 
     Args:
@@ -56,15 +57,15 @@ def squared_gradients(
         unit: What is squared: each row's gradient, or each batch's mean gradient.
         batch_size: For ``batch``, rows in a batch; for ``row``, the most rows differentiated at
             once: fewer where gradients of single rows have to be made and would take much memory.
+        by_layer: What ``layered`` found of the model; it is asked when None.
 
     Returns:
         One tensor per parameter that requires gradients, of the parameter's shape, by name.
     """
     names = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    by_layer: Collection[str] = ()
+    if by_layer is None:
+        by_layer = layered(model, view, task, rt) if unit == "row" else ()
     with evaluating(model), torch.enable_grad():
-        if unit == "row" and len(view):
-            by_layer = layered(model, some(view, rt, TRIED), task, rt)
         total = {
             name: torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32))
             for name, p in names.items()
@@ -85,64 +86,78 @@ def squared_gradients(
     return {name: t.div_(max(weight, 1)) for name, t in total.items()}
 
 
-def layered(model: nn.Module, batch: Batch, task: Task, rt: Runtime) -> set[str]:
+def layered(model: nn.Module, view: View, task: Task, rt: Runtime) -> frozenset[str]:
     """Return the parameters whose rows' gradients follow from what their layers took and gave.
 
-    Three things are tried on the batch: that a row alone has the loss that it has among others;
-    that the loss of one row has no gradient in another row's place, in any layer; and that the
-    rows' gradients add up to the gradient.
+    Three things are tried on the first rows: that a row alone has the loss that it has among
+    others; that the loss of one row has no gradient in another row's place, in any layer; and that
+    the rows' gradients add up to the gradient.
 
     Args:
-        model: In eval mode.
-        batch: A few rows.
+        model: Read only, in eval mode.
+        view: The rows.
         task: Supplies each row's loss.
-        rt: Cost.
+        rt: Device, cost.
 
     Returns:
-        Their names; those of no layer where rows are not held apart.
+        Their names; none where rows are not held apart.
     """
-    if _loops(model):
-        return set()
+    if _loops(model) or not len(view):
+        return frozenset()
+    batch = some(view, rt, TRIED)
+    with evaluating(model), torch.enable_grad():
+        alone = _alone(model, batch, task)
+        if alone is None:
+            return frozenset()
+        rt.cost.count_forward(len(batch), graph=False)
+        with hearing(model) as heard:
+            losses = task.losses(task.outputs(model, batch), batch)
+        if not losses.requires_grad or not _near(losses.detach(), alone):
+            return frozenset()
+        return frozenset(_adding_up(model, heard, losses, rt))
+
+
+def _alone(model: nn.Module, batch: Batch, task: Task) -> Tensor | None:
+    """Return the loss of each row by itself; None of a model that vmap does not take."""
+    loss = _loss_of_one(model, task)
     try:
         with sdpa_kernel(SDPBackend.MATH):  # with gradients on: fused layers have no vmap
-            rows = vmap(_loss_of_one(model, task), in_dims=(None, 0, 0), randomness="different")
-            alone = rows({}, batch.x, batch.y).detach()
-    except (InputError, RuntimeError):  # a model that vmap does not take
-        return set()
-    rt.cost.count_forward(len(batch), graph=False)
-    with hearing(model) as heard:
-        losses = task.losses(task.outputs(model, batch), batch)
-    if not losses.requires_grad or not _near(losses.detach(), alone):
-        return set()
+            rows = vmap(loss, in_dims=(None, 0, 0), randomness="different")
+            found: Tensor = rows({}, batch.x, batch.y)
+    except (InputError, RuntimeError):
+        return None
+    return found.detach()
+
+
+def _adding_up(model: nn.Module, heard: Heard, losses: Tensor, rt: Runtime) -> Iterator[str]:
+    """Yield the parameters whose rows' gradients are those of single rows, and add up."""
     params = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    middle = len(batch) // 2
+    middle = len(losses) // 2
     one = torch.autograd.grad(losses[middle], heard.edges, allow_unused=True, retain_graph=True)
-    weights = torch.linspace(1, 2, len(batch), dtype=losses.dtype, device=losses.device)
+    weights = torch.linspace(1, 2, len(losses), dtype=losses.dtype, device=losses.device)
     wanted = [*heard.edges, *params.values()]
     found = torch.autograd.grad((weights * losses).sum(), wanted, allow_unused=True)
     rt.cost.count_backward()
-    rt.cost.backward += len(batch)  # back through one graph twice
+    rt.cost.backward += len(losses)  # back through one graph twice
     for layer, g in zip(heard.layers, one, strict=True):
         if g is not None and g.ndim and bool(g[torch.arange(len(g)) != middle].any()):
             heard.odd.add(layer)
-    each = heard.gradients(found[: len(heard.edges)], len(batch))
-    names: set[str] = set()
+    rows = heard.gradients(found[: len(heard.edges)], len(losses))
     for name, g in zip(params, found[len(heard.edges) :], strict=True):
-        if name in each and g is not None:
-            total = torch.zeros_like(g, dtype=torch.promote_types(g.dtype, torch.float32))
-            each[name].sum_into(total)
-            if _near(total, g):
-                names.add(name)
-        elif name not in each and g is None:
-            names.add(name)  # the loss does not depend on it
-    return names
+        if name in rows and g is not None:
+            eps, size = torch.finfo(g.dtype).eps, torch.linalg.vector_norm(g, math.inf)
+            gap = g.to(torch.promote_types(g.dtype, torch.float32)).neg_()
+            rows[name].sum_into(gap)
+            if float(torch.linalg.vector_norm(gap, math.inf)) <= math.sqrt(eps) * float(size):
+                yield name
+        elif name not in rows and g is None:
+            yield name  # the loss does not depend on it
 
 
 def _near(a: Tensor, b: Tensor) -> bool:
-    """Return whether tensors are the same, to half the digits of the coarser one's largest."""
+    """Return whether losses are the same, to half the digits of the coarser one's largest."""
     eps = max(torch.finfo(t.dtype).eps for t in (a, b))
-    gap = (a.to(b.dtype) - b).abs()
-    return not b.numel() or float(gap.max()) <= math.sqrt(eps) * float(b.abs().max())
+    return float((a - b).abs().max()) <= math.sqrt(eps) * float(b.abs().max())
 
 
 def rows_at_once(scalars: int, most: int) -> int:
