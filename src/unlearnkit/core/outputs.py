@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 CHUNK = 8192
 """Rows that per-row arithmetic takes at once: float64 copies stay this small."""
+
+PART = 2**22
+"""Numbers of outputs that are held at once where only per-row numbers of them are needed."""
 
 MOST = 512
 """Rows that a model is run on at once, where nothing says fewer."""
@@ -65,6 +68,31 @@ def run(model: nn.Module, view: View, task: Task, rt: Runtime, size: int | None 
     with evaluating(model), torch.inference_mode(), rt.autocast():
         outs = [task.outputs(model, b).cpu() for b in view.batches(size, rt)]
     return torch.cat(outs).clone()
+
+
+def run_in_parts(
+    model: nn.Module, view: View, task: Task, rt: Runtime
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield a model's outputs on rows, a few rows at a time: those of ``run``, never all held.
+
+    Args:
+        model: Run as it is; its train or eval flags come back as they were.
+        view: The n rows, in order.
+        task: What outputs mean.
+        rt: Where to run.
+
+    Yields:
+        Which rows of the view, and their outputs ``(k, K)`` on the CPU.
+    """
+    size = at_once(view, rt)
+    start, rows = 0, size
+    while start < len(view):
+        part = slice(start, min(start + rows, len(view)))
+        out = run(model, view.pick(torch.arange(part.start, part.stop)), task, rt, size)
+        yield part, out
+        # The same batches as in one run: a part is a whole number of them.
+        each = max(out[0].numel(), 1)
+        start, rows = part.stop, size * max(1, min(PART // each, CHUNK) // size)
 
 
 def at_once(view: View, rt: Runtime) -> int:
