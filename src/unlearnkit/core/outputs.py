@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
@@ -45,10 +46,18 @@ def rowwise(fn: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
         One value a row ``(n,)``.
     """
     # One block for the result: many small ones between large temporary ones would pin the heap.
-    found = torch.empty(len(tensors[0]), dtype=torch.float64)
-    for into, *part in zip(*(torch.split(t, CHUNK) for t in (found, *tensors)), strict=True):
+    found, rows = torch.empty(len(tensors[0]), dtype=torch.float64), chunk(*tensors)
+    for into, *part in zip(*(torch.split(t, rows) for t in (found, *tensors)), strict=True):
         into.copy_(fn(*(p.double() if p.is_floating_point() else p for p in part)))
     return found
+
+
+def chunk(*tensors: Tensor) -> int:
+    """Return how many rows of tensors ``(n, ...)`` per-row arithmetic takes at once: of outputs
+    with many classes fewer.
+    """
+    widest = max((t[0].numel() for t in tensors if len(t)), default=1)
+    return max(1, min(CHUNK, PART // max(widest, 1)))
 
 
 def run(model: nn.Module, view: View, task: Task, rt: Runtime, size: int | None = None) -> Tensor:
@@ -66,8 +75,20 @@ def run(model: nn.Module, view: View, task: Task, rt: Runtime, size: int | None 
     """
     size = at_once(view, rt) if size is None else size
     with evaluating(model), torch.inference_mode(), rt.autocast():
-        outs = [task.outputs(model, b).cpu() for b in view.batches(size, rt)]
-    return torch.cat(outs).clone()
+        outs = (task.outputs(model, b).cpu() for b in view.batches(size, rt))
+        return _gathered(outs, len(view))
+
+
+def _gathered(outs: Iterator[Tensor], rows: int) -> Tensor:
+    """Return the outputs of batches as one tensor that gradients may go through, held once."""
+    first = next(outs, torch.empty(0))
+    with torch.inference_mode(mode=False):
+        found = torch.empty(rows, *first.shape[1:], dtype=first.dtype)
+    place = 0
+    for out in chain([first], outs):
+        found[place : place + len(out)] = out
+        place += len(out)
+    return found[:place]
 
 
 def run_in_parts(
@@ -91,8 +112,7 @@ def run_in_parts(
         out = run(model, view.pick(torch.arange(part.start, part.stop)), task, rt, size)
         yield part, out
         # The same batches as in one run: a part is a whole number of them.
-        each = max(out[0].numel(), 1)
-        start, rows = part.stop, size * max(1, min(PART // each, CHUNK) // size)
+        start, rows = part.stop, size * max(1, chunk(out) // size)
 
 
 def at_once(view: View, rt: Runtime) -> int:
