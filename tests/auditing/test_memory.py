@@ -79,8 +79,8 @@ measure(lambda k: auc_over_models([tuple(t[:, : 6_000 // k] for t in h) for h in
     [
         pytest.param(INFLUENCE, 60, id="self-influence of 50,000 classes"),
         pytest.param(MARGINS, 120, id="margins of 50,000 classes"),
-        pytest.param(PARTS, 150, id="outputs of 2,000 rows and 50,000 classes, in parts"),
-        pytest.param(WAYS, 50, id="64 models, 8,000 rows of 12 numbers"),
+        pytest.param(PARTS, 300, id="outputs of 2,000 rows and 50,000 classes, in parts"),
+        pytest.param(WAYS, 25, id="64 models, 8,000 rows of 12 numbers"),
         pytest.param(THIRDS, 30, id="AUC over 64 models of 6,000 rows"),
     ],
 )
