@@ -22,7 +22,7 @@ from unlearnkit.train.loop import fit
 from unlearnkit.unlearning import fresh_model, unlearn
 
 WIDTH = 3000
-SIZES = (300, 2000)
+SIZES = (300, 1000)
 GOAL = 2.0
 
 
@@ -63,7 +63,12 @@ def timed(rows: int) -> Iterator[Fact]:
     how = f"20.4 million parameters, {rows} rows, batch {recipe.batch_size}"
     for what, do in (("squared gradients of single rows", squares), ("ssd on all rows", ssd)):
         yield against(
-            f"{what} against one training epoch: {rows} rows", do, epoch, pairs=5, goal=GOAL, how=how
+            f"{what} against one training epoch: {rows} rows",
+            do,
+            epoch,
+            pairs=3,
+            goal=GOAL,
+            how=how,
         )
 
 

@@ -15,7 +15,8 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.tasks.classification import Classification
 
 def peak():
-    return int(next(l for l in open('/proc/self/status') if l.startswith('VmHWM')).split()[1]) / 1024
+    lines = open('/proc/self/status').read().splitlines()
+    return int(next(t for t in lines if t.startswith('VmHWM')).split()[1]) / 1024
 
 def measure(do):
     do(20)
@@ -28,7 +29,8 @@ INFLUENCE = """
 from unlearnkit.difficulty.influence import self_influence
 log_p = torch.randn(40, 50_000).log_softmax(1)
 y = torch.randint(0, 50_000, (40,))
-measure(lambda k: self_influence(torch.randn(40, 3, dtype=torch.float32), log_p[:, : len(log_p[0]) // k], y // k))
+phi = torch.randn(40, 3)
+measure(lambda k: self_influence(phi, log_p[:, : 50_000 // k], y // k))
 """
 
 MARGINS = """

@@ -85,7 +85,9 @@ def tied_to_its_embedding():
 
 
 def tied_layers():
-    net = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, CLASSES))
+    net = nn.Sequential(
+        nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, CLASSES)
+    )
     net[2].weight = net[0].weight
     return net
 
@@ -128,7 +130,9 @@ def centred_over_the_batch():
 
 
 def rows_in_another_order():
-    return Made(lambda m, x: m["b"](m["a"](x.flip(0)).flip(0)), a=nn.Linear(6, 5), b=nn.Linear(5, 4))
+    return Made(
+        lambda m, x: m["b"](m["a"](x.flip(0)).flip(0)), a=nn.Linear(6, 5), b=nn.Linear(5, 4)
+    )
 
 
 def channels_as_rows():

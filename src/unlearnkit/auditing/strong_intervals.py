@@ -95,8 +95,11 @@ def auc_over_models(halves: Halves) -> Number:
 def _auc_against(models: Tensor, others: Tensor) -> Tensor:
     """Return the AUC of each model's cells ``(N,)`` against all cells of other models."""
     ladder = others.flatten().sort().values
-    each = [sum(torch.searchsorted(ladder, m, right=r).sum() for r in (False, True)) for m in models]
-    return torch.stack(each).double() / (2 * models.shape[1] * len(ladder))
+    below, up_to = (
+        torch.stack([torch.searchsorted(ladder, m, right=r).sum() for m in models])
+        for r in (False, True)
+    )
+    return (below + up_to).double() / (2 * models.shape[1] * len(ladder))
 
 
 def of_accuracy(number: Number, halves: Halves, rng: torch.Generator) -> Number:

@@ -53,9 +53,7 @@ def rowwise(fn: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
 
 
 def chunk(*tensors: Tensor) -> int:
-    """Return how many rows of tensors ``(n, ...)`` per-row arithmetic takes at once: of outputs
-    with many classes fewer.
-    """
+    """Return how many rows per-row arithmetic takes at once: fewer where a row is wide."""
     widest = max((t[0].numel() for t in tensors if len(t)), default=1)
     return max(1, min(CHUNK, PART // max(widest, 1)))
 

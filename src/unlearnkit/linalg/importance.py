@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -46,8 +47,8 @@ def squared_gradients(
 
     A row's gradient is not made where that can be helped: its squares follow from what a layer
     took and the gradient of what it gave (``row_gradients``). That is tried on a few rows
-    first.    Parameters for which it does not hold, and all parameters of a model whose rows it does not
-    hold apart, are differentiated row by row.
+    first. Parameters for which it does not hold, and all parameters of a model that does not treat
+    rows apart, are differentiated row by row.
 
     Args:
         model: Read only, in eval mode; P parameters that require gradients.
@@ -80,7 +81,7 @@ def squared_gradients(
                 continue
             if whole:
                 _by_layer(model, batch, task, rt, whole)
-            for rows in torch.arange(len(batch)).split(few) if rest else ():
+            for rows in torch.split(torch.arange(len(batch)), few) if rest else ():
                 _by_row(model, batch.pick(rows.to(batch.y.device)), task, rt, rest)
             weight += len(batch)
     return {name: t.div_(max(weight, 1)) for name, t in total.items()}
@@ -100,7 +101,7 @@ def layered(model: nn.Module, view: View, task: Task, rt: Runtime) -> frozenset[
         rt: Device, cost.
 
     Returns:
-        Their names; none where rows are not held apart.
+        Their names; none where the model does not treat rows apart.
     """
     if _loops(model) or not len(view):
         return frozenset()
@@ -135,8 +136,12 @@ def _adding_up(model: nn.Module, heard: Heard, losses: Tensor, rt: Runtime) -> I
     middle = len(losses) // 2
     one = torch.autograd.grad(losses[middle], heard.edges, allow_unused=True, retain_graph=True)
     weights = torch.linspace(1, 2, len(losses), dtype=losses.dtype, device=losses.device)
-    wanted = [*heard.edges, *params.values()]
-    found = torch.autograd.grad((weights * losses).sum(), wanted, allow_unused=True)
+    wanted: list[Tensor | GradientEdge] = [*heard.edges, *params.values()]
+    found = torch.autograd.grad(
+        (weights * losses).sum(),
+        wanted,  # type: ignore[arg-type]  # both kinds at once are taken, too
+        allow_unused=True,
+    )
     rt.cost.count_backward()
     rt.cost.backward += len(losses)  # back through one graph twice
     for layer, g in zip(heard.layers, one, strict=True):

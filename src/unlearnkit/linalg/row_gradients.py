@@ -140,7 +140,9 @@ class Lookup:
         """Return the sum, row by row, with another use of the parameter; None if there is none."""
         if not isinstance(other, Lookup):
             return None
-        return Lookup(torch.cat([self.tokens, other.tokens], 1), torch.cat([self.grads, other.grads], 1))
+        return Lookup(
+            torch.cat([self.tokens, other.tokens], 1), torch.cat([self.grads, other.grads], 1)
+        )
 
     def sum_into(self, total: Tensor) -> None:
         """Add the rows' gradients to a tensor of the parameter's shape."""
@@ -260,7 +262,9 @@ def _convolution(
         images = functional.pad(x[part], padding, mode=mode)
         images = images[:, :, None] if one else images
         patches = functional.unfold(images, kernel, dilation=dilation, stride=stride)
-        a, at = (t.reshape(len(t), groups, -1, t.shape[-1]).mT for t in (patches, g[part].flatten(2)))
+        a, at = (
+            t.reshape(len(t), groups, -1, t.shape[-1]).mT for t in (patches, g[part].flatten(2))
+        )
         return a, at
 
     places = g[0, 0].numel()

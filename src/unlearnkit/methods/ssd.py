@@ -1,7 +1,7 @@
 """Dampen the parameters that matter more to the rows that must go than to the rest."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Annotated, Literal
 
 import torch
@@ -149,7 +149,7 @@ def relative(drop: Named, everyone: Named) -> Named:
 
 
 def dampen(
-    model: nn.Module, start: Named, ratios: Named, selection: float, dampening: float
+    model: nn.Module, start: Mapping[str, Tensor], ratios: Named, selection: float, dampening: float
 ) -> None:
     """Set each parameter from its start: scaled by ``min(dampening * I_all / I_forget, 1)``.
 
