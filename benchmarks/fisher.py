@@ -22,7 +22,7 @@ from unlearnkit.train.loop import fit
 from unlearnkit.unlearning import fresh_model, unlearn
 
 WIDTH = 3000
-SIZES = (300, 1000)
+SIZES = (300,)
 GOAL = 2.0
 
 
