@@ -159,6 +159,8 @@ class Signals:
         """Return the signals of the first models of each kind, by seed."""
         kinds = dict.fromkeys(m.who for m in self.members)
         keep = torch.cat([self._rows(who)[:models] for who in kinds] or [torch.empty(0).long()])
+        if len(keep) == len(self.members):
+            return self  # no copy: what is mapped from files stays there
         return Signals(
             self.margins[keep],
             self.codes[keep],

@@ -176,3 +176,20 @@ def known_by_heart():
 def test_each_score_ranks_rows_as_the_leave_out_estimate_does(known_by_heart, by, least):
     case, estimate = known_by_heart
     assert spearmanr(memorisation(case, by), estimate).statistic > least
+
+
+@pytest.mark.parametrize("damping", [1e-6, 1e-2, 1.0])
+def test_self_influence_of_more_classes_than_rows_is_that_of_the_dense_matrix(damping, monkeypatch):
+    monkeypatch.setattr("unlearnkit.difficulty.influence.BLOCK", 7)
+    rng = torch.Generator().manual_seed(3)
+    rows, classes = 9, 30
+    phi = torch.randn(rows, 4, generator=rng, dtype=torch.float64)
+    log_p = torch.randn(rows, classes, generator=rng, dtype=torch.float64).log_softmax(1)
+    y = torch.randint(0, classes, (rows,), generator=rng)
+    ones, p = np.c_[phi.numpy(), np.ones(rows)], log_p.exp().numpy()
+    a = ones.T @ ones / rows
+    b = np.diag(p.mean(0)) - p.T @ p / rows
+    a, b = (m + np.sqrt(damping) * np.trace(m) / len(m) * np.eye(len(m)) for m in (a, b))
+    grads = [np.kron(r, f) for r, f in zip(p - np.eye(classes)[y.numpy()], ones, strict=True)]
+    want = [g @ np.linalg.solve(np.kron(b, a), g) / rows for g in grads]
+    np.testing.assert_allclose(self_influence(phi, log_p, y, damping=damping), want, rtol=1e-8)

@@ -7,7 +7,8 @@ from torch import nn
 from unlearnkit.core.case import Case
 from unlearnkit.core.request import Classes, Rows
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.methods.ssd import SSD, dampen, largest_ratio
+from unlearnkit.linalg.importance import TRIED
+from unlearnkit.methods.ssd import SSD, dampen, largest_ratio, relative
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.train.stopping import Guard
 from unlearnkit.unlearning import unlearn
@@ -103,7 +104,7 @@ def test_a_constant_ratio_scales_every_weight_alike(factor, dampening):
     start = {n: t.detach().clone() for n, t in net.state_dict().items()}
     everyone = {n: torch.rand_like(t) + 0.1 for n, t in start.items()}
     drop = {n: factor * t for n, t in everyone.items()}
-    dampen(net, start, drop, everyone, factor * 0.9, dampening)
+    dampen(net, start, relative(drop, everyone), factor * 0.9, dampening)
     for name, t in net.state_dict().items():
         torch.testing.assert_close(t, start[name] * min(dampening / factor, 1.0))
 
@@ -113,10 +114,11 @@ def test_parameters_that_matter_to_nobody_are_untouched():
     start = {"weight": net.weight.detach().clone()}
     drop = {"weight": torch.tensor([[0.0, 0.0, 4.0]])}
     everyone = {"weight": torch.tensor([[0.0, 1.0, 1.0]])}
-    dampen(net, start, drop, everyone, 0.5, 0.0)
+    ratios = relative(drop, everyone)
+    dampen(net, start, ratios, 0.5, 0.0)
     want = start["weight"] * torch.tensor([[1.0, 1.0, 0.0]])
     assert torch.equal(net.weight.detach(), want)
-    assert largest_ratio(drop, everyone) == 4.0
+    assert largest_ratio(ratios) == 4.0
 
 
 def kept_loss(model, case, gone):
@@ -155,4 +157,4 @@ def test_auto_goes_as_far_as_it_may(toy):
 def test_a_sample_of_rows_is_enough_work(toy):
     model, case = toy
     few = unlearn(model, case, Classes(1), SSD(selection=1.0, rows=5), Runtime()).cost
-    assert few.backward == 10
+    assert few.backward == 10 + 2 * TRIED  # five of each kind; rows that the way is tried on, twice

@@ -201,7 +201,11 @@ def log_ratios(unlearned: Tensor, null: Tensor) -> tuple[tuple[Tensor, Tensor], 
     found = []
     for fitted in range(2):
         laws = [fit_law(c[fitted::2]) for c in cells]
-        ours, theirs = (log_ratio(laws[0], laws[1], c[1 - fitted :: 2].double()) for c in cells)
+        judged = [c[1 - fitted :: 2] for c in cells]
+        ours, theirs = (torch.empty(c.shape[:2], dtype=torch.float64) for c in judged)
+        for part in blocks(unlearned.shape[1], 8 * sum(c[:, :1].numel() for c in judged)):
+            for into, side in zip((ours, theirs), judged, strict=True):
+                into[:, part] = _ratio(laws, side[:, part], part)
         found.append((ours, theirs))
     return tuple(found)
 

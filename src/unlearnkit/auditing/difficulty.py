@@ -22,6 +22,9 @@ from unlearnkit.train.reading import features, last_layer
 ROWS = 1_000
 """Most rows of a kind that features are taken of."""
 
+OUTPUTS = 2**23
+"""Most outputs of a kind that are held for features: of more than 8,000 classes fewer rows are."""
+
 BENT = 200
 """Most rows of a kind that gradients are taken of."""
 
@@ -52,8 +55,10 @@ def difficulty(e: Evidence) -> Difficulty:
     if Split.RETAIN not in e.views:
         return found
     model, rt = e.model(Who.ORIGINAL), e.rt
-    go = e.views[Split.FORGET].sample(ROWS, rt, "difficulty/forget")
-    stay = e.views[Split.RETAIN].sample(ROWS, rt, "difficulty/retain")
+    wide = e.outputs(Who.ORIGINAL, Split.FORGET)[:1].numel()
+    most = min(ROWS, max(FEWEST, OUTPUTS // max(wide, 1)))
+    go = e.views[Split.FORGET].sample(most, rt, "difficulty/forget")
+    stay = e.views[Split.RETAIN].sample(most, rt, "difficulty/retain")
     inside, outside = (features(model, view, e.task, rt) for view in (go, stay))
     if inside is None or outside is None or inside.shape[1] != outside.shape[1]:
         return found.model_copy(update={"harder": _harder(e, go, stay, None)})

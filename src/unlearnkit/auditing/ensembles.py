@@ -27,7 +27,7 @@ from unlearnkit.core.evidence import Split
 from unlearnkit.core.folders import SIGNALS
 from unlearnkit.core.meaning import meant
 from unlearnkit.core.method import Method
-from unlearnkit.core.outputs import rowwise, run
+from unlearnkit.core.outputs import rowwise, run_in_parts
 from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.core.structure import on_device
@@ -344,12 +344,14 @@ def _measured(subject: Subject, model: nn.Module, member: Member) -> Row:
     errors: list[Tensor] = []
     residuals: list[Tensor] = []
     for view in subject.views.values():
-        out, y, places = run(model, view, task, rt), view.y, torch.arange(len(view))
-        for fn, into in ((task.margin, margins), (task.errors, errors)):
-            into.append(rowwise(partial(_of_row, fn), out, y, places))
-        predicted = task.predictions(out.double())
-        if predicted is not None:
-            residuals.append(predicted - y.double().view_as(predicted))
+        whole, places = view.y, torch.arange(len(view))
+        for part, out in run_in_parts(model, view, task, rt):
+            y = whole[part]
+            for fn, into in ((task.margin, margins), (task.errors, errors)):
+                into.append(rowwise(partial(_of_row, fn), out, y, places[part]))
+            predicted = task.predictions(out.double())
+            if predicted is not None:
+                residuals.append(predicted - y.double().view_as(predicted))
     codes = _codes(member.who, subject.views)
     apart = torch.cat(residuals) if residuals else None
     return Row(member, torch.cat(margins), codes, torch.cat(errors), apart)

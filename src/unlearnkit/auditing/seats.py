@@ -16,6 +16,7 @@ from unlearnkit.attacks.wasserstein import wasserstein
 from unlearnkit.auditing import strong_intervals as intervals
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.signals import Member, Signals
+from unlearnkit.stats.margins import blocks
 
 
 def towards_targets(signals: Signals) -> Signals:
@@ -35,11 +36,16 @@ def towards_targets(signals: Signals) -> Signals:
     """
     if signals.residuals is None:
         return signals
-    gap = signals.residuals.mean(0)
-    size = gap.norm(dim=1, keepdim=True)
-    even = torch.full_like(gap, gap.shape[1] ** -0.5)
-    way = torch.where(size > 0, gap / torch.where(size > 0, size, 1.0), even)
-    return replace(signals, margins=-(signals.residuals * way).sum(2))
+    models, examples, numbers = signals.residuals.shape
+    margins = torch.empty(models, examples, dtype=torch.float64)
+    for part in blocks(examples, 2 * models * numbers):
+        residuals = signals.residuals[:, part]
+        gap = residuals.mean(0)
+        size = gap.norm(dim=1, keepdim=True)
+        even = torch.full_like(gap, numbers**-0.5)
+        way = torch.where(size > 0, gap / torch.where(size > 0, size, 1.0), even)
+        margins[:, part] = -(residuals * way).sum(2)
+    return replace(signals, margins=margins)
 
 
 class Seats:

@@ -13,7 +13,6 @@ from torch import Tensor
 from unlearnkit.attacks.klom import klom
 from unlearnkit.auditing.strong_rows import Number
 from unlearnkit.stats.intervals import normal
-from unlearnkit.stats.ranks import auc_rows
 from unlearnkit.stats.resample import LEAST_DRAWS, Resampled, redrawn, two_level_bootstrap
 
 MOST_ROWS = 100
@@ -83,10 +82,7 @@ def auc_over_models(halves: Halves) -> Number:
     """
     total = variance = 0.0
     for ours, theirs in halves:
-        sides = (
-            auc_rows(ours, theirs.reshape(1, -1).expand(len(ours), -1)),
-            auc_rows(-theirs, -ours.reshape(1, -1).expand(len(theirs), -1)),
-        )
+        sides = (_auc_against(ours, theirs), _auc_against(-theirs, -ours))
         total += float(sides[0].mean())
         variance += sum(float(side.var()) / len(side) for side in sides)
     value, reach = total / len(halves), normal(0.95) * math.sqrt(variance) / len(halves)
@@ -94,6 +90,16 @@ def auc_over_models(halves: Halves) -> Number:
         return Number(value)
     low, high = max(value - reach, 0.0), min(value + reach, 1.0)
     return Number(value, low=low, high=high, how="DeLong over models, rows and laws given")
+
+
+def _auc_against(models: Tensor, others: Tensor) -> Tensor:
+    """Return the AUC of each model's cells ``(N,)`` against all cells of other models."""
+    ladder = others.flatten().sort().values
+    below, up_to = (
+        torch.stack([torch.searchsorted(ladder, m, right=r).sum() for m in models])
+        for r in (False, True)
+    )
+    return (below + up_to).double() / (2 * models.shape[1] * len(ladder))
 
 
 def of_accuracy(number: Number, halves: Halves, rng: torch.Generator) -> Number:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 CHUNK = 8192
 """Rows that per-row arithmetic takes at once: float64 copies stay this small."""
+
+PART = 2**22
+"""Numbers of outputs that are held at once where only per-row numbers of them are needed."""
 
 MOST = 512
 """Rows that a model is run on at once, where nothing says fewer."""
@@ -66,10 +70,16 @@ def rowwise(fn: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
         One value a row ``(n,)``.
     """
     # One block for the result: many small ones between large temporary ones would pin the heap.
-    found = torch.empty(len(tensors[0]), dtype=torch.float64)
-    for into, *part in zip(*(torch.split(t, CHUNK) for t in (found, *tensors)), strict=True):
+    found, rows = torch.empty(len(tensors[0]), dtype=torch.float64), chunk(*tensors)
+    for into, *part in zip(*(torch.split(t, rows) for t in (found, *tensors)), strict=True):
         into.copy_(fn(*(p.double() if p.is_floating_point() else p for p in part)))
     return found
+
+
+def chunk(*tensors: Tensor) -> int:
+    """Return how many rows per-row arithmetic takes at once: fewer where a row is wide."""
+    widest = max((t[0].numel() for t in tensors if len(t)), default=1)
+    return max(1, min(CHUNK, PART // max(widest, 1)))
 
 
 def run(model: nn.Module, view: View, task: Task, rt: Runtime, size: int | None = None) -> Tensor:
@@ -87,8 +97,44 @@ def run(model: nn.Module, view: View, task: Task, rt: Runtime, size: int | None 
     """
     size = at_once(view, rt) if size is None else size
     with evaluating(model), torch.inference_mode(), rt.autocast():
-        outs = [task.outputs(model, b).cpu() for b in view.batches(size, rt)]
-    return torch.cat(outs).clone()
+        outs = (task.outputs(model, b).cpu() for b in view.batches(size, rt))
+        return _gathered(outs, len(view))
+
+
+def _gathered(outs: Iterator[Tensor], rows: int) -> Tensor:
+    """Return the outputs of batches as one tensor that gradients may go through, held once."""
+    first = next(outs, torch.empty(0))
+    with torch.inference_mode(mode=False):
+        found = torch.empty(rows, *first.shape[1:], dtype=first.dtype)
+    place = 0
+    for out in chain([first], outs):
+        found[place : place + len(out)] = out
+        place += len(out)
+    return found[:place]
+
+
+def run_in_parts(
+    model: nn.Module, view: View, task: Task, rt: Runtime
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield a model's outputs on rows, a few rows at a time: those of ``run``, never all held.
+
+    Args:
+        model: Run as it is; its train or eval flags come back as they were.
+        view: The n rows, in order.
+        task: What outputs mean.
+        rt: Where to run.
+
+    Yields:
+        Which rows of the view, and their outputs ``(k, K)`` on the CPU.
+    """
+    size = at_once(view, rt)
+    start, rows = 0, size
+    while start < len(view):
+        part = slice(start, min(start + rows, len(view)))
+        out = run(model, view.pick(torch.arange(part.start, part.stop)), task, rt, size)
+        yield part, out
+        # The same batches as in one run: a part is a whole number of them.
+        start, rows = part.stop, size * max(1, chunk(out) // size)
 
 
 def check_logits(out: Tensor, y: Tensor, task: Task, who: str) -> None:

@@ -13,6 +13,9 @@ from torch.nn import functional
 DAMPING = 1e-4
 """Share of the mean curvature that is added to each direction's."""
 
+BLOCK = 4096
+"""Classes that are looked at at once where there are more than rows."""
+
 
 def self_influence(
     features: Tensor, log_p: Tensor, y: Tensor, *, damping: float = DAMPING
@@ -37,12 +40,51 @@ def self_influence(
         Nats ``(N,)``, 0 or more; the same for a layer times a constant on features over it.
     """
     phi = torch.cat([features.double(), torch.ones(len(y), 1, dtype=torch.float64)], 1)
+    share = damping**0.5
+    inner = _inverse_square(phi, phi.T @ phi / len(y), share)
+    if log_p.shape[1] > len(y):
+        return inner * _of_many_classes(log_p, y, share) / len(y)
     p = log_p.double().exp()
     residual = p - functional.one_hot(y, p.shape[1])
-    inputs = phi.T @ phi / len(y)
     outputs = p.mean(0).diag() - p.T @ p / len(y)
-    share = damping**0.5
-    return _inverse_square(phi, inputs, share) * _inverse_square(residual, outputs, share) / len(y)
+    return inner * _inverse_square(residual, outputs, share) / len(y)
+
+
+def _of_many_classes(log_p: Tensor, y: Tensor, share: float) -> Tensor:
+    """Return ``r' (B + share mean(diag B) 1)^-1 r`` of ``r = p - e_y``, without a C x C matrix.
+
+    ``B = diag(mean p) - P' P / N`` is a diagonal minus a matrix of rank N, which Woodbury's
+    identity inverts by one of N x N.
+
+    Args:
+        log_p: Log-probabilities ``(N, C)``, with more classes than rows.
+        y: Classes ``(N,)``.
+        share: Share of the mean of the diagonal that is added to it.
+
+    Returns:
+        One value a row ``(N,)``; 0 where nothing bends.
+    """
+    n, classes = log_p.shape
+    parts = [slice(i, i + BLOCK) for i in range(0, classes, BLOCK)]
+    mean = torch.empty(classes, dtype=torch.float64)
+    bend = 0.0
+    for part in parts:
+        p = log_p[:, part].double().exp()
+        mean[part] = p.mean(0)
+        bend += float((mean[part] - p.square().mean(0)).sum()) / classes
+    if not bend > 0:
+        return torch.zeros(n, dtype=torch.float64)
+    diagonal = mean + share * bend
+    inner = torch.zeros(n, n, dtype=torch.float64)  # P D^-1 P'
+    for part in parts:
+        p = log_p[:, part].double().exp()
+        inner += (p / diagonal[part]) @ p.T
+    own, at = log_p.gather(1, y[:, None])[:, 0].double().exp(), diagonal[y]
+    across = inner - log_p[:, y].double().exp() / at  # P D^-1 R'
+    plain = inner.diagonal() - 2 * own / at + 1 / at
+    root = torch.linalg.cholesky(n * torch.eye(n, dtype=torch.float64) - inner)
+    found: Tensor = torch.linalg.solve_triangular(root, across, upper=False).square().sum(0)
+    return plain + found
 
 
 def _inverse_square(rows: Tensor, curvature: Tensor, share: float) -> Tensor:

@@ -1,25 +1,32 @@
 """How much each parameter matters to some rows: squared gradients."""
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Collection, Iterator
 from functools import wraps
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unlearnkit.core.data import Batch, Inputs, View, take
 from unlearnkit.core.errors import InputError
+from unlearnkit.core.outputs import some
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.structure import evaluating
 from unlearnkit.core.task import Task
+from unlearnkit.linalg.row_gradients import Heard, hearing
 
 CACHED = 2**21
 """Scalars of gradients that a processor's cache holds, about."""
 
 HELD = 2**26
 """Scalars of gradients held at once."""
+
+TRIED = 3
+"""Rows that the way by layers is tried on, against slower ways, before it is taken."""
 
 
 def squared_gradients(
@@ -30,12 +37,18 @@ def squared_gradients(
     *,
     unit: Literal["batch", "row"] = "row",
     batch_size: int = 64,
+    by_layer: Collection[str] | None = None,
 ) -> dict[str, Tensor]:
     """Return the mean square of the loss gradient, in float32 or better.
 
     ``row``: ``1/n sum_i (d loss_i / d theta)^2``, the diagonal of the empirical Fisher with labels
     as given; it does not depend on the batch size. ``batch``: the same with each batch's mean loss
     in place of a row's, as much published code has it; it depends on the batch size.
+
+    A row's gradient is not made where that can be helped: its squares follow from what a layer
+    took and the gradient of what it gave (``row_gradients``). That is tried on a few rows
+    first. Parameters for which it does not hold, and all parameters of a model that does not treat
+    rows apart, are differentiated row by row.
 
     Args:
         model: Read only, in eval mode; P parameters that require gradients.
@@ -44,24 +57,112 @@ def squared_gradients(
         rt: Device, cost.
         unit: What is squared: each row's gradient, or each batch's mean gradient.
         batch_size: For ``batch``, rows in a batch; for ``row``, the most rows differentiated at
-            once: fewer where their gradients, ``P`` scalars each, would take much memory.
+            once: fewer where gradients of single rows have to be made and would take much memory.
+        by_layer: What ``layered`` found of the model; it is asked when None.
 
     Returns:
         One tensor per parameter that requires gradients, of the parameter's shape, by name.
     """
-    total = {
-        name: torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32))
-        for name, p in model.named_parameters()
-        if p.requires_grad
-    }
-    add, size = _by_batch, batch_size
-    if unit == "row":
-        add, size = _by_row, rows_at_once(sum(t.numel() for t in total.values()), batch_size)
-    weight = 0
-    with evaluating(model):
-        for batch in view.batches(size, rt):
-            weight += add(model, batch, task, rt, total)
-    return {name: t / max(weight, 1) for name, t in total.items()}
+    names = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    if by_layer is None:
+        by_layer = layered(model, view, task, rt) if unit == "row" else ()
+    with evaluating(model), torch.enable_grad():
+        total = {
+            name: torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32))
+            for name, p in names.items()
+        }
+        whole = {n: t for n, t in total.items() if n in by_layer}
+        rest = {n: t for n, t in total.items() if n not in by_layer}
+        few = rows_at_once(sum(t.numel() for t in rest.values()), batch_size)
+        weight = 0
+        for batch in view.batches(few if unit == "row" and not whole else batch_size, rt):
+            if unit == "batch":
+                weight += _by_batch(model, batch, task, rt, total)
+                continue
+            if whole:
+                _by_layer(model, batch, task, rt, whole)
+            for rows in torch.split(torch.arange(len(batch)), few) if rest else ():
+                _by_row(model, batch.pick(rows.to(batch.y.device)), task, rt, rest)
+            weight += len(batch)
+    return {name: t.div_(max(weight, 1)) for name, t in total.items()}
+
+
+def layered(model: nn.Module, view: View, task: Task, rt: Runtime) -> frozenset[str]:
+    """Return the parameters whose rows' gradients follow from what their layers took and gave.
+
+    Three things are tried on the first rows: that a row alone has the loss that it has among
+    others; that the loss of one row has no gradient in another row's place, in any layer; and that
+    the rows' gradients add up to the gradient.
+
+    Args:
+        model: Read only, in eval mode.
+        view: The rows.
+        task: Supplies each row's loss.
+        rt: Device, cost.
+
+    Returns:
+        Their names; none where the model does not treat rows apart.
+    """
+    if _loops(model) or not len(view):
+        return frozenset()
+    batch = some(view, rt, TRIED)
+    with evaluating(model), torch.enable_grad():
+        alone = _alone(model, batch, task)
+        if alone is None:
+            return frozenset()
+        rt.cost.count_forward(len(batch), graph=False)
+        with hearing(model) as heard:
+            losses = task.losses(task.outputs(model, batch), batch)
+        if not losses.requires_grad or not _near(losses.detach(), alone):
+            return frozenset()
+        return frozenset(_adding_up(model, heard, losses, rt))
+
+
+def _alone(model: nn.Module, batch: Batch, task: Task) -> Tensor | None:
+    """Return the loss of each row by itself; None of a model that vmap does not take."""
+    loss = _loss_of_one(model, task)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):  # with gradients on: fused layers have no vmap
+            rows = vmap(loss, in_dims=(None, 0, 0), randomness="different")
+            found: Tensor = rows({}, batch.x, batch.y)
+    except (InputError, RuntimeError):
+        return None
+    return found.detach()
+
+
+def _adding_up(model: nn.Module, heard: Heard, losses: Tensor, rt: Runtime) -> Iterator[str]:
+    """Yield the parameters whose rows' gradients are those of single rows, and add up."""
+    params = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    middle = len(losses) // 2
+    one = torch.autograd.grad(losses[middle], heard.edges, allow_unused=True, retain_graph=True)
+    weights = torch.linspace(1, 2, len(losses), dtype=losses.dtype, device=losses.device)
+    wanted: list[Tensor | GradientEdge] = [*heard.edges, *params.values()]
+    found = torch.autograd.grad(
+        (weights * losses).sum(),
+        wanted,  # type: ignore[arg-type]  # both kinds at once are taken, too
+        allow_unused=True,
+    )
+    rt.cost.count_backward()
+    rt.cost.backward += len(losses)  # back through one graph twice
+    for layer, g in zip(heard.layers, one, strict=True):
+        if g is not None and g.ndim and bool(g[torch.arange(len(g)) != middle].any()):
+            heard.odd.add(layer)
+    rows = heard.gradients(found[: len(heard.edges)], len(losses))
+    for name, g in zip(params, found[len(heard.edges) :], strict=True):
+        if name in rows and g is not None:
+            eps, size = torch.finfo(g.dtype).eps, torch.linalg.vector_norm(g, math.inf)
+            gap = g.to(torch.promote_types(g.dtype, torch.float32)).neg_()
+            rows[name].sum_into(gap)
+            if float(torch.linalg.vector_norm(gap, math.inf)) <= math.sqrt(eps) * float(size):
+                yield name
+        elif name not in rows and g is None:
+            yield name  # the loss does not depend on it
+
+
+def _near(a: Tensor, b: Tensor) -> bool:
+    """Return whether losses are the same, to half the digits of the coarser one's largest."""
+    eps = max(torch.finfo(t.dtype).eps for t in (a, b))
+    return float((a - b).abs().max()) <= math.sqrt(eps) * float(b.abs().max())
 
 
 def rows_at_once(scalars: int, most: int) -> int:
@@ -95,17 +196,23 @@ def _by_batch(
     return 1
 
 
+def _by_layer(
+    model: nn.Module, batch: Batch, task: Task, rt: Runtime, total: dict[str, Tensor]
+) -> None:
+    with hearing(model) as heard:
+        losses = task.losses(task.outputs(model, batch), batch)
+    grads = torch.autograd.grad(losses.sum(), heard.edges, allow_unused=True)
+    rt.cost.count_backward()
+    for name, rows in heard.gradients(grads, len(batch)).items():
+        if name in total:
+            rows.squares_into(total[name])
+
+
 def _by_row(
     model: nn.Module, batch: Batch, task: Task, rt: Runtime, total: dict[str, Tensor]
-) -> int:
-    params = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
-    row = torch.zeros(1, dtype=torch.long)
-
-    def loss(params: dict[str, Tensor], x: Tensor | dict[str, Tensor], y: Tensor) -> Tensor:
-        lone = x[None] if isinstance(x, Tensor) else {k: t[None] for k, t in x.items()}
-        one = Batch(lone, y[None], row)
-        return task.losses(task.outputs(_Bound(model, params), one), one)[0]
-
+) -> None:
+    params = {n: p.detach() for n, p in model.named_parameters() if n in total}
+    loss = _loss_of_one(model, task)
     try:
         grads = _one_by_one(loss, params, batch) if _loops(model) else _at_once(loss, params, batch)
     except InputError:  # a model that vmap does not take; a row that the model does not is told
@@ -114,7 +221,17 @@ def _by_row(
     rt.cost.count_backward()
     for name, g in grads.items():
         total[name] += g.to(total[name].dtype).square().sum(0)
-    return len(batch)
+
+
+def _loss_of_one(model: nn.Module, task: Task) -> "Loss":
+    row = torch.zeros(1, dtype=torch.long)
+
+    def loss(params: dict[str, Tensor], x: Inputs, y: Tensor) -> Tensor:
+        lone = x[None] if isinstance(x, Tensor) else {k: t[None] for k, t in x.items()}
+        one = Batch(lone, y[None], row)
+        return task.losses(task.outputs(_Bound(model, params), one), one)[0]
+
+    return loss
 
 
 Loss = Callable[[dict[str, Tensor], Inputs, Tensor], Tensor]

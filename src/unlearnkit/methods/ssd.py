@@ -1,6 +1,7 @@
 """Dampen the parameters that matter more to the rows that must go than to the rest."""
 
 import math
+from collections.abc import Collection, Mapping
 from typing import Annotated, Literal
 
 import torch
@@ -11,8 +12,8 @@ from unlearnkit.core.data import View
 from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search import Search
-from unlearnkit.linalg.importance import squared_gradients
-from unlearnkit.train.stopping import Guard, Watch, furthest, snapshot
+from unlearnkit.linalg.importance import layered, squared_gradients
+from unlearnkit.train.stopping import Guard, Watch, furthest
 
 Named = dict[str, Tensor]
 
@@ -92,30 +93,47 @@ class SSD(Recalibrated):
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
         """Measure importance, choose what to dampen, dampen."""
-        drop = self._importance(p, p.forget, rt, "forget")
-        keep = self._importance(p, p.retain, rt, "retain")
+        by_layer = layered(p.model, p.forget, p.task, rt) if self.unit == "row" else ()
+        drop = self._importance(p, p.forget, rt, "forget", by_layer)
+        everyone = self._importance(p, p.retain, rt, "retain", by_layer)
         share = self._share(p)
-        everyone = {n: share * drop[n] + (1 - share) * keep[n] for n in drop}
-        start = snapshot(p.model)
+        for name, kept in everyone.items():
+            kept.lerp_(drop[name], share)
+        ratios = relative(drop, everyone)
+        del drop, everyone
+        start = dict(p.original.named_parameters())
         if self.selection != "auto":
-            dampen(p.model, start, drop, everyone, self.selection, self.dampening)
+            dampen(p.model, start, ratios, self.selection, self.dampening)
             return p.model
         watch = Watch(self.guard, p, rt, "ssd")
-        top = largest_ratio(drop, everyone)
+        top = largest_ratio(ratios)
+
+        tried = 0.0
 
         def fine(depth: float) -> bool:
-            dampen(p.model, start, drop, everyone, top ** (1 - depth), self.dampening)
+            nonlocal tried
+            tried = depth
+            dampen(p.model, start, ratios, top ** (1 - depth), self.dampening)
             return watch.intact() and not watch.overshot()
 
         if top > 1:
             depth = furthest(fine, steps=8)
-            dampen(p.model, start, drop, everyone, top ** (1 - depth), self.dampening)
+            if depth != tried:
+                dampen(p.model, start, ratios, top ** (1 - depth), self.dampening)
         return p.model
 
-    def _importance(self, p: Problem, view: View, rt: Runtime, which: str) -> Named:
+    def _importance(
+        self, p: Problem, view: View, rt: Runtime, which: str, by_layer: Collection[str]
+    ) -> Named:
         some = view if self.rows is None else view.sample(self.rows, rt, f"ssd/{which}")
         return squared_gradients(
-            p.model, some, p.task, rt, unit=self.unit, batch_size=self.batch_size
+            p.model,
+            some,
+            p.task,
+            rt,
+            unit=self.unit,
+            batch_size=self.batch_size,
+            by_layer=by_layer,
         )
 
     def _share(self, p: Problem) -> float:
@@ -125,13 +143,13 @@ class SSD(Recalibrated):
         return go / (go + stay)
 
 
+def relative(drop: Named, everyone: Named) -> Named:
+    """Return ``I_forget / I_all``, 0 where neither has any; in the memory of the first."""
+    return {n: drop[n].div_(t).nan_to_num_(0.0, 0.0, 0.0) for n, t in everyone.items()}
+
+
 def dampen(
-    model: nn.Module,
-    start: Named,
-    drop: Named,
-    everyone: Named,
-    selection: float,
-    dampening: float,
+    model: nn.Module, start: Mapping[str, Tensor], ratios: Named, selection: float, dampening: float
 ) -> None:
     """Set each parameter from its start: scaled by ``min(dampening * I_all / I_forget, 1)``.
 
@@ -139,26 +157,20 @@ def dampen(
 
     Args:
         model: Changed in place.
-        start: Its state before, by name.
-        drop: Importance for the forget rows, by parameter name.
-        everyone: Importance for all rows.
+        start: Its parameters before, by name.
+        ratios: ``I_forget / I_all``, by parameter name.
         selection: Threshold (paper: alpha).
         dampening: Strength (paper: lambda).
     """
     with torch.no_grad():
         for name, w in model.named_parameters():
-            if name not in drop:
+            if name not in ratios:
                 continue
-            hit = drop[name] > (selection * everyone[name]).nan_to_num(nan=math.inf)
-            scale = torch.where(hit, dampening * everyone[name] / drop[name], 1.0).clamp(max=1.0)
-            w.copy_(start[name] * scale.to(w.dtype))
+            scale = torch.reciprocal(ratios[name]).mul_(dampening).clamp_(max=1.0)
+            scale.masked_fill_(ratios[name] <= selection, 1.0)
+            torch.mul(start[name], scale.to(w.dtype), out=w)
 
 
-def largest_ratio(drop: Named, everyone: Named) -> float:
-    """Return the largest ``I_forget / I_all`` of all scalars; 1 where there is none."""
-    tops = [
-        torch.where(everyone[n] > 0, drop[n] / everyone[n], 0.0).max()
-        for n in drop
-        if drop[n].numel()
-    ]
-    return max([1.0, *(t.item() for t in tops)])
+def largest_ratio(ratios: Named) -> float:
+    """Return the largest ``I_forget / I_all`` of all scalars, at least 1."""
+    return max([1.0, *(t.max().item() for t in ratios.values() if t.numel())])

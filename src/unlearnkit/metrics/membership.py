@@ -21,7 +21,7 @@ from torch.nn import functional
 from unlearnkit.core import statistics
 from unlearnkit.core.evidence import Evidence, Split, Who
 from unlearnkit.core.metric import Goal, MetricRole, Score, mean, metric
-from unlearnkit.core.outputs import CHUNK, rowwise
+from unlearnkit.core.outputs import chunk, rowwise
 from unlearnkit.stats.ranks import others_needed
 
 PAIR = (Split.FORGET, Split.HELD_OUT)
@@ -239,7 +239,7 @@ def _fall(e: Evidence, split: Split) -> Tensor:
 def _confidence(out: Tensor, y: Tensor) -> Features:
     parts = [
         functional.softmax(o.float(), -1).gather(1, t[:, None])
-        for o, t in zip(torch.split(out, CHUNK), torch.split(y, CHUNK), strict=True)
+        for o, t in zip(*(torch.split(t, chunk(out)) for t in (out, y)), strict=True)
     ]
     found: Features = torch.cat(parts).numpy()
     return found

@@ -14,7 +14,7 @@ from torch.nn import functional
 from unlearnkit.core import statistics
 from unlearnkit.core.evidence import Evidence, Split, Who
 from unlearnkit.core.metric import Goal, Score, mean, metric
-from unlearnkit.core.outputs import CHUNK, rowwise
+from unlearnkit.core.outputs import chunk, rowwise
 
 TEACHERS = 5
 """Untrained models that the number is the mean over: a single one adds its own chance."""
@@ -102,7 +102,7 @@ def zrf_reference(e: Evidence) -> Score:
 
     def half(first: Tensor, second: Tensor) -> Tensor:
         for a, b, into in zip(
-            *(torch.split(t, CHUNK) for t in (first, second, whole)), strict=True
+            *(torch.split(t, chunk(mine)) for t in (first, second, whole)), strict=True
         ):
             p, q = functional.softmax(a.float(), 1), functional.softmax(b.float(), 1)
             into.copy_(functional.kl_div(p.log(), (p + q) / 2, reduction="none"))

@@ -223,7 +223,10 @@ class Probe:
         return cls(drops, 5 * state + 3 * size * saved)
 
     def chunks(self, group: Sequence[Member], least: int = 1) -> Iterator[Sequence[Member]]:
-        """Yield the members of a group by as many as fit into memory, evenly.
+        """Yield the members of a group by as many as fit into memory, on a CPU 16 at most.
+
+        Sixteen train as fast together as 64 (the perceptron of digits: 2.8 s against 2.9 s for 64
+        models), and what is trained can be kept four times sooner.
 
         Args:
             group: Members that fit together.
@@ -237,7 +240,9 @@ class Probe:
         if device.type == "cuda":
             free = torch.cuda.mem_get_info(device)[0] // 2
         most = max(free // max(self.bytes, 1), 1)
-        width = math.ceil(len(group) / max(math.ceil(len(group) / most), least))
+        if device.type == "cpu":
+            most = min(most, PLACES)
+        width = min(most, math.ceil(len(group) / least))
         for start in range(0, len(group), width):
             yield group[start : start + width]
 

@@ -1,0 +1,93 @@
+"""Audits of many classes, many models and many rows need little memory above their data."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAD = """
+import torch, unlearnkit
+from torch import nn
+from unlearnkit.core.case import Case
+from unlearnkit.core.evidence import Evidence, Split, Who
+from unlearnkit.core.data import TensorData, View
+from unlearnkit.core.runtime import Runtime
+from unlearnkit.tasks.classification import Classification
+
+def peak():
+    lines = open('/proc/self/status').read().splitlines()
+    return int(next(t for t in lines if t.startswith('VmHWM')).split()[1]) / 1024
+
+def measure(do):
+    do(20)
+    before = peak()
+    do(1)
+    print(peak() - before)
+"""
+
+INFLUENCE = """
+from unlearnkit.difficulty.influence import self_influence
+log_p = torch.randn(40, 50_000).log_softmax(1)
+y = torch.randint(0, 50_000, (40,))
+phi = torch.randn(40, 3)
+measure(lambda k: self_influence(phi, log_p[:, : 50_000 // k], y // k))
+"""
+
+MARGINS = """
+task, n = Classification(50_000), 200
+out, y = torch.randn(n, 50_000), torch.randint(0, 50_000, (n,))
+def do(k):
+    view = {Split.FORGET: y[: n // k]}
+    e = Evidence.from_outputs({"unlearned": {Split.FORGET: out[: n // k]}}, view, task, Runtime())
+    e.margins(Who.UNLEARNED, Split.FORGET)
+measure(do)
+"""
+
+PARTS = """
+from unlearnkit.core.outputs import run_in_parts
+net = nn.Linear(2, 50_000)
+x = torch.randn(2_000, 2)
+def do(k):
+    view = View.all(TensorData(x[: len(x) // k], torch.zeros(len(x) // k, dtype=torch.long)))
+    for _ in run_in_parts(net, view, Classification(50_000), Runtime()):
+        pass
+measure(do)
+"""
+
+WAYS = """
+from unlearnkit.auditing.seats import towards_targets
+from unlearnkit.signals import Member, Signals
+members = tuple(Member(w, i) for w in ("oracle", "unlearned") for i in range(32))
+def do(k):
+    e = 8_000 // k
+    shape = (len(members), e)
+    residuals = torch.ones(1, 1, 1, dtype=torch.float64).expand(*shape, 12)
+    flat = torch.zeros(1, 1).expand(shape)
+    s = Signals(flat.double(), flat, flat, members, {"forget": torch.arange(e)}, residuals)
+    towards_targets(s)
+measure(do)
+"""
+
+THIRDS = """
+from unlearnkit.auditing.strong_intervals import auc_over_models
+halves = [tuple(torch.randn(32, 6_000, dtype=torch.float64) for _ in range(2)) for _ in range(2)]
+measure(lambda k: auc_over_models([tuple(t[:, : 6_000 // k] for t in h) for h in halves]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    ("body", "most"),
+    [
+        pytest.param(INFLUENCE, 60, id="self-influence of 50,000 classes"),
+        pytest.param(MARGINS, 120, id="margins of 50,000 classes"),
+        pytest.param(PARTS, 300, id="outputs of 2,000 rows and 50,000 classes, in parts"),
+        pytest.param(WAYS, 25, id="64 models, 8,000 rows of 12 numbers"),
+        pytest.param(THIRDS, 30, id="AUC over 64 models of 6,000 rows"),
+    ],
+)
+def test_the_peak_grows_by_no_more_than(body, most):
+    child = subprocess.run(
+        [sys.executable, "-c", HEAD + body], check=True, capture_output=True, text=True
+    )
+    assert float(child.stdout) < most  # MiB

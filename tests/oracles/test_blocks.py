@@ -1,0 +1,43 @@
+"""Many models trained together are kept block by block."""
+
+import pytest
+
+from unlearnkit.cache import Cache
+from unlearnkit.core.request import Rows
+from unlearnkit.core.runtime import Runtime, Silent
+from unlearnkit.oracles import oracle, train_originals
+from unlearnkit.tasks.classification import Classification
+from unlearnkit.train.ensemble import PLACES
+
+TOY = Classification(3).toy(0)
+TOY = TOY.with_(recipe=TOY.recipe.model_copy(update={"epochs": 2}))
+
+
+class Killing(Silent):
+    """Ends the process, as it were, in the middle of the second block's training."""
+
+    def __init__(self):
+        self.blocks = 0
+
+    def progress(self, what, done, total):
+        """Count the ends of blocks."""
+        if "together" in what:
+            if self.blocks:
+                raise KeyboardInterrupt
+            self.blocks += done == total
+
+
+@pytest.mark.parametrize("what", ["originals", "oracles"])
+def test_an_interrupt_loses_no_more_than_the_block_in_training(tmp_path, what):
+    cache = Cache(tmp_path)
+
+    def train(rt):
+        if what == "originals":
+            return train_originals(TOY, seeds=40, rt=rt, cache=cache)
+        return oracle(TOY, Rows(0, 1), seeds=40, rt=rt, cache=cache).runs
+
+    with pytest.raises(KeyboardInterrupt):
+        train(Runtime(reporter=Killing()))
+    assert len(list(cache.entries())) == PLACES
+    kept = train(Runtime())
+    assert sum(run.cached for run in kept) == PLACES
