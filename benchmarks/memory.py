@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.measure import Fact
-from unlearnkit.auditing.rows import table
+from unlearnkit.auditing.metric_table import table
 from unlearnkit.catalog import metrics
 from unlearnkit.core.evidence import Evidence, Split
 from unlearnkit.core.runtime import Runtime

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.regression import CASES
-from unlearnkit.auditing.rows import table
+from unlearnkit.auditing.metric_table import table
 from unlearnkit.auditing.splits import choose
 from unlearnkit.auditing.verdicts import Facts, findings
 from unlearnkit.cases.builtin import Asked

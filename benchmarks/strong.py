@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from unlearnkit.attacks.klom import klom
 from unlearnkit.attacks.quality import competition_quality, forgetting_quality
 from unlearnkit.attacks.ulira import ulira
-from unlearnkit.auditing.ensembles import gather, subject_of
-from unlearnkit.auditing.planning import plan
+from unlearnkit.auditing.strong.cost_plan import plan
+from unlearnkit.auditing.strong.train_ensembles import gather, subject_of
 from unlearnkit.cache import Cache
 from unlearnkit.catalog import method
 from unlearnkit.core.case import Case

@@ -6,7 +6,7 @@ import torch
 from scipy.special import softmax
 
 import unlearnkit as uk
-from unlearnkit.auditing.difficulty import difficulty
+from unlearnkit.auditing.difficulty_summary import difficulty
 from unlearnkit.cases.hard import memorised
 from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.evidence import Evidence, Split
@@ -79,7 +79,7 @@ def test_rows_at_the_boundary_flip_sooner_than_others():
 
 
 def test_a_last_layer_that_is_too_wide_leaves_flips_out(monkeypatch):
-    monkeypatch.setattr("unlearnkit.auditing.difficulty.WORK", 100)
+    monkeypatch.setattr("unlearnkit.auditing.difficulty_summary.WORK", 100)
     found = difficulty(evidence())
     assert found.entanglement is not None
     assert found.flip is None

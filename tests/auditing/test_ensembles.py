@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from tests.auditing.liars import NoOp
-from unlearnkit.auditing.at_hand import localizer_of
-from unlearnkit.auditing.ensembles import FLOOR, check_models, gather, look, subject_of
-from unlearnkit.auditing.planning import plan
+from unlearnkit.auditing.strong.cost_plan import plan
+from unlearnkit.auditing.strong.mask_transfer import localizer_of
+from unlearnkit.auditing.strong.train_ensembles import FLOOR, check_models, gather, look, subject_of
 from unlearnkit.cache import Cache
 from unlearnkit.catalog import method
 from unlearnkit.core.auto import Auto

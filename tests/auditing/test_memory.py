@@ -55,7 +55,7 @@ measure(do)
 """
 
 WAYS = """
-from unlearnkit.auditing.seats import towards_targets
+from unlearnkit.auditing.strong.scores import towards_targets
 from unlearnkit.signals import Member, Signals
 members = tuple(Member(w, i) for w in ("oracle", "unlearned") for i in range(32))
 def do(k):
@@ -69,7 +69,7 @@ measure(do)
 """
 
 THIRDS = """
-from unlearnkit.auditing.strong_intervals import auc_over_models
+from unlearnkit.auditing.strong.bootstrap_intervals import auc_over_models
 halves = [tuple(torch.randn(32, 6_000, dtype=torch.float64) for _ in range(2)) for _ in range(2)]
 measure(lambda k: auc_over_models([tuple(t[:, : 6_000 // k] for t in h) for h in halves]))
 """

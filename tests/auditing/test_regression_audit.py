@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import unlearnkit as uk
-from unlearnkit.auditing.rows import table
+from unlearnkit.auditing.metric_table import table
 from unlearnkit.auditing.splits import choose
 from unlearnkit.auditing.verdicts import Facts, findings
 from unlearnkit.catalog import cases, metrics

@@ -6,9 +6,9 @@ from sklearn.metrics import roc_auc_score
 
 from tests.auditing.planted import everything, planted, seated
 from unlearnkit.attacks.ulira import log_ratios
-from unlearnkit.auditing.seats import Seats
-from unlearnkit.auditing.strata import strata
-from unlearnkit.auditing.strong_intervals import auc_over_models
+from unlearnkit.auditing.strong.bootstrap_intervals import auc_over_models
+from unlearnkit.auditing.strong.scores import Seats
+from unlearnkit.auditing.strong.strata import strata
 from unlearnkit.core.runtime import Runtime
 
 

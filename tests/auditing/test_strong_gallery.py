@@ -8,9 +8,9 @@ from torch import nn
 
 from tests.auditing.liars import NoOp
 from tests.auditing.planted import everything, seated
-from unlearnkit.auditing.ensembles import FLOOR, gather, look, subject_of
-from unlearnkit.auditing.strong import strong_table
-from unlearnkit.auditing.strong_verdicts import strong_findings
+from unlearnkit.auditing.strong.results_table import strong_table
+from unlearnkit.auditing.strong.train_ensembles import FLOOR, gather, look, subject_of
+from unlearnkit.auditing.verdicts_strong import strong_findings
 from unlearnkit.cache import Cache
 from unlearnkit.cases.digits import digits
 from unlearnkit.core.case import Case

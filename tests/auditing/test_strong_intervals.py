@@ -9,9 +9,9 @@ from sklearn.metrics import roc_auc_score
 from tests.auditing.planted import SECTIONS, planted
 from unlearnkit.attacks.klom import klom
 from unlearnkit.attacks.ulira import log_ratios, ulira
-from unlearnkit.auditing import strong_intervals as intervals
-from unlearnkit.auditing.strong import strong_table
-from unlearnkit.auditing.strong_rows import Number
+from unlearnkit.auditing.strong import bootstrap_intervals as intervals
+from unlearnkit.auditing.strong.results_table import strong_table
+from unlearnkit.auditing.strong.table_rows import Number
 from unlearnkit.core.runtime import Runtime
 
 AUDITS, ROWS, MODELS = 24, 20, 64

@@ -8,9 +8,9 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from tests.auditing.planted import SECTIONS
-from unlearnkit.auditing.seats import Seats, towards_targets
-from unlearnkit.auditing.strong import strong_table
-from unlearnkit.auditing.strong_verdicts import strong_findings
+from unlearnkit.auditing.strong.results_table import strong_table
+from unlearnkit.auditing.strong.scores import Seats, towards_targets
+from unlearnkit.auditing.verdicts_strong import strong_findings
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.report.model import Verdict
 from unlearnkit.signals import Code, Member, Signals

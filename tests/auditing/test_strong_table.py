@@ -7,9 +7,9 @@ import torch
 from scipy import stats
 
 from tests.auditing.planted import SECTIONS, everything, planted, seated
-from unlearnkit.auditing.kinds import KINDS
-from unlearnkit.auditing.strong import LEVEL, strong_table
-from unlearnkit.auditing.strong_verdicts import strong_findings, strong_limits, strong_sentence
+from unlearnkit.auditing.strong.metric_specs import KINDS
+from unlearnkit.auditing.strong.results_table import LEVEL, strong_table
+from unlearnkit.auditing.verdicts_strong import strong_findings, strong_limits, strong_sentence
 from unlearnkit.catalog import metrics
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.runtime import Runtime

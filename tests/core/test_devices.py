@@ -3,7 +3,7 @@
 import torch
 
 import unlearnkit as uk
-from unlearnkit.auditing.at_hand import _trainable_as, from_middle
+from unlearnkit.auditing.strong.mask_transfer import _trainable_as, from_middle
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.structure import on_device
 

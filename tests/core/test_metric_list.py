@@ -2,7 +2,7 @@
 
 import pytest
 
-from unlearnkit.auditing.which import ATTACKS, KNOWN, OUTSIDE, UTILITY
+from unlearnkit.auditing.verdict_metrics import ATTACKS, KNOWN, OUTSIDE, UTILITY
 from unlearnkit.catalog import metrics
 from unlearnkit.core import metric as home
 from unlearnkit.core.errors import UnlearnkitError

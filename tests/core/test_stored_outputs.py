@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from unlearnkit.auditing.rows import table
+from unlearnkit.auditing.metric_table import table
 from unlearnkit.catalog import metrics
 from unlearnkit.core.evidence import Evidence, Split
 from unlearnkit.core.runtime import Runtime

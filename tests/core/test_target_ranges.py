@@ -8,7 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 import unlearnkit as uk
-from unlearnkit.auditing.asked import in_words
+from unlearnkit.auditing.request_summary import in_words
 from unlearnkit.cli.app import app
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.request import parse_request

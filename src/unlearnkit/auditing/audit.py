@@ -12,19 +12,18 @@ from typing import get_args
 import torch
 from torch import nn
 
-from unlearnkit.auditing.asked import in_words, nearness, target_counts
-from unlearnkit.auditing.at_hand import from_middle, localizer_of
 from unlearnkit.auditing.control_models import ControlModels
-from unlearnkit.auditing.difficulty import difficulty
-from unlearnkit.auditing.drawings import class_lines, margin_samples, roc_curves
-from unlearnkit.auditing.ensembles import check_models, gather, subject_of
-from unlearnkit.auditing.fast_verdicts import FastAudit
-from unlearnkit.auditing.kinds import ENOUGH
-from unlearnkit.auditing.planning import plan
-from unlearnkit.auditing.rows import Beside, table
+from unlearnkit.auditing.difficulty_summary import difficulty
+from unlearnkit.auditing.figure_data import class_lines, margin_samples, roc_curves
+from unlearnkit.auditing.metric_table import Beside, table
+from unlearnkit.auditing.request_summary import in_words, nearness, target_counts
+from unlearnkit.auditing.sentences import limits, sentence
 from unlearnkit.auditing.splits import choose
-from unlearnkit.auditing.strong import strong_table
-from unlearnkit.auditing.strong_verdicts import strong_findings, strong_limits, strong_sentence
+from unlearnkit.auditing.strong.cost_plan import plan
+from unlearnkit.auditing.strong.mask_transfer import from_middle, localizer_of
+from unlearnkit.auditing.strong.metric_specs import ENOUGH
+from unlearnkit.auditing.strong.results_table import strong_table
+from unlearnkit.auditing.strong.train_ensembles import check_models, gather, subject_of
 from unlearnkit.auditing.verdicts import (
     HEADROOM,
     Facts,
@@ -33,7 +32,8 @@ from unlearnkit.auditing.verdicts import (
     findings_of_fast_audit,
     headroom,
 )
-from unlearnkit.auditing.words import limits, sentence
+from unlearnkit.auditing.verdicts_fast import FastAudit
+from unlearnkit.auditing.verdicts_strong import strong_findings, strong_limits, strong_sentence
 from unlearnkit.cache import Cache
 from unlearnkit.contamination import check_fresh
 from unlearnkit.core.border import border

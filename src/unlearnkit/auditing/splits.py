@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unlearnkit.auditing.asked import row_bytes
+from unlearnkit.auditing.request_summary import row_bytes
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import View
 from unlearnkit.core.evidence import Split

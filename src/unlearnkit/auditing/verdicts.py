@@ -12,9 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from unlearnkit.auditing.fast_verdicts import FastAudit, fast_findings
-from unlearnkit.auditing.rows import one_row
-from unlearnkit.auditing.which import (
+from unlearnkit.auditing.metric_table import one_row
+from unlearnkit.auditing.verdict_metrics import (
     ATTACKS,
     COMPARED,
     KNOWN,
@@ -25,6 +24,7 @@ from unlearnkit.auditing.which import (
     plain,
     valued,
 )
+from unlearnkit.auditing.verdicts_fast import FastAudit, fast_findings
 from unlearnkit.catalog import metrics
 from unlearnkit.report.model import Finding, Row, Verdict
 from unlearnkit.stats.gaps import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-from unlearnkit.auditing.kinds import KINDS, kind_of, listed
+from unlearnkit.auditing.strong.metric_specs import KINDS, kind_of, listed
 from unlearnkit.core.errors import UnknownNameError
 from unlearnkit.report.values import Value
 from unlearnkit.studies.table import Column

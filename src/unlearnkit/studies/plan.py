@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from statistics import fmean
 
-from unlearnkit.auditing.words import duration
+from unlearnkit.auditing.sentences import duration
 from unlearnkit.cache import Cache
 from unlearnkit.cases.builtin import Trained
 from unlearnkit.catalog import cases

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
-from unlearnkit.auditing.kinds import ENOUGH, LEAST
+from unlearnkit.auditing.strong.metric_specs import ENOUGH, LEAST
 from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.core.files import read_yaml
 from unlearnkit.core.method import explain

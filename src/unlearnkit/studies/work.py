@@ -13,7 +13,7 @@ from typing import Self
 import torch
 
 from unlearnkit.auditing.audit import audit
-from unlearnkit.auditing.kinds import ENOUGH
+from unlearnkit.auditing.strong.metric_specs import ENOUGH
 from unlearnkit.auto.driver import unlearn
 from unlearnkit.cache import Cache
 from unlearnkit.core.auto import AUTO

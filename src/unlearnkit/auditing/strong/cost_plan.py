@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from unlearnkit.auditing.ensembles import Subject, kinds_of
-from unlearnkit.auditing.words import duration
+from unlearnkit.auditing.sentences import duration
+from unlearnkit.auditing.strong.train_ensembles import Subject, kinds_of
 from unlearnkit.core.data import View
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.oracles import oracle_keys, original_key

@@ -15,11 +15,11 @@ from unlearnkit.attacks.lira import lira
 from unlearnkit.attacks.permutation import permutation_test, smallest_shift
 from unlearnkit.attacks.quality import Quality
 from unlearnkit.attacks.rmia import rmia
-from unlearnkit.auditing import strong_intervals as intervals
-from unlearnkit.auditing.kinds import KINDS, listed
-from unlearnkit.auditing.seats import Seats
-from unlearnkit.auditing.strata import strata
-from unlearnkit.auditing.strong_rows import Number, make_row
+from unlearnkit.auditing.strong import bootstrap_intervals as intervals
+from unlearnkit.auditing.strong.metric_specs import KINDS, listed
+from unlearnkit.auditing.strong.scores import Seats
+from unlearnkit.auditing.strong.strata import strata
+from unlearnkit.auditing.strong.table_rows import Number, make_row
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.report.model import Design, Exposure, Light, Row, Sample, Stratum
 from unlearnkit.signals import Signals

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unlearnkit.attacks.klom import klom
-from unlearnkit.auditing.strong_rows import Number
+from unlearnkit.auditing.strong.table_rows import Number
 from unlearnkit.stats.intervals import normal
 from unlearnkit.stats.resample import LEAST_DRAWS, Resampled, redrawn, two_level_bootstrap
 

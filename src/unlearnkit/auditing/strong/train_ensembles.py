@@ -13,9 +13,9 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor, nn
 
-from unlearnkit.auditing.asked import row_bytes
-from unlearnkit.auditing.kinds import LEAST
+from unlearnkit.auditing.request_summary import row_bytes
 from unlearnkit.auditing.splits import choose
+from unlearnkit.auditing.strong.metric_specs import LEAST
 from unlearnkit.cache import Cache
 from unlearnkit.contamination import check_fresh
 from unlearnkit.core.auto import Auto

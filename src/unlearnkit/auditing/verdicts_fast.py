@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from unlearnkit.auditing.control_models import ControlModels
-from unlearnkit.auditing.which import MATCHED, attack_of, plain, valued
+from unlearnkit.auditing.verdict_metrics import MATCHED, attack_of, plain, valued
 from unlearnkit.core.evidence import Evidence, Split, Who
 from unlearnkit.core.statistics import auc, auc_difference, auc_interval
 from unlearnkit.metrics.relearn import relearning_losses

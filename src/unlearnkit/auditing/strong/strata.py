@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from unlearnkit.auditing import strong_intervals as intervals
-from unlearnkit.auditing.seats import Seats
-from unlearnkit.auditing.strong_rows import Number, estimate_of, known
+from unlearnkit.auditing.strong import bootstrap_intervals as intervals
+from unlearnkit.auditing.strong.scores import Seats
+from unlearnkit.auditing.strong.table_rows import Number, estimate_of, known
 from unlearnkit.report.model import Stratum
 
 PARTS = ("low", "middle", "high")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from unlearnkit.auditing.which import MATCHED, attack_of
+from unlearnkit.auditing.verdict_metrics import MATCHED, attack_of
 from unlearnkit.core.metric import Tier
 from unlearnkit.report.model import Finding, Row, Verdict
 from unlearnkit.stats.gaps import gap

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from unlearnkit.auditing.kinds import ENOUGH
-from unlearnkit.auditing.strong import LEVEL, Table
-from unlearnkit.auditing.strong_rows import margin_of
-from unlearnkit.auditing.which import few, plain
-from unlearnkit.auditing.words import NOT_PROOF
+from unlearnkit.auditing.sentences import NOT_PROOF
+from unlearnkit.auditing.strong.metric_specs import ENOUGH
+from unlearnkit.auditing.strong.results_table import LEVEL, Table
+from unlearnkit.auditing.strong.table_rows import margin_of
+from unlearnkit.auditing.verdict_metrics import few, plain
 from unlearnkit.report.model import Finding, Row, Verdict
 
 ATTACKS = ("rmia_auc", "lira_auc")

@@ -1,0 +1,1 @@
+"""The strong audit: attacks on single records with ensembles of models."""
