@@ -35,7 +35,7 @@ from unlearnkit.cases.builtin import Asked
 from unlearnkit.core.evidence import Evidence, Who
 from unlearnkit.oracles import Oracle
 from unlearnkit.stats.gaps import closed_share
-from unlearnkit.unlearning import frozen_copy
+from unlearnkit.unlearning.run_method import frozen_copy
 
 
 @dataclass(frozen=True)

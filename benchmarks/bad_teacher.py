@@ -16,7 +16,7 @@ from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.bad_teacher import BadTeacher
 from unlearnkit.train.teachers import untrained
-from unlearnkit.unlearning import fresh_model, unlearn
+from unlearnkit.unlearning.run_method import fresh_model, unlearn
 
 GOAL = 0.5
 

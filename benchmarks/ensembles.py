@@ -10,7 +10,7 @@ from unlearnkit.core.case import Case
 from unlearnkit.core.data import View
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.train.ensemble import Member, fit_each, fit_together
-from unlearnkit.unlearning import fresh_model
+from unlearnkit.unlearning.run_method import fresh_model
 
 
 def run() -> Iterator[Fact]:

@@ -29,7 +29,7 @@ from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.oracles import Oracle, oracle, train_original
 from unlearnkit.report.model import Report, Verdict
-from unlearnkit.unlearning import Unlearned, unlearn
+from unlearnkit.unlearning.run_method import Unlearned, unlearn
 
 ADVERSE = (Verdict.LEAKS, Verdict.OVER_FORGOT, Verdict.DISTINGUISHABLE, Verdict.DAMAGED)
 OUT = Path("docs/results/false_alarms.json")

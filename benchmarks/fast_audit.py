@@ -20,7 +20,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.statistics import auc
 from unlearnkit.oracles import oracle, train_original
 from unlearnkit.report.model import Verdict
-from unlearnkit.unlearning import unlearn
+from unlearnkit.unlearning.run_method import unlearn
 
 OUT = Path("docs/results/fast_audit.md")
 ACCUSATIONS = {Verdict.LEAKS, Verdict.OVER_FORGOT, Verdict.DAMAGED}

@@ -19,7 +19,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.linalg.importance import squared_gradients
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.train.loop import fit
-from unlearnkit.unlearning import fresh_model, unlearn
+from unlearnkit.unlearning.run_method import fresh_model, unlearn
 
 WIDTH = 3000
 SIZES = (300,)

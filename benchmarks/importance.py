@@ -10,7 +10,7 @@ from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.linalg.importance import squared_gradients
 from unlearnkit.train.loop import fit
-from unlearnkit.unlearning import fresh_model, unlearn
+from unlearnkit.unlearning.run_method import fresh_model, unlearn
 
 ROWS = 4000
 GOAL = 1.3

@@ -16,7 +16,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.localize.find import Localizer
 from unlearnkit.train.hold import holding
 from unlearnkit.train.loop import fit
-from unlearnkit.unlearning import fresh_model
+from unlearnkit.unlearning.run_method import fresh_model
 
 GOAL = 1.05
 

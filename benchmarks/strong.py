@@ -20,6 +20,7 @@ from unlearnkit.attacks.klom import klom
 from unlearnkit.attacks.quality import competition_quality, forgetting_quality
 from unlearnkit.attacks.ulira import ulira
 from unlearnkit.auditing.strong.cost_plan import plan
+from unlearnkit.auditing.strong.margin_store import Signals
 from unlearnkit.auditing.strong.train_ensembles import gather, subject_of
 from unlearnkit.cache import Cache
 from unlearnkit.catalog import method
@@ -27,7 +28,6 @@ from unlearnkit.core.case import Case
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.signals import Signals
 from unlearnkit.stats.ranks import auc_rows
 from unlearnkit.tasks.classification import Classification
 

@@ -9,7 +9,7 @@ from unlearnkit.catalog import methods
 from unlearnkit.core.errors import UnlearnkitError
 from unlearnkit.core.request import Classes
 from unlearnkit.oracles import train_original
-from unlearnkit.unlearning import Unlearned, unlearn
+from unlearnkit.unlearning.run_method import Unlearned, unlearn
 
 
 def run() -> Iterator[Fact]:

@@ -16,7 +16,7 @@ from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.request import Classes
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.unsir import Noise, Unsir
-from unlearnkit.unlearning import fresh_model, unlearn
+from unlearnkit.unlearning.run_method import fresh_model, unlearn
 
 GOAL = 0.5
 MANY = 1.3

@@ -13,7 +13,7 @@ from unlearnkit.core.request import Classes
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.train.generator import generator
-from unlearnkit.unlearning import fresh_model, unlearn
+from unlearnkit.unlearning.run_method import fresh_model, unlearn
 
 BATCHES = 5
 GOAL = 0.5

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from unlearnkit.tasks.classification import Classification as Classification
     from unlearnkit.tasks.multilabel import MultiLabel as MultiLabel
     from unlearnkit.tasks.regression import Regression as Regression
-    from unlearnkit.unlearning import Unlearned as Unlearned
+    from unlearnkit.unlearning.run_method import Unlearned as Unlearned
 
 _HOMES = {
     "Auto": "core.auto",
@@ -55,7 +55,7 @@ _HOMES = {
     "Rows": "core.request",
     "Runtime": "core.runtime",
     "Targets": "core.request",
-    "Unlearned": "unlearning",
+    "Unlearned": "unlearning.run_method",
     "UnlearnkitError": "core.errors",
     "audit": "auditing.audit",
     "catalog": "catalog",

@@ -15,7 +15,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.statistics import auc
 from unlearnkit.core.structure import evaluating
 from unlearnkit.oracles import Oracle
-from unlearnkit.unlearning import fresh_model
+from unlearnkit.unlearning.run_method import fresh_model
 
 MOVED = 64
 """Roundings of its type by which training has clearly moved a scalar."""

@@ -7,7 +7,8 @@ from typing import Any
 
 import typer
 
-from unlearnkit import catalog, pages
+from unlearnkit import catalog
+from unlearnkit import describe as pages
 from unlearnkit.cli.app import app
 from unlearnkit.core.errors import InputError, UnlearnkitError
 from unlearnkit.store import write_text

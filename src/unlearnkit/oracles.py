@@ -22,7 +22,7 @@ from unlearnkit.core.runtime import Cost, Runtime, check_seed
 from unlearnkit.core.training import training_key
 from unlearnkit.train.ensemble import Member, fit_each, fit_together, pays
 from unlearnkit.train.isolation import as_plain_call
-from unlearnkit.unlearning import check_weights, fresh_model
+from unlearnkit.unlearning.run_method import check_weights, fresh_model
 
 FIRST = 1000
 """Seed of the first oracle, where a count is given."""

@@ -2,7 +2,7 @@
 
 import torch
 
-from unlearnkit.signals import Code, Member, Signals
+from unlearnkit.auditing.strong.margin_store import Code, Member, Signals
 
 SECTIONS = dict.fromkeys(("forget", "retain", "held_out", "population", "test"), 20)
 

@@ -9,6 +9,7 @@ import torch
 
 from tests.auditing.liars import NoOp
 from unlearnkit.auditing.strong.cost_plan import plan
+from unlearnkit.auditing.strong.margin_store import Code
 from unlearnkit.auditing.strong.mask_transfer import localizer_of
 from unlearnkit.auditing.strong.train_ensembles import FLOOR, check_models, gather, look, subject_of
 from unlearnkit.cache import Cache
@@ -21,11 +22,10 @@ from unlearnkit.core.request import Rows, Targets
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.localize.find import Localizer
 from unlearnkit.oracles import FIRST, oracle, train_original, train_originals
-from unlearnkit.signals import Code
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression
 from unlearnkit.train.ensemble import PLACES
-from unlearnkit.unlearning import unlearn
+from unlearnkit.unlearning.run_method import unlearn
 
 TOY = Classification(3).toy(0)
 GO = Rows(range(9))

@@ -20,7 +20,7 @@ from unlearnkit.catalog import cases
 from unlearnkit.core.errors import InputError
 from unlearnkit.oracles import Oracle, oracle, train_original
 from unlearnkit.report.model import Verdict
-from unlearnkit.unlearning import unlearn
+from unlearnkit.unlearning.run_method import unlearn
 
 ADVERSE = {Verdict.LEAKS, Verdict.OVER_FORGOT, Verdict.DISTINGUISHABLE, Verdict.DAMAGED}
 

@@ -56,7 +56,7 @@ measure(do)
 
 WAYS = """
 from unlearnkit.auditing.strong.scores import towards_targets
-from unlearnkit.signals import Member, Signals
+from unlearnkit.auditing.strong.margin_store import Member, Signals
 members = tuple(Member(w, i) for w in ("oracle", "unlearned") for i in range(32))
 def do(k):
     e = 8_000 // k

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
+from unlearnkit.auditing.strong.margin_store import Code, Member, Row, Signals, SignalsFile
 from unlearnkit.core.errors import InputError
-from unlearnkit.signals import Code, Member, Row, Signals, SignalsFile
 
 KEY = {"case": "made", "settings": {"lr": 0.1}}
 COLUMNS = {"forget": torch.tensor([3, 7]), "test": torch.tensor([0, 1, 2])}

@@ -8,12 +8,12 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from tests.auditing.planted import SECTIONS
+from unlearnkit.auditing.strong.margin_store import Code, Member, Signals
 from unlearnkit.auditing.strong.results_table import strong_table
 from unlearnkit.auditing.strong.scores import Seats, towards_targets
 from unlearnkit.auditing.verdicts_strong import strong_findings
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.report.model import Verdict
-from unlearnkit.signals import Code, Member, Signals
 
 ADVERSE = {Verdict.LEAKS, Verdict.OVER_FORGOT, Verdict.DISTINGUISHABLE, Verdict.DAMAGED}
 MODELS = 64

@@ -7,6 +7,7 @@ import torch
 from scipy import stats
 
 from tests.auditing.planted import SECTIONS, everything, planted, seated
+from unlearnkit.auditing.strong.margin_store import Signals
 from unlearnkit.auditing.strong.metric_specs import KINDS
 from unlearnkit.auditing.strong.results_table import LEVEL, strong_table
 from unlearnkit.auditing.verdicts_strong import strong_findings, strong_limits, strong_sentence
@@ -14,7 +15,6 @@ from unlearnkit.catalog import metrics
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.report.model import Finding, Verdict
-from unlearnkit.signals import Signals
 
 ADVERSE = {Verdict.LEAKS, Verdict.OVER_FORGOT, Verdict.DISTINGUISHABLE, Verdict.DAMAGED}
 

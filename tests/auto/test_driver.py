@@ -15,7 +15,7 @@ from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.request import Classes, Groups, Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.structure import equal, tensors
-from unlearnkit.unlearning import unlearn as plain
+from unlearnkit.unlearning.run_method import unlearn as plain
 
 pytestmark = pytest.mark.usefixtures("installed")
 

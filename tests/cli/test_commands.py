@@ -7,11 +7,12 @@ import torch
 import typer
 
 import unlearnkit
-from unlearnkit import catalog, docs, pages
+from unlearnkit import catalog, docs
+from unlearnkit import describe as pages
+from unlearnkit.auditing.strong.margin_store import Member, Row, SignalsFile
 from unlearnkit.cli.app import app
 from unlearnkit.core.folders import SIGNALS
 from unlearnkit.core.recipe import Tuning
-from unlearnkit.signals import Member, Row, SignalsFile
 
 COMMANDS = dict(docs.helps())
 LEAVES = [n for n in COMMANDS if n not in {"unlearnkit", "unlearnkit cache"}]

@@ -15,7 +15,7 @@ from unlearnkit.oracles import train_original
 from unlearnkit.testing.subject import bits, generators, same_bits, toy
 from unlearnkit.train.isolation import seeded
 from unlearnkit.train.loop import fit
-from unlearnkit.unlearning import fresh_model, unlearn
+from unlearnkit.unlearning.run_method import fresh_model, unlearn
 
 TOY = toy("classification")
 GO = Rows(*range(11))

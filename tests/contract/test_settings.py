@@ -7,7 +7,7 @@ import unlearnkit as uk
 from unlearnkit.core.method import Info, Method, Need
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.testing.subject import toy
-from unlearnkit.unlearning import fresh_model
+from unlearnkit.unlearning.run_method import fresh_model
 
 TOY = toy("classification")
 AROUND = {

@@ -5,7 +5,8 @@ from typing import Annotated, ClassVar, Literal
 import pytest
 from pydantic import Field
 
-from unlearnkit import catalog, pages
+from unlearnkit import catalog
+from unlearnkit import describe as pages
 from unlearnkit.core.method import Info, Method
 from unlearnkit.core.search import OneOf, Search, space
 from unlearnkit.testing import check_method

@@ -11,7 +11,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.linalg.importance import squared_gradients
 from unlearnkit.methods.finetune import FineTune
 from unlearnkit.train.loop import fit
-from unlearnkit.unlearning import fresh_model, unlearn
+from unlearnkit.unlearning.run_method import fresh_model, unlearn
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from unlearnkit.core.request import Classes, Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.amnesiac import Amnesiac, relabelled
 from unlearnkit.train.restart import Restart
-from unlearnkit.unlearning import unlearn
+from unlearnkit.unlearning.run_method import unlearn
 
 
 def targets(net, case, forget, gone=(), turns=1):

@@ -21,7 +21,7 @@ from unlearnkit.oracles import train_original
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression
 from unlearnkit.train.teachers import left_over, mean_answer, untrained
-from unlearnkit.unlearning import fresh_model, unlearn
+from unlearnkit.unlearning.run_method import fresh_model, unlearn
 
 GO = Rows(0, 1, 2, 3)
 STEP = Tuning.exact(lr=0.05, momentum=0.0, epochs=1, batch_size=64)

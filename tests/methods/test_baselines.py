@@ -17,7 +17,7 @@ from unlearnkit.methods.ssd import SSD
 from unlearnkit.tasks.multilabel import MultiLabel
 from unlearnkit.tasks.regression import Regression
 from unlearnkit.train.restart import Restart
-from unlearnkit.unlearning import unlearn
+from unlearnkit.unlearning.run_method import unlearn
 
 RUN = Tuning(lr=0.7, share=0.3)
 ALL = [Retrain, FineTune, GradientAscent, NegGradPlus, Relabel, L1Sparse, Scrub, SSD]

@@ -14,7 +14,7 @@ from unlearnkit.oracles import oracle, train_original
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.train.restart import Restart
 from unlearnkit.train.teachers import untrained
-from unlearnkit.unlearning import fresh_model, unlearn
+from unlearnkit.unlearning.run_method import fresh_model, unlearn
 
 ASK = Rows(*range(11))
 HALF = Localizer(budget=0.5, granularity="parameter")

@@ -18,7 +18,7 @@ from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.multilabel import MultiLabel
 from unlearnkit.tasks.regression import Regression
 from unlearnkit.train.restart import Restart
-from unlearnkit.unlearning import unlearn
+from unlearnkit.unlearning.run_method import unlearn
 
 RUNS = [
     pytest.param(Restart(shrink=1.0), id="restart"),

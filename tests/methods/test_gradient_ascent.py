@@ -6,7 +6,7 @@ from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.request import Classes, Rows
 from unlearnkit.methods.gradient_ascent import Climb, GradientAscent
 from unlearnkit.train.stopping import OFF, Guard
-from unlearnkit.unlearning import unlearn
+from unlearnkit.unlearning.run_method import unlearn
 
 GO = Rows(0, 1, 2, 3)
 INF = float("inf")

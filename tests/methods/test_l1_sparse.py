@@ -6,7 +6,7 @@ from unlearnkit.core.request import Rows
 from unlearnkit.methods.finetune import FineTune
 from unlearnkit.methods.l1_sparse import L1Sparse
 from unlearnkit.train.restart import Restart
-from unlearnkit.unlearning import unlearn
+from unlearnkit.unlearning.run_method import unlearn
 
 GO = Rows(0, 1, 2, 3)
 STEP = Tuning.exact(lr=0.05, momentum=0.0, epochs=1, batch_size=64)

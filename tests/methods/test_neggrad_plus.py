@@ -6,7 +6,7 @@ from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.request import Rows
 from unlearnkit.methods.neggrad_plus import NegGradPlus
 from unlearnkit.train.restart import Restart
-from unlearnkit.unlearning import unlearn
+from unlearnkit.unlearning.run_method import unlearn
 
 GO = Rows(0, 1, 2, 3)
 INF = float("inf")

@@ -13,7 +13,7 @@ from unlearnkit.oracles import train_original
 from unlearnkit.tasks.multilabel import MultiLabel
 from unlearnkit.tasks.regression import Regression
 from unlearnkit.train.restart import Restart
-from unlearnkit.unlearning import unlearn
+from unlearnkit.unlearning.run_method import unlearn
 
 STEP = Tuning.exact(lr=0.05, momentum=0.0, epochs=1, batch_size=64)
 LONG = Tuning.exact(lr=0.2, momentum=0.9, epochs=200, batch_size=64)

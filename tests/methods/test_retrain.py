@@ -10,7 +10,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.retrain import Retrain
 from unlearnkit.train.isolation import seeded
 from unlearnkit.train.loop import fit
-from unlearnkit.unlearning import fresh_model, unlearn
+from unlearnkit.unlearning.run_method import fresh_model, unlearn
 
 GO = Rows(0, 1, 2, 3)
 

@@ -7,7 +7,7 @@ from unlearnkit.localize.find import Localizer
 from unlearnkit.methods.relabel import Relabel
 from unlearnkit.methods.salun import SalUn
 from unlearnkit.train.restart import Restart
-from unlearnkit.unlearning import unlearn
+from unlearnkit.unlearning.run_method import unlearn
 
 ASK = Rows(*range(11))
 PLAIN = Tuning.exact(lr=0.05, momentum=0.9, weight_decay=5e-2, epochs=3, batch_size=16)

@@ -10,7 +10,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.scrub import Scrub
 from unlearnkit.train.restart import Restart
 from unlearnkit.train.stopping import alike
-from unlearnkit.unlearning import unlearn
+from unlearnkit.unlearning.run_method import unlearn
 
 GO = Rows(0, 1, 2, 3)
 INF = float("inf")

@@ -11,7 +11,7 @@ from unlearnkit.linalg.importance import TRIED
 from unlearnkit.methods.ssd import SSD, dampen, largest_ratio, relative
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.train.stopping import Guard
-from unlearnkit.unlearning import unlearn
+from unlearnkit.unlearning.run_method import unlearn
 
 GO = Rows(0, 1, 2, 3)
 INF = float("inf")

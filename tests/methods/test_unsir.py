@@ -17,7 +17,7 @@ from unlearnkit.methods.unsir import Noise, Unsir, copies, learn, subset
 from unlearnkit.oracles import train_original
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.train.loop import descend
-from unlearnkit.unlearning import unlearn
+from unlearnkit.unlearning.run_method import unlearn
 
 STILL = Tuning(lr=0)
 SEALED = View(TensorData(torch.empty(0, 0), torch.empty(0).long()), torch.empty(0).long(), "sealed")

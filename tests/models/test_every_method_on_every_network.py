@@ -10,7 +10,7 @@ from torch import nn
 import unlearnkit as uk
 from unlearnkit.cases.networks import all_cnn, mobilenet_v2, resnet18, small_conv, vit
 from unlearnkit.core.errors import UnsupportedError
-from unlearnkit.needs import fitting
+from unlearnkit.unlearning.requirements import fitting
 
 CLASSES = 4
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from filelock import FileLock
 
+from unlearnkit.auditing.strong.margin_store import SignalsFile
 from unlearnkit.cache import Cache
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.folders import SIGNALS
-from unlearnkit.signals import SignalsFile
 
 KEY = {"rows": "abc", "seed": 3}
 

@@ -12,7 +12,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.retrain import Retrain
 from unlearnkit.oracles import oracle, train_original
 from unlearnkit.tasks.classification import Classification
-from unlearnkit.unlearning import unlearn
+from unlearnkit.unlearning.run_method import unlearn
 
 TOY = Classification(3).toy(0)
 GO = Rows(0, 1, 2)

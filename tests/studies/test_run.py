@@ -25,7 +25,7 @@ from unlearnkit.studies.expand import expand
 from unlearnkit.studies.plan import plan, summary
 from unlearnkit.studies.run import Outcome, run
 from unlearnkit.studies.work import Desk
-from unlearnkit.unlearning import unlearn
+from unlearnkit.unlearning.run_method import unlearn
 
 BROKEN = {"finetune": {"settings": {"run": {"kind": "tuning", "lr": 1e30}}}}
 LABEL = "finetune run.kind=tuning run.lr=1e+30"

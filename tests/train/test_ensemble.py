@@ -23,7 +23,7 @@ from unlearnkit.tasks.multilabel import MultiLabel
 from unlearnkit.tasks.regression import Regression
 from unlearnkit.train import ensemble
 from unlearnkit.train.ensemble import Member, Probe, fit_each, fit_together, pays
-from unlearnkit.unlearning import fresh_model
+from unlearnkit.unlearning.run_method import fresh_model
 
 TOY = Classification(3).toy(0)
 RNG = torch.Generator().manual_seed(3)

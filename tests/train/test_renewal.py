@@ -10,7 +10,7 @@ from unlearnkit.methods.finetune import FineTune
 from unlearnkit.methods.relabel import Relabel
 from unlearnkit.oracles import train_original
 from unlearnkit.tasks.classification import Classification
-from unlearnkit.unlearning import fresh_model, unlearn
+from unlearnkit.unlearning.run_method import fresh_model, unlearn
 
 STILL = {"run": {"share": 0.0}}
 """No step is taken: what comes out is the start."""

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
-from unlearnkit import catalog, unlearning
+from unlearnkit import catalog
 from unlearnkit.auditing.audit import audit_one_model
 from unlearnkit.auditing.control_models import CONTROL_SHARE, ControlModels
 from unlearnkit.auto.situation import Situation, look
@@ -27,9 +27,10 @@ from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.core.structure import equal, tensors
 from unlearnkit.localize.find import Localizer
 from unlearnkit.localize.mask import Mask
-from unlearnkit.needs import check_needs, fitting
 from unlearnkit.report.model import Report, Verdict
-from unlearnkit.unlearning import Unlearned, attempt, check_arguments, frozen_copy
+from unlearnkit.unlearning import run_method as unlearning
+from unlearnkit.unlearning.requirements import check_needs, fitting
+from unlearnkit.unlearning.run_method import Unlearned, attempt, check_arguments, frozen_copy
 
 FAILING = (Verdict.LEAKS, Verdict.DAMAGED)
 """What makes ``auto`` try the next candidate."""

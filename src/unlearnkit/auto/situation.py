@@ -15,8 +15,8 @@ from unlearnkit.core.method import Need
 from unlearnkit.core.request import Classes, ForgetRequest, Groups, Targets
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.statistics import auc
-from unlearnkit.needs import given
 from unlearnkit.train.reading import row_losses
+from unlearnkit.unlearning.requirements import given
 
 ODD = 0.75
 """Share of pairs in which a forget row must fit the original worse than a retained row, for the

@@ -107,7 +107,8 @@ def demo(
 @app.command(epilog=_examples("unlearnkit methods", "unlearnkit methods --json"))
 def methods(json: Json = False) -> None:
     """List the methods."""
-    from unlearnkit import catalog, pages
+    from unlearnkit import catalog
+    from unlearnkit import describe as pages
     from unlearnkit.cli.talk import print_facts
 
     facts = [pages.method_facts(m) for m in catalog.methods().values()]
@@ -119,7 +120,8 @@ def methods(json: Json = False) -> None:
 @app.command(epilog=_examples("unlearnkit metrics", "unlearnkit metrics --json"))
 def metrics(json: Json = False) -> None:
     """List the metrics, and which value of each is good."""
-    from unlearnkit import catalog, pages
+    from unlearnkit import catalog
+    from unlearnkit import describe as pages
     from unlearnkit.cli.talk import print_facts
 
     facts = [pages.metric_facts(m) for m in catalog.metrics().values()]
@@ -130,7 +132,8 @@ def metrics(json: Json = False) -> None:
 @app.command(epilog=_examples("unlearnkit cases", "unlearnkit cases --json"))
 def cases(json: Json = False) -> None:
     """List the built-in cases and their named requests."""
-    from unlearnkit import catalog, pages
+    from unlearnkit import catalog
+    from unlearnkit import describe as pages
     from unlearnkit.cli.talk import print_facts
 
     facts = [pages.case_facts(c) for c in catalog.cases().values()]
@@ -146,7 +149,7 @@ def show(
     json: Json = False,
 ) -> None:
     """Say what a method, a metric or a case is, with all that is known of it."""
-    from unlearnkit import pages
+    from unlearnkit import describe as pages
     from unlearnkit.cli.talk import print_json, print_page
 
     facts, page = pages.find(name)

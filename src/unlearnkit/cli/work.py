@@ -39,7 +39,7 @@ from unlearnkit.oracles import oracle, train_original
 from unlearnkit.report.kept import measured
 from unlearnkit.report.model import Depth, Report
 from unlearnkit.store import Run, Store, write_text
-from unlearnkit.unlearning import Unlearned, fresh_model
+from unlearnkit.unlearning.run_method import Unlearned, fresh_model
 
 STORE = "unlearnkit.sqlite"
 REPORT, PAGE = "report.json", "report.html"

@@ -19,12 +19,12 @@ from unlearnkit.job import put_nested
 from unlearnkit.localize.asked import AskedMask
 from unlearnkit.localize.find import Localizer
 from unlearnkit.localize.methods import check_maskable, own_localizer, with_mask
-from unlearnkit.needs import check_needs, fitting
 from unlearnkit.studies.apart import check_apart
 from unlearnkit.studies.planned import TUNED, Planned
 from unlearnkit.studies.recipes import load_recipe, recipe_path
 from unlearnkit.studies.spec import ALL, Chosen, Study
 from unlearnkit.studies.subject import Subject
+from unlearnkit.unlearning.requirements import check_needs, fitting
 
 
 def expand(study: Study) -> tuple[Planned, ...]:

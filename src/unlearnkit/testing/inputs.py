@@ -11,7 +11,7 @@ from unlearnkit.core.request import ForgetRequest, Rows
 from unlearnkit.core.targets import labelled, no_targets
 from unlearnkit.testing.subject import Subject, bits, expect, same_bits, toy
 from unlearnkit.testing.zoo import ZOO
-from unlearnkit.unlearning import unlearn
+from unlearnkit.unlearning.run_method import unlearn
 
 
 def described(s: Subject) -> None:

@@ -26,7 +26,7 @@ from unlearnkit.testing.subject import (
     trained,
 )
 from unlearnkit.testing.zoo import TURNED, ZOO
-from unlearnkit.unlearning import Unlearned
+from unlearnkit.unlearning.run_method import Unlearned
 
 Check = Callable[[Subject], None]
 

@@ -18,7 +18,7 @@ from unlearnkit.core.metric import Metric, Score
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.structure import on_device
 from unlearnkit.testing.subject import bits, disturb, expect, generators, same_bits, toy, trained
-from unlearnkit.unlearning import fresh_model
+from unlearnkit.unlearning.run_method import fresh_model
 
 ORACLES = 3
 

@@ -16,7 +16,7 @@ from unlearnkit.core.method import Need, Problem
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.core.structure import difference
 from unlearnkit.testing.subject import Subject, bits, expect, generators, probed, same_bits
-from unlearnkit.unlearning import unlearn
+from unlearnkit.unlearning.run_method import unlearn
 
 Inputs = tuple[object, ...]
 

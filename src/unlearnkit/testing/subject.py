@@ -25,7 +25,7 @@ from unlearnkit.core.structure import tensors
 from unlearnkit.core.task import Task
 from unlearnkit.train.isolation import seeded
 from unlearnkit.train.loop import fit
-from unlearnkit.unlearning import Unlearned, fresh_model, unlearn
+from unlearnkit.unlearning.run_method import Unlearned, fresh_model, unlearn
 
 Inside = Callable[[Problem, Runtime], AbstractContextManager[object]]
 """What is done around a method's ``apply``, where its problem can be seen."""

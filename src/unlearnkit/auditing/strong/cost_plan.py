@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 
 from unlearnkit.auditing.sentences import duration
+from unlearnkit.auditing.strong.margin_store import Member
 from unlearnkit.auditing.strong.train_ensembles import Subject, kinds_of
 from unlearnkit.core.data import View
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.oracles import oracle_keys, original_key
-from unlearnkit.signals import Member
 from unlearnkit.train.loop import fit
-from unlearnkit.unlearning import fresh_model
+from unlearnkit.unlearning.run_method import fresh_model
 
 
 @dataclass(frozen=True)

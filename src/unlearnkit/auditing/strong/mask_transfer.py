@@ -16,7 +16,7 @@ from unlearnkit.difficulty.entanglement import eccentricity
 from unlearnkit.localize.find import Localizer
 from unlearnkit.localize.methods import own_localizer
 from unlearnkit.train.reading import features
-from unlearnkit.unlearning import Unlearned
+from unlearnkit.unlearning.run_method import Unlearned
 
 
 def localizer_of(done: Unlearned, rt: Runtime) -> Localizer | None:

@@ -16,13 +16,13 @@ from unlearnkit.attacks.permutation import permutation_test, smallest_shift
 from unlearnkit.attacks.quality import Quality
 from unlearnkit.attacks.rmia import rmia
 from unlearnkit.auditing.strong import bootstrap_intervals as intervals
+from unlearnkit.auditing.strong.margin_store import Signals
 from unlearnkit.auditing.strong.metric_specs import KINDS, listed
 from unlearnkit.auditing.strong.scores import Seats
 from unlearnkit.auditing.strong.strata import strata
 from unlearnkit.auditing.strong.table_rows import Number, make_row
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.report.model import Design, Exposure, Light, Row, Sample, Stratum
-from unlearnkit.signals import Signals
 from unlearnkit.stats.ranks import auc_rows
 
 LEVEL = 0.01

@@ -14,8 +14,8 @@ from unlearnkit.attacks.quality import forgetting_quality
 from unlearnkit.attacks.ulira import log_ratios, ulira
 from unlearnkit.attacks.wasserstein import wasserstein
 from unlearnkit.auditing.strong import bootstrap_intervals as intervals
+from unlearnkit.auditing.strong.margin_store import Member, Signals
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.signals import Member, Signals
 from unlearnkit.stats.margins import blocks
 
 

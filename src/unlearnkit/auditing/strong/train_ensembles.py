@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from unlearnkit.auditing.request_summary import row_bytes
 from unlearnkit.auditing.splits import choose
+from unlearnkit.auditing.strong.margin_store import Code, Member, Row, Signals, SignalsFile
 from unlearnkit.auditing.strong.metric_specs import LEAST
 from unlearnkit.cache import Cache
 from unlearnkit.contamination import check_fresh
@@ -32,7 +33,6 @@ from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.core.structure import on_device
 from unlearnkit.localize.find import Localizer
-from unlearnkit.needs import check_needs
 from unlearnkit.oracles import (
     FIRST,
     Trained,
@@ -41,8 +41,8 @@ from unlearnkit.oracles import (
     original_key,
     train_originals,
 )
-from unlearnkit.signals import Code, Member, Row, Signals, SignalsFile
-from unlearnkit.unlearning import fresh_model, unlearn
+from unlearnkit.unlearning.requirements import check_needs
+from unlearnkit.unlearning.run_method import fresh_model, unlearn
 
 FLOOR = 101_000
 """Seed of the first oracle of the second set."""

@@ -29,12 +29,12 @@ from unlearnkit.core.structure import difference, equal, laid_like, strides, wid
 from unlearnkit.localize.find import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.localize.methods import check_held, check_maskable, own_mask
-from unlearnkit.needs import check_needs
 from unlearnkit.train.batch_norm import recalibrate_batch_norm
 from unlearnkit.train.channels_last import quickened
 from unlearnkit.train.damage import can_see_damage, damage
 from unlearnkit.train.hold import holding
 from unlearnkit.train.isolation import as_plain_call, peak_memory, seeded
+from unlearnkit.unlearning.requirements import check_needs
 
 
 @dataclass(frozen=True)

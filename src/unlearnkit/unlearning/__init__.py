@@ -1,0 +1,1 @@
+"""Running a method on a copy of a model, under checks."""
