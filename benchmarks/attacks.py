@@ -9,9 +9,9 @@ from scipy import stats
 from torch import Tensor
 
 from benchmarks.measure import Fact, against, seconds
+from unlearnkit.attacks.forgetting_quality import forgetting_quality
 from unlearnkit.attacks.klom import klom
 from unlearnkit.attacks.permutation import permutation_test
-from unlearnkit.attacks.quality import forgetting_quality
 from unlearnkit.attacks.wasserstein import wasserstein
 
 MODELS, EXAMPLES, TURNS = 100, 5000, 5

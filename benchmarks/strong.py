@@ -16,8 +16,8 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from unlearnkit.attacks.forgetting_quality import competition_quality, forgetting_quality
 from unlearnkit.attacks.klom import klom
-from unlearnkit.attacks.quality import competition_quality, forgetting_quality
 from unlearnkit.attacks.ulira import ulira
 from unlearnkit.auditing.strong.cost_plan import plan
 from unlearnkit.auditing.strong.margin_store import Signals

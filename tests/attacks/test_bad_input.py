@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
-from unlearnkit.attacks.degree import degree
+from unlearnkit.attacks.forgetting_quality import competition_quality, forgetting_quality
+from unlearnkit.attacks.iam import degree
 from unlearnkit.attacks.klom import klom
 from unlearnkit.attacks.lira import lira
 from unlearnkit.attacks.one_run import one_run_audit
 from unlearnkit.attacks.permutation import permutation_test, smallest_shift
-from unlearnkit.attacks.quality import competition_quality, forgetting_quality
-from unlearnkit.attacks.regression import Rows, quantile, scaled
+from unlearnkit.attacks.quantile_attack import Rows, quantile, scaled
 from unlearnkit.attacks.rmia import choose_a, rmia
 from unlearnkit.attacks.two_model import two_model
 from unlearnkit.attacks.ulira import ulira

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from unlearnkit.attacks.degree import degree
+from unlearnkit.attacks.iam import degree
 from unlearnkit.core.errors import InputError
 
 

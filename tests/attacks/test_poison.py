@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 from torch import nn
 
-from unlearnkit.attacks.poison import gaussian_poison, poisoned
+from unlearnkit.attacks.gaussian_poison import gaussian_poison, poisoned
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.errors import InputError, UnsupportedError

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from unlearnkit.attacks.quality import competition_quality, forgetting_quality
+from unlearnkit.attacks.forgetting_quality import competition_quality, forgetting_quality
 from unlearnkit.core.errors import InputError
 from unlearnkit.stats import margins as cells
 from unlearnkit.stats.bounds import epsilon_lower_bound

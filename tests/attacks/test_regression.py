@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from unlearnkit.attacks.regression import Rows, quantile, scaled
+from unlearnkit.attacks.quantile_attack import Rows, quantile, scaled
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.statistics import auc
 

@@ -9,7 +9,7 @@ from scipy.stats import norm, wasserstein_distance
 from sklearn.svm import SVC
 from torch import nn
 
-from unlearnkit.attacks.regression import Rows, quantile, scaled
+from unlearnkit.attacks.quantile_attack import Rows, quantile, scaled
 from unlearnkit.catalog import metrics
 from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.errors import UnsupportedError

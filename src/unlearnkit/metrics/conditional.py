@@ -15,7 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from unlearnkit.attacks.regression import Found, Rows, quantile, scaled
+from unlearnkit.attacks.quantile_attack import Found, Rows, quantile, scaled
 from unlearnkit.core.evidence import Evidence, Split, Who
 from unlearnkit.core.metric import Goal, Score, metric
 

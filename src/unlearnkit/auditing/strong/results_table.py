@@ -11,9 +11,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from unlearnkit.attacks.forgetting_quality import Quality
 from unlearnkit.attacks.lira import lira
 from unlearnkit.attacks.permutation import permutation_test, smallest_shift
-from unlearnkit.attacks.quality import Quality
 from unlearnkit.attacks.rmia import rmia
 from unlearnkit.auditing.strong import bootstrap_intervals as intervals
 from unlearnkit.auditing.strong.margin_store import Signals

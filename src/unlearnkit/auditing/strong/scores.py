@@ -8,9 +8,9 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from unlearnkit.attacks.degree import Degree, degree
+from unlearnkit.attacks.forgetting_quality import forgetting_quality
+from unlearnkit.attacks.iam import Degree, degree
 from unlearnkit.attacks.klom import klom
-from unlearnkit.attacks.quality import forgetting_quality
 from unlearnkit.attacks.ulira import log_ratios, ulira
 from unlearnkit.attacks.wasserstein import wasserstein
 from unlearnkit.auditing.strong import bootstrap_intervals as intervals
