@@ -28,9 +28,9 @@ from benchmarks.auto_order import (
 from benchmarks.auto_page import Judged, page, replayed, told_judged
 from benchmarks.small_cases import SMALL, Small
 from unlearnkit.auditing.splits import choose as chosen_rows
-from unlearnkit.auto.driver import choose
-from unlearnkit.auto.situation import look
-from unlearnkit.auto.table import table
+from unlearnkit.auto.case_profile import look
+from unlearnkit.auto.chooser import choose
+from unlearnkit.auto.decision_table import table
 from unlearnkit.cases.builtin import Asked
 from unlearnkit.core.evidence import Evidence, Who
 from unlearnkit.oracles import Oracle

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.auto_order import POOL
-from unlearnkit.auto.table import Candidate, table
+from unlearnkit.auto.decision_table import Candidate, table
 from unlearnkit.cache import Cache
 from unlearnkit.store import Store
 from unlearnkit.studies.run import run

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from unlearnkit.auto.table import Candidate, Line, table
+from unlearnkit.auto.decision_table import Candidate, Line, table
 
 OUT = Path(__file__).parents[1] / "docs" / "results"
 SEEDS, ORACLES = 3, 5

@@ -20,7 +20,7 @@ from benchmarks.auto_order import (
     ranked,
     without,
 )
-from unlearnkit.auto.table import Candidate
+from unlearnkit.auto.decision_table import Candidate
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from unlearnkit.core.version import __version__ as __version__
 if TYPE_CHECKING:
     from unlearnkit import catalog as catalog
     from unlearnkit.auditing.audit import audit as audit
-    from unlearnkit.auto.driver import AutoFailedError as AutoFailedError
-    from unlearnkit.auto.driver import unlearn as unlearn
+    from unlearnkit.auto.chooser import AutoFailedError as AutoFailedError
+    from unlearnkit.auto.chooser import unlearn as unlearn
     from unlearnkit.cache import Cache as Cache
     from unlearnkit.catalog import method as method
     from unlearnkit.core.auto import Auto as Auto
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Auto": "core.auto",
-    "AutoFailedError": "auto.driver",
+    "AutoFailedError": "auto.chooser",
     "Cache": "cache",
     "Case": "core.case",
     "Classes": "core.request",
@@ -62,7 +62,7 @@ _HOMES = {
     "method": "catalog",
     "oracle": "oracles",
     "train_original": "oracles",
-    "unlearn": "auto.driver",
+    "unlearn": "auto.chooser",
 }
 """Where each public name lives; imported when it is first asked for: ``--help`` stays quick."""
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from unlearnkit import catalog
-from unlearnkit.auto.table import When
-from unlearnkit.auto.table import table as decision_table
+from unlearnkit.auto.decision_table import When
+from unlearnkit.auto.decision_table import table as decision_table
 from unlearnkit.cases.builtin import BuiltIn
 from unlearnkit.core.auto import AUTO, Auto
 from unlearnkit.core.errors import UnknownNameError

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.auto_order import POOL, RETRAIN, TIE, Card, Measured, derived, kept_cards
-from unlearnkit.auto.table import Line, table
+from unlearnkit.auto.decision_table import Line, table
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 LINE = Line.model_validate(

@@ -6,8 +6,8 @@ import torch
 import unlearnkit as uk
 from unlearnkit.auditing.audit import audit_one_model
 from unlearnkit.auditing.control_models import ControlModels
-from unlearnkit.auto.driver import AutoFailedError, Chosen, choose
-from unlearnkit.auto.table import Line
+from unlearnkit.auto.chooser import AutoFailedError, Chosen, choose
+from unlearnkit.auto.decision_table import Line
 from unlearnkit.cache import Cache
 from unlearnkit.core.auto import Auto
 from unlearnkit.core.case import Case

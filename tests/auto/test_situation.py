@@ -5,7 +5,7 @@ import torch
 from scipy.stats import mannwhitneyu
 
 from benchmarks.small_cases import mixture_sgd, wrong_rows
-from unlearnkit.auto.situation import look
+from unlearnkit.auto.case_profile import look
 from unlearnkit.core.case import Case
 from unlearnkit.core.request import Classes, Groups, Rows
 from unlearnkit.core.runtime import Runtime

@@ -4,8 +4,8 @@ import pytest
 
 from benchmarks.auto_order import kept_results, without
 from unlearnkit import catalog
-from unlearnkit.auto.situation import Situation
-from unlearnkit.auto.table import Line, table
+from unlearnkit.auto.case_profile import Situation
+from unlearnkit.auto.decision_table import Line, table
 from unlearnkit.core.method import Need
 
 ALL = frozenset(Need)

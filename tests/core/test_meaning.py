@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import unlearnkit as uk
-from unlearnkit.auto.situation import look
+from unlearnkit.auto.case_profile import look
 from unlearnkit.core.case import Partition
 from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.marking import marked

@@ -10,7 +10,7 @@ SLOW = ("scipy.stats", "sklearn", "pandas", "pyarrow", "matplotlib", "optuna", "
     "modules",
     [
         "unlearnkit.studies.tables, unlearnkit.studies.text, unlearnkit.studies.plan",
-        "unlearnkit.auditing.audit, unlearnkit.auto.driver, unlearnkit.describe",
+        "unlearnkit.auditing.audit, unlearnkit.auto.chooser, unlearnkit.describe",
     ],
 )
 def test_what_a_command_starts_with_loads_nothing_slow_beside_torch(modules):

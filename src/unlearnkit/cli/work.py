@@ -18,7 +18,7 @@ from torch import nn
 
 import unlearnkit
 from unlearnkit.auditing.audit import audit
-from unlearnkit.auto.driver import AutoFailedError, Chosen, unlearn
+from unlearnkit.auto.chooser import AutoFailedError, Chosen, unlearn
 from unlearnkit.checkpoint import load_weights, save_weights
 from unlearnkit.cli.folder import MASK, MODEL, ORIGINAL, RECORD, Record, check_free, new_folder
 from unlearnkit.cli.talk import Talk

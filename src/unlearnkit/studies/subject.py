@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from unlearnkit.auto.table import PATH
+from unlearnkit.auto.decision_table import PATH
 from unlearnkit.cache import Cache
 from unlearnkit.catalog import method as make
 from unlearnkit.core.auto import Auto

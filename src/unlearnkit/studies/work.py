@@ -14,7 +14,7 @@ import torch
 
 from unlearnkit.auditing.audit import audit
 from unlearnkit.auditing.strong.metric_specs import ENOUGH
-from unlearnkit.auto.driver import unlearn
+from unlearnkit.auto.chooser import unlearn
 from unlearnkit.cache import Cache
 from unlearnkit.core.auto import AUTO
 from unlearnkit.core.errors import InputError

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from unlearnkit.auto.table import Kind, When
+from unlearnkit.auto.decision_table import Kind, When
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.meaning import meant
 from unlearnkit.core.method import Need

@@ -13,8 +13,8 @@ from torch import nn
 from unlearnkit import catalog
 from unlearnkit.auditing.audit import audit_one_model
 from unlearnkit.auditing.control_models import CONTROL_SHARE, ControlModels
-from unlearnkit.auto.situation import Situation, look
-from unlearnkit.auto.table import Candidate, Line, table
+from unlearnkit.auto.case_profile import Situation, look
+from unlearnkit.auto.decision_table import Candidate, Line, table
 from unlearnkit.cache import Cache
 from unlearnkit.core.auto import Auto
 from unlearnkit.core.border import border
