@@ -31,7 +31,7 @@ from unlearnkit.auditing.splits import choose as chosen_rows
 from unlearnkit.auto.case_profile import look
 from unlearnkit.auto.chooser import choose
 from unlearnkit.auto.decision_table import table
-from unlearnkit.cases.builtin import Asked
+from unlearnkit.cases.registry import Asked
 from unlearnkit.core.evidence import Evidence, Who
 from unlearnkit.oracles import Oracle
 from unlearnkit.stats.gaps import closed_share

@@ -17,7 +17,7 @@ from torch import nn
 
 import unlearnkit as uk
 from unlearnkit.cases.digits_tampered import digits_backdoor, digits_swapped
-from unlearnkit.cases.poison import known_part
+from unlearnkit.cases.tampered_sets import known_part
 from unlearnkit.catalog import metrics
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import View

@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 import unlearnkit as uk
-from unlearnkit.cases.builtin import Asked, drawn
 from unlearnkit.cases.digits import digits
+from unlearnkit.cases.registry import Asked, drawn
 from unlearnkit.core.data import View
 from unlearnkit.core.evidence import Evidence, Split, Who
 from unlearnkit.stats.gaps import closed_share

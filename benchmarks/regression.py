@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import unlearnkit as uk
-from unlearnkit.cases.builtin import Asked
+from unlearnkit.cases.registry import Asked
 from unlearnkit.core.data import Data, View
 
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "regression.md"

@@ -29,7 +29,7 @@ from benchmarks.regression import CASES
 from unlearnkit.auditing.metric_table import table
 from unlearnkit.auditing.splits import choose
 from unlearnkit.auditing.verdicts import Facts, findings
-from unlearnkit.cases.builtin import Asked
+from unlearnkit.cases.registry import Asked
 from unlearnkit.catalog import cases
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import Batch, View

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from unlearnkit.cases.breast_cancer import breast_cancer, one_class, ten_patients
-from unlearnkit.cases.builtin import Asked, drawn, standardised
 from unlearnkit.cases.diabetes import diabetes, one_group
 from unlearnkit.cases.digits import digits
+from unlearnkit.cases.registry import Asked, drawn, standardised
 from unlearnkit.core.case import Case
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import Classes, Rows

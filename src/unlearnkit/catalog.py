@@ -13,7 +13,7 @@ import unlearnkit.cases
 import unlearnkit.methods
 import unlearnkit.metrics
 import unlearnkit.tasks
-from unlearnkit.cases.builtin import CASES, BuiltIn
+from unlearnkit.cases.registry import CASES, BuiltIn
 from unlearnkit.core.auto import AUTO, Auto
 from unlearnkit.core.border import border, first_line
 from unlearnkit.core.errors import InputError, UnknownNameError

@@ -7,7 +7,7 @@ from typing import Any
 from unlearnkit import catalog
 from unlearnkit.auto.decision_table import When
 from unlearnkit.auto.decision_table import table as decision_table
-from unlearnkit.cases.builtin import BuiltIn
+from unlearnkit.cases.registry import BuiltIn
 from unlearnkit.core.auto import AUTO, Auto
 from unlearnkit.core.errors import UnknownNameError
 from unlearnkit.core.method import Method, Need

@@ -7,7 +7,7 @@ from scipy.special import softmax
 
 import unlearnkit as uk
 from unlearnkit.auditing.difficulty_summary import difficulty
-from unlearnkit.cases.hard import memorised
+from unlearnkit.cases.hard_forget_sets import memorised
 from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.evidence import Evidence, Split
 from unlearnkit.core.request import Rows

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import unlearnkit as uk
-from unlearnkit.cases import hard
-from unlearnkit.cases.builtin import Trained
+from unlearnkit.cases import hard_forget_sets as hard
+from unlearnkit.cases.registry import Trained
 
 REAL = os.environ.get("UNLEARNKIT_DATA")
 pytestmark = [

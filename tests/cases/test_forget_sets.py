@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import unlearnkit as uk
-from unlearnkit.cases.asking import mislabelled, part_of_classes, random_share, ranked
 from unlearnkit.cases.digits import digits
 from unlearnkit.cases.digits_tampered import digits_backdoor, digits_swapped
-from unlearnkit.cases.hard import entangled, memorised, worst
-from unlearnkit.cases.poison import backdoor, known_part, swapped
+from unlearnkit.cases.forget_sets import mislabelled, part_of_classes, random_share, ranked
+from unlearnkit.cases.hard_forget_sets import entangled, memorised, worst
+from unlearnkit.cases.tampered_sets import backdoor, known_part, swapped
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.request import Rows
 from unlearnkit.tasks.classification import Classification

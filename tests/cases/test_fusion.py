@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from unlearnkit.cases.fusion import Gate, GatedResidual, TemporalFusion, VariableSelection
+from unlearnkit.cases.temporal_fusion import Gate, GatedResidual, TemporalFusion, VariableSelection
 
 
 def numbers(*shape, seed=0):

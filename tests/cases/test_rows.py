@@ -12,7 +12,7 @@ import os, sys, sysconfig
 
 import sklearn.datasets, sklearn.model_selection, torch, unlearnkit
 from unlearnkit import catalog
-from unlearnkit.cases.builtin import Trained
+from unlearnkit.cases.registry import Trained
 
 known = sysconfig.get_paths()
 inside = [known[k] for k in ("stdlib", "purelib", "platlib")]

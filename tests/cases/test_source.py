@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from unlearnkit.cases.source import lines
+from unlearnkit.cases.data_folder import lines
 from unlearnkit.core.errors import InputError
 
 URL = "https://example.org/tales.txt"

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import unlearnkit as uk
-from unlearnkit.cases import hard
-from unlearnkit.cases.builtin import BuiltIn
+from unlearnkit.cases import hard_forget_sets as hard
 from unlearnkit.cases.networks import small_conv
+from unlearnkit.cases.registry import BuiltIn
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.difficulty.leave_out import leave_out
 from unlearnkit.job import Job

@@ -6,8 +6,8 @@ import torch
 from scipy.special import softmax, xlogy
 
 import unlearnkit as uk
-from unlearnkit.cases.asking import mislabelled
 from unlearnkit.cases.digits import digits
+from unlearnkit.cases.forget_sets import mislabelled
 from unlearnkit.core.errors import UnsupportedError
 from unlearnkit.difficulty.course import watch
 from unlearnkit.tasks.classification import Classification

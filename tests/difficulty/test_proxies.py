@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from unlearnkit.cases.hard import memorisation
+from unlearnkit.cases.hard_forget_sets import memorisation
 from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime

@@ -13,18 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unlearnkit.cases.asking import (
+from unlearnkit.cases.data_folder import first_line, folder, optional
+from unlearnkit.cases.forget_sets import (
     mislabelled_tenth,
     part_of_classes,
     random_share,
     random_tenth,
     sub_class,
 )
-from unlearnkit.cases.builtin import Asked, BuiltIn, builtin, told
-from unlearnkit.cases.hard import requests
+from unlearnkit.cases.hard_forget_sets import requests
 from unlearnkit.cases.networks import resnet18, small_conv
-from unlearnkit.cases.poison import backdoor, known_part, swapped
-from unlearnkit.cases.source import first_line, folder, optional
+from unlearnkit.cases.registry import Asked, BuiltIn, builtin, told
+from unlearnkit.cases.tampered_sets import backdoor, known_part, swapped
 from unlearnkit.core.case import Case
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.recipe import Recipe

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unlearnkit.cases.asking import random_tenth
-from unlearnkit.cases.builtin import Asked, BuiltIn, builtin
 from unlearnkit.cases.cifar10 import images
+from unlearnkit.cases.forget_sets import random_tenth
 from unlearnkit.cases.networks import small_conv
+from unlearnkit.cases.registry import Asked, BuiltIn, builtin
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import TensorData
 from unlearnkit.core.recipe import Recipe

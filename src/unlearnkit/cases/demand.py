@@ -11,8 +11,8 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from unlearnkit.cases.asking import random_tenth
-from unlearnkit.cases.builtin import Asked, BuiltIn, builtin
+from unlearnkit.cases.forget_sets import random_tenth
+from unlearnkit.cases.registry import Asked, BuiltIn, builtin
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import TensorData
 from unlearnkit.core.recipe import Recipe

@@ -5,15 +5,15 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from unlearnkit.cases.asking import (
+from unlearnkit.cases.forget_sets import (
     mislabelled_tenth,
     part_of_classes,
     random_share,
     random_tenth,
     sub_class,
 )
-from unlearnkit.cases.builtin import Asked, BuiltIn, builtin, told
-from unlearnkit.cases.hard import requests
+from unlearnkit.cases.hard_forget_sets import requests
+from unlearnkit.cases.registry import Asked, BuiltIn, builtin, told
 from unlearnkit.core.case import Case
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import Classes

@@ -5,7 +5,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from unlearnkit.cases.builtin import Asked, BuiltIn, builtin, drawn
+from unlearnkit.cases.registry import Asked, BuiltIn, builtin, drawn
 from unlearnkit.core.case import Case
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import Rows

@@ -2,9 +2,9 @@
 
 from torch import nn
 
-from unlearnkit.cases.asking import random_tenth
-from unlearnkit.cases.builtin import Asked, BuiltIn, builtin
 from unlearnkit.cases.digits import digits
+from unlearnkit.cases.forget_sets import random_tenth
+from unlearnkit.cases.registry import Asked, BuiltIn, builtin
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import Data, TensorData
 from unlearnkit.core.recipe import Recipe

@@ -1,8 +1,8 @@
 """Handwritten digits with a training set that somebody tampered with."""
 
-from unlearnkit.cases.builtin import BuiltIn, builtin
 from unlearnkit.cases.digits import digits
-from unlearnkit.cases.poison import backdoor, known_parts, swapped
+from unlearnkit.cases.registry import BuiltIn, builtin
+from unlearnkit.cases.tampered_sets import backdoor, known_parts, swapped
 from unlearnkit.core.case import Case
 
 TRIGGERED = 72

@@ -11,10 +11,10 @@ from math import isfinite
 import torch
 from torch import Tensor, nn
 
-from unlearnkit.cases.asking import random_tenth
-from unlearnkit.cases.builtin import Asked, BuiltIn, builtin
-from unlearnkit.cases.fusion import TemporalFusion
-from unlearnkit.cases.source import lines
+from unlearnkit.cases.data_folder import lines
+from unlearnkit.cases.forget_sets import random_tenth
+from unlearnkit.cases.registry import Asked, BuiltIn, builtin
+from unlearnkit.cases.temporal_fusion import TemporalFusion
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import TensorData
 from unlearnkit.core.errors import InputError

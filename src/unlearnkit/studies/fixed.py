@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from unlearnkit.cases.builtin import Trained
+from unlearnkit.cases.registry import Trained
 from unlearnkit.catalog import cases, foreign
 from unlearnkit.studies.spec import Study
 

@@ -10,7 +10,7 @@ from statistics import fmean
 
 from unlearnkit.auditing.sentences import duration
 from unlearnkit.cache import Cache
-from unlearnkit.cases.builtin import Trained
+from unlearnkit.cases.registry import Trained
 from unlearnkit.catalog import cases
 from unlearnkit.core.digest import digest
 from unlearnkit.store import Store

@@ -9,8 +9,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from unlearnkit.cases.asking import class_targets, whole
-from unlearnkit.cases.builtin import Asked, drawn, told
+from unlearnkit.cases.forget_sets import class_targets, whole
+from unlearnkit.cases.registry import Asked, drawn, told
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import TensorData
 from unlearnkit.core.errors import InputError, UnsupportedError

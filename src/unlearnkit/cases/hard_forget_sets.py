@@ -9,8 +9,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from unlearnkit.cases.asking import Place, part, ranked
-from unlearnkit.cases.builtin import Asked, Trained
+from unlearnkit.cases.forget_sets import Place, part, ranked
+from unlearnkit.cases.registry import Asked, Trained
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import View
 from unlearnkit.core.errors import InputError, UnsupportedError

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from unlearnkit.cases.builtin import Asked, drawn
+from unlearnkit.cases.registry import Asked, drawn
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import Data, TensorData
 from unlearnkit.core.errors import InputError, UnsupportedError
