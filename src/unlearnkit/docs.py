@@ -9,7 +9,7 @@ import typer
 
 from unlearnkit import catalog
 from unlearnkit import describe as pages
-from unlearnkit.cli.app import app
+from unlearnkit.cli.main import app
 from unlearnkit.core.errors import InputError, UnlearnkitError
 from unlearnkit.store import write_text
 from unlearnkit.studies import reproductions_text

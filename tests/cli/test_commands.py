@@ -10,7 +10,7 @@ import unlearnkit
 from unlearnkit import catalog, docs
 from unlearnkit import describe as pages
 from unlearnkit.auditing.strong.margin_store import Member, Row, SignalsFile
-from unlearnkit.cli.app import app
+from unlearnkit.cli.main import app
 from unlearnkit.core.folders import SIGNALS
 from unlearnkit.core.recipe import Tuning
 

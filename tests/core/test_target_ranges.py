@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import unlearnkit as uk
 from unlearnkit.auditing.request_summary import in_words
-from unlearnkit.cli.app import app
+from unlearnkit.cli.main import app
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.request import parse_request
 from unlearnkit.job import Job

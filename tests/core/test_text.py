@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from unlearnkit.cli.talk import Talk, escaped, print_json, print_page, print_table, print_text
+from unlearnkit.cli.console import Talk, escaped, print_json, print_page, print_table, print_text
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import write_rows
 from unlearnkit.core.text import LONGEST_ERROR, one_line, spreadsheet_cell

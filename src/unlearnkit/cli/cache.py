@@ -28,7 +28,7 @@ def cache_ls(json: Json = False) -> None:
     from datetime import UTC, datetime
 
     from unlearnkit.cache import Cache
-    from unlearnkit.cli.talk import print_facts
+    from unlearnkit.cli.console import print_facts
 
     found = sorted(Cache().everything(), key=lambda e: -e.size)
     facts = [
@@ -59,7 +59,7 @@ def cache_prune(
     import time
 
     from unlearnkit.cache import Cache
-    from unlearnkit.cli.talk import print_json
+    from unlearnkit.cli.console import print_json
 
     cache, before = Cache(), time.time() - days * 86400
     old = [e for e in cache.everything() if e.used <= before]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from unlearnkit.cli.talk import Talk
-from unlearnkit.cli.work import carry_out, examine
+from unlearnkit.cli.console import Talk
+from unlearnkit.cli.runs import carry_out, examine
 from unlearnkit.job import Job
 from unlearnkit.report.model import Report
 

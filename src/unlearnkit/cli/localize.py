@@ -42,8 +42,8 @@ def localize(
     quiet: Quiet = False,
 ) -> None:
     """Find the few weights that hold what must go, and say how they spread over the layers."""
-    from unlearnkit.cli.talk import Talk, print_json, print_table
-    from unlearnkit.cli.work import locate
+    from unlearnkit.cli.console import Talk, print_json, print_table
+    from unlearnkit.cli.runs import locate
     from unlearnkit.core.files import write_text
     from unlearnkit.job import MASK, make_job
     from unlearnkit.localize.find import Localizer

@@ -41,7 +41,7 @@ def reproduce(
         _list(json)
         return
     from unlearnkit.cache import Cache
-    from unlearnkit.cli.talk import Talk, print_json
+    from unlearnkit.cli.console import Talk, print_json
     from unlearnkit.store import Store
     from unlearnkit.studies.published import load
     from unlearnkit.studies.reproduce import obstacle
@@ -62,7 +62,7 @@ def reproduce(
 
 
 def _list(json: bool) -> None:
-    from unlearnkit.cli.talk import print_json, print_table
+    from unlearnkit.cli.console import print_json, print_table
     from unlearnkit.studies.reproductions_text import facts
 
     found = facts()
@@ -74,7 +74,7 @@ def _list(json: bool) -> None:
 
 
 def _print(found: Comparison) -> None:
-    from unlearnkit.cli.talk import print_table
+    from unlearnkit.cli.console import print_table
     from unlearnkit.studies.reproductions_text import HEAD, cells
 
     print_table(HEAD, [cells(c) for c in found.lines])

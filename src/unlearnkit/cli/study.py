@@ -49,7 +49,7 @@ def plan_study(
     from dataclasses import asdict
 
     from unlearnkit.cache import Cache
-    from unlearnkit.cli.talk import Talk, print_json, print_table
+    from unlearnkit.cli.console import Talk, print_json, print_table
     from unlearnkit.store import Store
     from unlearnkit.studies.plan import plan, summary
 
@@ -96,7 +96,7 @@ def run_study(
     from dataclasses import asdict
 
     from unlearnkit.cache import Cache
-    from unlearnkit.cli.talk import Talk, print_json
+    from unlearnkit.cli.console import Talk, print_json
     from unlearnkit.store import Store
     from unlearnkit.studies.run import run
 
@@ -140,7 +140,7 @@ def tune_study(
     with these. Stop it in any way, and run it again to go on.
     """
     from unlearnkit.cache import Cache
-    from unlearnkit.cli.talk import Talk, print_json, print_table
+    from unlearnkit.cli.console import Talk, print_json, print_table
     from unlearnkit.store import Store
     from unlearnkit.studies.spec import load
     from unlearnkit.studies.tuned import shown
@@ -173,7 +173,7 @@ def show_study(
     json: Json = False,
 ) -> None:
     """Print the tables of what is done so far."""
-    from unlearnkit.cli.talk import escaped, print_text
+    from unlearnkit.cli.console import escaped, print_text
 
     study, layout = _laid_out(file, yes=yes)
     table = _table(study, layout, store, metrics)
@@ -204,7 +204,7 @@ def report_study(
     yes: Yes = False,
 ) -> None:
     """Write what is done so far as a page, or as a file of numbers."""
-    from unlearnkit.cli.talk import print_text
+    from unlearnkit.cli.console import print_text
     from unlearnkit.core.files import check_writable
 
     check_writable(out or file.with_suffix(".html"), "study")
@@ -247,7 +247,7 @@ def _table(study: Study, layout: Layout, store: Path, metrics: str | None) -> Ta
 
 def _print_helped(study: Study, layout: Layout, store: Path) -> None:
     """Print whether tuning helped."""
-    from unlearnkit.cli.talk import print_table
+    from unlearnkit.cli.console import print_table
     from unlearnkit.store import Store
     from unlearnkit.studies.tuned import HEAD, LEGEND, helped, rows
 

@@ -20,8 +20,8 @@ import unlearnkit
 from unlearnkit.auditing.audit import audit
 from unlearnkit.auto.chooser import AutoFailedError, Chosen, unlearn
 from unlearnkit.checkpoint import load_weights, save_weights
-from unlearnkit.cli.folder import MASK, MODEL, ORIGINAL, RECORD, Record, check_free, new_folder
-from unlearnkit.cli.talk import Talk
+from unlearnkit.cli.console import Talk
+from unlearnkit.cli.run_folder import MASK, MODEL, ORIGINAL, RECORD, Record, check_free, new_folder
 from unlearnkit.core.case import Case
 from unlearnkit.core.content import architecture_digest
 from unlearnkit.core.digest import NUMERICS, digest, model_digest, tensor_digest

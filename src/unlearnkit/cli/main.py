@@ -90,8 +90,8 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """Train, forget, audit and report on bundled real data, in under a minute."""
+    from unlearnkit.cli.console import Talk, print_json, print_text
     from unlearnkit.cli.demo import demo as run
-    from unlearnkit.cli.talk import Talk, print_json, print_text
 
     with Talk(quiet=quiet) as talk:
         found = run(out, talk)
@@ -109,7 +109,7 @@ def methods(json: Json = False) -> None:
     """List the methods."""
     from unlearnkit import catalog
     from unlearnkit import describe as pages
-    from unlearnkit.cli.talk import print_facts
+    from unlearnkit.cli.console import print_facts
 
     facts = [pages.method_facts(m) for m in catalog.methods().values()]
     print_facts(
@@ -122,7 +122,7 @@ def metrics(json: Json = False) -> None:
     """List the metrics, and which value of each is good."""
     from unlearnkit import catalog
     from unlearnkit import describe as pages
-    from unlearnkit.cli.talk import print_facts
+    from unlearnkit.cli.console import print_facts
 
     facts = [pages.metric_facts(m) for m in catalog.metrics().values()]
     head = {"id": "id", "goal": "goal", "unit": "unit", "tier": "audit", "does": "what it is"}
@@ -134,7 +134,7 @@ def cases(json: Json = False) -> None:
     """List the built-in cases and their named requests."""
     from unlearnkit import catalog
     from unlearnkit import describe as pages
-    from unlearnkit.cli.talk import print_facts
+    from unlearnkit.cli.console import print_facts
 
     facts = [pages.case_facts(c) for c in catalog.cases().values()]
     print_facts(facts, json, {"id": "id", "requests": "requests", "does": "what it is"})
@@ -150,7 +150,7 @@ def show(
 ) -> None:
     """Say what a method, a metric or a case is, with all that is known of it."""
     from unlearnkit import describe as pages
-    from unlearnkit.cli.talk import print_json, print_page
+    from unlearnkit.cli.console import print_json, print_page
 
     facts, page = pages.find(name)
     if json:
@@ -229,9 +229,9 @@ def unlearn(
     """
     _usage(case is not None or source is not None, "give a case, or a file after --from", "CASE")
     _usage(out is None or name is None, "give --out or --name, not both", "--name")
-    from unlearnkit.cli.folder import named
-    from unlearnkit.cli.talk import Talk, print_json, print_table
-    from unlearnkit.cli.work import carry_out
+    from unlearnkit.cli.console import Talk, print_json, print_table
+    from unlearnkit.cli.run_folder import named
+    from unlearnkit.cli.runs import carry_out
     from unlearnkit.core.auto import AUTO
     from unlearnkit.core.settings import merged
     from unlearnkit.job import make_job, parse_settings, read_job
@@ -327,9 +327,9 @@ def audit(
     --trust alone. A Ray cluster trains the models from scratch that are missing; all else is done
     here.
     """
-    from unlearnkit.cli.folder import existing
-    from unlearnkit.cli.talk import Talk, print_json, print_text
-    from unlearnkit.cli.work import examine
+    from unlearnkit.cli.console import Talk, print_json, print_text
+    from unlearnkit.cli.run_folder import existing
+    from unlearnkit.cli.runs import examine
 
     folder = existing(run)
     with Talk(quiet=quiet) as talk:
