@@ -15,7 +15,7 @@ from unlearnkit.auditing.splits import choose
 from unlearnkit.cache import Cache
 from unlearnkit.catalog import cases
 from unlearnkit.core.evidence import Evidence, Split, Who
-from unlearnkit.core.meaning import meant
+from unlearnkit.core.request_inference import meant
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.statistics import auc
 from unlearnkit.oracles import oracle, train_original

@@ -11,8 +11,8 @@ from torch import nn
 from benchmarks.measure import Fact, against
 from unlearnkit.cases.networks import all_cnn, mobilenet_v2, resnet18, small_conv
 from unlearnkit.core.data import TensorData, View
-from unlearnkit.core.outputs import MOST, at_once, some
-from unlearnkit.core.outputs import run as outputs
+from unlearnkit.core.inference import MOST, at_once, some
+from unlearnkit.core.inference import run as outputs
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.tasks.classification import Classification

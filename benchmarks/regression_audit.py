@@ -34,7 +34,7 @@ from unlearnkit.catalog import cases
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import Batch, View
 from unlearnkit.core.evidence import Evidence, Split
-from unlearnkit.core.outputs import run
+from unlearnkit.core.inference import run
 from unlearnkit.core.request import ForgetRequest, Groups, Rows, Targets
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.statistics import auc, delong_variance

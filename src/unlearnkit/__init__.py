@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from unlearnkit.auto.chooser import unlearn as unlearn
     from unlearnkit.cache import Cache as Cache
     from unlearnkit.catalog import method as method
-    from unlearnkit.core.auto import Auto as Auto
+    from unlearnkit.core.auto_method import Auto as Auto
     from unlearnkit.core.case import Case as Case
     from unlearnkit.core.errors import UnlearnkitError as UnlearnkitError
     from unlearnkit.core.method import Method as Method
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from unlearnkit.unlearning.run_method import Unlearned as Unlearned
 
 _HOMES = {
-    "Auto": "core.auto",
+    "Auto": "core.auto_method",
     "AutoFailedError": "auto.chooser",
     "Cache": "cache",
     "Case": "core.case",

@@ -24,9 +24,9 @@ from unlearnkit.cache_files import (
     own_files,
     written_here,
 )
+from unlearnkit.core.cache_folder import LAYOUTS, SIGNALS, default_root
 from unlearnkit.core.digest import digest, tensor_digest
 from unlearnkit.core.errors import InputError
-from unlearnkit.core.folders import LAYOUTS, SIGNALS, default_root
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import unlearnkit.methods
 import unlearnkit.metrics
 import unlearnkit.tasks
 from unlearnkit.cases.registry import CASES, BuiltIn
-from unlearnkit.core.auto import AUTO, Auto
+from unlearnkit.core.auto_method import AUTO, Auto
 from unlearnkit.core.border import border, first_line
 from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.core.method import METHODS, Method

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from unlearnkit.core.data import View
 from unlearnkit.core.errors import InputError
-from unlearnkit.core.outputs import at_once
+from unlearnkit.core.inference import at_once
+from unlearnkit.core.module_state import evaluating
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.statistics import auc
-from unlearnkit.core.structure import evaluating
 from unlearnkit.oracles import Oracle
 from unlearnkit.unlearning.run_method import fresh_model
 

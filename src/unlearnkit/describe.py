@@ -8,11 +8,11 @@ from unlearnkit import catalog
 from unlearnkit.auto.decision_table import When
 from unlearnkit.auto.decision_table import table as decision_table
 from unlearnkit.cases.registry import BuiltIn
-from unlearnkit.core.auto import AUTO, Auto
+from unlearnkit.core.auto_method import AUTO, Auto
 from unlearnkit.core.errors import UnknownNameError
 from unlearnkit.core.method import Method, Need
 from unlearnkit.core.metric import Metric
-from unlearnkit.core.search import space
+from unlearnkit.core.search_space import space
 
 Facts = dict[str, Any]
 

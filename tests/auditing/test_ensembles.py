@@ -14,7 +14,7 @@ from unlearnkit.auditing.strong.mask_transfer import localizer_of
 from unlearnkit.auditing.strong.train_ensembles import FLOOR, check_models, gather, look, subject_of
 from unlearnkit.cache import Cache
 from unlearnkit.catalog import method
-from unlearnkit.core.auto import Auto
+from unlearnkit.core.auto_method import Auto
 from unlearnkit.core.case import Case
 from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
 from unlearnkit.core.evidence import Evidence, Split, Who

@@ -44,7 +44,7 @@ measure(do)
 """
 
 PARTS = """
-from unlearnkit.core.outputs import run_in_parts
+from unlearnkit.core.inference import run_in_parts
 net = nn.Linear(2, 50_000)
 x = torch.randn(2_000, 2)
 def do(k):

@@ -11,7 +11,7 @@ from unlearnkit.auditing.verdicts import Facts, findings
 from unlearnkit.catalog import cases, metrics
 from unlearnkit.core.data import View
 from unlearnkit.core.evidence import Evidence, Split, Who
-from unlearnkit.core.outputs import run
+from unlearnkit.core.inference import run
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.statistics import auc_interval
 from unlearnkit.report.model import Estimate, OracleValue, Row, Verdict

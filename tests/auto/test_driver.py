@@ -9,12 +9,12 @@ from unlearnkit.auditing.control_models import ControlModels
 from unlearnkit.auto.chooser import AutoFailedError, Chosen, choose
 from unlearnkit.auto.decision_table import Line
 from unlearnkit.cache import Cache
-from unlearnkit.core.auto import Auto
+from unlearnkit.core.auto_method import Auto
 from unlearnkit.core.case import Case
 from unlearnkit.core.errors import InputError, UnsupportedError
+from unlearnkit.core.module_state import equal, tensors
 from unlearnkit.core.request import Classes, Groups, Rows
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.structure import equal, tensors
 from unlearnkit.unlearning.run_method import unlearn as plain
 
 pytestmark = pytest.mark.usefixtures("installed")

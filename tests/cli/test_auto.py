@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from unlearnkit.cache import Cache
-from unlearnkit.core.auto import Auto
+from unlearnkit.core.auto_method import Auto
 from unlearnkit.store import Store
 from unlearnkit.studies.expand import expand
 from unlearnkit.studies.run import run as carry_out

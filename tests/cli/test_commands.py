@@ -11,7 +11,7 @@ from unlearnkit import catalog, docs
 from unlearnkit import describe as pages
 from unlearnkit.auditing.strong.margin_store import Member, Row, SignalsFile
 from unlearnkit.cli.main import app
-from unlearnkit.core.folders import SIGNALS
+from unlearnkit.core.cache_folder import SIGNALS
 from unlearnkit.core.recipe import Tuning
 
 COMMANDS = dict(docs.helps())

@@ -14,7 +14,7 @@ from unlearnkit.core.errors import UnlearnkitError
 from unlearnkit.core.method import Info, Method, Need, Problem
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.search import Search
+from unlearnkit.core.search_space import Search
 from unlearnkit.testing import check_method
 from unlearnkit.testing.methods import METHOD_CHECKS
 from unlearnkit.testing.subject import Subject

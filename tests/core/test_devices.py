@@ -4,8 +4,8 @@ import torch
 
 import unlearnkit as uk
 from unlearnkit.auditing.strong.mask_transfer import _trainable_as, from_middle
+from unlearnkit.core.module_state import on_device
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.structure import on_device
 
 GO = uk.Rows(range(12))
 

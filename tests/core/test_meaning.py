@@ -9,8 +9,8 @@ import unlearnkit as uk
 from unlearnkit.auto.case_profile import look
 from unlearnkit.core.case import Partition
 from unlearnkit.core.data import TensorData, View
-from unlearnkit.core.marking import marked
-from unlearnkit.core.meaning import filled_range, meant, whole_owners
+from unlearnkit.core.request_inference import filled_range, meant, whole_owners
+from unlearnkit.core.row_selection import marked
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression
 

@@ -7,7 +7,7 @@ from torch.utils.data import Dataset
 
 import unlearnkit as uk
 from unlearnkit.core.data import MapData, TensorData, View
-from unlearnkit.core.outputs import LEAST, MOST, at_once, run, some
+from unlearnkit.core.inference import LEAST, MOST, at_once, run, some
 from unlearnkit.core.runtime import Cost, Runtime
 
 

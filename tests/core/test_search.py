@@ -8,7 +8,7 @@ from pydantic import Field
 from unlearnkit import catalog
 from unlearnkit import describe as pages
 from unlearnkit.core.method import Info, Method
-from unlearnkit.core.search import OneOf, Search, space
+from unlearnkit.core.search_space import OneOf, Search, space
 from unlearnkit.testing import check_method
 from unlearnkit.testing.subject import ContractError
 from unlearnkit.train.restart import Restart, Run

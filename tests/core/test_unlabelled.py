@@ -9,8 +9,8 @@ from unlearnkit.core.errors import (
     UndeclaredReadError,
     UnsupportedError,
 )
+from unlearnkit.core.hidden_targets import no_targets
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.targets import no_targets
 from unlearnkit.tasks.classification import Classification
 
 

@@ -10,12 +10,12 @@ from torch import nn
 import unlearnkit as uk
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import View
+from unlearnkit.core.hidden_targets import no_targets
+from unlearnkit.core.inference import run as outputs_of
 from unlearnkit.core.method import Problem
-from unlearnkit.core.outputs import run as outputs_of
 from unlearnkit.core.recipe import Recipe, Tuning
 from unlearnkit.core.request import Classes, Rows
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.targets import no_targets
 from unlearnkit.methods.bad_teacher import BadTeacher
 from unlearnkit.oracles import train_original
 from unlearnkit.tasks.classification import Classification

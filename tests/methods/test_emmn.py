@@ -8,7 +8,7 @@ import unlearnkit as uk
 from unlearnkit.cases.digits import digits
 from unlearnkit.core.data import View
 from unlearnkit.core.errors import UnsupportedError
-from unlearnkit.core.outputs import run
+from unlearnkit.core.inference import run
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.emmn import _norms, _roughness, _unlike
 from unlearnkit.oracles import train_original

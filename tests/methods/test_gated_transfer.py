@@ -11,8 +11,8 @@ from unlearnkit.cases.digits import digits
 from unlearnkit.checkpoint import load_weights, save_weights
 from unlearnkit.core.data import View
 from unlearnkit.core.errors import InputError, UnsupportedError
+from unlearnkit.core.inference import run
 from unlearnkit.core.method import Problem
-from unlearnkit.core.outputs import run
 from unlearnkit.core.recipe import ASSUMED
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.gated_transfer import _Lesson, transfer

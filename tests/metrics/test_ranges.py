@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from unlearnkit.catalog import metrics
-from unlearnkit.core import outputs as readings
+from unlearnkit.core import inference as readings
 from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.evidence import Evidence, Split, Who
 from unlearnkit.core.metric import Goal

@@ -10,8 +10,8 @@ from filelock import FileLock
 
 from unlearnkit.auditing.strong.margin_store import SignalsFile
 from unlearnkit.cache import Cache
+from unlearnkit.core.cache_folder import SIGNALS
 from unlearnkit.core.errors import InputError
-from unlearnkit.core.folders import SIGNALS
 
 KEY = {"rows": "abc", "seed": 3}
 

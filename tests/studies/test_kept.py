@@ -10,7 +10,7 @@ import pytest
 from tests.studies.conftest import ROOT
 from tests.studies.made import filled
 from tests.studies.toys import HERE
-from unlearnkit.core.folders import LAYOUTS
+from unlearnkit.core.cache_folder import LAYOUTS
 from unlearnkit.studies.expand import expand
 from unlearnkit.studies.fixed import is_fixed
 from unlearnkit.studies.kept import PACKAGE, installed, layout_of, proof

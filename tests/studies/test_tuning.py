@@ -19,7 +19,7 @@ from unlearnkit.cache import Cache
 from unlearnkit.cli import main
 from unlearnkit.core.errors import DivergedError, InputError
 from unlearnkit.core.method import METHODS, Info, Method, Need
-from unlearnkit.core.search import Search
+from unlearnkit.core.search_space import Search
 from unlearnkit.store import Store
 from unlearnkit.studies.apart import by_chance, check_apart
 from unlearnkit.studies.expand import expand

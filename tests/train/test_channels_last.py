@@ -11,8 +11,8 @@ import unlearnkit as uk
 from unlearnkit.cases.networks import small_conv
 from unlearnkit.core.data import Batch
 from unlearnkit.core.method import Info, Method, Need
+from unlearnkit.core.module_state import strides
 from unlearnkit.core.runtime import Cost, Runtime
-from unlearnkit.core.structure import strides
 from unlearnkit.localize.find import Localizer
 from unlearnkit.train.channels_last import quick, quickened
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import Batch, TensorData, View
 from unlearnkit.core.errors import InputError, UnsupportedError
+from unlearnkit.core.module_state import evaluating
 from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.structure import evaluating
 from unlearnkit.core.task import Task
 from unlearnkit.stats.intervals import clopper_pearson
 from unlearnkit.train.reading import input_slopes

@@ -42,12 +42,12 @@ from unlearnkit.core.data import View
 from unlearnkit.core.digest import NUMERICS, model_digest
 from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.core.evidence import Evidence, Split
-from unlearnkit.core.meaning import meant
+from unlearnkit.core.inference import BATCHING, batching_note, some
 from unlearnkit.core.metric import ANSWERS, Tier
-from unlearnkit.core.outputs import BATCHING, batching_note, some
+from unlearnkit.core.module_state import difference, on_device
 from unlearnkit.core.request import Rows
+from unlearnkit.core.request_inference import meant
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.structure import difference, on_device
 from unlearnkit.core.version import __version__
 from unlearnkit.oracles import Oracle
 from unlearnkit.oracles import oracle as retrained

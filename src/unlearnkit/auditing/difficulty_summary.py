@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from unlearnkit.core.data import View
 from unlearnkit.core.evidence import Evidence, Split, Who
-from unlearnkit.core.outputs import rowwise, run
+from unlearnkit.core.inference import rowwise, run
 from unlearnkit.core.statistics import auc
 from unlearnkit.difficulty.curvature import curvature
 from unlearnkit.difficulty.disagreement import least_disagree

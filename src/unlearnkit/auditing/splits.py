@@ -11,8 +11,8 @@ from unlearnkit.auditing.request_summary import row_bytes
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import View
 from unlearnkit.core.evidence import Split
-from unlearnkit.core.marking import in_range
 from unlearnkit.core.request import ForgetRequest, Targets
+from unlearnkit.core.row_selection import in_range
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.stats.matching import quantile_bins
 

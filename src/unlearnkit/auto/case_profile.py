@@ -10,9 +10,9 @@ from torch import nn
 
 from unlearnkit.auto.decision_table import Kind, When
 from unlearnkit.core.case import Case, Partition
-from unlearnkit.core.meaning import meant
 from unlearnkit.core.method import Need
 from unlearnkit.core.request import Classes, ForgetRequest, Groups, Targets
+from unlearnkit.core.request_inference import meant
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.statistics import auc
 from unlearnkit.train.reading import row_losses

@@ -16,15 +16,15 @@ from unlearnkit.auditing.control_models import CONTROL_SHARE, ControlModels
 from unlearnkit.auto.case_profile import Situation, look
 from unlearnkit.auto.decision_table import Candidate, Line, table
 from unlearnkit.cache import Cache
-from unlearnkit.core.auto import Auto
+from unlearnkit.core.auto_method import Auto
 from unlearnkit.core.border import border
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.errors import DivergedError, UnlearnkitError, UnsupportedError
 from unlearnkit.core.method import Method
+from unlearnkit.core.module_state import equal, tensors
 from unlearnkit.core.recipe import ASSUMED
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Cost, Runtime
-from unlearnkit.core.structure import equal, tensors
 from unlearnkit.localize.find import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.report.model import Report, Verdict

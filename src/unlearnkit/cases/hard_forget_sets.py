@@ -14,7 +14,7 @@ from unlearnkit.cases.registry import Asked, Trained
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import View
 from unlearnkit.core.errors import InputError, UnsupportedError
-from unlearnkit.core.outputs import run
+from unlearnkit.core.inference import run
 from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.difficulty.course import Course, Proxy, watch

@@ -14,9 +14,9 @@ from unlearnkit.cases.registry import Asked, drawn, told
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import TensorData
 from unlearnkit.core.errors import InputError, UnsupportedError
-from unlearnkit.core.manipulated import Manipulated
 from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.tampering import Manipulated
 
 PATCH = 3
 """Side of the trigger, in pixels."""

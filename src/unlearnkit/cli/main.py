@@ -232,7 +232,7 @@ def unlearn(
     from unlearnkit.cli.console import Talk, print_json, print_table
     from unlearnkit.cli.run_folder import named
     from unlearnkit.cli.runs import carry_out
-    from unlearnkit.core.auto import AUTO
+    from unlearnkit.core.auto_method import AUTO
     from unlearnkit.core.settings import merged
     from unlearnkit.job import make_job, parse_settings, read_job
 

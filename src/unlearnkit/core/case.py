@@ -12,14 +12,14 @@ from torch import nn
 from unlearnkit.core.border import border
 from unlearnkit.core.data import Data, TensorData, View
 from unlearnkit.core.errors import InputError, UnsupportedError
-from unlearnkit.core.manipulated import Manipulated
-from unlearnkit.core.marking import marked
-from unlearnkit.core.outputs import some
+from unlearnkit.core.hidden_targets import labelled
+from unlearnkit.core.inference import some
+from unlearnkit.core.input_formats import as_data, input_columns, is_table, owners_of_parts
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import Classes, ForgetRequest, parse_request
+from unlearnkit.core.row_selection import marked
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.sources import as_data, input_columns, is_table, owners_of_parts
-from unlearnkit.core.targets import labelled
+from unlearnkit.core.tampering import Manipulated
 from unlearnkit.core.task import Task, task_named
 
 

@@ -22,7 +22,7 @@ from unlearnkit.core.errors import (
     UndeclaredReadError,
     UnlearnkitError,
 )
-from unlearnkit.core.targets import Hidden, labelled, no_targets
+from unlearnkit.core.hidden_targets import Hidden, labelled, no_targets
 
 if TYPE_CHECKING:
     from unlearnkit.core.runtime import Cost, Runtime

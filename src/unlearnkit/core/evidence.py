@@ -12,7 +12,7 @@ from torch import nn
 from unlearnkit.core.data import Batch, TensorData, View
 from unlearnkit.core.digest import digest
 from unlearnkit.core.errors import InputError, UnsupportedError
-from unlearnkit.core.outputs import check_logits, rowwise, run
+from unlearnkit.core.inference import check_logits, rowwise, run
 from unlearnkit.core.recipe import ASSUMED, Recipe
 from unlearnkit.core.runtime import Runtime
 

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from unlearnkit.core.checked import Checked
-from unlearnkit.core.search import Search
+from unlearnkit.core.search_space import Search
 
 
 class _Settings(Checked):

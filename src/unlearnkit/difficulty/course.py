@@ -16,7 +16,7 @@ from unlearnkit.cache import Cache
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import Batch, View
 from unlearnkit.core.errors import UnsupportedError
-from unlearnkit.core.outputs import run
+from unlearnkit.core.inference import run
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.training import training_key
 from unlearnkit.train.ensemble import LAYERS

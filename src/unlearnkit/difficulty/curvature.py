@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from unlearnkit.core.data import View
+from unlearnkit.core.module_state import evaluating
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.structure import evaluating
 from unlearnkit.core.task import Task
 from unlearnkit.train.reading import input_slopes
 

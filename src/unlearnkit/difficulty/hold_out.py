@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from unlearnkit.core.data import View
-from unlearnkit.core.outputs import rowwise, run
+from unlearnkit.core.inference import rowwise, run
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task

@@ -17,7 +17,7 @@ from unlearnkit.cache import Cache, Kept
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import View
 from unlearnkit.core.errors import InputError
-from unlearnkit.core.outputs import run
+from unlearnkit.core.inference import run
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.difficulty.course import start, trainable
 from unlearnkit.train.ensemble import Member, fit_together

@@ -13,9 +13,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unlearnkit.core.data import Batch, Inputs, View, take
 from unlearnkit.core.errors import InputError
-from unlearnkit.core.outputs import some
+from unlearnkit.core.inference import some
+from unlearnkit.core.module_state import evaluating
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.structure import evaluating
 from unlearnkit.core.task import Task
 from unlearnkit.linalg.row_gradients import Heard, hearing
 

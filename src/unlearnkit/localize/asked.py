@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from unlearnkit.core.checked import Checked
 from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.core.method import explain
-from unlearnkit.core.search import OneOf, Search
+from unlearnkit.core.search_space import OneOf, Search
 
 Accumulate = Literal["sum", "absolute"]
 Criterion = Literal[

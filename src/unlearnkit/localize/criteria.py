@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from unlearnkit.core.data import Batch, View
 from unlearnkit.core.errors import UnsupportedError
+from unlearnkit.core.module_state import evaluating
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.structure import evaluating
 from unlearnkit.core.task import Task
 from unlearnkit.localize.asked import Accumulate
 from unlearnkit.localize.units import Block, spread, unit_sums

@@ -10,7 +10,7 @@ from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import View
 from unlearnkit.core.digest import model_digest
 from unlearnkit.core.errors import InputError, UnsupportedError
-from unlearnkit.core.outputs import some
+from unlearnkit.core.inference import some
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from unlearnkit.core.auto import Auto
+from unlearnkit.core.auto_method import Auto
 from unlearnkit.core.case import Partition
 from unlearnkit.core.errors import UnsupportedError
 from unlearnkit.core.method import Method

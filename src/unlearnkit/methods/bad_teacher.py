@@ -8,11 +8,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from unlearnkit.core.data import Batch
+from unlearnkit.core.inference import run as outputs_of
 from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
-from unlearnkit.core.outputs import run as outputs_of
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.search import Search
+from unlearnkit.core.search_space import Search
 from unlearnkit.train.mixing import mixed
 from unlearnkit.train.reading import answers, remembered
 from unlearnkit.train.restart import Restart, Run

@@ -11,11 +11,11 @@ from torch.nn import functional
 
 from unlearnkit.core.data import Batch
 from unlearnkit.core.errors import InputError
+from unlearnkit.core.inference import at_once, some
 from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
-from unlearnkit.core.outputs import at_once, some
 from unlearnkit.core.recipe import Recipe, Tuning
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.search import Search
+from unlearnkit.core.search_space import Search
 from unlearnkit.train.loop import fit
 from unlearnkit.train.mixing import RowLosses, mixed
 from unlearnkit.train.reading import remembered

@@ -9,10 +9,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from unlearnkit.core.errors import InputError, UnsupportedError
+from unlearnkit.core.inference import some
 from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
-from unlearnkit.core.outputs import some
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.search import OneOf, Search
+from unlearnkit.core.search_space import OneOf, Search
 from unlearnkit.localize.find import Localizer
 from unlearnkit.train.hold import holding
 from unlearnkit.train.loop import training

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from unlearnkit.core.data import Batch, TensorData, View
+from unlearnkit.core.inference import run
 from unlearnkit.core.method import Info, Method, Need, Problem, register
-from unlearnkit.core.outputs import run
 from unlearnkit.core.recipe import Recipe, Tuning
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.search import Search
+from unlearnkit.core.search_space import Search
 from unlearnkit.train.gate import lowered
 from unlearnkit.train.loop import Norm, descend
 from unlearnkit.train.reading import remembered

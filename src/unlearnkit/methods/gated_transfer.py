@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from unlearnkit.core.data import Batch
 from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.search import Search
+from unlearnkit.core.search_space import Search
 from unlearnkit.train.gate import Gate, Kind
 from unlearnkit.train.generator import Generator, constant, generator, redrawn
 from unlearnkit.train.loop import Norm, training

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from unlearnkit.core.data import Batch
 from unlearnkit.core.method import Info, Method, Need, Problem, register
+from unlearnkit.core.module_state import evaluating
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.search import Search
-from unlearnkit.core.structure import evaluating
+from unlearnkit.core.search_space import Search
 from unlearnkit.train.loop import descend
 from unlearnkit.train.stopping import OFF, Guard, Watch, between, capped, furthest, snapshot
 

@@ -9,7 +9,7 @@ from unlearnkit.core.data import Batch
 from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.search import Search
+from unlearnkit.core.search_space import Search
 from unlearnkit.train.restart import Extra, Restart, Run, Terms, beside, run_schedule
 from unlearnkit.train.stopping import capped
 

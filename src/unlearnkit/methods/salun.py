@@ -8,7 +8,7 @@ from torch import nn
 from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.search import OneOf
+from unlearnkit.core.search_space import OneOf
 from unlearnkit.localize.find import Localizer
 from unlearnkit.train.hold import holding
 from unlearnkit.train.misleading import Misleading, mislead

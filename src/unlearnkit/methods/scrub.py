@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from unlearnkit.core.data import Batch, View
 from unlearnkit.core.errors import UnsupportedError
+from unlearnkit.core.inference import run
 from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
-from unlearnkit.core.outputs import run
 from unlearnkit.core.recipe import Recipe, Tuning
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.search import Search
+from unlearnkit.core.search_space import Search
 from unlearnkit.train.loop import Pass, alternate
 from unlearnkit.train.reading import answers
 from unlearnkit.train.restart import (

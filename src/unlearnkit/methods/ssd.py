@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from unlearnkit.core.data import View
 from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.search import Search
+from unlearnkit.core.search_space import Search
 from unlearnkit.linalg.importance import layered, squared_gradients
 from unlearnkit.train.stopping import Guard, Watch, furthest
 

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from unlearnkit.core.data import Batch, View
 from unlearnkit.core.errors import UnsupportedError
+from unlearnkit.core.inference import some
 from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
-from unlearnkit.core.outputs import some
 from unlearnkit.core.recipe import Recipe, Tuning
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.search import Search
+from unlearnkit.core.search_space import Search
 from unlearnkit.train.loop import Norm, descend, training
 from unlearnkit.train.restart import together
 from unlearnkit.train.synthesis import drawn_inputs, frozen, optimise_inputs

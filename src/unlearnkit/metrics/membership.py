@@ -20,8 +20,8 @@ from torch.nn import functional
 
 from unlearnkit.core import statistics
 from unlearnkit.core.evidence import Evidence, Split, Who
+from unlearnkit.core.inference import chunk, rowwise
 from unlearnkit.core.metric import Goal, MetricRole, Score, mean, metric
-from unlearnkit.core.outputs import chunk, rowwise
 from unlearnkit.stats.ranks import others_needed
 
 PAIR = (Split.FORGET, Split.HELD_OUT)

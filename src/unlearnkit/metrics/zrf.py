@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from unlearnkit.core import statistics
 from unlearnkit.core.evidence import Evidence, Split, Who
+from unlearnkit.core.inference import chunk, rowwise
 from unlearnkit.core.metric import Goal, Score, mean, metric
-from unlearnkit.core.outputs import chunk, rowwise
 
 TEACHERS = 5
 """Untrained models that the number is the mean over: a single one adds its own chance."""

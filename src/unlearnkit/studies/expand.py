@@ -13,7 +13,7 @@ from unlearnkit.catalog import methods
 from unlearnkit.core.digest import digest
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.method import Method
-from unlearnkit.core.search import space
+from unlearnkit.core.search_space import space
 from unlearnkit.core.settings import merged
 from unlearnkit.job import put_nested
 from unlearnkit.localize.asked import AskedMask

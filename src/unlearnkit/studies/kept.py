@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import unlearnkit
+from unlearnkit.core.cache_folder import LAYOUTS, default_root
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import write_text
-from unlearnkit.core.folders import LAYOUTS, default_root
 from unlearnkit.localize.asked import AskedMask
 from unlearnkit.studies.columns import Measure
 from unlearnkit.studies.layout import Layout, lay_out

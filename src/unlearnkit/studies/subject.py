@@ -11,7 +11,7 @@ from typing import Any
 from unlearnkit.auto.decision_table import PATH
 from unlearnkit.cache import Cache
 from unlearnkit.catalog import method as make
-from unlearnkit.core.auto import Auto
+from unlearnkit.core.auto_method import Auto
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import Data, View
 from unlearnkit.core.digest import MEASURES, digest, source

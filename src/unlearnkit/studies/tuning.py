@@ -23,7 +23,7 @@ from unlearnkit.catalog import methods
 from unlearnkit.core.errors import InputError, UnlearnkitError, UnsupportedError
 from unlearnkit.core.method import Method
 from unlearnkit.core.runtime import Reporter, Silent
-from unlearnkit.core.search import Dimension, OneOf, space
+from unlearnkit.core.search_space import Dimension, OneOf, space
 from unlearnkit.core.version import __version__
 from unlearnkit.job import put_nested
 from unlearnkit.store import Store

@@ -16,7 +16,7 @@ from unlearnkit.auditing.audit import audit
 from unlearnkit.auditing.strong.metric_specs import ENOUGH
 from unlearnkit.auto.chooser import unlearn
 from unlearnkit.cache import Cache
-from unlearnkit.core.auto import AUTO
+from unlearnkit.core.auto_method import AUTO
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.version import __version__
 from unlearnkit.localize.find import Localizer

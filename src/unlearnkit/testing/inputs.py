@@ -6,9 +6,9 @@ from unlearnkit import catalog
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.errors import InputError, UnsupportedError
+from unlearnkit.core.hidden_targets import labelled, no_targets
 from unlearnkit.core.method import Method, Need
 from unlearnkit.core.request import ForgetRequest, Rows
-from unlearnkit.core.targets import labelled, no_targets
 from unlearnkit.testing.subject import Subject, bits, expect, same_bits, toy
 from unlearnkit.testing.zoo import ZOO
 from unlearnkit.unlearning.run_method import unlearn

@@ -10,9 +10,9 @@ import torch
 from unlearnkit import catalog
 from unlearnkit.core.errors import DivergedError, InputError
 from unlearnkit.core.method import Method, Need
+from unlearnkit.core.module_state import difference, equal, tensors
 from unlearnkit.core.request import Classes, ForgetRequest, Groups, Rows
-from unlearnkit.core.search import OneOf, Search, space
-from unlearnkit.core.structure import difference, equal, tensors
+from unlearnkit.core.search_space import OneOf, Search, space
 from unlearnkit.job import put_nested
 from unlearnkit.testing.inputs import INPUT_CHECKS
 from unlearnkit.testing.probes import PROBE_CHECKS

@@ -15,8 +15,8 @@ from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.errors import UnlearnkitError
 from unlearnkit.core.evidence import Evidence, Split, Who
 from unlearnkit.core.metric import Metric, Score
+from unlearnkit.core.module_state import on_device
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.structure import on_device
 from unlearnkit.testing.subject import bits, disturb, expect, generators, same_bits, toy, trained
 from unlearnkit.unlearning.run_method import fresh_model
 

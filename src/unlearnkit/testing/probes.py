@@ -13,8 +13,8 @@ from unlearnkit.core.case import Case
 from unlearnkit.core.data import View
 from unlearnkit.core.errors import UndeclaredReadError
 from unlearnkit.core.method import Need, Problem
+from unlearnkit.core.module_state import difference
 from unlearnkit.core.runtime import Cost, Runtime
-from unlearnkit.core.structure import difference
 from unlearnkit.testing.subject import Subject, bits, expect, generators, probed, same_bits
 from unlearnkit.unlearning.run_method import unlearn
 

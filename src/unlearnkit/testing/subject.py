@@ -18,10 +18,10 @@ from unlearnkit.core.case import Case
 from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.errors import InputError, UnlearnkitError
 from unlearnkit.core.method import Method, Need, Problem
+from unlearnkit.core.module_state import tensors
 from unlearnkit.core.precision import Precision
 from unlearnkit.core.request import Classes, ForgetRequest, Rows
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.structure import tensors
 from unlearnkit.core.task import Task
 from unlearnkit.train.isolation import seeded
 from unlearnkit.train.loop import fit

@@ -7,8 +7,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from unlearnkit.core.data import View
+from unlearnkit.core.module_state import modes_kept
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.structure import modes_kept
 from unlearnkit.core.task import Task
 
 MOST_ROWS = 4096

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from unlearnkit.core.data import Batch
 from unlearnkit.core.errors import InputError
+from unlearnkit.core.module_state import evaluating, laid_like, strides
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.structure import evaluating, laid_like, strides
 from unlearnkit.core.task import Task
 from unlearnkit.train.isolation import seeded
 

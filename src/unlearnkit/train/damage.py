@@ -8,8 +8,8 @@ from torch import nn
 
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import View
+from unlearnkit.core.module_state import tensors
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.structure import tensors
 from unlearnkit.core.task import Task
 from unlearnkit.train.isolation import seeded
 from unlearnkit.train.reading import row_losses

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from unlearnkit.core.data import Inputs, TensorData, View, named
 from unlearnkit.core.errors import InputError
-from unlearnkit.core.outputs import some
+from unlearnkit.core.inference import some
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Cost, Runtime, Silent
 from unlearnkit.core.task import Task

@@ -12,9 +12,9 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from unlearnkit.core.data import Batch, View
+from unlearnkit.core.module_state import modes_kept
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.structure import modes_kept
 from unlearnkit.core.task import Task
 from unlearnkit.train.batch_norm import eval_norms
 from unlearnkit.train.training_guard import check_training_allowed

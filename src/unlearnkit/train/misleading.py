@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from unlearnkit.core.data import Batch
+from unlearnkit.core.inference import run as outputs
 from unlearnkit.core.method import Problem
-from unlearnkit.core.outputs import run as outputs
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.train.loop import Pass, alternate

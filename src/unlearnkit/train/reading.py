@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearnkit.core.data import Batch, View
-from unlearnkit.core.outputs import run
+from unlearnkit.core.inference import run
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task

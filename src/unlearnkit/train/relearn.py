@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from unlearnkit.core.data import Batch, View
-from unlearnkit.core.outputs import run
+from unlearnkit.core.inference import run
+from unlearnkit.core.module_state import widened
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.structure import widened
 from unlearnkit.core.task import Task
 from unlearnkit.train.isolation import seeded
 from unlearnkit.train.loop import descend

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from unlearnkit.core.data import Batch, Inputs, View, named
 from unlearnkit.core.recipe import Recipe, Tuning
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.search import Search
+from unlearnkit.core.search_space import Search
 from unlearnkit.core.task import Task
 from unlearnkit.train.loop import augmented, descend
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from unlearnkit.core.data import View
 from unlearnkit.core.method import Problem
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.search import Search
+from unlearnkit.core.search_space import Search
 from unlearnkit.core.task import Task
 from unlearnkit.train.reading import row_losses
 

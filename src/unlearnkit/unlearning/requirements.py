@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from unlearnkit.catalog import methods
-from unlearnkit.core.auto import Auto
+from unlearnkit.core.auto_method import Auto
 from unlearnkit.core.case import Case, Partition, input_shape
 from unlearnkit.core.errors import UnsupportedError
 from unlearnkit.core.method import Method, Need

@@ -18,14 +18,13 @@ from unlearnkit.core.border import first_line, refused
 from unlearnkit.core.case import Case, Partition, input_shape
 from unlearnkit.core.data import Batch, Data, TensorData, View
 from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
+from unlearnkit.core.inference import batching_note, check_logits
+from unlearnkit.core.inference import run as read
 from unlearnkit.core.method import Method, Need, Problem
-from unlearnkit.core.outputs import batching_note, check_logits
-from unlearnkit.core.outputs import run as read
+from unlearnkit.core.module_state import difference, equal, laid_like, strides, widened
 from unlearnkit.core.recipe import ASSUMED
 from unlearnkit.core.request import ForgetRequest, parse_request
-from unlearnkit.core.result import check_form, check_untouched, check_values, made_like
 from unlearnkit.core.runtime import Cost, Runtime
-from unlearnkit.core.structure import difference, equal, laid_like, strides, widened
 from unlearnkit.localize.find import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.localize.methods import check_held, check_maskable, own_mask
@@ -35,6 +34,7 @@ from unlearnkit.train.damage import can_see_damage, damage
 from unlearnkit.train.hold import holding
 from unlearnkit.train.isolation import as_plain_call, peak_memory, seeded
 from unlearnkit.unlearning.requirements import check_needs
+from unlearnkit.unlearning.result_checks import check_form, check_untouched, check_values, made_like
 
 
 @dataclass(frozen=True)

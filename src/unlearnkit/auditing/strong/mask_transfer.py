@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from unlearnkit.auditing.splits import RETAIN_ROWS
 from unlearnkit.core.errors import UnsupportedError
+from unlearnkit.core.module_state import on_device
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.structure import on_device
 from unlearnkit.difficulty.entanglement import eccentricity
 from unlearnkit.localize.find import Localizer
 from unlearnkit.localize.methods import own_localizer

@@ -19,19 +19,19 @@ from unlearnkit.auditing.strong.margin_store import Code, Member, Row, Signals, 
 from unlearnkit.auditing.strong.metric_specs import LEAST
 from unlearnkit.cache import Cache
 from unlearnkit.contamination import check_fresh
-from unlearnkit.core.auto import Auto
+from unlearnkit.core.auto_method import Auto
+from unlearnkit.core.cache_folder import SIGNALS
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import Batch, View
 from unlearnkit.core.digest import MEASURES, source
 from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
 from unlearnkit.core.evidence import Split
-from unlearnkit.core.folders import SIGNALS
-from unlearnkit.core.meaning import meant
+from unlearnkit.core.inference import rowwise, run_in_parts
 from unlearnkit.core.method import Method
-from unlearnkit.core.outputs import rowwise, run_in_parts
+from unlearnkit.core.module_state import on_device
 from unlearnkit.core.request import ForgetRequest
+from unlearnkit.core.request_inference import meant
 from unlearnkit.core.runtime import Cost, Runtime
-from unlearnkit.core.structure import on_device
 from unlearnkit.localize.find import Localizer
 from unlearnkit.oracles import (
     FIRST,

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from unlearnkit.core.errors import DivergedError, UnlearnkitError
-from unlearnkit.core.structure import cast, difference, equal, laid_like, place, strides, tensors
+from unlearnkit.core.module_state import cast, difference, equal, laid_like, place, strides, tensors
 
 
 def check_untouched(original: nn.Module, model: nn.Module, who: str) -> None:

@@ -11,8 +11,8 @@ import torch
 
 from unlearnkit.core.data import Batch, MapData, View, named
 from unlearnkit.core.errors import InputError
+from unlearnkit.core.module_state import evaluating
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.structure import evaluating
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from unlearnkit.core.data import Data
 from unlearnkit.core.errors import InputError, UnsupportedError
+from unlearnkit.core.hidden_targets import labelled
 from unlearnkit.core.request import Classes, ForgetRequest, Groups, Rows, Targets
-from unlearnkit.core.targets import labelled
 
 
 def marked(request: ForgetRequest, data: Data) -> Tensor:

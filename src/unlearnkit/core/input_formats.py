@@ -24,7 +24,7 @@ from unlearnkit.core.data import (
     still_rng,
 )
 from unlearnkit.core.errors import InputError
-from unlearnkit.core.targets import no_targets
+from unlearnkit.core.hidden_targets import no_targets
 
 D = TypeVar("D", bound=TensorData | MapData)
 
