@@ -13,8 +13,8 @@ from unlearnkit.core.evidence import Evidence, Split
 from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.difficulty.curvature import curvature
-from unlearnkit.difficulty.hold_out import hold_out
-from unlearnkit.difficulty.influence import self_influence
+from unlearnkit.difficulty.holdout_retraining import hold_out
+from unlearnkit.difficulty.self_influence import self_influence
 from unlearnkit.report.model import Difficulty
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression

@@ -26,7 +26,7 @@ def measure(do):
 """
 
 INFLUENCE = """
-from unlearnkit.difficulty.influence import self_influence
+from unlearnkit.difficulty.self_influence import self_influence
 log_p = torch.randn(40, 50_000).log_softmax(1)
 y = torch.randint(0, 50_000, (40,))
 phi = torch.randn(40, 3)

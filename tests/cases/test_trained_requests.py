@@ -8,7 +8,7 @@ from unlearnkit.cases import hard_forget_sets as hard
 from unlearnkit.cases.networks import small_conv
 from unlearnkit.cases.registry import BuiltIn
 from unlearnkit.core.errors import InputError, UnsupportedError
-from unlearnkit.difficulty.leave_out import leave_out
+from unlearnkit.difficulty.memorization import leave_out
 from unlearnkit.job import Job
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression

@@ -9,7 +9,7 @@ import unlearnkit as uk
 from unlearnkit.cases.digits import digits
 from unlearnkit.cases.forget_sets import mislabelled
 from unlearnkit.core.errors import UnsupportedError
-from unlearnkit.difficulty.course import watch
+from unlearnkit.difficulty.training_dynamics import watch
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression
 

@@ -8,7 +8,7 @@ import unlearnkit as uk
 from unlearnkit.core.data import View
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.difficulty.leave_out import leave_out
+from unlearnkit.difficulty.memorization import leave_out
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.train.isolation import seeded
 from unlearnkit.train.loop import fit

@@ -17,8 +17,8 @@ from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.difficulty.curvature import curvature
-from unlearnkit.difficulty.hold_out import hold_out
-from unlearnkit.difficulty.influence import self_influence
+from unlearnkit.difficulty.holdout_retraining import hold_out
+from unlearnkit.difficulty.self_influence import self_influence
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression
 
@@ -180,7 +180,7 @@ def test_each_score_ranks_rows_as_the_leave_out_estimate_does(known_by_heart, by
 
 @pytest.mark.parametrize("damping", [1e-6, 1e-2, 1.0])
 def test_self_influence_of_more_classes_than_rows_is_that_of_the_dense_matrix(damping, monkeypatch):
-    monkeypatch.setattr("unlearnkit.difficulty.influence.BLOCK", 7)
+    monkeypatch.setattr("unlearnkit.difficulty.self_influence.BLOCK", 7)
     rng = torch.Generator().manual_seed(3)
     rows, classes = 9, 30
     phi = torch.randn(rows, 4, generator=rng, dtype=torch.float64)

@@ -9,8 +9,8 @@ import torch
 from scipy.stats import spearmanr
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.difficulty.disagreement import least_disagree
 from unlearnkit.difficulty.entanglement import eccentricity, entanglement
+from unlearnkit.difficulty.least_disagree import least_disagree
 from unlearnkit.difficulty.worst_case import worst_case
 
 

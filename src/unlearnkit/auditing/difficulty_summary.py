@@ -12,10 +12,10 @@ from unlearnkit.core.evidence import Evidence, Split, Who
 from unlearnkit.core.inference import rowwise, run
 from unlearnkit.core.statistics import auc
 from unlearnkit.difficulty.curvature import curvature
-from unlearnkit.difficulty.disagreement import least_disagree
 from unlearnkit.difficulty.entanglement import entanglement
-from unlearnkit.difficulty.hold_out import drift, taught
-from unlearnkit.difficulty.influence import self_influence
+from unlearnkit.difficulty.holdout_retraining import drift, taught
+from unlearnkit.difficulty.least_disagree import least_disagree
+from unlearnkit.difficulty.self_influence import self_influence
 from unlearnkit.report.model import Difficulty
 from unlearnkit.train.reading import features, last_layer
 

@@ -17,12 +17,12 @@ from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.inference import run
 from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.difficulty.course import Course, Proxy, watch
 from unlearnkit.difficulty.curvature import curvature
 from unlearnkit.difficulty.entanglement import eccentricity, entanglement
-from unlearnkit.difficulty.hold_out import hold_out
-from unlearnkit.difficulty.influence import self_influence
-from unlearnkit.difficulty.leave_out import leave_out
+from unlearnkit.difficulty.holdout_retraining import hold_out
+from unlearnkit.difficulty.memorization import leave_out
+from unlearnkit.difficulty.self_influence import self_influence
+from unlearnkit.difficulty.training_dynamics import Course, Proxy, watch
 from unlearnkit.difficulty.worst_case import worst_case
 from unlearnkit.train.reading import features
 

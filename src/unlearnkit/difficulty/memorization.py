@@ -19,7 +19,7 @@ from unlearnkit.core.data import View
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.inference import run
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.difficulty.course import start, trainable
+from unlearnkit.difficulty.training_dynamics import start, trainable
 from unlearnkit.train.ensemble import Member, fit_together
 
 LOCKED = 256
