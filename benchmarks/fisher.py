@@ -16,7 +16,7 @@ from unlearnkit.core.data import View
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.linalg.importance import squared_gradients
+from unlearnkit.linalg.fisher import squared_gradients
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.train.loop import fit
 from unlearnkit.unlearning.run_method import fresh_model, unlearn

@@ -8,7 +8,7 @@ from unlearnkit.catalog import methods
 from unlearnkit.core.data import View
 from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.linalg.importance import squared_gradients
+from unlearnkit.linalg.fisher import squared_gradients
 from unlearnkit.train.loop import fit
 from unlearnkit.unlearning.run_method import fresh_model, unlearn
 

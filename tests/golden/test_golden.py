@@ -8,7 +8,7 @@ from unlearnkit.core.case import Case
 from unlearnkit.core.data import View
 from unlearnkit.core.request import Classes
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.linalg.importance import squared_gradients
+from unlearnkit.linalg.fisher import squared_gradients
 from unlearnkit.methods.finetune import FineTune
 from unlearnkit.train.loop import fit
 from unlearnkit.unlearning.run_method import fresh_model, unlearn

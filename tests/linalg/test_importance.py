@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.linalg.importance import HELD, TRIED, rows_at_once, squared_gradients
+from unlearnkit.linalg.fisher import HELD, TRIED, rows_at_once, squared_gradients
 from unlearnkit.tasks.classification import Classification
 
 

@@ -8,8 +8,8 @@ from torch.nn.utils import parametrizations
 
 from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.linalg import importance
-from unlearnkit.linalg.importance import squared_gradients
+from unlearnkit.linalg import fisher as importance
+from unlearnkit.linalg.fisher import squared_gradients
 from unlearnkit.tasks.classification import Classification
 
 ROWS, CLASSES, WORDS = 7, 4, 11

@@ -7,7 +7,7 @@ from torch import nn
 from unlearnkit.core.case import Case
 from unlearnkit.core.request import Classes, Rows
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.linalg.importance import TRIED
+from unlearnkit.linalg.fisher import TRIED
 from unlearnkit.methods.ssd import SSD, dampen, largest_ratio, relative
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.train.stopping import Guard

@@ -12,7 +12,7 @@ from unlearnkit.core.data import View
 from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import Search
-from unlearnkit.linalg.importance import layered, squared_gradients
+from unlearnkit.linalg.fisher import layered, squared_gradients
 from unlearnkit.train.stopping import Guard, Watch, furthest
 
 Named = dict[str, Tensor]
