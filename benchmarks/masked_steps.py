@@ -13,7 +13,7 @@ from unlearnkit.core.case import Case
 from unlearnkit.core.data import View
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.localize.find import Localizer
+from unlearnkit.localize.localizer import Localizer
 from unlearnkit.train.hold import holding
 from unlearnkit.train.loop import fit
 from unlearnkit.unlearning.run_method import fresh_model

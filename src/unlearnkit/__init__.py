@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from unlearnkit.core.request import Rows as Rows
     from unlearnkit.core.request import Targets as Targets
     from unlearnkit.core.runtime import Runtime as Runtime
-    from unlearnkit.localize.find import Localizer as Localizer
+    from unlearnkit.localize.localizer import Localizer as Localizer
     from unlearnkit.localize.mask import Mask as Mask
     from unlearnkit.oracles import oracle as oracle
     from unlearnkit.oracles import train_original as train_original
@@ -45,7 +45,7 @@ _HOMES = {
     "Classes": "core.request",
     "Classification": "tasks.classification",
     "Groups": "core.request",
-    "Localizer": "localize.find",
+    "Localizer": "localize.localizer",
     "Mask": "localize.mask",
     "Method": "core.method",
     "MultiLabel": "tasks.multilabel",

@@ -25,7 +25,7 @@ from unlearnkit.core.precision import Precision
 from unlearnkit.core.request import ForgetRequest, Targets, is_range, parse_request
 from unlearnkit.core.runtime import SEEDS, Reporter, Runtime
 from unlearnkit.core.text import one_line
-from unlearnkit.localize.find import Localizer
+from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
 
 MASK = ".safetensors"

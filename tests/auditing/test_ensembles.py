@@ -20,7 +20,7 @@ from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
 from unlearnkit.core.evidence import Evidence, Split, Who
 from unlearnkit.core.request import Rows, Targets
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.localize.find import Localizer
+from unlearnkit.localize.localizer import Localizer
 from unlearnkit.oracles import FIRST, oracle, train_original, train_originals
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression

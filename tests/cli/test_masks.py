@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from unlearnkit.checkpoint import load_weights
-from unlearnkit.localize.find import Localizer
+from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.store import Store
 from unlearnkit.tasks.classification import Classification

@@ -14,9 +14,9 @@ from unlearnkit.core.errors import (
     UnsupportedError,
 )
 from unlearnkit.localize.criteria import gradients
-from unlearnkit.localize.find import Localizer
+from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
-from unlearnkit.localize.select import largest
+from unlearnkit.localize.top_k import largest
 from unlearnkit.localize.units import blocks
 from unlearnkit.tasks.classification import Classification
 

@@ -11,7 +11,7 @@ import unlearnkit as uk
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.localize.find import Localizer
+from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.methods.retrain import Retrain
 from unlearnkit.train.hold import Held, holding

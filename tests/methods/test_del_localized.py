@@ -7,7 +7,7 @@ from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.recipe import Recipe, Tuning
 from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.localize.find import Localizer
+from unlearnkit.localize.localizer import Localizer
 from unlearnkit.methods.del_localized import DelLocalized
 from unlearnkit.methods.finetune import FineTune
 from unlearnkit.oracles import oracle, train_original

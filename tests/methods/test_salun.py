@@ -3,7 +3,7 @@ import torch
 
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.request import Rows
-from unlearnkit.localize.find import Localizer
+from unlearnkit.localize.localizer import Localizer
 from unlearnkit.methods.relabel import Relabel
 from unlearnkit.methods.salun import SalUn
 from unlearnkit.train.restart import Restart

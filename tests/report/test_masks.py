@@ -10,7 +10,7 @@ from torch import nn
 
 import unlearnkit as uk
 from tests.report.report_samples import masked
-from unlearnkit.localize.find import Localizer
+from unlearnkit.localize.localizer import Localizer
 from unlearnkit.report.masks import MOST, lines, localized, mask_figure, mask_file, together
 from unlearnkit.report.model import LayerShare, Report
 

@@ -11,7 +11,7 @@ from tests.studies.conftest import small
 from tests.studies.made import chosen, plan, study, values
 from unlearnkit import catalog
 from unlearnkit.core.errors import InputError, UnknownNameError, UnsupportedError
-from unlearnkit.localize.find import Localizer
+from unlearnkit.localize.localizer import Localizer
 from unlearnkit.studies.expand import expand
 from unlearnkit.studies.page import render
 from unlearnkit.studies.results import Result

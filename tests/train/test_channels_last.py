@@ -13,7 +13,7 @@ from unlearnkit.core.data import Batch
 from unlearnkit.core.method import Info, Method, Need
 from unlearnkit.core.module_state import strides
 from unlearnkit.core.runtime import Cost, Runtime
-from unlearnkit.localize.find import Localizer
+from unlearnkit.localize.localizer import Localizer
 from unlearnkit.train.channels_last import quick, quickened
 
 TASK = uk.Classification(3)

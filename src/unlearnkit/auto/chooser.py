@@ -25,7 +25,7 @@ from unlearnkit.core.module_state import equal, tensors
 from unlearnkit.core.recipe import ASSUMED
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Cost, Runtime
-from unlearnkit.localize.find import Localizer
+from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.report.model import Report, Verdict
 from unlearnkit.unlearning import run_method as unlearning

@@ -46,7 +46,7 @@ def localize(
     from unlearnkit.cli.runs import locate
     from unlearnkit.core.files import write_text
     from unlearnkit.job import MASK, make_job
-    from unlearnkit.localize.find import Localizer
+    from unlearnkit.localize.localizer import Localizer
     from unlearnkit.report.html import check_installed
     from unlearnkit.report.masks import HEAD, lines, localized, mask_file, told
 

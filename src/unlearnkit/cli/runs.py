@@ -32,9 +32,9 @@ from unlearnkit.core.recipe import ASSUMED
 from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.job import Job, check_trusted
-from unlearnkit.localize.find import Localizer
+from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
-from unlearnkit.localize.methods import check_maskable
+from unlearnkit.localize.method_masks import check_maskable
 from unlearnkit.oracles import oracle, train_original
 from unlearnkit.report.kept import measured
 from unlearnkit.report.model import Depth, Report

@@ -10,7 +10,7 @@ from unlearnkit.core.errors import UnsupportedError
 from unlearnkit.core.module_state import evaluating
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
-from unlearnkit.localize.asked import Accumulate
+from unlearnkit.localize.mask_spec import Accumulate
 from unlearnkit.localize.units import Block, spread, unit_sums
 from unlearnkit.train.restart import together
 

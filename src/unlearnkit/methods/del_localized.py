@@ -13,7 +13,7 @@ from unlearnkit.core.inference import some
 from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import OneOf, Search
-from unlearnkit.localize.find import Localizer
+from unlearnkit.localize.localizer import Localizer
 from unlearnkit.train.hold import holding
 from unlearnkit.train.loop import training
 from unlearnkit.train.mixing import alone

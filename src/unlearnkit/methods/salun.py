@@ -9,7 +9,7 @@ from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import OneOf
-from unlearnkit.localize.find import Localizer
+from unlearnkit.localize.localizer import Localizer
 from unlearnkit.train.hold import holding
 from unlearnkit.train.misleading import Misleading, mislead
 from unlearnkit.train.restart import Restart, Run

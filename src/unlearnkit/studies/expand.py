@@ -16,9 +16,9 @@ from unlearnkit.core.method import Method
 from unlearnkit.core.search_space import space
 from unlearnkit.core.settings import merged
 from unlearnkit.job import put_nested
-from unlearnkit.localize.asked import AskedMask
-from unlearnkit.localize.find import Localizer
-from unlearnkit.localize.methods import check_maskable, own_localizer, with_mask
+from unlearnkit.localize.localizer import Localizer
+from unlearnkit.localize.mask_spec import AskedMask
+from unlearnkit.localize.method_masks import check_maskable, own_localizer, with_mask
 from unlearnkit.studies.apart import check_apart
 from unlearnkit.studies.planned import TUNED, Planned
 from unlearnkit.studies.recipes import load_recipe, recipe_path

@@ -22,7 +22,7 @@ import unlearnkit
 from unlearnkit.core.cache_folder import LAYOUTS, default_root
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import write_text
-from unlearnkit.localize.asked import AskedMask
+from unlearnkit.localize.mask_spec import AskedMask
 from unlearnkit.studies.columns import Measure
 from unlearnkit.studies.layout import Layout, lay_out
 from unlearnkit.studies.planned import Planned

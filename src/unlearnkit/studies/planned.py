@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from unlearnkit.core.precision import Precision
-from unlearnkit.localize.asked import AskedMask
+from unlearnkit.localize.mask_spec import AskedMask
 from unlearnkit.report.model import Depth
 from unlearnkit.studies.spec import Design
 

@@ -15,7 +15,7 @@ from unlearnkit.core.files import read_yaml
 from unlearnkit.core.method import explain
 from unlearnkit.core.precision import Precision
 from unlearnkit.core.request import Targets, parse_request
-from unlearnkit.localize.asked import AskedMask
+from unlearnkit.localize.mask_spec import AskedMask
 from unlearnkit.report.model import Depth
 from unlearnkit.report.values import Value
 

@@ -20,7 +20,7 @@ from unlearnkit.core.precision import Precision
 from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.job import Job
-from unlearnkit.localize.asked import AskedMask
+from unlearnkit.localize.mask_spec import AskedMask
 from unlearnkit.oracles import Oracle, Trained, oracle, oracle_keys, original_key, train_original
 from unlearnkit.report.model import Depth
 from unlearnkit.studies.planned import Planned

@@ -19,7 +19,7 @@ from unlearnkit.cache import Cache
 from unlearnkit.core.auto_method import AUTO
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.version import __version__
-from unlearnkit.localize.find import Localizer
+from unlearnkit.localize.localizer import Localizer
 from unlearnkit.report.kept import measured, spent
 from unlearnkit.report.model import Report
 from unlearnkit.store import Measurement, Run, Store

@@ -25,9 +25,9 @@ from unlearnkit.core.module_state import difference, equal, laid_like, strides, 
 from unlearnkit.core.recipe import ASSUMED
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Cost, Runtime
-from unlearnkit.localize.find import Localizer
+from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
-from unlearnkit.localize.methods import check_held, check_maskable, own_mask
+from unlearnkit.localize.method_masks import check_held, check_maskable, own_mask
 from unlearnkit.train.batch_norm import recalibrate_batch_norm
 from unlearnkit.train.channels_last import quickened
 from unlearnkit.train.damage import can_see_damage, damage

@@ -13,8 +13,8 @@ from unlearnkit.core.errors import UnsupportedError
 from unlearnkit.core.module_state import on_device
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.difficulty.entanglement import eccentricity
-from unlearnkit.localize.find import Localizer
-from unlearnkit.localize.methods import own_localizer
+from unlearnkit.localize.localizer import Localizer
+from unlearnkit.localize.method_masks import own_localizer
 from unlearnkit.train.reading import features
 from unlearnkit.unlearning.run_method import Unlearned
 

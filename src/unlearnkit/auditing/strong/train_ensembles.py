@@ -32,7 +32,7 @@ from unlearnkit.core.module_state import on_device
 from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.request_inference import meant
 from unlearnkit.core.runtime import Cost, Runtime
-from unlearnkit.localize.find import Localizer
+from unlearnkit.localize.localizer import Localizer
 from unlearnkit.oracles import (
     FIRST,
     Trained,

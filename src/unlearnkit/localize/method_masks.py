@@ -7,7 +7,7 @@ from unlearnkit.core.case import Partition
 from unlearnkit.core.errors import UnsupportedError
 from unlearnkit.core.method import Method
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.localize.find import Localizer
+from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
 
 

@@ -14,7 +14,6 @@ from unlearnkit.core.inference import some
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
-from unlearnkit.localize.asked import AskedMask
 from unlearnkit.localize.criteria import (
     critical_memory,
     depth,
@@ -23,7 +22,8 @@ from unlearnkit.localize.criteria import (
     trainable,
 )
 from unlearnkit.localize.mask import Mask
-from unlearnkit.localize.select import check_scores, largest
+from unlearnkit.localize.mask_spec import AskedMask
+from unlearnkit.localize.top_k import check_scores, largest
 from unlearnkit.localize.units import blocks, fill, spread, unit_scores
 from unlearnkit.train.channels_last import quick
 
