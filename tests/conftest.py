@@ -41,7 +41,7 @@ def _short_lessons(request, monkeypatch):
     """Copies of models relearn for a few steps only, but where a test asks for the full length."""
     if request.node.get_closest_marker("full_lessons"):
         return
-    from unlearnkit.metrics import relearn
+    from unlearnkit.metrics import relearning_speed as relearn
 
     monkeypatch.setattr(relearn, "CAP", 5)
     monkeypatch.setattr(relearn, "ORDERS", 2)

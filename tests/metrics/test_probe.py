@@ -13,7 +13,7 @@ from unlearnkit.catalog import metrics
 from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.evidence import Evidence, Split, Who
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.metrics.probe import RIDGE, probe_error
+from unlearnkit.metrics.head_probe import RIDGE, probe_error
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.train.reading import features
 

@@ -11,7 +11,7 @@ from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.evidence import Evidence, Split, Who
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.metrics import relearn as family
+from unlearnkit.metrics import relearning_speed as family
 from unlearnkit.tasks.regression import Regression
 from unlearnkit.train.loop import fit
 from unlearnkit.train.relearn import LEAST, Target, lesson, relearn
