@@ -28,7 +28,7 @@ from unlearnkit.core.data import TensorData
 from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.oracles import Oracle, oracle, train_original
-from unlearnkit.report.model import Report, Verdict
+from unlearnkit.report.schema import Report, Verdict
 from unlearnkit.unlearning.run_method import Unlearned, unlearn
 
 ADVERSE = (Verdict.LEAKS, Verdict.OVER_FORGOT, Verdict.DISTINGUISHABLE, Verdict.DAMAGED)

@@ -19,7 +19,7 @@ from unlearnkit.core.request_inference import meant
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.statistics import auc
 from unlearnkit.oracles import oracle, train_original
-from unlearnkit.report.model import Verdict
+from unlearnkit.report.schema import Verdict
 from unlearnkit.unlearning.run_method import unlearn
 
 OUT = Path("docs/results/fast_audit.md")

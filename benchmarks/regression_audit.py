@@ -39,7 +39,7 @@ from unlearnkit.core.request import ForgetRequest, Groups, Rows, Targets
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.statistics import auc, delong_variance
 from unlearnkit.oracles import oracle, train_original
-from unlearnkit.report.model import Verdict
+from unlearnkit.report.schema import Verdict
 from unlearnkit.stats.matching import matched_auc
 from unlearnkit.tasks.regression import Regression
 

@@ -8,7 +8,7 @@ import torch
 
 import unlearnkit as uk
 from unlearnkit.core.errors import InputError
-from unlearnkit.report.model import Report, Verdict
+from unlearnkit.report.schema import Report, Verdict
 
 GO = uk.Rows(range(12))
 BANNED = re.compile(r"certified|guaranteed|anonymous", re.IGNORECASE)

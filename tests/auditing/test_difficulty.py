@@ -15,7 +15,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.difficulty.curvature import curvature
 from unlearnkit.difficulty.holdout_retraining import hold_out
 from unlearnkit.difficulty.self_influence import self_influence
-from unlearnkit.report.model import Difficulty
+from unlearnkit.report.schema import Difficulty
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression
 

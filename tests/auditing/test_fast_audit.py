@@ -14,7 +14,7 @@ from tests.auditing.liars import NoOp, Reinitialise
 from unlearnkit.cache import Cache
 from unlearnkit.catalog import cases
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.report.model import Verdict
+from unlearnkit.report.schema import Verdict
 
 ACCUSATIONS = {Verdict.LEAKS, Verdict.OVER_FORGOT, Verdict.DAMAGED}
 BUNDLED = [(c.id, r) for c in cases().values() if c.rows != "read" for r in c.requests]

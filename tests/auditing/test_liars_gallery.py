@@ -19,7 +19,7 @@ from unlearnkit.auditing.audit import audit
 from unlearnkit.catalog import cases
 from unlearnkit.core.errors import InputError
 from unlearnkit.oracles import Oracle, oracle, train_original
-from unlearnkit.report.model import Verdict
+from unlearnkit.report.schema import Verdict
 from unlearnkit.unlearning.run_method import unlearn
 
 ADVERSE = {Verdict.LEAKS, Verdict.OVER_FORGOT, Verdict.DISTINGUISHABLE, Verdict.DAMAGED}

@@ -14,7 +14,7 @@ from unlearnkit.core.evidence import Evidence, Split, Who
 from unlearnkit.core.inference import run
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.statistics import auc_interval
-from unlearnkit.report.model import Estimate, OracleValue, Row, Verdict
+from unlearnkit.report.schema import Estimate, OracleValue, Row, Verdict
 
 RT = Runtime()
 GO = uk.Rows(range(20))

@@ -3,7 +3,7 @@
 import pytest
 
 from unlearnkit.auditing.verdicts import Facts, findings
-from unlearnkit.report.model import Estimate, OracleValue, Row, Verdict
+from unlearnkit.report.schema import Estimate, OracleValue, Row, Verdict
 
 
 def row(metric, value, *, low=None, high=None, original=None, oracles=()):

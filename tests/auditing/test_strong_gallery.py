@@ -18,7 +18,7 @@ from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import Classes, Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.oracles import oracle, train_originals
-from unlearnkit.report.model import Verdict
+from unlearnkit.report.schema import Verdict
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ from unlearnkit.auditing.strong.results_table import strong_table
 from unlearnkit.auditing.strong.scores import Seats, towards_targets
 from unlearnkit.auditing.verdicts_strong import strong_findings
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.report.model import Verdict
+from unlearnkit.report.schema import Verdict
 
 ADVERSE = {Verdict.LEAKS, Verdict.OVER_FORGOT, Verdict.DISTINGUISHABLE, Verdict.DAMAGED}
 MODELS = 64

@@ -14,7 +14,7 @@ from unlearnkit.auditing.verdicts_strong import strong_findings, strong_limits, 
 from unlearnkit.catalog import metrics
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.report.model import Finding, Verdict
+from unlearnkit.report.schema import Finding, Verdict
 
 ADVERSE = {Verdict.LEAKS, Verdict.OVER_FORGOT, Verdict.DISTINGUISHABLE, Verdict.DAMAGED}
 

@@ -93,7 +93,7 @@ def test_an_error_of_the_command_line_is_short_and_printable(monkeypatch, capsys
 
 def test_pages_hold_no_control_characters():
     pytest.importorskip("jinja2")
-    from unlearnkit.report.html import without_controls
+    from unlearnkit.report.templating import without_controls
 
     assert "\x1b" not in without_controls(ESCAPE)
     assert "\u202e" in without_controls(ESCAPE)  # pages isolate directions themselves

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from unlearnkit.report.model import (
+from unlearnkit.report.schema import (
     Asked,
     ClassLine,
     Estimate,

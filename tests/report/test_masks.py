@@ -11,8 +11,8 @@ from torch import nn
 import unlearnkit as uk
 from tests.report.report_samples import masked
 from unlearnkit.localize.localizer import Localizer
-from unlearnkit.report.masks import MOST, lines, localized, mask_figure, mask_file, together
-from unlearnkit.report.model import LayerShare, Report
+from unlearnkit.report.mask_section import MOST, lines, localized, mask_figure, mask_file, together
+from unlearnkit.report.schema import LayerShare, Report
 
 
 def layers(names):

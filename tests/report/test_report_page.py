@@ -12,8 +12,8 @@ import pytest
 from tests.report.report_browser import CHROMIUM, Browser
 from tests.report.report_samples import SAMPLES, SCRIPT, full, hostile, margins, rocs
 from unlearnkit.report import figures
-from unlearnkit.report.model import ClassLine, Roc, Sample, Verdict
-from unlearnkit.report.page import render_page
+from unlearnkit.report.render_html import render_page
+from unlearnkit.report.schema import ClassLine, Roc, Sample, Verdict
 
 VOID = {"meta", "link", "wbr"}
 

@@ -9,9 +9,9 @@ from rich.cells import cell_len
 
 from tests.report.report_samples import SAMPLES, bare, full, hostile, interval, row
 from unlearnkit.core.errors import InputError
-from unlearnkit.report import wording as w
-from unlearnkit.report.model import Asked, Report
-from unlearnkit.report.text import render_text
+from unlearnkit.report import phrases as w
+from unlearnkit.report.render_text import render_text
+from unlearnkit.report.schema import Asked, Report
 
 
 @pytest.mark.parametrize("name", SAMPLES)

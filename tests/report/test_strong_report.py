@@ -5,10 +5,10 @@ import re
 import pytest
 
 from tests.report.report_samples import full, strong
-from unlearnkit.report.kept import measured
-from unlearnkit.report.model import Report
-from unlearnkit.report.page import MOST_EXPOSED, render_page
-from unlearnkit.report.text import render_text
+from unlearnkit.report.render_html import MOST_EXPOSED, render_page
+from unlearnkit.report.render_text import render_text
+from unlearnkit.report.schema import Report
+from unlearnkit.report.store_rows import measured
 
 
 @pytest.fixture(scope="module")

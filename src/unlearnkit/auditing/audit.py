@@ -51,8 +51,8 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.version import __version__
 from unlearnkit.oracles import Oracle
 from unlearnkit.oracles import oracle as retrained
-from unlearnkit.report.masks import localized
-from unlearnkit.report.model import (
+from unlearnkit.report.mask_section import localized
+from unlearnkit.report.schema import (
     Asked,
     Depth,
     Provenance,

@@ -16,7 +16,7 @@ from unlearnkit.difficulty.entanglement import entanglement
 from unlearnkit.difficulty.holdout_retraining import drift, taught
 from unlearnkit.difficulty.least_disagree import least_disagree
 from unlearnkit.difficulty.self_influence import self_influence
-from unlearnkit.report.model import Difficulty
+from unlearnkit.report.schema import Difficulty
 from unlearnkit.train.reading import features, last_layer
 
 ROWS = 1_000

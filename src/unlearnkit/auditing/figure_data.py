@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unlearnkit.core.evidence import Evidence, Split, Who
 from unlearnkit.core.statistics import auc, roc_curve
-from unlearnkit.report.model import ClassLine, Roc, Sample
+from unlearnkit.report.schema import ClassLine, Roc, Sample
 
 DRAWN = 400
 """Most points that a curve or a sample is drawn from."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from unlearnkit.catalog import metrics
 from unlearnkit.core.evidence import Evidence, Who
 from unlearnkit.core.metric import Goal, Metric, Score, Tier
-from unlearnkit.report.model import Estimate, Light, OracleValue, Row
+from unlearnkit.report.schema import Estimate, Light, OracleValue, Row
 from unlearnkit.stats.gaps import Gap, closed_share, equivalence_margin, gap
 from unlearnkit.stats.intervals import clopper_pearson, mean_interval
 

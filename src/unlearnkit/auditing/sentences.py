@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from unlearnkit.auditing.verdict_metrics import MATCHED, attack_of
 from unlearnkit.core.metric import Tier
-from unlearnkit.report.model import Finding, Row, Verdict
+from unlearnkit.report.schema import Finding, Row, Verdict
 from unlearnkit.stats.gaps import gap
 
 NOT_PROOF = "This is evidence, not proof of deletion."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from unlearnkit.report.model import Row
+from unlearnkit.report.schema import Row
 
 KNOWN = ("accuracy_forget", "error_forget")
 """How well the forget rows themselves are answered."""

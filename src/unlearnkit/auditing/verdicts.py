@@ -26,7 +26,7 @@ from unlearnkit.auditing.verdict_metrics import (
 )
 from unlearnkit.auditing.verdicts_fast import FastAudit, fast_findings
 from unlearnkit.catalog import metrics
-from unlearnkit.report.model import Finding, Row, Verdict
+from unlearnkit.report.schema import Finding, Row, Verdict
 from unlearnkit.stats.gaps import (
     ENOUGH_FOR_EQUIVALENCE,
     ENOUGH_FOR_INTERVALS,

@@ -19,7 +19,7 @@ from unlearnkit.auditing.verdict_metrics import MATCHED, attack_of, plain, value
 from unlearnkit.core.evidence import Evidence, Split, Who
 from unlearnkit.core.statistics import auc, auc_difference, auc_interval
 from unlearnkit.metrics.relearning_speed import relearning_losses
-from unlearnkit.report.model import Finding, Row, Verdict
+from unlearnkit.report.schema import Finding, Row, Verdict
 from unlearnkit.stats.intervals import clopper_pearson, mean_interval, student, welch_interval
 from unlearnkit.stats.matching import matched_auc, matched_auc_difference
 

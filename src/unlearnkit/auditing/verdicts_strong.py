@@ -10,7 +10,7 @@ from unlearnkit.auditing.strong.metric_specs import ENOUGH
 from unlearnkit.auditing.strong.results_table import LEVEL, Table
 from unlearnkit.auditing.strong.table_rows import margin_of
 from unlearnkit.auditing.verdict_metrics import few, plain
-from unlearnkit.report.model import Finding, Row, Verdict
+from unlearnkit.report.schema import Finding, Row, Verdict
 
 ATTACKS = ("rmia_auc", "lira_auc")
 """The attack whose difference from retrained models a verdict may rest on: one or the other."""

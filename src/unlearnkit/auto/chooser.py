@@ -27,7 +27,7 @@ from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
-from unlearnkit.report.model import Report, Verdict
+from unlearnkit.report.schema import Report, Verdict
 from unlearnkit.unlearning import run_method as unlearning
 from unlearnkit.unlearning.requirements import check_needs, fitting
 from unlearnkit.unlearning.run_method import Unlearned, attempt, check_arguments, frozen_copy

@@ -9,7 +9,7 @@ import torch
 from unlearnkit.cli.console import Talk
 from unlearnkit.cli.runs import carry_out, examine
 from unlearnkit.job import Job
-from unlearnkit.report.model import Report
+from unlearnkit.report.schema import Report
 
 SHOWN = {"class": "relabel", "random_tenth": "relabel"}
 """Requests of the digits case, and the method that each is shown with."""

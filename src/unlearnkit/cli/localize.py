@@ -47,8 +47,8 @@ def localize(
     from unlearnkit.core.files import write_text
     from unlearnkit.job import MASK, make_job
     from unlearnkit.localize.localizer import Localizer
-    from unlearnkit.report.html import check_installed
-    from unlearnkit.report.masks import HEAD, lines, localized, mask_file, told
+    from unlearnkit.report.mask_section import HEAD, lines, localized, mask_file, told
+    from unlearnkit.report.templating import check_installed
 
     for path, ending in ((out, MASK), (picture, ".svg")):
         if path is not None:

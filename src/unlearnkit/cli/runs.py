@@ -36,8 +36,8 @@ from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.localize.method_masks import check_maskable
 from unlearnkit.oracles import oracle, train_original
-from unlearnkit.report.kept import measured
-from unlearnkit.report.model import Depth, Report
+from unlearnkit.report.schema import Depth, Report
+from unlearnkit.report.store_rows import measured
 from unlearnkit.store import Run, Store, write_text
 from unlearnkit.unlearning.run_method import Unlearned, fresh_model
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from unlearnkit.report.model import Roc, Sample
+from unlearnkit.report.schema import Roc, Sample
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from unlearnkit.report.model import Verdict
+from unlearnkit.report.schema import Verdict
 from unlearnkit.studies.columns import CLOSED, FORGETTING, UTILITY
 from unlearnkit.studies.table import Block, Cell, Kind, Line, Table
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from unlearnkit.report import wording as w
-from unlearnkit.report.html import Panel, check_installed, packaged, render_template
+from unlearnkit.report import phrases as w
+from unlearnkit.report.templating import Panel, check_installed, packaged, render_template
 from unlearnkit.studies import words
 from unlearnkit.studies.figures import tradeoff_figure
 from unlearnkit.studies.leaders import Leader, Spot, leaders, measures, spots

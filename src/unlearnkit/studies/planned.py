@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from unlearnkit.core.precision import Precision
 from unlearnkit.localize.mask_spec import AskedMask
-from unlearnkit.report.model import Depth
+from unlearnkit.report.schema import Depth
 from unlearnkit.studies.spec import Design
 
 TUNED = "tuned"

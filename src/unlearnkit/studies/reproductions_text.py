@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from unlearnkit.report import wording as w
+from unlearnkit.report import phrases as w
 from unlearnkit.studies.published import FOLDER, Published, load, names
 from unlearnkit.studies.reproduce import Compared, committed
 

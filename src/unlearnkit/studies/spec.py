@@ -16,7 +16,7 @@ from unlearnkit.core.method import explain
 from unlearnkit.core.precision import Precision
 from unlearnkit.core.request import Targets, parse_request
 from unlearnkit.localize.mask_spec import AskedMask
-from unlearnkit.report.model import Depth
+from unlearnkit.report.schema import Depth
 from unlearnkit.report.values import Value
 
 Design = Literal["FULL", "REUSE"]

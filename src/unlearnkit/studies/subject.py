@@ -22,7 +22,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.job import Job
 from unlearnkit.localize.mask_spec import AskedMask
 from unlearnkit.oracles import Oracle, Trained, oracle, oracle_keys, original_key, train_original
-from unlearnkit.report.model import Depth
+from unlearnkit.report.schema import Depth
 from unlearnkit.studies.planned import Planned
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from rich.cells import cell_len
 
-from unlearnkit.report import wording as w
-from unlearnkit.report.layout import fold, heading, pad, plain, wrap
+from unlearnkit.report import phrases as w
+from unlearnkit.report.terminal import fold, heading, pad, plain, wrap
 from unlearnkit.studies import words
 from unlearnkit.studies.table import Block, Line, Pair, Table
 from unlearnkit.studies.words import short_request

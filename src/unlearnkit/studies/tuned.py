@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.report import wording as w
+from unlearnkit.report import phrases as w
 from unlearnkit.store import Store
 from unlearnkit.studies.layout import Layout, lay_out
 from unlearnkit.studies.objective import METRICS, Score, score

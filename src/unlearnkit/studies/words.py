@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unlearnkit.report import wording as w
+from unlearnkit.report import phrases as w
 from unlearnkit.studies.table import Block, Cell, Column, Failure, Judged, Line, Pair, Table
 
 ERROR = 300

@@ -20,8 +20,8 @@ from unlearnkit.core.auto_method import AUTO
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.version import __version__
 from unlearnkit.localize.localizer import Localizer
-from unlearnkit.report.kept import measured, spent
-from unlearnkit.report.model import Report
+from unlearnkit.report.schema import Report
+from unlearnkit.report.store_rows import measured, spent
 from unlearnkit.store import Measurement, Run, Store
 from unlearnkit.studies.planned import Planned
 from unlearnkit.studies.subject import Subject, method_of, subject_of

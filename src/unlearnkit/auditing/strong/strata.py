@@ -14,7 +14,7 @@ from torch import Tensor
 from unlearnkit.auditing.strong import bootstrap_intervals as intervals
 from unlearnkit.auditing.strong.scores import Seats
 from unlearnkit.auditing.strong.table_rows import Number, estimate_of, known
-from unlearnkit.report.model import Stratum
+from unlearnkit.report.schema import Stratum
 
 PARTS = ("low", "middle", "high")
 

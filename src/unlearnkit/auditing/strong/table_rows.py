@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from unlearnkit.auditing.strong.metric_specs import kind_of
-from unlearnkit.report.model import Estimate, Light, OracleValue, Row
+from unlearnkit.report.schema import Estimate, Light, OracleValue, Row
 from unlearnkit.stats.gaps import LEAST_MARGIN
 from unlearnkit.stats.intervals import mean_interval, tost, two_sample_t
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from unlearnkit.core.text import without_controls
 from unlearnkit.localize.mask import Mask
 from unlearnkit.report.figures import COLOURS, FAINT, INK, SIZE, make_svg
-from unlearnkit.report.model import LayerShare, Localized
+from unlearnkit.report.schema import LayerShare, Localized
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 
-from unlearnkit.report.model import Asked, Difficulty, Light, Report, Row, Spent
+from unlearnkit.report.schema import Asked, Difficulty, Light, Report, Row, Spent
 
 SECTIONS = {
     1: "What was asked",

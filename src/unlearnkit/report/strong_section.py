@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from unlearnkit.report import wording as w
-from unlearnkit.report.model import Stratum, Strong
+from unlearnkit.report import phrases as w
+from unlearnkit.report.schema import Stratum, Strong
 
 LEGEND = (
     "Every number is of N models of this method, each made from its own original, beside N models "

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from rich.cells import cell_len
 
-from unlearnkit.report import ensembles, masks
-from unlearnkit.report import wording as w
-from unlearnkit.report.layout import WIDTH, fold, heading, pad, wrap
-from unlearnkit.report.model import Estimate, Report, Row, Strong
+from unlearnkit.report import mask_section as masks
+from unlearnkit.report import phrases as w
+from unlearnkit.report import strong_section as ensembles
+from unlearnkit.report.schema import Estimate, Report, Row, Strong
+from unlearnkit.report.terminal import WIDTH, fold, heading, pad, wrap
 
 _NARROWEST = 14
 _SHOWN = 20

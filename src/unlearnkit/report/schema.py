@@ -267,7 +267,7 @@ class Report(Value):
         )
 
     def __str__(self) -> str:
-        from unlearnkit.report.text import render_text  # it imports this module
+        from unlearnkit.report.render_text import render_text  # it imports this module
 
         return render_text(self)
 
@@ -300,7 +300,7 @@ class Report(Value):
         if path.suffix == ".txt":
             return f"{self}\n".encode()
         if path.suffix == ".html":
-            from unlearnkit.report.page import render_page  # needs the extra
+            from unlearnkit.report.render_html import render_page  # needs the extra
 
             return render_page(self).encode()
         raise InputError(f"report: ends in .html, .json or .txt, got {path.name!r}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from unlearnkit.report.model import Report, Spent
+from unlearnkit.report.schema import Report, Spent
 from unlearnkit.store import Measurement
 
 

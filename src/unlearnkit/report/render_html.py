@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unlearnkit.report import ensembles, masks
 from unlearnkit.report import figures as fig
-from unlearnkit.report import wording as w
-from unlearnkit.report.html import Panel, check_installed, render_template
-from unlearnkit.report.model import ClassLine, Localized, Report, Roc, Row, Sample, Strong
+from unlearnkit.report import mask_section as masks
+from unlearnkit.report import phrases as w
+from unlearnkit.report import strong_section as ensembles
+from unlearnkit.report.schema import ClassLine, Localized, Report, Roc, Row, Sample, Strong
+from unlearnkit.report.templating import Panel, check_installed, render_template
 
 if TYPE_CHECKING:
     from markupsafe import Markup
