@@ -34,7 +34,7 @@ from unlearnkit.auto.decision_table import table
 from unlearnkit.cases.registry import Asked
 from unlearnkit.core.evidence import Evidence, Who
 from unlearnkit.oracles import Oracle
-from unlearnkit.stats.gaps import closed_share
+from unlearnkit.stats.oracle_gap import closed_share
 from unlearnkit.unlearning.run_method import frozen_copy
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from unlearnkit.cache import Cache
-from unlearnkit.stats.gaps import closed_share
+from unlearnkit.stats.oracle_gap import closed_share
 from unlearnkit.store import Store
 from unlearnkit.studies.expand import expand
 from unlearnkit.studies.results import Result, read

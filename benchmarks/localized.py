@@ -21,7 +21,7 @@ from unlearnkit.cases.digits import digits
 from unlearnkit.cases.registry import Asked, drawn
 from unlearnkit.core.data import View
 from unlearnkit.core.evidence import Evidence, Split, Who
-from unlearnkit.stats.gaps import closed_share
+from unlearnkit.stats.oracle_gap import closed_share
 from unlearnkit.studies.pairs import Paired, paired
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "localized.md"

@@ -40,7 +40,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.statistics import auc, delong_variance
 from unlearnkit.oracles import oracle, train_original
 from unlearnkit.report.schema import Verdict
-from unlearnkit.stats.matching import matched_auc
+from unlearnkit.stats.matched_auc import matched_auc
 from unlearnkit.tasks.regression import Regression
 
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "regression_audit.md"

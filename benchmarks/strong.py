@@ -28,7 +28,7 @@ from unlearnkit.core.case import Case
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.stats.ranks import auc_rows
+from unlearnkit.stats.roc import auc_rows
 from unlearnkit.tasks.classification import Classification
 
 PUBLISHED = {

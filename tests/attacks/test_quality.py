@@ -8,8 +8,8 @@ import torch
 
 from unlearnkit.attacks.forgetting_quality import competition_quality, forgetting_quality
 from unlearnkit.core.errors import InputError
-from unlearnkit.stats import margins as cells
-from unlearnkit.stats.bounds import epsilon_lower_bound
+from unlearnkit.stats import margin_checks as cells
+from unlearnkit.stats.epsilon_bounds import epsilon_lower_bound
 
 
 def normal(models, examples, seed):

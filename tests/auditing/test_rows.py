@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from unlearnkit.stats.gaps import gap, outlying
+from unlearnkit.stats.oracle_gap import gap, outlying
 
 ORACLE = [0.91, 0.93, 0.92, 0.95, 0.90]
 

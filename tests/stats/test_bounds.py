@@ -8,7 +8,7 @@ import torch
 from scipy import integrate, stats
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.stats.bounds import (
+from unlearnkit.stats.epsilon_bounds import (
     epsilon_lower_bound,
     epsilon_table,
     gaussian_delta,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from unlearnkit.stats.laws import fit_law, log_ratio
+from unlearnkit.stats.densities import fit_law, log_ratio
 
 
 def cells(k=12, examples=5, width=None, seed=0):
@@ -96,7 +96,7 @@ def test_pieces_give_what_the_whole_gives(monkeypatch):
     phi, used = cells(5, 40), torch.rand(5, 40) < 0.8
     used[0] = True
     whole = fit_law(phi, used)
-    monkeypatch.setattr("unlearnkit.stats.margins.CELLS", 50)
+    monkeypatch.setattr("unlearnkit.stats.margin_checks.CELLS", 50)
     pieces = fit_law(phi, used)
     torch.testing.assert_close(whole.centre, pieces.centre, rtol=1e-13, atol=0)
     torch.testing.assert_close(whole.scale, pieces.scale, rtol=1e-13, atol=0)

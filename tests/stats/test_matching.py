@@ -8,7 +8,7 @@ import torch
 
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.statistics import auc, auc_interval
-from unlearnkit.stats.matching import (
+from unlearnkit.stats.matched_auc import (
     CALLIPER,
     ENOUGH,
     NEIGHBOURS,

@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.stats.multiple import benjamini_hochberg, max_statistic
+from unlearnkit.stats.multiple_testing import benjamini_hochberg, max_statistic
 
 
 @pytest.mark.parametrize("count", [1, 2, 50])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from unlearnkit.stats.bounds import epsilon_lower_bound, one_run_epsilon
+from unlearnkit.stats.epsilon_bounds import epsilon_lower_bound, one_run_epsilon
 from unlearnkit.stats.power import (
     epsilon_power,
     smallest,

@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from unlearnkit.core.statistics import auc, tpr_at_fpr
-from unlearnkit.stats.ranks import Tally, apart, auc_rows
+from unlearnkit.stats.roc import Tally, apart, auc_rows
 
 
 def scores(m, n, shift=1.0, seed=0, dtype=torch.float64):

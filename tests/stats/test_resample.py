@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.stats.resample import two_level_bootstrap
+from unlearnkit.stats.bootstrap import two_level_bootstrap
 
 
 def rng(seed=0):

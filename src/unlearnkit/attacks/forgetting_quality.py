@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unlearnkit.stats.bounds import epsilon_table, leak_p_values
-from unlearnkit.stats.margins import blocks, check_margins
-from unlearnkit.stats.multiple import benjamini_hochberg
+from unlearnkit.stats.epsilon_bounds import epsilon_table, leak_p_values
+from unlearnkit.stats.margin_checks import blocks, check_margins
+from unlearnkit.stats.multiple_testing import benjamini_hochberg
 
 LEAST_MODELS = 16
 """Models a side: half are fitted on, and from 8 attacked ones nothing much can be proven."""

@@ -14,8 +14,8 @@ from scipy import special  # not scipy.stats: it takes half a second to import
 from torch import Tensor
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.stats.laws import fit_law
-from unlearnkit.stats.margins import blocks, check_margins
+from unlearnkit.stats.densities import fit_law
+from unlearnkit.stats.margin_checks import blocks, check_margins
 
 STEPS = 100
 OVER = 1.96

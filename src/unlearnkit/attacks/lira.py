@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.stats.laws import PRIOR, Centre, fit_law, log_ratio
-from unlearnkit.stats.margins import blocks, check_margins, matrix
-from unlearnkit.stats.ranks import Apart, apart_each
+from unlearnkit.stats.densities import PRIOR, Centre, fit_law, log_ratio
+from unlearnkit.stats.margin_checks import blocks, check_margins, matrix
+from unlearnkit.stats.roc import Apart, apart_each
 
 LEAST = 4
 """Shadow models that an example needs on a side."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.stats.bounds import one_run_epsilon
+from unlearnkit.stats.epsilon_bounds import one_run_epsilon
 
 SHARE = 10
 """One in so many candidates is guessed to be in, and as many to be out: fixed before looking."""

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.stats.margins import blocks, check_margins
-from unlearnkit.stats.multiple import max_statistic
+from unlearnkit.stats.margin_checks import blocks, check_margins
+from unlearnkit.stats.multiple_testing import max_statistic
 from unlearnkit.stats.power import POWER, smallest
 
 Statistic = Literal["energy", "mean"]

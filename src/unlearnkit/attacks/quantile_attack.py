@@ -19,7 +19,7 @@ from torch import Tensor
 
 from unlearnkit.core import statistics
 from unlearnkit.core.errors import InputError
-from unlearnkit.stats.ranks import ENOUGH, others_needed
+from unlearnkit.stats.roc import ENOUGH, others_needed
 
 if TYPE_CHECKING:
     import numpy as np

@@ -18,8 +18,8 @@ from torch.nn import functional
 
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.statistics import auc
-from unlearnkit.stats.margins import blocks, check_margins
-from unlearnkit.stats.ranks import Apart, apart_each
+from unlearnkit.stats.margin_checks import blocks, check_margins
+from unlearnkit.stats.roc import Apart, apart_each
 
 GRID = tuple(k / 10 for k in range(11))
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.stats.margins import check_margins
-from unlearnkit.stats.ranks import Apart, apart
+from unlearnkit.stats.margin_checks import check_margins
+from unlearnkit.stats.roc import Apart, apart
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.stats.laws import PRIOR, Centre, Law, fit_law, log_ratio
-from unlearnkit.stats.margins import blocks, check_margins, matrix
-from unlearnkit.stats.multiple import benjamini_hochberg
-from unlearnkit.stats.ranks import Tally, auc_rows
+from unlearnkit.stats.densities import PRIOR, Centre, Law, fit_law, log_ratio
+from unlearnkit.stats.margin_checks import blocks, check_margins, matrix
+from unlearnkit.stats.multiple_testing import benjamini_hochberg
+from unlearnkit.stats.roc import Tally, auc_rows
 
 LEAST = 64
 """Models of each kind: half to fit, half to attack."""

@@ -62,7 +62,7 @@ from unlearnkit.report.schema import (
     Strong,
     Verdict,
 )
-from unlearnkit.stats.gaps import ENOUGH_FOR_EQUIVALENCE, ENOUGH_FOR_INTERVALS
+from unlearnkit.stats.oracle_gap import ENOUGH_FOR_EQUIVALENCE, ENOUGH_FOR_INTERVALS
 from unlearnkit.train.channels_last import quickened
 from unlearnkit.train.isolation import as_plain_call
 from unlearnkit.unlearning.run_method import Unlearned, check_weights, fresh_model

@@ -12,8 +12,8 @@ from unlearnkit.catalog import metrics
 from unlearnkit.core.evidence import Evidence, Who
 from unlearnkit.core.metric import Goal, Metric, Score, Tier
 from unlearnkit.report.schema import Estimate, Light, OracleValue, Row
-from unlearnkit.stats.gaps import Gap, closed_share, equivalence_margin, gap
 from unlearnkit.stats.intervals import clopper_pearson, mean_interval
+from unlearnkit.stats.oracle_gap import Gap, closed_share, equivalence_margin, gap
 
 Beside = tuple[Estimate | None, OracleValue | None]
 """What stands beside a number: the original's value, and the oracles'."""

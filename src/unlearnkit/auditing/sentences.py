@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from unlearnkit.auditing.verdict_metrics import MATCHED, attack_of
 from unlearnkit.core.metric import Tier
 from unlearnkit.report.schema import Finding, Row, Verdict
-from unlearnkit.stats.gaps import gap
+from unlearnkit.stats.oracle_gap import gap
 
 NOT_PROOF = "This is evidence, not proof of deletion."
 

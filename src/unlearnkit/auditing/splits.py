@@ -14,7 +14,7 @@ from unlearnkit.core.evidence import Split
 from unlearnkit.core.request import ForgetRequest, Targets
 from unlearnkit.core.row_selection import in_range
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.stats.matching import quantile_bins
+from unlearnkit.stats.matched_auc import quantile_bins
 
 RETAIN_ROWS = 10_000
 """Most retained rows that are looked at; a sample is drawn beyond."""

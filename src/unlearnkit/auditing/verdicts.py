@@ -27,7 +27,7 @@ from unlearnkit.auditing.verdict_metrics import (
 from unlearnkit.auditing.verdicts_fast import FastAudit, fast_findings
 from unlearnkit.catalog import metrics
 from unlearnkit.report.schema import Finding, Row, Verdict
-from unlearnkit.stats.gaps import (
+from unlearnkit.stats.oracle_gap import (
     ENOUGH_FOR_EQUIVALENCE,
     ENOUGH_FOR_INTERVALS,
     Gap,

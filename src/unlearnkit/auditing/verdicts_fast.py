@@ -21,7 +21,7 @@ from unlearnkit.core.statistics import auc, auc_difference, auc_interval
 from unlearnkit.metrics.relearning_speed import relearning_losses
 from unlearnkit.report.schema import Finding, Row, Verdict
 from unlearnkit.stats.intervals import clopper_pearson, mean_interval, student, welch_interval
-from unlearnkit.stats.matching import matched_auc, matched_auc_difference
+from unlearnkit.stats.matched_auc import matched_auc, matched_auc_difference
 
 FAST_MARGIN = 0.02
 """Margin where there is no oracle: two points of accuracy, 0.02 of AUC."""

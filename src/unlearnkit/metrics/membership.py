@@ -22,7 +22,7 @@ from unlearnkit.core import statistics
 from unlearnkit.core.evidence import Evidence, Split, Who
 from unlearnkit.core.inference import chunk, rowwise
 from unlearnkit.core.metric import Goal, MetricRole, Score, mean, metric
-from unlearnkit.stats.ranks import others_needed
+from unlearnkit.stats.roc import others_needed
 
 PAIR = (Split.FORGET, Split.HELD_OUT)
 LABELS = ("classification",)

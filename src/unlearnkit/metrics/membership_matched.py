@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unlearnkit.core.evidence import Evidence, Split, Who
 from unlearnkit.core.metric import Goal, MetricRole, Score, metric
-from unlearnkit.stats.matching import CALLIPER, LEAST_MATCHED, matched_auc
+from unlearnkit.stats.matched_auc import CALLIPER, LEAST_MATCHED, matched_auc
 
 PAIR = (Split.FORGET, Split.HELD_OUT)
 attack = partial(

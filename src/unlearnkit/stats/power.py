@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from unlearnkit.stats.bounds import HALVINGS, epsilon_table
+from unlearnkit.stats.epsilon_bounds import HALVINGS, epsilon_table
 from unlearnkit.stats.intervals import student
 
 POWER = 0.8

@@ -6,9 +6,9 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-from unlearnkit.stats.gaps import ENOUGH_FOR_INTERVALS as ENOUGH_ORACLES
-from unlearnkit.stats.gaps import equivalence_margin, gap
 from unlearnkit.stats.intervals import interval_of_few, tost, two_sample_t
+from unlearnkit.stats.oracle_gap import ENOUGH_FOR_INTERVALS as ENOUGH_ORACLES
+from unlearnkit.stats.oracle_gap import equivalence_margin, gap
 from unlearnkit.studies.columns import Measure
 from unlearnkit.studies.pairs import ENOUGH_FOR_INTERVALS
 from unlearnkit.studies.table import Cell, Column, Judged

@@ -8,8 +8,8 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from unlearnkit.stats.gaps import ENOUGH_FOR_EQUIVALENCE, closed_share
-from unlearnkit.stats.gaps import ENOUGH_FOR_INTERVALS as ENOUGH_ORACLES
+from unlearnkit.stats.oracle_gap import ENOUGH_FOR_EQUIVALENCE, closed_share
+from unlearnkit.stats.oracle_gap import ENOUGH_FOR_INTERVALS as ENOUGH_ORACLES
 from unlearnkit.store import Store
 from unlearnkit.studies import columns as c
 from unlearnkit.studies.cells import Measures, Oracles, all_finite, make_cell, mean, spread

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from unlearnkit.attacks.klom import klom
 from unlearnkit.auditing.strong.table_rows import Number
+from unlearnkit.stats.bootstrap import LEAST_DRAWS, Resampled, redrawn, two_level_bootstrap
 from unlearnkit.stats.intervals import normal
-from unlearnkit.stats.resample import LEAST_DRAWS, Resampled, redrawn, two_level_bootstrap
 
 MOST_ROWS = 100
 """Examples that KLoM is computed of in each draw, spread evenly; more would narrow the interval."""

@@ -23,7 +23,7 @@ from unlearnkit.auditing.strong.strata import strata
 from unlearnkit.auditing.strong.table_rows import Number, make_row
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.report.schema import Design, Exposure, Light, Row, Sample, Stratum
-from unlearnkit.stats.ranks import auc_rows
+from unlearnkit.stats.roc import auc_rows
 
 LEVEL = 0.01
 """Below this p-value the method is told from retraining."""

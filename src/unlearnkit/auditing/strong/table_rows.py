@@ -9,8 +9,8 @@ from torch import Tensor
 
 from unlearnkit.auditing.strong.metric_specs import kind_of
 from unlearnkit.report.schema import Estimate, Light, OracleValue, Row
-from unlearnkit.stats.gaps import LEAST_MARGIN
 from unlearnkit.stats.intervals import mean_interval, tost, two_sample_t
+from unlearnkit.stats.oracle_gap import LEAST_MARGIN
 
 AUC_MARGIN = 0.02
 """Largest difference of an AUC from that of retrained models which counts as none."""
