@@ -20,9 +20,9 @@ from benchmarks.auto_order import POOL
 from unlearnkit.auto.decision_table import Candidate, table
 from unlearnkit.cache import Cache
 from unlearnkit.store import Store
-from unlearnkit.studies.run import run
+from unlearnkit.studies.execution.run_study import run
 from unlearnkit.studies.spec import Study, make_study
-from unlearnkit.studies.tables import show
+from unlearnkit.studies.table.build_table import show
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "auto_cards.csv"
 GROUNDS = (

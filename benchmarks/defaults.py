@@ -20,10 +20,10 @@ import torch
 from unlearnkit.cache import Cache
 from unlearnkit.stats.oracle_gap import closed_share
 from unlearnkit.store import Store
-from unlearnkit.studies.expand import expand
-from unlearnkit.studies.results import Result, read
-from unlearnkit.studies.run import run
+from unlearnkit.studies.execution.run_study import run
+from unlearnkit.studies.planning.expand import expand
 from unlearnkit.studies.spec import Study, make_study
+from unlearnkit.studies.table.load_results import Result, read
 
 OUT = Path(__file__).parents[1] / "docs" / "results"
 REQUESTS = {

@@ -22,7 +22,7 @@ from unlearnkit.cases.registry import Asked, drawn
 from unlearnkit.core.data import View
 from unlearnkit.core.evidence import Evidence, Split, Who
 from unlearnkit.stats.oracle_gap import closed_share
-from unlearnkit.studies.pairs import Paired, paired
+from unlearnkit.stats.paired_test import Paired, paired
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "localized.md"
 BUDGETS = (0.01, 0.03, 0.1, 0.3, 1.0)

@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.measure import Fact
 from unlearnkit.cache import Cache
 from unlearnkit.store import Store
-from unlearnkit.studies.run import run as run_study
+from unlearnkit.studies.execution.run_study import run as run_study
 from unlearnkit.studies.spec import Study, make_study
 
 GOAL = 0.05

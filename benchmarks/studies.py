@@ -13,11 +13,11 @@ from benchmarks.measure import Fact, seconds
 from benchmarks.startup import timed
 from unlearnkit.catalog import metrics
 from unlearnkit.store import Store
-from unlearnkit.studies.expand import expand
-from unlearnkit.studies.planned import Planned
+from unlearnkit.studies.planning.expand import expand
+from unlearnkit.studies.planning.run_spec import Planned
 from unlearnkit.studies.spec import Study, make_study
-from unlearnkit.studies.tables import show
-from unlearnkit.studies.text import render_text
+from unlearnkit.studies.table.build_table import show
+from unlearnkit.studies.table.study_text import render_text
 
 MEASUREMENTS = 1_000_000
 GOAL = 2.0

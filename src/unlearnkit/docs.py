@@ -11,8 +11,8 @@ from unlearnkit import catalog
 from unlearnkit import describe as pages
 from unlearnkit.cli.main import app
 from unlearnkit.core.errors import InputError, UnlearnkitError
+from unlearnkit.reproduction import tables_markdown as reproductions_text
 from unlearnkit.store import write_text
-from unlearnkit.studies import reproductions_text
 
 WIDTH = 100
 _METHODS = "docs/methods"

@@ -8,10 +8,10 @@ import yaml
 from unlearnkit.cache import Cache
 from unlearnkit.core.auto_method import Auto
 from unlearnkit.store import Store
-from unlearnkit.studies.expand import expand
-from unlearnkit.studies.run import run as carry_out
+from unlearnkit.studies.execution.run_study import run as carry_out
+from unlearnkit.studies.planning.expand import expand
+from unlearnkit.studies.planning.problem import method_of
 from unlearnkit.studies.spec import make_study
-from unlearnkit.studies.subject import method_of
 
 TOY = "tests.studies.toys:toy"
 

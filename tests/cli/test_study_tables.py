@@ -5,8 +5,8 @@ import json
 import pytest
 
 from tests.studies.made import filled, study
-from unlearnkit.studies.expand import expand
-from unlearnkit.studies.table import Table
+from unlearnkit.studies.planning.expand import expand
+from unlearnkit.studies.table_schema import Table
 
 FILE = """
 name: made

@@ -94,7 +94,7 @@ def test_a_million_oracles_are_told_with_their_cost_and_need_a_word(run, small):
 
 
 def test_a_table_shows_few_of_50000_rows(run, small, tmp_path):
-    from unlearnkit.studies.words import short_request
+    from unlearnkit.studies.table.captions import short_request
 
     shown = short_request("rows=" + ",".join(map(str, range(50_000))))
     assert shown == "rows=0,1,2,3,4,5,6,7,... (50000 values)"

@@ -7,9 +7,9 @@ import numpy as np
 from unlearnkit.store import Measurement, Run, Store
 from unlearnkit.studies import columns as c
 from unlearnkit.studies.measures import measures
-from unlearnkit.studies.planned import Planned
-from unlearnkit.studies.results import Result
+from unlearnkit.studies.planning.run_spec import Planned
 from unlearnkit.studies.spec import make_study
+from unlearnkit.studies.table.load_results import Result
 
 SCRIPT = "<script>alert('π & co')</script>"
 REQUESTS = ("class=3", "random_tenth")

@@ -14,9 +14,9 @@ from unlearnkit import catalog
 from unlearnkit.core import digest as digests
 from unlearnkit.core.errors import InputError, UnknownNameError, UnsupportedError
 from unlearnkit.methods.ssd import SSD
-from unlearnkit.studies import subject
-from unlearnkit.studies.expand import expand
-from unlearnkit.studies.subject import method_of, subject_of
+from unlearnkit.studies.planning import problem as subject
+from unlearnkit.studies.planning.expand import expand
+from unlearnkit.studies.planning.problem import method_of, subject_of
 
 
 def keys(**changes):
@@ -113,7 +113,7 @@ def test_what_cannot_run_is_refused_before_anything_starts(changes, kind, told):
 def test_keys_are_the_same_in_another_process():
     code = (
         "from tests.studies.conftest import small\n"
-        "from unlearnkit.studies.expand import expand\n"
+        "from unlearnkit.studies.planning.expand import expand\n"
         "print(*[r.key for r in expand(small())])"
     )
     told = subprocess.run(

@@ -11,10 +11,10 @@ from tests.studies.conftest import ROOT
 from tests.studies.made import filled
 from tests.studies.toys import HERE
 from unlearnkit.core.cache_folder import LAYOUTS
-from unlearnkit.studies.expand import expand
 from unlearnkit.studies.fixed import is_fixed
-from unlearnkit.studies.kept import PACKAGE, installed, layout_of, proof
 from unlearnkit.studies.layout import lay_out
+from unlearnkit.studies.planning.expand import expand
+from unlearnkit.studies.planning.plan_cache import PACKAGE, installed, layout_of, proof
 from unlearnkit.studies.spec import load, make_study
 
 FILE = """

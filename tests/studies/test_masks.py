@@ -12,13 +12,13 @@ from tests.studies.made import chosen, plan, study, values
 from unlearnkit import catalog
 from unlearnkit.core.errors import InputError, UnknownNameError, UnsupportedError
 from unlearnkit.localize.localizer import Localizer
-from unlearnkit.studies.expand import expand
-from unlearnkit.studies.page import render
-from unlearnkit.studies.results import Result
-from unlearnkit.studies.run import run
+from unlearnkit.studies.execution.run_study import run
+from unlearnkit.studies.planning.expand import expand
+from unlearnkit.studies.planning.problem import method_of, subject_of
 from unlearnkit.studies.spec import TrialStudy
-from unlearnkit.studies.subject import method_of, subject_of
-from unlearnkit.studies.tables import show, tabulate
+from unlearnkit.studies.table.build_table import show, tabulate
+from unlearnkit.studies.table.load_results import Result
+from unlearnkit.studies.table.study_html import render
 
 MASKS = ["weighted_grad:0.4", {"criterion": "grad", "budget": 0.4, "granularity": "parameter"}]
 

@@ -11,10 +11,10 @@ from tests.studies.toys import HERE
 from unlearnkit.cache import Cache
 from unlearnkit.core.errors import InputError
 from unlearnkit.store import Store
-from unlearnkit.studies.executors import Here, Processes, executor
-from unlearnkit.studies.expand import expand
-from unlearnkit.studies.line import Line
-from unlearnkit.studies.run import Outcome, run
+from unlearnkit.studies.execution.executors import Here, Processes, executor
+from unlearnkit.studies.execution.queue import Line
+from unlearnkit.studies.execution.run_study import Outcome, run
+from unlearnkit.studies.planning.expand import expand
 from unlearnkit.train.cluster import check_reachable
 
 needs_ray = pytest.mark.skipif(

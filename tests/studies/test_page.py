@@ -16,12 +16,12 @@ from tests.report.test_report_page import Page
 from tests.studies.made import SCRIPT, chosen, plan, results, study, values
 from unlearnkit.core.errors import InputError
 from unlearnkit.studies import columns as c
-from unlearnkit.studies.figures import area, tradeoff_figure
-from unlearnkit.studies.leaders import Spot, leaders, spots
-from unlearnkit.studies.page import render
-from unlearnkit.studies.results import Result
-from unlearnkit.studies.table import Table
-from unlearnkit.studies.tables import tabulate
+from unlearnkit.studies.table.build_table import tabulate
+from unlearnkit.studies.table.leaderboard import Spot, leaders, spots
+from unlearnkit.studies.table.load_results import Result
+from unlearnkit.studies.table.study_html import render
+from unlearnkit.studies.table.tradeoff_figure import area, tradeoff_figure
+from unlearnkit.studies.table_schema import Table
 
 
 def full():

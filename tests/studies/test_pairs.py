@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.studies.pairs import least_p, paired, sign_flip
+from unlearnkit.stats.paired_test import least_p, paired, sign_flip
 
 DRAWS = {
     "one": [0.3],

@@ -9,7 +9,7 @@ import unlearnkit as uk
 from tests.studies.conftest import small, words
 from unlearnkit.cli.main import app
 from unlearnkit.core.errors import UnlearnkitError
-from unlearnkit.studies.plan import UnknownRows, plan, summary
+from unlearnkit.studies.planning.plan import UnknownRows, plan, summary
 from unlearnkit.train import training_guard
 from unlearnkit.train.training_guard import TrainingForbiddenError, no_training
 

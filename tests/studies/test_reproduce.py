@@ -13,13 +13,13 @@ from tests.studies.conftest import words
 from tests.studies.test_run import BROKEN, log_every_put, put
 from unlearnkit.cli import main
 from unlearnkit.core.errors import InputError, UnknownNameError
-from unlearnkit.studies import published
-from unlearnkit.studies.expand import expand
-from unlearnkit.studies.published import load, make_published, names
-from unlearnkit.studies.reproduce import committed, compare, obstacle, reproduce
+from unlearnkit.reproduction import published_table as published
+from unlearnkit.reproduction.published_table import load, make_published, names
+from unlearnkit.reproduction.reproduce import committed, compare, obstacle, reproduce
+from unlearnkit.studies.planning.expand import expand
 from unlearnkit.studies.spec import ALL
-from unlearnkit.studies.table import Block, Cell, Failure, Table
-from unlearnkit.studies.table import Line as Row
+from unlearnkit.studies.table_schema import Block, Cell, Failure, Table
+from unlearnkit.studies.table_schema import Line as Row
 
 SOURCE = {"title": "A paper", "arxiv": "2001.00001", "place": "Table 1", "read": "from the table"}
 
@@ -225,7 +225,7 @@ def command(tmp_path, monkeypatch, capsys):
     (tmp_path / "far.yaml").write_text(yaml.safe_dump(made))
     for function in (published.load, published.names, committed):
         monkeypatch.setattr(function, "__defaults__", (tmp_path,))
-    monkeypatch.setattr("unlearnkit.studies.reproductions_text.facts.__defaults__", (tmp_path,))
+    monkeypatch.setattr("unlearnkit.reproduction.tables_markdown.facts.__defaults__", (tmp_path,))
     monkeypatch.setenv("UNLEARNKIT_CACHE", str(tmp_path / "cache"))
 
     def call(*given):

@@ -21,10 +21,10 @@ from unlearnkit.core.errors import InputError
 from unlearnkit.core.runtime import Runtime, Silent
 from unlearnkit.oracles import oracle, train_original
 from unlearnkit.store import Store
-from unlearnkit.studies.expand import expand
-from unlearnkit.studies.plan import plan, summary
-from unlearnkit.studies.run import Outcome, run
-from unlearnkit.studies.work import Desk
+from unlearnkit.studies.execution.run_study import Outcome, run
+from unlearnkit.studies.execution.worker import Desk
+from unlearnkit.studies.planning.expand import expand
+from unlearnkit.studies.planning.plan import plan, summary
 from unlearnkit.unlearning.run_method import unlearn
 
 BROKEN = {"finetune": {"settings": {"run": {"kind": "tuning", "lr": 1e30}}}}

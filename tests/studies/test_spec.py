@@ -8,7 +8,7 @@ import yaml
 
 from tests.studies.conftest import ROOT, small, words
 from unlearnkit.core.errors import InputError
-from unlearnkit.studies.expand import expand
+from unlearnkit.studies.planning.expand import expand
 from unlearnkit.studies.spec import Chosen, load, make_study
 
 TOY = "tests.studies.toys:toy"

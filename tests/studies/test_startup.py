@@ -9,7 +9,7 @@ SLOW = ("scipy.stats", "sklearn", "pandas", "pyarrow", "matplotlib", "optuna", "
 @pytest.mark.parametrize(
     "modules",
     [
-        "unlearnkit.studies.tables, unlearnkit.studies.text, unlearnkit.studies.plan",
+        "unlearnkit.studies.table.build_table, unlearnkit.studies.table.study_text, unlearnkit.studies.planning.plan",
         "unlearnkit.auditing.audit, unlearnkit.auto.chooser, unlearnkit.describe",
     ],
 )

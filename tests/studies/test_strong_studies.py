@@ -5,10 +5,10 @@ import pytest
 from unlearnkit.cache import Cache
 from unlearnkit.core.errors import InputError
 from unlearnkit.store import Store
-from unlearnkit.studies.expand import expand
-from unlearnkit.studies.run import run
+from unlearnkit.studies.execution.run_study import run
+from unlearnkit.studies.planning.expand import expand
 from unlearnkit.studies.spec import make_study
-from unlearnkit.studies.tables import show
+from unlearnkit.studies.table.build_table import show
 
 WORDS = {
     "name": "strong",

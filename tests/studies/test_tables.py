@@ -12,11 +12,11 @@ from scipy import stats
 from tests.studies.made import SCRIPT, chosen, filled, plan, results, study, values
 from unlearnkit.core.errors import InputError, UnknownNameError, UnsupportedError
 from unlearnkit.studies import columns as c
-from unlearnkit.studies.expand import expand
-from unlearnkit.studies.results import Result, read
-from unlearnkit.studies.table import FIELDS, Table
-from unlearnkit.studies.tables import show, tabulate
-from unlearnkit.studies.words import leading, spread
+from unlearnkit.studies.planning.expand import expand
+from unlearnkit.studies.table.build_table import show, tabulate
+from unlearnkit.studies.table.captions import leading, spread
+from unlearnkit.studies.table.load_results import Result, read
+from unlearnkit.studies.table_schema import FIELDS, Table
 
 CORE = [
     "accuracy_forget", "accuracy_retain", "accuracy_test", "js_forget", "closed_js_forget",

@@ -21,16 +21,16 @@ from unlearnkit.core.errors import DivergedError, InputError
 from unlearnkit.core.method import METHODS, Info, Method, Need
 from unlearnkit.core.search_space import Search
 from unlearnkit.store import Store
-from unlearnkit.studies.apart import by_chance, check_apart
-from unlearnkit.studies.expand import expand
-from unlearnkit.studies.objective import METRICS, score
-from unlearnkit.studies.recipes import load_recipe
-from unlearnkit.studies.results import read
-from unlearnkit.studies.run import run
+from unlearnkit.studies.execution.run_study import run
+from unlearnkit.studies.planning.expand import expand
+from unlearnkit.studies.planning.objective import METRICS, score
+from unlearnkit.studies.planning.overlap import by_chance, check_apart
+from unlearnkit.studies.planning.problem import Subject
+from unlearnkit.studies.planning.tuned_settings import load_recipe
 from unlearnkit.studies.spec import load
-from unlearnkit.studies.subject import Subject
-from unlearnkit.studies.tuned import helped
-from unlearnkit.studies.tuning import tune
+from unlearnkit.studies.table.load_results import read
+from unlearnkit.studies.tuning.effect import helped
+from unlearnkit.studies.tuning.search import tune
 
 pytest.importorskip("optuna")
 

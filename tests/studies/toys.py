@@ -12,9 +12,9 @@ from unlearnkit.cache import Cache
 from unlearnkit.core.case import Case
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.store import Store
-from unlearnkit.studies.run import run
+from unlearnkit.studies.execution.run_study import run
 from unlearnkit.studies.spec import make_study
-from unlearnkit.studies.tuning import tune
+from unlearnkit.studies.tuning.search import tune
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression
 

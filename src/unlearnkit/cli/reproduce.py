@@ -11,11 +11,11 @@ from unlearnkit.cli.options import STORE, Jobs, Json, Place, Quiet
 from unlearnkit.core.errors import UnlearnkitError
 
 if TYPE_CHECKING:
-    from unlearnkit.studies.reproduce import Comparison
+    from unlearnkit.reproduction.reproduce import Comparison
 
 
 def _names() -> list[str]:
-    folder = Path(__file__).parents[1] / "studies" / "reproductions"
+    folder = Path(__file__).parents[1] / "reproduction" / "tables"
     return sorted(p.stem for p in folder.glob("*.yaml"))
 
 
@@ -42,10 +42,10 @@ def reproduce(
         return
     from unlearnkit.cache import Cache
     from unlearnkit.cli.console import Talk, print_json
+    from unlearnkit.reproduction.published_table import load
+    from unlearnkit.reproduction.reproduce import obstacle
+    from unlearnkit.reproduction.reproduce import reproduce as repeat
     from unlearnkit.store import Store
-    from unlearnkit.studies.published import load
-    from unlearnkit.studies.reproduce import obstacle
-    from unlearnkit.studies.reproduce import reproduce as repeat
 
     table = load(name)
     Store.check(store)
@@ -54,7 +54,7 @@ def reproduce(
     if json:
         print_json(found.model_dump(mode="json"))
     else:
-        from unlearnkit.studies.reproductions_text import lead
+        from unlearnkit.reproduction.tables_markdown import lead
 
         print(f"{lead(table)}\n")
         _print(found)
@@ -63,7 +63,7 @@ def reproduce(
 
 def _list(json: bool) -> None:
     from unlearnkit.cli.console import print_json, print_table
-    from unlearnkit.studies.reproductions_text import facts
+    from unlearnkit.reproduction.tables_markdown import facts
 
     found = facts()
     if json:
@@ -75,7 +75,7 @@ def _list(json: bool) -> None:
 
 def _print(found: Comparison) -> None:
     from unlearnkit.cli.console import print_table
-    from unlearnkit.studies.reproductions_text import HEAD, cells
+    from unlearnkit.reproduction.tables_markdown import HEAD, cells
 
     print_table(HEAD, [cells(c) for c in found.lines])
     print(f"\n{found.summary()}")

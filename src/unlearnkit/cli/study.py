@@ -11,10 +11,10 @@ from unlearnkit.cli.options import STORE, Jobs, Json, Place, Quiet, Ray, Yes
 from unlearnkit.core.errors import UnlearnkitError
 
 if TYPE_CHECKING:
+    from unlearnkit.studies.execution.run_study import Outcome
     from unlearnkit.studies.layout import Layout
-    from unlearnkit.studies.run import Outcome
     from unlearnkit.studies.spec import Study
-    from unlearnkit.studies.table import Table
+    from unlearnkit.studies.table_schema import Table
 
 study_app = typer.Typer(
     help="Compare many methods fairly: one file, any number of runs, none of them done twice.",
@@ -51,7 +51,7 @@ def plan_study(
     from unlearnkit.cache import Cache
     from unlearnkit.cli.console import Talk, print_json, print_table
     from unlearnkit.store import Store
-    from unlearnkit.studies.plan import plan, summary
+    from unlearnkit.studies.planning.plan import plan, summary
 
     study, layout = _laid_out_untrained(file, yes=yes)
     with Store(store) as kept:
@@ -98,7 +98,7 @@ def run_study(
     from unlearnkit.cache import Cache
     from unlearnkit.cli.console import Talk, print_json
     from unlearnkit.store import Store
-    from unlearnkit.studies.run import run
+    from unlearnkit.studies.execution.run_study import run
 
     Store.check(store)
     study, layout = _laid_out(file, yes=yes)
@@ -143,8 +143,8 @@ def tune_study(
     from unlearnkit.cli.console import Talk, print_json, print_table
     from unlearnkit.store import Store
     from unlearnkit.studies.spec import load
-    from unlearnkit.studies.tuned import shown
-    from unlearnkit.studies.tuning import tune
+    from unlearnkit.studies.tuning.effect import shown
+    from unlearnkit.studies.tuning.search import tune
 
     Store.check(store)
     study = load(file)
@@ -214,8 +214,8 @@ def report_study(
 
 def _laid_out(file: Path, *, yes: bool) -> tuple[Study, Layout]:
     """Return a study and its layout, which is kept for the next command."""
-    from unlearnkit.studies.kept import layout_of
-    from unlearnkit.studies.size import check_size
+    from unlearnkit.studies.planning.plan_cache import layout_of
+    from unlearnkit.studies.planning.plan_size import check_size
     from unlearnkit.studies.spec import load
 
     study = load(file)
@@ -238,7 +238,7 @@ def _laid_out_untrained(file: Path, *, yes: bool) -> tuple[Study, Layout | None]
 
 def _table(study: Study, layout: Layout, store: Path, metrics: str | None) -> Table:
     from unlearnkit.store import Store
-    from unlearnkit.studies.tables import show
+    from unlearnkit.studies.table.build_table import show
 
     names = None if metrics is None else [name.strip() for name in metrics.split(",")]
     with Store(store) as kept:
@@ -249,7 +249,7 @@ def _print_helped(study: Study, layout: Layout, store: Path) -> None:
     """Print whether tuning helped."""
     from unlearnkit.cli.console import print_table
     from unlearnkit.store import Store
-    from unlearnkit.studies.tuned import HEAD, LEGEND, helped, rows
+    from unlearnkit.studies.tuning.effect import HEAD, LEGEND, helped, rows
 
     with Store(store) as kept:
         found = rows(helped(study, kept, layout))

@@ -8,7 +8,7 @@ from typing import Literal
 from unlearnkit.auditing.strong.metric_specs import KINDS, kind_of, listed
 from unlearnkit.core.errors import UnknownNameError
 from unlearnkit.report.values import Value
-from unlearnkit.studies.table import Column
+from unlearnkit.studies.table_schema import Column
 
 CLOSED = "closed_"
 """Before the id of a distance to the oracles: the share of the original's that was closed."""

@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from unlearnkit.store import Store
-from unlearnkit.studies.planned import Planned
-from unlearnkit.studies.results import WEIGHTS
+from unlearnkit.studies.planning.run_spec import Planned
+from unlearnkit.studies.table.load_results import WEIGHTS
 
 
 def design_warnings(runs: Iterable[Planned], store: Store) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from unlearnkit.studies.columns import Measure
-from unlearnkit.studies.planned import Planned
+from unlearnkit.studies.planning.run_spec import Planned
 from unlearnkit.studies.spec import Study
 
 
@@ -27,8 +27,10 @@ class Layout:
 
 def lay_out(study: Study) -> Layout:
     """Return the layout of a study: its cases are read, and methods and metrics are looked up."""
-    from unlearnkit.studies.expand import expand  # late: with a kept layout torch is not loaded
     from unlearnkit.studies.fixed import is_fixed
     from unlearnkit.studies.measures import measures
+    from unlearnkit.studies.planning.expand import (
+        expand,  # late: with a kept layout torch is not loaded
+    )
 
     return Layout(expand(study), measures(), is_fixed(study))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from unlearnkit.catalog import metrics
 from unlearnkit.core.metric import Metric
 from unlearnkit.studies.columns import Measure, first_paragraph
-from unlearnkit.studies.table import Column
+from unlearnkit.studies.table_schema import Column
 
 
 def measures() -> dict[str, Measure]:

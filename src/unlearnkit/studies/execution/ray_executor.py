@@ -19,10 +19,10 @@ import torch
 from unlearnkit.cache import Cache
 from unlearnkit.core.errors import InputError
 from unlearnkit.store import Store
-from unlearnkit.studies.line import PAUSE, Line, drop_lock, taken
-from unlearnkit.studies.models import Batch, batches, models
-from unlearnkit.studies.planned import Planned
-from unlearnkit.studies.work import Caught, Desk, Kept
+from unlearnkit.studies.execution.queue import PAUSE, Line, drop_lock, taken
+from unlearnkit.studies.execution.worker import Caught, Desk, Kept
+from unlearnkit.studies.planning.run_spec import Planned
+from unlearnkit.studies.planning.shared_models import Batch, batches, models
 from unlearnkit.train.cluster import connected, needs, room, why_lost
 
 

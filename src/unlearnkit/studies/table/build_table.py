@@ -10,16 +10,23 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from unlearnkit.stats.oracle_gap import ENOUGH_FOR_EQUIVALENCE, closed_share
 from unlearnkit.stats.oracle_gap import ENOUGH_FOR_INTERVALS as ENOUGH_ORACLES
+from unlearnkit.stats.paired_test import ENOUGH_FOR_INTERVALS, paired
 from unlearnkit.store import Store
 from unlearnkit.studies import columns as c
-from unlearnkit.studies.cells import Measures, Oracles, all_finite, make_cell, mean, spread
-from unlearnkit.studies.chances import against_chance
 from unlearnkit.studies.layout import Layout, lay_out
-from unlearnkit.studies.pairs import ENOUGH_FOR_INTERVALS, paired
-from unlearnkit.studies.results import Result, read
 from unlearnkit.studies.spec import Study
-from unlearnkit.studies.table import Block, Column, Failure, Line, Pair, Table
-from unlearnkit.studies.words import short_request
+from unlearnkit.studies.table.captions import short_request
+from unlearnkit.studies.table.compare_with_oracles import (
+    Measures,
+    Oracles,
+    all_finite,
+    make_cell,
+    mean,
+    spread,
+)
+from unlearnkit.studies.table.load_results import Result, read
+from unlearnkit.studies.table.random_mask_control import against_chance
+from unlearnkit.studies.table_schema import Block, Column, Failure, Line, Pair, Table
 
 ORACLE = "oracle"
 ORIGINAL = "original"

@@ -14,14 +14,14 @@ from unlearnkit.cases.registry import Trained
 from unlearnkit.catalog import cases
 from unlearnkit.core.digest import digest
 from unlearnkit.store import Store
-from unlearnkit.studies.apart import check_apart
 from unlearnkit.studies.designs import design_warnings
-from unlearnkit.studies.expand import runs_of
+from unlearnkit.studies.execution.worker import Desk
 from unlearnkit.studies.layout import Layout
-from unlearnkit.studies.models import Model, models
-from unlearnkit.studies.planned import Planned
+from unlearnkit.studies.planning.expand import runs_of
+from unlearnkit.studies.planning.overlap import check_apart
+from unlearnkit.studies.planning.run_spec import Planned
+from unlearnkit.studies.planning.shared_models import Model, models
 from unlearnkit.studies.spec import Study
-from unlearnkit.studies.work import Desk
 from unlearnkit.train.training_guard import TrainingForbiddenError, no_training
 
 

@@ -9,13 +9,13 @@ from typing import Literal
 
 from unlearnkit.core.errors import InputError
 from unlearnkit.report import phrases as w
+from unlearnkit.stats.paired_test import ENOUGH_FOR_INTERVALS, paired
 from unlearnkit.store import Store
 from unlearnkit.studies.layout import Layout, lay_out
-from unlearnkit.studies.objective import METRICS, Score, score
-from unlearnkit.studies.pairs import ENOUGH_FOR_INTERVALS, paired
-from unlearnkit.studies.planned import TUNED, Planned
-from unlearnkit.studies.results import Result, read
+from unlearnkit.studies.planning.objective import METRICS, Score, score
+from unlearnkit.studies.planning.run_spec import TUNED, Planned
 from unlearnkit.studies.spec import Study
+from unlearnkit.studies.table.load_results import Result, read
 
 Word = Literal["helped", "harmed", "no difference shown", "default kept", "not run"]
 """What tuning did. ``default kept``: the search found nothing better than the method's own

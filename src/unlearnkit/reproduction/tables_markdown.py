@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from unlearnkit.report import phrases as w
-from unlearnkit.studies.published import FOLDER, Published, load, names
-from unlearnkit.studies.reproduce import Compared, committed
+from unlearnkit.reproduction.published_table import FOLDER, Published, load, names
+from unlearnkit.reproduction.reproduce import Compared, committed
 
 HEAD = ("of", "request", "metric", "published", "here", "95 % interval", "n", "outcome", "why")
 

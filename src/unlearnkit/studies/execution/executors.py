@@ -17,9 +17,9 @@ import torch
 from unlearnkit.cache import Cache
 from unlearnkit.core.errors import InputError
 from unlearnkit.store import Store
-from unlearnkit.studies.line import PAUSE, Line
-from unlearnkit.studies.models import batches, models
-from unlearnkit.studies.work import Caught, Desk
+from unlearnkit.studies.execution.queue import PAUSE, Line
+from unlearnkit.studies.execution.worker import Caught, Desk
+from unlearnkit.studies.planning.shared_models import batches, models
 
 
 class Executor(Protocol):
@@ -104,7 +104,7 @@ def executor(jobs: int | None = None, ray: str | None = None) -> Executor:
     if jobs is not None and jobs < 1:
         raise InputError(f"study: jobs must be at least 1, got {jobs}")
     if ray is not None:
-        from unlearnkit.studies.on_ray import Ray  # needs the extra
+        from unlearnkit.studies.execution.ray_executor import Ray  # needs the extra
 
         return Ray(ray, jobs)
     return Here() if jobs in (None, 1) else Processes(jobs)

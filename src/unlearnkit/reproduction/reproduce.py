@@ -17,14 +17,14 @@ from unlearnkit.core.method import explain
 from unlearnkit.core.runtime import Reporter, Runtime
 from unlearnkit.core.version import __version__
 from unlearnkit.report.values import Value
+from unlearnkit.reproduction.published_table import FOLDER, Line, Published
 from unlearnkit.stats.intervals import student_reach
+from unlearnkit.stats.paired_test import ENOUGH_FOR_INTERVALS
 from unlearnkit.store import Store
-from unlearnkit.studies.pairs import ENOUGH_FOR_INTERVALS
-from unlearnkit.studies.published import FOLDER, Line, Published
-from unlearnkit.studies.run import run
-from unlearnkit.studies.table import Line as Row
-from unlearnkit.studies.table import Table
-from unlearnkit.studies.tables import show
+from unlearnkit.studies.execution.run_study import run
+from unlearnkit.studies.table.build_table import show
+from unlearnkit.studies.table_schema import Line as Row
+from unlearnkit.studies.table_schema import Table
 
 Verdict = Literal["reproduced", "not reproduced", "not comparable"]
 VERDICTS: tuple[Verdict, ...] = ("reproduced", "not reproduced", "not comparable")

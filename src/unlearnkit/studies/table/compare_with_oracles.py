@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from unlearnkit.stats.intervals import interval_of_few, tost, two_sample_t
 from unlearnkit.stats.oracle_gap import ENOUGH_FOR_INTERVALS as ENOUGH_ORACLES
 from unlearnkit.stats.oracle_gap import equivalence_margin, gap
+from unlearnkit.stats.paired_test import ENOUGH_FOR_INTERVALS
 from unlearnkit.studies.columns import Measure
-from unlearnkit.studies.pairs import ENOUGH_FOR_INTERVALS
-from unlearnkit.studies.table import Cell, Column, Judged
+from unlearnkit.studies.table_schema import Cell, Column, Judged
 
 Oracles = Mapping[str, list[float]]
 """By metric, one value an oracle."""

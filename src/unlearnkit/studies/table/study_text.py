@@ -8,9 +8,9 @@ from rich.cells import cell_len
 
 from unlearnkit.report import phrases as w
 from unlearnkit.report.terminal import fold, heading, pad, plain, wrap
-from unlearnkit.studies import words
-from unlearnkit.studies.table import Block, Line, Pair, Table
-from unlearnkit.studies.words import short_request
+from unlearnkit.studies.table import captions as words
+from unlearnkit.studies.table.captions import short_request
+from unlearnkit.studies.table_schema import Block, Line, Pair, Table
 
 Cells = list[list[str]]
 """A column from its head down, each cell of one line or more."""

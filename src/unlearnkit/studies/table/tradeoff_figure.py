@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unlearnkit.report.figures import COLOURS, FAINT, INK, make_svg
-from unlearnkit.studies.leaders import Spot
+from unlearnkit.studies.table.leaderboard import Spot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -23,8 +23,8 @@ from unlearnkit.localize.localizer import Localizer
 from unlearnkit.report.schema import Report
 from unlearnkit.report.store_rows import measured, spent
 from unlearnkit.store import Measurement, Run, Store
-from unlearnkit.studies.planned import Planned
-from unlearnkit.studies.subject import Subject, method_of, subject_of
+from unlearnkit.studies.planning.problem import Subject, method_of, subject_of
+from unlearnkit.studies.planning.run_spec import Planned
 
 
 class Caught:

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 
 from unlearnkit.core.errors import InputError
+from unlearnkit.studies.planning.problem import Subject
 from unlearnkit.studies.spec import Study
-from unlearnkit.studies.subject import Subject
 
 
 def check_apart(study: Study, case: str) -> dict[str, int]:

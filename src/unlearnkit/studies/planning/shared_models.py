@@ -8,8 +8,8 @@ from typing import Any
 
 from unlearnkit.core.digest import digest
 from unlearnkit.oracles import oracle, trained_together
-from unlearnkit.studies.planned import Planned
-from unlearnkit.studies.work import Desk
+from unlearnkit.studies.execution.worker import Desk
+from unlearnkit.studies.planning.run_spec import Planned
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from unlearnkit.report import phrases as w
 from unlearnkit.report.templating import Panel, check_installed, packaged, render_template
-from unlearnkit.studies import words
-from unlearnkit.studies.figures import tradeoff_figure
-from unlearnkit.studies.leaders import Leader, Spot, leaders, measures, spots
-from unlearnkit.studies.table import Block, Chance, Judged, Line, Table
-from unlearnkit.studies.words import short_request
+from unlearnkit.studies.table import captions as words
+from unlearnkit.studies.table.captions import short_request
+from unlearnkit.studies.table.leaderboard import Leader, Spot, leaders, measures, spots
+from unlearnkit.studies.table.tradeoff_figure import tradeoff_figure
+from unlearnkit.studies.table_schema import Block, Chance, Judged, Line, Table
 
 if TYPE_CHECKING:
     from markupsafe import Markup

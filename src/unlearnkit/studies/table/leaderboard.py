@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from unlearnkit.report.schema import Verdict
 from unlearnkit.studies.columns import CLOSED, FORGETTING, UTILITY
-from unlearnkit.studies.table import Block, Cell, Kind, Line, Table
+from unlearnkit.studies.table_schema import Block, Cell, Kind, Line, Table
 
 COST = "cost_ratio"
 FAULTS = (Verdict.LEAKS, Verdict.OVER_FORGOT, Verdict.DAMAGED)

@@ -27,13 +27,19 @@ from unlearnkit.core.search_space import Dimension, OneOf, space
 from unlearnkit.core.version import __version__
 from unlearnkit.job import put_nested
 from unlearnkit.store import Store
-from unlearnkit.studies.apart import check_apart
-from unlearnkit.studies.expand import expand, search_key, tunable
-from unlearnkit.studies.objective import METRICS, WORDS, Score, score
-from unlearnkit.studies.recipes import Change, Found, Named, TunedRecipe, recipe_path
-from unlearnkit.studies.results import Result, read
-from unlearnkit.studies.run import run
+from unlearnkit.studies.execution.run_study import run
+from unlearnkit.studies.planning.expand import expand, search_key, tunable
+from unlearnkit.studies.planning.objective import METRICS, WORDS, Score, score
+from unlearnkit.studies.planning.overlap import check_apart
+from unlearnkit.studies.planning.tuned_settings import (
+    Change,
+    Found,
+    Named,
+    TunedRecipe,
+    recipe_path,
+)
 from unlearnkit.studies.spec import Chosen, Study, TrialStudy
+from unlearnkit.studies.table.load_results import Result, read
 
 _OVER = 1e6
 """Added for the sampler, which looks at ranks alone, to what settings over the budget reach."""

@@ -14,7 +14,7 @@ from unlearnkit.core.method import explain
 from unlearnkit.report.values import Value
 from unlearnkit.studies.spec import Study, make_study
 
-FOLDER = Path(__file__).parent / "reproductions"
+FOLDER = Path(__file__).parent / "tables"
 """One YAML file a table; beside it, as JSON, what came of it when it was last run and committed."""
 
 

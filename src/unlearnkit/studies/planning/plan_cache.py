@@ -25,7 +25,7 @@ from unlearnkit.core.files import write_text
 from unlearnkit.localize.mask_spec import AskedMask
 from unlearnkit.studies.columns import Measure
 from unlearnkit.studies.layout import Layout, lay_out
-from unlearnkit.studies.planned import Planned
+from unlearnkit.studies.planning.run_spec import Planned
 from unlearnkit.studies.spec import Study
 
 PACKAGE = Path(unlearnkit.__file__).parent

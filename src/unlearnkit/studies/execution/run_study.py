@@ -11,11 +11,11 @@ from unlearnkit.core.errors import InputError
 from unlearnkit.core.runtime import Reporter, Silent
 from unlearnkit.store import Store
 from unlearnkit.studies.designs import design_warnings
-from unlearnkit.studies.executors import executor
-from unlearnkit.studies.expand import expand
+from unlearnkit.studies.execution.executors import executor
+from unlearnkit.studies.execution.queue import PAUSE, Line
 from unlearnkit.studies.layout import Layout
-from unlearnkit.studies.line import PAUSE, Line
-from unlearnkit.studies.planned import Planned
+from unlearnkit.studies.planning.expand import expand
+from unlearnkit.studies.planning.run_spec import Planned
 from unlearnkit.studies.spec import Study
 
 

@@ -196,7 +196,7 @@ class Table(Value):
         return next(c for c in self.columns if c.id == name)
 
     def __str__(self) -> str:
-        from unlearnkit.studies.text import render_text  # it imports this module
+        from unlearnkit.studies.table.study_text import render_text  # it imports this module
 
         return render_text(self)
 
@@ -219,7 +219,7 @@ class Table(Value):
         if path.suffix == ".txt":
             return write_text(path, f"{self}\n")
         if path.suffix == ".html":
-            from unlearnkit.studies.page import render  # needs the extra
+            from unlearnkit.studies.table.study_html import render  # needs the extra
 
             return write_text(path, render(self))
         if path.suffix in {".csv", ".parquet"}:

@@ -15,8 +15,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from unlearnkit.store import Store
-from unlearnkit.studies.planned import Planned
-from unlearnkit.studies.work import Desk, cancelled
+from unlearnkit.studies.execution.worker import Desk, cancelled
+from unlearnkit.studies.planning.run_spec import Planned
 
 PAUSE = 0.2
 """Seconds between two looks at what other processes have done."""

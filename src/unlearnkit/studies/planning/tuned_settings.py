@@ -17,7 +17,7 @@ from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import read_yaml, write_text
 from unlearnkit.core.method import Method, explain
 from unlearnkit.report.values import Value
-from unlearnkit.studies.objective import Score
+from unlearnkit.studies.planning.objective import Score
 
 
 class Named(Value):

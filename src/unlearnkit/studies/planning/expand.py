@@ -19,11 +19,11 @@ from unlearnkit.job import put_nested
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask_spec import AskedMask
 from unlearnkit.localize.method_masks import check_maskable, own_localizer, with_mask
-from unlearnkit.studies.apart import check_apart
-from unlearnkit.studies.planned import TUNED, Planned
-from unlearnkit.studies.recipes import load_recipe, recipe_path
+from unlearnkit.studies.planning.overlap import check_apart
+from unlearnkit.studies.planning.problem import Subject
+from unlearnkit.studies.planning.run_spec import TUNED, Planned
+from unlearnkit.studies.planning.tuned_settings import load_recipe, recipe_path
 from unlearnkit.studies.spec import ALL, Chosen, Study
-from unlearnkit.studies.subject import Subject
 from unlearnkit.unlearning.requirements import check_needs, fitting
 
 

@@ -23,7 +23,7 @@ from unlearnkit.job import Job
 from unlearnkit.localize.mask_spec import AskedMask
 from unlearnkit.oracles import Oracle, Trained, oracle, oracle_keys, original_key, train_original
 from unlearnkit.report.schema import Depth
-from unlearnkit.studies.planned import Planned
+from unlearnkit.studies.planning.run_spec import Planned
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from unlearnkit.report import phrases as w
-from unlearnkit.studies.table import Block, Cell, Column, Failure, Judged, Line, Pair, Table
+from unlearnkit.studies.table_schema import Block, Cell, Column, Failure, Judged, Line, Pair, Table
 
 ERROR = 300
 """Letters of an error that are shown; the store has all of it."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from unlearnkit.studies.planned import Planned
-from unlearnkit.studies.table import Chance, Pair
-from unlearnkit.studies.words import turned
+from unlearnkit.studies.planning.run_spec import Planned
+from unlearnkit.studies.table.captions import turned
+from unlearnkit.studies.table_schema import Chance, Pair
 
 
 def against_chance(lines: Iterable[Planned], pairs: Sequence[Pair]) -> Iterator[Chance]:

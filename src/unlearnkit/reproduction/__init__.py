@@ -1,0 +1,1 @@
+"""Published tables, and how they are reproduced."""

@@ -1,0 +1,1 @@
+"""Plans of studies: runs, shared models, cost."""

@@ -1,0 +1,1 @@
+"""Tables of studies: results beside retrained models, as text and page."""
