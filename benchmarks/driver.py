@@ -16,7 +16,7 @@ from unlearnkit.core.recipe import Recipe, Tuning
 from unlearnkit.core.request import Classes
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.finetune import FineTune
-from unlearnkit.train.channels_last import channels_last
+from unlearnkit.train.memory_format import channels_last
 from unlearnkit.unlearning.run_method import fresh_model, unlearn
 
 GOAL = 1.05

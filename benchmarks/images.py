@@ -16,8 +16,8 @@ from unlearnkit.core.inference import run as outputs
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.tasks.classification import Classification
-from unlearnkit.train.channels_last import quickened
 from unlearnkit.train.loop import fit
+from unlearnkit.train.memory_format import quickened
 
 ROWS, BATCH, PAIRS = MOST, 64, 5
 TASK = Classification(10)

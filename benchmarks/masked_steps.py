@@ -14,7 +14,7 @@ from unlearnkit.core.data import View
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.localize.localizer import Localizer
-from unlearnkit.train.hold import holding
+from unlearnkit.train.frozen_weights import holding
 from unlearnkit.train.loop import fit
 from unlearnkit.unlearning.run_method import fresh_model
 

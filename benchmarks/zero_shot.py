@@ -12,7 +12,7 @@ from unlearnkit.core.case import Case
 from unlearnkit.core.request import Classes
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.tasks.classification import Classification
-from unlearnkit.train.generator import generator
+from unlearnkit.train.data_free.generator import generator
 from unlearnkit.unlearning.run_method import fresh_model, unlearn
 
 BATCHES = 5

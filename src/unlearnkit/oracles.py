@@ -21,7 +21,7 @@ from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Cost, Runtime, check_seed
 from unlearnkit.core.training import training_key
 from unlearnkit.train.ensemble import Member, fit_each, fit_together, pays
-from unlearnkit.train.isolation import as_plain_call
+from unlearnkit.train.rng_guard import as_plain_call
 from unlearnkit.unlearning.run_method import check_weights, fresh_model
 
 FIRST = 1000

@@ -10,7 +10,7 @@ from unlearnkit.core.case import Case
 from unlearnkit.core.request import Classes, Groups, Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.oracles import train_original
-from unlearnkit.train.reading import row_losses
+from unlearnkit.train.features import row_losses
 
 
 def seen(model, case, request, rt=None):

@@ -13,8 +13,8 @@ from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.oracles import train_original
 from unlearnkit.testing.subject import bits, generators, same_bits, toy
-from unlearnkit.train.isolation import seeded
 from unlearnkit.train.loop import fit
+from unlearnkit.train.rng_guard import seeded
 from unlearnkit.unlearning.run_method import fresh_model, unlearn
 
 TOY = toy("classification")

@@ -11,7 +11,7 @@ from unlearnkit.core.method import Info, Method
 from unlearnkit.core.search_space import OneOf, Search, space
 from unlearnkit.testing import check_method
 from unlearnkit.testing.subject import ContractError
-from unlearnkit.train.restart import Restart, Run
+from unlearnkit.train.schedule import Restart, Run
 
 
 class Plain(Method):

@@ -10,8 +10,8 @@ from unlearnkit.core.errors import InputError
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.difficulty.memorization import leave_out
 from unlearnkit.tasks.classification import Classification
-from unlearnkit.train.isolation import seeded
 from unlearnkit.train.loop import fit
+from unlearnkit.train.rng_guard import seeded
 
 MODELS, SIZE = 12, 42
 

@@ -14,7 +14,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.methods.retrain import Retrain
-from unlearnkit.train.hold import Held, holding
+from unlearnkit.train.frozen_weights import Held, holding
 from unlearnkit.train.loop import descend
 
 ASK = uk.Rows(*range(11))

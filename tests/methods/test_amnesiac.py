@@ -7,7 +7,7 @@ from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.request import Classes, Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.amnesiac import Amnesiac, relabelled
-from unlearnkit.train.restart import Restart
+from unlearnkit.train.schedule import Restart
 from unlearnkit.unlearning.run_method import unlearn
 
 

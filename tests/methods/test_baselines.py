@@ -16,7 +16,7 @@ from unlearnkit.methods.scrub import Scrub
 from unlearnkit.methods.ssd import SSD
 from unlearnkit.tasks.multilabel import MultiLabel
 from unlearnkit.tasks.regression import Regression
-from unlearnkit.train.restart import Restart
+from unlearnkit.train.schedule import Restart
 from unlearnkit.unlearning.run_method import unlearn
 
 RUN = Tuning(lr=0.7, share=0.3)

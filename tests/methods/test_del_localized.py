@@ -12,7 +12,7 @@ from unlearnkit.methods.del_localized import DelLocalized
 from unlearnkit.methods.finetune import FineTune
 from unlearnkit.oracles import oracle, train_original
 from unlearnkit.tasks.classification import Classification
-from unlearnkit.train.restart import Restart
+from unlearnkit.train.schedule import Restart
 from unlearnkit.train.teachers import untrained
 from unlearnkit.unlearning.run_method import fresh_model, unlearn
 

@@ -17,7 +17,7 @@ from unlearnkit.oracles import train_original
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.multilabel import MultiLabel
 from unlearnkit.tasks.regression import Regression
-from unlearnkit.train.restart import Restart
+from unlearnkit.train.schedule import Restart
 from unlearnkit.unlearning.run_method import unlearn
 
 RUNS = [

@@ -19,7 +19,7 @@ from unlearnkit.methods.gated_transfer import _Lesson, transfer
 from unlearnkit.oracles import train_original
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression
-from unlearnkit.train.generator import generator
+from unlearnkit.train.data_free.generator import generator
 
 K = 5
 QUICK = {"batches": 3, "batch_size": 8, "student_steps": 2, "look": 1}

@@ -5,7 +5,7 @@ from unlearnkit.core.case import Case
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.request import Classes, Rows
 from unlearnkit.methods.gradient_ascent import Climb, GradientAscent
-from unlearnkit.train.stopping import OFF, Guard
+from unlearnkit.train.early_stopping import OFF, Guard
 from unlearnkit.unlearning.run_method import unlearn
 
 GO = Rows(0, 1, 2, 3)

@@ -5,7 +5,7 @@ from unlearnkit.core.case import Case
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.request import Rows
 from unlearnkit.methods.neggrad_plus import NegGradPlus
-from unlearnkit.train.restart import Restart
+from unlearnkit.train.schedule import Restart
 from unlearnkit.unlearning.run_method import unlearn
 
 GO = Rows(0, 1, 2, 3)

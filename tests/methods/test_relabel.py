@@ -12,7 +12,7 @@ from unlearnkit.methods.relabel import Relabel
 from unlearnkit.oracles import train_original
 from unlearnkit.tasks.multilabel import MultiLabel
 from unlearnkit.tasks.regression import Regression
-from unlearnkit.train.restart import Restart
+from unlearnkit.train.schedule import Restart
 from unlearnkit.unlearning.run_method import unlearn
 
 STEP = Tuning.exact(lr=0.05, momentum=0.0, epochs=1, batch_size=64)

@@ -8,8 +8,8 @@ from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.retrain import Retrain
-from unlearnkit.train.isolation import seeded
 from unlearnkit.train.loop import fit
+from unlearnkit.train.rng_guard import seeded
 from unlearnkit.unlearning.run_method import fresh_model, unlearn
 
 GO = Rows(0, 1, 2, 3)

@@ -6,7 +6,7 @@ from unlearnkit.core.request import Rows
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.methods.relabel import Relabel
 from unlearnkit.methods.salun import SalUn
-from unlearnkit.train.restart import Restart
+from unlearnkit.train.schedule import Restart
 from unlearnkit.unlearning.run_method import unlearn
 
 ASK = Rows(*range(11))

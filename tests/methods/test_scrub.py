@@ -8,8 +8,8 @@ from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.request import Classes, Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.scrub import Scrub
-from unlearnkit.train.restart import Restart
-from unlearnkit.train.stopping import alike
+from unlearnkit.train.early_stopping import alike
+from unlearnkit.train.schedule import Restart
 from unlearnkit.unlearning.run_method import unlearn
 
 GO = Rows(0, 1, 2, 3)

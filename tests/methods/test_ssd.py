@@ -10,7 +10,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.linalg.fisher import TRIED
 from unlearnkit.methods.ssd import SSD, dampen, largest_ratio, relative
 from unlearnkit.tasks.classification import Classification
-from unlearnkit.train.stopping import Guard
+from unlearnkit.train.early_stopping import Guard
 from unlearnkit.unlearning.run_method import unlearn
 
 GO = Rows(0, 1, 2, 3)

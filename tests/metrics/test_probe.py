@@ -15,7 +15,7 @@ from unlearnkit.core.evidence import Evidence, Split, Who
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.metrics.head_probe import RIDGE, probe_error
 from unlearnkit.tasks.classification import Classification
-from unlearnkit.train.reading import features
+from unlearnkit.train.features import features
 
 TASK = Classification(3)
 GONE = 2

@@ -17,7 +17,7 @@ from unlearnkit.metrics import relearning_speed as family
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression
 from unlearnkit.train.loop import fit
-from unlearnkit.train.relearn import Target, lesson, lesson_losses, published_steps, relearn
+from unlearnkit.train.relearning import Target, lesson, lesson_losses, published_steps, relearn
 
 GONE, CLASSES = 2, 3
 TASK = Classification(CLASSES)

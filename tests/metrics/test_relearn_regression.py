@@ -14,7 +14,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.metrics import relearning_speed as family
 from unlearnkit.tasks.regression import Regression
 from unlearnkit.train.loop import fit
-from unlearnkit.train.relearn import LEAST, Target, lesson, relearn
+from unlearnkit.train.relearning import LEAST, Target, lesson, relearn
 
 RECIPE = Recipe(lr=0.1, momentum=0.9, epochs=12, batch_size=16)
 RT = Runtime()

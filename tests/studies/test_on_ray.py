@@ -15,7 +15,7 @@ from unlearnkit.studies.execution.executors import Here, Processes, executor
 from unlearnkit.studies.execution.queue import Line
 from unlearnkit.studies.execution.run_study import Outcome, run
 from unlearnkit.studies.planning.expand import expand
-from unlearnkit.train.cluster import check_reachable
+from unlearnkit.train.ray_cluster import check_reachable
 
 needs_ray = pytest.mark.skipif(
     find_spec("ray") is None, reason="Ray is not installed: pip install unlearnkit[ray]"

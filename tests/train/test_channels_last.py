@@ -14,7 +14,7 @@ from unlearnkit.core.method import Info, Method, Need
 from unlearnkit.core.module_state import strides
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.localize.localizer import Localizer
-from unlearnkit.train.channels_last import quick, quickened
+from unlearnkit.train.memory_format import quick, quickened
 
 TASK = uk.Classification(3)
 

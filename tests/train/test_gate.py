@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.train.gate import Gate, lowered, opens
+from unlearnkit.train.data_free.class_gate import Gate, lowered, opens
 
 
 def logits(*probabilities):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.train.generator import generator
+from unlearnkit.train.data_free.generator import generator
 
 Z = torch.randn(64, 128, generator=torch.Generator().manual_seed(0))
 

@@ -5,8 +5,8 @@ from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.tasks.classification import Classification
+from unlearnkit.train.features import answers, remembered, row_losses
 from unlearnkit.train.loop import augmented
-from unlearnkit.train.reading import answers, remembered, row_losses
 
 
 def rows(shape=(5,)):

@@ -13,7 +13,7 @@ from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.recipe import Recipe, Tuning
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.tasks.classification import Classification
-from unlearnkit.train.restart import (
+from unlearnkit.train.schedule import (
     Extra,
     Restart,
     Terms,

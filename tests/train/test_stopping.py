@@ -10,7 +10,7 @@ from unlearnkit.core.method import Problem
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.tasks.classification import Classification
-from unlearnkit.train.stopping import (
+from unlearnkit.train.early_stopping import (
     Guard,
     Plateau,
     Watch,

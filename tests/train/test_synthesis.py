@@ -7,7 +7,7 @@ from torch import nn
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.tasks.classification import Classification
-from unlearnkit.train.synthesis import drawn_inputs, frozen, optimise_inputs
+from unlearnkit.train.data_free.input_optimization import drawn_inputs, frozen, optimise_inputs
 
 ADAM = Recipe(optimizer="adam", lr=0.1)
 

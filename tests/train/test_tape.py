@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from unlearnkit.train.tape import Tape
+from unlearnkit.train.vectorized.step_recorder import Tape
 
 RNG = torch.Generator().manual_seed(5)
 

@@ -10,7 +10,7 @@ from unlearnkit.cases.networks import all_cnn, resnet18, small_conv
 from unlearnkit.core.data import Batch
 from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.tasks.classification import Classification
-from unlearnkit.train.taps import attention, attention_gap, paired, stage_ends, tapped
+from unlearnkit.train.activations import attention, attention_gap, paired, stage_ends, tapped
 
 TASK = Classification(10)
 

@@ -21,7 +21,7 @@ from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
 from unlearnkit.stats.intervals import clopper_pearson
-from unlearnkit.train.reading import input_slopes
+from unlearnkit.train.features import input_slopes
 
 TINY = 1e-8
 """Gradient norms below which a direction is rounding."""

@@ -63,8 +63,8 @@ from unlearnkit.report.schema import (
     Verdict,
 )
 from unlearnkit.stats.oracle_gap import ENOUGH_FOR_EQUIVALENCE, ENOUGH_FOR_INTERVALS
-from unlearnkit.train.channels_last import quickened
-from unlearnkit.train.isolation import as_plain_call
+from unlearnkit.train.memory_format import quickened
+from unlearnkit.train.rng_guard import as_plain_call
 from unlearnkit.unlearning.run_method import Unlearned, check_weights, fresh_model
 
 

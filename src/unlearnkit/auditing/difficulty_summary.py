@@ -17,7 +17,7 @@ from unlearnkit.difficulty.holdout_retraining import drift, taught
 from unlearnkit.difficulty.least_disagree import least_disagree
 from unlearnkit.difficulty.self_influence import self_influence
 from unlearnkit.report.schema import Difficulty
-from unlearnkit.train.reading import features, last_layer
+from unlearnkit.train.features import features, last_layer
 
 ROWS = 1_000
 """Most rows of a kind that features are taken of."""

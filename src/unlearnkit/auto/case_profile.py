@@ -15,7 +15,7 @@ from unlearnkit.core.request import Classes, ForgetRequest, Groups, Targets
 from unlearnkit.core.request_inference import meant
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.statistics import auc
-from unlearnkit.train.reading import row_losses
+from unlearnkit.train.features import row_losses
 from unlearnkit.unlearning.requirements import given
 
 ODD = 0.75

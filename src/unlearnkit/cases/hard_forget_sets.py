@@ -24,7 +24,7 @@ from unlearnkit.difficulty.memorization import leave_out
 from unlearnkit.difficulty.self_influence import self_influence
 from unlearnkit.difficulty.training_dynamics import Course, Proxy, watch
 from unlearnkit.difficulty.worst_case import worst_case
-from unlearnkit.train.reading import features
+from unlearnkit.train.features import features
 
 Level = Literal["high", "middle", "low"]
 _LEVELS: tuple[Level, ...] = ("low", "middle", "high")

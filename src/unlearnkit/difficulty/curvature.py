@@ -15,7 +15,7 @@ from unlearnkit.core.data import View
 from unlearnkit.core.module_state import evaluating
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
-from unlearnkit.train.reading import input_slopes
+from unlearnkit.train.features import input_slopes
 
 REACH = 0.01
 """Length of the step, in units of the inputs; from 0.001 to 0.1 the order of digits is the same."""

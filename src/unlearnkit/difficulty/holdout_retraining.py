@@ -14,9 +14,9 @@ from unlearnkit.core.inference import rowwise, run
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
-from unlearnkit.train.isolation import seeded
 from unlearnkit.train.loop import fit
-from unlearnkit.train.relearn import lesson, trainable
+from unlearnkit.train.relearning import lesson, trainable
+from unlearnkit.train.rng_guard import seeded
 
 
 def hold_out(

@@ -20,8 +20,8 @@ from unlearnkit.core.inference import run
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.training import training_key
 from unlearnkit.train.ensemble import LAYERS
-from unlearnkit.train.isolation import seeded
 from unlearnkit.train.loop import descend
+from unlearnkit.train.rng_guard import seeded
 
 Proxy = Literal["confidence", "top", "surety", "correctness"]
 

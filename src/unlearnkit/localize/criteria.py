@@ -12,7 +12,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
 from unlearnkit.localize.mask_spec import Accumulate
 from unlearnkit.localize.units import Block, spread, unit_sums
-from unlearnkit.train.restart import together
+from unlearnkit.train.schedule import together
 
 Named = dict[str, Tensor]
 

@@ -25,7 +25,7 @@ from unlearnkit.localize.mask import Mask
 from unlearnkit.localize.mask_spec import AskedMask
 from unlearnkit.localize.top_k import check_scores, largest
 from unlearnkit.localize.units import blocks, fill, spread, unit_scores
-from unlearnkit.train.channels_last import quick
+from unlearnkit.train.memory_format import quick
 
 
 class Localizer(AskedMask):

@@ -13,9 +13,9 @@ from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import Search
-from unlearnkit.train.mixing import mixed
-from unlearnkit.train.reading import answers, remembered
-from unlearnkit.train.restart import Restart, Run
+from unlearnkit.train.features import answers, remembered
+from unlearnkit.train.mixed_batches import mixed
+from unlearnkit.train.schedule import Restart, Run
 from unlearnkit.train.teachers import mean_answer, untrained
 
 DRAWS = 8

@@ -16,12 +16,12 @@ from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.recipe import Recipe, Tuning
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import Search
+from unlearnkit.train.activations import attention, stage_ends, tapped
+from unlearnkit.train.data_free.input_optimization import frozen
+from unlearnkit.train.features import remembered
 from unlearnkit.train.loop import fit
-from unlearnkit.train.mixing import RowLosses, mixed
-from unlearnkit.train.reading import remembered
-from unlearnkit.train.restart import Restart, Run
-from unlearnkit.train.synthesis import frozen
-from unlearnkit.train.taps import attention, stage_ends, tapped
+from unlearnkit.train.mixed_batches import RowLosses, mixed
+from unlearnkit.train.schedule import Restart, Run
 from unlearnkit.train.teachers import left_over
 
 

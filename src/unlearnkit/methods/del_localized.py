@@ -14,10 +14,10 @@ from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import OneOf, Search
 from unlearnkit.localize.localizer import Localizer
-from unlearnkit.train.hold import holding
+from unlearnkit.train.frozen_weights import holding
 from unlearnkit.train.loop import training
-from unlearnkit.train.mixing import alone
-from unlearnkit.train.restart import Restart, Run
+from unlearnkit.train.mixed_batches import alone
+from unlearnkit.train.schedule import Restart, Run
 from unlearnkit.train.teachers import untrained
 
 Named = dict[str, Tensor]

@@ -15,11 +15,11 @@ from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.recipe import Recipe, Tuning
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import Search
-from unlearnkit.train.gate import lowered
+from unlearnkit.train.activations import tapped
+from unlearnkit.train.data_free.class_gate import lowered
+from unlearnkit.train.data_free.input_optimization import drawn_inputs, optimise_inputs
+from unlearnkit.train.features import remembered
 from unlearnkit.train.loop import Norm, descend
-from unlearnkit.train.reading import remembered
-from unlearnkit.train.synthesis import drawn_inputs, optimise_inputs
-from unlearnkit.train.taps import tapped
 
 
 @register

@@ -6,9 +6,9 @@ from torch import nn
 from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.train.mixing import alone
-from unlearnkit.train.renewal import renew
-from unlearnkit.train.restart import Restart, Run
+from unlearnkit.train.mixed_batches import alone
+from unlearnkit.train.schedule import Restart, Run
+from unlearnkit.train.weight_perturbation import renew
 
 
 @register

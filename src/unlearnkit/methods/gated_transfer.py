@@ -14,12 +14,12 @@ from unlearnkit.core.data import Batch
 from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import Search
-from unlearnkit.train.gate import Gate, Kind
-from unlearnkit.train.generator import Generator, constant, generator, redrawn
+from unlearnkit.train.activations import attention, attention_gap, paired, tapped
+from unlearnkit.train.data_free.class_gate import Gate, Kind
+from unlearnkit.train.data_free.generator import Generator, constant, generator, redrawn
+from unlearnkit.train.data_free.input_optimization import frozen
+from unlearnkit.train.early_stopping import Plateau, follow, snapshot
 from unlearnkit.train.loop import Norm, training
-from unlearnkit.train.stopping import Plateau, follow, snapshot
-from unlearnkit.train.synthesis import frozen
-from unlearnkit.train.taps import attention, attention_gap, paired, tapped
 
 PAPER = {
     "gate": "sample",

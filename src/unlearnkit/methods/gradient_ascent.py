@@ -14,8 +14,8 @@ from unlearnkit.core.module_state import evaluating
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import Search
+from unlearnkit.train.early_stopping import OFF, Guard, Watch, between, capped, furthest, snapshot
 from unlearnkit.train.loop import descend
-from unlearnkit.train.stopping import OFF, Guard, Watch, between, capped, furthest, snapshot
 
 
 class Climb(BaseModel):

@@ -12,7 +12,7 @@ from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import Search
-from unlearnkit.train.restart import Extra, Restart, Run, Terms, run_schedule
+from unlearnkit.train.schedule import Extra, Restart, Run, Terms, run_schedule
 
 
 @register

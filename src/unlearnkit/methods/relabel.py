@@ -9,9 +9,9 @@ from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import OneOf, Search
-from unlearnkit.train.misleading import Misleading, mislead
-from unlearnkit.train.renewal import renew
-from unlearnkit.train.restart import Restart, Run
+from unlearnkit.train.relabelling import Misleading, mislead
+from unlearnkit.train.schedule import Restart, Run
+from unlearnkit.train.weight_perturbation import renew
 
 
 @register

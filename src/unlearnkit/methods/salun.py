@@ -10,9 +10,9 @@ from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import OneOf
 from unlearnkit.localize.localizer import Localizer
-from unlearnkit.train.hold import holding
-from unlearnkit.train.misleading import Misleading, mislead
-from unlearnkit.train.restart import Restart, Run
+from unlearnkit.train.frozen_weights import holding
+from unlearnkit.train.relabelling import Misleading, mislead
+from unlearnkit.train.schedule import Restart, Run
 
 
 @register

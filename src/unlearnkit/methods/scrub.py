@@ -14,9 +14,10 @@ from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.recipe import Recipe, Tuning
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import Search
+from unlearnkit.train.early_stopping import alike, capped, snapshot
+from unlearnkit.train.features import answers
 from unlearnkit.train.loop import Pass, alternate
-from unlearnkit.train.reading import answers
-from unlearnkit.train.restart import (
+from unlearnkit.train.schedule import (
     Extra,
     Restart,
     Run,
@@ -25,7 +26,6 @@ from unlearnkit.train.restart import (
     first_epochs,
     warm_restart,
 )
-from unlearnkit.train.stopping import alike, capped, snapshot
 
 
 @register

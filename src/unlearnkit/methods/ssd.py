@@ -13,7 +13,7 @@ from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import Search
 from unlearnkit.linalg.fisher import layered, squared_gradients
-from unlearnkit.train.stopping import Guard, Watch, furthest
+from unlearnkit.train.early_stopping import Guard, Watch, furthest
 
 Named = dict[str, Tensor]
 

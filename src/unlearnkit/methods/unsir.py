@@ -15,9 +15,9 @@ from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.recipe import Recipe, Tuning
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import Search
+from unlearnkit.train.data_free.input_optimization import drawn_inputs, frozen, optimise_inputs
 from unlearnkit.train.loop import Norm, descend, training
-from unlearnkit.train.restart import together
-from unlearnkit.train.synthesis import drawn_inputs, frozen, optimise_inputs
+from unlearnkit.train.schedule import together
 
 SAMPLE = 512
 """Retained rows that the unit of noise is measured on."""

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from unlearnkit.core.data import View
 from unlearnkit.core.evidence import Evidence, Split, Who
 from unlearnkit.core.metric import Goal, Score, metric
-from unlearnkit.train.reading import features
-from unlearnkit.train.stopping import vanished
+from unlearnkit.train.early_stopping import vanished
+from unlearnkit.train.features import features
 
 SEEN = (Split.FORGET, Split.RETAIN, Split.HELD_OUT, Split.TEST)
 RIDGE = 0.1

@@ -20,7 +20,7 @@ from unlearnkit.core.data import View
 from unlearnkit.core.evidence import Evidence, Split, Who
 from unlearnkit.core.metric import Goal, Score, metric
 from unlearnkit.stats.intervals import student_reach, welch_interval
-from unlearnkit.train.relearn import (
+from unlearnkit.train.relearning import (
     Curve,
     Target,
     lesson,

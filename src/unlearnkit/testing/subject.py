@@ -23,8 +23,8 @@ from unlearnkit.core.precision import Precision
 from unlearnkit.core.request import Classes, ForgetRequest, Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
-from unlearnkit.train.isolation import seeded
 from unlearnkit.train.loop import fit
+from unlearnkit.train.rng_guard import seeded
 from unlearnkit.unlearning.run_method import Unlearned, fresh_model, unlearn
 
 Inside = Callable[[Problem, Runtime], AbstractContextManager[object]]

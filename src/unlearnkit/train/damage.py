@@ -11,9 +11,9 @@ from unlearnkit.core.data import View
 from unlearnkit.core.module_state import tensors
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
-from unlearnkit.train.isolation import seeded
-from unlearnkit.train.reading import row_losses
-from unlearnkit.train.stopping import vanished
+from unlearnkit.train.early_stopping import vanished
+from unlearnkit.train.features import row_losses
+from unlearnkit.train.rng_guard import seeded
 
 MOST_ROWS = 512
 """Rows that are looked at."""

@@ -16,12 +16,12 @@ from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Cost, Runtime, Silent
 from unlearnkit.core.task import Task
 from unlearnkit.train.batch_norm import eval_norms
-from unlearnkit.train.channels_last import quick
-from unlearnkit.train.cluster import carry_out, connected, needs, room
-from unlearnkit.train.isolation import seeded
 from unlearnkit.train.loop import Moves, draw_moves, fit, moves_apply, training
-from unlearnkit.train.stacking import Drop, Losses, Stack
+from unlearnkit.train.memory_format import quick
+from unlearnkit.train.ray_cluster import carry_out, connected, needs, room
+from unlearnkit.train.rng_guard import seeded
 from unlearnkit.train.training_guard import check_training_allowed
+from unlearnkit.train.vectorized.stacked_models import Drop, Losses, Stack
 
 LAYERS = "train/layers"
 """Random stream of layers that draw by themselves."""

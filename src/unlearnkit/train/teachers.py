@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from unlearnkit.core.errors import UnsupportedError
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
-from unlearnkit.train.isolation import seeded
+from unlearnkit.train.rng_guard import seeded
 
 BARE_STD = 0.02
 """Deviation of parameters that belong to no layer with an initialiser, such as a class token."""

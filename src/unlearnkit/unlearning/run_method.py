@@ -29,10 +29,10 @@ from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.localize.method_masks import check_held, check_maskable, own_mask
 from unlearnkit.train.batch_norm import recalibrate_batch_norm
-from unlearnkit.train.channels_last import quickened
 from unlearnkit.train.damage import can_see_damage, damage
-from unlearnkit.train.hold import holding
-from unlearnkit.train.isolation import as_plain_call, peak_memory, seeded
+from unlearnkit.train.frozen_weights import holding
+from unlearnkit.train.memory_format import quickened
+from unlearnkit.train.rng_guard import as_plain_call, peak_memory, seeded
 from unlearnkit.unlearning.requirements import check_needs
 from unlearnkit.unlearning.result_checks import check_form, check_untouched, check_values, made_like
 

@@ -15,7 +15,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.difficulty.entanglement import eccentricity
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.method_masks import own_localizer
-from unlearnkit.train.reading import features
+from unlearnkit.train.features import features
 from unlearnkit.unlearning.run_method import Unlearned
 
 

@@ -23,7 +23,7 @@ from unlearnkit.studies.execution.queue import PAUSE, Line, drop_lock, taken
 from unlearnkit.studies.execution.worker import Caught, Desk, Kept
 from unlearnkit.studies.planning.run_spec import Planned
 from unlearnkit.studies.planning.shared_models import Batch, batches, models
-from unlearnkit.train.cluster import connected, needs, room, why_lost
+from unlearnkit.train.ray_cluster import connected, needs, room, why_lost
 
 
 @dataclass

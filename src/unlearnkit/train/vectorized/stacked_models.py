@@ -17,8 +17,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from unlearnkit.core.data import Batch, Inputs, named
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
-from unlearnkit.train.rules import Rules
-from unlearnkit.train.tape import Tape
+from unlearnkit.train.vectorized.step_recorder import Tape
+from unlearnkit.train.vectorized.vmap_rules import Rules
 
 State = dict[str, Tensor]
 

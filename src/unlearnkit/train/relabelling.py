@@ -10,10 +10,10 @@ from unlearnkit.core.inference import run as outputs
 from unlearnkit.core.method import Problem
 from unlearnkit.core.recipe import Tuning
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.train.features import remembered
 from unlearnkit.train.loop import Pass, alternate
-from unlearnkit.train.mixing import RowLosses, mixed
-from unlearnkit.train.reading import remembered
-from unlearnkit.train.restart import Restart, Run, first_epochs
+from unlearnkit.train.mixed_batches import RowLosses, mixed
+from unlearnkit.train.schedule import Restart, Run, first_epochs
 
 Misleading = Literal["uniform", "runner_up"]
 """What forget rows are taught: a wrong target drawn for each batch, or the original's answer

@@ -12,7 +12,7 @@ from unlearnkit.core.method import Problem
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import Search
 from unlearnkit.core.task import Task
-from unlearnkit.train.reading import row_losses
+from unlearnkit.train.features import row_losses
 
 
 class Guard(BaseModel):

@@ -13,7 +13,7 @@ from unlearnkit.core.errors import InputError
 from unlearnkit.core.module_state import evaluating, laid_like, strides
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
-from unlearnkit.train.isolation import seeded
+from unlearnkit.train.rng_guard import seeded
 
 
 def quickened(model: nn.Module, batch: Batch, task: Task, rt: Runtime) -> nn.Module:

@@ -13,7 +13,7 @@ from torch.nn import functional
 from unlearnkit.core.data import Batch
 from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.core.task import Task
-from unlearnkit.train.synthesis import frozen
+from unlearnkit.train.data_free.input_optimization import frozen
 
 
 @contextmanager

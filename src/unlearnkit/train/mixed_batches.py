@@ -7,7 +7,7 @@ from torch import Tensor
 from unlearnkit.core.data import Batch, View
 from unlearnkit.core.method import Problem
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.train.restart import (
+from unlearnkit.train.schedule import (
     Extra,
     Restart,
     Run,

@@ -14,9 +14,9 @@ from unlearnkit.core.module_state import widened
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
-from unlearnkit.train.isolation import seeded
 from unlearnkit.train.loop import descend
-from unlearnkit.train.restart import together
+from unlearnkit.train.rng_guard import seeded
+from unlearnkit.train.schedule import together
 
 PACE = 0.5
 """Learning rate of a lesson, as a multiple of the recipe's: slow enough to count steps."""

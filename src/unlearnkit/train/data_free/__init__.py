@@ -1,0 +1,1 @@
+"""Training without data: generators, optimised inputs, class gates."""
