@@ -188,7 +188,8 @@ def test_a_run_that_was_moved_aside_by_a_process_that_died_comes_back(tmp_path):
 
 def test_a_killed_run_leaves_a_folder_that_the_next_one_sweeps(tmp_path):
     code = (
-        "import os, sys; from pathlib import Path; from unlearnkit.cli.run_folder import new_folder\n"
+        "import os, sys; from pathlib import Path\n"
+        "from unlearnkit.cli.run_folder import new_folder\n"
         "with new_folder(Path(sys.argv[1]), force=False): os.kill(os.getpid(), 9)"
     )
     done = subprocess.run(

@@ -9,7 +9,8 @@ SLOW = ("scipy.stats", "sklearn", "pandas", "pyarrow", "matplotlib", "optuna", "
 @pytest.mark.parametrize(
     "modules",
     [
-        "unlearnkit.studies.table.build_table, unlearnkit.studies.table.study_text, unlearnkit.studies.planning.plan",
+        "unlearnkit.studies.table.build_table, unlearnkit.studies.table.study_text,"
+        " unlearnkit.studies.planning.plan",
         "unlearnkit.auditing.audit, unlearnkit.auto.chooser, unlearnkit.describe",
     ],
 )
