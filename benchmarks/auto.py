@@ -28,12 +28,12 @@ from benchmarks.auto_order import (
 from benchmarks.auto_page import Judged, page, replayed, told_judged
 from benchmarks.small_cases import SMALL, Small
 from unlearnkit.auditing.splits import choose as chosen_rows
-from unlearnkit.auto.case_profile import look
-from unlearnkit.auto.chooser import choose
-from unlearnkit.auto.decision_table import table
-from unlearnkit.cases.registry import Asked
-from unlearnkit.core.evidence import Evidence, Who
-from unlearnkit.oracles import Oracle
+from unlearnkit.auto.case_profile import profile_case
+from unlearnkit.auto.chooser import select_method
+from unlearnkit.auto.decision_table import load_decision_table
+from unlearnkit.cases.registry import CaseWithRequest
+from unlearnkit.core.evidence import Evidence, ModelRole
+from unlearnkit.oracles import Oracles
 from unlearnkit.stats.oracle_gap import closed_share
 from unlearnkit.unlearning.run_method import frozen_copy
 
@@ -43,9 +43,9 @@ class Ground:
     """A small case with its originals and oracles."""
 
     small: Small
-    asked: Asked
+    asked: CaseWithRequest
     originals: list[nn.Module]
-    truth: Oracle
+    truth: Oracles
 
     @classmethod
     def of(cls, small: Small) -> "Ground":
@@ -74,8 +74,8 @@ class Ground:
         e = Evidence(models, chosen_rows(case, parts, rt).views, case.task, rt)
         known = uk.catalog.metrics()
         distance = next(known[m] for m in ("js_forget", "divergence_forget") if known[m].serves(e))
-        between = [distance(e.seat(Who.ORACLE, k)).value for k in range(e.oracles)]
-        before = distance(e.seat(Who.ORIGINAL)).value
+        between = [distance(e.seat(ModelRole.ORACLE, k)).value for k in range(e.oracles)]
+        before = distance(e.seat(ModelRole.ORIGINAL)).value
         retrained = 3 * case.recipe.epochs * len(parts.retain)
         return (
             closed_share(distance(e).value, before, between),
@@ -91,7 +91,7 @@ class Ground:
         sign = 100.0
         if not metric.serves(e):
             metric, sign = known[f"error_{split}"], -100.0
-        oracles = [metric(e.seat(Who.ORACLE, k)).value for k in range(e.oracles)]
+        oracles = [metric(e.seat(ModelRole.ORACLE, k)).value for k in range(e.oracles)]
         return sign * (metric(e).value - statistics.mean(oracles))
 
 
@@ -121,8 +121,8 @@ def line_of(ground: Ground) -> str:
     case, request = ground.asked.case, ground.asked.request
     parts, rt = case.partition(request), uk.Runtime()
     original = frozen_copy(ground.originals[0], case, parts, rt)
-    seen = look(original, case, request, parts, rt)
-    return next(line.id for line in table() if seen.fits(line.when))
+    seen = profile_case(original, case, request, parts, rt)
+    return next(line.id for line in load_decision_table() if seen.fits(line.when))
 
 
 def judge(ground: Ground, measured: Sequence[Measured]) -> Judged:
@@ -132,7 +132,7 @@ def judge(ground: Ground, measured: Sequence[Measured]) -> Judged:
     for seed, model in enumerate(ground.originals):
         rt = uk.Runtime(seed=seed)
         try:
-            done.append(choose(model, asked.case, asked.request, uk.Auto(), rt, lines))
+            done.append(select_method(model, asked.case, asked.request, uk.Auto(), rt, lines))
         except uk.AutoFailedError as e:
             done.append(e.best)
     found = ground.measured("auto", line_of(ground), done)

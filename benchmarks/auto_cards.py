@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.auto_order import POOL
-from unlearnkit.auto.decision_table import Candidate, table
+from unlearnkit.auto.decision_table import Candidate, load_decision_table
 from unlearnkit.cache import Cache
 from unlearnkit.store import Store
 from unlearnkit.studies.execution.run_study import run
@@ -52,7 +52,7 @@ def wanted() -> list[tuple[Ground, Candidate]]:
 
     Retraining needs no card, and methods at their defaults have theirs in ``method_cards.csv``.
     """
-    lines = {line.id: line.candidates for line in table()}
+    lines = {line.id: line.candidates for line in load_decision_table()}
     each = []
     for ground in GROUNDS:
         family, line, *_ = ground

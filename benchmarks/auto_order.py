@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from unlearnkit.auto.decision_table import Candidate, Line, table
+from unlearnkit.auto.decision_table import Candidate, Rule, load_decision_table
 
 OUT = Path(__file__).parents[1] / "docs" / "results"
 SEEDS, ORACLES = 3, 5
@@ -184,7 +184,7 @@ RETRAIN = Candidate(method="retrain", cost=1.0, exact=True)
 """Comes last in every line that has results."""
 
 
-def derived(line: Line, measured: Sequence[Measured], judged: Sequence[Card]) -> Line | None:
+def derived(line: Rule, measured: Sequence[Measured], judged: Sequence[Card]) -> Rule | None:
     """Return a line with the candidates that results give it; None where there are no results.
 
     They are the best of each method by ``ranked``, with untrained weights and without because not
@@ -224,7 +224,7 @@ def _by_cards(tied: list[Candidate], judged: Sequence[Card]) -> list[Candidate]:
 
 def without(
     family: str | None, measured: Sequence[Measured], judged: Sequence[Card] | None = None
-) -> list[Line]:
+) -> list[Rule]:
     """Return the table as the results of all other families make it.
 
     A line that they say nothing about is left out, so that a later one holds in its place; lines
@@ -233,5 +233,7 @@ def without(
     rest = [x for x in measured if x.family != family]
     cards = [x for x in (kept_cards() if judged is None else judged) if x.family != family]
     known = {x.line for x in measured}
-    lines = [derived(line, rest, cards) if line.id in known else line for line in table()]
+    lines = [
+        derived(line, rest, cards) if line.id in known else line for line in load_decision_table()
+    ]
     return [line for line in lines if line is not None]

@@ -11,7 +11,7 @@ from benchmarks.measure import Fact, against
 from benchmarks.problems import images
 from unlearnkit.cases.digits import digits
 from unlearnkit.core.case import Case
-from unlearnkit.core.recipe import Recipe, Tuning
+from unlearnkit.core.recipe import FineTuneSchedule, Recipe
 from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.bad_teacher import BadTeacher
@@ -31,7 +31,7 @@ def compare(case: Case, *, epochs: int, pairs: int) -> Fact:
     """Return our time over the transcription's, for equal weights at the end."""
     recipe = Recipe(lr=0.01, momentum=0.9, epochs=epochs, batch_size=64)
     model = fresh_model(case, Runtime())
-    method = BadTeacher(teacher="random", early=1.0, run=Tuning(recipe=recipe))
+    method = BadTeacher(teacher="random", early=1.0, run=FineTuneSchedule(recipe=recipe))
     request = Rows(*range(len(case.train) // 10))  # type: ignore[arg-type]  # in memory
     parts = case.partition(request)
     assert parts.retain is not None

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 import unlearnkit as uk
 from unlearnkit.core.data import TensorData
 from unlearnkit.core.method import Problem
-from unlearnkit.core.recipe import Tuning
+from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.methods.blindspot_regression import BlindspotRegression
 from unlearnkit.methods.gaussian_amnesiac import GaussianAmnesiac
 
@@ -87,8 +87,8 @@ class Bench:
         model = uk.train_original(self.case, seed=seed).model
         yield "original", model
 
-        def adam(epochs: int, lr: float = LATE) -> Tuning:
-            return Tuning.exact(optimizer="adam", lr=lr, epochs=epochs, batch_size=64)
+        def adam(epochs: int, lr: float = LATE) -> FineTuneSchedule:
+            return FineTuneSchedule.exact(optimizer="adam", lr=lr, epochs=epochs, batch_size=64)
 
         def unlearned(how: uk.Method) -> nn.Module:
             return uk.unlearn(model, self.case, request, how, rt).model

@@ -12,7 +12,7 @@ from benchmarks.measure import Fact, against
 from benchmarks.problems import images
 from unlearnkit.cases.digits import digits
 from unlearnkit.core.case import Case
-from unlearnkit.core.recipe import Recipe, Tuning
+from unlearnkit.core.recipe import FineTuneSchedule, Recipe
 from unlearnkit.core.request import Classes
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.finetune import FineTune
@@ -37,7 +37,7 @@ def compare(case: Case, *, epochs: int, pairs: int) -> Fact:
     assert case.recipe is not None
     recipe = case.recipe.model_copy(update={"epochs": epochs})
     model = fresh_model(case, Runtime())
-    method = FineTune(run=Tuning(recipe=recipe))
+    method = FineTune(run=FineTuneSchedule(recipe=recipe))
     keep = case.partition(Classes(3)).retain
     assert keep is not None
     x, y = case.train.x[keep.rows], case.train.y[keep.rows]  # type: ignore[union-attr]  # in memory

@@ -9,7 +9,7 @@ from unlearnkit.cases.digits import digits
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import View
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.train.ensemble import Member, fit_each, fit_together
+from unlearnkit.train.ensemble import EnsembleMember, fit_each, fit_together
 from unlearnkit.unlearning.run_method import fresh_model
 
 
@@ -43,10 +43,13 @@ def compare(what: str, case: Case, count: int, *, epochs: int, goal: float) -> F
     recipe = case.recipe.model_copy(update={"epochs": epochs})
     view = View.all(case.train)
 
-    def members() -> list[Member]:
+    def members() -> list[EnsembleMember]:
         rts = [Runtime(seed=seed) for seed in range(count)]
         made = [fresh_model(case, rt, "train/init") for rt in rts]
-        return [Member(m, view, rt, f"oracle {rt.seed}") for m, rt in zip(made, rts, strict=True)]
+        return [
+            EnsembleMember(m, view, rt, f"oracle {rt.seed}")
+            for m, rt in zip(made, rts, strict=True)
+        ]
 
     return against(
         f"{count} {what} together against one after another",

@@ -27,7 +27,7 @@ from unlearnkit.core.case import Case
 from unlearnkit.core.data import TensorData
 from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.oracles import Oracle, oracle, train_original
+from unlearnkit.oracles import Oracles, oracle, train_original
 from unlearnkit.report.schema import Report, Verdict
 from unlearnkit.unlearning.run_method import Unlearned, unlearn
 
@@ -86,7 +86,7 @@ class Pool:
     beside: int
 
     @cached_property
-    def _done(self) -> tuple[Oracle, Unlearned]:
+    def _done(self) -> tuple[Oracles, Unlearned]:
         asked = cases()["digits"].ask(self.name)
         original = train_original(asked.case).model
         every = oracle(asked.case, asked.request, seeds=range(2000, 2000 + self.count))
@@ -98,7 +98,7 @@ class Pool:
         order = torch.randperm(self.count, generator=Runtime().rng(f"{self.name}/{draw}")).tolist()
         beside = tuple(every.runs[i] for i in order[1 : self.beside + 1])
         seated = replace(done, model=every.runs[order[0]].model)
-        return verdicts(audit(seated, oracle=Oracle(every.case, every.request, beside)))
+        return verdicts(audit(seated, oracle=Oracles(every.case, every.request, beside)))
 
 
 def fast_draw(draw: int) -> set[str]:

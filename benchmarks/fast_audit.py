@@ -14,8 +14,8 @@ from unlearnkit.auditing.control_models import CONTROL_SHARE, ControlModels
 from unlearnkit.auditing.splits import choose
 from unlearnkit.cache import Cache
 from unlearnkit.catalog import cases
-from unlearnkit.core.evidence import Evidence, Split, Who
-from unlearnkit.core.request_inference import meant
+from unlearnkit.core.evidence import Evidence, ModelRole, Split
+from unlearnkit.core.request_inference import infer_request
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.statistics import auc
 from unlearnkit.oracles import oracle, train_original
@@ -28,12 +28,12 @@ ACCUSATIONS = {Verdict.LEAKS, Verdict.OVER_FORGOT, Verdict.DAMAGED}
 
 def attack(e: Evidence) -> float:
     """Return the AUC of margins, forget rows against never-seen rows."""
-    return auc(*(e.margins(Who.UNLEARNED, s) for s in (Split.FORGET, Split.HELD_OUT)))
+    return auc(*(e.margins(ModelRole.UNLEARNED, s) for s in (Split.FORGET, Split.HELD_OUT)))
 
 
 def error(e: Evidence) -> float:
     """Return the mean error on test rows."""
-    return float(e.errors(Who.UNLEARNED, Split.TEST).mean())
+    return float(e.errors(ModelRole.UNLEARNED, Split.TEST).mean())
 
 
 def line(case_id: str, name: str) -> str:
@@ -41,7 +41,7 @@ def line(case_id: str, name: str) -> str:
     problem, rt = cases()[case_id].ask(name), Runtime()
     case, request = problem.case, problem.request
     parts = case.partition(request)
-    views = choose(case, parts, rt, meant(request, parts)).views
+    views = choose(case, parts, rt, infer_request(request, parts)).views
 
     def evidence(model: object) -> Evidence:
         return Evidence({"unlearned": model}, views, case.task, rt)

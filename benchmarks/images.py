@@ -11,13 +11,13 @@ from torch import nn
 from benchmarks.measure import Fact, against
 from unlearnkit.cases.networks import all_cnn, mobilenet_v2, resnet18, small_conv
 from unlearnkit.core.data import TensorData, View
-from unlearnkit.core.inference import MOST, at_once, some
-from unlearnkit.core.inference import run as outputs
+from unlearnkit.core.inference import MOST, first_rows, inference_batch_size
+from unlearnkit.core.inference import predict as outputs
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.train.loop import fit
-from unlearnkit.train.memory_format import quickened
+from unlearnkit.train.memory_format import to_channels_last_if_faster
 
 ROWS, BATCH, PAIRS = MOST, 64, 5
 TASK = Classification(10)
@@ -42,7 +42,10 @@ def run() -> Iterator[Fact]:
 def compare(name: str, model: nn.Module, rows: View) -> Iterator[Fact]:
     """Yield the ratios for one network: both gains are told apart."""
     rt = Runtime()
-    last, few = quickened(model, some(rows, rt), TASK, rt), at_once(rows, rt)
+    last, few = (
+        to_channels_last_if_faster(model, first_rows(rows, rt), TASK, rt),
+        inference_batch_size(rows, rt),
+    )
     assert last is not model
     ratio = partial(against, pairs=PAIRS, clock=time.process_time)
     yield ratio(

@@ -18,9 +18,9 @@ from torch import nn
 
 import unlearnkit as uk
 from unlearnkit.cases.digits import digits
-from unlearnkit.cases.registry import Asked, drawn
+from unlearnkit.cases.registry import CaseWithRequest, random_indices
 from unlearnkit.core.data import View
-from unlearnkit.core.evidence import Evidence, Split, Who
+from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.stats.oracle_gap import closed_share
 from unlearnkit.stats.paired_test import Paired, paired
 
@@ -80,13 +80,15 @@ class Scene:
     """Test accuracy of full-parameter fine-tuning minus the oracles' mean, in points."""
 
 
-def part_of_two_classes() -> Asked:
+def part_of_two_classes() -> CaseWithRequest:
     """Return digits with a request for 143 rows of classes 2 and 5: a set that is not IID."""
     case = digits()
     assert case.train is not None
     own = torch.isin(case.train.y, torch.tensor(CLASSES)).nonzero()[:, 0]
-    which = drawn(len(own), len(case.train) // 10, f"{case.name}/part of classes {list(CLASSES)}")
-    return Asked(case, uk.Rows(own[which].tolist()))
+    which = random_indices(
+        len(own), len(case.train) // 10, f"{case.name}/part of classes {list(CLASSES)}"
+    )
+    return CaseWithRequest(case, uk.Rows(own[which].tolist()))
 
 
 class Bench:
@@ -108,7 +110,7 @@ class Bench:
         self.whole = 3 * case.recipe.epochs * len(parts.retain)
         self.views = {Split.FORGET: parts.forget, Split.TEST: View.all(case.test)}
         e = self.evidence(self.originals[0])
-        seats = [e.seat(Who.ORACLE, k) for k in range(oracles)]
+        seats = [e.seat(ModelRole.ORACLE, k) for k in range(oracles)]
         self.oracles = {n: [m(seat).value for seat in seats] for n, m in METRICS.items()}
         self.before = [self.values(model) for model in self.originals]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.measure import Fact
-from unlearnkit.auditing.metric_table import table
+from unlearnkit.auditing.metric_table import metric_rows
 from unlearnkit.catalog import metrics
 from unlearnkit.core.evidence import Evidence, Split
 from unlearnkit.core.runtime import Runtime
@@ -49,7 +49,7 @@ def measured() -> dict[str, float]:
     data = sum(t.nbytes for splits in outputs.values() for t in splits.values())
     e = Evidence.from_outputs(outputs, targets, Classification(CLASSES), Runtime())
     before, start = peak(), time.perf_counter()
-    rows = list(table(e, "reference"))
+    rows = list(metric_rows(e, "reference"))
     return {
         "peak": (peak() - before) / 1e9,
         "data": data / 1e9,

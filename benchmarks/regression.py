@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import unlearnkit as uk
-from unlearnkit.cases.registry import Asked
+from unlearnkit.cases.registry import CaseWithRequest
 from unlearnkit.core.data import Data, View
 
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "regression.md"
@@ -53,7 +53,9 @@ def measure(cases: Iterable[str], seeds: int, oracles: int) -> Iterator[list[Lin
             yield request_lines(built.id, request, built.ask(request), seeds, oracles)
 
 
-def request_lines(case: str, request: str, asked: Asked, seeds: int, oracles: int) -> list[Line]:
+def request_lines(
+    case: str, request: str, asked: CaseWithRequest, seeds: int, oracles: int
+) -> list[Line]:
     """Return the lines of one request: seed s of a method starts from the original of seed s."""
     truth = uk.oracle(asked.case, asked.request, seeds=oracles)
     originals = [uk.train_original(asked.case, seed=s).model for s in range(seeds)]
@@ -80,7 +82,7 @@ def line(
     case: str,
     request: str,
     name: str,
-    asked: Asked,
+    asked: CaseWithRequest,
     models: list[nn.Module],
     cost: float | None = None,
     notes: tuple[str, ...] = (),
@@ -104,7 +106,7 @@ def line(
     )
 
 
-def errors(asked: Asked, model: nn.Module, rows: Data) -> Tensor:
+def errors(asked: CaseWithRequest, model: nn.Module, rows: Data) -> Tensor:
     """Return the absolute error of each row ``(N,)``, in target units."""
     model.eval()
     task = asked.case.task

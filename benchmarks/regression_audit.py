@@ -26,15 +26,15 @@ import torch
 from torch import Tensor
 
 from benchmarks.regression import CASES
-from unlearnkit.auditing.metric_table import table
+from unlearnkit.auditing.metric_table import metric_rows
 from unlearnkit.auditing.splits import choose
-from unlearnkit.auditing.verdicts import Facts, findings
-from unlearnkit.cases.registry import Asked
+from unlearnkit.auditing.verdicts import VerdictInputs, judge
+from unlearnkit.cases.registry import CaseWithRequest
 from unlearnkit.catalog import cases
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import Batch, View
 from unlearnkit.core.evidence import Evidence, Split
-from unlearnkit.core.inference import run
+from unlearnkit.core.inference import predict
 from unlearnkit.core.request import ForgetRequest, Groups, Rows, Targets
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.statistics import auc, delong_variance
@@ -57,19 +57,19 @@ KIND = "rows of like target and the same groups"
 RT = Runtime()
 
 
-def problems(names: Iterable[str]) -> Iterator[tuple[str, Asked]]:
+def problems(names: Iterable[str]) -> Iterator[tuple[str, CaseWithRequest]]:
     """Yield the requests of the named cases; diabetes and toy have further ranges of targets."""
     for name in names:
         if name != "toy":
             built = cases()[name]
             yield from ((f"{name}/{r}", built.ask(r)) for r in built.requests)
         if name == "diabetes":
-            yield "diabetes/target>1.2", Asked(built.make(), Targets(above=1.2))
-            yield "diabetes/target<-0.9", Asked(built.make(), Targets(below=-0.9))
+            yield "diabetes/target>1.2", CaseWithRequest(built.make(), Targets(above=1.2))
+            yield "diabetes/target<-0.9", CaseWithRequest(built.make(), Targets(below=-0.9))
         if name == "toy":
             toy = Regression().toy(0)
-            yield "toy/a random fifth", Asked(toy, Rows(range(12)))
-            yield "toy/target>0.5", Asked(toy, Targets(above=0.5))
+            yield "toy/a random fifth", CaseWithRequest(toy, Rows(range(12)))
+            yield "toy/target>0.5", CaseWithRequest(toy, Targets(above=0.5))
 
 
 class Pool:
@@ -87,10 +87,10 @@ class Pool:
         self.whole = View.all(case.test)
         self.kind = _of_the_groups(self.whole, request)
         self.outputs = {
-            n: {s: run(m, v, case.task, RT) for s, v in self.views.items()}
+            n: {s: predict(m, v, case.task, RT) for s, v in self.views.items()}
             for n, m in models.items()
         }
-        self.on_all = {n: run(m, self.whole, case.task, RT) for n, m in models.items()}
+        self.on_all = {n: predict(m, self.whole, case.task, RT) for n, m in models.items()}
 
     def verdicts(self, seat: str, beside: list[int]) -> set[Verdict]:
         """Return what the reference audit says about one model beside some oracles."""
@@ -98,9 +98,11 @@ class Pool:
         outputs |= {f"oracle/{i}": self.outputs[f"oracle/{k}"] for i, k in enumerate(beside)}
         targets = {s: v.y for s, v in self.views.items()}
         e = Evidence.from_outputs(outputs, targets, self.case.task, RT)
-        rows = tuple(table(e, "reference"))
-        facts = Facts(rows, gone=False, head_only=False, unchanged=False, oracles=len(beside))
-        return {f.verdict for f in findings(facts, "reference")}
+        rows = tuple(metric_rows(e, "reference"))
+        facts = VerdictInputs(
+            rows, gone=False, head_only=False, unchanged=False, oracles=len(beside)
+        )
+        return {f.verdict for f in judge(facts, "reference")}
 
     def areas(self) -> dict[str, dict[str, float]]:
         """Return the AUC of minus the error, by comparison: of oracles, and of the original."""
@@ -171,7 +173,7 @@ def _variance(area: float, low: float, high: float) -> float:
     return (reach / 2 / statistics.NormalDist().inv_cdf(0.975) * area * (1 - area)) ** 2
 
 
-def measured(asked: Asked, pool: int, draws: int) -> dict[str, Any]:
+def measured(asked: CaseWithRequest, pool: int, draws: int) -> dict[str, Any]:
     """Return false alarms and AUCs of one request."""
     made = Pool(asked.case, asked.request, pool)
     told: dict[str, Any] = {"rows": {str(s): len(v) for s, v in made.views.items()}}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from unlearnkit.cases.breast_cancer import breast_cancer, one_class, ten_patients
 from unlearnkit.cases.diabetes import diabetes, one_group
 from unlearnkit.cases.digits import digits
-from unlearnkit.cases.registry import Asked, drawn, standardised
+from unlearnkit.cases.registry import CaseWithRequest, random_indices, standardised
 from unlearnkit.core.case import Case
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import Classes, Rows
@@ -31,23 +31,23 @@ class Small:
     """What the request is: a ``class``, rows with ``wrong`` labels, rows at ``random``, a ``few``
     or ``half`` of all, or a ``group``."""
 
-    make: Callable[[], Asked]
+    make: Callable[[], CaseWithRequest]
 
 
 def chosen_rows(case: Case, share: float, stream: str) -> Tensor:
     """Return training rows drawn at random."""
     assert case.train is not None
     count = len(case.train)
-    return torch.tensor(drawn(count, round(count * share), f"small/{stream}"))
+    return torch.tensor(random_indices(count, round(count * share), f"small/{stream}"))
 
 
-def random_rows(make: Callable[[], Case], share: float, stream: str) -> Asked:
+def random_rows(make: Callable[[], Case], share: float, stream: str) -> CaseWithRequest:
     """Forget rows drawn at random."""
     case = make()
-    return Asked(case, Rows(chosen_rows(case, share, stream).tolist()))
+    return CaseWithRequest(case, Rows(chosen_rows(case, share, stream).tolist()))
 
 
-def wrong_rows(make: Callable[[], Case], share: float, stream: str) -> Asked:
+def wrong_rows(make: Callable[[], Case], share: float, stream: str) -> CaseWithRequest:
     """Forget rows drawn at random that got wrong labels before training."""
     case = make()
     assert case.train is not None
@@ -57,7 +57,7 @@ def wrong_rows(make: Callable[[], Case], share: float, stream: str) -> Asked:
     rng = Runtime().rng(f"small/{stream}/labels")
     shift = torch.randint(1, count, rows.shape, generator=rng)
     y[rows] = (y[rows] + shift) % count
-    return Asked(case.with_(train=case.train.with_targets(y)), Rows(rows.tolist()))
+    return CaseWithRequest(case.with_(train=case.train.with_targets(y)), Rows(rows.tolist()))
 
 
 def perceptron(*widths: int) -> Callable[[], nn.Module]:
@@ -143,8 +143,8 @@ def mixture_adam() -> Case:
 def _some(
     family: str, make: Callable[[], Case], classes: tuple[int, ...], name: str
 ) -> list[Small]:
-    def one(c: int) -> Callable[[], Asked]:
-        return lambda: Asked(make(), Classes(c))
+    def one(c: int) -> Callable[[], CaseWithRequest]:
+        return lambda: CaseWithRequest(make(), Classes(c))
 
     return [
         *(Small(f"{name}/class {c}", family, "class", one(c)) for c in classes),

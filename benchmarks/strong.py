@@ -20,8 +20,8 @@ from unlearnkit.attacks.forgetting_quality import competition_quality, forgettin
 from unlearnkit.attacks.klom import klom
 from unlearnkit.attacks.ulira import ulira
 from unlearnkit.auditing.strong.cost_plan import plan
-from unlearnkit.auditing.strong.margin_store import Signals
-from unlearnkit.auditing.strong.train_ensembles import gather, subject_of
+from unlearnkit.auditing.strong.margin_store import MarginMatrix
+from unlearnkit.auditing.strong.train_ensembles import collect_margins, subject_of
 from unlearnkit.cache import Cache
 from unlearnkit.catalog import method
 from unlearnkit.core.case import Case
@@ -80,7 +80,7 @@ def bench(mislabelled: bool) -> tuple[Case, Rows]:
     return case, Rows(go)
 
 
-def line(signals: Signals, who: str) -> str:
+def line(signals: MarginMatrix, who: str) -> str:
     """Return FA, RA, TA, ToW, population AUC, U-LiRA AUC, KLoM, F and the library's own F."""
 
     def accuracy(kind: str, section: str) -> Tensor:
@@ -118,7 +118,7 @@ def main() -> None:
     subject = subject_of(case, request, method("finetune", run=run), Runtime(), Cache())
     print(plan(subject, given.models), flush=True)
     start, busy = time.perf_counter(), time.process_time()
-    signals = gather(subject, given.models)
+    signals = collect_margins(subject, given.models)
     print(f"models: {time.process_time() - busy:.0f} s of processor, ", end="")
     print(f"{time.perf_counter() - start:.0f} s in all")
     print("arm: FA RA TA ToW population-AUC U-LiRA KLoM(median / P95) F | cross-fitted F")

@@ -14,7 +14,7 @@ from benchmarks.startup import timed
 from unlearnkit.catalog import metrics
 from unlearnkit.store import Store
 from unlearnkit.studies.planning.expand import expand
-from unlearnkit.studies.planning.run_spec import Planned
+from unlearnkit.studies.planning.run_spec import RunSpec
 from unlearnkit.studies.spec import Study, make_study
 from unlearnkit.studies.table.build_table import show
 from unlearnkit.studies.table.study_text import render_text
@@ -83,7 +83,7 @@ def study(runs: int) -> Study:
     )
 
 
-def fill(path: Path, runs: tuple[Planned, ...], names: list[str]) -> int:
+def fill(path: Path, runs: tuple[RunSpec, ...], names: list[str]) -> int:
     """Fill a store with made numbers of these runs, in the order of their digests."""
     Store(path).close()
     draw = random.Random(0).random

@@ -12,7 +12,7 @@ from benchmarks.problems import images
 from unlearnkit.cases.digits import digits
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import TensorData
-from unlearnkit.core.recipe import Tuning
+from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.request import Classes
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.unsir import Noise, Unsir
@@ -26,8 +26,8 @@ METHOD = Unsir(
     copies=16,
     least=0,
     noise=Noise(rows=16, each="class", steps=40, penalty=6.4, unit="one"),
-    impair=Tuning.exact(lr=0.002, **RATES),
-    repair=Tuning.exact(lr=0.001, **RATES),
+    impair=FineTuneSchedule.exact(lr=0.002, **RATES),
+    repair=FineTuneSchedule.exact(lr=0.001, **RATES),
 )
 
 

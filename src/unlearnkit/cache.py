@@ -43,7 +43,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Kept:
+class CachedTensors:
     """Tensors from the cache, with the facts that were kept beside them."""
 
     tensors: dict[str, Tensor]
@@ -66,7 +66,7 @@ class Cache:
         self,
         key: Mapping[str, Any],
         make: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]],
-    ) -> Kept:
+    ) -> CachedTensors:
         """Return the tensors of a key, making and keeping them the first time.
 
         Args:
@@ -87,7 +87,7 @@ class Cache:
             tensors, facts = make()
             whole = _whole(tensors)
             self._save(path, whole, key, facts)
-            return Kept(whole, facts, hit=False)
+            return CachedTensors(whole, facts, hit=False)
 
     def fill(
         self,
@@ -224,7 +224,7 @@ class Cache:
             ) from None
 
     @staticmethod
-    def _load(path: Path, key: Mapping[str, Any]) -> Kept:
+    def _load(path: Path, key: Mapping[str, Any]) -> CachedTensors:
         side = path.with_suffix(".json")
         try:
             held = _sidecar(side)
@@ -246,7 +246,7 @@ class Cache:
                 )
         with suppress(OSError):  # a folder that is only read
             os.utime(path)
-        return Kept(tensors, held["facts"], hit=True)
+        return CachedTensors(tensors, held["facts"], hit=True)
 
     def _save(
         self,

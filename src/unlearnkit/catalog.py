@@ -13,7 +13,7 @@ import unlearnkit.cases
 import unlearnkit.methods
 import unlearnkit.metrics
 import unlearnkit.tasks
-from unlearnkit.cases.registry import CASES, BuiltIn
+from unlearnkit.cases.registry import CASES, CaseEntry
 from unlearnkit.core.auto_method import AUTO, Auto
 from unlearnkit.core.border import border, first_line
 from unlearnkit.core.errors import InputError, UnknownNameError
@@ -67,13 +67,13 @@ def tasks() -> Mapping[str, Any]:
 
 
 @cache
-def cases() -> Mapping[str, BuiltIn]:
+def cases() -> Mapping[str, CaseEntry]:
     """Return every built-in case, by id."""
     _import_all(unlearnkit.cases)
     return dict(sorted(CASES.items()))
 
 
-def foreign() -> bool:
+def has_plugins() -> bool:
     """Return whether a method, metric, task or case comes from outside this package."""
     homes = [
         *(m.__module__ for m in methods().values()),

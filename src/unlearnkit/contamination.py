@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from unlearnkit.core.data import View
 from unlearnkit.core.errors import InputError
-from unlearnkit.core.inference import at_once
-from unlearnkit.core.module_state import evaluating
+from unlearnkit.core.inference import inference_batch_size
+from unlearnkit.core.module_state import eval_mode
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.statistics import auc
-from unlearnkit.oracles import Oracle
+from unlearnkit.oracles import Oracles
 from unlearnkit.unlearning.run_method import fresh_model
 
 MOVED = 64
@@ -34,7 +34,7 @@ AUC, Z = 0.75, 4.0
 on knowledge is memory: a draw of unseen rows reaches such a score once in 30,000."""
 
 
-def check_fresh(oracles: Oracle, original: nn.Module, rt: Runtime) -> tuple[str, ...]:
+def check_fresh(oracles: Oracles, original: nn.Module, rt: Runtime) -> tuple[str, ...]:
     """Refuse oracles that were trained on the forget set, or start from what was.
 
     A shared initial state, such as a pretrained backbone or embeddings, frozen or not, is no fault:
@@ -94,7 +94,7 @@ def _check_shapes(k: int, model: nn.Module, original: nn.Module) -> None:
             raise InputError(f"oracle {k}: {name} does not fit the original; give one architecture")
 
 
-def _untrained(oracles: Oracle, k: int, rt: Runtime) -> nn.Module:
+def _untrained(oracles: Oracles, k: int, rt: Runtime) -> nn.Module:
     """Return what an oracle was before it was trained."""
     return fresh_model(oracles.case, rt.fork(oracles.runs[k].seed), "train/init")
 
@@ -116,7 +116,7 @@ def _any_equal(model: nn.Module, other: nn.Module) -> bool:
     return any(int((a == b).sum()) >= max(LEAST, 0.01 * a.numel()) for a, b in pairs)
 
 
-def _touched(oracles: Oracle, models: tuple[nn.Module, ...], rt: Runtime) -> dict[str, Tensor]:
+def _touched(oracles: Oracles, models: tuple[nn.Module, ...], rt: Runtime) -> dict[str, Tensor]:
     """Return which scalars get a gradient from the training rows, in any of some models.
 
     All others are where they were, or where weight decay alone brings them.
@@ -132,8 +132,8 @@ def _touched(oracles: Oracle, models: tuple[nn.Module, ...], rt: Runtime) -> dic
         for view in (parts.forget, parts.retain):
             if view is None or not view.labelled:
                 continue
-            for batch in view.batches(at_once(view, quiet), quiet):
-                with evaluating(model):
+            for batch in view.batches(inference_batch_size(view, quiet), quiet):
+                with eval_mode(model):
                     loss = case.task.losses(case.task.outputs(model, batch), batch).sum()
                 grads = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
                 for n, g in zip(named, grads, strict=True):
@@ -181,7 +181,7 @@ class _Known:
     z: float
 
 
-def _behaviour(oracles: Oracle, fresh: nn.Module, rt: Runtime) -> tuple[str, ...]:
+def _behaviour(oracles: Oracles, fresh: nn.Module, rt: Runtime) -> tuple[str, ...]:
     """Refuse a fresh model that remembers the forget rows; tell of one that knows them."""
     case, forget = oracles.case, oracles.case.partition(oracles.request).forget
     if forget is None or not forget.labelled:
@@ -204,7 +204,7 @@ def _behaviour(oracles: Oracle, fresh: nn.Module, rt: Runtime) -> tuple[str, ...
     )
 
 
-def _known(oracles: Oracle, fresh: nn.Module, forget: View, rt: Runtime) -> _Known:
+def _known(oracles: Oracles, fresh: nn.Module, forget: View, rt: Runtime) -> _Known:
     case, draw = oracles.case, rt.fork(0)
     data = case.held_out or case.test
     forget = forget.sample(ROWS, draw, "contamination/forget")
@@ -234,9 +234,9 @@ def _comparable(forget: View, unseen: View) -> tuple[Tensor, View]:
     return mine, unseen.pick(torch.cat(theirs))
 
 
-def _losses(oracles: Oracle, model: nn.Module, view: View, rt: Runtime) -> Tensor:
+def _losses(oracles: Oracles, model: nn.Module, view: View, rt: Runtime) -> Tensor:
     """Return the loss of each row ``(n,)``, on the CPU, float64."""
-    task, size = oracles.case.task, at_once(view, rt)
-    with evaluating(model), torch.inference_mode():
+    task, size = oracles.case.task, inference_batch_size(view, rt)
+    with eval_mode(model), torch.inference_mode():
         parts = view.batches(size, rt)
         return torch.cat([task.losses(task.outputs(model, b), b).double().cpu() for b in parts])

@@ -5,14 +5,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from unlearnkit import catalog
-from unlearnkit.auto.decision_table import When
-from unlearnkit.auto.decision_table import table as decision_table
-from unlearnkit.cases.registry import BuiltIn
+from unlearnkit.auto.decision_table import Condition
+from unlearnkit.auto.decision_table import load_decision_table as decision_table
+from unlearnkit.cases.registry import CaseEntry
 from unlearnkit.core.auto_method import AUTO, Auto
 from unlearnkit.core.errors import UnknownNameError
 from unlearnkit.core.method import Method, Need
 from unlearnkit.core.metric import Metric
-from unlearnkit.core.search_space import space
+from unlearnkit.core.search_space import search_space
 
 Facts = dict[str, Any]
 
@@ -124,7 +124,7 @@ def auto_page() -> str:
     return "\n".join(said) + "\n"
 
 
-def _holds(when: When) -> str:
+def _holds(when: Condition) -> str:
     parts = [
         *(f"{n} rows are given" for n in sorted(when.has)),
         *(f"{n} rows are not given" for n in sorted(when.lacks)),
@@ -157,7 +157,7 @@ def metric_facts(m: Metric) -> Facts:
     }
 
 
-def case_facts(c: BuiltIn) -> Facts:
+def case_facts(c: CaseEntry) -> Facts:
     """Return what is known of a built-in case without reading its data."""
     return {
         "kind": "case",
@@ -177,7 +177,7 @@ def settings(cls: type[Method]) -> list[Facts]:
         Of each its key, values, default, doc, and where tuning searches it (None: it does not).
     """
     schema = cls.model_json_schema()
-    searched = {key: str(d.search) for key, d in space(cls).items()}
+    searched = {key: str(d.search) for key, d in search_space(cls).items()}
     # Alternatives share names; the default's come first, and theirs are searched.
     return [
         {**s, "search": searched.pop(s["key"], None)}
@@ -254,7 +254,7 @@ def metric_section(m: Metric) -> str:
     return f"{_text(m.doc)}\n\n{_list(facts)}\n"
 
 
-def case_section(c: BuiltIn) -> str:
+def case_section(c: CaseEntry) -> str:
     """Return what a case is, in Markdown, without a heading."""
     asked = _list(f"`{n}`: {_first(make.__doc__)}" for n, make in sorted(c.requests.items()))
     lead = f"{c.doc[0].upper()}{c.doc[1:]}."

@@ -20,7 +20,7 @@ from unlearnkit.core.bounded_yaml import parse_yaml
 from unlearnkit.core.case import Case
 from unlearnkit.core.errors import InputError, UnknownNameError, UnlearnkitError
 from unlearnkit.core.files import read_yaml
-from unlearnkit.core.method import Method, explain
+from unlearnkit.core.method import Method, format_validation_error
 from unlearnkit.core.precision import Precision
 from unlearnkit.core.request import ForgetRequest, Targets, is_range, parse_request
 from unlearnkit.core.runtime import SEEDS, Reporter, Runtime
@@ -162,7 +162,7 @@ def make_job(given: Mapping[str, Any]) -> Job:
     try:
         return Job.model_validate(given)
     except ValidationError as e:
-        raise InputError(f"job: {explain(e)}") from None
+        raise InputError(f"job: {format_validation_error(e)}") from None
 
 
 def read_job(path: Path, *, trust: bool = True) -> dict[str, Any]:

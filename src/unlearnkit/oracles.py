@@ -20,7 +20,7 @@ from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Cost, Runtime, check_seed
 from unlearnkit.core.training import training_key
-from unlearnkit.train.ensemble import Member, fit_each, fit_together, pays
+from unlearnkit.train.ensemble import EnsembleMember, fit_each, fit_together, worth_stacking
 from unlearnkit.train.rng_guard import as_plain_call
 from unlearnkit.unlearning.run_method import check_weights, fresh_model
 
@@ -38,7 +38,7 @@ LOCKED = 256
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedModel:
     """A model trained from scratch, and what that took."""
 
     model: nn.Module
@@ -56,12 +56,12 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Oracle:
+class Oracles:
     """Models retrained without the forget rows, one a seed, in order."""
 
     case: Case
     request: ForgetRequest | None
-    runs: tuple[Trained, ...]
+    runs: tuple[TrainedModel, ...]
     beside: dict[Hashable, dict[str, Any]] = field(default_factory=dict, compare=False, repr=False)
     """What audits have found about an original and these models, by original and circumstances."""
 
@@ -78,7 +78,7 @@ class Oracle:
 @as_plain_call
 def train_original(
     case: Case, *, seed: int = 0, rt: Runtime | None = None, cache: Cache | None = None
-) -> Trained:
+) -> TrainedModel:
     """Return the original: a model trained from scratch on the whole training set.
 
     Args:
@@ -103,7 +103,7 @@ def train_originals(
     rt: Runtime | None = None,
     cache: Cache | None = None,
     ray: str | None = None,
-) -> tuple[Trained, ...]:
+) -> tuple[TrainedModel, ...]:
     """Return several originals: models trained from scratch on the whole training set.
 
     As with ``oracle``, each is kept as soon as it is trained, under the key of ``train_original``,
@@ -133,7 +133,7 @@ def oracle(
     rt: Runtime | None = None,
     cache: Cache | None = None,
     ray: str | None = None,
-) -> Oracle:
+) -> Oracles:
     """Return models trained from scratch on the rows that stay, one a seed.
 
     Every model is kept as soon as it is trained: an interrupted call goes on where it stopped.
@@ -157,7 +157,7 @@ def oracle(
     wanted = _wanted(seeds, "oracle")
     asked = None if request is None else parse_request(request)
     runs = _many(_oracles(case, asked, rt or Runtime()), wanted, cache or Cache(), ray)
-    return Oracle(case, asked, runs)
+    return Oracles(case, asked, runs)
 
 
 def original_key(case: Case, seed: int, rt: Runtime) -> dict[str, Any]:
@@ -207,7 +207,7 @@ def trained_together(case: Case, request: ForgetRequest | None, seeds: int, rt: 
     training = _oracles(case, request, rt)
     first, *others = _wanted(seeds, "oracle")
     member = training.member(first, training.start(first)[0])
-    return bool(others) and pays(member, case.task, training.recipe)
+    return bool(others) and worth_stacking(member, case.task, training.recipe)
 
 
 @dataclass(frozen=True)
@@ -238,10 +238,10 @@ class _Training:
         """Return the content address of the rows, read once for all seeds."""
         return self.view.key()
 
-    def member(self, seed: int, model: nn.Module) -> Member:
+    def member(self, seed: int, model: nn.Module) -> EnsembleMember:
         """Return an untrained model as one of those that are trained."""
         place = seed - _FIRST[self.what]
-        return Member(model, self.view, self.rt.fork(seed), f"{self.what} {seed}", place)
+        return EnsembleMember(model, self.view, self.rt.fork(seed), f"{self.what} {seed}", place)
 
     def check(self, model: nn.Module) -> None:
         """Refuse a trained model that is not finite."""
@@ -288,7 +288,9 @@ def _wanted(seeds: int | Iterable[int], what: _What) -> list[int]:
     return wanted
 
 
-def _many(t: _Training, seeds: Sequence[int], cache: Cache, ray: str | None) -> tuple[Trained, ...]:
+def _many(
+    t: _Training, seeds: Sequence[int], cache: Cache, ray: str | None
+) -> tuple[TrainedModel, ...]:
     """Return models of several seeds, in order; those that are missing are trained first."""
     new = _train_together(t, seeds, cache, ray) if len(seeds) > 1 else set()
     told, runs = t.rt.reporter, []
@@ -307,7 +309,7 @@ def _train_together(t: _Training, seeds: Sequence[int], cache: Cache, ray: str |
         return set()
     members = [t.member(seed, model) for seed, model in zip(seeds, models, strict=True)]
     # Asked of all seeds, not of the missing ones: an interrupted call ends at the same bits.
-    if ray is None and not pays(members[0], t.case.task, t.recipe):
+    if ray is None and not worth_stacking(members[0], t.case.task, t.recipe):
         return set()
     new: set[int] = set()
     for i in range(0, len(seeds), LOCKED):
@@ -317,7 +319,7 @@ def _train_together(t: _Training, seeds: Sequence[int], cache: Cache, ray: str |
 
 def _fill(
     t: _Training,
-    members: Sequence[Member],
+    members: Sequence[EnsembleMember],
     keys: Sequence[dict[str, Any]],
     cache: Cache,
     ray: str | None,
@@ -338,7 +340,7 @@ def _fill(
     return {members[i].rt.seed for i in cache.fill(keys, make)}
 
 
-def _one(t: _Training, seed: int, cache: Cache) -> Trained:
+def _one(t: _Training, seed: int, cache: Cache) -> TrainedModel:
     """Return the model of one seed, trained alone if it is missing."""
     model, key = t.start(seed)
 
@@ -357,7 +359,7 @@ def _one(t: _Training, seed: int, cache: Cache) -> Trained:
     facts = kept.facts
     cost = Cost(int(facts["forward"]), int(facts["backward"]))
     together = int(facts.get("together", 1))
-    return Trained(model, seed, cost, float(facts["seconds"]), kept.hit, together)
+    return TrainedModel(model, seed, cost, float(facts["seconds"]), kept.hit, together)
 
 
 def _facts(cost: Cost, seconds: float, together: int = 1) -> dict[str, Any]:

@@ -120,7 +120,7 @@ class Measurement:
     note: str = ""
 
 
-class Number(NamedTuple):
+class RunValue(NamedTuple):
     """One number of one run, as it is read in bulk."""
 
     run: str
@@ -265,7 +265,7 @@ class Store:
                 )
             )
 
-    def numbers(self, keys: Iterable[str], metrics: Iterable[str]) -> Iterator[Number]:
+    def numbers(self, keys: Iterable[str], metrics: Iterable[str]) -> Iterator[RunValue]:
         """Yield what was measured in some runs by some metrics, and nothing else is read.
 
         Args:
@@ -277,7 +277,7 @@ class Store:
         """
         with self._told():
             yield from map(
-                Number._make,
+                RunValue._make,
                 self._db.execute(
                     "SELECT run, metric, who, value FROM measurement"
                     " WHERE run IN (SELECT value FROM json_each(?))"

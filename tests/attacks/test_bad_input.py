@@ -11,7 +11,7 @@ from unlearnkit.attacks.klom import klom
 from unlearnkit.attacks.lira import lira
 from unlearnkit.attacks.one_run import one_run_audit
 from unlearnkit.attacks.permutation import permutation_test, smallest_shift
-from unlearnkit.attacks.quantile_attack import Rows, quantile, scaled
+from unlearnkit.attacks.quantile_attack import AttackRows, quantile, scaled
 from unlearnkit.attacks.rmia import choose_a, rmia
 from unlearnkit.attacks.two_model import two_model
 from unlearnkit.attacks.ulira import ulira
@@ -136,7 +136,7 @@ def test_candidates_that_are_not_finite_or_too_few_have_no_epsilon():
 
 @pytest.mark.parametrize("attack", [quantile, scaled])
 def test_few_never_seen_rows_have_no_area(attack):
-    rows = [Rows(-margins(1, n, seed=n)[0].abs(), margins(n, 3)) for n in (30, 20)]
+    rows = [AttackRows(-margins(1, n, seed=n)[0].abs(), margins(n, 3)) for n in (30, 20)]
     found = attack(*rows, rng())
     assert math.isnan(found.auc)
     assert "there are 20 and 30" in found.note

@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from unlearnkit.attacks.quantile_attack import Rows, quantile, scaled
+from unlearnkit.attacks.quantile_attack import AttackRows, quantile, scaled
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.statistics import auc
 
@@ -21,7 +21,7 @@ def residuals(n, shrink=1.0, seed=0):
     draw = rng(seed)
     x = torch.rand(n, 3, generator=draw, dtype=torch.float64) * 2 - 1
     z = torch.randn(n, generator=draw, dtype=torch.float64)
-    return Rows(-(shrink * (2 * x[:, 0]).exp() * z).abs(), x)
+    return AttackRows(-(shrink * (2 * x[:, 0]).exp() * z).abs(), x)
 
 
 def planted(shrink):
@@ -98,7 +98,7 @@ def test_a_rate_that_the_rows_cannot_show_is_said_but_the_auc_stands():
 
 
 def test_residuals_that_are_all_zero_are_said():
-    rows = Rows(torch.zeros(60, dtype=torch.float64), torch.rand(60, 1))
+    rows = AttackRows(torch.zeros(60, dtype=torch.float64), torch.rand(60, 1))
     assert "residuals of never-seen rows are 0" in scaled(rows, rows, rng()).note
 
 
@@ -106,9 +106,9 @@ def test_residuals_that_are_all_zero_are_said():
     ("attack", "told"),
     [
         (lambda r: quantile(r, r, rng(), fpr=1.0), "fpr must be between 0 and 1, got 1.0"),
-        (lambda r: scaled(Rows(-r.score, r.about), r, rng()), "minus a residual's size"),
-        (lambda r: scaled(Rows(r.score / 0, r.about), r, rng()), "got 50 of 50 that are not"),
-        (lambda r: scaled(Rows(r.score[:, None], r.about), r, rng()), "scores must be"),
+        (lambda r: scaled(AttackRows(-r.score, r.about), r, rng()), "minus a residual's size"),
+        (lambda r: scaled(AttackRows(r.score / 0, r.about), r, rng()), "got 50 of 50 that are not"),
+        (lambda r: scaled(AttackRows(r.score[:, None], r.about), r, rng()), "scores must be"),
     ],
 )
 def test_bad_input_is_refused(attack, told):
@@ -118,5 +118,5 @@ def test_bad_input_is_refused(attack, told):
 
 def test_images_are_flattened_and_units_do_not_matter():
     members, unseen = residuals(30, 0.5, seed=1), residuals(90, seed=2)
-    shaped = [Rows(r.score * 1e-9, r.about.reshape(-1, 3, 1)) for r in (members, unseen)]
+    shaped = [AttackRows(r.score * 1e-9, r.about.reshape(-1, 3, 1)) for r in (members, unseen)]
     assert scaled(*shaped, rng()).auc == pytest.approx(scaled(members, unseen, rng()).auc)

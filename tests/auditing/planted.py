@@ -2,7 +2,7 @@
 
 import torch
 
-from unlearnkit.auditing.strong.margin_store import Code, Member, Signals
+from unlearnkit.auditing.strong.margin_store import MarginMatrix, Membership, ModelId
 
 SECTIONS = dict.fromkeys(("forget", "retain", "held_out", "population", "test"), 20)
 
@@ -32,14 +32,14 @@ def planted(seed=0, models=64, shift=0.0, memory=2.0, spread=1.0, sections=SECTI
         "floor": draw(0.0),
     }
     margins = torch.cat(list(kinds.values()))
-    members = tuple(Member(who, i) for who in kinds for i in range(models))
+    members = tuple(ModelId(who, i) for who in kinds for i in range(models))
     columns, start = {}, 0
     for name, count in sections.items():
         columns[name] = torch.arange(start, start + count)
         start += count
-    return Signals(
+    return MarginMatrix(
         margins,
-        torch.full(margins.shape, int(Code.OUT), dtype=torch.uint8),
+        torch.full(margins.shape, int(Membership.OUT), dtype=torch.uint8),
         (margins < 0).float(),
         members,
         columns,
@@ -50,13 +50,13 @@ def seated(signals, margins, errors=None):
     """The same signals with other margins ``(m, E)`` in the unlearned models' seat."""
     keep = [i for i, m in enumerate(signals.members) if m.who != "unlearned"]
     wrong = (margins < 0).float() if errors is None else errors
-    return Signals(
+    return MarginMatrix(
         torch.cat([signals.margins[keep], margins]),
         torch.cat([signals.codes[keep], torch.zeros(margins.shape, dtype=torch.uint8)]),
         torch.cat([signals.errors[keep], wrong]),
         (
             *(signals.members[i] for i in keep),
-            *(Member("unlearned", i) for i in range(len(margins))),
+            *(ModelId("unlearned", i) for i in range(len(margins))),
         ),
         signals.columns,
     )

@@ -9,15 +9,21 @@ import torch
 
 from tests.auditing.liars import NoOp
 from unlearnkit.auditing.strong.cost_plan import plan
-from unlearnkit.auditing.strong.margin_store import Code
-from unlearnkit.auditing.strong.mask_transfer import localizer_of
-from unlearnkit.auditing.strong.train_ensembles import FLOOR, check_models, gather, look, subject_of
+from unlearnkit.auditing.strong.margin_store import Membership
+from unlearnkit.auditing.strong.mask_transfer import find_localizer
+from unlearnkit.auditing.strong.train_ensembles import (
+    FLOOR,
+    check_models,
+    collect_margins,
+    look,
+    subject_of,
+)
 from unlearnkit.cache import Cache
 from unlearnkit.catalog import method
 from unlearnkit.core.auto_method import Auto
 from unlearnkit.core.case import Case
 from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
-from unlearnkit.core.evidence import Evidence, Split, Who
+from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.request import Rows, Targets
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.localize.localizer import Localizer
@@ -60,7 +66,7 @@ def killed(folder, after, models):
     child = os.fork()
     if child == 0:
         try:
-            gather(subject(folder, NoOp(), reporter=Killer(after)), models)
+            collect_margins(subject(folder, NoOp(), reporter=Killer(after)), models)
         finally:
             os._exit(0)
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
@@ -70,7 +76,7 @@ def killed(folder, after, models):
 def test_killed_ten_times_in_64_models_nothing_is_trained_twice_and_signals_are_the_same(tmp_path):
     models = 16  # of each of four kinds
     counter = Counter()
-    whole = gather(subject(tmp_path / "whole", NoOp(), reporter=counter), models)
+    whole = collect_margins(subject(tmp_path / "whole", NoOp(), reporter=counter), models)
     step = -counter.left // 9
     kept, kills = {}, 0
     for _ in range(10):
@@ -78,7 +84,7 @@ def test_killed_ten_times_in_64_models_nothing_is_trained_twice_and_signals_are_
         now = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "cut").glob("??/*.json")}
         assert kept.items() <= now.items()
         kept = now
-    cut = gather(subject(tmp_path / "cut", NoOp()), models)
+    cut = collect_margins(subject(tmp_path / "cut", NoOp()), models)
     assert kills == 10
     assert {p.name for p in (tmp_path / "cut").glob("??/*.json")} >= kept.keys()
     for folder in (tmp_path / "whole" / "signals").iterdir():
@@ -90,7 +96,7 @@ def test_killed_ten_times_in_64_models_nothing_is_trained_twice_and_signals_are_
 
 def test_the_signals_are_those_of_the_models_one_by_one(tmp_path):
     whole = subject(tmp_path)
-    found = gather(whole, 4)
+    found = collect_margins(whole, 4)
     cache = Cache(tmp_path)
     parts = TOY.partition(GO)
     original = train_original(TOY, seed=2, cache=cache).model
@@ -103,8 +109,10 @@ def test_the_signals_are_those_of_the_models_one_by_one(tmp_path):
     for who, model in models.items():
         views = {Split.FORGET: parts.forget}
         one = Evidence({"unlearned": model}, views, TOY.task, Runtime())
-        assert torch.equal(found.of(who, "forget")[2], one.margins(Who.UNLEARNED, Split.FORGET))
-        errors = one.errors(Who.UNLEARNED, Split.FORGET).float()
+        assert torch.equal(
+            found.of(who, "forget")[2], one.margins(ModelRole.UNLEARNED, Split.FORGET)
+        )
+        errors = one.errors(ModelRole.UNLEARNED, Split.FORGET).float()
         assert torch.equal(found.of(who, "forget", "errors")[2], errors)
 
 
@@ -115,7 +123,7 @@ def test_a_mask_is_found_anew_on_each_original(tmp_path):
         subject_of(TOY, GO, method("finetune"), Runtime(), cache, mask) for mask in (None, how)
     )
     assert free.name != held.name
-    found = gather(held, 4).of("unlearned", "forget")
+    found = collect_margins(held, 4).of("unlearned", "forget")
     originals = [r.model for r in train_originals(TOY, seeds=4, cache=cache)]
     done = [
         unlearn(m, TOY, GO, "finetune", Runtime(seed=i), mask=how) for i, m in enumerate(originals)
@@ -127,17 +135,17 @@ def test_a_mask_is_found_anew_on_each_original(tmp_path):
 def test_a_mask_that_no_localizer_finds_on_this_original_is_refused(tmp_path):
     original = train_original(TOY, cache=Cache(tmp_path)).model
     done = unlearn(original, TOY, GO, "finetune", mask=Localizer(granularity="parameter"))
-    assert localizer_of(done, Runtime()) == Localizer(granularity="parameter")
+    assert find_localizer(done, Runtime()) == Localizer(granularity="parameter")
     turned = replace(done.mask, chosen={n: ~m for n, m in done.mask.chosen.items()})
     for mask in (turned, replace(done.mask, found_by=None)):
         with pytest.raises(UnsupportedError, match="was not found by a localizer on this original"):
-            localizer_of(replace(done, mask=mask), Runtime())
+            find_localizer(replace(done, mask=mask), Runtime())
 
 
 def test_residuals_of_real_targets_are_kept_beside_errors(tmp_path):
     case = Regression(2).toy(0)
     how = method("finetune")
-    found = gather(subject_of(case, GO, how, Runtime(), Cache(tmp_path)), 4)
+    found = collect_margins(subject_of(case, GO, how, Runtime(), Cache(tmp_path)), 4)
     assert found.residuals.shape == (*found.margins.shape, 2)
     torch.testing.assert_close(
         found.residuals.abs().mean(2).float(), found.errors, rtol=1e-5, atol=1e-6
@@ -151,12 +159,12 @@ def test_residuals_of_real_targets_are_kept_beside_errors(tmp_path):
 
 
 def test_every_cell_says_what_the_model_had_to_do_with_the_row(tmp_path):
-    found = gather(subject(tmp_path), 4)
+    found = collect_margins(subject(tmp_path), 4)
     want = {
-        "original": (Code.IN, Code.IN, Code.OUT),
-        "unlearned": (Code.UNLEARNED, Code.RETAINED, Code.OUT),
-        "oracle": (Code.OUT, Code.IN, Code.OUT),
-        "floor": (Code.OUT, Code.IN, Code.OUT),
+        "original": (Membership.IN, Membership.IN, Membership.OUT),
+        "unlearned": (Membership.UNLEARNED, Membership.RETAINED, Membership.OUT),
+        "oracle": (Membership.OUT, Membership.IN, Membership.OUT),
+        "floor": (Membership.OUT, Membership.IN, Membership.OUT),
     }
     for who, codes in want.items():
         for section, code in zip(("forget", "retain", "held_out"), codes, strict=True):
@@ -164,7 +172,7 @@ def test_every_cell_says_what_the_model_had_to_do_with_the_row(tmp_path):
 
 
 def test_no_example_stands_in_two_sections_that_are_compared(tmp_path):
-    columns = gather(subject(tmp_path), 4).columns
+    columns = collect_margins(subject(tmp_path), 4).columns
     assert not set(columns["forget"].tolist()) & set(columns["retain"].tolist())
     assert not set(columns["held_out"].tolist()) & set(columns["population"].tolist())
     assert len(columns["held_out"]) <= len(columns["forget"])
@@ -180,7 +188,7 @@ def test_the_cost_is_said_before_and_shrinks_with_what_is_kept(tmp_path):
     assert not list(Cache(tmp_path).entries())
     oracle(TOY, GO, seeds=3, cache=Cache(tmp_path))
     assert (plan(subject(tmp_path), 4).train, plan(subject(tmp_path), 4).kept) == (9, 3)
-    gather(subject(tmp_path), 4)
+    collect_margins(subject(tmp_path), 4)
     last = plan(subject(tmp_path), 4)
     assert (last.train, last.unlearn, last.rows, last.seconds) == (0, 0, 0, 0.0)
     assert "all of them are kept" in str(last)
@@ -188,26 +196,26 @@ def test_the_cost_is_said_before_and_shrinks_with_what_is_kept(tmp_path):
 
 
 def test_models_that_are_gone_but_whose_signals_are_kept_are_not_trained_again(tmp_path):
-    gather(subject(tmp_path), 4)
+    collect_margins(subject(tmp_path), 4)
     cache = Cache(tmp_path)
     for entry in list(cache.entries()):
         cache.remove(entry)
     assert plan(subject(tmp_path), 4).train == 0
-    gather(subject(tmp_path), 4)
+    collect_margins(subject(tmp_path), 4)
     assert not list(cache.entries())
 
 
 def test_more_models_are_added_to_those_that_are_there(tmp_path):
-    few = gather(subject(tmp_path), 4)
-    many = gather(subject(tmp_path), 6)
+    few = collect_margins(subject(tmp_path), 4)
+    many = collect_margins(subject(tmp_path), 6)
     for who in ("original", "unlearned", "oracle", "floor"):
         assert torch.equal(many.of(who, "forget")[:4], few.of(who, "forget"))
-    again = gather(subject(tmp_path), 4)
+    again = collect_margins(subject(tmp_path), 4)
     assert torch.equal(again.of("floor", "test"), few.of("floor", "test"))
 
 
 def test_other_settings_have_other_signals_and_the_same_trained_models(tmp_path):
-    gather(subject(tmp_path), 4)
+    collect_margins(subject(tmp_path), 4)
     other = subject(tmp_path, method("finetune", run={"lr": 0.5}))
     assert (plan(other, 4).train, plan(other, 4).unlearn) == (0, 4)
 
@@ -215,7 +223,7 @@ def test_other_settings_have_other_signals_and_the_same_trained_models(tmp_path)
 def test_a_method_that_fails_on_an_original_is_told_with_its_seed(tmp_path):
     wild = method("finetune", run={"lr": 1e20})
     with pytest.raises(DivergedError, match="unlearning original 0 failed"):
-        gather(subject(tmp_path, wild), 4)
+        collect_margins(subject(tmp_path, wild), 4)
 
 
 @pytest.mark.parametrize("models", [3, FIRST + 1])

@@ -18,7 +18,7 @@ from tests.auditing.liars import (
 from unlearnkit.auditing.audit import audit
 from unlearnkit.catalog import cases
 from unlearnkit.core.errors import InputError
-from unlearnkit.oracles import Oracle, oracle, train_original
+from unlearnkit.oracles import Oracles, oracle, train_original
 from unlearnkit.report.schema import Verdict
 from unlearnkit.unlearning.run_method import unlearn
 
@@ -142,14 +142,14 @@ def test_an_oracle_with_only_its_last_layer_reset_is_refused(world):
     fake[-1].reset_parameters()
     runs = (replace(truth.runs[0], model=fake), *truth.runs[1:])
     with pytest.raises(InputError, match="oracle 0: contaminated"):
-        audit(done, oracle=Oracle(asked.case, asked.request, runs))
+        audit(done, oracle=Oracles(asked.case, asked.request, runs))
 
 
 def test_one_oracle_repeated_is_refused(world):
     asked, model, truth = world("class")
     done = unlearn(model, asked.case, asked.request, NoOp())
     with pytest.raises(InputError, match="0 and 1 are the same model"):
-        audit(done, oracle=Oracle(asked.case, asked.request, (truth.runs[0],) * 5))
+        audit(done, oracle=Oracles(asked.case, asked.request, (truth.runs[0],) * 5))
 
 
 def test_oracles_of_another_request_are_refused(world):

@@ -5,16 +5,16 @@ import torch
 from torch import nn
 
 import unlearnkit as uk
-from unlearnkit.auditing.metric_table import table
+from unlearnkit.auditing.metric_table import metric_rows
 from unlearnkit.auditing.splits import choose
-from unlearnkit.auditing.verdicts import Facts, findings
+from unlearnkit.auditing.verdicts import VerdictInputs, judge
 from unlearnkit.catalog import cases, metrics
 from unlearnkit.core.data import View
-from unlearnkit.core.evidence import Evidence, Split, Who
-from unlearnkit.core.inference import run
+from unlearnkit.core.evidence import Evidence, ModelRole, Split
+from unlearnkit.core.inference import predict
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.statistics import auc_interval
-from unlearnkit.report.schema import Estimate, OracleValue, Row, Verdict
+from unlearnkit.report.schema import Estimate, MetricRow, OracleValue, Verdict
 
 RT = Runtime()
 GO = uk.Rows(range(20))
@@ -64,13 +64,15 @@ def test_genuine_oracles_are_not_said_to_leak(memorised):
     case, model, truth = memorised
     views = choose(case, case.partition(GO), RT, GO).views
     models = {"original": model} | {f"oracle/{k}": m for k, m in enumerate(truth.models)}
-    kept = {n: {s: run(m, v, case.task, RT) for s, v in views.items()} for n, m in models.items()}
+    kept = {
+        n: {s: predict(m, v, case.task, RT) for s, v in views.items()} for n, m in models.items()
+    }
     e = Evidence.from_outputs(kept, {s: v.y for s, v in views.items()}, case.task, RT)
     said = []
     for k in range(6):
-        rows = tuple(table(e.seat(Who.ORACLE, k), "reference"))
-        facts = Facts(rows, gone=False, head_only=False, unchanged=False, oracles=5)
-        said += [f.verdict for f in findings(facts)]
+        rows = tuple(metric_rows(e.seat(ModelRole.ORACLE, k), "reference"))
+        facts = VerdictInputs(rows, gone=False, head_only=False, unchanged=False, oracles=5)
+        said += [f.verdict for f in judge(facts)]
     # At a level of one in twenty, two of six would come once in thirty such tests.
     assert said.count(Verdict.LEAKS) <= 1
 
@@ -86,10 +88,10 @@ def test_a_range_that_is_hard_for_every_retrained_model_is_no_trace_of_it(reques
     apart = Evidence(models, whole, case.task, RT)
     alike = Evidence(models, views, case.task, RT)
     for k in range(3):
-        e = apart.seat(Who.ORACLE, k)
-        confounded = auc_interval(*(e.margins(Who.UNLEARNED, s) for s in whole))
+        e = apart.seat(ModelRole.ORACLE, k)
+        confounded = auc_interval(*(e.margins(ModelRole.UNLEARNED, s) for s in whole))
         assert confounded[1] < 0.5
-        score = metrics()["matched_margin_auc"](alike.seat(Who.ORACLE, k))
+        score = metrics()["matched_margin_auc"](alike.seat(ModelRole.ORACLE, k))
         low, high = score.interval
         # The interval is two standard errors wide on each side; three are allowed.
         assert low - (high - low) / 4 < 0.5 < high + (high - low) / 4
@@ -99,7 +101,7 @@ def row(metric, value, low, high, *, light="none", oracles=()):
     oracle = (
         OracleValue(mean=sum(oracles) / len(oracles), sd=0.01, values=oracles) if oracles else None
     )
-    return Row(
+    return MetricRow(
         metric=metric,
         family="made",
         goal="as the oracle",
@@ -124,10 +126,10 @@ SAME = (0.50, 0.51, 0.49, 0.505, 0.495)
 def test_of_two_attacks_the_matched_one_decides():
     known = row("margin_auc", 0.9, 0.85, 0.95, light="bad", oracles=SAME)
     matched = row("matched_margin_auc", 0.5, 0.45, 0.55, light="good", oracles=SAME)
-    facts = Facts((known, matched), gone=False, head_only=False, unchanged=False, oracles=5)
-    assert Verdict.LEAKS not in {f.verdict for f in findings(facts)}
-    alone = Facts((known,), gone=False, head_only=False, unchanged=False, oracles=5)
-    assert findings(alone)[0].verdict is Verdict.LEAKS
+    facts = VerdictInputs((known, matched), gone=False, head_only=False, unchanged=False, oracles=5)
+    assert Verdict.LEAKS not in {f.verdict for f in judge(facts)}
+    alone = VerdictInputs((known,), gone=False, head_only=False, unchanged=False, oracles=5)
+    assert judge(alone)[0].verdict is Verdict.LEAKS
 
 
 @pytest.mark.parametrize("oracles", [0, 3])

@@ -2,15 +2,15 @@
 
 import pytest
 
-from unlearnkit.auditing.verdicts import Facts, findings
-from unlearnkit.report.schema import Estimate, OracleValue, Row, Verdict
+from unlearnkit.auditing.verdicts import VerdictInputs, judge
+from unlearnkit.report.schema import Estimate, MetricRow, OracleValue, Verdict
 
 
 def row(metric, value, *, low=None, high=None, original=None, oracles=()):
     oracle = None
     if oracles:
         oracle = OracleValue(mean=sum(oracles) / len(oracles), sd=0.01, values=tuple(oracles))
-    return Row(
+    return MetricRow(
         metric=metric,
         family="relearn",
         goal="as the oracle",
@@ -30,7 +30,7 @@ def row(metric, value, *, low=None, high=None, original=None, oracles=()):
 
 
 def leaks(*rows):
-    found = findings(Facts(rows, gone=True, head_only=False, unchanged=False, oracles=5))
+    found = judge(VerdictInputs(rows, gone=True, head_only=False, unchanged=False, oracles=5))
     return [f for f in found if f.verdict is Verdict.LEAKS]
 
 

@@ -5,7 +5,13 @@ import json
 import pytest
 import torch
 
-from unlearnkit.auditing.strong.margin_store import Code, Member, Row, Signals, SignalsFile
+from unlearnkit.auditing.strong.margin_store import (
+    MarginMatrix,
+    MarginStore,
+    Membership,
+    ModelId,
+    ModelRecord,
+)
 from unlearnkit.core.errors import InputError
 
 KEY = {"case": "made", "settings": {"lr": 0.1}}
@@ -16,14 +22,14 @@ def row(seed, who="oracle", **changes):
     rng = torch.Generator().manual_seed(seed)
     made = {
         "margins": torch.randn(5, generator=rng, dtype=torch.float64),
-        "codes": torch.full((5,), int(Code.OUT), dtype=torch.uint8),
+        "codes": torch.full((5,), int(Membership.OUT), dtype=torch.uint8),
         "errors": torch.rand(5, generator=rng),
     }
-    return Row(Member(who, seed), **(made | changes))
+    return ModelRecord(ModelId(who, seed), **(made | changes))
 
 
 def opened(tmp_path, key=KEY, columns=COLUMNS):
-    return SignalsFile(tmp_path, key, columns)
+    return MarginStore(tmp_path, key, columns)
 
 
 def test_rows_come_back_bit_for_bit_in_another_process_of_thought(tmp_path):
@@ -56,7 +62,7 @@ def test_what_stands_behind_the_last_whole_line_is_overwritten(tmp_path, torn, t
     with (file.folder / torn).open("ab") as f:
         f.write(tail)
     again = opened(tmp_path)
-    assert again.members() == [Member("oracle", 1)]
+    assert again.members() == [ModelId("oracle", 1)]
     again.append([row(2)])
     kept = opened(tmp_path).read()
     assert torch.equal(kept.margins, torch.stack([row(1).margins, row(2).margins]))
@@ -118,7 +124,7 @@ def test_margins_that_are_not_finite_are_refused_with_their_count(tmp_path):
         opened(tmp_path).append([row(1, margins=bad)])
     assert opened(tmp_path).members() == []
     with pytest.raises(InputError, match="2 of 5 margins are not finite"):
-        Signals(bad[None], bad[None], bad[None], (Member("oracle", 1),), COLUMNS)
+        MarginMatrix(bad[None], bad[None], bad[None], (ModelId("oracle", 1),), COLUMNS)
 
 
 def test_a_model_is_kept_once_and_rows_must_fit(tmp_path):
@@ -133,8 +139,8 @@ def test_a_model_is_kept_once_and_rows_must_fit(tmp_path):
 def test_equal_rows_are_found_whatever_they_are_called():
     rows = [row(1), row(2), row(3)]
     margins = torch.stack([rows[i].margins for i in (0, 1, 0, 2)])
-    who = [Member("oracle", 1), Member("oracle", 2), Member("unlearned", 9), Member("floor", 4)]
-    made = Signals(margins, margins, margins, tuple(who), COLUMNS)
+    who = [ModelId("oracle", 1), ModelId("oracle", 2), ModelId("unlearned", 9), ModelId("floor", 4)]
+    made = MarginMatrix(margins, margins, margins, tuple(who), COLUMNS)
     assert made.duplicates() == ((who[0], who[2]),)
 
 

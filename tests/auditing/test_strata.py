@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 from tests.auditing.planted import everything, planted, seated
 from unlearnkit.attacks.ulira import log_ratios
 from unlearnkit.auditing.strong.bootstrap_intervals import auc_over_models
-from unlearnkit.auditing.strong.scores import Seats
+from unlearnkit.auditing.strong.scores import EnsembleScores
 from unlearnkit.auditing.strong.strata import strata
 from unlearnkit.core.runtime import Runtime
 
@@ -23,7 +23,7 @@ def memorised():
 
 
 def test_memorised_rows_leak_and_the_others_are_a_control():
-    seats = Seats(memorised(), Runtime())
+    seats = EnsembleScores(memorised(), Runtime())
     found = {p.part: p for p in strata(seats) if p.by == "memorisation"}
     assert [p.examples for p in found.values()] == [8, 8, 8]
     assert found["high"].auc.low > found["high"].auc_floor + 0.1
@@ -34,7 +34,11 @@ def test_memorised_rows_leak_and_the_others_are_a_control():
 
 def test_a_level_is_the_mean_gain_in_probability():
     signals = memorised()
-    found = {p.part: p.level for p in strata(Seats(signals, Runtime())) if p.by == "memorisation"}
+    found = {
+        p.part: p.level
+        for p in strata(EnsembleScores(signals, Runtime()))
+        if p.by == "memorisation"
+    }
     gain = sum(
         sign / (1 + (-signals.of(who, "forget")).exp())
         for sign, who in ((1, "original"), (-1, "oracle"))
@@ -45,7 +49,9 @@ def test_a_level_is_the_mean_gain_in_probability():
 
 def test_the_more_entangled_rows_are_those_nearer_to_the_middle():
     apart = torch.arange(24.0)
-    found = [p for p in strata(Seats(memorised(), Runtime()), apart) if p.by == "entanglement"]
+    found = [
+        p for p in strata(EnsembleScores(memorised(), Runtime()), apart) if p.by == "entanglement"
+    ]
     assert [p.level for p in found] == [19.5, 11.5, 3.5]
     assert found[0].exposed > 4  # rows 16 to 23, the memorised ones
     assert found[1].exposed == found[2].exposed == 0
@@ -53,14 +59,14 @@ def test_the_more_entangled_rows_are_those_nearer_to_the_middle():
 
 def test_few_rows_and_rows_that_are_alike_have_no_thirds():
     signals = planted(sections=dict.fromkeys(("forget", "retain"), 11))
-    assert not list(strata(Seats(signals, Runtime()), torch.arange(11.0)))
-    alike = [p.by for p in strata(Seats(memorised(), Runtime()), torch.ones(24))]
+    assert not list(strata(EnsembleScores(signals, Runtime()), torch.arange(11.0)))
+    alike = [p.by for p in strata(EnsembleScores(memorised(), Runtime()), torch.ones(24))]
     assert "entanglement" not in alike
 
 
 def test_where_no_number_of_a_third_is_known_there_are_no_thirds():
-    few = Seats(memorised().first(8), Runtime())
-    some = Seats(memorised().first(32), Runtime())
+    few = EnsembleScores(memorised().first(8), Runtime())
+    some = EnsembleScores(memorised().first(32), Runtime())
     assert not list(strata(few))
     assert {(p.auc.value, p.klom is None, p.exposed is None) for p in strata(some)} == {
         (None, False, False)
@@ -96,7 +102,7 @@ def test_models_half_way_from_retrained_ones_have_half_a_degree(way, expected):
     go = signals.place("forget")
     moved = surer(signals, go, base, width)
     margins[:, go] = base[go] + 8.0 * way * width[go]
-    found = Seats(seated(moved, margins, errors), Runtime()).degree("unlearned")
+    found = EnsembleScores(seated(moved, margins, errors), Runtime()).degree("unlearned")
     assert found.value == pytest.approx(expected, abs=0.06)
 
 

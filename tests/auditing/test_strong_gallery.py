@@ -9,7 +9,7 @@ from torch import nn
 from tests.auditing.liars import NoOp
 from tests.auditing.planted import everything, seated
 from unlearnkit.auditing.strong.results_table import strong_table
-from unlearnkit.auditing.strong.train_ensembles import FLOOR, gather, look, subject_of
+from unlearnkit.auditing.strong.train_ensembles import FLOOR, collect_margins, look, subject_of
 from unlearnkit.auditing.verdicts_strong import strong_findings
 from unlearnkit.cache import Cache
 from unlearnkit.cases.digits import digits
@@ -53,7 +53,7 @@ class World:
 
     def signals(self, request):
         if request not in self.kept:
-            self.kept[request] = gather(self.subject(request), MODELS)
+            self.kept[request] = collect_margins(self.subject(request), MODELS)
         return self.kept[request]
 
     def originals(self):

@@ -11,7 +11,7 @@ from unlearnkit.attacks.klom import klom
 from unlearnkit.attacks.ulira import log_ratios, ulira
 from unlearnkit.auditing.strong import bootstrap_intervals as intervals
 from unlearnkit.auditing.strong.results_table import strong_table
-from unlearnkit.auditing.strong.table_rows import Number
+from unlearnkit.auditing.strong.table_rows import EnsembleEstimate
 from unlearnkit.core.runtime import Runtime
 
 AUDITS, ROWS, MODELS = 24, 20, 64
@@ -62,7 +62,7 @@ def test_the_scores_of_either_half_are_those_behind_ulira():
 def test_an_interval_of_ulira_is_as_wide_as_audits_differ(of):
     name = of.__name__.removeprefix("of_")
     values = torch.tensor([getattr(found, name) for found in audits()])
-    number = of(Number(float(values[0])), log_ratios(*sides(0)), rng())
+    number = of(EnsembleEstimate(float(values[0])), log_ratios(*sides(0)), rng())
     assert number.low < number.value < number.high
     assert 0.75 < (number.high - number.low) / 3.92 / float(values.std()) < 1.5
     assert "fitted laws given" in number.how
@@ -70,7 +70,7 @@ def test_an_interval_of_ulira_is_as_wide_as_audits_differ(of):
 
 def test_the_auc_of_counted_places_is_that_of_the_cells():
     halves = log_ratios(*sides(3))
-    number = intervals.of_auc(Number(0.5), halves, rng())
+    number = intervals.of_auc(EnsembleEstimate(0.5), halves, rng())
     places = [p for half in halves for p in intervals._ranks(half)]
     want = [
         roc_auc_score([1] * a.numel() + [0] * b.numel(), torch.cat([a.flatten(), b.flatten()]))
@@ -83,7 +83,7 @@ def test_the_auc_of_counted_places_is_that_of_the_cells():
 @pytest.mark.parametrize("which", ["median", "percentile_95"])
 def test_an_interval_of_klom_stands_about_the_number_and_not_above_it(which):
     values = torch.tensor([getattr(klom(*sides(k)), which) for k in range(AUDITS)])
-    number = klom_reach().about(Number(float(values[0])), which)
+    number = klom_reach().about(EnsembleEstimate(float(values[0])), which)
     assert number.low < number.value < number.high
     # Two-level draws are somewhat wide, and models that are drawn twice add to it.
     assert 0.8 < (number.high - number.value) / 1.96 / float(values.std()) < 2.5
@@ -108,6 +108,8 @@ def test_the_table_has_intervals_beside_the_floors_of_ulira_and_klom():
 
 
 def test_a_number_that_is_undefined_gets_no_interval():
-    number = intervals.of_auc(Number(float("nan"), note="few"), log_ratios(*sides(0)), rng())
+    number = intervals.of_auc(
+        EnsembleEstimate(float("nan"), note="few"), log_ratios(*sides(0)), rng()
+    )
     assert number.how == ""
     assert number.note == "few"

@@ -8,9 +8,9 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from tests.auditing.planted import SECTIONS
-from unlearnkit.auditing.strong.margin_store import Code, Member, Signals
+from unlearnkit.auditing.strong.margin_store import MarginMatrix, Membership, ModelId
 from unlearnkit.auditing.strong.results_table import strong_table
-from unlearnkit.auditing.strong.scores import Seats, towards_targets
+from unlearnkit.auditing.strong.scores import EnsembleScores, towards_targets
 from unlearnkit.auditing.verdicts_strong import strong_findings
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.report.schema import Verdict
@@ -42,9 +42,9 @@ def regressions(moved, seed=0, targets=1, memory=3.0):
     for name, count in SECTIONS.items():
         columns[name] = torch.arange(start, start + count)
         start += count
-    members = tuple(Member(who, i) for who in kinds for i in range(MODELS))
-    codes = torch.full(errors.shape, int(Code.OUT), dtype=torch.uint8)
-    return Signals(-errors, codes, errors.float(), members, columns, residuals)
+    members = tuple(ModelId(who, i) for who in kinds for i in range(MODELS))
+    codes = torch.full(errors.shape, int(Membership.OUT), dtype=torch.uint8)
+    return MarginMatrix(-errors, codes, errors.float(), members, columns, residuals)
 
 
 def judged(signals):
@@ -105,12 +105,12 @@ def test_the_attack_is_the_tail_of_retrained_predictions():
 def test_the_side_is_lost_in_errors_and_kept_here():
     """Predictions that moved past their targets have retrained models' errors, and are told."""
     signals = regressions(20.0)
-    errors = Signals(
+    errors = MarginMatrix(
         signals.margins, signals.codes, signals.errors, signals.members, signals.columns
     )
     gap = [
         abs(float(s.at("unlearned", "forget").mean() - s.at("oracle", "forget").mean()))
-        for s in (Seats(errors, Runtime()), Seats(signals, Runtime()))
+        for s in (EnsembleScores(errors, Runtime()), EnsembleScores(signals, Runtime()))
     ]
     assert gap[0] < 0.2
     assert gap[1] == pytest.approx(20.0, abs=0.5)
@@ -118,7 +118,7 @@ def test_the_side_is_lost_in_errors_and_kept_here():
 
 
 def test_several_targets_are_attacked_together():
-    seats = Seats(regressions(1.0, targets=2), Runtime())
-    alone = Seats(regressions(1.0, targets=1), Runtime())
+    seats = EnsembleScores(regressions(1.0, targets=2), Runtime())
+    alone = EnsembleScores(regressions(1.0, targets=1), Runtime())
     assert not math.isnan(seats.ulira("unlearned").auc)
     assert seats.ulira("unlearned").auc == pytest.approx(alone.ulira("unlearned").auc, abs=0.06)

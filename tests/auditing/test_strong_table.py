@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 
 from tests.auditing.planted import SECTIONS, everything, planted, seated
-from unlearnkit.auditing.strong.margin_store import Signals
+from unlearnkit.auditing.strong.margin_store import MarginMatrix
 from unlearnkit.auditing.strong.metric_specs import KINDS
 from unlearnkit.auditing.strong.results_table import LEVEL, strong_table
 from unlearnkit.auditing.verdicts_strong import strong_findings, strong_limits, strong_sentence
@@ -76,7 +76,7 @@ def test_exposed_rows_carry_their_number_in_the_training_set_and_stand_first():
     columns = {**signals.columns, "forget": signals.columns["forget"] + 100}
     table = strong_table(
         seated(
-            Signals(signals.margins, signals.codes, signals.errors, signals.members, columns),
+            MarginMatrix(signals.margins, signals.codes, signals.errors, signals.members, columns),
             margins,
         ),
         Runtime(),
@@ -109,7 +109,7 @@ def test_errors_of_another_kind_than_right_or_wrong_are_compared_as_errors():
     signals = planted()
     errors = signals.margins.abs().float()
     table = strong_table(
-        Signals(signals.margins, signals.codes, errors, signals.members, signals.columns),
+        MarginMatrix(signals.margins, signals.codes, errors, signals.members, signals.columns),
         Runtime(),
         judged_only=True,
     )
@@ -178,7 +178,7 @@ def test_without_held_out_rows_there_is_no_attack_row_and_no_pass():
     whole = planted()
     columns = {k: whole.columns[k] for k in ("forget", "retain")}
     keep = slice(0, 40)
-    signals = Signals(
+    signals = MarginMatrix(
         whole.margins[:, keep], whole.codes[:, keep], whole.errors[:, keep], whole.members, columns
     )
     table, verdicts = judged(signals)
@@ -195,7 +195,7 @@ def test_margins_that_are_not_finite_are_refused():
     margins = signals.margins.clone()
     margins[0, 0] = math.nan
     with pytest.raises(InputError, match="1 of 25600 margins are not finite"):
-        Signals(margins, signals.codes, signals.errors, signals.members, signals.columns)
+        MarginMatrix(margins, signals.codes, signals.errors, signals.members, signals.columns)
 
 
 def test_what_the_model_at_hand_shows_is_part_of_the_verdict(null):

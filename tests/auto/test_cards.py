@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.auto_order import POOL, RETRAIN, TIE, Card, Measured, derived, kept_cards
-from unlearnkit.auto.decision_table import Line, table
+from unlearnkit.auto.decision_table import Rule, load_decision_table
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
-LINE = Line.model_validate(
+LINE = Rule.model_validate(
     {"id": "x", "because": "y", "evidence": "z", "candidates": [{"method": "ssd", "cost": 1}]}
 )
 
@@ -57,7 +57,7 @@ def test_cards_of_another_line_play_no_part():
 
 
 def test_every_card_is_of_a_line_and_of_a_number_that_was_kept():
-    lines = {x.id for x in table()}
+    lines = {x.id for x in load_decision_table()}
     with (RESULTS / "method_cards.csv").open(encoding="utf-8") as file:
         kept = {float(x["mean"]) for x in csv.DictReader(file) if x["metric"] == "klom_forget"}
     plain = [c for c in kept_cards() if c.candidate in POOL and " " not in c.candidate]
@@ -66,7 +66,7 @@ def test_every_card_is_of_a_line_and_of_a_number_that_was_kept():
     assert len(plain) > 20
 
 
-@pytest.mark.parametrize("line", table(), ids=lambda x: x.id)
+@pytest.mark.parametrize("line", load_decision_table(), ids=lambda x: x.id)
 def test_a_line_that_cards_speak_of_cites_them(line):
     spoken = {c.candidate for c in kept_cards() if c.line == line.id}
     cited = "method_cards.csv" in line.evidence

@@ -6,13 +6,13 @@ import torch
 import unlearnkit as uk
 from unlearnkit.auditing.audit import audit_one_model
 from unlearnkit.auditing.control_models import ControlModels
-from unlearnkit.auto.chooser import AutoFailedError, Chosen, choose
-from unlearnkit.auto.decision_table import Line
+from unlearnkit.auto.chooser import AutoFailedError, SelectedModel, select_method
+from unlearnkit.auto.decision_table import Rule
 from unlearnkit.cache import Cache
 from unlearnkit.core.auto_method import Auto
 from unlearnkit.core.case import Case
 from unlearnkit.core.errors import InputError, UnsupportedError
-from unlearnkit.core.module_state import equal, tensors
+from unlearnkit.core.module_state import tensors, tensors_equal
 from unlearnkit.core.request import Classes, Groups, Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.unlearning.run_method import unlearn as plain
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("installed")
 def lines(*candidates):
     whole = [{"cost": 0.1, **({"method": c} if isinstance(c, str) else c)} for c in candidates]
     one = {"id": "only", "because": "it is a test", "evidence": "none", "candidates": whole}
-    return [Line.model_validate(one)]
+    return [Rule.model_validate(one)]
 
 
 GOOD = {"method": "relabel", "cost": 0.18}
@@ -33,7 +33,7 @@ RETRAIN = {"method": "retrain", "cost": 1.0, "exact": True}
 def go(clouds, *candidates, budget=10.0, request=None, rt=None):
     model, case = clouds
     asked = Classes(1) if request is None else request
-    return choose(model, case, asked, Auto(budget=budget), rt, lines(*candidates))
+    return select_method(model, case, asked, Auto(budget=budget), rt, lines(*candidates))
 
 
 def told(done):
@@ -42,7 +42,7 @@ def told(done):
 
 def test_a_candidate_that_passes_is_returned_with_its_reasons_and_nothing_else_is_tried(clouds):
     done = go(clouds, GOOD, "wreck")
-    assert isinstance(done, Chosen)
+    assert isinstance(done, SelectedModel)
     assert (done.method.id, done.choice.passed, done.choice.audited) == ("relabel", True, True)
     assert [t.candidate for t in done.choice.tried] == ["relabel"]
     (note,) = [n for n in done.notes if n.startswith("auto: ")]
@@ -54,7 +54,7 @@ def test_the_model_is_that_of_the_method_by_itself(clouds):
     model, case = clouds
     ours = go(clouds, "wreck", GOOD, rt=Runtime(seed=3)).model
     alone = plain(model, case, Classes(1), "relabel", Runtime(seed=3)).model
-    assert all(equal(t, tensors(alone)[n]) for n, t in tensors(ours).items())
+    assert all(tensors_equal(t, tensors(alone)[n]) for n, t in tensors(ours).items())
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_the_callers_model_stays_as_it_was_when_all_fail(clouds):
     before = {n: t.clone() for n, t in tensors(clouds[0]).items()}
     with pytest.raises(AutoFailedError):
         go(clouds, "wreck", "speck")
-    assert all(equal(t, before[n]) for n, t in tensors(clouds[0]).items())
+    assert all(tensors_equal(t, before[n]) for n, t in tensors(clouds[0]).items())
 
 
 def test_retraining_is_accepted_whatever_the_audit_says_and_the_note_says_what(clouds):
@@ -195,7 +195,7 @@ def test_a_budget_below_every_candidate_is_told(clouds):
 def test_equal_seeds_give_equal_models_and_choices(clouds):
     a, b = (go(clouds, "wreck", GOOD, rt=Runtime(seed=5)) for _ in range(2))
     assert a.choice == b.choice
-    assert all(equal(t, tensors(b.model)[n]) for n, t in tensors(a.model).items())
+    assert all(tensors_equal(t, tensors(b.model)[n]) for n, t in tensors(a.model).items())
 
 
 @pytest.mark.parametrize("request_", [Classes(1), Rows(range(0, 60, 10)), Groups(2)])
@@ -213,7 +213,7 @@ def test_other_methods_go_through_the_same_verb_as_before(clouds):
     model, case = clouds
     ours, theirs = (f(model, case, Classes(1), "finetune") for f in (uk.unlearn, plain))
     assert type(ours) is type(theirs)
-    assert all(equal(t, tensors(theirs.model)[n]) for n, t in tensors(ours.model).items())
+    assert all(tensors_equal(t, tensors(theirs.model)[n]) for n, t in tensors(ours.model).items())
 
 
 def test_the_lower_verb_refuses_it_because_it_cannot_audit(clouds):
@@ -243,7 +243,9 @@ def parts(case, *, retain=True, test=True):
 
 def test_the_door_of_parts_with_retained_rows_uses_them(clouds):
     model, case = clouds
-    done = choose(model, parts(case), None, Auto(budget=10), None, lines("wreck", GOOD, RETRAIN))
+    done = select_method(
+        model, parts(case), None, Auto(budget=10), None, lines("wreck", GOOD, RETRAIN)
+    )
     assert done.choice.kind == "random"
     assert done.choice.share == pytest.approx(0.2)
     assert done.method.id in {"relabel", "retrain"}
@@ -252,7 +254,7 @@ def test_the_door_of_parts_with_retained_rows_uses_them(clouds):
 def test_the_door_without_retained_rows_passes_over_what_needs_them_and_keeps_no_budget(clouds):
     model, case = clouds
     with pytest.raises(AutoFailedError) as e:
-        choose(
+        select_method(
             model, parts(case, retain=False), None, Auto(budget=0.01), None, lines(GOOD, "wreck")
         )
     done = e.value.best
@@ -264,14 +266,14 @@ def test_the_door_without_retained_rows_passes_over_what_needs_them_and_keeps_no
 def test_what_the_audit_could_not_see_is_said(clouds):
     model, case = clouds
     blind = parts(case, retain=False, test=False)
-    done = choose(model, blind, None, Auto(), None, lines("speck"))
+    done = select_method(model, blind, None, Auto(), None, lines("speck"))
     assert "no never-seen rows to compare with, no rows to see damage on" in done.choice.why
 
 
 def test_the_door_without_data_returns_a_model_that_it_says_was_not_audited(clouds):
     model, case = clouds
     bare = Case.without_data(task=case.task, input_shape=(6,))
-    done = choose(model, bare, Classes(1), Auto(), None, lines(GOOD, "blind"))
+    done = select_method(model, bare, Classes(1), Auto(), None, lines(GOOD, "blind"))
     assert done.method.id == "blind"
     assert not done.choice.audited
     assert "not audited: there are no forget rows to look at" in done.choice.why
@@ -281,14 +283,14 @@ def test_without_data_and_without_a_method_that_needs_none_the_error_names_what_
     model, case = clouds
     bare = Case.without_data(task=case.task, input_shape=(6,))
     with pytest.raises(UnsupportedError, match=r"needs forget and retain|is installed"):
-        choose(model, bare, Classes(1), Auto(), None, lines("relabel"))
+        select_method(model, bare, Classes(1), Auto(), None, lines("relabel"))
 
 
 def test_where_no_line_holds_the_error_names_methods_that_work(clouds):
     whole = lines(GOOD)[0].model_dump()
-    never = [Line.model_validate({**whole, "when": {"tasks": ["language"]}})]
+    never = [Rule.model_validate({**whole, "when": {"tasks": ["language"]}})]
     with pytest.raises(UnsupportedError, match=r"no line of the table.*these work: .*finetune"):
-        choose(*clouds, Classes(1), Auto(), None, never)
+        select_method(*clouds, Classes(1), Auto(), None, never)
 
 
 def test_wrong_input_is_the_users_error_and_no_reason_to_try_another(clouds):

@@ -5,7 +5,7 @@ import torch
 from scipy.stats import mannwhitneyu
 
 from benchmarks.small_cases import mixture_sgd, wrong_rows
-from unlearnkit.auto.case_profile import look
+from unlearnkit.auto.case_profile import profile_case
 from unlearnkit.core.case import Case
 from unlearnkit.core.request import Classes, Groups, Rows
 from unlearnkit.core.runtime import Runtime
@@ -14,7 +14,7 @@ from unlearnkit.train.features import row_losses
 
 
 def seen(model, case, request, rt=None):
-    return look(model, case, request, case.partition(request), rt or Runtime())
+    return profile_case(model, case, request, case.partition(request), rt or Runtime())
 
 
 @pytest.mark.parametrize(

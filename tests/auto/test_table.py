@@ -4,16 +4,18 @@ import pytest
 
 from benchmarks.auto_order import kept_results, without
 from unlearnkit import catalog
-from unlearnkit.auto.case_profile import Situation
-from unlearnkit.auto.decision_table import Line, table
+from unlearnkit.auto.case_profile import CaseProfile
+from unlearnkit.auto.decision_table import Rule, load_decision_table
 from unlearnkit.core.method import Need
 
 ALL = frozenset(Need)
 
 
 def line(kind="random", *, has=ALL, task="classification", share=0.1, layers=3):
-    seen = Situation(task=task, has=frozenset(has), kind=kind, share=share, odd=None, layers=layers)
-    return next(x.id for x in table() if seen.fits(x.when))
+    seen = CaseProfile(
+        task=task, has=frozenset(has), kind=kind, share=share, odd=None, layers=layers
+    )
+    return next(x.id for x in load_decision_table() if seen.fits(x.when))
 
 
 @pytest.mark.parametrize(
@@ -49,13 +51,13 @@ def test_each_circumstance_falls_on_its_line(want, said):
 def test_whoever_has_forget_and_retained_rows_finds_a_line_with_retraining_last(
     task, kind, share, layers
 ):
-    seen = Situation(task=task, has=ALL, kind=kind, share=share, odd=None, layers=layers)
-    found = next(x for x in table() if seen.fits(x.when))
+    seen = CaseProfile(task=task, has=ALL, kind=kind, share=share, odd=None, layers=layers)
+    found = next(x for x in load_decision_table() if seen.fits(x.when))
     assert found.candidates[-1].method == "retrain"
     assert found.candidates[-1].exact
 
 
-@pytest.mark.parametrize("one", table(), ids=lambda x: x.id)
+@pytest.mark.parametrize("one", load_decision_table(), ids=lambda x: x.id)
 def test_every_candidate_is_built_in_and_has_settings_that_its_method_takes(one):
     for c in one.candidates:
         assert catalog.method(c.method, None, **c.settings).id == c.method
@@ -66,25 +68,25 @@ def test_a_misspelt_method_is_told_at_loading_with_the_nearest(tmp_path):
     path = tmp_path / "table.yaml"
     path.write_text("- {id: x, because: y, evidence: z, candidates: [{method: scrubb, cost: 1}]}\n")
     with pytest.warns(UserWarning, match=r"line 'x' names the method 'scrubb'.*mean 'scrub'"):
-        assert table(path)[0].candidates[0].method == "scrubb"
+        assert load_decision_table(path)[0].candidates[0].method == "scrubb"
 
 
 def test_lines_have_different_names():
-    assert len({x.id for x in table()}) == len(table())
+    assert len({x.id for x in load_decision_table()}) == len(load_decision_table())
 
 
 def test_the_shipped_orders_settings_and_costs_are_those_that_the_kept_results_give():
-    assert without(None, kept_results()) == list(table())
+    assert without(None, kept_results()) == list(load_decision_table())
 
 
 def test_leaving_a_family_out_changes_a_line_that_rests_on_it_alone():
     measured = kept_results()
-    assert "numbers" in {x.id for x in table()}
+    assert "numbers" in {x.id for x in load_decision_table()}
     assert "numbers" not in {x.id for x in without("diabetes", measured)}
 
 
 def test_a_line_says_a_candidate_as_a_user_would_write_it():
-    one = Line.model_validate(
+    one = Rule.model_validate(
         {
             "id": "x",
             "because": "y",

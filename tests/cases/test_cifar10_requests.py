@@ -8,7 +8,7 @@ import torch
 
 import unlearnkit as uk
 from unlearnkit.cases import hard_forget_sets as hard
-from unlearnkit.cases.registry import Trained
+from unlearnkit.cases.registry import ModelSelectedRequest
 
 REAL = os.environ.get("UNLEARNKIT_DATA")
 pytestmark = [
@@ -39,7 +39,7 @@ def asked(name):
 
 def test_every_request_is_known_here():
     found = uk.catalog.cases()["cifar10_small"].requests
-    pointed = {name for name, one in found.items() if isinstance(one, Trained)}
+    pointed = {name for name, one in found.items() if isinstance(one, ModelSelectedRequest)}
     assert set(found) == {*SHARES, *pointed}
     assert {"memorised_tenth", "left_out_tenth", "worst_tenth"} <= pointed
 

@@ -6,7 +6,7 @@ import torch
 import unlearnkit as uk
 from unlearnkit.cases import hard_forget_sets as hard
 from unlearnkit.cases.networks import small_conv
-from unlearnkit.cases.registry import BuiltIn
+from unlearnkit.cases.registry import CaseEntry
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.difficulty.memorization import leave_out
 from unlearnkit.job import Job
@@ -31,7 +31,7 @@ def pictures():
     )
 
 
-CASE = BuiltIn("pictures", pictures, hard.requests(pictures), "made pictures")
+CASE = CaseEntry("pictures", pictures, hard.requests(pictures), "made pictures")
 
 
 class Heard:

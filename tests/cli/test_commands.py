@@ -9,10 +9,10 @@ import typer
 import unlearnkit
 from unlearnkit import catalog, docs
 from unlearnkit import describe as pages
-from unlearnkit.auditing.strong.margin_store import Member, Row, SignalsFile
+from unlearnkit.auditing.strong.margin_store import MarginStore, ModelId, ModelRecord
 from unlearnkit.cli.main import app
 from unlearnkit.core.cache_folder import SIGNALS
-from unlearnkit.core.recipe import Tuning
+from unlearnkit.core.recipe import FineTuneSchedule
 
 COMMANDS = dict(docs.helps())
 LEAVES = [n for n in COMMANDS if n not in {"unlearnkit", "unlearnkit cache"}]
@@ -91,7 +91,7 @@ def test_a_page_lists_each_kind_of_a_choice_with_its_own_defaults():
         s["doc"].partition(")")[0][1:]: s["default"] for s in found if s["key"] == "run.share"
     }
     default = catalog.methods()["finetune"]().run.share
-    assert by_kind == {"restart": default, "tuning": Tuning().share}
+    assert by_kind == {"restart": default, "tuning": FineTuneSchedule().share}
 
 
 def test_an_unknown_name_is_told_with_the_nearest(run):
@@ -140,9 +140,9 @@ def test_the_cache_lists_and_prunes_what_was_trained(run, small, monkeypatch, tm
 
 def test_the_cache_sizes_signals_and_leaves_those_that_are_in_use(run, monkeypatch, tmp_path):
     monkeypatch.setenv("UNLEARNKIT_CACHE", str(tmp_path))
-    file = SignalsFile(tmp_path / SIGNALS, {}, {"forget": torch.arange(3)})
+    file = MarginStore(tmp_path / SIGNALS, {}, {"forget": torch.arange(3)})
     zero = torch.zeros(3, dtype=torch.float64)
-    file.append([Row(Member("oracle", 1), zero, zero.byte(), zero.float())])
+    file.append([ModelRecord(ModelId("oracle", 1), zero, zero.byte(), zero.float())])
     (entry,) = run("cache", "ls", "--json").data
     assert entry["kind"] == "signals"
     assert entry["bytes"] == sum(p.stat().st_size for p in file.folder.iterdir())

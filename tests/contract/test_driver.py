@@ -14,7 +14,7 @@ from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.oracles import train_original
 from unlearnkit.testing.subject import bits, generators, same_bits, toy
 from unlearnkit.train.loop import fit
-from unlearnkit.train.rng_guard import seeded
+from unlearnkit.train.rng_guard import seeded_global_rngs
 from unlearnkit.unlearning.run_method import fresh_model, unlearn
 
 TOY = toy("classification")
@@ -58,7 +58,7 @@ def test_global_generators_are_seeded_inside_and_come_back():
     before = generators()
     drawn = []
     for _ in range(2):
-        with seeded(Runtime(seed=4), "x"):
+        with seeded_global_rngs(Runtime(seed=4), "x"):
             numpy = np.random.rand()  # noqa: NPY002  # the global one
             drawn.append((torch.rand(()).item(), random.random(), numpy))
     assert drawn[0] == drawn[1]
@@ -69,7 +69,7 @@ def test_global_generators_come_back_after_an_error():
     before = generators()
 
     def interrupted():
-        with seeded(Runtime(), "x"):
+        with seeded_global_rngs(Runtime(), "x"):
             torch.rand(3)
             raise KeyboardInterrupt
 

@@ -14,10 +14,10 @@ from unlearnkit.core.errors import UnlearnkitError
 from unlearnkit.core.method import Info, Method, Need, Problem
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.search_space import Search
+from unlearnkit.core.search_space import SearchRange
 from unlearnkit.testing import check_method
 from unlearnkit.testing.methods import METHOD_CHECKS
-from unlearnkit.testing.subject import Subject
+from unlearnkit.testing.subject import ToyProblem
 from unlearnkit.testing.zoo import ZOO
 from unlearnkit.train.loop import descend, fit
 
@@ -35,7 +35,7 @@ class Honest(Method):
     recipe: Recipe = Recipe(lr=0.05, epochs=1, batch_size=16)
     """How it trains."""
 
-    passes: Annotated[int, Search(1, 3)] = Field(1, ge=1)
+    passes: Annotated[int, SearchRange(1, 3)] = Field(1, ge=1)
     """For how long."""
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
@@ -482,7 +482,7 @@ def test_a_method_that_reaches_the_callers_model_is_told():
                 next(self.victim[0].parameters()).add_(1)
             return super().apply(p, rt)
 
-    subject = Subject(Reaches, "classification")
+    subject = ToyProblem(Reaches, "classification")
     Reaches.victim.append(subject.model())
     with pytest.raises(UnlearnkitError, match=r"changed 0\.weight of the original"):
         subject.run(Reaches.victim[0])

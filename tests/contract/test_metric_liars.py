@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from unlearnkit.core.evidence import Split, Who
+from unlearnkit.core.evidence import ModelRole, Split
 from unlearnkit.core.metric import Goal, Metric, Score, mean
 from unlearnkit.testing import ContractError, check_metric
 
@@ -24,7 +24,7 @@ def make(fn, kind=Metric, **changes):
         "high": float("inf"),
         "ideal": None,
         "unit": "",
-        "reads": frozenset({Who.UNLEARNED}),
+        "reads": frozenset({ModelRole.UNLEARNED}),
         "splits": frozenset({Split.FORGET}),
         "tasks": None,
         "tier": "fast",
@@ -39,11 +39,11 @@ def make(fn, kind=Metric, **changes):
 
 
 def honest(e):
-    return mean(e.errors(Who.UNLEARNED, Split.FORGET))
+    return mean(e.errors(ModelRole.UNLEARNED, Split.FORGET))
 
 
 def defaults(e):
-    return honest(e) if e.has(Who.UNLEARNED) else Score(0.5)
+    return honest(e) if e.has(ModelRole.UNLEARNED) else Score(0.5)
 
 
 def peeks(e):
@@ -52,17 +52,17 @@ def peeks(e):
 
 def moves_weights(e):
     with torch.no_grad():
-        next(e.model(Who.UNLEARNED).parameters()).add_(1)
+        next(e.model(ModelRole.UNLEARNED).parameters()).add_(1)
     return honest(e)
 
 
 def leaves_eval_mode(e):
-    e.model(Who.UNLEARNED).train(not e.model(Who.UNLEARNED).training)
+    e.model(ModelRole.UNLEARNED).train(not e.model(ModelRole.UNLEARNED).training)
     return honest(e)
 
 
 def sorts_in_place(e):
-    e.outputs(Who.UNLEARNED, Split.FORGET).mul_(2)
+    e.outputs(ModelRole.UNLEARNED, Split.FORGET).mul_(2)
     return honest(e)
 
 
@@ -87,7 +87,9 @@ def upside_down(e):
 
 
 def one_row_by_variance(e):
-    return Score(e.losses(Who.UNLEARNED, Split.FORGET).var(correction=0).sqrt().reciprocal().item())
+    return Score(
+        e.losses(ModelRole.UNLEARNED, Split.FORGET).var(correction=0).sqrt().reciprocal().item()
+    )
 
 
 LIES = [

@@ -3,7 +3,7 @@
 import torch
 
 import unlearnkit as uk
-from unlearnkit.auditing.strong.mask_transfer import _trainable_as, from_middle
+from unlearnkit.auditing.strong.mask_transfer import _trainable_as, distance_to_feature_mean
 from unlearnkit.core.module_state import on_device
 from unlearnkit.core.runtime import Runtime
 
@@ -56,7 +56,7 @@ def test_an_audit_never_moves_the_models_that_it_is_given():
     made = done()
     weights = [p for m in (made.original, made.model) for p in m.parameters()]
     assert uk.audit(made).rows
-    assert from_middle(made, Runtime()) is not None
+    assert distance_to_feature_mean(made, Runtime()) is not None
     after = [p for m in (made.original, made.model) for p in m.parameters()]
     assert all(a is b for a, b in zip(weights, after, strict=True))
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import unlearnkit as uk
-from unlearnkit.auto.case_profile import look
+from unlearnkit.auto.case_profile import profile_case
 from unlearnkit.core.case import Partition
 from unlearnkit.core.data import TensorData, View
-from unlearnkit.core.request_inference import filled_range, meant, whole_owners
-from unlearnkit.core.row_selection import marked
+from unlearnkit.core.request_inference import infer_request, owners_of_rows, range_of_targets
+from unlearnkit.core.row_selection import rows_to_forget
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression
 
@@ -33,30 +33,32 @@ ORDER = Y.argsort()
     ids=["low end", "high end", "middle"],
 )
 def test_rows_that_fill_a_range_are_a_request_for_it(ranks, low, high):
-    found = filled_range(parted(ORDER[list(ranks)]))
+    found = range_of_targets(parted(ORDER[list(ranks)]))
     bounds = (None if r is None else float(Y[ORDER[r]]) for r in (low, high))
     assert (found.at_least, found.at_most, found.column) == (*bounds, None)
-    assert marked(found, TensorData(Y, Y)).nonzero()[:, 0].tolist() == sorted(
+    assert rows_to_forget(found, TensorData(Y, Y)).nonzero()[:, 0].tolist() == sorted(
         ORDER[list(ranks)].tolist()
     )
 
 
 def test_a_range_of_one_target_of_several_names_it():
     y = torch.stack([torch.randn(40, generator=torch.Generator().manual_seed(1)), Y], 1)
-    assert filled_range(parted(ORDER[:8], y)) == uk.Targets(at_most=float(Y[ORDER[7]]), column=1)
+    assert range_of_targets(parted(ORDER[:8], y)) == uk.Targets(
+        at_most=float(Y[ORDER[7]]), column=1
+    )
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_rows_that_chance_puts_side_by_side_are_no_range(n):
     runs = sum(s[-1] - s[0] == n - 1 for s in combinations(range(12), n))
     chance = runs / len(list(combinations(range(12), n)))
-    found = filled_range(parted(range(n), torch.arange(12.0)))
+    found = range_of_targets(parted(range(n), torch.arange(12.0)))
     assert (found is not None) == (chance < 1e-3)
 
 
 def test_chance_decides_from_the_number_of_rows_that_brute_force_says():
     y = torch.arange(20.0)
-    sizes = [n for n in range(1, 20) if filled_range(parted(range(n), y)) is not None]
+    sizes = [n for n in range(1, 20) if range_of_targets(parted(range(n), y)) is not None]
     ways = {n: len(list(combinations(range(20), n))) for n in range(1, 20)}
     assert sizes == [n for n in ways if (21 - n) / ways[n] <= 1e-3]
     assert sizes
@@ -74,12 +76,12 @@ NONE = {
 
 @pytest.mark.parametrize("name", NONE)
 def test_without_a_range_nothing_is_said(name):
-    assert filled_range(NONE[name]) is None
-    assert meant(uk.Rows(3), NONE[name]) == uk.Rows(3)
+    assert range_of_targets(NONE[name]) is None
+    assert infer_request(uk.Rows(3), NONE[name]) == uk.Rows(3)
 
 
 def test_a_named_kind_is_kept():
-    assert meant(uk.Groups(2), parted(ORDER[:8])) == uk.Groups(2)
+    assert infer_request(uk.Groups(2), parted(ORDER[:8])) == uk.Groups(2)
 
 
 def owned(sizes, go):
@@ -95,7 +97,7 @@ def owned(sizes, go):
 
 def test_rows_that_are_all_of_some_owners_are_a_request_for_them():
     parts = owned([4, 5, 4, 4], [*range(4), *range(9, 13)])
-    assert meant(None, parts) == meant(uk.Rows(*range(8)), parts) == uk.Groups(0, 2)
+    assert infer_request(None, parts) == infer_request(uk.Rows(*range(8)), parts) == uk.Groups(0, 2)
 
 
 @pytest.mark.parametrize(
@@ -104,8 +106,8 @@ def test_rows_that_are_all_of_some_owners_are_a_request_for_them():
     ids=["part of an owner", "an owner and a part", "a row an owner"],
 )
 def test_parts_of_owners_and_rows_of_their_own_are_none(parts):
-    assert whole_owners(parts) is None
-    assert meant(None, parts) is None
+    assert owners_of_rows(parts) is None
+    assert infer_request(None, parts) is None
 
 
 @pytest.mark.parametrize("k", range(1, 6))
@@ -116,7 +118,7 @@ def test_owners_are_seen_where_chance_would_not_have_drawn_them(k, size):
     whole = sum(
         sorted(s) == sorted(r for r in rows if r // size in {t // size for t in s}) for s in drawn
     )
-    found = whole_owners(owned([size] * 6, range(k * size)))
+    found = owners_of_rows(owned([size] * 6, range(k * size)))
     assert (found is not None) == (whole / len(drawn) <= 1e-3)
 
 
@@ -171,7 +173,7 @@ def test_parts_are_audited_and_planned_for_as_what_they_are_all_rows_of(what):
         report = uk.audit(uk.unlearn(model, case, request, "finetune"))
         found.append(report.findings)
         rows.append({r.metric: (repr(r.estimate.value), r.estimate.note) for r in report.rows})
-        kinds.append(look(model, case, request, case.partition(request), uk.Runtime()).kind)
+        kinds.append(profile_case(model, case, request, case.partition(request), uk.Runtime()).kind)
     assert kinds[0] == kinds[1] != "random"
     assert rows[0] == rows[1]
     assert found[0] == found[1]

@@ -7,7 +7,7 @@ from torch.utils.data import Dataset
 
 import unlearnkit as uk
 from unlearnkit.core.data import MapData, TensorData, View
-from unlearnkit.core.inference import LEAST, MOST, at_once, run, some
+from unlearnkit.core.inference import LEAST, MOST, first_rows, inference_batch_size, predict
 from unlearnkit.core.runtime import Cost, Runtime
 
 
@@ -43,17 +43,17 @@ class Images(Dataset):
     ids=["features", "small images", "images", "large images", "tokens", "no rows"],
 )
 def test_large_rows_are_run_few_at_once(rows, expected):
-    assert at_once(rows, Runtime()) == expected
+    assert inference_batch_size(rows, Runtime()) == expected
 
 
 def test_an_accelerator_gets_as_many_as_ever():
-    assert at_once(view(3, 32, 32), Runtime(torch.device("meta"))) == MOST
+    assert inference_batch_size(view(3, 32, 32), Runtime(torch.device("meta"))) == MOST
 
 
 def test_to_find_out_reads_one_row_in_this_process_and_counts_nothing():
     source, cost = Images(), Cost()
     data = View.all(MapData(source, torch.arange(70) % 3, workers=2))
-    assert at_once(data, Runtime(cost=cost)) == 32
+    assert inference_batch_size(data, Runtime(cost=cost)) == 32
     assert source.reads == 1
     assert cost == Cost()
 
@@ -62,13 +62,15 @@ def test_outputs_are_the_same_however_many_rows_are_run_at_once():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 30 * 30, 3)).double()
     rows, task = view(3, 32, 32, dtype=torch.float64), uk.Classification(3)
     rt = Runtime()
-    found = run(model, rows, task, rt)
+    found = predict(model, rows, task, rt)
     assert rt.cost.forward == len(rows)
     for size in (1, 7, 512):
-        torch.testing.assert_close(run(model, rows, task, rt, size), found, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(
+            predict(model, rows, task, rt, size), found, rtol=1e-12, atol=1e-12
+        )
 
 
 def test_the_first_rows_of_a_view_are_what_things_are_tried_on():
     rows = view(3)
-    assert torch.equal(some(rows, Runtime()).row, torch.tensor([0, 1]))
-    assert torch.equal(some(rows.pick(torch.tensor([7])), Runtime()).row, torch.tensor([7]))
+    assert torch.equal(first_rows(rows, Runtime()).row, torch.tensor([0, 1]))
+    assert torch.equal(first_rows(rows.pick(torch.tensor([7])), Runtime()).row, torch.tensor([7]))

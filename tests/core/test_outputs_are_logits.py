@@ -79,10 +79,10 @@ def test_stored_outputs_with_one_logit_are_two_classes(shape):
     )
     # One of four is wrong; the margin of a sigmoid is its signed logit.
     assert metrics()["error_forget"].fn(e).value == 0.25
-    from unlearnkit.core.evidence import Who
+    from unlearnkit.core.evidence import ModelRole
 
     torch.testing.assert_close(
-        e.margins(Who.UNLEARNED, Split.FORGET), torch.tensor([2.0, 3.0, -1.0, 1.0]).double()
+        e.margins(ModelRole.UNLEARNED, Split.FORGET), torch.tensor([2.0, 3.0, -1.0, 1.0]).double()
     )
 
 

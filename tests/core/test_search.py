@@ -8,10 +8,10 @@ from pydantic import Field
 from unlearnkit import catalog
 from unlearnkit import describe as pages
 from unlearnkit.core.method import Info, Method
-from unlearnkit.core.search_space import OneOf, Search, space
+from unlearnkit.core.search_space import Categorical, SearchRange, search_space
 from unlearnkit.testing import check_method
 from unlearnkit.testing.subject import ContractError
-from unlearnkit.train.schedule import Restart, Run
+from unlearnkit.train.schedule import Run, WarmRestart
 
 
 class Plain(Method):
@@ -29,41 +29,41 @@ class Plain(Method):
 class Declared(Plain):
     """A number, a choice, and a group."""
 
-    rate: Annotated[float, Search(0.1, 1, log=True)] = Field(0.5, ge=0, le=1)
+    rate: Annotated[float, SearchRange(0.1, 1, log=True)] = Field(0.5, ge=0, le=1)
     """A share."""
 
-    how: Annotated[Literal["a", "b"], OneOf(("a", "b"))] = "a"
+    how: Annotated[Literal["a", "b"], Categorical(("a", "b"))] = "a"
     """A choice."""
 
-    rows: Annotated[int, Search(1, 8)] = Field(4, ge=1)
+    rows: Annotated[int, SearchRange(1, 8)] = Field(4, ge=1)
     """A whole number."""
 
-    run: Run = Restart(lr=3.0)
+    run: Run = WarmRestart(lr=3.0)
     """A group."""
 
 
 class BeyondItsBound(Plain):
-    rate: Annotated[float, Search(0.1, 2)] = Field(0.5, ge=0, le=1)
+    rate: Annotated[float, SearchRange(0.1, 2)] = Field(0.5, ge=0, le=1)
     """A share."""
 
 
 class DefaultOutside(Plain):
-    rate: Annotated[float, Search(0.6, 1)] = Field(0.5, ge=0, le=1)
+    rate: Annotated[float, SearchRange(0.6, 1)] = Field(0.5, ge=0, le=1)
     """A share."""
 
 
 class LogFromZero(Plain):
-    rate: Annotated[float, Search(0, 1, log=True)] = Field(0.5, ge=0, le=1)
+    rate: Annotated[float, SearchRange(0, 1, log=True)] = Field(0.5, ge=0, le=1)
     """A share."""
 
 
 class UpsideDown(Plain):
-    rate: Annotated[float, Search(1, 0.1)] = Field(0.5, ge=0, le=1)
+    rate: Annotated[float, SearchRange(1, 0.1)] = Field(0.5, ge=0, le=1)
     """A share."""
 
 
 class StrangeChoice(Plain):
-    how: Annotated[Literal["a", "b"], OneOf(("a", "c"))] = "a"
+    how: Annotated[Literal["a", "b"], Categorical(("a", "c"))] = "a"
     """A choice."""
 
 
@@ -72,14 +72,14 @@ def check(cls):
 
 
 def test_a_space_holds_fields_choices_and_groups_with_the_methods_own_defaults():
-    found = space(Declared)
+    found = search_space(Declared)
     assert {k: d.default for k, d in found.items()} == {
         "rate": 0.5,
         "how": "a",
         "rows": 4,
         "run.lr": 3.0,
-        "run.share": Restart().share,
-        "run.shrink": Restart().shrink,
+        "run.share": WarmRestart().share,
+        "run.shrink": WarmRestart().shrink,
     }
     assert [k for k, d in found.items() if d.whole] == ["rows"]
     check(Declared)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from unlearnkit.auditing.metric_table import table
+from unlearnkit.auditing.metric_table import metric_rows
 from unlearnkit.catalog import metrics
 from unlearnkit.core.evidence import Evidence, Split
 from unlearnkit.core.runtime import Runtime
@@ -29,6 +29,6 @@ def test_metrics_that_need_models_do_not_serve_stored_outputs(stored):
 
 
 def test_the_table_of_stored_outputs_has_every_metric_that_needs_no_model(stored):
-    shown = {row.metric for row in table(stored, "fast")}
+    shown = {row.metric for row in metric_rows(stored, "fast")}
     want = {n for n, m in metrics().items() if m.tier == "fast" and m.serves(stored)}
     assert shown == want != set()

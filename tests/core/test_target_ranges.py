@@ -8,7 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 import unlearnkit as uk
-from unlearnkit.auditing.request_summary import in_words
+from unlearnkit.auditing.request_summary import describe_request
 from unlearnkit.cli.main import app
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.request import parse_request
@@ -108,7 +108,7 @@ def test_classes_are_no_range_of_targets():
 
 def test_reports_and_folders_name_the_range():
     request = parse_request("target<3")
-    assert in_words(request, 3) == "forget target<3 (3 rows)"
+    assert describe_request(request, 3) == "forget target<3 (3 rows)"
     job = Job(case="diabetes", forget="target<-1", method="ssd")
     case, asked = job.resolve()
     assert asked == uk.Targets(below=-1)

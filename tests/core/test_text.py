@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from unlearnkit.cli.console import Talk, escaped, print_json, print_page, print_table, print_text
+from unlearnkit.cli.console import Console, escaped, print_json, print_page, print_table, print_text
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import write_rows
 from unlearnkit.core.text import LONGEST_ERROR, one_line, spreadsheet_cell
@@ -51,7 +51,7 @@ def _number(text):
 
 
 def test_no_escape_reaches_the_terminal(capsys):
-    Talk().say(ESCAPE)
+    Console().say(ESCAPE)
     print_table(("a", ESCAPE), [(ESCAPE, "x"), ("y", ESCAPE)])
     print_json({ESCAPE: [ESCAPE]})
     print_page(f"# {ESCAPE}\n")

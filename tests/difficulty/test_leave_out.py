@@ -11,7 +11,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.difficulty.memorization import leave_out
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.train.loop import fit
-from unlearnkit.train.rng_guard import seeded
+from unlearnkit.train.rng_guard import seeded_global_rngs
 
 MODELS, SIZE = 12, 42
 
@@ -33,7 +33,7 @@ def by_hand(case):
     for seed in range(MODELS):
         rt = Runtime(seed=seed)
         rows = torch.randperm(60, generator=rt.rng("leave out/subset"))[:SIZE].sort().values
-        with seeded(rt, "train/init"):
+        with seeded_global_rngs(rt, "train/init"):
             model = case.fresh()
         fit(model, View(case.train, rows), case.task, case.recipe, rt, stream="leave out")
         with torch.inference_mode():

@@ -9,12 +9,12 @@ from torch import nn
 
 import unlearnkit as uk
 from unlearnkit.core.errors import InputError, UnsupportedError
-from unlearnkit.core.recipe import Tuning
+from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.methods.retrain import Retrain
-from unlearnkit.train.frozen_weights import Held, holding
+from unlearnkit.train.frozen_weights import FrozenScalars, holding
 from unlearnkit.train.loop import descend
 
 ASK = uk.Rows(*range(11))
@@ -71,7 +71,7 @@ def test_held_scalars_keep_every_bit_at_every_step(toy, recipe):
         ]
         seen.append(all(ok))
 
-    run = Tuning.exact(epochs=5, batch_size=16, **recipe).recipe
+    run = FineTuneSchedule.exact(epochs=5, batch_size=16, **recipe).recipe
     descend(
         net,
         retain,
@@ -97,7 +97,7 @@ def test_free_scalars_move_as_if_the_others_were_no_parameters(optimizer):
     net = nn.Linear(3, 2, dtype=torch.float64)
     net.load_state_dict(start.state_dict())
     how = {"optimizer": optimizer, "lr": 0.1, "momentum": 0.9, "weight_decay": 0.1}
-    recipe = Tuning.exact(epochs=6, batch_size=12, **how).recipe
+    recipe = FineTuneSchedule.exact(epochs=6, batch_size=12, **how).recipe
     view = case.partition(uk.Rows(0)).retain
     rt = holding(Runtime(), net, free)
     descend(
@@ -215,7 +215,7 @@ def test_every_bit_is_held_of_every_number_and_wherever_it_lies():
     with torch.no_grad():
         net.weight.copy_(odd)
     chosen = torch.tensor([[False] * 6 + [True]])
-    hold = Held(net, {"weight": chosen})
+    hold = FrozenScalars(net, {"weight": chosen})
     start = net.weight.detach().clone().view(torch.int32)
     with torch.no_grad():
         net.weight.add_(1)
@@ -251,7 +251,7 @@ def test_an_empty_mask_and_another_request_are_refused(toy):
 
 def test_a_tensor_that_nobody_wrote_to_is_not_written_again():
     net = nn.Linear(2, 2)
-    hold = Held(net, {n: torch.zeros(p.shape).bool() for n, p in net.named_parameters()})
+    hold = FrozenScalars(net, {n: torch.zeros(p.shape).bool() for n, p in net.named_parameters()})
     before = net.weight._version
     hold.restore()
     assert net.weight._version == before

@@ -3,11 +3,11 @@ import torch
 
 from unlearnkit.core.data import View
 from unlearnkit.core.method import Problem
-from unlearnkit.core.recipe import Tuning
+from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.request import Classes, Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.amnesiac import Amnesiac, relabelled
-from unlearnkit.train.schedule import Restart
+from unlearnkit.train.schedule import WarmRestart
 from unlearnkit.unlearning.run_method import unlearn
 
 
@@ -45,7 +45,7 @@ def test_a_vanished_class_is_never_taught(clouds):
 
 def test_a_step_is_the_cross_entropy_of_retained_and_relabelled_rows(clouds):
     net, case = clouds()
-    run = Tuning.exact(lr=0.05, momentum=0.0, epochs=1, batch_size=64)
+    run = FineTuneSchedule.exact(lr=0.05, momentum=0.0, epochs=1, batch_size=64)
     got = unlearn(net, case, Rows(0, 1, 2, 3), Amnesiac(early=1, run=run)).model
     (drawn,) = targets(net, case, [0, 1, 2, 3])
     y = torch.cat([drawn, case.train.y[4:]])
@@ -57,7 +57,7 @@ def test_a_step_is_the_cross_entropy_of_retained_and_relabelled_rows(clouds):
 @pytest.mark.parametrize("settings", [{"share": 0}, {"share": 0.0, "lr": 1.0}])
 def test_a_run_without_length_changes_nothing(toy, settings):
     model, case = toy
-    got = unlearn(model, case, Classes(1), Amnesiac(run=Restart(**settings))).model
+    got = unlearn(model, case, Classes(1), Amnesiac(run=WarmRestart(**settings))).model
     assert torch.equal(got[0].weight, model[0].weight)
 
 

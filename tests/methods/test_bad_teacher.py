@@ -11,9 +11,9 @@ import unlearnkit as uk
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import View
 from unlearnkit.core.hidden_targets import no_targets
-from unlearnkit.core.inference import run as outputs_of
+from unlearnkit.core.inference import predict as outputs_of
 from unlearnkit.core.method import Problem
-from unlearnkit.core.recipe import Recipe, Tuning
+from unlearnkit.core.recipe import FineTuneSchedule, Recipe
 from unlearnkit.core.request import Classes, Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.bad_teacher import BadTeacher
@@ -24,7 +24,7 @@ from unlearnkit.train.teachers import left_over, mean_answer, untrained
 from unlearnkit.unlearning.run_method import fresh_model, unlearn
 
 GO = Rows(0, 1, 2, 3)
-STEP = Tuning.exact(lr=0.05, momentum=0.0, epochs=1, batch_size=64)
+STEP = FineTuneSchedule.exact(lr=0.05, momentum=0.0, epochs=1, batch_size=64)
 
 
 def softmax(z):
@@ -96,7 +96,7 @@ def test_an_empty_forget_set_changes_no_bit(clouds, preset):
 
 def test_sgd_at_the_minimum_stays_there(toy):
     model, case = toy
-    run = Tuning.exact(lr=1e-2, momentum=0.9, epochs=4, batch_size=15)
+    run = FineTuneSchedule.exact(lr=1e-2, momentum=0.9, epochs=4, batch_size=15)
     got = unlearn(model, case, GO, BadTeacher(early=0, run=run)).model
     rows, rt = View.all(case.train), Runtime()
     a, b = (outputs_of(m, rows, case.task, rt).log_softmax(1) for m in (model, got))
@@ -175,7 +175,7 @@ def test_teachers_are_asked_once_a_row_however_long_the_run(toy):
     model, case = toy
 
     def asked(epochs):
-        run = Tuning.exact(lr=0.1, momentum=0.0, epochs=epochs, batch_size=16)
+        run = FineTuneSchedule.exact(lr=0.1, momentum=0.0, epochs=epochs, batch_size=16)
         cost = unlearn(model, case, GO, BadTeacher(teacher="random", teachers=2, run=run)).cost
         return cost.forward - cost.backward
 
@@ -184,7 +184,7 @@ def test_teachers_are_asked_once_a_row_however_long_the_run(toy):
 
 def test_a_share_of_the_retained_rows_is_drawn_once(toy):
     model, case = toy
-    run = Tuning.exact(lr=0.1, momentum=0.0, epochs=3, batch_size=4)
+    run = FineTuneSchedule.exact(lr=0.1, momentum=0.0, epochs=3, batch_size=4)
     done = unlearn(model, case, GO, BadTeacher(retain=0.3, teacher="uniform", early=0, run=run))
     assert done.cost.backward == 3 * int(0.3 * 56)
 
@@ -267,7 +267,7 @@ def pictures():
 
 
 SMALL = BadTeacher.build(
-    "paper", run=Tuning.exact(optimizer="adam", lr=1e-3, epochs=5, batch_size=48)
+    "paper", run=FineTuneSchedule.exact(optimizer="adam", lr=1e-3, epochs=5, batch_size=48)
 )
 """The paper's settings at the rate and batch size of the small problem."""
 

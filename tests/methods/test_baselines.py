@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from unlearnkit.core.recipe import Tuning
+from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.request import Classes, Groups, Rows
 from unlearnkit.methods.finetune import FineTune
 from unlearnkit.methods.gradient_ascent import GradientAscent
@@ -16,10 +16,10 @@ from unlearnkit.methods.scrub import Scrub
 from unlearnkit.methods.ssd import SSD
 from unlearnkit.tasks.multilabel import MultiLabel
 from unlearnkit.tasks.regression import Regression
-from unlearnkit.train.schedule import Restart
+from unlearnkit.train.schedule import WarmRestart
 from unlearnkit.unlearning.run_method import unlearn
 
-RUN = Tuning(lr=0.7, share=0.3)
+RUN = FineTuneSchedule(lr=0.7, share=0.3)
 ALL = [Retrain, FineTune, GradientAscent, NegGradPlus, Relabel, L1Sparse, Scrub, SSD]
 
 FINE_TUNING = {
@@ -37,7 +37,7 @@ FINE_TUNING = {
 }
 
 
-@pytest.mark.parametrize("run", [RUN, Restart(share=0.4)], ids=["plain", "restart"])
+@pytest.mark.parametrize("run", [RUN, WarmRestart(share=0.4)], ids=["plain", "restart"])
 @pytest.mark.parametrize("how", FINE_TUNING.values(), ids=FINE_TUNING.keys())
 def test_the_limit_is_fine_tuning_bit_for_bit(layered, how, run):
     model, case = layered

@@ -11,12 +11,12 @@ from unlearnkit.cases.diabetes import diabetes
 from unlearnkit.core.data import Batch, TensorData, View
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.method import Problem
-from unlearnkit.core.recipe import Tuning
+from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.blindspot_regression import BlindspotRegression, Seen
 from unlearnkit.oracles import train_original
 
-WHOLE = Tuning.exact(lr=0.05, momentum=0.0, epochs=1, batch_size=64)
+WHOLE = FineTuneSchedule.exact(lr=0.05, momentum=0.0, epochs=1, batch_size=64)
 LIBRARY, REFERENCE = BlindspotRegression(), BlindspotRegression(maps="reference")
 
 
@@ -158,7 +158,7 @@ def test_exposure_is_counted_in_epochs_and_in_rows():
     cost = {}
     for share, exposed in [(0.1, 1.0), (0.4, 1.0), (0.4, 0.5)]:
         rt = Runtime()
-        how = BlindspotRegression(blind=Tuning(share=share), exposed=exposed)
+        how = BlindspotRegression(blind=FineTuneSchedule(share=share), exposed=exposed)
         how.blind_model(problem(model, case, range(8), Looking), rt)
         cost[share, exposed] = rt.cost.backward
     assert cost == {(0.1, 1.0): 32, (0.4, 1.0): 128, (0.4, 0.5): 64}
@@ -326,9 +326,9 @@ def test_on_digits_as_numbers_it_answers_like_the_blind_model_and_finetuning_doe
         error = (net.eval()(x[test]).detach()[:, 0] - y[test]).abs()
         return error[~low].mean().item(), error[low].mean().item()
 
-    run = Tuning.exact(optimizer="adam", lr=1e-3, epochs=5, batch_size=64)
+    run = FineTuneSchedule.exact(optimizer="adam", lr=1e-3, epochs=5, batch_size=64)
     how = BlindspotRegression(
-        blind=Tuning.exact(optimizer="adam", lr=1e-2, epochs=2, batch_size=64),
+        blind=FineTuneSchedule.exact(optimizer="adam", lr=1e-2, epochs=2, batch_size=64),
         attention=50.0,
         maps="reference",
         early=1,

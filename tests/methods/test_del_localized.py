@@ -4,7 +4,7 @@ from torch import nn
 
 from unlearnkit.core.case import Case
 from unlearnkit.core.errors import InputError, UnsupportedError
-from unlearnkit.core.recipe import Recipe, Tuning
+from unlearnkit.core.recipe import FineTuneSchedule, Recipe
 from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.localize.localizer import Localizer
@@ -12,13 +12,13 @@ from unlearnkit.methods.del_localized import DelLocalized
 from unlearnkit.methods.finetune import FineTune
 from unlearnkit.oracles import oracle, train_original
 from unlearnkit.tasks.classification import Classification
-from unlearnkit.train.schedule import Restart
+from unlearnkit.train.schedule import WarmRestart
 from unlearnkit.train.teachers import untrained
 from unlearnkit.unlearning.run_method import fresh_model, unlearn
 
 ASK = Rows(*range(11))
 HALF = Localizer(budget=0.5, granularity="parameter")
-STILL = Restart(share=0)
+STILL = WarmRestart(share=0)
 
 
 def chosen(model, case, how=HALF):
@@ -78,9 +78,11 @@ def test_a_reset_alone_loses_accuracy(toy):
 @pytest.mark.parametrize(
     "run",
     [
-        Restart(share=0.2, shrink=1),
-        Tuning.exact(lr=0.05, momentum=0.9, weight_decay=5e-2, epochs=3, batch_size=16),
-        Tuning.exact(optimizer="adam", lr=0.05, weight_decay=5e-2, epochs=3, batch_size=16),
+        WarmRestart(share=0.2, shrink=1),
+        FineTuneSchedule.exact(lr=0.05, momentum=0.9, weight_decay=5e-2, epochs=3, batch_size=16),
+        FineTuneSchedule.exact(
+            optimizer="adam", lr=0.05, weight_decay=5e-2, epochs=3, batch_size=16
+        ),
     ],
 )
 @pytest.mark.parametrize("head", ["none", "auto", ("0",)])
@@ -96,7 +98,7 @@ def test_only_the_mask_and_the_head_move(toy, run, head):
 
 def test_no_reset_and_everything_free_is_fine_tuning(toy):
     model, case = toy
-    run = Restart(share=0.2, shrink=0.5)
+    run = WarmRestart(share=0.2, shrink=0.5)
     how = DelLocalized(mask=Localizer(budget=1), reset="none", run=run)
     got, want = (unlearn(model, case, ASK, m).model for m in (how, FineTune(run=run)))
     assert all(torch.equal(a, b) for a, b in zip(got.parameters(), want.parameters(), strict=True))
@@ -137,7 +139,7 @@ def test_the_head_is_the_layer_called_last():
         model = Backwards()
     how = DelLocalized(
         mask=Localizer(budget=0.05, criterion="deepest", granularity="parameter"),
-        run=Restart(share=0.1),
+        run=WarmRestart(share=0.1),
     )
     done = unlearn(model, case, ASK, how).model
     assert bool((done.head.weight != model.head.weight).all())

@@ -8,7 +8,7 @@ import unlearnkit as uk
 from unlearnkit.cases.digits import digits
 from unlearnkit.core.data import View
 from unlearnkit.core.errors import UnsupportedError
-from unlearnkit.core.inference import run
+from unlearnkit.core.inference import predict
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.emmn import _norms, _roughness, _unlike
 from unlearnkit.oracles import train_original
@@ -129,7 +129,7 @@ def test_on_digits_the_default_forgets_and_keeps(trained, seed):
     model, case = trained
     bare = uk.Case.without_data(task=case.task, input_shape=(64,), recipe=case.recipe)
     done = uk.unlearn(model, bare, "class=3", "emmn", Runtime(seed=seed))
-    out, y = run(done.model, View.all(case.test), case.task, Runtime()), case.test.y
+    out, y = predict(done.model, View.all(case.test), case.task, Runtime()), case.test.y
     right, gone = (out.argmax(-1) == y).double(), y == 3
     assert float(right[gone].mean()) <= 0.05
     assert float(right[~gone].mean()) >= 0.93  # retraining: 0.967

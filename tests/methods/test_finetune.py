@@ -17,11 +17,11 @@ from unlearnkit.oracles import train_original
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.multilabel import MultiLabel
 from unlearnkit.tasks.regression import Regression
-from unlearnkit.train.schedule import Restart
+from unlearnkit.train.schedule import WarmRestart
 from unlearnkit.unlearning.run_method import unlearn
 
 RUNS = [
-    pytest.param(Restart(shrink=1.0), id="restart"),
+    pytest.param(WarmRestart(shrink=1.0), id="restart"),
     pytest.param(FineTune.info.presets["paper"]["run"], id="paper"),
 ]
 
@@ -78,7 +78,7 @@ def test_without_a_rate_the_parameters_shrink_by_one_unit():
 
 
 def test_settings_given_in_part_keep_the_rest_of_the_default():
-    assert FineTune.build(run={"share": 0.3}).run == Restart(share=0.3, shrink=1.0)
+    assert FineTune.build(run={"share": 0.3}).run == WarmRestart(share=0.3, shrink=1.0)
 
 
 @pytest.mark.parametrize("preset", [None, *FineTune.info.presets])

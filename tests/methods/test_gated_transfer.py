@@ -11,7 +11,7 @@ from unlearnkit.cases.digits import digits
 from unlearnkit.checkpoint import load_weights, save_weights
 from unlearnkit.core.data import View
 from unlearnkit.core.errors import InputError, UnsupportedError
-from unlearnkit.core.inference import run
+from unlearnkit.core.inference import predict
 from unlearnkit.core.method import Problem
 from unlearnkit.core.recipe import ASSUMED
 from unlearnkit.core.runtime import Runtime
@@ -207,7 +207,7 @@ def trained():
 
 def accuracies(done, case):
     """Return the accuracy on retained and on forgotten test rows."""
-    out, y = run(done.model, View.all(case.test), case.task, Runtime()), case.test.y
+    out, y = predict(done.model, View.all(case.test), case.task, Runtime()), case.test.y
     right, gone = (out.argmax(-1) == y).double(), y == 3
     return float(right[~gone].mean()), float(right[gone].mean())
 

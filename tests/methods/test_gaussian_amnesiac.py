@@ -9,7 +9,7 @@ import unlearnkit as uk
 from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.method import Problem
-from unlearnkit.core.recipe import Tuning
+from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.gaussian_amnesiac import GaussianAmnesiac
 
@@ -65,7 +65,7 @@ def test_a_step_is_that_of_retained_rows_with_their_own_targets_and_drawn_ones(l
     net, case = line()
     forget = [0, 1, 2, 3]
     before = case.train.y.clone()
-    run = Tuning.exact(lr=0.05, momentum=0.0, epochs=1, batch_size=64)
+    run = FineTuneSchedule.exact(lr=0.05, momentum=0.0, epochs=1, batch_size=64)
     how = GaussianAmnesiac(early=1, run=run)
     got = uk.unlearn(net, case, uk.Rows(forget), how).model
     rows = View.all(case.train)

@@ -2,10 +2,10 @@ import pytest
 import torch
 
 from unlearnkit.core.case import Case
-from unlearnkit.core.recipe import Tuning
+from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.request import Classes, Rows
 from unlearnkit.methods.gradient_ascent import Climb, GradientAscent
-from unlearnkit.train.early_stopping import OFF, Guard
+from unlearnkit.train.early_stopping import OFF, StopRule
 from unlearnkit.unlearning.run_method import unlearn
 
 GO = Rows(0, 1, 2, 3)
@@ -23,7 +23,7 @@ def mean_loss(model, case, rows):
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_unbounded_it_is_gradient_ascent(line, epochs):
     net, case = line()
-    run = Tuning.exact(lr=0.02, momentum=0.0, epochs=epochs, batch_size=64)
+    run = FineTuneSchedule.exact(lr=0.02, momentum=0.0, epochs=epochs, batch_size=64)
     got = unlearn(net, case, GO, GradientAscent(run=run, cap=INF, guard=OFF)).model
     x, y, w = case.train.x[:4], case.train.y[:4], net.weight.detach().T
     for _ in range(epochs):
@@ -57,7 +57,7 @@ def test_rows_at_the_cap_do_not_push(line):
     net, case = line()
     loss = (net(case.train.x[:4]) - case.train.y[:4]).detach().square()[:, 0]
     cap = (loss.median().item() + 1e-9) / case.task.never_seen
-    run = Tuning.exact(lr=0.02, momentum=0.0, epochs=1, batch_size=64)
+    run = FineTuneSchedule.exact(lr=0.02, momentum=0.0, epochs=1, batch_size=64)
     got = unlearn(net, case, GO, GradientAscent(run=run, cap=cap, guard=OFF)).model
     w = net.weight.detach().T
     low = loss <= loss.median()
@@ -69,7 +69,7 @@ def test_rows_at_the_cap_do_not_push(line):
 @pytest.mark.parametrize("floor", [0.0, 0.01, 0.1])
 def test_the_loss_on_retained_rows_stays_under_its_ceiling(toy, floor):
     model, case = toy
-    how = GradientAscent(run=Tuning(lr=1.0, share=2.0), guard=Guard(floor=floor))
+    how = GradientAscent(run=FineTuneSchedule(lr=1.0, share=2.0), guard=StopRule(floor=floor))
     got = unlearn(model, case, Classes(1), how).model
     kept = (case.train.y != 1).nonzero()[:, 0]
     ceiling = mean_loss(model, case, kept) + floor * case.task.never_seen
@@ -78,8 +78,8 @@ def test_the_loss_on_retained_rows_stays_under_its_ceiling(toy, floor):
 
 def test_a_class_request_stops_once_the_class_looks_never_seen(toy):
     model, case = toy
-    guard = Guard(gone_loss=1.0, floor=INF)
-    long = Tuning(lr=0.2, share=10.0, schedule="constant")
+    guard = StopRule(gone_loss=1.0, floor=INF)
+    long = FineTuneSchedule(lr=0.2, share=10.0, schedule="constant")
     got = unlearn(model, case, Classes(1), GradientAscent(run=long, cap=INF, guard=guard))
     went = (case.train.y == 1).nonzero()[:, 0]
     loss = mean_loss(got.model, case, went)
@@ -93,8 +93,8 @@ def test_a_subset_ends_no_worse_than_validation_rows(clouds):
     best = net(case.train.x[:3]).argmax(1)
     y = torch.cat([best, case.train.y[3:]])
     case = case.with_(train=case.train.with_targets(y))
-    guard = Guard(floor=INF)
-    long = Tuning(lr=1.0, share=10.0, schedule="constant")
+    guard = StopRule(floor=INF)
+    long = FineTuneSchedule(lr=1.0, share=10.0, schedule="constant")
     got = unlearn(net, case, go, GradientAscent(run=long, cap=INF, guard=guard)).model
     matched = torch.isin(case.validation.y, best)
     seen = type(case.validation)(case.validation.x[matched], case.validation.y[matched])

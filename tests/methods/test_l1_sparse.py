@@ -1,16 +1,16 @@
 import pytest
 import torch
 
-from unlearnkit.core.recipe import Tuning
+from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.request import Rows
 from unlearnkit.methods.finetune import FineTune
 from unlearnkit.methods.l1_sparse import L1Sparse
-from unlearnkit.train.schedule import Restart
+from unlearnkit.train.schedule import WarmRestart
 from unlearnkit.unlearning.run_method import unlearn
 
 GO = Rows(0, 1, 2, 3)
-STEP = Tuning.exact(lr=0.05, momentum=0.0, epochs=1, batch_size=64)
-TWO = Tuning.exact(lr=0.05, momentum=0.0, epochs=2, batch_size=64)
+STEP = FineTuneSchedule.exact(lr=0.05, momentum=0.0, epochs=1, batch_size=64)
+TWO = FineTuneSchedule.exact(lr=0.05, momentum=0.0, epochs=2, batch_size=64)
 
 
 def gradient(case, w):
@@ -33,7 +33,7 @@ def test_the_penalty_adds_the_sign_of_each_weight_and_fades_by_the_epoch(line):
     ("run", "pushes"),
     [
         pytest.param(TWO, [0.75, 0.25], id="plain"),
-        pytest.param(Restart(lr=0.5, share=0.001, shrink=0), [1.0], id="restart"),
+        pytest.param(WarmRestart(lr=0.5, share=0.001, shrink=0), [1.0], id="restart"),
     ],
 )
 def test_the_proximal_steps_are_soft_thresholds_that_add_up_to_the_penalty(line, run, pushes):
@@ -57,7 +57,9 @@ def test_a_large_proximal_penalty_gives_exact_zeros(toy):
 @pytest.mark.parametrize(
     ("step", "penalties"), [("subgradient", [0.0, 0.01, 0.1, 0.3]), ("proximal", [0, 0.5, 1.5, 4])]
 )
-@pytest.mark.parametrize("run", [Restart(shrink=0), Tuning(share=0.3)], ids=lambda r: r.kind)
+@pytest.mark.parametrize(
+    "run", [WarmRestart(shrink=0), FineTuneSchedule(share=0.3)], ids=lambda r: r.kind
+)
 def test_a_larger_penalty_leaves_a_smaller_norm(toy, run, step, penalties):
     model, case = toy
 

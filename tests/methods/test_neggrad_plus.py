@@ -2,18 +2,18 @@ import pytest
 import torch
 
 from unlearnkit.core.case import Case
-from unlearnkit.core.recipe import Tuning
+from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.request import Rows
 from unlearnkit.methods.neggrad_plus import NegGradPlus
-from unlearnkit.train.schedule import Restart
+from unlearnkit.train.schedule import WarmRestart
 from unlearnkit.unlearning.run_method import unlearn
 
 GO = Rows(0, 1, 2, 3)
 INF = float("inf")
-STEP = Tuning.exact(lr=0.05, momentum=0.0, epochs=1, batch_size=64)
+STEP = FineTuneSchedule.exact(lr=0.05, momentum=0.0, epochs=1, batch_size=64)
 
 
-@pytest.mark.parametrize("run", [STEP, Restart(lr=0.5, share=0.001, shrink=0)], ids=str)
+@pytest.mark.parametrize("run", [STEP, WarmRestart(lr=0.5, share=0.001, shrink=0)], ids=str)
 @pytest.mark.parametrize("balance", [0.05, 0.3, 1.0])
 def test_a_step_follows_the_difference_of_the_two_gradients(line, balance, run):
     net, case = line()
@@ -53,7 +53,7 @@ def test_the_length_of_the_forget_set_does_not_matter(line):
 
 def test_capped_ascent_stays_finite_where_the_published_rule_runs_away(line):
     net, case = line()
-    hot = Tuning.exact(lr=0.3, momentum=0.0, epochs=60, batch_size=64)
+    hot = FineTuneSchedule.exact(lr=0.3, momentum=0.0, epochs=60, batch_size=64)
 
     def size(cap):
         how = NegGradPlus(balance=0.6, early=1, run=hot, cap=cap)
@@ -65,6 +65,6 @@ def test_capped_ascent_stays_finite_where_the_published_rule_runs_away(line):
 
 def test_only_early_steps_have_forget_rows(line):
     net, case = line()
-    six = Tuning.exact(lr=0.05, momentum=0.0, epochs=6, batch_size=64)
+    six = FineTuneSchedule.exact(lr=0.05, momentum=0.0, epochs=6, batch_size=64)
     done = unlearn(net, case, GO, NegGradPlus(early=0.4, run=six))
     assert done.cost.backward == 6 * 16 + 3 * 4

@@ -5,18 +5,18 @@ import torch
 from torch import nn
 
 from unlearnkit.core.case import Case
-from unlearnkit.core.recipe import Tuning
+from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.request import Classes, Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.relabel import Relabel
 from unlearnkit.oracles import train_original
 from unlearnkit.tasks.multilabel import MultiLabel
 from unlearnkit.tasks.regression import Regression
-from unlearnkit.train.schedule import Restart
+from unlearnkit.train.schedule import WarmRestart
 from unlearnkit.unlearning.run_method import unlearn
 
-STEP = Tuning.exact(lr=0.05, momentum=0.0, epochs=1, batch_size=64)
-LONG = Tuning.exact(lr=0.2, momentum=0.9, epochs=200, batch_size=64)
+STEP = FineTuneSchedule.exact(lr=0.05, momentum=0.0, epochs=1, batch_size=64)
+LONG = FineTuneSchedule.exact(lr=0.2, momentum=0.9, epochs=200, batch_size=64)
 
 
 def softmax_without(z, excluded):
@@ -52,7 +52,7 @@ def test_an_epoch_is_a_forget_step_to_the_runner_up_and_then_a_retain_step(cloud
 
 def test_a_step_of_a_restart_mixes_both_kinds_of_rows_in_proportion(clouds):
     net, case = clouds()
-    how = Relabel(run=Restart(lr=0.5, share=0.001, shrink=0))
+    how = Relabel(run=WarmRestart(lr=0.5, share=0.001, shrink=0))
     done = unlearn(net, case, Rows(0, 1, 2, 3), how)
     x, y = case.train.x, case.train.y
     w, b = net.weight.detach(), net.bias.detach()
@@ -85,7 +85,7 @@ def test_vanished_classes_are_never_taught(clouds, targets):
 
 def test_uniform_targets_of_a_lone_row_settle_on_all_other_classes(clouds):
     net, case = silenced(clouds()[1], Rows(5))
-    slow = Tuning.exact(lr=0.03, momentum=0.0, epochs=600, batch_size=64)
+    slow = FineTuneSchedule.exact(lr=0.03, momentum=0.0, epochs=600, batch_size=64)
     how = Relabel(targets="uniform", early=1, run=slow)
     x, y = case.train.x[5], int(case.train.y[5])
     p = unlearn(net, case, Rows(5), how).model(x).softmax(0).detach()

@@ -9,7 +9,7 @@ from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.retrain import Retrain
 from unlearnkit.train.loop import fit
-from unlearnkit.train.rng_guard import seeded
+from unlearnkit.train.rng_guard import seeded_global_rngs
 from unlearnkit.unlearning.run_method import fresh_model, unlearn
 
 GO = Rows(0, 1, 2, 3)
@@ -31,7 +31,7 @@ def test_is_what_training_a_fresh_model_gives(layered):
     model, case = layered
     got = unlearn(model, case, GO, Retrain(), Runtime(seed=5)).model
     rt = Runtime(seed=5)
-    with seeded(rt):
+    with seeded_global_rngs(rt):
         want = fresh_model(case, rt)
         fit(want, case.partition(GO).retain, case.task, case.recipe, rt, stream="retain")
     torch.testing.assert_close(state(got), state(want), rtol=0, atol=0)

@@ -1,19 +1,19 @@
 import pytest
 import torch
 
-from unlearnkit.core.recipe import Tuning
+from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.request import Rows
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.methods.relabel import Relabel
 from unlearnkit.methods.salun import SalUn
-from unlearnkit.train.schedule import Restart
+from unlearnkit.train.schedule import WarmRestart
 from unlearnkit.unlearning.run_method import unlearn
 
 ASK = Rows(*range(11))
-PLAIN = Tuning.exact(lr=0.05, momentum=0.9, weight_decay=5e-2, epochs=3, batch_size=16)
+PLAIN = FineTuneSchedule.exact(lr=0.05, momentum=0.9, weight_decay=5e-2, epochs=3, batch_size=16)
 
 
-@pytest.mark.parametrize("run", [Restart(share=0.2), PLAIN])
+@pytest.mark.parametrize("run", [WarmRestart(share=0.2), PLAIN])
 @pytest.mark.parametrize("targets", ["uniform", "runner_up"])
 def test_with_everything_free_it_is_relabelling(toy, run, targets):
     model, case = toy
@@ -39,7 +39,7 @@ def test_it_is_relabelling_under_the_mask_of_the_largest_gradients(toy):
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_half_of_the_scalars_keep_every_bit_under_weight_decay(toy, optimizer):
     model, case = toy
-    run = Tuning.exact(
+    run = FineTuneSchedule.exact(
         optimizer=optimizer, lr=0.02, momentum=0.9, weight_decay=0.05, epochs=4, batch_size=16
     )
     done = unlearn(model, case, ASK, SalUn(run=run, early=1)).model

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from unlearnkit.core.errors import UnsupportedError
-from unlearnkit.core.recipe import Tuning
+from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.request import Classes, Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.scrub import Scrub
 from unlearnkit.train.early_stopping import alike
-from unlearnkit.train.schedule import Restart
+from unlearnkit.train.schedule import WarmRestart
 from unlearnkit.unlearning.run_method import unlearn
 
 GO = Rows(0, 1, 2, 3)
@@ -76,7 +76,7 @@ def test_follows_the_published_steps_on_a_linear_model(clouds, t, forget_epochs)
         early=forget_epochs / 4,
         cap=INF,
         nudge=0.0,
-        run=Tuning.exact(lr=0.1, momentum=0.0, epochs=4, batch_size=64),
+        run=FineTuneSchedule.exact(lr=0.1, momentum=0.0, epochs=4, batch_size=64),
     )
     got = unlearn(net, case, GO, how).model
     w, b = by_hand(net, case, lrs=[0.1] * 4, forget=forget_epochs, gamma=0.9, t=t)
@@ -102,7 +102,7 @@ def test_a_forget_pass_moves_a_plain_model_only_after_a_nudge(clouds, nudge, mov
         retain_divergence=0.0,
         early=1,
         nudge=nudge,
-        run=Tuning.exact(lr=1.0, momentum=0.0, epochs=1, batch_size=64),
+        run=FineTuneSchedule.exact(lr=1.0, momentum=0.0, epochs=1, batch_size=64),
     )
     got = unlearn(net, case, GO, how).model.weight.detach()
     # what is left of the gradient is rounding of two equal softmaxes
@@ -115,7 +115,7 @@ def test_a_divergence_above_the_cap_does_not_push(clouds):
         "retain_loss": 0.0,
         "retain_divergence": 0.0,
         "nudge": 0.5,
-        "run": Tuning(share=0.2),
+        "run": FineTuneSchedule(share=0.2),
         "early": 1,
     }
 
@@ -130,7 +130,7 @@ def states(model, case, epochs):
     """Return the states after each number of epochs, as runs of their own."""
     out = []
     for n in range(1, epochs + 1):
-        run = Tuning.exact(lr=0.5, momentum=0.5, epochs=n, batch_size=16)
+        run = FineTuneSchedule.exact(lr=0.5, momentum=0.5, epochs=n, batch_size=16)
         how = Scrub(run=run, early=min(1, 3 / n), nudge=0.3, forget_batch=1)
         out.append(unlearn(model, case, GO, how, Runtime(seed=1)).model)
     return out
@@ -148,7 +148,7 @@ def test_rewinding_returns_the_epoch_with_the_error_of_unseen_rows(toy):
     goal = error(each[-1], case.validation.x[seen.rows], seen.y)
     errors = [error(m, case.train.x[:4], case.train.y[:4]) for m in each]
     best = min(range(6), key=lambda e: abs(errors[e] - goal))
-    run = Tuning.exact(lr=0.5, momentum=0.5, epochs=6, batch_size=16)
+    run = FineTuneSchedule.exact(lr=0.5, momentum=0.5, epochs=6, batch_size=16)
     how = Scrub(run=run, early=3 / 6, nudge=0.3, forget_batch=1, rewind="unseen")
     got = unlearn(model, case, GO, how, Runtime(seed=1)).model
     assert len(set(errors)) > 1, errors
@@ -171,7 +171,7 @@ def test_a_restart_has_no_epochs_to_rewind_to(toy):
 def test_a_restart_takes_small_forget_steps_each_before_a_retain_step(clouds):
     net, case = clouds()
     case = case.with_(train=case.train.with_targets(net(case.train.x).argmax(1)))
-    run = Restart(lr=0.5, share=305 / 780, shrink=0)
+    run = WarmRestart(lr=0.5, share=305 / 780, shrink=0)
     how = Scrub(
         retain_divergence=0.3, temperature=3, early=0.5, forget_speed=0.4, cap=INF, nudge=0, run=run
     )
@@ -190,7 +190,7 @@ def test_forget_batches_have_their_own_size_and_all_rows_are_met(toy, size, rows
     how = Scrub(
         forget_batch=size,
         early=1,
-        run=Tuning.exact(lr=0.1, momentum=0.0, epochs=1, batch_size=16),
+        run=FineTuneSchedule.exact(lr=0.1, momentum=0.0, epochs=1, batch_size=16),
     )
     assert unlearn(model, case, Classes(1), how).cost.backward == rows + 40
 
@@ -199,7 +199,7 @@ def test_the_teacher_is_asked_once_a_row_however_long_the_run(toy):
     model, case = toy
 
     def asked(epochs):
-        run = Tuning.exact(lr=0.1, momentum=0.0, epochs=epochs, batch_size=16)
+        run = FineTuneSchedule.exact(lr=0.1, momentum=0.0, epochs=epochs, batch_size=16)
         cost = unlearn(model, case, GO, Scrub(run=run, early=1)).cost
         return cost.forward - cost.backward
 
@@ -214,7 +214,7 @@ def test_augmented_rows_are_shown_to_teacher_and_student_alike(clouds):
     with torch.no_grad():
         net[1].weight.copy_(torch.randn(4, 64, generator=g))
     pictures = case.with_(train=type(case.train)(x, torch.arange(24) % 4), validation=None)
-    run = Tuning.exact(lr=1.0, momentum=0.0, epochs=1, batch_size=8, augment="flip_crop")
+    run = FineTuneSchedule.exact(lr=1.0, momentum=0.0, epochs=1, batch_size=8, augment="flip_crop")
     how = Scrub(retain_loss=0.0, retain_divergence=1.0, nudge=0.0, early=1, run=run)
     got = unlearn(net, pictures, GO, how).model
     # equal outputs on equal inputs: no divergence, hence no gradient beyond rounding

@@ -10,7 +10,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.linalg.fisher import TRIED
 from unlearnkit.methods.ssd import SSD, dampen, largest_ratio, relative
 from unlearnkit.tasks.classification import Classification
-from unlearnkit.train.early_stopping import Guard
+from unlearnkit.train.early_stopping import StopRule
 from unlearnkit.unlearning.run_method import unlearn
 
 GO = Rows(0, 1, 2, 3)
@@ -131,7 +131,7 @@ def kept_loss(model, case, gone):
 @pytest.mark.parametrize("floor", [0.0, 0.02, 0.2])
 def test_auto_keeps_the_loss_on_retained_rows_under_its_ceiling(toy, floor):
     model, case = toy
-    got = unlearn(model, case, Classes(1), SSD(guard=Guard(floor=floor))).model
+    got = unlearn(model, case, Classes(1), SSD(guard=StopRule(floor=floor))).model
     ceiling = kept_loss(model, case, 1) + floor * case.task.never_seen
     assert kept_loss(got, case, 1) <= ceiling + 1e-6
 
@@ -140,7 +140,7 @@ def test_auto_goes_as_far_as_it_may(toy):
     model, case = toy
 
     def changed(floor):
-        got = unlearn(model, case, Classes(1), SSD(guard=Guard(floor=floor))).model
+        got = unlearn(model, case, Classes(1), SSD(guard=StopRule(floor=floor))).model
         return sum(
             int((a != b).sum()) for a, b in zip(got.parameters(), model.parameters(), strict=True)
         )

@@ -10,7 +10,7 @@ from unlearnkit.core.case import Case
 from unlearnkit.core.data import Batch, TensorData, View
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.method import Problem
-from unlearnkit.core.recipe import Recipe, Tuning
+from unlearnkit.core.recipe import FineTuneSchedule, Recipe
 from unlearnkit.core.request import Classes, Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.unsir import Noise, Unsir, copies, learn, subset
@@ -19,7 +19,7 @@ from unlearnkit.tasks.classification import Classification
 from unlearnkit.train.loop import descend
 from unlearnkit.unlearning.run_method import unlearn
 
-STILL = Tuning(lr=0)
+STILL = FineTuneSchedule(lr=0)
 SEALED = View(TensorData(torch.empty(0, 0), torch.empty(0).long()), torch.empty(0).long(), "sealed")
 PLAIN = Recipe(lr=0.5, momentum=0.0)
 
@@ -84,7 +84,7 @@ def test_an_impair_pass_meets_each_noise_input_as_often_as_published(clouds):
         retain_rows=20,
         copies=6,
         noise=Noise(rows=5, each="class", steps=0),
-        impair=Tuning.exact(lr=0.1, batch_size=30),
+        impair=FineTuneSchedule.exact(lr=0.1, batch_size=30),
         repair=STILL,
     )
     unlearn(net.train(), case, Classes(0, 2), how)
@@ -174,7 +174,7 @@ def test_an_impair_step_descends_on_noise_and_rows_alike(clouds, norm):
     p, rt = problem(net, case, 1), Runtime()
     noise = Noise(rows=10, steps=4)
     made = learn(p, p.retain, noise, rt)
-    run = Tuning.exact(lr=0.3, momentum=0.0, batch_size=64)
+    run = FineTuneSchedule.exact(lr=0.3, momentum=0.0, batch_size=64)
     how = Unsir(copies=1, noise=noise, impair=run, repair=STILL, norm=norm)
     got = unlearn(net, case, Classes(1), how).model
     x = torch.cat([case.train.x[p.retain.rows], made.x])
@@ -189,7 +189,7 @@ def test_an_impair_step_descends_on_noise_and_rows_alike(clouds, norm):
 def test_running_statistics_see_the_noise_only_where_batches_are_mixed(clouds, norm, rows):
     _, case = clouds()
     net = nn.Sequential(nn.BatchNorm1d(3, momentum=1.0), nn.Linear(3, 4)).double()
-    run = Tuning.exact(lr=1e-9, batch_size=64)
+    run = FineTuneSchedule.exact(lr=1e-9, batch_size=64)
     noise = Noise(rows=10, steps=0)
     how = Unsir(copies=1, noise=noise, impair=run, repair=STILL, norm=norm, batch_norm="keep")
     got = unlearn(net, case, Classes(1), how).model
@@ -201,7 +201,9 @@ def test_running_statistics_see_the_noise_only_where_batches_are_mixed(clouds, n
 
 def test_without_noise_it_is_two_runs_of_fine_tuning_and_none_is_learned(clouds):
     net, case = clouds()
-    first, last = (Tuning.exact(lr=lr, momentum=0.0, batch_size=64, epochs=2) for lr in (0.3, 0.1))
+    first, last = (
+        FineTuneSchedule.exact(lr=lr, momentum=0.0, batch_size=64, epochs=2) for lr in (0.3, 0.1)
+    )
     how = Unsir(share=0, impair=first, repair=last, least=0)
     done = unlearn(net, case, Classes(1), how)
     p = problem(net, case, 1)
@@ -218,7 +220,7 @@ def test_without_noise_it_is_two_runs_of_fine_tuning_and_none_is_learned(clouds)
 
 def test_a_short_repair_is_made_as_long_as_asked(clouds):
     net, case = clouds()
-    once = Tuning.exact(lr=0.1, batch_size=64)
+    once = FineTuneSchedule.exact(lr=0.1, batch_size=64)
     base = {"share": 0.0, "impair": STILL, "repair": once}
     rows = len(problem(net, case, 1).retain)
     spent = [
@@ -233,7 +235,9 @@ def test_only_rates_of_adam_are_raised(clouds, optimizer, ratio):
     recipe = Recipe(optimizer=optimizer, lr=1e-6, momentum=0.0, epochs=10)
 
     def moved(factor):
-        how = Unsir(adaptive=factor, share=0, impair=STILL, repair=Tuning(schedule="constant"))
+        how = Unsir(
+            adaptive=factor, share=0, impair=STILL, repair=FineTuneSchedule(schedule="constant")
+        )
         got = unlearn(net, case.with_(recipe=recipe), Classes(1), how).model
         return (got.weight - net.weight).norm().item()
 
@@ -366,8 +370,8 @@ def test_at_published_rates_a_small_net_forgets_and_keeps_the_rest(digits, gone,
         retain_rows=100,
         copies=16,
         noise={"rows": 32, "penalty": 6.4},
-        impair=Tuning.exact(optimizer="adam", lr=0.02, batch_size=32),
-        repair=Tuning.exact(optimizer="adam", lr=0.01, batch_size=32),
+        impair=FineTuneSchedule.exact(optimizer="adam", lr=0.02, batch_size=32),
+        repair=FineTuneSchedule.exact(optimizer="adam", lr=0.01, batch_size=32),
     )
     done = unlearn(model, case, Classes(*gone), how, Runtime(seed=seed))
     go, stay = accuracies(done.model, case, *gone)

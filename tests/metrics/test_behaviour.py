@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from unlearnkit.catalog import metrics
-from unlearnkit.core.evidence import Split, Who
+from unlearnkit.core.evidence import ModelRole, Split
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.multilabel import MultiLabel
 from unlearnkit.tasks.regression import Regression
@@ -67,7 +67,7 @@ def test_tug_of_war_multiplies_what_each_gap_leaves(stored):
     score = metrics()["tow"](e)
     assert score.value == pytest.approx((first + second) / 2, rel=1e-12)
     assert score.rows is None
-    floor = metrics()["tow"](e.seat(Who.ORACLE, 0))
+    floor = metrics()["tow"](e.seat(ModelRole.ORACLE, 0))
     assert floor.value == pytest.approx((1 - 0.2) * (1 - 0.1) * (1 - 0.1), rel=1e-12)
 
 

@@ -9,7 +9,7 @@ from scipy import special
 from scipy.spatial import distance
 
 from unlearnkit.catalog import metrics
-from unlearnkit.core.evidence import Split, Who
+from unlearnkit.core.evidence import ModelRole, Split
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.multilabel import MultiLabel
 from unlearnkit.tasks.regression import Regression
@@ -98,7 +98,7 @@ def test_an_oracle_in_the_seat_is_compared_with_the_others_only(parts, stored):
     pair = stored(
         {"unlearned": outputs["oracle/1"], "oracle/0": outputs["oracle/0"]}, targets, kind
     )
-    got = metrics()["js_forget"](e.seat(Who.ORACLE, 1)).value
+    got = metrics()["js_forget"](e.seat(ModelRole.ORACLE, 1)).value
     assert got == metrics()["js_forget"](pair).value
     assert got > 0
 

@@ -9,7 +9,7 @@ from scipy import special, stats
 from sklearn.metrics import roc_auc_score
 
 from unlearnkit.catalog import metrics
-from unlearnkit.core.evidence import Split, Who
+from unlearnkit.core.evidence import ModelRole, Split
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression
 
@@ -69,7 +69,7 @@ def test_the_attacker_with_both_models_looks_at_the_fall_of_the_margin(parts, st
     ]
     e = stored(outputs, targets, kind)
     assert metrics()[name](e).value == pytest.approx(rank_auc(*falls), rel=1e-12)
-    assert metrics()[name](e.seat(Who.ORIGINAL)).value == 0.5
+    assert metrics()[name](e.seat(ModelRole.ORIGINAL)).value == 0.5
 
 
 def test_the_margin_of_a_number_is_minus_its_absolute_error(stored):
@@ -142,8 +142,8 @@ def test_half_precision_logits_give_nearly_the_same_margins(parts, stored):
     halved = {n: {s: o.half() for s, o in outs.items()} for n, outs in outputs.items()}
     a, b = stored(outputs, targets, kind), stored(halved, targets, kind)
     torch.testing.assert_close(
-        a.margins(Who.UNLEARNED, Split.RETAIN),
-        b.margins(Who.UNLEARNED, Split.RETAIN),
+        a.margins(ModelRole.UNLEARNED, Split.RETAIN),
+        b.margins(ModelRole.UNLEARNED, Split.RETAIN),
         rtol=0,
         atol=1e-2,
     )

@@ -11,7 +11,7 @@ from torch import nn
 
 from unlearnkit.catalog import metrics
 from unlearnkit.core.data import TensorData, View
-from unlearnkit.core.evidence import Evidence, Split, Who
+from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.metrics.head_probe import RIDGE, probe_error
 from unlearnkit.tasks.classification import Classification
@@ -155,5 +155,5 @@ def test_an_oracle_in_the_seat_is_probed_itself():
     models = {"unlearned": net(0), "oracle/0": net(1), "oracle/1": net(2)}
     e = Evidence(models, views(), TASK, Runtime())
     probe = metrics()["head_probe"]
-    assert probe(e.seat(Who.ORACLE, 0)).value == probe(evidence(net(1))).value
+    assert probe(e.seat(ModelRole.ORACLE, 0)).value == probe(evidence(net(1))).value
     assert probe(e).value == probe(evidence(net(0))).value

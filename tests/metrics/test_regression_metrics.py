@@ -9,11 +9,11 @@ from scipy.stats import norm, wasserstein_distance
 from sklearn.svm import SVC
 from torch import nn
 
-from unlearnkit.attacks.quantile_attack import Rows, quantile, scaled
+from unlearnkit.attacks.quantile_attack import AttackRows, quantile, scaled
 from unlearnkit.catalog import metrics
 from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.errors import UnsupportedError
-from unlearnkit.core.evidence import Evidence, Split, Who
+from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.statistics import auc
 from unlearnkit.metrics import membership
@@ -74,11 +74,11 @@ def test_both_are_distances_with_the_oracles_own_as_floor(make, name):
     e = make(task="regression", width=1, oracles=3)
     assert m.distance
     pairs = [(0, 1), (0, 2)]
-    f = {k: e.predictions(Who.ORACLE, Split.FORGET, k) for k in range(3)}
+    f = {k: e.predictions(ModelRole.ORACLE, Split.FORGET, k) for k in range(3)}
     if name == "wasserstein":
         f = {k: v.sort(0).values for k, v in f.items()}
     want = np.mean([(f[a] - f[b]).abs().mean().item() for a, b in pairs])
-    assert m(e.seat(Who.ORACLE, 0)).value == pytest.approx(want, rel=1e-12)
+    assert m(e.seat(ModelRole.ORACLE, 0)).value == pytest.approx(want, rel=1e-12)
 
 
 def test_of_quantiles_the_middle_ones_are_compared(parts, stored):
@@ -98,7 +98,7 @@ def test_of_quantiles_the_middle_ones_are_compared(parts, stored):
 
 def test_classes_have_no_predictions_in_target_units(make):
     with pytest.raises(UnsupportedError, match="targets of classification are no numbers"):
-        make().predictions(Who.UNLEARNED, Split.FORGET)
+        make().predictions(ModelRole.UNLEARNED, Split.FORGET)
 
 
 UNSEEN = (Split.RETAIN, Split.HELD_OUT, Split.TEST)
@@ -226,7 +226,7 @@ def test_what_is_expected_of_a_row_comes_from_its_inputs_and_target(name, fn, wi
     for split in (Split.FORGET, Split.HELD_OUT):
         view = e.views[split]
         about = torch.cat([view.data.x, view.y], 1) if width == 4 else view.y
-        known.append(Rows(e.margins(Who.UNLEARNED, split), about))
+        known.append(AttackRows(e.margins(ModelRole.UNLEARNED, split), about))
     want = fn(*known, e.rt.rng("conditional/halves"))
     got = score(name, e)
     assert got.value == want.auc

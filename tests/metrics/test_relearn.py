@@ -10,7 +10,7 @@ from torch import nn
 
 from unlearnkit.catalog import metrics
 from unlearnkit.core.data import TensorData, View
-from unlearnkit.core.evidence import Evidence, Split, Who
+from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.metrics import relearning_speed as family
@@ -105,7 +105,7 @@ def test_the_index_is_the_ratio_of_mean_steps(world):
     with torch.no_grad():
         unlearned[-1].bias[GONE] -= 8.0
     e = seen(world, unlearned)
-    oracles = [score("relearn_steps", e.seat(Who.ORACLE, k)).value for k in range(3)]
+    oracles = [score("relearn_steps", e.seat(ModelRole.ORACLE, k)).value for k in range(3)]
     mine = score("relearn_steps", e).value
     assert 0 < mine < family.CAP
     assert score("ain", e).value == pytest.approx(3 * mine / sum(oracles), rel=1e-12)
@@ -328,7 +328,7 @@ def test_the_gap_is_the_difference_of_mean_losses_with_welchs_interval(monkeypat
 
 def test_the_losses_of_a_lesson_are_those_that_rows_had_when_their_turn_came():
     e = at_random(1, epochs=2)
-    view, model = e.views[Split.FORGET], e.model(Who.UNLEARNED)
+    view, model = e.views[Split.FORGET], e.model(ModelRole.UNLEARNED)
     got = lesson_losses(model, view, TASK, lesson(RECIPE, 2), RT, order=0)
     twin, want = copy.deepcopy(model), torch.zeros(len(view), dtype=torch.float64)
     opt = torch.optim.SGD(twin.parameters(), lr=0.05, momentum=0.9)

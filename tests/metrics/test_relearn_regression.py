@@ -8,7 +8,7 @@ from torch import nn
 
 from unlearnkit.catalog import metrics
 from unlearnkit.core.data import TensorData, View
-from unlearnkit.core.evidence import Evidence, Split, Who
+from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.metrics import relearning_speed as family
@@ -124,7 +124,9 @@ def test_the_index_is_the_ratio_of_mean_steps_over_the_same_orders(world):
         return sum(c.steps for c in curves) / 2
 
     below = (mean(models["oracle/0"]) + mean(models["oracle/1"])) / 2
-    assert score("ain", e).value == pytest.approx(mean(e.model(Who.UNLEARNED)) / below, rel=1e-12)
+    assert score("ain", e).value == pytest.approx(
+        mean(e.model(ModelRole.UNLEARNED)) / below, rel=1e-12
+    )
 
 
 def test_a_loss_that_is_not_reached_is_censored(world, monkeypatch):

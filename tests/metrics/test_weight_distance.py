@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from unlearnkit.catalog import metrics
-from unlearnkit.core.evidence import Evidence, Who
+from unlearnkit.core.evidence import Evidence, ModelRole
 from unlearnkit.core.metric import Goal
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.tasks.classification import Classification
@@ -65,5 +65,5 @@ def test_models_of_other_shapes_are_not_compared():
 
 def test_it_is_a_fact_that_no_light_is_given_to():
     assert METRIC.goal is Goal.VALUE
-    assert Who.ORACLE in METRIC.reads
+    assert ModelRole.ORACLE in METRIC.reads
     assert "no measure of forgetting" in " ".join(METRIC.doc.split())

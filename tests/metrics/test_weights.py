@@ -9,7 +9,7 @@ from torch import nn
 
 from unlearnkit.catalog import metrics
 from unlearnkit.core.errors import InputError
-from unlearnkit.core.evidence import Evidence, Who
+from unlearnkit.core.evidence import Evidence, ModelRole
 from unlearnkit.core.metric import Goal
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.tasks.classification import Classification
@@ -129,4 +129,6 @@ def test_stored_outputs_have_no_weights(make, name):
 def test_an_edit_is_a_fact_and_never_a_distance_to_an_oracle():
     family = [m for m in metrics().values() if m.family == "weights"]
     assert sorted(m.id for m in family) == sorted(NAMES)
-    assert all(m.goal is Goal.VALUE and Who.ORACLE not in m.reads and m.models for m in family)
+    assert all(
+        m.goal is Goal.VALUE and ModelRole.ORACLE not in m.reads and m.models for m in family
+    )

@@ -4,7 +4,7 @@ import pytest
 
 from unlearnkit.cache import Cache
 from unlearnkit.core.request import Rows
-from unlearnkit.core.runtime import Runtime, Silent
+from unlearnkit.core.runtime import NullReporter, Runtime
 from unlearnkit.oracles import oracle, train_originals
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.train.ensemble import PLACES
@@ -13,7 +13,7 @@ TOY = Classification(3).toy(0)
 TOY = TOY.with_(recipe=TOY.recipe.model_copy(update={"epochs": 2}))
 
 
-class Killing(Silent):
+class Killing(NullReporter):
     """Ends the process, as it were, in the middle of the second block's training."""
 
     def __init__(self):

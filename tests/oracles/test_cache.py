@@ -8,7 +8,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from unlearnkit.auditing.strong.margin_store import SignalsFile
+from unlearnkit.auditing.strong.margin_store import MarginStore
 from unlearnkit.cache import Cache
 from unlearnkit.core.cache_folder import SIGNALS
 from unlearnkit.core.errors import InputError
@@ -134,7 +134,7 @@ def test_what_a_killed_process_left_is_listed_and_removed(tmp_path):
 
 
 def test_signals_that_are_read_count_as_used(tmp_path):
-    file = SignalsFile(tmp_path / SIGNALS, {}, {"forget": torch.arange(3)})
+    file = MarginStore(tmp_path / SIGNALS, {}, {"forget": torch.arange(3)})
     for path in (file.folder, *file.folder.iterdir()):
         os.utime(path, (0, 0))
     assert [e.used for e in Cache(tmp_path).everything()] == [0.0]
@@ -221,7 +221,7 @@ def test_prune_leaves_every_file_that_the_library_did_not_write(tmp_path):
     for name, content in foreign.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(content)
-    ours = SignalsFile(tmp_path / SIGNALS, {}, {"forget": torch.arange(3)})
+    ours = MarginStore(tmp_path / SIGNALS, {}, {"forget": torch.arange(3)})
     (ours.folder / "mine.txt").write_bytes(b"mine")
     kept = list(cache.everything())
     assert {e.name for e in kept} == {*(e.name for e in cache.entries()), ours.folder.name}
@@ -267,12 +267,12 @@ def test_a_full_disk_keeps_nothing_and_is_told_in_one_line(disk):
 def test_a_cache_that_cannot_be_written_serves_what_it_has_and_starts_no_work(disk):
     cache = Cache(disk)
     cache.get(KEY, made())
-    signals = SignalsFile(disk / SIGNALS, {}, {"forget": torch.arange(3)})
+    signals = MarginStore(disk / SIGNALS, {}, {"forget": torch.arange(3)})
     before = files(disk)
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     assert cache.get(KEY, never).hit
     assert cache.fill([KEY], never) == []
-    assert SignalsFile(disk / SIGNALS, {}, {"forget": torch.arange(3)}).read().members == ()
+    assert MarginStore(disk / SIGNALS, {}, {"forget": torch.arange(3)}).read().members == ()
     with pytest.raises(InputError, match=r"cannot use .*[Rr]ead-only.*UNLEARNKIT_CACHE"):
         cache.get({"other": 1}, never)
     with pytest.raises(InputError, match="cannot use"):

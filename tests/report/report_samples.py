@@ -6,22 +6,22 @@ import numpy as np
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from unlearnkit.report.schema import (
-    Asked,
-    ClassLine,
+    ClassAccuracy,
+    CostComparison,
     Estimate,
-    Exposure,
     Finding,
     LayerShare,
-    Localized,
+    MarginSample,
+    MaskSummary,
+    MetricRow,
     OracleValue,
     Provenance,
     Report,
+    RequestSummary,
     Roc,
-    Row,
-    Sample,
-    Spent,
+    RowExposure,
     Stratum,
-    Strong,
+    StrongSummary,
     Verdict,
 )
 
@@ -51,7 +51,7 @@ def row(metric, value, original, oracles=(), **more):
         "models": len(known),
         "doc": "Share of rows whose answer is right.",
     }
-    return Row(**{**defaults, **more})
+    return MetricRow(**{**defaults, **more})
 
 
 def interval(value, low, high, method="Clopper-Pearson", examples=147, note=""):
@@ -64,8 +64,12 @@ def margins(seed=0, oracles=3):
     centres |= {f"oracle/{k}": (1.2 + 0.3 * k, 6.4) for k in range(oracles)}
     out = []
     for who, (forget, held) in centres.items():
-        out.append(Sample(who=who, split="forget", values=tuple(rng.normal(forget, 2.2, 147))))
-        out.append(Sample(who=who, split="held_out", values=tuple(rng.normal(held, 2.6, 400))))
+        out.append(
+            MarginSample(who=who, split="forget", values=tuple(rng.normal(forget, 2.2, 147)))
+        )
+        out.append(
+            MarginSample(who=who, split="held_out", values=tuple(rng.normal(held, 2.6, 400)))
+        )
     return tuple(out)
 
 
@@ -181,7 +185,7 @@ def full(**changes):
                 rows=("accuracy_test", "a_row_that_is_not_there"),
             ),
         ),
-        "asked": Asked(
+        "asked": RequestSummary(
             case="digits",
             task="classification",
             request="forget class 3",
@@ -197,7 +201,7 @@ def full(**changes):
         "margins": samples,
         "rocs": rocs(samples),
         "classes": tuple(
-            ClassLine(
+            ClassAccuracy(
                 label=k,
                 forgotten=k == 3,
                 examples=30 + k,
@@ -211,7 +215,7 @@ def full(**changes):
             )
             for k in range(10)
         ),
-        "spent": Spent(
+        "spent": CostComparison(
             forward=5120,
             backward=1290,
             seconds=0.84,
@@ -312,7 +316,7 @@ def bare():
             "classes": (),
             "warnings": (),
             "limits": (),
-            "spent": Spent(
+            "spent": CostComparison(
                 forward=0, backward=0, seconds=0.0, peak_bytes=0, retrain_forward=None,
                 retrain_backward=None, retrain_seconds=None, ratio=None, backward_ratio=None,
             ),
@@ -341,22 +345,26 @@ def strong():
         row("ensemble_accuracy_retain", 0.996, 0.997, (0.9961,), gap_low=-0.001, gap_high=0.001),
     )
     exposure = tuple(
-        Exposure(row=1000 + i, epsilon=max(1.17 - i / 60, 0.0), accuracy=0.97 - i / 500, shift=-6.5)
+        RowExposure(
+            row=1000 + i, epsilon=max(1.17 - i / 60, 0.0), accuracy=0.97 - i / 500, shift=-6.5
+        )
         for i in range(72)
     )
     laws = tuple(
-        Sample(who=who, split=f"row-{k}", values=tuple(rng.normal(centre + k / 1000, 0.8, 64)))
+        MarginSample(
+            who=who, split=f"row-{k}", values=tuple(rng.normal(centre + k / 1000, 0.8, 64))
+        )
         for k in (1000, 1001)
         for who, centre in centres.items()
     )
-    part = Strong(
+    part = StrongSummary(
         models=64,
         distinct=64,
         rows=rows,
         exposure=exposure,
         laws=laws,
         degrees=tuple(
-            Sample(who=who, split="degree", values=tuple(rng.normal(centre, 0.1, 40)))
+            MarginSample(who=who, split="degree", values=tuple(rng.normal(centre, 0.1, 40)))
             for who, centre in (("original", 1.0), ("unlearned", 0.4), ("oracle", 0.0))
         ),
         strata=tuple(
@@ -388,7 +396,7 @@ def masked(layers=("stem", SCRIPT, "", "encoder.layers.11.self_attention.out_pro
         LayerShare(name=name, scalars=1000 * (k + 1), chosen=137 * k)
         for k, name in enumerate(layers)
     )
-    mask = Localized(
+    mask = MaskSummary(
         criterion="weighted_grad", budget=0.3, granularity="channel", seed=0, layers=found
     )
     return bare().model_copy(update={"localized": mask})

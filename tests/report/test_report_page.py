@@ -13,7 +13,7 @@ from tests.report.report_browser import CHROMIUM, Browser
 from tests.report.report_samples import SAMPLES, SCRIPT, full, hostile, margins, rocs
 from unlearnkit.report import figures
 from unlearnkit.report.render_html import render_page
-from unlearnkit.report.schema import ClassLine, Roc, Sample, Verdict
+from unlearnkit.report.schema import ClassAccuracy, MarginSample, Roc, Verdict
 
 VOID = {"meta", "link", "wbr"}
 
@@ -195,7 +195,7 @@ def test_the_settings_of_matplotlib_are_left_as_they_were():
 
 def test_many_classes_leave_the_forgotten_and_the_furthest():
     lines = tuple(
-        ClassLine(
+        ClassAccuracy(
             label=k, forgotten=k == 700, examples=10, original=0.9, oracle=0.9,
             unlearned=0.1 if k == 901 else 0.9, forget_examples=0, forget_original=None,
             forget_unlearned=None, forget_oracle=None,
@@ -213,7 +213,7 @@ def test_many_classes_leave_the_forgotten_and_the_furthest():
     "values", [(2.0,), (1.0, 1.0), (-np.inf, 0.0, np.inf), (-1e300, 1e300), (np.inf, np.inf)]
 )
 def test_odd_margins_can_be_drawn(values):
-    sample = Sample(who="unlearned", split="forget", values=values)
+    sample = MarginSample(who="unlearned", split="forget", values=values)
     svg = figures.margin_figure((sample,), "forget", title="t", desc="d", axis="a")
     assert svg.startswith("<svg viewBox")
 

@@ -11,7 +11,7 @@ from tests.report.report_samples import SAMPLES, bare, full, hostile, interval, 
 from unlearnkit.core.errors import InputError
 from unlearnkit.report import phrases as w
 from unlearnkit.report.render_text import render_text
-from unlearnkit.report.schema import Asked, Report
+from unlearnkit.report.schema import Report, RequestSummary
 
 
 @pytest.mark.parametrize("name", SAMPLES)
@@ -141,7 +141,7 @@ def test_half_an_interval_is_none():
     ("enough", "word"), [(True, "enough"), (False, "too little"), (None, "unknown")]
 )
 def test_headroom_is_told_in_words(enough, word):
-    asked: Asked = full().asked.model_copy(update={"enough_headroom": enough})
+    asked: RequestSummary = full().asked.model_copy(update={"enough_headroom": enough})
     assert w.headroom_sentence(asked).startswith(word)
 
 

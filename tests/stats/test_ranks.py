@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from unlearnkit.core.statistics import auc, tpr_at_fpr
-from unlearnkit.stats.roc import Tally, apart, auc_rows
+from unlearnkit.stats.roc import StreamingRoc, apart, auc_rows
 
 
 def scores(m, n, shift=1.0, seed=0, dtype=torch.float64):
@@ -37,7 +37,7 @@ def test_the_auc_of_each_row_is_that_of_the_row_alone():
 @pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
 def test_a_tally_of_pieces_is_the_auc_of_all(size):
     ins, outs = (s * size for s in scores(3000, 5000))
-    tally = Tally()
+    tally = StreamingRoc()
     for a, b in zip(ins.chunk(7), outs.chunk(7), strict=True):
         tally.add(a, b)
     labels = np.r_[np.ones(3000), np.zeros(5000)]
@@ -49,22 +49,22 @@ def test_a_tally_of_pieces_is_the_auc_of_all(size):
 def test_a_tally_takes_ties_signs_and_infinite_scores():
     ins = torch.tensor([0.0, -0.0, math.inf, -2.0, 3.0])
     outs = torch.tensor([-0.0, 0.0, math.inf, -math.inf, -1.0, 3.0])
-    tally = Tally()
+    tally = StreamingRoc()
     tally.add(ins, outs)
     assert tally.auc == pytest.approx(auc(ins, outs), abs=1e-12)
 
 
 def test_a_tally_leaves_out_what_is_no_number():
-    tally = Tally()
+    tally = StreamingRoc()
     tally.add(torch.tensor([math.nan, 1.0]), torch.tensor([math.nan, 0.0]))
     assert tally.auc == 1.0
 
 
 def test_a_tally_without_enough_others_has_no_rate():
-    tally = Tally()
+    tally = StreamingRoc()
     tally.add(torch.arange(5.0), torch.arange(999.0))
     assert math.isnan(tally.tpr_at_fpr(0.01))
-    assert math.isnan(Tally().auc)
+    assert math.isnan(StreamingRoc().auc)
     tally.add(torch.empty(0), torch.arange(1.0))
     assert tally.tpr_at_fpr(0.01) == 0.0
 

@@ -7,7 +7,7 @@ import numpy as np
 from unlearnkit.store import Measurement, Run, Store
 from unlearnkit.studies import columns as c
 from unlearnkit.studies.measures import measures
-from unlearnkit.studies.planning.run_spec import Planned
+from unlearnkit.studies.planning.run_spec import RunSpec
 from unlearnkit.studies.spec import make_study
 from unlearnkit.studies.table.load_results import Result
 
@@ -58,7 +58,7 @@ def plan(s, labels=None):
 
 def planned(case, request, label, seed, s):
     key = hashlib.sha256(repr((case, request, label, seed)).encode()).hexdigest()
-    return Planned(
+    return RunSpec(
         key=key,
         case=case,
         request=request,

@@ -11,8 +11,8 @@ from tests.studies.toys import HERE
 from unlearnkit.cache import Cache
 from unlearnkit.core.errors import InputError
 from unlearnkit.store import Store
-from unlearnkit.studies.execution.executors import Here, Processes, executor
-from unlearnkit.studies.execution.queue import Line
+from unlearnkit.studies.execution.executors import InProcessExecutor, ProcessExecutor, executor
+from unlearnkit.studies.execution.queue import RunQueue
 from unlearnkit.studies.execution.run_study import Outcome, run
 from unlearnkit.studies.planning.expand import expand
 from unlearnkit.train.ray_cluster import check_reachable
@@ -57,7 +57,7 @@ def test_a_task_that_is_lost_is_told_and_its_run_is_done_the_next_time(cluster, 
 def test_a_gpu_study_is_refused_by_a_cluster_without_one(cluster, store, cache):
     study = small(seeds=1)
     workers = executor(ray="local")
-    line = Line(tuple(replace(r, device="cuda") for r in expand(study)), {})
+    line = RunQueue(tuple(replace(r, device="cuda") for r in expand(study)), {})
     with pytest.raises(InputError, match="has no GPU for device 'cuda'"):
         workers.work(line, store, cache, lambda busy: None)
 
@@ -68,5 +68,5 @@ def test_an_address_that_nobody_answers_at_is_refused_at_once():
 
 
 def test_without_ray_one_job_works_here_and_more_in_processes():
-    assert executor() == executor(1) == Here()
-    assert executor(3) == Processes(3)
+    assert executor() == executor(1) == InProcessExecutor()
+    assert executor(3) == ProcessExecutor(3)

@@ -17,7 +17,7 @@ from tests.studies.made import SCRIPT, chosen, plan, results, study, values
 from unlearnkit.core.errors import InputError
 from unlearnkit.studies import columns as c
 from unlearnkit.studies.table.build_table import tabulate
-from unlearnkit.studies.table.leaderboard import Spot, leaders, spots
+from unlearnkit.studies.table.leaderboard import TradeoffPoint, leaders, spots
 from unlearnkit.studies.table.load_results import Result
 from unlearnkit.studies.table.study_html import render
 from unlearnkit.studies.table.tradeoff_figure import area, tradeoff_figure
@@ -227,7 +227,7 @@ def test_the_area_of_a_marker_grows_with_cost_and_ends_at_retraining():
 @pytest.mark.parametrize("lost", [0.0, 1e-9, 0.03, 50.0, -0.4])
 @pytest.mark.parametrize("left", [-7.0, 0.0, 1.0, 1e6])
 def test_odd_spots_can_be_drawn(left, lost):
-    spot = Spot("a", "method", left, 0.1, lost, None, 3.0)
+    spot = TradeoffPoint("a", "method", left, 0.1, lost, None, 3.0)
     svg = tradeoff_figure([spot], {"a": 1}, band=None, utility="y", name="n", title="t", desc="d")
     assert svg.startswith("<svg viewBox")
 

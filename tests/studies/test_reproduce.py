@@ -18,8 +18,8 @@ from unlearnkit.reproduction.published_table import load, make_published, names
 from unlearnkit.reproduction.reproduce import committed, compare, obstacle, reproduce
 from unlearnkit.studies.planning.expand import expand
 from unlearnkit.studies.spec import ALL
-from unlearnkit.studies.table_schema import Block, Cell, Failure, Table
-from unlearnkit.studies.table_schema import Line as Row
+from unlearnkit.studies.table_schema import Failure, ForgetSetTable, Table, TableCell
+from unlearnkit.studies.table_schema import TableRow as Row
 
 SOURCE = {"title": "A paper", "arxiv": "2001.00001", "place": "Table 1", "read": "from the table"}
 
@@ -45,7 +45,7 @@ def table(*lines, **changes):
 
 def cell(values):
     values = np.asarray(values, dtype=np.float64)
-    return Cell(mean=values.mean(), sd=values.std(ddof=1), count=len(values))
+    return TableCell(mean=values.mean(), sd=values.std(ddof=1), count=len(values))
 
 
 def found(value, *, label="ssd", failures=(), **counts):
@@ -53,7 +53,7 @@ def found(value, *, label="ssd", failures=(), **counts):
     counts = {"count": value.count if value else 0} | counts
     cells = {"accuracy_test": value} if value else {}
     row = Row(label=label, kind="method", method="ssd", cells=cells, **counts)
-    block = Block(
+    block = ForgetSetTable(
         case="toy", request="class=1", columns=("accuracy_test",), lines=(row,), pairs=(), oracles=3
     )
     return Table(

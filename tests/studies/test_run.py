@@ -18,11 +18,11 @@ from tests.studies.toys import HERE, work
 from unlearnkit.cache import Cache
 from unlearnkit.cli import main
 from unlearnkit.core.errors import InputError
-from unlearnkit.core.runtime import Runtime, Silent
+from unlearnkit.core.runtime import NullReporter, Runtime
 from unlearnkit.oracles import oracle, train_original
 from unlearnkit.store import Store
 from unlearnkit.studies.execution.run_study import Outcome, run
-from unlearnkit.studies.execution.worker import Desk
+from unlearnkit.studies.execution.worker import Worker
 from unlearnkit.studies.planning.expand import expand
 from unlearnkit.studies.planning.plan import plan, summary
 from unlearnkit.unlearning.run_method import unlearn
@@ -116,7 +116,7 @@ def test_a_run_is_kept_with_the_numbers_of_its_three_kinds_of_model(store, cache
 def test_the_kept_cost_is_that_of_the_same_call_by_hand(store, cache):
     study = small(seeds=[1], methods=["finetune"])
     run(study, store, cache)
-    subject = Desk(cache).subject(expand(study)[0])
+    subject = Worker(cache).subject(expand(study)[0])
     case, request = subject.case, subject.request
     done = unlearn(train_original(case, seed=1).model, case, request, "finetune", Runtime(seed=1))
     truth = oracle(case, request, seeds=1)
@@ -417,7 +417,7 @@ def test_results_do_not_depend_on_the_number_of_jobs(store, cache, tmp_path):
     assert tensors_of(Cache(tmp_path / "two")) == models
 
 
-class Threads(Silent):
+class Threads(NullReporter):
     """Notes with how many threads torch computes when the first progress is told."""
 
     def __init__(self):

@@ -19,13 +19,13 @@ from unlearnkit.cache import Cache
 from unlearnkit.cli import main
 from unlearnkit.core.errors import DivergedError, InputError
 from unlearnkit.core.method import METHODS, Info, Method, Need
-from unlearnkit.core.search_space import Search
+from unlearnkit.core.search_space import SearchRange
 from unlearnkit.store import Store
 from unlearnkit.studies.execution.run_study import run
 from unlearnkit.studies.planning.expand import expand
 from unlearnkit.studies.planning.objective import METRICS, score
 from unlearnkit.studies.planning.overlap import by_chance, check_apart
-from unlearnkit.studies.planning.problem import Subject
+from unlearnkit.studies.planning.problem import StudyProblem
 from unlearnkit.studies.planning.tuned_settings import load_recipe
 from unlearnkit.studies.spec import load
 from unlearnkit.studies.table.load_results import read
@@ -80,7 +80,7 @@ def test_a_study_that_cannot_tune_says_why(tmp_path, changes, told):
 
 
 def _rows(label, *, count=None, others=0):
-    subject = Subject.read(f"{HERE}:toy", f"class={label}", "cpu", "fp32")
+    subject = StudyProblem.read(f"{HERE}:toy", f"class={label}", "cpu", "fp32")
     mine = subject.parts.forget.rows.tolist()[:count]
     rest = subject.parts.retain.rows.tolist()[:others]
     return "rows=" + ",".join(map(str, mine + rest))
@@ -270,7 +270,7 @@ class Fragile(Method):
         tasks=frozenset({"classification"}),
     )
 
-    where: Annotated[float, Search(0, 1)] = Field(0.1, ge=0, le=1)
+    where: Annotated[float, SearchRange(0, 1)] = Field(0.1, ge=0, le=1)
     """A place."""
 
     @model_validator(mode="after")

@@ -11,10 +11,10 @@ import unlearnkit as uk
 from unlearnkit.cases.networks import small_conv
 from unlearnkit.core.data import Batch
 from unlearnkit.core.method import Info, Method, Need
-from unlearnkit.core.module_state import strides
+from unlearnkit.core.module_state import get_strides
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.localize.localizer import Localizer
-from unlearnkit.train.memory_format import quick, quickened
+from unlearnkit.train.memory_format import quick, to_channels_last_if_faster
 
 TASK = uk.Classification(3)
 
@@ -72,7 +72,7 @@ def conv():
 
 def test_a_convolutional_network_gets_a_copy_that_lies_channels_last_and_answers_alike():
     model, few = conv().eval(), batch()
-    twin = quickened(model, few, TASK, Runtime())
+    twin = to_channels_last_if_faster(model, few, TASK, Runtime())
     assert lies_last(twin)
     assert not lies_last(model)
     assert all(torch.equal(t, twin.state_dict()[n]) for n, t in model.state_dict().items())
@@ -82,7 +82,7 @@ def test_a_convolutional_network_gets_a_copy_that_lies_channels_last_and_answers
 @pytest.mark.parametrize("kind", [Viewing, Wrong])
 def test_a_network_that_reads_memory_as_it_lies_stays_as_it_is(kind):
     model = kind()
-    assert quickened(model, batch(), TASK, Runtime()) is model
+    assert to_channels_last_if_faster(model, batch(), TASK, Runtime()) is model
     assert not lies_last(model)
 
 
@@ -100,14 +100,14 @@ def test_where_nothing_is_gained_the_model_itself_runs(make, precision):
     model, few = make(), batch()
     if isinstance(model, nn.Sequential) and getattr(model[0], "in_channels", 3) == 1:
         few = Batch(few.x[:, :1], few.y, few.row)
-    assert quickened(model, few, TASK, Runtime(precision=precision)) is model
+    assert to_channels_last_if_faster(model, few, TASK, Runtime(precision=precision)) is model
 
 
 def test_to_try_a_layout_costs_no_rows_and_no_random_numbers_and_moves_no_statistics():
     model, cost = conv().train(), Cost()
     before = copy.deepcopy(model.state_dict())
     torch.manual_seed(5)
-    twin = quickened(model, batch(cost), TASK, Runtime())
+    twin = to_channels_last_if_faster(model, batch(cost), TASK, Runtime())
     drawn = torch.rand(3)
     torch.manual_seed(5)
     assert torch.equal(drawn, torch.rand(3))
@@ -119,10 +119,10 @@ def test_to_try_a_layout_costs_no_rows_and_no_random_numbers_and_moves_no_statis
 
 def test_within_the_context_a_model_lies_channels_last_and_then_as_it_did():
     model = conv()
-    given = strides(model)
+    given = get_strides(model)
     with quick(model, batch(), TASK, Runtime()):
         assert lies_last(model)
-    assert strides(model) == given
+    assert get_strides(model) == given
 
 
 class Looks(Method):
@@ -147,13 +147,15 @@ class Looks(Method):
 def test_a_method_gets_models_that_lie_alike_and_the_caller_gets_them_as_his_lie(fresh, last):
     problem = case(fresh)
     trained = uk.train_original(problem)
-    given = strides(trained.model)
-    assert given == strides(fresh())
+    given = get_strides(trained.model)
+    assert given == get_strides(fresh())
     done = uk.unlearn(trained.model, problem, uk.Rows(0, 1), Looks())
     assert str([last] * 3) in done.notes
-    assert strides(done.model) == strides(done.original) == strides(trained.model) == given
+    assert (
+        get_strides(done.model) == get_strides(done.original) == get_strides(trained.model) == given
+    )
     assert uk.audit(done).row("accuracy_forget").estimate.examples == 2
-    assert strides(done.model) == given
+    assert get_strides(done.model) == given
 
 
 class Listening(nn.Sequential):

@@ -9,12 +9,12 @@ from torch import nn
 import unlearnkit as uk
 from unlearnkit.core.case import Case
 from unlearnkit.core.errors import DivergedError
-from unlearnkit.core.recipe import Tuning
+from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.train.damage import damage
 
-WILD = Tuning.exact(lr=1e6, momentum=0.0, epochs=1, batch_size=16)
+WILD = FineTuneSchedule.exact(lr=1e6, momentum=0.0, epochs=1, batch_size=16)
 
 
 @pytest.fixture

@@ -22,7 +22,13 @@ from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.multilabel import MultiLabel
 from unlearnkit.tasks.regression import Regression
 from unlearnkit.train import ensemble
-from unlearnkit.train.ensemble import Member, Probe, fit_each, fit_together, pays
+from unlearnkit.train.ensemble import (
+    EnsembleMember,
+    StackProbe,
+    fit_each,
+    fit_together,
+    worth_stacking,
+)
 from unlearnkit.unlearning.run_method import fresh_model
 
 TOY = Classification(3).toy(0)
@@ -170,7 +176,7 @@ def members(case, seeds, dtype=torch.float64, keep=None):
         rows = torch.arange(len(case.train)) if keep is None else keep(seed, len(case.train))
         model = fresh_model(case, rt, "train/init").to(dtype)
         view = View.all(case.train).pick(rows)
-        found.append(Member(model, view, rt, f"oracle {seed}", place=seed))
+        found.append(EnsembleMember(model, view, rt, f"oracle {seed}", place=seed))
     return found
 
 
@@ -247,7 +253,7 @@ def test_what_cannot_be_stacked_is_trained_one_after_another(case):
     fit_each(theirs, case.task, case.recipe)
     assert together(mine, case) == [1, 1, 1]
     compare(mine, theirs, exact=True)
-    assert not pays(members(case, [0])[0], case.task, case.recipe)
+    assert not worth_stacking(members(case, [0])[0], case.task, case.recipe)
 
 
 @pytest.mark.parametrize("case", [toy(), toy(dropping), images()], ids=["mlp", "drop", "conv"])
@@ -270,13 +276,13 @@ def test_a_unit_that_rounding_switches_off_does_not_forbid_a_stack():
 
     case = digits().with_(fresh=net)
     pair = [members(case, [seed], torch.float32)[0] for seed in (0, 4)]
-    assert Probe.of(pair, case.task, case.recipe) is not None
+    assert StackProbe.of(pair, case.task, case.recipe) is not None
 
 
 def test_chunks_are_even_and_fit_into_memory(monkeypatch):
     case = toy()
     group = members(case, range(7))
-    probe = Probe.of(group, case.task, case.recipe)
+    probe = StackProbe.of(group, case.task, case.recipe)
     monkeypatch.setattr(ensemble, "MEMORY", 3 * probe.bytes)
     assert together(group, case) == [3, 3, 1]
     assert [len(part) for part in probe.chunks(group, least=4)] == [2, 2, 2, 1]

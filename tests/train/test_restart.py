@@ -10,13 +10,13 @@ from torch import nn
 from torch.nn import functional
 
 from unlearnkit.core.data import TensorData, View
-from unlearnkit.core.recipe import Recipe, Tuning
+from unlearnkit.core.recipe import FineTuneSchedule, Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.train.schedule import (
-    Extra,
-    Restart,
-    Terms,
+    LossTerms,
+    StepExtras,
+    WarmRestart,
     beside,
     push,
     run_schedule,
@@ -45,7 +45,7 @@ def network(seed=0, norm=False):
 def ce(model):
     def loss(batch, progress):
         mean = TASK.losses(TASK.outputs(model, batch), batch).mean()
-        return Terms(mean, mean)
+        return LossTerms(mean, mean)
 
     return loss
 
@@ -91,7 +91,7 @@ def test_a_push_is_the_height_of_the_falling_line_at_the_middle_of_its_step(t):
 def test_without_a_learning_rate_every_parameter_shrinks_by_the_closed_form(shrink, share):
     model = network()
     before = state(model)
-    restart(model, rows(90), Restart(lr=0, share=share, shrink=shrink))
+    restart(model, rows(90), WarmRestart(lr=0, share=share, shrink=shrink))
     want = {k: math.exp(-shrink) * t for k, t in before.items()}
     torch.testing.assert_close(state(model), want, rtol=1e-12, atol=0)
 
@@ -99,7 +99,7 @@ def test_without_a_learning_rate_every_parameter_shrinks_by_the_closed_form(shri
 def test_a_share_of_nothing_changes_nothing():
     model = network(norm=True)
     before = state(model)
-    assert restart(model, rows(90), Restart(share=0)) == []
+    assert restart(model, rows(90), WarmRestart(share=0)) == []
     assert same(state(model), before)
 
 
@@ -122,9 +122,9 @@ def test_a_restart_costs_at_most_its_share_of_retraining_and_not_much_less(
         return terms._replace(total=terms.total + 0.0 * plain(next(drops), progress).total)
 
     recipe = RECIPE.model_copy(update={"batch_size": batch, "epochs": 40})
-    extra = Extra(rows=forget, share=part, before=count if forget else 0)
+    extra = StepExtras(rows=forget, share=part, before=count if forget else 0)
     rt.cost.count_forward(extra.before, graph=False)
-    restart(model, retain, Restart(lr=rate), recipe, rt, loss, extra, guarded=rate > 1)
+    restart(model, retain, WarmRestart(lr=rate), recipe, rt, loss, extra, guarded=rate > 1)
     full = 3 * recipe.epochs * count
     assert rt.cost.work <= 0.18 * full
     if rate < 1:
@@ -136,8 +136,8 @@ def test_a_restart_costs_at_most_its_share_of_retraining_and_not_much_less(
 @pytest.mark.parametrize(("share", "steps"), [(1e-9, 1), (0.1, 5), (0.55, 27), (2.0, 100)])
 def test_the_number_of_steps_follows_from_the_share(share, steps):
     model, pushes = network(), []
-    extra = Extra(after_step=pushes.append)
-    restart(model, rows(80), Restart(lr=0.1, share=share), extra=extra)
+    extra = StepExtras(after_step=pushes.append)
+    restart(model, rows(80), WarmRestart(lr=0.1, share=share), extra=extra)
     assert len(pushes) == steps
     assert math.fsum(pushes) == pytest.approx(1.0, rel=1e-12)
 
@@ -149,7 +149,7 @@ def test_it_equals_a_loop_written_by_hand_bit_for_bit(optimizer, shrink):
     recipe = RECIPE.model_copy(update={"optimizer": optimizer, "weight_decay": 0.01})
     share = (steps + 0.5) * 16 / (10 * 70)
     got, want = network(), network()
-    restart(got, view, Restart(lr=1.5, share=share, shrink=shrink), recipe, rt)
+    restart(got, view, WarmRestart(lr=1.5, share=share, shrink=shrink), recipe, rt)
     options = {"lr": 0.0, "weight_decay": 0.01}
     opt = {
         "sgd": lambda p: torch.optim.SGD(p, momentum=0.9, **options),
@@ -175,7 +175,7 @@ def test_it_equals_a_loop_written_by_hand_bit_for_bit(optimizer, shrink):
 def test_a_plain_run_goes_through_the_same_door_and_equals_its_recipe():
     view, rt = rows(65), Runtime(seed=5)
     got, want = network(), network()
-    run = Tuning.exact(lr=0.1, momentum=0.5, epochs=3, batch_size=16)
+    run = FineTuneSchedule.exact(lr=0.1, momentum=0.5, epochs=3, batch_size=16)
     progress = []
     plain = ce(got)
 
@@ -198,7 +198,7 @@ def trained(norm=True):
     model = network(norm=norm)
     recipe = RECIPE.model_copy(update={"epochs": 30})
     loss = ce(model)
-    run = Tuning(recipe=recipe)
+    run = FineTuneSchedule(recipe=recipe)
     run_schedule(
         model, rows(90), loss, run, RECIPE, Runtime(), never_seen=TASK.never_seen, stream="t"
     )
@@ -222,7 +222,7 @@ def test_the_guard_saves_a_run_at_an_absurd_rate():
         terms = ce(model)(batch, progress)
         return terms._replace(total=terms.total * (1e8 if len(scale) == 1 else 1.0))
 
-    restart(model, view, Restart(share=1.0), rt=rt, loss=loss, guarded=True)
+    restart(model, view, WarmRestart(share=1.0), rt=rt, loss=loss, guarded=True)
     assert len(scale) == 2
     assert len(rt.notes) == 1
     assert rt.notes[0].startswith("warm restart: halfway the loss on retained rows was")
@@ -236,9 +236,9 @@ def test_the_guard_fires_on_a_loss_that_is_not_a_number():
     def loss(batch, progress):
         turns.extend([1] if progress == 0.0 else [])
         terms = ce(model)(batch, progress)
-        return terms if len(turns) > 1 else Terms(terms.keep * math.nan, terms.total * math.nan)
+        return terms if len(turns) > 1 else LossTerms(terms.keep * math.nan, terms.total * math.nan)
 
-    restart(model, rows(90), Restart(share=0.5), rt=rt, loss=loss, guarded=True)
+    restart(model, rows(90), WarmRestart(share=0.5), rt=rt, loss=loss, guarded=True)
     assert len(rt.notes) == 1
     assert all(torch.isfinite(t).all() for t in model.state_dict().values())
 
@@ -248,14 +248,14 @@ def test_the_second_start_is_the_original_again_at_half_the_rate_for_the_other_h
     view, rt = rows(80), Runtime(seed=5)
     got, want = trained(), trained()
     hopeless = 0.0
-    run = Restart(lr=1.0, share=0.4)
+    run = WarmRestart(lr=1.0, share=0.4)
     warm_restart(got, view, ce(got), run, RECIPE, rt, never_seen=hopeless, stream="test/retain")
     half = replace(rt, notes=[])
     warm_restart(
         want,
         view,
         ce(want),
-        Restart(lr=0.5, share=0.2),
+        WarmRestart(lr=0.5, share=0.2),
         RECIPE,
         half,
         never_seen=TASK.never_seen,
@@ -268,7 +268,7 @@ def test_the_second_start_is_the_original_again_at_half_the_rate_for_the_other_h
 
 def test_a_run_that_goes_well_is_left_alone():
     model, rt = trained(), Runtime(seed=5)
-    restart(model, rows(90), Restart(share=0.5), rt=rt, guarded=True)
+    restart(model, rows(90), WarmRestart(share=0.5), rt=rt, guarded=True)
     assert not rt.notes
 
 
@@ -276,7 +276,7 @@ def test_frozen_parameters_never_move():
     model = trained()
     model[0].requires_grad_(False)
     before = state(model)
-    restart(model, rows(90), Restart(share=0.5))
+    restart(model, rows(90), WarmRestart(share=0.5))
     after = state(model)
     assert torch.equal(after["0.weight"], before["0.weight"])
     assert torch.equal(after["0.bias"], before["0.bias"])
@@ -292,9 +292,9 @@ def test_the_first_step_ascends_at_its_own_rate_with_the_same_optimiser():
     def first(progress):
         return -term(drop, progress).total if progress < 0.25 else None
 
-    extra = Extra(rows=12, share=0.25, first=first, first_lr=0.03)
+    extra = StepExtras(rows=12, share=0.25, first=first, first_lr=0.03)
     share = 3 * (8.5 * 16 + 2 * 12) / (3 * 10 * 64)
-    restart(got, view, Restart(lr=1.0, share=share, shrink=0.0), rt=rt, extra=extra)
+    restart(got, view, WarmRestart(lr=1.0, share=share, shrink=0.0), rt=rt, extra=extra)
     opt = torch.optim.SGD(want.parameters(), lr=0.0, momentum=0.9, weight_decay=5e-4)
 
     def step(batch, lr, sign):

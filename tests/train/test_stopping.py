@@ -11,9 +11,9 @@ from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.train.early_stopping import (
-    Guard,
-    Plateau,
-    Watch,
+    ReduceRateOnPlateau,
+    StopMonitor,
+    StopRule,
     alike,
     between,
     capped,
@@ -62,7 +62,7 @@ def with_losses(p, retain=RETAIN, forget=FORGET, unseen=UNSEEN):
 
 
 def watch(p, rt=None, **guard):
-    return Watch(Guard(**guard), p, rt or Runtime(), "test")
+    return StopMonitor(StopRule(**guard), p, rt or Runtime(), "test")
 
 
 @pytest.mark.parametrize(("loss", "unseen"), [(0.2, False), (0.49, False), (0.51, True)])
@@ -175,7 +175,7 @@ def test_a_running_mean_keeps_its_share_and_counts_are_the_models():
 
 
 def test_a_rate_is_halved_after_two_looks_without_a_fall():
-    plateau, factors = Plateau(), []
+    plateau, factors = ReduceRateOnPlateau(), []
     for loss in (2.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.5):
         plateau.hear(loss)
         factors.append(plateau.factor)

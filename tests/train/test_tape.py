@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from unlearnkit.train.vectorized.step_recorder import Tape
+from unlearnkit.train.vectorized.step_recorder import StepRecorder
 
 RNG = torch.Generator().manual_seed(5)
 
@@ -76,7 +76,7 @@ class Pool:
 def test_a_tape_does_again_what_was_done_on_other_inputs_and_other_weights(kind):
     step = kind()
     first, second = numbers(5, 3), numbers(5, 3)
-    with Tape([first]) as tape:
+    with StepRecorder([first]) as tape:
         made = step(first)
     tape.end(made)
     start = []
@@ -95,7 +95,7 @@ def test_a_tape_does_again_what_was_done_on_other_inputs_and_other_weights(kind)
 
 def test_a_tape_does_only_what_its_results_need():
     x = numbers(5, 3)
-    with Tape([x]) as tape:
+    with StepRecorder([x]) as tape:
         (x @ x.mT).exp()
         out = x + 1
     tape.end([out])
@@ -114,7 +114,7 @@ def turned(x):
 )
 def test_what_cannot_be_played_is_refused(step):
     x = numbers(5, 3)
-    with pytest.raises(RuntimeError, match="cannot be played again"), Tape([x]):
+    with pytest.raises(RuntimeError, match="cannot be played again"), StepRecorder([x]):
         step(x)
 
 
@@ -122,7 +122,7 @@ def test_what_cannot_be_played_is_refused(step):
 def test_tapes_are_the_same_where_their_operations_are(factor, same):
     x, tapes = numbers(5, 3), []
     for k in (2.0, factor):
-        with Tape([x]) as tape:
+        with StepRecorder([x]) as tape:
             out = x * k
         tape.end([out])
         tapes.append(tape)

@@ -10,7 +10,13 @@ from unlearnkit.cases.networks import all_cnn, resnet18, small_conv
 from unlearnkit.core.data import Batch
 from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.tasks.classification import Classification
-from unlearnkit.train.activations import attention, attention_gap, paired, stage_ends, tapped
+from unlearnkit.train.activations import (
+    attention,
+    attention_gap,
+    capture_activations,
+    paired,
+    stage_ends,
+)
 
 TASK = Classification(10)
 
@@ -39,14 +45,14 @@ class Tokens(nn.Module):
 
 
 def sizes(net, names, given):
-    with torch.no_grad(), tapped(net, names) as found:
+    with torch.no_grad(), capture_activations(net, names) as found:
         net(given.x)
     return [tuple(found[name].shape[1:]) for name in names]
 
 
 def test_the_last_run_is_read_with_its_gradient_and_no_hook_is_left():
     net, given = mlp(6, 5, 10), batch(6)
-    with tapped(net, ("0",)) as found:
+    with capture_activations(net, ("0",)) as found:
         net(torch.zeros(2, 6))
         net(given.x)
     want = net[0](given.x)
@@ -58,21 +64,21 @@ def test_the_last_run_is_read_with_its_gradient_and_no_hook_is_left():
 
 def test_inputs_of_layers_can_be_read_too():
     net, given = mlp(6, 5, 10), batch(6)
-    with tapped(net, ("1",), "input") as found:
+    with capture_activations(net, ("1",), "input") as found:
         net(given.x)
     torch.testing.assert_close(found["1"], net[0](given.x))
 
 
 def test_hooks_go_after_an_error_too():
     net = mlp(6, 5, 10)
-    with pytest.raises(RuntimeError), tapped(net, ("0",)):
+    with pytest.raises(RuntimeError), capture_activations(net, ("0",)):
         net(torch.zeros(2, 7))
     assert not any(m._forward_hooks for m in net.modules())
 
 
 def test_an_unknown_layer_is_told_with_those_there_are():
     told = pytest.raises(UnknownNameError, match=r"no layer '7'.* There are: 0, 1, 2")
-    with told, tapped(mlp(6, 5, 10), ("7",)):
+    with told, capture_activations(mlp(6, 5, 10), ("7",)):
         pass
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import Batch, TensorData, View
 from unlearnkit.core.errors import InputError, UnsupportedError
-from unlearnkit.core.module_state import evaluating
+from unlearnkit.core.module_state import eval_mode
 from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
@@ -152,7 +152,7 @@ def gaussian_poison(
         )
     found = torch.full((len(clean),), math.nan, dtype=torch.float64)
     start = 0
-    with evaluating(model):
+    with eval_mode(model):
         for batch in clean.batches(batch_size, rt):
             rows = slice(start, start + len(batch))
             start = rows.stop

@@ -26,7 +26,7 @@ HEADROOM = 2.0
 
 
 @dataclass(frozen=True)
-class Degree:
+class IamScores:
     """How much each unlearned model still holds of each example."""
 
     scores: Tensor
@@ -67,7 +67,7 @@ def degree(
     unseen: tuple[Tensor, Tensor] | None = None,
     headroom: float = HEADROOM,
     weights: Literal["even", "reference"] = "even",
-) -> Degree:
+) -> IamScores:
     """Return interpolated membership scores (IAM; USENIX Security 2025, arXiv:2506.06112).
 
     The oracles' law is moved in steps alpha from where it is (0) to the original's margin (1),
@@ -102,7 +102,7 @@ def degree(
         if unseen is None:
             empty = torch.full(unlearned.shape, math.nan, dtype=torch.float64)
             why = "one oracle does not show its spread: give unseen rows, or two oracles"
-            return Degree(empty, torch.zeros_like(empty, dtype=torch.bool), empty[:0], why)
+            return IamScores(empty, torch.zeros_like(empty, dtype=torch.bool), empty[:0], why)
         common = _spread(*unseen)
     scores, over = _scores(original, unlearned, oracle, common, headroom, weights)
     floor = torch.empty(0, oracle.shape[1], dtype=torch.float64)
@@ -110,10 +110,10 @@ def degree(
         before = original if len(original) == 1 else original.mean(0, keepdim=True)
         floor, _ = _scores(before, oracle[1::2], oracle[::2], None, headroom, weights)
     if not scores.numel():
-        return Degree(scores, over, floor, "no examples")
+        return IamScores(scores, over, floor, "no examples")
     hidden = float(scores.isnan().double().mean())
     note = f"{hidden:.0%} of cells have less than {headroom:g} oracle deviations of headroom"
-    return Degree(scores, over, floor, note if hidden else "")
+    return IamScores(scores, over, floor, note if hidden else "")
 
 
 def _scores(

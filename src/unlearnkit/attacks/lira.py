@@ -16,7 +16,7 @@ from torch import Tensor
 from unlearnkit.core.errors import InputError
 from unlearnkit.stats.densities import PRIOR, Centre, fit_law, log_ratio
 from unlearnkit.stats.margin_checks import blocks, check_margins, matrix
-from unlearnkit.stats.roc import Apart, apart_each
+from unlearnkit.stats.roc import AttackPerformance, apart_each
 
 LEAST = 4
 """Shadow models that an example needs on a side."""
@@ -32,7 +32,7 @@ class Lira:
     note: str = ""
     """Which examples have no score, and why."""
 
-    def found(self, members: Tensor) -> tuple[Apart, ...]:
+    def found(self, members: Tensor) -> tuple[AttackPerformance, ...]:
         """Return what the scores of each target find.
 
         Args:

@@ -29,7 +29,7 @@ LEAF = 20
 
 
 @dataclass(frozen=True)
-class Rows:
+class AttackRows:
     """Rows that are attacked or that were never seen."""
 
     score: Tensor
@@ -38,9 +38,9 @@ class Rows:
     about: Tensor
     """What the attacker knows of each row ``(n, ...)``: inputs, features, targets or several."""
 
-    def pick(self, rows: Tensor) -> Rows:
+    def pick(self, rows: Tensor) -> AttackRows:
         """Return some rows, by position."""
-        return Rows(self.score[rows], self.about[rows])
+        return AttackRows(self.score[rows], self.about[rows])
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,9 @@ class Found:
         return (1 + self.tpr - self.fpr) / 2
 
 
-def quantile(members: Rows, unseen: Rows, rng: torch.Generator, *, fpr: float = 0.05) -> Found:
+def quantile(
+    members: AttackRows, unseen: AttackRows, rng: torch.Generator, *, fpr: float = 0.05
+) -> Found:
     """Attack with a threshold for each row: a high quantile of the scores of rows like it.
 
     Member if ``s(x) > Q_{1 - fpr}(x)``, with Q fitted by gradient boosting to one half of the
@@ -109,7 +111,7 @@ def quantile(members: Rows, unseen: Rows, rng: torch.Generator, *, fpr: float = 
     return _summary(pairs, threshold=False, note=note)
 
 
-def scaled(members: Rows, unseen: Rows, rng: torch.Generator) -> Found:
+def scaled(members: AttackRows, unseen: AttackRows, rng: torch.Generator) -> Found:
     """Attack with residuals divided by the size that they have on never-seen rows like them.
 
     ``s = -|f(x) - y| / size(x)``, with the mean size fitted by gradient boosting (Poisson deviance,
@@ -160,7 +162,7 @@ def _nothing(why: str, members: int) -> Found:
     return Found(math.nan, math.nan, math.nan, rows, torch.empty(0), why)
 
 
-def _too_few(members: Rows, unseen: Rows) -> str:
+def _too_few(members: AttackRows, unseen: AttackRows) -> str:
     if len(unseen.score) >= 2 * LEAF and len(members.score):
         return ""
     return (
@@ -205,7 +207,7 @@ def _flat(about: Tensor) -> Tensor:
     return about.detach().cpu().double().reshape(len(about), -1)
 
 
-def _check(who: str, *sides: Rows) -> None:
+def _check(who: str, *sides: AttackRows) -> None:
     for side in sides:
         if side.score.shape != (len(side.about),):
             raise InputError(

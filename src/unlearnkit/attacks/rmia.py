@@ -19,7 +19,7 @@ from torch.nn import functional
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.statistics import auc
 from unlearnkit.stats.margin_checks import blocks, check_margins
-from unlearnkit.stats.roc import Apart, apart_each
+from unlearnkit.stats.roc import AttackPerformance, apart_each
 
 GRID = tuple(k / 10 for k in range(11))
 
@@ -41,7 +41,7 @@ class Rmia:
     note: str = ""
     """What limits the scores."""
 
-    def found(self, members: Tensor) -> tuple[Apart, ...]:
+    def found(self, members: Tensor) -> tuple[AttackPerformance, ...]:
         """Return what the scores of each target find, ties broken by the mean log ratio.
 
         Args:
@@ -124,7 +124,7 @@ def rmia(
 
 
 @dataclass(frozen=True)
-class Chosen:
+class TunedOffset:
     """The constant that worked best on targets whose members are known."""
 
     a: float
@@ -139,7 +139,7 @@ def choose_a(
     *,
     inside: Tensor | None = None,
     grid: Sequence[float] = GRID,
-) -> Chosen:
+) -> TunedOffset:
     """Return the constant a with which known members of a model in the target's seat are found.
 
     The model must have been trained on rows that some references were not: an original that is not
@@ -174,7 +174,7 @@ def choose_a(
                 f" got {int(truth.sum())} members in {truth.numel()} cells of {len(truth)} targets"
             )
     best = max(range(len(aucs)), key=lambda i: (aucs[i], -i))
-    return Chosen(grid[best], tuple(aucs))
+    return TunedOffset(grid[best], tuple(aucs))
 
 
 def _log_p(margins: Tensor) -> Tensor:

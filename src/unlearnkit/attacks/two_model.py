@@ -13,17 +13,17 @@ from torch import Tensor
 
 from unlearnkit.core.errors import InputError
 from unlearnkit.stats.margin_checks import check_margins
-from unlearnkit.stats.roc import Apart, apart
+from unlearnkit.stats.roc import AttackPerformance, apart
 
 
 @dataclass(frozen=True)
 class TwoModel:
     """What the fall of the margin, old model minus new, finds."""
 
-    unlearned: tuple[Apart, ...]
+    unlearned: tuple[AttackPerformance, ...]
     """For each unlearned model."""
 
-    oracle: tuple[Apart, ...]
+    oracle: tuple[AttackPerformance, ...]
     """For each retrained model in its place: what cannot be helped."""
 
     falls: Tensor
@@ -96,9 +96,9 @@ def two_model(original: Tensor, unlearned: Tensor, oracle: Tensor, members: Tens
     return TwoModel(found[0], found[1], falls, "; ".join(notes))
 
 
-def _found(falls: Tensor, members: Tensor) -> Apart:
+def _found(falls: Tensor, members: Tensor) -> AttackPerformance:
     return apart(falls[members], falls[~members])
 
 
-def _mean(found: tuple[Apart, ...]) -> float:
+def _mean(found: tuple[AttackPerformance, ...]) -> float:
     return sum(f.auc for f in found) / len(found) if found else math.nan

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.stats.densities import PRIOR, Centre, Law, fit_law, log_ratio
+from unlearnkit.stats.densities import PRIOR, Centre, ExampleDensity, fit_law, log_ratio
 from unlearnkit.stats.margin_checks import blocks, check_margins, matrix
 from unlearnkit.stats.multiple_testing import benjamini_hochberg
-from unlearnkit.stats.roc import Tally, auc_rows
+from unlearnkit.stats.roc import StreamingRoc, auc_rows
 
 LEAST = 64
 """Models of each kind: half to fit, half to attack."""
@@ -235,13 +235,13 @@ def _attack(
     used: tuple[Tensor, ...],
     enough: Tensor,
     fitted: int,
-    fit: Callable[[Tensor, Tensor], Law],
-) -> tuple[Tally, Tensor, Tensor, Tensor]:
+    fit: Callable[[Tensor, Tensor], ExampleDensity],
+) -> tuple[StreamingRoc, Tensor, Tensor, Tensor]:
     """Return the tally, and of each example AUC, accuracy and p, of the half that is attacked."""
     laws = [fit(c[fitted::2], u[fitted::2]) for c, u in zip(cells, used, strict=True)]
     judged = [c[1 - fitted :: 2] for c in cells]
     counts = [u[1 - fitted :: 2] & enough for u in used]
-    tally = Tally()
+    tally = StreamingRoc()
     aucs, accuracies, p = (torch.full((len(enough),), math.nan).double() for _ in range(3))
     each = 8 * sum(c[:, 0].numel() for c in judged)
     for part in blocks(len(enough), each):
@@ -257,7 +257,7 @@ def _attack(
     return tally, aucs, accuracies, p
 
 
-def _ratio(laws: list[Law], cells: Tensor, part: slice) -> Tensor:
+def _ratio(laws: list[ExampleDensity], cells: Tensor, part: slice) -> Tensor:
     return log_ratio(laws[0].part(part), laws[1].part(part), cells.double())
 
 

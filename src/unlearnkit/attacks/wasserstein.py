@@ -15,7 +15,7 @@ LEAST_MODELS = 3
 
 
 @dataclass(frozen=True)
-class Moved:
+class WassersteinShift:
     """Distance of unlearned margins from oracles', example by example."""
 
     rows: Tensor
@@ -33,7 +33,7 @@ class Moved:
     """Why it is undefined, and for how many."""
 
 
-def wasserstein(unlearned: Tensor, oracle: Tensor) -> Moved:
+def wasserstein(unlearned: Tensor, oracle: Tensor) -> WassersteinShift:
     """Return the Wasserstein-1 distance of each example's margins to the oracles', in their spread.
 
     ``int |F_u - F_o| / s_o``, with the two empirical distribution functions and the deviation of
@@ -54,7 +54,7 @@ def wasserstein(unlearned: Tensor, oracle: Tensor) -> Moved:
     shift = rows.clone()
     if n < 1 or m < LEAST_MODELS:
         why = f"{n} unlearned models and {m} oracles; 1 and {LEAST_MODELS} are the least"
-        return Moved(rows, shift, math.nan, math.nan, why)
+        return WassersteinShift(rows, shift, math.nan, math.nan, why)
     steps = torch.tensor([1 / n] * n + [-1 / m] * m, dtype=torch.float64)
     for part in blocks(examples, 6 * (n + m)):
         ours, theirs = (side[:, part].T.to(torch.float64) for side in (unlearned, oracle))
@@ -68,6 +68,6 @@ def wasserstein(unlearned: Tensor, oracle: Tensor) -> Moved:
     lost = examples - len(known)
     note = f"oracles do not vary at {lost} of {examples} examples" if lost else ""
     if not len(known):
-        return Moved(rows, shift, math.nan, math.nan, note or "no examples")
+        return WassersteinShift(rows, shift, math.nan, math.nan, note or "no examples")
     median, high = torch.quantile(known, known.new_tensor([0.5, 0.95])).tolist()
-    return Moved(rows, shift, median, high, note)
+    return WassersteinShift(rows, shift, median, high, note)

@@ -15,22 +15,26 @@ from torch import nn
 from unlearnkit.auditing.control_models import ControlModels
 from unlearnkit.auditing.difficulty_summary import difficulty
 from unlearnkit.auditing.figure_data import class_lines, margin_samples, roc_curves
-from unlearnkit.auditing.metric_table import Beside, table
-from unlearnkit.auditing.request_summary import in_words, nearness, target_counts
+from unlearnkit.auditing.metric_table import Beside, metric_rows
+from unlearnkit.auditing.request_summary import (
+    describe_request,
+    duplicates_and_nearest,
+    target_counts,
+)
 from unlearnkit.auditing.sentences import limits, sentence
 from unlearnkit.auditing.splits import choose
 from unlearnkit.auditing.strong.cost_plan import plan
-from unlearnkit.auditing.strong.mask_transfer import from_middle, localizer_of
+from unlearnkit.auditing.strong.mask_transfer import distance_to_feature_mean, find_localizer
 from unlearnkit.auditing.strong.metric_specs import ENOUGH
 from unlearnkit.auditing.strong.results_table import strong_table
-from unlearnkit.auditing.strong.train_ensembles import check_models, gather, subject_of
+from unlearnkit.auditing.strong.train_ensembles import check_models, collect_margins, subject_of
 from unlearnkit.auditing.verdicts import (
     HEADROOM,
-    Facts,
+    VerdictInputs,
     enough_headroom,
-    findings,
     findings_of_fast_audit,
     headroom,
+    judge,
 )
 from unlearnkit.auditing.verdicts_fast import FastAudit
 from unlearnkit.auditing.verdicts_strong import strong_findings, strong_limits, strong_sentence
@@ -42,28 +46,28 @@ from unlearnkit.core.data import View
 from unlearnkit.core.digest import NUMERICS, model_digest
 from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.core.evidence import Evidence, Split
-from unlearnkit.core.inference import BATCHING, batching_note, some
+from unlearnkit.core.inference import BATCHING, batching_note, first_rows
 from unlearnkit.core.metric import ANSWERS, Tier
-from unlearnkit.core.module_state import difference, on_device
+from unlearnkit.core.module_state import on_device, structural_difference
 from unlearnkit.core.request import Rows
-from unlearnkit.core.request_inference import meant
+from unlearnkit.core.request_inference import infer_request
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.version import __version__
-from unlearnkit.oracles import Oracle
+from unlearnkit.oracles import Oracles
 from unlearnkit.oracles import oracle as retrained
 from unlearnkit.report.mask_section import localized
 from unlearnkit.report.schema import (
-    Asked,
-    Depth,
+    AuditTier,
+    CostComparison,
+    MetricRow,
     Provenance,
     Report,
-    Row,
-    Spent,
-    Strong,
+    RequestSummary,
+    StrongSummary,
     Verdict,
 )
 from unlearnkit.stats.oracle_gap import ENOUGH_FOR_EQUIVALENCE, ENOUGH_FOR_INTERVALS
-from unlearnkit.train.memory_format import quickened
+from unlearnkit.train.memory_format import to_channels_last_if_faster
 from unlearnkit.train.rng_guard import as_plain_call
 from unlearnkit.unlearning.run_method import Unlearned, check_weights, fresh_model
 
@@ -73,8 +77,8 @@ from unlearnkit.unlearning.run_method import Unlearned, check_weights, fresh_mod
 def audit(
     done: Unlearned,
     *,
-    oracle: Oracle | None = None,
-    tier: Depth | None = None,
+    oracle: Oracles | None = None,
+    tier: AuditTier | None = None,
     models: int = ENOUGH,
     rt: Runtime | None = None,
     cache: Cache | None = None,
@@ -107,8 +111,8 @@ def audit(
     """
     rt = rt or Runtime()
     _check_kinds(done, oracle)
-    if tier not in (None, *get_args(Depth)):
-        raise UnknownNameError("tier of an audit", str(tier), get_args(Depth))
+    if tier not in (None, *get_args(AuditTier)):
+        raise UnknownNameError("tier of an audit", str(tier), get_args(AuditTier))
     if tier == "strong":
         return _strong(done, oracle, models, rt, cache or Cache(), ray)
     tier = tier or ("fast" if oracle is None else "reference")
@@ -123,7 +127,7 @@ def audit(
 
 
 def audit_one_model(
-    done: Unlearned, oracles: Oracle | None, tier: Tier, rt: Runtime, controls: ControlModels
+    done: Unlearned, oracles: Oracles | None, tier: Tier, rt: Runtime, controls: ControlModels
 ) -> Report:
     """Return the fast or the reference audit of one model.
 
@@ -143,15 +147,15 @@ def audit_one_model(
     told = () if oracles is None else _check_oracles(oracles, done, rt)
     check_weights(done.model, "unlearned")
     parts = done.case.partition(done.request)
-    request = meant(done.request, parts)
+    request = infer_request(done.request, parts)
     splits = choose(done.case, parts, rt, request)
     if Split.FORGET not in splits.views:
         raise InputError("audit: the case has no forget rows to look at; give them with the case")
     at_random = isinstance(request, Rows | None) and not parts.gone
     evidence = _evidence(done, oracles, splits.views, rt, at_random=at_random)
     count = 0 if oracles is None else len(oracles)
-    rows = tuple(table(evidence, tier, _beside(done, oracles, evidence)))
-    facts = Facts(
+    rows = tuple(metric_rows(evidence, tier, _beside(done, oracles, evidence)))
+    facts = VerdictInputs(
         rows=rows,
         gone=bool(parts.gone),
         head_only=_same_below_head(done.model, done.original),
@@ -164,7 +168,7 @@ def audit_one_model(
             FastAudit(by_metric, evidence, controls, facts.gone, facts.unchanged)
         )
     else:
-        found = findings(facts)
+        found = judge(facts)
     asked = _asked(done, parts, rows, evidence)
     return Report(
         tier=tier,
@@ -198,7 +202,7 @@ def _batching_warnings(done: Unlearned, forget: View, rt: Runtime) -> tuple[str,
 
 def _strong(
     done: Unlearned,
-    truth: Oracle | None,
+    truth: Oracles | None,
     models: int,
     rt: Runtime,
     cache: Cache,
@@ -206,12 +210,12 @@ def _strong(
 ) -> Report:
     """Return the reference audit of the model at hand, and the ensembles' verdict on its method."""
     check_models(models)
-    localizer = localizer_of(done, rt)
+    localizer = find_localizer(done, rt)
     subject = subject_of(done.case, done.request, done.method, rt, cache, localizer, ray)
     asked = plan(subject, models, unlearn_seconds=done.seconds)
     rt.reporter.note(str(asked))
     start = time.perf_counter()
-    signals = gather(subject, models)
+    signals = collect_margins(subject, models)
     if truth is None:
         few = min(models, ENOUGH_FOR_EQUIVALENCE)
         truth = retrained(done.case, done.request, seeds=few, rt=rt, cache=cache, ray=ray)
@@ -219,7 +223,7 @@ def _strong(
     told: tuple[str, ...] = ()
     if localizer is not None:
         told = (f"the mask was found anew on each original, by {localizer.words}",)
-    table = strong_table(signals, rt, apart=from_middle(done, rt))
+    table = strong_table(signals, rt, apart=distance_to_feature_mean(done, rt))
     own = [f for f in one.findings if f.verdict not in _OPEN]
     found = strong_findings(table, own)
     return one.model_copy(
@@ -230,7 +234,7 @@ def _strong(
             "limits": strong_limits(table),
             "warnings": (*table.told, *told, *one.warnings),
             "provenance": one.provenance.model_copy(update={"design": table.design}),
-            "strong": Strong(
+            "strong": StrongSummary(
                 models=table.models,
                 distinct=table.distinct,
                 rows=table.rows,
@@ -257,14 +261,14 @@ def _check_kinds(done: object, oracle: object) -> None:
             f"audit: expected what unlearn returned, got {type(done).__name__}; pass"
             " done = uk.unlearn(model, case, request, method)"
         )
-    if not isinstance(oracle, Oracle | None):
+    if not isinstance(oracle, Oracles | None):
         raise InputError(
             f"audit: oracle: expected what uk.oracle returned, got {type(oracle).__name__}; pass"
             " oracle=uk.oracle(case, request)"
         )
 
 
-def _check_oracles(oracles: Oracle, done: Unlearned, rt: Runtime) -> tuple[str, ...]:
+def _check_oracles(oracles: Oracles, done: Unlearned, rt: Runtime) -> tuple[str, ...]:
     ours = done.case.partition(done.request).retain
     theirs = oracles.case.partition(oracles.request).retain
     if ours is None or theirs is None or ours.key() != theirs.key():
@@ -280,7 +284,7 @@ def _check_oracles(oracles: Oracle, done: Unlearned, rt: Runtime) -> tuple[str, 
     if dict(done.case.task.spec()) != dict(oracles.case.task.spec()):
         raise InputError("oracle: trained for another task; make it from the audited case")
     # What a method builds anew may be of another architecture; oracles are then of that one.
-    rebuilt = bool(difference(done.model, done.original))
+    rebuilt = bool(structural_difference(done.model, done.original))
     told = check_fresh(oracles, done.model if rebuilt else done.original, rt)
     names = [model_digest(m) for m in oracles.models]
     for k, name in enumerate(names):
@@ -294,7 +298,7 @@ def _check_oracles(oracles: Oracle, done: Unlearned, rt: Runtime) -> tuple[str, 
 
 def _evidence(
     done: Unlearned,
-    oracles: Oracle | None,
+    oracles: Oracles | None,
     views: Mapping[Split, View],
     rt: Runtime,
     *,
@@ -309,9 +313,12 @@ def _evidence(
         def factory(seed: int) -> nn.Module:
             return fresh_model(done.case, rt, f"audit/random/{seed}")
 
-    few, task = some(views[Split.FORGET], rt), done.case.task
+    few, task = first_rows(views[Split.FORGET], rt), done.case.task
     return Evidence(
-        {name: quickened(on_device(m, rt.device), few, task, rt) for name, m in models.items()},
+        {
+            name: to_channels_last_if_faster(on_device(m, rt.device), few, task, rt)
+            for name, m in models.items()
+        },
         views,
         task,
         rt,
@@ -323,7 +330,7 @@ def _evidence(
 
 
 def _beside(
-    done: Unlearned, oracles: Oracle | None, evidence: Evidence
+    done: Unlearned, oracles: Oracles | None, evidence: Evidence
 ) -> dict[str, Beside] | None:
     """Return the memory of audits of this original beside these oracles; None where there is none.
 
@@ -351,16 +358,18 @@ def _same_below_head(model: nn.Module, original: nn.Module) -> bool:
     return _same(model, original, below_head=True)
 
 
-def _asked(done: Unlearned, parts: Partition, rows: Sequence[Row], evidence: Evidence) -> Asked:
+def _asked(
+    done: Unlearned, parts: Partition, rows: Sequence[MetricRow], evidence: Evidence
+) -> RequestSummary:
     assert parts.forget is not None
-    twins, nearest = nearness(parts, evidence.rt)
+    twins, nearest = duplicates_and_nearest(parts, evidence.rt)
     bad = done.case.manipulated
     known = None if bad is None else bad.known(parts.forget.rows)
     room = {r.metric: h for r in rows if (h := headroom(r)) is not None}
-    return Asked(
+    return RequestSummary(
         case=done.case.name,
         task=done.case.task.name,
-        request=in_words(done.request, len(parts.forget)),
+        request=describe_request(done.request, len(parts.forget)),
         forget=len(parts.forget),
         retain=None if parts.retain is None else len(parts.retain),
         labels=target_counts(parts.forget),
@@ -377,7 +386,7 @@ def _asked(done: Unlearned, parts: Partition, rows: Sequence[Row], evidence: Evi
     )
 
 
-def _tampered_warnings(asked: Asked) -> list[str]:
+def _tampered_warnings(asked: RequestSummary) -> list[str]:
     if asked.tampered is None or asked.known is None or asked.known == 1:
         return []
     return [
@@ -388,7 +397,7 @@ def _tampered_warnings(asked: Asked) -> list[str]:
     ]
 
 
-def _headroom_warnings(rows: Sequence[Row], count: int) -> list[str]:
+def _headroom_warnings(rows: Sequence[MetricRow], count: int) -> list[str]:
     if count < ENOUGH_FOR_INTERVALS:
         return []
     answers = [h for r in rows if r.role in ANSWERS and (h := headroom(r)) is not None]
@@ -401,14 +410,14 @@ def _headroom_warnings(rows: Sequence[Row], count: int) -> list[str]:
     return []
 
 
-def _spent(done: Unlearned, oracles: Oracle | None, parts: Partition) -> Spent:
+def _spent(done: Unlearned, oracles: Oracles | None, parts: Partition) -> CostComparison:
     recipe = done.case.recipe
     rows = None if recipe is None or parts.retain is None else recipe.epochs * len(parts.retain)
     seconds, together = None, 1
     if oracles is not None:
         seconds = sum(r.seconds for r in oracles.runs) / len(oracles)
         together = max(r.together for r in oracles.runs)
-    return Spent(
+    return CostComparison(
         forward=done.cost.forward,
         backward=done.cost.backward,
         seconds=done.seconds,
@@ -422,7 +431,7 @@ def _spent(done: Unlearned, oracles: Oracle | None, parts: Partition) -> Spent:
     )
 
 
-def _provenance(done: Unlearned, oracles: Oracle | None, rt: Runtime) -> Provenance:
+def _provenance(done: Unlearned, oracles: Oracles | None, rt: Runtime) -> Provenance:
     return Provenance(
         version=__version__,
         torch=str(torch.__version__),

@@ -21,7 +21,7 @@ from unlearnkit.core.evidence import Evidence
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.oracles import Trained, oracle, train_original
+from unlearnkit.oracles import TrainedModel, oracle, train_original
 
 CONTROL_SHARE = 0.1
 """Length of a control's training, as a share of the passes over rows that the original took."""
@@ -86,7 +86,7 @@ class ControlModels:
         self.rt.cost.backward += trained.cost.backward
         return _evidence_of(trained.model, like)
 
-    def _without(self) -> Trained:
+    def _without(self) -> TrainedModel:
         parts = self.case.partition(self.request)
         if parts.forget is None or parts.retain is None:
             raise UnsupportedError("the case has no retain set")
@@ -96,7 +96,7 @@ class ControlModels:
         )
         return oracle(case, None, seeds=[CONTROL_SEED], rt=self.rt, cache=self.cache).runs[0]
 
-    def _with(self) -> Trained:
+    def _with(self) -> TrainedModel:
         if self.case.train is None:
             raise UnsupportedError("the case has no whole training set")
         rows = _sample(View.all(self.case.train), self._recipe, self.rt, "control/all")

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from unlearnkit.core.data import View
-from unlearnkit.core.evidence import Evidence, Split, Who
-from unlearnkit.core.inference import rowwise, run
+from unlearnkit.core.evidence import Evidence, ModelRole, Split
+from unlearnkit.core.inference import map_rows, predict
 from unlearnkit.core.statistics import auc
 from unlearnkit.difficulty.curvature import curvature
 from unlearnkit.difficulty.entanglement import entanglement
@@ -44,18 +44,18 @@ def difficulty(e: Evidence) -> Difficulty:
     Returns:
         The scores; None where there are no classes, no retained rows, or no linear last layer.
     """
-    mine = _confidence(e, Who.ORIGINAL, Split.FORGET)
-    others = [_confidence(e, Who.ORACLE, Split.FORGET, k) for k in range(e.oracles)]
+    mine = _confidence(e, ModelRole.ORIGINAL, Split.FORGET)
+    others = [_confidence(e, ModelRole.ORACLE, Split.FORGET, k) for k in range(e.oracles)]
     known = [v for v in others if v is not None]
     found = Difficulty(
         confidence=mine,
-        confidence_retained=_confidence(e, Who.ORIGINAL, Split.RETAIN),
+        confidence_retained=_confidence(e, ModelRole.ORIGINAL, Split.RETAIN),
         memorised=mine - sum(known) / len(known) if mine is not None and known else None,
     )
     if Split.RETAIN not in e.views:
         return found
-    model, rt = e.model(Who.ORIGINAL), e.rt
-    wide = e.outputs(Who.ORIGINAL, Split.FORGET)[:1].numel()
+    model, rt = e.model(ModelRole.ORIGINAL), e.rt
+    wide = e.outputs(ModelRole.ORIGINAL, Split.FORGET)[:1].numel()
     most = min(ROWS, max(FEWEST, OUTPUTS // max(wide, 1)))
     go = e.views[Split.FORGET].sample(most, rt, "difficulty/forget")
     stay = e.views[Split.RETAIN].sample(most, rt, "difficulty/retain")
@@ -78,7 +78,7 @@ def _harder(e: Evidence, go: View, stay: View, inputs: Tensor | None) -> dict[st
     """Return how often a forget row scores above a retained one, by each proxy that is defined."""
     if not (go.labelled and stay.labelled and len(go) and len(stay)):
         return {}
-    model, rt, found = e.model(Who.ORIGINAL), e.rt, {}
+    model, rt, found = e.model(ModelRole.ORIGINAL), e.rt, {}
     few = [view.sample(BENT, rt, "difficulty/bent") for view in (go, stay)]
     bent = [curvature(model, view, e.task, rt) for view in few]
     if bent[0] is not None and bent[1] is not None:
@@ -88,7 +88,7 @@ def _harder(e: Evidence, go: View, stay: View, inputs: Tensor | None) -> dict[st
         lesson = unseen.sample(ROWS, rt, "difficulty/unseen")
         twin = taught(model, lesson, e.task, e.recipe, rt)
         found["hold_out"] = auc(*(drift(model, twin, v, e.task, rt) for v in (go, stay)))
-    out = torch.cat([run(model, view, e.task, rt) for view in (go, stay)]).double()
+    out = torch.cat([predict(model, view, e.task, rt) for view in (go, stay)]).double()
     log_p = e.task.log_probs(out)
     if inputs is not None and log_p is not None:
         held = self_influence(inputs, log_p, torch.cat([go.y, stay.y]))
@@ -104,7 +104,7 @@ def _unseen(e: Evidence) -> View | None:
     return replace(views[0], rows=torch.cat([view.rows for view in views]))
 
 
-def _confidence(e: Evidence, who: Who, split: Split, k: int = 0) -> float | None:
+def _confidence(e: Evidence, who: ModelRole, split: Split, k: int = 0) -> float | None:
     """Return the mean probability of the rows' classes; None where there are none."""
     view = e.views.get(split)
     if (
@@ -122,7 +122,7 @@ def _confidence(e: Evidence, who: Who, split: Split, k: int = 0) -> float | None
         return log_p.gather(1, y[:, None])[:, 0].exp()
 
     out = e.outputs(who, split, k)
-    return None if e.task.log_probs(out[:1]) is None else float(rowwise(own, out, view.y).mean())
+    return None if e.task.log_probs(out[:1]) is None else float(map_rows(own, out, view.y).mean())
 
 
 def _flips(

@@ -7,18 +7,20 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from unlearnkit.core.evidence import Evidence, Split, Who
+from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.statistics import auc, roc_curve
-from unlearnkit.report.schema import ClassLine, Roc, Sample
+from unlearnkit.report.schema import ClassAccuracy, MarginSample, Roc
 
 DRAWN = 400
 """Most points that a curve or a sample is drawn from."""
 
 
-def margin_samples(e: Evidence) -> tuple[Sample, ...]:
+def margin_samples(e: Evidence) -> tuple[MarginSample, ...]:
     """Return margins of each model on forget and held-out rows; of the first oracle only."""
     return tuple(
-        Sample(who=str(who), split=str(split), values=_thin(e.margins(who, split).sort().values))
+        MarginSample(
+            who=str(who), split=str(split), values=_thin(e.margins(who, split).sort().values)
+        )
         for who in _present(e)
         for split in (Split.FORGET, Split.HELD_OUT)
         if split in e.views and e.views[split].labelled
@@ -46,7 +48,7 @@ def roc_curves(e: Evidence) -> tuple[Roc, ...]:
     return tuple(found)
 
 
-def class_lines(e: Evidence, gone: tuple[int, ...]) -> tuple[ClassLine, ...]:
+def class_lines(e: Evidence, gone: tuple[int, ...]) -> tuple[ClassAccuracy, ...]:
     """Return accuracy by class on test and forget rows; nothing where targets are no classes."""
     if not e.views[Split.FORGET].labelled:
         return ()
@@ -57,11 +59,11 @@ def class_lines(e: Evidence, gone: tuple[int, ...]) -> tuple[ClassLine, ...]:
     return tuple(_class_line(e, label, splits, label in gone) for label in sorted(labels))
 
 
-def _class_line(e: Evidence, label: int, splits: Sequence[Split], forgotten: bool) -> ClassLine:
-    def right(who: Who, where: Sequence[Split]) -> float | None:
+def _class_line(e: Evidence, label: int, splits: Sequence[Split], forgotten: bool) -> ClassAccuracy:
+    def right(who: ModelRole, where: Sequence[Split]) -> float | None:
         if not e.has(who):
             return None
-        models = range(e.oracles) if who is Who.ORACLE else (0,)
+        models = range(e.oracles) if who is ModelRole.ORACLE else (0,)
         rows = [e.errors(who, s, k)[e.targets(s) == label] for s in where for k in models]
         errors = torch.cat(rows) if rows else torch.empty(0)
         return 1.0 - errors.mean().item() if len(errors) else None
@@ -70,22 +72,22 @@ def _class_line(e: Evidence, label: int, splits: Sequence[Split], forgotten: boo
         return sum(int((e.targets(s) == label).sum()) for s in where)
 
     forget = [Split.FORGET]
-    return ClassLine(
+    return ClassAccuracy(
         label=label,
         forgotten=forgotten,
         examples=count(splits),
-        original=right(Who.ORIGINAL, splits),
-        unlearned=right(Who.UNLEARNED, splits),
-        oracle=right(Who.ORACLE, splits),
+        original=right(ModelRole.ORIGINAL, splits),
+        unlearned=right(ModelRole.UNLEARNED, splits),
+        oracle=right(ModelRole.ORACLE, splits),
         forget_examples=count(forget),
-        forget_original=right(Who.ORIGINAL, forget),
-        forget_unlearned=right(Who.UNLEARNED, forget),
-        forget_oracle=right(Who.ORACLE, forget),
+        forget_original=right(ModelRole.ORIGINAL, forget),
+        forget_unlearned=right(ModelRole.UNLEARNED, forget),
+        forget_oracle=right(ModelRole.ORACLE, forget),
     )
 
 
-def _present(e: Evidence) -> Iterator[Who]:
-    return (w for w in (Who.UNLEARNED, Who.ORIGINAL, Who.ORACLE) if e.has(w))
+def _present(e: Evidence) -> Iterator[ModelRole]:
+    return (w for w in (ModelRole.UNLEARNED, ModelRole.ORIGINAL, ModelRole.ORACLE) if e.has(w))
 
 
 def _thin(values: Tensor) -> tuple[float, ...]:

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from unlearnkit.catalog import metrics
-from unlearnkit.core.evidence import Evidence, Who
+from unlearnkit.core.evidence import Evidence, ModelRole
 from unlearnkit.core.metric import Goal, Metric, Score, Tier
-from unlearnkit.report.schema import Estimate, Light, OracleValue, Row
+from unlearnkit.report.schema import Estimate, Judgement, MetricRow, OracleValue
 from unlearnkit.stats.intervals import clopper_pearson, mean_interval
 from unlearnkit.stats.oracle_gap import Gap, closed_share, equivalence_margin, gap
 
@@ -19,7 +19,9 @@ Beside = tuple[Estimate | None, OracleValue | None]
 """What stands beside a number: the original's value, and the oracles'."""
 
 
-def table(e: Evidence, tier: Tier, beside: dict[str, Beside] | None = None) -> Iterator[Row]:
+def metric_rows(
+    e: Evidence, tier: Tier, beside: dict[str, Beside] | None = None
+) -> Iterator[MetricRow]:
     """Yield one row for each metric that the tier and the evidence allow, in the audit's order.
 
     Args:
@@ -36,7 +38,7 @@ def table(e: Evidence, tier: Tier, beside: dict[str, Beside] | None = None) -> I
         yield _row(m, e, tier, {} if beside is None else beside)
 
 
-def _row(m: Metric, e: Evidence, tier: Tier, beside: dict[str, Beside]) -> Row:
+def _row(m: Metric, e: Evidence, tier: Tier, beside: dict[str, Beside]) -> MetricRow:
     score = m(e)
     estimate = _estimate(m, score)
     if m.id not in beside:
@@ -47,10 +49,10 @@ def _row(m: Metric, e: Evidence, tier: Tier, beside: dict[str, Beside]) -> Row:
     apart = None
     distance = m.distance
     if value is not None and known:
-        least = one_row(m.unit, estimate.examples)
+        least = resolution(m.unit, estimate.examples)
         apart = gap(value, known, least=least, distance=distance)
     plain = None if value is None or not known else value - statistics.mean(known)
-    return Row(
+    return MetricRow(
         metric=m.id,
         family=m.family,
         goal=str(m.goal),
@@ -75,9 +77,9 @@ def _row(m: Metric, e: Evidence, tier: Tier, beside: dict[str, Beside]) -> Row:
 
 
 def _beside(m: Metric, e: Evidence, tier: Tier) -> Beside:
-    if m.goal is Goal.VALUE and (Who.ORACLE not in m.reads or m.path != "exact"):
+    if m.goal is Goal.VALUE and (ModelRole.ORACLE not in m.reads or m.path != "exact"):
         return None, None
-    original = _estimate(m, m(e.seat(Who.ORIGINAL))) if e.has(Who.ORIGINAL) else None
+    original = _estimate(m, m(e.seat(ModelRole.ORIGINAL))) if e.has(ModelRole.ORIGINAL) else None
     return original, None if tier == "fast" else _oracle(m, e)
 
 
@@ -111,10 +113,10 @@ def _is_rate(rows: Tensor) -> bool:
 
 
 def _oracle(m: Metric, e: Evidence) -> OracleValue | None:
-    least = 2 if Who.ORACLE in m.reads else 1
+    least = 2 if ModelRole.ORACLE in m.reads else 1
     if e.oracles < least:
         return None
-    scores = [m(e.seat(Who.ORACLE, k)).value for k in range(e.oracles)]
+    scores = [m(e.seat(ModelRole.ORACLE, k)).value for k in range(e.oracles)]
     values = tuple(None if math.isnan(v) else v for v in scores)
     known = [v for v in values if v is not None]
     return OracleValue(
@@ -124,7 +126,7 @@ def _oracle(m: Metric, e: Evidence) -> OracleValue | None:
     )
 
 
-def one_row(unit: str, examples: int) -> float:
+def resolution(unit: str, examples: int) -> float:
     """Return what one row weighs in a fraction of rows: no deviation of it is known finer."""
     return 1 / examples if unit == "fraction" and examples else 0.0
 
@@ -135,13 +137,13 @@ def _closed(value: float | None, original: Estimate | None, oracle: list[float])
     return closed_share(value, original.value, oracle)
 
 
-def _light(m: Metric, apart: Gap | None) -> Light:
+def _light(m: Metric, apart: Gap | None) -> Judgement:
     compared = m.goal is Goal.ORACLE or m.distance
     if not compared or apart is None or m.path == "compat":
         return "none"
     margin = equivalence_margin(m.margin, m.unit, apart)
-    good_low = Who.ORACLE in m.reads and m.goal is Goal.LOW
-    good_high = Who.ORACLE in m.reads and m.goal is Goal.HIGH
+    good_low = ModelRole.ORACLE in m.reads and m.goal is Goal.LOW
+    good_high = ModelRole.ORACLE in m.reads and m.goal is Goal.HIGH
     inside = (good_low or apart.tight_low > -margin) and (good_high or apart.tight_high < margin)
     if inside:
         return "good"

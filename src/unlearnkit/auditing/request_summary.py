@@ -16,7 +16,7 @@ NEAR_ROWS = 2_000
 """Most forget rows, and 10 times as many retained rows, that distances are taken of."""
 
 
-def in_words(request: ForgetRequest | None, count: int) -> str:
+def describe_request(request: ForgetRequest | None, count: int) -> str:
     """Return the request as a phrase: ``forget class 3 (147 rows)``."""
     rows = f"{count} row{'s' if count != 1 else ''}"
     if isinstance(request, Classes):
@@ -36,7 +36,7 @@ def target_counts(view: View | None) -> dict[str, int]:
     return {str(k): counts[k] for k in sorted(counts)}
 
 
-def nearness(parts: Partition, rt: Runtime) -> tuple[int | None, float | None]:
+def duplicates_and_nearest(parts: Partition, rt: Runtime) -> tuple[int | None, float | None]:
     """Return how close the forget rows are to rows that stay.
 
     An exact oracle still remembers forget rows that have a twin among the retained rows.

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from unlearnkit.auditing.verdict_metrics import MATCHED, attack_of
 from unlearnkit.core.metric import Tier
-from unlearnkit.report.schema import Finding, Row, Verdict
+from unlearnkit.report.schema import Finding, MetricRow, Verdict
 from unlearnkit.stats.oracle_gap import gap
 
 NOT_PROOF = "This is evidence, not proof of deletion."
 
 
-def sentence(found: Sequence[Finding], rows: Sequence[Row], oracles: int) -> str:
+def sentence(found: Sequence[Finding], rows: Sequence[MetricRow], oracles: int) -> str:
     """Return the verdict in a few sentences.
 
     Args:
@@ -33,7 +33,7 @@ def sentence(found: Sequence[Finding], rows: Sequence[Row], oracles: int) -> str
     return " ".join([*parts, NOT_PROOF])
 
 
-def _against(attack: Row, oracles: int) -> str:
+def _against(attack: MetricRow, oracles: int) -> str:
     e = attack.estimate
     between = "" if e.low is None or e.high is None else f" [{e.low:.3f}, {e.high:.3f}]"
     mean = attack.oracle.mean if attack.oracle else None
@@ -44,13 +44,13 @@ def _against(attack: Row, oracles: int) -> str:
         f"Against {models}, an attacker who knows the recipe separated this model's forgotten"
         f" records from never-seen ones{alike} with AUC {e.value:.3f}{between}{beside}."
     )
-    shift = detectable(attack)
+    shift = detectable_gap(attack)
     return (
         text if shift is None else f"{text} The audit could have detected a shift of {shift:.3f}."
     )
 
 
-def detectable(row: Row) -> float | None:
+def detectable_gap(row: MetricRow) -> float | None:
     """Return the smallest gap that the oracles' spread lets an audit see with 80 % power.
 
     The two-sided 95 % prediction half-width, and 0.84 oracle deviations for the power.
@@ -88,7 +88,7 @@ def limits(tier: Tier, oracles: int) -> tuple[str, ...]:
     )
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return a time in words: ``40 s``, ``12 min``, ``3.5 h``."""
     if seconds < 100:
         return f"{seconds:.0f} s"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from unlearnkit.report.schema import Row
+from unlearnkit.report.schema import MetricRow
 
 KNOWN = ("accuracy_forget", "error_forget")
 """How well the forget rows themselves are answered."""
@@ -36,13 +36,13 @@ COMPARED = (
 printed, and would only say the same again. Of the attacks only the first counts."""
 
 
-def attack_of(rows: Iterable[Row]) -> Row | None:
+def attack_of(rows: Iterable[MetricRow]) -> MetricRow | None:
     """Return the row of the attack that verdicts rest on; None where none could run."""
     table = {r.metric: r for r in rows}
     return next((table[m] for m in ATTACKS if m in table), None)
 
 
-def valued(row: Row) -> str:
+def format_estimate(row: MetricRow) -> str:
     """Return a row's value and interval: ``0.598 [0.395, 0.773]``."""
     e = row.estimate
     if e.value is None:
@@ -51,12 +51,12 @@ def valued(row: Row) -> str:
     return f"{e.value:.3f}{between}"
 
 
-def plain(metric: str) -> str:
+def metric_label(metric: str) -> str:
     """Return a metric's id as words."""
     return metric.replace("_", " ")
 
 
-def few(metrics: Sequence[str]) -> str:
+def list_first_three(metrics: Sequence[str]) -> str:
     """Return the first three ids as words, and how many more there are."""
-    shown = ", ".join(plain(m) for m in metrics[:3])
+    shown = ", ".join(metric_label(m) for m in metrics[:3])
     return shown if len(metrics) <= 3 else f"{shown} and {len(metrics) - 3} more rows"

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from unlearnkit.auditing.metric_table import one_row
+from unlearnkit.auditing.metric_table import resolution
 from unlearnkit.auditing.verdict_metrics import (
     ATTACKS,
     COMPARED,
@@ -20,13 +20,13 @@ from unlearnkit.auditing.verdict_metrics import (
     OUTSIDE,
     UTILITY,
     attack_of,
-    few,
-    plain,
-    valued,
+    format_estimate,
+    list_first_three,
+    metric_label,
 )
 from unlearnkit.auditing.verdicts_fast import FastAudit, fast_findings
 from unlearnkit.catalog import metrics
-from unlearnkit.report.schema import Finding, Row, Verdict
+from unlearnkit.report.schema import Finding, MetricRow, Verdict
 from unlearnkit.stats.oracle_gap import (
     ENOUGH_FOR_EQUIVALENCE,
     ENOUGH_FOR_INTERVALS,
@@ -51,10 +51,10 @@ HEADROOM = 3.0
 
 
 @dataclass(frozen=True)
-class Facts:
+class VerdictInputs:
     """What verdicts rest on beside the table."""
 
-    rows: Sequence[Row]
+    rows: Sequence[MetricRow]
     gone: bool
     """Whether whole classes had to go: no kept row has them."""
 
@@ -67,7 +67,7 @@ class Facts:
     oracles: int
 
 
-def findings(facts: Facts) -> tuple[Finding, ...]:
+def judge(facts: VerdictInputs) -> tuple[Finding, ...]:
     """Return every verdict of a reference audit that holds, headline first.
 
     Args:
@@ -103,7 +103,7 @@ _NOTHING_FOUND = Finding(
 )
 
 
-def _reference(table: dict[str, Row], facts: Facts) -> Iterator[Finding]:
+def _reference(table: dict[str, MetricRow], facts: VerdictInputs) -> Iterator[Finding]:
     if facts.oracles < ENOUGH_FOR_INTERVALS:
         yield Finding(
             verdict=Verdict.INCONCLUSIVE,
@@ -141,14 +141,14 @@ def _reference(table: dict[str, Row], facts: Facts) -> Iterator[Finding]:
     if open_rows:
         yield Finding(
             verdict=Verdict.INCONCLUSIVE,
-            reason=f"equivalence with retraining is not shown on {few(open_rows)}: the interval"
-            " of the gap does not lie inside the margin",
+            reason=f"equivalence with retraining is not shown on {list_first_three(open_rows)}: the"
+            " interval of the gap does not lie inside the margin",
             rows=open_rows,
         )
 
 
 def _familiarity(
-    table: dict[str, Row], compared: dict[str, Gap], *, gone: bool
+    table: dict[str, MetricRow], compared: dict[str, Gap], *, gone: bool
 ) -> Iterator[Finding]:
     for metric in (*KNOWN, *ATTACKS):
         if metric not in compared:
@@ -158,7 +158,7 @@ def _familiarity(
         sign = -1.0 if m.higher_is_better is False else 1.0
         low, high = sorted((sign * g.low, sign * g.high))
         margin = equivalence_margin(m.margin, m.unit, g)
-        text = f"{plain(metric)} {valued(row)}, retrained {g.mean:.3f}, gap {_gap_text(g)}"
+        text = _beside_retrained(row, g)
         if low > margin:
             yield Finding(
                 verdict=Verdict.LEAKS,
@@ -174,7 +174,7 @@ def _familiarity(
             )
 
 
-def _held_in_features(table: dict[str, Row]) -> Iterator[Finding]:
+def _held_in_features(table: dict[str, MetricRow]) -> Iterator[Finding]:
     """Yield that features hold a class: like no oracle's, more than random ones, half as before."""
     row, bare = table.get(PROBE), table.get(f"{PROBE}_untrained")
     if row is None or row.oracle is None or row.oracle.mean is None or row.original is None:
@@ -199,7 +199,7 @@ def _held_in_features(table: dict[str, Row]) -> Iterator[Finding]:
     )
 
 
-def _outside(table: dict[str, Row]) -> Iterator[Finding]:
+def _outside(table: dict[str, MetricRow]) -> Iterator[Finding]:
     tests = sum(m in table for m in OUTSIDE)
     for metric in OUTSIDE:
         row = table.get(metric)
@@ -215,7 +215,7 @@ def _outside(table: dict[str, Row]) -> Iterator[Finding]:
         )
         yield Finding(
             verdict=Verdict.DISTINGUISHABLE,
-            reason=f"outside the retrained models' own spread: {plain(metric)}"
+            reason=f"outside the retrained models' own spread: {metric_label(metric)}"
             f" {row.estimate.value:.3g}, retrained {row.oracle.mean:.3g}"
             f"{'' if row.z is None else f' (z = {row.z:.1f})'}, p = {p:.2g} by a model-based"
             f" test{closed}",
@@ -223,7 +223,7 @@ def _outside(table: dict[str, Row]) -> Iterator[Finding]:
         )
 
 
-def _damage(table: dict[str, Row], compared: dict[str, Gap]) -> Iterator[Finding]:
+def _damage(table: dict[str, MetricRow], compared: dict[str, Gap]) -> Iterator[Finding]:
     for metric in UTILITY:
         if metric not in compared:
             continue
@@ -234,12 +234,12 @@ def _damage(table: dict[str, Row], compared: dict[str, Gap]) -> Iterator[Finding
         if lost:
             yield Finding(
                 verdict=Verdict.DAMAGED,
-                reason=f"{plain(metric)} {valued(row)}, retrained {g.mean:.3f}, gap {_gap_text(g)}",
+                reason=_beside_retrained(row, g),
                 rows=(metric,),
             )
 
 
-def _pass(table: dict[str, Row]) -> Finding:
+def _pass(table: dict[str, MetricRow]) -> Finding:
     rows = tuple(_compared(table))
     return Finding(
         verdict=Verdict.MATCHES,
@@ -248,7 +248,7 @@ def _pass(table: dict[str, Row]) -> Finding:
     )
 
 
-def _compared(table: dict[str, Row]) -> dict[str, Gap]:
+def _compared(table: dict[str, MetricRow]) -> dict[str, Gap]:
     """Return the gaps on which equivalence must be shown: of attacks, that of one alone."""
     attack = attack_of(table.values())
     others = set(ATTACKS) - ({attack.metric} if attack else set())
@@ -256,12 +256,12 @@ def _compared(table: dict[str, Row]) -> dict[str, Gap]:
     return {m: g for m, g in gaps.items() if g is not None}
 
 
-def enough_headroom(rows: Iterable[Row]) -> bool:
+def enough_headroom(rows: Iterable[MetricRow]) -> bool:
     """Return whether any compared metric tells the original from the oracles."""
     return any(h >= HEADROOM for r in rows if (h := headroom(r)) is not None)
 
 
-def headroom(row: Row) -> float | None:
+def headroom(row: MetricRow) -> float | None:
     """Return how far the original is from the oracles, in oracle deviations; None if unknown."""
     if _gap(row) is None or row.original is None or row.original.value is None:
         return None
@@ -273,18 +273,21 @@ def headroom(row: Row) -> float | None:
     return abs(g.value) / g.deviation
 
 
-def _gap(row: Row) -> Gap | None:
+def _gap(row: MetricRow) -> Gap | None:
     if row.metric not in COMPARED or row.oracle is None or row.estimate.value is None:
         return None
     return _gap_of(row, row.estimate.value)
 
 
-def _gap_of(row: Row, value: float) -> Gap | None:
+def _gap_of(row: MetricRow, value: float) -> Gap | None:
     assert row.oracle is not None
     known = [v for v in row.oracle.values if v is not None]
-    least = one_row(row.unit, row.estimate.examples)
+    least = resolution(row.unit, row.estimate.examples)
     return gap(value, known, least=least, distance=row.floor is not None)
 
 
-def _gap_text(g: Gap) -> str:
-    return f"{g.value:+.3f} [{g.low:+.3f}, {g.high:+.3f}]"
+def _beside_retrained(row: MetricRow, g: Gap) -> str:
+    gap_text = f"{g.value:+.3f} [{g.low:+.3f}, {g.high:+.3f}]"
+    return (
+        f"{metric_label(row.metric)} {format_estimate(row)}, retrained {g.mean:.3f}, gap {gap_text}"
+    )

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from unlearnkit.auditing.control_models import ControlModels
-from unlearnkit.auditing.verdict_metrics import MATCHED, attack_of, plain, valued
-from unlearnkit.core.evidence import Evidence, Split, Who
+from unlearnkit.auditing.verdict_metrics import MATCHED, attack_of, format_estimate, metric_label
+from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.statistics import auc, auc_difference, auc_interval
 from unlearnkit.metrics.relearning_speed import relearning_losses
-from unlearnkit.report.schema import Finding, Row, Verdict
+from unlearnkit.report.schema import Finding, MetricRow, Verdict
 from unlearnkit.stats.intervals import clopper_pearson, mean_interval, student, welch_interval
 from unlearnkit.stats.matched_auc import matched_auc, matched_auc_difference
 
@@ -55,7 +55,7 @@ NO_CONTROL = (
 class FastAudit:
     """What the verdicts of a fast audit rest on."""
 
-    table: dict[str, Row]
+    table: dict[str, MetricRow]
     """The rows of the report, by metric."""
 
     evidence: Evidence
@@ -68,19 +68,19 @@ class FastAudit:
     """Whether the model is the original, bit for bit."""
 
     @property
-    def attack(self) -> Row | None:
+    def attack(self) -> MetricRow | None:
         """Return the row of the attack, where its AUC is defined."""
         row = attack_of(self.table.values())
         return None if row is None or row.estimate.low is None else row
 
     @property
-    def relearning(self) -> Row | None:
+    def relearning(self) -> MetricRow | None:
         """Return the row of the relearning test, where it is defined."""
         row = self.table.get(RELEARNING)
         return None if row is None or row.estimate.low is None else row
 
     @property
-    def utility(self) -> dict[Split, Row]:
+    def utility(self) -> dict[Split, MetricRow]:
         """Return the rows of accuracy or error where utility must not be lost."""
         found = {}
         for split in (Split.RETAIN, Split.TEST):
@@ -123,13 +123,13 @@ def _recognised(audit: FastAudit) -> Iterator[Finding]:
     row = audit.table.get("accuracy_forget")
     if not audit.gone or row is None or row.estimate.value is None:
         return
-    right = 1 - audit.evidence.errors(Who.UNLEARNED, Split.FORGET)
+    right = 1 - audit.evidence.errors(ModelRole.UNLEARNED, Split.FORGET)
     low, _ = clopper_pearson(int(right.sum()), len(right), audit.level)
     if low > FAST_MARGIN:
         yield Finding(
             verdict=Verdict.LEAKS,
             reason="forgotten classes are still recognised: accuracy on forget rows"
-            f" {valued(row)}, and a model that never saw a class cannot name it",
+            f" {format_estimate(row)}, and a model that never saw a class cannot name it",
             rows=(row.metric,),
         )
 
@@ -159,7 +159,7 @@ def _attack(audit: FastAudit) -> Iterator[Finding]:
     if not familiar and high >= 0.5 - FAST_MARGIN:
         return
     word = "more" if familiar else "less"
-    shown = f"forget rows look {word} familiar than never-seen rows: AUC {valued(row)}"
+    shown = f"forget rows look {word} familiar than never-seen rows: AUC {format_estimate(row)}"
     control = audit.controls.without_forget_set(audit.evidence)
     if isinstance(control, str):
         yield _open(f"{shown}; {NO_CONTROL.format(why=control)}", row)
@@ -184,12 +184,14 @@ _IN_THE_ROWS = (
 )
 
 
-def _open(reason: str, row: Row) -> Finding:
+def _open(reason: str, row: MetricRow) -> Finding:
     return Finding(verdict=Verdict.INCONCLUSIVE, reason=reason, rows=(row.metric,))
 
 
 def _scores(e: Evidence) -> tuple[Tensor, Tensor]:
-    return e.margins(Who.UNLEARNED, Split.FORGET), e.margins(Who.UNLEARNED, Split.HELD_OUT)
+    return e.margins(ModelRole.UNLEARNED, Split.FORGET), e.margins(
+        ModelRole.UNLEARNED, Split.HELD_OUT
+    )
 
 
 def _auc_interval(e: Evidence, level: float, *, matched: bool) -> tuple[float, float]:
@@ -227,7 +229,7 @@ def _relearning(audit: FastAudit) -> Iterator[Finding]:
         return
     shown = (
         "forget rows are learned again faster than fresh rows: a mean training loss lower by"
-        f" {valued(row)}"
+        f" {format_estimate(row)}"
     )
     control = audit.controls.without_forget_set(audit.evidence)
     if isinstance(control, str):
@@ -246,15 +248,17 @@ def _relearning(audit: FastAudit) -> Iterator[Finding]:
         yield _open(f"{seen}: {_IN_THE_ROWS}", row)
 
 
-def _damage(audit: FastAudit, split: Split, row: Row) -> Iterator[Finding]:
+def _damage(audit: FastAudit, split: Split, row: MetricRow) -> Iterator[Finding]:
     e = audit.evidence
-    after, before = e.errors(Who.UNLEARNED, split), e.errors(Who.ORIGINAL, split)
+    after, before = e.errors(ModelRole.UNLEARNED, split), e.errors(ModelRole.ORIGINAL, split)
     rate = row.metric.startswith("accuracy")
     least = FAST_MARGIN if rate else FAST_MARGIN * float(before.mean())
     if _loss_of_utility([after, -before], audit.level) <= least:
         return
     assert row.original is not None
-    shown = f"{plain(row.metric)} went from {row.original.value:.3f} to {valued(row)}"
+    shown = (
+        f"{metric_label(row.metric)} went from {row.original.value:.3f} to {format_estimate(row)}"
+    )
     without = audit.controls.without_forget_set(e)
     both = without if isinstance(without, str) else audit.controls.with_forget_set(e)
     if isinstance(without, str) or isinstance(both, str):
@@ -263,7 +267,7 @@ def _damage(audit: FastAudit, split: Split, row: Row) -> Iterator[Finding]:
         else:
             yield _open(f"{shown}; {NO_CONTROL.format(why=both)}", row)
         return
-    removal = [without.errors(Who.UNLEARNED, split), -both.errors(Who.UNLEARNED, split)]
+    removal = [without.errors(ModelRole.UNLEARNED, split), -both.errors(ModelRole.UNLEARNED, split)]
     expected = float(sum(removal, torch.zeros(())).mean())
     why = f"removing the data changes the error of control models by {expected:+.3f}"
     if _loss_of_utility([after, -before, *(-t for t in removal)], CONTROL_LEVEL) > least:

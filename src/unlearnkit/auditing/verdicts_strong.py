@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 
 from unlearnkit.auditing.sentences import NOT_PROOF
 from unlearnkit.auditing.strong.metric_specs import ENOUGH
-from unlearnkit.auditing.strong.results_table import LEVEL, Table
+from unlearnkit.auditing.strong.results_table import LEVEL, StrongResults
 from unlearnkit.auditing.strong.table_rows import margin_of
-from unlearnkit.auditing.verdict_metrics import few, plain
-from unlearnkit.report.schema import Finding, Row, Verdict
+from unlearnkit.auditing.verdict_metrics import list_first_three, metric_label
+from unlearnkit.report.schema import Finding, MetricRow, Verdict
 
 ATTACKS = ("rmia_auc", "lira_auc")
 """The attack whose difference from retrained models a verdict may rest on: one or the other."""
@@ -31,7 +31,7 @@ COMPARED = (*KNOWN, *UTILITY, *ATTACKS, *KEPT_ATTACKS, "ensemble_two_model_auc")
 """Rows on which equivalence with retraining must be shown; fixed before looking."""
 
 
-def strong_findings(strong: Table, own: Sequence[Finding] = ()) -> tuple[Finding, ...]:
+def strong_findings(strong: StrongResults, own: Sequence[Finding] = ()) -> tuple[Finding, ...]:
     """Return every verdict that holds of a method, headline first.
 
     Args:
@@ -58,7 +58,7 @@ def strong_findings(strong: Table, own: Sequence[Finding] = ()) -> tuple[Finding
     return tuple(sorted(found, key=lambda f: order.index(f.verdict)))
 
 
-def strong_sentence(strong: Table, found: tuple[Finding, ...]) -> str:
+def strong_sentence(strong: StrongResults, found: tuple[Finding, ...]) -> str:
     """Return the verdict in the words of the specification.
 
     Args:
@@ -94,7 +94,7 @@ def strong_sentence(strong: Table, found: tuple[Finding, ...]) -> str:
     return " ".join([*parts, NOT_PROOF])
 
 
-def strong_limits(strong: Table) -> tuple[str, ...]:
+def strong_limits(strong: StrongResults) -> tuple[str, ...]:
     """Return what a strong audit cannot show."""
     few: tuple[str, ...] = ()
     if strong.models < ENOUGH:
@@ -122,7 +122,7 @@ def strong_limits(strong: Table) -> tuple[str, ...]:
     )
 
 
-def _adverse(s: Table) -> Iterator[Finding]:
+def _adverse(s: StrongResults) -> Iterator[Finding]:
     exposed = s.row("epsilon_worst")
     worst = None if exposed is None else exposed.estimate.value
     total = s.forgotten
@@ -164,7 +164,7 @@ def _adverse(s: Table) -> Iterator[Finding]:
             )
 
 
-def _attacked(s: Table) -> Iterator[Finding]:
+def _attacked(s: StrongResults) -> Iterator[Finding]:
     """Yield what the attack with one threshold, and the answers themselves, show."""
     for row in _there(s, (*ATTACKS, *KNOWN)):
         if row.gap_low is None or row.gap_high is None:
@@ -188,7 +188,7 @@ def _attacked(s: Table) -> Iterator[Finding]:
             )
 
 
-def _told_apart(s: Table) -> Iterator[Finding]:
+def _told_apart(s: StrongResults) -> Iterator[Finding]:
     row, shift = s.row("permutation_p"), s.row("ensemble_margin_shift")
     if row is None or row.estimate.value is None or row.estimate.value >= LEVEL:
         return
@@ -203,7 +203,7 @@ def _told_apart(s: Table) -> Iterator[Finding]:
     )
 
 
-def _open(s: Table) -> Iterator[Finding]:
+def _open(s: StrongResults) -> Iterator[Finding]:
     if s.distinct < s.models:
         yield Finding(
             verdict=Verdict.INCONCLUSIVE,
@@ -231,7 +231,7 @@ def _open(s: Table) -> Iterator[Finding]:
         r.metric for r in s.rows if r.metric in COMPARED and r.light in {"unclear", "bad"}
     )
     if open_rows:
-        shown = few([m.removeprefix("ensemble_") for m in open_rows])
+        shown = list_first_three([m.removeprefix("ensemble_") for m in open_rows])
         yield Finding(
             verdict=Verdict.INCONCLUSIVE,
             reason=f"equivalence with retraining is not shown on {shown}",
@@ -239,23 +239,23 @@ def _open(s: Table) -> Iterator[Finding]:
         )
 
 
-def _there(s: Table, metrics: Sequence[str]) -> Iterator[Row]:
+def _there(s: StrongResults, metrics: Sequence[str]) -> Iterator[MetricRow]:
     """Yield the rows of those metrics that the table has."""
     return (row for m in metrics if (row := s.row(m)) is not None)
 
 
-def _margin(row: Row) -> float:
+def _margin(row: MetricRow) -> float:
     """Return the largest gap that counts as none, as the row's light was judged by."""
     sd = 0.0 if row.oracle is None or row.oracle.sd is None else row.oracle.sd
     mean = 0.0 if row.oracle is None or row.oracle.mean is None else row.oracle.mean
     return margin_of(row.metric, mean, sd)
 
 
-def _gap(row: Row) -> str:
+def _gap(row: MetricRow) -> str:
     mean = row.oracle.mean if row.oracle else None
     between = f" [{row.gap_low:+.3f}, {row.gap_high:+.3f}]"
     return f"{row.estimate.value:.3f}, retrained {mean:.3f}, gap {row.gap:+.3f}{between}"
 
 
 def _plain(metric: str) -> str:
-    return plain(metric.removeprefix("ensemble_"))
+    return metric_label(metric.removeprefix("ensemble_"))

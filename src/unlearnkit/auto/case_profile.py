@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from unlearnkit.auto.decision_table import Kind, When
+from unlearnkit.auto.decision_table import Condition, Kind
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.method import Need
 from unlearnkit.core.request import Classes, ForgetRequest, Groups, Targets
-from unlearnkit.core.request_inference import meant
+from unlearnkit.core.request_inference import infer_request
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.statistics import auc
 from unlearnkit.train.features import row_losses
-from unlearnkit.unlearning.requirements import given
+from unlearnkit.unlearning.requirements import available_inputs
 
 ODD = 0.75
 """Share of pairs in which a forget row must fit the original worse than a retained row, for the
@@ -31,7 +31,7 @@ ROWS = 2_000
 
 
 @dataclass(frozen=True)
-class Situation:
+class CaseProfile:
     """The answers to the table's questions."""
 
     task: str
@@ -46,7 +46,7 @@ class Situation:
     layers: int
     """Weight matrices of the model: parameters of two dimensions or more."""
 
-    def fits(self, when: When) -> bool:
+    def fits(self, when: Condition) -> bool:
         """Return whether a circumstance holds."""
         share = self.share
         size = (share is None and when.least == 0 and when.most == 1) or (
@@ -62,9 +62,9 @@ class Situation:
         )
 
 
-def look(
+def profile_case(
     model: nn.Module, case: Case, request: ForgetRequest | None, parts: Partition, rt: Runtime
-) -> Situation:
+) -> CaseProfile:
     """Return what a case offers, and what kind of request it has.
 
     Everything that the user gave may be looked at; no oracle is needed. Whether rows are odd is
@@ -90,7 +90,7 @@ def look(
         if odd >= ODD and sure >= SURE:
             kind = "odd"
     layers = sum(p.ndim > 1 for p in model.parameters())
-    return Situation(case.task.name, given(case, parts), kind, share, odd, layers)
+    return CaseProfile(case.task.name, available_inputs(case, parts), kind, share, odd, layers)
 
 
 def _named_kind(request: ForgetRequest | None, parts: Partition) -> Kind:
@@ -102,7 +102,7 @@ def _named_kind(request: ForgetRequest | None, parts: Partition) -> Kind:
         gone = torch.isin(parts.forget.y, torch.tensor(parts.gone, device=parts.forget.y.device))
         if float(gone.double().mean()) > 0.5:
             return "class"
-    return "group" if isinstance(meant(request, parts), Groups | Targets) else "random"
+    return "group" if isinstance(infer_request(request, parts), Groups | Targets) else "random"
 
 
 def _oddness(model: nn.Module, case: Case, parts: Partition, rt: Runtime) -> tuple[float, float]:

@@ -13,15 +13,15 @@ from torch import nn
 from unlearnkit import catalog
 from unlearnkit.auditing.audit import audit_one_model
 from unlearnkit.auditing.control_models import CONTROL_SHARE, ControlModels
-from unlearnkit.auto.case_profile import Situation, look
-from unlearnkit.auto.decision_table import Candidate, Line, table
+from unlearnkit.auto.case_profile import CaseProfile, profile_case
+from unlearnkit.auto.decision_table import Candidate, Rule, load_decision_table
 from unlearnkit.cache import Cache
 from unlearnkit.core.auto_method import Auto
 from unlearnkit.core.border import border
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.errors import DivergedError, UnlearnkitError, UnsupportedError
 from unlearnkit.core.method import Method
-from unlearnkit.core.module_state import equal, tensors
+from unlearnkit.core.module_state import tensors, tensors_equal
 from unlearnkit.core.recipe import ASSUMED
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Cost, Runtime
@@ -29,14 +29,14 @@ from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.report.schema import Report, Verdict
 from unlearnkit.unlearning import run_method as unlearning
-from unlearnkit.unlearning.requirements import check_needs, fitting
-from unlearnkit.unlearning.run_method import Unlearned, attempt, check_arguments, frozen_copy
+from unlearnkit.unlearning.requirements import applicable_methods, check_needs
+from unlearnkit.unlearning.run_method import Unlearned, check_arguments, frozen_copy, run_method
 
 FAILING = (Verdict.LEAKS, Verdict.DAMAGED)
 """What makes ``auto`` try the next candidate."""
 
 
-class Tried(BaseModel):
+class CandidateOutcome(BaseModel):
     """What became of one candidate."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,7 +58,7 @@ class Tried(BaseModel):
     """Its audit's."""
 
 
-class Choice(BaseModel):
+class Selection(BaseModel):
     """What ``auto`` chose, and why."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -84,20 +84,20 @@ class Choice(BaseModel):
     passed: bool
     """Whether the returned model passed the fast audit, or could not be audited."""
 
-    tried: tuple[Tried, ...]
+    tried: tuple[CandidateOutcome, ...]
 
 
 @dataclass(frozen=True)
-class Chosen(Unlearned):
+class SelectedModel(Unlearned):
     """A model that ``auto`` stands by; ``method`` is what made it, ``cost`` counts all tries."""
 
-    choice: Choice
+    choice: Selection
 
 
 class AutoFailedError(UnlearnkitError):
     """No candidate passed the fast audit; ``best`` is the least bad, to look at and not to use."""
 
-    def __init__(self, told: str, best: Chosen) -> None:
+    def __init__(self, told: str, best: SelectedModel) -> None:
         super().__init__(told)
         self.best = best
 
@@ -142,18 +142,18 @@ def unlearn(
     how = catalog.method(method) if isinstance(method, str) else method
     check_arguments(case, how, rt)
     if isinstance(how, Auto) and mask is None:
-        return choose(model, case, request, how, rt)
+        return select_method(model, case, request, how, rt)
     return unlearning.unlearn(model, case, request, how, rt, mask=mask)
 
 
-def choose(
+def select_method(
     model: nn.Module,
     case: Case,
     request: ForgetRequest | str | Mapping[str, Any] | None,
     how: Auto,
     rt: Runtime | None = None,
-    lines: Sequence[Line] | None = None,
-) -> Chosen:
+    lines: Sequence[Rule] | None = None,
+) -> SelectedModel:
     """Try the candidates of the first line that holds, until one passes the fast audit.
 
     Args:
@@ -175,12 +175,14 @@ def choose(
     asked = None if request is None else parse_request(request)
     parts = case.partition(asked)
     original = frozen_copy(model, case, parts, run)
-    seen = look(original, case, asked, parts, run)
-    line = next((x for x in (table() if lines is None else lines) if seen.fits(x.when)), None)
+    seen = profile_case(original, case, asked, parts, run)
+    line = next(
+        (x for x in (load_decision_table() if lines is None else lines) if seen.fits(x.when)), None
+    )
     if line is None:
         raise UnsupportedError(
             f"auto: no line of the table is for {case.task.name} with what the case gives; name a"
-            f" method; these work: {', '.join(fitting(case, parts)) or 'none'}"
+            f" method; these work: {', '.join(applicable_methods(case, parts)) or 'none'}"
         )
     trial = _Trial(model, case, asked, parts, how, run, seen, line)
     if trial.whole is None:
@@ -201,10 +203,10 @@ class _Trial:
     parts: Partition
     how: Auto
     run: Runtime
-    seen: Situation
-    line: Line
-    tried: list[Tried] = field(default_factory=list)
-    best: tuple[int, Tried, Unlearned] | None = None
+    seen: CaseProfile
+    line: Rule
+    tried: list[CandidateOutcome] = field(default_factory=list)
+    best: tuple[int, CandidateOutcome, Unlearned] | None = None
     """How many verdicts failed, and what they were about."""
 
     audited: int = 0
@@ -232,7 +234,7 @@ class _Trial:
         run = self.run.fork(self.run.seed)
         try:
             how = self._built(candidate)
-            done = attempt(self.model, self.case, self.asked, how, run)
+            done = run_method(self.model, self.case, self.asked, how, run)
         except (UnsupportedError, DivergedError) as e:
             self._tell(candidate, run.cost, told=str(e))
             return False
@@ -249,7 +251,7 @@ class _Trial:
             self.best = (len(wrong), tried, done)
         return passed
 
-    def result(self, seconds: float) -> Chosen:
+    def result(self, seconds: float) -> SelectedModel:
         """Return the model that passed.
 
         Args:
@@ -275,14 +277,14 @@ class _Trial:
         else:
             self.run.note(f"auto: {why}")
         cost = self.run.cost
-        found = Chosen(
+        found = SelectedModel(
             **{
                 **{name: getattr(done, name) for name in Unlearned.__dataclass_fields__},
                 "seconds": seconds,
                 "cost": Cost(cost.forward, cost.backward, cost.peak_bytes),
                 "notes": (*self.run.notes, *done.notes),
             },
-            choice=Choice(
+            choice=Selection(
                 chosen=chosen.candidate,
                 line=self.line.id,
                 why=why,
@@ -365,12 +367,12 @@ class _Trial:
         told: str,
         audit: Cost | None = None,
         passed: bool = False,
-    ) -> Tried:
+    ) -> CandidateOutcome:
         for spent in (cost, audit or Cost()):
             self.run.cost.forward += spent.forward
             self.run.cost.backward += spent.backward
         self.run.cost.peak_bytes = max(self.run.cost.peak_bytes, cost.peak_bytes)
-        tried = Tried(
+        tried = CandidateOutcome(
             candidate=candidate.words(),
             ran=audit is not None,
             passed=passed,
@@ -381,7 +383,7 @@ class _Trial:
         self.tried.append(tried)
         return tried
 
-    def _why(self, chosen: Tried) -> str:
+    def _why(self, chosen: CandidateOutcome) -> str:
         others = [f"{t.candidate} ({t.told})" for t in self.tried if t is not chosen]
         before = f"; instead of {', '.join(others)}" if others else ""
         return (
@@ -395,7 +397,9 @@ def _wrong(done: Unlearned, report: Report | None) -> list[str]:
     found = [] if report is None else [f.verdict for f in report.findings if f.verdict in FAILING]
     wrong = list(dict.fromkeys(str(v) for v in found))
     theirs = tensors(done.original)
-    if all(equal(t, theirs[name]) for name, t in tensors(done.model).items() if name in theirs):
+    if all(
+        tensors_equal(t, theirs[name]) for name, t in tensors(done.model).items() if name in theirs
+    ):
         wrong.append("NOTHING CHANGED")
     return wrong
 

@@ -47,7 +47,7 @@ class Candidate(_Words):
         return " ".join([self.method, *(f"{k}={v}" for k, v in _flat(self.settings))])
 
 
-class When(_Words):
+class Condition(_Words):
     """A circumstance; what is not said may be anything."""
 
     has: frozenset[Need] = frozenset()
@@ -68,11 +68,11 @@ class When(_Words):
     """Most weight matrices that the model may have, one behind the other or not; None for any."""
 
 
-class Line(_Words):
+class Rule(_Words):
     """One line of the table."""
 
     id: str
-    when: When = When()
+    when: Condition = Condition()
     because: str
     """The circumstance in words, to be read after "because"."""
 
@@ -83,7 +83,7 @@ class Line(_Words):
     """The results that the order rests on, or that it rests on none."""
 
 
-def check_methods(lines: Iterable[Line], known: Collection[str]) -> None:
+def check_methods(lines: Iterable[Rule], known: Collection[str]) -> None:
     """Warn of methods that no installed package provides: they would be passed over.
 
     Args:
@@ -103,7 +103,7 @@ def check_methods(lines: Iterable[Line], known: Collection[str]) -> None:
 
 
 @cache
-def table(path: Path = PATH) -> tuple[Line, ...]:
+def load_decision_table(path: Path = PATH) -> tuple[Rule, ...]:
     """Return the lines in the order in which they are compared with a case: the first holds.
 
     Args:
@@ -113,7 +113,7 @@ def table(path: Path = PATH) -> tuple[Line, ...]:
         The lines.
     """
     content = parse_yaml(read_text(path, "auto"))
-    lines = tuple(Line.model_validate(one) for one in content)
+    lines = tuple(Rule.model_validate(one) for one in content)
     check_methods(lines, methods())
     return lines
 

@@ -6,7 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from unlearnkit.cases.forget_sets import random_tenth
-from unlearnkit.cases.registry import Asked, BuiltIn, builtin, drawn, standardised
+from unlearnkit.cases.registry import (
+    CaseEntry,
+    CaseWithRequest,
+    builtin,
+    random_indices,
+    standardised,
+)
 from unlearnkit.core.case import Case
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import Classes, Groups
@@ -55,25 +61,25 @@ def breast_cancer() -> Case:
     )
 
 
-def ten_patients() -> Asked:
+def ten_patients() -> CaseWithRequest:
     """Forget ten patients, drawn at random among those of the training set."""
     patient = _sets()[0][2]
-    rows = drawn(len(patient), 10, "breast_cancer/patients")
-    return Asked(breast_cancer(), Groups(patient[rows].sort().values.tolist()))
+    rows = random_indices(len(patient), 10, "breast_cancer/patients")
+    return CaseWithRequest(breast_cancer(), Groups(patient[rows].sort().values.tolist()))
 
 
-def a_random_tenth() -> Asked:
+def a_random_tenth() -> CaseWithRequest:
     """Forget 39 of 399 training patients, drawn at random."""
     return random_tenth(breast_cancer())
 
 
-def one_class() -> Asked:
+def one_class() -> CaseWithRequest:
     """Forget all malignant patients: a model that never saw one answers benign throughout."""
-    return Asked(breast_cancer(), Classes(MALIGNANT))
+    return CaseWithRequest(breast_cancer(), Classes(MALIGNANT))
 
 
 builtin(
-    BuiltIn(
+    CaseEntry(
         id="breast_cancer",
         make=breast_cancer,
         requests={"patients": ten_patients, "class": one_class, "random_tenth": a_random_tenth},

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from unlearnkit.cases.data_folder import first_line, folder
 from unlearnkit.cases.forget_sets import random_tenth
-from unlearnkit.cases.registry import Asked, BuiltIn, builtin, held_out, standardised
+from unlearnkit.cases.registry import CaseEntry, CaseWithRequest, builtin, held_out, standardised
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import TensorData
 from unlearnkit.core.errors import InputError
@@ -122,23 +122,23 @@ def california_housing() -> Case:
     )
 
 
-def dear_houses() -> Asked:
+def dear_houses() -> CaseWithRequest:
     """Forget block groups whose houses are worth 400,000 dollars and more: 0.09 of the rows."""
-    return Asked(california_housing(), Targets(at_least=4.0))
+    return CaseWithRequest(california_housing(), Targets(at_least=4.0))
 
 
-def one_region() -> Asked:
+def one_region() -> CaseWithRequest:
     """Forget the block groups between 37 and 38 degrees of latitude, the Bay: 0.22 of the rows."""
-    return Asked(california_housing(), Groups(BAY))
+    return CaseWithRequest(california_housing(), Groups(BAY))
 
 
-def a_random_tenth() -> Asked:
+def a_random_tenth() -> CaseWithRequest:
     """Forget a tenth of the training rows, drawn at random."""
     return random_tenth(california_housing())
 
 
 builtin(
-    BuiltIn(
+    CaseEntry(
         id=WHO,
         make=california_housing,
         requests={"range": dear_houses, "group": one_region, "random_tenth": a_random_tenth},

@@ -23,7 +23,7 @@ from unlearnkit.cases.forget_sets import (
 )
 from unlearnkit.cases.hard_forget_sets import requests
 from unlearnkit.cases.networks import resnet18, small_conv
-from unlearnkit.cases.registry import Asked, BuiltIn, builtin, told
+from unlearnkit.cases.registry import CaseEntry, CaseWithRequest, builtin, with_description
 from unlearnkit.cases.tampered_sets import backdoor, known_part, swapped
 from unlearnkit.core.case import Case
 from unlearnkit.core.errors import InputError
@@ -156,24 +156,24 @@ BIRDS_AND_DOGS, CATS_AND_DOGS = (2, 5), (3, 5)
 
 def _requests(
     make: Callable[[], Case], network: Callable[[int], nn.Module]
-) -> dict[str, Callable[[], Asked]]:
-    def one_class() -> Asked:
+) -> dict[str, Callable[[], CaseWithRequest]]:
+    def one_class() -> CaseWithRequest:
         """Forget class 3, the cats."""
-        return Asked(make(), Classes(3))
+        return CaseWithRequest(make(), Classes(3))
 
-    def three_classes() -> Asked:
+    def three_classes() -> CaseWithRequest:
         """Forget classes 1, 3 and 8: cars, cats and ships."""
-        return Asked(make(), Classes(1, 3, 8))
+        return CaseWithRequest(make(), Classes(1, 3, 8))
 
-    def a_sub_class() -> Asked:
+    def a_sub_class() -> CaseWithRequest:
         """Forget the cats of a model that tells vehicles from animals."""
         return sub_class(make(), (VEHICLES, ANIMALS), 3, network)
 
-    def a_random_tenth() -> Asked:
+    def a_random_tenth() -> CaseWithRequest:
         """Forget a tenth of the training rows, drawn at random."""
         return random_tenth(make())
 
-    def a_mislabelled_tenth() -> Asked:
+    def a_mislabelled_tenth() -> CaseWithRequest:
         """Forget a tenth of the training rows: they got a wrong label before training."""
         return mislabelled_tenth(make())
 
@@ -187,34 +187,34 @@ def _requests(
     }
 
 
-def _chosen(make: Callable[[], Case]) -> dict[str, Callable[[], Asked]]:
+def _chosen(make: Callable[[], Case]) -> dict[str, Callable[[], CaseWithRequest]]:
     return {
-        "random_twentieth": told(
+        "random_twentieth": with_description(
             "Forget a twentieth of the training rows, drawn at random.",
             lambda: random_share(make(), 0.05),
         ),
-        "random_hundredth": told(
+        "random_hundredth": with_description(
             "Forget a hundredth of the training rows, drawn at random.",
             lambda: random_share(make(), 0.01),
         ),
-        "non_iid": told(
+        "non_iid": with_description(
             "Forget half of the birds and dogs, a tenth of all rows: a set that is not IID.",
             lambda: part_of_classes(make(), BIRDS_AND_DOGS),
         ),
         **requests(make),
-        "poisoned": told(
+        "poisoned": with_description(
             "Forget all rows with a backdoor's trigger: a hundredth, called 0 (aeroplanes).",
             lambda: known_part(triggered(make())),
         ),
-        "half_poisoned": told(
+        "half_poisoned": with_description(
             "Forget half of the rows with a backdoor's trigger; the others stay unknown.",
             lambda: known_part(triggered(make()), 0.5),
         ),
-        "swapped": told(
+        "swapped": with_description(
             "Forget all rows with swapped labels: four tenths of the cats and dogs.",
             lambda: known_part(confused(make())),
         ),
-        "half_swapped": told(
+        "half_swapped": with_description(
             "Forget half of the rows with swapped labels; the others stay unknown.",
             lambda: known_part(confused(make()), 0.5),
         ),
@@ -233,7 +233,7 @@ def confused(case: Case) -> Case:
 
 
 builtin(
-    BuiltIn(
+    CaseEntry(
         id="cifar10",
         make=cifar10,
         requests=_requests(cifar10, resnet18),
@@ -241,7 +241,7 @@ builtin(
     )
 )
 builtin(
-    BuiltIn(
+    CaseEntry(
         id="cifar10_small",
         make=cifar10_small,
         requests=_requests(cifar10_small, small_conv),

@@ -20,7 +20,7 @@ from torch.nn import functional
 from unlearnkit.cases.cifar10 import images
 from unlearnkit.cases.forget_sets import random_tenth
 from unlearnkit.cases.networks import small_conv
-from unlearnkit.cases.registry import Asked, BuiltIn, builtin
+from unlearnkit.cases.registry import CaseEntry, CaseWithRequest, builtin
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import TensorData
 from unlearnkit.core.recipe import Recipe
@@ -96,23 +96,23 @@ def cifar10_rotation() -> Case:
     )
 
 
-def one_quadrant() -> Asked:
+def one_quadrant() -> CaseWithRequest:
     """Forget photographs turned by 90 to 180 degrees: 1,022 rows."""
-    return Asked(cifar10_rotation(), Groups(1))
+    return CaseWithRequest(cifar10_rotation(), Groups(1))
 
 
-def nearly_upright() -> Asked:
+def nearly_upright() -> CaseWithRequest:
     """Forget photographs turned by less than 45 degrees to either side: 1,022 rows."""
-    return Asked(cifar10_rotation(), Targets(column=0, above=0.7071))
+    return CaseWithRequest(cifar10_rotation(), Targets(column=0, above=0.7071))
 
 
-def a_random_tenth() -> Asked:
+def a_random_tenth() -> CaseWithRequest:
     """Forget 400 training photographs drawn at random."""
     return random_tenth(cifar10_rotation())
 
 
 builtin(
-    BuiltIn(
+    CaseEntry(
         id="cifar10_rotation",
         make=cifar10_rotation,
         requests={"group": one_quadrant, "range": nearly_upright, "random_tenth": a_random_tenth},

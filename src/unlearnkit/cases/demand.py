@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearnkit.cases.forget_sets import random_tenth
-from unlearnkit.cases.registry import Asked, BuiltIn, builtin
+from unlearnkit.cases.registry import CaseEntry, CaseWithRequest, builtin
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import TensorData
 from unlearnkit.core.recipe import Recipe
@@ -122,28 +122,28 @@ def demand() -> Case:
     )
 
 
-def cold_stores() -> Asked:
+def cold_stores() -> CaseWithRequest:
     """Forget the six cold stores, customers 18 to 23: nobody else draws more when it is hot."""
-    return Asked(demand(), Groups(range(3 * EACH, 4 * EACH)))
+    return CaseWithRequest(demand(), Groups(range(3 * EACH, 4 * EACH)))
 
 
-def one_customer() -> Asked:
+def one_customer() -> CaseWithRequest:
     """Forget customer 20, a cold store: 102 rows, with five like it that stay."""
-    return Asked(demand(), Groups(20))
+    return CaseWithRequest(demand(), Groups(20))
 
 
-def rising_weeks() -> Asked:
+def rising_weeks() -> CaseWithRequest:
     """Forget 194 weeks whose Monday lies more than a quarter above the usual demand."""
-    return Asked(demand(), Targets(column=0, above=1.25))
+    return CaseWithRequest(demand(), Targets(column=0, above=1.25))
 
 
-def a_random_tenth() -> Asked:
+def a_random_tenth() -> CaseWithRequest:
     """Forget 244 rows, weeks of customers, drawn at random."""
     return random_tenth(demand())
 
 
 builtin(
-    BuiltIn(
+    CaseEntry(
         id="demand",
         make=demand,
         requests={

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearnkit.cases.forget_sets import random_tenth
-from unlearnkit.cases.registry import Asked, BuiltIn, builtin, held_out, standardised
+from unlearnkit.cases.registry import CaseEntry, CaseWithRequest, builtin, held_out, standardised
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import TensorData
 from unlearnkit.core.recipe import Recipe
@@ -56,18 +56,18 @@ def diabetes() -> Case:
     )
 
 
-def a_random_tenth() -> Asked:
+def a_random_tenth() -> CaseWithRequest:
     """Forget 31 of 310 training patients, drawn at random."""
     return random_tenth(diabetes())
 
 
-def one_group() -> Asked:
+def one_group() -> CaseWithRequest:
     """Forget all patients in their twenties."""
-    return Asked(diabetes(), Groups(TWENTIES))
+    return CaseWithRequest(diabetes(), Groups(TWENTIES))
 
 
 builtin(
-    BuiltIn(
+    CaseEntry(
         id="diabetes",
         make=diabetes,
         requests={"random_tenth": a_random_tenth, "group": one_group},

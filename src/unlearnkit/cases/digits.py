@@ -13,7 +13,7 @@ from unlearnkit.cases.forget_sets import (
     sub_class,
 )
 from unlearnkit.cases.hard_forget_sets import requests
-from unlearnkit.cases.registry import Asked, BuiltIn, builtin, told
+from unlearnkit.cases.registry import CaseEntry, CaseWithRequest, builtin, with_description
 from unlearnkit.core.case import Case
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import Classes
@@ -58,33 +58,33 @@ def digits() -> Case:
     )
 
 
-def one_class() -> Asked:
+def one_class() -> CaseWithRequest:
     """Forget class 3: 146 of 1,437 rows."""
-    return Asked(digits(), Classes(3))
+    return CaseWithRequest(digits(), Classes(3))
 
 
-def three_classes() -> Asked:
+def three_classes() -> CaseWithRequest:
     """Forget classes 1, 3 and 8: 431 rows."""
-    return Asked(digits(), Classes(1, 3, 8))
+    return CaseWithRequest(digits(), Classes(1, 3, 8))
 
 
-def a_sub_class() -> Asked:
+def a_sub_class() -> CaseWithRequest:
     """Forget the threes of a model of even and odd; retrained ones still call 0.8 of them odd."""
     return sub_class(digits(), PARITY, 3, network)
 
 
-def a_random_tenth() -> Asked:
+def a_random_tenth() -> CaseWithRequest:
     """Forget 143 training rows drawn at random; there is almost no headroom here."""
     return random_tenth(digits())
 
 
-def a_mislabelled_tenth() -> Asked:
+def a_mislabelled_tenth() -> CaseWithRequest:
     """Forget 143 training rows that got a wrong label, drawn at random, before training."""
     return mislabelled_tenth(digits())
 
 
 builtin(
-    BuiltIn(
+    CaseEntry(
         id="digits",
         make=digits,
         requests={
@@ -92,17 +92,17 @@ builtin(
             "classes": three_classes,
             "sub_class": a_sub_class,
             "random_tenth": a_random_tenth,
-            "random_twentieth": told(
+            "random_twentieth": with_description(
                 "Forget 71 training rows drawn at random.", lambda: random_share(digits(), 0.05)
             ),
-            "random_hundredth": told(
+            "random_hundredth": with_description(
                 "Forget 14 training rows drawn at random.", lambda: random_share(digits(), 0.01)
             ),
-            "stratified_tenth": told(
+            "stratified_tenth": with_description(
                 "Forget 143 training rows drawn at random, the same share of every class.",
                 lambda: random_share(digits(), 0.1, stratified=True),
             ),
-            "non_iid": told(
+            "non_iid": with_description(
                 "Forget 143 rows of classes 2 and 5, half of these: a set that is not IID.",
                 lambda: part_of_classes(digits(), (2, 5)),
             ),

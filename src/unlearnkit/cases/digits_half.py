@@ -5,7 +5,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from unlearnkit.cases.registry import Asked, BuiltIn, builtin, drawn
+from unlearnkit.cases.registry import CaseEntry, CaseWithRequest, builtin, random_indices
 from unlearnkit.core.case import Case
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import Rows
@@ -54,24 +54,24 @@ def digits_half(labels: Tensor | None = None) -> Case:
 
 
 def _tenth() -> list[int]:
-    return list(drawn(TRAIN, FORGOTTEN, "digits half/random tenth"))
+    return list(random_indices(TRAIN, FORGOTTEN, "digits half/random tenth"))
 
 
-def random_tenth() -> Asked:
+def random_tenth() -> CaseWithRequest:
     """Forget 90 training rows drawn at random."""
-    return Asked(digits_half(), Rows(_tenth()))
+    return CaseWithRequest(digits_half(), Rows(_tenth()))
 
 
-def mislabelled_tenth() -> Asked:
+def mislabelled_tenth() -> CaseWithRequest:
     """Forget the same 90 rows, which got a wrong label before training."""
     rows, y = _tenth(), _sets()[0][1].clone()
     shift = torch.randint(1, 10, (FORGOTTEN,), generator=Runtime().rng("digits half/wrong labels"))
     y[rows] = (y[rows] + shift) % 10
-    return Asked(digits_half(y), Rows(rows))
+    return CaseWithRequest(digits_half(y), Rows(rows))
 
 
 builtin(
-    BuiltIn(
+    CaseEntry(
         id="digits_half",
         make=digits_half,
         requests={"random_tenth": random_tenth, "mislabelled_tenth": mislabelled_tenth},

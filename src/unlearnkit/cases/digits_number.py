@@ -4,7 +4,7 @@ from torch import nn
 
 from unlearnkit.cases.digits import digits
 from unlearnkit.cases.forget_sets import random_tenth
-from unlearnkit.cases.registry import Asked, BuiltIn, builtin
+from unlearnkit.cases.registry import CaseEntry, CaseWithRequest, builtin
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import Data, TensorData
 from unlearnkit.core.recipe import Recipe
@@ -60,23 +60,23 @@ def _numbers(data: Data | None) -> TensorData:
     return TensorData(data.x, data.y[:, None].float(), data.y)
 
 
-def small_numbers() -> Asked:
+def small_numbers() -> CaseWithRequest:
     """Forget 0, 1 and 2, an end of the scale: 430 rows, where retrained models extrapolate."""
-    return Asked(digits_number(), Targets(below=3))
+    return CaseWithRequest(digits_number(), Targets(below=3))
 
 
-def one_number() -> Asked:
+def one_number() -> CaseWithRequest:
     """Forget the fives, in the middle of the scale, where retrained models may interpolate."""
-    return Asked(digits_number(), Groups(5))
+    return CaseWithRequest(digits_number(), Groups(5))
 
 
-def a_random_tenth() -> Asked:
+def a_random_tenth() -> CaseWithRequest:
     """Forget 143 training rows drawn at random."""
     return random_tenth(digits_number())
 
 
 builtin(
-    BuiltIn(
+    CaseEntry(
         id="digits_number",
         make=digits_number,
         requests={"range": small_numbers, "group": one_number, "random_tenth": a_random_tenth},

@@ -1,7 +1,7 @@
 """Handwritten digits with a training set that somebody tampered with."""
 
 from unlearnkit.cases.digits import digits
-from unlearnkit.cases.registry import BuiltIn, builtin
+from unlearnkit.cases.registry import CaseEntry, builtin
 from unlearnkit.cases.tampered_sets import backdoor, known_parts, swapped
 from unlearnkit.core.case import Case
 
@@ -24,7 +24,7 @@ def digits_swapped() -> Case:
 
 
 builtin(
-    BuiltIn(
+    CaseEntry(
         id="digits_backdoor",
         make=digits_backdoor,
         requests=known_parts(digits_backdoor),
@@ -33,7 +33,7 @@ builtin(
     )
 )
 builtin(
-    BuiltIn(
+    CaseEntry(
         id="digits_swapped",
         make=digits_swapped,
         requests=known_parts(digits_swapped),

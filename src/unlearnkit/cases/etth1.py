@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from unlearnkit.cases.data_folder import lines
 from unlearnkit.cases.forget_sets import random_tenth
-from unlearnkit.cases.registry import Asked, BuiltIn, builtin
+from unlearnkit.cases.registry import CaseEntry, CaseWithRequest, builtin
 from unlearnkit.cases.temporal_fusion import TemporalFusion
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import TensorData
@@ -123,23 +123,23 @@ def etth1() -> Case:
     )
 
 
-def winter() -> Asked:
+def winter() -> CaseWithRequest:
     """Forget the winter: December, January and February, 328 rows."""
-    return Asked(etth1(), Groups(*WINTER))
+    return CaseWithRequest(etth1(), Groups(*WINTER))
 
 
-def high_load() -> Asked:
+def high_load() -> CaseWithRequest:
     """Forget forecasts whose first hour lies a deviation or more above the mean: 170 rows."""
-    return Asked(etth1(), Targets(column=0, at_least=1))
+    return CaseWithRequest(etth1(), Targets(column=0, at_least=1))
 
 
-def a_random_tenth() -> Asked:
+def a_random_tenth() -> CaseWithRequest:
     """Forget a tenth of the training rows drawn at random; their hours are in other rows too."""
     return random_tenth(etth1())
 
 
 builtin(
-    BuiltIn(
+    CaseEntry(
         id="etth1",
         make=etth1,
         requests={"group": winter, "range": high_load, "random_tenth": a_random_tenth},

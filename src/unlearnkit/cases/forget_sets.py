@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from unlearnkit.cases.registry import Asked, drawn
+from unlearnkit.cases.registry import CaseWithRequest, random_indices
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import Data, TensorData
 from unlearnkit.core.errors import InputError, UnsupportedError
@@ -23,7 +23,9 @@ Place = Literal["top", "middle", "bottom"]
 _NAMES = {0.01: "hundredth", 0.05: "twentieth", 0.1: "tenth"}
 
 
-def random_share(case: Case, share: float, *, seed: int = 0, stratified: bool = False) -> Asked:
+def random_share(
+    case: Case, share: float, *, seed: int = 0, stratified: bool = False
+) -> CaseWithRequest:
     """Return a case with a request for training rows drawn at random.
 
     Args:
@@ -39,7 +41,7 @@ def random_share(case: Case, share: float, *, seed: int = 0, stratified: bool = 
     train, wanted = whole(case), part(case, share)
     stream = f"{case.name}/random {_NAMES.get(share, f'{share:g}')}"
     if not stratified:
-        return Asked(case, Rows(drawn(len(train), wanted, stream, seed)))
+        return CaseWithRequest(case, Rows(random_indices(len(train), wanted, stream, seed)))
     classes, counts = torch.unique(class_targets(case), return_counts=True)
     exact = counts.double() * wanted / len(train)
     take = exact.floor().long()
@@ -47,18 +49,18 @@ def random_share(case: Case, share: float, *, seed: int = 0, stratified: bool = 
     rows: list[int] = []
     for label, count, some in zip(classes, counts.tolist(), take.tolist(), strict=True):
         own = (train.y == label).nonzero()[:, 0]
-        rows += own[drawn(count, some, f"{stream}/class {int(label)}", seed)].tolist()
-    return Asked(case, Rows(sorted(rows)))
+        rows += own[random_indices(count, some, f"{stream}/class {int(label)}", seed)].tolist()
+    return CaseWithRequest(case, Rows(sorted(rows)))
 
 
-def random_tenth(case: Case) -> Asked:
+def random_tenth(case: Case) -> CaseWithRequest:
     """Return a case with a request for a tenth of its training rows, drawn at random."""
     return random_share(case, 0.1)
 
 
 def part_of_classes(
     case: Case, classes: Sequence[int], share: float = 0.1, *, seed: int = 0
-) -> Asked:
+) -> CaseWithRequest:
     """Return a case with a request for some of the rows of a few classes: a set that is not IID.
 
     Torkzadehmahani et al., TMLR 2025, arXiv:2412.02432: a tenth of CIFAR-10, drawn from birds and
@@ -84,10 +86,10 @@ def part_of_classes(
             f" {', '.join(map(str, classes))}; name more classes or a smaller share"
         )
     stream = f"{case.name}/part of classes {sorted(classes)}"
-    return Asked(case, Rows(own[drawn(len(own), wanted, stream, seed)].tolist()))
+    return CaseWithRequest(case, Rows(own[random_indices(len(own), wanted, stream, seed)].tolist()))
 
 
-def ranked(case: Case, scores: Tensor, share: float = 0.1, at: Place = "top") -> Asked:
+def ranked(case: Case, scores: Tensor, share: float = 0.1, at: Place = "top") -> CaseWithRequest:
     """Return a case with a request for the rows that a score ranks highest, lowest or midmost.
 
     Args:
@@ -112,10 +114,10 @@ def ranked(case: Case, scores: Tensor, share: float = 0.1, at: Place = "top") ->
         )
     first = {"top": 0, "middle": (count - wanted) // 2, "bottom": count - wanted}[at]
     order = scores.argsort(descending=True, stable=True)
-    return Asked(case, Rows(sorted(order[first : first + wanted].tolist())))
+    return CaseWithRequest(case, Rows(sorted(order[first : first + wanted].tolist())))
 
 
-def mislabelled(case: Case, share: float, *, seed: int = 0) -> Asked:
+def mislabelled(case: Case, share: float, *, seed: int = 0) -> CaseWithRequest:
     """Return a case, of C classes, whose forget rows have had wrong labels since before training.
 
     Rows are drawn at random; each gets one of the C - 1 other classes, all equally likely.
@@ -131,14 +133,14 @@ def mislabelled(case: Case, share: float, *, seed: int = 0) -> Asked:
     y = class_targets(case).clone()
     assert isinstance(case.task, Classification)
     stream = f"{case.name}/mislabelled {_NAMES.get(share, f'{share:g}')}"
-    rows = drawn(len(y), part(case, share), stream, seed)
+    rows = random_indices(len(y), part(case, share), stream, seed)
     rng = Runtime(seed=seed).rng(f"{case.name}/wrong labels")
     shift = torch.randint(1, case.task.classes, (len(rows),), generator=rng)
     y[rows] = (y[rows] + shift) % case.task.classes
-    return Asked(case.with_(train=whole(case).with_targets(y)), Rows(rows))
+    return CaseWithRequest(case.with_(train=whole(case).with_targets(y)), Rows(rows))
 
 
-def mislabelled_tenth(case: Case) -> Asked:
+def mislabelled_tenth(case: Case) -> CaseWithRequest:
     """Return a case with a request for a tenth of its rows, which got wrong labels."""
     return mislabelled(case, 0.1)
 
@@ -148,7 +150,7 @@ def sub_class(
     parts: Sequence[Sequence[int]],
     forget: int,
     network: Callable[[int], nn.Module],
-) -> Asked:
+) -> CaseWithRequest:
     """Return a case relabelled into super-classes, with a request for one of the old classes.
 
     A row's group is its old class. The held-out rows are the test rows of the forgotten one, so
@@ -184,7 +186,7 @@ def sub_class(
         fresh=lambda: network(len(parts)),
         name=f"{case.name} in {len(parts)} super-classes",
     )
-    return Asked(made, Groups(forget))
+    return CaseWithRequest(made, Groups(forget))
 
 
 def whole(case: Case) -> Data:

@@ -10,11 +10,11 @@ from typing import Literal
 from torch import Tensor
 
 from unlearnkit.cases.forget_sets import Place, part, ranked
-from unlearnkit.cases.registry import Asked, Trained
+from unlearnkit.cases.registry import CaseWithRequest, ModelSelectedRequest
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import View
 from unlearnkit.core.errors import InputError, UnsupportedError
-from unlearnkit.core.inference import run
+from unlearnkit.core.inference import predict
 from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.difficulty.curvature import curvature
@@ -22,7 +22,7 @@ from unlearnkit.difficulty.entanglement import eccentricity, entanglement
 from unlearnkit.difficulty.holdout_retraining import hold_out
 from unlearnkit.difficulty.memorization import leave_out
 from unlearnkit.difficulty.self_influence import self_influence
-from unlearnkit.difficulty.training_dynamics import Course, Proxy, watch
+from unlearnkit.difficulty.training_dynamics import Proxy, TrainingDynamics, watch
 from unlearnkit.difficulty.worst_case import worst_case
 from unlearnkit.train.features import features
 
@@ -40,7 +40,7 @@ def memorised(
     *,
     by: MemorisedBy = "confidence",
     rt: Runtime | None = None,
-) -> Asked:
+) -> CaseWithRequest:
     """Return a case with a request for the rows that a model knows by heart alone, or least so.
 
     ``leave_out`` is the estimate itself, from 64 models. All others are proxies of it, from one:
@@ -97,7 +97,9 @@ def memorisation(case: Case, by: MemorisedBy, *, rt: Runtime | None = None) -> T
     return course.memorised(by)
 
 
-def entangled(case: Case, level: Level, share: float = 0.1, *, rt: Runtime | None = None) -> Asked:
+def entangled(
+    case: Case, level: Level, share: float = 0.1, *, rt: Runtime | None = None
+) -> CaseWithRequest:
     """Return a case with a request for rows that are mixed with the rows that stay, or are not.
 
     RUM's sets: rows are ordered by the distance of their features to the mean of all, and a set is
@@ -131,7 +133,7 @@ def entangled(case: Case, level: Level, share: float = 0.1, *, rt: Runtime | Non
     return found[sorted(range(3), key=scores.__getitem__)[_LEVELS.index(level)]]
 
 
-def worst(case: Case, share: float = 0.1, *, rt: Runtime | None = None) -> Asked:
+def worst(case: Case, share: float = 0.1, *, rt: Runtime | None = None) -> CaseWithRequest:
     """Return a case with a request for rows that a model still answers once they are unlearned.
 
     Args:
@@ -145,10 +147,10 @@ def worst(case: Case, share: float = 0.1, *, rt: Runtime | None = None) -> Asked
     course, here = watch(case, rt=rt), rt or Runtime()
     log_p = _log_probs(case, course, here)
     rows = worst_case(_features(case, course, here), log_p, _rows(case).y, part(case, share))
-    return Asked(case, Rows(rows.sort().values))
+    return CaseWithRequest(case, Rows(rows.sort().values))
 
 
-def requests(make: Callable[[], Case]) -> dict[str, Trained]:
+def requests(make: Callable[[], Case]) -> dict[str, ModelSelectedRequest]:
     """Return the named requests for a tenth of a case's rows that models point out.
 
     Args:
@@ -158,9 +160,11 @@ def requests(make: Callable[[], Case]) -> dict[str, Trained]:
         By name.
     """
 
-    def ranked_by(by: MemorisedBy, doc: str, at: Place = "top") -> Trained:
+    def ranked_by(by: MemorisedBy, doc: str, at: Place = "top") -> ModelSelectedRequest:
         count = LEAVE_OUT_MODELS if by == "leave_out" else 1
-        return Trained(doc, lambda rt: memorised(make(), at=at, by=by, rt=rt), models=count)
+        return ModelSelectedRequest(
+            doc, lambda rt: memorised(make(), at=at, by=by, rt=rt), models=count
+        )
 
     return {
         "memorised_tenth": ranked_by(
@@ -188,20 +192,20 @@ def requests(make: Callable[[], Case]) -> dict[str, Trained]:
             "influence",
             "Forget the tenth that holds its own answers most; a model is trained first.",
         ),
-        "low_entanglement": Trained(
+        "low_entanglement": ModelSelectedRequest(
             "Forget a tenth that lies apart in feature space; a model is trained first.",
             lambda rt: entangled(make(), "low", rt=rt),
         ),
-        "middle_entanglement": Trained(
+        "middle_entanglement": ModelSelectedRequest(
             "Forget a tenth between the two in feature space; a model is trained first.",
             lambda rt: entangled(make(), "middle", rt=rt),
         ),
-        "high_entanglement": Trained(
+        "high_entanglement": ModelSelectedRequest(
             "Forget a tenth that is mixed with the others in feature space; a model is trained"
             " first.",
             lambda rt: entangled(make(), "high", rt=rt),
         ),
-        "worst_tenth": Trained(
+        "worst_tenth": ModelSelectedRequest(
             "Forget a tenth that a model still answers once it is unlearned; a model is trained"
             " first.",
             lambda rt: worst(make(), rt=rt),
@@ -214,13 +218,13 @@ def _rows(case: Case) -> View:
     return View.all(case.train)
 
 
-def _log_probs(case: Case, course: Course, rt: Runtime) -> Tensor:
-    log_p = case.task.log_probs(run(course.model, _rows(case), case.task, rt).double())
+def _log_probs(case: Case, course: TrainingDynamics, rt: Runtime) -> Tensor:
+    log_p = case.task.log_probs(predict(course.model, _rows(case), case.task, rt).double())
     assert log_p is not None
     return log_p
 
 
-def _features(case: Case, course: Course, rt: Runtime) -> Tensor:
+def _features(case: Case, course: TrainingDynamics, rt: Runtime) -> Tensor:
     found = features(course.model, _rows(case), case.task, rt)
     if found is None:
         raise UnsupportedError(

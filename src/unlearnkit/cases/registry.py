@@ -14,7 +14,7 @@ from unlearnkit.core.runtime import Runtime
 
 
 @dataclass(frozen=True)
-class Asked:
+class CaseWithRequest:
     """A case with what must be forgotten from it."""
 
     case: Case
@@ -22,13 +22,13 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Trained:
+class ModelSelectedRequest:
     """A request for rows that models point out, which are trained first and kept."""
 
     doc: str
     """What it is, in a sentence."""
 
-    find: Callable[[Runtime], Asked]
+    find: Callable[[Runtime], CaseWithRequest]
     """Builds the case and the request; models are trained where the runtime says."""
 
     models: int = 1
@@ -37,13 +37,13 @@ class Trained:
     def __post_init__(self) -> None:
         object.__setattr__(self, "__doc__", self.doc)
 
-    def __call__(self) -> Asked:
+    def __call__(self) -> CaseWithRequest:
         """Return the case and the request, from models trained on the CPU."""
         return self.find(Runtime())
 
 
 @dataclass(frozen=True)
-class BuiltIn:
+class CaseEntry:
     """A problem on real data that comes with the package or is read from a folder."""
 
     id: str
@@ -52,7 +52,7 @@ class BuiltIn:
     make: Callable[[], Case]
     """Builds the case."""
 
-    requests: Mapping[str, Callable[[], Asked]] = field(default_factory=dict)
+    requests: Mapping[str, Callable[[], CaseWithRequest]] = field(default_factory=dict)
     """Named requests; one may come with its own training set, such as planted wrong labels."""
 
     doc: str = ""
@@ -62,7 +62,7 @@ class BuiltIn:
     """Where its rows come from: from an ``installed`` library, ``drawn`` from a seed, or ``read``
     from a folder or the net, where they may become others."""
 
-    def ask(self, name: str, place: Callable[[], Runtime] = Runtime) -> Asked:
+    def ask(self, name: str, place: Callable[[], Runtime] = Runtime) -> CaseWithRequest:
         """Return the case with one of its named requests.
 
         Args:
@@ -78,13 +78,13 @@ class BuiltIn:
         if name not in self.requests:
             raise UnknownNameError(f"request of {self.id}", name, self.requests)
         found = self.requests[name]
-        return found.find(place()) if isinstance(found, Trained) else found()
+        return found.find(place()) if isinstance(found, ModelSelectedRequest) else found()
 
 
-CASES: dict[str, BuiltIn] = {}
+CASES: dict[str, CaseEntry] = {}
 
 
-def builtin(case: BuiltIn) -> BuiltIn:
+def builtin(case: CaseEntry) -> CaseEntry:
     """Put a case on the list.
 
     Args:
@@ -103,7 +103,7 @@ def builtin(case: BuiltIn) -> BuiltIn:
     return case
 
 
-def told(doc: str, ask: Callable[[], Asked]) -> Callable[[], Asked]:
+def with_description(doc: str, ask: Callable[[], CaseWithRequest]) -> Callable[[], CaseWithRequest]:
     """Return a request that says what it is.
 
     Args:
@@ -114,14 +114,14 @@ def told(doc: str, ask: Callable[[], Asked]) -> Callable[[], Asked]:
         A function that does the same and has the sentence as its docstring.
     """
 
-    def asked() -> Asked:
+    def asked() -> CaseWithRequest:
         return ask()
 
     asked.__doc__ = doc
     return asked
 
 
-def drawn(count: int, wanted: int, stream: str, seed: int = 0) -> list[int]:
+def random_indices(count: int, wanted: int, stream: str, seed: int = 0) -> list[int]:
     """Return ``wanted`` different numbers below ``count``, in order, drawn from a named stream."""
     order = torch.randperm(count, generator=Runtime(seed=seed).rng(stream))
     return sorted(order[:wanted].tolist())
@@ -139,7 +139,7 @@ def held_out(count: int, held: int, stream: str) -> tuple[Tensor, Tensor, Tensor
     Returns:
         Positions ``(n,)`` of the three sets.
     """
-    held_rows = torch.tensor(drawn(count, held, stream))
+    held_rows = torch.tensor(random_indices(count, held, stream))
     train = (~torch.isin(torch.arange(count), held_rows)).nonzero()[:, 0]
     third = torch.arange(held) % 3 == 0
     return train, held_rows[~third], held_rows[third]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from unlearnkit.cases.data_folder import lines
 from unlearnkit.cases.forget_sets import random_tenth
-from unlearnkit.cases.registry import Asked, BuiltIn, builtin, held_out
+from unlearnkit.cases.registry import CaseEntry, CaseWithRequest, builtin, held_out
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import TensorData
 from unlearnkit.core.errors import InputError
@@ -143,23 +143,23 @@ def sts() -> Case:
     )
 
 
-def unlike() -> Asked:
+def unlike() -> CaseWithRequest:
     """Forget pairs with a score below 2, the published request: 875 of 3,000."""
-    return Asked(sts(), Targets(below=2))
+    return CaseWithRequest(sts(), Targets(below=2))
 
 
-def captions() -> Asked:
+def captions() -> CaseWithRequest:
     """Forget captions of images: 594 of 3,000 pairs."""
-    return Asked(sts(), Groups(CAPTIONS))
+    return CaseWithRequest(sts(), Groups(CAPTIONS))
 
 
-def a_random_tenth() -> Asked:
+def a_random_tenth() -> CaseWithRequest:
     """Forget 300 training pairs drawn at random."""
     return random_tenth(sts())
 
 
 builtin(
-    BuiltIn(
+    CaseEntry(
         id="sts",
         make=sts,
         requests={"range": unlike, "group": captions, "random_tenth": a_random_tenth},

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from unlearnkit.cases.forget_sets import class_targets, whole
-from unlearnkit.cases.registry import Asked, drawn, told
+from unlearnkit.cases.registry import CaseWithRequest, random_indices, with_description
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import TensorData
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.tampering import Manipulated
+from unlearnkit.core.tampering import Tampering
 
 PATCH = 3
 """Side of the trigger, in pixels."""
@@ -55,7 +55,7 @@ def backdoor(
     return case.with_(
         train=replace(train, x=x, y=y),
         held_out=aimed,
-        manipulated=Manipulated(bad, affected=seen, aimed=aimed, elsewhere=test),
+        manipulated=Tampering(bad, affected=seen, aimed=aimed, elsewhere=test),
         name=f"{case.name}_backdoor",
     )
 
@@ -89,12 +89,12 @@ def swapped(case: Case, first: int, second: int, share: float, *, seed: int = 0)
     return case.with_(
         train=train.with_targets(y),
         held_out=aimed,
-        manipulated=Manipulated(rows, affected=seen, aimed=aimed, elsewhere=rest),
+        manipulated=Tampering(rows, affected=seen, aimed=aimed, elsewhere=rest),
         name=f"{case.name}_swapped",
     )
 
 
-def known_part(case: Case, share: float = 1.0, *, seed: int = 0) -> Asked:
+def known_part(case: Case, share: float = 1.0, *, seed: int = 0) -> CaseWithRequest:
     """Return a case with a request for a share of its tampered rows: those that were found.
 
     Args:
@@ -115,20 +115,20 @@ def known_part(case: Case, share: float = 1.0, *, seed: int = 0) -> Asked:
     if not count:
         raise InputError(f"known: a share above 0 and up to 1 is needed, got {share!r}")
     order = torch.randperm(len(rows), generator=Runtime(seed=seed).rng(f"{case.name}/known"))
-    return Asked(case, Rows(rows[order[:count]].sort().values.tolist()))
+    return CaseWithRequest(case, Rows(rows[order[:count]].sort().values.tolist()))
 
 
-def known_parts(make: Callable[[], Case]) -> Mapping[str, Callable[[], Asked]]:
+def known_parts(make: Callable[[], Case]) -> Mapping[str, Callable[[], CaseWithRequest]]:
     """Return the named requests of a tampered case: all, half and a tenth of the bad rows."""
     return {
-        "all_poisoned": told(
+        "all_poisoned": with_description(
             "Forget every row that was tampered with.", lambda: known_part(make())
         ),
-        "half_poisoned": told(
+        "half_poisoned": with_description(
             "Forget half of the rows that were tampered with; the others stay unknown.",
             lambda: known_part(make(), 0.5),
         ),
-        "tenth_poisoned": told(
+        "tenth_poisoned": with_description(
             "Forget a tenth of the rows that were tampered with; the others stay unknown.",
             lambda: known_part(make(), 0.1),
         ),
@@ -154,7 +154,7 @@ def patched(x: Tensor, shape: tuple[int, ...], value: float) -> Tensor:
 def _some(count: int, wanted: int, stream: str, seed: int) -> list[int]:
     if not 0 < wanted < count:
         raise InputError(f"rows: between 1 and {count - 1} can be tampered with, got {wanted}")
-    return drawn(count, wanted, stream, seed)
+    return random_indices(count, wanted, stream, seed)
 
 
 def _in_memory(case: Case) -> tuple[TensorData, TensorData]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
-class Talk:
+class Console:
     """A reporter that draws progress bars when stderr is a terminal and prints notes."""
 
     def __init__(self, *, quiet: bool = False) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from unlearnkit.cli.console import Talk
+from unlearnkit.cli.console import Console
 from unlearnkit.cli.runs import carry_out, examine
 from unlearnkit.job import Job
 from unlearnkit.report.schema import Report
@@ -15,7 +15,7 @@ SHOWN = {"class": "relabel", "random_tenth": "relabel"}
 """Requests of the digits case, and the method that each is shown with."""
 
 
-def demo(root: Path, talk: Talk) -> dict[Path, Report]:
+def demo(root: Path, talk: Console) -> dict[Path, Report]:
     """Forget, retrain, audit and report each shown request.
 
     Args:

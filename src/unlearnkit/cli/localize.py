@@ -42,7 +42,7 @@ def localize(
     quiet: Quiet = False,
 ) -> None:
     """Find the few weights that hold what must go, and say how they spread over the layers."""
-    from unlearnkit.cli.console import Talk, print_json, print_table
+    from unlearnkit.cli.console import Console, print_json, print_table
     from unlearnkit.cli.runs import locate
     from unlearnkit.core.files import write_text
     from unlearnkit.job import MASK, make_job
@@ -58,7 +58,7 @@ def localize(
     how = Localizer.read({"criterion": criterion, "budget": budget, "granularity": granularity})
     words = {"case": case, "forget": forget, "model": model, "seed": seed, "device": device}
     job = make_job({**words, "mask": how.model_dump(mode="json")})
-    with Talk(quiet=quiet) as talk:
+    with Console(quiet=quiet) as talk:
         mask = locate(job, talk=talk)
     found = localized(mask)
     if out is not None:

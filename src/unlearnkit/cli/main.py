@@ -90,10 +90,10 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """Train, forget, audit and report on bundled real data, in under a minute."""
-    from unlearnkit.cli.console import Talk, print_json, print_text
+    from unlearnkit.cli.console import Console, print_json, print_text
     from unlearnkit.cli.demo import demo as run
 
-    with Talk(quiet=quiet) as talk:
+    with Console(quiet=quiet) as talk:
         found = run(out, talk)
     if json:
         print_json({str(k): r.model_dump(mode="json") for k, r in found.items()})
@@ -229,7 +229,7 @@ def unlearn(
     """
     _usage(case is not None or source is not None, "give a case, or a file after --from", "CASE")
     _usage(out is None or name is None, "give --out or --name, not both", "--name")
-    from unlearnkit.cli.console import Talk, print_json, print_table
+    from unlearnkit.cli.console import Console, print_json, print_table
     from unlearnkit.cli.run_folder import named
     from unlearnkit.cli.runs import carry_out
     from unlearnkit.core.auto_method import AUTO
@@ -260,7 +260,7 @@ def unlearn(
         words["settings"] = merged(words.get("settings", {}), {"budget": budget})
     job = make_job(words)
     folder = out or named(name or job.name())
-    with Talk(quiet=quiet) as talk:
+    with Console(quiet=quiet) as talk:
         record = carry_out(job, folder, force=force, talk=talk)
     if json:
         print_json({"folder": str(folder), **record.model_dump(mode="json")})
@@ -327,12 +327,12 @@ def audit(
     --trust alone. A Ray cluster trains the models from scratch that are missing; all else is done
     here.
     """
-    from unlearnkit.cli.console import Talk, print_json, print_text
+    from unlearnkit.cli.console import Console, print_json, print_text
     from unlearnkit.cli.run_folder import existing
     from unlearnkit.cli.runs import examine
 
     folder = existing(run)
-    with Talk(quiet=quiet) as talk:
+    with Console(quiet=quiet) as talk:
         report = examine(
             folder,
             case=case,

@@ -41,7 +41,7 @@ def reproduce(
         _list(json)
         return
     from unlearnkit.cache import Cache
-    from unlearnkit.cli.console import Talk, print_json
+    from unlearnkit.cli.console import Console, print_json
     from unlearnkit.reproduction.published_table import load
     from unlearnkit.reproduction.reproduce import obstacle
     from unlearnkit.reproduction.reproduce import reproduce as repeat
@@ -49,7 +49,7 @@ def reproduce(
 
     table = load(name)
     Store.check(store)
-    with Store(store) as kept, Talk(quiet=quiet) as talk:
+    with Store(store) as kept, Console(quiet=quiet) as talk:
         found = repeat(table, kept, Cache(), jobs=jobs, device=device, reporter=talk)
     if json:
         print_json(found.model_dump(mode="json"))

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from unlearnkit.auto.chooser import Choice
+from unlearnkit.auto.chooser import Selection
 from unlearnkit.core.digest import digest
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import check_writable, read_text
@@ -56,7 +56,7 @@ class Record(BaseModel):
     mask: dict[str, Any] | None = None
     """How the mask was found and how large it is; None where everything might move."""
 
-    auto: Choice | None = None
+    auto: Selection | None = None
     """What was tried and why, where ``auto`` chose; the job then names the method that it chose."""
 
     @classmethod

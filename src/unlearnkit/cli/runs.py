@@ -18,9 +18,9 @@ from torch import nn
 
 import unlearnkit
 from unlearnkit.auditing.audit import audit
-from unlearnkit.auto.chooser import AutoFailedError, Chosen, unlearn
+from unlearnkit.auto.chooser import AutoFailedError, SelectedModel, unlearn
 from unlearnkit.checkpoint import load_weights, save_weights
-from unlearnkit.cli.console import Talk
+from unlearnkit.cli.console import Console
 from unlearnkit.cli.run_folder import MASK, MODEL, ORIGINAL, RECORD, Record, check_free, new_folder
 from unlearnkit.core.case import Case
 from unlearnkit.core.content import architecture_digest
@@ -36,7 +36,7 @@ from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.localize.method_masks import check_maskable
 from unlearnkit.oracles import oracle, train_original
-from unlearnkit.report.schema import Depth, Report
+from unlearnkit.report.schema import AuditTier, Report
 from unlearnkit.report.store_rows import measured
 from unlearnkit.store import Run, Store, write_text
 from unlearnkit.unlearning.run_method import Unlearned, fresh_model
@@ -49,7 +49,7 @@ MANY = 1000
 """Oracles of an audit above which the command asks for ``--yes``."""
 
 
-def carry_out(job: Job, out: Path, *, force: bool, talk: Talk) -> Record:
+def carry_out(job: Job, out: Path, *, force: bool, talk: Console) -> Record:
     """Make a model forget and leave a run's folder.
 
     Everything that can be wrong with the job is found before anything is written. What comes of it
@@ -136,7 +136,7 @@ def _done(
         return e.best, e
 
 
-def locate(job: Job, *, talk: Talk) -> Mask:
+def locate(job: Job, *, talk: Console) -> Mask:
     """Return the mask of a trained model.
 
     Args:
@@ -165,13 +165,13 @@ def examine(
     *,
     case: str | None = None,
     trust: bool = False,
-    tier: Depth,
+    tier: AuditTier,
     oracles: int,
     models: int = 64,
     device: str | None,
     ray: str | None = None,
     yes: bool = False,
-    talk: Talk,
+    talk: Console,
 ) -> Report:
     """Audit a run and write its report into the folder.
 
@@ -235,7 +235,7 @@ def examine(
     return report
 
 
-def _write(report: Report, folder: Path, talk: Talk) -> None:
+def _write(report: Report, folder: Path, talk: Console) -> None:
     """Write a report's files together, so that they never tell of two audits."""
     page = folder / PAGE
     files = [folder / REPORT]
@@ -300,7 +300,7 @@ def _compared(record: Record, case: Case, request: ForgetRequest | None) -> list
 
 
 def _tell_cost(
-    case: Case, request: ForgetRequest | None, oracles: int, *, yes: bool, talk: Talk
+    case: Case, request: ForgetRequest | None, oracles: int, *, yes: bool, talk: Console
 ) -> None:
     """Say what so many oracles take, and refuse very many that nobody has said are meant."""
     retain = case.partition(request).retain
@@ -395,7 +395,7 @@ def _run(job: Job, kind: str, key: str, folder: Path) -> Run:
 
 
 def _record(job: Job, run: Run, original: str, facts: dict[str, str], done: Unlearned) -> Record:
-    choice = done.choice if isinstance(done, Chosen) else None
+    choice = done.choice if isinstance(done, SelectedModel) else None
     if choice is not None:
         settings = done.method.model_dump(mode="json")
         job = job.model_copy(update={"method": done.method.id, "settings": settings})

@@ -49,7 +49,7 @@ def plan_study(
     from dataclasses import asdict
 
     from unlearnkit.cache import Cache
-    from unlearnkit.cli.console import Talk, print_json, print_table
+    from unlearnkit.cli.console import Console, print_json, print_table
     from unlearnkit.store import Store
     from unlearnkit.studies.planning.plan import plan, summary
 
@@ -57,7 +57,7 @@ def plan_study(
     with Store(store) as kept:
         found = plan(study, kept, Cache(), layout)
     for warning in found.warnings:
-        Talk(quiet=quiet).note(warning)
+        Console(quiet=quiet).note(warning)
     if json:
         print_json({"study": study.name, "design": study.design, "jobs": jobs, **asdict(found)})
         return
@@ -96,13 +96,13 @@ def run_study(
     from dataclasses import asdict
 
     from unlearnkit.cache import Cache
-    from unlearnkit.cli.console import Talk, print_json
+    from unlearnkit.cli.console import Console, print_json
     from unlearnkit.store import Store
     from unlearnkit.studies.execution.run_study import run
 
     Store.check(store)
     study, layout = _laid_out(file, yes=yes)
-    with Store(store) as kept, Talk(quiet=quiet) as talk:
+    with Store(store) as kept, Console(quiet=quiet) as talk:
         outcome = run(
             study,
             kept,
@@ -140,7 +140,7 @@ def tune_study(
     with these. Stop it in any way, and run it again to go on.
     """
     from unlearnkit.cache import Cache
-    from unlearnkit.cli.console import Talk, print_json, print_table
+    from unlearnkit.cli.console import Console, print_json, print_table
     from unlearnkit.store import Store
     from unlearnkit.studies.spec import load
     from unlearnkit.studies.tuning.effect import shown
@@ -148,7 +148,7 @@ def tune_study(
 
     Store.check(store)
     study = load(file)
-    with Store(store) as kept, Talk(quiet=quiet) as talk:
+    with Store(store) as kept, Console(quiet=quiet) as talk:
         found = tune(study, kept, Cache(), jobs=jobs, retry=retry, reporter=talk)
     if json:
         print_json({"study": study.name, "tuned": [x.facts() for x in found]})

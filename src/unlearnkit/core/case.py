@@ -13,13 +13,13 @@ from unlearnkit.core.border import border
 from unlearnkit.core.data import Data, TensorData, View
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.hidden_targets import labelled
-from unlearnkit.core.inference import some
+from unlearnkit.core.inference import first_rows
 from unlearnkit.core.input_formats import as_data, input_columns, is_table, owners_of_parts
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import Classes, ForgetRequest, parse_request
-from unlearnkit.core.row_selection import marked
+from unlearnkit.core.row_selection import rows_to_forget
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.tampering import Manipulated
+from unlearnkit.core.tampering import Tampering
 from unlearnkit.core.task import Task, task_named
 
 
@@ -55,7 +55,7 @@ class Case:
     name: str
     parts: tuple[View, View | None] | None
     input_shape: tuple[int, ...] | None
-    manipulated: Manipulated | None
+    manipulated: Tampering | None
     """What was done to the training set, where somebody tampered with it."""
 
     @border("case")
@@ -279,7 +279,7 @@ class Case:
             )
         if self.train is None:
             return Partition(None, None, self._gone_unseen(request))
-        mask = marked(request, self.train)
+        mask = rows_to_forget(request, self.train)
         count, total = int(mask.sum()), len(mask)
         if count == 0 or count == total:
             whole = "no row" if count == 0 else "all rows"
@@ -352,7 +352,7 @@ def input_shape(case: Case, split: Partition) -> tuple[int, ...] | None:
     view = split.retain if split.forget is None else split.forget
     if view is None:
         return case.input_shape
-    x = some(view, Runtime(), 1).x
+    x = first_rows(view, Runtime(), 1).x
     return tuple(x.shape[1:]) if isinstance(x, torch.Tensor) else None
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unlearnkit.core.digest import digest, source, tensor_digest
+from unlearnkit.core.digest import digest, source_code, tensor_digest
 
 _OWN = "unlearnkit"
 _OPAQUE = ("logging", "threading", "_thread", "multiprocessing", "io", "_io", "weakref", "socket")
@@ -195,7 +195,7 @@ class _Reader:
     def _own_class(self, kind: type) -> Any:
         name = f"{kind.__module__}.{kind.__qualname__}"
         if kind.__module__.partition(".")[0] == _OWN:
-            return [name, source(kind) if issubclass(kind, nn.Module) else ""]
+            return [name, source_code(kind) if issubclass(kind, nn.Module) else ""]
         known = _library(kind.__module__)
         if known and (known != "builtins" or hasattr(builtins, kind.__qualname__)):
             return f"{known}:{kind.__qualname__}"

@@ -48,7 +48,7 @@ class Batch:
 
     def pick(self, keep: Tensor) -> Batch:
         """Return the rows where a boolean ``(B,)`` is true."""
-        return replace(self, x=take(self.x, keep), y=self.y[keep], row=self.row[keep.cpu()])
+        return replace(self, x=index_rows(self.x, keep), y=self.y[keep], row=self.row[keep.cpu()])
 
 
 class Data(Protocol):
@@ -113,7 +113,7 @@ class TensorData:
     def pick(self, rows: Tensor) -> TensorData:
         """Return some rows, at positions ``(k,)``, as data of their own."""
         owners = None if self.group is None else self.group[rows]
-        return TensorData(take(self.x, rows), self.y[rows], owners)
+        return TensorData(index_rows(self.x, rows), self.y[rows], owners)
 
     def copy(self) -> TensorData:
         """Return the same rows in memory of their own."""
@@ -121,7 +121,7 @@ class TensorData:
 
     def key(self) -> str:
         """Return the content address of all rows, as they are now: memory may be shared."""
-        parts = {k: tensor_digest(t) for k, t in named(self.x).items()}
+        parts = {k: tensor_digest(t) for k, t in as_named_tensors(self.x).items()}
         return digest({"x": parts, "y": tensor_digest(self.y)})
 
 
@@ -186,7 +186,7 @@ class MapData:
                     f" ({type(e).__name__}: {last_line(e)}); return pairs (x, y) of arrays of one"
                     " shape, and mend what the data set raises",
                 ) from e
-            for name, t in named(x).items():
+            for name, t in as_named_tensors(x).items():
                 check_finite("data", name, t, rows)
             yield x
 
@@ -245,9 +245,9 @@ class MapData:
     def _digest(self, order: Tensor, seed: int) -> str:
         """Return the digest of the inputs of some rows, read under a seed."""
         rng = torch.Generator().manual_seed(seed)
-        with still_rng(seed):
+        with preserve_rng(seed):
             parts = [
-                {k: tensor_digest(t) for k, t in named(x).items()}
+                {k: tensor_digest(t) for k, t in as_named_tensors(x).items()}
                 for x in self.inputs(order, 1024, rng)
             ]
         return digest({"x": parts})
@@ -374,14 +374,14 @@ class View:
         )
 
 
-def take(x: Inputs, rows: Tensor) -> Inputs:
+def index_rows(x: Inputs, rows: Tensor) -> Inputs:
     """Return some rows of inputs, by position or by mask."""
     if isinstance(x, Tensor):
         return x[rows]
     return {k: t[rows] for k, t in x.items()}
 
 
-def named(x: Inputs) -> dict[str, Tensor]:
+def as_named_tensors(x: Inputs) -> dict[str, Tensor]:
     """Return inputs as a dict of tensors; a lone tensor is called ``x``."""
     return {"x": x} if isinstance(x, Tensor) else x
 
@@ -498,7 +498,7 @@ def _check_size(what: str, part: str, t: Tensor, rows: Tensor | None) -> None:
 
 
 @contextmanager
-def still_rng(seed: int = 0) -> Iterator[None]:
+def preserve_rng(seed: int = 0) -> Iterator[None]:
     """Read rows under a fixed seed; on leaving, the global generators are as they were."""
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  # the global one
     try:

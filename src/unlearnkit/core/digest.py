@@ -38,7 +38,7 @@ def model_digest(model: nn.Module) -> str:
     return digest({name: tensor_digest(t) for name, t in model.state_dict().items()})
 
 
-def source(kind: type | ModuleType) -> str:
+def source_code(kind: type | ModuleType) -> str:
     """Return the source text of a class or a module; its name where there is no text."""
     try:
         return inspect.getsource(kind)

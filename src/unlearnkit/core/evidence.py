@@ -12,7 +12,7 @@ from torch import nn
 from unlearnkit.core.data import Batch, TensorData, View
 from unlearnkit.core.digest import digest
 from unlearnkit.core.errors import InputError, UnsupportedError
-from unlearnkit.core.inference import check_logits, rowwise, run
+from unlearnkit.core.inference import check_logits, map_rows, predict
 from unlearnkit.core.recipe import ASSUMED, Recipe
 from unlearnkit.core.runtime import Runtime
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Who(StrEnum):
+class ModelRole(StrEnum):
     """Whose outputs."""
 
     ORIGINAL = "original"
@@ -156,11 +156,11 @@ class Evidence:
         """Return whether the models themselves are at hand, not only their stored outputs."""
         return bool(self._models)
 
-    def has(self, who: Who) -> bool:
+    def has(self, who: ModelRole) -> bool:
         """Return whether there is such a model."""
-        return self.oracles > 0 if who is Who.ORACLE else str(who) in self._seats
+        return self.oracles > 0 if who is ModelRole.ORACLE else str(who) in self._seats
 
-    def seat(self, who: Who, k: int = 0) -> Evidence:
+    def seat(self, who: ModelRole, k: int = 0) -> Evidence:
         """Return the same evidence with another model in the place of the unlearned one.
 
         An oracle that takes the seat leaves the oracles: it is judged against the others.
@@ -183,7 +183,7 @@ class Evidence:
         twin._seats = seats
         return twin
 
-    def model(self, who: Who, k: int = 0) -> nn.Module:
+    def model(self, who: ModelRole, k: int = 0) -> nn.Module:
         """Return a model itself, to be read only.
 
         Args:
@@ -206,7 +206,9 @@ class Evidence:
         """Return where copies are trained: same device, precision and seed, heard by nobody."""
         return Runtime(self._rt.device, self._rt.precision, self._rt.seed)
 
-    def recall(self, what: Hashable, make: Callable[[nn.Module], T], who: Who, k: int = 0) -> T:
+    def recall(
+        self, what: Hashable, make: Callable[[nn.Module], T], who: ModelRole, k: int = 0
+    ) -> T:
         """Return what was found out about a model, made once whatever seat the model takes.
 
         Args:
@@ -255,7 +257,7 @@ class Evidence:
         """Return the targets of a split ``(n, ...)``."""
         return self.views[split].y
 
-    def outputs(self, who: Who, split: Split, k: int = 0) -> Tensor:
+    def outputs(self, who: ModelRole, split: Split, k: int = 0) -> Tensor:
         """Return outputs ``(n, K)``, on the CPU, rows in the view's order."""
         name = self._seats[self._name(who, k)]
         key = (name, split)
@@ -272,7 +274,7 @@ class Evidence:
         return self._outputs[key]
 
     def _run(self, name: str, split: Split) -> Tensor:
-        out = run(self._models[name], self.views[split], self.task, self._rt, self._size)
+        out = predict(self._models[name], self.views[split], self.task, self._rt, self._size)
         bad = (~out.isfinite()).reshape(len(out), -1).any(1).nonzero()[:, 0]
         if len(bad):
             raise InputError(
@@ -282,7 +284,7 @@ class Evidence:
             )
         return out
 
-    def predictions(self, who: Who, split: Split, k: int = 0) -> Tensor:
+    def predictions(self, who: ModelRole, split: Split, k: int = 0) -> Tensor:
         """Return predicted targets ``(n, K)`` in target units, float64.
 
         Args:
@@ -318,22 +320,22 @@ class Evidence:
             if self.random is None:
                 return None
             model = self.random(k)
-            self._outputs[key] = run(model, self.views[split], self.task, self._rt, self._size)
+            self._outputs[key] = predict(model, self.views[split], self.task, self._rt, self._size)
         return self._outputs[key]
 
-    def losses(self, who: Who, split: Split, k: int = 0) -> Tensor:
+    def losses(self, who: ModelRole, split: Split, k: int = 0) -> Tensor:
         """Return the loss of each row ``(n,)``, float64."""
         return self._rows("losses", self.task.losses, who, split, k)
 
-    def margins(self, who: Who, split: Split, k: int = 0) -> Tensor:
+    def margins(self, who: ModelRole, split: Split, k: int = 0) -> Tensor:
         """Return the margin of each row ``(n,)``, float64."""
         return self._rows("margins", self.task.margin, who, split, k)
 
-    def errors(self, who: Who, split: Split, k: int = 0) -> Tensor:
+    def errors(self, who: ModelRole, split: Split, k: int = 0) -> Tensor:
         """Return the error of each row ``(n,)``, float64."""
         return self._rows("errors", self.task.errors, who, split, k)
 
-    def map(self, fn: Callable[..., Tensor], split: Split, *who: tuple[Who, int]) -> Tensor:
+    def map(self, fn: Callable[..., Tensor], split: Split, *who: tuple[ModelRole, int]) -> Tensor:
         """Return a per-row function of several models' outputs, in chunks, as float64.
 
         Args:
@@ -344,15 +346,15 @@ class Evidence:
         Returns:
             One value a row ``(n,)``.
         """
-        return rowwise(fn, *(self.outputs(w, split, k) for w, k in who))
+        return map_rows(fn, *(self.outputs(w, split, k) for w, k in who))
 
     def _rows(
-        self, what: str, fn: Callable[[Tensor, Batch], Tensor], who: Who, split: Split, k: int
+        self, what: str, fn: Callable[[Tensor, Batch], Tensor], who: ModelRole, split: Split, k: int
     ) -> Tensor:
         key = (what, self._seats[self._name(who, k)], split)
         if key not in self._derived:
             out, y = self.outputs(who, split, k), self.targets(split)
-            self._derived[key] = rowwise(
+            self._derived[key] = map_rows(
                 lambda o, t, r: fn(o, Batch(torch.empty(len(r), 0), t, r)),
                 out,
                 y,
@@ -360,8 +362,8 @@ class Evidence:
             )
         return self._derived[key]
 
-    def _name(self, who: Who, k: int) -> str:
-        name = f"oracle/{k}" if who is Who.ORACLE else str(who)
+    def _name(self, who: ModelRole, k: int) -> str:
+        name = f"oracle/{k}" if who is ModelRole.ORACLE else str(who)
         if name not in self._seats:
             raise InputError(f"there is no {name} model here; there are: {', '.join(self._seats)}")
         return name

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from unlearnkit.core.data import Batch, MapData, View, named
+from unlearnkit.core.data import Batch, MapData, View, as_named_tensors
 from unlearnkit.core.errors import InputError
-from unlearnkit.core.module_state import evaluating
+from unlearnkit.core.module_state import eval_mode
 from unlearnkit.core.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ BATCHING_TOLERANCE = 1e-2
 keeps three digits."""
 
 
-def rowwise(fn: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+def map_rows(fn: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     """Return a per-row function of tensors with one entry a row, in chunks, as float64.
 
     Args:
@@ -82,7 +82,9 @@ def chunk(*tensors: Tensor) -> int:
     return max(1, min(CHUNK, PART // max(widest, 1)))
 
 
-def run(model: nn.Module, view: View, task: Task, rt: Runtime, size: int | None = None) -> Tensor:
+def predict(
+    model: nn.Module, view: View, task: Task, rt: Runtime, size: int | None = None
+) -> Tensor:
     """Return a model's outputs on rows ``(n, K)``, on the CPU, in eval mode.
 
     Args:
@@ -90,13 +92,13 @@ def run(model: nn.Module, view: View, task: Task, rt: Runtime, size: int | None 
         view: The n rows, in order.
         task: What outputs mean.
         rt: Where to run.
-        size: Rows run at once; ``at_once`` when None.
+        size: Rows run at once; ``inference_batch_size`` when None.
 
     Returns:
         The outputs.
     """
-    size = at_once(view, rt) if size is None else size
-    with evaluating(model), torch.inference_mode(), rt.autocast():
+    size = inference_batch_size(view, rt) if size is None else size
+    with eval_mode(model), torch.inference_mode(), rt.autocast():
         outs = (task.outputs(model, b).cpu() for b in view.batches(size, rt))
         return _gathered(outs, len(view))
 
@@ -127,11 +129,11 @@ def run_in_parts(
     Yields:
         Which rows of the view, and their outputs ``(k, K)`` on the CPU.
     """
-    size = at_once(view, rt)
+    size = inference_batch_size(view, rt)
     start, rows = 0, size
     while start < len(view):
         part = slice(start, min(start + rows, len(view)))
-        out = run(model, view.pick(torch.arange(part.start, part.stop)), task, rt, size)
+        out = predict(model, view.pick(torch.arange(part.start, part.stop)), task, rt, size)
         yield part, out
         # The same batches as in one run: a part is a whole number of them.
         start, rows = part.stop, size * max(1, chunk(out) // size)
@@ -194,7 +196,7 @@ def batching_note(model: nn.Module, view: View, task: Task, rt: Runtime) -> str:
     if len(few) < 2:
         return ""
     quiet = rt.fork(rt.seed)
-    first, parts = (run(model, few, task, quiet, size).double() for size in (len(few), 3))
+    first, parts = (predict(model, few, task, quiet, size).double() for size in (len(few), 3))
     gap = float((first - parts).abs().max())
     if not gap > BATCHING_TOLERANCE * max(1.0, float(first.abs().max())):
         return ""
@@ -204,16 +206,16 @@ def batching_note(model: nn.Module, view: View, task: Task, rt: Runtime) -> str:
     )
 
 
-def at_once(view: View, rt: Runtime) -> int:
+def inference_batch_size(view: View, rt: Runtime) -> int:
     """Return how many rows of a view to run a model on at once."""
     if rt.device.type != "cpu" or not len(view):
         return MOST
-    x = some(view, rt, 1).x
-    numbers = sum(t.numel() for t in named(x).values() if t.is_floating_point())
+    x = first_rows(view, rt, 1).x
+    numbers = sum(t.numel() for t in as_named_tensors(x).values() if t.is_floating_point())
     return max(LEAST, min(MOST, NUMBERS // max(1, numbers)))
 
 
-def some(view: View, rt: Runtime, count: int = 2) -> Batch:
+def first_rows(view: View, rt: Runtime, count: int = 2) -> Batch:
     """Return up to this many first rows of a view, to try something on; starts no workers."""
     first = view.pick(torch.arange(min(count, len(view))))
     if isinstance(first.data, MapData):

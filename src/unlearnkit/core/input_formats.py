@@ -18,10 +18,10 @@ from unlearnkit.core.data import (
     MapData,
     TensorData,
     as_inputs,
+    as_named_tensors,
     as_tensor,
     check_finite,
-    named,
-    still_rng,
+    preserve_rng,
 )
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.hidden_targets import no_targets
@@ -159,7 +159,7 @@ def input_columns(
 
 
 def _none(x: Inputs) -> Tensor:
-    first = next(iter(named(x).values()), torch.empty(0))
+    first = next(iter(as_named_tensors(x).values()), torch.empty(0))
     return no_targets(len(first) if first.ndim else 0)
 
 
@@ -216,7 +216,7 @@ def _from_map(source: Any, name: str, group: Any, workers: int) -> MapData:
     count = _length(source, name)
     if count == 0:
         raise InputError(f"{name}: the data set is empty")
-    with still_rng():
+    with preserve_rng():
         # The items' own, not an attribute's: a set may remap, corrupt or filter what it holds.
         each = (_item(source, i, name)[1] for i in range(count))
         y = _stacked([as_tensor(t, f"{name} target") for t in each], name)
@@ -277,7 +277,7 @@ def _stacked(targets: list[Tensor], name: str) -> Tensor:
 def _checked(data: D, name: str) -> D:
     """Refuse rows that do not fit together, are none or, as far as they are at hand, not finite."""
     count = len(data.y) if data.y.ndim else 0
-    known: dict[str, Tensor] = named(data.x) if isinstance(data, TensorData) else {}
+    known: dict[str, Tensor] = as_named_tensors(data.x) if isinstance(data, TensorData) else {}
     for key, t in known.items():
         rows = len(t) if t.ndim else 0
         if rows != count:

@@ -196,7 +196,9 @@ class Method(Checked):
             start = {k: merged(cls.model_fields[k].default, v) for k, v in base.items()}
             return cls.model_validate(merged(start, params))
         except ValidationError as e:
-            raise InputError(f"{cls.id}: {explain(e)}. See: unlearnkit show {cls.id}") from None
+            raise InputError(
+                f"{cls.id}: {format_validation_error(e)}. See: unlearnkit show {cls.id}"
+            ) from None
 
 
 class Recalibrated(Method):
@@ -211,7 +213,7 @@ _SHOWN = 5
 """Most wrong settings that an error names."""
 
 
-def explain(e: ValidationError) -> str:
+def format_validation_error(e: ValidationError) -> str:
     """Return what is wrong with settings in one line: which, why, what came."""
     return "; ".join(
         f"{_place(x['loc'])}: {x['msg'][0].lower() + x['msg'][1:]}, got {_short(x['input'])}"

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from unlearnkit.core.errors import NoTargetsError, UnlearnkitError
-from unlearnkit.core.evidence import Evidence, Split, Who
+from unlearnkit.core.evidence import Evidence, ModelRole, Split
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,7 +81,7 @@ class Metric:
     high: float
     ideal: float | None
     unit: str
-    reads: frozenset[Who]
+    reads: frozenset[ModelRole]
     splits: frozenset[Split]
     tasks: frozenset[str] | None
     """Tasks that it serves; None for all."""
@@ -112,7 +112,7 @@ class Metric:
     @property
     def distance(self) -> bool:
         """Return whether it is a distance to the oracles: zero, or one, is as near as can be."""
-        return Who.ORACLE in self.reads and self.goal in {Goal.LOW, Goal.HIGH}
+        return ModelRole.ORACLE in self.reads and self.goal in {Goal.LOW, Goal.HIGH}
 
     def serves(self, e: Evidence) -> bool:
         """Return whether the evidence has what the metric reads."""
@@ -133,7 +133,7 @@ class Metric:
             The score; nan with a note where a split has no row, or no targets that it needs, or
             where a model is not there.
         """
-        missing = [f"no {who} model" for who in Who if who in self.reads and not e.has(who)]
+        missing = [f"no {who} model" for who in ModelRole if who in self.reads and not e.has(who)]
         missing += [
             f"no {split} rows"
             for split in Split
@@ -156,7 +156,7 @@ def metric(
     *,
     low: float,
     high: float,
-    reads: Iterable[Who] = (Who.UNLEARNED,),
+    reads: Iterable[ModelRole] = (ModelRole.UNLEARNED,),
     splits: Iterable[Split] = (),
     each: Iterable[Split] = (),
     ideal: float | None = None,

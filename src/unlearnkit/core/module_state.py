@@ -19,7 +19,7 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 @contextmanager
-def modes_kept(model: nn.Module) -> Iterator[None]:
+def preserve_modes(model: nn.Module) -> Iterator[None]:
     """Give every module its train or eval flag back at the end."""
     flags = [(m, m.training) for m in model.modules()]
     try:
@@ -30,9 +30,9 @@ def modes_kept(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
     """Put a model in eval mode; restore all flags at the end."""
-    with modes_kept(model):
+    with preserve_modes(model):
         model.eval()
         yield
 
@@ -60,7 +60,7 @@ def _same_device(one: torch.device, other: torch.device) -> bool:
     return one.type == "cpu" or other.index is None or one.index == other.index
 
 
-def widened(model: nn.Module) -> nn.Module:
+def upcast_half_precision(model: nn.Module) -> nn.Module:
     """Widen half-precision weights in place to float32, so that small steps are not rounded away.
 
     Args:
@@ -89,12 +89,12 @@ def cast(model: nn.Module, types: Mapping[str, torch.dtype]) -> nn.Module:
     return model
 
 
-def strides(model: nn.Module) -> dict[str, tuple[int, ...]]:
+def get_strides(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Return how every parameter and buffer lies in memory, by name."""
     return {name: t.stride() for name, t in tensors(model).items()}
 
 
-def laid_like(model: nn.Module, wanted: Mapping[str, tuple[int, ...]]) -> nn.Module:
+def set_strides(model: nn.Module, wanted: Mapping[str, tuple[int, ...]]) -> nn.Module:
     """Lay tensors out in memory as asked, in place.
 
     Args:
@@ -112,7 +112,7 @@ def laid_like(model: nn.Module, wanted: Mapping[str, tuple[int, ...]]) -> nn.Mod
     return model
 
 
-def difference(ours: nn.Module, theirs: nn.Module) -> str:
+def structural_difference(ours: nn.Module, theirs: nn.Module) -> str:
     """Return the first difference between two models other than values, types and modes.
 
     Layers are compared by name and class, tensors by name, shape and tie. A hook counts only
@@ -136,12 +136,12 @@ def difference(ours: nn.Module, theirs: nn.Module) -> str:
     return "" if more is None else f"{more or 'the model'} has hooks left on it"
 
 
-def equal(ours: Tensor, theirs: Tensor) -> bool:
+def tensors_equal(ours: Tensor, theirs: Tensor) -> bool:
     """Return whether two tensors hold the same values in the type of the second, on any device."""
     return torch.equal(ours.detach().to(theirs.dtype).cpu(), theirs.detach().cpu())
 
 
-def place(t: Tensor) -> tuple[str, int]:
+def storage_id(t: Tensor) -> tuple[str, int]:
     """Return where a tensor's memory lies: equal for tensors that share it."""
     return str(t.device), t.untyped_storage().data_ptr()
 

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from unlearnkit.core.checked import Checked
-from unlearnkit.core.search_space import Search
+from unlearnkit.core.search_space import SearchRange
 
 
 class _Settings(Checked):
@@ -65,16 +65,16 @@ ASSUMED = Recipe(lr=0.01, momentum=0.9, epochs=20, batch_size=64)
 """Stands in where the model's own recipe is unknown; methods say so when they use it."""
 
 
-class Tuning(_Settings):
+class FineTuneSchedule(_Settings):
     """A short run, in units of the recipe that trained the model (see DESIGN: defaults)."""
 
     kind: Literal["tuning"] = "tuning"
     """Train on as usual."""
 
-    lr: Annotated[float, Search(0.1, 10, log=True)] = Field(1.0, ge=0, allow_inf_nan=False)
+    lr: Annotated[float, SearchRange(0.1, 10, log=True)] = Field(1.0, ge=0, allow_inf_nan=False)
     """Peak learning rate, as a multiple of the recipe's; 0 moves nothing."""
 
-    share: Annotated[float, Search(0.005, 0.25)] = Field(0.1, ge=0, le=10)
+    share: Annotated[float, SearchRange(0.005, 0.25)] = Field(0.1, ge=0, le=10)
     """Length, as a share of the recipe's epochs; rounded up to whole epochs unless 0."""
 
     decay: float = Field(1.0, ge=0)

@@ -12,7 +12,7 @@ CHANCE = 1e-3
 """Chance of rows drawn at random to look like a request, above which they are no sign of it."""
 
 
-def meant(request: ForgetRequest | None, parts: Partition) -> ForgetRequest | None:
+def infer_request(request: ForgetRequest | None, parts: Partition) -> ForgetRequest | None:
     """Return a request, or where it names rows alone: the range or the owners that these fill.
 
     The kind of a request shows in its rows whichever door they came through, as a class that no
@@ -27,10 +27,10 @@ def meant(request: ForgetRequest | None, parts: Partition) -> ForgetRequest | No
     """
     if not isinstance(request, Rows | None):
         return request
-    return filled_range(parts) or whole_owners(parts) or request
+    return range_of_targets(parts) or owners_of_rows(parts) or request
 
 
-def filled_range(parts: Partition) -> Targets | None:
+def range_of_targets(parts: Partition) -> Targets | None:
     """Return the range of real targets that holds all forget rows and no retained one.
 
     Of N rows drawn without looking at K targets, n fill a range of one of them with a chance of at
@@ -63,7 +63,7 @@ def filled_range(parts: Partition) -> Targets | None:
     )
 
 
-def whole_owners(parts: Partition) -> Groups | None:
+def owners_of_rows(parts: Partition) -> Groups | None:
     """Return the owners of the forget rows, where no retained row is theirs.
 
     Of N rows of K owners, n drawn without looking at owners are all rows of k of them with a chance

@@ -13,7 +13,7 @@ from unlearnkit.core.hidden_targets import labelled
 from unlearnkit.core.request import Classes, ForgetRequest, Groups, Rows, Targets
 
 
-def marked(request: ForgetRequest, data: Data) -> Tensor:
+def rows_to_forget(request: ForgetRequest, data: Data) -> Tensor:
     """Return which rows must be forgotten.
 
     Args:

@@ -61,7 +61,7 @@ class Reporter(Protocol):
         ...
 
 
-class Hold(Protocol):
+class ParameterConstraint(Protocol):
     """Keeps some scalars of a model where they are while others are trained."""
 
     def project(self) -> None:
@@ -73,7 +73,7 @@ class Hold(Protocol):
         ...
 
 
-class Silent:
+class NullReporter:
     """A reporter that says nothing."""
 
     def progress(self, what: str, done: int, total: int) -> None:
@@ -91,9 +91,9 @@ class Runtime:
     precision: Precision = "fp32"
     seed: int = 0
     cost: Cost = field(default_factory=Cost, compare=False)
-    reporter: Reporter = field(default_factory=Silent, compare=False, repr=False)
+    reporter: Reporter = field(default_factory=NullReporter, compare=False, repr=False)
     notes: list[str] = field(default_factory=list, compare=False)
-    holds: tuple[Hold, ...] = field(default=(), compare=False, repr=False)
+    holds: tuple[ParameterConstraint, ...] = field(default=(), compare=False, repr=False)
     """What must not move, such as the scalars outside a mask."""
 
     masks: list[Mapping[str, Tensor]] = field(default_factory=list, compare=False, repr=False)
@@ -122,7 +122,7 @@ class Runtime:
         Returns:
             The runtime, with a fresh cost meter. A device that does not exist here is refused.
         """
-        return cls(_device(device), precision, seed, Cost(), reporter or Silent())
+        return cls(_device(device), precision, seed, Cost(), reporter or NullReporter())
 
     def fork(self, seed: int) -> "Runtime":
         """Return the same place with another seed, a fresh cost meter and no notes."""

@@ -14,7 +14,7 @@ from unlearnkit.core.method import Method
 
 
 @dataclass(frozen=True)
-class Search:
+class SearchRange:
     """Numbers between two ends, both included; whole numbers where the default is one."""
 
     low: float
@@ -36,7 +36,7 @@ class Search:
 
 
 @dataclass(frozen=True)
-class OneOf:
+class Categorical:
     """One of a few values."""
 
     values: tuple[str | int | float | bool, ...]
@@ -55,10 +55,10 @@ class OneOf:
 
 
 @dataclass(frozen=True)
-class Dimension:
+class SearchDimension:
     """One hyper-parameter that is searched."""
 
-    search: Search | OneOf
+    search: SearchRange | Categorical
     default: object
     """The method's own."""
 
@@ -68,7 +68,7 @@ class Dimension:
         return isinstance(self.default, int)
 
 
-def space(method: type[Method]) -> Mapping[str, Dimension]:
+def search_space(method: type[Method]) -> Mapping[str, SearchDimension]:
     """Return what is searched of a method: the fields that declare where.
 
     Groups of settings declare theirs; of alternatives told by ``kind``, the default's is searched.
@@ -84,11 +84,11 @@ def space(method: type[Method]) -> Mapping[str, Dimension]:
 
 def _dimensions(
     kind: type[BaseModel], given: BaseModel | None, before: str
-) -> Iterator[tuple[str, Dimension]]:
+) -> Iterator[tuple[str, SearchDimension]]:
     for name, f in kind.model_fields.items():
         default = f.default if given is None else getattr(given, name)
-        declared = next((m for m in f.metadata if isinstance(m, Search | OneOf)), None)
+        declared = next((m for m in f.metadata if isinstance(m, SearchRange | Categorical)), None)
         if declared is not None:
-            yield before + name, Dimension(declared, default)
+            yield before + name, SearchDimension(declared, default)
         elif isinstance(default, BaseModel):
             yield from _dimensions(type(default), default, f"{before}{name}.")

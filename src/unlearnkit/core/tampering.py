@@ -11,7 +11,7 @@ from unlearnkit.core.data import Data
 
 
 @dataclass(frozen=True)
-class Manipulated:
+class Tampering:
     """What was done to a training set: a backdoor, two classes confused.
 
     Goel et al., TMLR 2024, arXiv:2402.14015: of all tampered rows only some may be known, and these
@@ -34,7 +34,7 @@ class Manipulated:
         """Return which share of the tampered rows is among these training rows ``(K,)``."""
         return float(torch.isin(self.rows, rows).double().mean())
 
-    def left(self, stay: Tensor) -> Manipulated | None:
+    def left(self, stay: Tensor) -> Tampering | None:
         """Return the same for the training set that is left when these rows ``(K,)`` stay."""
         rows = torch.isin(stay, self.rows).nonzero()[:, 0]
         return replace(self, rows=rows) if len(rows) else None

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearnkit.core.data import View
-from unlearnkit.core.module_state import evaluating
+from unlearnkit.core.module_state import eval_mode
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
 from unlearnkit.train.features import input_slopes
@@ -53,7 +53,7 @@ def curvature(
         not one real tensor.
     """
     found = []
-    with evaluating(model):
+    with eval_mode(model):
         for batch in view.batches(batch_size, rt):
             here = input_slopes(model, batch, task)
             if here is None:

@@ -10,13 +10,13 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from unlearnkit.core.data import View
-from unlearnkit.core.inference import rowwise, run
+from unlearnkit.core.inference import map_rows, predict
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
 from unlearnkit.train.loop import fit
 from unlearnkit.train.relearning import lesson, trainable
-from unlearnkit.train.rng_guard import seeded
+from unlearnkit.train.rng_guard import seeded_global_rngs
 
 
 def hold_out(
@@ -68,7 +68,7 @@ def taught(
         The copy.
     """
     twin = trainable(model)
-    with seeded(rt, "hold out/layers"):
+    with seeded_global_rngs(rt, "hold out/layers"):
         fit(twin, unseen, task, lesson(recipe, epochs), rt, stream="hold out")
     return twin
 
@@ -79,4 +79,4 @@ def drift(before: nn.Module, after: nn.Module, view: View, task: Task, rt: Runti
     def moved(a: Tensor, b: Tensor) -> Tensor:
         return task.divergence(a, b) + task.divergence(b, a)
 
-    return rowwise(moved, *(run(m, view, task, rt) for m in (before, after)))
+    return map_rows(moved, *(predict(m, view, task, rt) for m in (before, after)))

@@ -13,21 +13,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unlearnkit.cache import Cache, Kept
+from unlearnkit.cache import Cache, CachedTensors
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import View
 from unlearnkit.core.errors import InputError
-from unlearnkit.core.inference import run
+from unlearnkit.core.inference import predict
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.difficulty.training_dynamics import start, trainable
-from unlearnkit.train.ensemble import Member, fit_together
+from unlearnkit.train.ensemble import EnsembleMember, fit_together
 
 LOCKED = 256
 """Entries of the cache that one process makes at a time; each holds a file open."""
 
 
 @dataclass(frozen=True)
-class LeaveOut:
+class MemorizationEstimate:
     """How often models that were trained on a row, and others, got it right."""
 
     inside: Tensor
@@ -63,7 +63,7 @@ def leave_out(
     seed: int = 0,
     rt: Runtime | None = None,
     cache: Cache | None = None,
-) -> LeaveOut:
+) -> MemorizationEstimate:
     """Train models on random subsets of the training set and read all of them on all rows.
 
     Subsets are of one size, so that small models train together. Of each model only one bit a row
@@ -102,7 +102,7 @@ def leave_out(
             counts.scatter_add_(0, out[None], torch.ones(1, len(view), dtype=torch.float64))
             hits.scatter_add_(0, out[None], right[None].double())
     rates = hits / counts
-    return LeaveOut(rates[0], rates[1], counts[0].long(), counts[1].long())
+    return MemorizationEstimate(rates[0], rates[1], counts[0].long(), counts[1].long())
 
 
 def _bits(
@@ -127,7 +127,7 @@ def _bits(
             f" {len(lacking) * size / len(view):.3g} originals"
         )
         members = [
-            Member(starts[i][0], parts[i], rt.fork(seeds[i]), "leave out", place=seeds[i])
+            EnsembleMember(starts[i][0], parts[i], rt.fork(seeds[i]), "leave out", place=seeds[i])
             for i in lacking
         ]
         done = 0
@@ -142,7 +142,7 @@ def _bits(
         yield _kept(cache, key).tensors["right"]
 
 
-def _kept(cache: Cache, key: Mapping[str, Any]) -> Kept:
+def _kept(cache: Cache, key: Mapping[str, Any]) -> CachedTensors:
     def gone() -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise InputError("cache: a model's answers were removed while they were used; run again")
 
@@ -155,5 +155,5 @@ def _subset(count: int, size: int, seed: int) -> Tensor:
 
 
 def _right(model: nn.Module, view: View, case: Case, rt: Runtime) -> Tensor:
-    out = run(model, view, case.task, rt)
+    out = predict(model, view, case.task, rt)
     return out.argmax(1) == view.y

@@ -16,18 +16,18 @@ from unlearnkit.cache import Cache
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import Batch, View
 from unlearnkit.core.errors import UnsupportedError
-from unlearnkit.core.inference import run
+from unlearnkit.core.inference import predict
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.training import training_key
 from unlearnkit.train.ensemble import LAYERS
 from unlearnkit.train.loop import descend
-from unlearnkit.train.rng_guard import seeded
+from unlearnkit.train.rng_guard import seeded_global_rngs
 
 Proxy = Literal["confidence", "top", "surety", "correctness"]
 
 
 @dataclass(frozen=True)
-class Course:
+class TrainingDynamics:
     """Of each of N training rows, means over the states after each epoch, in eval mode."""
 
     model: nn.Module
@@ -52,7 +52,7 @@ class Course:
 
 def watch(
     case: Case, *, seed: int = 0, rt: Runtime | None = None, cache: Cache | None = None
-) -> Course:
+) -> TrainingDynamics:
     """Train an original and read what it says of its training rows after each epoch.
 
     Initial weights, order and augmentation are those of ``train_original`` of the same seed, so the
@@ -83,7 +83,7 @@ def watch(
 
     kept = cache.get(key, make).tensors
     model.load_state_dict({n: kept[f"model/{n}"] for n in model.state_dict()})
-    return Course(model, *(kept[n] for n in _READ))
+    return TrainingDynamics(model, *(kept[n] for n in _READ))
 
 
 def _watched(model: nn.Module, view: View, case: Case, rt: Runtime) -> dict[str, Tensor]:
@@ -97,7 +97,7 @@ def _watched(model: nn.Module, view: View, case: Case, rt: Runtime) -> dict[str,
     def read(_: int) -> bool:
         nonlocal states
         states += 1
-        log_p = task.log_probs(run(model, view, task, rt).double())
+        log_p = task.log_probs(predict(model, view, task, rt).double())
         assert log_p is not None
         sums["confidence"] += log_p.gather(1, view.y[:, None])[:, 0].exp()
         sums["top"] += log_p.amax(1).exp()
@@ -105,7 +105,7 @@ def _watched(model: nn.Module, view: View, case: Case, rt: Runtime) -> dict[str,
         sums["correctness"] += (log_p.argmax(1) == view.y).double()
         return False
 
-    with seeded(rt, LAYERS):
+    with seeded_global_rngs(rt, LAYERS):
         descend(model, view, loss, case.recipe, rt, stream=f"original {rt.seed}", after_epoch=read)
     return {n: t / states for n, t in sums.items()}
 
@@ -155,7 +155,7 @@ def start(
     """
     assert case.fresh is not None
     assert case.recipe is not None
-    with seeded(rt, "train/init"):
+    with seeded_global_rngs(rt, "train/init"):
         model = case.fresh()
     key = training_key(kind, model, view.key(data), case.task, case.recipe, rt)
     return model.to(rt.device), key

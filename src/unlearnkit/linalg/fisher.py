@@ -11,10 +11,10 @@ from torch.autograd.graph import GradientEdge
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from unlearnkit.core.data import Batch, Inputs, View, take
+from unlearnkit.core.data import Batch, Inputs, View, index_rows
 from unlearnkit.core.errors import InputError
-from unlearnkit.core.inference import some
-from unlearnkit.core.module_state import evaluating
+from unlearnkit.core.inference import first_rows
+from unlearnkit.core.module_state import eval_mode
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
 from unlearnkit.linalg.row_gradients import Heard, hearing
@@ -66,7 +66,7 @@ def squared_gradients(
     names = {n: p for n, p in model.named_parameters() if p.requires_grad}
     if by_layer is None:
         by_layer = layered(model, view, task, rt) if unit == "row" else ()
-    with evaluating(model), torch.enable_grad():
+    with eval_mode(model), torch.enable_grad():
         total = {
             name: torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32))
             for name, p in names.items()
@@ -105,8 +105,8 @@ def layered(model: nn.Module, view: View, task: Task, rt: Runtime) -> frozenset[
     """
     if _loops(model) or not len(view):
         return frozenset()
-    batch = some(view, rt, TRIED)
-    with evaluating(model), torch.enable_grad():
+    batch = first_rows(view, rt, TRIED)
+    with eval_mode(model), torch.enable_grad():
         alone = _alone(model, batch, task)
         if alone is None:
             return frozenset()
@@ -246,7 +246,7 @@ def _at_once(loss: Loss, params: dict[str, Tensor], batch: Batch) -> dict[str, T
 
 def _one_by_one(loss: Loss, params: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
     rows = [
-        grad(loss)(params, take(batch.x, i), batch.y[i])
+        grad(loss)(params, index_rows(batch.x, i), batch.y[i])
         for i in torch.arange(len(batch), device=batch.y.device)
     ]
     return {name: torch.stack([r[name] for r in rows]) for name in params}

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from unlearnkit.core.data import Batch, View
 from unlearnkit.core.errors import UnsupportedError
-from unlearnkit.core.module_state import evaluating
+from unlearnkit.core.module_state import eval_mode
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
 from unlearnkit.localize.mask_spec import Accumulate
@@ -49,7 +49,7 @@ def gradients(
         n: torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32))
         for n, p in params.items()
     }
-    with evaluating(model):
+    with eval_mode(model):
         for batch in (b for view in views for b in view.batches(batch_size, rt)):
             with rt.autocast():
                 loss = task.losses(task.outputs(model, batch), batch).mean()
@@ -113,7 +113,7 @@ def critical_memory(
     start = {n: p.detach().clone() for n, p in params.items()}
     counts = [torch.zeros(b.count) for b in units]
     beside = others.forever(min(batch_size, len(others)), rt, shuffle="localize/others")
-    with evaluating(model):
+    with eval_mode(model):
         for row in forget.batches(1, rt):
             taken = [torch.zeros(b.count, dtype=torch.bool) for b in units]
             for _ in range(TRIES):

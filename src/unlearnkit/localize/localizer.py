@@ -10,7 +10,7 @@ from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import View
 from unlearnkit.core.digest import model_digest
 from unlearnkit.core.errors import InputError, UnsupportedError
-from unlearnkit.core.inference import some
+from unlearnkit.core.inference import first_rows
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
@@ -22,17 +22,17 @@ from unlearnkit.localize.criteria import (
     trainable,
 )
 from unlearnkit.localize.mask import Mask
-from unlearnkit.localize.mask_spec import AskedMask
+from unlearnkit.localize.mask_spec import MaskSpec
 from unlearnkit.localize.top_k import check_scores, largest
 from unlearnkit.localize.units import blocks, fill, spread, unit_scores
 from unlearnkit.train.memory_format import quick
 
 
-class Localizer(AskedMask):
+class Localizer(MaskSpec):
     """How to choose the scalars of a model that may move."""
 
     @classmethod
-    def of(cls, asked: AskedMask) -> "Localizer":
+    def of(cls, asked: MaskSpec) -> "Localizer":
         """Return what was asked for, able to find it."""
         return cls(**dict(asked))
 
@@ -98,7 +98,7 @@ class Localizer(AskedMask):
         """
         self.check(split)
         assert split.forget is not None
-        with quick(model, some(split.forget, rt), task, rt):
+        with quick(model, first_rows(split.forget, rt), task, rt):
             chosen = self.choose(model, split.forget, split.retain, task, rt)
         return self.mask(chosen, model if of is None else of, split, rt)
 

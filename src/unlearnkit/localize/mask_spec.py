@@ -9,8 +9,8 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from unlearnkit.core.checked import Checked
 from unlearnkit.core.errors import InputError, UnknownNameError
-from unlearnkit.core.method import explain
-from unlearnkit.core.search_space import OneOf, Search
+from unlearnkit.core.method import format_validation_error
+from unlearnkit.core.search_space import Categorical, SearchRange
 
 Accumulate = Literal["sum", "absolute"]
 Criterion = Literal[
@@ -26,22 +26,22 @@ Criterion = Literal[
 Granularity = Literal["parameter", "channel", "head"]
 
 
-class AskedMask(Checked):
+class MaskSpec(Checked):
     """How to choose the scalars of a model that may move, as it is written."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    budget: Annotated[float, Search(0.01, 1, log=True)] = Field(0.3, gt=0, le=1)
+    budget: Annotated[float, SearchRange(0.01, 1, log=True)] = Field(0.3, gt=0, le=1)
     """Largest share of the trainable scalars that is chosen (paper: alpha)."""
 
-    criterion: Annotated[Criterion, OneOf(("weighted_grad", "grad", "weight", "random"))] = (
+    criterion: Annotated[Criterion, Categorical(("weighted_grad", "grad", "weight", "random"))] = (
         "weighted_grad"
     )
     """What makes a scalar count: its value times the gradient of the forget rows' loss (DEL), the
     gradient alone (SalUn), its value alone, the first with all training rows, how many forget rows
     hang on its unit (critical memory), a late or an early layer, or chance."""
 
-    granularity: Annotated[Granularity, OneOf(("parameter", "channel"))] = "channel"
+    granularity: Annotated[Granularity, Categorical(("parameter", "channel"))] = "channel"
     """What is chosen whole: a scalar; an output channel of a layer with its bias and normalisation,
     or a row of an embedding; or that and attention heads."""
 
@@ -80,7 +80,7 @@ class AskedMask(Checked):
         try:
             return cls.model_validate(fields)
         except ValidationError as e:
-            raise InputError(f"mask: {explain(e)}") from None
+            raise InputError(f"mask: {format_validation_error(e)}") from None
 
     @property
     def words(self) -> str:

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from unlearnkit.core.data import Batch
 from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
-from unlearnkit.core.recipe import Tuning
+from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.search_space import Search
+from unlearnkit.core.search_space import SearchRange
 from unlearnkit.train.features import remembered
-from unlearnkit.train.mixed_batches import RowLosses, mixed
-from unlearnkit.train.schedule import Restart, Run
+from unlearnkit.train.mixed_batches import RowLosses, train_mixed
+from unlearnkit.train.schedule import Run, WarmRestart
 
 
 @register
@@ -51,23 +51,23 @@ class Amnesiac(Recalibrated):
             "paper": {
                 "batch_norm": "keep",
                 "early": 1.0,
-                "run": Tuning.exact(optimizer="adam", lr=1e-4, epochs=3, batch_size=256),
+                "run": FineTuneSchedule.exact(optimizer="adam", lr=1e-4, epochs=3, batch_size=256),
             },
         },
         smoke={"run": {"lr": 1.0, "share": 0.2}},
     )
 
-    early: Annotated[float, Search(0.05, 1)] = Field(0.15, ge=0, le=1)
+    early: Annotated[float, SearchRange(0.05, 1)] = Field(0.15, ge=0, le=1)
     """Share of the steps, from the first, that have forget rows; at 1 all, as published."""
 
-    run: Run = Restart()
+    run: Run = WarmRestart()
     """How to train: a warm restart or a plain run (kind tuning), forget rows mixed into the
     retained batches in proportion."""
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
         """Draw the targets, then descend on retained and relabelled rows alike."""
         if len(p.forget):
-            mixed(
+            train_mixed(
                 p,
                 p.retain,
                 self.run,

@@ -8,14 +8,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from unlearnkit.core.data import Batch
-from unlearnkit.core.inference import run as outputs_of
+from unlearnkit.core.inference import predict as outputs_of
 from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
-from unlearnkit.core.recipe import Tuning
+from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.search_space import Search
+from unlearnkit.core.search_space import SearchRange
 from unlearnkit.train.features import answers, remembered
-from unlearnkit.train.mixed_batches import mixed
-from unlearnkit.train.schedule import Restart, Run
+from unlearnkit.train.mixed_batches import train_mixed
+from unlearnkit.train.schedule import Run, WarmRestart
 from unlearnkit.train.teachers import mean_answer, untrained
 
 DRAWS = 8
@@ -78,7 +78,7 @@ class BadTeacher(Recalibrated):
                 "teacher": "random",
                 "retain": 0.3,
                 "early": 1.0,
-                "run": Tuning.exact(optimizer="adam", lr=1e-4, epochs=1, batch_size=256),
+                "run": FineTuneSchedule.exact(optimizer="adam", lr=1e-4, epochs=1, batch_size=256),
             },
             "reference": {
                 "batch_norm": "keep",
@@ -86,7 +86,7 @@ class BadTeacher(Recalibrated):
                 "retain": 0.3,
                 "early": 1.0,
                 "reduction": "entries",
-                "run": Tuning.exact(optimizer="adam", lr=1e-4, epochs=1, batch_size=256),
+                "run": FineTuneSchedule.exact(optimizer="adam", lr=1e-4, epochs=1, batch_size=256),
             },
         },
         smoke={"teacher": "random", "run": {"lr": 1.0, "share": 0.2}},
@@ -100,19 +100,19 @@ class BadTeacher(Recalibrated):
     teachers: int = Field(1, ge=1)
     """Untrained networks whose mean answer a random teacher gives."""
 
-    retain: Annotated[float, Search(0.3, 1)] = Field(1.0, gt=0, le=1)
+    retain: Annotated[float, SearchRange(0.3, 1)] = Field(1.0, gt=0, le=1)
     """Share of the retained rows that is used at all, drawn once; at least one row."""
 
-    temperature: Annotated[float, Search(1, 4)] = Field(1.0, gt=0)
+    temperature: Annotated[float, SearchRange(1, 4)] = Field(1.0, gt=0)
     """Softens both outputs before they are compared (paper: tau)."""
 
     reduction: Literal["rows", "entries"] = "rows"
     """What the loss is a mean over: rows, or rows times outputs as published code has it."""
 
-    early: Annotated[float, Search(0.05, 1)] = Field(0.15, ge=0, le=1)
+    early: Annotated[float, SearchRange(0.05, 1)] = Field(0.15, ge=0, le=1)
     """Share of the steps, from the first, that have forget rows; at 1 all, as published."""
 
-    run: Run = Restart(lr=3.0, share=0.09, shrink=0.3)
+    run: Run = WarmRestart(lr=3.0, share=0.09, shrink=0.3)
     """How to train: a warm restart or a plain run (kind tuning), forget rows mixed into the
     retained batches in proportion."""
 
@@ -126,7 +126,7 @@ class BadTeacher(Recalibrated):
         Returns:
             The student.
         """
-        own = self.run.resolve(p.recipe) if isinstance(self.run, Tuning) else p.recipe
+        own = self.run.resolve(p.recipe) if isinstance(self.run, FineTuneSchedule) else p.recipe
         if own is None or not len(p.forget):
             return p.model
         start = rt.cost.forward
@@ -143,7 +143,7 @@ class BadTeacher(Recalibrated):
 
             return losses
 
-        mixed(
+        train_mixed(
             p,
             retain,
             self.run,

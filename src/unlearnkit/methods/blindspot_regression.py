@@ -11,17 +11,17 @@ from torch.nn import functional
 
 from unlearnkit.core.data import Batch
 from unlearnkit.core.errors import InputError
-from unlearnkit.core.inference import at_once, some
+from unlearnkit.core.inference import first_rows, inference_batch_size
 from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
-from unlearnkit.core.recipe import Recipe, Tuning
+from unlearnkit.core.recipe import FineTuneSchedule, Recipe
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.search_space import Search
-from unlearnkit.train.activations import attention, stage_ends, tapped
+from unlearnkit.core.search_space import SearchRange
+from unlearnkit.train.activations import attention, capture_activations, stage_ends
 from unlearnkit.train.data_free.input_optimization import frozen
 from unlearnkit.train.features import remembered
 from unlearnkit.train.loop import fit
-from unlearnkit.train.mixed_batches import RowLosses, mixed
-from unlearnkit.train.schedule import Restart, Run
+from unlearnkit.train.mixed_batches import RowLosses, train_mixed
+from unlearnkit.train.schedule import Run, WarmRestart
 from unlearnkit.train.teachers import left_over
 
 
@@ -92,32 +92,38 @@ class BlindspotRegression(Recalibrated):
         presets={
             "paper": {
                 "batch_norm": "keep",
-                "blind": Tuning.exact(optimizer="adam", lr=1e-2, epochs=2, batch_size=256),
+                "blind": FineTuneSchedule.exact(
+                    optimizer="adam", lr=1e-2, epochs=2, batch_size=256
+                ),
                 "attention": 50.0,
                 "maps": "reference",
                 "early": 1.0,
-                "run": Tuning.exact(optimizer="adam", lr=1e-3, epochs=1, batch_size=256),
+                "run": FineTuneSchedule.exact(optimizer="adam", lr=1e-3, epochs=1, batch_size=256),
             },
             "stsb": {
                 "batch_norm": "keep",
-                "blind": Tuning.exact(optimizer="adam", lr=1e-2, epochs=10, batch_size=256),
+                "blind": FineTuneSchedule.exact(
+                    optimizer="adam", lr=1e-2, epochs=10, batch_size=256
+                ),
                 "attention": 50.0,
                 "maps": "reference",
                 "early": 1.0,
-                "run": Tuning.exact(optimizer="adam", lr=1e-3, epochs=5, batch_size=256),
+                "run": FineTuneSchedule.exact(optimizer="adam", lr=1e-3, epochs=5, batch_size=256),
             },
         },
         smoke={"blind": {"share": 0.1}, "run": {"lr": 1.0, "share": 0.2}},
     )
 
-    blind: Tuning = Tuning(share=0.1)
+    blind: FineTuneSchedule = FineTuneSchedule(share=0.1)
     """How the blind model is trained on retained rows, from nothing: how long it is exposed. A
     share is not rounded up to whole epochs: it would eat the restart of a short recipe."""
 
-    exposed: Annotated[float, Search(0.3, 1)] = Field(1.0, gt=0, le=1)
+    exposed: Annotated[float, SearchRange(0.3, 1)] = Field(1.0, gt=0, le=1)
     """Share of the retained rows that the blind model ever sees, drawn once; at least one row."""
 
-    attention: Annotated[float, Search(0.01, 10, log=True)] = Field(0.1, ge=0, allow_inf_nan=False)
+    attention: Annotated[float, SearchRange(0.01, 10, log=True)] = Field(
+        0.1, ge=0, allow_inf_nan=False
+    )
     """Weight of the gap between where the two look (paper: lambda), as a multiple of the loss of a
     model without knowledge; as it is with reference maps. At 0 no layer is read."""
 
@@ -128,10 +134,10 @@ class BlindspotRegression(Recalibrated):
     maps: Literal["places", "reference"] = "places"
     """Over which axes a layer's squares are averaged, see the deviations."""
 
-    early: Annotated[float, Search(0.05, 1)] = Field(0.5, ge=0, le=1)
+    early: Annotated[float, SearchRange(0.05, 1)] = Field(0.5, ge=0, le=1)
     """Share of the steps, from the first, that have forget rows; at 1 all, as published."""
 
-    run: Run = Restart(lr=1.0, share=0.2, shrink=0.2)
+    run: Run = WarmRestart(lr=1.0, share=0.2, shrink=0.2)
     """How to train: a warm restart whose share includes the blind model, or a plain run (kind
     tuning), forget rows mixed into the retained batches in proportion."""
 
@@ -145,19 +151,19 @@ class BlindspotRegression(Recalibrated):
         Returns:
             The student.
         """
-        own = p.recipe if isinstance(self.run, Restart) else self.run.resolve(p.recipe)
+        own = p.recipe if isinstance(self.run, WarmRestart) else self.run.resolve(p.recipe)
         if own is None:
             return p.model
         work = rt.cost.work
         blind = self.blind_model(p, rt)
         names = self.compared(p, rt) if self.attention and self.early else ()
         ask = _asking(p, blind, self, names, own, rt)
-        with tapped(p.model, names) as found:
+        with capture_activations(p.model, names) as found:
 
             def looks(rows: int) -> tuple[Tensor, ...]:
                 return tuple(self.looks(found[name][-rows:]) for name in names)
 
-            mixed(
+            train_mixed(
                 p,
                 p.retain,
                 self.run,
@@ -248,10 +254,10 @@ class BlindspotRegression(Recalibrated):
         Raises:
             InputError: If a named layer gives no tensor with one entry a row.
         """
-        few = some(p.forget, rt)
+        few = first_rows(p.forget, rt)
         asked = self.layers
         names = stage_ends(p.original, p.task, few) if asked is None else asked
-        with frozen(p.original), torch.no_grad(), tapped(p.original, names) as found:
+        with frozen(p.original), torch.no_grad(), capture_activations(p.original, names) as found:
             p.task.outputs(p.original, few)
         chosen = []
         for name in names:
@@ -287,13 +293,13 @@ def _asking(
     """Return what answers for the blind model: from memory, unless inputs change at each step."""
 
     def look(batch: Batch) -> Seen:
-        with torch.no_grad(), tapped(blind, names) as found:
+        with torch.no_grad(), capture_activations(blind, names) as found:
             out = p.task.outputs(blind, batch)
             return Seen(out, tuple(how.looks(found[name]) for name in names))
 
     if own.augment != "none" or not how.early:
         return look
-    parts = [look(batch) for batch in p.forget.batches(at_once(p.forget, rt), rt)]
+    parts = [look(batch) for batch in p.forget.batches(inference_batch_size(p.forget, rt), rt)]
     out = remembered(p.forget, torch.cat([s.out for s in parts]), rt)
     kept = zip(*(s.maps for s in parts), strict=True)
     maps = [remembered(p.forget, torch.cat(m), rt) for m in kept]

@@ -9,15 +9,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from unlearnkit.core.errors import InputError, UnsupportedError
-from unlearnkit.core.inference import some
+from unlearnkit.core.inference import first_rows
 from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.search_space import OneOf, Search
+from unlearnkit.core.search_space import Categorical, SearchRange
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.train.frozen_weights import holding
 from unlearnkit.train.loop import training
 from unlearnkit.train.mixed_batches import alone
-from unlearnkit.train.schedule import Restart, Run
+from unlearnkit.train.schedule import Run, WarmRestart
 from unlearnkit.train.teachers import untrained
 
 Named = dict[str, Tensor]
@@ -95,13 +95,13 @@ class DelLocalized(Recalibrated):
 
     reset: Annotated[
         Literal["fresh", "zero", "initial", "interpolate", "none"],
-        OneOf(("fresh", "zero", "interpolate", "none")),
+        Categorical(("fresh", "zero", "interpolate", "none")),
     ] = "interpolate"
     """What overwrites the scalars of the mask: values of a fresh initialisation; zeros; those that
     the case's model factory gives for the run's seed; a mixture of the first and the trained ones;
     or nothing."""
 
-    keep: Annotated[float, Search(0, 1)] = Field(0.3, ge=0, le=1)
+    keep: Annotated[float, SearchRange(0, 1)] = Field(0.3, ge=0, le=1)
     """Share of the trained values in a reset that interpolates."""
 
     head: Literal["auto", "none"] | tuple[str, ...] = "auto"
@@ -112,7 +112,7 @@ class DelLocalized(Recalibrated):
     """Running statistics of batch normalisation before the repair: as they are, as in an untrained
     model, or of the retained rows after the reset. The repair goes on from there."""
 
-    run: Run = Restart(lr=4.0, share=0.15, shrink=0.0)
+    run: Run = WarmRestart(lr=4.0, share=0.15, shrink=0.0)
     """How long and how fast to repair: a warm restart, or a plain run (kind tuning). A share of 0
     resets and no more."""
 
@@ -207,7 +207,7 @@ def last_called(p: Problem, rt: Runtime) -> str:
     ]
     try:
         with torch.inference_mode():
-            p.task.outputs(p.original, some(p.forget, rt, 1))
+            p.task.outputs(p.original, first_rows(p.forget, rt, 1))
     finally:
         for hook in hooks:
             hook.remove()

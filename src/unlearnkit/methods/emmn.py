@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from unlearnkit.core.data import Batch, TensorData, View
-from unlearnkit.core.inference import run
+from unlearnkit.core.inference import predict
 from unlearnkit.core.method import Info, Method, Need, Problem, register
-from unlearnkit.core.recipe import Recipe, Tuning
+from unlearnkit.core.recipe import FineTuneSchedule, Recipe
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.search_space import Search
-from unlearnkit.train.activations import tapped
+from unlearnkit.core.search_space import SearchRange
+from unlearnkit.train.activations import capture_activations
 from unlearnkit.train.data_free.class_gate import lowered
 from unlearnkit.train.data_free.input_optimization import drawn_inputs, optimise_inputs
 from unlearnkit.train.features import remembered
@@ -61,19 +61,19 @@ class EMMN(Method):
                 "clip": float("inf"),
                 "teach": "classes",
                 "norm": "train",
-                "run": Tuning.exact(lr=0.01, momentum=0.9, epochs=1, batch_size=256),
+                "run": FineTuneSchedule.exact(lr=0.01, momentum=0.9, epochs=1, batch_size=256),
             },
         },
         smoke={"copies": 4, "steps": 5, "run": {"lr": 1.0, "share": 0.1}},
     )
 
-    copies: Annotated[int, Search(64, 1024, log=True)] = Field(256, ge=1)
+    copies: Annotated[int, SearchRange(64, 1024, log=True)] = Field(256, ge=1)
     """Noise inputs for each class."""
 
     steps: int = Field(10, ge=0)
     """Steps in which noise is made."""
 
-    noise_lr: Annotated[float, Search(0.003, 0.3, log=True)] = Field(
+    noise_lr: Annotated[float, SearchRange(0.003, 0.3, log=True)] = Field(
         0.03, gt=0, allow_inf_nan=False
     )
     """Learning rate of the noise, by Adam."""
@@ -95,13 +95,13 @@ class EMMN(Method):
     """What noise of the other classes is taught as: the original's answers, forgotten classes
     lowered below all others, or its class (paper)."""
 
-    clip: Annotated[float, Search(0.5, 10, log=True)] = Field(2.0, gt=0)
+    clip: Annotated[float, SearchRange(0.5, 10, log=True)] = Field(2.0, gt=0)
     """Largest norm of a gradient while the model is trained; infinity is no limit."""
 
     norm: Norm = "frozen"
     """Whether batch-normalisation statistics follow the noise."""
 
-    run: Tuning = Tuning(lr=1.0, share=0.2)
+    run: FineTuneSchedule = FineTuneSchedule(lr=1.0, share=0.2)
     """How the model is trained on the noise."""
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
@@ -140,7 +140,7 @@ class EMMN(Method):
         recipe = Recipe(optimizer="adam", lr=self.noise_lr)
         norms = [] if wrong or not self.match else _norms(p.original)
 
-        with tapped(p.original, [name for name, _ in norms], "input") as seen:
+        with capture_activations(p.original, [name for name, _ in norms], "input") as seen:
 
             def loss(out: Tensor, batch: Batch) -> Tensor:
                 x, each = batch.x, p.task.losses(out, batch)
@@ -161,7 +161,7 @@ class EMMN(Method):
         """Train the model on noise."""
         goal = None
         if self.teach == "answers":
-            answers = lowered(run(p.original, rows, p.task, rt), p.gone, 0.0)
+            answers = lowered(predict(p.original, rows, p.task, rt), p.gone, 0.0)
             goal = remembered(rows, answers, rt)
         gone = torch.tensor(p.gone, device=rt.device)
 

@@ -4,11 +4,11 @@ from pydantic import Field
 from torch import nn
 
 from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
-from unlearnkit.core.recipe import Tuning
+from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.train.mixed_batches import alone
-from unlearnkit.train.schedule import Restart, Run
-from unlearnkit.train.weight_perturbation import renew
+from unlearnkit.train.schedule import Run, WarmRestart
+from unlearnkit.train.weight_perturbation import mix_with_untrained
 
 
 @register
@@ -53,7 +53,7 @@ class FineTune(Recalibrated):
         presets={
             "paper": {
                 "batch_norm": "keep",
-                "run": Tuning.exact(
+                "run": FineTuneSchedule.exact(
                     lr=0.01,
                     momentum=0.9,
                     weight_decay=5e-4,
@@ -64,13 +64,13 @@ class FineTune(Recalibrated):
             },
             "reference": {
                 "batch_norm": "keep",
-                "run": Tuning.exact(lr=0.01, momentum=0.0, epochs=10, batch_size=128),
+                "run": FineTuneSchedule.exact(lr=0.01, momentum=0.0, epochs=10, batch_size=128),
             },
         },
         smoke={"run": {"lr": 1.0, "share": 0.2}},
     )
 
-    run: Run = Restart(shrink=1.0)
+    run: Run = WarmRestart(shrink=1.0)
     """How long and how fast to train on: a warm restart, or a plain run (kind tuning). A share of
     0 changes nothing."""
 
@@ -80,6 +80,6 @@ class FineTune(Recalibrated):
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
         """Descend on the retained rows."""
-        renew(p, self.renew)
+        mix_with_untrained(p, self.renew)
         alone(p, self.run, rt)
         return p.model

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from unlearnkit.core.data import Batch
 from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.search_space import Search
-from unlearnkit.train.activations import attention, attention_gap, paired, tapped
+from unlearnkit.core.search_space import SearchRange
+from unlearnkit.train.activations import attention, attention_gap, capture_activations, paired
 from unlearnkit.train.data_free.class_gate import Gate, Kind
 from unlearnkit.train.data_free.generator import Generator, constant, generator, redrawn
 from unlearnkit.train.data_free.input_optimization import frozen
-from unlearnkit.train.early_stopping import Plateau, follow, snapshot
+from unlearnkit.train.early_stopping import ReduceRateOnPlateau, follow, snapshot
 from unlearnkit.train.loop import Norm, training
 
 PAPER = {
@@ -95,14 +95,14 @@ class GatedTransfer(Method):
     """What keeps the forgotten classes out: their logits are lowered below all others before the
     student sees them, pseudo-inputs that look like them are dropped (paper), or both."""
 
-    threshold: Annotated[float, Search(0.001, 0.3, log=True)] = Field(0.01, ge=0, le=1)
+    threshold: Annotated[float, SearchRange(0.001, 0.3, log=True)] = Field(0.01, ge=0, le=1)
     """Largest probability of a forgotten class with which a pseudo-input passes the sample gate
     (paper: epsilon); at 1 all pass."""
 
     margin: float = Field(0.0, ge=0, allow_inf_nan=False)
     """How far below the smallest logit the logit gate puts those of the forgotten classes."""
 
-    batches: Annotated[int, Search(50, 800, log=True)] = Field(200, ge=0)
+    batches: Annotated[int, SearchRange(50, 800, log=True)] = Field(200, ge=0)
     """Pseudo-batches: random numbers drawn, each for some generator and student steps."""
 
     batch_size: int = Field(128, ge=2)
@@ -120,12 +120,12 @@ class GatedTransfer(Method):
     width: int = Field(128, ge=4)
     """Channels, or hidden units, of the generator."""
 
-    generator_lr: Annotated[float, Search(2e-4, 5e-3, log=True)] = Field(
+    generator_lr: Annotated[float, SearchRange(2e-4, 5e-3, log=True)] = Field(
         1e-3, gt=0, allow_inf_nan=False
     )
     """Learning rate of the generator, by Adam."""
 
-    student_lr: Annotated[float, Search(5e-4, 1e-2, log=True)] = Field(
+    student_lr: Annotated[float, SearchRange(5e-4, 1e-2, log=True)] = Field(
         2e-3, gt=0, allow_inf_nan=False
     )
     """Learning rate of the student, by Adam."""
@@ -140,7 +140,7 @@ class GatedTransfer(Method):
     temperature: float = Field(1.0, gt=0)
     """Softens both outputs before they are compared (paper: tau)."""
 
-    attention: Annotated[float, Search(0, 250)] = Field(10.0, ge=0, allow_inf_nan=False)
+    attention: Annotated[float, SearchRange(0, 250)] = Field(10.0, ge=0, allow_inf_nan=False)
     """Weight of the difference in attention (paper: beta), beside a divergence that is divided by
     the number of classes; 0 compares outputs only."""
 
@@ -242,7 +242,7 @@ class _Lesson:
         self.losses: list[Tensor] = []
         self.last: _Shown | None = None
         self.good: dict[str, Tensor] | None = None
-        self.plateau = Plateau()
+        self.plateau = ReduceRateOnPlateau()
 
     def pseudo_batch(self, k: int) -> None:
         """Draw random numbers; move the generator, then the student."""
@@ -317,7 +317,7 @@ class _Lesson:
     def _teach(self, z: Tensor) -> None:
         """Move the student towards the gated teacher, in several steps on the same inputs."""
         how = self.how
-        with torch.no_grad(), tapped(self.p.original, tuple(self.pairs)) as taps:
+        with torch.no_grad(), capture_activations(self.p.original, tuple(self.pairs)) as taps:
             shown = self._show(self.made(z))
             looks = {name: attention(taps[name])[shown.keep] for name in self.pairs}
         self.last = shown
@@ -330,7 +330,10 @@ class _Lesson:
         self.gate.let_some_pass()
         goal = self.gate.goal(out)
         for _ in range(how.student_steps):
-            with tapped(self.student, tuple(self.pairs.values())) as taps, self.rt.autocast():
+            with (
+                capture_activations(self.student, tuple(self.pairs.values())) as taps,
+                self.rt.autocast(),
+            ):
                 loss = self._distance(self._outputs(self.student, x), goal)
                 gaps = [
                     attention_gap(attention(taps[mine]), looks[theirs])

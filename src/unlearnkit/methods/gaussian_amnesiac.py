@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from unlearnkit.core.data import Batch
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
-from unlearnkit.core.recipe import Tuning
+from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.search_space import Search
+from unlearnkit.core.search_space import SearchRange
 from unlearnkit.train.features import remembered
-from unlearnkit.train.mixed_batches import mixed
-from unlearnkit.train.schedule import Restart, Run
+from unlearnkit.train.mixed_batches import train_mixed
+from unlearnkit.train.schedule import Run, WarmRestart
 
 
 @register
@@ -52,12 +52,12 @@ class GaussianAmnesiac(Recalibrated):
             "paper": {
                 "batch_norm": "keep",
                 "early": 1.0,
-                "run": Tuning.exact(optimizer="adam", lr=1e-3, epochs=1, batch_size=256),
+                "run": FineTuneSchedule.exact(optimizer="adam", lr=1e-3, epochs=1, batch_size=256),
             },
             "stsb": {
                 "batch_norm": "keep",
                 "early": 1.0,
-                "run": Tuning.exact(optimizer="adam", lr=1e-3, epochs=5, batch_size=256),
+                "run": FineTuneSchedule.exact(optimizer="adam", lr=1e-3, epochs=5, batch_size=256),
             },
         },
         smoke={"run": {"lr": 1.0, "share": 0.2}},
@@ -74,10 +74,10 @@ class GaussianAmnesiac(Recalibrated):
     clip: bool = False
     """Whether drawn targets stay between the smallest and the largest one."""
 
-    early: Annotated[float, Search(0.05, 1)] = Field(0.15, ge=0, le=1)
+    early: Annotated[float, SearchRange(0.05, 1)] = Field(0.15, ge=0, le=1)
     """Share of the steps, from the first, that have forget rows; at 1 all, as published."""
 
-    run: Run = Restart()
+    run: Run = WarmRestart()
     """How to train: a warm restart or a plain run (kind tuning), forget rows mixed into the
     retained batches in proportion."""
 
@@ -88,7 +88,7 @@ class GaussianAmnesiac(Recalibrated):
         def far(out: Tensor, batch: Batch) -> Tensor:
             return p.task.losses(out, Batch(batch.x, recall(batch), batch.row))
 
-        mixed(
+        train_mixed(
             p,
             p.retain,
             self.run,

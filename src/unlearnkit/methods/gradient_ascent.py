@@ -10,11 +10,19 @@ from torch import Tensor, nn
 
 from unlearnkit.core.data import Batch
 from unlearnkit.core.method import Info, Method, Need, Problem, register
-from unlearnkit.core.module_state import evaluating
-from unlearnkit.core.recipe import Tuning
+from unlearnkit.core.module_state import eval_mode
+from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.search_space import Search
-from unlearnkit.train.early_stopping import OFF, Guard, Watch, between, capped, furthest, snapshot
+from unlearnkit.core.search_space import SearchRange
+from unlearnkit.train.early_stopping import (
+    OFF,
+    StopMonitor,
+    StopRule,
+    between,
+    capped,
+    furthest,
+    snapshot,
+)
 from unlearnkit.train.loop import descend
 
 
@@ -26,10 +34,12 @@ class Climb(BaseModel):
     kind: Literal["climb"] = "climb"
     """Climb by relative steps."""
 
-    step: Annotated[float, Search(0.001, 0.1, log=True)] = Field(0.01, ge=0, allow_inf_nan=False)
+    step: Annotated[float, SearchRange(0.001, 0.1, log=True)] = Field(
+        0.01, ge=0, allow_inf_nan=False
+    )
     """Length of a pass over the forget rows, as a share of each tensor's norm."""
 
-    share: Annotated[float, Search(0.02, 0.25)] = Field(0.15, ge=0, le=10)
+    share: Annotated[float, SearchRange(0.02, 0.25)] = Field(0.15, ge=0, le=10)
     """Most that it may cost, as a share of retraining's cost on the retained rows (on the forget
     rows where the retained are not at hand)."""
 
@@ -76,7 +86,7 @@ class GradientAscent(Method):
         ),
         presets={
             "paper": {
-                "run": Tuning.exact(
+                "run": FineTuneSchedule.exact(
                     lr=1e-4,
                     momentum=0.9,
                     weight_decay=5e-4,
@@ -91,23 +101,23 @@ class GradientAscent(Method):
         smoke={"guard": OFF, "cap": 4.0},
     )
 
-    run: Annotated[Climb | Tuning, Field(discriminator="kind")] = Climb()
+    run: Annotated[Climb | FineTuneSchedule, Field(discriminator="kind")] = Climb()
     """How fast and how long to climb at most: by steps relative to the weights, or by a plain run
     (kind tuning) over the forget rows."""
 
-    cap: Annotated[float, Search(0.5, 8, log=True)] = Field(1.0, gt=0)
+    cap: Annotated[float, SearchRange(0.5, 8, log=True)] = Field(1.0, gt=0)
     """Loss at which a row no longer counts, as a multiple of the loss of a model without
     knowledge; infinity is no cap."""
 
-    guard: Guard = Guard()
+    guard: StopRule = StopRule()
     """When it is enough, and when too much; looked at after each pass over the forget rows."""
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
         """Ascend pass by pass; bisect the last pass where it went too far."""
-        recipe = self.run.resolve(p.recipe) if isinstance(self.run, Tuning) else p.recipe
+        recipe = self.run.resolve(p.recipe) if isinstance(self.run, FineTuneSchedule) else p.recipe
         if recipe is None:
             return p.model
-        watch = Watch(self.guard, p, rt, "gradient_ascent")
+        watch = StopMonitor(self.guard, p, rt, "gradient_ascent")
         if watch.overshot():
             rt.note(
                 "gradient_ascent: the forget rows look never seen as they are: nothing to climb"
@@ -128,7 +138,7 @@ class GradientAscent(Method):
             _retreat(p.model, good, watch)
             return True
 
-        if isinstance(self.run, Tuning):
+        if isinstance(self.run, FineTuneSchedule):
             name = "gradient_ascent"
             descend(
                 p.model, p.forget, lambda b: -height(b), recipe, rt, stream=name, after_epoch=enough
@@ -158,7 +168,7 @@ def climb(
     budget = run.share * 3 * p.recipe.epochs * (len(p.retain) or len(p.forget))
     start = rt.cost.work
     share = run.step / p.forget.steps(p.recipe.batch_size)
-    with evaluating(p.model):
+    with eval_mode(p.model):
         for turn in count():
             if rt.cost.work - start >= budget:
                 break
@@ -184,7 +194,7 @@ def _step(weights: Sequence[nn.Parameter], share: float, rt: Runtime) -> None:
     rt.restore()
 
 
-def _retreat(model: nn.Module, good: dict[str, Tensor], watch: Watch) -> None:
+def _retreat(model: nn.Module, good: dict[str, Tensor], watch: StopMonitor) -> None:
     """Go back towards a good state, as little as the watch asks."""
     far = snapshot(model)
 

@@ -9,10 +9,10 @@ from torch import nn
 
 from unlearnkit.core.data import Batch
 from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
-from unlearnkit.core.recipe import Tuning
+from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.search_space import Search
-from unlearnkit.train.schedule import Extra, Restart, Run, Terms, run_schedule
+from unlearnkit.core.search_space import SearchRange
+from unlearnkit.train.schedule import LossTerms, Run, StepExtras, WarmRestart, run_schedule
 
 
 @register
@@ -53,7 +53,7 @@ class L1Sparse(Recalibrated):
                 "penalty": 5e-4,
                 "step": "subgradient",
                 "covers": "all",
-                "run": Tuning.exact(
+                "run": FineTuneSchedule.exact(
                     lr=0.01,
                     momentum=0.9,
                     weight_decay=5e-4,
@@ -66,7 +66,7 @@ class L1Sparse(Recalibrated):
         smoke={"run": {"lr": 1.0, "share": 0.2}},
     )
 
-    penalty: Annotated[float, Search(0.2, 6, log=True)] = Field(1.5, ge=0, allow_inf_nan=False)
+    penalty: Annotated[float, SearchRange(0.2, 6, log=True)] = Field(1.5, ge=0, allow_inf_nan=False)
     """How strong the penalty is; 0 is fine-tuning. Proximal: all thresholds of the run added up, as
     a multiple of the original's mean absolute weight. Subgradient: weight of the sum of absolute
     values at the start (paper: gamma)."""
@@ -81,7 +81,7 @@ class L1Sparse(Recalibrated):
     rest: float = Field(0.0, ge=0, le=1)
     """Share of the epochs at the end in which a subgradient has no penalty; 1 is fine-tuning."""
 
-    run: Run = Restart(shrink=0.0)
+    run: Run = WarmRestart(shrink=0.0)
     """How long and how fast to train on: a warm restart, or a plain run (kind tuning)."""
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
@@ -91,17 +91,17 @@ class L1Sparse(Recalibrated):
             for w in p.model.parameters()
             if w.requires_grad and (self.covers == "all" or w.ndim > 1)
         ]
-        short = self.run.resolve(p.recipe) if isinstance(self.run, Tuning) else None
+        short = self.run.resolve(p.recipe) if isinstance(self.run, FineTuneSchedule) else None
         epochs = short.epochs if short else max(1, math.ceil(self.run.share * p.recipe.epochs))
         threshold = self.penalty * mean_size(covered) if self.step == "proximal" else 0.0
 
-        def loss(keep: Batch, progress: float) -> Terms:
+        def loss(keep: Batch, progress: float) -> LossTerms:
             fit = p.task.losses(p.task.outputs(p.model, keep), keep).mean()
             now = self.penalty_at(int(progress * epochs + 1e-9), epochs)
             if self.step == "proximal" or not now or not covered:
-                return Terms(fit, fit)
+                return LossTerms(fit, fit)
             size = torch.stack([w.float().abs().sum() for w in covered]).sum()
-            return Terms(fit, fit + now * size)
+            return LossTerms(fit, fit + now * size)
 
         def shrink(push: float) -> None:
             if threshold * push:
@@ -118,7 +118,7 @@ class L1Sparse(Recalibrated):
             rt,
             never_seen=p.task.never_seen,
             stream="retain",
-            extra=Extra(after_step=shrink),
+            extra=StepExtras(after_step=shrink),
         )
         return p.model
 

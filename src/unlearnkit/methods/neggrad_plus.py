@@ -7,11 +7,11 @@ from torch import nn
 
 from unlearnkit.core.data import Batch
 from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
-from unlearnkit.core.recipe import Tuning
+from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.search_space import Search
+from unlearnkit.core.search_space import SearchRange
 from unlearnkit.train.early_stopping import capped
-from unlearnkit.train.schedule import Extra, Restart, Run, Terms, beside, run_schedule
+from unlearnkit.train.schedule import LossTerms, Run, StepExtras, WarmRestart, beside, run_schedule
 
 
 @register
@@ -57,14 +57,14 @@ class NegGradPlus(Recalibrated):
             "paper": {
                 "batch_norm": "keep",
                 "balance": 0.05,
-                "run": Tuning.exact(lr=0.01, momentum=0.0, epochs=10, batch_size=64),
+                "run": FineTuneSchedule.exact(lr=0.01, momentum=0.0, epochs=10, batch_size=64),
                 "cap": float("inf"),
                 "early": 1.0,
             },
             "reference": {
                 "batch_norm": "keep",
                 "balance": 0.0001,
-                "run": Tuning.exact(lr=0.01, momentum=0.0, epochs=5, batch_size=64),
+                "run": FineTuneSchedule.exact(lr=0.01, momentum=0.0, epochs=5, batch_size=64),
                 "cap": float("inf"),
                 "early": 1.0,
             },
@@ -72,35 +72,35 @@ class NegGradPlus(Recalibrated):
         smoke={"run": {"lr": 1.0, "share": 0.2}},
     )
 
-    balance: Annotated[float, Search(0.003, 0.5, log=True)] = Field(0.1, ge=0, le=1)
+    balance: Annotated[float, SearchRange(0.003, 0.5, log=True)] = Field(0.1, ge=0, le=1)
     """Weight of the forget term (paper: 1 - beta); 0 is fine-tuning, 1 is ascent alone."""
 
-    cap: Annotated[float, Search(0.5, 4, log=True)] = Field(1.0, gt=0)
+    cap: Annotated[float, SearchRange(0.5, 4, log=True)] = Field(1.0, gt=0)
     """Loss at which a forget row no longer counts, as a multiple of the loss of a model without
     knowledge; infinity is no cap."""
 
-    early: Annotated[float, Search(0, 1)] = Field(0.25, ge=0, le=1)
+    early: Annotated[float, SearchRange(0, 1)] = Field(0.25, ge=0, le=1)
     """Share of the steps, from the first, that have the forget term; at 1 all, as published."""
 
-    run: Run = Restart()
+    run: Run = WarmRestart()
     """How the weighted loss is minimised: a warm restart, or a plain run (kind tuning)."""
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
         """Draw a forget batch beside each early retain batch."""
-        recipe = self.run.resolve(p.recipe) if isinstance(self.run, Tuning) else p.recipe
+        recipe = self.run.resolve(p.recipe) if isinstance(self.run, FineTuneSchedule) else p.recipe
         if recipe is None:
             return p.model
         early = self.early if self.balance else 0.0
         size = min(recipe.batch_size, len(p.forget))
         draw = beside(p.forget, size, early, recipe, rt, stream="neggrad_plus/forget")
 
-        def loss(keep: Batch, progress: float) -> Terms:
+        def loss(keep: Batch, progress: float) -> LossTerms:
             drop = draw(progress)
             stay = p.task.losses(p.task.outputs(p.model, keep), keep).mean()
             if drop is None:
-                return Terms(stay, stay)
+                return LossTerms(stay, stay)
             go = capped(p.task.losses(p.task.outputs(p.model, drop), drop), self.cap, p.task)
-            return Terms(stay, (1 - self.balance) * stay - self.balance * go.mean())
+            return LossTerms(stay, (1 - self.balance) * stay - self.balance * go.mean())
 
         run_schedule(
             p.model,
@@ -111,6 +111,6 @@ class NegGradPlus(Recalibrated):
             rt,
             never_seen=p.task.never_seen,
             stream="retain",
-            extra=Extra(rows=size, share=early),
+            extra=StepExtras(rows=size, share=early),
         )
         return p.model

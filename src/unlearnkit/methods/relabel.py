@@ -6,12 +6,12 @@ from pydantic import Field
 from torch import nn
 
 from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
-from unlearnkit.core.recipe import Tuning
+from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.search_space import OneOf, Search
-from unlearnkit.train.relabelling import Misleading, mislead
-from unlearnkit.train.schedule import Restart, Run
-from unlearnkit.train.weight_perturbation import renew
+from unlearnkit.core.search_space import Categorical, SearchRange
+from unlearnkit.train.relabelling import Misleading, train_on_wrong_targets
+from unlearnkit.train.schedule import Run, WarmRestart
+from unlearnkit.train.weight_perturbation import mix_with_untrained
 
 
 @register
@@ -61,7 +61,7 @@ class Relabel(Recalibrated):
             "paper": {
                 "batch_norm": "keep",
                 "targets": "uniform",
-                "run": Tuning.exact(
+                "run": FineTuneSchedule.exact(
                     lr=0.01,
                     momentum=0.9,
                     weight_decay=5e-4,
@@ -74,23 +74,23 @@ class Relabel(Recalibrated):
             "reference": {
                 "batch_norm": "keep",
                 "targets": "uniform",
-                "run": Tuning.exact(optimizer="adam", lr=1e-4, epochs=3, batch_size=128),
+                "run": FineTuneSchedule.exact(optimizer="adam", lr=1e-4, epochs=3, batch_size=128),
                 "early": 1.0,
             },
         },
         smoke={"run": {"lr": 1.0, "share": 0.2}},
     )
 
-    targets: Annotated[Misleading, OneOf(("uniform", "runner_up"))] = "runner_up"
+    targets: Annotated[Misleading, Categorical(("uniform", "runner_up"))] = "runner_up"
     """What forget rows are taught: a wrong target drawn anew for each batch, or the original's own
     answer (a distribution) without the true and the vanished classes. Where outcomes do not
     exclude each other there is no runner-up, and targets are drawn."""
 
-    early: Annotated[float, Search(0, 1)] = Field(0.15, ge=0, le=1)
+    early: Annotated[float, SearchRange(0, 1)] = Field(0.15, ge=0, le=1)
     """Share of the steps of a restart, or of the epochs of a plain run, from the first, that have
     forget rows; at 1 all, as published."""
 
-    run: Run = Restart()
+    run: Run = WarmRestart()
     """How to train: a warm restart on both kinds of rows mixed in proportion, or a plain run (kind
     tuning) whose epochs are a pass over the forget rows and then one over the retained."""
 
@@ -100,6 +100,6 @@ class Relabel(Recalibrated):
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
         """Mix both kinds of rows, or alternate between them."""
-        renew(p, self.renew)
-        mislead(p, self.targets, self.run, rt, early=self.early)
+        mix_with_untrained(p, self.renew)
+        train_on_wrong_targets(p, self.targets, self.run, rt, early=self.early)
         return p.model

@@ -6,13 +6,13 @@ from pydantic import Field
 from torch import nn
 
 from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
-from unlearnkit.core.recipe import Tuning
+from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.search_space import OneOf
+from unlearnkit.core.search_space import Categorical
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.train.frozen_weights import holding
-from unlearnkit.train.relabelling import Misleading, mislead
-from unlearnkit.train.schedule import Restart, Run
+from unlearnkit.train.relabelling import Misleading, train_on_wrong_targets
+from unlearnkit.train.schedule import Run, WarmRestart
 
 
 @register
@@ -58,7 +58,7 @@ class SalUn(Recalibrated):
                 },
                 "targets": "uniform",
                 "early": 1.0,
-                "run": Tuning.exact(
+                "run": FineTuneSchedule.exact(
                     lr=0.013,
                     momentum=0.9,
                     weight_decay=5e-4,
@@ -74,7 +74,7 @@ class SalUn(Recalibrated):
     mask: Localizer = Localizer(budget=0.5, criterion="grad", granularity="parameter")
     """What may move."""
 
-    targets: Annotated[Misleading, OneOf(("uniform", "runner_up"))] = "runner_up"
+    targets: Annotated[Misleading, Categorical(("uniform", "runner_up"))] = "runner_up"
     """What forget rows are taught: a wrong target drawn anew for each batch, or the original's own
     answer without the true and the vanished classes."""
 
@@ -82,12 +82,14 @@ class SalUn(Recalibrated):
     """Share of the steps of a restart, or of the epochs of a plain run, from the first, that have
     forget rows; at 1 all, as published."""
 
-    run: Run = Restart()
+    run: Run = WarmRestart()
     """How to train: a warm restart on both kinds of rows mixed in proportion, or a plain run (kind
     tuning) whose epochs are a pass over the forget rows and then one over the retained."""
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
         """Find the mask (paper: equation 3), then relabel under it (paper: equation 5)."""
         chosen = self.mask.choose(p.model, p.forget, p.retain, p.task, rt)
-        mislead(p, self.targets, self.run, holding(rt, p.model, chosen), early=self.early)
+        train_on_wrong_targets(
+            p, self.targets, self.run, holding(rt, p.model, chosen), early=self.early
+        )
         return p.model

@@ -9,19 +9,19 @@ from torch import Tensor, nn
 
 from unlearnkit.core.data import Batch, View
 from unlearnkit.core.errors import UnsupportedError
-from unlearnkit.core.inference import run
+from unlearnkit.core.inference import predict
 from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
-from unlearnkit.core.recipe import Recipe, Tuning
+from unlearnkit.core.recipe import FineTuneSchedule, Recipe
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.search_space import Search
+from unlearnkit.core.search_space import SearchRange
 from unlearnkit.train.early_stopping import alike, capped, snapshot
 from unlearnkit.train.features import answers
 from unlearnkit.train.loop import Pass, alternate
 from unlearnkit.train.schedule import (
-    Extra,
-    Restart,
+    LossTerms,
     Run,
-    Terms,
+    StepExtras,
+    WarmRestart,
     beside,
     first_epochs,
     warm_restart,
@@ -85,7 +85,7 @@ class Scrub(Recalibrated):
                 "forget_batch": 256,
                 "cap": float("inf"),
                 "nudge": 0.0,
-                "run": Tuning.exact(
+                "run": FineTuneSchedule.exact(
                     lr=5e-4, momentum=0.9, weight_decay=5e-4, epochs=3, batch_size=512
                 ),
             },
@@ -97,7 +97,7 @@ class Scrub(Recalibrated):
                 "early": 3 / 5,
                 "cap": float("inf"),
                 "nudge": 0.0,
-                "run": Tuning.exact(
+                "run": FineTuneSchedule.exact(
                     lr=5e-4, momentum=0.9, weight_decay=5e-4, epochs=5, batch_size=64
                 ),
             },
@@ -108,26 +108,26 @@ class Scrub(Recalibrated):
     retain_loss: float = Field(0.99, ge=0)
     """Weight of the task's loss on retained rows (paper: gamma)."""
 
-    retain_divergence: Annotated[float, Search(0.0001, 1, log=True)] = Field(0.001, ge=0)
+    retain_divergence: Annotated[float, SearchRange(0.0001, 1, log=True)] = Field(0.001, ge=0)
     """Weight of the divergence from the teacher on retained rows (paper: alpha)."""
 
-    temperature: Annotated[float, Search(1, 8, log=True)] = Field(1.0, gt=0)
+    temperature: Annotated[float, SearchRange(1, 8, log=True)] = Field(1.0, gt=0)
     """Softens both outputs before they are compared (paper: T); its square scales the result."""
 
-    early: Annotated[float, Search(0, 1)] = Field(0.15, ge=0, le=1)
+    early: Annotated[float, SearchRange(0, 1)] = Field(0.15, ge=0, le=1)
     """Share of the steps of a restart, or of the epochs of a plain run, from the first, that begin
     with forget rows (code: msteps); 0 is fine-tuning with distillation."""
 
     forget_batch: int | None = Field(None, ge=1)
     """Rows in a forget step; the run's batch size when None."""
 
-    forget_speed: Annotated[float, Search(0.001, 1, log=True)] = Field(
+    forget_speed: Annotated[float, SearchRange(0.001, 1, log=True)] = Field(
         0.03, ge=0, allow_inf_nan=False
     )
     """Learning rate of a restart's forget steps, as a multiple of the step's; in a plain run, as
     published, all steps have one rate."""
 
-    cap: Annotated[float, Search(0.5, 4, log=True)] = Field(1.0, gt=0)
+    cap: Annotated[float, SearchRange(0.5, 4, log=True)] = Field(1.0, gt=0)
     """Divergence, scaled, at which a forget row no longer counts, as a multiple of the loss of a
     model without knowledge; infinity is no cap."""
 
@@ -139,7 +139,7 @@ class Scrub(Recalibrated):
     nearest to the last state's error on validation rows of the same classes (the paper's
     SCRUB+R)."""
 
-    run: Run = Restart()
+    run: Run = WarmRestart()
     """How to train: a warm restart whose early steps each follow a forget step, or a plain run
     (kind tuning) whose early epochs are a forget pass and then a retain pass."""
 
@@ -161,7 +161,7 @@ class Scrub(Recalibrated):
                 "scrub: rewind needs validation rows, which the case does not give; give"
                 " Case(validation=...) or set rewind to 'never'"
             )
-        if isinstance(self.run, Restart):
+        if isinstance(self.run, WarmRestart):
             if self.rewind == "unseen":
                 raise UnsupportedError(
                     "scrub: rewind chooses among the epochs of a plain run, got a restart; give a"
@@ -174,7 +174,7 @@ class Scrub(Recalibrated):
             self._alternate(p, recipe, rt)
         return p.model
 
-    def _restart(self, p: Problem, run: Restart, rt: Runtime) -> None:
+    def _restart(self, p: Problem, run: WarmRestart, rt: Runtime) -> None:
         size = min(self.forget_batch or p.recipe.batch_size, len(p.forget))
         still = p.recipe.model_copy(update={"augment": "none"})
         away = self._away(p, still, rt) if self.early else None
@@ -196,7 +196,7 @@ class Scrub(Recalibrated):
             rt,
             never_seen=p.task.never_seen,
             stream="retain",
-            extra=Extra(size, self.early, asked, first, self.forget_speed),
+            extra=StepExtras(size, self.early, asked, first, self.forget_speed),
         )
 
     def _alternate(self, p: Problem, recipe: Recipe, rt: Runtime) -> None:
@@ -231,18 +231,18 @@ class Scrub(Recalibrated):
 
         return away
 
-    def _near(self, p: Problem, recipe: Recipe, rt: Runtime) -> Callable[[Batch], Terms]:
+    def _near(self, p: Problem, recipe: Recipe, rt: Runtime) -> Callable[[Batch], LossTerms]:
         """Return the loss of a min step."""
         asked = bool(self.retain_divergence)
         guide = answers(p.original, p.retain, p.task, rt, recipe) if asked else None
 
-        def near(keep: Batch) -> Terms:
+        def near(keep: Batch) -> LossTerms:
             out = p.task.outputs(p.model, keep)
             mean = p.task.losses(out, keep).mean()
             total = self.retain_loss * mean
             if guide is not None:
                 total = total + self.retain_divergence * self.distance(p, out, guide(keep)).mean()
-            return Terms(mean, total)
+            return LossTerms(mean, total)
 
         return near
 
@@ -264,6 +264,6 @@ def _nudge(model: nn.Module, share: float, rt: Runtime) -> None:
 
 
 def _error(p: Problem, view: View, rt: Runtime) -> float:
-    out = run(p.model, view, p.task, rt)
+    out = predict(p.model, view, p.task, rt)
     batch = Batch(torch.empty(len(view), 0), view.y, view.rows)
     return p.task.errors(out, batch).double().mean().item()

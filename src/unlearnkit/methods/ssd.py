@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from unlearnkit.core.data import View
 from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.search_space import Search
+from unlearnkit.core.search_space import SearchRange
 from unlearnkit.linalg.fisher import layered, squared_gradients
-from unlearnkit.train.early_stopping import Guard, Watch, furthest
+from unlearnkit.train.early_stopping import StopMonitor, StopRule, furthest
 
 Named = dict[str, Tensor]
 
@@ -75,7 +75,7 @@ class SSD(Recalibrated):
     """Dampen where forget importance exceeds this many times the importance for all rows (paper:
     alpha); infinity changes nothing; auto lowers it as far as ``guard`` allows."""
 
-    dampening: Annotated[float, Search(0.03, 3, log=True)] = Field(1.0, ge=0)
+    dampening: Annotated[float, SearchRange(0.03, 3, log=True)] = Field(1.0, ge=0)
     """Strength of what is left of a dampened weight (paper: lambda); 0 sets it to zero."""
 
     unit: Literal["row", "batch"] = "row"
@@ -88,7 +88,7 @@ class SSD(Recalibrated):
     """Most forget and most retained rows that importance is measured on, drawn at random; all when
     None."""
 
-    guard: Guard = Guard()
+    guard: StopRule = StopRule()
     """How far auto goes."""
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
@@ -105,7 +105,7 @@ class SSD(Recalibrated):
         if self.selection != "auto":
             dampen(p.model, start, ratios, self.selection, self.dampening)
             return p.model
-        watch = Watch(self.guard, p, rt, "ssd")
+        watch = StopMonitor(self.guard, p, rt, "ssd")
         top = largest_ratio(ratios)
 
         tried = 0.0

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from unlearnkit.core.data import Batch, View
 from unlearnkit.core.errors import UnsupportedError
-from unlearnkit.core.inference import some
+from unlearnkit.core.inference import first_rows
 from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
-from unlearnkit.core.recipe import Recipe, Tuning
+from unlearnkit.core.recipe import FineTuneSchedule, Recipe
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.search_space import Search
+from unlearnkit.core.search_space import SearchRange
 from unlearnkit.train.data_free.input_optimization import drawn_inputs, frozen, optimise_inputs
 from unlearnkit.train.loop import Norm, descend, training
 from unlearnkit.train.schedule import together
@@ -35,13 +35,15 @@ class Noise(BaseModel):
     """Whether that many are shared out among all classes that go, so that ten classes cost what
     one costs, or each class has that many (paper)."""
 
-    steps: Annotated[int, Search(3, 40, log=True)] = Field(10, ge=0)
+    steps: Annotated[int, SearchRange(3, 40, log=True)] = Field(10, ge=0)
     """Steps taken (paper: T); 0 leaves random numbers."""
 
     recipe: Recipe = Recipe(optimizer="adam", lr=0.1)
     """How inputs move; its epochs and batch size are not used."""
 
-    penalty: Annotated[float, Search(0.1, 10, log=True)] = Field(1.0, ge=0, allow_inf_nan=False)
+    penalty: Annotated[float, SearchRange(0.1, 10, log=True)] = Field(
+        1.0, ge=0, allow_inf_nan=False
+    )
     """Weight of the mean square of an input's numbers, beside the cross-entropy. The paper's
     lambda times how many numbers an input has."""
 
@@ -65,8 +67,8 @@ _PAPER: dict[str, Any] = {
     "copies": 20,
     "least": 0,
     "noise": {"rows": 256, "each": "class", "steps": 40, "penalty": 307.2, "unit": "one"},
-    "impair": Tuning.exact(optimizer="adam", lr=0.02, batch_size=256),
-    "repair": Tuning.exact(optimizer="adam", lr=0.01, batch_size=256),
+    "impair": FineTuneSchedule.exact(optimizer="adam", lr=0.02, batch_size=256),
+    "repair": FineTuneSchedule.exact(optimizer="adam", lr=0.01, batch_size=256),
 }
 
 
@@ -127,7 +129,7 @@ class Unsir(Recalibrated):
     retain_rows: int = Field(500, ge=1)
     """Retained rows used of each class, drawn at random (paper: n); a smaller class gives all."""
 
-    share: Annotated[float, Search(0.1, 1.5)] = Field(0.57, ge=0, allow_inf_nan=False)
+    share: Annotated[float, SearchRange(0.1, 1.5)] = Field(0.57, ge=0, allow_inf_nan=False)
     """Noise in an impair step, as a multiple of its retained rows; 0 is the control without noise,
     and none is learned."""
 
@@ -138,10 +140,10 @@ class Unsir(Recalibrated):
     noise: Noise = Noise()
     """How noise is learned."""
 
-    impair: Tuning = Tuning(lr=0.5, share=0.01, schedule="constant")
+    impair: FineTuneSchedule = FineTuneSchedule(lr=0.5, share=0.01, schedule="constant")
     """How to train on noise and retained rows; its share is of the recipe's steps."""
 
-    repair: Tuning = Tuning(lr=1.0, share=0.07)
+    repair: FineTuneSchedule = FineTuneSchedule(lr=1.0, share=0.07)
     """How to train on retained rows alone, after that; its share is of the recipe's steps."""
 
     adaptive: float = Field(5.0, gt=0, allow_inf_nan=False)
@@ -213,7 +215,7 @@ class Unsir(Recalibrated):
         norm = self._moving()
         descend(p.model, keep, loss, recipe, rt, stream="unsir/repair", norm=norm, steps=steps)
 
-    def _recipe(self, run: Tuning, p: Problem) -> Recipe | None:
+    def _recipe(self, run: FineTuneSchedule, p: Problem) -> Recipe | None:
         recipe = run.resolve(p.recipe)
         if recipe is None or run.recipe is not None or recipe.optimizer == "sgd":
             return recipe
@@ -293,7 +295,7 @@ def copies(made: Batch, count: int, steps: int, rt: Runtime) -> Iterator[Batch]:
         yield made.pick(part)
 
 
-def _steps(run: Tuning, recipe: Recipe, p: Problem, keep: View) -> int:
+def _steps(run: FineTuneSchedule, recipe: Recipe, p: Problem, keep: View) -> int:
     if run.recipe is not None:
         return recipe.epochs * keep.steps(recipe.batch_size)
     whole = p.recipe.epochs * p.retain.steps(p.recipe.batch_size)
@@ -321,7 +323,7 @@ def _class_losses(p: Problem, made: Batch, rt: Runtime) -> Tensor:
 
 
 def _check_real(keep: View, rt: Runtime) -> None:
-    x = some(keep, rt, 1).x
+    x = first_rows(keep, rt, 1).x
     if not (isinstance(x, Tensor) and x.is_floating_point()):
         kind = x.dtype if isinstance(x, Tensor) else "several tensors"
         raise UnsupportedError(

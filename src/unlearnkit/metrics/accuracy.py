@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from unlearnkit.core.evidence import Evidence, Split, Who
+from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.metric import Goal, MetricRole, Score, mean, metric
 
 LIKE_FORGET = (Split.HELD_OUT, Split.TEST_FORGET)
@@ -53,7 +53,7 @@ def accuracy(e: Evidence, split: Split) -> Score:
 
     On the forget rows the aim is the retrained model's value, not 0: below it, forgetting shows.
     """
-    return mean(1 - e.errors(Who.UNLEARNED, split))
+    return mean(1 - e.errors(ModelRole.UNLEARNED, split))
 
 
 @metric(
@@ -94,7 +94,7 @@ def error(e: Evidence, split: Split) -> Score:
 
     On the forget rows the aim is the retrained model's value: above it, forgetting shows.
     """
-    return mean(e.errors(Who.UNLEARNED, split))
+    return mean(e.errors(ModelRole.UNLEARNED, split))
 
 
 @metric(
@@ -111,7 +111,7 @@ def margin_spread_forget(e: Evidence) -> Score:
 
     A model that was taught to answer all of them alike shows here, wherever it answers.
     """
-    rows = e.margins(Who.UNLEARNED, Split.FORGET)
+    rows = e.margins(ModelRole.UNLEARNED, Split.FORGET)
     if len(rows) < 2:
         return Score(math.nan, note="needs two forget rows")
     if not torch.isfinite(rows).all():

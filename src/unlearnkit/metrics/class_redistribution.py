@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from unlearnkit.core import statistics
-from unlearnkit.core.evidence import Evidence, Split, Who
+from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.metric import Goal, Score, mean, metric
 
 SEEN = (Split.FORGET, Split.RETAIN)
@@ -30,7 +30,7 @@ def remaining_entropy_forget(e: Evidence) -> Score:
     count = int(keep.sum())
     if count < 2:
         return Score(math.nan, note=ONE_LEFT)
-    share = _histogram(e, keep, Who.UNLEARNED)
+    share = _histogram(e, keep, ModelRole.UNLEARNED)
     entropy = float(-torch.xlogy(share, share).sum()) / math.log(count)
     return Score(min(max(entropy, 0.0), 1.0))
 
@@ -39,7 +39,7 @@ def remaining_entropy_forget(e: Evidence) -> Score:
     Goal.LOW,
     low=0.0,
     high=1.0,
-    reads=[Who.UNLEARNED, Who.ORACLE],
+    reads=[ModelRole.UNLEARNED, ModelRole.ORACLE],
     splits=SEEN,
     tasks=LABELS,
     unit="fraction",
@@ -55,9 +55,10 @@ def remaining_variation_forget(e: Evidence) -> Score:
     keep = _remaining(e)
     if not keep.any():
         return Score(math.nan, note="no class remains")
-    mine = _histogram(e, keep, Who.UNLEARNED)
+    mine = _histogram(e, keep, ModelRole.UNLEARNED)
     apart = [
-        float((mine - _histogram(e, keep, Who.ORACLE, k)).abs().sum()) / 2 for k in range(e.oracles)
+        float((mine - _histogram(e, keep, ModelRole.ORACLE, k)).abs().sum()) / 2
+        for k in range(e.oracles)
     ]
     return Score(min(math.fsum(apart) / len(apart), 1.0))
 
@@ -66,7 +67,7 @@ def remaining_variation_forget(e: Evidence) -> Score:
     Goal.LOW,
     low=0.0,
     high=math.inf,
-    reads=[Who.UNLEARNED, Who.ORACLE],
+    reads=[ModelRole.UNLEARNED, ModelRole.ORACLE],
     splits=SEEN,
     tasks=LABELS,
     unit="nats",
@@ -87,13 +88,13 @@ def remaining_kl_forget(e: Evidence) -> Score:
 
     total = torch.zeros(len(e.views[Split.FORGET]), dtype=torch.float64)
     for k in range(e.oracles):
-        total += e.map(distance, Split.FORGET, (Who.UNLEARNED, 0), (Who.ORACLE, k))
+        total += e.map(distance, Split.FORGET, (ModelRole.UNLEARNED, 0), (ModelRole.ORACLE, k))
     return mean(total / e.oracles)
 
 
 def _remaining(e: Evidence) -> Tensor:
     """Return which classes ``(C,)`` some retained row has, or no forget row."""
-    keep = torch.ones(e.outputs(Who.UNLEARNED, Split.FORGET).shape[1], dtype=torch.bool)
+    keep = torch.ones(e.outputs(ModelRole.UNLEARNED, Split.FORGET).shape[1], dtype=torch.bool)
     keep[e.targets(Split.FORGET)] = False
     keep[e.targets(Split.RETAIN)] = True
     return keep
@@ -105,6 +106,6 @@ def _given(e: Evidence, out: Tensor, keep: Tensor) -> Tensor:
     return log_p
 
 
-def _histogram(e: Evidence, keep: Tensor, who: Who, k: int = 0) -> Tensor:
+def _histogram(e: Evidence, keep: Tensor, who: ModelRole, k: int = 0) -> Tensor:
     top = e.outputs(who, Split.FORGET, k)[:, keep].argmax(1)
     return torch.bincount(top, minlength=int(keep.sum())).double() / len(top)

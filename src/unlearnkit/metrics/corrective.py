@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from unlearnkit.core.evidence import Evidence, Split, Who
+from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.metric import Goal, Score, mean, metric
 
 harm = partial(metric, low=0.0, high=1.0, unit="fraction", tasks=("classification",), section=8)
@@ -21,7 +21,7 @@ def accuracy_corrected(e: Evidence) -> Score:
 
     Published as Acc_corr. Targets are the right ones, not those of the tampered rows.
     """
-    return mean(1 - e.errors(Who.UNLEARNED, Split.AFFECTED))
+    return mean(1 - e.errors(ModelRole.UNLEARNED, Split.AFFECTED))
 
 
 @harm(Goal.HIGH, ideal=1.0, splits=[Split.ELSEWHERE])
@@ -30,7 +30,7 @@ def accuracy_elsewhere(e: Evidence) -> Score:
 
     Published as Acc_retain: what the correction must not cost.
     """
-    return mean(1 - e.errors(Who.UNLEARNED, Split.ELSEWHERE))
+    return mean(1 - e.errors(ModelRole.UNLEARNED, Split.ELSEWHERE))
 
 
 @harm(Goal.LOW, ideal=0.0, splits=[Split.AIMED])
@@ -40,4 +40,4 @@ def attack_success(e: Evidence) -> Score:
     For a backdoor: rows with the trigger, none of them of the target class, that are called it. A
     model that never saw a tampered row calls some so by mistake.
     """
-    return mean(1 - e.errors(Who.UNLEARNED, Split.AIMED))
+    return mean(1 - e.errors(ModelRole.UNLEARNED, Split.AIMED))

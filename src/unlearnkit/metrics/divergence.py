@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from unlearnkit.core import statistics
-from unlearnkit.core.evidence import Evidence, Split, Who
+from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.metric import Goal, MetricRole, Score, mean, metric
 
 SPLITS = (Split.FORGET, Split.RETAIN, Split.TEST)
-BOTH = (Who.UNLEARNED, Who.ORACLE)
+BOTH = (ModelRole.UNLEARNED, ModelRole.ORACLE)
 LABELS = ("classification",)
 against_oracles = partial(
     metric, reads=BOTH, each=SPLITS, tier="reference", section=2, role=MetricRole.DISTANCE
@@ -120,7 +120,7 @@ def agreement(e: Evidence, split: Split) -> Score:
 def _over_oracles(e: Evidence, split: Split, fn: Callable[[Tensor, Tensor], Tensor]) -> Score:
     total = torch.zeros(len(e.views[split]), dtype=torch.float64)
     for k in range(e.oracles):
-        total += e.map(fn, split, (Who.UNLEARNED, 0), (Who.ORACLE, k))
+        total += e.map(fn, split, (ModelRole.UNLEARNED, 0), (ModelRole.ORACLE, k))
     return mean(total / e.oracles)
 
 

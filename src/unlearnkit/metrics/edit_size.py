@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from unlearnkit.core.evidence import Evidence, Who
+from unlearnkit.core.evidence import Evidence, ModelRole
 from unlearnkit.core.metric import Goal, Score, metric
 
-TWO = (Who.ORIGINAL, Who.UNLEARNED)
+TWO = (ModelRole.ORIGINAL, ModelRole.UNLEARNED)
 SHOWN = 6
 OTHER_MODEL = "another architecture: the two models do not have the same parameters"
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearnkit.core.data import View
-from unlearnkit.core.evidence import Evidence, Split, Who
+from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.metric import Goal, Score, metric
 from unlearnkit.train.early_stopping import vanished
 from unlearnkit.train.features import features
@@ -56,7 +56,7 @@ def head_probe(e: Evidence) -> Score:
     views = _views(e)
     if views is None:
         return Score(math.nan, note=NO_CLASS)
-    return _score(e.recall("probe", lambda model: _error(e, model, views), Who.UNLEARNED))
+    return _score(e.recall("probe", lambda model: _error(e, model, views), ModelRole.UNLEARNED))
 
 
 @metric(

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from unlearnkit.core import statistics
-from unlearnkit.core.evidence import Evidence, Split, Who
-from unlearnkit.core.inference import chunk, rowwise
+from unlearnkit.core.evidence import Evidence, ModelRole, Split
+from unlearnkit.core.inference import chunk, map_rows
 from unlearnkit.core.metric import Goal, MetricRole, Score, mean, metric
 from unlearnkit.stats.roc import others_needed
 
@@ -58,7 +58,7 @@ def margin_auc(e: Evidence) -> Score:
     The margin is the log-odds of the row's class (several labels: their mean; regression: minus
     the absolute error). It orders rows as the loss does, without a floor.
     """
-    forget, unseen = (e.margins(Who.UNLEARNED, s) for s in PAIR)
+    forget, unseen = (e.margins(ModelRole.UNLEARNED, s) for s in PAIR)
     return _auc(forget, unseen)
 
 
@@ -92,7 +92,7 @@ def entropy_auc(e: Evidence) -> Score:
         assert log_p is not None
         return -statistics.entropy(log_p)
 
-    forget, unseen = (e.map(score, s, (Who.UNLEARNED, 0)) for s in PAIR)
+    forget, unseen = (e.map(score, s, (ModelRole.UNLEARNED, 0)) for s in PAIR)
     return _auc(forget, unseen)
 
 
@@ -109,7 +109,9 @@ def modified_entropy_auc(e: Evidence) -> Score:
         assert log_p is not None
         return -statistics.modified_entropy(log_p, y)
 
-    forget, unseen = (rowwise(score, e.outputs(Who.UNLEARNED, s), e.targets(s)) for s in PAIR)
+    forget, unseen = (
+        map_rows(score, e.outputs(ModelRole.UNLEARNED, s), e.targets(s)) for s in PAIR
+    )
     return _auc(forget, unseen)
 
 
@@ -119,10 +121,12 @@ def retained_margin_auc(e: Evidence) -> Score:
 
     Unlearning can expose the rows that stay: above the retrained model's value, it did.
     """
-    return _auc(e.margins(Who.UNLEARNED, Split.RETAIN), e.margins(Who.UNLEARNED, Split.TEST))
+    return _auc(
+        e.margins(ModelRole.UNLEARNED, Split.RETAIN), e.margins(ModelRole.UNLEARNED, Split.TEST)
+    )
 
 
-@attack(reads=[Who.ORIGINAL, Who.UNLEARNED], splits=PAIR, section=6)
+@attack(reads=[ModelRole.ORIGINAL, ModelRole.UNLEARNED], splits=PAIR, section=6)
 def two_model_auc(e: Evidence) -> Score:
     """AUC of the fall of the margin, old model minus new, between forget and never-seen rows.
 
@@ -132,7 +136,9 @@ def two_model_auc(e: Evidence) -> Score:
     return _auc(_fall(e, Split.FORGET), _fall(e, Split.HELD_OUT))
 
 
-@attack(reads=[Who.ORIGINAL, Who.UNLEARNED], splits=[Split.FORGET, Split.RETAIN], section=6)
+@attack(
+    reads=[ModelRole.ORIGINAL, ModelRole.UNLEARNED], splits=[Split.FORGET, Split.RETAIN], section=6
+)
 def two_model_retained_auc(e: Evidence) -> Score:
     """AUC of the fall of the margin, old model minus new, between forget and retained rows.
 
@@ -152,8 +158,8 @@ def svm_mia_efficacy(e: Evidence) -> Score:
     the number is then arbitrary.
     """
     count = min(len(e.views[Split.TEST]), len(e.views[Split.RETAIN]))
-    shadow = e.outputs(Who.UNLEARNED, Split.RETAIN)[:count], e.targets(Split.RETAIN)[:count]
-    test = e.outputs(Who.UNLEARNED, Split.TEST)[:count], e.targets(Split.TEST)[:count]
+    shadow = e.outputs(ModelRole.UNLEARNED, Split.RETAIN)[:count], e.targets(Split.RETAIN)[:count]
+    test = e.outputs(ModelRole.UNLEARNED, Split.TEST)[:count], e.targets(Split.TEST)[:count]
     size = 2 * count
     if size > SVM_ROWS:
         return Score(
@@ -162,7 +168,7 @@ def svm_mia_efficacy(e: Evidence) -> Score:
             " too long",
         )
     members, others = _confidence(*shadow), _confidence(*test)
-    asked = _confidence(e.outputs(Who.UNLEARNED, Split.FORGET), e.targets(Split.FORGET))
+    asked = _confidence(e.outputs(ModelRole.UNLEARNED, Split.FORGET), e.targets(Split.FORGET))
     called = _called_members(members, others, np.concatenate([asked, members, others]))
     called, own = called[: len(asked)], called[len(asked) :]
     right = float(np.concatenate([own[:count], 1 - own[count:]]).mean())
@@ -188,7 +194,7 @@ def svm_l1_member_share(e: Evidence) -> Score:
     count = min(SVM_EACH, len(e.views[Split.TEST]), len(e.views[Split.RETAIN]))
     features = []
     for split, first in ((Split.RETAIN, count), (Split.TEST, count), (Split.FORGET, None)):
-        errors = e.errors(Who.UNLEARNED, split)[:first, None]
+        errors = e.errors(ModelRole.UNLEARNED, split)[:first, None]
         if not bool(errors.isfinite().all()):
             return Score(math.nan, note=f"an error on {split} rows is not finite")
         features.append(errors.float().numpy())
@@ -221,7 +227,7 @@ def _auc(members: Tensor, others: Tensor) -> Score:
 
 
 def _tpr(e: Evidence, fpr: float) -> Score:
-    forget, unseen = (e.margins(Who.UNLEARNED, s) for s in PAIR)
+    forget, unseen = (e.margins(ModelRole.UNLEARNED, s) for s in PAIR)
     need = others_needed(fpr)
     if len(unseen) < need:
         return Score(
@@ -233,7 +239,7 @@ def _tpr(e: Evidence, fpr: float) -> Score:
 
 
 def _fall(e: Evidence, split: Split) -> Tensor:
-    return e.margins(Who.ORIGINAL, split) - e.margins(Who.UNLEARNED, split)
+    return e.margins(ModelRole.ORIGINAL, split) - e.margins(ModelRole.UNLEARNED, split)
 
 
 def _confidence(out: Tensor, y: Tensor) -> Features:

@@ -15,8 +15,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from unlearnkit.attacks.quantile_attack import Found, Rows, quantile, scaled
-from unlearnkit.core.evidence import Evidence, Split, Who
+from unlearnkit.attacks.quantile_attack import AttackRows, Found, quantile, scaled
+from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.metric import Goal, Score, metric
 
 PAIR = (Split.FORGET, Split.HELD_OUT)
@@ -59,14 +59,16 @@ def scaled_residual_auc(e: Evidence) -> Score:
     return _conditional(e, scaled)
 
 
-def _conditional(e: Evidence, fn: Callable[[Rows, Rows, torch.Generator], Found]) -> Score:
+def _conditional(
+    e: Evidence, fn: Callable[[AttackRows, AttackRows, torch.Generator], Found]
+) -> Score:
     if not e.has_models:
         return Score(math.nan, note="needs the inputs, which stored outputs do not have")
-    scores = [e.margins(Who.UNLEARNED, split) for split in PAIR]
+    scores = [e.margins(ModelRole.UNLEARNED, split) for split in PAIR]
     if not all(bool(s.isfinite().all()) for s in scores):
         return Score(math.nan, note="an error is not finite")
     members, unseen = (
-        Rows(score, _about(e, split)) for score, split in zip(scores, PAIR, strict=True)
+        AttackRows(score, _about(e, split)) for score, split in zip(scores, PAIR, strict=True)
     )
     found = fn(members, unseen, e.rt.rng("conditional/halves"))
     if math.isnan(found.auc):

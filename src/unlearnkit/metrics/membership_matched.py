@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from unlearnkit.core.evidence import Evidence, Split, Who
+from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.metric import Goal, MetricRole, Score, metric
 from unlearnkit.stats.matched_auc import CALLIPER, LEAST_MATCHED, matched_auc
 
@@ -36,10 +36,10 @@ attack = partial(
 @attack()
 def matched_margin_auc(e: Evidence) -> Score:
     """AUC of minus the error between forget rows and never-seen rows of like target."""
-    return _matched(e, *(e.margins(Who.UNLEARNED, s) for s in PAIR))
+    return _matched(e, *(e.margins(ModelRole.UNLEARNED, s) for s in PAIR))
 
 
-@attack(reads=(Who.UNLEARNED, Who.ORACLE), tier="reference")
+@attack(reads=(ModelRole.UNLEARNED, ModelRole.ORACLE), tier="reference")
 def matched_likelihood_ratio_auc(e: Evidence) -> Score:
     """AUC of how much likelier the model finds a row's target than the retrained models do.
 
@@ -53,26 +53,27 @@ def matched_likelihood_ratio_auc(e: Evidence) -> Score:
         return Score(math.nan, note="retrained models leave no residual: there is no scale")
 
     def score(split: Split) -> Tensor:
-        theirs = [_log_likelihood(e, Who.ORACLE, split, scale, k) for k in range(e.oracles)]
+        theirs = [_log_likelihood(e, ModelRole.ORACLE, split, scale, k) for k in range(e.oracles)]
         usual = torch.stack(theirs).logsumexp(0) - math.log(e.oracles)
-        return _log_likelihood(e, Who.UNLEARNED, split, scale) - usual
+        return _log_likelihood(e, ModelRole.UNLEARNED, split, scale) - usual
 
     return _matched(e, *map(score, PAIR))
 
 
 def _scale(e: Evidence) -> Tensor:
     squares = [
-        _residuals(e, Who.ORACLE, Split.HELD_OUT, k).square().mean(0) for k in range(e.oracles)
+        _residuals(e, ModelRole.ORACLE, Split.HELD_OUT, k).square().mean(0)
+        for k in range(e.oracles)
     ]
     return torch.stack(squares).mean(0).sqrt()
 
 
-def _log_likelihood(e: Evidence, who: Who, split: Split, scale: Tensor, k: int = 0) -> Tensor:
+def _log_likelihood(e: Evidence, who: ModelRole, split: Split, scale: Tensor, k: int = 0) -> Tensor:
     """Return the log-density of each row's target ``(n,)``, but for a constant."""
     return -(_residuals(e, who, split, k) / scale).square().sum(1) / 2
 
 
-def _residuals(e: Evidence, who: Who, split: Split, k: int = 0) -> Tensor:
+def _residuals(e: Evidence, who: ModelRole, split: Split, k: int = 0) -> Tensor:
     return e.targets(split).double() - e.predictions(who, split, k)
 
 

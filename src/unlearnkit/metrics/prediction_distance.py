@@ -11,7 +11,7 @@ from functools import partial
 
 import torch
 
-from unlearnkit.core.evidence import Evidence, Split, Who
+from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.metric import Goal, Score, mean, metric
 
 SPLITS = (Split.FORGET, Split.RETAIN, Split.TEST)
@@ -20,7 +20,7 @@ against_oracles = partial(
     Goal.LOW,
     low=0.0,
     high=math.inf,
-    reads=(Who.UNLEARNED, Who.ORACLE),
+    reads=(ModelRole.UNLEARNED, ModelRole.ORACLE),
     each=SPLITS,
     unit="as targets",
     tasks=("regression",),
@@ -36,8 +36,8 @@ def wasserstein(e: Evidence, split: Split) -> Score:
     ``mean |sorted f_u - sorted f_r|``: which row has which prediction does not count, so that a
     model can be at no distance and wrong on every row. Tarun et al., ICML 2023, arXiv:2210.08196.
     """
-    mine = e.predictions(Who.UNLEARNED, split).sort(0).values
-    theirs = (e.predictions(Who.ORACLE, split, k).sort(0).values for k in range(e.oracles))
+    mine = e.predictions(ModelRole.UNLEARNED, split).sort(0).values
+    theirs = (e.predictions(ModelRole.ORACLE, split, k).sort(0).values for k in range(e.oracles))
     each = [float((mine - other).abs().mean()) for other in theirs]
     if not all(map(math.isfinite, each)):
         return Score(math.nan, note="a prediction is not finite")
@@ -50,6 +50,8 @@ def paired_difference(e: Evidence, split: Split) -> Score:
 
     At least the Wasserstein distance, which forgets which row is which.
     """
-    mine = e.predictions(Who.UNLEARNED, split)
-    apart = [(mine - e.predictions(Who.ORACLE, split, k)).abs().mean(1) for k in range(e.oracles)]
+    mine = e.predictions(ModelRole.UNLEARNED, split)
+    apart = [
+        (mine - e.predictions(ModelRole.ORACLE, split, k)).abs().mean(1) for k in range(e.oracles)
+    ]
     return mean(torch.stack(apart).mean(0))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearnkit.core.data import View
-from unlearnkit.core.evidence import Evidence, Split, Who
+from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.metric import Goal, Score, metric
 from unlearnkit.stats.intervals import student_reach, welch_interval
 from unlearnkit.train.relearning import (
@@ -57,8 +57,8 @@ NOT_AT_RANDOM = (
 TOO_FEW = "needs two forget rows with never-seen rows of their classes"
 
 SEEN = (Split.FORGET, Split.RETAIN, Split.HELD_OUT)
-TWO = (Who.ORIGINAL, Who.UNLEARNED)
-ALL = (Who.ORIGINAL, Who.UNLEARNED, Who.ORACLE)
+TWO = (ModelRole.ORIGINAL, ModelRole.UNLEARNED)
+ALL = (ModelRole.ORIGINAL, ModelRole.UNLEARNED, ModelRole.ORACLE)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def relearn_steps(e: Evidence) -> Score:
     of its loss where there is no accuracy; it is looked at before the first and after each step.
     Mean over 5 orders of rows, each restricted to 100 steps.
     """
-    found = _relearned(e, Who.UNLEARNED)
+    found = _relearned(e, ModelRole.UNLEARNED)
     interval = _over_orders([float(s) for s in found.steps], found)
     return Score(
         found.mean,
@@ -128,7 +128,7 @@ def relearn_area(e: Evidence) -> Score:
     Sum over the steps before the target is met of the share of it that is still missing. Mean over
     5 orders. Steadier than the steps, of which the last few hang on single rows.
     """
-    found = _relearned(e, Who.UNLEARNED)
+    found = _relearned(e, ModelRole.UNLEARNED)
     return Score(statistics.fmean(c.area for c in found.curves), note=_told(e, found))
 
 
@@ -151,8 +151,8 @@ def ain(e: Evidence) -> Score:
     Restricted means over 5 orders and all oracles. Chundawat et al., IEEE TIFS 2023,
     arXiv:2201.05629.
     """
-    mine = _relearned(e, Who.UNLEARNED)
-    oracles = [_relearned(e, Who.ORACLE, k) for k in range(e.oracles)]
+    mine = _relearned(e, ModelRole.UNLEARNED)
+    oracles = [_relearned(e, ModelRole.ORACLE, k) for k in range(e.oracles)]
     below = statistics.fmean(o.mean for o in oracles)
     late = sum(o.censored for o in oracles)
     if below == 0:
@@ -209,8 +209,8 @@ def ain_reference(e: Evidence) -> Score:
         return published_steps(model, rows, target, e.task, e.rt, epochs=10)
 
     what = ("published steps", target.level, target.rate)
-    gold = e.recall(what, steps, Who.ORACLE)
-    return Score(e.recall(what, steps, Who.UNLEARNED) / gold)
+    gold = e.recall(what, steps, ModelRole.ORACLE)
+    return Score(e.recall(what, steps, ModelRole.UNLEARNED) / gold)
 
 
 @metric(
@@ -273,7 +273,7 @@ def relearning_losses(e: Evidence) -> tuple[Tensor, Tensor] | str:
     pair = _pair(e)
     if isinstance(pair, str):
         return pair
-    return e.recall("lessons", lambda model: _lessons(e, model, pair), Who.UNLEARNED)
+    return e.recall("lessons", lambda model: _lessons(e, model, pair), ModelRole.UNLEARNED)
 
 
 def _gap(e: Evidence, losses: tuple[Tensor, Tensor]) -> Score:
@@ -291,11 +291,11 @@ def _gap(e: Evidence, losses: tuple[Tensor, Tensor]) -> Score:
 def _target(e: Evidence) -> Target:
     rows = e.views[Split.HELD_OUT].sample(LOOKED, e.rt, "relearn/held out")
     return e.recall(
-        "relearn target", lambda m: Target.near(m, rows, SHARE, e.task, e.rt), Who.ORIGINAL
+        "relearn target", lambda m: Target.near(m, rows, SHARE, e.task, e.rt), ModelRole.ORIGINAL
     )
 
 
-def _relearned(e: Evidence, who: Who, k: int = 0) -> Relearned:
+def _relearned(e: Evidence, who: ModelRole, k: int = 0) -> Relearned:
     target = _target(e)
 
     def teach(model: nn.Module) -> Relearned:

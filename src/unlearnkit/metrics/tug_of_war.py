@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from unlearnkit.core.evidence import Evidence, Split, Who
+from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.metric import Goal, Score, metric
 
 SPLITS = (Split.FORGET, Split.RETAIN, Split.TEST)
@@ -14,7 +14,7 @@ SPLITS = (Split.FORGET, Split.RETAIN, Split.TEST)
     Goal.HIGH,
     low=0.0,
     high=1.0,
-    reads=[Who.UNLEARNED, Who.ORACLE],
+    reads=[ModelRole.UNLEARNED, ModelRole.ORACLE],
     splits=SPLITS,
     ideal=1.0,
     unit="fraction",
@@ -28,12 +28,12 @@ def tow(e: Evidence) -> Score:
     nothing can come close to 1: read it beside both. Zhao et al., NeurIPS 2024, arXiv:2406.01257.
     """
 
-    def error(who: Who, split: Split, k: int = 0) -> float:
+    def error(who: ModelRole, split: Split, k: int = 0) -> float:
         return e.errors(who, split, k).mean().item()
 
-    mine = {s: error(Who.UNLEARNED, s) for s in SPLITS}
+    mine = {s: error(ModelRole.UNLEARNED, s) for s in SPLITS}
     each = [
-        math.prod(1 - abs(mine[s] - error(Who.ORACLE, s, k)) for s in SPLITS)
+        math.prod(1 - abs(mine[s] - error(ModelRole.ORACLE, s, k)) for s in SPLITS)
         for k in range(e.oracles)
     ]
     return Score(math.fsum(each) / len(each))

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from unlearnkit.core.evidence import Evidence, Who
+from unlearnkit.core.evidence import Evidence, ModelRole
 from unlearnkit.core.metric import Goal, Score, metric
 
 SHOWN = 6
@@ -25,7 +25,7 @@ Squares = Mapping[str, tuple[float, float]]
     Goal.VALUE,
     low=0.0,
     high=math.inf,
-    reads=[Who.UNLEARNED, Who.ORACLE],
+    reads=[ModelRole.UNLEARNED, ModelRole.ORACLE],
     tier="reference",
     models=True,
     unit="relative",
@@ -40,7 +40,7 @@ def weight_distance(e: Evidence) -> Score:
     known = [s for s in mine if s]
     if len(known) < len(mine):
         return Score(math.nan, note="the models do not have the same parameters")
-    seats = [e.seat(Who.ORACLE, k) for k in range(e.oracles)]
+    seats = [e.seat(ModelRole.ORACLE, k) for k in range(e.oracles)]
     beside = [s for seat in seats for k in range(seat.oracles) if (s := _squares(seat, k))]
     layers = [name for name in known[0] if all(s[name][1] > 0 for s in known)]
     told = ", ".join(
@@ -51,7 +51,7 @@ def weight_distance(e: Evidence) -> Score:
 
 
 def _squares(e: Evidence, k: int) -> Squares:
-    oracle = e.model(Who.ORACLE, k)
+    oracle = e.model(ModelRole.ORACLE, k)
 
     def compare(model: nn.Module) -> Squares:
         ours, theirs = dict(model.named_parameters()), dict(oracle.named_parameters())
@@ -65,7 +65,7 @@ def _squares(e: Evidence, k: int) -> Squares:
             found[layer] = apart + float((a - b).square().sum()), size + float(b.square().sum())
         return found
 
-    return e.recall(("weight distance", oracle), compare, Who.UNLEARNED)
+    return e.recall(("weight distance", oracle), compare, ModelRole.UNLEARNED)
 
 
 def _mean(models: list[Squares], layer: str | None = None) -> float:

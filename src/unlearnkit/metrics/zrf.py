@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from unlearnkit.core import statistics
-from unlearnkit.core.evidence import Evidence, Split, Who
-from unlearnkit.core.inference import chunk, rowwise
+from unlearnkit.core.evidence import Evidence, ModelRole, Split
+from unlearnkit.core.inference import chunk, map_rows
 from unlearnkit.core.metric import Goal, Score, mean, metric
 
 TEACHERS = 5
@@ -60,7 +60,7 @@ def zrf_nats(e: Evidence) -> Score:
 def _forgetting(e: Evidence, unit: float) -> Score:
     """Return 1 minus the divergence from untrained models, divided by a unit in nats."""
     total = torch.zeros(len(e.views[Split.FORGET]), dtype=torch.float64)
-    mine = e.outputs(Who.UNLEARNED, Split.FORGET)
+    mine = e.outputs(ModelRole.UNLEARNED, Split.FORGET)
 
     def distance(out: Tensor, target: Tensor) -> Tensor:
         log_p, log_q = e.task.log_probs(out), e.task.log_probs(target)
@@ -72,7 +72,7 @@ def _forgetting(e: Evidence, unit: float) -> Score:
         random = e.random_outputs(Split.FORGET, k)
         if random is None:
             return Score(math.nan, note=NO_TEACHER)
-        total += rowwise(distance, mine, random)
+        total += map_rows(distance, mine, random)
     return mean(1 - total / TEACHERS / unit)
 
 
@@ -96,7 +96,7 @@ def zrf_reference(e: Evidence) -> Score:
     random = e.random_outputs(Split.FORGET, 0)
     if random is None:
         return Score(math.nan, note=NO_TEACHER)
-    mine = e.outputs(Who.UNLEARNED, Split.FORGET)
+    mine = e.outputs(ModelRole.UNLEARNED, Split.FORGET)
     # The published mean is one sum over all entries; its bits ask for all of them at once.
     whole = torch.empty(mine.shape, dtype=torch.float32)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from unlearnkit.report.schema import Roc, Sample
+from unlearnkit.report.schema import MarginSample, Roc
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,7 +74,7 @@ def kind(who: str) -> str:
     return who.partition("/")[0]
 
 
-def pooled(samples: Iterable[Sample], split: str) -> dict[str, Floats]:
+def pooled(samples: Iterable[MarginSample], split: str) -> dict[str, Floats]:
     """Return the margins of each kind of model on a split, all oracles together.
 
     Args:
@@ -93,7 +93,7 @@ def pooled(samples: Iterable[Sample], split: str) -> dict[str, Floats]:
 
 
 def margin_figure(
-    samples: Sequence[Sample],
+    samples: Sequence[MarginSample],
     split: str,
     *,
     title: str,
@@ -226,7 +226,7 @@ def make_svg(
     return _inline(out.getvalue(), name, title, desc)
 
 
-def _edges(samples: Sequence[Sample]) -> Floats:
+def _edges(samples: Sequence[MarginSample]) -> Floats:
     every = np.concatenate([np.asarray(s.values, dtype=np.float64) for s in samples])
     finite = every[np.isfinite(every)]
     low, high = np.percentile(finite, [0.5, 99.5]) if len(finite) else (0.0, 1.0)
@@ -234,7 +234,7 @@ def _edges(samples: Sequence[Sample]) -> Floats:
     return np.linspace(low, low + wide, _BINS + 1)
 
 
-def _shares(samples: Sequence[Sample], split: str, edges: Floats) -> dict[str, Floats]:
+def _shares(samples: Sequence[MarginSample], split: str, edges: Floats) -> dict[str, Floats]:
     return {
         who: np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0] / len(values)
         for who, values in pooled(samples, split).items()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from unlearnkit.core.text import without_controls
 from unlearnkit.localize.mask import Mask
 from unlearnkit.report.figures import COLOURS, FAINT, INK, SIZE, make_svg
-from unlearnkit.report.schema import LayerShare, Localized
+from unlearnkit.report.schema import LayerShare, MaskSummary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,9 +25,9 @@ _LETTERS = 22
 HEAD = ("Layer", "Scalars", "In the mask", "Of the layer", "Of the mask")
 
 
-def localized(mask: Mask) -> Localized:
+def localized(mask: Mask) -> MaskSummary:
     """Return what a report says of a mask."""
-    return Localized(
+    return MaskSummary(
         criterion=mask.criterion,
         budget=mask.budget,
         granularity=mask.granularity,
@@ -36,7 +36,7 @@ def localized(mask: Mask) -> Localized:
     )
 
 
-def told(found: Localized) -> list[tuple[str, str]]:
+def told(found: MaskSummary) -> list[tuple[str, str]]:
     """Return how a mask was found and how large it is, as names and values."""
     chosen, total = _sums(found.layers)
     return [
@@ -47,7 +47,7 @@ def told(found: Localized) -> list[tuple[str, str]]:
     ]
 
 
-def lines(found: Localized) -> list[tuple[str, ...]]:
+def lines(found: MaskSummary) -> list[tuple[str, ...]]:
     """Return a row for each layer, in the order of ``HEAD``."""
     whole = _sums(found.layers)[0]
     return [
@@ -62,7 +62,7 @@ def lines(found: Localized) -> list[tuple[str, ...]]:
     ]
 
 
-def mask_figure(found: Localized) -> str:
+def mask_figure(found: MaskSummary) -> str:
     """Return the share of each layer that is in the mask, as bars from the first layer down.
 
     Args:
@@ -96,7 +96,7 @@ def mask_figure(found: Localized) -> str:
     )
 
 
-def mask_file(found: Localized) -> str:
+def mask_file(found: MaskSummary) -> str:
     """Return the same figure as a file of its own, dark on light."""
     figure = mask_figure(found)
     head = (

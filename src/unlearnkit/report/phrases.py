@@ -6,7 +6,14 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 
-from unlearnkit.report.schema import Asked, Difficulty, Light, Report, Row, Spent
+from unlearnkit.report.schema import (
+    CostComparison,
+    Difficulty,
+    Judgement,
+    MetricRow,
+    Report,
+    RequestSummary,
+)
 
 SECTIONS = {
     1: "What was asked",
@@ -22,7 +29,7 @@ SECTIONS = {
 }
 """Parts of the table, in the order of the audit."""
 
-LIGHTS: dict[Light, str] = {
+LIGHTS: dict[Judgement, str] = {
     "good": "good",
     "bad": "bad",
     "unclear": "unclear",
@@ -114,7 +121,7 @@ def interval(
     return f"[{number(low, places, signed=signed)}, {number(high, places, signed=signed)}]"
 
 
-def row_decimals(row: Row) -> int | None:
+def row_decimals(row: MetricRow) -> int | None:
     """Return the decimals that a row's numbers share, so that they can be compared by eye."""
     return decimals(
         (
@@ -127,7 +134,7 @@ def row_decimals(row: Row) -> int | None:
     )
 
 
-def oracle_text(row: Row, places: int | None) -> str:
+def oracle_text(row: MetricRow, places: int | None) -> str:
     """Return the oracle's mean and spread, with enough decimals for the spread to be seen."""
     if row.oracle is None:
         return ABSENT
@@ -138,19 +145,19 @@ def oracle_text(row: Row, places: int | None) -> str:
     return mean if spread is None else f"{mean} ± {number(spread, places)}"
 
 
-def floor_text(row: Row) -> str:
+def floor_text(row: MetricRow) -> str:
     """Return the distance between two oracles, with decimals of its own; nothing without one."""
     return "" if row.floor is None else number(row.floor, decimals([row.floor]))
 
 
-def compared(rows: Iterable[Row]) -> bool:
+def compared(rows: Iterable[MetricRow]) -> bool:
     """Return whether any row has an oracle beside it."""
     return any(r.oracle is not None for r in rows)
 
 
-def by_section(rows: Iterable[Row]) -> list[tuple[str, list[Row]]]:
+def by_section(rows: Iterable[MetricRow]) -> list[tuple[str, list[MetricRow]]]:
     """Return the rows under their headings, in the order of the audit."""
-    found: dict[int, list[Row]] = {}
+    found: dict[int, list[MetricRow]] = {}
     for row in rows:
         found.setdefault(row.section, []).append(row)
     return [(SECTIONS.get(k, "Other"), found[k]) for k in sorted(found)]
@@ -161,7 +168,7 @@ def split_words(split: str) -> str:
     return _SPLITS.get(split, split.replace("_", " "))
 
 
-def asked_lines(asked: Asked) -> list[tuple[str, str]]:
+def asked_lines(asked: RequestSummary) -> list[tuple[str, str]]:
     """Return what was asked, and how hard it is, as names and sentences."""
     lines = [
         ("Case", asked.case),
@@ -252,7 +259,7 @@ _PROXIES = {
 }
 
 
-def headroom_sentence(asked: Asked) -> str:
+def headroom_sentence(asked: RequestSummary) -> str:
     """Return whether this forget set can show anything at all."""
     if asked.enough_headroom is None:
         return "unknown; it needs at least three oracles"
@@ -280,7 +287,7 @@ def after_headline(report: Report) -> str:
     return text[:1].upper() + text[1:]
 
 
-def closed_text(row: Row) -> str:
+def closed_text(row: MetricRow) -> str:
     """Return the closed share; far below 0, where the original was near, it is only bounded."""
     if row.closed is None:
         return ABSENT
@@ -295,7 +302,7 @@ def label_counts(labels: dict[str, int], most: int = 12) -> str:
     return f"{shown}, and {rest:,} more targets" if rest > 0 else shown
 
 
-def spent_lines(spent: Spent) -> list[tuple[str, str, str]]:
+def spent_lines(spent: CostComparison) -> list[tuple[str, str, str]]:
     """Return the cost as lines of quantity, unlearning and retraining."""
 
     def count(v: int | None) -> str:
@@ -310,7 +317,7 @@ def spent_lines(spent: Spent) -> list[tuple[str, str, str]]:
     ]
 
 
-def spent_sentence(spent: Spent) -> str:
+def spent_sentence(spent: CostComparison) -> str:
     """Return the cost in a sentence."""
     if spent.ratio is None:
         return "Nothing is known about the cost of retraining, so there is no ratio."

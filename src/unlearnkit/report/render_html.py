@@ -17,8 +17,16 @@ from unlearnkit.report import figures as fig
 from unlearnkit.report import mask_section as masks
 from unlearnkit.report import phrases as w
 from unlearnkit.report import strong_section as ensembles
-from unlearnkit.report.schema import ClassLine, Localized, Report, Roc, Row, Sample, Strong
-from unlearnkit.report.templating import Panel, check_installed, render_template
+from unlearnkit.report.schema import (
+    ClassAccuracy,
+    MarginSample,
+    MaskSummary,
+    MetricRow,
+    Report,
+    Roc,
+    StrongSummary,
+)
+from unlearnkit.report.templating import Figure, check_installed, render_template
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -34,11 +42,11 @@ _GOALS = {
 
 
 @dataclass(frozen=True)
-class Line:
+class HtmlRow:
     """One row of the table, ready to be set."""
 
     anchor: str
-    row: Row
+    row: MetricRow
     value: str
     interval: str
     original: str
@@ -98,26 +106,28 @@ def render_page(report: Report) -> str:
     )
 
 
-def _sections(rows: Sequence[Row], anchors: dict[str, str]) -> list[tuple[str, list[Line]]]:
+def _sections(
+    rows: Sequence[MetricRow], anchors: dict[str, str]
+) -> list[tuple[str, list[HtmlRow]]]:
     return [
         (title, [_line(row, anchors[row.metric]) for row in part])
         for title, part in w.by_section(rows)
     ]
 
 
-def _mask(found: Localized | None) -> Panel | None:
+def _mask(found: MaskSummary | None) -> Figure | None:
     from markupsafe import Markup
 
     if found is None:
         return None
     title = "Share of each layer in the mask"
-    return Panel(Markup(masks.mask_figure(found)), title, masks.HEAD, masks.lines(found))
+    return Figure(Markup(masks.mask_figure(found)), title, masks.HEAD, masks.lines(found))
 
 
-def _line(row: Row, anchor: str) -> Line:
+def _line(row: MetricRow, anchor: str) -> HtmlRow:
     places = w.row_decimals(row)
     brief, *more = _doc(row.doc)
-    return Line(
+    return HtmlRow(
         anchor=anchor,
         row=row,
         value=w.number(row.estimate.value, places),
@@ -152,7 +162,7 @@ def _doc(doc: str) -> list[Markup]:
     return made or [Markup("")]
 
 
-def _margins(report: Report) -> list[Panel]:
+def _margins(report: Report) -> list[Figure]:
     axis = w.margin_words(report.asked.task)[1]
     order = {"forget": 0, "held_out": 1}
     splits = sorted(
@@ -171,7 +181,7 @@ def _axis(report: Report) -> str:
     return w.margin_words(report.asked.task)[1]
 
 
-def _degrees(strong: Strong) -> list[Panel]:
+def _degrees(strong: StrongSummary) -> list[Figure]:
     """Return how far rows still are on the way to the originals."""
     if not strong.degrees:
         return []
@@ -180,7 +190,7 @@ def _degrees(strong: Strong) -> list[Panel]:
     return [_spread(strong.degrees, "degree", title, "rows", axis, fig.OF_MANY)]
 
 
-def _laws(strong: Strong, axis: str) -> list[Panel]:
+def _laws(strong: StrongSummary, axis: str) -> list[Figure]:
     """Return how the margins of the most exposed rows are spread over models."""
     panels = []
     for split in dict.fromkeys(s.split for s in strong.laws):
@@ -191,13 +201,13 @@ def _laws(strong: Strong, axis: str) -> list[Panel]:
 
 
 def _spread(
-    samples: Sequence[Sample],
+    samples: Sequence[MarginSample],
     split: str,
     title: str,
     unit: str,
     axis: str,
     names: Mapping[str, str] = fig.NAMES,
-) -> Panel:
+) -> Figure:
     from markupsafe import Markup
 
     body = []
@@ -215,10 +225,10 @@ def _spread(
         samples, split, title=title, desc=told, unit=unit, axis=axis, names=names
     )
     head = ("Model", unit.capitalize(), "10 %", "Median", "90 %")
-    return Panel(Markup(svg), title, head, body)
+    return Figure(Markup(svg), title, head, body)
 
 
-def _rocs(rocs: Sequence[Roc]) -> list[Panel]:
+def _rocs(rocs: Sequence[Roc]) -> list[Figure]:
     from markupsafe import Markup
 
     if not rocs:
@@ -250,8 +260,8 @@ def _rocs(rocs: Sequence[Roc]) -> list[Panel]:
         + " ".join(f"{name}: {ten} at 10 %, {one} at 1 %." for name, _, ten, one, _ in body),
     )
     return [
-        Panel(Markup(first), whole, head, body),
-        Panel(Markup(inset), low, (), []),
+        Figure(Markup(first), whole, head, body),
+        Figure(Markup(inset), low, (), []),
     ]
 
 
@@ -263,10 +273,10 @@ def _tpr(roc: Roc, rate: float) -> str:
     return w.number(max(reached, default=0.0), 3)
 
 
-def _chosen(classes: Sequence[ClassLine]) -> tuple[list[ClassLine], int]:
+def _chosen(classes: Sequence[ClassAccuracy]) -> tuple[list[ClassAccuracy], int]:
     """Return the classes to show: the forgotten ones, then those furthest from the oracle."""
 
-    def far(c: ClassLine) -> tuple[bool, float]:
+    def far(c: ClassAccuracy) -> tuple[bool, float]:
         against = c.oracle if c.oracle is not None else c.original
         known = c.unlearned is not None and against is not None
         return not c.forgotten, -abs(c.unlearned - against) if known else 0.0  # type: ignore[operator]
@@ -277,7 +287,7 @@ def _chosen(classes: Sequence[ClassLine]) -> tuple[list[ClassLine], int]:
     return sorted(kept, key=lambda c: c.label), len(classes) - MOST_CLASSES
 
 
-def _class_cells(c: ClassLine) -> tuple[ClassLine, list[Cell]]:
+def _class_cells(c: ClassAccuracy) -> tuple[ClassAccuracy, list[Cell]]:
     values = (
         c.original,
         c.unlearned,

@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from unlearnkit.report import mask_section as masks
 from unlearnkit.report import phrases as w
 from unlearnkit.report import strong_section as ensembles
-from unlearnkit.report.schema import Estimate, Report, Row, Strong
+from unlearnkit.report.schema import Estimate, MetricRow, Report, StrongSummary
 from unlearnkit.report.terminal import WIDTH, fold, heading, pad, wrap
 
 _NARROWEST = 14
@@ -66,7 +66,7 @@ def render_text(report: Report) -> str:
     return "\n".join(ln.rstrip() for ln in out)
 
 
-def _strong(strong: Strong, real: bool) -> list[str]:
+def _strong(strong: StrongSummary, real: bool) -> list[str]:
     """Return the table of ensembles, thirds of the forgotten rows, and those that are exposed."""
     out = heading(ensembles.title(strong))
     legend = f"{ensembles.LEGEND} {ensembles.REAL_LEGEND}" if real else ensembles.LEGEND
@@ -92,7 +92,7 @@ def _strong(strong: Strong, real: bool) -> list[str]:
     return out
 
 
-def _table(shown: Sequence[Row], legend: str, ours: str = "this model") -> list[str]:
+def _table(shown: Sequence[MetricRow], legend: str, ours: str = "this model") -> list[str]:
     against = w.compared(shown)
     notes: list[str] = []
     head = ["metric", ours, "original"]
@@ -122,7 +122,7 @@ def _table(shown: Sequence[Row], legend: str, ours: str = "this model") -> list[
     return out
 
 
-def _cells(row: Row, against: bool, notes: list[str]) -> list[list[str]]:
+def _cells(row: MetricRow, against: bool, notes: list[str]) -> list[list[str]]:
     places = w.row_decimals(row)
     name = [row.metric] + (["(compat)"] if row.path == "compat" else [])
     block = [name, _estimate(row, row.estimate, places, notes)]
@@ -137,7 +137,9 @@ def _cells(row: Row, against: bool, notes: list[str]) -> list[list[str]]:
     return [*block, [_LIGHTS[row.light]]]
 
 
-def _estimate(row: Row, estimate: Estimate, places: int | None, notes: list[str]) -> list[str]:
+def _estimate(
+    row: MetricRow, estimate: Estimate, places: int | None, notes: list[str]
+) -> list[str]:
     mark = ""
     if estimate.note:
         text = f"{row.metric}: {estimate.note}"

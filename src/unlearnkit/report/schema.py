@@ -6,26 +6,202 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import read_text
-from unlearnkit.report.values import Estimate as Estimate
-from unlearnkit.report.values import Exposure as Exposure
-from unlearnkit.report.values import Light as Light
-from unlearnkit.report.values import OracleValue as OracleValue
-from unlearnkit.report.values import Row as Row
-from unlearnkit.report.values import Sample as Sample
-from unlearnkit.report.values import Stratum as Stratum
-from unlearnkit.report.values import Strong as Strong
-from unlearnkit.report.values import Value as Value
 from unlearnkit.store import write_bytes
 
 _MOST = 256 * 2**20
 """Most bytes of a report that is read."""
 
-Depth = Literal["fast", "reference", "strong"]
+AuditTier = Literal["fast", "reference", "strong"]
 Design = Literal["FULL", "REUSE"]
+
+
+Judgement = Literal["good", "bad", "unclear", "none"]
+
+
+class Value(BaseModel):
+    """Frozen, and without fields that nobody knows."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        # An infinite divergence or margin survives the trip through JSON.
+        ser_json_inf_nan="strings",
+    )
+
+
+class Estimate(Value):
+    """A number with its uncertainty; None where it is undefined, and then the note says why."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    method: str = ""
+    """How the 95 % interval was made: Clopper-Pearson, DeLong, normal, none."""
+
+    examples: int = 0
+    """Rows behind the number."""
+
+    note: str = ""
+
+
+class OracleValue(Value):
+    """The same metric, with each oracle in the place of the unlearned model."""
+
+    mean: float | None
+    sd: float | None
+    """Standard deviation over oracles; None for fewer than two."""
+
+    values: tuple[float | None, ...]
+
+
+class MetricRow(Value):
+    """One line of the table."""
+
+    metric: str
+    family: str
+    goal: str
+    """``high``, ``low``, ``as the oracle`` or ``value``."""
+
+    ideal: float | None
+    """The best value: a constant of the metric, or the oracle's mean."""
+
+    unit: str
+    path: Literal["exact", "compat"]
+    section: int
+    """Where it stands in the order of the audit, 1 to 10."""
+
+    estimate: Estimate
+    original: Estimate | None
+    """The same metric with the original model in the seat."""
+
+    oracle: OracleValue | None
+    gap: float | None
+    """Estimate minus the oracles' mean."""
+
+    gap_low: float | None = None
+    gap_high: float | None = None
+    z: float | None
+    """Gap in oracle standard deviations; None for fewer than three oracles."""
+
+    floor: float | None = None
+    """For distances to the oracle: the oracle-oracle distance."""
+
+    closed: float | None = None
+    """For distances to the oracle: the share of the original's distance that was closed."""
+
+    light: Judgement
+    models: int
+    """How many oracles stand behind the comparison."""
+
+    doc: str
+    role: str = "other"
+    """Which question of the audit it answers: ``knowledge``, ``generalization``, ``utility``,
+    ``attack``, ``distance`` or ``other``."""
+
+
+class MarginSample(Value):
+    """Margins of one model on one split, thinned for drawing."""
+
+    who: str
+    split: str
+    values: tuple[float, ...]
+
+
+class RowExposure(Value):
+    """What the models of a strong audit say about one forgotten row."""
+
+    row: int
+    """Its number in the training set."""
+
+    epsilon: float | None
+    """Lower bound of the distance from retraining, corrected for the number of rows; nats."""
+
+    accuracy: float | None
+    """Of the attack that tells unlearned models from retrained ones by this row; 0.5 is chance."""
+
+    shift: float | None
+    """Mean margin of unlearned models minus that of retrained ones, in the latter's deviations."""
+
+
+class Stratum(Value):
+    """What the models of a strong audit show on a third of the forgotten rows."""
+
+    by: str
+    """What the rows are ordered by: ``memorisation``, ``difficulty`` or ``entanglement``."""
+
+    part: str
+    """``low``, ``middle`` or ``high``."""
+
+    examples: int
+    level: float
+    """Mean over its rows: what having had a row adds to its probability, or takes from its error;
+    what is missing in retrained models' probability, or their error; distance of features from the
+    middle."""
+
+    auc: Estimate
+    """Of U-LiRA on these rows."""
+
+    auc_floor: float | None
+    """The same with the second set of retrained models in the seat."""
+
+    klom: float | None
+    """Median."""
+
+    klom_floor: float | None
+    exposed: int | None
+    """Rows with a corrected bound above 0."""
+
+
+class StrongSummary(Value):
+    """What ensembles of models show: of the method on this request, not of one model."""
+
+    models: int
+    """N: of originals, of unlearned models, of retrained ones, and of a second set of those."""
+
+    distinct: int
+    """How many of the unlearned models differ from each other."""
+
+    rows: tuple[MetricRow, ...]
+    """In each, ``oracle`` is the second set of retrained models in the unlearned ones' seat."""
+
+    exposure: tuple[RowExposure, ...]
+    """Every forgotten row, the most exposed first."""
+
+    laws: tuple[MarginSample, ...]
+    """Margins of the most exposed rows over models; ``split`` names the row."""
+
+    degrees: tuple[MarginSample, ...] = ()
+    """How far each forgotten row still is on the way to the originals, mean over models: of these
+    themselves, of the unlearned models and of the second set of retrained ones."""
+
+    strata: tuple[Stratum, ...] = ()
+    """Thirds of the forgotten rows."""
+
+    detectable: float | None
+    """Smallest shift that the audit sees with 80 % power, in deviations of retrained models."""
+
+    signals: str
+    """Digest of all that the margins depend on; also the name of their folder in the cache."""
+
+    trained: int
+    """Models that had to be trained for this audit."""
+
+    seconds: float
+    """What training, unlearning and looking took in this call."""
+
+    @property
+    def exposed(self) -> tuple[RowExposure, ...]:
+        """Return the rows with a bound above 0."""
+        return tuple(e for e in self.exposure if e.epsilon)
+
+    def row(self, metric: str) -> MetricRow | None:
+        """Return the row of a metric; None where there is none."""
+        return next((r for r in self.rows if r.metric == metric), None)
 
 
 class Verdict(StrEnum):
@@ -60,7 +236,7 @@ class Roc(Value):
     negatives: int
 
 
-class ClassLine(Value):
+class ClassAccuracy(Value):
     """Accuracy of each model on one class."""
 
     label: int
@@ -77,7 +253,7 @@ class ClassLine(Value):
     forget_oracle: float | None
 
 
-class Spent(Value):
+class CostComparison(Value):
     """What unlearning cost, beside retraining."""
 
     forward: int
@@ -136,7 +312,7 @@ class LayerShare(Value):
     chosen: int
 
 
-class Localized(Value):
+class MaskSummary(Value):
     """What a mask let move; all else has kept every bit."""
 
     criterion: str
@@ -149,7 +325,7 @@ class Localized(Value):
     """In the model's order."""
 
 
-class Asked(Value):
+class RequestSummary(Value):
     """What was asked, and how hard it is."""
 
     case: str
@@ -218,20 +394,20 @@ class Report(Value):
     schema_version: int = Field(1, ge=1)
     """Version of this layout."""
 
-    tier: Depth
+    tier: AuditTier
     sentence: str
     """The verdict in a sentence or two."""
 
     findings: tuple[Finding, ...]
     """Every verdict that holds; the headline is the first."""
 
-    asked: Asked
-    rows: tuple[Row, ...]
-    margins: tuple[Sample, ...]
+    asked: RequestSummary
+    rows: tuple[MetricRow, ...]
+    margins: tuple[MarginSample, ...]
     rocs: tuple[Roc, ...]
-    classes: tuple[ClassLine, ...]
-    spent: Spent
-    localized: Localized | None = None
+    classes: tuple[ClassAccuracy, ...]
+    spent: CostComparison
+    localized: MaskSummary | None = None
     """None where every weight might move."""
 
     provenance: Provenance
@@ -239,7 +415,7 @@ class Report(Value):
     """What this audit cannot show."""
 
     warnings: tuple[str, ...] = ()
-    strong: Strong | None = None
+    strong: StrongSummary | None = None
     """What ensembles show; of the strong tier alone."""
 
     @property
@@ -247,7 +423,7 @@ class Report(Value):
         """Return the headline."""
         return self.findings[0].verdict
 
-    def row(self, metric: str) -> Row:
+    def row(self, metric: str) -> MetricRow:
         """Return the table's row of a metric.
 
         Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from unlearnkit.report.schema import Report, Spent
+from unlearnkit.report.schema import CostComparison, Report
 from unlearnkit.store import Measurement
 
 
@@ -21,7 +21,7 @@ def measured(report: Report) -> Iterator[Measurement]:
             yield Measurement(row.metric, f"oracle {k}", value)
 
 
-def spent(cost: Spent) -> Iterator[Measurement]:
+def spent(cost: CostComparison) -> Iterator[Measurement]:
     """Yield what unlearning cost: shares of retraining's work, and seconds."""
     yield Measurement("cost_ratio", "unlearned", cost.ratio)
     yield Measurement("cost_backward_ratio", "unlearned", cost.backward_ratio)

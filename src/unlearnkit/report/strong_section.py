@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from unlearnkit.report import phrases as w
-from unlearnkit.report.schema import Stratum, Strong
+from unlearnkit.report.schema import Stratum, StrongSummary
 
 LEGEND = (
     "Every number is of N models of this method, each made from its own original, beside N models "
@@ -19,12 +19,12 @@ REAL_LEGEND = (
 """What a margin is where targets are numbers."""
 
 
-def title(strong: Strong) -> str:
+def title(strong: StrongSummary) -> str:
     """Return what the table of ensembles is about."""
     return f"What {strong.models} models of this method show, beside as many retrained ones"
 
 
-def exposed_sentence(strong: Strong) -> str:
+def exposed_sentence(strong: StrongSummary) -> str:
     """Return how many forgotten rows stay exposed one by one."""
     if not strong.exposure or strong.exposure[0].epsilon is None:
         return "Single forgotten rows could not be judged; the table says why."
@@ -38,7 +38,7 @@ def exposed_sentence(strong: Strong) -> str:
 EXPOSED_HEAD = ("Row", "Bound (nats)", "Attack accuracy", "Shift (deviations)")
 
 
-def exposed_lines(strong: Strong, most: int) -> list[tuple[str, str, str, str]]:
+def exposed_lines(strong: StrongSummary, most: int) -> list[tuple[str, str, str, str]]:
     """Return the most exposed rows as cells, as many as are exposed and no more than ``most``."""
     return [
         (
@@ -73,7 +73,7 @@ STRATA_HEAD = (
 )
 
 
-def strata(strong: Strong) -> list[tuple[str, list[tuple[str, ...]]]]:
+def strata(strong: StrongSummary) -> list[tuple[str, list[tuple[str, ...]]]]:
     """Return what is known of each third of the forgotten rows: order by order, cells by line."""
     found: dict[str, list[tuple[str, ...]]] = {}
     for part in strong.strata:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Panel:
+class Figure:
     """One figure and the words that stand for it."""
 
     svg: Markup

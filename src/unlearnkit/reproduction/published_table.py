@@ -10,8 +10,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.core.files import read_yaml
-from unlearnkit.core.method import explain
-from unlearnkit.report.values import Value
+from unlearnkit.core.method import format_validation_error
+from unlearnkit.report.schema import Value
 from unlearnkit.studies.spec import Study, make_study
 
 FOLDER = Path(__file__).parent / "tables"
@@ -32,7 +32,7 @@ class Source(Value):
     """How the numbers came here: from the table itself, or second-hand."""
 
 
-class Line(Value):
+class PublishedValue(Value):
     """One number of a published table."""
 
     of: str
@@ -89,7 +89,7 @@ class Published(Value):
     study: Study | None = None
     """What is run; None where it cannot be."""
 
-    lines: tuple[Line, ...] = Field(min_length=1)
+    lines: tuple[PublishedValue, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _askable(self) -> Self:
@@ -158,4 +158,4 @@ def make_published(name: str, given: Mapping[str, Any]) -> Published:
     try:
         return Published.model_validate(words)
     except ValidationError as e:
-        raise InputError(f"reproduction: {name}: {explain(e)}") from None
+        raise InputError(f"reproduction: {name}: {format_validation_error(e)}") from None

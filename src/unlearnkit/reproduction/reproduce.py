@@ -13,18 +13,18 @@ from pydantic import ValidationError
 
 from unlearnkit.cache import Cache
 from unlearnkit.core.errors import InputError, UnlearnkitError
-from unlearnkit.core.method import explain
+from unlearnkit.core.method import format_validation_error
 from unlearnkit.core.runtime import Reporter, Runtime
 from unlearnkit.core.version import __version__
-from unlearnkit.report.values import Value
-from unlearnkit.reproduction.published_table import FOLDER, Line, Published
+from unlearnkit.report.schema import Value
+from unlearnkit.reproduction.published_table import FOLDER, Published, PublishedValue
 from unlearnkit.stats.intervals import student_reach
 from unlearnkit.stats.paired_test import ENOUGH_FOR_INTERVALS
 from unlearnkit.store import Store
 from unlearnkit.studies.execution.run_study import run
 from unlearnkit.studies.table.build_table import show
-from unlearnkit.studies.table_schema import Line as Row
 from unlearnkit.studies.table_schema import Table
+from unlearnkit.studies.table_schema import TableRow as Row
 
 Verdict = Literal["reproduced", "not reproduced", "not comparable"]
 VERDICTS: tuple[Verdict, ...] = ("reproduced", "not reproduced", "not comparable")
@@ -33,7 +33,7 @@ VERDICTS: tuple[Verdict, ...] = ("reproduced", "not reproduced", "not comparable
 class Compared(Value):
     """A printed number beside ours."""
 
-    line: Line
+    line: PublishedValue
     ours: float | None = None
     """Mean over seeds (or oracles); None where there is none."""
 
@@ -164,14 +164,14 @@ def committed(name: str, folder: Path = FOLDER) -> Comparison | None:
     try:
         return Comparison.model_validate_json(path.read_bytes())
     except ValidationError as e:
-        raise InputError(f"reproduction: {path.name}: {explain(e)}") from None
+        raise InputError(f"reproduction: {path.name}: {format_validation_error(e)}") from None
 
 
-def _absent(line: Line, why: str) -> Compared:
+def _absent(line: PublishedValue, why: str) -> Compared:
     return Compared(line=line, verdict="not comparable", reason=line.not_comparable or why)
 
 
-def _compared(line: Line, found: Table) -> Compared:
+def _compared(line: PublishedValue, found: Table) -> Compared:
     if line.not_comparable:
         return _absent(line, "")
     row = _row(line, found)
@@ -197,7 +197,7 @@ def _compared(line: Line, found: Table) -> Compared:
     )
 
 
-def _judged(line: Line, row: Row, gap: float, reach: float | None) -> tuple[Verdict, str]:
+def _judged(line: PublishedValue, row: Row, gap: float, reach: float | None) -> tuple[Verdict, str]:
     """Return the verdict on a gap, given half the width of our interval."""
     assert line.tolerance is not None
     if row.failed:
@@ -217,7 +217,7 @@ def _judged(line: Line, row: Row, gap: float, reach: float | None) -> tuple[Verd
     return ("reproduced" if abs(gap) <= line.tolerance else "not reproduced"), text
 
 
-def _row(line: Line, found: Table) -> Row | None:
+def _row(line: PublishedValue, found: Table) -> Row | None:
     """Return the row of a study's table that a line speaks of."""
     block = next(b for b in found.blocks if b.request == line.request)
     exact = [n for n in block.lines if n.label == line.of]
@@ -236,11 +236,11 @@ def _row(line: Line, found: Table) -> Row | None:
     raise InputError(f"reproduction: no {line.of!r} in the study; there are: {', '.join(known)}")
 
 
-def _failed(line: Line, row: Row, found: Table) -> str:
+def _failed(line: PublishedValue, row: Row, found: Table) -> str:
     return next(_errors(line, row, found), "")
 
 
-def _errors(line: Line, row: Row, found: Table) -> Iterator[str]:
+def _errors(line: PublishedValue, row: Row, found: Table) -> Iterator[str]:
     for failure in found.failures:
         if (failure.request, failure.label) == (line.request, row.label):
             yield f"all {row.failed} runs failed: {failure.error.strip().splitlines()[-1]}"

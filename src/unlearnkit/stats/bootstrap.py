@@ -26,7 +26,7 @@ Statistic = Callable[[Sequence[Tensor]], float]
 
 
 @dataclass(frozen=True)
-class Resampled:
+class BootstrapInterval:
     """A number and its interval over models and examples."""
 
     value: float
@@ -48,7 +48,7 @@ def two_level_bootstrap(
     draws: int = LEAST_DRAWS,
     level: float = 0.95,
     kind: Literal["percentile", "bca"] = "percentile",
-) -> Resampled:
+) -> BootstrapInterval:
     """Return a number's interval when models, then examples, are drawn anew with replacement.
 
     Each side draws its own models; all sides draw the same examples, which they have in common.
@@ -80,19 +80,19 @@ def two_level_bootstrap(
     value, fewest = float(statistic(sides)), min(len(side) for side in sides)
     if fewest < LEAST_MODELS:
         why = f"{fewest} models on a side; {LEAST_MODELS} are the least for an interval"
-        return Resampled(value, math.nan, math.nan, math.nan, draws, why)
+        return BootstrapInterval(value, math.nan, math.nan, math.nan, draws, why)
     found = torch.tensor(
         [statistic(redrawn(sides, rng)) for _ in range(draws)], dtype=torch.float64
     )
     lost = int((~found.isfinite()).sum()) + (not math.isfinite(value))
     if lost:
         why = f"the number is not finite in {lost} of {draws} draws"
-        return Resampled(value, math.nan, math.nan, math.nan, draws, why)
+        return BootstrapInterval(value, math.nan, math.nan, math.nan, draws, why)
     tails = [(1 - level) / 2, (1 + level) / 2]
     if kind == "bca":
         tails = _bca_tails(tails, value, found, _acceleration(sides, statistic))
     low, high = torch.quantile(found, torch.tensor(tails, dtype=torch.float64)).tolist()
-    return Resampled(value, low, high, float(found.std()), draws)
+    return BootstrapInterval(value, low, high, float(found.std()), draws)
 
 
 def redrawn(sides: Sequence[Tensor], rng: torch.Generator) -> list[Tensor]:

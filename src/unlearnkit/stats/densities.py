@@ -26,7 +26,7 @@ PRIOR = 8.0
 
 
 @dataclass(frozen=True)
-class Law:
+class ExampleDensity:
     """A law for each of E examples: of one number, or of P numbers together."""
 
     centre: Tensor
@@ -38,9 +38,9 @@ class Law:
     freedom: Tensor
     """Degrees of freedom of Student's t ``(E,)``; infinite for a normal law."""
 
-    def part(self, examples: slice) -> Law:
+    def part(self, examples: slice) -> ExampleDensity:
         """Return the laws of some examples."""
-        return Law(self.centre[examples], self.scale[examples], self.freedom[examples])
+        return ExampleDensity(self.centre[examples], self.scale[examples], self.freedom[examples])
 
     def log_density(self, x: Tensor) -> Tensor:
         """Return the logarithm of the density at ``x (..., E)``, or ``(..., E, P)``.
@@ -97,7 +97,7 @@ class Law:
         return torch.where((self.scale == 0) & (x == self.centre), 0.0, z)
 
 
-def log_ratio(a: Law, b: Law, x: Tensor) -> Tensor:
+def log_ratio(a: ExampleDensity, b: ExampleDensity, x: Tensor) -> Tensor:
     """Return ``log a(x) - log b(x)`` ``(..., E)``; 0 where both are infinite alike.
 
     Args:
@@ -121,7 +121,7 @@ def fit_law(
     centre: Centre = "auto",
     form: Literal["student", "normal"] = "student",
     ddof: Literal[0, 1] = 1,
-) -> Law:
+) -> ExampleDensity:
     """Return the law of each example over models.
 
     With k models at an example, ``scale² = (prior common + (k - 1) s²) / (prior + k - 1)``; here s²
@@ -168,7 +168,7 @@ def fit_law(
     if form == "student":
         variance = variance * (1 + 1 / (wide + 1))
     freedom = prior + spare if form == "student" else torch.full_like(spare, math.inf)
-    return Law(middle, _root(variance) if vectors else variance.sqrt(), freedom)
+    return ExampleDensity(middle, _root(variance) if vectors else variance.sqrt(), freedom)
 
 
 def _moments(cells: Tensor, used: Tensor | None, centre: Centre) -> tuple[Tensor, Tensor, Tensor]:

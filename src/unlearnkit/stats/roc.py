@@ -20,7 +20,7 @@ BINS = 1 << (32 - DROPPED)
 
 
 @dataclass(frozen=True)
-class Apart:
+class AttackPerformance:
     """What a score, larger for members, finds."""
 
     auc: float
@@ -39,7 +39,7 @@ class Apart:
     """Why a number is nan."""
 
 
-def apart(members: Tensor, others: Tensor) -> Apart:
+def apart(members: Tensor, others: Tensor) -> AttackPerformance:
     """Return what a score finds in one list of members and one of others.
 
     For the accuracy, every second row of each group sets the threshold for the rest, and the
@@ -72,10 +72,12 @@ def apart(members: Tensor, others: Tensor) -> Apart:
         )
     else:
         told.append("an accuracy needs two members and two others")
-    return Apart(statistics.auc(members, others), accuracy, low[0], high[0], "; ".join(told))
+    return AttackPerformance(
+        statistics.auc(members, others), accuracy, low[0], high[0], "; ".join(told)
+    )
 
 
-def apart_each(scores: Tensor, members: Tensor) -> tuple[Apart, ...]:
+def apart_each(scores: Tensor, members: Tensor) -> tuple[AttackPerformance, ...]:
     """Return what each target's scores find, over the examples that have one.
 
     Args:
@@ -89,9 +91,9 @@ def apart_each(scores: Tensor, members: Tensor) -> tuple[Apart, ...]:
     return tuple(apart(s[k & m], s[k & ~m]) for s, k, m in zip(scores, known, truth, strict=True))
 
 
-def nothing_apart(why: str) -> Apart:
+def nothing_apart(why: str) -> AttackPerformance:
     """Return findings that are undefined, and why."""
-    return Apart(math.nan, math.nan, math.nan, math.nan, why)
+    return AttackPerformance(math.nan, math.nan, math.nan, math.nan, why)
 
 
 def auc_rows(
@@ -124,7 +126,7 @@ def auc_rows(
 
 
 @dataclass
-class Tally:
+class StreamingRoc:
     """Two groups of scores that come in pieces: counted, not kept, so that memory stays flat.
 
     A score is rounded down to 12 significant bits before it is counted; scores that differ by less

@@ -7,7 +7,7 @@ from typing import Literal
 
 from unlearnkit.auditing.strong.metric_specs import KINDS, kind_of, listed
 from unlearnkit.core.errors import UnknownNameError
-from unlearnkit.report.values import Value
+from unlearnkit.report.schema import Value
 from unlearnkit.studies.table_schema import Column
 
 CLOSED = "closed_"
@@ -64,7 +64,7 @@ COSTS = {
 }
 
 
-class Measure(Value):
+class MetricColumn(Value):
     """What a table must know of a metric; its function plays no part."""
 
     column: Column
@@ -73,7 +73,7 @@ class Measure(Value):
     """Largest gap to the oracles that counts as none; from their deviation when None."""
 
 
-def chosen(names: Iterable[str], known: Mapping[str, Measure]) -> list[Column]:
+def chosen(names: Iterable[str], known: Mapping[str, MetricColumn]) -> list[Column]:
     """Return the columns of these ids.
 
     Args:

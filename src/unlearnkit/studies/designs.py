@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from unlearnkit.store import Store
-from unlearnkit.studies.planning.run_spec import Planned
+from unlearnkit.studies.planning.run_spec import RunSpec
 from unlearnkit.studies.table.load_results import WEIGHTS
 
 
-def design_warnings(runs: Iterable[Planned], store: Store) -> list[str]:
+def design_warnings(runs: Iterable[RunSpec], store: Store) -> list[str]:
     """Return what a reader of a study must know about its design.
 
     Under ``REUSE`` all seeds start from one original. A method that draws nothing then gives the

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from unlearnkit.cases.registry import Trained
-from unlearnkit.catalog import cases, foreign
+from unlearnkit.cases.registry import ModelSelectedRequest
+from unlearnkit.catalog import cases, has_plugins
 from unlearnkit.studies.spec import Study
 
 
@@ -25,11 +25,11 @@ def is_fixed(study: Study) -> bool:
     tuned = {} if study.tune is None else study.tune.requests
     asked = {case: (*study.requests[case], *tuned.get(case, ())) for case in study.cases}
     ours = all(_is_fixed_case(case, requests) for case, requests in asked.items())
-    return ours and study.device == "cpu" and not foreign()
+    return ours and study.device == "cpu" and not has_plugins()
 
 
 def _is_fixed_case(name: str, requests: Iterable[str]) -> bool:
     case = cases().get(name)
     if case is None or case.rows == "read":
         return False
-    return not any(isinstance(case.requests.get(r), Trained) for r in requests)
+    return not any(isinstance(case.requests.get(r), ModelSelectedRequest) for r in requests)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from unlearnkit.studies.columns import Measure
-from unlearnkit.studies.planning.run_spec import Planned
+from unlearnkit.studies.columns import MetricColumn
+from unlearnkit.studies.planning.run_spec import RunSpec
 from unlearnkit.studies.spec import Study
 
 
@@ -14,10 +14,10 @@ from unlearnkit.studies.spec import Study
 class Layout:
     """The runs of a study, and every metric."""
 
-    runs: tuple[Planned, ...]
+    runs: tuple[RunSpec, ...]
     """In the order case, request, seed, method."""
 
-    measures: Mapping[str, Measure]
+    measures: Mapping[str, MetricColumn]
     """By id."""
 
     fixed: bool

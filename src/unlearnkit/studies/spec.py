@@ -12,12 +12,11 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from unlearnkit.auditing.strong.metric_specs import ENOUGH, LEAST
 from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.core.files import read_yaml
-from unlearnkit.core.method import explain
+from unlearnkit.core.method import format_validation_error
 from unlearnkit.core.precision import Precision
 from unlearnkit.core.request import Targets, parse_request
-from unlearnkit.localize.mask_spec import AskedMask
-from unlearnkit.report.schema import Depth
-from unlearnkit.report.values import Value
+from unlearnkit.localize.mask_spec import MaskSpec
+from unlearnkit.report.schema import AuditTier, Value
 
 Design = Literal["FULL", "REUSE"]
 _SEEDS = 1000
@@ -45,7 +44,7 @@ class Chosen(Value):
     grid: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
     """Values to try of a hyper-parameter, by its dotted name; all combinations are run."""
 
-    masks: tuple[AskedMask, ...] = ()
+    masks: tuple[MaskSpec, ...] = ()
     """Run under each of these masks, such as ``weighted_grad:0.3``, and not without one."""
 
     @field_validator("masks", mode="before")
@@ -55,7 +54,7 @@ class Chosen(Value):
             raise InputError(
                 f"study: masks: give a list such as [weighted_grad:0.3], got {given!r}"
             )
-        return tuple(AskedMask.read(dict(m) if isinstance(m, AskedMask) else m) for m in given)
+        return tuple(MaskSpec.read(dict(m) if isinstance(m, MaskSpec) else m) for m in given)
 
     @field_validator("grid")
     @classmethod
@@ -129,7 +128,7 @@ class Study(Value):
     design: Design = "FULL"
     """``FULL``: each seed trains an original of its own. ``REUSE``: one original, of seed 0."""
 
-    tier: Depth = "reference"
+    tier: AuditTier = "reference"
     """How deep the audit looks; ``strong`` trains ensembles for each request and each method."""
 
     models: int = Field(ENOUGH, ge=LEAST, le=10_000)
@@ -246,7 +245,7 @@ def make_study(given: Mapping[str, Any]) -> Study:
     try:
         return Study.model_validate(dict(given))
     except ValidationError as e:
-        raise InputError(f"study: {explain(e)}") from None
+        raise InputError(f"study: {format_validation_error(e)}") from None
 
 
 def _known(given: Mapping[Any, Any], kind: type[BaseModel], what: str) -> None:
@@ -280,7 +279,7 @@ def _chosen(entry: object) -> Chosen:
     try:
         return Chosen(method=str(name), **{str(k): v for k, v in words.items()})
     except ValidationError as e:
-        raise InputError(f"study: methods: {name}: {explain(e)}") from None
+        raise InputError(f"study: methods: {name}: {format_validation_error(e)}") from None
 
 
 def _seeds(given: object) -> object:

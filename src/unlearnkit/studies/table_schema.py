@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.report.values import Value
+from unlearnkit.report.schema import Value
 from unlearnkit.store import write_rows, write_text
 
 Judged = Literal["equivalent", "beyond", "open", "none"]
@@ -41,7 +41,7 @@ class Column(Value):
         return "oracle" if self.distance or self.goal == "as the oracle" else ""
 
 
-class Cell(Value):
+class TableCell(Value):
     """One number of one line: the mean over seeds, beside the oracles."""
 
     mean: float | None
@@ -73,7 +73,7 @@ class Cell(Value):
     judged: Judged = "none"
 
 
-class Line(Value):
+class TableRow(Value):
     """The oracles, the untouched original, or one method with its settings."""
 
     label: str
@@ -91,12 +91,12 @@ class Line(Value):
     same: bool = False
     """Whether all seeds gave the same numbers, because the method draws none: one point."""
 
-    cells: dict[str, Cell]
+    cells: dict[str, TableCell]
     verdicts: dict[str, int] = Field(default_factory=dict)
     """How many seeds the audit's headline was given to, where it was stored."""
 
 
-class Pair(Value):
+class MethodComparison(Value):
     """Two methods on the same seeds, by how far each is from its ideal."""
 
     metric: str
@@ -120,14 +120,14 @@ class Pair(Value):
     """The smallest that so many seeds can give: ``2 / 2^n``."""
 
 
-class Chance(Pair):
+class RandomMaskComparison(MethodComparison):
     """A method under a mask, and the same under a random mask of the same budget."""
 
     word: Literal["beats it", "loses to it", "no difference shown", "too few seeds"]
     """What the interval says: below 0, above 0, around 0; there is none for fewer than three."""
 
 
-class Block(Value):
+class ForgetSetTable(Value):
     """One forget set: a case and a request."""
 
     case: str
@@ -135,16 +135,16 @@ class Block(Value):
     columns: tuple[str, ...]
     """Ids of the columns that were measured here."""
 
-    lines: tuple[Line, ...]
+    lines: tuple[TableRow, ...]
     """The oracles, the original, then the methods as the study names them."""
 
-    pairs: tuple[Pair, ...]
-    chances: tuple[Chance, ...] = ()
+    pairs: tuple[MethodComparison, ...]
+    chances: tuple[RandomMaskComparison, ...] = ()
     """Whether choosing what may move did better than chance; empty where nothing was chosen."""
 
     oracles: int
 
-    def line(self, label: str) -> Line:
+    def line(self, label: str) -> TableRow:
         """Return a method's line.
 
         Args:
@@ -186,7 +186,7 @@ class Table(Value):
     planned: int
     done: int
     columns: tuple[Column, ...]
-    blocks: tuple[Block, ...]
+    blocks: tuple[ForgetSetTable, ...]
     failures: tuple[Failure, ...]
     notes: tuple[str, ...] = ()
     """What a reader must know before believing a number."""

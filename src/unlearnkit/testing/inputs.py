@@ -9,12 +9,12 @@ from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.hidden_targets import labelled, no_targets
 from unlearnkit.core.method import Method, Need
 from unlearnkit.core.request import ForgetRequest, Rows
-from unlearnkit.testing.subject import Subject, bits, expect, same_bits, toy
+from unlearnkit.testing.subject import ToyProblem, bits, expect, same_bits, toy
 from unlearnkit.testing.zoo import ZOO
 from unlearnkit.unlearning.run_method import unlearn
 
 
-def described(s: Subject) -> None:
+def described(s: ToyProblem) -> None:
     """The declaration is complete and names what exists."""
     info, who = s.method.info, s.method.id
     expect(bool(info.title and info.cite), f"{who}: title and citation are needed")
@@ -27,7 +27,7 @@ def described(s: Subject) -> None:
         expect(not field.is_required(), f"{who}.{name}: a default is needed")
 
 
-def settings_survive_json(s: Subject) -> None:
+def settings_survive_json(s: ToyProblem) -> None:
     """Defaults, smoke settings and every preset build, and come back from JSON as they were."""
     info = s.method.info
     built = [s.method.build(), s.smoke(), *(s.method.build(name) for name in info.presets)]
@@ -37,7 +37,7 @@ def settings_survive_json(s: Subject) -> None:
     s.method.model_json_schema()
 
 
-def wrong_settings_refused(s: Subject) -> None:
+def wrong_settings_refused(s: ToyProblem) -> None:
     """A value of a wrong type, or beyond a bound, is an input error that names the field."""
     schema = s.method.model_json_schema()["properties"] if s.method.model_fields else {}
     for name in s.method.model_fields:
@@ -45,7 +45,7 @@ def wrong_settings_refused(s: Subject) -> None:
             _refused(s.method, name, value)
 
 
-def unknown_settings_get_the_nearest_name(s: Subject) -> None:
+def unknown_settings_get_the_nearest_name(s: ToyProblem) -> None:
     """A hyper-parameter or preset that does not exist is told with the nearest that does."""
     for name in s.method.model_fields:
         told = _told(s.method, None, f"{name}_x")
@@ -54,14 +54,14 @@ def unknown_settings_get_the_nearest_name(s: Subject) -> None:
     expect("no_such_preset" in told, f"{s.method.id}: an unknown preset is not told: {told}")
 
 
-def other_tasks_refused(s: Subject) -> None:
+def other_tasks_refused(s: ToyProblem) -> None:
     """A task that is not declared is refused, with the methods that serve it."""
     for name in sorted(set(catalog.tasks()) - s.method.info.tasks):
         fits = [i for i, m in catalog.methods().items() if name in m.info.tasks]
         _unsupported(s, toy(name), "a task that it does not serve", fits)
 
 
-def missing_inputs_refused(s: Subject) -> None:
+def missing_inputs_refused(s: ToyProblem) -> None:
     """Without an input that it needs it is refused; without one that it only uses it runs."""
     whole, info = s.case, s.method.info
     for need in sorted(info.needs):
@@ -73,7 +73,7 @@ def missing_inputs_refused(s: Subject) -> None:
             s.run(case=case)
 
 
-def targets_not_needed_if_not_declared(s: Subject) -> None:
+def targets_not_needed_if_not_declared(s: ToyProblem) -> None:
     """A method that does not declare labels runs on rows without targets, as on others."""
     if s.method.info.needs & {Need.LABELS, Need.CLASSES}:
         return
@@ -117,7 +117,7 @@ def _told(cls: type[Method], preset: str | None, *names: str) -> str:
 
 
 def _unsupported(
-    s: Subject, case: Case, what: str, fits: list[str], asked: ForgetRequest | None = None
+    s: ToyProblem, case: Case, what: str, fits: list[str], asked: ForgetRequest | None = None
 ) -> None:
     fresh = case.fresh or s.case.fresh
     assert fresh is not None

@@ -10,14 +10,14 @@ import torch
 from unlearnkit import catalog
 from unlearnkit.core.errors import DivergedError, InputError
 from unlearnkit.core.method import Method, Need
-from unlearnkit.core.module_state import difference, equal, tensors
+from unlearnkit.core.module_state import structural_difference, tensors, tensors_equal
 from unlearnkit.core.request import Classes, ForgetRequest, Groups, Rows
-from unlearnkit.core.search_space import OneOf, Search, space
+from unlearnkit.core.search_space import Categorical, SearchRange, search_space
 from unlearnkit.job import put_nested
 from unlearnkit.testing.inputs import INPUT_CHECKS
 from unlearnkit.testing.probes import PROBE_CHECKS
 from unlearnkit.testing.subject import (
-    Subject,
+    ToyProblem,
     bits,
     disturb,
     expect,
@@ -28,7 +28,7 @@ from unlearnkit.testing.subject import (
 from unlearnkit.testing.zoo import TURNED, ZOO
 from unlearnkit.unlearning.run_method import Unlearned
 
-Check = Callable[[Subject], None]
+Check = Callable[[ToyProblem], None]
 
 
 def check_method(
@@ -51,17 +51,17 @@ def check_method(
     cls = catalog.methods()[method] if isinstance(method, str) else method
     for task in sorted(cls.info.tasks if tasks is None else tasks):
         for name in METHOD_CHECKS if only is None else only:
-            METHOD_CHECKS[name](Subject(cls, task, device))
+            METHOD_CHECKS[name](ToyProblem(cls, task, device))
 
 
-def same_seed_same_bits(s: Subject) -> None:
+def same_seed_same_bits(s: ToyProblem) -> None:
     """The result depends on the seed and on no global generator."""
     first = bits(s.run().model)
     disturb()
     expect(same_bits(first, bits(s.run().model)), f"{s.method.id}: same seed, other weights")
 
 
-def nothing_kept_between_runs(s: Subject) -> None:
+def nothing_kept_between_runs(s: ToyProblem) -> None:
     """A run does not depend on the runs before it."""
     method = s.smoke()
     before = {k: repr(v) for k, v in vars(s.method).items() if not k.startswith("_")}
@@ -73,14 +73,14 @@ def nothing_kept_between_runs(s: Subject) -> None:
     expect(before == after, f"{s.method.id}: a run changes the class")
 
 
-def generators_left_alone(s: Subject) -> None:
+def generators_left_alone(s: ToyProblem) -> None:
     """The caller's global generators are as they were."""
     before = generators()
     s.run()
     expect(generators() == before, f"{s.method.id}: moves a global generator of the caller")
 
 
-def input_model_untouched(s: Subject) -> None:
+def input_model_untouched(s: ToyProblem) -> None:
     """The caller's model keeps weights, gradients, flags and modes."""
     model = s.model().eval()
     for p in model.parameters():
@@ -95,25 +95,25 @@ def input_model_untouched(s: Subject) -> None:
     expect(not model.training, f"{s.method.id}: leaves the caller's model in train mode")
 
 
-def student_moves_and_teacher_stays(s: Subject) -> None:
+def student_moves_and_teacher_stays(s: ToyProblem) -> None:
     """At smoke settings a trainable parameter moves; the original does not."""
     model = s.model()
     done = s.run(model)
     given = dict(model.named_parameters())
-    moved = [n for n, p in done.model.named_parameters() if not equal(p, given[n])]
+    moved = [n for n, p in done.model.named_parameters() if not tensors_equal(p, given[n])]
     expect(bool(moved), f"{s.method.id}: no parameter moves at its smoke settings")
     stays = same_bits(bits(done.original), bits(model))
     expect(stays, f"{s.method.id}: the original of the result is not the given model")
 
 
-def result_like_the_input(s: Subject) -> None:
+def result_like_the_input(s: ToyProblem) -> None:
     """Keys, shapes, types, strides, flags, modes, hooks and layer settings are the input's."""
     for training in (True, False):
         model = s.model().train(training)
         _same_kind(s, s.run(model), model, training=training)
 
 
-def every_request_served(s: Subject) -> None:
+def every_request_served(s: ToyProblem) -> None:
     """Rows, one row, owners and classes can be forgotten."""
     requests: list[ForgetRequest] = [Rows(3), Groups(1, 2)]
     rows = s.case.train
@@ -124,7 +124,7 @@ def every_request_served(s: Subject) -> None:
         _finite(s, s.run(request=request))
 
 
-def absurd_rate_told(s: Subject) -> None:
+def absurd_rate_told(s: ToyProblem) -> None:
     """A learning rate of 1e15 ends in an error that names a tensor, or in a finite model."""
     assert s.case.recipe is not None
     wild = s.case.with_(recipe=s.case.recipe.model_copy(update={"lr": 1e15}))
@@ -138,7 +138,7 @@ def absurd_rate_told(s: Subject) -> None:
     expect(same_bits(first, bits(model)), f"{s.method.id}: diverging, changes the caller's model")
 
 
-def autocast_runs(s: Subject) -> None:
+def autocast_runs(s: ToyProblem) -> None:
     """In bf16 the result is finite, of the input's types, and the same each time."""
     first = s.run(rt=s.rt(precision="bf16"))
     _finite(s, first)
@@ -151,21 +151,21 @@ def autocast_runs(s: Subject) -> None:
     )
 
 
-def search_space_declared(s: Subject) -> None:
+def search_space_declared(s: ToyProblem) -> None:
     """Some hyper-parameter says where tuning looks; the method takes all of it; the default is in.
 
     A method without hyper-parameters has nothing to declare.
     """
-    who, found = s.method.id, space(s.method)
+    who, found = s.method.id, search_space(s.method)
     expect(
         bool(found) or not s.method.model_fields,
         f"{who}: no hyper-parameter declares where it is tuned; annotate one with Search or OneOf",
     )
     for key, dimension in found.items():
         given = dimension.search
-        ordered = isinstance(given, OneOf) or 0 <= given.low < given.high
+        ordered = isinstance(given, Categorical) or 0 <= given.low < given.high
         expect(ordered, f"{who}: {key}: searched from {given}; give ends from 0 upwards, in order")
-        over = not isinstance(given, Search) or not given.log or given.low > 0
+        over = not isinstance(given, SearchRange) or not given.log or given.low > 0
         expect(over, f"{who}: {key}: searched by factors from {given.ends[0]}; start above 0")
         inside = given.holds(dimension.default)
         expect(inside, f"{who}: {key}: the default {dimension.default!r} is not in {given}")
@@ -178,7 +178,7 @@ def search_space_declared(s: Subject) -> None:
                 expect(False, f"{who}: {key}: searched in {given}, which it refuses: {e}")
 
 
-def quick(s: Subject) -> None:
+def quick(s: ToyProblem) -> None:
     """A run at smoke settings takes less than a second of processor time."""
     model, method = s.model(), s.smoke()
     start = time.process_time()
@@ -188,7 +188,7 @@ def quick(s: Subject) -> None:
 
 
 def _zoo(name: str) -> Check:
-    def check(s: Subject) -> None:
+    def check(s: ToyProblem) -> None:
         """Run on one awkward model."""
         animal = ZOO[name]
         if Need.SHAPE in s.method.info.needs and name == "two_arguments":
@@ -205,7 +205,7 @@ def _zoo(name: str) -> Check:
         expect(same, f"{s.method.id}: same seed, other weights ({name})")
         _finite(s, s.run(trained(case, key), case=case, request=Rows(0)))
         given = dict(model.named_parameters())
-        moved = {n for n, p in done.model.named_parameters() if not equal(p, given[n])}
+        moved = {n for n, p in done.model.named_parameters() if not tensors_equal(p, given[n])}
         frozen = {n for n, p in given.items() if not p.requires_grad}
         expect(not moved & frozen, f"{s.method.id}: changes {sorted(moved & frozen)}, frozen")
         if name == "batch_norm":
@@ -214,7 +214,7 @@ def _zoo(name: str) -> Check:
     return check
 
 
-def inputs_in_any_order(s: Subject) -> None:
+def inputs_in_any_order(s: ToyProblem) -> None:
     """The order of named inputs does not matter."""
     if Need.SHAPE in s.method.info.needs:
         return
@@ -225,9 +225,9 @@ def inputs_in_any_order(s: Subject) -> None:
     expect(same_bits(first, turned), f"{s.method.id}: depends on the order of named inputs")
 
 
-def _same_kind(s: Subject, done: Unlearned, model: torch.nn.Module, *, training: bool) -> None:
+def _same_kind(s: ToyProblem, done: Unlearned, model: torch.nn.Module, *, training: bool) -> None:
     who = s.method.id
-    odd = difference(done.model, model) or difference(model, done.model)
+    odd = structural_difference(done.model, model) or structural_difference(model, done.model)
     expect(not odd, f"{who}: the result differs from the input: {odd}")
     expect(repr(done.model) == repr(model), f"{who}: a layer's settings differ from the input's")
     got = tensors(done.model)
@@ -241,12 +241,12 @@ def _same_kind(s: Subject, done: Unlearned, model: torch.nn.Module, *, training:
     expect(modes == {training}, f"{who}: train or eval mode is not the input's")
 
 
-def _finite(s: Subject, done: Unlearned) -> None:
+def _finite(s: ToyProblem, done: Unlearned) -> None:
     for name, t in tensors(done.model).items():
         expect(bool(torch.isfinite(t).all()), f"{s.method.id}: {name} is not finite")
 
 
-def _wild(s: Subject) -> dict[str, object]:
+def _wild(s: ToyProblem) -> dict[str, object]:
     """Return the smoke settings with absolute learning rates at 1e15."""
 
     def change(value: object, name: str = "") -> object:

@@ -13,7 +13,7 @@ from unlearnkit import catalog
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.errors import UnlearnkitError
-from unlearnkit.core.evidence import Evidence, Split, Who
+from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.metric import Metric, Score
 from unlearnkit.core.module_state import on_device
 from unlearnkit.core.runtime import Runtime
@@ -44,10 +44,10 @@ class Seen:
             batch_size=batch_size,
         )
 
-    def only(self, who: Iterable[Who], splits: Iterable[Split]) -> Seen:
+    def only(self, who: Iterable[ModelRole], splits: Iterable[Split]) -> Seen:
         """Return the same with some models and splits alone."""
         kinds, kept = set(who), set(splits)
-        models = {n: m for n, m in self.models.items() if Who(n.partition("/")[0]) in kinds}
+        models = {n: m for n, m in self.models.items() if ModelRole(n.partition("/")[0]) in kinds}
         return replace(
             self, models=models, views={s: v for s, v in self.views.items() if s in kept}
         )
@@ -175,7 +175,9 @@ def refuses_what_is_missing(m: Measured) -> None:
     """Without a model or split that it reads it is not served and gives no number."""
     one, seen = m.metric, m.seen()
     lacking = {f"model {w}": seen.only(one.reads - {w}, seen.views) for w in sorted(one.reads)}
-    lacking |= {f"split {x}": seen.only(Who, set(seen.views) - {x}) for x in sorted(one.splits)}
+    lacking |= {
+        f"split {x}": seen.only(ModelRole, set(seen.views) - {x}) for x in sorted(one.splits)
+    }
     for what, less in lacking.items():
         e = less.evidence()
         expect(not one.serves(e), f"{one.id}: is served without the {what}")
@@ -274,7 +276,7 @@ def _close(m: Measured, a: Score, b: Score, sentence: str, *, exact: bool = Fals
 
 def _out(e: Evidence, name: str, split: Split) -> torch.Tensor:
     who, _, k = name.partition("/")
-    return e.outputs(Who(who), split, int(k or 0))
+    return e.outputs(ModelRole(who), split, int(k or 0))
 
 
 def _outputs(e: Evidence) -> dict[str, torch.Tensor]:

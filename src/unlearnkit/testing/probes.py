@@ -13,9 +13,9 @@ from unlearnkit.core.case import Case
 from unlearnkit.core.data import View
 from unlearnkit.core.errors import UndeclaredReadError
 from unlearnkit.core.method import Need, Problem
-from unlearnkit.core.module_state import difference
+from unlearnkit.core.module_state import structural_difference
 from unlearnkit.core.runtime import Cost, Runtime
-from unlearnkit.testing.subject import Subject, bits, expect, generators, probed, same_bits
+from unlearnkit.testing.subject import ToyProblem, bits, expect, generators, probed, same_bits
 from unlearnkit.unlearning.run_method import unlearn
 
 Inputs = tuple[object, ...]
@@ -83,7 +83,7 @@ class _Seen:
         self.backward += rows
 
 
-def cost_metered(s: Subject) -> None:
+def cost_metered(s: ToyProblem) -> None:
     """The meter counts the rows that hooks see, of this run alone.
 
     Rows forward: every row that goes through any model inside ``apply``, exactly. Where a
@@ -110,7 +110,7 @@ def cost_metered(s: Subject) -> None:
     expect(again.notes == done.notes, f"{who}: a second run on one runtime has other notes")
 
 
-def draws_from_its_own_streams(s: Subject) -> None:
+def draws_from_its_own_streams(s: ToyProblem) -> None:
     """On a model that draws nothing itself, the method draws from no global generator."""
     moved = [False]
 
@@ -124,7 +124,7 @@ def draws_from_its_own_streams(s: Subject) -> None:
     expect(not moved[0], f"{s.method.id}: draws from a global generator; use rt.rng(name)")
 
 
-def undeclared_inputs_sealed(s: Subject) -> None:
+def undeclared_inputs_sealed(s: ToyProblem) -> None:
     """What is not declared raises when it is read, and is not behind the seal either."""
     info = s.method.info
     declared = info.needs | info.uses
@@ -143,7 +143,7 @@ def undeclared_inputs_sealed(s: Subject) -> None:
     s.run(method=probed(s.smoke(), inside))
 
 
-def exception_leaves_nothing_behind(s: Subject) -> None:
+def exception_leaves_nothing_behind(s: ToyProblem) -> None:
     """After an error in the middle all is as before, and the next run is not affected."""
     model = s.model()
     first, want = bits(model), bits(s.run().model)
@@ -159,7 +159,10 @@ def exception_leaves_nothing_behind(s: Subject) -> None:
         expect(seen.calls < 2, f"{s.method.id}: swallows an error of the model")
     who = s.method.id
     expect(same_bits(first, bits(watched)), f"{who}: after an error, the caller's model differs")
-    expect(not difference(watched, seen.watch(model)), f"{who}: after an error, something is left")
+    expect(
+        not structural_difference(watched, seen.watch(model)),
+        f"{who}: after an error, something is left",
+    )
     expect(generators() == before, f"{who}: after an error, a global generator differs")
     expect(rt.cost == Cost() and not rt.notes, f"{who}: after an error, the runtime differs")
     expect(same_bits(want, bits(s.run().model)), f"{who}: after an error, the next run differs")

@@ -24,7 +24,7 @@ from unlearnkit.core.request import Classes, ForgetRequest, Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
 from unlearnkit.train.loop import fit
-from unlearnkit.train.rng_guard import seeded
+from unlearnkit.train.rng_guard import seeded_global_rngs
 from unlearnkit.unlearning.run_method import Unlearned, fresh_model, unlearn
 
 Inside = Callable[[Problem, Runtime], AbstractContextManager[object]]
@@ -50,7 +50,7 @@ def expect(holds: bool, sentence: str) -> None:
 
 
 @dataclass(frozen=True)
-class Subject:
+class ToyProblem:
     """A method on a task's toy problem."""
 
     method: type[Method]
@@ -158,7 +158,7 @@ def trained(case: Case, key: str) -> nn.Module:
         rt = Runtime()
         assert case.train is not None
         assert case.recipe is not None
-        with seeded(rt, "contract"):
+        with seeded_global_rngs(rt, "contract"):
             fit(model, View.all(case.train), case.task, case.recipe, rt, stream="contract")
         _weights()[key] = {n: t.detach().clone() for n, t in model.state_dict().items()}
     model.load_state_dict(_weights()[key])

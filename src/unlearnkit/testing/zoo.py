@@ -15,7 +15,7 @@ from unlearnkit.testing.subject import with_inputs
 
 
 @dataclass(frozen=True)
-class Awkward:
+class AwkwardModel:
     """A kind of model, built for D inputs and K outputs."""
 
     build: Callable[[int, int], nn.Module]
@@ -128,18 +128,18 @@ def _two_inputs_reversed(x: Tensor) -> dict[str, Tensor]:
 
 
 ZOO = {
-    "tied": Awkward(Tied),
-    "frozen": Awkward(_frozen),
-    "batch_norm": Awkward(_batch_norm),
-    "dropout": Awkward(_dropout),
-    "strided": Awkward(_strided),
-    "counting": Awkward(Counting),
-    "fp16": Awkward(lambda d, k: _plain(d, k).half()),
-    "bf16": Awkward(lambda d, k: _plain(d, k).bfloat16()),
-    "fp64": Awkward(lambda d, k: _plain(d, k).double()),
-    "two_arguments": Awkward(TwoArguments, _two_inputs),
+    "tied": AwkwardModel(Tied),
+    "frozen": AwkwardModel(_frozen),
+    "batch_norm": AwkwardModel(_batch_norm),
+    "dropout": AwkwardModel(_dropout),
+    "strided": AwkwardModel(_strided),
+    "counting": AwkwardModel(Counting),
+    "fp16": AwkwardModel(lambda d, k: _plain(d, k).half()),
+    "bf16": AwkwardModel(lambda d, k: _plain(d, k).bfloat16()),
+    "fp64": AwkwardModel(lambda d, k: _plain(d, k).double()),
+    "two_arguments": AwkwardModel(TwoArguments, _two_inputs),
 }
 """Every awkward model, by name."""
 
-TURNED = Awkward(TwoArguments, _two_inputs_reversed)
+TURNED = AwkwardModel(TwoArguments, _two_inputs_reversed)
 """``two_arguments`` with its inputs in the other order: nothing may depend on that."""

@@ -17,7 +17,7 @@ from unlearnkit.train.data_free.input_optimization import frozen
 
 
 @contextmanager
-def tapped(
+def capture_activations(
     model: nn.Module, names: Sequence[str], what: Literal["output", "input"] = "output"
 ) -> Iterator[Mapping[str, Tensor]]:
     """Give the outputs of some layers: those of the model's last run, with their gradients.
@@ -64,7 +64,7 @@ def stage_ends(model: nn.Module, task: Task, batch: Batch) -> tuple[str, ...]:
         Names, in the order of the pass; none where the model has one layer.
     """
     layers = tuple(name for name, _ in model.named_modules() if name)
-    with frozen(model), torch.no_grad(), tapped(model, layers) as found:
+    with frozen(model), torch.no_grad(), capture_activations(model, layers) as found:
         answer = task.outputs(model, batch)
     rows = {n: out for n, out in found.items() if out.ndim >= 2 and len(out) == len(batch)}
     images = {place_shape(o): n for n, o in rows.items() if o.ndim > 3 and o[0, 0].numel() > 1}
@@ -136,7 +136,7 @@ def paired(
     both = []
     for model in (teacher, student):
         chosen = tuple(names) if names is not None else stage_ends(model, task, batch)
-        with frozen(model), torch.no_grad(), tapped(model, chosen) as found:
+        with frozen(model), torch.no_grad(), capture_activations(model, chosen) as found:
             task.outputs(model, batch)
         both.append({name: place_shape(found[name]) for name in chosen if name in found})
     mine, theirs = both

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from unlearnkit.core.data import View
-from unlearnkit.core.module_state import modes_kept
+from unlearnkit.core.module_state import preserve_modes
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
 
@@ -49,7 +49,7 @@ def batch_norm_layers(model: nn.Module) -> list[_BatchNorm]:
         The layers.
     """
     still = set(eval_norms(model).values())
-    with modes_kept(model):
+    with preserve_modes(model):
         model.train()
         return [
             m
@@ -86,7 +86,7 @@ def recalibrate_batch_norm(
     some = view.sample(MOST_ROWS, rt, "batch_norm/rows")
     momenta = [m.momentum for m in layers]
     seen = 0
-    with modes_kept(model):
+    with preserve_modes(model):
         model.eval()
         for m in layers:
             m.reset_running_stats()

@@ -13,7 +13,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
 from unlearnkit.train.early_stopping import vanished
 from unlearnkit.train.features import row_losses
-from unlearnkit.train.rng_guard import seeded
+from unlearnkit.train.rng_guard import seeded_global_rngs
 
 MOST_ROWS = 512
 """Rows that are looked at."""
@@ -76,7 +76,7 @@ def damage(
         return None
     name, view = looked
     own = rt.fork(rt.seed)
-    with seeded(own, "damage"):
+    with seeded_global_rngs(own, "damage"):
         some = view.sample(MOST_ROWS, own, "damage/rows")
         constant = case.task.never_seen
         loss = _mean(model, some, case.task, own)

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from unlearnkit.core.data import View
 from unlearnkit.core.method import Problem
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.search_space import Search
+from unlearnkit.core.search_space import SearchRange
 from unlearnkit.core.task import Task
 from unlearnkit.train.features import row_losses
 
 
-class Guard(BaseModel):
+class StopRule(BaseModel):
     """When a run has forgotten enough, and when it has done too much harm."""
 
     model_config = ConfigDict(
@@ -25,11 +25,11 @@ class Guard(BaseModel):
     stop: Literal["unseen", "never"] = "unseen"
     """Stop once forget rows look never seen, or at the end of the run."""
 
-    gone_loss: Annotated[float, Search(0.5, 8, log=True)] = Field(2.0, gt=0)
+    gone_loss: Annotated[float, SearchRange(0.5, 8, log=True)] = Field(2.0, gt=0)
     """Mean loss at which rows of vanished classes look never seen, as a multiple of the loss of a
     model without knowledge; other rows look so at the loss of validation rows."""
 
-    floor: Annotated[float, Search(0.001, 0.3, log=True)] = Field(0.01, ge=0)
+    floor: Annotated[float, SearchRange(0.001, 0.3, log=True)] = Field(0.01, ge=0)
     """Largest rise of the mean loss on retained rows, as a share of the loss of a model without
     knowledge; infinity is no limit."""
 
@@ -37,14 +37,14 @@ class Guard(BaseModel):
     """Rows of each kind that are looked at."""
 
 
-OFF = Guard(stop="never", floor=float("inf"))
+OFF = StopRule(stop="never", floor=float("inf"))
 """Neither stops nor limits anything: published methods run to their end."""
 
 
-class Watch:
+class StopMonitor:
     """What a guard sees in one run: the model as it is now, against the model as it came."""
 
-    def __init__(self, guard: Guard, p: Problem, rt: Runtime, who: str) -> None:
+    def __init__(self, guard: StopRule, p: Problem, rt: Runtime, who: str) -> None:
         """Draw the rows to look at, and measure how the model came.
 
         Args:
@@ -194,7 +194,7 @@ def follow(mean: nn.Module, model: nn.Module, share: float) -> None:
                 t.copy_(theirs[name])
 
 
-class Plateau:
+class ReduceRateOnPlateau:
     """Halves a rate once a loss has not fallen for two looks, by a ten-thousandth at least."""
 
     def __init__(self) -> None:

@@ -9,19 +9,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from unlearnkit.core.data import Inputs, TensorData, View, named
+from unlearnkit.core.data import Inputs, TensorData, View, as_named_tensors
 from unlearnkit.core.errors import InputError
-from unlearnkit.core.inference import some
+from unlearnkit.core.inference import first_rows
 from unlearnkit.core.recipe import Recipe
-from unlearnkit.core.runtime import Cost, Runtime, Silent
+from unlearnkit.core.runtime import Cost, NullReporter, Runtime
 from unlearnkit.core.task import Task
 from unlearnkit.train.batch_norm import eval_norms
 from unlearnkit.train.loop import Moves, draw_moves, fit, moves_apply, training
 from unlearnkit.train.memory_format import quick
 from unlearnkit.train.ray_cluster import carry_out, connected, needs, room
-from unlearnkit.train.rng_guard import seeded
+from unlearnkit.train.rng_guard import seeded_global_rngs
 from unlearnkit.train.training_guard import check_training_allowed
-from unlearnkit.train.vectorized.stacked_models import Drop, Losses, Stack
+from unlearnkit.train.vectorized.stacked_models import DropoutCall, ModelWithLoss, Stack
 
 LAYERS = "train/layers"
 """Random stream of layers that draw by themselves."""
@@ -37,7 +37,7 @@ PLACES = 16
 
 
 @dataclass(frozen=True)
-class Member:
+class EnsembleMember:
     """One model of an ensemble: its rows and its randomness are its own."""
 
     model: nn.Module
@@ -57,7 +57,7 @@ class Member:
     bits, whoever stands beside it."""
 
 
-def fit_each(members: Sequence[Member], task: Task, recipe: Recipe) -> None:
+def fit_each(members: Sequence[EnsembleMember], task: Task, recipe: Recipe) -> None:
     """Train models one after another: the reference, and the way for what cannot be stacked.
 
     Args:
@@ -66,13 +66,13 @@ def fit_each(members: Sequence[Member], task: Task, recipe: Recipe) -> None:
         recipe: The same for all.
     """
     for m in members:
-        with seeded(m.rt, LAYERS), quick(m.model, some(m.view, m.rt), task, m.rt):
+        with seeded_global_rngs(m.rt, LAYERS), quick(m.model, first_rows(m.view, m.rt), task, m.rt):
             fit(m.model, m.view, task, recipe, m.rt, stream=m.stream)
 
 
 def fit_together(
-    members: Sequence[Member], task: Task, recipe: Recipe, *, ray: str | None = None
-) -> Iterator[Sequence[Member]]:
+    members: Sequence[EnsembleMember], task: Task, recipe: Recipe, *, ray: str | None = None
+) -> Iterator[Sequence[EnsembleMember]]:
     """Train models as ``fit_each`` does, in vectorised chunks where that is possible.
 
     Each model sees the orders, augmentations, dropped activations and batch statistics of its own
@@ -103,16 +103,18 @@ def fit_together(
 
 
 def _parts(
-    members: Sequence[Member], task: Task, recipe: Recipe, least: int = 1
-) -> Iterator[tuple[Sequence[Member], "Probe | None"]]:
+    members: Sequence[EnsembleMember], task: Task, recipe: Recipe, least: int = 1
+) -> Iterator[tuple[Sequence[EnsembleMember], "StackProbe | None"]]:
     """Yield the members chunk by chunk, or one by one where there is no stack to train."""
     for group in _groups(members):
-        probe = Probe.of(group, task, recipe)
+        probe = StackProbe.of(group, task, recipe)
         for part in [[m] for m in group] if probe is None else probe.chunks(group, least):
             yield part, probe
 
 
-def _fit(part: Sequence[Member], probe: "Probe | None", task: Task, recipe: Recipe) -> None:
+def _fit(
+    part: Sequence[EnsembleMember], probe: "StackProbe | None", task: Task, recipe: Recipe
+) -> None:
     if probe is None:
         fit_each(part, task, recipe)
     else:
@@ -120,15 +122,15 @@ def _fit(part: Sequence[Member], probe: "Probe | None", task: Task, recipe: Reci
 
 
 def _on_ray(
-    members: Sequence[Member], task: Task, recipe: Recipe, address: str
-) -> Iterator[Sequence[Member]]:
+    members: Sequence[EnsembleMember], task: Task, recipe: Recipe, address: str
+) -> Iterator[Sequence[EnsembleMember]]:
     """Train chunks as tasks of a cluster, at least as many as there are processors."""
     with connected(address, None, "ensemble") as ray:
         rt, done = members[0].rt, 0
         there = room(ray, rt.device, "ensemble")
         away = ray.remote(**needs(rt.device))(_fit_away)
         # a reporter may hold what cannot travel, such as a terminal
-        quiet = [replace(m, rt=replace(m.rt, reporter=Silent())) for m in members]
+        quiet = [replace(m, rt=replace(m.rt, reporter=NullReporter())) for m in members]
         calls = ((*part, task, recipe) for part in _parts(quiet, task, recipe, there))
         for (part, *_), kept in carry_out(ray, away, calls, there, "ensemble"):
             for m, (state, cost) in zip(part, kept, strict=True):
@@ -140,21 +142,21 @@ def _on_ray(
 
 
 def _fit_away(
-    part: Sequence[Member], probe: "Probe | None", task: Task, recipe: Recipe
+    part: Sequence[EnsembleMember], probe: "StackProbe | None", task: Task, recipe: Recipe
 ) -> list[tuple[dict[str, Tensor], Cost]]:
     torch.set_num_threads(1)
     _fit(part, probe, task, recipe)
     return [(m.model.state_dict(), m.rt.cost) for m in part]
 
 
-def pays(member: Member, task: Task, recipe: Recipe) -> bool:
+def worth_stacking(member: EnsembleMember, task: Task, recipe: Recipe) -> bool:
     """Return whether models like this one are trained sooner together; nothing changes."""
-    return Probe.of([member], task, recipe) is not None
+    return StackProbe.of([member], task, recipe) is not None
 
 
-def _groups(members: Sequence[Member]) -> list[list[Member]]:
+def _groups(members: Sequence[EnsembleMember]) -> list[list[EnsembleMember]]:
     """Return the members by what one stack needs equal: architecture, data, number of rows."""
-    found: dict[object, list[Member]] = {}
+    found: dict[object, list[EnsembleMember]] = {}
     for m in members:
         state = [*m.model.named_parameters(), *m.model.named_buffers()]
         kind = tuple((n, tuple(t.shape), t.dtype, t.requires_grad) for n, t in state)
@@ -165,17 +167,17 @@ def _groups(members: Sequence[Member]) -> list[list[Member]]:
 
 
 @dataclass(frozen=True)
-class Probe:
+class StackProbe:
     """What one step of one model showed: what it draws, and how large it is."""
 
-    drops: dict[int, tuple[Drop, ...]]
+    drops: dict[int, tuple[DropoutCall, ...]]
     """Dropout layers in the order of their calls, by rows of the batch."""
 
     bytes: int
     """Memory that a model takes in a step."""
 
     @classmethod
-    def of(cls, group: Sequence[Member], task: Task, recipe: Recipe) -> "Probe | None":
+    def of(cls, group: Sequence[EnsembleMember], task: Task, recipe: Recipe) -> "StackProbe | None":
         """Try one step of two models; nothing changes.
 
         Args:
@@ -192,7 +194,7 @@ class Probe:
             return None
         if any(_hidden_state(m.model) or eval_norms(m.model) for m in group) or not len(first.view):
             return None
-        drops: dict[int, tuple[Drop, ...]] = {}
+        drops: dict[int, tuple[DropoutCall, ...]] = {}
         saved = 0
         try:
             for rows in sorted(set(_widths(first.view, recipe))):
@@ -206,7 +208,7 @@ class Probe:
                 if first.rt.device.type == "cpu":
                     # In float32 a unit that rounding switches off looks like another function.
                     pair = [m.double() for m in pair]
-                    parts = {k: _double(t) for k, t in named(x).items()}
+                    parts = {k: _double(t) for k, t in as_named_tensors(x).items()}
                     x, y = parts["x"] if isinstance(x, Tensor) else parts, _double(y)
                 stack = Stack(pair, drops[rows], task, first.rt)
                 noises = {
@@ -222,7 +224,9 @@ class Probe:
         size = 4 if first.rt.precision == "bf16" else next(first.model.parameters()).element_size()
         return cls(drops, 5 * state + 3 * size * saved)
 
-    def chunks(self, group: Sequence[Member], least: int = 1) -> Iterator[Sequence[Member]]:
+    def chunks(
+        self, group: Sequence[EnsembleMember], least: int = 1
+    ) -> Iterator[Sequence[EnsembleMember]]:
         """Yield the members of a group by as many as fit into memory, on a CPU 16 at most.
 
         Sixteen train as fast together as 64 (the perceptron of digits: 2.8 s against 2.9 s for 64
@@ -247,7 +251,9 @@ class Probe:
             yield group[start : start + width]
 
 
-def _train(members: Sequence[Member], probe: Probe, task: Task, recipe: Recipe) -> None:
+def _train(
+    members: Sequence[EnsembleMember], probe: StackProbe, task: Task, recipe: Recipe
+) -> None:
     own = _placed(members, _grain(members[0].model))
     members = [m or replace(members[0], model=copy.deepcopy(members[0].model)) for m in own]
     rt, view = members[0].rt, members[0].view
@@ -283,9 +289,9 @@ def _grain(model: nn.Module) -> int:
     return math.lcm(*(PLACES // math.gcd(PLACES, n) for n in norms))
 
 
-def _placed(members: Sequence[Member], grain: int) -> list[Member | None]:
+def _placed(members: Sequence[EnsembleMember], grain: int) -> list[EnsembleMember | None]:
     """Return the members by place, with gaps where nobody stands, a multiple of ``grain``."""
-    taken: dict[int, Member] = {}
+    taken: dict[int, EnsembleMember] = {}
     for i, m in enumerate(members):
         slot = (i if m.place is None else m.place) % PLACES
         while slot in taken:
@@ -305,7 +311,7 @@ def _rows(view: View, rows: Tensor, rt: Runtime) -> tuple[Inputs, Tensor]:
     """Return inputs and targets of rows ``(K, B)``, on the device."""
     data, flat = view.data, rows.flatten()
     assert isinstance(data, TensorData)
-    x = {k: t.index_select(0, flat) for k, t in named(data.x).items()}
+    x = {k: t.index_select(0, flat) for k, t in as_named_tensors(data.x).items()}
     y = _by_model(data.y.index_select(0, flat), rows).to(rt.device)
     stacked = {k: _by_model(t, rows).to(rt.device) for k, t in x.items()}
     return stacked["x"] if isinstance(data.x, Tensor) else stacked, y
@@ -319,7 +325,7 @@ def _by_model(t: Tensor, rows: Tensor) -> Tensor:
     return t.reshape(*rows.shape, *t.shape[1:])
 
 
-def _augmented(x: Inputs, members: Sequence[Member], recipe: Recipe, step: int) -> Inputs:
+def _augmented(x: Inputs, members: Sequence[EnsembleMember], recipe: Recipe, step: int) -> Inputs:
     if recipe.augment == "none" or not isinstance(x, Tensor) or x.ndim != 5:
         return x
     each = [draw_moves(x.shape[1], m.rt.rng(f"{m.stream}/augment/{step}")) for m in members]
@@ -327,7 +333,7 @@ def _augmented(x: Inputs, members: Sequence[Member], recipe: Recipe, step: int) 
     return moves_apply(x.flatten(0, 1), moves).reshape(x.shape)
 
 
-def _noises(drops: Sequence[Drop], layers: Sequence[torch.Generator]) -> dict[str, Tensor]:
+def _noises(drops: Sequence[DropoutCall], layers: Sequence[torch.Generator]) -> dict[str, Tensor]:
     """Draw what each model's own dropout would draw, layer by layer."""
     return {
         f"model.{d.name}.noise": torch.stack(
@@ -340,10 +346,10 @@ def _noises(drops: Sequence[Drop], layers: Sequence[torch.Generator]) -> dict[st
     }
 
 
-def _watched(m: Member, task: Task, rows: int) -> tuple[tuple[Drop, ...], int]:
+def _watched(m: EnsembleMember, task: Task, rows: int) -> tuple[tuple[DropoutCall, ...], int]:
     """Run one batch through a copy; return its dropout layers as called, and the numbers saved."""
     model = copy.deepcopy(m.model)
-    drops: list[Drop] = []
+    drops: list[DropoutCall] = []
     saved = 0
 
     def keep(t: Tensor) -> Tensor:
@@ -353,7 +359,7 @@ def _watched(m: Member, task: Task, rows: int) -> tuple[tuple[Drop, ...], int]:
 
     def listen(name: str, p: float) -> Callable[..., None]:
         def hear(_: nn.Module, __: object, out: Tensor) -> None:
-            drops.append(Drop(name, 1 - p, tuple(out.shape), out.dtype))
+            drops.append(DropoutCall(name, 1 - p, tuple(out.shape), out.dtype))
 
         return hear
 
@@ -363,8 +369,8 @@ def _watched(m: Member, task: Task, rows: int) -> tuple[tuple[Drop, ...], int]:
     x, y = _rows(m.view, m.view.rows[None, :rows], m.rt)
     first = x[0] if isinstance(x, Tensor) else {k: t[0] for k, t in x.items()}
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t)
-    with seeded(m.rt, LAYERS), training(model), hooks, m.rt.autocast():
-        Losses(model, task)(first, y[0])
+    with seeded_global_rngs(m.rt, LAYERS), training(model), hooks, m.rt.autocast():
+        ModelWithLoss(model, task)(first, y[0])
     return tuple(drops), saved
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearnkit.core.data import Batch, View
-from unlearnkit.core.inference import run
+from unlearnkit.core.inference import predict
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
@@ -15,7 +15,7 @@ from unlearnkit.core.task import Task
 
 def row_losses(model: nn.Module, view: View, task: Task, rt: Runtime) -> Tensor:
     """Return the task's loss of each row ``(n,)``, in eval mode, on the CPU."""
-    out = run(model, view, task, rt)
+    out = predict(model, view, task, rt)
     return task.losses(out, Batch(torch.empty(len(view), 0), view.y, view.rows))
 
 
@@ -66,7 +66,7 @@ def answers(
                 return task.outputs(teacher, batch)
 
         return ask
-    return remembered(view, run(teacher, view, task, rt), rt)
+    return remembered(view, predict(teacher, view, task, rt), rt)
 
 
 def remembered(view: View, values: Tensor, rt: Runtime) -> Callable[[Batch], Tensor]:
@@ -121,7 +121,7 @@ def features(model: nn.Module, view: View, task: Task, rt: Runtime) -> Tensor | 
 
     hook = head.register_forward_pre_hook(listen)
     try:
-        run(model, view, task, rt)
+        predict(model, view, task, rt)
     finally:
         hook.remove()
     if sum(map(len, seen)) != len(view):

@@ -11,7 +11,7 @@ from unlearnkit.core.runtime import Runtime
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-class Held:
+class FrozenScalars:
     """The scalars of a model that a mask leaves out, with the values that they keep.
 
     Values are restored after each step: momentum, weight decay and shrinking move a scalar even
@@ -75,7 +75,7 @@ def holding(rt: Runtime, model: nn.Module, chosen: Mapping[str, Tensor]) -> Runt
         The run, with the same meter, notes and list of masks.
     """
     rt.masks.append(chosen)
-    return replace(rt, holds=(*rt.holds, Held(model, chosen)))
+    return replace(rt, holds=(*rt.holds, FrozenScalars(model, chosen)))
 
 
 def _bits(t: Tensor) -> Tensor:

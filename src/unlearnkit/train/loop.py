@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from unlearnkit.core.data import Batch, View
-from unlearnkit.core.module_state import modes_kept
+from unlearnkit.core.module_state import preserve_modes
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
@@ -213,7 +213,7 @@ def training(model: nn.Module, norm: Norm = "train") -> Iterator[None]:
     Batch normalisation that was put in eval mode by itself, in a model in train mode, stays so.
     """
     still = set(eval_norms(model).values())
-    with modes_kept(model):
+    with preserve_modes(model):
         model.train()
         for m in model.modules():
             if isinstance(m, _BatchNorm) and (norm == "frozen" or m in still):

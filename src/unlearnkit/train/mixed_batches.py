@@ -8,10 +8,10 @@ from unlearnkit.core.data import Batch, View
 from unlearnkit.core.method import Problem
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.train.schedule import (
-    Extra,
-    Restart,
+    LossTerms,
     Run,
-    Terms,
+    StepExtras,
+    WarmRestart,
     beside,
     run_schedule,
     together,
@@ -30,17 +30,17 @@ def alone(p: Problem, run: Run, rt: Runtime) -> None:
         rt: Device, precision, randomness, cost.
     """
 
-    def loss(keep: Batch, progress: float) -> Terms:
+    def loss(keep: Batch, progress: float) -> LossTerms:
         del progress
         losses = p.task.losses(p.task.outputs(p.model, keep), keep)
-        return Terms(losses, losses)
+        return LossTerms(losses, losses)
 
     run_schedule(
         p.model, p.retain, loss, run, p.recipe, rt, never_seen=p.task.never_seen, stream="retain"
     )
 
 
-def mixed(
+def train_mixed(
     p: Problem,
     retain: View,
     run: Run,
@@ -69,21 +69,21 @@ def mixed(
         before: Rows that went forward before the run; off a restart's budget.
         stream: Names the random stream that orders the forget rows.
     """
-    own = p.recipe if isinstance(run, Restart) else run.resolve(p.recipe)
+    own = p.recipe if isinstance(run, WarmRestart) else run.resolve(p.recipe)
     if own is None:
         return
     batch = min(own.batch_size, len(retain))
     size = min(max(1, round(batch * len(p.forget) / len(retain))), len(p.forget))
     draw = beside(p.forget, size, early, own, rt, stream=stream)
 
-    def loss(keep: Batch, progress: float) -> Terms:
+    def loss(keep: Batch, progress: float) -> LossTerms:
         drop = draw(progress)
         if drop is None:
             mean = near(p.task.outputs(p.model, keep), keep).mean()
-            return Terms(mean, mean)
+            return LossTerms(mean, mean)
         stay, go = together(p.task, p.model, keep, drop)
         mean = near(stay, keep).mean()
-        return Terms(mean, mean + far(go, drop).sum() / batch)
+        return LossTerms(mean, mean + far(go, drop).sum() / batch)
 
     run_schedule(
         p.model,
@@ -94,5 +94,5 @@ def mixed(
         rt,
         never_seen=p.task.never_seen,
         stream="retain",
-        extra=Extra(rows=size, share=early, before=before),
+        extra=StepExtras(rows=size, share=early, before=before),
     )

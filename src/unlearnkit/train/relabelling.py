@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from unlearnkit.core.data import Batch
-from unlearnkit.core.inference import run as outputs
+from unlearnkit.core.inference import predict as outputs
 from unlearnkit.core.method import Problem
-from unlearnkit.core.recipe import Tuning
+from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.train.features import remembered
 from unlearnkit.train.loop import Pass, alternate
-from unlearnkit.train.mixed_batches import RowLosses, mixed
-from unlearnkit.train.schedule import Restart, Run, first_epochs
+from unlearnkit.train.mixed_batches import RowLosses, train_mixed
+from unlearnkit.train.schedule import Run, WarmRestart, first_epochs
 
 Misleading = Literal["uniform", "runner_up"]
 """What forget rows are taught: a wrong target drawn for each batch, or the original's answer
@@ -23,7 +23,9 @@ EXCLUDED = -1e4
 """Logit of a class that must not be answered: its probability is zero in any precision."""
 
 
-def mislead(p: Problem, targets: Misleading, run: Run, rt: Runtime, *, early: float) -> None:
+def train_on_wrong_targets(
+    p: Problem, targets: Misleading, run: Run, rt: Runtime, *, early: float
+) -> None:
     """Train on retained rows as they are and on forget rows with wrong targets.
 
     Args:
@@ -35,14 +37,14 @@ def mislead(p: Problem, targets: Misleading, run: Run, rt: Runtime, *, early: fl
         early: Share of the steps of a restart, or of the epochs of a plain run, from the first,
             that have forget rows.
     """
-    recipe = run.resolve(p.recipe) if isinstance(run, Tuning) else p.recipe
+    recipe = run.resolve(p.recipe) if isinstance(run, FineTuneSchedule) else p.recipe
     if recipe is None:
         return
     second = runner_up(p, rt) if targets == "runner_up" and early > 0 else None
     wrong = drawn(p, rt) if second is None else soft(p, second, rt)
-    if isinstance(run, Restart):
+    if isinstance(run, WarmRestart):
         before = 0 if second is None else len(p.forget)
-        mixed(
+        train_mixed(
             p,
             p.retain,
             run,

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from unlearnkit.core.data import Batch, View
-from unlearnkit.core.inference import run
-from unlearnkit.core.module_state import widened
+from unlearnkit.core.inference import predict
+from unlearnkit.core.module_state import upcast_half_precision
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
 from unlearnkit.train.loop import descend
-from unlearnkit.train.rng_guard import seeded
+from unlearnkit.train.rng_guard import seeded_global_rngs
 from unlearnkit.train.schedule import together
 
 PACE = 0.5
@@ -41,7 +41,7 @@ def lesson(own: Recipe, epochs: int = 1) -> Recipe:
 
 def trainable(model: nn.Module) -> nn.Module:
     """Return a copy whose floating-point parameters can all move, at least in float32."""
-    twin = widened(copy.deepcopy(model))
+    twin = upcast_half_precision(copy.deepcopy(model))
     for p in twin.parameters():
         p.requires_grad_(p.is_floating_point())
     return twin
@@ -75,7 +75,7 @@ class Target:
         Returns:
             The target.
         """
-        out = run(model, rows, task, rt)
+        out = predict(model, rows, task, rt)
         rate = task.log_probs(out[:1]) is not None
         mean = _mean(out, rows, task, rate=rate)
         if rate:
@@ -84,7 +84,7 @@ class Target:
 
     def short(self, model: nn.Module, task: Task, rt: Runtime) -> float:
         """Return how far a model falls short, in [0, 1]: 0 is met, 1 is all of it missing."""
-        mean = _mean(run(model, self.rows, task, rt), self.rows, task, rate=self.rate)
+        mean = _mean(predict(model, self.rows, task, rt), self.rows, task, rate=self.rate)
         if self.rate:
             met, left = 1 - mean >= self.level, 1 - (1 - mean) / self.level if self.level else 0.0
         else:
@@ -164,7 +164,7 @@ def relearn(
         stay, go = together(task, twin, keep, drop)
         return torch.cat([task.losses(stay, keep), task.losses(go, drop)]).mean()
 
-    with seeded(rt, f"relearn/{order}/layers"):
+    with seeded_global_rngs(rt, f"relearn/{order}/layers"):
         descend(
             twin,
             retain,
@@ -210,7 +210,7 @@ def published_steps(
         return task.losses(task.outputs(twin, batch), batch)
 
     recipe = Recipe(optimizer="adam", lr=1e-3, batch_size=256, epochs=epochs)
-    with seeded(rt, "relearn/published/layers"):
+    with seeded_global_rngs(rt, "relearn/published/layers"):
         descend(twin, rows, loss, recipe, rt, stream="relearn/published", after_step=met)
     return steps
 
@@ -242,7 +242,7 @@ def lesson_losses(
         total[batch.row] += losses.detach().double().cpu()
         return losses
 
-    with seeded(rt, f"lesson/{order}/layers"):
+    with seeded_global_rngs(rt, f"lesson/{order}/layers"):
         descend(twin, view, loss, recipe, rt, stream=f"lesson/{order}")
     return total[view.rows] / recipe.epochs
 

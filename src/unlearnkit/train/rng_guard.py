@@ -19,7 +19,7 @@ R = TypeVar("R")
 
 
 @contextmanager
-def seeded(rt: Runtime, stream: str = "global") -> Iterator[None]:
+def seeded_global_rngs(rt: Runtime, stream: str = "global") -> Iterator[None]:
     """Seed all global generators from a stream; on leaving, they are as they were.
 
     Layers that draw by themselves (dropout, initialisers) use torch's generators, and data sets

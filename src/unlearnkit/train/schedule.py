@@ -12,10 +12,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from unlearnkit.core.data import Batch, Inputs, View, named
-from unlearnkit.core.recipe import Recipe, Tuning
+from unlearnkit.core.data import Batch, Inputs, View, as_named_tensors
+from unlearnkit.core.recipe import FineTuneSchedule, Recipe
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.search_space import Search
+from unlearnkit.core.search_space import SearchRange
 from unlearnkit.core.task import Task
 from unlearnkit.train.loop import augmented, descend
 
@@ -23,7 +23,7 @@ SPAN = 1 / 3
 """Share of a restart, from its start, in which weights are pushed."""
 
 
-class Restart(BaseModel):
+class WarmRestart(BaseModel):
     """A warm restart: the recipe's own training, shorter and faster, while weights shrink.
 
     The learning rate falls along a cosine from ``lr`` times the recipe's peak to zero; optimiser,
@@ -37,22 +37,22 @@ class Restart(BaseModel):
     kind: Literal["restart"] = "restart"
     """Restart warm."""
 
-    lr: Annotated[float, Search(0.25, 8, log=True)] = Field(2.0, ge=0, allow_inf_nan=False)
+    lr: Annotated[float, SearchRange(0.25, 8, log=True)] = Field(2.0, ge=0, allow_inf_nan=False)
     """Peak learning rate, as a multiple of the recipe's; at 0 weights shrink and no more."""
 
-    share: Annotated[float, Search(0.02, 0.25)] = Field(0.18, ge=0, le=10)
+    share: Annotated[float, SearchRange(0.02, 0.25)] = Field(0.18, ge=0, le=10)
     """Cost, as a share of retraining's on the retained rows; at least one step unless 0."""
 
-    shrink: Annotated[float, Search(0, 2)] = Field(0.5, ge=0, allow_inf_nan=False)
+    shrink: Annotated[float, SearchRange(0, 2)] = Field(0.5, ge=0, allow_inf_nan=False)
     """Total decoupled shrink, mostly in the first steps: without gradients each parameter would
     end at ``exp(-shrink)`` times its value; 0 is none."""
 
 
-Run = Annotated[Restart | Tuning, Field(discriminator="kind")]
+Run = Annotated[WarmRestart | FineTuneSchedule, Field(discriminator="kind")]
 """How a method trains on: a warm restart, or a recipe as papers print them. Told by ``kind``."""
 
 
-class Terms(NamedTuple):
+class LossTerms(NamedTuple):
     """What a loss says about one batch."""
 
     keep: Tensor
@@ -63,12 +63,12 @@ class Terms(NamedTuple):
     """What the step minimises: a scalar, or the mean of one number a row."""
 
 
-StepLoss = Callable[[Batch, float], Terms]
+StepLoss = Callable[[Batch, float], LossTerms]
 """From a batch of retained rows and how much of the run is over, in [0, 1), to its terms."""
 
 
 @dataclass(frozen=True)
-class Extra:
+class StepExtras:
     """What a run does besides descending on retained rows."""
 
     rows: int = 0
@@ -95,13 +95,13 @@ def run_schedule(
     model: nn.Module,
     retain: View,
     loss: StepLoss,
-    run: Restart | Tuning,
+    run: WarmRestart | FineTuneSchedule,
     recipe: Recipe,
     rt: Runtime,
     *,
     never_seen: float,
     stream: str,
-    extra: Extra | None = None,
+    extra: StepExtras | None = None,
 ) -> list[float]:
     """Minimise a loss over retained rows, by a warm restart or by a plain run.
 
@@ -119,8 +119,8 @@ def run_schedule(
     Returns:
         The mean total of each pass over the rows; empty where the settings move nothing.
     """
-    extra = extra or Extra()
-    if isinstance(run, Restart):
+    extra = extra or StepExtras()
+    if isinstance(run, WarmRestart):
         return warm_restart(
             model, retain, loss, run, recipe, rt, never_seen=never_seen, stream=stream, extra=extra
         )
@@ -135,13 +135,13 @@ def warm_restart(
     model: nn.Module,
     retain: View,
     loss: StepLoss,
-    run: Restart,
+    run: WarmRestart,
     recipe: Recipe,
     rt: Runtime,
     *,
     never_seen: float,
     stream: str,
-    extra: Extra | None = None,
+    extra: StepExtras | None = None,
 ) -> list[float]:
     """Train a model on, at a high rate that falls to zero, while its weights shrink.
 
@@ -159,7 +159,7 @@ def warm_restart(
     Returns:
         The mean total of each pass over the rows; empty where ``share`` is 0.
     """
-    extra = extra or Extra()
+    extra = extra or StepExtras()
     budget = run.share * 3 * recipe.epochs * len(retain)
     if not budget:
         return []
@@ -170,7 +170,7 @@ def warm_restart(
     start = [t.detach().clone() for t in _tensors(model)]
     halfway, astray = 0.0, False
 
-    def watched(batch: Batch, progress: float) -> Terms:
+    def watched(batch: Batch, progress: float) -> LossTerms:
         terms = loss(batch, progress)
         seen.append(terms.keep.detach().mean())
         return terms
@@ -254,8 +254,8 @@ def together(task: Task, model: nn.Module, keep: Batch, drop: Batch) -> tuple[Te
     if isinstance(keep.x, Tensor) and isinstance(drop.x, Tensor):
         x: Inputs = torch.cat([keep.x, drop.x])
     else:
-        other = named(drop.x)
-        x = {name: torch.cat([t, other[name]]) for name, t in named(keep.x).items()}
+        other = as_named_tensors(drop.x)
+        x = {name: torch.cat([t, other[name]]) for name, t in as_named_tensors(keep.x).items()}
     y, rows = torch.cat([keep.y, drop.y]), torch.cat([keep.row, drop.row])
     out = task.outputs(model, Batch(x, y, rows, keep.cost))
     return out[: len(keep)], out[len(keep) :]
@@ -275,7 +275,7 @@ def push(step: int, steps: int, span: float = SPAN) -> float:
     return left(step) - left(step + 1)
 
 
-def length(budget: float, rows: float, extra: Extra) -> int:
+def length(budget: float, rows: float, extra: StepExtras) -> int:
     """Return the most steps that a budget pays for, and at least one.
 
     Args:
@@ -292,7 +292,7 @@ def length(budget: float, rows: float, extra: Extra) -> int:
     return steps
 
 
-def spent(steps: int, rows: float, extra: Extra, *, done: int | None = None) -> float:
+def spent(steps: int, rows: float, extra: StepExtras, *, done: int | None = None) -> float:
     """Return the cost in row passes of a run of ``steps``, or of the first ``done`` of them."""
     done = steps if done is None else done
     early = bisect_left(range(done), extra.share, key=lambda step: step / steps)
@@ -309,7 +309,7 @@ def _go(
     stream: str,
     steps: int,
     span: float,
-    extra: Extra,
+    extra: StepExtras,
     shrink: float = 0.0,
     stop: Callable[[int], bool] | None = None,
 ) -> list[float]:
@@ -345,7 +345,7 @@ def _go(
     )
 
 
-def _first(opt: torch.optim.Optimizer, extra: Extra, progress: float, rt: Runtime) -> None:
+def _first(opt: torch.optim.Optimizer, extra: StepExtras, progress: float, rt: Runtime) -> None:
     if extra.first is None:
         return
     opt.zero_grad(set_to_none=True)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from unlearnkit.core.errors import UnsupportedError
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
-from unlearnkit.train.rng_guard import seeded
+from unlearnkit.train.rng_guard import seeded_global_rngs
 
 BARE_STD = 0.02
 """Deviation of parameters that belong to no layer with an initialiser, such as a class token."""
@@ -34,7 +34,7 @@ def untrained(model: nn.Module, rt: Runtime, stream: str) -> nn.Module:
         UnsupportedError: If a tensor of it still equals the trained one.
     """
     twin = copy.deepcopy(model)
-    with seeded(rt, stream), torch.no_grad():
+    with seeded_global_rngs(rt, stream), torch.no_grad():
         for module in twin.modules():
             reset = getattr(module, "reset_parameters", None)
             if callable(reset):

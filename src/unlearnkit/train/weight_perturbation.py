@@ -6,7 +6,7 @@ from unlearnkit.core.errors import UnsupportedError
 from unlearnkit.core.method import Problem
 
 
-def renew(p: Problem, share: float) -> None:
+def mix_with_untrained(p: Problem, share: float) -> None:
     """Mix a problem's model with an untrained one: ``(1 - share) * weights + share * untrained``.
 
     Shrink and perturb (Ash & Adams, NeurIPS 2020, arXiv:1910.08475). Buffers stay as they are.

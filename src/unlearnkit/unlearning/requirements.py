@@ -9,7 +9,7 @@ from unlearnkit.core.errors import UnsupportedError
 from unlearnkit.core.method import Method, Need
 
 
-def fitting(case: Case, split: Partition) -> list[str]:
+def applicable_methods(case: Case, split: Partition) -> list[str]:
     """Return the ids of the methods that serve a case's task with the inputs that it gives."""
     return [
         i
@@ -42,16 +42,16 @@ def check_needs(how: Method, case: Case, split: Partition) -> None:
     if lacking:
         raise UnsupportedError(
             f"{how.id} needs {' and '.join(lacking)}, which the case does not give; with what there"
-            f" is, these work: {', '.join(fitting(case, split)) or 'none'}"
+            f" is, these work: {', '.join(applicable_methods(case, split)) or 'none'}"
         )
 
 
 def _lacking(how: type[Method], case: Case, split: Partition) -> list[Need]:
-    have = given(case, split, how.info.needs | how.info.uses)
+    have = available_inputs(case, split, how.info.needs | how.info.uses)
     return sorted(how.info.needs - have)
 
 
-def given(
+def available_inputs(
     case: Case, split: Partition, asked: frozenset[Need] = frozenset(Need)
 ) -> frozenset[Need]:
     """Return the inputs that a case gives.

@@ -8,7 +8,15 @@ import torch
 from torch import nn
 
 from unlearnkit.core.errors import DivergedError, UnlearnkitError
-from unlearnkit.core.module_state import cast, difference, equal, laid_like, place, strides, tensors
+from unlearnkit.core.module_state import (
+    cast,
+    get_strides,
+    set_strides,
+    storage_id,
+    structural_difference,
+    tensors,
+    tensors_equal,
+)
 
 
 def check_untouched(original: nn.Module, model: nn.Module, who: str) -> None:
@@ -22,12 +30,12 @@ def check_untouched(original: nn.Module, model: nn.Module, who: str) -> None:
     Raises:
         UnlearnkitError: Naming what changed.
     """
-    odd = difference(original, model)
+    odd = structural_difference(original, model)
     if odd:
         raise UnlearnkitError(f"{who}: changed the original, which is read only: {odd}")
     theirs = tensors(model)
     for name, ours in tensors(original).items():
-        if name in theirs and not equal(ours, theirs[name]):
+        if name in theirs and not tensors_equal(ours, theirs[name]):
             raise UnlearnkitError(f"{who}: changed {name} of the original, which is read only")
 
 
@@ -46,13 +54,13 @@ def check_form(out: nn.Module, like: nn.Module, given: Iterable[nn.Module], who:
     """
     if not isinstance(out, nn.Module):
         raise DivergedError(f"{who}: returned {type(out).__name__}, not a model")
-    odd = difference(out, like)
+    odd = structural_difference(out, like)
     if odd:
         raise DivergedError(f"{who}: returned another architecture: {odd}")
-    taken = {place(p) for m in given for p in m.parameters() if p.numel()}
+    taken = {storage_id(p) for m in given for p in m.parameters() if p.numel()}
     trained = {name for name, p in like.named_parameters() if p.requires_grad}
     for name, p in out.named_parameters():
-        if name in trained and place(p) in taken:
+        if name in trained and storage_id(p) in taken:
             raise UnlearnkitError(f"{who}: returned {name} in the memory of the model it was given")
 
 
@@ -77,14 +85,14 @@ def check_values(out: nn.Module, model: nn.Module, who: str) -> None:
                 f"{who}: diverged, {name} is not finite; the input model is unchanged; try a"
                 " smaller learning rate or fewer epochs"
             )
-        if isinstance(ref, nn.Parameter) and not ref.requires_grad and not equal(t, ref):
+        if isinstance(ref, nn.Parameter) and not ref.requires_grad and not tensors_equal(t, ref):
             raise DivergedError(f"{who}: changed {name}, which is frozen")
 
 
 def made_like(out: nn.Module, model: nn.Module) -> nn.Module:
     """Return a model with the types, strides, flags and modes of another; drop gradients."""
     cast(out, {name: t.dtype for name, t in tensors(model).items()})
-    laid_like(out, strides(model))
+    set_strides(out, get_strides(model))
     out.zero_grad(set_to_none=True)
     flags = dict(model.named_parameters(remove_duplicate=False))
     for name, p in out.named_parameters(remove_duplicate=False):

@@ -19,9 +19,15 @@ from unlearnkit.core.case import Case, Partition, input_shape
 from unlearnkit.core.data import Batch, Data, TensorData, View
 from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
 from unlearnkit.core.inference import batching_note, check_logits
-from unlearnkit.core.inference import run as read
+from unlearnkit.core.inference import predict as read
 from unlearnkit.core.method import Method, Need, Problem
-from unlearnkit.core.module_state import difference, equal, laid_like, strides, widened
+from unlearnkit.core.module_state import (
+    get_strides,
+    set_strides,
+    structural_difference,
+    tensors_equal,
+    upcast_half_precision,
+)
 from unlearnkit.core.recipe import ASSUMED
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Cost, Runtime
@@ -31,8 +37,8 @@ from unlearnkit.localize.method_masks import check_held, check_maskable, own_mas
 from unlearnkit.train.batch_norm import recalibrate_batch_norm
 from unlearnkit.train.damage import can_see_damage, damage
 from unlearnkit.train.frozen_weights import holding
-from unlearnkit.train.memory_format import quickened
-from unlearnkit.train.rng_guard import as_plain_call, peak_memory, seeded
+from unlearnkit.train.memory_format import to_channels_last_if_faster
+from unlearnkit.train.rng_guard import as_plain_call, peak_memory, seeded_global_rngs
 from unlearnkit.unlearning.requirements import check_needs
 from unlearnkit.unlearning.result_checks import check_form, check_untouched, check_values, made_like
 
@@ -89,11 +95,11 @@ def unlearn(
     how = make(method) if isinstance(method, str) else method
     run = Runtime() if rt is None else rt.fork(rt.seed)
     asked = None if request is None else parse_request(request)
-    return attempt(model, case, asked, how, run, mask=mask)
+    return run_method(model, case, asked, how, run, mask=mask)
 
 
 @as_plain_call
-def attempt(
+def run_method(
     model: nn.Module,
     case: Case,
     asked: ForgetRequest | None,
@@ -120,13 +126,13 @@ def attempt(
     if mask is not None:
         check_maskable(how, mask, split)
     original = frozen_copy(model, case, split, run)
-    work = laid_like(widened(_copy(model)).to(run.device), strides(original))
+    work = set_strides(upcast_half_precision(_copy(model)).to(run.device), get_strides(original))
     if isinstance(mask, Mask):
         mask.check(model, "" if split.forget is None else split.forget.key())
     _check_answers(original, split, case, run)
-    problem = _problem(how, case, split, work, widened(original), model, run)
+    problem = _problem(how, case, split, work, upcast_half_precision(original), model, run)
     start = time.perf_counter()
-    with seeded(run), peak_memory(run):
+    with seeded_global_rngs(run), peak_memory(run):
         if isinstance(mask, Localizer):
             mask = mask.find_in(work, split, case.task, run, of=model)
         if mask is not None:
@@ -175,7 +181,7 @@ def frozen_copy(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> 
     _check_model(model)
     original = _copy(model).to(rt.device).eval().requires_grad_(False)
     few = _check_fit(original, case, split, rt)
-    return original if few is None else quickened(original, few, case.task, rt)
+    return original if few is None else to_channels_last_if_faster(original, few, case.task, rt)
 
 
 def fresh_model(case: Case, rt: Runtime, stream: str = "fresh") -> nn.Module:
@@ -196,7 +202,7 @@ def fresh_model(case: Case, rt: Runtime, stream: str = "fresh") -> nn.Module:
     """
     if case.fresh is None:
         raise UnsupportedError("fresh: the case has no model factory; give Case(fresh=make_model)")
-    with seeded(rt, stream):
+    with seeded_global_rngs(rt, stream):
         try:
             built = case.fresh()
         except Exception as e:  # the user's own code
@@ -266,7 +272,7 @@ def _check_fit(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> B
     }
     quiet = rt.fork(rt.seed)
     seen: list[Batch] = []
-    with seeded(rt, "fit"), torch.inference_mode():
+    with seeded_global_rngs(rt, "fit"), torch.inference_mode():
         if case.input_shape is not None:
             x = torch.zeros(2, *case.input_shape, device=rt.device)
             seen.append(Batch(x, x[:, 0], torch.arange(2)))
@@ -294,7 +300,7 @@ def _check_answers(model: nn.Module, split: Partition, case: Case, rt: Runtime) 
     tried = [v for v in (split.retain, split.forget) if v is not None and len(v)]
     if not tried:
         return
-    with seeded(rt, "answers"):
+    with seeded_global_rngs(rt, "answers"):
         for view in tried:
             if not view.labelled:
                 continue
@@ -367,8 +373,8 @@ def _untrained(
     case: Case, model: nn.Module, original: nn.Module, rt: Runtime, *, other: bool
 ) -> nn.Module:
     # Frozen parameters were never trained: they are the given model's, where they fit.
-    built = widened(fresh_model(case, rt))
-    odd = difference(built, model)
+    built = upcast_half_precision(fresh_model(case, rt))
+    odd = structural_difference(built, model)
     if odd and other:
         return built
     if odd:
@@ -379,7 +385,7 @@ def _untrained(
             p.requires_grad_(given[name].requires_grad)
             if not p.requires_grad:
                 p.copy_(given[name])
-    return laid_like(built, strides(original))
+    return set_strides(built, get_strides(original))
 
 
 def _recalibrate(how: Method, out: nn.Module, p: Problem, rt: Runtime) -> None:
@@ -387,7 +393,7 @@ def _recalibrate(how: Method, out: nn.Module, p: Problem, rt: Runtime) -> None:
     if getattr(how, "batch_norm", "keep") != "recalibrate" or p.retain.sealed:
         return
     before = dict(p.original.named_parameters())
-    moved = (not equal(w, before[n]) for n, w in out.named_parameters() if n in before)
+    moved = (not tensors_equal(w, before[n]) for n, w in out.named_parameters() if n in before)
     if any(moved):
         size = p.recipe.batch_size
         recalibrate_batch_norm(out, p.retain, p.task, rt, batch_size=size)
@@ -429,7 +435,7 @@ def _pattern(how: Method, case: Case, model: nn.Module, rt: Runtime) -> nn.Modul
     if not how.info.rebuilds or case.fresh is None:
         return model
     built = fresh_model(case, rt, "pattern").to(next(model.parameters()).device)
-    return built.train(model.training) if difference(built, model) else model
+    return built.train(model.training) if structural_difference(built, model) else model
 
 
 def _copy(model: nn.Module) -> nn.Module:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from unlearnkit.attacks.klom import klom
-from unlearnkit.auditing.strong.table_rows import Number
-from unlearnkit.stats.bootstrap import LEAST_DRAWS, Resampled, redrawn, two_level_bootstrap
+from unlearnkit.auditing.strong.table_rows import EnsembleEstimate
+from unlearnkit.stats.bootstrap import LEAST_DRAWS, BootstrapInterval, redrawn, two_level_bootstrap
 from unlearnkit.stats.intervals import normal
 
 MOST_ROWS = 100
@@ -28,13 +28,13 @@ Halves = Sequence[tuple[Tensor, Tensor]]
 
 
 def drawn(
-    number: Number,
+    number: EnsembleEstimate,
     sides: Sequence[Tensor],
     statistic: Callable[[Sequence[Tensor]], float],
     rng: torch.Generator,
     *,
     given: str = "",
-) -> Number:
+) -> EnsembleEstimate:
     """Return a number with the percentile interval of its draws.
 
     Args:
@@ -53,7 +53,7 @@ def drawn(
     return _told(number, found, found.low, found.high, f"{HOW}, {given} given" if given else HOW)
 
 
-def of_auc(number: Number, halves: Halves, rng: torch.Generator) -> Number:
+def of_auc(number: EnsembleEstimate, halves: Halves, rng: torch.Generator) -> EnsembleEstimate:
     """Return the AUC of U-LiRA's cells with its interval, fitted laws given.
 
     Args:
@@ -67,7 +67,7 @@ def of_auc(number: Number, halves: Halves, rng: torch.Generator) -> Number:
     return drawn(number, [r for h in halves for r in _ranks(h)], _auc, rng, given="fitted laws")
 
 
-def auc_over_models(halves: Halves) -> Number:
+def auc_over_models(halves: Halves) -> EnsembleEstimate:
     """Return the AUC of U-LiRA's cells with its interval over attacked models, rows given.
 
     ``± 1.96 sqrt(sum_h (var A_i / n + var A_k / m) / 4)`` over both halves h, with A_i that of one
@@ -87,9 +87,11 @@ def auc_over_models(halves: Halves) -> Number:
         variance += sum(float(side.var()) / len(side) for side in sides)
     value, reach = total / len(halves), normal(0.95) * math.sqrt(variance) / len(halves)
     if math.isnan(reach):
-        return Number(value)
+        return EnsembleEstimate(value)
     low, high = max(value - reach, 0.0), min(value + reach, 1.0)
-    return Number(value, low=low, high=high, how="DeLong over models, rows and laws given")
+    return EnsembleEstimate(
+        value, low=low, high=high, how="DeLong over models, rows and laws given"
+    )
 
 
 def _auc_against(models: Tensor, others: Tensor) -> Tensor:
@@ -102,7 +104,7 @@ def _auc_against(models: Tensor, others: Tensor) -> Tensor:
     return (below + up_to).double() / (2 * models.shape[1] * len(ladder))
 
 
-def of_accuracy(number: Number, halves: Halves, rng: torch.Generator) -> Number:
+def of_accuracy(number: EnsembleEstimate, halves: Halves, rng: torch.Generator) -> EnsembleEstimate:
     """Return U-LiRA's balanced accuracy with its interval, fitted laws given.
 
     Args:
@@ -118,20 +120,22 @@ def of_accuracy(number: Number, halves: Halves, rng: torch.Generator) -> Number:
 
 
 @dataclass(frozen=True)
-class Reach:
+class HalfWidths:
     """Half the width of an interval of either number that KLoM gives."""
 
     median: float
     percentile_95: float
 
-    def about(self, number: Number, which: Literal["median", "percentile_95"]) -> Number:
+    def about(
+        self, number: EnsembleEstimate, which: Literal["median", "percentile_95"]
+    ) -> EnsembleEstimate:
         """Return a number with the interval about it."""
         reach = getattr(self, which)
         ends = {"low": max(number.value - reach, 0.0), "high": number.value + reach}
         return replace(number, **ends, how=f"normal, with the deviation of a {HOW}")
 
 
-def klom_reach(unlearned: Tensor, oracle: Tensor, rng: torch.Generator) -> Reach:
+def klom_reach(unlearned: Tensor, oracle: Tensor, rng: torch.Generator) -> HalfWidths:
     """Return 1.96 deviations of KLoM's median and 95th percentile over draws.
 
     Models that are drawn twice make KLoM larger: its floor is that of fewer models. The draws'
@@ -154,10 +158,12 @@ def klom_reach(unlearned: Tensor, oracle: Tensor, rng: torch.Generator) -> Reach
         rows = klom(ours, theirs).rows.view(TOGETHER, -1)
         found.append(rows.quantile(rows.new_tensor([0.5, 0.95]), dim=1))
     reach = normal(0.95) * torch.cat(found, 1).std(1)
-    return Reach(*reach.tolist())
+    return HalfWidths(*reach.tolist())
 
 
-def _told(number: Number, found: Resampled, low: float, high: float, how: str) -> Number:
+def _told(
+    number: EnsembleEstimate, found: BootstrapInterval, low: float, high: float, how: str
+) -> EnsembleEstimate:
     return replace(number, low=low, high=high, how=how, note=number.note or found.note)
 
 

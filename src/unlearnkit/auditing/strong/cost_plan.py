@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from unlearnkit.auditing.sentences import duration
-from unlearnkit.auditing.strong.margin_store import Member
-from unlearnkit.auditing.strong.train_ensembles import Subject, kinds_of
+from unlearnkit.auditing.sentences import format_duration
+from unlearnkit.auditing.strong.margin_store import ModelId
+from unlearnkit.auditing.strong.train_ensembles import StrongAuditSpec, kinds_of
 from unlearnkit.core.data import View
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.oracles import oracle_keys, original_key
@@ -18,7 +18,7 @@ from unlearnkit.unlearning.run_method import fresh_model
 
 
 @dataclass(frozen=True)
-class Plan:
+class StrongAuditCost:
     """What a strong audit has yet to do, counted before it starts."""
 
     models: int
@@ -45,12 +45,12 @@ class Plan:
         return (
             f"strong audit of {self.models} models a kind: {self.train} to train"
             f" ({self.kept} are kept), {self.unlearn} to unlearn; {self.rows:,} rows forward and"
-            f" backward, at most about {duration(max(self.seconds, 1))} on this machine; it may be"
-            " stopped at any time, and goes on where it stopped"
+            f" backward, at most about {format_duration(max(self.seconds, 1))} on this machine; it may"
+            " be stopped at any time, and goes on where it stopped"
         )
 
 
-def plan(subject: Subject, models: int, *, unlearn_seconds: float = 0.0) -> Plan:
+def plan(subject: StrongAuditSpec, models: int, *, unlearn_seconds: float = 0.0) -> StrongAuditCost:
     """Return what a strong audit would have to do now; nothing but a few steps is trained.
 
     Args:
@@ -66,7 +66,7 @@ def plan(subject: Subject, models: int, *, unlearn_seconds: float = 0.0) -> Plan
     lacking: list[str] = []
     found: list[float] = []
     for who, sub in keys.items():
-        seen = [Member(w, seed) for w in kinds_of(who) for seed in subject.seeds(who, models)]
+        seen = [ModelId(w, seed) for w in kinds_of(who) for seed in subject.seeds(who, models)]
         open_seeds = {m.seed for m in seen if m not in done}
         for seed, key in sub.items():
             facts = subject.cache.facts(key)
@@ -80,8 +80,8 @@ def plan(subject: Subject, models: int, *, unlearn_seconds: float = 0.0) -> Plan
     whole, stay = len(subject.case.train or ()), len(parts.retain or ())
     rows = sum(recipe.epochs * (whole if who == "original" else stay) for who in lacking)
     each = sum(found) / len(found) if found else _timed(subject) if lacking else 0.0
-    todo = sum(Member("unlearned", s) not in done for s in subject.seeds("original", models))
-    return Plan(
+    todo = sum(ModelId("unlearned", s) not in done for s in subject.seeds("original", models))
+    return StrongAuditCost(
         models=models,
         train=len(lacking),
         kept=3 * models - len(lacking),
@@ -91,7 +91,7 @@ def plan(subject: Subject, models: int, *, unlearn_seconds: float = 0.0) -> Plan
     )
 
 
-def _keys(subject: Subject, models: int) -> dict[str, dict[int, dict[str, object]]]:
+def _keys(subject: StrongAuditSpec, models: int) -> dict[str, dict[int, dict[str, object]]]:
     case, rt = subject.case, subject.rt
     originals = subject.seeds("original", models)
     found = {"original": {s: original_key(case, s, rt) for s in originals}}
@@ -101,7 +101,7 @@ def _keys(subject: Subject, models: int) -> dict[str, dict[int, dict[str, object
     return found
 
 
-def _timed(subject: Subject) -> float:
+def _timed(subject: StrongAuditSpec) -> float:
     """Return about how long a training takes, from a few steps of one."""
     case = subject.case
     assert case.train is not None

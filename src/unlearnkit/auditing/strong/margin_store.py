@@ -30,7 +30,7 @@ COLUMNS = 4096
 """Examples that are read at once: memory does not grow with their number."""
 
 
-class Code(IntEnum):
+class Membership(IntEnum):
     """What a model had to do with an example."""
 
     IN = 0
@@ -47,7 +47,7 @@ class Code(IntEnum):
 
 
 @dataclass(frozen=True)
-class Member:
+class ModelId:
     """One model: what it is, and the seed that it came from."""
 
     who: str
@@ -57,10 +57,10 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Row:
+class ModelRecord:
     """What one model says about E examples."""
 
-    member: Member
+    member: ModelId
     margins: Tensor
     """``(E,)``; finite."""
 
@@ -70,7 +70,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Signals:
+class MarginMatrix:
     """``signals[model, example]``, in memory or mapped from files."""
 
     margins: Tensor
@@ -82,7 +82,7 @@ class Signals:
     errors: Tensor
     """``(M, E)``, float32: the error that a person would quote, such as 1 where it is wrong."""
 
-    members: tuple[Member, ...]
+    members: tuple[ModelId, ...]
     """The M models."""
 
     columns: Mapping[str, Tensor]
@@ -155,13 +155,13 @@ class Signals:
         for start in range(place.start, place.stop, size):
             yield self.margins[:, start : min(start + size, place.stop)][rows].clone()
 
-    def first(self, models: int) -> Signals:
+    def first(self, models: int) -> MarginMatrix:
         """Return the signals of the first models of each kind, by seed."""
         kinds = dict.fromkeys(m.who for m in self.members)
         keep = torch.cat([self._rows(who)[:models] for who in kinds] or [torch.empty(0).long()])
         if len(keep) == len(self.members):
             return self  # no copy: what is mapped from files stays there
-        return Signals(
+        return MarginMatrix(
             self.margins[keep],
             self.codes[keep],
             self.errors[keep],
@@ -170,9 +170,9 @@ class Signals:
             None if self.residuals is None else self.residuals[keep],
         )
 
-    def duplicates(self) -> tuple[tuple[Member, ...], ...]:
+    def duplicates(self) -> tuple[tuple[ModelId, ...], ...]:
         """Return models that gave the same margins on all examples, bit for bit, in groups."""
-        found: dict[bytes, list[Member]] = {}
+        found: dict[bytes, list[ModelId]] = {}
         for member, row in zip(self.members, self.margins, strict=True):
             found.setdefault(_digest(row), []).append(member)
         return tuple(tuple(g) for g in found.values() if len(g) > 1)
@@ -182,7 +182,7 @@ class Signals:
         return torch.tensor([seeds[s] for s in sorted(seeds)], dtype=torch.long)
 
 
-class SignalsFile:
+class MarginStore:
     """Signals in a folder, appended model by model.
 
     Safe against a crash at any moment: a row's data are on the disk before its line is in the
@@ -245,11 +245,11 @@ class SignalsFile:
         with self._told(), FileLock(self.folder / ".lock"):
             yield
 
-    def members(self) -> list[Member]:
+    def members(self) -> list[ModelId]:
         """Return the models that are kept, in the order in which they were appended."""
-        return [Member(line["who"], line["seed"]) for line in self._lines()]
+        return [ModelId(line["who"], line["seed"]) for line in self._lines()]
 
-    def append(self, rows: Sequence[Row]) -> None:
+    def append(self, rows: Sequence[ModelRecord]) -> None:
         """Keep the rows of some models, each whole or not at all; only where ``held``.
 
         Args:
@@ -283,7 +283,7 @@ class SignalsFile:
                 _extend(self.folder / file.name, start, b"".join(content[what]))
             _extend(self.folder / _JOURNAL, self._size, b"".join(map(_text, lines)))
 
-    def _check(self, name: str, row: Row) -> None:
+    def _check(self, name: str, row: ModelRecord) -> None:
         for what, file in self._files.items():
             shape = tuple(getattr(row, what).shape)
             if shape[:1] != (self._width,) or math.prod(shape) != file.size:
@@ -297,7 +297,7 @@ class SignalsFile:
                 " outputs overflow, and it cannot be audited"
             )
 
-    def read(self) -> Signals:
+    def read(self) -> MarginMatrix:
         """Return what is kept; the margins stay on the disk until they are looked at.
 
         Returns:
@@ -311,7 +311,7 @@ class SignalsFile:
             size = self._files["residuals"].size
             shape = (len(members), self._width, size // max(self._width, 1))
             mapped["residuals"] = mapped["residuals"].view(shape)
-        return Signals(**mapped, members=members, columns=self.columns)
+        return MarginMatrix(**mapped, members=members, columns=self.columns)
 
     def _lines(self) -> list[dict[str, Any]]:
         """Return the journal's whole lines; those that are new are checked against their rows."""

@@ -19,7 +19,7 @@ from unlearnkit.train.features import features
 from unlearnkit.unlearning.run_method import Unlearned
 
 
-def localizer_of(done: Unlearned, rt: Runtime) -> Localizer | None:
+def find_localizer(done: Unlearned, rt: Runtime) -> Localizer | None:
     """Return how to find on every original what the mask at hand lets move.
 
     Args:
@@ -47,7 +47,7 @@ def localizer_of(done: Unlearned, rt: Runtime) -> Localizer | None:
     )
 
 
-def from_middle(done: Unlearned, rt: Runtime) -> Tensor | None:
+def distance_to_feature_mean(done: Unlearned, rt: Runtime) -> Tensor | None:
     """Return how far each forget row's features are from the middle of all rows, if known."""
     parts = done.case.partition(done.request)
     assert parts.forget is not None

@@ -14,7 +14,7 @@ ENOUGH = 64
 
 
 @dataclass(frozen=True)
-class Kind:
+class StrongMetric:
     """What a number is, whoever sits in the unlearned models' seat."""
 
     section: int
@@ -24,8 +24,8 @@ class Kind:
     goal: Literal["high", "low", "as the oracle", "value"] = "as the oracle"
 
 
-KINDS: Mapping[str, Kind] = {
-    "permutation_p": Kind(
+KINDS: Mapping[str, StrongMetric] = {
+    "permutation_p": StrongMetric(
         2,
         "distance",
         "probability",
@@ -34,14 +34,14 @@ KINDS: Mapping[str, Kind] = {
         " told from retraining. No fit, no threshold, and the dependence of rows is kept.",
         "high",
     ),
-    "ensemble_margin_shift": Kind(
+    "ensemble_margin_shift": StrongMetric(
         2,
         "distance",
         "oracle deviations",
         "Mean shift of the forgotten rows' margins from retrained models', with its sign.\n\n"
         "Above 0 they look too familiar, below 0 too strange.",
     ),
-    "degree_forget": Kind(
+    "degree_forget": StrongMetric(
         2,
         "distance",
         "fraction of the way",
@@ -50,14 +50,14 @@ KINDS: Mapping[str, Kind] = {
         " retrained models, 1 as the original that the model was made from. Rows whose original"
         " lies less than 2 deviations from retrained models have none.",
     ),
-    "degree_over": Kind(
+    "degree_over": StrongMetric(
         2,
         "distance",
         "fraction",
         "Share of those cells beyond retrained models, on the side away from the original.\n\n"
         "Beyond 1.96 deviations of theirs; about 0.025 by chance.",
     ),
-    "ensemble_wasserstein_forget": Kind(
+    "ensemble_wasserstein_forget": StrongMetric(
         2,
         "distance",
         "oracle deviations",
@@ -65,7 +65,7 @@ KINDS: Mapping[str, Kind] = {
         "Of unlearned from retrained models, in the deviation of the latter.",
         "low",
     ),
-    "klom_forget": Kind(
+    "klom_forget": StrongMetric(
         2,
         "distance",
         "nats",
@@ -74,14 +74,14 @@ KINDS: Mapping[str, Kind] = {
         " numbers of retrained models. Its floor is not 0: compare with the oracle's value.",
         "low",
     ),
-    "klom_forget_p95": Kind(
+    "klom_forget_p95": StrongMetric(
         2,
         "distance",
         "nats",
         "KLoM that one forgotten row in twenty exceeds.",
         "low",
     ),
-    "epsilon_worst": Kind(
+    "epsilon_worst": StrongMetric(
         3,
         "exposure",
         "nats",
@@ -91,21 +91,21 @@ KINDS: Mapping[str, Kind] = {
         " counted on the other (Clopper-Pearson); all bounds hold at once with 95 %.",
         "low",
     ),
-    "epsilon_exposed": Kind(
+    "epsilon_exposed": StrongMetric(
         3,
         "exposure",
         "fraction",
         "Share of forgotten rows whose corrected bound on epsilon is above 0.",
         "low",
     ),
-    "epsilon_above_1": Kind(
+    "epsilon_above_1": StrongMetric(
         3,
         "exposure",
         "fraction",
         "Share of forgotten rows whose corrected bound on epsilon is above 1.",
         "low",
     ),
-    "ulira_auc": Kind(
+    "ulira_auc": StrongMetric(
         4,
         "membership",
         "fraction",
@@ -113,13 +113,13 @@ KINDS: Mapping[str, Kind] = {
         "U-LiRA (Hayes et al., 2024): laws of margins are fitted on one half of the models and the"
         " other half is attacked, and the reverse; all cells together. 0.5 is guessing.",
     ),
-    "ulira_accuracy": Kind(
+    "ulira_accuracy": StrongMetric(
         4,
         "membership",
         "fraction",
         "Balanced accuracy of the same attacker, mean over rows.",
     ),
-    "ulira_exposed": Kind(
+    "ulira_exposed": StrongMetric(
         4,
         "membership",
         "fraction",
@@ -127,7 +127,7 @@ KINDS: Mapping[str, Kind] = {
         "Beyond chance, with at most 5 % of them expected to be false (Benjamini and Hochberg).",
         "low",
     ),
-    "rmia_auc": Kind(
+    "rmia_auc": StrongMetric(
         4,
         "membership",
         "fraction",
@@ -135,7 +135,7 @@ KINDS: Mapping[str, Kind] = {
         "Each row's probability relative to retrained models' (Zarifzadeh et al., ICML 2024). The"
         " right value is the oracle's, not 0.5.",
     ),
-    "lira_auc": Kind(
+    "lira_auc": StrongMetric(
         4,
         "membership",
         "fraction",
@@ -143,35 +143,35 @@ KINDS: Mapping[str, Kind] = {
         "How far a prediction lies towards the row's target, in the law of retrained models at the"
         " row (Carlini et al., S&P 2022, offline). The right value is the oracle's.",
     ),
-    "lira_auc_retained": Kind(
+    "lira_auc_retained": StrongMetric(
         5,
         "membership",
         "fraction",
         "How well LiRA tells retained rows from never-seen ones: AUC, mean over models.\n\n"
         "Above the oracle's value, unlearning has exposed rows that nobody asked to forget.",
     ),
-    "rmia_auc_retained": Kind(
+    "rmia_auc_retained": StrongMetric(
         5,
         "membership",
         "fraction",
         "How well RMIA tells retained rows from never-seen ones: AUC, mean over models.\n\n"
         "Above the oracle's value, unlearning has exposed rows that nobody asked to forget.",
     ),
-    "permutation_p_retained": Kind(
+    "permutation_p_retained": StrongMetric(
         5,
         "distance",
         "probability",
         "The permutation test on a sample of retained rows.",
         "value",
     ),
-    "klom_retained_p95": Kind(
+    "klom_retained_p95": StrongMetric(
         5,
         "distance",
         "nats",
         "KLoM that one retained row in twenty exceeds.",
         "low",
     ),
-    "ensemble_two_model_auc": Kind(
+    "ensemble_two_model_auc": StrongMetric(
         6,
         "membership",
         "fraction",
@@ -179,16 +179,16 @@ KINDS: Mapping[str, Kind] = {
         " rows.\n\nAUC, mean over pairs. Retraining leaks here too: the right value is the"
         " oracle's.",
     ),
-    "ensemble_accuracy_forget": Kind(
+    "ensemble_accuracy_forget": StrongMetric(
         8, "behaviour", "fraction", "Accuracy on forgotten rows, mean over models."
     ),
-    "ensemble_accuracy_retain": Kind(
+    "ensemble_accuracy_retain": StrongMetric(
         8, "behaviour", "fraction", "Accuracy on a sample of retained rows, mean over models."
     ),
-    "ensemble_accuracy_test": Kind(
+    "ensemble_accuracy_test": StrongMetric(
         8, "behaviour", "fraction", "Accuracy on test rows, mean over models."
     ),
-    "forgetting_quality": Kind(
+    "forgetting_quality": StrongMetric(
         10,
         "composite",
         "fraction",
@@ -207,7 +207,7 @@ def listed(metric: str) -> str:
     return metric.replace("_error_", "_accuracy_")
 
 
-def kind_of(metric: str) -> Kind:
+def kind_of(metric: str) -> StrongMetric:
     """Return what a number is."""
     known = KINDS[listed(metric)]
     if metric in KINDS:

@@ -16,13 +16,20 @@ from unlearnkit.attacks.lira import lira
 from unlearnkit.attacks.permutation import permutation_test, smallest_shift
 from unlearnkit.attacks.rmia import rmia
 from unlearnkit.auditing.strong import bootstrap_intervals as intervals
-from unlearnkit.auditing.strong.margin_store import Signals
+from unlearnkit.auditing.strong.margin_store import MarginMatrix
 from unlearnkit.auditing.strong.metric_specs import KINDS, listed
-from unlearnkit.auditing.strong.scores import Seats
+from unlearnkit.auditing.strong.scores import EnsembleScores
 from unlearnkit.auditing.strong.strata import strata
-from unlearnkit.auditing.strong.table_rows import Number, make_row
+from unlearnkit.auditing.strong.table_rows import EnsembleEstimate, make_row
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.report.schema import Design, Exposure, Light, Row, Sample, Stratum
+from unlearnkit.report.schema import (
+    Design,
+    Judgement,
+    MarginSample,
+    MetricRow,
+    RowExposure,
+    Stratum,
+)
 from unlearnkit.stats.roc import auc_rows
 
 LEVEL = 0.01
@@ -31,19 +38,19 @@ LEVEL = 0.01
 DRAWN = 4
 """Most exposed rows whose margins are drawn."""
 
-Fn = Callable[[str], Number]
+Fn = Callable[[str], EnsembleEstimate]
 
 
 @dataclass(frozen=True)
-class Table:
+class StrongResults:
     """What the signals of one request say of one method."""
 
-    rows: tuple[Row, ...]
-    exposure: tuple[Exposure, ...]
+    rows: tuple[MetricRow, ...]
+    exposure: tuple[RowExposure, ...]
     """Every forgotten row, the most exposed first."""
 
-    laws: tuple[Sample, ...]
-    degrees: tuple[Sample, ...]
+    laws: tuple[MarginSample, ...]
+    degrees: tuple[MarginSample, ...]
     """How far each forgotten row still is on the way to the originals, mean over models."""
 
     strata: tuple[Stratum, ...]
@@ -78,14 +85,14 @@ class Table:
         """Return FULL if every unlearned model came from its own original, else REUSE."""
         return "FULL" if self.distinct == self.models else "REUSE"
 
-    def row(self, metric: str) -> Row | None:
+    def row(self, metric: str) -> MetricRow | None:
         """Return the row of a metric; None where there is none."""
         return next((r for r in self.rows if r.metric == metric), None)
 
 
 def strong_table(
-    signals: Signals, rt: Runtime, *, apart: Tensor | None = None, judged_only: bool = False
-) -> Table:
+    signals: MarginMatrix, rt: Runtime, *, apart: Tensor | None = None, judged_only: bool = False
+) -> StrongResults:
     """Return all that a strong audit says, from signals alone.
 
     Args:
@@ -98,7 +105,7 @@ def strong_table(
     Returns:
         The table.
     """
-    seats = Seats(signals, rt)
+    seats = EnsembleScores(signals, rt)
     exposure = () if judged_only else tuple(_exposure(seats))
     order = {metric: i for i, metric in enumerate(KINDS)}
     rows = {r.metric: r for r in _rows(seats, judged_only=judged_only)}
@@ -106,7 +113,7 @@ def strong_table(
     exposed = found.corrected > 0
     before = rows["permutation_p"].original
     told_before = before is not None and before.value is not None and before.value < LEVEL
-    return Table(
+    return StrongResults(
         rows=tuple(sorted(rows.values(), key=lambda r: order[listed(r.metric)])),
         exposure=exposure,
         laws=tuple(_laws(seats, exposure)),
@@ -123,13 +130,15 @@ def strong_table(
     )
 
 
-def _detectable(s: Seats) -> float:
+def _detectable(s: EnsembleScores) -> float:
     ours, theirs = s.at("unlearned", "forget"), s.at("oracle", "forget")
     return smallest_shift(ours, theirs, rng=s.rt.rng("strong/power"))
 
 
-def _rows(s: Seats, *, judged_only: bool) -> Iterator[Row]:
-    def row(metric: str, section: str, fn: Fn, light: Callable[[float], Light] = _none) -> Row:
+def _rows(s: EnsembleScores, *, judged_only: bool) -> Iterator[MetricRow]:
+    def row(
+        metric: str, section: str, fn: Fn, light: Callable[[float], Judgement] = _none
+    ) -> MetricRow:
         mine = fn("unlearned")
         return make_row(
             metric,
@@ -143,7 +152,9 @@ def _rows(s: Seats, *, judged_only: bool) -> Iterator[Row]:
 
     q, u = s.quality, s.ulira
     yield row("permutation_p", "forget", partial(_permuted, s, "forget"), _told_apart)
-    yield row("epsilon_worst", "forget", lambda w: Number(q(w).worst, note=q(w).note), _any)
+    yield row(
+        "epsilon_worst", "forget", lambda w: EnsembleEstimate(q(w).worst, note=q(w).note), _any
+    )
     yield row("epsilon_exposed", "forget", lambda w: _share(q(w), 0.0), _any)
     yield row("epsilon_above_1", "forget", lambda w: _share(q(w), 1.0), _any)
     if s.real:
@@ -168,70 +179,81 @@ def _rows(s: Seats, *, judged_only: bool) -> Iterator[Row]:
     yield row("ensemble_margin_shift", "forget", partial(_shift, s))
     yield row("degree_forget", "forget", partial(_degree, s))
     yield row(
-        "degree_over", "forget", lambda w: Number(s.degree(w).over_share, note=s.degree(w).note)
+        "degree_over",
+        "forget",
+        lambda w: EnsembleEstimate(s.degree(w).over_share, note=s.degree(w).note),
     )
     yield row(
         "ensemble_wasserstein_forget",
         "forget",
-        lambda w: Number(s.moved(w).median, note=s.moved(w).note),
+        lambda w: EnsembleEstimate(s.moved(w).median, note=s.moved(w).note),
     )
     yield row("klom_forget", "forget", partial(_klom, s, "forget", "median"))
     yield row("klom_forget_p95", "forget", partial(_klom, s, "forget", "percentile_95"))
     yield row("ulira_auc", "forget", partial(_ulira, s, "auc"))
     yield row("ulira_accuracy", "forget", partial(_ulira, s, "accuracy"))
-    yield row("ulira_exposed", "forget", lambda w: Number(u(w).exposed_share, note=u(w).note), _any)
+    yield row(
+        "ulira_exposed",
+        "forget",
+        lambda w: EnsembleEstimate(u(w).exposed_share, note=u(w).note),
+        _any,
+    )
     yield row("permutation_p_retained", "retain", partial(_permuted, s, "retain"))
     yield row("klom_retained_p95", "retain", partial(_klom, s, "retain", "percentile_95"))
-    yield row("forgetting_quality", "forget", lambda w: Number(q(w).score, note=q(w).note))
+    yield row(
+        "forgetting_quality", "forget", lambda w: EnsembleEstimate(q(w).score, note=q(w).note)
+    )
 
 
-def _permuted(s: Seats, section: str, who: str) -> Number:
+def _permuted(s: EnsembleScores, section: str, who: str) -> EnsembleEstimate:
     found = permutation_test(
         s.at(who, section), s.at("oracle", section), rng=s.rt.rng("strong/permutation")
     )
-    return Number(found.p, note=found.note)
+    return EnsembleEstimate(found.p, note=found.note)
 
 
-def _rmia(s: Seats, members: str, others: str, strangers: str, who: str) -> Number:
+def _rmia(
+    s: EnsembleScores, members: str, others: str, strangers: str, who: str
+) -> EnsembleEstimate:
     """Return the AUC of RMIA of members against others, with a third section as population."""
     ours, theirs = s.beside(who, members, others), s.beside("oracle", members, others)
     found = rmia(ours, theirs, s.at(who, strangers), s.at("oracle", strangers))
     known = s.size(members)
     each = auc_rows(found.log_ratios[:, :known], found.log_ratios[:, known:])
-    return Number.mean(each, found.note)
+    return EnsembleEstimate.mean(each, found.note)
 
 
-def _lira(s: Seats, members: str, who: str) -> Number:
+def _lira(s: EnsembleScores, members: str, who: str) -> EnsembleEstimate:
     """Return the AUC of offline LiRA: of how far beyond retrained models' predictions each lies."""
     ours, theirs = s.beside(who, members, "held_out"), s.beside("oracle", members, "held_out")
     found, known = lira(ours, theirs), s.size(members)
     each = auc_rows(found.scores[:, :known], found.scores[:, known:])
-    return Number.mean(each, found.note)
+    return EnsembleEstimate.mean(each, found.note)
 
 
-def _two_models(s: Seats, who: str) -> Number:
+def _two_models(s: EnsembleScores, who: str) -> EnsembleEstimate:
     """Return the AUC of the fall of the margin from each original to the model made from it."""
     before = torch.cat([s.before(who, part) for part in ("forget", "held_out")], 1)
     falls, known = before - s.beside(who, "forget", "held_out"), s.size("forget")
-    return Number.mean(auc_rows(falls[:, :known], falls[:, known:]))
+    return EnsembleEstimate.mean(auc_rows(falls[:, :known], falls[:, known:]))
 
 
-def _shift(s: Seats, who: str) -> Number:
+def _shift(s: EnsembleScores, who: str) -> EnsembleEstimate:
     ours, theirs = s.at(who, "forget"), s.at("oracle", "forget")
     unit = theirs.std(0)
     known = unit > 0
     if len(ours) < 2 or not bool(known.any()):
-        return Number(math.nan, note="too few models, or retrained models do not vary")
+        return EnsembleEstimate(math.nan, note="too few models, or retrained models do not vary")
     sides = [t[:, known] / unit[known] for t in (ours, theirs)]
-    number = Number(_mean_gap(sides))
+    number = EnsembleEstimate(_mean_gap(sides))
     if who != "unlearned":
         return number
     return intervals.drawn(number, sides, _mean_gap, s.rt.rng("strong/shift"))
 
 
-def _degree(s: Seats, who: str) -> Number:
+def _degree(s: EnsembleScores, who: str) -> EnsembleEstimate:
     found = s.degree(who)
-    number = Number(found.value, note=found.note)
+    number = EnsembleEstimate(found.value, note=found.note)
     if who != "unlearned":
         return number
     rng = s.rt.rng("strong/degree")
@@ -246,54 +268,56 @@ def _mean_gap(sides: Sequence[Tensor]) -> float:
     return float(sides[0].mean() - sides[1].mean())
 
 
-def _answers(s: Seats, section: str, rate: bool, who: str) -> Number:
+def _answers(s: EnsembleScores, section: str, rate: bool, who: str) -> EnsembleEstimate:
     wrong = s.at(who, section, "errors").double().mean(1)
-    return Number.mean(1 - wrong if rate else wrong)
+    return EnsembleEstimate.mean(1 - wrong if rate else wrong)
 
 
-def _klom(s: Seats, section: str, which: Literal["median", "percentile_95"], who: str) -> Number:
+def _klom(
+    s: EnsembleScores, section: str, which: Literal["median", "percentile_95"], who: str
+) -> EnsembleEstimate:
     found = s.klom(who, section)
-    number = Number(getattr(found, which), note=found.note)
+    number = EnsembleEstimate(getattr(found, which), note=found.note)
     if who != "unlearned" or math.isnan(number.value):
         return number
     return s.klom_reach(section).about(number, which)
 
 
-def _ulira(s: Seats, which: Literal["auc", "accuracy"], who: str) -> Number:
+def _ulira(s: EnsembleScores, which: Literal["auc", "accuracy"], who: str) -> EnsembleEstimate:
     found = s.ulira(who)
-    number = Number(getattr(found, which), note=found.note)
+    number = EnsembleEstimate(getattr(found, which), note=found.note)
     if who != "unlearned":
         return number
     of = intervals.of_auc if which == "auc" else intervals.of_accuracy
     return of(number, s.ratios("unlearned"), s.rt.rng("strong/ulira"))
 
 
-def _share(found: Quality, least: float) -> Number:
+def _share(found: Quality, least: float) -> EnsembleEstimate:
     if bool(found.corrected.isnan().any()):
-        return Number(math.nan, note=found.note)
-    return Number(float((found.corrected > least).double().mean()), note=found.note)
+        return EnsembleEstimate(math.nan, note=found.note)
+    return EnsembleEstimate(float((found.corrected > least).double().mean()), note=found.note)
 
 
-def _none(_: float) -> Light:
+def _none(_: float) -> Judgement:
     return "none"
 
 
-def _any(value: float) -> Light:
+def _any(value: float) -> Judgement:
     return "bad" if value > 0 else "none"
 
 
-def _told_apart(p: float) -> Light:
+def _told_apart(p: float) -> Judgement:
     return "bad" if p < LEVEL else "none"
 
 
-def _exposure(s: Seats) -> Iterator[Exposure]:
+def _exposure(s: EnsembleScores) -> Iterator[RowExposure]:
     """Yield the forgotten rows: by bound, then by the attack's accuracy, then by shift."""
     bound = s.quality("unlearned").corrected
     right, shift = s.ulira("unlearned").accuracies, s.moved("unlearned").shift
     keys = zip(*((-t.nan_to_num(-1.0)).tolist() for t in (bound, right, shift.abs())), strict=True)
     rows = s.signals.columns["forget"].tolist()
     for i in [i for _, i in sorted((k, i) for i, k in enumerate(keys))]:
-        yield Exposure(
+        yield RowExposure(
             row=rows[i],
             epsilon=_or_none(bound[i]),
             accuracy=_or_none(right[i]),
@@ -301,24 +325,24 @@ def _exposure(s: Seats) -> Iterator[Exposure]:
         )
 
 
-def _laws(s: Seats, exposure: Sequence[Exposure]) -> Iterator[Sample]:
+def _laws(s: EnsembleScores, exposure: Sequence[RowExposure]) -> Iterator[MarginSample]:
     rows = s.signals.columns["forget"].tolist()
     worst = [e.row for e in exposure if e.epsilon or e.accuracy is None or e.accuracy > 0.5]
     for row in worst[:DRAWN]:
         for who in ("original", "unlearned", "oracle"):
             values = s.at(who, "forget")[:, rows.index(row)].sort().values
-            yield Sample(who=who, split=f"row-{row}", values=tuple(values.tolist()))
+            yield MarginSample(who=who, split=f"row-{row}", values=tuple(values.tolist()))
 
 
-def _degrees(s: Seats) -> Iterator[Sample]:
+def _degrees(s: EnsembleScores) -> Iterator[MarginSample]:
     for who, seat in (("original", "original"), ("unlearned", "unlearned"), ("oracle", "floor")):
         scores = s.degree(seat).scores.nanmean(0)
         values = scores[~scores.isnan()].sort().values.tolist()
         if values:
-            yield Sample(who=who, split="degree", values=tuple(values))
+            yield MarginSample(who=who, split="degree", values=tuple(values))
 
 
-def _told(s: Seats) -> Iterator[str]:
+def _told(s: EnsembleScores) -> Iterator[str]:
     """Yield what must be known of models that are equal on all examples."""
     total = s.signals.count("unlearned")
     if len(s.kept) < total:

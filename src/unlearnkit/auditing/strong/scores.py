@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 from unlearnkit.attacks.forgetting_quality import forgetting_quality
-from unlearnkit.attacks.iam import Degree, degree
+from unlearnkit.attacks.iam import IamScores, degree
 from unlearnkit.attacks.klom import klom
 from unlearnkit.attacks.ulira import log_ratios, ulira
 from unlearnkit.attacks.wasserstein import wasserstein
 from unlearnkit.auditing.strong import bootstrap_intervals as intervals
-from unlearnkit.auditing.strong.margin_store import Member, Signals
+from unlearnkit.auditing.strong.margin_store import MarginMatrix, ModelId
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.stats.margin_checks import blocks
 
 
-def towards_targets(signals: Signals) -> Signals:
+def towards_targets(signals: MarginMatrix) -> MarginMatrix:
     """Return signals whose margins say how far predictions have come towards the rows' targets.
 
     Of real targets the error is a poor margin: it folds the law of a prediction about its target
@@ -48,10 +48,10 @@ def towards_targets(signals: Signals) -> Signals:
     return replace(signals, margins=margins)
 
 
-class Seats:
+class EnsembleScores:
     """Sets of models that take the unlearned ones' seat, and what was found out about each."""
 
-    def __init__(self, signals: Signals, rt: Runtime) -> None:
+    def __init__(self, signals: MarginMatrix, rt: Runtime) -> None:
         self.signals, self.rt = towards_targets(signals), rt
         self.equal = signals.duplicates()
         copies = {
@@ -97,7 +97,7 @@ class Seats:
         found = self.signals.of("original", section)
         return found[self.kept] if who == "unlearned" else found
 
-    def _degree(self, who: str) -> Degree:
+    def _degree(self, who: str) -> IamScores:
         return degree(self.before(who, "forget"), *self._pair(who))
 
     def _answers(self, who: str) -> tuple[Tensor, Tensor]:
@@ -107,7 +107,7 @@ class Seats:
             return self._pair(who)
         return self.at(who, "forget", "residuals"), self.at("oracle", "forget", "residuals")
 
-    def _klom_reach(self, section: str) -> intervals.Reach:
+    def _klom_reach(self, section: str) -> intervals.HalfWidths:
         sides = self.at("unlearned", section), self.at("oracle", section)
         return intervals.klom_reach(*sides, self.rt.rng(f"strong/klom/{section}"))
 
@@ -115,5 +115,5 @@ class Seats:
         return self.at(who, "forget"), self.at("oracle", "forget")
 
 
-def _seed(member: Member) -> int:
+def _seed(member: ModelId) -> int:
     return member.seed

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from unlearnkit.auditing.strong import bootstrap_intervals as intervals
-from unlearnkit.auditing.strong.scores import Seats
-from unlearnkit.auditing.strong.table_rows import Number, estimate_of, known
+from unlearnkit.auditing.strong.scores import EnsembleScores
+from unlearnkit.auditing.strong.table_rows import EnsembleEstimate, estimate_of, known
 from unlearnkit.report.schema import Stratum
 
 PARTS = ("low", "middle", "high")
@@ -24,7 +24,7 @@ LEAST_ROWS = 4
 """Rows in a third below which nothing is said of it."""
 
 
-def strata(s: Seats, apart: Tensor | None = None) -> Iterator[Stratum]:
+def strata(s: EnsembleScores, apart: Tensor | None = None) -> Iterator[Stratum]:
     """Yield what is known of each third of the forgotten rows.
 
     By memorisation: how much surer of a row the models are that had it than those that never did,
@@ -58,16 +58,16 @@ def strata(s: Seats, apart: Tensor | None = None) -> Iterator[Stratum]:
             yield _stratum(s, by, part, rows, float(level[rows].mean()))
 
 
-def _sure(s: Seats, who: str) -> Tensor:
+def _sure(s: EnsembleScores, who: str) -> Tensor:
     """Return the mean probability of the right answer, or minus the mean error ``(E,)``."""
     if s.real:
         return -s.at(who, "forget", "errors").double().mean(0)
     return s.at(who, "forget").sigmoid().mean(0)
 
 
-def _stratum(s: Seats, by: str, part: str, rows: Tensor, level: float) -> Stratum:
+def _stratum(s: EnsembleScores, by: str, part: str, rows: Tensor, level: float) -> Stratum:
     found, near = s.ulira("unlearned"), {w: s.klom(w, "forget").rows for w in SEATS}
-    auc = Number(math.nan, note=found.note)
+    auc = EnsembleEstimate(math.nan, note=found.note)
     floor = math.nan
     if not math.isnan(found.auc):
         mine, theirs = ([(a[:, rows], b[:, rows]) for a, b in s.ratios(seat)] for seat in SEATS)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from unlearnkit.auditing.strong.metric_specs import kind_of
-from unlearnkit.report.schema import Estimate, Light, OracleValue, Row
+from unlearnkit.report.schema import Estimate, Judgement, MetricRow, OracleValue
 from unlearnkit.stats.intervals import mean_interval, tost, two_sample_t
 from unlearnkit.stats.oracle_gap import LEAST_MARGIN
 
@@ -17,7 +17,7 @@ AUC_MARGIN = 0.02
 
 
 @dataclass(frozen=True)
-class Number:
+class EnsembleEstimate:
     """One number of one set of models; nan where it is undefined, and then the note says why."""
 
     value: float
@@ -32,7 +32,7 @@ class Number:
     note: str = ""
 
     @classmethod
-    def mean(cls, each: Tensor, note: str = "") -> Number:
+    def mean(cls, each: Tensor, note: str = "") -> EnsembleEstimate:
         """Return a mean over models, with Student's interval."""
         known = each[~each.isnan()]
         if not len(known):
@@ -64,14 +64,14 @@ def margin_of(metric: str, mean: float, deviation: float) -> float:
 
 def make_row(
     metric: str,
-    number: Number,
-    original: Number | None,
-    floor: Number,
+    number: EnsembleEstimate,
+    original: EnsembleEstimate | None,
+    floor: EnsembleEstimate,
     *,
     examples: int,
     models: int,
-    light: Light = "none",
-) -> Row:
+    light: Judgement = "none",
+) -> MetricRow:
     """Return a line of the table.
 
     Args:
@@ -100,7 +100,7 @@ def make_row(
         beyond = low > margin or high < -margin
         light = "good" if tost(a, b, margin).holds else "bad" if beyond else "unclear"
     sd = None if theirs is None or len(theirs) < 2 else float(theirs.std())
-    return Row(
+    return MetricRow(
         metric=metric,
         family=kind.family,
         goal=kind.goal,
@@ -121,7 +121,7 @@ def make_row(
     )
 
 
-def estimate_of(number: Number, examples: int) -> Estimate:
+def estimate_of(number: EnsembleEstimate, examples: int) -> Estimate:
     """Return a number as a report has it."""
     value = known(number.value)
     ends = (number.low, number.high)

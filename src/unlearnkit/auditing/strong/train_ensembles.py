@@ -15,7 +15,13 @@ from torch import Tensor, nn
 
 from unlearnkit.auditing.request_summary import row_bytes
 from unlearnkit.auditing.splits import choose
-from unlearnkit.auditing.strong.margin_store import Code, Member, Row, Signals, SignalsFile
+from unlearnkit.auditing.strong.margin_store import (
+    MarginMatrix,
+    MarginStore,
+    Membership,
+    ModelId,
+    ModelRecord,
+)
 from unlearnkit.auditing.strong.metric_specs import LEAST
 from unlearnkit.cache import Cache
 from unlearnkit.contamination import check_fresh
@@ -23,19 +29,19 @@ from unlearnkit.core.auto_method import Auto
 from unlearnkit.core.cache_folder import SIGNALS
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import Batch, View
-from unlearnkit.core.digest import MEASURES, source
+from unlearnkit.core.digest import MEASURES, source_code
 from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
 from unlearnkit.core.evidence import Split
-from unlearnkit.core.inference import rowwise, run_in_parts
+from unlearnkit.core.inference import map_rows, run_in_parts
 from unlearnkit.core.method import Method
 from unlearnkit.core.module_state import on_device
 from unlearnkit.core.request import ForgetRequest
-from unlearnkit.core.request_inference import meant
+from unlearnkit.core.request_inference import infer_request
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.oracles import (
     FIRST,
-    Trained,
+    TrainedModel,
     oracle,
     oracle_keys,
     original_key,
@@ -61,7 +67,7 @@ BLOCK, MEMORY = 64, 2**30
 
 
 @dataclass(frozen=True)
-class Subject:
+class StrongAuditSpec:
     """What a strong audit is about: a case, a request, a method; where it runs and keeps."""
 
     case: Case
@@ -86,7 +92,7 @@ class Subject:
         return _views(self)
 
     @cached_property
-    def file(self) -> SignalsFile:
+    def file(self) -> MarginStore:
         """Where the signals of these examples are kept."""
         return _file(self)
 
@@ -96,7 +102,7 @@ class Subject:
         return self.file.folder.name
 
 
-def gather(subject: Subject, models: int) -> Signals:
+def collect_margins(subject: StrongAuditSpec, models: int) -> MarginMatrix:
     """Return the signals of N models of each kind; what is kept is neither trained nor run again.
 
     Every model is kept as soon as it is trained, every row of signals as soon as it is known, so
@@ -113,7 +119,7 @@ def gather(subject: Subject, models: int) -> Signals:
     file = subject.file
     have = set(file.members())
     everyone = [
-        Member(kind, s)
+        ModelId(kind, s)
         for who in TRAINED
         for s in subject.seeds(who, models)
         for kind in kinds_of(who)
@@ -126,7 +132,7 @@ def gather(subject: Subject, models: int) -> Signals:
             wanted = subject.seeds(who, models)
             for seeds in _blocks(subject, wanted):
                 open_seeds = [
-                    s for s in seeds if any(Member(w, s) not in done for w in kinds_of(who))
+                    s for s in seeds if any(ModelId(w, s) not in done for w in kinds_of(who))
                 ]
                 if open_seeds:
                     _block(subject, done, who, open_seeds)
@@ -134,7 +140,7 @@ def gather(subject: Subject, models: int) -> Signals:
     return everything.first(models)
 
 
-def look(subject: Subject, models: Sequence[nn.Module]) -> tuple[Tensor, Tensor]:
+def look(subject: StrongAuditSpec, models: Sequence[nn.Module]) -> tuple[Tensor, Tensor]:
     """Return what any models say about the examples of a subject.
 
     Args:
@@ -144,17 +150,17 @@ def look(subject: Subject, models: Sequence[nn.Module]) -> tuple[Tensor, Tensor]
     Returns:
         Margins and errors ``(models, E)``.
     """
-    rows = [_measured(subject, m, Member("", i)) for i, m in enumerate(models)]
+    rows = [_measured(subject, m, ModelId("", i)) for i, m in enumerate(models)]
     return torch.stack([r.margins for r in rows]), torch.stack([r.errors for r in rows])
 
 
-def _views(subject: Subject) -> dict[str, View]:
+def _views(subject: StrongAuditSpec) -> dict[str, View]:
     case = subject.case
     parts = case.partition(subject.request)
     assert parts.forget is not None
     assert parts.retain is not None
     draw = Runtime(seed=0)
-    splits = choose(case, parts, draw, meant(subject.request, parts)).views
+    splits = choose(case, parts, draw, infer_request(subject.request, parts)).views
     views = {
         "forget": parts.forget,
         "retain": parts.retain.sample(
@@ -188,7 +194,7 @@ def _no_more(held: View, forget: View, draw: Runtime) -> View:
     return held.pick(torch.cat(rows).sort().values)
 
 
-def _file(subject: Subject) -> SignalsFile:
+def _file(subject: StrongAuditSpec) -> MarginStore:
     case, rt, views = subject.case, subject.rt, subject.views
     key = {
         "original": original_key(case, 0, rt),
@@ -196,16 +202,16 @@ def _file(subject: Subject) -> SignalsFile:
         "method": subject.method.id,
         "settings": subject.method.model_dump(mode="json"),
         "measures": MEASURES,
-        "code": source(type(subject.method)),
+        "code": source_code(type(subject.method)),
         "sections": {name: view.key() for name, view in views.items()},
     }
     if subject.localizer is not None:
         key["mask"] = subject.localizer.model_dump(mode="json")
     columns = {name: view.rows for name, view in views.items()}
-    return SignalsFile(subject.cache.root / SIGNALS, key, columns, _targets(subject))
+    return MarginStore(subject.cache.root / SIGNALS, key, columns, _targets(subject))
 
 
-def _targets(subject: Subject) -> int:
+def _targets(subject: StrongAuditSpec) -> int:
     """Return how many numbers a row's target has; 0 where it is no number."""
     y = subject.views["forget"].y
     real = subject.case.task.predictions(y[:0, None].flatten(1)) is not None
@@ -238,7 +244,7 @@ def subject_of(
     cache: Cache,
     localizer: Localizer | None = None,
     ray: str | None = None,
-) -> Subject:
+) -> StrongAuditSpec:
     """Return a subject that can be audited; refuse what cannot be trained and unlearned N times.
 
     Args:
@@ -273,7 +279,7 @@ def subject_of(
     if parts.forget is None or parts.retain is None or not parts.forget.labelled:
         raise UnsupportedError("strong: forget and retained rows with targets are needed")
     check_needs(method, case, parts)
-    subject = Subject(case, request, method, rt, cache, localizer, ray)
+    subject = StrongAuditSpec(case, request, method, rt, cache, localizer, ray)
     _check_apart(subject.views)
     return subject
 
@@ -290,13 +296,13 @@ def _check_apart(views: dict[str, View]) -> None:
             )
 
 
-def _block(subject: Subject, done: set[Member], who: str, seeds: Sequence[int]) -> None:
+def _block(subject: StrongAuditSpec, done: set[ModelId], who: str, seeds: Sequence[int]) -> None:
     """Train what is missing of a block, and append the signals: those that cost least, at once."""
-    waiting: list[Row] = []
+    waiting: list[ModelRecord] = []
     runs = _trained(subject, who, seeds)
     for i, one in enumerate(runs):
         for kind in kinds_of(who):
-            member = Member(kind, one.seed)
+            member = ModelId(kind, one.seed)
             if member in done:
                 continue
             model = _unlearned(subject, one) if kind == "unlearned" else one.model
@@ -307,7 +313,7 @@ def _block(subject: Subject, done: set[Member], who: str, seeds: Sequence[int]) 
         subject.rt.reporter.progress(f"signals of {who}s", i + 1, len(runs))
 
 
-def _trained(subject: Subject, who: str, seeds: Sequence[int]) -> tuple[Trained, ...]:
+def _trained(subject: StrongAuditSpec, who: str, seeds: Sequence[int]) -> tuple[TrainedModel, ...]:
     case, rt, cache, ray = subject.case, subject.rt, subject.cache, subject.ray
     if who == "original":
         return train_originals(case, seeds=seeds, rt=rt, cache=cache, ray=ray)
@@ -317,7 +323,7 @@ def _trained(subject: Subject, who: str, seeds: Sequence[int]) -> tuple[Trained,
     return found.runs
 
 
-def _unlearned(subject: Subject, one: Trained) -> nn.Module:
+def _unlearned(subject: StrongAuditSpec, one: TrainedModel) -> nn.Module:
     quiet = Runtime(subject.rt.device, subject.rt.precision, one.seed, Cost())
     try:
         done = unlearn(
@@ -336,7 +342,7 @@ def _unlearned(subject: Subject, one: Trained) -> nn.Module:
     return done.model
 
 
-def _measured(subject: Subject, model: nn.Module, member: Member) -> Row:
+def _measured(subject: StrongAuditSpec, model: nn.Module, member: ModelId) -> ModelRecord:
     """Return what a model says about all examples."""
     task, rt = subject.case.task, subject.rt.fork(0)
     model = on_device(model, rt.device)
@@ -348,13 +354,13 @@ def _measured(subject: Subject, model: nn.Module, member: Member) -> Row:
         for part, out in run_in_parts(model, view, task, rt):
             y = whole[part]
             for fn, into in ((task.margin, margins), (task.errors, errors)):
-                into.append(rowwise(partial(_of_row, fn), out, y, places[part]))
+                into.append(map_rows(partial(_of_row, fn), out, y, places[part]))
             predicted = task.predictions(out.double())
             if predicted is not None:
                 residuals.append(predicted - y.double().view_as(predicted))
     codes = _codes(member.who, subject.views)
     apart = torch.cat(residuals) if residuals else None
-    return Row(member, torch.cat(margins), codes, torch.cat(errors), apart)
+    return ModelRecord(member, torch.cat(margins), codes, torch.cat(errors), apart)
 
 
 def _of_row(fn: Callable[[Tensor, Batch], Tensor], out: Tensor, y: Tensor, place: Tensor) -> Tensor:
@@ -362,18 +368,18 @@ def _of_row(fn: Callable[[Tensor, Batch], Tensor], out: Tensor, y: Tensor, place
 
 
 def _codes(kind: str, views: dict[str, View]) -> Tensor:
-    went = {"original": Code.IN, "unlearned": Code.UNLEARNED}.get(kind, Code.OUT)
-    stayed = Code.RETAINED if kind == "unlearned" else Code.IN
+    went = {"original": Membership.IN, "unlearned": Membership.UNLEARNED}.get(kind, Membership.OUT)
+    stayed = Membership.RETAINED if kind == "unlearned" else Membership.IN
     code = {"forget": went, "retain": stayed}
     return torch.cat(
         [
-            torch.full((len(v),), int(code.get(name, Code.OUT)), dtype=torch.uint8)
+            torch.full((len(v),), int(code.get(name, Membership.OUT)), dtype=torch.uint8)
             for name, v in views.items()
         ]
     )
 
 
-def _blocks(subject: Subject, seeds: Sequence[int]) -> list[Sequence[int]]:
+def _blocks(subject: StrongAuditSpec, seeds: Sequence[int]) -> list[Sequence[int]]:
     model = fresh_model(subject.case, subject.rt.fork(0))
     size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
     wide = min(max(MEMORY // max(size, 1), 1), BLOCK)

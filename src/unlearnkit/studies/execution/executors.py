@@ -17,8 +17,8 @@ import torch
 from unlearnkit.cache import Cache
 from unlearnkit.core.errors import InputError
 from unlearnkit.store import Store
-from unlearnkit.studies.execution.queue import PAUSE, Line
-from unlearnkit.studies.execution.worker import Caught, Desk
+from unlearnkit.studies.execution.queue import PAUSE, RunQueue
+from unlearnkit.studies.execution.worker import CapturedError, Worker
 from unlearnkit.studies.planning.shared_models import batches, models
 
 
@@ -29,7 +29,9 @@ class Executor(Protocol):
     def jobs(self) -> int:
         """How many runs it can work on at once."""
 
-    def work(self, line: Line, store: Store, cache: Cache, heard: Callable[[int], None]) -> None:
+    def work(
+        self, line: RunQueue, store: Store, cache: Cache, heard: Callable[[int], None]
+    ) -> None:
         """Carry out every run of a line that no other process has taken, and await those.
 
         It returns when all runs are finished, or when it can do no more: what its workers left
@@ -44,28 +46,32 @@ class Executor(Protocol):
 
 
 @dataclass(frozen=True)
-class Here:
+class InProcessExecutor:
     """This process, with one thread of torch's, as every worker has: equal bits, whoever works."""
 
     jobs: int = 1
 
-    def work(self, line: Line, store: Store, cache: Cache, heard: Callable[[int], None]) -> None:
+    def work(
+        self, line: RunQueue, store: Store, cache: Cache, heard: Callable[[int], None]
+    ) -> None:
         """Carry out a line, run by run."""
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            line.work(store, Desk(cache), lambda: heard(1))
+            line.work(store, Worker(cache), lambda: heard(1))
         finally:
             torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)
-class Processes:
+class ProcessExecutor:
     """Several processes on this machine, a thread each."""
 
     jobs: int
 
-    def work(self, line: Line, store: Store, cache: Cache, heard: Callable[[int], None]) -> None:
+    def work(
+        self, line: RunQueue, store: Store, cache: Cache, heard: Callable[[int], None]
+    ) -> None:
         """Carry out a line; models that many runs need are trained first, shared out."""
         context = multiprocessing.get_context("spawn")
         workers = [
@@ -104,23 +110,23 @@ def executor(jobs: int | None = None, ray: str | None = None) -> Executor:
     if jobs is not None and jobs < 1:
         raise InputError(f"study: jobs must be at least 1, got {jobs}")
     if ray is not None:
-        from unlearnkit.studies.execution.ray_executor import Ray  # needs the extra
+        from unlearnkit.studies.execution.ray_executor import RayExecutor  # needs the extra
 
-        return Ray(ray, jobs)
-    return Here() if jobs in (None, 1) else Processes(jobs)
+        return RayExecutor(ray, jobs)
+    return InProcessExecutor() if jobs in (None, 1) else ProcessExecutor(jobs)
 
 
-def _worker(line: Line, store: Path, cache: Path, number: int, jobs: int) -> None:
+def _worker(line: RunQueue, store: Path, cache: Path, number: int, jobs: int) -> None:
     Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     with Store(store) as kept:
-        desk = Desk(Cache(cache))
+        desk = Worker(Cache(cache))
         waiting = [r for r in line.runs if not line.finished(kept, r)]
         lacking = [m for m in models(waiting, desk) if m.key not in desk.cache]
         for batch in batches(lacking, desk)[number::jobs]:
             # What cannot be trained fails again, and for the record, in the run that needs it.
-            with Caught():
+            with CapturedError():
                 batch.train(desk)
         line.work(kept, desk, lambda: None)
 

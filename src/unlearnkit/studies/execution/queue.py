@@ -15,34 +15,34 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from unlearnkit.store import Store
-from unlearnkit.studies.execution.worker import Desk, cancelled
-from unlearnkit.studies.planning.run_spec import Planned
+from unlearnkit.studies.execution.worker import Worker, cancelled
+from unlearnkit.studies.planning.run_spec import RunSpec
 
 PAUSE = 0.2
 """Seconds between two looks at what other processes have done."""
 
 
 @dataclass(frozen=True)
-class Line:
+class RunQueue:
     """The runs that wait, in order."""
 
-    runs: tuple[Planned, ...]
+    runs: tuple[RunSpec, ...]
     again: Mapping[str, str]
     """Failed runs that are to be tried again, with the time at which they had failed."""
 
-    def over(self, run: Planned, ended: tuple[str, str] | None) -> bool:
+    def over(self, run: RunSpec, ended: tuple[str, str] | None) -> bool:
         """Return whether a run needs no more work, given how it ended and when it was started."""
         if ended is None or ended[0] == "cancelled":
             return False
         return ended[0] == "done" or self.again.get(run.key) != ended[1]
 
-    def finished(self, store: Store, run: Planned) -> bool:
+    def finished(self, store: Store, run: RunSpec) -> bool:
         """Return whether a run needs no more work."""
         return self.over(run, store.status(run.key))
 
-    def work(self, store: Store, desk: Desk, heard: Callable[[], None]) -> None:
+    def work(self, store: Store, desk: Worker, heard: Callable[[], None]) -> None:
         """Carry out what no other process has taken; then stand by until all is finished."""
-        left: Sequence[Planned] = self.runs
+        left: Sequence[RunSpec] = self.runs
         while left:
             busy = []
             for run in left:
@@ -65,7 +65,7 @@ class Line:
                 self.stand_by(store, busy[0])
             left = busy
 
-    def stand_by(self, store: Store, run: Planned) -> None:
+    def stand_by(self, store: Store, run: RunSpec) -> None:
         """Wait a moment for a run that another process holds."""
         with taken(store.path, run, patience=PAUSE) as mine:
             if mine and self.finished(store, run):
@@ -73,7 +73,7 @@ class Line:
 
 
 @contextmanager
-def taken(store: Path, run: Planned, patience: float = 0.0) -> Iterator[bool]:
+def taken(store: Path, run: RunSpec, patience: float = 0.0) -> Iterator[bool]:
     """Hold a run's lock, or say that another process does; a killed process holds none."""
     path = _lock(store, run)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,11 +89,11 @@ def taken(store: Path, run: Planned, patience: float = 0.0) -> Iterator[bool]:
         lock.release()
 
 
-def _lock(store: Path, run: Planned) -> Path:
+def _lock(store: Path, run: RunSpec) -> Path:
     return store.with_name(f".{store.name}.locks") / f"{run.key}.lock"
 
 
-def drop_lock(store: Path, run: Planned) -> None:
+def drop_lock(store: Path, run: RunSpec) -> None:
     """Remove the lock of a finished run: whoever gets hold of it finds the run finished."""
     with suppress(OSError):
         _lock(store, run).unlink()

@@ -19,15 +19,15 @@ import torch
 from unlearnkit.cache import Cache
 from unlearnkit.core.errors import InputError
 from unlearnkit.store import Store
-from unlearnkit.studies.execution.queue import PAUSE, Line, drop_lock, taken
-from unlearnkit.studies.execution.worker import Caught, Desk, Kept
-from unlearnkit.studies.planning.run_spec import Planned
+from unlearnkit.studies.execution.queue import PAUSE, RunQueue, drop_lock, taken
+from unlearnkit.studies.execution.worker import CapturedError, Kept, Worker
+from unlearnkit.studies.planning.run_spec import RunSpec
 from unlearnkit.studies.planning.shared_models import Batch, batches, models
 from unlearnkit.train.ray_cluster import connected, needs, room, why_lost
 
 
 @dataclass
-class Ray:
+class RayExecutor:
     """A Ray cluster, a processor (and a GPU where the study wants one) for each run."""
 
     address: str
@@ -36,7 +36,9 @@ class Ray:
 
     jobs: int = field(default=1, init=False)
 
-    def work(self, line: Line, store: Store, cache: Cache, heard: Callable[[int], None]) -> None:
+    def work(
+        self, line: RunQueue, store: Store, cache: Cache, heard: Callable[[int], None]
+    ) -> None:
         """Carry out a line: first models, each once, then runs."""
         with connected(self.address, self.wanted, "study") as ray:
             device = torch.device(line.runs[0].device)
@@ -45,8 +47,8 @@ class Ray:
             task = ray.remote(**needs(device), max_retries=0)
             train, carry_out = task(_train), task(_carry_out)
             waiting = [r for r in line.runs if not line.finished(store, r)]
-            lacking = [m for m in models(waiting, Desk(cache)) if m.key not in cache]
-            parts = batches(lacking, Desk(cache))
+            lacking = [m for m in models(waiting, Worker(cache)) if m.key not in cache]
+            parts = batches(lacking, Worker(cache))
             self._train(ray, [train.remote(b, cache.root) for b in parts], heard)
             start = lambda run: carry_out.remote(run, cache.root)  # noqa: E731  # a task, by run
             self._carry_out(ray, start, line, store, heard)
@@ -60,13 +62,13 @@ class Ray:
     def _carry_out(
         self,
         ray: Any,
-        start: Callable[[Planned], Any],
-        line: Line,
+        start: Callable[[RunSpec], Any],
+        line: RunQueue,
         store: Store,
         heard: Callable[[int], None],
     ) -> None:
         """Keep so many tasks going; each run is locked from its start until it is kept."""
-        left, flying = list(line.runs), dict[Any, tuple[Planned, ExitStack]]()
+        left, flying = list(line.runs), dict[Any, tuple[RunSpec, ExitStack]]()
         lost: list[str] = []
         with ExitStack() as locks:
             while left or flying:
@@ -85,7 +87,7 @@ class Ray:
             )
 
 
-def _next(left: list[Planned], line: Line, store: Store) -> tuple[Planned, ExitStack] | None:
+def _next(left: list[RunSpec], line: RunQueue, store: Store) -> tuple[RunSpec, ExitStack] | None:
     """Take the next run that waits, with its lock; those that others hold go to the end."""
     for _ in range(len(left)):
         run, lock = left.pop(0), ExitStack()
@@ -102,7 +104,7 @@ def _next(left: list[Planned], line: Line, store: Store) -> tuple[Planned, ExitS
 
 
 def _land(
-    ray: Any, flying: dict[Any, tuple[Planned, ExitStack]], line: Line, store: Store
+    ray: Any, flying: dict[Any, tuple[RunSpec, ExitStack]], line: RunQueue, store: Store
 ) -> list[str]:
     """Keep what is ready, and return why tasks were lost."""
     ready, _ = ray.wait(list(flying), num_returns=1, timeout=PAUSE)
@@ -129,17 +131,17 @@ def _keep(ray: Any, task: Any, store: Store) -> str | None:
 
 
 @lru_cache(maxsize=1)
-def _desk(cache: Path) -> Desk:
+def _desk(cache: Path) -> Worker:
     """Return this worker process' desk: the next run often has the same rows."""
     torch.set_num_threads(1)
-    return Desk(Cache(cache))
+    return Worker(Cache(cache))
 
 
 def _train(batch: Batch, cache: Path) -> None:
     # What cannot be trained fails again, and for the record, in the run that needs it.
-    with Caught():
+    with CapturedError():
         batch.train(_desk(cache))
 
 
-def _carry_out(run: Planned, cache: Path) -> Kept:
+def _carry_out(run: RunSpec, cache: Path) -> Kept:
     return _desk(cache).carry_out(run)

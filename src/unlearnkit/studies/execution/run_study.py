@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 
 from unlearnkit.cache import Cache
 from unlearnkit.core.errors import InputError
-from unlearnkit.core.runtime import Reporter, Silent
+from unlearnkit.core.runtime import NullReporter, Reporter
 from unlearnkit.store import Store
 from unlearnkit.studies.designs import design_warnings
 from unlearnkit.studies.execution.executors import executor
-from unlearnkit.studies.execution.queue import PAUSE, Line
+from unlearnkit.studies.execution.queue import PAUSE, RunQueue
 from unlearnkit.studies.layout import Layout
 from unlearnkit.studies.planning.expand import expand
-from unlearnkit.studies.planning.run_spec import Planned
+from unlearnkit.studies.planning.run_spec import RunSpec
 from unlearnkit.studies.spec import Study
 
 
@@ -69,10 +69,10 @@ def run(
     """
     workers = executor(jobs, ray)
     runs = expand(study) if layout is None else layout.runs
-    heard = reporter or Silent()
+    heard = reporter or NullReporter()
     before = store.ended("study")
     failures = {r.key: before[r.key][1] for r in runs if _how(before, r) == "failed"}
-    line = Line(runs, failures if retry else {})
+    line = RunQueue(runs, failures if retry else {})
     teller = _Teller(heard, store, line)
     workers.work(line, store, cache, lambda busy: teller.tell(busy, workers.jobs))
     after = store.ended("study")
@@ -90,7 +90,7 @@ def run(
     return Outcome(done=len(runs) - failed - skipped, failed=failed, skipped=skipped)
 
 
-def _how(ended: Mapping[str, tuple[str, str]], run: Planned) -> str | None:
+def _how(ended: Mapping[str, tuple[str, str]], run: RunSpec) -> str | None:
     found = ended.get(run.key)
     return None if found is None else found[0]
 
@@ -101,7 +101,7 @@ class _Teller:
 
     heard: Reporter
     store: Store
-    line: Line
+    line: RunQueue
     last: float = field(default=0.0)
 
     def tell(self, working: int, jobs: int, *, at_once: bool = False) -> None:

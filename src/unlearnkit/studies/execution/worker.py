@@ -23,11 +23,11 @@ from unlearnkit.localize.localizer import Localizer
 from unlearnkit.report.schema import Report
 from unlearnkit.report.store_rows import measured, spent
 from unlearnkit.store import Measurement, Run, Store
-from unlearnkit.studies.planning.problem import Subject, method_of, subject_of
-from unlearnkit.studies.planning.run_spec import Planned
+from unlearnkit.studies.planning.problem import StudyProblem, method_of, subject_of
+from unlearnkit.studies.planning.run_spec import RunSpec
 
 
-class Caught:
+class CapturedError:
     """A context that keeps an error for the record, so that a study goes on after it.
 
     Only a study may do so: the error and its traceback go to the store, and the study ends as
@@ -65,22 +65,22 @@ class Kept:
         store.put(self.run, self.numbers, facts=self.facts)
 
 
-class Desk:
+class Worker:
     """What a process holds while it works on a study: the subject of its last run."""
 
     def __init__(self, cache: Cache) -> None:
         self.cache = cache
         self._name: tuple[str, ...] = ()
-        self._subject: Subject | None = None
+        self._subject: StudyProblem | None = None
 
-    def subject(self, run: Planned) -> Subject:
+    def subject(self, run: RunSpec) -> StudyProblem:
         """Return the subject of a run, read when it is another than the last run's."""
         name = (run.case, run.request, run.device, run.precision)
         if self._subject is None or name != self._name:
             self._name, self._subject = name, subject_of(run)
         return self._subject
 
-    def carry_out(self, run: Planned) -> Kept:
+    def carry_out(self, run: RunSpec) -> Kept:
         """Return what came of a run, to be kept: all its numbers, or a failure.
 
         Args:
@@ -91,7 +91,7 @@ class Desk:
         """
         row = _row(run)
         facts = _circumstances(run)
-        caught = Caught()
+        caught = CapturedError()
         with caught:
             report, seconds = self._examine(run)
         if caught.error is not None:
@@ -106,7 +106,7 @@ class Desk:
             facts["chosen"] = report.provenance.method
         return Kept(done, numbers, facts | _found(report) | {"audit_seconds": f"{seconds:.4f}"})
 
-    def _examine(self, run: Planned) -> tuple[Report, float]:
+    def _examine(self, run: RunSpec) -> tuple[Report, float]:
         """Return the audit's report, and the seconds that the audit took."""
         subject, method = self.subject(run), method_of(run)
         if subject.address(run, method) != run.key:
@@ -132,12 +132,12 @@ class Desk:
         return report, time.perf_counter() - clock
 
 
-def cancelled(run: Planned) -> Kept:
+def cancelled(run: RunSpec) -> Kept:
     """Return what is kept of a run that was interrupted; it is carried out the next time."""
     return Kept(replace(_row(run), status="cancelled"), (), _circumstances(run))
 
 
-def _row(run: Planned) -> Run:
+def _row(run: RunSpec) -> Run:
     return Run(
         key=run.key,
         kind="study",
@@ -152,7 +152,7 @@ def _row(run: Planned) -> Run:
     )
 
 
-def _circumstances(run: Planned) -> dict[str, str]:
+def _circumstances(run: RunSpec) -> dict[str, str]:
     masked = {} if run.mask is None else {"mask": run.mask.model_dump_json()}
     return masked | {
         "label": run.label,

@@ -13,21 +13,21 @@ from unlearnkit.catalog import methods
 from unlearnkit.core.digest import digest
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.method import Method
-from unlearnkit.core.search_space import space
+from unlearnkit.core.search_space import search_space
 from unlearnkit.core.settings import merged
 from unlearnkit.job import put_nested
 from unlearnkit.localize.localizer import Localizer
-from unlearnkit.localize.mask_spec import AskedMask
+from unlearnkit.localize.mask_spec import MaskSpec
 from unlearnkit.localize.method_masks import check_maskable, own_localizer, with_mask
 from unlearnkit.studies.planning.overlap import check_apart
-from unlearnkit.studies.planning.problem import Subject
-from unlearnkit.studies.planning.run_spec import TUNED, Planned
+from unlearnkit.studies.planning.problem import StudyProblem
+from unlearnkit.studies.planning.run_spec import TUNED, RunSpec
 from unlearnkit.studies.planning.tuned_settings import load_recipe, recipe_path
 from unlearnkit.studies.spec import ALL, Chosen, Study
-from unlearnkit.unlearning.requirements import check_needs, fitting
+from unlearnkit.unlearning.requirements import applicable_methods, check_needs
 
 
-def expand(study: Study) -> tuple[Planned, ...]:
+def expand(study: Study) -> tuple[RunSpec, ...]:
     """Return every run of a study, in the order case, request, seed, method.
 
     The untouched original and the oracles are measured beside every run, so they are no runs. A
@@ -62,9 +62,9 @@ def tunable(study: Study, case: str) -> tuple[str, ...]:
     Returns:
         Ids; a method without a declared space is left out.
     """
-    subject = Subject.read(case, study.requests[case][0], study.device, study.precision)
+    subject = StudyProblem.read(case, study.requests[case][0], study.device, study.precision)
     alone = _variants(study, subject)
-    return tuple(n for n, v in alone.items() if n == v.method.id and space(type(v.method)))
+    return tuple(n for n, v in alone.items() if n == v.method.id and search_space(type(v.method)))
 
 
 def search_key(study: Study, case: str, method: str) -> str:
@@ -72,9 +72,9 @@ def search_key(study: Study, case: str, method: str) -> str:
     tune = study.tune
     assert tune is not None
     where = (study.device, study.precision)
-    sets = [Subject.read(case, r, *where).parts.forget for r in tune.requests[case]]
+    sets = [StudyProblem.read(case, r, *where).parts.forget for r in tune.requests[case]]
     asked = tune.model_dump(mode="json", include={"seeds", "trials", "budget", "seed"})
-    found = space(methods()[method])
+    found = search_space(methods()[method])
     return digest(
         {
             **asked,
@@ -86,7 +86,7 @@ def search_key(study: Study, case: str, method: str) -> str:
     )
 
 
-def runs_of(study: Study, case: str, request: str) -> Iterator[Planned]:
+def runs_of(study: Study, case: str, request: str) -> Iterator[RunSpec]:
     """Yield the runs of one case and request of a study, in the order seed, method.
 
     Args:
@@ -97,7 +97,7 @@ def runs_of(study: Study, case: str, request: str) -> Iterator[Planned]:
     Yields:
         The runs.
     """
-    subject = Subject.read(case, request, study.device, study.precision)
+    subject = StudyProblem.read(case, request, study.device, study.precision)
     variants = _variants(study, subject)
     if study.tune is not None:
         variants = _with_tuned(study, case, variants)
@@ -110,7 +110,7 @@ def runs_of(study: Study, case: str, request: str) -> Iterator[Planned]:
         original_seed = seed if study.design == "FULL" else 0
         for label, variant in variants.items():
             method = variant.method
-            run = Planned(
+            run = RunSpec(
                 key="",
                 case=case,
                 request=request,
@@ -138,7 +138,7 @@ class _Variant:
 
     preset: str | None
     method: Method
-    mask: AskedMask | None = None
+    mask: MaskSpec | None = None
     chance: str = ""
 
     def same(self, other: _Variant) -> bool:
@@ -157,13 +157,13 @@ class _Variant:
         return drawn.words, replace(self, method=with_mask(self.method, Localizer.of(drawn)))
 
 
-def _variants(study: Study, subject: Subject) -> dict[str, _Variant]:
+def _variants(study: Study, subject: StudyProblem) -> dict[str, _Variant]:
     """Return the methods by label; ``all`` leaves out those that are named beside it."""
     found: dict[str, _Variant] = {}
     named = {c.method for c in study.methods}
     for chosen in study.methods:
         if chosen.method == ALL:
-            rest = [i for i in fitting(subject.case, subject.parts) if i not in named]
+            rest = [i for i in applicable_methods(subject.case, subject.parts) if i not in named]
             if chosen.masks:
                 rest = [i for i in rest if not methods()[i].info.replaces]
             entries = [Chosen.model_construct(method=i, masks=chosen.masks) for i in rest]

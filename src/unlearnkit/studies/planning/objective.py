@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from statistics import fmean
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.report.values import Value
+from unlearnkit.report.schema import Value
 
 Values = Mapping[tuple[str, str], float | None]
 """Numbers of one run, by metric and model."""

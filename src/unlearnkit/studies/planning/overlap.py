@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.studies.planning.problem import Subject
+from unlearnkit.studies.planning.problem import StudyProblem
 from unlearnkit.studies.spec import Study
 
 
@@ -75,7 +75,7 @@ class _Set:
 
 
 def _set(study: Study, case: str, request: str) -> _Set:
-    subject = Subject.read(case, request, study.device, study.precision)
+    subject = StudyProblem.read(case, request, study.device, study.precision)
     drop, train = subject.parts.forget, subject.case.train
     if drop is None or train is None:
         raise InputError(f"study: tune: {case} has no whole training set to search on")

@@ -8,25 +8,25 @@ from contextlib import suppress
 from dataclasses import dataclass
 from statistics import fmean
 
-from unlearnkit.auditing.sentences import duration
+from unlearnkit.auditing.sentences import format_duration
 from unlearnkit.cache import Cache
-from unlearnkit.cases.registry import Trained
+from unlearnkit.cases.registry import ModelSelectedRequest
 from unlearnkit.catalog import cases
 from unlearnkit.core.digest import digest
 from unlearnkit.store import Store
 from unlearnkit.studies.designs import design_warnings
-from unlearnkit.studies.execution.worker import Desk
+from unlearnkit.studies.execution.worker import Worker
 from unlearnkit.studies.layout import Layout
 from unlearnkit.studies.planning.expand import runs_of
 from unlearnkit.studies.planning.overlap import check_apart
-from unlearnkit.studies.planning.run_spec import Planned
-from unlearnkit.studies.planning.shared_models import Model, models
+from unlearnkit.studies.planning.run_spec import RunSpec
+from unlearnkit.studies.planning.shared_models import SharedModel, models
 from unlearnkit.studies.spec import Study
 from unlearnkit.train.training_guard import TrainingForbiddenError, no_training
 
 
 @dataclass(frozen=True)
-class Need:
+class RequiredModel:
     """A model that a study needs."""
 
     kind: str
@@ -61,16 +61,16 @@ class UnknownRows:
 
 
 @dataclass(frozen=True)
-class Plan:
+class StudyCost:
     """What is there already, and what is still to do."""
 
-    runs: tuple[Planned, ...]
+    runs: tuple[RunSpec, ...]
     done: int
     failed: int
-    todo: tuple[Planned, ...]
+    todo: tuple[RunSpec, ...]
     """Runs that are neither done nor failed."""
 
-    models: tuple[Need, ...]
+    models: tuple[RequiredModel, ...]
     """Models that these need, cached or not."""
 
     seconds: float
@@ -84,7 +84,7 @@ class Plan:
     """Requests whose runs are in none of the above, since their rows are not known yet."""
 
 
-def plan(study: Study, store: Store, cache: Cache, layout: Layout | None = None) -> Plan:
+def plan(study: Study, store: Store, cache: Cache, layout: Layout | None = None) -> StudyCost:
     """Return what a study will take; nothing is trained or run.
 
     A request whose rows trained models point out is listed by itself until the cache has them.
@@ -106,12 +106,12 @@ def plan(study: Study, store: Store, cache: Cache, layout: Layout | None = None)
     ended = store.ended("study")
     todo = tuple(r for r in runs if r.key not in ended or ended[r.key][0] == "cancelled")
     rates, there = _rates(cache)
-    needs = tuple(_need(m, rates, there) for m in models(todo, Desk(cache)))
+    needs = tuple(_need(m, rates, there) for m in models(todo, Worker(cache)))
     times = _times(store, todo)
     guesses = [*(n.seconds for n in needs), *(_guess(r, times) for r in todo)]
     known = [g for g in guesses if g is not None]
     how = [ended[r.key][0] for r in runs if r.key in ended]
-    return Plan(
+    return StudyCost(
         runs=runs,
         done=how.count("done"),
         failed=how.count("failed"),
@@ -124,9 +124,9 @@ def plan(study: Study, store: Store, cache: Cache, layout: Layout | None = None)
     )
 
 
-def _runs(study: Study) -> tuple[tuple[Planned, ...], tuple[UnknownRows, ...]]:
+def _runs(study: Study) -> tuple[tuple[RunSpec, ...], tuple[UnknownRows, ...]]:
     """Return the runs that are known without training, and the requests whose runs are not."""
-    runs: list[Planned] = []
+    runs: list[RunSpec] = []
     unknown: list[UnknownRows] = []
     with no_training():
         for case in study.cases:
@@ -144,7 +144,7 @@ def _runs(study: Study) -> tuple[tuple[Planned, ...], tuple[UnknownRows, ...]]:
 def _models_of(case: str, request: str) -> int | None:
     known = cases().get(case)
     found = None if known is None else known.requests.get(request)
-    return found.models if isinstance(found, Trained) else None
+    return found.models if isinstance(found, ModelSelectedRequest) else None
 
 
 _Kind = tuple[str, str, str]
@@ -169,10 +169,10 @@ def _rates(cache: Cache) -> tuple[dict[_Kind, float], set[str]]:
     return {kind: seconds[kind] / w for kind, w in work.items() if w}, names
 
 
-def _need(model: Model, rates: Mapping[_Kind, float], there: set[str]) -> Need:
+def _need(model: SharedModel, rates: Mapping[_Kind, float], there: set[str]) -> RequiredModel:
     cached = digest(model.key) in there
     rate = 0.0 if cached else rates.get(_kind(model.key))
-    return Need(
+    return RequiredModel(
         kind=model.kind,
         case=model.run.case,
         request=model.run.request if model.kind == "oracle" else "",
@@ -182,7 +182,7 @@ def _need(model: Model, rates: Mapping[_Kind, float], there: set[str]) -> Need:
     )
 
 
-def _times(store: Store, todo: Sequence[Planned]) -> dict[tuple[str, str], float]:
+def _times(store: Store, todo: Sequence[RunSpec]) -> dict[tuple[str, str], float]:
     """Return the mean seconds of unlearning and audit, by case and method; "" is any method."""
     wanted = {r.case for r in todo}
     done = [r for r in store.runs("study") if r.case_name in wanted and r.status == "done"]
@@ -195,11 +195,11 @@ def _times(store: Store, todo: Sequence[Planned]) -> dict[tuple[str, str], float
     return {key: fmean(times) for key, times in found.items()}
 
 
-def _guess(run: Planned, times: Mapping[tuple[str, str], float]) -> float | None:
+def _guess(run: RunSpec, times: Mapping[tuple[str, str], float]) -> float | None:
     return times.get((run.case, run.method), times.get((run.case, "")))
 
 
-def summary(found: Plan, jobs: int = 1) -> dict[str, str]:
+def summary(found: StudyCost, jobs: int = 1) -> dict[str, str]:
     """Return a plan in a few words.
 
     Args:
@@ -219,19 +219,19 @@ def summary(found: Plan, jobs: int = 1) -> dict[str, str]:
     }
 
 
-def _counted(needs: Iterable[Need]) -> str:
+def _counted(needs: Iterable[RequiredModel]) -> str:
     cached = [n.cached for n in needs]
     return f"{cached.count(False)} to train, {cached.count(True)} cached"
 
 
-def _time(found: Plan, jobs: int) -> str:
+def _time(found: StudyCost, jobs: int) -> str:
     share = "" if jobs == 1 else f" with {jobs} jobs"
     open_ = len(found.todo) + sum(not n.cached for n in found.models)
     if not open_:
         return "unknown: rows are not known yet" if found.unknown else "none"
     if found.unmeasured == open_:
         return "unknown: nothing like it was measured here yet"
-    text = f"about {duration(found.seconds / jobs)}{share}"
+    text = f"about {format_duration(found.seconds / jobs)}{share}"
     if found.unmeasured:
         text += f", and {found.unmeasured} runs and models that were never measured here"
     return text

@@ -22,10 +22,10 @@ import unlearnkit
 from unlearnkit.core.cache_folder import LAYOUTS, default_root
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import write_text
-from unlearnkit.localize.mask_spec import AskedMask
-from unlearnkit.studies.columns import Measure
+from unlearnkit.localize.mask_spec import MaskSpec
+from unlearnkit.studies.columns import MetricColumn
 from unlearnkit.studies.layout import Layout, lay_out
-from unlearnkit.studies.planning.run_spec import Planned
+from unlearnkit.studies.planning.run_spec import RunSpec
 from unlearnkit.studies.spec import Study
 
 PACKAGE = Path(unlearnkit.__file__).parent
@@ -122,7 +122,7 @@ def _written(layout: Layout) -> str:
     kinds: dict[str, int] = {}
     runs = []
     for run in layout.runs:
-        kind = {f.name: getattr(run, f.name) for f in fields(Planned)}
+        kind = {f.name: getattr(run, f.name) for f in fields(RunSpec)}
         own = [kind.pop(name) for name in _OWN]
         kind["mask"] = None if run.mask is None else run.mask.model_dump(mode="json")
         runs.append([kinds.setdefault(json.dumps(kind), len(kinds)), *own])
@@ -144,11 +144,11 @@ def _read(path: Path) -> Layout | None:
         os.utime(path)  # it was used: prune removes what was not
     content = json.loads(body)
     kinds = [_kind(k) for k in content["kinds"]]
-    runs = (Planned(**kinds[k], **dict(zip(_OWN, own, strict=True))) for k, *own in content["runs"])
-    measures = [Measure.model_validate(m) for m in content["measures"]]
+    runs = (RunSpec(**kinds[k], **dict(zip(_OWN, own, strict=True))) for k, *own in content["runs"])
+    measures = [MetricColumn.model_validate(m) for m in content["measures"]]
     return Layout(tuple(runs), {m.column.id: m for m in measures}, fixed=True)
 
 
 def _kind(written: dict[str, Any]) -> dict[str, Any]:
     mask = written["mask"]
-    return {**written, "mask": None if mask is None else AskedMask.model_validate(mask)}
+    return {**written, "mask": None if mask is None else MaskSpec.model_validate(mask)}

@@ -14,20 +14,27 @@ from unlearnkit.catalog import method as make
 from unlearnkit.core.auto_method import Auto
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import Data, View
-from unlearnkit.core.digest import MEASURES, digest, source
+from unlearnkit.core.digest import MEASURES, digest, source_code
 from unlearnkit.core.method import Method
 from unlearnkit.core.precision import Precision
 from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.job import Job
-from unlearnkit.localize.mask_spec import AskedMask
-from unlearnkit.oracles import Oracle, Trained, oracle, oracle_keys, original_key, train_original
-from unlearnkit.report.schema import Depth
-from unlearnkit.studies.planning.run_spec import Planned
+from unlearnkit.localize.mask_spec import MaskSpec
+from unlearnkit.oracles import (
+    Oracles,
+    TrainedModel,
+    oracle,
+    oracle_keys,
+    original_key,
+    train_original,
+)
+from unlearnkit.report.schema import AuditTier
+from unlearnkit.studies.planning.run_spec import RunSpec
 
 
 @dataclass(frozen=True)
-class Subject:
+class StudyProblem:
     """A case, what must go from it, and where it is computed."""
 
     case: Case
@@ -42,11 +49,11 @@ class Subject:
     )
     """Of the keys: one original has runs of many methods."""
 
-    _original: dict[int, Trained] = field(default_factory=dict, compare=False, repr=False)
-    _oracles: dict[int, Oracle] = field(default_factory=dict, compare=False, repr=False)
+    _original: dict[int, TrainedModel] = field(default_factory=dict, compare=False, repr=False)
+    _oracles: dict[int, Oracles] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
-    def read(cls, case: str, request: str, device: str, precision: Precision) -> Subject:
+    def read(cls, case: str, request: str, device: str, precision: Precision) -> StudyProblem:
         """Return what a study names.
 
         Args:
@@ -86,9 +93,9 @@ class Subject:
         seed: int,
         original_seed: int,
         oracles: int,
-        tier: Depth,
+        tier: AuditTier,
         models: int = 0,
-        mask: AskedMask | None = None,
+        mask: MaskSpec | None = None,
     ) -> str:
         """Return the content address of a run: every input of training, unlearning and audit.
 
@@ -125,7 +132,7 @@ class Subject:
             }
         )
 
-    def address(self, run: Planned, method: Method) -> str:
+    def address(self, run: RunSpec, method: Method) -> str:
         """Return the content address of a planned run of this subject, by its method as built."""
         return self.run_key(
             method,
@@ -160,14 +167,14 @@ class Subject:
             "held_out": key(self.case.held_out),
         }
 
-    def original(self, seed: int, cache: Cache) -> Trained:
+    def original(self, seed: int, cache: Cache) -> TrainedModel:
         """Return an original, trained the first time; the last one is held in memory."""
         if seed not in self._original:
             self._original.clear()
             self._original[seed] = train_original(self.case, seed=seed, rt=self.rt, cache=cache)
         return self._original[seed]
 
-    def oracles(self, count: int, cache: Cache) -> Oracle | None:
+    def oracles(self, count: int, cache: Cache) -> Oracles | None:
         """Return the oracles, trained the first time and held in memory; None for a count of 0."""
         if count and count not in self._oracles:
             self._oracles[count] = oracle(
@@ -176,12 +183,12 @@ class Subject:
         return self._oracles.get(count)
 
 
-def subject_of(run: Planned) -> Subject:
+def subject_of(run: RunSpec) -> StudyProblem:
     """Return the case and the request of a planned run."""
-    return Subject.read(run.case, run.request, run.device, run.precision)
+    return StudyProblem.read(run.case, run.request, run.device, run.precision)
 
 
-def method_of(run: Planned) -> Method:
+def method_of(run: RunSpec) -> Method:
     """Return the method of a planned run."""
     return make(run.method, None, **run.settings)
 
@@ -191,4 +198,4 @@ def _foreign(kind: type[Method]) -> str | None:
         return digest({"table": PATH.read_text(encoding="utf-8")})
     if kind.__module__.startswith("unlearnkit."):
         return None
-    return source(importlib.import_module(kind.__module__))
+    return source_code(importlib.import_module(kind.__module__))

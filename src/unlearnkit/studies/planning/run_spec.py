@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from unlearnkit.core.precision import Precision
-from unlearnkit.localize.mask_spec import AskedMask
-from unlearnkit.report.schema import Depth
+from unlearnkit.localize.mask_spec import MaskSpec
+from unlearnkit.report.schema import AuditTier
 from unlearnkit.studies.spec import Design
 
 TUNED = "tuned"
@@ -15,7 +15,7 @@ TUNED = "tuned"
 
 
 @dataclass(frozen=True)
-class Planned:
+class RunSpec:
     """One run of a study: an original that is made to forget by one method, and audited."""
 
     key: str
@@ -42,11 +42,11 @@ class Planned:
     oracles: int
     """How many; 0 where the tier needs none."""
 
-    tier: Depth
+    tier: AuditTier
     design: Design
     device: str
     precision: Precision
-    mask: AskedMask | None = None
+    mask: MaskSpec | None = None
     """How to find what may move; None where all may, or where the method finds it by itself."""
 
     chance: str = ""

@@ -8,19 +8,19 @@ from typing import Any
 
 from unlearnkit.core.digest import digest
 from unlearnkit.oracles import oracle, trained_together
-from unlearnkit.studies.execution.worker import Desk
-from unlearnkit.studies.planning.run_spec import Planned
+from unlearnkit.studies.execution.worker import Worker
+from unlearnkit.studies.planning.run_spec import RunSpec
 
 
 @dataclass(frozen=True)
-class Model:
+class SharedModel:
     """A model that runs of a study need."""
 
     kind: str
     """``original`` or ``oracle``."""
 
     seed: int
-    run: Planned
+    run: RunSpec
     """The first run that needs it."""
 
     key: dict[str, Any]
@@ -34,9 +34,9 @@ class Model:
 class Batch:
     """Models that one call trains: the oracles of a case in one stack, or a single model."""
 
-    models: tuple[Model, ...]
+    models: tuple[SharedModel, ...]
 
-    def train(self, desk: Desk) -> None:
+    def train(self, desk: Worker) -> None:
         """Train those that are not in the cache, to the same bits as a run that needs them."""
         first = self.models[0]
         subject = desk.subject(first.run)
@@ -54,7 +54,7 @@ class Batch:
             )
 
 
-def batches(found: Iterable[Model], desk: Desk) -> tuple[Batch, ...]:
+def batches(found: Iterable[SharedModel], desk: Worker) -> tuple[Batch, ...]:
     """Return models by what has to train together, so that no split among workers changes a bit.
 
     A model that was trained in a stack and one that was trained alone differ by rounding. Oracles
@@ -67,7 +67,7 @@ def batches(found: Iterable[Model], desk: Desk) -> tuple[Batch, ...]:
     Returns:
         The batches, in order.
     """
-    groups: dict[object, list[Model]] = {}
+    groups: dict[object, list[SharedModel]] = {}
     stacked: dict[object, bool] = {}
     for model in found:
         run = model.run
@@ -80,7 +80,7 @@ def batches(found: Iterable[Model], desk: Desk) -> tuple[Batch, ...]:
     return tuple(Batch(tuple(group)) for group in groups.values())
 
 
-def models(runs: Iterable[Planned], desk: Desk) -> tuple[Model, ...]:
+def models(runs: Iterable[RunSpec], desk: Worker) -> tuple[SharedModel, ...]:
     """Return the models that runs need, each once, in the order in which they are needed.
 
     Args:
@@ -90,7 +90,7 @@ def models(runs: Iterable[Planned], desk: Desk) -> tuple[Model, ...]:
     Returns:
         The models.
     """
-    found: dict[str, Model] = {}
+    found: dict[str, SharedModel] = {}
     for run in runs:
         subject = desk.subject(run)
         recipe, kept, train = subject.case.recipe, subject.parts.retain, subject.case.train
@@ -100,5 +100,5 @@ def models(runs: Iterable[Planned], desk: Desk) -> tuple[Model, ...]:
         rows = {"original": len(train), "oracle": len(kept)}
         for key in (subject.original_key(run.original_seed), *subject.oracle_keys(run.oracles)):
             work = 3 * recipe.epochs * rows[key["kind"]]
-            found.setdefault(digest(key), Model(key["kind"], key["seed"], run, key, work))
+            found.setdefault(digest(key), SharedModel(key["kind"], key["seed"], run, key, work))
     return tuple(found.values())

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from unlearnkit.catalog import method as make
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import read_yaml, write_text
-from unlearnkit.core.method import Method, explain
-from unlearnkit.report.values import Value
+from unlearnkit.core.method import Method, format_validation_error
+from unlearnkit.report.schema import Value
 from unlearnkit.studies.planning.objective import Score
 
 
@@ -106,7 +106,7 @@ def load_recipe(path: Path) -> TunedRecipe:
     try:
         return TunedRecipe.model_validate(read_yaml(path, "recipe", "job and found"))
     except ValidationError as e:
-        raise InputError(f"recipe: {str(path)!r}: {explain(e)}") from None
+        raise InputError(f"recipe: {str(path)!r}: {format_validation_error(e)}") from None
 
 
 def recipe_path(folder: Path, study: str, case: str, method: str) -> Path:

@@ -26,7 +26,14 @@ from unlearnkit.studies.table.compare_with_oracles import (
 )
 from unlearnkit.studies.table.load_results import Result, read
 from unlearnkit.studies.table.random_mask_control import against_chance
-from unlearnkit.studies.table_schema import Block, Column, Failure, Line, Pair, Table
+from unlearnkit.studies.table_schema import (
+    Column,
+    Failure,
+    ForgetSetTable,
+    MethodComparison,
+    Table,
+    TableRow,
+)
 
 ORACLE = "oracle"
 ORIGINAL = "original"
@@ -117,7 +124,9 @@ def _failures(results: Sequence[Result]) -> Iterator[Failure]:
             )
 
 
-def _notes(study: Study, results: Sequence[Result], blocks: Sequence[Block]) -> Iterator[str]:
+def _notes(
+    study: Study, results: Sequence[Result], blocks: Sequence[ForgetSetTable]
+) -> Iterator[str]:
     missing = sum(r.status in {"absent", "cancelled"} for r in results)
     if missing:
         yield f"{missing} of {len(results)} planned runs are not done; the numbers may still change"
@@ -165,7 +174,7 @@ def _block(
     shown: Sequence[Column],
     measures: Measures,
     keep_empty: bool,
-) -> Block:
+) -> ForgetSetTable:
     """Return the table of one forget set."""
     done = [r for r in results if r.status == "done"]
     oracles, before = _oracles(done), _originals(done)
@@ -187,7 +196,7 @@ def _block(
         lines.append(_original_line(here, oracles, before, measures))
     lines += [_method_line(runs, here, oracles, measures) for runs in by_label.values()]
     pairs = tuple(_pairs(by_label, oracles, measured, measures))
-    return Block(
+    return ForgetSetTable(
         case=case,
         request=request,
         columns=tuple(column.id for column in here),
@@ -221,7 +230,9 @@ def _originals(done: Sequence[Result]) -> Originals:
     return {m: {seed: mean(v) for seed, v in by.items()} for m, by in found.items()}
 
 
-def _oracle_line(count: int, here: Sequence[Column], oracles: Oracles, before: Originals) -> Line:
+def _oracle_line(
+    count: int, here: Sequence[Column], oracles: Oracles, before: Originals
+) -> TableRow:
     cells = {}
     for column in here:
         metric = c.stored([column])[0]
@@ -231,12 +242,12 @@ def _oracle_line(count: int, here: Sequence[Column], oracles: Oracles, before: O
             start = mean(starts) if starts else None
             values = [_closed(v, start, oracles.get(metric, [])) for v in values]
         cells[column.id] = spread(values)
-    return Line(label=ORACLE, kind="oracle", count=count, cells=cells)
+    return TableRow(label=ORACLE, kind="oracle", count=count, cells=cells)
 
 
 def _original_line(
     here: Sequence[Column], oracles: Oracles, before: Originals, measures: Measures
-) -> Line:
+) -> TableRow:
     cells = {}
     for column in here:
         metric = c.stored([column])[0]
@@ -244,12 +255,14 @@ def _original_line(
         if column.id != metric:
             values = [_closed(v, v, oracles.get(metric, [])) for v in values]
         cells[column.id] = make_cell(column, values, oracles, measures, one=False)
-    return Line(label=ORIGINAL, kind="original", count=max(map(len, before.values())), cells=cells)
+    return TableRow(
+        label=ORIGINAL, kind="original", count=max(map(len, before.values())), cells=cells
+    )
 
 
 def _method_line(
     runs: Sequence[Result], here: Sequence[Column], oracles: Oracles, measures: Measures
-) -> Line:
+) -> TableRow:
     done = [r for r in runs if r.status == "done"]
     first = runs[0].planned
     values: dict[str, list[float | None]] = {}
@@ -263,7 +276,7 @@ def _method_line(
         values[column.id] = mine
     models = {r.weights for r in done}
     one = first.design == "REUSE" and len(done) > 1 and len(models) == 1 and "" not in models
-    return Line(
+    return TableRow(
         label=first.label,
         kind="method",
         method=first.method,
@@ -289,7 +302,7 @@ def _pairs(
     oracles: Oracles,
     measured: set[str],
     measures: Measures,
-) -> Iterator[Pair]:
+) -> Iterator[MethodComparison]:
     """Yield every two methods, compared on the seeds that both have."""
     for names in (c.FORGETTING, c.UTILITY):
         metric = next((n for n in names if n in measured and oracles.get(n)), None)
@@ -309,7 +322,7 @@ def _pairs(
             shared = [k for k in far[a] if k in far[b]]
             if shared:
                 told = paired([far[a][k] - far[b][k] for k in shared])
-                yield Pair(
+                yield MethodComparison(
                     metric=metric, first=a, second=b, count=len(shared),
                     difference=told.value, low=told.low, high=told.high, p=told.p,
                     least_p=told.least_p,

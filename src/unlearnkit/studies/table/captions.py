@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from unlearnkit.report import phrases as w
-from unlearnkit.studies.table_schema import Block, Cell, Column, Failure, Judged, Line, Pair, Table
+from unlearnkit.studies.table_schema import (
+    Column,
+    Failure,
+    ForgetSetTable,
+    Judged,
+    MethodComparison,
+    Table,
+    TableCell,
+    TableRow,
+)
 
 ERROR = 300
 """Letters of an error that are shown; the store has all of it."""
@@ -79,7 +88,7 @@ def good(column: Column) -> str:
     return f"{text[0].upper()}{text[1:]}{ideal}."
 
 
-def places(block: Block, name: str) -> int | None:
+def places(block: ForgetSetTable, name: str) -> int | None:
     """Return the decimals that a column's numbers share in a block."""
     cells = [n.cells[name] for n in block.lines if name in n.cells]
     near = [x.mean for x in cells if x.mean is not None]
@@ -87,12 +96,12 @@ def places(block: Block, name: str) -> int | None:
     return None if found is None else min(found, 4)
 
 
-def mean(cell: Cell, digits: int | None) -> str:
+def mean(cell: TableCell, digits: int | None) -> str:
     """Return a cell's number; a dash where there is none."""
     return w.ABSENT if cell.mean is None else w.number(cell.mean, digits)
 
 
-def spread(line: Line, cell: Cell, digits: int | None) -> str:
+def spread(line: TableRow, cell: TableCell, digits: int | None) -> str:
     """Return half the width of the interval, or the oracles' deviation; nothing without one."""
     if line.kind == "oracle":
         return "" if cell.sd is None else f"sd {_fine(cell.sd, digits)}"
@@ -101,7 +110,7 @@ def spread(line: Line, cell: Cell, digits: int | None) -> str:
     return f"± {_fine((cell.high - cell.low) / 2, digits)}"
 
 
-def runs(line: Line) -> str:
+def runs(line: TableRow) -> str:
     """Return how many runs, oracles or originals a line is the mean of."""
     parts = [str(line.count)]
     if line.failed:
@@ -111,7 +120,7 @@ def runs(line: Line) -> str:
     return ", ".join(parts)
 
 
-def verdicts(line: Line) -> str:
+def verdicts(line: TableRow) -> str:
     """Return the audit's headlines with the number of seeds that they were given to."""
     order = sorted(line.verdicts.items(), key=lambda kv: (-kv[1], kv[0]))
     return ", ".join(f"{name} {count}/{line.count}" for name, count in order)
@@ -124,7 +133,7 @@ def reason(failure: Failure) -> str:
     return last if len(last) <= ERROR else last[:ERROR] + " ..."
 
 
-def leading(block: Block) -> list[Pair]:
+def leading(block: ForgetSetTable) -> list[MethodComparison]:
     """Return each method's pair with the one that is nearest to its ideal, by metric.
 
     The pair is turned so that the other comes first: its difference is how much farther it is.
@@ -139,7 +148,7 @@ def leading(block: Block) -> list[Pair]:
     return found
 
 
-def pair(p: Pair) -> tuple[str, str, str, str, str]:
+def pair(p: MethodComparison) -> tuple[str, str, str, str, str]:
     """Return seeds, difference, interval and both p-values of a pair, as text."""
     digits = w.decimals([p.difference, p.low, p.high])
     return (
@@ -151,7 +160,7 @@ def pair(p: Pair) -> tuple[str, str, str, str, str]:
     )
 
 
-def turned(pair: Pair, second: str) -> Pair:
+def turned(pair: MethodComparison, second: str) -> MethodComparison:
     """Return the same comparison with this method as the second."""
     if pair.second == second:
         return pair
@@ -166,7 +175,7 @@ def turned(pair: Pair, second: str) -> Pair:
     )
 
 
-def _of(pair: Pair, name: str) -> float:
+def _of(pair: MethodComparison, name: str) -> float:
     return pair.difference if pair.first == name else -pair.difference
 
 

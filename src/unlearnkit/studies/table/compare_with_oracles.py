@@ -10,21 +10,21 @@ from unlearnkit.stats.intervals import interval_of_few, tost, two_sample_t
 from unlearnkit.stats.oracle_gap import ENOUGH_FOR_INTERVALS as ENOUGH_ORACLES
 from unlearnkit.stats.oracle_gap import equivalence_margin, gap
 from unlearnkit.stats.paired_test import ENOUGH_FOR_INTERVALS
-from unlearnkit.studies.columns import Measure
-from unlearnkit.studies.table_schema import Cell, Column, Judged
+from unlearnkit.studies.columns import MetricColumn
+from unlearnkit.studies.table_schema import Column, Judged, TableCell
 
 Oracles = Mapping[str, list[float]]
 """By metric, one value an oracle."""
 
-Measures = Mapping[str, Measure]
+Measures = Mapping[str, MetricColumn]
 """Every metric, by id."""
 
 
-def spread(values: Sequence[float | None]) -> Cell:
+def spread(values: Sequence[float | None]) -> TableCell:
     """Return a cell with the mean and the deviation of what is known."""
     known = [v for v in values if v is not None]
     enough = len(known) > 1 and all_finite(known)
-    return Cell(
+    return TableCell(
         mean=mean(known) if known else None,
         sd=statistics.stdev(known) if enough else None,
         count=len(known),
@@ -38,7 +38,7 @@ def make_cell(
     measures: Measures,
     *,
     one: bool,
-) -> Cell:
+) -> TableCell:
     """Return a cell with its interval, gap and judgement.
 
     Args:
@@ -66,7 +66,7 @@ def make_cell(
     return cell.model_copy(update=compare(measures[column.id], known, truth))
 
 
-def compare(m: Measure, values: Sequence[float], truth: Sequence[float]) -> dict[str, object]:
+def compare(m: MetricColumn, values: Sequence[float], truth: Sequence[float]) -> dict[str, object]:
     """Return what may be said about a method's gap to the oracles.
 
     The margin and the deviation of distances are those of an audit. A distance to the oracles that

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from unlearnkit.report.schema import Verdict
 from unlearnkit.studies.columns import CLOSED, FORGETTING, UTILITY
-from unlearnkit.studies.table_schema import Block, Cell, Kind, Line, Table
+from unlearnkit.studies.table_schema import ForgetSetTable, Kind, Table, TableCell, TableRow
 
 COST = "cost_ratio"
 FAULTS = (Verdict.LEAKS, Verdict.OVER_FORGOT, Verdict.DAMAGED)
 
 
 @dataclass(frozen=True)
-class Spot:
+class TradeoffPoint:
     """Where a line stands: how much is left to forget, what was lost, what it cost."""
 
     label: str
@@ -35,7 +35,7 @@ class Spot:
 
 
 @dataclass(frozen=True)
-class Leader:
+class LeaderboardRow:
     """A method over all forget sets of a case."""
 
     label: str
@@ -57,7 +57,7 @@ class Leader:
     """The largest gap to the oracles, on the wrong side, in margins, over columns and sets."""
 
     left: float | None
-    """Mean over forget sets of the distance of ``Spot.left`` from 0, either way."""
+    """Mean over forget sets of the distance of ``TradeoffPoint.left`` from 0, either way."""
 
     lost: float | None
     """The worst over forget sets."""
@@ -70,7 +70,7 @@ class Leader:
     absent: int
 
 
-def spots(block: Block) -> list[Spot]:
+def spots(block: ForgetSetTable) -> list[TradeoffPoint]:
     """Return where the original and the methods of a forget set stand.
 
     Args:
@@ -87,12 +87,12 @@ def spots(block: Block) -> list[Spot]:
         if left is not None and lost is not None:
             cost = line.cells.get(COST)
             found.append(
-                Spot(line.label, line.kind, *left, *lost, cost=cost.mean if cost else None)
+                TradeoffPoint(line.label, line.kind, *left, *lost, cost=cost.mean if cost else None)
             )
     return found
 
 
-def measures(block: Block) -> tuple[str, str] | None:
+def measures(block: ForgetSetTable) -> tuple[str, str] | None:
     """Return the columns that a block's picture is drawn from: of forgetting, and of utility."""
     forgetting = next((CLOSED + m for m in FORGETTING if _known(block, CLOSED + m)), None)
     forgetting = forgetting or next((m for m in FORGETTING if _known(block, m)), None)
@@ -100,7 +100,7 @@ def measures(block: Block) -> tuple[str, str] | None:
     return None if forgetting is None or utility is None else (forgetting, utility)
 
 
-def leaders(table: Table, case: str) -> list[Leader]:
+def leaders(table: Table, case: str) -> list[LeaderboardRow]:
     """Return the lines of a case, methods in order.
 
     The order: methods that ran on all forget sets before the others, whose gaps are over fewer
@@ -120,7 +120,7 @@ def leaders(table: Table, case: str) -> list[Leader]:
     return sorted(found, key=_rank)
 
 
-def _rank(x: Leader) -> tuple[bool, bool, float, float, float, float]:
+def _rank(x: LeaderboardRow) -> tuple[bool, bool, float, float, float, float]:
     return (
         x.kind == "method",
         x.sets < x.of,
@@ -131,14 +131,16 @@ def _rank(x: Leader) -> tuple[bool, bool, float, float, float, float]:
     )
 
 
-def _leader(table: Table, blocks: Sequence[Block], label: str, kind: Kind) -> Leader:
+def _leader(
+    table: Table, blocks: Sequence[ForgetSetTable], label: str, kind: Kind
+) -> LeaderboardRow:
     mine = [(b, n) for b in blocks for n in b.lines if (n.label, n.kind) == (label, kind)]
     cells = [cell for _, n in mine for cell in n.cells.values()]
     wide = [v for _, n in mine for k, x in n.cells.items() if (v := _gap(table, k, x)) is not None]
     left = [abs(s[0]) for b, n in mine if (s := _left(b, n)) is not None]
     lost = [s[0] for b, n in mine if (s := _lost(b, n)) is not None]
     cost = [v for _, n in mine for v in _means(n, COST)]
-    return Leader(
+    return LeaderboardRow(
         label=label,
         kind=kind,
         sets=sum(n.count > 0 for _, n in mine),
@@ -156,7 +158,7 @@ def _leader(table: Table, blocks: Sequence[Block], label: str, kind: Kind) -> Le
     )
 
 
-def _gap(table: Table, name: str, cell: Cell) -> float | None:
+def _gap(table: Table, name: str, cell: TableCell) -> float | None:
     """Return a judged cell's gap in margins; 0 where it is nearer to the oracles than they are."""
     if cell.judged == "none" or cell.gap is None or not cell.margin:
         return None
@@ -169,7 +171,7 @@ def _gap(table: Table, name: str, cell: Cell) -> float | None:
     return abs(gap) / cell.margin
 
 
-def _left(block: Block, line: Line) -> tuple[float, float | None] | None:
+def _left(block: ForgetSetTable, line: TableRow) -> tuple[float, float | None] | None:
     names = measures(block)
     if names is None or (cell := line.cells.get(names[0])) is None or cell.mean is None:
         return None
@@ -182,18 +184,18 @@ def _left(block: Block, line: Line) -> tuple[float, float | None] | None:
     return _finite(abs(cell.gap / before), None if reach is None else reach / abs(before))
 
 
-def _lost(block: Block, line: Line) -> tuple[float, float | None] | None:
+def _lost(block: ForgetSetTable, line: TableRow) -> tuple[float, float | None] | None:
     names = measures(block)
     if names is None or (cell := line.cells.get(names[1])) is None or cell.gap is None:
         return None
     return _finite(cell.gap if names[1].startswith("error") else -cell.gap, _reach(cell))
 
 
-def _known(block: Block, name: str) -> bool:
+def _known(block: ForgetSetTable, name: str) -> bool:
     return any(n.kind != "oracle" and list(_means(n, name)) for n in block.lines)
 
 
-def _means(line: Line, name: str) -> Iterator[float]:
+def _means(line: TableRow, name: str) -> Iterator[float]:
     cell = line.cells.get(name)
     if cell is not None and cell.mean is not None:
         yield cell.mean
@@ -203,5 +205,5 @@ def _finite(value: float, reach: float | None) -> tuple[float, float | None] | N
     return (value, reach) if math.isfinite(value) else None
 
 
-def _reach(cell: Cell) -> float | None:
+def _reach(cell: TableCell) -> float | None:
     return None if cell.low is None or cell.high is None else (cell.high - cell.low) / 2

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from unlearnkit.store import Status, Store
-from unlearnkit.studies.planning.run_spec import Planned
+from unlearnkit.studies.planning.run_spec import RunSpec
 
 VERDICT, WEIGHTS = "verdict", "unlearned"
 """The facts of a run that its headline and the digest of its model are kept under."""
@@ -17,7 +17,7 @@ VERDICT, WEIGHTS = "verdict", "unlearned"
 class Result:
     """One planned run and what came of it."""
 
-    planned: Planned
+    planned: RunSpec
     status: Status | Literal["absent"] = "absent"
     """``absent``: it was not tried yet."""
 
@@ -32,7 +32,7 @@ class Result:
     """Digest of the unlearned model, where it was kept."""
 
 
-def read(plan: Sequence[Planned], store: Store, metrics: Iterable[str]) -> list[Result]:
+def read(plan: Sequence[RunSpec], store: Store, metrics: Iterable[str]) -> list[Result]:
     """Return what came of the runs of a plan.
 
     Args:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from unlearnkit.studies.planning.run_spec import Planned
+from unlearnkit.studies.planning.run_spec import RunSpec
 from unlearnkit.studies.table.captions import turned
-from unlearnkit.studies.table_schema import Chance, Pair
+from unlearnkit.studies.table_schema import MethodComparison, RandomMaskComparison
 
 
-def against_chance(lines: Iterable[Planned], pairs: Sequence[Pair]) -> Iterator[Chance]:
+def against_chance(
+    lines: Iterable[RunSpec], pairs: Sequence[MethodComparison]
+) -> Iterator[RandomMaskComparison]:
     """Yield what each mask did beside its random one, on the same seeds.
 
     Args:
@@ -25,9 +27,11 @@ def against_chance(lines: Iterable[Planned], pairs: Sequence[Pair]) -> Iterator[
                 yield _said(turned(pair, run.chance))
 
 
-def _said(pair: Pair) -> Chance:
+def _said(pair: MethodComparison) -> RandomMaskComparison:
     if pair.low is None or pair.high is None:
-        return Chance(**dict(pair), word="too few seeds")
+        return RandomMaskComparison(**dict(pair), word="too few seeds")
     if pair.high < 0:
-        return Chance(**dict(pair), word="beats it")
-    return Chance(**dict(pair), word="loses to it" if pair.low > 0 else "no difference shown")
+        return RandomMaskComparison(**dict(pair), word="beats it")
+    return RandomMaskComparison(
+        **dict(pair), word="loses to it" if pair.low > 0 else "no difference shown"
+    )

@@ -13,12 +13,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from unlearnkit.report import phrases as w
-from unlearnkit.report.templating import Panel, check_installed, packaged, render_template
+from unlearnkit.report.templating import Figure, check_installed, packaged, render_template
 from unlearnkit.studies.table import captions as words
 from unlearnkit.studies.table.captions import short_request
-from unlearnkit.studies.table.leaderboard import Leader, Spot, leaders, measures, spots
+from unlearnkit.studies.table.leaderboard import (
+    LeaderboardRow,
+    TradeoffPoint,
+    leaders,
+    measures,
+    spots,
+)
 from unlearnkit.studies.table.tradeoff_figure import tradeoff_figure
-from unlearnkit.studies.table_schema import Block, Chance, Judged, Line, Table
+from unlearnkit.studies.table_schema import (
+    ForgetSetTable,
+    Judged,
+    RandomMaskComparison,
+    Table,
+    TableRow,
+)
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -39,22 +51,22 @@ BEATEN = {
 
 
 @dataclass(frozen=True)
-class Set:
+class ForgetSetSection:
     """A forget set, ready to be set."""
 
     anchor: str
-    block: Block
-    picture: Panel | None
+    block: ForgetSetTable
+    picture: Figure | None
     head: list[tuple[str, str, str]]
     """Column, which value is good, and the ideal."""
 
-    lines: list[tuple[Line, list[dict[str, str]], str]]
+    lines: list[tuple[TableRow, list[dict[str, str]], str]]
     """A line, its cells, and the audit's verdicts."""
 
     pairs: list[tuple[str, str, str, tuple[str, str, str, str, str]]]
     """Metric, the farther method, the nearest one, and the numbers."""
 
-    chances: list[tuple[Chance, tuple[str, str, str, str, str], str]]
+    chances: list[tuple[RandomMaskComparison, tuple[str, str, str, str, str], str]]
     """A mask beside a random one, the numbers, and the light of what they say."""
 
 
@@ -93,7 +105,7 @@ def _as_is(text: str) -> Markup:
     return Markup(text)
 
 
-def _numbers(board: Sequence[Leader]) -> dict[str, int]:
+def _numbers(board: Sequence[LeaderboardRow]) -> dict[str, int]:
     methods = [x for x in board if x.kind == "method"]
     return {x.label: i for i, x in enumerate(methods, 1)}
 
@@ -157,7 +169,9 @@ def _facts(table: Table) -> list[tuple[str, str]]:
     ]
 
 
-def _set(table: Table, block: Block, index: int, numbers: Mapping[str, int]) -> Set:
+def _set(
+    table: Table, block: ForgetSetTable, index: int, numbers: Mapping[str, int]
+) -> ForgetSetSection:
     digits = {name: words.places(block, name) for name in block.columns}
     oracle = next((n for n in block.lines if n.kind == "oracle"), None)
     head = []
@@ -184,7 +198,7 @@ def _set(table: Table, block: Block, index: int, numbers: Mapping[str, int]) -> 
             )
         lines.append((line, cells, words.verdicts(line)))
     pairs = [(p.metric, p.first, p.second, words.pair(p)) for p in words.leading(block)]
-    return Set(
+    return ForgetSetSection(
         anchor=f"set-{index}",
         block=block,
         picture=_picture(table, block, f"set-{index}", numbers),
@@ -195,7 +209,9 @@ def _set(table: Table, block: Block, index: int, numbers: Mapping[str, int]) -> 
     )
 
 
-def _picture(table: Table, block: Block, name: str, numbers: Mapping[str, int]) -> Panel | None:
+def _picture(
+    table: Table, block: ForgetSetTable, name: str, numbers: Mapping[str, int]
+) -> Figure | None:
     what = measures(block)
     found = spots(block)
     if what is None or not found:
@@ -212,10 +228,10 @@ def _picture(table: Table, block: Block, name: str, numbers: Mapping[str, int]) 
         desc=f"The oracle stands at 0, 0. {said}",
     )  # fmt: skip
     head = ("Method", "No.", "Left to forget", "Lost", "Cost")
-    return Panel(_as_is(svg), title, head, body)
+    return Figure(_as_is(svg), title, head, body)
 
 
-def _body(found: Sequence[Spot], numbers: Mapping[str, int]) -> Iterator[tuple[str, ...]]:
+def _body(found: Sequence[TradeoffPoint], numbers: Mapping[str, int]) -> Iterator[tuple[str, ...]]:
     for s in found:
         number = str(numbers.get(s.label, "")) if s.kind == "method" else w.ABSENT
         yield s.label, number, _number(s.left), _number(s.lost), _number(s.cost)

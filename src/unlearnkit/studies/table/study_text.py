@@ -10,7 +10,7 @@ from unlearnkit.report import phrases as w
 from unlearnkit.report.terminal import fold, heading, pad, plain, wrap
 from unlearnkit.studies.table import captions as words
 from unlearnkit.studies.table.captions import short_request
-from unlearnkit.studies.table_schema import Block, Line, Pair, Table
+from unlearnkit.studies.table_schema import ForgetSetTable, MethodComparison, Table, TableRow
 
 Cells = list[list[str]]
 """A column from its head down, each cell of one line or more."""
@@ -53,7 +53,7 @@ def render_text(table: Table) -> str:
     return "\n".join(line.rstrip() for line in out)
 
 
-def _block(table: Table, block: Block) -> list[str]:
+def _block(table: Table, block: ForgetSetTable) -> list[str]:
     if not block.columns:
         return ["Nothing was measured yet."]
     columns = [_column(table, block, name) for name in block.columns]
@@ -70,7 +70,7 @@ def _block(table: Table, block: Block) -> list[str]:
     return [*out, *_pairs(block), *_chances(block)]
 
 
-def _column(table: Table, block: Block, name: str) -> Cells:
+def _column(table: Table, block: ForgetSetTable, name: str) -> Cells:
     column = table.column(name)
     digits = words.places(block, name)
     best = column.best
@@ -81,7 +81,7 @@ def _column(table: Table, block: Block, name: str) -> Cells:
     return [fold(plain(name), _HEADER), [words.direction(column)], [best], *cells]
 
 
-def _cell(line: Line, name: str, digits: int | None) -> list[str]:
+def _cell(line: TableRow, name: str, digits: int | None) -> list[str]:
     cell = line.cells[name]
     found = [f"{words.mean(cell, digits)} {words.MARKS[cell.judged] or ' '}"]
     found += [f"{spread}  "] if (spread := words.spread(line, cell, digits)) else []
@@ -117,8 +117,8 @@ def _panel(columns: list[Cells], head: int = 3) -> list[str]:
     return out
 
 
-def _pairs(block: Block) -> Iterator[str]:
-    found: dict[tuple[str, str], list[Pair]] = {}
+def _pairs(block: ForgetSetTable) -> Iterator[str]:
+    found: dict[tuple[str, str], list[MethodComparison]] = {}
     for p in words.leading(block):
         found.setdefault((p.metric, p.second), []).append(p)
     for (metric, best), pairs in found.items():
@@ -134,7 +134,7 @@ def _pairs(block: Block) -> Iterator[str]:
         yield from _panel([first, *others], head=1)
 
 
-def _chances(block: Block) -> Iterator[str]:
+def _chances(block: ForgetSetTable) -> Iterator[str]:
     for metric in dict.fromkeys(p.metric for p in block.chances):
         pairs = [p for p in block.chances if p.metric == metric]
         yield ""

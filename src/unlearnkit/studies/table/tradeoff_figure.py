@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unlearnkit.report.figures import COLOURS, FAINT, INK, make_svg
-from unlearnkit.studies.table.leaderboard import Spot
+from unlearnkit.studies.table.leaderboard import TradeoffPoint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +31,7 @@ def area(cost: float | None) -> float:
 
 
 def tradeoff_figure(
-    spots: Sequence[Spot],
+    spots: Sequence[TradeoffPoint],
     numbers: Mapping[str, int],
     *,
     band: float | None,
@@ -92,7 +92,7 @@ _LOOKS: dict[str, dict[str, Any]] = {
 """What stands for what, as the legend names it."""
 
 
-def _mark(ax: Axes, s: Spot) -> None:
+def _mark(ax: Axes, s: TradeoffPoint) -> None:
     x = _across(s)
     if s.kind == "original":
         ax.scatter([x], [s.lost], **_LOOKS["Original"])
@@ -107,11 +107,11 @@ def _mark(ax: Axes, s: Spot) -> None:
     ax.scatter([x], [s.lost], zorder=2, clip_on=False, **look)
 
 
-def _across(s: Spot) -> float:
+def _across(s: TradeoffPoint) -> float:
     return float(np.clip(s.left, *LEFT))
 
 
-def _name(ax: Axes, spots: Sequence[Spot], numbers: Mapping[str, int]) -> None:
+def _name(ax: Axes, spots: Sequence[TradeoffPoint], numbers: Mapping[str, int]) -> None:
     """Write each method's number beside its marker, where it covers the least and no axis.
 
     A number that has to stand away from its marker is tied to it by a line.
@@ -122,7 +122,7 @@ def _name(ax: Axes, spots: Sequence[Spot], numbers: Mapping[str, int]) -> None:
     at = ax.transData.transform
     points = figure.dpi / 72
 
-    def radius(s: Spot) -> float:
+    def radius(s: TradeoffPoint) -> float:
         return math.sqrt(area(s.cost) / math.pi) * points
 
     taken = [(at((_across(s), s.lost)), radius(s)) for s in spots]

@@ -13,7 +13,7 @@ from unlearnkit.stats.paired_test import ENOUGH_FOR_INTERVALS, paired
 from unlearnkit.store import Store
 from unlearnkit.studies.layout import Layout, lay_out
 from unlearnkit.studies.planning.objective import METRICS, Score, score
-from unlearnkit.studies.planning.run_spec import TUNED, Planned
+from unlearnkit.studies.planning.run_spec import TUNED, RunSpec
 from unlearnkit.studies.spec import Study
 from unlearnkit.studies.table.load_results import Result, read
 
@@ -72,7 +72,7 @@ def _compared(results: Sequence[Result]) -> Iterator[Helped]:
                 yield _pair(found, mine, lines.get(f"{label} {TUNED}"))
 
 
-def _own(run: Planned) -> bool:
+def _own(run: RunSpec) -> bool:
     return run.label == run.method and bool(run.settings)
 
 

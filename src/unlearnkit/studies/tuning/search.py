@@ -22,8 +22,8 @@ from unlearnkit.catalog import method as make
 from unlearnkit.catalog import methods
 from unlearnkit.core.errors import InputError, UnlearnkitError, UnsupportedError
 from unlearnkit.core.method import Method
-from unlearnkit.core.runtime import Reporter, Silent
-from unlearnkit.core.search_space import Dimension, OneOf, space
+from unlearnkit.core.runtime import NullReporter, Reporter
+from unlearnkit.core.search_space import Categorical, SearchDimension, search_space
 from unlearnkit.core.version import __version__
 from unlearnkit.job import put_nested
 from unlearnkit.store import Store
@@ -136,9 +136,11 @@ def tune(
         if not searches:
             raise InputError(f"study: tune: no method of {case} is named at its own settings alone")
         for turn in range(study.tune.trials):
-            (reporter or Silent()).progress(f"tuning {case}", turn, study.tune.trials)
+            (reporter or NullReporter()).progress(f"tuning {case}", turn, study.tune.trials)
             _turn(study, case, searches, store, cache, jobs=jobs, retry=retry)
-        (reporter or Silent()).progress(f"tuning {case}", study.tune.trials, study.tune.trials)
+        (reporter or NullReporter()).progress(
+            f"tuning {case}", study.tune.trials, study.tune.trials
+        )
         found += [_keep(study, case, s, shared, str(optuna.__version__)) for s in searches.values()]
     return found
 
@@ -156,7 +158,7 @@ class _Search:
     """One method's search: asks for settings, and is told how good they are."""
 
     def __init__(self, method: type[Method], seed: int, optuna: ModuleType) -> None:
-        self.method, self.space, self.trials = method, space(method), list[Trial]()
+        self.method, self.space, self.trials = method, search_space(method), list[Trial]()
         self._optuna = optuna
         self._study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
         self._study.enqueue_trial({key: d.default for key, d in self.space.items()})
@@ -203,18 +205,18 @@ def _reached(trial: Trial) -> float | None:
     return None if trial.score is None else round(trial.score.value, 6)
 
 
-def _distribution(d: Dimension, optuna: ModuleType) -> object:
+def _distribution(d: SearchDimension, optuna: ModuleType) -> object:
     given, kinds = d.search, optuna.distributions
-    if isinstance(given, OneOf):
+    if isinstance(given, Categorical):
         return kinds.CategoricalDistribution(given.values)
     if d.whole:
         return kinds.IntDistribution(int(given.low), int(given.high), log=given.log)
     return kinds.FloatDistribution(given.low, given.high, log=given.log)
 
 
-def _rounded(value: object, d: Dimension) -> object:
+def _rounded(value: object, d: SearchDimension) -> object:
     """Return a value with the three digits that a person would write, still within its range."""
-    if not isinstance(value, float) or isinstance(d.search, OneOf):
+    if not isinstance(value, float) or isinstance(d.search, Categorical):
         return value
     return min(max(float(f"{value:.3g}"), d.search.low), d.search.high)
 

@@ -14,17 +14,17 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from unlearnkit.core.data import Batch, Inputs, named
+from unlearnkit.core.data import Batch, Inputs, as_named_tensors
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
-from unlearnkit.train.vectorized.step_recorder import Tape
-from unlearnkit.train.vectorized.vmap_rules import Rules
+from unlearnkit.train.vectorized.step_recorder import StepRecorder
+from unlearnkit.train.vectorized.vmap_rules import VmapRules
 
 State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Drop:
+class DropoutCall:
     """A dropout layer: what it draws in a step."""
 
     name: str
@@ -42,7 +42,7 @@ class _Noise(nn.Module):
         return x * self.noise
 
 
-class Losses(nn.Module):
+class ModelWithLoss(nn.Module):
     """A model with its loss, so that its state can be handed in as one mapping."""
 
     def __init__(self, model: nn.Module, task: Task) -> None:
@@ -91,7 +91,7 @@ class Stack:
     """Models as one: each parameter and buffer with a first axis over models."""
 
     def __init__(
-        self, models: Sequence[nn.Module], drops: Sequence[Drop], task: Task, rt: Runtime
+        self, models: Sequence[nn.Module], drops: Sequence[DropoutCall], task: Task, rt: Runtime
     ) -> None:
         """Copy the state of models of one architecture.
 
@@ -105,14 +105,14 @@ class Stack:
         self.ruled = rt.device.type == "cpu" and rt.precision == "fp32"
         self.params = _stacked([m.named_parameters() for m in models])
         self.buffers = _stacked([m.named_buffers() for m in models])
-        self.base = Losses(copy.deepcopy(models[0]).train(), task)
+        self.base = ModelWithLoss(copy.deepcopy(models[0]).train(), task)
         for d in drops:
             noise = _Noise()
             noise.register_buffer("noise", torch.zeros(()))
             _replace(self.base.model, d.name, noise)
         self.moving = [p for p in self.params.values() if p.requires_grad]
         self.run: Callable[..., Tensor] = vmap(self._one)
-        self.tapes: dict[int, Tape] = {}
+        self.tapes: dict[int, StepRecorder] = {}
 
     def _one(self, state: State, x: Inputs, y: Tensor) -> Tensor:
         out: Tensor = functional_call(self.base, state, (x, y))
@@ -131,7 +131,7 @@ class Stack:
         Returns:
             The loss of each row of each model ``(K, B)``.
         """
-        given, rows = [*named(x).values(), y, *noises.values()], y.shape[1]
+        given, rows = [*as_named_tensors(x).values(), y, *noises.values()], y.shape[1]
         if rows in self.tapes:
             losses, *grads = self.tapes[rows].play(given)
         elif self.ruled:
@@ -145,15 +145,15 @@ class Stack:
 
     def _recorded(
         self, given: Sequence[Tensor], x: Inputs, y: Tensor, noises: State
-    ) -> tuple[Tape, list[Tensor | None]]:
-        with Tape(given) as tape:
+    ) -> tuple[StepRecorder, list[Tensor | None]]:
+        with StepRecorder(given) as tape:
             made = self._gradients(x, y, noises)
         tape.end(made)
         return tape, made
 
     def _gradients(self, x: Inputs, y: Tensor, noises: State) -> list[Tensor | None]:
         """Return the losses, and the gradients in the layout of their parameters."""
-        rules = Rules() if self.ruled else nullcontext()
+        rules = VmapRules() if self.ruled else nullcontext()
         # fused attention would go through vmap model by model
         with self.rt.autocast(), rules, sdpa_kernel(SDPBackend.MATH):
             losses = self.run({**self.params, **self.buffers, **noises}, x, y)
@@ -179,7 +179,7 @@ class Stack:
         self.step(x, y, noises)
         if not self.ruled:
             return True
-        given = [*named(x).values(), y, *noises.values()]
+        given = [*as_named_tensors(x).values(), y, *noises.values()]
         again, _ = self._recorded(given, x, y, noises)
         with torch.no_grad():
             for n, b in self.buffers.items():

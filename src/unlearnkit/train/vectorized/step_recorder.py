@@ -38,7 +38,7 @@ class _Op:
         return _places((self.args, tuple(self.kwargs.values())))
 
 
-class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
+class StepRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
     """Records the operations of its context as they reach the device, and plays them.
 
     Playing costs one call an operation: modules, ``vmap`` and the graph behind a gradient are not
@@ -136,7 +136,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves 
         self._at.clear()
         self._kept.clear()
 
-    def same(self, other: "Tape") -> bool:
+    def same(self, other: "StepRecorder") -> bool:
         """Return whether two tapes hold the same operations on the same places."""
         return self._ops == other._ops and self._results == other._results
 

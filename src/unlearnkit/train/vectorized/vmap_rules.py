@@ -18,7 +18,7 @@ Dims = Sequence[int | None]
 Physical = Callable[..., tuple[Tensor, int]]
 
 
-class Rules(TorchFunctionMode):
+class VmapRules(TorchFunctionMode):
     """Inside ``vmap``: functions for which there is a rule follow it; the others run as ever.
 
     A rule gives the function's numbers up to rounding. Images of all models stand side by side as
