@@ -55,7 +55,7 @@ def to_channels_last_if_faster(
 
 @contextmanager
 def quick(model: nn.Module, batch: Batch, task: Task, rt: Runtime) -> Iterator[None]:
-    """Lay a model out as ``to_channels_last_if_faster`` does, in place; on leaving, it lies as it did."""
+    """Lay a model out as ``to_channels_last_if_faster`` does, in place, and back on leaving."""
     given = get_strides(model)
     if to_channels_last_if_faster(model, batch, task, rt) is not model:
         channels_last(model)

@@ -45,8 +45,8 @@ class StrongAuditCost:
         return (
             f"strong audit of {self.models} models a kind: {self.train} to train"
             f" ({self.kept} are kept), {self.unlearn} to unlearn; {self.rows:,} rows forward and"
-            f" backward, at most about {format_duration(max(self.seconds, 1))} on this machine; it may"
-            " be stopped at any time, and goes on where it stopped"
+            f" backward, at most about {format_duration(max(self.seconds, 1))} on this machine;"
+            " it may be stopped at any time, and goes on where it stopped"
         )
 
 
