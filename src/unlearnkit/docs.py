@@ -9,7 +9,7 @@ import typer
 
 from unlearnkit import catalog
 from unlearnkit import describe as pages
-from unlearnkit.cli.main import app
+from unlearnkit.cli.commands import app
 from unlearnkit.core.errors import InputError, UnlearnkitError
 from unlearnkit.reproduction import tables_markdown as reproductions_text
 from unlearnkit.store import write_text

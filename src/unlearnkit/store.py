@@ -69,10 +69,11 @@ MIGRATIONS = (
 """The n-th script takes a store from version n to n + 1; never edit one that was released."""
 
 
+_SMALLEST = 512
+"""Bytes of the smallest SQLite database: one page."""
+
 APPLICATION = 0x756E6B74
 """Marks a SQLite file as a store: ``unkt`` in ASCII; stores of version 0.1 have no mark."""
-
-_MAGIC = b"SQLite format 3\0"
 
 
 @dataclass(frozen=True)
@@ -361,7 +362,12 @@ class Store:
     def _open(self) -> None:
         """Bring the file to the newest version."""
         self._db.execute("PRAGMA foreign_keys = ON")
-        self._check_ours()
+        try:
+            self._check_ours()
+        except sqlite3.DatabaseError as e:
+            if e.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+                raise self._not_ours("is no database") from None
+            raise
         have = self._version()
         if have == len(MIGRATIONS):
             return
@@ -384,16 +390,21 @@ class Store:
             )
 
     def _check_whole(self) -> None:
-        """Refuse a file that cannot be a database, before SQLite makes an empty one of it."""
+        """Refuse a file that cannot be a database, before SQLite makes an empty one of it.
+
+        The file is not opened here: to close it would release the locks that other connections of
+        this process hold on it (sqlite.org/howtocorrupt.html, section 2.2).
+        """
         check_regular(self.path, "store", "choose another place")
-        with self.path.open("rb") as f:
-            head = f.read(len(_MAGIC))
-        if head != _MAGIC:
-            what = "is empty" if not head else "is no database"
-            raise InputError(
-                f"store: {str(self.path)!r} {what}: it was damaged, or is no store; put back a copy"
-                " of it, or choose another place"
-            )
+        size = self.path.stat().st_size
+        if size < _SMALLEST:
+            raise self._not_ours("is no database" if size else "is empty")
+
+    def _not_ours(self, what: str) -> InputError:
+        return InputError(
+            f"store: {str(self.path)!r} {what}: it was damaged, or is no store; put back a copy"
+            " of it, or choose another place"
+        )
 
     @property
     def _lock(self) -> Path:

@@ -153,7 +153,7 @@ def test_oracles_of_another_label_space_are_refused():
         task=uk.Classification(5),
         fresh=lambda: torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.ReLU(), wide),
     )
-    with pytest.raises(InputError, match=r"oracle 0: 2\.weight does not fit the original"):
+    with pytest.raises(InputError, match="oracle: trained for another task"):
         uk.audit(done, oracle=uk.oracle(other, GO, seeds=1))
 
 

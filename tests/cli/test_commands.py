@@ -10,7 +10,7 @@ import unlearnkit
 from unlearnkit import catalog, docs
 from unlearnkit import describe as pages
 from unlearnkit.auditing.strong.margin_store import MarginStore, ModelId, ModelRecord
-from unlearnkit.cli.main import app
+from unlearnkit.cli.commands import app
 from unlearnkit.core.cache_folder import SIGNALS
 from unlearnkit.core.recipe import FineTuneSchedule
 

@@ -171,7 +171,7 @@ def test_parts_are_audited_and_planned_for_as_what_they_are_all_rows_of(what):
     kinds, rows, found = [], [], []
     for case, request in ((whole, asked), (parts, None)):
         report = uk.audit(uk.unlearn(model, case, request, "finetune"))
-        found.append(report.findings)
+        found.append([(f.verdict, f.rows) for f in report.findings])
         rows.append({r.metric: (repr(r.estimate.value), r.estimate.note) for r in report.rows})
         kinds.append(profile_case(model, case, request, case.partition(request), uk.Runtime()).kind)
     assert kinds[0] == kinds[1] != "random"

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import unlearnkit as uk
 from unlearnkit.auditing.request_summary import describe_request
-from unlearnkit.cli.main import app
+from unlearnkit.cli.commands import app
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.request import parse_request
 from unlearnkit.job import Job

@@ -290,7 +290,7 @@ def test_a_mask_of_another_model_or_request_is_refused():
 
 @pytest.mark.parametrize("budget", [0, 1.01, -1, float("nan")])
 def test_a_budget_is_a_share(budget):
-    with pytest.raises(ValueError, match="budget"):
+    with pytest.raises(InputError, match="budget"):
         Localizer(budget=budget)
 
 

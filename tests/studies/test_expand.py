@@ -11,7 +11,7 @@ import pytest
 from tests.studies.conftest import ROOT, small, words
 from tests.studies.toys import HERE, toy
 from unlearnkit import catalog
-from unlearnkit.core import digest as digests
+from unlearnkit.core import training
 from unlearnkit.core.errors import InputError, UnknownNameError, UnsupportedError
 from unlearnkit.methods.ssd import SSD
 from unlearnkit.studies.planning import problem as subject
@@ -170,10 +170,10 @@ def test_names_are_no_inputs(changes):
     assert keys(**changes) == keys()
 
 
-@pytest.mark.parametrize(("home", "name"), [(subject, "MEASURES"), (digests, "NUMERICS")])
+@pytest.mark.parametrize(("home", "name"), [(subject, "MEASURES"), (training, "NUMERICS")])
 def test_new_arithmetic_is_a_new_key(monkeypatch, home, name):
     before = keys()
-    monkeypatch.setattr(home if name == "MEASURES" else _oracles(), name, 999)
+    monkeypatch.setattr(home, name, 999)
     assert not set(before) & set(keys())
 
 
@@ -199,12 +199,6 @@ def test_the_source_of_a_method_from_elsewhere_is_an_input(tmp_path, monkeypatch
         spec.loader.exec_module(module)
         found.add(asked.run_key(module.Own(), seed=0, original_seed=0, oracles=1, tier="fast"))
     assert len(found) == 2
-
-
-def _oracles():
-    from unlearnkit import oracles
-
-    return oracles
 
 
 def test_the_words_of_a_study_are_complete():

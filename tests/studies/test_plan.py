@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 import unlearnkit as uk
 from tests.studies.conftest import small, words
-from unlearnkit.cli.main import app
+from unlearnkit.cli.commands import app
 from unlearnkit.core.errors import UnlearnkitError
 from unlearnkit.studies.planning.plan import UnknownRows, plan, summary
 from unlearnkit.train import training_guard

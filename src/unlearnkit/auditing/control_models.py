@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from unlearnkit.cache import Cache
 from unlearnkit.core.case import Case
-from unlearnkit.core.data import View
+from unlearnkit.core.data import Data, TensorData, View
 from unlearnkit.core.errors import DivergedError, UnsupportedError
 from unlearnkit.core.evidence import Evidence
 from unlearnkit.core.recipe import Recipe
@@ -97,13 +98,24 @@ class ControlModels:
         return oracle(case, None, seeds=[CONTROL_SEED], rt=self.rt, cache=self.cache).runs[0]
 
     def _with(self) -> TrainedModel:
-        if self.case.train is None:
-            raise UnsupportedError("the case has no whole training set")
-        rows = _sample(View.all(self.case.train), self._recipe, self.rt, "control/all")
+        train = self._all_rows()
+        rows = _sample(View.all(train), self._recipe, self.rt, "control/all")
         case = self.case.with_(
-            train=self.case.train.pick(rows.rows), manipulated=None, recipe=_short(self._recipe)
+            train=train.pick(rows.rows), parts=None, manipulated=None, recipe=_short(self._recipe)
         )
         return train_original(case, seed=CONTROL_SEED, rt=self.rt, cache=self.cache)
+
+    def _all_rows(self) -> Data:
+        """Return the training set, or both parts together where they are tensors."""
+        if self.case.train is not None:
+            return self.case.train
+        parts = self.case.partition(self.request)
+        both = [view.data for view in (parts.forget, parts.retain) if view is not None]
+        tensors = [(d.x, d.y) for d in both if isinstance(d, TensorData)]
+        inputs = [x for x, _ in tensors if isinstance(x, Tensor)]
+        if len(inputs) < 2:
+            raise UnsupportedError("the case has no whole training set")
+        return TensorData(torch.cat(inputs), torch.cat([y for _, y in tensors]))
 
     @property
     def _recipe(self) -> Recipe:

@@ -13,7 +13,7 @@ def main() -> None:
     """Run the command line; every error is one line on stderr and exit code 1."""
     try:
         _open_streams()
-        from unlearnkit.cli.main import app
+        from unlearnkit.cli.commands import app
         from unlearnkit.core.errors import UnlearnkitError
         from unlearnkit.core.text import one_line
 

@@ -118,7 +118,7 @@ class Product:
                 into += rows.square_().sum(0)
 
     def _grouped(self, total: Tensor) -> Tensor:
-        return total.view(self.groups, total.shape[0] // self.groups, -1)
+        return total.reshape(self.groups, total.shape[0] // self.groups, -1)
 
     def _parts(self, total: Tensor) -> Iterator[slice]:
         each = max(total.numel(), *(use.scalars for use in self.uses), 1)

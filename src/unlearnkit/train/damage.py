@@ -19,7 +19,8 @@ MOST_ROWS = 512
 """Rows that are looked at."""
 
 DIVERGED = 2.0
-"""Loss, as a multiple of a constant answer's, from which a model is not merely empty but wrong."""
+"""Loss, as a multiple of a constant answer's and of the original's, whichever is larger, from which
+a model is not merely empty but wrong."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Damage:
     @property
     def diverged(self) -> bool:
         """Return whether retained rows fare so badly that no constant answer explains it."""
-        return self.rows == "retained" and not self.loss <= DIVERGED * self.constant
+        worst = max(self.constant, self.before)
+        return self.rows == "retained" and not self.loss <= DIVERGED * worst
 
     def __str__(self) -> str:
         return (
