@@ -14,10 +14,11 @@ ARGS ?=
 TORCH_INDEX ?=
 PIP = .venv/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 RUN = .venv/bin/python -m
+SITE = NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow check docs bench format clean
+.PHONY: help demo test test-slow check docs site bench format clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1	\2/p' Makefile
@@ -31,15 +32,19 @@ test: .venv/.dev ## run the tests; no network, no accelerator
 test-slow: .venv/.dev ## run the tests that go through every bundled case; many minutes
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(RUN) pytest -q -n $(WORKERS) --dist worksteal -m exhaustive $(ARGS)
 
-check: .venv/.dev ## lint, format, types, layers, generated documents
+check: .venv/.dev ## lint, format, types, layers, generated documents, site
 	$(RUN) ruff check
 	$(RUN) ruff format --check
 	$(RUN) mypy
 	.venv/bin/lint-imports
 	$(RUN) unlearnkit.docs --check
+	$(SITE) --quiet
 
 docs: .venv/.dev ## write the generated documents again
 	$(RUN) unlearnkit.docs
+
+site: .venv/.dev ## build the documentation site: open build/site/index.html
+	$(SITE)
 
 bench: .venv/.dev ## measure speed and memory as ratios
 	$(RUN) benchmarks $(ARGS)

@@ -282,7 +282,7 @@ def tables(link: str) -> dict[str, str]:
         (f"`{i}`", _comma(f"`{r}`" for r in c.requests), c.doc) for i, c in catalog.cases().items()
     ]
     return {
-        "methods": table(("id", "method", "needs", "what it does"), methods),
+        "methods": table(("id", "name in the literature", "needs", "what it does"), methods),
         "metrics": table(("id", "goal", "unit", "audit", "what it is"), metrics),
         "cases": table(("id", "requests", "what it is"), cases),
     }

@@ -28,7 +28,7 @@ def build(readme: str) -> dict[str, str]:
         Texts by path, relative to the repository.
     """
     methods, metrics, cases = catalog.methods(), catalog.metrics(), catalog.cases()
-    here, above = pages.tables(""), pages.tables(f"{_METHODS}/")
+    here, from_root = pages.tables(""), pages.tables(f"{_METHODS}/")
     found = {f"{_METHODS}/{i}.md": pages.method_page(m) for i, m in methods.items()}
     found[f"{_METHODS}/index.md"] = f"# Methods\n\n{here['methods']}\n"
     found["docs/metrics.md"] = _list(
@@ -40,7 +40,7 @@ def build(readme: str) -> dict[str, str]:
     found["docs/auto.md"] = pages.auto_page()
     found["docs/cli.md"] = _command_line()
     found["docs/results/reproductions.md"] = reproductions_text.page()
-    found["README.md"] = fill(readme, above)
+    found["README.md"] = fill(readme, {"methods": from_root["methods"]})
     return found
 
 

@@ -37,6 +37,15 @@ def test_a_document_that_differs_or_is_left_over_is_named(tmp_path, capsys):
     assert not (tmp_path / "docs" / "methods" / "gone.md").exists()
 
 
+def test_the_readme_stays_short_enough_to_be_read():
+    assert len(README.splitlines()) <= 150
+
+
+def test_links_of_the_readme_lead_somewhere():
+    local = [x for x in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in x]
+    assert [x for x in local if not (ROOT / x).exists()] == []
+
+
 def test_a_readme_without_markers_is_refused():
     with pytest.raises(InputError, match=r"lacks the markers <!-- methods:begin -->"):
         docs.fill("nothing here", {"methods": "x"})
