@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.auto_order import POOL, RETRAIN, TIE, Card, Measured, derived, kept_cards
+from experiments.auto_order import POOL, RETRAIN, TIE, Card, Measured, derived, kept_cards
 from unlearnkit.auto.decision_table import Rule, load_decision_table
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.stats import mannwhitneyu
 
-from benchmarks.small_cases import mixture_sgd, wrong_rows
+from experiments.small_cases import mixture_sgd, wrong_rows
 from unlearnkit.auto.case_profile import profile_case
 from unlearnkit.core.case import Case
 from unlearnkit.core.request import Classes, Groups, Rows

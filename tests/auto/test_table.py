@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.auto_order import kept_results, without
+from experiments.auto_order import kept_results, without
 from unlearnkit import catalog
 from unlearnkit.auto.case_profile import CaseProfile
 from unlearnkit.auto.decision_table import Rule, load_decision_table

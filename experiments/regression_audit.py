@@ -1,7 +1,7 @@
 """How attacks on real targets fare with genuine oracles: before and after matching.
 
-    python -m benchmarks.regression_audit --write
-    python -m benchmarks.regression_audit diabetes toy --oracles 30 --draws 200
+    python -m experiments regression_audit --write
+    python -m experiments regression_audit diabetes toy --oracles 30 --draws 200
 
 An oracle never saw the forget rows, so an attack should have an AUC of 0.5 on it. For each request
 of the named cases, or of every case with real targets: the oracles' AUC on forget rows against all
@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.regression import CASES
+from experiments.regression import CASES
 from unlearnkit.auditing.metric_table import metric_rows
 from unlearnkit.auditing.splits import choose
 from unlearnkit.auditing.verdicts import VerdictInputs, judge
@@ -209,7 +209,7 @@ def page(found: dict[str, dict[str, Any]], oracles: int) -> str:
         "",
         "The AUC of minus the error, of forget rows against rows that no model saw, for"
         f" {oracles} oracles a request: they never saw the forget rows either, so 0.5 is right."
-        f" Made by `python -m benchmarks.regression_audit --oracles {oracles} --write` (torch"
+        f" Made by `python -m experiments regression_audit --oracles {oracles} --write` (torch"
         f" {torch.__version__}, {platform.machine()}).",
         "",
         "Matched: each forget row against test rows of like target, and of the same groups where"
@@ -271,7 +271,3 @@ def main() -> None:
         print(json.dumps({name: rounded(found[name])}), flush=True)
     if args.write:
         PAGE.write_text(page(found, args.oracles), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

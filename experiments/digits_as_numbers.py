@@ -1,6 +1,6 @@
 """The small table of deep regression unlearning: digits 0 to 2 leave a network that reads numbers.
 
-Run with ``python -m benchmarks.digits_as_numbers``; with ``--write`` it writes
+Run with ``python -m experiments digits_as_numbers``; with ``--write`` it writes
 ``docs/results/digits_as_numbers.md``. Settings are those of the published code, not our defaults:
 Adam, whole epochs, forget rows in every batch, attention maps as published with weight 50.
 """
@@ -170,7 +170,7 @@ def page(found: dict[str, list[Numbers]]) -> str:
         " the oracle of the same seed on the forgotten training rows. Mean ± standard deviation"
         f" over {seeds} seeds; expected is what the specification of the method measured. An"
         " exclamation mark: further from it than both deviations together, doubled. Made by"
-        f" `python -m benchmarks.digits_as_numbers --write` (torch {torch.__version__},"
+        f" `python -m experiments digits_as_numbers --write` (torch {torch.__version__},"
         f" {platform.machine()}).",
         "",
         head,
@@ -215,7 +215,3 @@ def near(mean: float, sd: float, want: float, off: float) -> bool:
 def spread(values: tuple[float, ...]) -> float:
     """Return the standard deviation; 0 of one value."""
     return statistics.stdev(values) if len(values) > 1 else 0.0
-
-
-if __name__ == "__main__":
-    main()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmarks.auto_order import (
+from experiments.auto_order import (
     CLOSED,
     COST,
     ORACLES,
@@ -92,7 +92,7 @@ def page(measured: Sequence[Measured], judged: Sequence[Judged]) -> str:
     said = [
         "# How well auto chooses",
         "",
-        f"Made by `python -m benchmarks.auto --write` (torch {torch.__version__},"
+        f"Made by `python -m experiments auto --write` (torch {torch.__version__},"
         f" {platform.machine()}); {SEEDS} seeds, each with an original of its own, {ORACLES}"
         " oracles.",
         "",
@@ -163,7 +163,7 @@ def _cell(x: Measured) -> str:
 HOW = {
     True: "`auto` then ran on the family left out, audited and fell back.",
     False: "What `auto` then chooses on the family left out was read from the kept results of that"
-    " candidate (`python -m benchmarks.auto --replay --write`), as if the audit let it pass: no"
+    " candidate (`python -m experiments auto --replay --write`), as if the audit let it pass: no"
     " tries and no cost of audits are told.",
 }
 

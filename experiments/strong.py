@@ -1,7 +1,7 @@
 """The strong audit on the bench of the evaluation specification, section 16.
 
-    python -m benchmarks.strong --models 128
-    python -m benchmarks.strong --models 128 --mislabelled
+    python -m experiments strong --models 128
+    python -m experiments strong --models 128 --mislabelled
 
 900 of scikit-learn's digits, a perceptron 64-128-10, 80 epochs; 90 random rows are forgotten, and
 with ``--mislabelled`` they were given a wrong label before training. Prints one line an arm: the
@@ -126,7 +126,3 @@ def main() -> None:
         print(f"{who}: {line(signals, who)}", flush=True)
         if not given.mislabelled:
             print(f"{who} in the specification: {PUBLISHED[who]}")
-
-
-if __name__ == "__main__":
-    main()

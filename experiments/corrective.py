@@ -1,6 +1,6 @@
 """Correction of tampered training sets, of which only some rows are known, on digits.
 
-Run with ``python -m benchmarks.corrective``; with ``--write`` it writes
+Run with ``python -m experiments corrective``; with ``--write`` it writes
 ``docs/results/corrective.md`` and ``.json``.
 """
 
@@ -109,7 +109,7 @@ def page(lines: Sequence[Line], seeds: int) -> str:
         "",
         "Digits (1,437 training rows, a perceptron 64-128-10), methods with their defaults; means"
         f" ± standard deviations of {seeds} seeds, each with an original of its own. Made by"
-        f" `python -m benchmarks.corrective --write` (torch {torch.__version__},"
+        f" `python -m experiments corrective --write` (torch {torch.__version__},"
         f" {platform.machine()}).",
         "",
         "Known: the share of the tampered rows that the request names. Corrected: accuracy, with"
@@ -168,7 +168,3 @@ def main() -> None:
     (OUT / "corrective.md").write_text(page(lines, asked.seeds), encoding="utf-8")
     held = {"seeds": asked.seeds, "lines": [asdict(x) for x in lines]}
     (OUT / "corrective.json").write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

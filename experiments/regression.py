@@ -1,6 +1,6 @@
 """Forgetting in regression: two methods at their defaults, on built-in cases with real targets.
 
-Run with ``python -m benchmarks.regression``; with ``--write`` it writes
+Run with ``python -m experiments regression``; with ``--write`` it writes
 ``docs/results/regression.md``. The cases that are not bundled are read from ``UNLEARNKIT_DATA``.
 Originals and oracles are kept in the cache: a second call trains what is missing.
 """
@@ -175,7 +175,7 @@ def page(groups: list[list[Line]], seeds: int, oracles: int) -> str:
         f"Built-in cases with real targets ({', '.join(cases)}), each request, the methods with"
         f" their defaults and nothing else; {seeds} seeds, each with an original of its own,"
         f" against {oracles} oracles."
-        f" Made by `python -m benchmarks.regression --write` (torch {torch.__version__},"
+        f" Made by `python -m experiments regression --write` (torch {torch.__version__},"
         f" {platform.machine()}).",
         "",
         "Errors are absolute, in the case's unit (`unlearnkit show CASE`), of quantiles the"
@@ -221,7 +221,3 @@ def main() -> None:
     if asked.write:
         PAGE.parent.mkdir(parents=True, exist_ok=True)
         PAGE.write_text(page(groups, asked.seeds, asked.oracles), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

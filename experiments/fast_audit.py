@@ -1,6 +1,6 @@
 """What control models show beside retrained ones, on every bundled request.
 
-    python -m benchmarks.fast_audit
+    python -m experiments fast_audit
 
 Writes ``docs/results/fast_audit.md``: the attack's AUC of a retrained model and of the control
 model, the loss of accuracy (or gain of error) on test rows that retraining brings and that the two
@@ -73,7 +73,7 @@ def main() -> None:
     lines = [
         "# Control models of the fast audit",
         "",
-        "Written by `python -m benchmarks.fast_audit`. A control is trained for"
+        "Written by `python -m experiments fast_audit`. A control is trained for"
         f" {CONTROL_SHARE:.0%} of the training. AUC: margin attack, forget set against"
         " never-seen rows. Change of the"
         " test error: of retraining, and of the control without the forget set less the control"
@@ -87,7 +87,3 @@ def main() -> None:
         if case.rows != "read":
             lines += [line(case.id, name) for name in case.requests]
     OUT.write_text("\n".join([*lines, ""]), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """How often an audit accuses a genuine oracle, and how often it lets one pass.
 
-    python -m benchmarks.false_alarms --draws 200
+    python -m experiments false_alarms --draws 200
 
 Trains a pool of models without the forget rows, then, draw by draw, puts one in the seat of the
 unlearned model and five others beside it. Whatever it is accused of is a false alarm. The fast
@@ -152,7 +152,3 @@ def main() -> None:
     args.out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(facts, indent=1))
     args.part.unlink(missing_ok=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """How well ``auto`` chooses on cases that played no part in its table.
 
-Run with ``python -m benchmarks.auto [--write]``. Every candidate is measured on every small case;
+Run with ``python -m experiments auto [--write]``. Every candidate is measured on every small case;
 then each family of cases is left out in turn, the table's order is made anew from the other
 families by ``ranked``, and ``auto`` runs with it on the cases left out.
 """
@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import unlearnkit as uk
-from benchmarks.auto_order import (
+from experiments.auto_order import (
     ORACLES,
     OUT,
     POOL,
@@ -25,8 +25,8 @@ from benchmarks.auto_order import (
     rounded,
     without,
 )
-from benchmarks.auto_page import Judged, page, replayed, told_judged
-from benchmarks.small_cases import SMALL, Small
+from experiments.auto_page import Judged, page, replayed, told_judged
+from experiments.small_cases import SMALL, Small
 from unlearnkit.auditing.splits import choose as chosen_rows
 from unlearnkit.auto.case_profile import profile_case
 from unlearnkit.auto.chooser import select_method
@@ -172,7 +172,3 @@ def main() -> None:
         lines = ",\n".join(json.dumps(rounded(x)) for x in measured)
         (OUT / "auto.json").write_text(f"[\n{lines}\n]\n", encoding="utf-8")
         (OUT / "auto.md").write_text(page(measured, judged), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

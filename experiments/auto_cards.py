@@ -1,6 +1,6 @@
 """How near the candidates of auto's decision table come to retraining, told by many models.
 
-    python -m benchmarks.auto_cards [--write]
+    python -m experiments auto_cards [--write]
 
 The fast results that order the table compare a few models with a few oracles. Here each candidate
 of a line is judged on small cases by the strong audit: 64 models beside 64 retrained ones. First
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.auto_order import POOL
+from experiments.auto_order import POOL
 from unlearnkit.auto.decision_table import Candidate, load_decision_table
 from unlearnkit.cache import Cache
 from unlearnkit.store import Store
@@ -30,7 +30,7 @@ GROUNDS = (
     ("digits", "shallow", "digits", "mislabelled_tenth"),
     ("digits", "shallow", "digits", "random_tenth"),
     ("breast_cancer", "shallow_class", "breast_cancer", "class"),
-    ("wine", "shallow_class", "benchmarks.small_cases:wine", "class=1"),
+    ("wine", "shallow_class", "experiments.small_cases:wine", "class=1"),
 )
 """Family, line of the table, case, and a request that falls on the line."""
 
@@ -113,7 +113,3 @@ def main() -> None:
     if asked.write:
         with OUT.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows([HEAD, *sorted(rows)])
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """How few weights and how short a repair come near retraining: ``del_localized`` on digits.
 
-Run with ``python -m benchmarks.localized``; ``--write`` writes ``docs/results/localized.md``. Each
+Run with ``python -m experiments localized``; ``--write`` writes ``docs/results/localized.md``. Each
 setting runs with the criterion of the method and with a random mask of the same budget.
 """
 
@@ -206,7 +206,7 @@ def page(lines: Sequence[Line], scene: Scene, seeds: int, oracles: int) -> str:
         f"`del_localized` on digits: forget {scene.rows} rows of classes 2 and 5, half of these."
         f" {seeds} seeds, each from an original of its own, against {oracles} retrained models;"
         " single scalars, an interpolating reset, four times the recipe's rate: the defaults. Made"
-        " by `python -m benchmarks.localized --write`"
+        " by `python -m experiments localized --write`"
         f" (torch {torch.__version__}, {platform.machine()}).",
         "",
         "The budget is the share of the scalars that the mask holds; the repair is the share of"
@@ -313,7 +313,3 @@ def main() -> None:
     print("\n" + text)
     if asked.write:
         OUT.write_text(text, encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Every method with its defaults alone, on digits, against five oracles.
 
-Run with ``python -m benchmarks.defaults``; it writes ``docs/results/defaults.md`` and ``.json``.
+Run with ``python -m experiments defaults``; it writes ``docs/results/defaults.md`` and ``.json``.
 The defaults were chosen on other problems, which ``CHOSEN_ON`` names. It is a study: stop it in any
 way and run it again to go on, and with the store of another study of digits (``--store``) nothing
 is repeated that is there.
@@ -182,7 +182,7 @@ def page(lines: list[Line], seeds: int, oracles: int) -> str:
         "",
         f"Digits (1,437 training rows, a perceptron 64-128-10), each method with its defaults and"
         f" nothing else; means of {seeds} seeds, each with an original of its own, against"
-        f" {oracles} oracles. Made by `python -m benchmarks.defaults`"
+        f" {oracles} oracles. Made by `python -m experiments defaults`"
         f" (torch {torch.__version__}, {platform.machine()}).",
         "",
         "Closed: the share of the original's distance to the oracles, on forget rows, that is gone;"
@@ -248,7 +248,3 @@ def main() -> None:
     (OUT / "defaults.md").write_text(page(lines, asked.seeds, asked.oracles), encoding="utf-8")
     held = {"seeds": asked.seeds, "oracles": asked.oracles, "lines": [asdict(x) for x in lines]}
     (OUT / "defaults.json").write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

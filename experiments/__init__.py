@@ -1,0 +1,1 @@
+"""Experiments: scripts that compare methods or audits. Run with ``python -m experiments NAME``."""
