@@ -16,7 +16,7 @@ from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.bad_teacher import BadTeacher
 from unlearnkit.train.teachers import untrained
-from unlearnkit.unlearning.run_method import fresh_model, unlearn
+from unlearnkit.unlearning.run_method import fresh_model, run_method
 
 GOAL = 0.5
 
@@ -39,7 +39,7 @@ def compare(case: Case, *, epochs: int, pairs: int) -> Fact:
     keep, drop = parts.retain.rows, parts.forget.rows
 
     def ours() -> nn.Module:
-        return unlearn(model, case, request, method).model
+        return run_method(model, case, request, method).model
 
     def theirs() -> nn.Module:
         return plain(model, case.train.x, keep, drop, recipe)  # type: ignore[union-attr]

@@ -17,7 +17,7 @@ from unlearnkit.core.request import Classes
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.finetune import FineTune
 from unlearnkit.train.memory_format import channels_last
-from unlearnkit.unlearning.run_method import fresh_model, unlearn
+from unlearnkit.unlearning.run_method import fresh_model, run_method
 
 GOAL = 1.05
 
@@ -46,7 +46,7 @@ def compare(case: Case, *, epochs: int, pairs: int) -> Fact:
     laid_out = channels_last(copy.deepcopy(model))
 
     def ours() -> nn.Module:
-        return unlearn(model, case, Classes(3), method).model
+        return run_method(model, case, Classes(3), method).model
 
     def theirs() -> nn.Module:
         orders = [rt.rng(f"retain/{epoch}") for epoch in range(recipe.epochs)]

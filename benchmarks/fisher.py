@@ -19,7 +19,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.linalg.fisher import squared_gradients
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.train.loop import fit
-from unlearnkit.unlearning.run_method import fresh_model, unlearn
+from unlearnkit.unlearning.run_method import fresh_model, run_method
 
 WIDTH = 3000
 SIZES = (300,)
@@ -58,7 +58,7 @@ def timed(rows: int) -> Iterator[Fact]:
         squared_gradients(model, whole, case.task, rt)
 
     def ssd() -> None:
-        unlearn(model, case, Rows(range(rows // 10)), methods()["ssd"].build(None, rows=None))
+        run_method(model, case, Rows(range(rows // 10)), methods()["ssd"].build(None, rows=None))
 
     how = f"20.4 million parameters, {rows} rows, batch {recipe.batch_size}"
     for what, do in (("squared gradients of single rows", squares), ("ssd on all rows", ssd)):
@@ -99,7 +99,7 @@ def measured() -> dict[str, float]:
     before = peak()
     squared_gradients(model, View.all(case.train), case.task, rt)
     squares = peak() - before
-    unlearn(model, case, Rows(range(SIZES[0] // 10)), methods()["ssd"].build())
+    run_method(model, case, Rows(range(SIZES[0] // 10)), methods()["ssd"].build())
     size = 4 * parameters
     ssd = peak() - before
     return {"squares": squares / size, "ssd": ssd / size, "parameters": parameters}

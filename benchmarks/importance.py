@@ -10,7 +10,7 @@ from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.linalg.fisher import squared_gradients
 from unlearnkit.train.loop import fit
-from unlearnkit.unlearning.run_method import fresh_model, unlearn
+from unlearnkit.unlearning.run_method import fresh_model, run_method
 
 ROWS = 4000
 GOAL = 1.3
@@ -33,7 +33,7 @@ def run() -> Iterator[Fact]:
         ssd = methods()["ssd"].build(preset)
         yield against(
             f"ssd, {words}, against one training epoch: {case.name}",
-            lambda ssd=ssd: unlearn(model, case, Rows(range(ROWS // 10)), ssd),
+            lambda ssd=ssd: run_method(model, case, Rows(range(ROWS // 10)), ssd),
             epoch,
             pairs=5,
             goal=GOAL,

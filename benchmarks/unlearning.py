@@ -9,7 +9,7 @@ from unlearnkit.catalog import methods
 from unlearnkit.core.errors import UnlearnkitError
 from unlearnkit.core.request import Classes
 from unlearnkit.oracles import train_original
-from unlearnkit.unlearning.run_method import Unlearned, unlearn
+from unlearnkit.unlearning.run_method import Unlearned, run_method
 
 
 def run() -> Iterator[Fact]:
@@ -18,7 +18,7 @@ def run() -> Iterator[Fact]:
     model = train_original(case).model
 
     def done(name: str) -> Unlearned:
-        return unlearn(model, case, Classes(3), name)
+        return run_method(model, case, Classes(3), name)
 
     work = done("retrain").cost.work
     for name in sorted(set(methods()) - {"retrain"}):

@@ -16,7 +16,7 @@ from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.request import Classes
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.unsir import Noise, Unsir
-from unlearnkit.unlearning.run_method import fresh_model, unlearn
+from unlearnkit.unlearning.run_method import fresh_model, run_method
 
 GOAL = 0.5
 MANY = 1.3
@@ -43,7 +43,7 @@ def compare(case: Case, gone: tuple[int, ...], *, pairs: int, goal: float | None
     model = fresh_model(case, Runtime())
 
     def ours(start: nn.Module, rows: Case) -> nn.Module:
-        return unlearn(start, rows, Classes(*gone), METHOD).model
+        return run_method(start, rows, Classes(*gone), METHOD).model
 
     def theirs(start: nn.Module, rows: Case) -> nn.Module:
         return plain(start, rows, gone)
@@ -74,7 +74,7 @@ def many(case: Case, *, pairs: int) -> Iterator[Fact]:
     model = fresh_model(case, Runtime())
 
     def rows(*gone: int) -> int:
-        return unlearn(model, case, Classes(*gone), "unsir").cost.backward
+        return run_method(model, case, Classes(*gone), "unsir").cost.backward
 
     what = f"unsir, nine classes against one: {case.name}"
     yield Fact(f"rows backward of {what}", rows(*range(9)) / rows(9), goal=MANY, how="defaults")

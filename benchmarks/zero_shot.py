@@ -13,7 +13,7 @@ from unlearnkit.core.request import Classes
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.train.data_free.generator import generator
-from unlearnkit.unlearning.run_method import fresh_model, unlearn
+from unlearnkit.unlearning.run_method import fresh_model, run_method
 
 BATCHES = 5
 GOAL = 0.5
@@ -53,7 +53,7 @@ def run() -> Iterator[Fact]:
         how = methods()["gated_transfer"].build(**SETTINGS)
 
         def ours(case: Case = case, teacher: nn.Module = teacher, how: object = how) -> nn.Module:
-            return unlearn(teacher, case, Classes(3), how).model
+            return run_method(teacher, case, Classes(3), how).model
 
         def theirs(case: Case = case, teacher: nn.Module = teacher) -> nn.Module:
             return plain(teacher, case)

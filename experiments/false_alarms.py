@@ -29,7 +29,7 @@ from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.oracles import Oracles, oracle, train_original
 from unlearnkit.report.schema import Report, Verdict
-from unlearnkit.unlearning.run_method import Unlearned, unlearn
+from unlearnkit.unlearning.run_method import Unlearned, run_method
 
 ADVERSE = (Verdict.LEAKS, Verdict.OVER_FORGOT, Verdict.DISTINGUISHABLE, Verdict.DAMAGED)
 OUT = Path("docs/results/false_alarms.json")
@@ -90,7 +90,7 @@ class Pool:
         asked = cases()["digits"].ask(self.name)
         original = train_original(asked.case).model
         every = oracle(asked.case, asked.request, seeds=range(2000, 2000 + self.count))
-        return every, unlearn(original, asked.case, asked.request, "finetune")
+        return every, run_method(original, asked.case, asked.request, "finetune")
 
     def draw(self, draw: int) -> set[str]:
         """Return what the audit says with one of the models in the seat and others beside it."""
@@ -108,7 +108,7 @@ def fast_draw(draw: int) -> set[str]:
     """
     case, go = shuffled(draw), Rows(range(143))
     original = train_original(case, seed=draw).model
-    report = audit(unlearn(original, case, go, "retrain", Runtime(seed=draw)))
+    report = audit(run_method(original, case, go, "retrain", Runtime(seed=draw)))
     before = report.row("relearn_gap").original
     caught = {"original caught by relearning"} if before and (before.low or 0.0) > 0 else set()
     return verdicts(report) | caught

@@ -20,7 +20,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.statistics import auc
 from unlearnkit.oracles import oracle, train_original
 from unlearnkit.report.schema import Verdict
-from unlearnkit.unlearning.run_method import unlearn
+from unlearnkit.unlearning.run_method import run_method
 
 OUT = Path("docs/results/fast_audit.md")
 ACCUSATIONS = {Verdict.LEAKS, Verdict.OVER_FORGOT, Verdict.DAMAGED}
@@ -53,7 +53,7 @@ def line(case_id: str, name: str) -> str:
         controls.without_forget_set(retrained),
         controls.with_forget_set(retrained),
     )
-    report = audit(unlearn(original, case, request, "retrain"), tier="fast")
+    report = audit(run_method(original, case, request, "retrain"), tier="fast")
     accused = ", ".join({str(f.verdict) for f in report.findings} & set(map(str, ACCUSATIONS)))
     held = Split.HELD_OUT in views
     cells = [

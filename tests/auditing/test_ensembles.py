@@ -31,7 +31,7 @@ from unlearnkit.oracles import FIRST, oracle, train_original, train_originals
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression
 from unlearnkit.train.ensemble import PLACES
-from unlearnkit.unlearning.run_method import unlearn
+from unlearnkit.unlearning.run_method import run_method
 
 TOY = Classification(3).toy(0)
 GO = Rows(range(9))
@@ -102,7 +102,7 @@ def test_the_signals_are_those_of_the_models_one_by_one(tmp_path):
     original = train_original(TOY, seed=2, cache=cache).model
     models = {
         "original": original,
-        "unlearned": unlearn(original, TOY, GO, "finetune", Runtime(seed=2)).model,
+        "unlearned": run_method(original, TOY, GO, "finetune", Runtime(seed=2)).model,
         "oracle": oracle(TOY, GO, seeds=[FIRST + 2], cache=cache).models[0],
         "floor": oracle(TOY, GO, seeds=[FLOOR + 2], cache=cache).models[0],
     }
@@ -126,7 +126,8 @@ def test_a_mask_is_found_anew_on_each_original(tmp_path):
     found = collect_margins(held, 4).of("unlearned", "forget")
     originals = [r.model for r in train_originals(TOY, seeds=4, cache=cache)]
     done = [
-        unlearn(m, TOY, GO, "finetune", Runtime(seed=i), mask=how) for i, m in enumerate(originals)
+        run_method(m, TOY, GO, "finetune", Runtime(seed=i), mask=how)
+        for i, m in enumerate(originals)
     ]
     assert torch.equal(found, look(held, [d.model for d in done])[0][:, : found.shape[1]])
     assert len({d.mask.digest() for d in done}) == 4
@@ -134,7 +135,7 @@ def test_a_mask_is_found_anew_on_each_original(tmp_path):
 
 def test_a_mask_that_no_localizer_finds_on_this_original_is_refused(tmp_path):
     original = train_original(TOY, cache=Cache(tmp_path)).model
-    done = unlearn(original, TOY, GO, "finetune", mask=Localizer(granularity="parameter"))
+    done = run_method(original, TOY, GO, "finetune", mask=Localizer(granularity="parameter"))
     assert find_localizer(done, Runtime()) == Localizer(granularity="parameter")
     turned = replace(done.mask, chosen={n: ~m for n, m in done.mask.chosen.items()})
     for mask in (turned, replace(done.mask, found_by=None)):

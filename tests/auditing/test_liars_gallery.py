@@ -20,7 +20,7 @@ from unlearnkit.catalog import cases
 from unlearnkit.core.errors import InputError
 from unlearnkit.oracles import Oracles, oracle, train_original
 from unlearnkit.report.schema import Verdict
-from unlearnkit.unlearning.run_method import unlearn
+from unlearnkit.unlearning.run_method import run_method
 
 ADVERSE = {Verdict.LEAKS, Verdict.OVER_FORGOT, Verdict.DISTINGUISHABLE, Verdict.DAMAGED}
 
@@ -42,7 +42,7 @@ def world():
 
 def judged(world, name, method, *, tier):
     asked, model, truth = world(name)
-    done = unlearn(model, asked.case, asked.request, method)
+    done = run_method(model, asked.case, asked.request, method)
     return audit(done, oracle=truth if tier == "reference" else None, tier=tier)
 
 
@@ -102,7 +102,7 @@ def test_softer_answers_change_neither_accuracy_nor_verdict_in_their_favour(worl
 )
 def test_one_margin_for_all_forget_rows_is_caught(world, margin, expected):
     asked, model, truth = world("random_tenth")
-    done = unlearn(model, asked.case, asked.request, NoOp())
+    done = run_method(model, asked.case, asked.request, NoOp())
     forget = asked.case.partition(asked.request).forget
     if margin is None:
         drawn = audit(done, oracle=truth).margins
@@ -117,7 +117,7 @@ def test_one_margin_for_all_forget_rows_is_caught(world, margin, expected):
 
 def test_forgotten_rows_that_stand_out_leak_even_where_none_is_answered_rightly(world):
     asked, model, truth = world("class")
-    done = unlearn(model, asked.case, asked.request, NoOp())
+    done = run_method(model, asked.case, asked.request, NoOp())
     forget = asked.case.partition(asked.request).forget
     liar = copy.deepcopy(oracle(asked.case, asked.request, seeds=[77]).models[0])
     constant_margin(liar, forget.data.x[forget.rows], forget.y, -3.0)
@@ -129,7 +129,7 @@ def test_forgotten_rows_that_stand_out_leak_even_where_none_is_answered_rightly(
 @pytest.mark.parametrize("name", ["class", "random_tenth", "mislabelled_tenth"])
 def test_a_genuine_oracle_is_not_accused(world, name):
     asked, model, truth = world(name)
-    done = unlearn(model, asked.case, asked.request, NoOp())
+    done = run_method(model, asked.case, asked.request, NoOp())
     stranger = oracle(asked.case, asked.request, seeds=[77]).models[0]
     report = audit(replace(done, model=stranger), oracle=truth)
     assert not verdicts(report) & ADVERSE, report.sentence
@@ -137,7 +137,7 @@ def test_a_genuine_oracle_is_not_accused(world, name):
 
 def test_an_oracle_with_only_its_last_layer_reset_is_refused(world):
     asked, model, truth = world("class")
-    done = unlearn(model, asked.case, asked.request, NoOp())
+    done = run_method(model, asked.case, asked.request, NoOp())
     fake = copy.deepcopy(model)
     fake[-1].reset_parameters()
     runs = (replace(truth.runs[0], model=fake), *truth.runs[1:])
@@ -147,7 +147,7 @@ def test_an_oracle_with_only_its_last_layer_reset_is_refused(world):
 
 def test_one_oracle_repeated_is_refused(world):
     asked, model, truth = world("class")
-    done = unlearn(model, asked.case, asked.request, NoOp())
+    done = run_method(model, asked.case, asked.request, NoOp())
     with pytest.raises(InputError, match="0 and 1 are the same model"):
         audit(done, oracle=Oracles(asked.case, asked.request, (truth.runs[0],) * 5))
 
@@ -155,7 +155,7 @@ def test_one_oracle_repeated_is_refused(world):
 def test_oracles_of_another_request_are_refused(world):
     asked, model, _ = world("class")
     other = world("random_tenth")[2]
-    done = unlearn(model, asked.case, asked.request, NoOp())
+    done = run_method(model, asked.case, asked.request, NoOp())
     with pytest.raises(InputError, match="another request"):
         audit(done, oracle=other)
 

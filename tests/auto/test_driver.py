@@ -15,7 +15,7 @@ from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.module_state import tensors, tensors_equal
 from unlearnkit.core.request import Classes, Groups, Rows
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.unlearning.run_method import unlearn as plain
+from unlearnkit.unlearning.run_method import run_method as plain
 
 pytestmark = pytest.mark.usefixtures("installed")
 

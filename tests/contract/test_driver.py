@@ -15,7 +15,7 @@ from unlearnkit.oracles import train_original
 from unlearnkit.testing.subject import bits, generators, same_bits, toy
 from unlearnkit.train.loop import fit
 from unlearnkit.train.rng_guard import seeded_global_rngs
-from unlearnkit.unlearning.run_method import fresh_model, unlearn
+from unlearnkit.unlearning.run_method import fresh_model, run_method
 
 TOY = toy("classification")
 GO = Rows(*range(11))
@@ -44,8 +44,8 @@ def net():
 
 def test_each_run_on_one_runtime_has_its_own_cost_and_notes():
     rt, case = Runtime(), TOY.with_(recipe=None)
-    first = unlearn(net(), case, GO, "finetune", rt)
-    second = unlearn(net(), case, GO, "finetune", rt)
+    first = run_method(net(), case, GO, "finetune", rt)
+    second = run_method(net(), case, GO, "finetune", rt)
     assert first.cost == second.cost
     assert first.cost.forward > 0
     assert first.notes == second.notes
@@ -80,7 +80,7 @@ def test_global_generators_come_back_after_an_error():
 
 def test_a_model_without_trainable_parameters_is_refused():
     with pytest.raises(InputError, match="no parameter requires gradients"):
-        unlearn(net().requires_grad_(False), TOY, GO, "finetune")
+        run_method(net().requires_grad_(False), TOY, GO, "finetune")
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -89,19 +89,19 @@ def test_weights_that_are_not_finite_are_refused(bad):
     with torch.no_grad():
         model[0].bias[2] = bad
     with pytest.raises(InputError, match=r"0\.bias has 1 of 16 values"):
-        unlearn(model, TOY, GO, "finetune")
+        run_method(model, TOY, GO, "finetune")
 
 
 def test_something_else_than_a_model_is_refused():
     with pytest.raises(InputError, match="must be a torch module, got OrderedDict"):
-        unlearn(net().state_dict(), TOY, GO, "finetune")
+        run_method(net().state_dict(), TOY, GO, "finetune")
 
 
 def test_a_model_that_keeps_a_graph_is_refused_in_words():
     model = net()
     model.kept = model(torch.zeros(1, 6))
     with pytest.raises(InputError, match="cannot be copied"):
-        unlearn(model, TOY, GO, "finetune")
+        run_method(model, TOY, GO, "finetune")
 
 
 def test_a_factory_that_gives_one_module_twice_is_refused():
@@ -115,27 +115,27 @@ def test_a_factory_that_gives_one_module_twice_is_refused():
 def test_a_factory_of_another_architecture_is_refused_before_training():
     case = TOY.with_(fresh=lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)))
     with pytest.raises(InputError, match=r"another architecture.*0\.weight is of shape \(8, 6\)"):
-        unlearn(net(), case, GO, Retrain())
+        run_method(net(), case, GO, Retrain())
 
 
 def test_frozen_layers_of_a_fresh_model_are_the_given_models():
     model = net()
     model[0].requires_grad_(False)
-    done = unlearn(model, TOY, GO, Retrain())
+    done = run_method(model, TOY, GO, Retrain())
     assert torch.equal(done.model[0].weight, model[0].weight)
     assert not done.model[0].weight.requires_grad
     assert not torch.equal(done.model[2].weight, model[2].weight)
 
 
 def test_both_models_of_a_half_precision_run_come_back_in_half_precision():
-    done = unlearn(net().half(), TOY, GO, "finetune")
+    done = run_method(net().half(), TOY, GO, "finetune")
     assert {p.dtype for p in done.model.parameters()} == {torch.float16}
     assert {p.dtype for p in done.original.parameters()} == {torch.float16}
 
 
 def test_the_original_of_a_result_is_frozen_in_eval_mode_and_apart_from_the_input():
     model = net().train()
-    done = unlearn(model, TOY, GO, "finetune")
+    done = run_method(model, TOY, GO, "finetune")
     assert same_bits(bits(done.original), bits(model))
     assert not done.original.training
     assert not any(p.requires_grad for p in done.original.parameters())
@@ -163,6 +163,6 @@ class Expanded(nn.Module):
 
 def test_a_buffer_whose_elements_share_memory_comes_back_with_its_values():
     case = TOY.with_(fresh=Expanded)
-    done = unlearn(fresh_model(case, Runtime()), case, GO, "finetune")
+    done = run_method(fresh_model(case, Runtime()), case, GO, "finetune")
     assert torch.equal(done.model.scale, torch.ones_like(done.model.scale))
     assert done.model.scale.dtype == torch.half

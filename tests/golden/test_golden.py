@@ -11,7 +11,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.linalg.fisher import squared_gradients
 from unlearnkit.methods.finetune import FineTune
 from unlearnkit.train.loop import fit
-from unlearnkit.unlearning.run_method import fresh_model, unlearn
+from unlearnkit.unlearning.run_method import fresh_model, run_method
 
 
 @pytest.fixture(scope="module")
@@ -54,5 +54,5 @@ def test_squared_gradients_are_the_kept_ones(case, golden, unit):
 def test_the_default_fine_tuning_ends_at_the_kept_weights(case, golden):
     model, _ = trained(case)
     short = case.with_(recipe=case.recipe.model_copy(update={"epochs": 10}))
-    done = unlearn(model, short, Classes(3), FineTune())
+    done = run_method(model, short, Classes(3), FineTune())
     golden({"work": done.cost.work, **summary(done.model.state_dict())})

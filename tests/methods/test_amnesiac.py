@@ -8,7 +8,7 @@ from unlearnkit.core.request import Classes, Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.amnesiac import Amnesiac, relabelled
 from unlearnkit.train.schedule import WarmRestart
-from unlearnkit.unlearning.run_method import unlearn
+from unlearnkit.unlearning.run_method import run_method
 
 
 def targets(net, case, forget, gone=(), turns=1):
@@ -46,7 +46,7 @@ def test_a_vanished_class_is_never_taught(clouds):
 def test_a_step_is_the_cross_entropy_of_retained_and_relabelled_rows(clouds):
     net, case = clouds()
     run = FineTuneSchedule.exact(lr=0.05, momentum=0.0, epochs=1, batch_size=64)
-    got = unlearn(net, case, Rows(0, 1, 2, 3), Amnesiac(early=1, run=run)).model
+    got = run_method(net, case, Rows(0, 1, 2, 3), Amnesiac(early=1, run=run)).model
     (drawn,) = targets(net, case, [0, 1, 2, 3])
     y = torch.cat([drawn, case.train.y[4:]])
     x, w, b = case.train.x, net.weight.detach(), net.bias.detach()
@@ -57,13 +57,13 @@ def test_a_step_is_the_cross_entropy_of_retained_and_relabelled_rows(clouds):
 @pytest.mark.parametrize("settings", [{"share": 0}, {"share": 0.0, "lr": 1.0}])
 def test_a_run_without_length_changes_nothing(toy, settings):
     model, case = toy
-    got = unlearn(model, case, Classes(1), Amnesiac(run=WarmRestart(**settings))).model
+    got = run_method(model, case, Classes(1), Amnesiac(run=WarmRestart(**settings))).model
     assert torch.equal(got[0].weight, model[0].weight)
 
 
 def test_the_default_forgets_a_class_and_keeps_the_rest(toy):
     model, case = toy
-    got = unlearn(model, case, Classes(1), "amnesiac").model.eval()
+    got = run_method(model, case, Classes(1), "amnesiac").model.eval()
     y = case.train.y
     right = got(case.train.x).argmax(1) == y
     assert right[y == 1].float().mean() < 0.2

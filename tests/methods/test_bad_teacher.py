@@ -21,7 +21,7 @@ from unlearnkit.oracles import train_original
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression
 from unlearnkit.train.teachers import left_over, mean_answer, untrained
-from unlearnkit.unlearning.run_method import fresh_model, unlearn
+from unlearnkit.unlearning.run_method import fresh_model, run_method
 
 GO = Rows(0, 1, 2, 3)
 STEP = FineTuneSchedule.exact(lr=0.05, momentum=0.0, epochs=1, batch_size=64)
@@ -39,7 +39,7 @@ def test_a_step_equals_the_gradient_of_the_paper(clouds, temperature, reduction)
     how = BadTeacher(
         teacher="uniform", temperature=temperature, reduction=reduction, early=1, run=STEP
     )
-    got = unlearn(net, case, GO, how).model
+    got = run_method(net, case, GO, how).model
     x, w, b = case.train.x[:4], net.weight.detach(), net.bias.detach()
     # retained rows: student equals teacher, so that only forget rows have a gradient
     s = softmax((x @ w.T + b) / temperature)
@@ -69,7 +69,7 @@ def test_a_teacher_equal_to_the_original_changes_nothing(clouds):
     with torch.no_grad():
         net.weight.zero_()
         net.bias.zero_()
-    got = unlearn(net, case, GO, BadTeacher(teacher="uniform", early=1, run=STEP)).model
+    got = run_method(net, case, GO, BadTeacher(teacher="uniform", early=1, run=STEP)).model
     torch.testing.assert_close(got.weight, net.weight, rtol=0, atol=1e-15)
 
 
@@ -97,7 +97,7 @@ def test_an_empty_forget_set_changes_no_bit(clouds, preset):
 def test_sgd_at_the_minimum_stays_there(toy):
     model, case = toy
     run = FineTuneSchedule.exact(lr=1e-2, momentum=0.9, epochs=4, batch_size=15)
-    got = unlearn(model, case, GO, BadTeacher(early=0, run=run)).model
+    got = run_method(model, case, GO, BadTeacher(early=0, run=run)).model
     rows, rt = View.all(case.train), Runtime()
     a, b = (outputs_of(m, rows, case.task, rt).log_softmax(1) for m in (model, got))
     torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
@@ -111,7 +111,7 @@ def fingerprint(model):
 def test_teachers_are_untouched_and_the_student_moves(layered):
     model, case = layered
     before = fingerprint(model)
-    done = unlearn(model, case, GO, BadTeacher(teacher="random"))
+    done = run_method(model, case, GO, BadTeacher(teacher="random"))
     assert fingerprint(model) == fingerprint(done.original) == before
     assert fingerprint(done.model) != before
 
@@ -176,7 +176,7 @@ def test_teachers_are_asked_once_a_row_however_long_the_run(toy):
 
     def asked(epochs):
         run = FineTuneSchedule.exact(lr=0.1, momentum=0.0, epochs=epochs, batch_size=16)
-        cost = unlearn(model, case, GO, BadTeacher(teacher="random", teachers=2, run=run)).cost
+        cost = run_method(model, case, GO, BadTeacher(teacher="random", teachers=2, run=run)).cost
         return cost.forward - cost.backward
 
     assert asked(1) == asked(5) == 56 + 2 * 4
@@ -185,7 +185,7 @@ def test_teachers_are_asked_once_a_row_however_long_the_run(toy):
 def test_a_share_of_the_retained_rows_is_drawn_once(toy):
     model, case = toy
     run = FineTuneSchedule.exact(lr=0.1, momentum=0.0, epochs=3, batch_size=4)
-    done = unlearn(model, case, GO, BadTeacher(retain=0.3, teacher="uniform", early=0, run=run))
+    done = run_method(model, case, GO, BadTeacher(retain=0.3, teacher="uniform", early=0, run=run))
     assert done.cost.backward == 3 * int(0.3 * 56)
 
 
@@ -217,7 +217,7 @@ def test_an_lstm_on_sequences_without_targets_is_served(tokens, teacher):
         train=(x, None), task=Classification(3), fresh=lambda: Sequence(tokens), recipe=Recipe()
     )
     model = fresh_model(case, Runtime())
-    got = unlearn(model, case, Rows(0, 1, 2), BadTeacher(teacher=teacher)).model
+    got = run_method(model, case, Rows(0, 1, 2), BadTeacher(teacher=teacher)).model
     a, b = (outputs_of(m, View.all(case.train), case.task, Runtime()) for m in (model, got))
     assert torch.isfinite(b).all()
     assert not torch.equal(a, b)
@@ -226,7 +226,7 @@ def test_an_lstm_on_sequences_without_targets_is_served(tokens, teacher):
 def test_targets_do_not_change_the_result(toy):
     model, case = toy
     bare = case.with_(train=case.train.with_targets(no_targets(len(case.train))))
-    a, b = (unlearn(model, c, GO, "bad_teacher").model.state_dict() for c in (case, bare))
+    a, b = (run_method(model, c, GO, "bad_teacher").model.state_dict() for c in (case, bare))
     assert all(torch.equal(t, b[k]) for k, t in a.items())
 
 
@@ -280,7 +280,7 @@ def scores(done):
 
 def test_a_class_is_forgotten_and_looks_more_untrained_than_retraining(pictures):
     model, case = pictures
-    got = scores(unlearn(model, case, Classes(3), SMALL))
+    got = scores(run_method(model, case, Classes(3), SMALL))
     assert got["accuracy_test"][0] >= 0.97
     assert 0.90 <= got["zrf"][0] <= 0.98  # a retrained model has about 0.48
     assert got["zrf"][0] > got["zrf"][1] + 0.3
@@ -289,7 +289,7 @@ def test_a_class_is_forgotten_and_looks_more_untrained_than_retraining(pictures)
 def test_a_random_subset_moves_away_from_retraining_as_the_paper_has_it(pictures):
     model, case = pictures
     go = Rows(*range(135))
-    done = unlearn(model, case, go, SMALL)
+    done = run_method(model, case, go, SMALL)
     truth = uk.oracle(case, go, seeds=1)
     where, rt = View.all(case.train).pick(torch.arange(135)), Runtime()
     gold = softmax(outputs_of(truth.models[0], where, case.task, rt))

@@ -17,7 +17,7 @@ from unlearnkit.methods.ssd import SSD
 from unlearnkit.tasks.multilabel import MultiLabel
 from unlearnkit.tasks.regression import Regression
 from unlearnkit.train.schedule import WarmRestart
-from unlearnkit.unlearning.run_method import unlearn
+from unlearnkit.unlearning.run_method import run_method
 
 RUN = FineTuneSchedule(lr=0.7, share=0.3)
 ALL = [Retrain, FineTune, GradientAscent, NegGradPlus, Relabel, L1Sparse, Scrub, SSD]
@@ -42,8 +42,8 @@ FINE_TUNING = {
 def test_the_limit_is_fine_tuning_bit_for_bit(layered, how, run):
     model, case = layered
     how = how.model_copy(update={"run": run})
-    want = unlearn(model, case, Rows(0, 7, 9), FineTune(run=run)).model.state_dict()
-    got = unlearn(model, case, Rows(0, 7, 9), how).model.state_dict()
+    want = run_method(model, case, Rows(0, 7, 9), FineTune(run=run)).model.state_dict()
+    got = run_method(model, case, Rows(0, 7, 9), how).model.state_dict()
     assert all(torch.equal(got[name], want[name]) for name in want)
     assert not torch.equal(got["0.weight"], model.state_dict()["0.weight"])
 
@@ -54,7 +54,7 @@ def test_by_default_the_cost_is_what_was_asked(layered, kind, request_):
     model, case = layered
     case = case.with_(recipe=case.recipe.model_copy(update={"epochs": 60}))
     full = 3 * 60 * len(case.partition(request_).retain)
-    cost = unlearn(model, case, request_, kind()).cost.work
+    cost = run_method(model, case, request_, kind()).cost.work
     assert 0.14 * full < cost <= 0.18 * full
 
 
@@ -62,7 +62,7 @@ def test_by_default_the_cost_is_what_was_asked(layered, kind, request_):
 @pytest.mark.parametrize("kind", ALL, ids=lambda k: k.id)
 def test_small_requests_work_with_batch_normalisation_and_dropout(layered, kind, request_):
     model, case = layered
-    done = unlearn(model, case, request_, kind.build(**kind.info.smoke))
+    done = run_method(model, case, request_, kind.build(**kind.info.smoke))
     pairs = zip(done.model.parameters(), model.parameters(), strict=True)
     assert any(not torch.equal(a, b) for a, b in pairs)
 
@@ -72,7 +72,7 @@ def test_small_requests_work_with_batch_normalisation_and_dropout(layered, kind,
 def test_other_tasks_than_classification_are_served(kind, task):
     case = task.toy(0)
     model = case.fresh()
-    done = unlearn(model, case, Rows(0, 1, 2, 3, 4), kind.build(**kind.info.smoke))
+    done = run_method(model, case, Rows(0, 1, 2, 3, 4), kind.build(**kind.info.smoke))
     pairs = zip(done.model.parameters(), model.parameters(), strict=True)
     assert any(not torch.equal(a, b) for a, b in pairs)
 
@@ -85,7 +85,7 @@ def test_presets_run_and_survive_json(toy, kind, preset):
     model, case = toy
     how = kind.build(preset)
     assert kind.model_validate_json(how.model_dump_json()) == how
-    done = unlearn(model, case, Rows(0, 1, 2), how)
+    done = run_method(model, case, Rows(0, 1, 2), how)
     assert done.cost.forward > 0
 
 
@@ -103,5 +103,5 @@ def test_tied_weights_stay_tied(toy, kind):
             return self.head(torch.tanh(self.b(torch.tanh(self.a(x)))))
 
     _, case = toy
-    got = unlearn(Tied(), case, Classes(1), kind.build(**kind.info.smoke)).model
+    got = run_method(Tied(), case, Classes(1), kind.build(**kind.info.smoke)).model
     assert got.a.weight is got.b.weight

@@ -14,7 +14,7 @@ from unlearnkit.oracles import oracle, train_original
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.train.schedule import WarmRestart
 from unlearnkit.train.teachers import untrained
-from unlearnkit.unlearning.run_method import fresh_model, unlearn
+from unlearnkit.unlearning.run_method import fresh_model, run_method
 
 ASK = Rows(*range(11))
 HALF = Localizer(budget=0.5, granularity="parameter")
@@ -27,7 +27,7 @@ def chosen(model, case, how=HALF):
 
 def reset_only(model, case, seed=0, **settings):
     how = DelLocalized(mask=HALF, run=STILL, **settings)
-    return unlearn(model, case, ASK, how, Runtime(seed=seed)).model
+    return run_method(model, case, ASK, how, Runtime(seed=seed)).model
 
 
 def check_values(model, case, got, want):
@@ -88,7 +88,7 @@ def test_a_reset_alone_loses_accuracy(toy):
 @pytest.mark.parametrize("head", ["none", "auto", ("0",)])
 def test_only_the_mask_and_the_head_move(toy, run, head):
     model, case = toy
-    done = unlearn(model, case, ASK, DelLocalized(mask=HALF, head=head, run=run)).model
+    done = run_method(model, case, ASK, DelLocalized(mask=HALF, head=head, run=run)).model
     mask, layer = chosen(model, case), {"none": "?", "auto": "2."}.get(head, "0.")
     given = dict(model.named_parameters())
     for name, p in done.named_parameters():
@@ -100,7 +100,7 @@ def test_no_reset_and_everything_free_is_fine_tuning(toy):
     model, case = toy
     run = WarmRestart(share=0.2, shrink=0.5)
     how = DelLocalized(mask=Localizer(budget=1), reset="none", run=run)
-    got, want = (unlearn(model, case, ASK, m).model for m in (how, FineTune(run=run)))
+    got, want = (run_method(model, case, ASK, m).model for m in (how, FineTune(run=run)))
     assert all(torch.equal(a, b) for a, b in zip(got.parameters(), want.parameters(), strict=True))
 
 
@@ -108,7 +108,7 @@ def test_no_reset_and_everything_free_is_fine_tuning(toy):
 def test_statistics_are_kept_reset_or_those_of_the_retained_rows(layered, norm):
     model, case = layered
     how = DelLocalized(mask=HALF, run=STILL, norm=norm, batch_norm="keep")
-    done = unlearn(model, case, ASK, how).model
+    done = run_method(model, case, ASK, how).model
     with torch.no_grad():
         seen = done[0](case.train.x[11:])
     want = {
@@ -141,7 +141,7 @@ def test_the_head_is_the_layer_called_last():
         mask=Localizer(budget=0.05, criterion="deepest", granularity="parameter"),
         run=WarmRestart(share=0.1),
     )
-    done = unlearn(model, case, ASK, how).model
+    done = run_method(model, case, ASK, how).model
     assert bool((done.head.weight != model.head.weight).all())
     same = (done.body.weight == model.body.weight).double().mean()
     assert 0.8 < same < 1
@@ -150,9 +150,9 @@ def test_the_head_is_the_layer_called_last():
 def test_what_is_missing_is_named(toy):
     model, case = toy
     with pytest.raises(InputError, match="head 'fc' is no layer with parameters; there are: 0, 2"):
-        unlearn(model, case, ASK, DelLocalized(head=("fc",)))
+        run_method(model, case, ASK, DelLocalized(head=("fc",)))
     with pytest.raises(UnsupportedError, match="needs a model factory"):
-        unlearn(model, case.with_(fresh=None), ASK, DelLocalized(reset="initial"))
+        run_method(model, case.with_(fresh=None), ASK, DelLocalized(reset="initial"))
 
     class Bare(nn.Module):
         def __init__(self):
@@ -163,7 +163,7 @@ def test_what_is_missing_is_named(toy):
             return x @ self.w
 
     with pytest.raises(InputError, match="give head 'none'"):
-        unlearn(Bare(), case, ASK, DelLocalized())
+        run_method(Bare(), case, ASK, DelLocalized())
 
 
 def parts_of_two_classes(seed):
@@ -205,7 +205,7 @@ def test_part_of_two_classes_is_forgotten_better_than_with_a_random_mask():
         gaps["original"] += abs(accuracy(model, rows.forget) - goal)
         for criterion in ("weighted_grad", "random"):
             how = DelLocalized(mask=Localizer(criterion=criterion))
-            done = unlearn(model, case, ask, how, Runtime(seed=seed)).model
+            done = run_method(model, case, ask, how, Runtime(seed=seed)).model
             gaps[criterion] += abs(accuracy(done, rows.forget) - goal)
             if criterion == "weighted_grad":
                 kept.append(accuracy(done, rows.retain) - accuracy(truth[0], rows.retain))

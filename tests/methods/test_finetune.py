@@ -18,7 +18,7 @@ from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.multilabel import MultiLabel
 from unlearnkit.tasks.regression import Regression
 from unlearnkit.train.schedule import WarmRestart
-from unlearnkit.unlearning.run_method import unlearn
+from unlearnkit.unlearning.run_method import run_method
 
 RUNS = [
     pytest.param(WarmRestart(shrink=1.0), id="restart"),
@@ -46,7 +46,9 @@ def network():
 
 
 def forgot(case, **settings):
-    return unlearn(network(), case, Rows(range(12)), FineTune.build(**settings)).model.state_dict()
+    return run_method(
+        network(), case, Rows(range(12)), FineTune.build(**settings)
+    ).model.state_dict()
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -94,7 +96,7 @@ def test_every_task_keeps_its_retained_rows_within_the_cost_that_was_asked(task)
     short = task.toy(0)
     recipe = short.recipe.model_copy(update={"epochs": 100})
     toy = Case(train=short.train, task=task, fresh=short.fresh, recipe=recipe)
-    done = unlearn(train_original(toy).model, toy, Rows(range(6)), FineTune())
+    done = run_method(train_original(toy).model, toy, Rows(range(6)), FineTune())
     view = toy.partition(Rows(range(6))).retain
     batch = next(view.batches(len(view), Runtime()))
     with torch.no_grad():
@@ -115,8 +117,8 @@ def test_a_class_of_digits_is_forgotten_by_default_and_not_by_the_published_sett
         with torch.no_grad():
             return (model.eval()(batch.x).argmax(1) == batch.y).double().mean().item()
 
-    default = unlearn(model, case, Classes(3), FineTune()).model
-    paper = unlearn(model, case, Classes(3), FineTune.build("paper")).model
+    default = run_method(model, case, Classes(3), FineTune()).model
+    paper = run_method(model, case, Classes(3), FineTune.build("paper")).model
     assert accuracy(default, split.forget) < 0.02
     assert accuracy(default, split.retain) > 0.98
     assert accuracy(paper, split.forget) > 0.9

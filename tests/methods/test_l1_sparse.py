@@ -6,7 +6,7 @@ from unlearnkit.core.request import Rows
 from unlearnkit.methods.finetune import FineTune
 from unlearnkit.methods.l1_sparse import L1Sparse
 from unlearnkit.train.schedule import WarmRestart
-from unlearnkit.unlearning.run_method import unlearn
+from unlearnkit.unlearning.run_method import run_method
 
 GO = Rows(0, 1, 2, 3)
 STEP = FineTuneSchedule.exact(lr=0.05, momentum=0.0, epochs=1, batch_size=64)
@@ -20,7 +20,7 @@ def gradient(case, w):
 
 def test_the_penalty_adds_the_sign_of_each_weight_and_fades_by_the_epoch(line):
     net, case = line()
-    got = unlearn(
+    got = run_method(
         net, case, GO, L1Sparse(penalty=0.4, step="subgradient", run=TWO)
     ).model.weight.detach()
     w = net.weight.detach()
@@ -38,7 +38,7 @@ def test_the_penalty_adds_the_sign_of_each_weight_and_fades_by_the_epoch(line):
 )
 def test_the_proximal_steps_are_soft_thresholds_that_add_up_to_the_penalty(line, run, pushes):
     net, case = line()
-    got = unlearn(net, case, GO, L1Sparse(penalty=0.7, run=run)).model.weight.detach()
+    got = run_method(net, case, GO, L1Sparse(penalty=0.7, run=run)).model.weight.detach()
     w = net.weight.detach()
     mean = w.abs().mean()
     for push in pushes:
@@ -50,7 +50,7 @@ def test_the_proximal_steps_are_soft_thresholds_that_add_up_to_the_penalty(line,
 
 def test_a_large_proximal_penalty_gives_exact_zeros(toy):
     model, case = toy
-    got = unlearn(model, case, GO, L1Sparse(penalty=1e4, covers="all", run=STEP)).model
+    got = run_method(model, case, GO, L1Sparse(penalty=1e4, covers="all", run=STEP)).model
     assert all(bool((w == 0).all()) for w in got.parameters())
 
 
@@ -64,7 +64,7 @@ def test_a_larger_penalty_leaves_a_smaller_norm(toy, run, step, penalties):
     model, case = toy
 
     def norm(penalty):
-        got = unlearn(model, case, GO, L1Sparse(penalty=penalty, step=step, run=run)).model
+        got = run_method(model, case, GO, L1Sparse(penalty=penalty, step=step, run=run)).model
         return sum(w.detach().abs().sum().item() for w in got.parameters())
 
     sizes = [norm(g) for g in penalties]
@@ -86,9 +86,9 @@ def test_epochs_at_rest_have_no_penalty():
 
 def test_biases_can_be_left_out(clouds):
     net, case = clouds()
-    plain = unlearn(net, case, GO, FineTune(run=STEP)).model
-    bare = unlearn(net, case, GO, L1Sparse(penalty=1.0, covers="weights", run=STEP)).model
-    full = unlearn(net, case, GO, L1Sparse(penalty=1.0, covers="all", run=STEP)).model
+    plain = run_method(net, case, GO, FineTune(run=STEP)).model
+    bare = run_method(net, case, GO, L1Sparse(penalty=1.0, covers="weights", run=STEP)).model
+    full = run_method(net, case, GO, L1Sparse(penalty=1.0, covers="all", run=STEP)).model
     assert torch.equal(bare.bias, plain.bias)
     assert not torch.equal(bare.weight, plain.weight)
     assert not torch.equal(full.bias, plain.bias)

@@ -6,7 +6,7 @@ from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.request import Rows
 from unlearnkit.methods.neggrad_plus import NegGradPlus
 from unlearnkit.train.schedule import WarmRestart
-from unlearnkit.unlearning.run_method import unlearn
+from unlearnkit.unlearning.run_method import run_method
 
 GO = Rows(0, 1, 2, 3)
 INF = float("inf")
@@ -18,7 +18,7 @@ STEP = FineTuneSchedule.exact(lr=0.05, momentum=0.0, epochs=1, batch_size=64)
 def test_a_step_follows_the_difference_of_the_two_gradients(line, balance, run):
     net, case = line()
     how = NegGradPlus(balance=balance, early=1, run=run, cap=INF)
-    got = unlearn(net, case, GO, how).model.weight.detach()
+    got = run_method(net, case, GO, how).model.weight.detach()
     x, y, w = case.train.x, case.train.y, net.weight.detach().T
     rows = 2 * (x @ w - y) * x
     grad = (1 - balance) * rows[4:].mean(0) - balance * rows[:4].mean(0)
@@ -28,7 +28,7 @@ def test_a_step_follows_the_difference_of_the_two_gradients(line, balance, run):
 def test_a_cap_below_every_forget_loss_leaves_the_retain_term(line):
     net, case = line()
     how = NegGradPlus(balance=0.3, early=1, run=STEP, cap=1e-12)
-    got = unlearn(net, case, GO, how).model.weight.detach()
+    got = run_method(net, case, GO, how).model.weight.detach()
     x, y, w = case.train.x[4:], case.train.y[4:], net.weight.detach().T
     grad = 0.7 * (2 * (x @ w - y) * x).mean(0)
     torch.testing.assert_close(got, (w - 0.05 * grad[:, None]).T, rtol=1e-12, atol=1e-12)
@@ -46,7 +46,7 @@ def test_the_length_of_the_forget_set_does_not_matter(line):
             recipe=case.recipe,
         )
         how = NegGradPlus(balance=0.2, early=1, run=STEP, cap=INF)
-        return unlearn(net, parts, None, how).model.weight.detach()
+        return run_method(net, parts, None, how).model.weight.detach()
 
     torch.testing.assert_close(after(1), after(8), rtol=1e-12, atol=1e-12)
 
@@ -57,7 +57,7 @@ def test_capped_ascent_stays_finite_where_the_published_rule_runs_away(line):
 
     def size(cap):
         how = NegGradPlus(balance=0.6, early=1, run=hot, cap=cap)
-        return unlearn(net, case, GO, how).model.weight.abs().max().item()
+        return run_method(net, case, GO, how).model.weight.abs().max().item()
 
     assert size(INF) > 1e3
     assert size(3.0) < 10
@@ -66,5 +66,5 @@ def test_capped_ascent_stays_finite_where_the_published_rule_runs_away(line):
 def test_only_early_steps_have_forget_rows(line):
     net, case = line()
     six = FineTuneSchedule.exact(lr=0.05, momentum=0.0, epochs=6, batch_size=64)
-    done = unlearn(net, case, GO, NegGradPlus(early=0.4, run=six))
+    done = run_method(net, case, GO, NegGradPlus(early=0.4, run=six))
     assert done.cost.backward == 6 * 16 + 3 * 4

@@ -13,7 +13,7 @@ from unlearnkit.oracles import train_original
 from unlearnkit.tasks.multilabel import MultiLabel
 from unlearnkit.tasks.regression import Regression
 from unlearnkit.train.schedule import WarmRestart
-from unlearnkit.unlearning.run_method import unlearn
+from unlearnkit.unlearning.run_method import run_method
 
 STEP = FineTuneSchedule.exact(lr=0.05, momentum=0.0, epochs=1, batch_size=64)
 LONG = FineTuneSchedule.exact(lr=0.2, momentum=0.9, epochs=200, batch_size=64)
@@ -38,7 +38,7 @@ def silenced(case, request):
 
 def test_an_epoch_is_a_forget_step_to_the_runner_up_and_then_a_retain_step(clouds):
     net, case = clouds()
-    got = unlearn(net, case, Rows(0, 1, 2, 3), Relabel(early=1, run=STEP)).model
+    got = run_method(net, case, Rows(0, 1, 2, 3), Relabel(early=1, run=STEP)).model
     x, y = case.train.x, case.train.y
     w, b = net.weight.detach(), net.bias.detach()
     goal = torch.stack([softmax_without(w @ x[i] + b, {int(y[i])}) for i in range(4)])
@@ -53,7 +53,7 @@ def test_an_epoch_is_a_forget_step_to_the_runner_up_and_then_a_retain_step(cloud
 def test_a_step_of_a_restart_mixes_both_kinds_of_rows_in_proportion(clouds):
     net, case = clouds()
     how = Relabel(run=WarmRestart(lr=0.5, share=0.001, shrink=0))
-    done = unlearn(net, case, Rows(0, 1, 2, 3), how)
+    done = run_method(net, case, Rows(0, 1, 2, 3), how)
     x, y = case.train.x, case.train.y
     w, b = net.weight.detach(), net.bias.detach()
     soft = [softmax_without(w @ x[i] + b, {int(y[i])}) for i in range(4)]
@@ -67,7 +67,7 @@ def test_a_step_of_a_restart_mixes_both_kinds_of_rows_in_proportion(clouds):
 def test_a_lone_row_comes_to_answer_as_the_original_without_its_class(clouds):
     net, case = silenced(clouds()[1], Rows(5))
     how = Relabel(early=1, run=LONG)
-    got = unlearn(net, case, Rows(5), how).model
+    got = run_method(net, case, Rows(5), how).model
     x, y = case.train.x[5], int(case.train.y[5])
     want = softmax_without(net(x), {y})
     torch.testing.assert_close(got(x).softmax(0).detach(), want, rtol=0, atol=0.02)
@@ -77,7 +77,7 @@ def test_a_lone_row_comes_to_answer_as_the_original_without_its_class(clouds):
 def test_vanished_classes_are_never_taught(clouds, targets):
     net, case = silenced(clouds()[1], Classes(0, 2))
     how = Relabel(targets=targets, early=1, run=LONG)
-    got = unlearn(net, case, Classes(0, 2), how).model
+    got = run_method(net, case, Classes(0, 2), how).model
     went = torch.isin(case.train.y, torch.tensor([0, 2]))
     p = got(case.train.x[went]).softmax(1).detach()
     assert float(p[:, [0, 2]].sum(1).max()) < 0.05
@@ -88,7 +88,7 @@ def test_uniform_targets_of_a_lone_row_settle_on_all_other_classes(clouds):
     slow = FineTuneSchedule.exact(lr=0.03, momentum=0.0, epochs=600, batch_size=64)
     how = Relabel(targets="uniform", early=1, run=slow)
     x, y = case.train.x[5], int(case.train.y[5])
-    p = unlearn(net, case, Rows(5), how).model(x).softmax(0).detach()
+    p = run_method(net, case, Rows(5), how).model(x).softmax(0).detach()
     others = [k for k in range(4) if k != y]
     assert p[y] < 0.03
     torch.testing.assert_close(p[others], torch.full((3,), 1 / 3).double(), rtol=0, atol=0.2)
@@ -99,7 +99,7 @@ def test_tasks_without_exclusive_outcomes_get_drawn_targets(task):
     case = task.toy(0)
     model = train_original(case).model
     weights = [
-        unlearn(model, case, Rows(0, 1, 2), Relabel(targets=t)).model[0].weight
+        run_method(model, case, Rows(0, 1, 2), Relabel(targets=t)).model[0].weight
         for t in ("uniform", "runner_up")
     ]
     assert torch.equal(*weights)
@@ -110,5 +110,5 @@ def test_two_classes_of_which_one_vanishes_leave_the_other():
     case = Case(train=(x, torch.tensor([0, 1, 0, 1])), task="classification")
     net = nn.Linear(1, 2, dtype=torch.float64)
     how = Relabel(early=1, run=LONG)
-    got = unlearn(net, case, Classes(1), how, Runtime()).model
+    got = run_method(net, case, Classes(1), how, Runtime()).model
     assert bool((got(x[1::2]).argmax(1) == 0).all())

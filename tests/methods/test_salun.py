@@ -7,7 +7,7 @@ from unlearnkit.localize.localizer import Localizer
 from unlearnkit.methods.relabel import Relabel
 from unlearnkit.methods.salun import SalUn
 from unlearnkit.train.schedule import WarmRestart
-from unlearnkit.unlearning.run_method import unlearn
+from unlearnkit.unlearning.run_method import run_method
 
 ASK = Rows(*range(11))
 PLAIN = FineTuneSchedule.exact(lr=0.05, momentum=0.9, weight_decay=5e-2, epochs=3, batch_size=16)
@@ -18,8 +18,8 @@ PLAIN = FineTuneSchedule.exact(lr=0.05, momentum=0.9, weight_decay=5e-2, epochs=
 def test_with_everything_free_it_is_relabelling(toy, run, targets):
     model, case = toy
     everything = Localizer(budget=1, criterion="grad", granularity="parameter")
-    got = unlearn(model, case, ASK, SalUn(mask=everything, targets=targets, run=run)).model
-    want = unlearn(model, case, ASK, Relabel(targets=targets, run=run)).model
+    got = run_method(model, case, ASK, SalUn(mask=everything, targets=targets, run=run)).model
+    want = run_method(model, case, ASK, Relabel(targets=targets, run=run)).model
     assert all(torch.equal(a, b) for a, b in zip(got.parameters(), want.parameters(), strict=True))
 
 
@@ -27,8 +27,8 @@ def test_it_is_relabelling_under_the_mask_of_the_largest_gradients(toy):
     model, case = toy
     how = Localizer(budget=0.5, criterion="grad", granularity="parameter")
     mask = how.find(model, case, ASK)
-    got = unlearn(model, case, ASK, SalUn(mask=how)).model
-    want = unlearn(model, case, ASK, Relabel(), mask=mask).model
+    got = run_method(model, case, ASK, SalUn(mask=how)).model
+    want = run_method(model, case, ASK, Relabel(), mask=mask).model
     for (name, a), b, c in zip(
         got.named_parameters(), want.parameters(), model.parameters(), strict=True
     ):
@@ -42,7 +42,7 @@ def test_half_of_the_scalars_keep_every_bit_under_weight_decay(toy, optimizer):
     run = FineTuneSchedule.exact(
         optimizer=optimizer, lr=0.02, momentum=0.9, weight_decay=0.05, epochs=4, batch_size=16
     )
-    done = unlearn(model, case, ASK, SalUn(run=run, early=1)).model
+    done = run_method(model, case, ASK, SalUn(run=run, early=1)).model
     pairs = zip(done.parameters(), model.parameters(), strict=True)
     changed = sum(int((a != b).sum()) for a, b in pairs)
     total = sum(p.numel() for p in model.parameters())

@@ -10,7 +10,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.scrub import Scrub
 from unlearnkit.train.early_stopping import alike
 from unlearnkit.train.schedule import WarmRestart
-from unlearnkit.unlearning.run_method import unlearn
+from unlearnkit.unlearning.run_method import run_method
 
 GO = Rows(0, 1, 2, 3)
 INF = float("inf")
@@ -78,7 +78,7 @@ def test_follows_the_published_steps_on_a_linear_model(clouds, t, forget_epochs)
         nudge=0.0,
         run=FineTuneSchedule.exact(lr=0.1, momentum=0.0, epochs=4, batch_size=64),
     )
-    got = unlearn(net, case, GO, how).model
+    got = run_method(net, case, GO, how).model
     w, b = by_hand(net, case, lrs=[0.1] * 4, forget=forget_epochs, gamma=0.9, t=t)
     torch.testing.assert_close(got.weight.detach(), w, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(got.bias.detach(), b, rtol=1e-9, atol=1e-9)
@@ -87,7 +87,7 @@ def test_follows_the_published_steps_on_a_linear_model(clouds, t, forget_epochs)
 def test_the_teacher_stays_bit_identical_while_the_students_parameters_move(layered):
     model, case = layered
     before = {n: t.clone() for n, t in model.state_dict().items()}
-    done = unlearn(model, case, GO, Scrub())
+    done = run_method(model, case, GO, Scrub())
     for name, t in done.original.state_dict().items():
         assert torch.equal(t, before[name])
     moved = dict(done.model.named_parameters())
@@ -104,7 +104,7 @@ def test_a_forget_pass_moves_a_plain_model_only_after_a_nudge(clouds, nudge, mov
         nudge=nudge,
         run=FineTuneSchedule.exact(lr=1.0, momentum=0.0, epochs=1, batch_size=64),
     )
-    got = unlearn(net, case, GO, how).model.weight.detach()
+    got = run_method(net, case, GO, how).model.weight.detach()
     # what is left of the gradient is rounding of two equal softmaxes
     assert ((got - net.weight).abs().max() > 1e-12) == moves
 
@@ -120,7 +120,7 @@ def test_a_divergence_above_the_cap_does_not_push(clouds):
     }
 
     def weight(**more):
-        return unlearn(net, case, GO, Scrub(**base, **more)).model.weight
+        return run_method(net, case, GO, Scrub(**base, **more)).model.weight
 
     assert torch.equal(weight(cap=1e-12), weight(cap=1e-13))
     assert not torch.equal(weight(cap=1e-12), weight(cap=INF))
@@ -132,7 +132,7 @@ def states(model, case, epochs):
     for n in range(1, epochs + 1):
         run = FineTuneSchedule.exact(lr=0.5, momentum=0.5, epochs=n, batch_size=16)
         how = Scrub(run=run, early=min(1, 3 / n), nudge=0.3, forget_batch=1)
-        out.append(unlearn(model, case, GO, how, Runtime(seed=1)).model)
+        out.append(run_method(model, case, GO, how, Runtime(seed=1)).model)
     return out
 
 
@@ -150,7 +150,7 @@ def test_rewinding_returns_the_epoch_with_the_error_of_unseen_rows(toy):
     best = min(range(6), key=lambda e: abs(errors[e] - goal))
     run = FineTuneSchedule.exact(lr=0.5, momentum=0.5, epochs=6, batch_size=16)
     how = Scrub(run=run, early=3 / 6, nudge=0.3, forget_batch=1, rewind="unseen")
-    got = unlearn(model, case, GO, how, Runtime(seed=1)).model
+    got = run_method(model, case, GO, how, Runtime(seed=1)).model
     assert len(set(errors)) > 1, errors
     assert best < 5
     assert torch.equal(got[0].weight, each[best][0].weight)
@@ -159,13 +159,13 @@ def test_rewinding_returns_the_epoch_with_the_error_of_unseen_rows(toy):
 def test_rewinding_without_validation_rows_is_refused(toy):
     model, case = toy
     with pytest.raises(UnsupportedError, match="rewind needs validation rows"):
-        unlearn(model, case.with_(validation=None), GO, Scrub(rewind="unseen"))
+        run_method(model, case.with_(validation=None), GO, Scrub(rewind="unseen"))
 
 
 def test_a_restart_has_no_epochs_to_rewind_to(toy):
     model, case = toy
     with pytest.raises(UnsupportedError, match=r"give a run of kind tuning"):
-        unlearn(model, case, GO, Scrub(rewind="unseen"))
+        run_method(model, case, GO, Scrub(rewind="unseen"))
 
 
 def test_a_restart_takes_small_forget_steps_each_before_a_retain_step(clouds):
@@ -175,7 +175,7 @@ def test_a_restart_takes_small_forget_steps_each_before_a_retain_step(clouds):
     how = Scrub(
         retain_divergence=0.3, temperature=3, early=0.5, forget_speed=0.4, cap=INF, nudge=0, run=run
     )
-    done = unlearn(net, case, GO, how)
+    done = run_method(net, case, GO, how)
     assert not done.notes  # retained rows were fitted: no second start
     w, b = by_hand(net, case, lrs=cosine(0.05, 3), forget=2, forget_lr=0.4, gamma=0.99)
     torch.testing.assert_close(done.model.weight.detach(), w, rtol=1e-9, atol=1e-9)
@@ -192,7 +192,7 @@ def test_forget_batches_have_their_own_size_and_all_rows_are_met(toy, size, rows
         early=1,
         run=FineTuneSchedule.exact(lr=0.1, momentum=0.0, epochs=1, batch_size=16),
     )
-    assert unlearn(model, case, Classes(1), how).cost.backward == rows + 40
+    assert run_method(model, case, Classes(1), how).cost.backward == rows + 40
 
 
 def test_the_teacher_is_asked_once_a_row_however_long_the_run(toy):
@@ -200,7 +200,7 @@ def test_the_teacher_is_asked_once_a_row_however_long_the_run(toy):
 
     def asked(epochs):
         run = FineTuneSchedule.exact(lr=0.1, momentum=0.0, epochs=epochs, batch_size=16)
-        cost = unlearn(model, case, GO, Scrub(run=run, early=1)).cost
+        cost = run_method(model, case, GO, Scrub(run=run, early=1)).cost
         return cost.forward - cost.backward
 
     assert asked(1) == asked(4) == 60
@@ -216,6 +216,6 @@ def test_augmented_rows_are_shown_to_teacher_and_student_alike(clouds):
     pictures = case.with_(train=type(case.train)(x, torch.arange(24) % 4), validation=None)
     run = FineTuneSchedule.exact(lr=1.0, momentum=0.0, epochs=1, batch_size=8, augment="flip_crop")
     how = Scrub(retain_loss=0.0, retain_divergence=1.0, nudge=0.0, early=1, run=run)
-    got = unlearn(net, pictures, GO, how).model
+    got = run_method(net, pictures, GO, how).model
     # equal outputs on equal inputs: no divergence, hence no gradient beyond rounding
     torch.testing.assert_close(got[1].weight, net[1].weight, rtol=0, atol=1e-4)

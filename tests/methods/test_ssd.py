@@ -11,7 +11,7 @@ from unlearnkit.linalg.fisher import TRIED
 from unlearnkit.methods.ssd import SSD, dampen, largest_ratio, relative
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.train.early_stopping import StopRule
-from unlearnkit.unlearning.run_method import unlearn
+from unlearnkit.unlearning.run_method import run_method
 
 GO = Rows(0, 1, 2, 3)
 INF = float("inf")
@@ -41,14 +41,14 @@ def by_hand(net, case, forget, selection, dampening):
 def test_equals_the_formula_on_a_linear_model(selection, dampening, forget, seed):
     net, case = problem(seed)
     how = SSD(selection=selection, dampening=dampening)
-    got = unlearn(net, case, Rows(range(forget)), how).model.weight.detach()
+    got = run_method(net, case, Rows(range(forget)), how).model.weight.detach()
     torch.testing.assert_close(got, by_hand(net, case, forget, selection, dampening))
 
 
 def test_squared_batch_gradients_are_those_of_published_code():
     net, case = problem(1, rows=24)
     how = SSD(selection=0.01, dampening=0.01, unit="batch", batch_size=4)
-    got = unlearn(net, case, Rows(range(8)), how).model.weight.detach()
+    got = run_method(net, case, Rows(range(8)), how).model.weight.detach()
     w, x, y = net.weight.detach(), case.train.x, case.train.y
     rows = (2 * (x @ w.T - y) * x).reshape(6, 4, 3)
     square = rows.mean(1).square()
@@ -60,7 +60,7 @@ def test_squared_batch_gradients_are_those_of_published_code():
 
 def test_an_infinite_threshold_changes_nothing(layered):
     model, case = layered
-    got = unlearn(model, case, GO, SSD(selection=INF)).model
+    got = run_method(model, case, GO, SSD(selection=INF)).model
     same = zip(got.state_dict().values(), model.state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in same)
 
@@ -71,7 +71,7 @@ def test_forget_rows_without_gradient_change_nothing(selection):
     y = case.train.y.clone()
     y[:4] = net(case.train.x[:4]).detach()
     case = case.with_(train=case.train.with_targets(y))
-    got = unlearn(net, case, GO, SSD(selection=selection)).model
+    got = run_method(net, case, GO, SSD(selection=selection)).model
     assert torch.equal(got.weight, net.weight)
 
 
@@ -81,7 +81,7 @@ def test_no_magnitude_grows_and_no_sign_flips(selection, dampening, unit):
     case = Classification(3).toy(0)
     model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
     how = SSD(selection=selection, dampening=dampening, unit=unit)
-    got = unlearn(model, case, Classes(1), how).model
+    got = run_method(model, case, Classes(1), how).model
     for after, before in zip(got.parameters(), model.parameters(), strict=True):
         assert bool((after.abs() <= before.abs()).all())
         assert bool((after * before >= 0).all())
@@ -92,7 +92,7 @@ def test_importance_by_row_does_not_depend_on_the_batch_size(layered):
 
     def after(size):
         how = SSD(selection=1.0, dampening=0.5, batch_size=size)
-        return unlearn(model, case, Classes(1), how).model[0].weight.detach()
+        return run_method(model, case, Classes(1), how).model[0].weight.detach()
 
     torch.testing.assert_close(after(3), after(64), rtol=1e-5, atol=1e-6)
     assert not torch.equal(after(3), model[0].weight)
@@ -131,7 +131,7 @@ def kept_loss(model, case, gone):
 @pytest.mark.parametrize("floor", [0.0, 0.02, 0.2])
 def test_auto_keeps_the_loss_on_retained_rows_under_its_ceiling(toy, floor):
     model, case = toy
-    got = unlearn(model, case, Classes(1), SSD(guard=StopRule(floor=floor))).model
+    got = run_method(model, case, Classes(1), SSD(guard=StopRule(floor=floor))).model
     ceiling = kept_loss(model, case, 1) + floor * case.task.never_seen
     assert kept_loss(got, case, 1) <= ceiling + 1e-6
 
@@ -140,13 +140,13 @@ def test_auto_goes_as_far_as_it_may(toy):
     model, case = toy
 
     def changed(floor):
-        got = unlearn(model, case, Classes(1), SSD(guard=StopRule(floor=floor))).model
+        got = run_method(model, case, Classes(1), SSD(guard=StopRule(floor=floor))).model
         return sum(
             int((a != b).sum()) for a, b in zip(got.parameters(), model.parameters(), strict=True)
         )
 
     counts = [changed(f) for f in (0.01, 0.1, INF)]
-    fixed = unlearn(model, case, Classes(1), SSD(selection=1.0)).model
+    fixed = run_method(model, case, Classes(1), SSD(selection=1.0)).model
     most = sum(
         int((a != b).sum()) for a, b in zip(fixed.parameters(), model.parameters(), strict=True)
     )
@@ -156,5 +156,5 @@ def test_auto_goes_as_far_as_it_may(toy):
 
 def test_a_sample_of_rows_is_enough_work(toy):
     model, case = toy
-    few = unlearn(model, case, Classes(1), SSD(selection=1.0, rows=5), Runtime()).cost
+    few = run_method(model, case, Classes(1), SSD(selection=1.0, rows=5), Runtime()).cost
     assert few.backward == 10 + 2 * TRIED  # five of each kind; rows that the way is tried on, twice

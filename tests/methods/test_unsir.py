@@ -17,7 +17,7 @@ from unlearnkit.methods.unsir import Noise, Unsir, copies, learn, subset
 from unlearnkit.oracles import train_original
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.train.loop import descend
-from unlearnkit.unlearning.run_method import unlearn
+from unlearnkit.unlearning.run_method import run_method
 
 STILL = FineTuneSchedule(lr=0)
 SEALED = View(TensorData(torch.empty(0, 0), torch.empty(0).long()), torch.empty(0).long(), "sealed")
@@ -87,7 +87,7 @@ def test_an_impair_pass_meets_each_noise_input_as_often_as_published(clouds):
         impair=FineTuneSchedule.exact(lr=0.1, batch_size=30),
         repair=STILL,
     )
-    unlearn(net.train(), case, Classes(0, 2), how)
+    run_method(net.train(), case, Classes(0, 2), how)
     # 2 kept classes of 20 rows, 2 classes that go with 5 inputs 6 times each
     assert sum(seen) == 40 + 60
     assert max(seen) <= 31
@@ -154,13 +154,13 @@ def test_no_noise_step_leaves_the_draw_in_the_unit_of_the_retained_rows(clouds):
 
 def test_at_rates_of_zero_nothing_changes(layered):
     model, case = layered
-    got = unlearn(model, case, Classes(1), Unsir(impair=STILL, repair=STILL)).model
+    got = run_method(model, case, Classes(1), Unsir(impair=STILL, repair=STILL)).model
     assert same(state(got), state(model))
 
 
 def test_frozen_normalisation_keeps_its_buffers_and_weights_move(layered):
     model, case = layered
-    got = unlearn(model, case, Classes(1), Unsir(norm="frozen", batch_norm="keep")).model
+    got = run_method(model, case, Classes(1), Unsir(norm="frozen", batch_norm="keep")).model
     moved = {n for n, t in state(got).items() if not torch.equal(t, model.state_dict()[n])}
     assert moved == {n for n, _ in model.named_parameters()}
 
@@ -176,7 +176,7 @@ def test_an_impair_step_descends_on_noise_and_rows_alike(clouds, norm):
     made = learn(p, p.retain, noise, rt)
     run = FineTuneSchedule.exact(lr=0.3, momentum=0.0, batch_size=64)
     how = Unsir(copies=1, noise=noise, impair=run, repair=STILL, norm=norm)
-    got = unlearn(net, case, Classes(1), how).model
+    got = run_method(net, case, Classes(1), how).model
     x = torch.cat([case.train.x[p.retain.rows], made.x])
     y = torch.cat([p.retain.y, made.y])
     w, b = net.weight.detach(), net.bias.detach()
@@ -192,7 +192,7 @@ def test_running_statistics_see_the_noise_only_where_batches_are_mixed(clouds, n
     run = FineTuneSchedule.exact(lr=1e-9, batch_size=64)
     noise = Noise(rows=10, steps=0)
     how = Unsir(copies=1, noise=noise, impair=run, repair=STILL, norm=norm, batch_norm="keep")
-    got = unlearn(net, case, Classes(1), how).model
+    got = run_method(net, case, Classes(1), how).model
     p = problem(net, case, 1)
     made = learn(p, p.retain, noise, Runtime())
     x = torch.cat([case.train.x[p.retain.rows], made.x])[: len(p.retain) + (rows - 23)]
@@ -205,7 +205,7 @@ def test_without_noise_it_is_two_runs_of_fine_tuning_and_none_is_learned(clouds)
         FineTuneSchedule.exact(lr=lr, momentum=0.0, batch_size=64, epochs=2) for lr in (0.3, 0.1)
     )
     how = Unsir(share=0, impair=first, repair=last, least=0)
-    done = unlearn(net, case, Classes(1), how)
+    done = run_method(net, case, Classes(1), how)
     p = problem(net, case, 1)
     rt = Runtime()
 
@@ -224,7 +224,7 @@ def test_a_short_repair_is_made_as_long_as_asked(clouds):
     base = {"share": 0.0, "impair": STILL, "repair": once}
     rows = len(problem(net, case, 1).retain)
     spent = [
-        unlearn(net, case, Classes(1), Unsir(**base, least=n)).cost.backward for n in (0, 1, 12)
+        run_method(net, case, Classes(1), Unsir(**base, least=n)).cost.backward for n in (0, 1, 12)
     ]
     assert spent == [rows, rows, 12 * rows]
 
@@ -238,7 +238,7 @@ def test_only_rates_of_adam_are_raised(clouds, optimizer, ratio):
         how = Unsir(
             adaptive=factor, share=0, impair=STILL, repair=FineTuneSchedule(schedule="constant")
         )
-        got = unlearn(net, case.with_(recipe=recipe), Classes(1), how).model
+        got = run_method(net, case.with_(recipe=recipe), Classes(1), how).model
         return (got.weight - net.weight).norm().item()
 
     assert moved(5.0) / moved(1.0) == pytest.approx(ratio, rel=1e-3)
@@ -251,8 +251,8 @@ def test_rows_that_must_go_are_never_read(toy):
     model, case = toy
     gone = case.train.y == 2
     blank = replace(case.train, x=torch.where(gone[:, None], 1e9, case.train.x))
-    a = unlearn(model, case, Classes(2), Unsir()).model
-    b = unlearn(model, case.with_(train=blank), Classes(2), Unsir()).model
+    a = run_method(model, case, Classes(2), Unsir()).model
+    b = run_method(model, case.with_(train=blank), Classes(2), Unsir()).model
     assert same(state(a), state(b))
 
 
@@ -264,7 +264,7 @@ def test_many_classes_cost_no_more_than_a_third_above_one():
         case = Case(train=(x, y), task=Classification(11), recipe=recipe)
         p, rt = problem(nn.Linear(6, 11), case, *gone), Runtime()
         learn(p, p.retain, Noise(), rt)
-        whole = unlearn(p.model, case, Classes(*gone), Unsir())
+        whole = run_method(p.model, case, Classes(*gone), Unsir())
         return rt.cost.backward, whole.cost.backward
 
     one, ten = spent(3), spent(*range(10))
@@ -275,13 +275,13 @@ def test_many_classes_cost_no_more_than_a_third_above_one():
 def test_rows_that_leave_some_of_their_class_are_refused(toy):
     model, case = toy
     with pytest.raises(UnsupportedError, match="needs whole classes"):
-        unlearn(model, case, Rows(0, 1, 2), "unsir")
+        run_method(model, case, Rows(0, 1, 2), "unsir")
 
 
 def test_all_rows_of_a_class_by_number_are_that_class(toy):
     model, case = toy
     rows = Rows((case.train.y == 1).nonzero()[:, 0].tolist())
-    a, b = (unlearn(model, case, r, Unsir()).model for r in (rows, Classes(1)))
+    a, b = (run_method(model, case, r, Unsir()).model for r in (rows, Classes(1)))
     assert same(state(a), state(b))
 
 
@@ -300,7 +300,7 @@ def test_tokens_are_refused():
         train=(torch.arange(60).view(12, 5) % 9, torch.arange(12) % 3), task=Classification(3)
     )
     with pytest.raises(UnsupportedError, match=r"inputs that are real numbers, got torch\.int64"):
-        unlearn(Words(), case, Classes(0), "unsir")
+        run_method(Words(), case, Classes(0), "unsir")
 
 
 @pytest.mark.parametrize("wrong", ["class=12", "class=0 1 2"])
@@ -308,7 +308,7 @@ def test_a_class_that_is_not_there_and_all_classes_are_refused(toy, wrong):
     model, case = toy
     request = Classes(*(int(c) for c in wrong.removeprefix("class=").split()))
     with pytest.raises(InputError):
-        unlearn(model, case, request, "unsir")
+        run_method(model, case, request, "unsir")
 
 
 # check 4, and the default
@@ -376,7 +376,7 @@ def test_at_published_rates_a_small_net_forgets_and_keeps_the_rest(digits, gone,
         # The preset keeps the statistics of noise that a short repair leaves.
         batch_norm="recalibrate",
     )
-    done = unlearn(model, case, Classes(*gone), how, Runtime(seed=seed))
+    done = run_method(model, case, Classes(*gone), how, Runtime(seed=seed))
     go, stay = accuracies(done.model, case.train, *gone)
     assert go <= 0.02
     assert stay >= 0.93
@@ -396,7 +396,7 @@ def test_forty_steps_raise_the_loss_on_noise_as_far_as_measured(digits):
 def test_the_default_forgets_a_class_for_a_tenth_of_the_cost_of_retraining(digits):
     model, case = digits
     case = case.with_(recipe=case.recipe.model_copy(update={"epochs": 40}))
-    done = unlearn(model, case, Classes(7), "unsir")
+    done = run_method(model, case, Classes(7), "unsir")
     go, stay = accuracies(done.model, case.test, 7)
     rows = int((case.train.y != 7).sum())
     assert go <= 0.02

@@ -12,7 +12,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.retrain import Retrain
 from unlearnkit.oracles import oracle, train_original
 from unlearnkit.tasks.classification import Classification
-from unlearnkit.unlearning.run_method import unlearn
+from unlearnkit.unlearning.run_method import run_method
 
 TOY = Classification(3).toy(0)
 GO = Rows(0, 1, 2)
@@ -79,7 +79,7 @@ def test_layers_with_equal_weights_and_another_forward_have_another_digest():
 
 def test_retraining_as_a_method_costs_what_an_oracle_costs(tmp_path):
     cache = Cache(tmp_path)
-    done = unlearn(train_original(TOY, cache=cache).model, TOY, GO, Retrain())
+    done = run_method(train_original(TOY, cache=cache).model, TOY, GO, Retrain())
     assert done.cost.backward == oracle(TOY, GO, seeds=1, cache=cache).runs[0].cost.backward
 
 

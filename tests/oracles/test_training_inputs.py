@@ -20,7 +20,7 @@ from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.oracles import oracle, oracle_keys, original_key, train_original
 from unlearnkit.tasks.classification import Classification
-from unlearnkit.unlearning.run_method import unlearn
+from unlearnkit.unlearning.run_method import run_method
 
 X = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(20) % 3
@@ -356,6 +356,6 @@ def test_a_case_whose_recipe_trains_nothing_is_refused(give):
 @pytest.mark.parametrize("run", [{"share": 0}, {"recipe": {"epochs": 0}}], ids=["share", "recipe"])
 def test_a_method_that_is_given_no_epochs_returns_the_original(name, run):
     model = TOY.fresh()
-    done = unlearn(model, TOY, Rows(1, 2), make(name, run={"kind": "tuning", **run}))
+    done = run_method(model, TOY, Rows(1, 2), make(name, run={"kind": "tuning", **run}))
     moved = done.model.state_dict()
     assert [n for n, t in model.state_dict().items() if not torch.equal(t, moved[n])] == []

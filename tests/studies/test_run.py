@@ -25,7 +25,7 @@ from unlearnkit.studies.execution.run_study import Outcome, run
 from unlearnkit.studies.execution.worker import Worker
 from unlearnkit.studies.planning.expand import expand
 from unlearnkit.studies.planning.plan import plan, summary
-from unlearnkit.unlearning.run_method import unlearn
+from unlearnkit.unlearning.run_method import run_method
 
 BROKEN = {"finetune": {"settings": {"run": {"kind": "tuning", "lr": 1e30}}}}
 LABEL = "finetune run.kind=tuning run.lr=1e+30"
@@ -118,7 +118,9 @@ def test_the_kept_cost_is_that_of_the_same_call_by_hand(store, cache):
     run(study, store, cache)
     subject = Worker(cache).subject(expand(study)[0])
     case, request = subject.case, subject.request
-    done = unlearn(train_original(case, seed=1).model, case, request, "finetune", Runtime(seed=1))
+    done = run_method(
+        train_original(case, seed=1).model, case, request, "finetune", Runtime(seed=1)
+    )
     truth = oracle(case, request, seeds=1)
     (kept,) = store.runs()
     assert (kept.forward, kept.backward) == (done.cost.forward, done.cost.backward)

@@ -10,7 +10,7 @@ from unlearnkit.methods.finetune import FineTune
 from unlearnkit.methods.relabel import Relabel
 from unlearnkit.oracles import train_original
 from unlearnkit.tasks.classification import Classification
-from unlearnkit.unlearning.run_method import fresh_model, unlearn
+from unlearnkit.unlearning.run_method import fresh_model, run_method
 
 STILL = {"run": {"share": 0.0}}
 """No step is taken: what comes out is the start."""
@@ -26,7 +26,7 @@ def toy():
 def test_the_start_is_the_weighted_mean_of_both_models(toy, share):
     model, case = toy
     rt = Runtime(seed=4)
-    done = unlearn(model, case, Classes(1), FineTune.build(renew=share, **STILL), rt)
+    done = run_method(model, case, Classes(1), FineTune.build(renew=share, **STILL), rt)
     untrained = dict(fresh_model(case, rt).named_parameters())
     for name, w in done.model.named_parameters():
         old = dict(model.named_parameters())[name]
@@ -38,7 +38,7 @@ def test_frozen_parameters_stay_as_they_are(toy):
     _, case = toy
     model = train_original(case).model
     model[0].requires_grad_(False)
-    done = unlearn(model, case, Classes(1), FineTune.build(renew=0.5, **STILL))
+    done = run_method(model, case, Classes(1), FineTune.build(renew=0.5, **STILL))
     assert torch.equal(done.model[0].weight, model[0].weight)
     assert not torch.equal(done.model[2].weight, model[2].weight)
 
@@ -48,5 +48,5 @@ def test_without_a_model_factory_it_is_refused_and_without_renewal_none_is_neede
     model, case = toy
     bare = case.with_(fresh=None)
     with pytest.raises(UnsupportedError, match=r"renew: .* the case gives no model factory"):
-        unlearn(model, bare, Classes(1), method.build(renew=0.1))
-    unlearn(model, bare, Classes(1), method.build())
+        run_method(model, bare, Classes(1), method.build(renew=0.1))
+    run_method(model, bare, Classes(1), method.build())

@@ -28,9 +28,14 @@ from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.report.schema import Report, Verdict
-from unlearnkit.unlearning import run_method as unlearning
 from unlearnkit.unlearning.requirements import applicable_methods, check_needs
-from unlearnkit.unlearning.run_method import Unlearned, check_arguments, frozen_copy, run_method
+from unlearnkit.unlearning.run_method import (
+    Unlearned,
+    check_arguments,
+    frozen_copy,
+    run_metered,
+    run_method,
+)
 
 FAILING = (Verdict.LEAKS, Verdict.DAMAGED)
 """What makes ``auto`` try the next candidate."""
@@ -126,7 +131,7 @@ def unlearn(
     Args:
         model: The trained model.
         case: What it was trained on, and how.
-        request: What must go, as a request or in its words (``"class=3"``); None for a case made
+        request: The forget set, as a request or as text (``"class=3"``); None for a case made
             from parts.
         method: How: a method with its hyper-parameters, a name for its defaults, or ``"auto"``.
         rt: Device, precision, seed, reporter; the CPU in fp32 with seed 0 by default. The run has
@@ -143,7 +148,7 @@ def unlearn(
     check_arguments(case, how, rt)
     if isinstance(how, Auto) and mask is None:
         return select_method(model, case, request, how, rt)
-    return unlearning.unlearn(model, case, request, how, rt, mask=mask)
+    return run_method(model, case, request, how, rt, mask=mask)
 
 
 def select_method(
@@ -234,7 +239,7 @@ class _Trial:
         run = self.run.fork(self.run.seed)
         try:
             how = self._built(candidate)
-            done = run_method(self.model, self.case, self.asked, how, run)
+            done = run_metered(self.model, self.case, self.asked, how, run)
         except (UnsupportedError, DivergedError) as e:
             self._tell(candidate, run.cost, told=str(e))
             return False

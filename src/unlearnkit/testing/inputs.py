@@ -11,7 +11,7 @@ from unlearnkit.core.method import Method, Need
 from unlearnkit.core.request import ForgetRequest, Rows
 from unlearnkit.testing.subject import ToyProblem, bits, expect, same_bits, toy
 from unlearnkit.testing.zoo import ZOO
-from unlearnkit.unlearning.run_method import unlearn
+from unlearnkit.unlearning.run_method import run_method
 
 
 def described(s: ToyProblem) -> None:
@@ -123,7 +123,7 @@ def _unsupported(
     assert fresh is not None
     request = None if case.parts is not None else asked or Rows(0, 1)
     try:
-        unlearn(fresh(), case, request, s.smoke(), s.rt())
+        run_method(fresh(), case, request, s.smoke(), s.rt())
     except UnsupportedError as e:
         told = str(e)
         named = not fits or any(i in told for i in fits)

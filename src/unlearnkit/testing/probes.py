@@ -16,7 +16,7 @@ from unlearnkit.core.method import Need, Problem
 from unlearnkit.core.module_state import structural_difference
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.testing.subject import ToyProblem, bits, expect, generators, probed, same_bits
-from unlearnkit.unlearning.run_method import unlearn
+from unlearnkit.unlearning.run_method import run_method
 
 Inputs = tuple[object, ...]
 
@@ -152,7 +152,7 @@ def exception_leaves_nothing_behind(s: ToyProblem) -> None:
     method = probed(s.smoke(), seen.inside)
     watched = seen.watch(s.model())
     try:
-        unlearn(watched, seen.case(s.case), s.request, method, rt)
+        run_method(watched, seen.case(s.case), s.request, method, rt)
     except _Injected:
         pass
     else:

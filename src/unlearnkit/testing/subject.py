@@ -25,7 +25,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
 from unlearnkit.train.loop import fit
 from unlearnkit.train.rng_guard import seeded_global_rngs
-from unlearnkit.unlearning.run_method import Unlearned, fresh_model, unlearn
+from unlearnkit.unlearning.run_method import Unlearned, fresh_model, run_method
 
 Inside = Callable[[Problem, Runtime], AbstractContextManager[object]]
 """What is done around a method's ``apply``, where its problem can be seen."""
@@ -108,7 +108,7 @@ class ToyProblem:
         """
         where = case or self.case
         asked = None if where.parts is not None else self.asking(request or self.request)
-        return unlearn(
+        return run_method(
             self.model() if model is None else model,
             where,
             asked,

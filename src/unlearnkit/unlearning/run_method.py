@@ -63,7 +63,7 @@ class Unlearned:
 
 
 @as_plain_call
-def unlearn(
+def run_method(
     model: nn.Module,
     case: Case,
     request: ForgetRequest | str | Mapping[str, Any] | None,
@@ -72,48 +72,29 @@ def unlearn(
     *,
     mask: Mask | Localizer | None = None,
 ) -> Unlearned:
-    """Return a copy of a model that has been made to forget; the input is not touched.
-
-    It fails with a typed error, and leaves nothing behind, if the method cannot serve the task or
-    lacks an input, if model, request and case do not fit each other, if the method returned no
-    finite model of the same architecture (``DivergedError``), or if it broke its contract.
-
-    Args:
-        model: The trained model.
-        case: What it was trained on, and how.
-        request: What must go, as a request or in its words (``"class=3"``); None for a case made
-            from parts.
-        method: How: a method with its hyper-parameters, or a name for its defaults.
-        rt: Device, precision, seed, reporter; the CPU in fp32 with seed 0 by default. The run has
-            a meter and notes of its own: those of this runtime stay as they are.
-        mask: Which scalars may move, or how to find them first; all when None. Buffers are not
-            masked.
-
-    Returns:
-        The new model, with its cost and circumstances.
-    """
+    """Return the model that one method makes of a copy; ``uk.unlearn`` describes the arguments."""
     how = make(method) if isinstance(method, str) else method
     run = Runtime() if rt is None else rt.fork(rt.seed)
-    asked = None if request is None else parse_request(request)
-    return run_method(model, case, asked, how, run, mask=mask)
+    parsed = None if request is None else parse_request(request)
+    return run_metered(model, case, parsed, how, run, mask=mask)
 
 
 @as_plain_call
-def run_method(
+def run_metered(
     model: nn.Module,
     case: Case,
-    asked: ForgetRequest | None,
+    request: ForgetRequest | None,
     how: Method,
     run: Runtime,
     *,
     mask: Mask | Localizer | None = None,
 ) -> Unlearned:
-    """Do what ``unlearn`` does, on a given run: its meter holds what a failure cost, too.
+    """Run one method on the meter of the caller, which also holds what a failed run cost.
 
     Args:
         model: The trained model.
         case: What it was trained on, and how.
-        asked: What must go; None for a case made from parts.
+        request: What to forget; None for a case made from parts.
         how: The method.
         run: Device, precision, seed, reporter, meter, notes; for this run alone.
         mask: Which scalars may move, or how to find them first; all when None.
@@ -121,7 +102,7 @@ def run_method(
     Returns:
         The new model, with its cost and circumstances.
     """
-    split = case.partition(asked)
+    split = case.partition(request)
     check_needs(how, case, split)
     if mask is not None:
         check_maskable(how, mask, split)
@@ -153,7 +134,7 @@ def run_method(
         model=made_like(out, like),
         original=made_like(original, model).eval().requires_grad_(False),
         case=case,
-        request=asked,
+        request=request,
         method=how,
         seed=run.seed,
         seconds=seconds,

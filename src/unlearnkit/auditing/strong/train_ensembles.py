@@ -48,7 +48,7 @@ from unlearnkit.oracles import (
     train_originals,
 )
 from unlearnkit.unlearning.requirements import check_needs
-from unlearnkit.unlearning.run_method import fresh_model, unlearn
+from unlearnkit.unlearning.run_method import fresh_model, run_method
 
 FLOOR = 101_000
 """Seed of the first oracle of the second set."""
@@ -326,7 +326,7 @@ def _trained(subject: StrongAuditSpec, who: str, seeds: Sequence[int]) -> tuple[
 def _unlearned(subject: StrongAuditSpec, one: TrainedModel) -> nn.Module:
     quiet = Runtime(subject.rt.device, subject.rt.precision, one.seed, Cost())
     try:
-        done = unlearn(
+        done = run_method(
             one.model,
             subject.case,
             subject.request,
