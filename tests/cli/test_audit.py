@@ -37,7 +37,7 @@ def test_an_audit_is_in_the_store_with_its_numbers(run, done):
 
 
 def test_a_strong_audit_says_its_cost_first_and_needs_no_training_the_second_time(run, done):
-    said = run("audit", "--trust", "a", "--tier", "strong", "--models", 4)
+    said = run("audit", "--trust", "a", "--tier", "strong", "--ensemble-size", 4)
     assert said.code == 0, said.err
     assert re.search(r"strong audit of 4 models a kind: \d+ to train \(\d+ are kept\)", said.err)
     report = Report.load(done / "report.json")
@@ -45,7 +45,7 @@ def test_a_strong_audit_says_its_cost_first_and_needs_no_training_the_second_tim
     assert report.strong.models == 4
     assert 0 < report.strong.trained < 12
     assert "WHAT 4 MODELS OF THIS METHOD SHOW" in said.out
-    again = run("audit", "--trust", "a", "--tier", "strong", "--models", 4)
+    again = run("audit", "--trust", "a", "--tier", "strong", "--ensemble-size", 4)
     assert "all of them are kept" in again.err
     with Store(done.parent / "unlearnkit.sqlite") as store:
         (key,) = (r.key for r in store.runs("audit"))
@@ -59,7 +59,7 @@ def test_a_strong_audit_says_its_cost_first_and_needs_no_training_the_second_tim
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "sets"),
-    [(("--oracles", 2), 1), (("--tier", "strong", "--models", 4), 3)],
+    [(("--oracles", 2), 1), (("--tier", "strong", "--ensemble-size", 4), 3)],
     ids=["reference", "strong"],
 )
 def test_models_that_an_audit_lacks_are_trained_on_ray(
@@ -82,7 +82,7 @@ def test_models_that_an_audit_lacks_are_trained_on_ray(
 
 
 def test_too_few_models_for_a_strong_audit_are_a_wrong_use(run, done):
-    assert run("audit", "--trust", "a", "--tier", "strong", "--models", 3).code == 2
+    assert run("audit", "--trust", "a", "--tier", "strong", "--ensemble-size", 3).code == 2
 
 
 @pytest.mark.parametrize("name", ["b", "../a/../b", "/nowhere/b"])

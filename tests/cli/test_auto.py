@@ -46,7 +46,7 @@ def test_a_run_says_which_and_why_on_stderr_on_stdout_and_in_the_record(run, mad
 
 def test_the_record_runs_again_to_the_same_bits_with_the_method_that_was_chosen(run, made):
     first = run("unlearn", made, "--forget", "class=1", "--method", "auto", "--out", "x", "--json")
-    again = run("unlearn", "--trust", "--from", "x/run.json", "--out", "y", "--json")
+    again = run("unlearn", "--trust", "--config", "x/run.json", "--out", "y", "--json")
     assert again.data["digests"]["unlearned"] == first.data["digests"]["unlearned"]
     assert again.data["auto"] is None
 
@@ -59,7 +59,7 @@ def test_a_run_that_auto_made_can_be_audited(run, made):
 
 
 def test_where_nothing_can_run_the_exit_code_is_1_and_no_folder_is_left(run, made, tmp_path):
-    words = ("--method", "auto", "--budget", "0.01", "--out", "x")
+    words = ("--method", "auto", "--max-cost", "0.01", "--out", "x")
     said = run("unlearn", made, "--forget", "class=1", *words)
     assert said.code == 1
     assert "a larger budget lets more of them run" in said.err
@@ -85,7 +85,7 @@ def test_where_all_fail_the_exit_code_is_1_and_the_folder_is_marked(run, tmp_pat
         "                recipe=Recipe(lr=0.1, epochs=60, batch_size=20), name='coins')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    words = ("--forget", "rows=0:200", "--method", "auto", "--budget", "0.9", "--out", "x")
+    words = ("--forget", "rows=0:200", "--method", "auto", "--max-cost", "0.9", "--out", "x")
     said = run("unlearn", "coin_case:make", *words)
     assert said.code == 1
     assert "no candidate passed the fast audit" in said.err
@@ -99,10 +99,10 @@ def test_where_all_fail_the_exit_code_is_1_and_the_folder_is_marked(run, tmp_pat
 
 
 @pytest.mark.parametrize("words", [("--method", "ssd"), ()])
-def test_a_budget_without_auto_is_a_usage_error(run, made, words):
-    said = run("unlearn", made, "--forget", "class=1", *words, "--budget", "1")
+def test_a_cost_limit_without_auto_is_a_usage_error(run, made, words):
+    said = run("unlearn", made, "--forget", "class=1", *words, "--max-cost", "1")
     assert said.code == 2
-    assert "only --method auto keeps a budget" in said.err
+    assert "only --method auto has a cost limit" in said.err
 
 
 def test_show_prints_the_table(run):

@@ -68,7 +68,7 @@ def weights(folder, name):
 
 
 def test_a_mask_is_found_saved_drawn_and_handed_on(run, small, tmp_path):
-    said = run("localize", small, *ASK, "--budget", 0.4, "--out", "m.safetensors", "--picture",
+    said = run("localize", small, *ASK, "--fraction", 0.4, "--out", "m.safetensors", "--plot",
                "m.svg", "--quiet")  # fmt: skip
     assert (said.code, said.err) == (0, "")
     mask = Mask.load(tmp_path / "m.safetensors")
@@ -98,7 +98,7 @@ def test_json_has_every_layer(run, small):
 
 def test_words_find_the_same_mask_as_the_command(run, small, tmp_path):
     words = ["--seed", 2, "-q"]
-    run("localize", small, *ASK, "--criterion", "grad", "--budget", 0.2, "--granularity",
+    run("localize", small, *ASK, "--criterion", "grad", "--fraction", 0.2, "--granularity",
         "parameter", "--out", "m.safetensors", *words)  # fmt: skip
     record = run(
         "unlearn", small, *ASK, "--mask", "grad:0.2:parameter", "--name", "a", "--json", *words
@@ -106,7 +106,7 @@ def test_words_find_the_same_mask_as_the_command(run, small, tmp_path):
     assert record["mask"] == Mask.load(tmp_path / "m.safetensors").facts()
     assert record["job"]["mask"] == Localizer.read("grad:0.2:parameter").model_dump(mode="json")
     again = run(
-        "unlearn", "--trust", "--from", "runs/a/run.json", "--name", "b", "--json", "-q"
+        "unlearn", "--trust", "--config", "runs/a/run.json", "--name", "b", "--json", "-q"
     ).data
     own = {again["digests"].pop("record"), record["digests"].pop("record")}
     assert again["digests"] == record["digests"]
@@ -117,7 +117,7 @@ def test_words_find_the_same_mask_as_the_command(run, small, tmp_path):
 def test_yaml_says_the_same_as_the_option(run, small, tmp_path):
     job = {"case": small, "forget": "class=1", "mask": {"criterion": "weight", "budget": 0.5}}
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
-    record = run("unlearn", "--from", "job.yaml", "--json").data
+    record = run("unlearn", "--config", "job.yaml", "--json").data
     assert (record["mask"]["criterion"], record["mask"]["budget"]) == ("weight", 0.5)
 
 
@@ -171,13 +171,13 @@ def test_a_wrong_mask_is_one_line_and_nothing_is_written(run, small, tmp_path, w
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["--budget", 0], "mask: budget: input should be greater than 0"),
-        (["--budget", 1.5], "mask: budget: input should be less than or equal to 1"),
+        (["--fraction", 0], "localize: --fraction: must be above 0 and at most 1, got 0"),
+        (["--fraction", 1.5], "localize: --fraction: must be above 0 and at most 1, got 1.5"),
         (["--criterion", "gradient"], "Did you mean 'grad'"),
         (["--granularity", "head", "-q"], "the model has no nn.MultiheadAttention"),
-        (["--budget", 0.0001, "-q"], "holds no channel that the criterion chooses; raise it"),
+        (["--fraction", 0.0001, "-q"], "holds no channel that the criterion chooses; raise it"),
         (["--out", "mask.pt"], "ends in .safetensors, got 'mask.pt'"),
-        (["--picture", "mask.png"], "ends in .svg, got 'mask.png'"),
+        (["--plot", "mask.png"], "ends in .svg, got 'mask.png'"),
         (["--out", "there.safetensors"], "is there; choose another place"),
     ],
 )

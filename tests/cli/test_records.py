@@ -126,7 +126,7 @@ def test_code_that_a_record_names_is_not_imported_unless_the_user_says_so(run, f
     mark.unlink()
     for words in (
         ("audit", "a", "--tier", "fast"),
-        ("unlearn", "--from", "runs/a/run.json", "--name", "b"),
+        ("unlearn", "--config", "runs/a/run.json", "--name", "b"),
     ):
         said = run(*words)
         assert said.code == 1
@@ -134,7 +134,7 @@ def test_code_that_a_record_names_is_not_imported_unless_the_user_says_so(run, f
         assert not mark.exists()
     assert audit(run, "--case", "knobs_case:make").code == 0
     assert mark.exists()
-    said = run("unlearn", "knobs_case:make", "--from", "runs/a/run.json", "--name", "b", "-q")
+    said = run("unlearn", "knobs_case:make", "--config", "runs/a/run.json", "--name", "b", "-q")
     assert said.code == 0, said.err
 
 

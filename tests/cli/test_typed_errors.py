@@ -51,7 +51,7 @@ WORDS = {
     "a long folder": ((*DIGITS, "--out", LONG), "File name too long"),
     "a long name": ((*DIGITS, "--name", LONG), "File name too long"),
     "a long model": ((*DIGITS, "--model", LONG), "File name too long"),
-    "a long job": (("unlearn", "--from", LONG), "File name too long"),
+    "a long job": (("unlearn", "--config", LONG), "File name too long"),
     "a long run": (("audit", LONG), "File name too long"),
     "a long study": (("study", "plan", LONG), "File name too long"),
     "no UTF-8": ((*DIGITS, "--out", "\udcff"), "is not UTF-8"),

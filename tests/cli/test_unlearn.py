@@ -45,7 +45,7 @@ def test_json_on_stdout_is_the_record(run, small, tmp_path):
 def test_a_record_runs_again_to_the_same_bits(run, small, tmp_path):
     words = ["--forget", "rows=0:5,9", "-p", "run.kind=tuning", "-p", "run.schedule=constant"]
     run("unlearn", small, *words, "--seed", 3, "--name", "a")
-    assert run("unlearn", "--trust", "--from", "runs/a/run.json", "--name", "b").code == 0
+    assert run("unlearn", "--trust", "--config", "runs/a/run.json", "--name", "b").code == 0
     a, b = tmp_path / "runs/a", tmp_path / "runs/b"
     assert equal(weights(a), weights(b))
     assert not equal(weights(a), weights(a, "original.safetensors"))
@@ -75,7 +75,7 @@ def test_a_nested_setting_changes_one_value_of_a_preset(run, small, word, want):
 def test_yaml_says_the_same_as_options_and_options_win(run, small, tmp_path):
     job = {"case": small, "forget": {"class": 1}, "settings": {"run": {"lr": 2, "share": 0.5}}}
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
-    record = run("unlearn", "--from", "job.yaml", "-p", "run.lr=3", "--seed", 4, "--json").data
+    record = run("unlearn", "--config", "job.yaml", "-p", "run.lr=3", "--seed", 4, "--json").data
     assert (
         record["job"]["settings"]["run"] | {"lr": 3.0, "share": 0.5}
         == (record["job"]["settings"]["run"])
@@ -141,7 +141,7 @@ NOTHING = [
     (["--forget", "class=1", "--name", ".."], "use --out for a path"),
     (["--forget", "class=1", "--name", "/tmp"], "use --out for a path"),
     (["--forget", "class=1", "--name", "a\\b"], "use --out for a path"),
-    (["--from", "none.yaml"], "cannot read 'none.yaml'"),
+    (["--config", "none.yaml"], "cannot read 'none.yaml'"),
 ]
 
 
@@ -183,7 +183,7 @@ def test_a_wrong_case_is_told(run, small, case, why):
 )
 def test_a_wrong_job_file_is_told(run, tmp_path, text, why):
     (tmp_path / "job.yaml").write_text(text)
-    said = run("unlearn", "--from", "job.yaml")
+    said = run("unlearn", "--config", "job.yaml")
     assert said.code == 1
     assert why in said.err
 

@@ -421,7 +421,7 @@ def test_a_search_a_study_and_its_answer_from_the_command_line(command, tmp_path
     code, out, _ = command("study", "tune", "--json")
     (facts,) = json.loads(out)["tuned"]
     assert facts["found"]["reached"]["default"] == round(facts["trials"][0]["objective"], 6)
-    asked = ["--forget", "class=1", "--from", str(recipe), "--out", "done", "--json"]
+    asked = ["--forget", "class=1", "--config", str(recipe), "--out", "done", "--json"]
     code, out, _ = command("unlearn", f"{HERE}:toy", *asked)
     assert (code, json.loads(out)["job"]["settings"]) == (0, facts["job"]["settings"])
 

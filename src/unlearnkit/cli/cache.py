@@ -9,7 +9,7 @@ import typer
 from unlearnkit.cli.options import Json
 
 cache_app = typer.Typer(
-    help="List or remove what is kept for the next time: trained models, signals, layouts.",
+    help="List or remove cached models and results.",
     epilog="\b\nExample:\n  unlearnkit cache ls",
     no_args_is_help=True,
     rich_markup_mode=None,

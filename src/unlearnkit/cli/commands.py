@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from unlearnkit.cli.cache import cache_app
 from unlearnkit.cli.localize import localize
@@ -14,7 +15,21 @@ from unlearnkit.cli.options import ACase, Forget, Json, Quiet, Ray, Trust, Weigh
 from unlearnkit.cli.reproduce import reproduce
 from unlearnkit.cli.study import study_app
 
+COMMANDS = (
+    "demo", "unlearn", "audit", "study", "localize",
+    "methods", "metrics", "cases", "show", "reproduce", "cache",
+)  # fmt: skip
+"""Commands in the order of ``--help``: verbs by first use, then lists, then the rest."""
+
+
+class _OrderedGroup(TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:
+        known = super().list_commands(ctx)
+        return sorted(known, key=lambda c: COMMANDS.index(c) if c in COMMANDS else len(COMMANDS))
+
+
 app = typer.Typer(
+    cls=_OrderedGroup,
     help="Make trained PyTorch models forget chosen training data, and measure whether they did.",
     epilog="Start here: unlearnkit demo",
     no_args_is_help=True,
@@ -29,7 +44,7 @@ app.command(
 )(reproduce)
 app.command(
     epilog="\b\nExamples:\n  unlearnkit localize digits --forget class=3 --out mask.safetensors"
-    "\n  unlearnkit localize digits --forget class=3 --criterion grad --budget 0.1 --picture m.svg"
+    "\n  unlearnkit localize digits --forget class=3 --criterion grad --fraction 0.1 --plot m.svg"
 )(localize)
 
 
@@ -89,7 +104,7 @@ def demo(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train, forget, audit and report on bundled real data, in under a minute."""
+    """Train, forget, audit and report on bundled data in a minute."""
     from unlearnkit.cli.console import Console, print_json, print_text
     from unlearnkit.cli.demo import demo as run
 
@@ -148,7 +163,7 @@ def show(
     ],
     json: Json = False,
 ) -> None:
-    """Say what a method, a metric or a case is, with all that is known of it."""
+    """Describe a method, a metric or a case."""
     from unlearnkit import describe as pages
     from unlearnkit.cli.console import print_json, print_page
 
@@ -163,11 +178,11 @@ def show(
     epilog=_examples(
         "unlearnkit unlearn digits --forget class=3 --method ssd --out runs/x",
         "unlearnkit unlearn digits --forget random_tenth --method finetune -p run.lr=2",
-        "unlearnkit unlearn digits --forget class=3 --method auto --budget 0.5",
+        "unlearnkit unlearn digits --forget class=3 --method auto --max-cost 0.5",
         "unlearnkit unlearn digits --forget class=3 --mask weighted_grad:0.3",
         "unlearnkit unlearn my_package.cases:patients --forget group=17 --model in.safetensors",
-        "unlearnkit unlearn --from job.yaml",
-        "unlearnkit unlearn --from runs/x/run.json --out runs/again",
+        "unlearnkit unlearn --config job.yaml",
+        "unlearnkit unlearn --config runs/x/run.json --out runs/again",
     )
 )
 def unlearn(
@@ -180,10 +195,10 @@ def unlearn(
             autocompletion=_method_ids,
         ),
     ] = None,
-    budget: Annotated[
+    max_cost: Annotated[
         float | None,
         typer.Option(
-            min=0, help="Most that --method auto may cost, as a share of retraining; 1 by default."
+            min=0, help="Most that --method auto may cost, as a share of retraining; 2 by default."
         ),
     ] = None,
     preset: Annotated[
@@ -199,7 +214,7 @@ def unlearn(
     mask: Annotated[
         str | None,
         typer.Option(
-            metavar="WORDS",
+            metavar="MASK",
             help="Let only some scalars move: criterion:budget:granularity, or a saved mask"
             " (.safetensors).",
         ),
@@ -215,19 +230,21 @@ def unlearn(
     source: Annotated[
         Path | None,
         typer.Option(
-            "--from", metavar="FILE", help="A YAML file with the same words, or a run's run.json."
+            "--config",
+            metavar="FILE",
+            help="A YAML file with these options, or a run's run.json.",
         ),
     ] = None,
     trust: Trust = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make a trained model forget, and leave a folder with the new weights and a record.
+    """Make a trained model forget; write new weights and a record.
 
-    Options given here win over those of the file after --from. A YAML file may name code that is
+    Options given here win over those of the file. A YAML file may name code that is
     imported, as a program may; a run.json may with --trust alone.
     """
-    _usage(case is not None or source is not None, "give a case, or a file after --from", "CASE")
+    _usage(case is not None or source is not None, "give a case, or a file with --config", "CASE")
     _usage(out is None or name is None, "give --out or --name, not both", "--name")
     from unlearnkit.cli.console import Console, print_json, print_table
     from unlearnkit.cli.run_folder import named
@@ -255,9 +272,9 @@ def unlearn(
     words |= {k: v for k, v in given.items() if v is not None}
     if param:
         words["settings"] = merged(words.get("settings", {}), parse_settings(param))
-    if budget is not None:
-        _usage(words.get("method") == AUTO, "only --method auto keeps a budget", "--budget")
-        words["settings"] = merged(words.get("settings", {}), {"budget": budget})
+    if max_cost is not None:
+        _usage(words.get("method") == AUTO, "only --method auto has a cost limit", "--max-cost")
+        words["settings"] = merged(words.get("settings", {}), {"budget": max_cost})
     job = make_job(words)
     folder = out or named(name or job.name())
     with Console(quiet=quiet) as talk:
@@ -285,7 +302,7 @@ def unlearn(
     epilog=_examples(
         "unlearnkit audit runs/x",
         "unlearnkit audit runs/x --tier fast --json",
-        "unlearnkit audit runs/x --tier strong --models 64",
+        "unlearnkit audit runs/x --tier strong --ensemble-size 64",
         "unlearnkit audit runs/y --case my_package.cases:patients",
     )
 )
@@ -299,19 +316,19 @@ def audit(
     tier: Annotated[
         Tier,
         typer.Option(
-            help="fast: by itself; reference: beside retrained models; strong: the method, record"
-            " by record, with many models of it beside as many retrained ones."
+            help="fast: without retraining; reference: against retrained models; strong: attacks on"
+            " single records, N unlearned against N retrained models."
         ),
     ] = Tier.REFERENCE,
     oracles: Annotated[
         int,
         typer.Option(
-            min=1, help="Of --tier reference: how many models to retrain; kept for the next time."
+            min=1, help="Of --tier reference: how many models to retrain; they are cached."
         ),
     ] = 5,
-    models: Annotated[
+    ensemble_size: Annotated[
         int,
-        typer.Option(min=4, help="Of --tier strong: how many models of each of four kinds."),
+        typer.Option(min=4, help="Of --tier strong: N, the number of models of each kind."),
     ] = 64,
     device: Annotated[
         str | None, typer.Option(help="Where to compute; where the run was made by default.")
@@ -321,8 +338,9 @@ def audit(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure whether a run forgot, print the verdict, and write the report into its folder.
+    """Measure whether a run forgot; print the verdict and a report.
 
+    The report is also written into the run's folder.
     A run's folder is data: code that its record names as the case is imported with --case or
     --trust alone. A Ray cluster trains the models from scratch that are missing; all else is done
     here.
@@ -339,7 +357,7 @@ def audit(
             trust=trust,
             tier=tier.value,
             oracles=oracles,
-            models=models,
+            models=ensemble_size,
             device=device,
             ray=ray,
             yes=yes,

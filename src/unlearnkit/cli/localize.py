@@ -20,8 +20,9 @@ def localize(
             " shallowest or random."
         ),
     ] = "weighted_grad",
-    budget: Annotated[
-        float, typer.Option(help="Most that is chosen, as a share of the trainable scalars.")
+    fraction: Annotated[
+        float,
+        typer.Option(help="Largest share of the trainable scalars to choose; above 0, at most 1."),
     ] = 0.3,
     granularity: Annotated[
         str, typer.Option(help="What is chosen whole: parameter, channel or head.")
@@ -31,17 +32,20 @@ def localize(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps or auto.")] = "cpu",
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Where the mask goes (.safetensors); nowhere if absent."),
+        typer.Option(metavar="FILE", help="Where to save the mask (.safetensors)."),
     ] = None,
-    picture: Annotated[
+    plot: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Where the share of each layer is drawn (.svg)."),
+        typer.Option(metavar="FILE", help="Where to plot the share of each layer (.svg)."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace older files.")] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Find the few weights that hold what must go, and say how they spread over the layers."""
+    """Find the weights that matter most for the forget set.
+
+    Shows their share of each layer. The mask may be saved, and given to unlearn.
+    """
     from unlearnkit.cli.console import Console, print_json, print_table
     from unlearnkit.cli.runs import locate
     from unlearnkit.core.files import write_text
@@ -50,12 +54,13 @@ def localize(
     from unlearnkit.report.mask_section import HEAD, lines, localized, mask_file, told
     from unlearnkit.report.templating import check_installed
 
-    for path, ending in ((out, MASK), (picture, ".svg")):
+    for path, ending in ((out, MASK), (plot, ".svg")):
         if path is not None:
             _check_place(path, ending, force=force)
-    if picture is not None:
+    if plot is not None:
         check_installed()
-    how = Localizer.read({"criterion": criterion, "budget": budget, "granularity": granularity})
+    _check_fraction(fraction)
+    how = Localizer.read({"criterion": criterion, "budget": fraction, "granularity": granularity})
     words = {"case": case, "forget": forget, "model": model, "seed": seed, "device": device}
     job = make_job({**words, "mask": how.model_dump(mode="json")})
     with Console(quiet=quiet) as talk:
@@ -63,8 +68,8 @@ def localize(
     found = localized(mask)
     if out is not None:
         mask.save(out)
-    if picture is not None:
-        write_text(picture, mask_file(found))
+    if plot is not None:
+        write_text(plot, mask_file(found))
     if json:
         layers = [layer.model_dump() for layer in found.layers]
         print_json({**mask.facts(), "layers": layers})
@@ -74,6 +79,13 @@ def localize(
     print_table(HEAD, lines(found))
     if out is not None:
         talk.say(f"next: unlearnkit unlearn {case} --forget {job.asked()} --mask {out}")
+
+
+def _check_fraction(fraction: float) -> None:
+    from unlearnkit.core.errors import InputError
+
+    if not 0 < fraction <= 1:
+        raise InputError(f"localize: --fraction: must be above 0 and at most 1, got {fraction:g}")
 
 
 def _check_place(path: Path, ending: str, *, force: bool) -> None:

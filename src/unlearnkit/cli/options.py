@@ -12,7 +12,7 @@ ACase = typer.Argument(help="A built-in case, or package.module:function that re
 Forget = Annotated[
     str | None,
     typer.Option(
-        metavar="WORDS",
+        metavar="REQUEST",
         help="class=3, rows=0:100, rows=@file, group=17, target<30 (in quotes), or a named"
         " request of the case.",
     ),
@@ -44,5 +44,5 @@ Yes = Annotated[
     bool, typer.Option("--yes", help="Do it, however much it is; large work is refused without.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No talk and no progress on stderr.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only results and errors.")]
 STORE = Path("runs/unlearnkit.sqlite")

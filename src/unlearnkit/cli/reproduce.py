@@ -32,7 +32,7 @@ def reproduce(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Repeat a published table, and say line by line whether it came out the same.
+    """Repeat a published table and compare it line by line.
 
     Without a name, list the tables with what came of each when its outcome was last recorded. Stop
     it in any way, and run it again to go on. It ends with 1 where the table cannot be run.

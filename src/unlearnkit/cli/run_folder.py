@@ -85,7 +85,7 @@ class Record(BaseModel):
         if found.schema_version > 1 and found.digests.get("record") != found.own_digest():
             raise InputError(
                 f"run: {str(path)!r} was changed after the run; run it again: unlearnkit unlearn"
-                f" --from {path} --out another"
+                f" --config {path} --out another"
             )
         return found
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from unlearnkit.studies.table_schema import Table
 
 study_app = typer.Typer(
-    help="Compare many methods fairly: one file, any number of runs, none of them done twice.",
+    help="Compare methods as a study file says; no run is repeated.",
     epilog="\b\nExample:\n  unlearnkit study run study.yaml --jobs 2",
     no_args_is_help=True,
     rich_markup_mode=None,

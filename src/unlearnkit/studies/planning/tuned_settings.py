@@ -1,6 +1,7 @@
 """Settings that tuning found, as files with a name: what was found, how, and from what.
 
-A recipe is a job without a case: ``unlearnkit unlearn CASE --forget WORDS --from FILE`` runs it.
+Such a file is a job without a case; this runs it:
+``unlearnkit unlearn CASE --forget REQUEST --config FILE``.
 """
 
 from __future__ import annotations
