@@ -109,8 +109,8 @@ def page(measured: Sequence[Measured], judged: Sequence[Judged]) -> str:
         " `method_cards.csv`), left out with that family.",
         "",
         HOW[any(x.tries for x in judged)] + " The lines themselves,"
-        " their circumstances, the pool of candidates and the threshold for odd rows were chosen"
-        " with all cases in view, so this is a judgement of the order, not of those.",
+        " their circumstances, the pool of candidates and the threshold for atypical rows were"
+        " chosen with all cases in view, so this is a judgement of the order, not of those.",
         "",
         f"Goal: a closed share of at least {CLOSED:g} with retained accuracy within {POINTS:g}"
         f" point at a cost of at most {COST:g}, on every case. **Reached on {len(met)} of"

@@ -41,26 +41,26 @@ def test_a_class_named_along_with_more_other_rows_is_no_class(clouds):
     assert seen(model, case, Rows(rows)).kind != "class"
 
 
-def test_rows_with_wrong_labels_are_odd_and_the_share_is_the_mann_whitney_statistic():
+def test_rows_with_wrong_labels_are_atypical_and_the_share_is_the_mann_whitney_statistic():
     asked = wrong_rows(mixture_sgd, 0.05, "test")
     model = train_original(asked.case).model.eval()
     found = seen(model, asked.case, asked.request)
-    assert found.kind == "odd"
+    assert found.kind == "atypical"
     parts = asked.case.partition(asked.request)
     go, stay = (
         row_losses(model, v, asked.case.task, Runtime()).double().numpy()
         for v in (parts.forget, parts.retain)
     )
     want = mannwhitneyu(go, stay).statistic / (len(go) * len(stay))
-    assert found.odd == pytest.approx(want, abs=1e-12)
+    assert found.atypicality == pytest.approx(want, abs=1e-12)
 
 
-def test_one_odd_looking_row_is_not_enough_to_call_rows_odd(clouds):
+def test_one_atypical_row_is_not_enough_to_call_the_forget_set_atypical(clouds):
     model, case = clouds
     losses = row_losses(model, case.partition(Rows(0)).retain, case.task, Runtime())
     worst = 1 + int(losses.argmax())
     found = seen(model, case, Rows(worst))
-    assert found.odd > 0.95
+    assert found.atypicality > 0.95
     assert found.kind == "random"
 
 
@@ -84,4 +84,4 @@ def test_without_retained_rows_nobody_can_tell(clouds):
     x, y = case.train.x[:6], case.train.y[:6]
     parts = Case.from_parts(forget=(x, y), task=case.task)
     found = seen(model, parts, None)
-    assert (found.kind, found.share, found.odd) == ("unknown", None, None)
+    assert (found.kind, found.share, found.atypicality) == ("unknown", None, None)

@@ -13,7 +13,7 @@ ALL = frozenset(Need)
 
 def line(kind="random", *, has=ALL, task="classification", share=0.1, layers=3):
     seen = CaseProfile(
-        task=task, has=frozenset(has), kind=kind, share=share, odd=None, layers=layers
+        task=task, has=frozenset(has), kind=kind, share=share, atypicality=None, layers=layers
     )
     return next(x.id for x in load_decision_table() if seen.fits(x.when))
 
@@ -25,8 +25,8 @@ def line(kind="random", *, has=ALL, task="classification", share=0.1, layers=3):
         ("no_retained", {"kind": "unknown", "has": {Need.FORGET, Need.FRESH}, "share": None}),
         ("class", {"kind": "class"}),
         ("class", {"kind": "class", "share": 0.5}),
-        ("odd", {"kind": "odd"}),
-        ("odd", {"kind": "odd", "task": "regression"}),
+        ("atypical", {"kind": "atypical"}),
+        ("atypical", {"kind": "atypical", "task": "regression"}),
         ("many", {"kind": "random", "share": 0.5}),
         ("numbers", {"kind": "group", "task": "regression"}),
         ("rows", {"kind": "random"}),
@@ -34,7 +34,7 @@ def line(kind="random", *, has=ALL, task="classification", share=0.1, layers=3):
         ("rows", {"kind": "random", "share": 0.001}),
         ("rows", {"kind": "random", "task": "multilabel"}),
         ("shallow", {"kind": "random", "layers": 2}),
-        ("shallow", {"kind": "odd", "layers": 1}),
+        ("shallow", {"kind": "atypical", "layers": 1}),
         ("shallow", {"kind": "random", "layers": 2, "share": 0.5}),
         ("shallow_class", {"kind": "class", "layers": 2}),
         ("numbers", {"kind": "random", "layers": 2, "task": "regression"}),
@@ -46,12 +46,12 @@ def test_each_circumstance_falls_on_its_line(want, said):
 
 
 @pytest.mark.parametrize("task", ["classification", "multilabel", "regression", "language"])
-@pytest.mark.parametrize("kind", ["class", "odd", "group", "random"])
+@pytest.mark.parametrize("kind", ["class", "atypical", "group", "random"])
 @pytest.mark.parametrize(("share", "layers"), [(0.001, 1), (0.29, 9), (0.3, 9), (0.99, 2)])
 def test_whoever_has_forget_and_retained_rows_finds_a_line_with_retraining_last(
     task, kind, share, layers
 ):
-    seen = CaseProfile(task=task, has=ALL, kind=kind, share=share, odd=None, layers=layers)
+    seen = CaseProfile(task=task, has=ALL, kind=kind, share=share, atypicality=None, layers=layers)
     found = next(x for x in load_decision_table() if seen.fits(x.when))
     assert found.candidates[-1].method == "retrain"
     assert found.candidates[-1].exact

@@ -36,9 +36,9 @@ ASKED = {
     ("digits", "low_entanglement"): 143,
     ("digits", "middle_entanglement"): 143,
     ("digits", "high_entanglement"): 143,
-    ("digits", "worst_tenth"): 143,
-    ("digits", "curved_tenth"): 143,
-    ("digits", "drifting_tenth"): 143,
+    ("digits", "hardest_tenth"): 143,
+    ("digits", "high_curvature_tenth"): 143,
+    ("digits", "holdout_sensitive_tenth"): 143,
     ("digits", "influential_tenth"): 143,
     ("digits", "mislabelled_tenth"): 143,
     ("digits_backdoor", "all_poisoned"): 72,
@@ -62,7 +62,7 @@ ASKED = {
     ("demand", "range"): 194,
     ("demand", "random_tenth"): 244,
 }
-MANY_MODELS = {("digits", "left_out_tenth")}
+MANY_MODELS = {("digits", "memorized_tenth_leave_out")}
 """Trains 64 models; what it does is tested on a smaller case."""
 
 

@@ -41,7 +41,7 @@ def test_every_request_is_known_here():
     found = uk.catalog.cases()["cifar10_small"].requests
     pointed = {name for name, one in found.items() if isinstance(one, ModelSelectedRequest)}
     assert set(found) == {*SHARES, *pointed}
-    assert {"memorised_tenth", "left_out_tenth", "worst_tenth"} <= pointed
+    assert {"memorised_tenth", "memorized_tenth_leave_out", "hardest_tenth"} <= pointed
 
 
 def photographs():

@@ -177,10 +177,8 @@ def test_a_damaged_cache_entry_can_still_be_pruned(run, small, monkeypatch, tmp_
 
 def test_the_help_lists_commands_by_use_and_cuts_no_description(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    text = run("--help").out
-    listed = [
-        line.split()[0] for line in text.split("Commands:\n")[1].split("\n\n")[0].splitlines()
-    ]
+    text = run("--help").out.split("Commands:\n")[1]
+    listed = [line.split()[0] for line in text.split("\n\n")[0].splitlines()]
     assert listed == [
         "demo", "unlearn", "audit", "study", "localize",
         "methods", "metrics", "cases", "show", "reproduce", "cache",

@@ -13,7 +13,7 @@ from unlearnkit.studies.planning.plan import UnknownRows, plan, summary
 from unlearnkit.train import training_guard
 from unlearnkit.train.training_guard import TrainingForbiddenError, no_training
 
-REQUESTS = ["memorised_tenth", "class", "left_out_tenth"]
+REQUESTS = ["memorised_tenth", "class", "memorized_tenth_leave_out"]
 
 
 @pytest.fixture
@@ -27,14 +27,14 @@ def test_requests_that_need_trained_models_are_listed_and_nothing_is_trained(sto
     found = plan(small(cases=["digits"], requests=REQUESTS), store, cache)
     assert found.unknown == (
         UnknownRows("digits", "memorised_tenth", 1),
-        UnknownRows("digits", "left_out_tenth", 64),
+        UnknownRows("digits", "memorized_tenth_leave_out", 64),
     )
     assert {r.request for r in found.runs} == {"class"}
     assert len(found.todo) == 4
     assert not list(empty.rglob("*.safetensors"))
     assert summary(found)["rows unknown"] == (
         "digits memorised_tenth needs 1 trained model to know its rows;"
-        " digits left_out_tenth needs 64 trained models to know its rows"
+        " digits memorized_tenth_leave_out needs 64 trained models to know its rows"
     )
 
 

@@ -1,4 +1,4 @@
-"""What a case offers and what kind of request it has: all that the decision table asks."""
+"""Profile of a case and its request, by which the decision table chooses."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from unlearnkit.core.statistics import auc
 from unlearnkit.train.features import row_losses
 from unlearnkit.unlearning.requirements import available_inputs
 
-ODD = 0.75
+ATYPICAL = 0.75
 """Share of pairs in which a forget row must fit the original worse than a retained row, for the
-forget rows to be odd. Rows drawn at random had 0.36 to 0.56 on the cases of docs/results/auto.md,
-rows with wrong labels 0.94 to 1."""
+forget set to be atypical. Rows drawn at random had 0.36 to 0.56 on the cases of
+docs/results/auto.md, rows with wrong labels 0.94 to 1."""
 
 SURE = 3.0
 """Standard errors by which that share must lie above a half."""
@@ -32,15 +32,15 @@ ROWS = 2_000
 
 @dataclass(frozen=True)
 class CaseProfile:
-    """The answers to the table's questions."""
+    """Facts of a case and its request that the conditions of the table test."""
 
     task: str
     has: frozenset[Need]
     kind: Kind
     share: float | None
-    """How much of the training rows must go; None where these are not at hand."""
+    """Share of the training rows in the forget set; None where these are not at hand."""
 
-    odd: float | None
+    atypicality: float | None
     """Share of pairs in which a forget row fits the original worse than a retained row."""
 
     layers: int
@@ -67,9 +67,9 @@ def profile_case(
 ) -> CaseProfile:
     """Return what a case offers, and what kind of request it has.
 
-    Everything that the user gave may be looked at; no oracle is needed. Whether rows are odd is
-    read from the original: the Mann-Whitney statistic of the losses of forget against retained
-    rows.
+    Everything that the user gave may be looked at; no oracle is needed. Whether rows are
+    atypical is read from the original: the Mann-Whitney statistic of the losses of forget against
+    retained rows.
 
     Args:
         model: The original, in eval mode, on the run's device.
@@ -81,16 +81,16 @@ def profile_case(
     Returns:
         The situation.
     """
-    share = odd = None
+    share = score = None
     if parts.forget is not None and parts.retain is not None:
         share = len(parts.forget) / (len(parts.forget) + len(parts.retain))
     kind = _named_kind(request, parts)
     if kind != "class" and parts.forget is not None and parts.retain is not None:
-        odd, sure = _oddness(model, case, parts, rt)
-        if odd >= ODD and sure >= SURE:
-            kind = "odd"
+        score, sure = _mann_whitney(model, case, parts, rt)
+        if score >= ATYPICAL and sure >= SURE:
+            kind = "atypical"
     layers = sum(p.ndim > 1 for p in model.parameters())
-    return CaseProfile(case.task.name, available_inputs(case, parts), kind, share, odd, layers)
+    return CaseProfile(case.task.name, available_inputs(case, parts), kind, share, score, layers)
 
 
 def _named_kind(request: ForgetRequest | None, parts: Partition) -> Kind:
@@ -105,7 +105,9 @@ def _named_kind(request: ForgetRequest | None, parts: Partition) -> Kind:
     return "group" if isinstance(infer_request(request, parts), Groups | Targets) else "random"
 
 
-def _oddness(model: nn.Module, case: Case, parts: Partition, rt: Runtime) -> tuple[float, float]:
+def _mann_whitney(
+    model: nn.Module, case: Case, parts: Partition, rt: Runtime
+) -> tuple[float, float]:
     """Return the share of pairs, and its distance from a half in standard errors."""
     assert parts.forget is not None
     assert parts.retain is not None

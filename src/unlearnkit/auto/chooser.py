@@ -79,7 +79,7 @@ class Selection(BaseModel):
 
     kind: str
     share: float | None
-    odd: float | None
+    atypicality: float | None
     budget: float
     spent: float | None
     """Cost of all that was tried, audits included, as a share of retraining's; None where that is
@@ -295,7 +295,7 @@ class _Trial:
                 why=why,
                 kind=self.seen.kind,
                 share=self.seen.share,
-                odd=self.seen.odd,
+                atypicality=self.seen.atypicality,
                 budget=self.how.budget,
                 spent=self._spent(),
                 audited=self.audited > 0,

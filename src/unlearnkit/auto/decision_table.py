@@ -16,7 +16,7 @@ from unlearnkit.core.bounded_yaml import parse_yaml
 from unlearnkit.core.files import read_text
 from unlearnkit.core.method import Need
 
-Kind = Literal["class", "odd", "group", "random", "unknown"]
+Kind = Literal["class", "atypical", "group", "random", "unknown"]
 """What a request is: classes that must vanish; rows that fit the model worse than those that stay,
 as wrong labels do; whole owners; other rows; or nobody can tell."""
 

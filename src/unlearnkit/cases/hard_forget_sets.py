@@ -1,7 +1,7 @@
-"""Forget sets that trained models point out: memorised rows, entangled rows, the worst case.
+"""Forget sets that trained models select: memorised rows, entangled rows, the hardest rows.
 
 The model is the original of seed 0, for the leave-out estimate those of seeds 0 to 63; they are
-trained and kept the first time.
+trained once and cached.
 """
 
 from collections.abc import Callable
@@ -168,46 +168,45 @@ def requests(make: Callable[[], Case]) -> dict[str, ModelSelectedRequest]:
 
     return {
         "memorised_tenth": ranked_by(
-            "confidence", "Forget the tenth that training learned last; a model is trained first."
+            "confidence",
+            "The tenth with the lowest mean confidence in training; trains one model first.",
         ),
         "unmemorised_tenth": ranked_by(
             "confidence",
-            "Forget the tenth that training learned first, a control; a model is trained first.",
+            "The tenth with the highest mean confidence, a control; trains one model first.",
             at="bottom",
         ),
-        "left_out_tenth": ranked_by(
+        "memorized_tenth_leave_out": ranked_by(
             "leave_out",
-            "Forget the tenth that models get wrong without it alone; 64 models are trained first.",
+            "The tenth with the highest leave-out memorisation; trains 64 models first.",
         ),
-        "curved_tenth": ranked_by(
+        "high_curvature_tenth": ranked_by(
             "curvature",
-            "Forget the tenth around which the loss bends most; a model is trained first.",
+            "The tenth with the highest loss curvature; trains one model first.",
         ),
-        "drifting_tenth": ranked_by(
+        "holdout_sensitive_tenth": ranked_by(
             "hold_out",
-            "Forget the tenth whose answers a lesson of test rows changes most; a model is trained"
-            " first.",
+            "The tenth whose predictions change most when a model is fine-tuned on test rows;"
+            " trains one model first.",
         ),
         "influential_tenth": ranked_by(
             "influence",
-            "Forget the tenth that holds its own answers most; a model is trained first.",
+            "The tenth with the highest self-influence; trains one model first.",
         ),
         "low_entanglement": ModelSelectedRequest(
-            "Forget a tenth that lies apart in feature space; a model is trained first.",
+            "A tenth far from the mean in feature space; trains one model first.",
             lambda rt: entangled(make(), "low", rt=rt),
         ),
         "middle_entanglement": ModelSelectedRequest(
-            "Forget a tenth between the two in feature space; a model is trained first.",
+            "A tenth of middle distance from the mean in feature space; trains one model first.",
             lambda rt: entangled(make(), "middle", rt=rt),
         ),
         "high_entanglement": ModelSelectedRequest(
-            "Forget a tenth that is mixed with the others in feature space; a model is trained"
-            " first.",
+            "A tenth near the mean in feature space; trains one model first.",
             lambda rt: entangled(make(), "high", rt=rt),
         ),
-        "worst_tenth": ModelSelectedRequest(
-            "Forget a tenth that a model still answers once it is unlearned; a model is trained"
-            " first.",
+        "hardest_tenth": ModelSelectedRequest(
+            "A tenth that an unlearned model still predicts correctly; trains one model first.",
             lambda rt: worst(make(), rt=rt),
         ),
     }
