@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from unlearnkit.auto.chooser import unlearn as unlearn
     from unlearnkit.cache import Cache as Cache
     from unlearnkit.catalog import method as method
+    from unlearnkit.checkpoint import load_weights as load_weights
+    from unlearnkit.checkpoint import save_weights as save_weights
     from unlearnkit.core.auto_method import Auto as Auto
     from unlearnkit.core.case import Case as Case
     from unlearnkit.core.errors import UnlearnkitError as UnlearnkitError
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from unlearnkit.tasks.classification import Classification as Classification
     from unlearnkit.tasks.multilabel import MultiLabel as MultiLabel
     from unlearnkit.tasks.regression import Regression as Regression
+    from unlearnkit.unlearning.requirements import applicable_methods as applicable_methods
     from unlearnkit.unlearning.run_method import Unlearned as Unlearned
 
 _HOMES = {
@@ -57,10 +60,13 @@ _HOMES = {
     "Targets": "core.request",
     "Unlearned": "unlearning.run_method",
     "UnlearnkitError": "core.errors",
+    "applicable_methods": "unlearning.requirements",
     "audit": "auditing.audit",
     "catalog": "catalog",
+    "load_weights": "checkpoint",
     "method": "catalog",
     "oracle": "oracles",
+    "save_weights": "checkpoint",
     "train_original": "oracles",
     "unlearn": "auto.chooser",
 }
