@@ -54,7 +54,12 @@ def find(name: str) -> tuple[Facts, str]:
         return metric_facts(metrics[name]), f"# {name}\n\n" + metric_section(metrics[name])
     if name in cases:
         return case_facts(cases[name]), f"# {name}\n\n" + case_section(cases[name])
-    raise UnknownNameError("method, metric or case", name, [AUTO, *methods, *metrics, *cases])
+    raise UnknownNameError(
+        "method, metric or case",
+        name,
+        [AUTO, *methods, *metrics, *cases],
+        see="unlearnkit methods, unlearnkit metrics, unlearnkit cases",
+    )
 
 
 def method_facts(cls: type[Method]) -> Facts:

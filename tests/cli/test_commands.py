@@ -94,10 +94,22 @@ def test_a_page_lists_each_kind_of_a_choice_with_its_own_defaults():
     assert by_kind == {"restart": default, "tuning": FineTuneSchedule().share}
 
 
+@pytest.mark.parametrize("name", ["nonsense", "accuracy", "digits_", "relearn", ""])
+def test_an_unknown_name_gets_at_most_five_suggestions(run, name):
+    said = run("show", name)
+    assert said.code == 1
+    hint = said.err.split("Did you mean")[1].split("?")[0] if "Did you mean" in said.err else ""
+    assert hint.count("'") // 2 <= 5
+    assert said.err.rstrip().endswith(
+        "All names: unlearnkit methods, unlearnkit metrics, unlearnkit cases"
+    )
+
+
 def test_an_unknown_name_is_told_with_the_nearest(run):
     said = run("show", "finetun")
     assert (said.code, said.out) == (1, "")
     assert said.err.startswith("unlearnkit: no method, metric or case 'finetun'. Did you mean")
+    assert "'finetune'" in said.err
     assert said.err.count("\n") == 1
 
 

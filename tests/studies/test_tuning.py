@@ -371,15 +371,15 @@ def test_methods_with_settings_of_their_own_are_not_searched(tmp_path, store, ca
         tune(tuned(tmp_path, [paper, "retrain"]), store, cache)
 
 
-def test_another_study_names_a_recipe_as_seen_from_its_file(searched, tmp_path):
+def test_another_study_names_tuned_settings_as_seen_from_its_file(searched, tmp_path):
     _, x = searched
-    given = words(methods=[{"finetune": {"recipe": x.path.name}}, "ssd"])
+    given = words(methods=[{"finetune": {"tuned": x.path.name}}, "ssd"])
     (tmp_path / "next.yaml").write_text(yaml.safe_dump(given))
     runs = expand(load(tmp_path / "next.yaml"))
-    assert runs[0].label == f"finetune recipe {x.path.stem}"
+    assert runs[0].label == f"finetune tuned {x.path.stem}"
     assert runs[0].settings == x.recipe.job.settings
-    wrong = words(methods=[{"ssd": {"recipe": str(x.path)}}])
-    with pytest.raises(InputError, match=r"ssd: recipe .* is of finetune; keep one"):
+    wrong = words(methods=[{"ssd": {"tuned": str(x.path)}}])
+    with pytest.raises(InputError, match=r"ssd: tuned: .* is of finetune; keep one"):
         expand(small(**wrong))
 
 

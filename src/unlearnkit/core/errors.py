@@ -36,11 +36,25 @@ class UnexpectedError(UnlearnkitError):
     """An exception that nobody foresaw; the message names a file with its traceback."""
 
 
-class UnknownNameError(InputError):
-    """A name that is not on a list; says which is nearest, and what there is."""
+MOST_SUGGESTIONS = 5
+"""Most names that a message suggests in place of one that it does not know."""
 
-    def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
+
+class UnknownNameError(InputError):
+    """A name that is not in a list; suggests the nearest, and lists a short list whole.
+
+    Args:
+        what: What the name is of, such as ``method``.
+        name: The name.
+        known: All names.
+        see: How to list all names, where they are too many for a message.
+    """
+
+    def __init__(self, what: str, name: str, known: Iterable[str], *, see: str = "") -> None:
         have = sorted(known)
-        near = difflib.get_close_matches(name, have, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        super().__init__(f"no {what} {name!r}.{hint} There are: {', '.join(have) or 'none'}")
+        long = bool(see) and len(have) > MOST_SUGGESTIONS
+        near = difflib.get_close_matches(name, have, n=MOST_SUGGESTIONS if long else 1)
+        *first, last = [repr(n) for n in near] or [""]
+        hint = f" Did you mean {', '.join(first)}{' or ' if first else ''}{last}?" if near else ""
+        there = f"All names: {see}" if long else f"There are: {', '.join(have) or 'none'}"
+        super().__init__(f"no {what} {name!r}.{hint} {there}")

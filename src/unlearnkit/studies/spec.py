@@ -35,7 +35,7 @@ class Chosen(Value):
     preset: str | None = None
     """Named settings to start from."""
 
-    recipe: Path | None = None
+    tuned: Path | None = None
     """A file of settings that tuning found; seen from the study's file."""
 
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -220,7 +220,7 @@ def load(path: Path) -> Study:
     found = make_study(read_yaml(path, "study", "cases, requests and methods"))
     here = path.parent
     methods = tuple(
-        c if c.recipe is None else c.model_copy(update={"recipe": here / c.recipe})
+        c if c.tuned is None else c.model_copy(update={"tuned": here / c.tuned})
         for c in found.methods
     )
     tune = found.tune
@@ -261,7 +261,7 @@ def _chosen(entry: object) -> Chosen:
         return Chosen(method=entry)
     if not isinstance(entry, Mapping) or len(entry) != 1:
         raise InputError(
-            "study: methods: write an id, or an id with preset, recipe, settings, grid or masks,"
+            "study: methods: write an id, or an id with preset, tuned, settings, grid or masks,"
             f" got {entry!r}"
         )
     ((name, words),) = entry.items()

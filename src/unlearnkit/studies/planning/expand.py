@@ -243,8 +243,8 @@ def _grid(chosen: Chosen) -> Iterator[tuple[str, Method]]:
     base = _nested(chosen.settings, chosen.method)
     start: Mapping[str, Any] = {}
     named = [chosen.preset] if chosen.preset else []
-    if chosen.recipe is not None:
-        start, named = _recipe(chosen, chosen.recipe), [f"recipe {chosen.recipe.stem}"]
+    if chosen.tuned is not None:
+        start, named = _tuned_settings(chosen, chosen.tuned), [f"tuned {chosen.tuned.stem}"]
     fixed = dict(_flat(base))
     twice = sorted(set(fixed) & set(chosen.grid))
     if twice:
@@ -259,12 +259,12 @@ def _grid(chosen: Chosen) -> Iterator[tuple[str, Method]]:
         yield " ".join(words), make(chosen.method, chosen.preset, **merged(start, settings))
 
 
-def _recipe(chosen: Chosen, path: Path) -> Mapping[str, Any]:
+def _tuned_settings(chosen: Chosen, path: Path) -> Mapping[str, Any]:
     job = load_recipe(path).job
     if chosen.preset is not None or job.method != chosen.method:
         why = f"is of {job.method}" if job.method != chosen.method else "replaces a preset"
         raise InputError(
-            f"study: methods: {chosen.method}: recipe {str(path)!r} {why}; keep one of the two"
+            f"study: methods: {chosen.method}: tuned: {str(path)!r} {why}; keep one of the two"
         )
     return job.settings
 

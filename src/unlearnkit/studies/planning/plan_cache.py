@@ -99,7 +99,7 @@ def installed() -> list[str]:
 
 def _named(study: Study) -> Iterator[Path]:
     """Yield the files that a study names."""
-    yield from (c.recipe for c in study.methods if c.recipe is not None)
+    yield from (c.tuned for c in study.methods if c.tuned is not None)
     requests = [r for asked in study.requests.values() for r in asked]
     if study.tune is not None:
         yield from sorted(study.tune.recipes.glob("*.yaml"))

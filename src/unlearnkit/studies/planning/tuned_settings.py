@@ -1,4 +1,4 @@
-"""Settings that tuning found, as files with a name: what was found, how, and from what.
+"""Tuned settings: files with what a search found, how, and from what.
 
 Such a file is a job without a case; this runs it:
 ``unlearnkit unlearn CASE --forget REQUEST --config FILE``.
@@ -93,21 +93,21 @@ class TunedRecipe(Value):
 
 
 def load_recipe(path: Path) -> TunedRecipe:
-    """Return the recipe in a file.
+    """Return the tuned settings in a file.
 
     Args:
         path: As ``save`` wrote it.
 
     Returns:
-        The recipe.
+        The settings and how they were found.
 
     Raises:
         InputError: If the file holds none.
     """
     try:
-        return TunedRecipe.model_validate(read_yaml(path, "recipe", "job and found"))
+        return TunedRecipe.model_validate(read_yaml(path, "tuned", "job and found"))
     except ValidationError as e:
-        raise InputError(f"recipe: {str(path)!r}: {format_validation_error(e)}") from None
+        raise InputError(f"tuned: {str(path)!r}: {format_validation_error(e)}") from None
 
 
 def recipe_path(folder: Path, study: str, case: str, method: str) -> Path:
