@@ -28,8 +28,8 @@ _NEEDS = {
 _GOALS = {
     "high": "high values are good",
     "low": "low values are good",
-    "as the oracle": "good when it equals the retrained models' value",
-    "value": "a fact to know; no value is good by itself",
+    "match retraining": "good when it equals the retrained models' value",
+    "descriptive": "no value is good by itself",
 }
 
 

@@ -104,7 +104,7 @@ def row(metric, value, low, high, *, light="none", oracles=()):
     return MetricRow(
         metric=metric,
         family="made",
-        goal="as the oracle",
+        goal="match retraining",
         ideal=None,
         unit="AUC",
         path="exact",

@@ -13,7 +13,7 @@ def row(metric, value, *, low=None, high=None, original=None, oracles=()):
     return MetricRow(
         metric=metric,
         family="relearn",
-        goal="as the oracle",
+        goal="match retraining",
         ideal=None,
         unit="loss",
         path="exact",

@@ -1,5 +1,6 @@
 """The report in a terminal, and its numbers and words."""
 
+import json
 import math
 import re
 import sys
@@ -156,3 +157,14 @@ def test_many_targets_are_counted_instead_of_listed():
 )
 def test_memory_has_a_unit_one_can_read(count, shown):
     assert w.memory(count) == shown
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("as the oracle", "match retraining"), ("value", "descriptive")]
+)
+def test_the_goals_of_an_older_report_are_read_as_the_present_ones(tmp_path, old, new):
+    data = full().model_dump(mode="json")
+    data["rows"][0]["goal"] = old
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(data))
+    assert Report.load(path).rows[0].goal == new

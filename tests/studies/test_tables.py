@@ -363,7 +363,7 @@ def test_csv_has_every_cell_of_the_table(core, tmp_path):
     row = next(r for r in rows if r["label"] == "ssd" and r["metric"] == "accuracy_test")
     cell = core.blocks[0].line("ssd").cells["accuracy_test"]
     told = (float(row["mean"]), row["judged"], row["goal"])
-    assert told == (cell.mean, "beyond", "as the oracle")
+    assert told == (cell.mean, "beyond", "match retraining")
 
 
 def test_parquet_holds_what_the_csv_holds(core, tmp_path):

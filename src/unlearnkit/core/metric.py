@@ -22,9 +22,9 @@ class Goal(StrEnum):
 
     HIGH = "high"
     LOW = "low"
-    ORACLE = "as the oracle"
-    VALUE = "value"
-    """None by itself: a fact to know."""
+    ORACLE = "match retraining"
+    VALUE = "descriptive"
+    """No value is good by itself."""
 
 
 class MetricRole(StrEnum):
@@ -180,7 +180,7 @@ def metric(
         splits: Splits that it reads.
         each: Splits for each of which it is one metric, ``name_split``; the function then takes the
             split as its second argument.
-        ideal: The best value, where it is a number; metrics that are best as the oracle have none.
+        ideal: The best value, where it is a number; metrics with goal "match retraining" have none.
         unit: Unit of the value: nats, bits, fraction, or the target's.
         tasks: Tasks that it serves; all when None.
         tier: The cheapest audit in which it can run.

@@ -36,8 +36,8 @@ MOST_EXPOSED = 50
 _GOALS = {
     "high": "higher is better",
     "low": "lower is better",
-    "as the oracle": "best when it equals the oracle's",
-    "value": "a fact, neither good nor bad by itself",
+    "match retraining": "best when it equals the oracle's",
+    "descriptive": "no value is good or bad by itself",
 }
 
 

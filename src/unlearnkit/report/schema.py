@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import read_text
@@ -20,6 +20,15 @@ Design = Literal["FULL", "REUSE"]
 
 
 Judgement = Literal["good", "bad", "unclear", "none"]
+
+
+_OLD_GOALS = {"as the oracle": "match retraining", "value": "descriptive"}
+"""Words of ``Goal`` in reports that were written before 0.1.0."""
+
+
+def _current_goal(given: object) -> object:
+    """Return the present word for a goal that an older report names."""
+    return _OLD_GOALS.get(given, given) if isinstance(given, str) else given
 
 
 class Value(BaseModel):
@@ -64,8 +73,8 @@ class MetricRow(Value):
 
     metric: str
     family: str
-    goal: str
-    """``high``, ``low``, ``as the oracle`` or ``value``."""
+    goal: Annotated[str, BeforeValidator(_current_goal)]
+    """``high``, ``low``, ``match retraining`` or ``descriptive``."""
 
     ideal: float | None
     """The best value: a constant of the metric, or the oracle's mean."""

@@ -22,7 +22,7 @@ class Column(Value):
     """What a column shows, and which value is good."""
 
     id: str
-    goal: Literal["high", "low", "as the oracle", "value"]
+    goal: Literal["high", "low", "match retraining", "descriptive"]
     ideal: float | None
     """The best value; None where it is the oracles' own, or where there is none."""
 
@@ -38,7 +38,7 @@ class Column(Value):
         """Return the ideal in words."""
         if self.ideal is not None:
             return f"{self.ideal:g}"
-        return "oracle" if self.distance or self.goal == "as the oracle" else ""
+        return "oracle" if self.distance or self.goal == "match retraining" else ""
 
 
 class TableCell(Value):

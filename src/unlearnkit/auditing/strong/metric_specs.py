@@ -21,7 +21,7 @@ class StrongMetric:
     family: str
     unit: str
     doc: str
-    goal: Literal["high", "low", "as the oracle", "value"] = "as the oracle"
+    goal: Literal["high", "low", "match retraining", "descriptive"] = "match retraining"
 
 
 KINDS: Mapping[str, StrongMetric] = {
@@ -162,7 +162,7 @@ KINDS: Mapping[str, StrongMetric] = {
         "distance",
         "probability",
         "The permutation test on a sample of retained rows.",
-        "value",
+        "descriptive",
     ),
     "klom_retained_p95": StrongMetric(
         5,

@@ -104,7 +104,7 @@ def make_row(
         metric=metric,
         family=kind.family,
         goal=kind.goal,
-        ideal=known(floor.value) if kind.goal == "as the oracle" else None,
+        ideal=known(floor.value) if kind.goal == "match retraining" else None,
         unit=kind.unit,
         path="exact",
         section=kind.section,

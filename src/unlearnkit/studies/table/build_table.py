@@ -308,7 +308,7 @@ def _pairs(
         metric = next((n for n in names if n in measured and oracles.get(n)), None)
         if metric is None:
             continue
-        near = measures[metric].column.goal == "as the oracle"
+        near = measures[metric].column.goal == "match retraining"
         centre = statistics.fmean(oracles[metric]) if near else 0.0
         far = {
             label: {

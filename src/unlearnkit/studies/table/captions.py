@@ -30,8 +30,8 @@ JUDGED: dict[Judged, str] = {
 GOALS = {
     "high": "higher is better",
     "low": "lower is better",
-    "as the oracle": "best as the oracle",
-    "value": "a fact",
+    "match retraining": "best when it matches retraining",
+    "descriptive": "descriptive, no value is good by itself",
 }
 
 LEGEND = (
@@ -76,7 +76,8 @@ def progress(table: Table) -> str:
 
 def direction(column: Column) -> str:
     """Return which value is good, in a word or two."""
-    return {"high": "high", "low": "low", "as the oracle": "oracle", "value": "fact"}[column.goal]
+    words = {"match retraining": "oracle", "descriptive": "none"}
+    return words.get(column.goal, column.goal)
 
 
 def good(column: Column) -> str:

@@ -91,7 +91,7 @@ def compare(m: MetricColumn, values: Sequence[float], truth: Sequence[float]) ->
     said: dict[str, object] = {"gap_low": wide.low, "gap_high": wide.high, "margin": margin}
     if (
         m.path == "compat"
-        or not (column.distance or column.goal == "as the oracle")
+        or not (column.distance or column.goal == "match retraining")
         or not margin > 0
     ):
         return said
