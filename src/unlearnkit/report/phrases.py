@@ -51,9 +51,9 @@ COMPAT = "compat: replays published code with its errors; for comparison with ol
 LEGEND = (
     "Original: the model before unlearning. Oracle: models retrained without the forgotten rows, "
     "mean ± standard deviation over them. Gap: this model minus the oracle's mean. z: the gap in "
-    "oracle standard deviations; it needs three oracles. Closed: share of the original's distance "
-    "to the oracle that was closed; 1 is as the oracle, 0 is as if nothing had happened. "
-    "Floor: the distance between two oracles. Brackets: 95 % intervals. "
+    "oracle standard deviations; it needs three oracles. Gap closed: share of the original's "
+    "distance to the oracle that was closed; 1 is as the oracle, 0 is as if nothing had happened. "
+    "Oracle-oracle distance: between two retrained models. Brackets: 95 % intervals. "
     "A dash: there is none."
 )
 NO_ORACLE = "No retrained model stood beside this one, so nothing here is compared with retraining."

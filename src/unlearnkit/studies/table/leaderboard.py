@@ -16,7 +16,7 @@ FAULTS = (Verdict.LEAKS, Verdict.OVER_FORGOT, Verdict.DAMAGED)
 
 @dataclass(frozen=True)
 class TradeoffPoint:
-    """Where a line stands: how much is left to forget, what was lost, what it cost."""
+    """A point of the trade-off figure: remaining gap, utility loss and cost."""
 
     label: str
     kind: Kind
@@ -105,7 +105,7 @@ def leaders(table: Table, case: str) -> list[LeaderboardRow]:
 
     The order: methods that ran on all forget sets before the others, whose gaps are over fewer
     sets; then the smallest share of runs that the audit found at fault, the smallest worst gap, the
-    least that is left to forget, the cheapest.
+    smallest remaining gap, the cheapest.
 
     Args:
         table: The study's table.

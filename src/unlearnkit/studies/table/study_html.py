@@ -222,12 +222,12 @@ def _picture(
     band = None if oracle is None or oracle.sd is None else 2 * oracle.sd
     title = f"{block.case}, {short_request(block.request)}"
     utility = f"{what[1].replace('_', ' ')} ({table.column(what[1]).unit})"
-    said = " ".join(f"{m}: left {a}, lost {b}, cost {c}." for m, _, a, b, c in body)
+    parts = (f"{m}: remaining gap {a}, utility loss {b}, cost {c}." for m, _, a, b, c in body)
     svg = tradeoff_figure(
         found, numbers, band=band, utility=utility, name=name, title=title,
-        desc=f"The oracle stands at 0, 0. {said}",
+        desc=f"The oracle stands at 0, 0. {' '.join(parts)}",
     )  # fmt: skip
-    head = ("Method", "No.", "Left to forget", "Lost", "Cost")
+    head = ("Method", "No.", "Remaining gap", "Utility loss", "Cost")
     return Figure(_as_is(svg), title, head, body)
 
 

@@ -1,4 +1,4 @@
-"""The picture of a forget set: what is left to forget, what was lost, and at what cost."""
+"""Trade-off figure of a forget set: remaining gap, utility loss and cost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LEFT = (-0.25, 1.15)
-"""What is left to forget, as far as it is drawn; beyond stands at the edge."""
+"""Largest remaining gap that is plotted; larger ones stand at the edge."""
 
 WIDE = (4.9, 3.9)
 """Inches: room for many methods, in letters that can be read on a phone."""
@@ -74,7 +74,8 @@ def tradeoff_figure(
         for s in sorted(spots, key=lambda s: -area(s.cost)):
             _mark(ax, s)
         _name(ax, spots, numbers)
-        ax.set(xlabel="Left to forget (0: as an oracle, 1: all)", ylabel=f"Lost: {utility}")
+        ax.set_xlabel("Remaining gap (0: as an oracle, 1: as the original)")
+        ax.set_ylabel(f"Utility loss: {utility}")
         for (look, style), (cost, text) in zip(_LOOKS.items(), _COSTS, strict=True):
             ax.scatter([], [], label=look, **style)
             ax.scatter([], [], s=area(cost), color=FAINT, alpha=0.5, linewidths=0, label=text)
