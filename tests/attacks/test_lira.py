@@ -9,7 +9,7 @@ from scipy import stats
 
 from unlearnkit.attacks.lira import lira, reference
 from unlearnkit.core.errors import InputError
-from unlearnkit.core.statistics import auc
+from unlearnkit.stats.roc import auc
 
 EXAMPLES = 300
 

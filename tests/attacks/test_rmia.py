@@ -10,7 +10,7 @@ from scipy import stats
 from unlearnkit.attacks.lira import lira
 from unlearnkit.attacks.rmia import choose_a, rmia
 from unlearnkit.core.errors import InputError
-from unlearnkit.core.statistics import auc
+from unlearnkit.stats.roc import auc
 
 
 def draw(models, examples, seed, level=0.0, spread=2.0):

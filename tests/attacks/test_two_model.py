@@ -8,7 +8,7 @@ from scipy import stats
 
 from unlearnkit.attacks.two_model import two_model
 from unlearnkit.core.errors import InputError
-from unlearnkit.core.statistics import auc
+from unlearnkit.stats.roc import auc
 
 MEMBERS = torch.arange(600) < 300
 

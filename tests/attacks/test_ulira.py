@@ -9,8 +9,8 @@ from scipy import stats
 
 from unlearnkit.attacks.ulira import _fisher, ulira, unlearned_other
 from unlearnkit.core.errors import InputError
-from unlearnkit.core.statistics import auc
 from unlearnkit.stats.densities import fit_law, log_ratio
+from unlearnkit.stats.roc import auc
 
 
 def draw(n, examples, seed, shift=0.0, spread=True):

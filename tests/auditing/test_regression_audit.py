@@ -13,8 +13,8 @@ from unlearnkit.core.data import View
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.inference import predict
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.statistics import auc_interval
 from unlearnkit.report.schema import Estimate, MetricRow, OracleValue, Verdict
+from unlearnkit.stats.roc import auc_interval
 
 RT = Runtime()
 GO = uk.Rows(range(20))

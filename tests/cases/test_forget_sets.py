@@ -17,8 +17,9 @@ from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.request import Rows
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression
+from unlearnkit.testing import toy_case
 
-CASE = Classification(3).toy(0)
+CASE = toy_case(Classification(3))
 
 
 def rows(asked):
@@ -81,9 +82,9 @@ REFUSED = {
     "undefined scores": (lambda: ranked(CASE, NONE, 0.1), InputError, "60 not finite"),
     "missing scores": (lambda: ranked(CASE, NONE[:3], 0.1), InputError, "for each of 60"),
     "overlap": (lambda: entangled(CASE, "high", 0.4), InputError, "use at most a third"),
-    "no class": (lambda: mislabelled(Regression().toy(0), 0.1), UnsupportedError, "one class a"),
+    "no class": (lambda: mislabelled(toy_case(Regression()), 0.1), UnsupportedError, "one class a"),
     "no training set": (
-        lambda: random_share(Classification(3).toy(0).with_(train=None), 0.1),
+        lambda: random_share(toy_case(Classification(3)).with_(train=None), 0.1),
         UnsupportedError,
         "no whole training set",
     ),

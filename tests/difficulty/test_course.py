@@ -12,12 +12,13 @@ from unlearnkit.core.errors import UnsupportedError
 from unlearnkit.difficulty.training_dynamics import watch
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression
+from unlearnkit.testing import toy_case
 
 PROXIES = ("confidence", "top", "surety", "correctness")
 
 
 def toy(epochs):
-    case = Classification(3).toy(0)
+    case = toy_case(Classification(3))
     recipe = case.recipe.model_copy(update={"epochs": epochs, "schedule": "constant"})
     return case.with_(recipe=recipe)
 
@@ -64,6 +65,6 @@ def test_planted_wrong_labels_rank_at_the_top(proxy):
 
 def test_only_rows_with_a_class_can_be_watched():
     with pytest.raises(UnsupportedError, match="memorisation is told by classes"):
-        watch(Regression().toy(0))
+        watch(toy_case(Regression()))
     with pytest.raises(UnsupportedError, match="a model factory and a recipe"):
         watch(toy(1).with_(fresh=None))

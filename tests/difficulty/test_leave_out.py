@@ -10,6 +10,7 @@ from unlearnkit.core.errors import InputError
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.difficulty.memorization import leave_out
 from unlearnkit.tasks.classification import Classification
+from unlearnkit.testing import toy_case
 from unlearnkit.train.loop import fit
 from unlearnkit.train.rng_guard import seeded_global_rngs
 
@@ -17,7 +18,7 @@ MODELS, SIZE = 12, 42
 
 
 def tiny():
-    case = Classification(3).toy(0)
+    case = toy_case(Classification(3))
     plain = case.fresh
     train = case.train.with_targets((case.train.y + (torch.arange(60) < 3)) % 3)
     return case.with_(

@@ -12,6 +12,7 @@ from unlearnkit.methods.del_localized import DelLocalized
 from unlearnkit.methods.finetune import FineTune
 from unlearnkit.oracles import oracle, train_original
 from unlearnkit.tasks.classification import Classification
+from unlearnkit.testing import toy_case
 from unlearnkit.train.schedule import WarmRestart
 from unlearnkit.train.teachers import untrained
 from unlearnkit.unlearning.run_method import fresh_model, unlearn
@@ -133,7 +134,7 @@ def test_the_head_is_the_layer_called_last():
         def forward(self, x):
             return self.head(torch.relu(self.body(x)))
 
-    case = Classification(3).toy(0).with_(fresh=Backwards)
+    case = toy_case(Classification(3)).with_(fresh=Backwards)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = Backwards()

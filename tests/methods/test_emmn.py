@@ -13,6 +13,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.emmn import _norms, _roughness, _unlike
 from unlearnkit.oracles import train_original
 from unlearnkit.tasks.classification import Classification
+from unlearnkit.testing import toy_case
 from unlearnkit.testing.subject import probed
 
 
@@ -40,7 +41,7 @@ def noisy(model, case, gone, **settings):
 
 @pytest.fixture(scope="module")
 def toy():
-    case = Classification(3).toy(0)
+    case = toy_case(Classification(3))
     return train_original(case).model, case
 
 

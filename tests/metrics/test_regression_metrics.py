@@ -15,8 +15,8 @@ from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.errors import UnsupportedError
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.statistics import auc
 from unlearnkit.metrics import membership
+from unlearnkit.stats.roc import auc
 from unlearnkit.tasks.regression import Regression
 
 SPLITS = ("forget", "retain", "test")

@@ -12,9 +12,10 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.retrain import Retrain
 from unlearnkit.oracles import oracle, train_original
 from unlearnkit.tasks.classification import Classification
+from unlearnkit.testing import toy_case
 from unlearnkit.unlearning.run_method import unlearn
 
-TOY = Classification(3).toy(0)
+TOY = toy_case(Classification(3))
 GO = Rows(0, 1, 2)
 
 

@@ -7,8 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from unlearnkit.core.statistics import auc, tpr_at_fpr
-from unlearnkit.stats.roc import StreamingRoc, apart, auc_rows
+from unlearnkit.stats.roc import StreamingRoc, apart, auc, auc_rows, tpr_at_fpr
 
 
 def scores(m, n, shift=1.0, seed=0, dtype=torch.float64):

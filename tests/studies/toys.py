@@ -17,19 +17,20 @@ from unlearnkit.studies.spec import make_study
 from unlearnkit.studies.tuning.search import tune
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression
+from unlearnkit.testing import toy_case
 
 HERE = "tests.studies.toys"
 
 
 def toy() -> Case:
     """Three clouds."""
-    case = Classification(3).toy(0)
+    case = toy_case(Classification(3))
     return case.with_(recipe=case.recipe.model_copy(update={"epochs": 2}))
 
 
 def slow_toy() -> Case:
     """Three clouds, and enough steps for shares of them to differ in cost."""
-    return Classification(3).toy(0)
+    return toy_case(Classification(3))
 
 
 def same_toy() -> Case:
@@ -39,7 +40,7 @@ def same_toy() -> Case:
 
 def other_rows() -> Case:
     """Three clouds elsewhere."""
-    return Classification(3).toy(1).with_(recipe=toy().recipe)
+    return toy_case(Classification(3), 1).with_(recipe=toy().recipe)
 
 
 def other_recipe() -> Case:
@@ -60,7 +61,7 @@ def other_network() -> Case:
 
 def line() -> Case:
     """A regression."""
-    return Regression().toy(0)
+    return toy_case(Regression())
 
 
 CALLS = iter(range(1000))
@@ -68,7 +69,7 @@ CALLS = iter(range(1000))
 
 def restless() -> Case:
     """Other rows at each call."""
-    return Classification(3).toy(next(CALLS)).with_(recipe=toy().recipe)
+    return toy_case(Classification(3), next(CALLS)).with_(recipe=toy().recipe)
 
 
 def deadly() -> Case:

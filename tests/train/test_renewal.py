@@ -10,6 +10,7 @@ from unlearnkit.methods.finetune import FineTune
 from unlearnkit.methods.relabel import Relabel
 from unlearnkit.oracles import train_original
 from unlearnkit.tasks.classification import Classification
+from unlearnkit.testing import toy_case
 from unlearnkit.unlearning.run_method import fresh_model, unlearn
 
 STILL = {"run": {"share": 0.0}}
@@ -18,7 +19,7 @@ STILL = {"run": {"share": 0.0}}
 
 @pytest.fixture(scope="module")
 def toy():
-    case = Classification(3).toy(0)
+    case = toy_case(Classification(3))
     return train_original(case).model, case
 
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from unlearnkit.core import statistics
 from unlearnkit.core.errors import InputError
+from unlearnkit.stats import roc
 from unlearnkit.stats.roc import ENOUGH, others_needed
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def scaled(members: AttackRows, unseen: AttackRows, rng: torch.Generator) -> Fou
 
 
 def _summary(pairs: list[tuple[Tensor, Tensor]], *, threshold: bool, note: str = "") -> Found:
-    areas = torch.stack([statistics.placement(m, o) / len(o) for m, o in pairs]).mean(0)
+    areas = torch.stack([roc.placement(m, o) / len(o) for m, o in pairs]).mean(0)
     if not threshold:
         return Found(float(areas.mean()), math.nan, math.nan, areas, torch.empty(0), note)
     caught = torch.stack([(m > 0).double() for m, _ in pairs]).mean(0)

@@ -17,9 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.core.statistics import auc
 from unlearnkit.stats.margin_checks import blocks, check_margins
-from unlearnkit.stats.roc import AttackPerformance, apart_each
+from unlearnkit.stats.roc import AttackPerformance, apart_each, auc
 
 GRID = tuple(k / 10 for k in range(11))
 

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from unlearnkit.core.data import View
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.inference import map_rows, predict
-from unlearnkit.core.statistics import auc
 from unlearnkit.difficulty.curvature import curvature
 from unlearnkit.difficulty.entanglement import entanglement
 from unlearnkit.difficulty.holdout_retraining import drift, taught
 from unlearnkit.difficulty.least_disagree import least_disagree
 from unlearnkit.difficulty.self_influence import self_influence
 from unlearnkit.report.schema import Difficulty
+from unlearnkit.stats.roc import auc
 from unlearnkit.train.features import features, last_layer
 
 ROWS = 1_000

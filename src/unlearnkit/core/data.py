@@ -22,7 +22,7 @@ from unlearnkit.core.errors import (
     UndeclaredReadError,
     UnlearnkitError,
 )
-from unlearnkit.core.hidden_targets import Hidden, labelled, no_targets
+from unlearnkit.core.hidden_targets import Hidden, no_targets
 
 if TYPE_CHECKING:
     from unlearnkit.core.runtime import Cost, Runtime
@@ -516,3 +516,8 @@ def _to(x: Inputs, rt: Runtime) -> Inputs:
     if isinstance(x, Tensor):
         return x.to(rt.device)
     return {k: t.to(rt.device) for k, t in x.items()}
+
+
+def labelled(data: Data) -> bool:
+    """Return whether rows have targets."""
+    return data.y.shape[1:] != (0,)

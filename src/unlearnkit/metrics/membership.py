@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from unlearnkit.core import statistics
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.inference import chunk, map_rows
 from unlearnkit.core.metric import Goal, MetricRole, Score, mean, metric
+from unlearnkit.stats import entropy, roc
 from unlearnkit.stats.roc import others_needed
 
 PAIR = (Split.FORGET, Split.HELD_OUT)
@@ -90,7 +90,7 @@ def entropy_auc(e: Evidence) -> Score:
     def score(out: Tensor) -> Tensor:
         log_p = e.task.log_probs(out)
         assert log_p is not None
-        return -statistics.entropy(log_p)
+        return -entropy.entropy(log_p)
 
     forget, unseen = (e.map(score, s, (ModelRole.UNLEARNED, 0)) for s in PAIR)
     return _auc(forget, unseen)
@@ -107,7 +107,7 @@ def modified_entropy_auc(e: Evidence) -> Score:
     def score(out: Tensor, y: Tensor) -> Tensor:
         log_p = e.task.log_probs(out)
         assert log_p is not None
-        return -statistics.modified_entropy(log_p, y)
+        return -entropy.modified_entropy(log_p, y)
 
     forget, unseen = (
         map_rows(score, e.outputs(ModelRole.UNLEARNED, s), e.targets(s)) for s in PAIR
@@ -214,13 +214,13 @@ def _called_members(members: Features, others: Features, asked: Features) -> Fea
 
 
 def _auc(members: Tensor, others: Tensor) -> Score:
-    area = statistics.auc(members, others)
+    area = roc.auc(members, others)
     if math.isnan(area):
         return Score(area, note="a score is not a number: infinite outputs cannot be compared")
-    interval = statistics.auc_interval(members, others)
+    interval = roc.auc_interval(members, others)
     if interval is None:
         return Score(area, note="no interval: one row on a side")
-    exact = statistics.delong_variance(members, others) > 0
+    exact = roc.delong_variance(members, others) > 0
     return Score(
         area, interval=interval, method="DeLong, logit" if exact else "exact, over disjoint pairs"
     )
@@ -235,7 +235,7 @@ def _tpr(e: Evidence, fpr: float) -> Score:
             note=f"needs {need} never-seen rows for a false-positive rate of {fpr:.1%}, there are"
             f" {len(unseen)}",
         )
-    return mean(statistics.caught_at_fpr(forget, unseen, fpr).double())
+    return mean(roc.caught_at_fpr(forget, unseen, fpr).double())
 
 
 def _fall(e: Evidence, split: Split) -> Tensor:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from unlearnkit import catalog
 from unlearnkit.core.case import Case
-from unlearnkit.core.data import TensorData, View
+from unlearnkit.core.data import TensorData, View, labelled
 from unlearnkit.core.errors import InputError, UnsupportedError
-from unlearnkit.core.hidden_targets import labelled, no_targets
+from unlearnkit.core.hidden_targets import no_targets
 from unlearnkit.core.method import Method, Need
 from unlearnkit.core.request import ForgetRequest, Rows
 from unlearnkit.testing.subject import ToyProblem, bits, expect, same_bits, toy

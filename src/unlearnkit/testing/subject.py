@@ -23,6 +23,7 @@ from unlearnkit.core.precision import Precision
 from unlearnkit.core.request import Classes, ForgetRequest, Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
+from unlearnkit.testing.toy_cases import toy_case
 from unlearnkit.train.loop import fit
 from unlearnkit.train.rng_guard import seeded_global_rngs
 from unlearnkit.unlearning.run_method import Unlearned, fresh_model, unlearn
@@ -139,7 +140,7 @@ def toy(name: str) -> Case:
             task: Task = kind.infer(TensorData(torch.zeros(12, 1), y))
         except InputError:
             continue
-        return task.toy(0)
+        return toy_case(task)
     raise ContractError(f"{name}: no toy: the task takes neither classes, labels nor real targets")
 
 
