@@ -1,12 +1,8 @@
 """Imports make no circle, names mean one thing, and every number has a user."""
 
 import ast
-import re
-from collections import Counter, defaultdict
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "unlearnkit"

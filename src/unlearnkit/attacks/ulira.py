@@ -210,26 +210,6 @@ def log_ratios(unlearned: Tensor, null: Tensor) -> tuple[tuple[Tensor, Tensor], 
     return tuple(found)
 
 
-def unlearned_other(
-    shadows: Tensor, forgotten: Tensor, never: Tensor, *, least: int = LEAST
-) -> ULira:
-    """Attack with unlearned models on both sides: those that forgot an example, and others.
-
-    The question of privacy alone: does the model show that it once had this example? Whether it is
-    like a retrained one is not asked.
-
-    Args:
-        shadows: Margins of unlearned models ``(S, E)``.
-        forgotten: Cells whose example the model was trained on and made to forget ``(S, E)``.
-        never: Cells whose example it never saw ``(S, E)``.
-        least: As in ``ulira``.
-
-    Returns:
-        The findings.
-    """
-    return ulira(shadows, shadows, unlearned_used=forgotten, null_used=never, least=least)
-
-
 def _attack(
     cells: tuple[Tensor, ...],
     used: tuple[Tensor, ...],

@@ -209,81 +209,6 @@ def tpr_at_fpr(members: Tensor, others: Tensor, fpr: float) -> float:
     return float(caught_at_fpr(members, others, fpr).double().mean())
 
 
-@dataclass(frozen=True)
-class AttackPerformance:
-    """What a score, larger for members, finds."""
-
-    auc: float
-    """Chance that a member scores above another, ties half; 0.5 is nothing, 0 is all again."""
-
-    accuracy: float
-    """Balanced accuracy; the threshold is fixed on rows that are not judged with it."""
-
-    tpr_at_1_percent: float
-    """Largest share of members caught while at most 1 % of the others are."""
-
-    tpr_at_0_1_percent: float
-    """The same at 0.1 %."""
-
-    note: str = ""
-    """Why a number is nan."""
-
-
-def apart(members: Tensor, others: Tensor) -> AttackPerformance:
-    """Return what a score finds in one list of members and one of others.
-
-    For the accuracy, every second row of each group sets the threshold for the rest, and the
-    reverse.
-
-    Args:
-        members: Scores ``(m,)``, larger for members; infinite ones are allowed.
-        others: Scores ``(n,)``.
-
-    Returns:
-        The findings; nan with a note where there are too few rows: two a group for the accuracy,
-        10 / q others for a false-positive rate of q.
-    """
-    m, n = len(members), len(others)
-    if not m or not n:
-        return nothing_apart(f"members and others are needed, there are {m} and {n}")
-    nan = int(members.isnan().sum() + others.isnan().sum())
-    if nan:
-        return nothing_apart(f"{nan} scores are not numbers")
-    low, high = (_tpr(members, others, q) for q in (0.01, 0.001))
-    accuracy, told = math.nan, [w for w in (low[1], high[1]) if w][:1]
-    if min(m, n) > 1:
-        folds = [(members[i::2], others[i::2]) for i in range(2)]
-        accuracy = (
-            sum(
-                _balanced(*judged, _threshold(*fitted))
-                for fitted, judged in zip(folds, folds[::-1], strict=True)
-            )
-            / 2
-        )
-    else:
-        told.append("an accuracy needs two members and two others")
-    return AttackPerformance(auc(members, others), accuracy, low[0], high[0], "; ".join(told))
-
-
-def apart_each(scores: Tensor, members: Tensor) -> tuple[AttackPerformance, ...]:
-    """Return what each target's scores find, over the examples that have one.
-
-    Args:
-        scores: ``(T, E)``, larger for members; nan where there is no score.
-        members: Which examples each was trained on, boolean ``(T, E)`` or ``(E,)`` for all.
-
-    Returns:
-        One finding a target.
-    """
-    known, truth = ~scores.isnan(), members.expand_as(scores)
-    return tuple(apart(s[k & m], s[k & ~m]) for s, k, m in zip(scores, known, truth, strict=True))
-
-
-def nothing_apart(why: str) -> AttackPerformance:
-    """Return findings that are undefined, and why."""
-    return AttackPerformance(math.nan, math.nan, math.nan, math.nan, why)
-
-
 def auc_rows(
     members: Tensor,
     others: Tensor,
@@ -366,26 +291,6 @@ def _bin(scores: Tensor) -> Tensor:
     bits = kept.view(torch.int32)
     rising = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
     return (rising >> DROPPED).long() + BINS // 2
-
-
-def _tpr(members: Tensor, others: Tensor, fpr: float) -> tuple[float, str]:
-    if len(others) >= others_needed(fpr):
-        return tpr_at_fpr(members, others, fpr), ""
-    return (
-        math.nan,
-        f"a rate of {fpr:.1%} needs {others_needed(fpr)} others, there are {len(others)}",
-    )
-
-
-def _threshold(members: Tensor, others: Tensor) -> float:
-    """Return the score from which on rows are best called members."""
-    curve = roc_curve(members, others)
-    return float(curve.threshold[(curve.tpr - curve.fpr).argmax()])
-
-
-def _balanced(members: Tensor, others: Tensor, threshold: float) -> float:
-    right = (members >= threshold).double().mean() + (others < threshold).double().mean()
-    return float(right) / 2
 
 
 def _comparable(members: Tensor, others: Tensor) -> bool:
