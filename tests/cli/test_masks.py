@@ -19,6 +19,7 @@ ODD = """
 import torch
 from torch import nn
 from unlearnkit.tasks.classification import Classification
+from unlearnkit.testing import toy_case
 
 class Net(nn.Module):
     def __init__(self):
