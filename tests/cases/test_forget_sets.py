@@ -10,9 +10,9 @@ import torch
 import unlearnkit as uk
 from unlearnkit.cases.digits import digits
 from unlearnkit.cases.digits_tampered import digits_backdoor, digits_swapped
-from unlearnkit.cases.forget_sets import mislabelled, part_of_classes, random_share, ranked
+from unlearnkit.cases.forget_sets import mislabelled, part_of_classes, random_share, rows_by_rank
 from unlearnkit.cases.hard_forget_sets import entangled, memorised, worst
-from unlearnkit.cases.tampered_sets import backdoor, known_part, swapped
+from unlearnkit.cases.tampered_sets import backdoor, known_part, swap_labels
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.request import Rows
 from unlearnkit.tasks.classification import Classification
@@ -32,7 +32,7 @@ DRAWS = {
     "part of classes": lambda seed: part_of_classes(CASE, (0, 2), 0.2, seed=seed),
     "mislabelled": lambda seed: mislabelled(CASE, 0.2, seed=seed),
     "backdoor": lambda seed: known_part(backdoor(CASE, 12, (2, 3), seed=seed)),
-    "swapped": lambda seed: known_part(swapped(CASE, 0, 1, 0.3, seed=seed)),
+    "swapped": lambda seed: known_part(swap_labels(CASE, 0, 1, 0.3, seed=seed)),
     "half known": lambda seed: known_part(digits_swapped(), 0.5, seed=seed),
 }
 
@@ -70,7 +70,7 @@ def test_ranked_rows_are_those_that_a_sort_finds(place):
     scores = torch.rand(60, generator=torch.Generator().manual_seed(3))
     order = np.argsort(-scores.numpy(), kind="stable")
     want = {"top": order[:6], "middle": order[27:33], "bottom": order[54:]}[place]
-    assert rows(ranked(CASE, scores, 0.1, place)) == sorted(want.tolist())
+    assert rows(rows_by_rank(CASE, scores, 0.1, place)) == sorted(want.tolist())
 
 
 NONE = torch.full((60,), float("nan"))
@@ -79,8 +79,8 @@ REFUSED = {
     "all rows": (lambda: random_share(CASE, 1.0), InputError, "between 0.017 and 1"),
     "scarce class": (lambda: part_of_classes(CASE, (1,), 0.5), InputError, "30 rows are wanted"),
     "absent class": (lambda: part_of_classes(CASE, (7,), 0.1), InputError, "of the 0 of classes"),
-    "undefined scores": (lambda: ranked(CASE, NONE, 0.1), InputError, "60 not finite"),
-    "missing scores": (lambda: ranked(CASE, NONE[:3], 0.1), InputError, "for each of 60"),
+    "undefined scores": (lambda: rows_by_rank(CASE, NONE, 0.1), InputError, "60 not finite"),
+    "missing scores": (lambda: rows_by_rank(CASE, NONE[:3], 0.1), InputError, "for each of 60"),
     "overlap": (lambda: entangled(CASE, "high", 0.4), InputError, "use at most a third"),
     "no class": (lambda: mislabelled(toy_case(Regression()), 0.1), UnsupportedError, "one class a"),
     "no training set": (
@@ -89,7 +89,7 @@ REFUSED = {
         "no whole training set",
     ),
     "too much poison": (lambda: backdoor(CASE, 40, (2, 3)), InputError, "between 1 and 39"),
-    "no swap": (lambda: swapped(CASE, 0, 1, 0.01), InputError, "can be tampered with, got 0"),
+    "no swap": (lambda: swap_labels(CASE, 0, 1, 0.01), InputError, "can be tampered with, got 0"),
     "no poison": (lambda: known_part(CASE), InputError, "nothing in this case was tampered"),
     "none known": (lambda: known_part(digits_swapped(), 0.001), InputError, "up to 1 is needed"),
 }

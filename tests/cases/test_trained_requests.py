@@ -114,8 +114,8 @@ def embedded():
     [
         ("curvature", embedded, "inputs of one real tensor only; rank rows by another score"),
         ("hold_out", embedded, "hold_out needs test rows"),
-        ("influence", lambda: toy_case(Regression()), "memorisation is told by classes"),
-        ("leave_out", lambda: toy_case(Regression()), "memorisation is told by classes"),
+        ("influence", lambda: toy_case(Regression()), "memorisation is measured by classes"),
+        ("leave_out", lambda: toy_case(Regression()), "memorisation is measured by classes"),
         ("confidence", lambda: embedded().with_(fresh=None), "a model factory and a recipe"),
     ],
 )

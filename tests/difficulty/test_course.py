@@ -64,7 +64,7 @@ def test_planted_wrong_labels_rank_at_the_top(proxy):
 
 
 def test_only_rows_with_a_class_can_be_watched():
-    with pytest.raises(UnsupportedError, match="memorisation is told by classes"):
+    with pytest.raises(UnsupportedError, match="memorisation is measured by classes"):
         watch(toy_case(Regression()))
     with pytest.raises(UnsupportedError, match="a model factory and a recipe"):
         watch(toy(1).with_(fresh=None))

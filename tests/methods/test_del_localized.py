@@ -14,7 +14,7 @@ from unlearnkit.oracles import oracle, train_original
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.testing import toy_case
 from unlearnkit.train.schedule import WarmRestart
-from unlearnkit.train.teachers import untrained
+from unlearnkit.train.teachers import untrained_teacher
 from unlearnkit.unlearning.run_method import fresh_model, unlearn
 
 ASK = Rows(*range(11))
@@ -42,7 +42,9 @@ def check_values(model, case, got, want):
 
 def test_a_fresh_reset_has_the_values_of_the_runs_draw(toy):
     model, case = toy
-    drawn = dict(untrained(model, Runtime(seed=3), "del_localized/reset").named_parameters())
+    drawn = dict(
+        untrained_teacher(model, Runtime(seed=3), "del_localized/reset").named_parameters()
+    )
     check_values(model, case, reset_only(model, case, seed=3, reset="fresh"), drawn)
 
 
@@ -56,7 +58,7 @@ def test_the_draw_depends_on_the_seed_alone(toy):
 def test_the_other_resets_are_zero_initial_mixed_and_none(toy):
     model, case = toy
     given = dict(model.named_parameters())
-    drawn = dict(untrained(model, Runtime(), "del_localized/reset").named_parameters())
+    drawn = dict(untrained_teacher(model, Runtime(), "del_localized/reset").named_parameters())
     built = dict(fresh_model(case, Runtime()).named_parameters())
     wanted = {
         "zero": {n: torch.zeros_like(p) for n, p in given.items()},

@@ -14,7 +14,7 @@ from unlearnkit.methods.emmn import _norms, _roughness, _unlike
 from unlearnkit.oracles import train_original
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.testing import toy_case
-from unlearnkit.testing.subject import probed
+from unlearnkit.testing.subject import with_probe
 
 
 def noisy(model, case, gone, **settings):
@@ -35,7 +35,7 @@ def noisy(model, case, gone, **settings):
             return None
 
     how = uk.method("emmn", **{"copies": 8, "run": {"share": 0.0}, **settings})
-    uk.unlearn(model, case, uk.Classes(*gone), probed(how, Inside))
+    uk.unlearn(model, case, uk.Classes(*gone), with_probe(how, Inside))
     return seen
 
 

@@ -66,7 +66,7 @@ class ULira:
 
     @property
     def exposed(self) -> Tensor:
-        """Return which examples are told apart with an accuracy above 0.75, beyond chance.
+        """Return which examples are distinguished with an accuracy above 0.75, beyond chance.
 
         Chance is ruled out with false discoveries held at ``level`` (Benjamini and Hochberg).
         """
@@ -93,7 +93,7 @@ class ULira:
         return float(values.quantile(q)) if len(values) else math.nan
 
     def worst(self, share: float = 0.1) -> Tensor:
-        """Return the columns of the examples that are told apart best, worst first.
+        """Return the columns of the examples that are distinguished best, worst first.
 
         A list to look at, not a finding: the best of many is high by chance alone.
 

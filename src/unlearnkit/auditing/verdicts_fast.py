@@ -19,7 +19,7 @@ from unlearnkit.auditing.verdict_metrics import MATCHED, attack_of, format_estim
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.metrics.relearning_speed import relearning_losses
 from unlearnkit.report.schema import Finding, MetricRow, Verdict
-from unlearnkit.stats.intervals import clopper_pearson, mean_interval, student, welch_interval
+from unlearnkit.stats.intervals import clopper_pearson, mean_interval, t_quantile, welch_interval
 from unlearnkit.stats.matched_auc import matched_auc, matched_auc_difference
 from unlearnkit.stats.roc import auc, auc_difference, auc_interval
 
@@ -214,7 +214,7 @@ def _auc_comparison(e: Evidence, control: Evidence, *, matched: bool) -> _Compar
         rows, own = min(len(members[0]), len(others[0])), auc(members[1], others[1])
     if math.isnan(value) or math.isnan(error):
         return None
-    reach = student(CONTROL_LEVEL, rows - 1) * error
+    reach = t_quantile(CONTROL_LEVEL, rows - 1) * error
     return _Comparison(own, value - reach, value + reach)
 
 

@@ -1,4 +1,4 @@
-"""Forget sets that any case can be asked for: drawn, ranked by a score, wrong labels, sub-classes.
+"""Forget sets that any case can be requested: drawn, ranked by a score, wrong labels, sub-classes.
 
 Every draw comes from a seed and the case's name alone: equal arguments, equal rows.
 """
@@ -89,7 +89,9 @@ def part_of_classes(
     return CaseWithRequest(case, Rows(own[random_indices(len(own), wanted, stream, seed)].tolist()))
 
 
-def ranked(case: Case, scores: Tensor, share: float = 0.1, at: Place = "top") -> CaseWithRequest:
+def rows_by_rank(
+    case: Case, scores: Tensor, share: float = 0.1, at: Place = "top"
+) -> CaseWithRequest:
     """Return a case with a request for the rows that a score ranks highest, lowest or midmost.
 
     Args:

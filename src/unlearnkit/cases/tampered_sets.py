@@ -47,10 +47,10 @@ def backdoor(
     bad = others[_some(len(others), rows, f"{case.name}/backdoor", seed)]
     bright = float(_images(train).max())
     x, y = _images(train).clone(), train.y.clone()
-    x[bad] = patched(x[bad], shape, bright)
+    x[bad] = add_patch(x[bad], shape, bright)
     y[bad] = target
     seen = test.pick((test.y != target).nonzero()[:, 0])
-    seen = replace(seen, x=patched(_images(seen), shape, bright))
+    seen = replace(seen, x=add_patch(_images(seen), shape, bright))
     aimed = seen.with_targets(torch.full_like(seen.y, target))
     return case.with_(
         train=replace(train, x=x, y=y),
@@ -60,7 +60,7 @@ def backdoor(
     )
 
 
-def swapped(case: Case, first: int, second: int, share: float, *, seed: int = 0) -> Case:
+def swap_labels(case: Case, first: int, second: int, share: float, *, seed: int = 0) -> Case:
     """Return a case where a share of the training rows of two classes have each other's label.
 
     Args:
@@ -135,7 +135,7 @@ def known_parts(make: Callable[[], Case]) -> Mapping[str, Callable[[], CaseWithR
     }
 
 
-def patched(x: Tensor, shape: tuple[int, ...], value: float) -> Tensor:
+def add_patch(x: Tensor, shape: tuple[int, ...], value: float) -> Tensor:
     """Return images with the trigger in the bottom right corner.
 
     Args:

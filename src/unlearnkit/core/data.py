@@ -127,7 +127,7 @@ class TensorData:
 
 @dataclass(frozen=True)
 class MapData:
-    """Rows of a map-style data set, read by a loader as they are asked for; may exceed memory.
+    """Rows of a map-style data set, read by a loader as they are requested; may exceed memory.
 
     Nothing that was read is kept: a set that transforms its rows at random does so at each read.
     Its draws from torch's generators follow the run's seed, in this process and in the workers.

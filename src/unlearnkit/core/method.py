@@ -16,7 +16,7 @@ from unlearnkit.core.errors import (
     UnknownNameError,
     UnlearnkitError,
 )
-from unlearnkit.core.settings import merged
+from unlearnkit.core.settings import deep_merge
 from unlearnkit.core.text import one_line
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class Method(Checked):
         if not isinstance(given, Mapping):
             return given
         return {
-            name: merged(cls.model_fields[name].default, value)
+            name: deep_merge(cls.model_fields[name].default, value)
             if name in cls.model_fields
             else value
             for name, value in given.items()
@@ -193,8 +193,8 @@ class Method(Checked):
         if wrong is not None:
             raise UnknownNameError(f"hyper-parameter of {cls.id}", wrong, cls.model_fields)
         try:
-            start = {k: merged(cls.model_fields[k].default, v) for k, v in base.items()}
-            return cls.model_validate(merged(start, params))
+            start = {k: deep_merge(cls.model_fields[k].default, v) for k, v in base.items()}
+            return cls.model_validate(deep_merge(start, params))
         except ValidationError as e:
             raise InputError(
                 f"{cls.id}: {format_validation_error(e)}. See: unlearnkit show {cls.id}"

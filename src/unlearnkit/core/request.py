@@ -1,6 +1,6 @@
 """What must be forgotten. The same words in Python, on the command line and in YAML.
 
-Words alone: which rows of a set they mean is told by ``core.marking``.
+Words alone: which rows of a set they mean is up to ``core.row_selection``.
 """
 
 from __future__ import annotations

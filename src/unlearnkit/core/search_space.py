@@ -69,7 +69,7 @@ class SearchDimension:
 def search_space(settings: type[BaseModel]) -> Mapping[str, SearchDimension]:
     """Return the searched fields of a method: those that declare a range.
 
-    Groups of settings declare theirs; of alternatives told by ``kind``, the default's is searched.
+    Groups of settings declare theirs; of alternatives given by ``kind``, the default's is searched.
 
     Args:
         settings: The method's class.

@@ -1,4 +1,4 @@
-"""How a mask is asked for: in words or by fields, on the command line, in studies, in methods."""
+"""How a mask is requested: in words or by fields, on the command line, in studies, in methods."""
 
 from __future__ import annotations
 

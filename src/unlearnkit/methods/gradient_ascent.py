@@ -18,8 +18,8 @@ from unlearnkit.train.early_stopping import (
     OFF,
     StopMonitor,
     StopRule,
-    between,
-    capped,
+    bisect_state,
+    cap_losses,
     furthest,
     snapshot,
 )
@@ -127,7 +127,7 @@ class GradientAscent(Method):
 
         def height(drop: Batch) -> Tensor:
             climbed = p.task.losses(p.task.outputs(p.model, drop), drop)
-            return capped(climbed, self.cap, p.task).mean()
+            return cap_losses(climbed, self.cap, p.task).mean()
 
         def enough(epoch: int) -> bool:
             del epoch
@@ -199,7 +199,7 @@ def _retreat(model: nn.Module, good: dict[str, Tensor], watch: StopMonitor) -> N
     far = snapshot(model)
 
     def fine(share: float) -> bool:
-        between(model, good, far, share)
+        bisect_state(model, good, far, share)
         return watch.intact() and not watch.overshot()
 
-    between(model, good, far, furthest(fine, steps=5))
+    bisect_state(model, good, far, furthest(fine, steps=5))

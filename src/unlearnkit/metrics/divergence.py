@@ -2,7 +2,7 @@
 
 Each number is the mean over all oracles of the distance to that oracle, never the distance to
 their mean answer, which is smoother than any of them. None means anything without the distance
-between two oracles, which the audit shows beside it.
+between two oracles, which the audit shows next to it.
 """
 
 from __future__ import annotations

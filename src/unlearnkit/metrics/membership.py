@@ -1,4 +1,4 @@
-"""Whether forgotten rows can be told from rows that were never seen.
+"""Whether forgotten rows differ from rows that were never seen.
 
 Attacks with one rule for all rows: a score, larger for rows that look trained on. An AUC below 0.5
 is a leak too: rows that look worse than unseen ones. The aim is the retrained model's value, not
@@ -188,8 +188,8 @@ def svm_l1_member_share(e: Evidence) -> Score:
     As published for regression: fitted on the model under audit, to the first 2,000 retained rows
     (called 1) and test rows (called 0), as many of both; C = 3, radial kernel, gamma "auto". The
     result depends on the targets' scale, and a hard or easy range of targets looks forgotten or
-    remembered whoever is asked. Code: deep-regression-unlearning, which draws the members from all
-    training rows, forget rows too.
+    remembered whichever model is attacked. Code: deep-regression-unlearning, which draws members
+    from all training rows, forget rows too.
     """
     count = min(SVM_EACH, len(e.views[Split.TEST]), len(e.views[Split.RETAIN]))
     features = []
@@ -203,7 +203,7 @@ def svm_l1_member_share(e: Evidence) -> Score:
 
 
 def _called_members(members: Features, others: Features, asked: Features) -> Features:
-    """Return what the published machine calls each row that is asked about, 1 or 0 ``(n,)``."""
+    """Return what the published machine calls each row that is judged, 1 or 0 ``(n,)``."""
     from sklearn.svm import SVC  # late: slow to import
 
     machine = SVC(C=3, gamma="auto", kernel="rbf", random_state=0)

@@ -74,7 +74,7 @@ def two_level_bootstrap(
         why = f"{fewest} models on a side; {LEAST_MODELS} are the least for an interval"
         return BootstrapInterval(value, math.nan, math.nan, math.nan, draws, why)
     found = torch.tensor(
-        [statistic(redrawn(sides, rng)) for _ in range(draws)], dtype=torch.float64
+        [statistic(resample(sides, rng)) for _ in range(draws)], dtype=torch.float64
     )
     lost = int((~found.isfinite()).sum()) + (not math.isfinite(value))
     if lost:
@@ -85,7 +85,7 @@ def two_level_bootstrap(
     return BootstrapInterval(value, low, high, float(found.std()), draws)
 
 
-def redrawn(sides: Sequence[Tensor], rng: torch.Generator) -> list[Tensor]:
+def resample(sides: Sequence[Tensor], rng: torch.Generator) -> list[Tensor]:
     """Return the sides with models, each side its own, and examples, common to all, drawn anew."""
     models = [side[torch.randint(len(side), (len(side),), generator=rng)] for side in sides]
     examples = sides[0].shape[1]

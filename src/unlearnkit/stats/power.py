@@ -11,7 +11,7 @@ POWER = 0.8
 """Chance of finding an effect, from which on it counts as detectable."""
 
 
-def smallest(
+def minimum_detectable_effect(
     power_of: Callable[[float], float], high: float, *, power: float = POWER, steps: int = HALVINGS
 ) -> float:
     """Return the smallest effect that is found with a given chance, by bisection.
@@ -19,7 +19,7 @@ def smallest(
     Args:
         power_of: Chance of finding an effect of this size; it rises with the size.
         high: An effect that is surely large enough.
-        power: Chance asked for.
+        power: Wanted chance.
         steps: Halvings.
 
     Returns:

@@ -13,13 +13,13 @@ ENOUGH = 10
 """Others that should pass a threshold if its false-positive rate is to be trusted."""
 
 DROPPED = 12
-"""Bits of a float32 that a tally ignores; numbers that differ by 1 in 2048 are still told apart."""
+"""Bits of a float32 that a tally ignores; numbers that differ by 1 in 2048 are still distinct."""
 
 BINS = 1 << (32 - DROPPED)
 
 
 @dataclass(frozen=True)
-class Curve:
+class RocCurve:
     """Points of a ROC curve, from (0, 0) to (1, 1), one for each distinct score."""
 
     fpr: Tensor
@@ -32,7 +32,7 @@ class Curve:
     """Falling thresholds ``(P,)``; the first is infinite."""
 
 
-def roc_curve(members: Tensor, others: Tensor) -> Curve:
+def roc_curve(members: Tensor, others: Tensor) -> RocCurve:
     """Return the ROC curve of a score that is larger for members.
 
     Rows with equal scores enter together, so that their order does not matter.
@@ -47,7 +47,7 @@ def roc_curve(members: Tensor, others: Tensor) -> Curve:
     ins, outs = members.double(), others.double()
     ladder = torch.cat([ins, outs]).sort(descending=True).values
     levels = torch.unique_consecutive(ladder)
-    return Curve(
+    return RocCurve(
         fpr=_first_zero(_at_or_above(outs, levels)),
         tpr=_first_zero(_at_or_above(ins, levels)),
         threshold=torch.cat([levels.new_full((1,), math.inf), levels]),

@@ -14,7 +14,7 @@ from unlearnkit.testing.zoo import ZOO
 from unlearnkit.unlearning.run_method import unlearn
 
 
-def described(s: ToyProblem) -> None:
+def declaration_complete(s: ToyProblem) -> None:
     """The declaration is complete and names what exists."""
     info, who = s.method.info, s.method.id
     expect(bool(info.title and info.cite), f"{who}: title and citation are needed")
@@ -165,7 +165,7 @@ def _has(case: Case, need: Need) -> bool:
 
 
 INPUT_CHECKS = (
-    described,
+    declaration_complete,
     settings_survive_json,
     wrong_settings_refused,
     unknown_settings_get_the_nearest_name,

@@ -15,7 +15,7 @@ from unlearnkit.core.errors import UndeclaredReadError
 from unlearnkit.core.method import Need, Problem
 from unlearnkit.core.module_state import structural_difference
 from unlearnkit.core.runtime import Cost, Runtime
-from unlearnkit.testing.subject import ToyProblem, bits, expect, generators, probed, same_bits
+from unlearnkit.testing.subject import ToyProblem, bits, expect, generators, same_bits, with_probe
 from unlearnkit.unlearning.run_method import unlearn
 
 Inputs = tuple[object, ...]
@@ -91,7 +91,7 @@ def cost_metered(s: ToyProblem) -> None:
     least the rows that a gradient came back to, and no more than rows forward.
     """
     seen, rt = _Seen(), s.rt()
-    method = probed(s.smoke(), seen.inside)
+    method = with_probe(s.smoke(), seen.inside)
     done = s.run(seen.watch(s.model()), case=seen.case(s.case), method=method, rt=rt)
     told, who = done.cost, s.method.id
     if seen.hidden:
@@ -120,7 +120,7 @@ def draws_from_its_own_streams(s: ToyProblem) -> None:
         yield
         moved[0] = generators() != before
 
-    s.run(method=probed(s.smoke(), inside))
+    s.run(method=with_probe(s.smoke(), inside))
     expect(not moved[0], f"{s.method.id}: draws from a global generator; use rt.rng(name)")
 
 
@@ -140,7 +140,7 @@ def undeclared_inputs_sealed(s: ToyProblem) -> None:
             expect(_raises_undeclared(p), "a fresh model is not sealed")
         yield
 
-    s.run(method=probed(s.smoke(), inside))
+    s.run(method=with_probe(s.smoke(), inside))
 
 
 def exception_leaves_nothing_behind(s: ToyProblem) -> None:
@@ -149,7 +149,7 @@ def exception_leaves_nothing_behind(s: ToyProblem) -> None:
     first, want = bits(model), bits(s.run().model)
     before, rt = generators(), s.rt()
     seen = _Seen(fail_at=2)
-    method = probed(s.smoke(), seen.inside)
+    method = with_probe(s.smoke(), seen.inside)
     watched = seen.watch(s.model())
     try:
         unlearn(watched, seen.case(s.case), s.request, method, rt)

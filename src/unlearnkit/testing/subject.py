@@ -76,7 +76,7 @@ class ToyProblem:
 
     def model(self) -> nn.Module:
         """Return a trained model, new at each call, always with the same weights."""
-        return trained(self.case, self.task)
+        return trained_model(self.case, self.task)
 
     def smoke(self) -> Method:
         """Return the method at its smoke settings."""
@@ -144,7 +144,7 @@ def toy(name: str) -> Case:
     raise ContractError(f"{name}: no toy: the task takes neither classes, labels nor real targets")
 
 
-def trained(case: Case, key: str) -> nn.Module:
+def trained_model(case: Case, key: str) -> nn.Module:
     """Return a model trained on a case's rows, new at each call, always with the same weights.
 
     Args:
@@ -189,7 +189,7 @@ def with_inputs(case: Case, change: Callable[[Tensor], Any]) -> Case:
     return case.with_(**sets)
 
 
-def probed(method: Method, inside: Inside) -> Method:
+def with_probe(method: Method, inside: Inside) -> Method:
     """Return the same method with something done around its ``apply``.
 
     Args:

@@ -54,7 +54,7 @@ class StopMonitor:
             who: The method's id: names the random streams.
         """
         self._guard, self._p, self._rt = guard, p, rt
-        gone = vanished(p.forget, p.gone)
+        gone = rows_of_removed_classes(p.forget, p.gone)
         self.forget = p.forget.sample(guard.sample, rt, f"{who}/watch/forget")
         self._gone_share = float(gone.double().mean()) if len(gone) else 0.0
         self.unseen_rows = None
@@ -104,7 +104,7 @@ class StopMonitor:
         if not p.retain.sealed:
             return p.retain.sample(guard.sample, self._rt, f"{who}/watch/retain")
         if p.validation is not None:
-            rest = p.validation.pick(~vanished(p.validation, p.gone))
+            rest = p.validation.pick(~rows_of_removed_classes(p.validation, p.gone))
             if len(rest):
                 return rest.sample(guard.sample, self._rt, f"{who}/watch/retain")
         self._rt.note(f"{who}: no retained and no validation rows, so no floor under what stays")
@@ -114,7 +114,7 @@ class StopMonitor:
         return row_losses(model, view, self._p.task, self._rt).double().mean().item()
 
 
-def vanished(view: View, gone: tuple[int, ...]) -> Tensor:
+def rows_of_removed_classes(view: View, gone: tuple[int, ...]) -> Tensor:
     """Return which rows ``(n,)`` have a class that no kept row has."""
     if not gone:
         return torch.zeros(len(view), dtype=torch.bool)
@@ -129,7 +129,7 @@ def alike(view: View, other: View) -> View:
     return view.pick(same.cpu()) if bool(same.any()) else view
 
 
-def capped(losses: Tensor, cap: float, task: Task) -> Tensor:
+def cap_losses(losses: Tensor, cap: float, task: Task) -> Tensor:
     """Return losses ``(B,)``, each no larger than ``cap`` times that of a model without knowledge.
 
     A row at the cap has no gradient left: ascent on it ends there.
@@ -165,7 +165,7 @@ def snapshot(model: nn.Module) -> dict[str, Tensor]:
     return {name: t.detach().clone() for name, t in model.state_dict().items()}
 
 
-def between(
+def bisect_state(
     model: nn.Module, start: dict[str, Tensor], end: dict[str, Tensor], share: float
 ) -> None:
     """Put a model's state between two: 0 is the start, 1 the end; whole numbers are the end's."""
