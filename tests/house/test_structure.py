@@ -307,3 +307,8 @@ def test_the_list_of_private_words_only_gets_shorter():
 
 def test_a_private_word_is_found_in_a_text():
     assert RETIRED.findall("What was asked of the seat beside it.") == ["asked", "seat", "beside"]
+
+
+def test_immutable_values_have_one_base_class():
+    found = [module(p) for p in FILES if "frozen=True, extra=" in p.read_text("utf-8")]
+    assert found == ["unlearnkit.core.checked"]

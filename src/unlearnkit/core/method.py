@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import ConfigDict, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
 from unlearnkit.core.checked import Checked
 from unlearnkit.core.errors import (
@@ -148,9 +148,6 @@ class Info:
 class Method(Checked):
     """A method with its hyper-parameters: immutable, comparable, JSON-able."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, ser_json_inf_nan="strings"
-    )
     id: ClassVar[str]
     info: ClassVar[Info]
 

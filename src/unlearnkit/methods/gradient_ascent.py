@@ -5,9 +5,10 @@ from itertools import count
 from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
+from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.data import Batch
 from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.module_state import eval_mode
@@ -26,10 +27,8 @@ from unlearnkit.train.early_stopping import (
 from unlearnkit.train.loop import descend
 
 
-class Climb(BaseModel):
+class Climb(FrozenModel):
     """Steps up the loss, relative to the weights, in eval mode and without an optimiser."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     kind: Literal["climb"] = "climb"
     """Climb by relative steps."""

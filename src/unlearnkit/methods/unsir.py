@@ -5,9 +5,10 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
+from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.data import Batch, View
 from unlearnkit.core.errors import UnsupportedError
 from unlearnkit.core.inference import first_rows
@@ -23,10 +24,8 @@ SAMPLE = 512
 """Retained rows that the unit of noise is measured on."""
 
 
-class Noise(BaseModel):
+class Noise(FrozenModel):
     """How inputs are found that the model is sure are not of a class."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     rows: int = Field(32, ge=1)
     """Inputs learned (paper: B)."""

@@ -6,8 +6,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import read_text
 from unlearnkit.store import write_bytes
@@ -22,16 +23,8 @@ Design = Literal["FULL", "REUSE"]
 Judgement = Literal["good", "bad", "unclear", "none"]
 
 
-class Value(BaseModel):
+class Value(FrozenModel):
     """Frozen, and without fields that nobody knows."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        use_attribute_docstrings=True,
-        # An infinite divergence or margin survives the trip through JSON.
-        ser_json_inf_nan="strings",
-    )
 
 
 class Estimate(Value):

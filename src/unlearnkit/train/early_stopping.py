@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
+from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.data import View
 from unlearnkit.core.method import Problem
 from unlearnkit.core.runtime import Runtime
@@ -15,12 +16,8 @@ from unlearnkit.core.task import Task
 from unlearnkit.train.features import row_losses
 
 
-class StopRule(BaseModel):
+class StopRule(FrozenModel):
     """When a run has forgotten enough, and when it has done too much harm."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, ser_json_inf_nan="strings"
-    )
 
     stop: Literal["unseen", "never"] = "unseen"
     """Stop once forget rows look never seen, or at the end of the run."""

@@ -9,9 +9,10 @@ from itertools import chain
 from typing import Annotated, Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
+from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.data import Batch, Inputs, View, as_named_tensors
 from unlearnkit.core.recipe import FineTuneSchedule, Recipe
 from unlearnkit.core.runtime import Runtime
@@ -23,7 +24,7 @@ SPAN = 1 / 3
 """Share of a restart, from its start, in which weights are pushed."""
 
 
-class WarmRestart(BaseModel):
+class WarmRestart(FrozenModel):
     """A warm restart: the recipe's own training, shorter and faster, while weights shrink.
 
     The learning rate falls along a cosine from ``lr`` times the recipe's peak to zero; optimiser,
@@ -31,8 +32,6 @@ class WarmRestart(BaseModel):
     retained loss is above half of an untrained model's is given up; what is left of it is spent on
     a new one from the same start at half the rate.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     kind: Literal["restart"] = "restart"
     """Restart warm."""
