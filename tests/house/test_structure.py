@@ -257,7 +257,7 @@ PRIVATE_WORDS = {
     "auditing/verdicts.py": 1,
     "auditing/verdicts_strong.py": 5,
     "cli/__init__.py": 1,
-    "cli/main.py": 2,
+    "cli/commands.py": 2,
     "cli/run_folder.py": 2,
     "cli/runs.py": 2,
     "cli/study.py": 1,
