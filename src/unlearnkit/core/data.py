@@ -340,7 +340,7 @@ class View:
         self._open()
         return -(-len(self) // size) - self._joins(size)
 
-    def forever(self, size: int, rt: Runtime, *, shuffle: str) -> Iterator[Batch]:
+    def endless_batches(self, size: int, rt: Runtime, *, shuffle: str) -> Iterator[Batch]:
         """Yield batches without end, in a new order each time round; keeps none of them."""
         turn = 0
         while True:

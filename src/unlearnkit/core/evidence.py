@@ -160,7 +160,7 @@ class Evidence:
         """Return whether there is such a model."""
         return self.oracles > 0 if who is ModelRole.ORACLE else str(who) in self._seats
 
-    def seat(self, who: ModelRole, k: int = 0) -> Evidence:
+    def with_candidate(self, who: ModelRole, k: int = 0) -> Evidence:
         """Return the same evidence with another model in the place of the unlearned one.
 
         An oracle that is the candidate leaves the oracles: it is judged against the others.

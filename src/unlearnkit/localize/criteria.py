@@ -112,7 +112,7 @@ def critical_memory(
     params = dict(trainable(model))
     start = {n: p.detach().clone() for n, p in params.items()}
     counts = [torch.zeros(b.count) for b in units]
-    beside = others.forever(min(batch_size, len(others)), rt, shuffle="localize/others")
+    beside = others.endless_batches(min(batch_size, len(others)), rt, shuffle="localize/others")
     with eval_mode(model):
         for row in forget.batches(1, rt):
             taken = [torch.zeros(b.count, dtype=torch.bool) for b in units]

@@ -40,7 +40,7 @@ def weight_distance(e: Evidence) -> Score:
     known = [s for s in mine if s]
     if len(known) < len(mine):
         return Score(math.nan, note="the models do not have the same parameters")
-    seats = [e.seat(ModelRole.ORACLE, k) for k in range(e.oracles)]
+    seats = [e.with_candidate(ModelRole.ORACLE, k) for k in range(e.oracles)]
     beside = [s for seat in seats for k in range(seat.oracles) if (s := _squares(seat, k))]
     layers = [name for name in known[0] if all(s[name][1] > 0 for s in known)]
     told = ", ".join(

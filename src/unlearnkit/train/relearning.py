@@ -156,7 +156,7 @@ def relearn(
     whole = len(forget) + len(retain)
     batch = min(recipe.batch_size, whole)
     size = min(max(1, round(batch * len(forget) / whole)), len(forget))
-    beside = forget.forever(size, rt, shuffle=f"relearn/{order}/forget")
+    beside = forget.endless_batches(size, rt, shuffle=f"relearn/{order}/forget")
     recipe = recipe.model_copy(update={"batch_size": max(1, batch - size)})
 
     def loss(keep: Batch) -> Tensor:

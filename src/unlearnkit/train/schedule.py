@@ -229,7 +229,7 @@ def beside(
     Returns:
         The function from progress, in [0, 1), to the next batch, or to None in a later step.
     """
-    turns = enumerate(view.forever(size, rt, shuffle=stream))
+    turns = enumerate(view.endless_batches(size, rt, shuffle=stream))
 
     def draw(progress: float) -> Batch | None:
         if progress >= share:
