@@ -57,7 +57,7 @@ def wrong_rows(make: Callable[[], Case], share: float, stream: str) -> CaseWithR
     rng = Runtime().rng(f"small/{stream}/labels")
     shift = torch.randint(1, count, rows.shape, generator=rng)
     y[rows] = (y[rows] + shift) % count
-    return CaseWithRequest(case.with_(train=case.train.with_targets(y)), Rows(rows.tolist()))
+    return CaseWithRequest(case.replace(train=case.train.with_targets(y)), Rows(rows.tolist()))
 
 
 def perceptron(*widths: int) -> Callable[[], nn.Module]:

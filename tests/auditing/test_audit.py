@@ -53,7 +53,7 @@ def test_a_one_logit_head_is_audited_as_two_classes():
     def one_logit():
         return torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
 
-    case = case.with_(fresh=one_logit)
+    case = case.replace(fresh=one_logit)
     done = uk.unlearn(uk.train_original(case).model, case, GO, "finetune")
     report = uk.audit(done, oracle=uk.oracle(case, GO, seeds=3))
     assert report.row("js_forget").estimate.value is not None
@@ -150,7 +150,7 @@ def test_oracles_of_another_label_space_are_refused():
     case = toy_case(TASKS["classification"])
     done = uk.unlearn(uk.train_original(case).model, case, GO, "finetune")
     wide = torch.nn.Linear(16, 5)
-    other = case.with_(
+    other = case.replace(
         task=uk.Classification(5),
         fresh=lambda: torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.ReLU(), wide),
     )

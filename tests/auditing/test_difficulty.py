@@ -160,7 +160,7 @@ def test_parts_of_data_of_their_own_have_the_same_proxies():
 def test_rows_that_training_learned_last_look_known_by_heart_by_every_proxy():
     wrong = (CASE.train.y + (torch.arange(60) < 6)) % 3
     recipe = CASE.recipe.model_copy(update={"epochs": 60, "lr": 0.2})
-    case = CASE.with_(train=CASE.train.with_targets(wrong), recipe=recipe)
+    case = CASE.replace(train=CASE.train.with_targets(wrong), recipe=recipe)
     model = uk.train_original(case).model
     for at, side in (("top", 1), ("bottom", -1)):
         done = uk.unlearn(model, case, memorised(case, 0.1, at).request, "finetune")

@@ -247,7 +247,7 @@ def test_rows_that_fill_a_range_of_targets_are_compared_as_the_range(tmp_path):
 @pytest.mark.parametrize("lacks", ["recipe", "fresh"])
 def test_a_case_that_cannot_be_trained_is_refused(tmp_path, lacks):
     with pytest.raises(UnsupportedError, match="N models are trained from scratch"):
-        subject_of(TOY.with_(**{lacks: None}), GO, NoOp(), Runtime(), Cache(tmp_path))
+        subject_of(TOY.replace(**{lacks: None}), GO, NoOp(), Runtime(), Cache(tmp_path))
 
 
 def test_parts_and_auto_are_refused(tmp_path):

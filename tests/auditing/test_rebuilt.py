@@ -17,8 +17,8 @@ def net(width):
 
 
 TOY = toy_case(Classification(3))
-WIDE = TOY.with_(fresh=lambda: net(16))
-NARROW = TOY.with_(fresh=lambda: net(7))
+WIDE = TOY.replace(fresh=lambda: net(16))
+NARROW = TOY.replace(fresh=lambda: net(7))
 NEEDS = frozenset({Need.RETAIN, Need.LABELS, Need.FRESH})
 
 

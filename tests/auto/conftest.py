@@ -23,5 +23,5 @@ def installed():
 def clouds():
     """A trained classifier of three clouds, and its case: 60 rows, ten owners."""
     case = toy_case(Classification(3))
-    case = case.with_(recipe=case.recipe.model_copy(update={"epochs": 40}))
+    case = case.replace(recipe=case.recipe.model_copy(update={"epochs": 40}))
     return train_original(case).model, case

@@ -84,7 +84,7 @@ REFUSED = {
     "overlap": (lambda: entangled(CASE, "high", 0.4), InputError, "use at most a third"),
     "no class": (lambda: mislabelled(toy_case(Regression()), 0.1), UnsupportedError, "one class a"),
     "no training set": (
-        lambda: random_share(toy_case(Classification(3)).with_(train=None), 0.1),
+        lambda: random_share(toy_case(Classification(3)).replace(train=None), 0.1),
         UnsupportedError,
         "no whole training set",
     ),
@@ -157,15 +157,15 @@ def test_a_smaller_known_part_is_part_of_a_larger_one():
 
 def test_after_a_deletion_the_tampered_rows_are_those_that_are_left():
     case, half = digits_backdoor(), known_part(digits_backdoor(), 0.5)
-    left = case.without(half.request)
+    left = case.after_deletion(half.request)
     assert len(left.manipulated.rows) == 36
     assert corner(left.train.x[left.manipulated.rows]).eq(1.0).all()
-    assert case.without(known_part(case).request).manipulated is None
+    assert case.after_deletion(known_part(case).request).manipulated is None
 
 
 def test_a_plain_case_was_not_tampered_with():
     assert digits().manipulated is None
-    assert digits().without(Rows(0)).manipulated is None
+    assert digits().after_deletion(Rows(0)).manipulated is None
 
 
 def loss_retrained(asked):
@@ -176,7 +176,7 @@ def loss_retrained(asked):
 
 
 def test_retraining_shows_on_memorised_rows_and_hardly_on_the_worst_case():
-    case = digits().with_(recipe=digits().recipe.model_copy(update={"epochs": 30}))
+    case = digits().replace(recipe=digits().recipe.model_copy(update={"epochs": 30}))
     lost = {f: loss_retrained(f(case)) for f in (memorised, worst)}
     drawn = loss_retrained(random_share(case, 0.1))
     assert lost[memorised] > 5 * drawn
@@ -187,7 +187,7 @@ def test_retraining_shows_on_memorised_rows_and_hardly_on_the_worst_case():
 def half():
     asked = uk.catalog.cases()["digits_backdoor"].ask("half_poisoned")
     short = asked.case.recipe.model_copy(update={"epochs": 20})
-    return asked.case.with_(recipe=short), asked.request
+    return asked.case.replace(recipe=short), asked.request
 
 
 def test_a_backdoor_opens_and_retraining_without_half_of_it_leaves_it_open(half):

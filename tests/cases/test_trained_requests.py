@@ -116,7 +116,7 @@ def embedded():
         ("hold_out", embedded, "hold_out needs test rows"),
         ("influence", lambda: toy_case(Regression()), "memorisation is measured by classes"),
         ("leave_out", lambda: toy_case(Regression()), "memorisation is measured by classes"),
-        ("confidence", lambda: embedded().with_(fresh=None), "a model factory and a recipe"),
+        ("confidence", lambda: embedded().replace(fresh=None), "a model factory and a recipe"),
     ],
 )
 def test_what_a_score_cannot_be_read_from_is_told_in_a_line(by, case, told):

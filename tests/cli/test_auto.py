@@ -24,7 +24,7 @@ def made(tmp_path, monkeypatch):
         "from unlearnkit.testing import toy_case\n"
         "def make():\n"
         "    case = toy_case(Classification(3))\n"
-        "    return case.with_(recipe=case.recipe.model_copy(update={'epochs': 40}))\n"
+        "    return case.replace(recipe=case.recipe.model_copy(update={'epochs': 40}))\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     return "made_case:make"

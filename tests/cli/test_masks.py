@@ -52,7 +52,7 @@ class Called(nn.Module):
         return x @ self.table
 
 def case(net):
-    return lambda: toy_case(Classification(3)).with_(fresh=net)
+    return lambda: toy_case(Classification(3)).replace(fresh=net)
 
 plain, frozen, tied, still, called = map(case, (Net, Frozen, Tied, Still, Called))
 """

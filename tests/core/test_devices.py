@@ -46,7 +46,7 @@ class Anchored(torch.nn.Module):
 
 
 def done():
-    case = toy_case(uk.Classification(3)).with_(fresh=Anchored)
+    case = toy_case(uk.Classification(3)).replace(fresh=Anchored)
     made = uk.unlearn(uk.train_original(case).model, case, GO, "finetune")
     for model in (made.original, made.model):
         model.anchored = True

@@ -166,7 +166,7 @@ def known_by_heart():
     case = toy_case(Classification(3))
     wrong = (case.train.y + (torch.arange(60) < 6)) % 3
     recipe = case.recipe.model_copy(update={"epochs": 60, "lr": 0.2})
-    case = case.with_(train=case.train.with_targets(wrong), recipe=recipe)
+    case = case.replace(train=case.train.with_targets(wrong), recipe=recipe)
     return case, memorisation(case, "leave_out")
 
 

@@ -158,7 +158,7 @@ def test_tied_and_half_precision_weights_are_held():
         def forward(self, x):
             return self.head(torch.relu(self.down(torch.relu(self.up(x)))))
 
-    case = toy_case(uk.Classification(3)).with_(fresh=Tied)
+    case = toy_case(uk.Classification(3)).replace(fresh=Tied)
     model = uk.train_original(case).model.bfloat16()
     mask = Localizer(budget=0.5).find(model, case, ASK)
     done = uk.unlearn(model, case, ASK, "finetune", mask=mask)

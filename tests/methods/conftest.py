@@ -96,5 +96,5 @@ def layered():
             nn.Sequential(nn.Linear(16, 3)),
         )
 
-    case = toy_case(Classification(3), 1).with_(fresh=fresh)
+    case = toy_case(Classification(3), 1).replace(fresh=fresh)
     return train_original(case, rt=Runtime()).model, case

@@ -225,7 +225,7 @@ def test_an_lstm_on_sequences_without_targets_is_served(tokens, teacher):
 
 def test_targets_do_not_change_the_result(toy):
     model, case = toy
-    bare = case.with_(train=case.train.with_targets(no_targets(len(case.train))))
+    bare = case.replace(train=case.train.with_targets(no_targets(len(case.train))))
     a, b = (unlearn(model, c, GO, "bad_teacher").model.state_dict() for c in (case, bare))
     assert all(torch.equal(t, b[k]) for k, t in a.items())
 

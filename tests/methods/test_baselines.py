@@ -53,7 +53,7 @@ def test_the_limit_is_fine_tuning_bit_for_bit(layered, how, run):
 @pytest.mark.parametrize("request_", [Rows(0, 7, 9), Classes(2)], ids=str)
 def test_by_default_the_cost_is_what_was_asked(layered, kind, request_):
     model, case = layered
-    case = case.with_(recipe=case.recipe.model_copy(update={"epochs": 60}))
+    case = case.replace(recipe=case.recipe.model_copy(update={"epochs": 60}))
     full = 3 * 60 * len(case.partition(request_).retain)
     cost = unlearn(model, case, request_, kind()).cost.work
     assert 0.14 * full < cost <= 0.18 * full

@@ -136,7 +136,7 @@ def test_the_head_is_the_layer_called_last():
         def forward(self, x):
             return self.head(torch.relu(self.body(x)))
 
-    case = toy_case(Classification(3)).with_(fresh=Backwards)
+    case = toy_case(Classification(3)).replace(fresh=Backwards)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = Backwards()
@@ -155,7 +155,7 @@ def test_what_is_missing_is_named(toy):
     with pytest.raises(InputError, match="head 'fc' is no layer with parameters; there are: 0, 2"):
         unlearn(model, case, ASK, DelLocalized(head=("fc",)))
     with pytest.raises(UnsupportedError, match="needs a model factory"):
-        unlearn(model, case.with_(fresh=None), ASK, DelLocalized(reset="initial"))
+        unlearn(model, case.replace(fresh=None), ASK, DelLocalized(reset="initial"))
 
     class Bare(nn.Module):
         def __init__(self):

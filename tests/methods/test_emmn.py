@@ -99,7 +99,7 @@ def test_statistics_of_batch_normalisation_stay_unless_asked_for(toy):
     def fresh():
         return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
 
-    case = case.with_(fresh=fresh)
+    case = case.replace(fresh=fresh)
     model = train_original(case).model
     moved = [
         not torch.equal(

@@ -34,7 +34,7 @@ def silenced(case, request):
     net = nn.Linear(3, 4, bias=False, dtype=torch.float64)
     with torch.no_grad():
         net.weight.copy_(torch.randn(4, 3, generator=g, dtype=torch.float64))
-    return net, case.with_(train=type(case.train)(x, case.train.y))
+    return net, case.replace(train=type(case.train)(x, case.train.y))
 
 
 def test_an_epoch_is_a_forget_step_to_the_runner_up_and_then_a_retain_step(clouds):

@@ -71,7 +71,7 @@ def test_forget_rows_without_gradient_change_nothing(selection):
     net, case = problem(2)
     y = case.train.y.clone()
     y[:4] = net(case.train.x[:4]).detach()
-    case = case.with_(train=case.train.with_targets(y))
+    case = case.replace(train=case.train.with_targets(y))
     got = unlearn(net, case, GO, SSD(selection=selection)).model
     assert torch.equal(got.weight, net.weight)
 

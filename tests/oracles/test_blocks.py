@@ -11,7 +11,7 @@ from unlearnkit.testing import toy_case
 from unlearnkit.train.ensemble import PLACES
 
 TOY = toy_case(Classification(3))
-TOY = TOY.with_(recipe=TOY.recipe.model_copy(update={"epochs": 2}))
+TOY = TOY.replace(recipe=TOY.recipe.model_copy(update={"epochs": 2}))
 
 
 class Killing(NullReporter):

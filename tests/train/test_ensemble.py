@@ -167,7 +167,7 @@ def images(make=conv_bn, **recipe):
 def toy(make=None, task=None, **recipe):
     case = TOY if task is None else toy_case(task)
     own = case.recipe.model_copy(update={"epochs": 3, "batch_size": 13, **recipe})
-    return case.with_(recipe=own, fresh=make or case.fresh)
+    return case.replace(recipe=own, fresh=make or case.fresh)
 
 
 def members(case, seeds, dtype=torch.float64, keep=None):
@@ -275,7 +275,7 @@ def test_a_unit_that_rounding_switches_off_does_not_forbid_a_stack():
             *(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10)),
         )
 
-    case = digits().with_(fresh=net)
+    case = digits().replace(fresh=net)
     pair = [members(case, [seed], torch.float32)[0] for seed in (0, 4)]
     assert StackProbe.of(pair, case.task, case.recipe) is not None
 
@@ -332,7 +332,7 @@ from unlearnkit.train import ensemble
 torch.set_num_threads(1)
 ensemble.MEMORY = 200_000
 case = toy_case(Classification(3))
-case = case.with_(recipe=case.recipe.model_copy(update={"epochs": 3}))
+case = case.replace(recipe=case.recipe.model_copy(update={"epochs": 3}))
 save, limit = Cache._save, int(sys.argv[3])
 
 def kept(self, path, tensors, key, facts):
@@ -357,7 +357,7 @@ def test_an_ensemble_killed_again_and_again_ends_at_the_same_bits(tmp_path):
         assert ended == (-signal.SIGKILL if limit else 0)
     seeds = [int(s) for s in log.read_text().split()]
     assert sorted(seeds) == list(range(1000, 1064))
-    case = TOY.with_(recipe=TOY.recipe.model_copy(update={"epochs": 3}))
+    case = TOY.replace(recipe=TOY.recipe.model_copy(update={"epochs": 3}))
     killed = oracle(case, Rows(0), seeds=64, cache=Cache(folder))
     assert all(r.cached for r in killed.runs)
     whole = oracle(case, Rows(0), seeds=64, cache=Cache(tmp_path / "whole"))

@@ -47,7 +47,7 @@ def test_frozen_parameters_stay_as_they_are(toy):
 @pytest.mark.parametrize("method", [FineTune, Relabel])
 def test_without_a_model_factory_it_is_refused_and_without_renewal_none_is_needed(toy, method):
     model, case = toy
-    bare = case.with_(fresh=None)
+    bare = case.replace(fresh=None)
     with pytest.raises(UnsupportedError, match=r"renew: .* the case gives no model factory"):
         unlearn(model, bare, Classes(1), method.build(renew=0.1))
     unlearn(model, bare, Classes(1), method.build())

@@ -139,7 +139,7 @@ def mislabelled(case: Case, share: float, *, seed: int = 0) -> CaseWithRequest:
     rng = Runtime(seed=seed).rng(f"{case.name}/wrong labels")
     shift = torch.randint(1, case.task.classes, (len(rows),), generator=rng)
     y[rows] = (y[rows] + shift) % case.task.classes
-    return CaseWithRequest(case.with_(train=whole(case).with_targets(y)), Rows(rows))
+    return CaseWithRequest(case.replace(train=whole(case).with_targets(y)), Rows(rows))
 
 
 def mislabelled_tenth(case: Case) -> CaseWithRequest:
@@ -179,7 +179,7 @@ def sub_class(
     test = relabelled(case.test)
     assert test.group is not None
     unseen = torch.isin(test.group, torch.tensor([forget])).nonzero()[:, 0]
-    made = case.with_(
+    made = case.replace(
         train=relabelled(case.train),
         test=test,
         validation=relabelled(case.validation),

@@ -52,7 +52,7 @@ def backdoor(
     seen = test.pick((test.y != target).nonzero()[:, 0])
     seen = replace(seen, x=add_patch(_images(seen), shape, bright))
     aimed = seen.with_targets(torch.full_like(seen.y, target))
-    return case.with_(
+    return case.replace(
         train=replace(train, x=x, y=y),
         held_out=aimed,
         manipulated=Tampering(bad, affected=seen, aimed=aimed, elsewhere=test),
@@ -86,7 +86,7 @@ def swap_labels(case: Case, first: int, second: int, share: float, *, seed: int 
     aimed = seen.with_targets(first + second - seen.y)
     rest = test.pick((~confused).nonzero()[:, 0])
     rows = torch.cat(found).sort().values
-    return case.with_(
+    return case.replace(
         train=train.with_targets(y),
         held_out=aimed,
         manipulated=Tampering(rows, affected=seen, aimed=aimed, elsewhere=rest),

@@ -246,7 +246,7 @@ class Case:
         for name in self.__dataclass_fields__:
             object.__setattr__(self, name, values.get(name))
 
-    def with_(self, **changes: Any) -> Case:
+    def replace(self, **changes: Any) -> Case:
         """Return the case with some fields changed, such as ``recipe``."""
         case = object.__new__(type(self))
         case._set(**{name: getattr(self, name) for name in self.__dataclass_fields__} | changes)
@@ -286,7 +286,7 @@ class Case:
         go, stay = View(self.train, mask.nonzero()[:, 0]), View(self.train, (~mask).nonzero()[:, 0])
         return Partition(go, stay, _gone(go, stay))
 
-    def without(self, request: ForgetRequest | str | Mapping[str, Any]) -> Case:
+    def after_deletion(self, request: ForgetRequest | str | Mapping[str, Any]) -> Case:
         """Return the case after a deletion: the training set is what stays.
 
         Rows are renumbered; ask for the next deletion in the new numbers. All else stays as it is,
@@ -303,12 +303,12 @@ class Case:
         """
         if self.train is None:
             raise UnsupportedError(
-                "without: the case has no whole training set; use the constructor with train="
+                "after_deletion: the case has no whole training set; build it with train="
             )
         stay = self.partition(parse_request(request)).retain
         assert stay is not None
         left = None if self.manipulated is None else self.manipulated.left(stay.rows)
-        return self.with_(train=self.train.pick(stay.rows), manipulated=left)
+        return self.replace(train=self.train.pick(stay.rows), manipulated=left)
 
     def _gone_unseen(self, request: ForgetRequest) -> tuple[int, ...]:
         count = self.task.spec().get("classes")

@@ -134,24 +134,24 @@ def _unsupported(
 
 def _lacking(whole: Case, need: Need) -> Case:
     if need is Need.VALIDATION:
-        return whole.with_(validation=None)
+        return whole.replace(validation=None)
     if need is Need.FRESH:
-        return whole.with_(fresh=None)
+        return whole.replace(fresh=None)
     if need is Need.CLASSES:
         return whole
     if need is Need.SHAPE:
         return ZOO["two_arguments"].case(whole)
     assert isinstance(whole.train, TensorData)
     if need is Need.LABELS:
-        return whole.with_(train=whole.train.with_targets(no_targets(len(whole.train))))
+        return whole.replace(train=whole.train.with_targets(no_targets(len(whole.train))))
     if need is Need.FORGET:
         assert not isinstance(whole.train.x, dict)
         shape = tuple(whole.train.x.shape[1:])
-        return Case.without_data(task=whole.task, input_shape=shape).with_(
+        return Case.without_data(task=whole.task, input_shape=shape).replace(
             fresh=whole.fresh, recipe=whole.recipe, validation=whole.validation
         )
     go = View.all(whole.train).pick(whole.train.y.new_ones(len(whole.train)).bool().cumsum(0) < 12)
-    return whole.with_(train=None, parts=(go, None))
+    return whole.replace(train=None, parts=(go, None))
 
 
 def _has(case: Case, need: Need) -> bool:

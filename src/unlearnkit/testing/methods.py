@@ -127,7 +127,7 @@ def every_request_served(s: ToyProblem) -> None:
 def absurd_rate_told(s: ToyProblem) -> None:
     """A learning rate of 1e15 ends in an error that names a tensor, or in a finite model."""
     assert s.case.recipe is not None
-    wild = s.case.with_(recipe=s.case.recipe.model_copy(update={"lr": 1e15}))
+    wild = s.case.replace(recipe=s.case.recipe.model_copy(update={"lr": 1e15}))
     model = s.model()
     first = bits(model)
     try:

@@ -77,7 +77,7 @@ class _Seen:
         """Return the case with a factory whose models are watched."""
         make = case.fresh
         assert make is not None
-        return case.with_(fresh=lambda: self.watch(make()))
+        return case.replace(fresh=lambda: self.watch(make()))
 
     def _back(self, rows: int) -> None:
         self.backward += rows

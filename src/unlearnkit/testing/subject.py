@@ -186,7 +186,7 @@ def with_inputs(case: Case, change: Callable[[Tensor], Any]) -> Case:
         for name in ("train", "test", "validation", "held_out")
         if isinstance(data := getattr(case, name), TensorData) and isinstance(data.x, Tensor)
     }
-    return case.with_(**sets)
+    return case.replace(**sets)
 
 
 def with_probe(method: Method, inside: Inside) -> Method:
