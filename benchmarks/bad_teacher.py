@@ -15,7 +15,7 @@ from unlearnkit.core.recipe import FineTuneSchedule, Recipe
 from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.bad_teacher import BadTeacher
-from unlearnkit.train.teachers import untrained
+from unlearnkit.train.teachers import untrained_teacher
 from unlearnkit.unlearning.run_method import fresh_model, run_method
 
 GOAL = 0.5
@@ -64,7 +64,7 @@ def plain(
     """Train a student as published: both teachers see every row of every batch."""
     rt = Runtime()
     good = copy.deepcopy(model).eval()
-    bad = untrained(model, rt, "bad_teacher/teacher/0/0")
+    bad = untrained_teacher(model, rt, "bad_teacher/teacher/0/0")
     student = copy.deepcopy(model).train()
     opt = torch.optim.SGD(student.parameters(), lr=recipe.lr, momentum=recipe.momentum)
     size = max(1, round(recipe.batch_size * len(drop) / len(keep)))

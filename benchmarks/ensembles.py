@@ -16,7 +16,7 @@ from unlearnkit.unlearning.run_method import fresh_model
 def run() -> Iterator[Fact]:
     """Yield the ratios for 128 perceptrons and for 64 small convolutional nets on digits."""
     yield compare("perceptrons 64-128-10", digits(), 128, epochs=3, goal=0.1)
-    yield compare("convolutional nets", digits().with_(fresh=conv_bn), 64, epochs=1, goal=1 / 3)
+    yield compare("convolutional nets", digits().replace(fresh=conv_bn), 64, epochs=1, goal=1 / 3)
 
 
 def conv_bn() -> nn.Module:

@@ -33,7 +33,7 @@ def run() -> Iterator[Fact]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        broad = digits().with_(fresh=wide, name="digits, 64-1024-1024-10")
+        broad = digits().replace(fresh=wide, name="digits, 64-1024-1024-10")
         for case, epochs in ((digits(), 6), (broad, 1), (images(512), 1)):
             yield compare(case, epochs, "sgd", pairs=15)
             yield compare(case, epochs, "adam", pairs=15)

@@ -23,7 +23,7 @@ def images(rows: int) -> Case:
         case = cases()["cifar10_small"].make()
         assert case.train is not None
         train = case.train.pick(torch.arange(rows))
-        return case.with_(train=train, recipe=RECIPE, name="CIFAR-10")
+        return case.replace(train=train, recipe=RECIPE, name="CIFAR-10")
     rng = torch.Generator().manual_seed(0)
     x = torch.randn(rows, 3, 32, 32, generator=rng)
     y = torch.arange(rows) % 10

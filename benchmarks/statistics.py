@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import Fact, against
-from unlearnkit.core.statistics import auc, js
+from unlearnkit.stats.entropy import js
+from unlearnkit.stats.roc import auc
 
 
 def run() -> Iterator[Fact]:

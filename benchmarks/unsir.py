@@ -66,7 +66,7 @@ def compare(case: Case, gone: tuple[int, ...], *, pairs: int, goal: float | None
 def doubled(case: Case) -> Case:
     """Return a case whose training rows are in float64."""
     x, y = case.train.x, case.train.y  # type: ignore[union-attr]  # in memory
-    return case.with_(train=TensorData(x.double(), y))
+    return case.replace(train=TensorData(x.double(), y))
 
 
 def many(case: Case, *, pairs: int) -> Iterator[Fact]:

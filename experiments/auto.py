@@ -74,8 +74,8 @@ class Ground:
         e = Evidence(models, chosen_rows(case, parts, rt).views, case.task, rt)
         known = uk.catalog.metrics()
         distance = next(known[m] for m in ("js_forget", "divergence_forget") if known[m].serves(e))
-        between = [distance(e.seat(ModelRole.ORACLE, k)).value for k in range(e.oracles)]
-        before = distance(e.seat(ModelRole.ORIGINAL)).value
+        between = [distance(e.with_candidate(ModelRole.ORACLE, k)).value for k in range(e.oracles)]
+        before = distance(e.with_candidate(ModelRole.ORIGINAL)).value
         retrained = 3 * case.recipe.epochs * len(parts.retain)
         return (
             closed_share(distance(e).value, before, between),
@@ -91,7 +91,7 @@ class Ground:
         sign = 100.0
         if not metric.serves(e):
             metric, sign = known[f"error_{split}"], -100.0
-        oracles = [metric(e.seat(ModelRole.ORACLE, k)).value for k in range(e.oracles)]
+        oracles = [metric(e.with_candidate(ModelRole.ORACLE, k)).value for k in range(e.oracles)]
         return sign * (metric(e).value - statistics.mean(oracles))
 
 

@@ -122,7 +122,7 @@ def shuffled(draw: int) -> Case:
     x, y = torch.cat([whole.train.x, whole.test.x]), torch.cat([whole.train.y, whole.test.y])
     order = torch.randperm(len(y), generator=Runtime().rng(f"fast/{draw}"))
     a, b = order[: len(whole.train)], order[len(whole.train) :]
-    return whole.with_(train=TensorData(x[a], y[a]), test=TensorData(x[b], y[b]), validation=None)
+    return whole.replace(train=TensorData(x[a], y[a]), test=TensorData(x[b], y[b]), validation=None)
 
 
 def main() -> None:

@@ -17,9 +17,9 @@ from unlearnkit.catalog import cases
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.request_inference import infer_request
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.statistics import auc
 from unlearnkit.oracles import oracle, train_original
 from unlearnkit.report.schema import Verdict
+from unlearnkit.stats.roc import auc
 from unlearnkit.unlearning.run_method import run_method
 
 OUT = Path("docs/results/fast_audit.md")

@@ -110,7 +110,7 @@ class Bench:
         self.whole = 3 * case.recipe.epochs * len(parts.retain)
         self.views = {Split.FORGET: parts.forget, Split.TEST: View.all(case.test)}
         e = self.evidence(self.originals[0])
-        seats = [e.seat(ModelRole.ORACLE, k) for k in range(oracles)]
+        seats = [e.with_candidate(ModelRole.ORACLE, k) for k in range(oracles)]
         self.oracles = {n: [m(seat).value for seat in seats] for n, m in METRICS.items()}
         self.before = [self.values(model) for model in self.originals]
 

@@ -37,11 +37,12 @@ from unlearnkit.core.evidence import Evidence, Split
 from unlearnkit.core.inference import predict
 from unlearnkit.core.request import ForgetRequest, Groups, Rows, Targets
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.statistics import auc, delong_variance
 from unlearnkit.oracles import oracle, train_original
 from unlearnkit.report.schema import Verdict
 from unlearnkit.stats.matched_auc import matched_auc
+from unlearnkit.stats.roc import auc, delong_variance
 from unlearnkit.tasks.regression import Regression
+from unlearnkit.testing import toy_case
 
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "regression_audit.md"
 EVERY = (*CASES, "cifar10_rotation")
@@ -67,7 +68,7 @@ def problems(names: Iterable[str]) -> Iterator[tuple[str, CaseWithRequest]]:
             yield "diabetes/target>1.2", CaseWithRequest(built.make(), Targets(above=1.2))
             yield "diabetes/target<-0.9", CaseWithRequest(built.make(), Targets(below=-0.9))
         if name == "toy":
-            toy = Regression().toy(0)
+            toy = toy_case(Regression())
             yield "toy/a random fifth", CaseWithRequest(toy, Rows(range(12)))
             yield "toy/target>0.5", CaseWithRequest(toy, Targets(above=0.5))
 

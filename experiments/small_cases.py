@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from unlearnkit.cases.breast_cancer import breast_cancer, one_class, ten_patients
 from unlearnkit.cases.diabetes import diabetes, one_group
 from unlearnkit.cases.digits import digits
-from unlearnkit.cases.registry import CaseWithRequest, random_indices, standardised
+from unlearnkit.cases.registry import CaseWithRequest, random_indices, standardise
 from unlearnkit.core.case import Case
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import Classes, Rows
@@ -57,7 +57,7 @@ def wrong_rows(make: Callable[[], Case], share: float, stream: str) -> CaseWithR
     rng = Runtime().rng(f"small/{stream}/labels")
     shift = torch.randint(1, count, rows.shape, generator=rng)
     y[rows] = (y[rows] + shift) % count
-    return CaseWithRequest(case.with_(train=case.train.with_targets(y)), Rows(rows.tolist()))
+    return CaseWithRequest(case.replace(train=case.train.with_targets(y)), Rows(rows.tolist()))
 
 
 def perceptron(*widths: int) -> Callable[[], nn.Module]:
@@ -111,7 +111,7 @@ def wine() -> Case:
         lr=0.02, momentum=0.9, weight_decay=5e-4, schedule="cosine", epochs=60, batch_size=16
     )
     x, y = torch.tensor(bunch.data), torch.tensor(bunch.target)
-    x = standardised(x, torch.arange(len(x)))
+    x = standardise(x, torch.arange(len(x)))
     return split(x, y, "wine", perceptron(13, 32, 3), recipe)
 
 

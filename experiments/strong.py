@@ -16,7 +16,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from unlearnkit.attacks.forgetting_quality import competition_quality, forgetting_quality
+from unlearnkit.attacks.forgetting_quality import forgetting_quality
 from unlearnkit.attacks.klom import klom
 from unlearnkit.attacks.ulira import ulira
 from unlearnkit.auditing.strong.cost_plan import plan
@@ -37,9 +37,6 @@ PUBLISHED = {
     "floor": "0.986 0.999 0.972 0.993 0.513 0.501 0.23 / 0.54 0.109",
 }
 """The specification's lines for random rows, without JS."""
-
-COMPETITION_ROWS = 30
-"""Rows that the competition's score is taken over."""
 
 
 def network() -> nn.Module:
@@ -81,7 +78,7 @@ def bench(mislabelled: bool) -> tuple[Case, Rows]:
 
 
 def line(signals: MarginMatrix, who: str) -> str:
-    """Return FA, RA, TA, ToW, population AUC, U-LiRA AUC, KLoM, F and the library's own F."""
+    """Return FA, RA, TA, ToW, population AUC, U-LiRA AUC, KLoM and F."""
 
     def accuracy(kind: str, section: str) -> Tensor:
         return 1 - signals.of(kind, section, "errors").double().mean(1)
@@ -100,7 +97,6 @@ def line(signals: MarginMatrix, who: str) -> str:
         f"{float(population.mean()):.3f}",
         f"{ulira(go, base, least=min(64, len(go))).auc:.3f}",
         f"{near.median:.2f} / {near.percentile_95:.2f}",
-        f"{competition_quality(go[:, :COMPETITION_ROWS], base[:, :COMPETITION_ROWS]).score:.3f}",
         f"| {found.score:.3f} {found.exposed:.0f} rows with a corrected bound above 0",
     ]
     return " ".join(cells)
@@ -121,7 +117,7 @@ def main() -> None:
     signals = collect_margins(subject, given.models)
     print(f"models: {time.process_time() - busy:.0f} s of processor, ", end="")
     print(f"{time.perf_counter() - start:.0f} s in all")
-    print("arm: FA RA TA ToW population-AUC U-LiRA KLoM(median / P95) F | cross-fitted F")
+    print("arm: FA RA TA ToW population-AUC U-LiRA KLoM(median / P95) | cross-fitted F")
     for who in ("original", "unlearned", "floor"):
         print(f"{who}: {line(signals, who)}", flush=True)
         if not given.mislabelled:

@@ -70,7 +70,7 @@ _HOMES = {
     "train_original": "oracles",
     "unlearn": "auto.chooser",
 }
-"""Where each public name lives; imported when it is first asked for: ``--help`` stays quick."""
+"""Where each public name lives; imported when it is first used: ``--help`` stays quick."""
 
 
 def __getattr__(name: str) -> object:

@@ -44,7 +44,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class CachedTensors:
-    """Tensors from the cache, with the facts that were kept beside them."""
+    """Tensors from the cache, with the facts that were kept next to them."""
 
     tensors: dict[str, Tensor]
     facts: dict[str, Any]
@@ -55,7 +55,7 @@ class Cache:
     """Tensors by the digest of everything that they depend on.
 
     Safe for several processes: an entry is made once, others wait for it; it appears whole, by a
-    rename, with its whole key beside it and the digest of its tensors, which is checked when they
+    rename, with its whole key next to it and the digest of its tensors, which is checked when they
     are read. What is kept is served from a folder that cannot be written, too.
     """
 
@@ -128,7 +128,7 @@ class Cache:
         return path.with_suffix(".json").exists() and path.exists()
 
     def entries(self) -> Iterator[Entry]:
-        """Yield the kept tensors that this library wrote, told by their content.
+        """Yield the kept tensors that this library wrote, known by their content.
 
         Yields:
             Entries; the key of one that is damaged is ``{"kind": "damaged"}``, that of one whose
@@ -145,7 +145,7 @@ class Cache:
         """Yield all that takes room: tensors, margins, layouts, and what killed processes left.
 
         Yields:
-            Entries that this library wrote, told by their content; the key of margins is
+            Entries that this library wrote, known by their content; the key of margins is
             ``{"kind": "signals"}``, that of a study's layout ``{"kind": "layout"}``, that of
             remains of a process that was killed while it wrote ``{"kind": "unfinished"}``.
         """
@@ -285,7 +285,7 @@ def _seal(side: Mapping[str, Any]) -> str:
 
 
 def _sidecar(path: Path) -> dict[str, Any]:
-    """Return what stands beside kept tensors; ValueError where that is no sidecar."""
+    """Return what stands next to kept tensors; ValueError where that is no sidecar."""
     held = json.loads(path.read_text(encoding="utf-8"))
     parts = {"key": dict, "facts": dict, "tensors": dict, "seal": str}
     if not isinstance(held, dict):

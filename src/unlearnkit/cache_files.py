@@ -1,4 +1,4 @@
-"""Files of the cache: which of a folder's files the library wrote, told by their content."""
+"""Files of the cache: which of a folder's files the library wrote, known by their content."""
 
 import hashlib
 import json

@@ -13,8 +13,8 @@ from unlearnkit.core.errors import InputError
 from unlearnkit.core.inference import inference_batch_size
 from unlearnkit.core.module_state import eval_mode
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.statistics import auc
 from unlearnkit.oracles import Oracles
+from unlearnkit.stats.roc import auc
 from unlearnkit.unlearning.run_method import fresh_model
 
 MOVED = 64

@@ -101,7 +101,7 @@ def auto_page() -> str:
         _text(inspect.getdoc(Auto) or ""),
         "",
         "It looks at what the case gives, at the request, and at how well the original fits the"
-        " rows that must go beside those that stay. The first line that holds gives the candidates,"
+        " forget and retain rows. The first line that holds gives the candidates,"
         " tried in order: each that runs goes through the fast audit, and the next one follows"
         " where that says LEAKS or DAMAGED, where no weight has changed, or where the run diverged."
         " What is not installed, does not serve the case or does not fit the budget is passed over."
@@ -226,7 +226,7 @@ def method_page(cls: type[Method]) -> str:
                 f"Needs: {needs}.",
                 *([f"Reads where they are there: {uses}."] if uses else []),
                 f"Tasks: {', '.join(sorted(info.tasks))}.",
-                "Cost: each run meters its rows forward and backward; the report puts them beside"
+                "Cost: each run meters its rows forward and backward; the report puts them next to"
                 " retraining.",
             ]
         )

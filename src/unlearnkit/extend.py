@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from unlearnkit.cases.forget_sets import mislabelled as mislabelled
     from unlearnkit.cases.forget_sets import part_of_classes as part_of_classes
     from unlearnkit.cases.forget_sets import random_share as random_share
-    from unlearnkit.cases.forget_sets import ranked as ranked
+    from unlearnkit.cases.forget_sets import rows_by_rank as rows_by_rank
     from unlearnkit.cases.forget_sets import sub_class as sub_class
     from unlearnkit.cases.hard_forget_sets import entangled as entangled
     from unlearnkit.cases.hard_forget_sets import memorised as memorised
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from unlearnkit.cases.registry import builtin as builtin
     from unlearnkit.cases.tampered_sets import backdoor as backdoor
     from unlearnkit.cases.tampered_sets import known_part as known_part
-    from unlearnkit.cases.tampered_sets import swapped as swapped
+    from unlearnkit.cases.tampered_sets import swap_labels as swap_labels
     from unlearnkit.core.case import Case as Case
     from unlearnkit.core.case import Partition as Partition
     from unlearnkit.core.data import Batch as Batch
@@ -147,14 +147,14 @@ _HOMES = {
     "mislabelled": "cases.forget_sets",
     "part_of_classes": "cases.forget_sets",
     "random_share": "cases.forget_sets",
-    "ranked": "cases.forget_sets",
+    "rows_by_rank": "cases.forget_sets",
     "register": "core.method",
     "register_task": "core.task",
     "row_losses": "train.features",
     "run_schedule": "train.schedule",
     "squared_gradients": "linalg.fisher",
     "sub_class": "cases.forget_sets",
-    "swapped": "cases.tampered_sets",
+    "swap_labels": "cases.tampered_sets",
     "training": "train.loop",
     "worst": "cases.hard_forget_sets",
 }

@@ -12,12 +12,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from unlearnkit import catalog
 from unlearnkit.core.border import first_line
 from unlearnkit.core.bounded_yaml import parse_yaml
 from unlearnkit.core.case import Case
+from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.errors import InputError, UnknownNameError, UnlearnkitError
 from unlearnkit.core.files import read_yaml
 from unlearnkit.core.method import Method, format_validation_error
@@ -38,10 +39,8 @@ DEFAULT_METHOD = "finetune"
 """Used when no method is named: it serves every task and needs only the rows that stay."""
 
 
-class Job(BaseModel):
+class Job(FrozenModel):
     """One request to forget."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     case: str
     """A built-in case, or ``package.module:function``."""

@@ -2,14 +2,13 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 
-from unlearnkit.attacks.forgetting_quality import competition_quality, forgetting_quality
+from unlearnkit.attacks.forgetting_quality import forgetting_quality
 from unlearnkit.core.errors import InputError
 from unlearnkit.stats import margin_checks as cells
-from unlearnkit.stats.epsilon_bounds import epsilon_lower_bound
+from unlearnkit.stats.epsilon_bounds import epsilon_table
 
 
 def normal(models, examples, seed):
@@ -67,7 +66,7 @@ def test_a_constant_margin_is_found_wherever_it_lies(constant, errors):
     u = torch.full((64, 5), constant, dtype=torch.float64)
     got = forgetting_quality(u, normal(64, 5, 2))
     # Among oracles' own margins a few of them come as near to the constant as those fitted on.
-    least = epsilon_lower_bound(errors, 32, 0, 32, level=1 - 0.05 / 5)
+    least = float(epsilon_table(32, 32, level=1 - 0.05 / 5)[errors, 0])
     assert least <= float(got.corrected.min()) <= got.worst <= got.ceiling
 
 
@@ -111,83 +110,18 @@ def test_so_few_models_that_no_corrected_bound_is_possible_are_told():
     assert "8 and 8 attacked models prove nothing when corrected" in got.note
 
 
-@pytest.mark.parametrize("quality", [forgetting_quality, competition_quality])
 @pytest.mark.parametrize(("n", "m"), [(15, 64), (64, 15), (0, 0)])
-def test_too_few_models_have_no_number(quality, n, m):
-    got = quality(torch.zeros(n, 3), torch.zeros(m, 3))
+def test_too_few_models_have_no_number(n, m):
+    got = forgetting_quality(torch.zeros(n, 3), torch.zeros(m, 3))
     assert got.rows.isnan().all()
     assert math.isnan(got.score)
     assert f"{n} unlearned models and {m} oracles" in got.note
 
 
-@pytest.mark.parametrize("quality", [forgetting_quality, competition_quality])
-def test_no_examples_have_no_score(quality):
-    assert quality(torch.zeros(32, 0), torch.zeros(32, 0)).note == "no examples"
+def test_no_examples_have_no_score():
+    assert forgetting_quality(torch.zeros(32, 0), torch.zeros(32, 0)).note == "no examples"
 
 
-@pytest.mark.parametrize("quality", [forgetting_quality, competition_quality])
-def test_margins_that_are_not_finite_are_refused(quality):
+def test_margins_that_are_not_finite_are_refused():
     with pytest.raises(InputError, match="oracle margins must be finite, got 64 of 64"):
-        quality(torch.zeros(32, 2), torch.full((32, 2), math.inf))
-
-
-def rule_by_rule(ours, theirs):
-    """One example's epsilon by the competition's rules, every one evaluated on every model."""
-    pos, neg = (theirs, ours) if np.median(theirs) > np.median(ours) else (ours, theirs)
-    if min(np.ptp(pos), np.ptp(neg)) / max(np.ptp(pos), np.ptp(neg)) < 0.01:
-        return 50.0
-    inner, outer = (neg, pos) if np.ptp(pos) >= np.ptp(neg) else (pos, neg)
-    width = np.ptp(inner)
-    low, high = inner.min() + width - 2.0, inner.max() + 2.0
-    rights = np.linspace(low, high, int(np.ceil((high - low) * 100)))
-    both = np.concatenate([pos, neg])
-    steps = int(np.ceil((both.max() - both.min()) * 100))
-    edges = torch.linspace(float(both.min()), float(both.max()), steps).numpy()
-    rates = [((neg >= t).mean(), (pos < t).mean()) for t in edges.astype(np.float64)]
-    for right in rights:
-        left = np.linspace(right - width - 2.0, right - width + 2.0, 400)[:, None]
-        alarms = ((left <= outer) & (outer <= right)).mean(1)
-        misses = 1 - ((left <= inner) & (inner <= right)).mean(1)
-        rates += list(zip(alarms, misses, strict=True))
-    fpr, fnr = np.array(rates).T
-    if ((fpr == 0) & (fnr < 1e-12)).any():
-        return 50.0
-    kept = (fpr > 0) & (fnr > 1e-12)
-    fpr, fnr = fpr[kept], fnr[kept]
-    with np.errstate(invalid="ignore"):
-        return np.nanmax(
-            [np.log(1 - 1e-5 - fpr) - np.log(fnr), np.log(1 - 1e-5 - fnr) - np.log(fpr)]
-        ).clip(0, 50)
-
-
-@pytest.mark.parametrize(
-    ("scale", "shift"), [(1.0, 0.0), (1.0, 1.0), (0.3, -0.5), (3.0, 0.0), (1.0, 9.0), (0.005, 0.0)]
-)
-def test_the_competitions_epsilon_is_the_largest_over_its_rules(scale, shift):
-    u, o = normal(40, 1, 1) * scale + shift, normal(40, 1, 2)
-    want = rule_by_rule(u[:, 0].numpy(), o[:, 0].numpy())
-    assert float(competition_quality(u, o).rows) == pytest.approx(want, rel=1e-5)
-
-
-@pytest.mark.parametrize(("models", "examples"), [(64, 60), (512, 20)])
-def test_the_competitions_score_of_perfect_unlearning_is_the_known_one(models, examples):
-    got = competition_quality(normal(models, examples, 1), normal(models, examples, 2))
-    assert got.score == pytest.approx(0.175, abs=0.04)
-    assert float(got.rows.median()) == pytest.approx(1.6, abs=0.25)
-
-
-def test_the_competitions_score_of_one_deviation_is_the_known_one():
-    got = competition_quality(normal(64, 50, 1) + 1, normal(64, 50, 2))
-    assert got.score == pytest.approx(0.042, abs=0.015)
-
-
-def test_the_competitions_score_is_0_beyond_its_last_bin():
-    got = competition_quality(normal(64, 3, 1) + 50, normal(64, 3, 2))
-    assert got.rows.tolist() == [50.0] * 3
-    assert got.score == 0.0
-
-
-def test_the_competition_finds_no_rule_for_two_equal_constants():
-    got = competition_quality(torch.ones(32, 2), torch.ones(32, 2))
-    assert got.rows.isnan().all()
-    assert "no rule is kept for 2 of 2" in got.note
+        forgetting_quality(torch.zeros(32, 2), torch.full((32, 2), math.inf))

@@ -9,7 +9,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 
 from unlearnkit.attacks.quantile_attack import AttackRows, quantile, scaled
 from unlearnkit.core.errors import InputError
-from unlearnkit.core.statistics import auc
+from unlearnkit.stats.roc import auc
 
 
 def rng(seed=0):

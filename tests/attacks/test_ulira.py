@@ -7,10 +7,10 @@ import pytest
 import torch
 from scipy import stats
 
-from unlearnkit.attacks.ulira import _fisher, ulira, unlearned_other
+from unlearnkit.attacks.ulira import _fisher, ulira
 from unlearnkit.core.errors import InputError
-from unlearnkit.core.statistics import auc
 from unlearnkit.stats.densities import fit_law, log_ratio
+from unlearnkit.stats.roc import auc
 
 
 def draw(n, examples, seed, shift=0.0, spread=True):
@@ -114,9 +114,13 @@ def roles(shadows, examples, shift, seed=0):
     return phi, role
 
 
+def apart_by_role(phi, role):
+    return ulira(phi, phi, unlearned_used=role == 2, null_used=role == 1)
+
+
 def test_random_roles_give_what_two_ensembles_give():
     phi, role = roles(400, 100, shift=1.5)
-    got = unlearned_other(phi, role == 2, role == 1)
+    got = apart_by_role(phi, role)
     again = ulira(phi, draw(130, 100, 7), unlearned_used=role == 2)
     plain = ulira(draw(130, 100, 5, shift=0.0) + 1.5, draw(130, 100, 7))
     assert got.auc == pytest.approx(plain.auc, abs=0.015)
@@ -125,13 +129,13 @@ def test_random_roles_give_what_two_ensembles_give():
 
 def test_roles_that_do_nothing_are_not_told_apart():
     phi, role = roles(300, 100, shift=0.0)
-    assert abs(unlearned_other(phi, role == 2, role == 1).auc - 0.5) < 0.02
+    assert abs(apart_by_role(phi, role).auc - 0.5) < 0.02
 
 
 def test_an_example_with_too_few_models_is_left_out_and_said():
     phi, role = roles(300, 50, shift=1.0)
     role[40:, 3] = 0
-    got = unlearned_other(phi, role == 2, role == 1)
+    got = apart_by_role(phi, role)
     assert math.isnan(got.aucs[3])
     assert math.isnan(got.p[3])
     assert int(got.aucs.isnan().sum()) == 1

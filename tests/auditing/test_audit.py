@@ -9,6 +9,7 @@ import torch
 import unlearnkit as uk
 from unlearnkit.core.errors import InputError
 from unlearnkit.report.schema import Report, Verdict
+from unlearnkit.testing import toy_case
 
 GO = uk.Rows(range(12))
 BANNED = re.compile(r"certified|guaranteed|anonymous", re.IGNORECASE)
@@ -22,7 +23,7 @@ TASKS = {
 
 @pytest.fixture(scope="module", params=TASKS)
 def problem(request):
-    case = TASKS[request.param].toy(0)
+    case = toy_case(TASKS[request.param])
     model = uk.train_original(case).model
     return case, uk.unlearn(model, case, GO, "finetune")
 
@@ -47,19 +48,19 @@ def test_every_task_and_number_of_oracles_gives_a_report(problem, oracles, tmp_p
 
 
 def test_a_one_logit_head_is_audited_as_two_classes():
-    case = uk.Classification(2).toy(0)
+    case = toy_case(uk.Classification(2))
 
     def one_logit():
         return torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
 
-    case = case.with_(fresh=one_logit)
+    case = case.replace(fresh=one_logit)
     done = uk.unlearn(uk.train_original(case).model, case, GO, "finetune")
     report = uk.audit(done, oracle=uk.oracle(case, GO, seeds=3))
     assert report.row("js_forget").estimate.value is not None
 
 
 def test_nothing_found_without_oracles_is_said_in_the_words_of_the_specification():
-    case = TASKS["classification"].toy(0)
+    case = toy_case(TASKS["classification"])
     done = uk.unlearn(uk.train_original(case).model, case, GO, "finetune")
     report = uk.audit(done)
     assert report.verdict is Verdict.INCONCLUSIVE
@@ -67,7 +68,7 @@ def test_nothing_found_without_oracles_is_said_in_the_words_of_the_specification
 
 
 def test_parts_are_audited_as_the_whole_set_is():
-    whole = TASKS["classification"].toy(0)
+    whole = toy_case(TASKS["classification"])
     x, y = whole.train.x, whole.train.y
     parts = uk.Case.from_parts(
         forget=(x[:12], y[:12]),
@@ -90,7 +91,7 @@ def test_the_reference_tier_without_oracles_is_refused(problem):
 
 
 def test_a_model_with_weights_that_are_not_finite_is_refused():
-    case = TASKS["classification"].toy(0)
+    case = toy_case(TASKS["classification"])
     done = uk.unlearn(uk.train_original(case).model, case, GO, "finetune")
     with torch.no_grad():
         done.model[0].weight[0, 0] = float("nan")
@@ -99,7 +100,7 @@ def test_a_model_with_weights_that_are_not_finite_is_refused():
 
 
 def test_rows_that_stand_on_both_sides_are_counted():
-    base = TASKS["classification"].toy(0)
+    base = toy_case(TASKS["classification"])
     x, y = torch.cat([base.train.x, base.train.x[:4]]), torch.cat([base.train.y, base.train.y[:4]])
     case = uk.Case(train=(x, y), test=(base.test.x, base.test.y), task=base.task,
                    fresh=base.fresh, recipe=base.recipe)  # fmt: skip
@@ -146,10 +147,10 @@ def test_models_are_taught_again_where_what_is_to_be_reached_is_another(problem)
 
 
 def test_oracles_of_another_label_space_are_refused():
-    case = TASKS["classification"].toy(0)
+    case = toy_case(TASKS["classification"])
     done = uk.unlearn(uk.train_original(case).model, case, GO, "finetune")
     wide = torch.nn.Linear(16, 5)
-    other = case.with_(
+    other = case.replace(
         task=uk.Classification(5),
         fresh=lambda: torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.ReLU(), wide),
     )
@@ -158,7 +159,7 @@ def test_oracles_of_another_label_space_are_refused():
 
 
 def test_some_rows_of_a_single_class_are_audited_and_what_is_undefined_says_why():
-    case = TASKS["classification"].toy(0)
+    case = toy_case(TASKS["classification"])
     some = uk.Rows(range(0, 36, 3))
     done = uk.unlearn(uk.train_original(case).model, case, some, "finetune")
     report = uk.audit(done, oracle=uk.oracle(case, some, seeds=3))

@@ -18,8 +18,9 @@ from unlearnkit.difficulty.self_influence import self_influence
 from unlearnkit.report.schema import Difficulty
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression
+from unlearnkit.testing import toy_case
 
-CASE = Classification(3).toy(0)
+CASE = toy_case(Classification(3))
 PARTS = CASE.partition(Rows(range(12)))
 VIEWS = {Split.FORGET: PARTS.forget, Split.RETAIN: PARTS.retain}
 
@@ -98,7 +99,7 @@ def test_without_retained_rows_or_classes_little_is_told():
     alone = difficulty(evidence(views={Split.FORGET: PARTS.forget}))
     assert alone.confidence is not None
     assert alone == Difficulty(confidence=alone.confidence)
-    case = Regression().toy(0)
+    case = toy_case(Regression())
     parts = case.partition(Rows(range(12)))
     views = {Split.FORGET: parts.forget, Split.RETAIN: parts.retain}
     nets = {n: case.fresh() for n in ("original", "unlearned")}
@@ -159,7 +160,7 @@ def test_parts_of_data_of_their_own_have_the_same_proxies():
 def test_rows_that_training_learned_last_look_known_by_heart_by_every_proxy():
     wrong = (CASE.train.y + (torch.arange(60) < 6)) % 3
     recipe = CASE.recipe.model_copy(update={"epochs": 60, "lr": 0.2})
-    case = CASE.with_(train=CASE.train.with_targets(wrong), recipe=recipe)
+    case = CASE.replace(train=CASE.train.with_targets(wrong), recipe=recipe)
     model = uk.train_original(case).model
     for at, side in (("top", 1), ("bottom", -1)):
         done = uk.unlearn(model, case, memorised(case, 0.1, at).request, "finetune")
@@ -170,7 +171,7 @@ def test_rows_that_training_learned_last_look_known_by_heart_by_every_proxy():
 
 def test_what_a_proxy_needs_and_is_not_there_leaves_it_out():
     assert set(difficulty(evidence()).harder) == {"curvature", "influence"}
-    case = Regression().toy(0)
+    case = toy_case(Regression())
     parts = case.partition(Rows(range(12)))
     views = {Split.FORGET: parts.forget, Split.RETAIN: parts.retain}
     nets = {n: case.fresh() for n in ("original", "unlearned")}

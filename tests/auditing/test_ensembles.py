@@ -30,10 +30,11 @@ from unlearnkit.localize.localizer import Localizer
 from unlearnkit.oracles import FIRST, oracle, train_original, train_originals
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression
+from unlearnkit.testing import toy_case
 from unlearnkit.train.ensemble import PLACES
 from unlearnkit.unlearning.run_method import run_method
 
-TOY = Classification(3).toy(0)
+TOY = toy_case(Classification(3))
 GO = Rows(range(9))
 
 
@@ -144,7 +145,7 @@ def test_a_mask_that_no_localizer_finds_on_this_original_is_refused(tmp_path):
 
 
 def test_residuals_of_real_targets_are_kept_beside_errors(tmp_path):
-    case = Regression(2).toy(0)
+    case = toy_case(Regression(2))
     how = method("finetune")
     found = collect_margins(subject_of(case, GO, how, Runtime(), Cache(tmp_path)), 4)
     assert found.residuals.shape == (*found.margins.shape, 2)
@@ -234,7 +235,7 @@ def test_a_number_of_models_that_cannot_be_is_refused(models):
 
 
 def test_rows_that_fill_a_range_of_targets_are_compared_as_the_range(tmp_path):
-    case = Regression().toy(0)
+    case = toy_case(Regression())
     low = Targets(at_most=float(case.train.y.sort(0).values[9]))
     rows = Rows(case.partition(low).forget.rows)
     named, filled = (
@@ -247,7 +248,7 @@ def test_rows_that_fill_a_range_of_targets_are_compared_as_the_range(tmp_path):
 @pytest.mark.parametrize("lacks", ["recipe", "fresh"])
 def test_a_case_that_cannot_be_trained_is_refused(tmp_path, lacks):
     with pytest.raises(UnsupportedError, match="N models are trained from scratch"):
-        subject_of(TOY.with_(**{lacks: None}), GO, NoOp(), Runtime(), Cache(tmp_path))
+        subject_of(TOY.replace(**{lacks: None}), GO, NoOp(), Runtime(), Cache(tmp_path))
 
 
 def test_parts_and_auto_are_refused(tmp_path):

@@ -8,6 +8,7 @@ import unlearnkit as uk
 from unlearnkit.core.errors import DivergedError, InputError
 from unlearnkit.core.method import Info, Method, Need
 from unlearnkit.tasks.classification import Classification
+from unlearnkit.testing import toy_case
 from unlearnkit.train.loop import fit
 
 
@@ -15,9 +16,9 @@ def net(width):
     return nn.Sequential(nn.Linear(6, width), nn.ReLU(), nn.Linear(width, 3))
 
 
-TOY = Classification(3).toy(0)
-WIDE = TOY.with_(fresh=lambda: net(16))
-NARROW = TOY.with_(fresh=lambda: net(7))
+TOY = toy_case(Classification(3))
+WIDE = TOY.replace(fresh=lambda: net(16))
+NARROW = TOY.replace(fresh=lambda: net(7))
 NEEDS = frozenset({Need.RETAIN, Need.LABELS, Need.FRESH})
 
 

@@ -13,8 +13,8 @@ from unlearnkit.core.data import View
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.inference import predict
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.statistics import auc_interval
 from unlearnkit.report.schema import Estimate, MetricRow, OracleValue, Verdict
+from unlearnkit.stats.roc import auc_interval
 
 RT = Runtime()
 GO = uk.Rows(range(20))
@@ -70,7 +70,7 @@ def test_genuine_oracles_are_not_said_to_leak(memorised):
     e = Evidence.from_outputs(kept, {s: v.y for s, v in views.items()}, case.task, RT)
     said = []
     for k in range(6):
-        rows = tuple(metric_rows(e.seat(ModelRole.ORACLE, k), "reference"))
+        rows = tuple(metric_rows(e.with_candidate(ModelRole.ORACLE, k), "reference"))
         facts = VerdictInputs(rows, gone=False, head_only=False, unchanged=False, oracles=5)
         said += [f.verdict for f in judge(facts)]
     # At a level of one in twenty, two of six would come once in thirty such tests.
@@ -88,10 +88,10 @@ def test_a_range_that_is_hard_for_every_retrained_model_is_no_trace_of_it(reques
     apart = Evidence(models, whole, case.task, RT)
     alike = Evidence(models, views, case.task, RT)
     for k in range(3):
-        e = apart.seat(ModelRole.ORACLE, k)
+        e = apart.with_candidate(ModelRole.ORACLE, k)
         confounded = auc_interval(*(e.margins(ModelRole.UNLEARNED, s) for s in whole))
         assert confounded[1] < 0.5
-        score = metrics()["matched_margin_auc"](alike.seat(ModelRole.ORACLE, k))
+        score = metrics()["matched_margin_auc"](alike.with_candidate(ModelRole.ORACLE, k))
         low, high = score.interval
         # The interval is two standard errors wide on each side; three are allowed.
         assert low - (high - low) / 4 < 0.5 < high + (high - low) / 4

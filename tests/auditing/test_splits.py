@@ -65,7 +65,7 @@ def test_held_out_rows_that_are_forget_rows_are_left_out_and_told(share):
 
 def test_without_any_other_held_out_row_attacks_cannot_run():
     c = case()
-    leaky = c.with_(held_out=c.train.pick(torch.arange(5)))
+    leaky = c.replace(held_out=c.train.pick(torch.arange(5)))
     found = choose(leaky, leaky.partition(Rows(range(5))), Runtime())
     assert Split.HELD_OUT not in found.views
 

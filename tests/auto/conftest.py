@@ -6,6 +6,7 @@ from tests.auto import plugins
 from unlearnkit import catalog
 from unlearnkit.oracles import train_original
 from unlearnkit.tasks.classification import Classification
+from unlearnkit.testing import toy_case
 
 
 @pytest.fixture
@@ -21,6 +22,6 @@ def installed():
 @pytest.fixture(scope="session")
 def clouds():
     """A trained classifier of three clouds, and its case: 60 rows, ten owners."""
-    case = Classification(3).toy(0)
-    case = case.with_(recipe=case.recipe.model_copy(update={"epochs": 40}))
+    case = toy_case(Classification(3))
+    case = case.replace(recipe=case.recipe.model_copy(update={"epochs": 40}))
     return train_original(case).model, case

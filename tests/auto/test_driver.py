@@ -77,7 +77,7 @@ def test_what_leaks_damages_idles_diverges_or_is_not_there_is_fallen_back_from(c
 def test_a_candidate_that_the_case_cannot_serve_is_passed_over(clouds):
     model, case = clouds
     done = go(
-        (model, case.with_(fresh=None)), {"method": "finetune", "settings": {"renew": 0.4}}, GOOD
+        (model, case.replace(fresh=None)), {"method": "finetune", "settings": {"renew": 0.4}}, GOOD
     )
     assert done.method.id == "relabel"
     assert "no model factory" in told(done)["finetune renew=0.4"]
@@ -119,9 +119,9 @@ def test_retraining_is_accepted_whatever_the_audit_says_and_the_note_says_what(c
     # Rows that stay exactly as they are stand among the retained rows: retraining knows them too.
     model, case = clouds
     x, y = case.train.x, case.train.y
-    twice = case.with_(train=type(case.train)(torch.cat([x, x]), torch.cat([y, y])))
+    twice = case.replace(train=type(case.train)(torch.cat([x, x]), torch.cat([y, y])))
     far = case.test.x.flip(0) * 5
-    shifted = twice.with_(test=type(case.test)(far, case.test.y), held_out=None)
+    shifted = twice.replace(test=type(case.test)(far, case.test.y), held_out=None)
     model = uk.train_original(shifted).model
     done = go((model, shifted), RETRAIN, request=Rows(range(60)))
     assert done.method.id == "retrain"

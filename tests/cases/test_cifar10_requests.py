@@ -49,7 +49,7 @@ def photographs():
     case = uk.catalog.cases()["cifar10_small"].make()
     recipe = case.recipe.model_copy(update={"epochs": 2})
     few = case.train.pick(torch.arange(200)), case.test.pick(torch.arange(60))
-    return case.with_(train=few[0], test=few[1], recipe=recipe, name="photographs")
+    return case.replace(train=few[0], test=few[1], recipe=recipe, name="photographs")
 
 
 def test_requests_that_models_point_out_run_on_photographs(monkeypatch):

@@ -32,12 +32,12 @@ def _nothing_remembered():
 def test_right_angles_turn_the_pixels_counter_clockwise(quarter):
     angle = torch.full((4,), quarter * pi / 2, dtype=torch.float64)
     want = torch.rot90(X, quarter, (2, 3)) * DISC
-    torch.testing.assert_close(home.turned(X, angle), want, rtol=0, atol=1e-6)
+    torch.testing.assert_close(home.rotate(X, angle), want, rtol=0, atol=1e-6)
 
 
 def test_corners_are_of_the_mean_colour_at_every_angle():
     angle = torch.tensor([0.0, 0.3, 0.8, 2.5], dtype=torch.float64)
-    out = home.turned(X, angle)
+    out = home.rotate(X, angle)
     assert bool((out[:, :, ~DISC] == 0).all())
     assert float(DISC.float().mean()) == pytest.approx(pi / 4, abs=0.01)
 
@@ -46,7 +46,7 @@ def test_turning_there_and_back_gives_a_smooth_image_back():
     row = torch.linspace(-1, 1, 32, dtype=torch.float64)
     smooth = (row[:, None] + 0.5 * row).expand(1, 3, 32, 32)
     angle = torch.tensor([0.7], dtype=torch.float64)
-    back = home.turned(home.turned(smooth, angle), -angle)
+    back = home.rotate(home.rotate(smooth, angle), -angle)
     inner = SIDE.square() + SIDE.square()[:, None] < 0.8
     torch.testing.assert_close(back[..., inner], smooth[..., inner], rtol=0, atol=1e-6)
 
@@ -79,7 +79,7 @@ def test_rows_are_turned_by_angles_of_a_seed_and_grouped_by_quadrant(folder):
     assert case.train.group.tolist() == (angle // (pi / 2)).long().tolist()
     assert len(set(case.train.group.tolist())) == 4
     upright = source.images("train", 20)[0][:16]
-    want = home.turned(upright.double(), angle.double())
+    want = home.rotate(upright.double(), angle.double())
     torch.testing.assert_close(case.train.x.double(), want, rtol=0, atol=1e-3)
     home._sets.cache_clear()
     assert home.cifar10_rotation().train.key() == case.train.key()

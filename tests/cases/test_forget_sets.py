@@ -10,15 +10,16 @@ import torch
 import unlearnkit as uk
 from unlearnkit.cases.digits import digits
 from unlearnkit.cases.digits_tampered import digits_backdoor, digits_swapped
-from unlearnkit.cases.forget_sets import mislabelled, part_of_classes, random_share, ranked
+from unlearnkit.cases.forget_sets import mislabelled, part_of_classes, random_share, rows_by_rank
 from unlearnkit.cases.hard_forget_sets import entangled, memorised, worst
-from unlearnkit.cases.tampered_sets import backdoor, known_part, swapped
+from unlearnkit.cases.tampered_sets import backdoor, known_part, swap_labels
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.request import Rows
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression
+from unlearnkit.testing import toy_case
 
-CASE = Classification(3).toy(0)
+CASE = toy_case(Classification(3))
 
 
 def rows(asked):
@@ -31,7 +32,7 @@ DRAWS = {
     "part of classes": lambda seed: part_of_classes(CASE, (0, 2), 0.2, seed=seed),
     "mislabelled": lambda seed: mislabelled(CASE, 0.2, seed=seed),
     "backdoor": lambda seed: known_part(backdoor(CASE, 12, (2, 3), seed=seed)),
-    "swapped": lambda seed: known_part(swapped(CASE, 0, 1, 0.3, seed=seed)),
+    "swapped": lambda seed: known_part(swap_labels(CASE, 0, 1, 0.3, seed=seed)),
     "half known": lambda seed: known_part(digits_swapped(), 0.5, seed=seed),
 }
 
@@ -69,7 +70,7 @@ def test_ranked_rows_are_those_that_a_sort_finds(place):
     scores = torch.rand(60, generator=torch.Generator().manual_seed(3))
     order = np.argsort(-scores.numpy(), kind="stable")
     want = {"top": order[:6], "middle": order[27:33], "bottom": order[54:]}[place]
-    assert rows(ranked(CASE, scores, 0.1, place)) == sorted(want.tolist())
+    assert rows(rows_by_rank(CASE, scores, 0.1, place)) == sorted(want.tolist())
 
 
 NONE = torch.full((60,), float("nan"))
@@ -78,17 +79,17 @@ REFUSED = {
     "all rows": (lambda: random_share(CASE, 1.0), InputError, "between 0.017 and 1"),
     "scarce class": (lambda: part_of_classes(CASE, (1,), 0.5), InputError, "30 rows are wanted"),
     "absent class": (lambda: part_of_classes(CASE, (7,), 0.1), InputError, "of the 0 of classes"),
-    "undefined scores": (lambda: ranked(CASE, NONE, 0.1), InputError, "60 not finite"),
-    "missing scores": (lambda: ranked(CASE, NONE[:3], 0.1), InputError, "for each of 60"),
+    "undefined scores": (lambda: rows_by_rank(CASE, NONE, 0.1), InputError, "60 not finite"),
+    "missing scores": (lambda: rows_by_rank(CASE, NONE[:3], 0.1), InputError, "for each of 60"),
     "overlap": (lambda: entangled(CASE, "high", 0.4), InputError, "use at most a third"),
-    "no class": (lambda: mislabelled(Regression().toy(0), 0.1), UnsupportedError, "one class a"),
+    "no class": (lambda: mislabelled(toy_case(Regression()), 0.1), UnsupportedError, "one class a"),
     "no training set": (
-        lambda: random_share(Classification(3).toy(0).with_(train=None), 0.1),
+        lambda: random_share(toy_case(Classification(3)).replace(train=None), 0.1),
         UnsupportedError,
         "no whole training set",
     ),
     "too much poison": (lambda: backdoor(CASE, 40, (2, 3)), InputError, "between 1 and 39"),
-    "no swap": (lambda: swapped(CASE, 0, 1, 0.01), InputError, "can be tampered with, got 0"),
+    "no swap": (lambda: swap_labels(CASE, 0, 1, 0.01), InputError, "can be tampered with, got 0"),
     "no poison": (lambda: known_part(CASE), InputError, "nothing in this case was tampered"),
     "none known": (lambda: known_part(digits_swapped(), 0.001), InputError, "up to 1 is needed"),
 }
@@ -156,15 +157,15 @@ def test_a_smaller_known_part_is_part_of_a_larger_one():
 
 def test_after_a_deletion_the_tampered_rows_are_those_that_are_left():
     case, half = digits_backdoor(), known_part(digits_backdoor(), 0.5)
-    left = case.without(half.request)
+    left = case.after_deletion(half.request)
     assert len(left.manipulated.rows) == 36
     assert corner(left.train.x[left.manipulated.rows]).eq(1.0).all()
-    assert case.without(known_part(case).request).manipulated is None
+    assert case.after_deletion(known_part(case).request).manipulated is None
 
 
 def test_a_plain_case_was_not_tampered_with():
     assert digits().manipulated is None
-    assert digits().without(Rows(0)).manipulated is None
+    assert digits().after_deletion(Rows(0)).manipulated is None
 
 
 def loss_retrained(asked):
@@ -175,7 +176,7 @@ def loss_retrained(asked):
 
 
 def test_retraining_shows_on_memorised_rows_and_hardly_on_the_worst_case():
-    case = digits().with_(recipe=digits().recipe.model_copy(update={"epochs": 30}))
+    case = digits().replace(recipe=digits().recipe.model_copy(update={"epochs": 30}))
     lost = {f: loss_retrained(f(case)) for f in (memorised, worst)}
     drawn = loss_retrained(random_share(case, 0.1))
     assert lost[memorised] > 5 * drawn
@@ -186,7 +187,7 @@ def test_retraining_shows_on_memorised_rows_and_hardly_on_the_worst_case():
 def half():
     asked = uk.catalog.cases()["digits_backdoor"].ask("half_poisoned")
     short = asked.case.recipe.model_copy(update={"epochs": 20})
-    return asked.case.with_(recipe=short), asked.request
+    return asked.case.replace(recipe=short), asked.request
 
 
 def test_a_backdoor_opens_and_retraining_without_half_of_it_leaves_it_open(half):

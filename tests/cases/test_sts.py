@@ -39,13 +39,13 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_words_are_hashed_and_padded():
-    found = home.numbered("The cat's 2 mats -- THE!")
+    found = home.word_numbers("The cat's 2 mats -- THE!")
     want = [1 + zlib.crc32(w) % 4095 for w in (b"the", b"cat's", b"2", b"mats", b"the")]
     assert found == want + [0] * 15
 
 
 def test_long_sentences_are_cut():
-    assert home.numbered("x " * 50) == home.numbered("x " * 20)
+    assert home.word_numbers("x " * 50) == home.word_numbers("x " * 20)
 
 
 def test_rows_are_split_and_keep_score_words_and_genre(folder):
@@ -55,7 +55,9 @@ def test_rows_are_split_and_keep_score_words_and_genre(folder):
     wanted = Counter()
     for i, genre in enumerate(genres):
         score, a, b = line(i).split("\t")
-        wanted[tuple(home.numbered(a) + home.numbered(b)), round(float(score), 4), genre] += 1
+        wanted[
+            tuple(home.word_numbers(a) + home.word_numbers(b)), round(float(score), 4), genre
+        ] += 1
     found = Counter(
         (tuple(x[0] + x[1]), round(y[0], 4), group)
         for data in (case.train, case.test, case.validation)
@@ -98,7 +100,7 @@ def test_a_file_with_too_few_pairs_is_refused(folder):
 
 def pairs():
     told = [("a cat sits", "the dog runs"), ("rain", "snow falls on the hill"), ("", "nothing")]
-    return torch.tensor([[home.numbered(a), home.numbered(b)] for a, b in told])
+    return torch.tensor([[home.word_numbers(a), home.word_numbers(b)] for a, b in told])
 
 
 def test_the_order_of_two_sentences_plays_no_part():

@@ -12,6 +12,7 @@ from unlearnkit.difficulty.memorization import leave_out
 from unlearnkit.job import Job
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression
+from unlearnkit.testing import toy_case
 
 ROWS = 40
 
@@ -116,9 +117,9 @@ def embedded():
     [
         ("curvature", embedded, "inputs of one real tensor only; rank rows by another score"),
         ("hold_out", embedded, "hold_out needs test rows"),
-        ("influence", lambda: Regression().toy(0), "memorisation is told by classes"),
-        ("leave_out", lambda: Regression().toy(0), "memorisation is told by classes"),
-        ("confidence", lambda: embedded().with_(fresh=None), "a model factory and a recipe"),
+        ("influence", lambda: toy_case(Regression()), "memorisation is measured by classes"),
+        ("leave_out", lambda: toy_case(Regression()), "memorisation is measured by classes"),
+        ("confidence", lambda: embedded().replace(fresh=None), "a model factory and a recipe"),
     ],
 )
 def test_what_a_score_cannot_be_read_from_is_told_in_a_line(by, case, told):

@@ -38,7 +38,8 @@ def small(tmp_path, monkeypatch):
     """A module of the user's own with a case that trains in a blink; its name."""
     (tmp_path / "small_case.py").write_text(
         "from unlearnkit.tasks.classification import Classification\n"
-        "def make():\n    return Classification(3).toy(0)\n"
+        "from unlearnkit.testing import toy_case\n"
+        "def make():\n    return toy_case(Classification(3))\n"
         "def wrong():\n    return 3\n"
     )
     monkeypatch.syspath_prepend(tmp_path)

@@ -21,9 +21,10 @@ def made(tmp_path, monkeypatch):
     """A module whose case is a classifier of three clouds that was trained for longer."""
     (tmp_path / "made_case.py").write_text(
         "from unlearnkit.tasks.classification import Classification\n"
+        "from unlearnkit.testing import toy_case\n"
         "def make():\n"
-        "    case = Classification(3).toy(0)\n"
-        "    return case.with_(recipe=case.recipe.model_copy(update={'epochs': 40}))\n"
+        "    case = toy_case(Classification(3))\n"
+        "    return case.replace(recipe=case.recipe.model_copy(update={'epochs': 40}))\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     return "made_case:make"

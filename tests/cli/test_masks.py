@@ -12,12 +12,14 @@ from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.store import Store
 from unlearnkit.tasks.classification import Classification
+from unlearnkit.testing import toy_case
 
 ASK = ["--forget", "class=1"]
 ODD = """
 import torch
 from torch import nn
 from unlearnkit.tasks.classification import Classification
+from unlearnkit.testing import toy_case
 
 class Net(nn.Module):
     def __init__(self):
@@ -50,7 +52,7 @@ class Called(nn.Module):
         return x @ self.table
 
 def case(net):
-    return lambda: Classification(3).toy(0).with_(fresh=net)
+    return lambda: toy_case(Classification(3)).replace(fresh=net)
 
 plain, frozen, tied, still, called = map(case, (Net, Frozen, Tied, Still, Called))
 """
@@ -64,7 +66,7 @@ def odd(tmp_path, monkeypatch):
 
 
 def weights(folder, name):
-    return load_weights(Classification(3).toy(0).fresh(), folder / name).state_dict()
+    return load_weights(toy_case(Classification(3)).fresh(), folder / name).state_dict()
 
 
 def test_a_mask_is_found_saved_drawn_and_handed_on(run, small, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import unlearnkit as uk
 from unlearnkit.core.errors import InputError
 from unlearnkit.tasks.classification import Classification
+from unlearnkit.testing import toy_case
 
 MODULE = """
 import json
@@ -145,9 +146,9 @@ def test_the_next_command_that_is_named_works_as_it_stands(run, folder):
 
 
 def test_an_oracle_of_another_recipe_or_task_is_refused():
-    case = Classification(3).toy(0)
+    case = toy_case(Classification(3))
     done = uk.unlearn(case.fresh(), case, uk.Rows(range(6)), "finetune")
-    other = case.with_(recipe=replace_epochs(case.recipe, 3))
+    other = case.replace(recipe=replace_epochs(case.recipe, 3))
     with pytest.raises(InputError, match="oracle: trained with another recipe"):
         uk.audit(done, oracle=uk.oracle(other, uk.Rows(range(6)), seeds=1))
 

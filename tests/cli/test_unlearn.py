@@ -12,12 +12,13 @@ from unlearnkit.checkpoint import load_weights, save_weights
 from unlearnkit.methods.finetune import FineTune
 from unlearnkit.store import Store
 from unlearnkit.tasks.classification import Classification
+from unlearnkit.testing import toy_case
 
 FILES = {"model.safetensors", "original.safetensors", "run.json"}
 
 
 def weights(folder, name="model.safetensors"):
-    return load_weights(Classification(3).toy(0).fresh(), folder / name).state_dict()
+    return load_weights(toy_case(Classification(3)).fresh(), folder / name).state_dict()
 
 
 def equal(a, b):
@@ -90,7 +91,7 @@ def test_rows_come_from_a_file_and_the_record_holds_them(run, small, tmp_path):
 
 
 def test_a_given_checkpoint_is_the_original(run, small, tmp_path):
-    model = Classification(3).toy(0).fresh()
+    model = toy_case(Classification(3)).fresh()
     save_weights(model, tmp_path / "in.pt")
     assert run("unlearn", small, "--forget", "class=1", "--model", "in.pt", "--name", "a").code == 0
     assert equal(weights(tmp_path / "runs/a", "original.safetensors"), model.state_dict())

@@ -43,7 +43,7 @@ def net():
 
 
 def test_each_run_on_one_runtime_has_its_own_cost_and_notes():
-    rt, case = Runtime(), TOY.with_(recipe=None)
+    rt, case = Runtime(), TOY.replace(recipe=None)
     first = run_method(net(), case, GO, "finetune", rt)
     second = run_method(net(), case, GO, "finetune", rt)
     assert first.cost == second.cost
@@ -106,14 +106,14 @@ def test_a_model_that_keeps_a_graph_is_refused_in_words():
 
 def test_a_factory_that_gives_one_module_twice_is_refused():
     one = nn.Linear(6, 3)
-    case = TOY.with_(fresh=lambda: one)
+    case = TOY.replace(fresh=lambda: one)
     fresh_model(case, Runtime(seed=1))
     with pytest.raises(InputError, match="a new module each time"):
         fresh_model(case, Runtime(seed=2))
 
 
 def test_a_factory_of_another_architecture_is_refused_before_training():
-    case = TOY.with_(fresh=lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)))
+    case = TOY.replace(fresh=lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)))
     with pytest.raises(InputError, match=r"another architecture.*0\.weight is of shape \(8, 6\)"):
         run_method(net(), case, GO, Retrain())
 
@@ -162,7 +162,7 @@ class Expanded(nn.Module):
 
 
 def test_a_buffer_whose_elements_share_memory_comes_back_with_its_values():
-    case = TOY.with_(fresh=Expanded)
+    case = TOY.replace(fresh=Expanded)
     done = run_method(fresh_model(case, Runtime()), case, GO, "finetune")
     assert torch.equal(done.model.scale, torch.ones_like(done.model.scale))
     assert done.model.scale.dtype == torch.half

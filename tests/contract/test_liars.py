@@ -436,8 +436,8 @@ LIES: list[tuple[type[Method], str, str]] = [
     (TakesAnything, "wrong_settings_refused", "is accepted"),
     (HasAWrongPreset, "settings_survive_json", "no_such"),
     (DoesNotComeBackFromJson, "settings_survive_json", "comes back from JSON as"),
-    (SaysNothing, "described", "describe the hyper-parameter"),
-    (NeedsAndUses, "described", "say it once"),
+    (SaysNothing, "declaration_complete", "describe the hyper-parameter"),
+    (NeedsAndUses, "declaration_complete", "say it once"),
     (CallsAnAbsentInput, "missing_inputs_refused", "NoneType"),
     (BlowsUpQuietly, "absurd_rate_told", "too large"),
 ]

@@ -108,8 +108,8 @@ LIES = [
     (make(upside_down), "in_range_plain", "interval from 1.0 to 0.0"),
     (make(one_row_by_variance, high=1e9), "in_range_one_row", "inf outside"),
     (make(honest, high=1e-9), "in_range_plain", "outside"),
-    (make(honest, ideal=-1.0), "described", "outside its range"),
-    (make(honest, tasks=frozenset({"nothing"})), "described", "no task"),
+    (make(honest, ideal=-1.0), "declaration_complete", "outside its range"),
+    (make(honest, tasks=frozenset({"nothing"})), "declaration_complete", "no task"),
 ]
 
 

@@ -20,6 +20,7 @@ from unlearnkit.job import parse_settings, read_job
 from unlearnkit.localize.mask import Mask
 from unlearnkit.oracles import MOST
 from unlearnkit.studies.spec import load, make_study
+from unlearnkit.testing import toy_case
 
 
 def laughs(open_, close, last):
@@ -166,7 +167,7 @@ def test_so_many_oracles_are_refused_before_they_are_listed():
     from unlearnkit.tasks.classification import Classification
 
     with pytest.raises(InputError, match="at most 100,000 models at a time, got 1,000,000,000"):
-        uk.oracle(Classification(3).toy(0), "rows=0", seeds=10**9)
+        uk.oracle(toy_case(Classification(3)), "rows=0", seeds=10**9)
     assert MOST == 100_000
 
 

@@ -6,6 +6,7 @@ import unlearnkit as uk
 from unlearnkit.auditing.strong.mask_transfer import _trainable_as, distance_to_feature_mean
 from unlearnkit.core.module_state import on_device
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.testing import toy_case
 
 GO = uk.Rows(range(12))
 
@@ -45,7 +46,7 @@ class Anchored(torch.nn.Module):
 
 
 def done():
-    case = uk.Classification(3).toy(0).with_(fresh=Anchored)
+    case = toy_case(uk.Classification(3)).replace(fresh=Anchored)
     made = uk.unlearn(uk.train_original(case).model, case, GO, "finetune")
     for model in (made.original, made.model):
         model.anchored = True

@@ -124,7 +124,7 @@ def test_every_form_leaves_the_forgotten_rows_out(form):
 def test_every_form_can_be_the_case_after_a_deletion(form):
     x, y = rows()
     case = uk.Case(task="classification", recipe=RECIPE, **FORMS[form](x, y))
-    left = case.without(uk.Rows(*FORGET)).without("rows=0")
+    left = case.after_deletion(uk.Rows(*FORGET)).after_deletion("rows=0")
     keep = torch.tensor([i for i in range(N) if i not in {*FORGET, 1}])
     read = torch.cat([b.x for b in View.all(left.train).batches(8, uk.Runtime())])
     assert torch.equal(read, x[keep])
@@ -208,7 +208,7 @@ SEVERAL = {
 def test_a_model_of_several_arguments_gets_each_by_name_or_position(form):
     case = uk.Case(task="classification", recipe=RECIPE, **SEVERAL[form](*rows()))
     want = uk.Case(train=((rows()[0], rows()[0].square()), rows()[1]), task="classification")
-    want = want.with_(recipe=RECIPE)
+    want = want.replace(recipe=RECIPE)
     assert torch.equal(weights(finetuned(case, net=Sum())), weights(finetuned(want, net=Sum())))
 
 
@@ -324,7 +324,9 @@ def test_without_data_only_classes_of_the_task_can_go(request_, told):
 def test_deletions_follow_each_other_in_the_new_numbers():
     x, y = rows()
     case = uk.Case(train=(x, y), group=torch.arange(N) // 3, task="classification")
-    left = case.without("group=0").without(uk.Classes(1)).without({"rows": [0]})
+    left = (
+        case.after_deletion("group=0").after_deletion(uk.Classes(1)).after_deletion({"rows": [0]})
+    )
     keep = [i for i in range(3, N) if y[i] != 1][1:]
     assert torch.equal(left.train.x, x[keep])
     assert torch.equal(left.train.group, torch.arange(N)[keep] // 3)
@@ -336,7 +338,7 @@ def test_a_deletion_from_a_map_style_set_reads_no_row():
     source = Labelled(*rows())
     case = uk.Case(train=source, task="classification")
     source.read.clear()
-    case.without(uk.Rows(3)).without(uk.Rows(0, 4))
+    case.after_deletion(uk.Rows(3)).after_deletion(uk.Rows(0, 4))
     assert source.read == []
 
 

@@ -13,6 +13,7 @@ from unlearnkit.core.request_inference import infer_request, owners_of_rows, ran
 from unlearnkit.core.row_selection import rows_to_forget
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression
+from unlearnkit.testing import toy_case
 
 Y = torch.randn(40, generator=torch.Generator().manual_seed(0))
 
@@ -153,7 +154,7 @@ def easy_owner():
     )
 
 
-REAL, NAMED = Regression().toy(0), Classification(3).toy(0)
+REAL, NAMED = toy_case(Regression()), toy_case(Classification(3))
 ASKED = {
     "a range": (REAL, uk.Targets(at_most=float(REAL.train.y.sort(0).values[19]))),
     "a class": (NAMED, uk.Classes(1)),

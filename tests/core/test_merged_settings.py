@@ -4,7 +4,7 @@ import pytest
 
 import unlearnkit as uk
 from unlearnkit.catalog import methods
-from unlearnkit.core.settings import merged
+from unlearnkit.core.settings import deep_merge
 from unlearnkit.job import make_job, parse_settings
 
 GROUPS = [
@@ -43,6 +43,6 @@ def test_the_command_line_keeps_the_rest_of_a_presets_group():
 
 
 def test_a_group_of_another_kind_replaces_the_group():
-    assert merged({"kind": "a", "x": 1}, {"kind": "b"}) == {"kind": "b"}
-    assert merged({"kind": "a", "x": 1}, {"kind": "a", "y": 2}) == {"kind": "a", "x": 1, "y": 2}
-    assert merged({"x": 1}, {"kind": "a"}) == {"x": 1, "kind": "a"}
+    assert deep_merge({"kind": "a", "x": 1}, {"kind": "b"}) == {"kind": "b"}
+    assert deep_merge({"kind": "a", "x": 1}, {"kind": "a", "y": 2}) == {"kind": "a", "x": 1, "y": 2}
+    assert deep_merge({"x": 1}, {"kind": "a"}) == {"x": 1, "kind": "a"}

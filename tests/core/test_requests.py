@@ -203,5 +203,5 @@ def test_a_whole_set_needs_a_request_and_parts_take_none():
         CASE.partition(None)
     with pytest.raises(InputError, match="made from parts; pass None"):
         parts.partition(uk.Rows(0))
-    with pytest.raises(UnlearnkitError, match="without: the case has no whole training set"):
-        parts.without(uk.Rows(0))
+    with pytest.raises(UnlearnkitError, match="after_deletion: the case has no whole training set"):
+        parts.after_deletion(uk.Rows(0))

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from unlearnkit.cli.console import Console, escaped, print_json, print_page, print_table, print_text
+from unlearnkit.cli.console import Console, escape, print_json, print_page, print_table, print_text
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import write_rows
 from unlearnkit.core.text import LONGEST_ERROR, one_line, spreadsheet_cell
@@ -64,7 +64,7 @@ def test_no_escape_reaches_the_terminal(capsys):
 
 def test_escaped_json_means_the_same():
     value = {ESCAPE: ["ä", "\U000e0001", "\n"]}
-    text = escaped(json.dumps(value, ensure_ascii=False, indent=1))
+    text = escape(json.dumps(value, ensure_ascii=False, indent=1))
     assert json.loads(text) == value
     assert "ä" in text
 

@@ -12,11 +12,12 @@ from unlearnkit.core.errors import (
 from unlearnkit.core.hidden_targets import no_targets
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.tasks.classification import Classification
+from unlearnkit.testing import toy_case
 
 
 @pytest.fixture(scope="module")
 def toy():
-    case = Classification(3).toy(0)
+    case = toy_case(Classification(3))
     return uk.train_original(case).model, case
 
 

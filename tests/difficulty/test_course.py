@@ -12,14 +12,15 @@ from unlearnkit.core.errors import UnsupportedError
 from unlearnkit.difficulty.training_dynamics import watch
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression
+from unlearnkit.testing import toy_case
 
 PROXIES = ("confidence", "top", "surety", "correctness")
 
 
 def toy(epochs):
-    case = Classification(3).toy(0)
+    case = toy_case(Classification(3))
     recipe = case.recipe.model_copy(update={"epochs": epochs, "schedule": "constant"})
-    return case.with_(recipe=recipe)
+    return case.replace(recipe=recipe)
 
 
 def test_means_are_those_of_the_states_after_each_epoch():
@@ -56,14 +57,14 @@ def test_a_course_comes_from_the_cache_the_second_time(tmp_path):
 @pytest.mark.parametrize("proxy", ["confidence", "correctness"])
 def test_planted_wrong_labels_rank_at_the_top(proxy):
     short = digits().recipe.model_copy(update={"epochs": 20})
-    asked = mislabelled(digits().with_(recipe=short), 0.1)
+    asked = mislabelled(digits().replace(recipe=short), 0.1)
     scores = watch(asked.case).memorised(proxy)
     top = scores.argsort(descending=True)[: len(asked.request.rows)].tolist()
     assert len(set(top) & set(asked.request.rows)) / len(top) > 0.8
 
 
 def test_only_rows_with_a_class_can_be_watched():
-    with pytest.raises(UnsupportedError, match="memorisation is told by classes"):
-        watch(Regression().toy(0))
+    with pytest.raises(UnsupportedError, match="memorisation is measured by classes"):
+        watch(toy_case(Regression()))
     with pytest.raises(UnsupportedError, match="a model factory and a recipe"):
-        watch(toy(1).with_(fresh=None))
+        watch(toy(1).replace(fresh=None))

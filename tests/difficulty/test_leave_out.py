@@ -10,6 +10,7 @@ from unlearnkit.core.errors import InputError
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.difficulty.memorization import leave_out
 from unlearnkit.tasks.classification import Classification
+from unlearnkit.testing import toy_case
 from unlearnkit.train.loop import fit
 from unlearnkit.train.rng_guard import seeded_global_rngs
 
@@ -17,10 +18,10 @@ MODELS, SIZE = 12, 42
 
 
 def tiny():
-    case = Classification(3).toy(0)
+    case = toy_case(Classification(3))
     plain = case.fresh
     train = case.train.with_targets((case.train.y + (torch.arange(60) < 3)) % 3)
-    return case.with_(
+    return case.replace(
         train=train,
         fresh=lambda: plain().double(),
         recipe=case.recipe.model_copy(update={"epochs": 4}),
@@ -58,7 +59,7 @@ def test_the_estimate_is_the_difference_of_masked_means(tmp_path):
 
 def test_planted_wrong_labels_are_memorised_and_others_are_not(tmp_path):
     case = tiny()
-    case = case.with_(recipe=case.recipe.model_copy(update={"epochs": 60, "lr": 0.2}))
+    case = case.replace(recipe=case.recipe.model_copy(update={"epochs": 60, "lr": 0.2}))
     scores = leave_out(case, models=24, cache=uk.Cache(tmp_path)).memorised
     assert float(scores[:3].min()) > float(scores[3:].quantile(0.9))
     assert float(scores[3:].mean()) < 0.25

@@ -21,6 +21,7 @@ from unlearnkit.difficulty.holdout_retraining import hold_out
 from unlearnkit.difficulty.self_influence import self_influence
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression
+from unlearnkit.testing import toy_case
 
 RNG = np.random.default_rng(0)
 N, D, C = 12, 5, 3
@@ -113,7 +114,7 @@ def test_hold_out_leaves_the_model_and_the_global_generator_alone():
 
 
 def test_hold_out_and_curvature_take_real_targets():
-    case = Regression().toy(0)
+    case = toy_case(Regression())
     rows, rt = View.all(case.train), Runtime()
     model = case.fresh()
     moved = hold_out(model, rows, View.all(case.test), case.task, case.recipe, rt)
@@ -162,10 +163,10 @@ def test_it_orders_rows_as_leaving_each_out_and_fitting_again_does():
 @pytest.fixture(scope="module")
 def known_by_heart():
     """Return a case with wrong labels on six rows, and its leave-out estimate."""
-    case = Classification(3).toy(0)
+    case = toy_case(Classification(3))
     wrong = (case.train.y + (torch.arange(60) < 6)) % 3
     recipe = case.recipe.model_copy(update={"epochs": 60, "lr": 0.2})
-    case = case.with_(train=case.train.with_targets(wrong), recipe=recipe)
+    case = case.replace(train=case.train.with_targets(wrong), recipe=recipe)
     return case, memorisation(case, "leave_out")
 
 

@@ -53,6 +53,6 @@ def test_squared_gradients_are_the_kept_ones(case, golden, unit):
 
 def test_the_default_fine_tuning_ends_at_the_kept_weights(case, golden):
     model, _ = trained(case)
-    short = case.with_(recipe=case.recipe.model_copy(update={"epochs": 10}))
+    short = case.replace(recipe=case.recipe.model_copy(update={"epochs": 10}))
     done = run_method(model, short, Classes(3), FineTune())
     golden({"work": done.cost.work, **summary(done.model.state_dict())})

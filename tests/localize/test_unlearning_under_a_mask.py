@@ -14,6 +14,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.methods.retrain import Retrain
+from unlearnkit.testing import toy_case
 from unlearnkit.train.frozen_weights import FrozenScalars, holding
 from unlearnkit.train.loop import descend
 
@@ -157,7 +158,7 @@ def test_tied_and_half_precision_weights_are_held():
         def forward(self, x):
             return self.head(torch.relu(self.down(torch.relu(self.up(x)))))
 
-    case = uk.Classification(3).toy(0).with_(fresh=Tied)
+    case = toy_case(uk.Classification(3)).replace(fresh=Tied)
     model = uk.train_original(case).model.bfloat16()
     mask = Localizer(budget=0.5).find(model, case, ASK)
     done = uk.unlearn(model, case, ASK, "finetune", mask=mask)

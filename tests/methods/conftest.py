@@ -10,6 +10,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.oracles import train_original
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression
+from unlearnkit.testing import toy_case
 
 
 def start(net, seed):
@@ -78,7 +79,7 @@ def clouds():
 @pytest.fixture(scope="session")
 def toy():
     """Return a trained toy classifier of three classes and its case."""
-    case = Classification(3).toy(0)
+    case = toy_case(Classification(3))
     return train_original(case).model, case
 
 
@@ -95,5 +96,5 @@ def layered():
             nn.Sequential(nn.Linear(16, 3)),
         )
 
-    case = Classification(3).toy(1).with_(fresh=fresh)
+    case = toy_case(Classification(3), 1).replace(fresh=fresh)
     return train_original(case, rt=Runtime()).model, case

@@ -6,7 +6,7 @@ from unlearnkit.core.method import Problem
 from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.request import Classes, Rows
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.methods.amnesiac import Amnesiac, relabelled
+from unlearnkit.methods.amnesiac import Amnesiac, wrong_label_losses
 from unlearnkit.train.schedule import WarmRestart
 from unlearnkit.unlearning.run_method import run_method
 
@@ -14,7 +14,7 @@ from unlearnkit.unlearning.run_method import run_method
 def targets(net, case, forget, gone=(), turns=1):
     rows = View.all(case.train)
     p = Problem(net, net, case.task, rows.pick(torch.tensor(forget)), rows, None, case.recipe, gone)
-    losses = relabelled(p, Runtime())
+    losses = wrong_label_losses(p, Runtime())
     found = []
     for _ in range(turns):
         batch = next(p.forget.batches(len(forget), Runtime()))

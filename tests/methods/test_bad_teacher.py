@@ -20,7 +20,7 @@ from unlearnkit.methods.bad_teacher import BadTeacher
 from unlearnkit.oracles import train_original
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression
-from unlearnkit.train.teachers import left_over, mean_answer, untrained
+from unlearnkit.train.teachers import left_over, mean_answer, untrained_teacher
 from unlearnkit.unlearning.run_method import fresh_model, run_method
 
 GO = Rows(0, 1, 2, 3)
@@ -135,15 +135,15 @@ def test_an_untrained_teacher_shares_no_tensor_and_its_statistics_are_at_default
             if t.is_floating_point():
                 t.copy_(torch.rand(t.shape, generator=g) + 0.5)
     state = torch.get_rng_state()
-    twin = untrained(model, Runtime(), "x")
+    twin = untrained_teacher(model, Runtime(), "x")
     assert torch.equal(torch.get_rng_state(), state)
     theirs = model.state_dict()
     assert not [k for k, t in twin.state_dict().items() if t.numel() > 1 and t.equal(theirs[k])]
     assert twin[2].running_mean.eq(0).all()
     assert twin[2].running_var.eq(1).all()
     assert not any(m.training for m in twin.modules())
-    assert fingerprint(untrained(model, Runtime(), "x")) == fingerprint(twin)
-    assert fingerprint(untrained(model, Runtime(), "y")) != fingerprint(twin)
+    assert fingerprint(untrained_teacher(model, Runtime(), "x")) == fingerprint(twin)
+    assert fingerprint(untrained_teacher(model, Runtime(), "y")) != fingerprint(twin)
 
 
 def test_a_tensor_that_survives_the_reset_is_named(toy):
@@ -158,7 +158,7 @@ def test_a_tensor_that_survives_the_reset_is_named(toy):
         held.weight.normal_(generator=torch.Generator().manual_seed(0))
         held.bias.zero_()
     with pytest.raises(uk.core.errors.UnsupportedError, match="weight is as in the trained model"):
-        untrained(held, Runtime(), "x")
+        untrained_teacher(held, Runtime(), "x")
     assert left_over(model, model) == "0.weight"
 
 
@@ -225,7 +225,7 @@ def test_an_lstm_on_sequences_without_targets_is_served(tokens, teacher):
 
 def test_targets_do_not_change_the_result(toy):
     model, case = toy
-    bare = case.with_(train=case.train.with_targets(no_targets(len(case.train))))
+    bare = case.replace(train=case.train.with_targets(no_targets(len(case.train))))
     a, b = (run_method(model, c, GO, "bad_teacher").model.state_dict() for c in (case, bare))
     assert all(torch.equal(t, b[k]) for k, t in a.items())
 
@@ -304,7 +304,7 @@ def test_a_random_subset_moves_away_from_retraining_as_the_paper_has_it(pictures
 def test_an_untrained_teacher_is_nearly_uniform(pictures):
     model, case = pictures
     out = outputs_of(
-        untrained(model, Runtime(), "x"), View.all(case.train), case.task, Runtime()
+        untrained_teacher(model, Runtime(), "x"), View.all(case.train), case.task, Runtime()
     ).double()
     p = softmax(out)
     m = (p + 0.1) / 2

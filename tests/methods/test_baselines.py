@@ -16,6 +16,7 @@ from unlearnkit.methods.scrub import Scrub
 from unlearnkit.methods.ssd import SSD
 from unlearnkit.tasks.multilabel import MultiLabel
 from unlearnkit.tasks.regression import Regression
+from unlearnkit.testing import toy_case
 from unlearnkit.train.schedule import WarmRestart
 from unlearnkit.unlearning.run_method import run_method
 
@@ -52,7 +53,7 @@ def test_the_limit_is_fine_tuning_bit_for_bit(layered, how, run):
 @pytest.mark.parametrize("request_", [Rows(0, 7, 9), Classes(2)], ids=str)
 def test_by_default_the_cost_is_what_was_asked(layered, kind, request_):
     model, case = layered
-    case = case.with_(recipe=case.recipe.model_copy(update={"epochs": 60}))
+    case = case.replace(recipe=case.recipe.model_copy(update={"epochs": 60}))
     full = 3 * 60 * len(case.partition(request_).retain)
     cost = run_method(model, case, request_, kind()).cost.work
     assert 0.14 * full < cost <= 0.18 * full
@@ -70,7 +71,7 @@ def test_small_requests_work_with_batch_normalisation_and_dropout(layered, kind,
 @pytest.mark.parametrize("task", [MultiLabel(3), Regression(2)], ids=lambda t: t.name)
 @pytest.mark.parametrize("kind", ALL, ids=lambda k: k.id)
 def test_other_tasks_than_classification_are_served(kind, task):
-    case = task.toy(0)
+    case = toy_case(task)
     model = case.fresh()
     done = run_method(model, case, Rows(0, 1, 2, 3, 4), kind.build(**kind.info.smoke))
     pairs = zip(done.model.parameters(), model.parameters(), strict=True)

@@ -60,7 +60,7 @@ def looking(log=None, built=None):
 
     recipe = uk.Recipe(lr=0.05, epochs=10, batch_size=8)
     case = uk.Case(train=(x, y), task="regression", fresh=fresh, recipe=recipe)
-    return train_original(case.with_(fresh=Looking)).model, case
+    return train_original(case.replace(fresh=Looking)).model, case
 
 
 def problem(model, case, forget, build=None):
@@ -107,7 +107,7 @@ def test_a_step_is_that_of_retained_targets_and_blind_answers(line):
 
     how = BlindspotRegression(blind=WHOLE, early=1, run=WHOLE)
     forget = [0, 1, 2, 3]
-    got = uk.unlearn(net, case.with_(fresh=fresh), uk.Rows(forget), how).model
+    got = uk.unlearn(net, case.replace(fresh=fresh), uk.Rows(forget), how).model
     x, w, b = case.train.x, net.weight.detach(), built[-1].weight.detach()
     y = torch.cat([x[:4] @ b.T, case.train.y[4:]])
     want = w - 0.05 * 2 * (x @ w.T - y).T @ x / 16
@@ -179,7 +179,7 @@ def test_a_fresh_model_that_knows_the_rows_is_refused():
         return twin
 
     with pytest.raises(InputError, match=r"first.0.weight is as in the trained model"):
-        uk.unlearn(model, case.with_(fresh=again), uk.Rows(0, 1), "blindspot_regression")
+        uk.unlearn(model, case.replace(fresh=again), uk.Rows(0, 1), "blindspot_regression")
 
 
 # 3. where layers look
@@ -274,7 +274,7 @@ def test_the_blind_model_is_asked_once_a_row_unless_inputs_change():
     for augment in ("none", "flip_crop"):
         recipe = case.recipe.model_copy(update={"augment": augment})
         how = BlindspotRegression(early=1, run={"share": 1}, batch_norm="keep")
-        done = uk.unlearn(model, case.with_(recipe=recipe), uk.Rows(range(8)), how)
+        done = uk.unlearn(model, case.replace(recipe=recipe), uk.Rows(range(8)), how)
         extra.append(done.cost.forward - done.cost.backward)
     assert extra[0] == 8 + 4  # all forget rows, and two rows twice to find the layers with
     assert extra[1] > extra[0]
@@ -285,7 +285,7 @@ def test_the_blind_model_is_asked_once_a_row_unless_inputs_change():
 
 def test_targets_without_spread_end_in_a_finite_model():
     model, case = looking()
-    flat = case.with_(
+    flat = case.replace(
         train=TensorData(case.train.x, torch.full((40, 1), 2.0)),
         task=uk.Regression(centre=(2.0,), scale=(0.0,)),
     )

@@ -12,8 +12,9 @@ from unlearnkit.methods.del_localized import DelLocalized
 from unlearnkit.methods.finetune import FineTune
 from unlearnkit.oracles import oracle, train_original
 from unlearnkit.tasks.classification import Classification
+from unlearnkit.testing import toy_case
 from unlearnkit.train.schedule import WarmRestart
-from unlearnkit.train.teachers import untrained
+from unlearnkit.train.teachers import untrained_teacher
 from unlearnkit.unlearning.run_method import fresh_model, run_method
 
 ASK = Rows(*range(11))
@@ -41,7 +42,9 @@ def check_values(model, case, got, want):
 
 def test_a_fresh_reset_has_the_values_of_the_runs_draw(toy):
     model, case = toy
-    drawn = dict(untrained(model, Runtime(seed=3), "del_localized/reset").named_parameters())
+    drawn = dict(
+        untrained_teacher(model, Runtime(seed=3), "del_localized/reset").named_parameters()
+    )
     check_values(model, case, reset_only(model, case, seed=3, reset="fresh"), drawn)
 
 
@@ -55,7 +58,7 @@ def test_the_draw_depends_on_the_seed_alone(toy):
 def test_the_other_resets_are_zero_initial_mixed_and_none(toy):
     model, case = toy
     given = dict(model.named_parameters())
-    drawn = dict(untrained(model, Runtime(), "del_localized/reset").named_parameters())
+    drawn = dict(untrained_teacher(model, Runtime(), "del_localized/reset").named_parameters())
     built = dict(fresh_model(case, Runtime()).named_parameters())
     wanted = {
         "zero": {n: torch.zeros_like(p) for n, p in given.items()},
@@ -133,7 +136,7 @@ def test_the_head_is_the_layer_called_last():
         def forward(self, x):
             return self.head(torch.relu(self.body(x)))
 
-    case = Classification(3).toy(0).with_(fresh=Backwards)
+    case = toy_case(Classification(3)).replace(fresh=Backwards)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = Backwards()
@@ -152,7 +155,7 @@ def test_what_is_missing_is_named(toy):
     with pytest.raises(InputError, match="head 'fc' is no layer with parameters; there are: 0, 2"):
         run_method(model, case, ASK, DelLocalized(head=("fc",)))
     with pytest.raises(UnsupportedError, match="needs a model factory"):
-        run_method(model, case.with_(fresh=None), ASK, DelLocalized(reset="initial"))
+        run_method(model, case.replace(fresh=None), ASK, DelLocalized(reset="initial"))
 
     class Bare(nn.Module):
         def __init__(self):

@@ -13,7 +13,8 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.emmn import _norms, _roughness, _unlike
 from unlearnkit.oracles import train_original
 from unlearnkit.tasks.classification import Classification
-from unlearnkit.testing.subject import probed
+from unlearnkit.testing import toy_case
+from unlearnkit.testing.subject import with_probe
 
 
 def noisy(model, case, gone, **settings):
@@ -34,13 +35,13 @@ def noisy(model, case, gone, **settings):
             return None
 
     how = uk.method("emmn", **{"copies": 8, "run": {"share": 0.0}, **settings})
-    uk.unlearn(model, case, uk.Classes(*gone), probed(how, Inside))
+    uk.unlearn(model, case, uk.Classes(*gone), with_probe(how, Inside))
     return seen
 
 
 @pytest.fixture(scope="module")
 def toy():
-    case = Classification(3).toy(0)
+    case = toy_case(Classification(3))
     return train_original(case).model, case
 
 
@@ -98,7 +99,7 @@ def test_statistics_of_batch_normalisation_stay_unless_asked_for(toy):
     def fresh():
         return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
 
-    case = case.with_(fresh=fresh)
+    case = case.replace(fresh=fresh)
     model = train_original(case).model
     moved = [
         not torch.equal(

@@ -17,6 +17,7 @@ from unlearnkit.oracles import train_original
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.multilabel import MultiLabel
 from unlearnkit.tasks.regression import Regression
+from unlearnkit.testing import toy_case
 from unlearnkit.train.schedule import WarmRestart
 from unlearnkit.unlearning.run_method import run_method
 
@@ -93,7 +94,7 @@ def test_settings_survive_a_round_trip_through_json(preset):
     "task", [Classification(3), MultiLabel(3), Regression()], ids=lambda t: t.name
 )
 def test_every_task_keeps_its_retained_rows_within_the_cost_that_was_asked(task):
-    short = task.toy(0)
+    short = toy_case(task)
     recipe = short.recipe.model_copy(update={"epochs": 100})
     toy = Case(train=short.train, task=task, fresh=short.fresh, recipe=recipe)
     done = run_method(train_original(toy).model, toy, Rows(range(6)), FineTune())

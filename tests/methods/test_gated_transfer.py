@@ -19,6 +19,7 @@ from unlearnkit.methods.gated_transfer import _Lesson, transfer
 from unlearnkit.oracles import train_original
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression
+from unlearnkit.testing import toy_case
 from unlearnkit.train.data_free.generator import generator
 
 K = 5
@@ -194,7 +195,7 @@ def test_an_input_shape_that_the_model_does_not_take_is_told():
 
 
 def test_rows_that_are_no_classes_are_refused():
-    case = Classification(3).toy(0)
+    case = toy_case(Classification(3))
     with pytest.raises(UnsupportedError, match="gated_transfer needs whole classes"):
         uk.unlearn(case.fresh(), case, uk.Rows(0, 1), "gated_transfer")
 

@@ -92,7 +92,7 @@ def test_a_subset_ends_no_worse_than_validation_rows(clouds):
     go = Rows(0, 1, 2)
     best = net(case.train.x[:3]).argmax(1)
     y = torch.cat([best, case.train.y[3:]])
-    case = case.with_(train=case.train.with_targets(y))
+    case = case.replace(train=case.train.with_targets(y))
     guard = StopRule(floor=INF)
     long = FineTuneSchedule(lr=1.0, share=10.0, schedule="constant")
     got = run_method(net, case, go, GradientAscent(run=long, cap=INF, guard=guard)).model
@@ -106,7 +106,7 @@ def test_rows_that_look_unseen_already_are_left_alone_with_a_note(toy):
     model, case = toy
     y = case.train.y.clone()
     y[:3] = (y[:3] + 1) % 3
-    planted = case.with_(train=case.train.with_targets(y))
+    planted = case.replace(train=case.train.with_targets(y))
     done = run_method(model, planted, Rows(0, 1, 2), GradientAscent())
     assert torch.equal(done.model[0].weight, model[0].weight)
     assert any("nothing to climb" in note for note in done.notes)

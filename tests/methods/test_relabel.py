@@ -12,6 +12,7 @@ from unlearnkit.methods.relabel import Relabel
 from unlearnkit.oracles import train_original
 from unlearnkit.tasks.multilabel import MultiLabel
 from unlearnkit.tasks.regression import Regression
+from unlearnkit.testing import toy_case
 from unlearnkit.train.schedule import WarmRestart
 from unlearnkit.unlearning.run_method import run_method
 
@@ -33,7 +34,7 @@ def silenced(case, request):
     net = nn.Linear(3, 4, bias=False, dtype=torch.float64)
     with torch.no_grad():
         net.weight.copy_(torch.randn(4, 3, generator=g, dtype=torch.float64))
-    return net, case.with_(train=type(case.train)(x, case.train.y))
+    return net, case.replace(train=type(case.train)(x, case.train.y))
 
 
 def test_an_epoch_is_a_forget_step_to_the_runner_up_and_then_a_retain_step(clouds):
@@ -96,7 +97,7 @@ def test_uniform_targets_of_a_lone_row_settle_on_all_other_classes(clouds):
 
 @pytest.mark.parametrize("task", [MultiLabel(3), Regression()])
 def test_tasks_without_exclusive_outcomes_get_drawn_targets(task):
-    case = task.toy(0)
+    case = toy_case(task)
     model = train_original(case).model
     weights = [
         run_method(model, case, Rows(0, 1, 2), Relabel(targets=t)).model[0].weight

@@ -21,7 +21,7 @@ def state(model):
 
 def test_reaches_the_least_squares_solution_of_the_retained_rows(line):
     net, case = line()
-    case = case.with_(recipe=Recipe(lr=0.3, momentum=0.5, epochs=300, batch_size=64))
+    case = case.replace(recipe=Recipe(lr=0.3, momentum=0.5, epochs=300, batch_size=64))
     got = run_method(net, case, GO, Retrain()).model.weight.detach()
     want = torch.linalg.lstsq(case.train.x[4:], case.train.y[4:]).solution
     torch.testing.assert_close(got, want.T, rtol=1e-9, atol=1e-9)
@@ -47,7 +47,7 @@ def test_the_weights_that_came_do_not_matter(layered):
 def test_every_layer_starts_over_also_inside_blocks(layered):
     model, case = layered
     # Steps so small that they move no weight of any size; running statistics move all the same.
-    case = case.with_(recipe=Recipe(lr=1e-30, epochs=1))
+    case = case.replace(recipe=Recipe(lr=1e-30, epochs=1))
     done = run_method(model, case, GO, Retrain(), Runtime(seed=2)).model
     got, want = (dict(m.named_parameters()) for m in (done, fresh_model(case, Runtime(seed=2))))
     torch.testing.assert_close(got, want, rtol=0, atol=1e-25)
@@ -65,7 +65,7 @@ def test_frozen_layers_keep_their_weights(layered):
 
 def test_a_factory_of_another_architecture_is_refused(toy):
     model, case = toy
-    wrong = case.with_(fresh=lambda: nn.Linear(6, 3))
+    wrong = case.replace(fresh=lambda: nn.Linear(6, 3))
     with pytest.raises(InputError, match="fresh: builds another architecture"):
         run_method(model, wrong, GO, Retrain())
 
@@ -74,7 +74,7 @@ def test_forget_rows_are_not_read(line):
     net, case = line()
     x = case.train.x.clone()
     x[:4] = 1e6
-    other = case.with_(train=type(case.train)(x, case.train.y))
+    other = case.replace(train=type(case.train)(x, case.train.y))
     assert len(View.all(other.train)) == 20
     a, b = (run_method(net, c, GO, Retrain()).model.weight for c in (case, other))
     assert torch.equal(a, b)

@@ -159,7 +159,7 @@ def test_rewinding_returns_the_epoch_with_the_error_of_unseen_rows(toy):
 def test_rewinding_without_validation_rows_is_refused(toy):
     model, case = toy
     with pytest.raises(UnsupportedError, match="rewind needs validation rows"):
-        run_method(model, case.with_(validation=None), GO, Scrub(rewind="unseen"))
+        run_method(model, case.replace(validation=None), GO, Scrub(rewind="unseen"))
 
 
 def test_a_restart_has_no_epochs_to_rewind_to(toy):
@@ -170,7 +170,7 @@ def test_a_restart_has_no_epochs_to_rewind_to(toy):
 
 def test_a_restart_takes_small_forget_steps_each_before_a_retain_step(clouds):
     net, case = clouds()
-    case = case.with_(train=case.train.with_targets(net(case.train.x).argmax(1)))
+    case = case.replace(train=case.train.with_targets(net(case.train.x).argmax(1)))
     run = WarmRestart(lr=0.5, share=305 / 780, shrink=0)
     how = Scrub(
         retain_divergence=0.3, temperature=3, early=0.5, forget_speed=0.4, cap=INF, nudge=0, run=run
@@ -213,7 +213,7 @@ def test_augmented_rows_are_shown_to_teacher_and_student_alike(clouds):
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4))
     with torch.no_grad():
         net[1].weight.copy_(torch.randn(4, 64, generator=g))
-    pictures = case.with_(train=type(case.train)(x, torch.arange(24) % 4), validation=None)
+    pictures = case.replace(train=type(case.train)(x, torch.arange(24) % 4), validation=None)
     run = FineTuneSchedule.exact(lr=1.0, momentum=0.0, epochs=1, batch_size=8, augment="flip_crop")
     how = Scrub(retain_loss=0.0, retain_divergence=1.0, nudge=0.0, early=1, run=run)
     got = run_method(net, pictures, GO, how).model

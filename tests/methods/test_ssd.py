@@ -10,6 +10,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.linalg.fisher import TRIED
 from unlearnkit.methods.ssd import SSD, dampen, largest_ratio, relative
 from unlearnkit.tasks.classification import Classification
+from unlearnkit.testing import toy_case
 from unlearnkit.train.early_stopping import StopRule
 from unlearnkit.unlearning.run_method import run_method
 
@@ -70,7 +71,7 @@ def test_forget_rows_without_gradient_change_nothing(selection):
     net, case = problem(2)
     y = case.train.y.clone()
     y[:4] = net(case.train.x[:4]).detach()
-    case = case.with_(train=case.train.with_targets(y))
+    case = case.replace(train=case.train.with_targets(y))
     got = run_method(net, case, GO, SSD(selection=selection)).model
     assert torch.equal(got.weight, net.weight)
 
@@ -78,7 +79,7 @@ def test_forget_rows_without_gradient_change_nothing(selection):
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(st.floats(0.01, 8), st.floats(0.0, 100), st.sampled_from(["row", "batch"]))
 def test_no_magnitude_grows_and_no_sign_flips(selection, dampening, unit):
-    case = Classification(3).toy(0)
+    case = toy_case(Classification(3))
     model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
     how = SSD(selection=selection, dampening=dampening, unit=unit)
     got = run_method(model, case, Classes(1), how).model

@@ -238,7 +238,7 @@ def test_only_rates_of_adam_are_raised(clouds, optimizer, ratio):
         how = Unsir(
             adaptive=factor, share=0, impair=STILL, repair=FineTuneSchedule(schedule="constant")
         )
-        got = run_method(net, case.with_(recipe=recipe), Classes(1), how).model
+        got = run_method(net, case.replace(recipe=recipe), Classes(1), how).model
         return (got.weight - net.weight).norm().item()
 
     assert moved(5.0) / moved(1.0) == pytest.approx(ratio, rel=1e-3)
@@ -252,7 +252,7 @@ def test_rows_that_must_go_are_never_read(toy):
     gone = case.train.y == 2
     blank = replace(case.train, x=torch.where(gone[:, None], 1e9, case.train.x))
     a = run_method(model, case, Classes(2), Unsir()).model
-    b = run_method(model, case.with_(train=blank), Classes(2), Unsir()).model
+    b = run_method(model, case.replace(train=blank), Classes(2), Unsir()).model
     assert same(state(a), state(b))
 
 
@@ -395,7 +395,7 @@ def test_forty_steps_raise_the_loss_on_noise_as_far_as_measured(digits):
 
 def test_the_default_forgets_a_class_for_a_tenth_of_the_cost_of_retraining(digits):
     model, case = digits
-    case = case.with_(recipe=case.recipe.model_copy(update={"epochs": 40}))
+    case = case.replace(recipe=case.recipe.model_copy(update={"epochs": 40}))
     done = run_method(model, case, Classes(7), "unsir")
     go, stay = accuracies(done.model, case.test, 7)
     rows = int((case.train.y != 7).sum())

@@ -67,7 +67,7 @@ def test_tug_of_war_multiplies_what_each_gap_leaves(stored):
     score = metrics()["tow"](e)
     assert score.value == pytest.approx((first + second) / 2, rel=1e-12)
     assert score.rows is None
-    floor = metrics()["tow"](e.seat(ModelRole.ORACLE, 0))
+    floor = metrics()["tow"](e.with_candidate(ModelRole.ORACLE, 0))
     assert floor.value == pytest.approx((1 - 0.2) * (1 - 0.1) * (1 - 0.1), rel=1e-12)
 
 

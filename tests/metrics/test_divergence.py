@@ -98,7 +98,7 @@ def test_an_oracle_in_the_seat_is_compared_with_the_others_only(parts, stored):
     pair = stored(
         {"unlearned": outputs["oracle/1"], "oracle/0": outputs["oracle/0"]}, targets, kind
     )
-    got = metrics()["js_forget"](e.seat(ModelRole.ORACLE, 1)).value
+    got = metrics()["js_forget"](e.with_candidate(ModelRole.ORACLE, 1)).value
     assert got == metrics()["js_forget"](pair).value
     assert got > 0
 

@@ -69,7 +69,7 @@ def test_the_attacker_with_both_models_looks_at_the_fall_of_the_margin(parts, st
     ]
     e = stored(outputs, targets, kind)
     assert metrics()[name](e).value == pytest.approx(rank_auc(*falls), rel=1e-12)
-    assert metrics()[name](e.seat(ModelRole.ORIGINAL)).value == 0.5
+    assert metrics()[name](e.with_candidate(ModelRole.ORIGINAL)).value == 0.5
 
 
 def test_the_margin_of_a_number_is_minus_its_absolute_error(stored):

@@ -155,5 +155,5 @@ def test_an_oracle_in_the_seat_is_probed_itself():
     models = {"unlearned": net(0), "oracle/0": net(1), "oracle/1": net(2)}
     e = Evidence(models, views(), TASK, Runtime())
     probe = metrics()["head_probe"]
-    assert probe(e.seat(ModelRole.ORACLE, 0)).value == probe(evidence(net(1))).value
+    assert probe(e.with_candidate(ModelRole.ORACLE, 0)).value == probe(evidence(net(1))).value
     assert probe(e).value == probe(evidence(net(0))).value

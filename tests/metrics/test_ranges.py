@@ -150,7 +150,7 @@ def test_missing_rows_and_models_are_named(parts, stored, metric):
 
 
 def test_a_single_oracle_in_the_seat_has_no_distance_to_itself(make):
-    seated = make(oracles=1).seat(ModelRole.ORACLE, 0)
+    seated = make(oracles=1).with_candidate(ModelRole.ORACLE, 0)
     score = metrics()["js_forget"](seated)
     assert math.isnan(score.value)
     assert "no oracle" in score.note

@@ -15,8 +15,8 @@ from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.errors import UnsupportedError
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.statistics import auc
 from unlearnkit.metrics import membership
+from unlearnkit.stats.roc import auc
 from unlearnkit.tasks.regression import Regression
 
 SPLITS = ("forget", "retain", "test")
@@ -78,7 +78,7 @@ def test_both_are_distances_with_the_oracles_own_as_floor(make, name):
     if name == "wasserstein":
         f = {k: v.sort(0).values for k, v in f.items()}
     want = np.mean([(f[a] - f[b]).abs().mean().item() for a, b in pairs])
-    assert m(e.seat(ModelRole.ORACLE, 0)).value == pytest.approx(want, rel=1e-12)
+    assert m(e.with_candidate(ModelRole.ORACLE, 0)).value == pytest.approx(want, rel=1e-12)
 
 
 def test_of_quantiles_the_middle_ones_are_compared(parts, stored):

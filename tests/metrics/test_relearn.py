@@ -105,7 +105,9 @@ def test_the_index_is_the_ratio_of_mean_steps(world):
     with torch.no_grad():
         unlearned[-1].bias[GONE] -= 8.0
     e = seen(world, unlearned)
-    oracles = [score("relearn_steps", e.seat(ModelRole.ORACLE, k)).value for k in range(3)]
+    oracles = [
+        score("relearn_steps", e.with_candidate(ModelRole.ORACLE, k)).value for k in range(3)
+    ]
     mine = score("relearn_steps", e).value
     assert 0 < mine < family.CAP
     assert score("ain", e).value == pytest.approx(3 * mine / sum(oracles), rel=1e-12)
@@ -122,8 +124,8 @@ def test_the_steps_are_those_of_a_loop_written_out(world):
     model = copy.deepcopy(models["oracle/0"])
     go = round(16 * len(forget) / (len(forget) + len(retain)))
     opt = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    drops = forget.forever(go, RT, shuffle="relearn/3/forget")
-    keeps = retain.forever(16 - go, RT, shuffle="relearn/3/retain")
+    drops = forget.endless_batches(go, RT, shuffle="relearn/3/forget")
+    keeps = retain.endless_batches(16 - go, RT, shuffle="relearn/3/retain")
 
     def right():
         with torch.no_grad():

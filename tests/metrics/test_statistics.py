@@ -9,7 +9,7 @@ from scipy import special, stats
 from scipy.spatial import distance
 from sklearn import metrics as sk
 
-from unlearnkit.core import statistics
+from unlearnkit.stats import entropy, roc
 
 
 def scores(seed, members=23, others=37, ties=False):
@@ -30,31 +30,31 @@ def wins(a, b):
 @pytest.mark.parametrize("ties", [False, True])
 def test_auc_counts_wins_and_half_the_ties(seed, ties):
     a, b = scores(seed, ties=ties)
-    assert statistics.auc(a, b) == pytest.approx(wins(a, b).mean(), rel=1e-15)
+    assert roc.auc(a, b) == pytest.approx(wins(a, b).mean(), rel=1e-15)
     labels = [1] * len(a) + [0] * len(b)
-    assert statistics.auc(a, b) == pytest.approx(sk.roc_auc_score(labels, torch.cat([a, b])))
+    assert roc.auc(a, b) == pytest.approx(sk.roc_auc_score(labels, torch.cat([a, b])))
 
 
 def test_auc_of_equal_scores_is_one_half():
-    assert statistics.auc(torch.full((7,), 3.0), torch.full((5,), 3.0)) == 0.5
+    assert roc.auc(torch.full((7,), 3.0), torch.full((5,), 3.0)) == 0.5
 
 
 def test_auc_of_swapped_groups_is_the_complement():
     a, b = scores(0, ties=True)
-    assert statistics.auc(a, b) + statistics.auc(b, a) == pytest.approx(1.0, rel=1e-15)
+    assert roc.auc(a, b) + roc.auc(b, a) == pytest.approx(1.0, rel=1e-15)
 
 
 def test_auc_takes_infinite_scores():
     a = torch.tensor([math.inf, 0.0, -math.inf])
     b = torch.tensor([1.0, -math.inf])
-    assert statistics.auc(a, b) == pytest.approx(wins(a, b).mean())
+    assert roc.auc(a, b) == pytest.approx(wins(a, b).mean())
 
 
 def test_auc_of_correctness_is_the_gap_attack():
     """1/2 + (accuracy on members - accuracy on others) / 2."""
     a = torch.tensor([1.0] * 9 + [0.0])
     b = torch.tensor([1.0] * 3 + [0.0] * 5)
-    assert statistics.auc(a, b) == pytest.approx(0.5 + (0.9 - 0.375) / 2, rel=1e-15)
+    assert roc.auc(a, b) == pytest.approx(0.5 + (0.9 - 0.375) / 2, rel=1e-15)
 
 
 @pytest.mark.parametrize(
@@ -63,9 +63,9 @@ def test_auc_of_correctness_is_the_gap_attack():
 )
 def test_auc_without_comparable_rows_is_undefined(a, b):
     members, others = torch.tensor(a), torch.tensor(b)
-    assert math.isnan(statistics.auc(members, others))
-    assert math.isnan(statistics.delong_variance(members, others))
-    assert statistics.auc_interval(members, others) is None
+    assert math.isnan(roc.auc(members, others))
+    assert math.isnan(roc.delong_variance(members, others))
+    assert roc.auc_interval(members, others) is None
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -74,7 +74,7 @@ def test_delong_variance_is_that_of_the_matrix_of_wins(seed, ties):
     a, b = scores(seed, ties=ties)
     table = wins(a, b)
     want = table.mean(1).var(ddof=1) / len(a) + table.mean(0).var(ddof=1) / len(b)
-    assert statistics.delong_variance(a, b) == pytest.approx(want, rel=1e-12)
+    assert roc.delong_variance(a, b) == pytest.approx(want, rel=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -83,7 +83,7 @@ def test_the_difference_of_two_areas_is_that_of_the_matrices_of_wins(seed, ties)
     (a, b), (c, d) = scores(seed, ties=ties), scores(seed + 50, ties=ties)
     table = wins(a, b) - wins(c, d)
     want = table.mean(1).var(ddof=1) / len(a) + table.mean(0).var(ddof=1) / len(b)
-    value, error = statistics.auc_difference((a, c), (b, d))
+    value, error = roc.auc_difference((a, c), (b, d))
     truth = np.r_[np.ones(len(a)), np.zeros(len(b))]
     areas = [sk.roc_auc_score(truth, np.r_[m, o]) for m, o in ((a, b), (c, d))]
     assert value == pytest.approx(areas[0] - areas[1], abs=1e-12)
@@ -92,16 +92,14 @@ def test_the_difference_of_two_areas_is_that_of_the_matrices_of_wins(seed, ties)
 
 def test_a_score_does_not_differ_from_itself_and_one_row_a_side_is_undefined():
     a, b = scores(0)
-    assert statistics.auc_difference((a, a), (b, b)) == (0.0, 0.0)
-    assert all(map(math.isnan, statistics.auc_difference((a[:1], a[:1]), (b, b))))
+    assert roc.auc_difference((a, a), (b, b)) == (0.0, 0.0)
+    assert all(map(math.isnan, roc.auc_difference((a[:1], a[:1]), (b, b))))
 
 
 def test_delong_variance_without_signal_is_near_that_of_the_rank_sum():
     m, n = 400, 300
     rng = np.random.default_rng(0)
-    found = statistics.delong_variance(
-        torch.tensor(rng.normal(size=m)), torch.tensor(rng.normal(size=n))
-    )
+    found = roc.delong_variance(torch.tensor(rng.normal(size=m)), torch.tensor(rng.normal(size=n)))
     assert found == pytest.approx((m + n + 1) / (12 * m * n), rel=0.1)
 
 
@@ -113,7 +111,7 @@ def test_auc_interval_is_delongs_on_the_logit_scale(level):
     error = math.sqrt(table.mean(1).var(ddof=1) / len(a) + table.mean(0).var(ddof=1) / len(b))
     reach = stats.norm.ppf((1 + level) / 2) * error / (area * (1 - area))
     want = special.expit([special.logit(area) - reach, special.logit(area) + reach])
-    assert statistics.auc_interval(a, b, level) == pytest.approx(tuple(want), rel=1e-9)
+    assert roc.auc_interval(a, b, level) == pytest.approx(tuple(want), rel=1e-9)
 
 
 def test_auc_interval_holds_the_truth_as_often_as_it_says():
@@ -121,7 +119,7 @@ def test_auc_interval_holds_the_truth_as_often_as_it_says():
     runs, truth = 600, stats.norm.cdf(1.0 / math.sqrt(2))
     hits = 0
     for _ in range(runs):
-        low, high = statistics.auc_interval(
+        low, high = roc.auc_interval(
             torch.tensor(rng.normal(1, 1, 40)), torch.tensor(rng.normal(0, 1, 60))
         )
         hits += low <= truth <= high
@@ -132,26 +130,26 @@ def test_auc_interval_holds_the_truth_as_often_as_it_says():
 @pytest.mark.parametrize(("area", "m", "n"), [(1.0, 6, 9), (0.0, 9, 6), (1.0, 1, 1)])
 def test_auc_interval_of_separate_groups_is_that_of_disjoint_pairs(area, m, n):
     a, b = torch.arange(m) + 100.0 * (2 * area - 1), torch.arange(n) * 1.0
-    low, high = statistics.auc_interval(a, b)
+    low, high = roc.auc_interval(a, b)
     pairs = min(m, n)
     ends = stats.binomtest(round(area * pairs), pairs).proportion_ci(method="exact")
     assert (low, high) == pytest.approx((ends.low, ends.high), rel=1e-9, abs=1e-12)
 
 
 def test_auc_interval_of_equal_scores_is_symmetric_and_not_empty():
-    low, high = statistics.auc_interval(torch.zeros(8), torch.zeros(30))
+    low, high = roc.auc_interval(torch.zeros(8), torch.zeros(30))
     assert low == pytest.approx(0.025 ** (1 / 8) / 2)
     assert low + high == pytest.approx(1.0)
 
 
 def test_auc_interval_needs_two_rows_a_side():
-    assert statistics.auc_interval(torch.tensor([0.5]), torch.tensor([0.0, 1.0])) is None
+    assert roc.auc_interval(torch.tensor([0.5]), torch.tensor([0.0, 1.0])) is None
 
 
 @pytest.mark.parametrize("ties", [False, True])
 def test_roc_curve_is_that_of_scikit_learn(ties):
     a, b = scores(2, ties=ties)
-    got = statistics.roc_curve(a, b)
+    got = roc.roc_curve(a, b)
     fpr, tpr, edges = sk.roc_curve(
         [1] * len(a) + [0] * len(b), torch.cat([a, b]), drop_intermediate=False
     )
@@ -159,7 +157,7 @@ def test_roc_curve_is_that_of_scikit_learn(ties):
     np.testing.assert_allclose(got.tpr, tpr, rtol=1e-15)
     np.testing.assert_allclose(got.threshold, edges)
     area = sk.auc(got.fpr, got.tpr)
-    assert area == pytest.approx(statistics.auc(a, b), rel=1e-12)
+    assert area == pytest.approx(roc.auc(a, b), rel=1e-12)
 
 
 @pytest.mark.parametrize("fpr", [0.0, 0.01, 0.05, 0.1, 0.29, 0.5, 0.999])
@@ -167,9 +165,9 @@ def test_roc_curve_is_that_of_scikit_learn(ties):
 @pytest.mark.parametrize("others", [1, 37, 100, 1000])
 def test_tpr_at_fpr_is_the_best_point_of_the_curve_that_is_allowed(fpr, ties, others):
     a, b = scores(3, others=others, ties=ties)
-    curve = statistics.roc_curve(a, b)
+    curve = roc.roc_curve(a, b)
     allowed = curve.fpr <= fpr + 1e-12
-    assert statistics.tpr_at_fpr(a, b, fpr) == pytest.approx(curve.tpr[allowed].max().item())
+    assert roc.tpr_at_fpr(a, b, fpr) == pytest.approx(curve.tpr[allowed].max().item())
 
 
 def distributions(seed, classes=5, rows=20):
@@ -181,33 +179,31 @@ def distributions(seed, classes=5, rows=20):
 def test_js_and_kl_are_those_of_scipy(seed):
     p, q = distributions(seed)
     log_p, log_q = torch.tensor(p).log(), torch.tensor(q).log()
-    np.testing.assert_allclose(
-        statistics.js(log_p, log_q), distance.jensenshannon(p, q, axis=1) ** 2
-    )
-    np.testing.assert_allclose(statistics.kl(log_p, log_q), special.rel_entr(p, q).sum(1))
+    np.testing.assert_allclose(entropy.js(log_p, log_q), distance.jensenshannon(p, q, axis=1) ** 2)
+    np.testing.assert_allclose(entropy.kl(log_p, log_q), special.rel_entr(p, q).sum(1))
 
 
 def test_js_of_certain_answers_that_differ_is_log_two():
     log_p = torch.tensor([[0.0, -math.inf, -math.inf]]).double()
     log_q = torch.tensor([[-math.inf, 0.0, -math.inf]]).double()
-    assert statistics.js(log_p, log_q).item() == pytest.approx(math.log(2), rel=1e-15)
-    assert statistics.kl(log_p, log_q).item() == math.inf
+    assert entropy.js(log_p, log_q).item() == pytest.approx(math.log(2), rel=1e-15)
+    assert entropy.kl(log_p, log_q).item() == math.inf
 
 
 def test_js_and_kl_of_a_distribution_to_itself_vanish():
     log_p = torch.tensor(np.random.default_rng(7).normal(0, 20, (50, 7))).log_softmax(-1)
     log_p[0] = torch.tensor([0.0] + [-math.inf] * 6)
     torch.testing.assert_close(
-        statistics.js(log_p, log_p), torch.zeros(50).double(), rtol=0, atol=1e-15
+        entropy.js(log_p, log_p), torch.zeros(50).double(), rtol=0, atol=1e-15
     )
-    assert torch.equal(statistics.kl(log_p, log_p), torch.zeros(50).double())
+    assert torch.equal(entropy.kl(log_p, log_p), torch.zeros(50).double())
 
 
 def test_entropy_is_that_of_scipy():
     p, _ = distributions(4)
     p[0] = [1, 0, 0, 0, 0]
     np.testing.assert_allclose(
-        statistics.entropy(torch.tensor(p).log()), stats.entropy(p, axis=1), atol=1e-15
+        entropy.entropy(torch.tensor(p).log()), stats.entropy(p, axis=1), atol=1e-15
     )
 
 
@@ -218,20 +214,20 @@ def test_modified_entropy_is_the_formula():
     for row, own in zip(p, y, strict=True):
         rest = np.delete(row, own)
         want.append(-(1 - row[own]) * np.log(row[own]) - (rest * np.log1p(-rest)).sum())
-    got = statistics.modified_entropy(torch.tensor(p).log(), torch.tensor(y))
+    got = entropy.modified_entropy(torch.tensor(p).log(), torch.tensor(y))
     np.testing.assert_allclose(got, want, rtol=1e-10)
 
 
 def test_modified_entropy_of_a_sure_right_answer_is_zero_and_of_a_sure_wrong_one_infinite():
     log_p = torch.tensor([[0.0, -math.inf, -math.inf]] * 2).double()
-    got = statistics.modified_entropy(log_p, torch.tensor([0, 2]))
+    got = entropy.modified_entropy(log_p, torch.tensor([0, 2]))
     assert got.tolist() == [0.0, math.inf]
 
 
 def test_modified_entropy_stays_finite_where_probabilities_round_to_one():
     """``-ln(1 - p)`` of the wrong top class is the gap of the logits."""
     log_p = torch.tensor([[800.0, 0.0]]).double().log_softmax(-1)
-    got = statistics.modified_entropy(log_p, torch.tensor([1])).item()
+    got = entropy.modified_entropy(log_p, torch.tensor([1])).item()
     assert got == pytest.approx(800.0 + 800.0)
 
 
@@ -239,5 +235,5 @@ def test_modified_entropy_depends_on_the_label():
     p, _ = distributions(6)
     y = torch.arange(20) % 5
     log_p = torch.tensor(p).log()
-    moved = statistics.modified_entropy(log_p, (y + 1) % 5)
-    assert not torch.allclose(statistics.modified_entropy(log_p, y), moved)
+    moved = entropy.modified_entropy(log_p, (y + 1) % 5)
+    assert not torch.allclose(entropy.modified_entropy(log_p, y), moved)

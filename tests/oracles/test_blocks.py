@@ -7,10 +7,11 @@ from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import NullReporter, Runtime
 from unlearnkit.oracles import oracle, train_originals
 from unlearnkit.tasks.classification import Classification
+from unlearnkit.testing import toy_case
 from unlearnkit.train.ensemble import PLACES
 
-TOY = Classification(3).toy(0)
-TOY = TOY.with_(recipe=TOY.recipe.model_copy(update={"epochs": 2}))
+TOY = toy_case(Classification(3))
+TOY = TOY.replace(recipe=TOY.recipe.model_copy(update={"epochs": 2}))
 
 
 class Killing(NullReporter):

@@ -164,7 +164,7 @@ def test_a_copy_of_the_original_with_one_part_reset_is_no_oracle(tmp_path, fresh
 def test_a_fresh_that_hands_out_the_original_is_caught(tmp_path, head, recipe):
     honest = case(started(START), recipe)
     original = train_original(honest, cache=Cache(tmp_path)).model
-    warm = honest.with_(fresh=started(original.state_dict(), head=head))
+    warm = honest.replace(fresh=started(original.state_dict(), head=head))
     found = oracle(warm, GO, seeds=1, cache=Cache(tmp_path))
     with pytest.raises(InputError, match=r"contaminated: .* start from the original's own"):
         check_fresh(found, original, Runtime())
@@ -175,7 +175,7 @@ def test_a_fresh_that_was_trained_on_these_rows_is_caught_by_what_it_knows(tmp_p
     long = case(Encoder, LONG)
     trained = train_original(long, seed=5, cache=Cache(tmp_path)).model
     found, original = both(
-        case(started(trained.state_dict())).with_(name="warm"), tmp_path, request_
+        case(started(trained.state_dict())).replace(name="warm"), tmp_path, request_
     )
     other = train_original(case(Encoder), cache=Cache(tmp_path)).model
     with pytest.raises(InputError, match="contaminated: a fresh model knows the forget set before"):
@@ -187,9 +187,9 @@ def test_a_fresh_that_was_trained_on_these_rows_is_caught_by_what_it_knows(tmp_p
 def test_a_fresh_that_knows_the_task_from_other_rows_is_let_through_with_a_note(tmp_path):
     clean = case(Encoder, LONG)
     x, _ = words(400, 3)
-    elsewhere = clean.with_(train=Case(train=(x, x[:, 0] // 60), task="classification").train)
+    elsewhere = clean.replace(train=Case(train=(x, x[:, 0] // 60), task="classification").train)
     knows = train_original(
-        elsewhere.with_(recipe=ADAMW.model_copy(update={"epochs": 10})), cache=Cache(tmp_path)
+        elsewhere.replace(recipe=ADAMW.model_copy(update={"epochs": 10})), cache=Cache(tmp_path)
     ).model
     y = words(ROWS, 0)[0][:, 0] // 60
     subject = Case(

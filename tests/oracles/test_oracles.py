@@ -12,9 +12,10 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.retrain import Retrain
 from unlearnkit.oracles import oracle, train_original
 from unlearnkit.tasks.classification import Classification
+from unlearnkit.testing import toy_case
 from unlearnkit.unlearning.run_method import run_method
 
-TOY = Classification(3).toy(0)
+TOY = toy_case(Classification(3))
 GO = Rows(0, 1, 2)
 
 
@@ -62,7 +63,7 @@ def test_oracles_differ_by_seed_and_never_saw_the_forget_rows(tmp_path):
 )
 def test_another_recipe_or_architecture_is_never_served_from_the_cache(tmp_path, change):
     oracle(TOY, GO, seeds=1, cache=Cache(tmp_path))
-    assert not oracle(TOY.with_(**change), GO, seeds=1, cache=Cache(tmp_path)).runs[0].cached
+    assert not oracle(TOY.replace(**change), GO, seeds=1, cache=Cache(tmp_path)).runs[0].cached
 
 
 def test_layers_with_equal_weights_and_another_forward_have_another_digest():
@@ -92,7 +93,7 @@ def test_no_seed_or_one_twice_is_refused(seeds):
 @pytest.mark.parametrize(("what", "told"), [("fresh", "model factory"), ("recipe", "no recipe")])
 def test_a_case_that_cannot_be_trained_is_told(what, told):
     with pytest.raises(UnsupportedError, match=told):
-        oracle(TOY.with_(**{what: None}), GO)
+        oracle(TOY.replace(**{what: None}), GO)
 
 
 def test_parts_without_retained_rows_have_no_oracle():
@@ -102,7 +103,7 @@ def test_parts_without_retained_rows_have_no_oracle():
 
 
 def test_a_training_that_diverges_is_told_and_not_kept(tmp_path):
-    wild = TOY.with_(recipe=Recipe(lr=1e12, epochs=3))
+    wild = TOY.replace(recipe=Recipe(lr=1e12, epochs=3))
     with pytest.raises(DivergedError, match="use a smaller learning rate"):
         oracle(wild, GO, seeds=1, cache=Cache(tmp_path))
     assert not list(Cache(tmp_path).entries())

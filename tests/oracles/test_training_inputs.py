@@ -20,11 +20,12 @@ from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.oracles import oracle, oracle_keys, original_key, train_original
 from unlearnkit.tasks.classification import Classification
+from unlearnkit.testing import toy_case
 from unlearnkit.unlearning.run_method import run_method
 
 X = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(20) % 3
-TOY = Classification(3).toy(0)
+TOY = toy_case(Classification(3))
 
 
 def plain():

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.core.statistics import auc, auc_interval
 from unlearnkit.stats.matched_auc import (
     CALLIPER,
     ENOUGH,
@@ -18,6 +17,7 @@ from unlearnkit.stats.matched_auc import (
     matched_auc_difference,
     quantile_bins,
 )
+from unlearnkit.stats.roc import auc, auc_interval
 
 
 def normal(*shape, seed=0):

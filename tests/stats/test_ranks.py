@@ -7,8 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from unlearnkit.core.statistics import auc, tpr_at_fpr
-from unlearnkit.stats.roc import StreamingRoc, apart, auc_rows
+from unlearnkit.stats.roc import StreamingRoc, auc, auc_rows, tpr_at_fpr
 
 
 def scores(m, n, shift=1.0, seed=0, dtype=torch.float64):
@@ -67,28 +66,3 @@ def test_a_tally_without_enough_others_has_no_rate():
     assert math.isnan(StreamingRoc().auc)
     tally.add(torch.empty(0), torch.arange(1.0))
     assert tally.tpr_at_fpr(0.01) == 0.0
-
-
-def test_what_a_shifted_score_finds_is_known():
-    got = apart(*scores(20_000, 20_000, shift=2.0))
-    normal = torch.distributions.Normal(0.0, 1.0)
-    assert got.auc == pytest.approx(float(normal.cdf(torch.tensor(2 / math.sqrt(2)))), abs=0.005)
-    assert got.accuracy == pytest.approx(float(normal.cdf(torch.tensor(1.0))), abs=0.01)
-    assert got.tpr_at_1_percent == pytest.approx(
-        float(normal.cdf(2 - torch.tensor(2.3263))), abs=0.03
-    )
-    assert got.note == ""
-
-
-def test_the_accuracy_is_not_that_of_the_best_threshold_in_hindsight():
-    found = [apart(*scores(10, 10, shift=0.0, seed=s)).accuracy for s in range(200)]
-    assert abs(np.mean(found) - 0.5) < 4 * np.std(found) / math.sqrt(200)
-
-
-def test_what_cannot_be_said_is_said():
-    few = apart(*scores(1, 9))
-    assert math.isnan(few.accuracy)
-    assert "1000 others, there are 9" in few.note
-    assert "two members" in few.note
-    assert math.isnan(apart(torch.empty(0), torch.rand(3)).auc)
-    assert "1 scores are not numbers" in apart(torch.tensor([math.nan]), torch.rand(3)).note

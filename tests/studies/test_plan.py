@@ -10,6 +10,7 @@ from tests.studies.conftest import small, words
 from unlearnkit.cli.commands import app
 from unlearnkit.core.errors import UnlearnkitError
 from unlearnkit.studies.planning.plan import UnknownRows, plan, summary
+from unlearnkit.testing import toy_case
 from unlearnkit.train import training_guard
 from unlearnkit.train.training_guard import TrainingForbiddenError, no_training
 
@@ -57,7 +58,7 @@ def test_a_study_whose_rows_are_known_lists_no_request(store, cache):
 
 
 def test_every_training_is_refused_where_none_may_be(cache):
-    case = uk.Classification(3).toy(0)
+    case = toy_case(uk.Classification(3))
     with no_training():
         with pytest.raises(TrainingForbiddenError):
             uk.train_original(case, cache=cache)

@@ -17,19 +17,20 @@ from unlearnkit.studies.spec import make_study
 from unlearnkit.studies.tuning.search import tune
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression
+from unlearnkit.testing import toy_case
 
 HERE = "tests.studies.toys"
 
 
 def toy() -> Case:
     """Three clouds."""
-    case = Classification(3).toy(0)
-    return case.with_(recipe=case.recipe.model_copy(update={"epochs": 2}))
+    case = toy_case(Classification(3))
+    return case.replace(recipe=case.recipe.model_copy(update={"epochs": 2}))
 
 
 def slow_toy() -> Case:
     """Three clouds, and enough steps for shares of them to differ in cost."""
-    return Classification(3).toy(0)
+    return toy_case(Classification(3))
 
 
 def same_toy() -> Case:
@@ -39,28 +40,28 @@ def same_toy() -> Case:
 
 def other_rows() -> Case:
     """Three clouds elsewhere."""
-    return Classification(3).toy(1).with_(recipe=toy().recipe)
+    return toy_case(Classification(3), 1).replace(recipe=toy().recipe)
 
 
 def other_recipe() -> Case:
     """Three clouds, trained for longer."""
-    return toy().with_(recipe=Recipe(lr=0.05, epochs=3, batch_size=16))
+    return toy().replace(recipe=Recipe(lr=0.05, epochs=3, batch_size=16))
 
 
 def other_test() -> Case:
     """Three clouds, tested on other rows."""
-    return toy().with_(test=other_rows().test)
+    return toy().replace(test=other_rows().test)
 
 
 def other_network() -> Case:
     """Three clouds and a wider network."""
     wide = lambda: torch.nn.Sequential(torch.nn.Linear(6, 20), torch.nn.Linear(20, 3))  # noqa: E731
-    return toy().with_(fresh=wide)
+    return toy().replace(fresh=wide)
 
 
 def line() -> Case:
     """A regression."""
-    return Regression().toy(0)
+    return toy_case(Regression())
 
 
 CALLS = iter(range(1000))
@@ -68,7 +69,7 @@ CALLS = iter(range(1000))
 
 def restless() -> Case:
     """Other rows at each call."""
-    return Classification(3).toy(next(CALLS)).with_(recipe=toy().recipe)
+    return toy_case(Classification(3), next(CALLS)).replace(recipe=toy().recipe)
 
 
 def deadly() -> Case:
@@ -79,7 +80,7 @@ def deadly() -> Case:
             os.kill(os.getpid(), signal.SIGKILL)
         return torch.nn.Linear(6, 3)
 
-    return toy().with_(fresh=fresh)
+    return toy().replace(fresh=fresh)
 
 
 def busy() -> Case:
@@ -95,7 +96,7 @@ def busy() -> Case:
                 torch.ones(50, 50) @ torch.ones(50, 50)
         return torch.nn.Linear(6, 3)
 
-    return toy().with_(fresh=fresh)
+    return toy().replace(fresh=fresh)
 
 
 def homesick() -> Case:
@@ -106,7 +107,7 @@ def homesick() -> Case:
             os.kill(os.getpid(), signal.SIGKILL)
         return torch.nn.Linear(6, 3)
 
-    return toy().with_(fresh=fresh)
+    return toy().replace(fresh=fresh)
 
 
 def work(study: dict[str, object], store: Path, cache: Path) -> None:

@@ -12,6 +12,7 @@ from unlearnkit.core.errors import DivergedError
 from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.tasks.classification import Classification
+from unlearnkit.testing import toy_case
 from unlearnkit.train.damage import damage
 
 WILD = FineTuneSchedule.exact(lr=1e6, momentum=0.0, epochs=1, batch_size=16)
@@ -19,7 +20,7 @@ WILD = FineTuneSchedule.exact(lr=1e6, momentum=0.0, epochs=1, batch_size=16)
 
 @pytest.fixture
 def toy():
-    case = Classification(3).toy(0)
+    case = toy_case(Classification(3))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = case.fresh()

@@ -21,6 +21,7 @@ from unlearnkit.oracles import oracle
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.multilabel import MultiLabel
 from unlearnkit.tasks.regression import Regression
+from unlearnkit.testing import toy_case
 from unlearnkit.train import ensemble
 from unlearnkit.train.ensemble import (
     EnsembleMember,
@@ -31,7 +32,7 @@ from unlearnkit.train.ensemble import (
 )
 from unlearnkit.unlearning.run_method import fresh_model
 
-TOY = Classification(3).toy(0)
+TOY = toy_case(Classification(3))
 RNG = torch.Generator().manual_seed(3)
 IMAGES = (torch.randn(45, 1, 8, 8, generator=RNG), torch.arange(45) % 3)
 
@@ -164,9 +165,9 @@ def images(make=conv_bn, **recipe):
 
 
 def toy(make=None, task=None, **recipe):
-    case = TOY if task is None else task.toy(0)
+    case = TOY if task is None else toy_case(task)
     own = case.recipe.model_copy(update={"epochs": 3, "batch_size": 13, **recipe})
-    return case.with_(recipe=own, fresh=make or case.fresh)
+    return case.replace(recipe=own, fresh=make or case.fresh)
 
 
 def members(case, seeds, dtype=torch.float64, keep=None):
@@ -198,7 +199,7 @@ CASES = {
     "adam": toy(optimizer="adam", lr=1e-2, weight_decay=1e-2),
     "adamw": toy(optimizer="adamw", lr=1e-2, weight_decay=1e-1, schedule="cosine"),
     "last row joins": toy(batch_size=59),
-    "regression": toy(task=Regression.infer(Regression(1).toy(0).train)),
+    "regression": toy(task=Regression.infer(toy_case(Regression(1)).train)),
     "multilabel": toy(task=MultiLabel(3)),
     "batch norm": images(),
     "pooling and a view": images(Pooling),
@@ -274,7 +275,7 @@ def test_a_unit_that_rounding_switches_off_does_not_forbid_a_stack():
             *(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10)),
         )
 
-    case = digits().with_(fresh=net)
+    case = digits().replace(fresh=net)
     pair = [members(case, [seed], torch.float32)[0] for seed in (0, 4)]
     assert StackProbe.of(pair, case.task, case.recipe) is not None
 
@@ -325,12 +326,13 @@ from unlearnkit.cache import Cache
 from unlearnkit.core.request import Rows
 from unlearnkit.oracles import oracle
 from unlearnkit.tasks.classification import Classification
+from unlearnkit.testing import toy_case
 from unlearnkit.train import ensemble
 
 torch.set_num_threads(1)
 ensemble.MEMORY = 200_000
-case = Classification(3).toy(0)
-case = case.with_(recipe=case.recipe.model_copy(update={"epochs": 3}))
+case = toy_case(Classification(3))
+case = case.replace(recipe=case.recipe.model_copy(update={"epochs": 3}))
 save, limit = Cache._save, int(sys.argv[3])
 
 def kept(self, path, tensors, key, facts):
@@ -355,7 +357,7 @@ def test_an_ensemble_killed_again_and_again_ends_at_the_same_bits(tmp_path):
         assert ended == (-signal.SIGKILL if limit else 0)
     seeds = [int(s) for s in log.read_text().split()]
     assert sorted(seeds) == list(range(1000, 1064))
-    case = TOY.with_(recipe=TOY.recipe.model_copy(update={"epochs": 3}))
+    case = TOY.replace(recipe=TOY.recipe.model_copy(update={"epochs": 3}))
     killed = oracle(case, Rows(0), seeds=64, cache=Cache(folder))
     assert all(r.cached for r in killed.runs)
     whole = oracle(case, Rows(0), seeds=64, cache=Cache(tmp_path / "whole"))

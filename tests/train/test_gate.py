@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.train.data_free.class_gate import Gate, lowered, opens
+from unlearnkit.train.data_free.class_gate import ClassGate, opens, suppress_classes
 
 
 def logits(*probabilities):
@@ -14,7 +14,7 @@ def logits(*probabilities):
 
 
 def made(kind="sample", gone=(0,), threshold=0.01, patience=3):
-    return Gate(kind, gone, threshold=threshold, margin=0.0, patience=patience, who="x")
+    return ClassGate(kind, gone, threshold=threshold, margin=0.0, patience=patience, who="x")
 
 
 def test_a_row_that_is_surely_of_a_forgotten_class_is_held_back():
@@ -34,13 +34,13 @@ def test_every_forgotten_class_must_be_below_the_threshold(p, q, passes):
 def test_without_a_forgotten_class_all_rows_pass():
     out = 10 * torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
     assert opens(out, (), 0.0).all()
-    assert torch.equal(lowered(out, (), 1.0), out)
+    assert torch.equal(suppress_classes(out, (), 1.0), out)
 
 
 def test_lowered_logits_lie_a_margin_below_the_smallest_and_others_stay():
     out = torch.tensor([[3.0, -1.0, 2.0], [0.0, 5.0, 4.0]])
     want = torch.tensor([[-1.5, -1.0, 2.0], [-0.5, 5.0, 4.0]])
-    torch.testing.assert_close(lowered(out, (0,), 0.5), want)
+    torch.testing.assert_close(suppress_classes(out, (0,), 0.5), want)
 
 
 @pytest.mark.parametrize(

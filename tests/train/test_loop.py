@@ -11,6 +11,7 @@ from unlearnkit.core.data import View
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.tasks.classification import Classification
+from unlearnkit.testing import toy_case
 from unlearnkit.train.loop import descend
 
 RECIPE = Recipe(lr=0.1, momentum=0.9, weight_decay=1e-3, schedule="cosine", epochs=3, batch_size=7)
@@ -24,7 +25,7 @@ def net():
 
 @pytest.fixture
 def view():
-    return View.all(TASK.toy(0).train)
+    return View.all(toy_case(TASK).train)
 
 
 def losses_of(model):

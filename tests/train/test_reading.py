@@ -5,8 +5,8 @@ from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.tasks.classification import Classification
-from unlearnkit.train.features import answers, remembered, row_losses
-from unlearnkit.train.loop import augmented
+from unlearnkit.train.features import answers, lookup_by_row, row_losses
+from unlearnkit.train.loop import augment
 
 
 def rows(shape=(5,)):
@@ -25,7 +25,7 @@ def test_row_losses_are_cross_entropies_in_the_views_order():
 
 def test_values_are_found_again_by_row_in_any_order():
     view = rows().pick(torch.tensor([6, 2, 5, 1]))
-    recall = remembered(view, torch.tensor([60.0, 20.0, 50.0, 10.0]), Runtime())
+    recall = lookup_by_row(view, torch.tensor([60.0, 20.0, 50.0, 10.0]), Runtime())
     for batch in view.batches(3, Runtime(), shuffle="x"):
         assert torch.equal(recall(batch), 10.0 * batch.row)
 
@@ -43,6 +43,6 @@ def test_answers_follow_inputs_that_change():
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     recipe = Recipe(augment="flip_crop")
     ask = answers(net, view, Classification(3), Runtime(), recipe)
-    batch = augmented(next(view.batches(9, Runtime())), recipe, Runtime(), "a")
+    batch = augment(next(view.batches(9, Runtime())), recipe, Runtime(), "a")
     torch.testing.assert_close(ask(batch), net(batch.x).detach())
     assert not torch.allclose(ask(batch), net(view.data.x))

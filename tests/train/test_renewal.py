@@ -10,6 +10,7 @@ from unlearnkit.methods.finetune import FineTune
 from unlearnkit.methods.relabel import Relabel
 from unlearnkit.oracles import train_original
 from unlearnkit.tasks.classification import Classification
+from unlearnkit.testing import toy_case
 from unlearnkit.unlearning.run_method import fresh_model, run_method
 
 STILL = {"run": {"share": 0.0}}
@@ -18,7 +19,7 @@ STILL = {"run": {"share": 0.0}}
 
 @pytest.fixture(scope="module")
 def toy():
-    case = Classification(3).toy(0)
+    case = toy_case(Classification(3))
     return train_original(case).model, case
 
 
@@ -46,7 +47,7 @@ def test_frozen_parameters_stay_as_they_are(toy):
 @pytest.mark.parametrize("method", [FineTune, Relabel])
 def test_without_a_model_factory_it_is_refused_and_without_renewal_none_is_needed(toy, method):
     model, case = toy
-    bare = case.with_(fresh=None)
+    bare = case.replace(fresh=None)
     with pytest.raises(UnsupportedError, match=r"renew: .* the case gives no model factory"):
         run_method(model, bare, Classes(1), method.build(renew=0.1))
     run_method(model, bare, Classes(1), method.build())

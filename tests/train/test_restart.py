@@ -112,7 +112,7 @@ def test_a_restart_costs_at_most_its_share_of_retraining_and_not_much_less(
 ):
     """Also when it starts again; less than two steps are lost to rounding."""
     model, rt, retain = network(), Runtime(), rows(count)
-    drops = rows(64, seed=1).forever(max(forget, 1), rt, shuffle="test/forget")
+    drops = rows(64, seed=1).endless_batches(max(forget, 1), rt, shuffle="test/forget")
     plain = ce(model)
 
     def loss(batch, progress):
@@ -156,7 +156,7 @@ def test_it_equals_a_loop_written_by_hand_bit_for_bit(optimizer, shrink):
         "adam": lambda p: torch.optim.Adam(p, **options),
         "adamw": lambda p: torch.optim.AdamW(p, **options),
     }[optimizer](want.parameters())
-    batches = islice(view.forever(16, rt, shuffle="test/retain"), steps)
+    batches = islice(view.endless_batches(16, rt, shuffle="test/retain"), steps)
     for t, batch in enumerate(batches):
         opt.param_groups[0]["lr"] = 1.5 * 0.05 * (0.5 * (1 + math.cos(math.pi * t / steps)))
         opt.zero_grad()
@@ -303,7 +303,7 @@ def test_the_first_step_ascends_at_its_own_rate_with_the_same_optimiser():
         (sign * functional.cross_entropy(want(batch.x), batch.y)).backward()
         opt.step()
 
-    for t, batch in enumerate(islice(view.forever(16, rt, shuffle="test/retain"), steps)):
+    for t, batch in enumerate(islice(view.endless_batches(16, rt, shuffle="test/retain"), steps)):
         lr = 0.05 * 0.5 * (1 + math.cos(math.pi * t / steps))
         if t < 2:
             step(drop, 0.03 * lr, -1)

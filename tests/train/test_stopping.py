@@ -15,12 +15,12 @@ from unlearnkit.train.early_stopping import (
     StopMonitor,
     StopRule,
     alike,
-    between,
-    capped,
+    bisect_state,
+    cap_losses,
     follow,
     furthest,
+    rows_of_removed_classes,
     snapshot,
-    vanished,
 )
 
 RETAIN, FORGET, UNSEEN = 0.1, 0.2, 0.5
@@ -135,7 +135,7 @@ def test_bisection_finds_the_edge_from_below(edge):
 
 def test_a_cap_ends_the_gradient_of_a_row():
     losses = torch.tensor([0.5, 3.0], requires_grad=True)
-    out = capped(losses, 2.0, Classification(2))
+    out = cap_losses(losses, 2.0, Classification(2))
     out.sum().backward()
     assert out.tolist() == pytest.approx([0.5, 2 * math.log(2)])
     assert losses.grad.tolist() == [1.0, 0.0]
@@ -146,11 +146,11 @@ def test_a_state_between_two_is_on_the_line_and_counters_are_the_ends():
     start = snapshot(net)
     net.train()(torch.tensor([[1.0, 2.0], [5.0, 8.0]]))
     end = snapshot(net)
-    between(net, start, end, 0.25)
+    bisect_state(net, start, end, 0.25)
     want = start["running_mean"] + 0.25 * (end["running_mean"] - start["running_mean"])
     torch.testing.assert_close(net.running_mean, want)
     assert net.num_batches_tracked == 1
-    between(net, start, end, 0.0)
+    bisect_state(net, start, end, 0.0)
     assert net.num_batches_tracked == 0
     assert torch.equal(net.running_mean, start["running_mean"])
 
@@ -159,7 +159,7 @@ def test_rows_alike_share_a_class_and_real_targets_are_all_alike():
     many = View.all(TensorData(torch.zeros(6, 1), torch.tensor([0, 1, 2, 0, 1, 2])))
     few = View.all(TensorData(torch.zeros(2, 1), torch.tensor([2, 0])))
     assert alike(many, few).rows.tolist() == [0, 2, 3, 5]
-    assert vanished(many, (1,)).tolist() == [False, True, False] * 2
+    assert rows_of_removed_classes(many, (1,)).tolist() == [False, True, False] * 2
     real = View.all(TensorData(torch.zeros(3, 1), torch.rand(3, 1)))
     assert len(alike(real, real.pick(torch.tensor([0])))) == 3
 

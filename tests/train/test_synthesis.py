@@ -7,7 +7,7 @@ from torch import nn
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.tasks.classification import Classification
-from unlearnkit.train.data_free.input_optimization import drawn_inputs, frozen, optimise_inputs
+from unlearnkit.train.data_free.input_optimization import drawn_inputs, freeze, optimise_inputs
 
 ADAM = Recipe(optimizer="adam", lr=0.1)
 
@@ -56,7 +56,7 @@ def test_flags_come_back_after_an_error():
     model = net()
 
     def fail():
-        with frozen(model):
+        with freeze(model):
             assert not model.training
             assert not any(p.requires_grad for p in model.parameters())
             raise ZeroDivisionError

@@ -14,7 +14,7 @@ from unlearnkit.train.activations import (
     attention,
     attention_gap,
     capture_activations,
-    paired,
+    match_layers,
     stage_ends,
 )
 
@@ -138,10 +138,10 @@ def test_attention_is_the_formula():
 
 
 def test_stages_of_two_architectures_go_together_by_their_places():
-    pairs = paired(resnet18(), small_conv(), None, TASK, batch(3, 32, 32))
+    pairs = match_layers(resnet18(), small_conv(), None, TASK, batch(3, 32, 32))
     assert list(pairs.values()) == ["5", "9", "13"]
 
 
 def test_named_layers_of_other_places_are_refused():
     with pytest.raises(InputError, match=r"layer 0: has places \(5,\) in the teacher, \(6,\)"):
-        paired(mlp(6, 5, 10), mlp(6, 6, 10), ("0",), TASK, batch(6))
+        match_layers(mlp(6, 5, 10), mlp(6, 6, 10), ("0",), TASK, batch(6))

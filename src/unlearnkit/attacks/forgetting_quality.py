@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from unlearnkit.stats.epsilon_bounds import epsilon_table, leak_p_values
@@ -72,7 +70,7 @@ def forgetting_quality(
     attacked, and the bound is read from their errors.
 
     The released code of the NeurIPS 2023 competition takes the largest of 160,000 rules on the very
-    models they were found on, an epsilon of 1.6 without any leakage; see ``competition_quality``.
+    models they were found on, an epsilon of 1.6 without any leakage.
     Models must be independent of each other, each unlearned one from its own original, and in no
     order that matters.
 
@@ -119,123 +117,6 @@ def forgetting_quality(
         ceiling=ceiling,
         note="" if ceiling > 0 else f"{n0} and {n1} attacked models prove nothing when corrected",
     )
-
-
-@dataclass(frozen=True)
-class Competition:
-    """The NeurIPS 2023 competition's forgetting quality, as its code computes it."""
-
-    rows: Tensor
-    """Epsilon of each example, nats, at most 50 ``(E,)``; without leakage about 1.6."""
-
-    score: float
-    """F: mean of ``2 / 2^n`` with n the bin of each epsilon from 1, and 0 beyond the last bin."""
-
-    note: str = ""
-    """Why it is undefined, or for how many examples."""
-
-
-DELTA = 1e-5
-CAP = 50.0
-"""Epsilon of two samples that a rule separates, or of which one has hardly any spread."""
-
-PER_UNIT = 100
-"""Thresholds in a unit of margin."""
-
-BUFFER = 2.0
-"""Margin by which intervals go beyond the narrower sample."""
-
-
-def competition_quality(unlearned: Tensor, oracle: Tensor) -> Competition:
-    """Return the forgetting quality as the released code of the competition computes it.
-
-    Each example's epsilon is the largest of ``log((1 - delta - fpr) / fnr)`` and ``log((1 - delta -
-    fnr) / fpr)`` over all thresholds and all intervals on a grid, delta 1e-5, on the very models
-    that the rule is chosen on (Triantafillou et al., 2024, arXiv:2406.09073; repository
-    google-deepmind/unlearning_evaluation, metric.py). One changed line: its ``assert`` on an array,
-    which stops on every input. Perfect unlearning reads about 0.17, not 1: publish it beside the
-    number of a second set of oracles. ``forgetting_quality`` is the sound one.
-
-    Args:
-        unlearned: Margins of unlearned models ``(N, E)``.
-        oracle: Margins of as many oracles ``(N, E)``.
-
-    Returns:
-        Each example's epsilon and the score, in single precision as there.
-    """
-    check_margins("competition_quality", unlearned=unlearned, oracle=oracle)
-    n, examples = unlearned.shape
-    if n != len(oracle) or n < LEAST_MODELS or not examples:
-        why = f"{n} unlearned models and {len(oracle)} oracles; as many of each are needed, and at"
-        why += f" least {LEAST_MODELS}"
-        rows = torch.full((examples,), math.nan, dtype=torch.float64)
-        return Competition(rows, math.nan, why if examples else "no examples")
-    found = []
-    for k in range(examples):
-        ours, theirs = (np.sort(s[:, k].double().numpy()) for s in (unlearned, oracle))
-        above = np.median(theirs) > np.median(ours)
-        found.append(_largest_epsilon(theirs, ours) if above else _largest_epsilon(ours, theirs))
-    rows = torch.tensor(found, dtype=torch.float64)
-    last = math.floor(math.ceil(math.log(n - 1)) / BIN)
-    place = (rows / BIN).floor()
-    points = torch.where(place < last, torch.exp2(-place), torch.zeros_like(rows))
-    lost = int(rows.isnan().sum())
-    if lost:
-        return Competition(rows, math.nan, f"no rule is kept for {lost} of {examples} examples")
-    return Competition(rows, float(points.mean()))
-
-
-Values = NDArray[np.float64]
-Counts = NDArray[np.intp]
-
-
-def _largest_epsilon(positive: Values, negative: Values) -> float:
-    """Return the largest epsilon over all rules, of two rising samples; nan if none is kept."""
-    wide, narrow = sorted((float(np.ptp(positive)), float(np.ptp(negative))), reverse=True)
-    if wide == 0 or narrow / wide < 0.01:
-        # The code divides 0 by 0 where nothing varies, and then finds no rule or a perfect one.
-        return CAP if wide > 0 or positive[0] != negative[0] else math.nan
-    swapped = np.ptp(positive) >= np.ptp(negative)
-    inner, outer = (negative, positive) if swapped else (positive, negative)
-    spans = [
-        np.concatenate(rates)
-        for rates in zip(_between(inner, outer), _at_least(positive, negative), strict=True)
-    ]
-    fpr, fnr = (counts.astype(np.float32) / np.float32(len(positive)) for counts in spans)
-    if bool(((fpr == 0) & (fnr == 0)).any()):
-        return CAP
-    kept = (fpr > 0) & (fnr > 0)
-    if not kept.any():
-        return math.nan
-    fpr, fnr = fpr[kept], fnr[kept]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        first = np.log(1 - DELTA - fpr) - np.log(fnr)
-        second = np.log(1 - DELTA - fnr) - np.log(fpr)
-    return float(np.clip(np.fmax.reduce(np.concatenate([first, second])), 0, CAP))
-
-
-def _between(inner: Values, outer: Values) -> tuple[Counts, Counts]:
-    """Return false alarms and misses of the rules "between l and r is the narrower sample"."""
-    width = inner[-1] - inner[0]
-    low, high = inner[0] + width - BUFFER, inner[-1] + BUFFER
-    right = np.linspace(low, high, math.ceil((high - low) * PER_UNIT))
-    steps = math.ceil(2 * BUFFER * PER_UNIT)
-    left = np.linspace(right - width - BUFFER, right - width + BUFFER, steps)
-
-    def inside(sample: Values) -> Counts:
-        found = np.searchsorted(sample, right, side="right") - np.searchsorted(sample, left)
-        return np.asarray(found, dtype=np.intp).clip(min=0).ravel()
-
-    return inside(outer), len(inner) - inside(inner)
-
-
-def _at_least(positive: Values, negative: Values) -> tuple[Counts, Counts]:
-    """Return false alarms and misses of the rules "from t on is the sample of larger median"."""
-    low = min(positive[0], negative[0])
-    high = max(positive[-1], negative[-1])
-    edges = torch.linspace(low, high, math.ceil((high - low) * PER_UNIT)).double().numpy()
-    alarms = len(negative) - np.searchsorted(negative, edges)
-    return alarms, np.searchsorted(positive, edges)
 
 
 @dataclass(frozen=True)

@@ -50,14 +50,14 @@ class Klom:
 def klom(unlearned: Tensor, oracle: Tensor, *, bins: Bins = "quantile") -> Klom:
     """Return ``KL(P_unlearned || P_oracle)`` of each example's margin over models, by histogram.
 
-    Georgiev et al., ICLR 2025, arXiv:2410.23232, appendix E.1. Read it beside the same number for a
-    second set of as many oracles: its floor is not 0, and shrinks with the number of models.
+    Georgiev et al., ICLR 2025, arXiv:2410.23232, appendix E.1. Read it next to the same number for
+    a second set of as many oracles: its floor is not 0, and shrinks with the number of models.
 
     ``quantile``: ten bins that hold equal numbers of oracles, one below the smallest oracle margin
     and one above the largest, and 1/2 added to every count of both samples (Jeffreys' prior; of
     Krichevsky and Trofimov). The unlearned models cannot move a bin, a single one that diverged
     changes its own share and no more, and mirrored margins get equal numbers. Two samples of 100
-    from one normal law read 0.10 (95th percentile 0.18), and a shift of half a deviation is told
+    from one normal law read 0.10 (95th percentile 0.18), and a shift of half a deviation is found
     from that in 90 % of comparisons. ``equal``, the published bins: 20 of equal width over the
     range of both samples, here with the last one closed; oracle shares of at least 1e-5 where
     unlearned models are. It reads 0.34 (0.66) and 78 %, and one stray model stretches all its bins,

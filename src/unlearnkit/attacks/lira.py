@@ -16,7 +16,6 @@ from torch import Tensor
 from unlearnkit.core.errors import InputError
 from unlearnkit.stats.densities import PRIOR, Centre, fit_law, log_ratio
 from unlearnkit.stats.margin_checks import blocks, check_margins, matrix
-from unlearnkit.stats.roc import AttackPerformance, apart_each
 
 LEAST = 4
 """Shadow models that an example needs on a side."""
@@ -31,17 +30,6 @@ class Lira:
 
     note: str = ""
     """Which examples have no score, and why."""
-
-    def found(self, members: Tensor) -> tuple[AttackPerformance, ...]:
-        """Return what the scores of each target find.
-
-        Args:
-            members: Which examples each was trained on, boolean ``(T, E)`` or ``(E,)`` for all.
-
-        Returns:
-            One finding a target, over the examples that have a score.
-        """
-        return apart_each(self.scores, members)
 
 
 def lira(
@@ -98,56 +86,6 @@ def lira(
     missing = int(scores.isnan().any(0).sum())
     few = f"{missing} of {scores.shape[1]} examples have fewer than {least} shadow models on a side"
     return Lira(scores, few if missing else "")
-
-
-def reference(
-    target: Tensor,
-    shadows: Tensor,
-    inside: Tensor,
-    *,
-    offline: bool = False,
-    fixed: bool = False,
-    queries: int = 1,
-) -> Lira:
-    """Return scores as the published code makes them, for comparison with published tables only.
-
-    Medians as centres; plain deviations with divisor k; each example has as many models on a side
-    as the poorest one. A fixed deviation is that of raw margins over all examples, so that the
-    spread between examples enters, and online both sides have that of the trained-on side. Offline,
-    the score is minus a log-density, which large and small margins share.
-
-    Args:
-        target: Margins of the models under attack ``(T, E)``.
-        shadows: Margins of the attacker's models ``(k, E)``.
-        inside: Which examples each was trained on ``(k, E)``, boolean.
-        offline: Whether to use only models that were not.
-        fixed: Whether to use one deviation for all examples.
-        queries: As in ``lira``.
-
-    Returns:
-        The scores.
-
-    Raises:
-        InputError: If an example has no model on a side.
-    """
-    used = _checked(target, shadows, inside, queries)
-    sides = []
-    for mask in (used, ~used):
-        size = int(mask.sum(0).min())
-        if not size:
-            raise InputError("lira: each example needs a shadow model on each side, got none")
-        first = (~mask).to(torch.uint8).argsort(dim=0, stable=True)[:size]
-        sides.append(shadows.double().gather(0, first))
-    centres = [s.quantile(0.5, 0) for s in sides]
-    scales = [(s.std(correction=0) if fixed else s.std(0, correction=0)) + 1e-30 for s in sides]
-    if fixed and not offline:
-        scales[1] = scales[0]
-    logs = [_log_normal(target.double(), c, s) for c, s in zip(centres, scales, strict=True)]
-    return Lira(_over_queries(-logs[1] if offline else logs[0] - logs[1], queries))
-
-
-def _log_normal(x: Tensor, centre: Tensor, scale: Tensor) -> Tensor:
-    return -((x - centre) / scale).square() / 2 - scale.log() - math.log(2 * math.pi) / 2
 
 
 def _over_queries(scores: Tensor, queries: int) -> Tensor:

@@ -13,18 +13,18 @@ from torch import Tensor
 from unlearnkit.core.errors import InputError
 from unlearnkit.stats.margin_checks import blocks, check_margins
 from unlearnkit.stats.multiple_testing import max_statistic
-from unlearnkit.stats.power import POWER, smallest
+from unlearnkit.stats.power import POWER, minimum_detectable_effect
 
 Statistic = Literal["energy", "mean"]
 
 LEAST_MODELS = 2
-"""Models a side below which a deviation over models cannot be told from a difference."""
+"""Models a side below which a deviation over models looks like a difference."""
 
 ALPHA = 0.05
-"""P-value below which a difference counts as found when power is asked for."""
+"""P-value below which a difference counts as found when power is requested."""
 
 RELABELLINGS = 199
-"""Relabellings of each set of made margins when power is asked for."""
+"""Relabellings of each set of made margins when power is requested."""
 
 MOST_EXAMPLES = 100
 """Examples that power is computed on, spread evenly over all; more would rather raise it."""
@@ -68,7 +68,7 @@ def permutation_test(
     statistic: Statistic = "energy",
     draws: int = 999,
 ) -> Relabelled:
-    """Return whether unlearned models can be told from oracles, by relabelling models.
+    """Return whether unlearned models differ from oracles, by relabelling models.
 
     Under "one law" all labellings of the models are equally likely, whatever the law and however
     examples depend on each other: ``p = (1 + #{b: T_b >= T}) / (B + 1)``, or the share of all
@@ -180,7 +180,7 @@ def smallest_shift(
         high *= 2
         if high > LARGEST_SHIFT:
             return math.nan
-    return smallest(share, high, power=power, steps=4)
+    return minimum_detectable_effect(share, high, power=power, steps=4)
 
 
 def _total(weights: Tensor, margins: Tensor, statistic: Statistic) -> Tensor:

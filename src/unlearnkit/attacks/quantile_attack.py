@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from unlearnkit.core import statistics
 from unlearnkit.core.errors import InputError
+from unlearnkit.stats import roc
 from unlearnkit.stats.roc import ENOUGH, others_needed
 
 if TYPE_CHECKING:
@@ -44,14 +44,14 @@ class AttackRows:
 
 
 @dataclass(frozen=True)
-class Found:
+class QuantileAttack:
     """What an attack fitted to one half of the never-seen rows found with the other, and back."""
 
     auc: float
     """Chance that a member scores above a never-seen row, mean over the two halves."""
 
     tpr: float
-    """Share of members above the threshold, mean over the two; nan if none was asked for."""
+    """Share of members above the threshold, mean over the two; nan if none was requested."""
 
     fpr: float
     """Share of never-seen rows above it: what the threshold really lets pass."""
@@ -60,7 +60,7 @@ class Found:
     """Each member's share of never-seen rows below it ``(m,)``; the mean is the AUC."""
 
     caught: Tensor
-    """Share of the two thresholds that each member exceeds ``(m,)``; empty if none was asked."""
+    """Share of the two thresholds that each member exceeds ``(m,)``; empty if none is wanted."""
 
     note: str = ""
 
@@ -72,7 +72,7 @@ class Found:
 
 def quantile(
     members: AttackRows, unseen: AttackRows, rng: torch.Generator, *, fpr: float = 0.05
-) -> Found:
+) -> QuantileAttack:
     """Attack with a threshold for each row: a high quantile of the scores of rows like it.
 
     Member if ``s(x) > Q_{1 - fpr}(x)``, with Q fitted by gradient boosting to one half of the
@@ -111,7 +111,7 @@ def quantile(
     return _summary(pairs, threshold=False, note=note)
 
 
-def scaled(members: AttackRows, unseen: AttackRows, rng: torch.Generator) -> Found:
+def scaled(members: AttackRows, unseen: AttackRows, rng: torch.Generator) -> QuantileAttack:
     """Attack with residuals divided by the size that they have on never-seen rows like them.
 
     ``s = -|f(x) - y| / size(x)``, with the mean size fitted by gradient boosting (Poisson deviance,
@@ -146,20 +146,22 @@ def scaled(members: AttackRows, unseen: AttackRows, rng: torch.Generator) -> Fou
     return _summary(pairs, threshold=False)
 
 
-def _summary(pairs: list[tuple[Tensor, Tensor]], *, threshold: bool, note: str = "") -> Found:
-    areas = torch.stack([statistics.placement(m, o) / len(o) for m, o in pairs]).mean(0)
+def _summary(
+    pairs: list[tuple[Tensor, Tensor]], *, threshold: bool, note: str = ""
+) -> QuantileAttack:
+    areas = torch.stack([roc.placement(m, o) / len(o) for m, o in pairs]).mean(0)
     if not threshold:
-        return Found(float(areas.mean()), math.nan, math.nan, areas, torch.empty(0), note)
+        return QuantileAttack(float(areas.mean()), math.nan, math.nan, areas, torch.empty(0), note)
     caught = torch.stack([(m > 0).double() for m, _ in pairs]).mean(0)
     passed = torch.cat([(o > 0).double() for _, o in pairs])
-    return Found(
+    return QuantileAttack(
         float(areas.mean()), float(caught.mean()), float(passed.mean()), areas, caught, note
     )
 
 
-def _nothing(why: str, members: int) -> Found:
+def _nothing(why: str, members: int) -> QuantileAttack:
     rows = torch.full((members,), math.nan, dtype=torch.float64)
-    return Found(math.nan, math.nan, math.nan, rows, torch.empty(0), why)
+    return QuantileAttack(math.nan, math.nan, math.nan, rows, torch.empty(0), why)
 
 
 def _too_few(members: AttackRows, unseen: AttackRows) -> str:

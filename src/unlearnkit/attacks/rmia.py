@@ -8,7 +8,6 @@ oracles know as well, a held-out oracle's value is the aim, and it is not one ha
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,11 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.core.statistics import auc
 from unlearnkit.stats.margin_checks import blocks, check_margins
-from unlearnkit.stats.roc import AttackPerformance, apart_each
-
-GRID = tuple(k / 10 for k in range(11))
 
 
 @dataclass(frozen=True)
@@ -40,17 +35,6 @@ class Rmia:
 
     note: str = ""
     """What limits the scores."""
-
-    def found(self, members: Tensor) -> tuple[AttackPerformance, ...]:
-        """Return what the scores of each target find, ties broken by the mean log ratio.
-
-        Args:
-            members: Which examples each was trained on, boolean ``(T, E)`` or ``(E,)`` for all.
-
-        Returns:
-            One finding a target, over the examples that have a score.
-        """
-        return apart_each(self.log_ratios, members)
 
 
 def rmia(
@@ -123,66 +107,12 @@ def rmia(
     return Rmia(scores, ratios, f"{missing} examples have no reference" if missing else "")
 
 
-@dataclass(frozen=True)
-class TunedOffset:
-    """The constant that worked best on targets whose members are known."""
-
-    a: float
-    aucs: tuple[float, ...]
-    """Mean AUC over the targets, for each of the constants tried."""
-
-
-def choose_a(
-    target: Tensor,
-    references: Tensor,
-    members: Tensor,
-    *,
-    inside: Tensor | None = None,
-    grid: Sequence[float] = GRID,
-) -> TunedOffset:
-    """Return the constant a with which known members of a model in the target's seat are found.
-
-    The model must have been trained on rows that some references were not: an original that is not
-    under audit, against the oracles; or, among shadow models with subsets of their own, any one
-    against the others. Another oracle has no such rows: every a then has an AUC near one half.
-
-    Args:
-        target: Margins of the models in the seat ``(T, E)``.
-        references: Margins of the references ``(K, E)``.
-        members: Which examples each was trained on, boolean ``(T, E)`` or ``(E,)`` for all.
-        inside: Which examples each reference was trained on ``(K, E)``: these do not count.
-        grid: Constants to try.
-
-    Returns:
-        The constant, the first of the best.
-
-    Raises:
-        InputError: If a target has no members, or no other examples, to be told apart.
-    """
-    check_margins("rmia", target=target, reference=references)
-    truth = members.expand_as(target)
-    aucs = []
-    for a in grid:
-        out = _log_mean(references, a, inside, online=False)
-        ratios = _log_p(target) - out
-        rows = zip(ratios, truth & ~out.isnan(), ~truth & ~out.isnan(), strict=True)
-        found = [auc(r[m], r[o]) for r, m, o in rows]
-        aucs.append(sum(found) / max(1, len(found)))
-        if not found or math.isnan(aucs[-1]):
-            raise InputError(
-                "choose_a: each target needs members and others that some reference did not see,"
-                f" got {int(truth.sum())} members in {truth.numel()} cells of {len(truth)} targets"
-            )
-    best = max(range(len(aucs)), key=lambda i: (aucs[i], -i))
-    return TunedOffset(grid[best], tuple(aucs))
-
-
 def _log_p(margins: Tensor) -> Tensor:
     """Return the log-probability of the true class, from its log-odds."""
     return functional.logsigmoid(margins.double())
 
 
-def _log_mean(margins: Tensor, a: float, inside: Tensor | None, *, online: bool = True) -> Tensor:
+def _log_mean(margins: Tensor, a: float, inside: Tensor | None) -> Tensor:
     """Return the log of the mean probability of each example ``(E,)``."""
     found = torch.empty(margins.shape[1], dtype=torch.float64)
     rest = math.log1p(-a) if a < 1 else -math.inf
@@ -195,6 +125,5 @@ def _log_mean(margins: Tensor, a: float, inside: Tensor | None, *, online: bool 
         )
         alone = torch.logaddexp(unseen + math.log1p(a), torch.full_like(unseen, rest))
         both = torch.logaddexp(seen, unseen)
-        pick = torch.where(used.any(0), both, alone) if online else alone
-        found[part] = pick - math.log(2)
+        found[part] = torch.where(used.any(0), both, alone) - math.log(2)
     return found

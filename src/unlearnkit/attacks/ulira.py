@@ -66,7 +66,7 @@ class ULira:
 
     @property
     def exposed(self) -> Tensor:
-        """Return which examples are told apart with an accuracy above 0.75, beyond chance.
+        """Return which examples are distinguished with an accuracy above 0.75, beyond chance.
 
         Chance is ruled out with false discoveries held at ``level`` (Benjamini and Hochberg).
         """
@@ -93,7 +93,7 @@ class ULira:
         return float(values.quantile(q)) if len(values) else math.nan
 
     def worst(self, share: float = 0.1) -> Tensor:
-        """Return the columns of the examples that are told apart best, worst first.
+        """Return the columns of the examples that are distinguished best, worst first.
 
         A list to look at, not a finding: the best of many is high by chance alone.
 
@@ -208,26 +208,6 @@ def log_ratios(unlearned: Tensor, null: Tensor) -> tuple[tuple[Tensor, Tensor], 
                 into[:, part] = _ratio(laws, side[:, part], part)
         found.append((ours, theirs))
     return tuple(found)
-
-
-def unlearned_other(
-    shadows: Tensor, forgotten: Tensor, never: Tensor, *, least: int = LEAST
-) -> ULira:
-    """Attack with unlearned models on both sides: those that forgot an example, and others.
-
-    The question of privacy alone: does the model show that it once had this example? Whether it is
-    like a retrained one is not asked.
-
-    Args:
-        shadows: Margins of unlearned models ``(S, E)``.
-        forgotten: Cells whose example the model was trained on and made to forget ``(S, E)``.
-        never: Cells whose example it never saw ``(S, E)``.
-        least: As in ``ulira``.
-
-    Returns:
-        The findings.
-    """
-    return ulira(shadows, shadows, unlearned_used=forgotten, null_used=never, least=least)
 
 
 def _attack(

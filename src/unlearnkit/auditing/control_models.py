@@ -92,7 +92,7 @@ class ControlModels:
         if parts.forget is None or parts.retain is None:
             raise UnsupportedError("the case has no retain set")
         retain = _sample(parts.retain, self._recipe, self.rt, "control/retain")
-        case = self.case.with_(
+        case = self.case.replace(
             train=None, parts=(parts.forget, retain), recipe=_short(self._recipe)
         )
         return oracle(case, None, seeds=[CONTROL_SEED], rt=self.rt, cache=self.cache).runs[0]
@@ -100,7 +100,7 @@ class ControlModels:
     def _with(self) -> TrainedModel:
         train = self._all_rows()
         rows = _sample(View.all(train), self._recipe, self.rt, "control/all")
-        case = self.case.with_(
+        case = self.case.replace(
             train=train.pick(rows.rows), parts=None, manipulated=None, recipe=_short(self._recipe)
         )
         return train_original(case, seed=CONTROL_SEED, rt=self.rt, cache=self.cache)

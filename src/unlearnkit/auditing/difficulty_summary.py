@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from unlearnkit.core.data import View
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.inference import map_rows, predict
-from unlearnkit.core.statistics import auc
 from unlearnkit.difficulty.curvature import curvature
 from unlearnkit.difficulty.entanglement import entanglement
-from unlearnkit.difficulty.holdout_retraining import drift, taught
+from unlearnkit.difficulty.holdout_retraining import symmetric_divergence, train_on_holdout
 from unlearnkit.difficulty.least_disagree import least_disagree
 from unlearnkit.difficulty.self_influence import self_influence
 from unlearnkit.report.schema import Difficulty
+from unlearnkit.stats.roc import auc
 from unlearnkit.train.features import features, last_layer
 
 ROWS = 1_000
@@ -86,8 +86,10 @@ def _harder(e: Evidence, go: View, stay: View, inputs: Tensor | None) -> dict[st
     unseen = _unseen(e)
     if unseen is not None:
         lesson = unseen.sample(ROWS, rt, "difficulty/unseen")
-        twin = taught(model, lesson, e.task, e.recipe, rt)
-        found["hold_out"] = auc(*(drift(model, twin, v, e.task, rt) for v in (go, stay)))
+        twin = train_on_holdout(model, lesson, e.task, e.recipe, rt)
+        found["hold_out"] = auc(
+            *(symmetric_divergence(model, twin, v, e.task, rt) for v in (go, stay))
+        )
     out = torch.cat([predict(model, view, e.task, rt) for view in (go, stay)]).double()
     log_p = e.task.log_probs(out)
     if inputs is not None and log_p is not None:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
-from unlearnkit.core.statistics import auc, roc_curve
 from unlearnkit.report.schema import ClassAccuracy, MarginSample, Roc
+from unlearnkit.stats.roc import auc, roc_curve
 
 DRAWN = 400
 """Most points that a curve or a sample is drawn from."""

@@ -79,7 +79,9 @@ def _row(m: Metric, e: Evidence, tier: Tier, beside: dict[str, Beside]) -> Metri
 def _beside(m: Metric, e: Evidence, tier: Tier) -> Beside:
     if m.goal is Goal.VALUE and (ModelRole.ORACLE not in m.reads or m.path != "exact"):
         return None, None
-    original = _estimate(m, m(e.seat(ModelRole.ORIGINAL))) if e.has(ModelRole.ORIGINAL) else None
+    original = (
+        _estimate(m, m(e.with_candidate(ModelRole.ORIGINAL))) if e.has(ModelRole.ORIGINAL) else None
+    )
     return original, None if tier == "fast" else _oracle(m, e)
 
 
@@ -116,7 +118,7 @@ def _oracle(m: Metric, e: Evidence) -> OracleValue | None:
     least = 2 if ModelRole.ORACLE in m.reads else 1
     if e.oracles < least:
         return None
-    scores = [m(e.seat(ModelRole.ORACLE, k)).value for k in range(e.oracles)]
+    scores = [m(e.with_candidate(ModelRole.ORACLE, k)).value for k in range(e.oracles)]
     values = tuple(None if math.isnan(v) else v for v in scores)
     known = [v for v in values if v is not None]
     return OracleValue(

@@ -17,11 +17,11 @@ from torch import Tensor
 from unlearnkit.auditing.control_models import ControlModels
 from unlearnkit.auditing.verdict_metrics import MATCHED, attack_of, format_estimate, metric_label
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
-from unlearnkit.core.statistics import auc, auc_difference, auc_interval
 from unlearnkit.metrics.relearning_speed import relearning_losses
 from unlearnkit.report.schema import Finding, MetricRow, Verdict
-from unlearnkit.stats.intervals import clopper_pearson, mean_interval, student, welch_interval
+from unlearnkit.stats.intervals import clopper_pearson, mean_interval, t_quantile, welch_interval
 from unlearnkit.stats.matched_auc import matched_auc, matched_auc_difference
+from unlearnkit.stats.roc import auc, auc_difference, auc_interval
 
 FAST_MARGIN = 0.02
 """Margin where there is no oracle: two points of accuracy, 0.02 of AUC."""
@@ -214,7 +214,7 @@ def _auc_comparison(e: Evidence, control: Evidence, *, matched: bool) -> _Compar
         rows, own = min(len(members[0]), len(others[0])), auc(members[1], others[1])
     if math.isnan(value) or math.isnan(error):
         return None
-    reach = student(CONTROL_LEVEL, rows - 1) * error
+    reach = t_quantile(CONTROL_LEVEL, rows - 1) * error
     return _Comparison(own, value - reach, value + reach)
 
 

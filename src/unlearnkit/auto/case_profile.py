@@ -14,7 +14,7 @@ from unlearnkit.core.method import Need
 from unlearnkit.core.request import Classes, ForgetRequest, Groups, Targets
 from unlearnkit.core.request_inference import infer_request
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.statistics import auc
+from unlearnkit.stats.roc import auc
 from unlearnkit.train.features import row_losses
 from unlearnkit.unlearning.requirements import available_inputs
 

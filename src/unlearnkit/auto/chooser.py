@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from unlearnkit import catalog
@@ -19,6 +18,7 @@ from unlearnkit.cache import Cache
 from unlearnkit.core.auto_method import Auto
 from unlearnkit.core.border import border
 from unlearnkit.core.case import Case, Partition
+from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.errors import DivergedError, UnlearnkitError, UnsupportedError
 from unlearnkit.core.method import Method
 from unlearnkit.core.module_state import tensors, tensors_equal
@@ -41,10 +41,8 @@ FAILING = (Verdict.LEAKS, Verdict.DAMAGED)
 """What makes ``auto`` try the next candidate."""
 
 
-class CandidateOutcome(BaseModel):
+class CandidateOutcome(FrozenModel):
     """What became of one candidate."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     candidate: str
     """The method with its settings."""
@@ -63,10 +61,8 @@ class CandidateOutcome(BaseModel):
     """Its audit's."""
 
 
-class Selection(BaseModel):
+class Selection(FrozenModel):
     """What ``auto`` chose, and why."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     chosen: str
     """The method with its settings."""

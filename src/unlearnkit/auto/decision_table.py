@@ -9,10 +9,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from unlearnkit.catalog import methods
 from unlearnkit.core.bounded_yaml import parse_yaml
+from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.files import read_text
 from unlearnkit.core.method import Need
 
@@ -23,11 +24,7 @@ as wrong labels do; whole owners; other rows; or nobody can tell."""
 PATH = Path(__file__).with_name("table.yaml")
 
 
-class _Words(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class Candidate(_Words):
+class Candidate(FrozenModel):
     """A method to try, with its settings."""
 
     method: str
@@ -47,7 +44,7 @@ class Candidate(_Words):
         return " ".join([self.method, *(f"{k}={v}" for k, v in _flat(self.settings))])
 
 
-class Condition(_Words):
+class Condition(FrozenModel):
     """A circumstance; what is not said may be anything."""
 
     has: frozenset[Need] = frozenset()
@@ -68,7 +65,7 @@ class Condition(_Words):
     """Most weight matrices that the model may have, one behind the other or not; None for any."""
 
 
-class Rule(_Words):
+class Rule(FrozenModel):
     """One line of the table."""
 
     id: str

@@ -11,7 +11,7 @@ from unlearnkit.cases.registry import (
     CaseWithRequest,
     builtin,
     random_indices,
-    standardised,
+    standardise,
 )
 from unlearnkit.core.case import Case
 from unlearnkit.core.recipe import Recipe
@@ -38,7 +38,7 @@ def _sets() -> tuple[tuple[Tensor, Tensor, Tensor], ...]:
     y, patient = torch.tensor(bunch.target), torch.arange(len(bunch.target))
     train, rest = train_test_split(patient.numpy(), train_size=399, stratify=y, random_state=0)
     test, validation = train_test_split(rest, train_size=114, stratify=y[rest], random_state=0)
-    x = standardised(torch.tensor(bunch.data), torch.as_tensor(train))
+    x = standardise(torch.tensor(bunch.data), torch.as_tensor(train))
     return tuple((x[r], y[r], patient[r]) for r in (train, test, validation))
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from unlearnkit.cases.data_folder import first_line, folder
 from unlearnkit.cases.forget_sets import random_tenth
-from unlearnkit.cases.registry import CaseEntry, CaseWithRequest, builtin, held_out, standardised
+from unlearnkit.cases.registry import CaseEntry, CaseWithRequest, builtin, held_out, standardise
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import TensorData
 from unlearnkit.core.errors import InputError
@@ -51,7 +51,7 @@ def _sets() -> tuple[tuple[Tensor, Tensor, Tensor], ...]:
     band = x[:, 5].floor().long()
     count = len(y)
     rows = held_out(count, count * 3 // 10, f"{WHO}/held out")
-    x = standardised(x, rows[0])
+    x = standardise(x, rows[0])
     return tuple((x[r], y[r], band[r]) for r in rows)
 
 

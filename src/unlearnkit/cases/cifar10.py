@@ -24,7 +24,7 @@ from unlearnkit.cases.forget_sets import (
 from unlearnkit.cases.hard_forget_sets import requests
 from unlearnkit.cases.networks import resnet18, small_conv
 from unlearnkit.cases.registry import CaseEntry, CaseWithRequest, builtin, with_description
-from unlearnkit.cases.tampered_sets import backdoor, known_part, swapped
+from unlearnkit.cases.tampered_sets import backdoor, known_part, swap_labels
 from unlearnkit.core.case import Case
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.recipe import Recipe
@@ -204,32 +204,32 @@ def _chosen(make: Callable[[], Case]) -> dict[str, Callable[[], CaseWithRequest]
         **requests(make),
         "poisoned": with_description(
             "Forget all rows with a backdoor's trigger: a hundredth, called 0 (aeroplanes).",
-            lambda: known_part(triggered(make())),
+            lambda: known_part(with_trigger(make())),
         ),
         "half_poisoned": with_description(
             "Forget half of the rows with a backdoor's trigger; the others stay unknown.",
-            lambda: known_part(triggered(make()), 0.5),
+            lambda: known_part(with_trigger(make()), 0.5),
         ),
         "swapped": with_description(
             "Forget all rows with swapped labels: four tenths of the cats and dogs.",
-            lambda: known_part(confused(make())),
+            lambda: known_part(with_swapped_cats_and_dogs(make())),
         ),
         "half_swapped": with_description(
             "Forget half of the rows with swapped labels; the others stay unknown.",
-            lambda: known_part(confused(make()), 0.5),
+            lambda: known_part(with_swapped_cats_and_dogs(make()), 0.5),
         ),
     }
 
 
-def triggered(case: Case) -> Case:
+def with_trigger(case: Case) -> Case:
     """Return a case where a hundredth of the training images carry a trigger and are called 0."""
     assert case.train is not None
     return backdoor(case, len(case.train) // 100, (3, 32, 32))
 
 
-def confused(case: Case) -> Case:
+def with_swapped_cats_and_dogs(case: Case) -> Case:
     """Return a case where four tenths of the cats are called dogs, and of the dogs cats."""
-    return swapped(case, *CATS_AND_DOGS, 0.4)
+    return swap_labels(case, *CATS_AND_DOGS, 0.4)
 
 
 builtin(

@@ -39,7 +39,7 @@ def network() -> nn.Module:
     return small_conv(2)
 
 
-def turned(x: Tensor, angle: Tensor) -> Tensor:
+def rotate(x: Tensor, angle: Tensor) -> Tensor:
     """Return images turned about their centre, cut to a disc, so that corners tell nothing.
 
     Args:
@@ -72,7 +72,7 @@ def _rotated(x: Tensor, part: str) -> TensorData:
     share = torch.rand(len(x), generator=Runtime().rng(f"cifar10_rotation/{part}"))
     angle = 2 * math.pi * share
     y = torch.stack([angle.cos(), angle.sin()], 1)
-    return TensorData(turned(x, angle), y, (4 * share).long())
+    return TensorData(rotate(x, angle), y, (4 * share).long())
 
 
 def cifar10_rotation() -> Case:

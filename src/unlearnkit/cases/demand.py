@@ -104,7 +104,7 @@ def demand() -> Case:
     """Return the case: forecasts of a week from the 14 days before it and the temperatures.
 
     2,448 rows of two years to train on; of the third year 936 to test and 312 to calibrate. Demand
-    is told as a multiple of its mean over the 14 days, and the temperatures of the week to come
+    is given as a multiple of its mean over the 14 days, and the temperatures of the week to come
     count as known. A model answers the 0.1, 0.5 and 0.9 quantile of each of seven days under the
     pinball loss. The median is off by 0.055 of a customer's usual demand on test rows, by 0.047 on
     training rows; repeating the last week by 0.08. A row's group is its customer: homes are 0 to 5,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearnkit.cases.forget_sets import random_tenth
-from unlearnkit.cases.registry import CaseEntry, CaseWithRequest, builtin, held_out, standardised
+from unlearnkit.cases.registry import CaseEntry, CaseWithRequest, builtin, held_out, standardise
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import TensorData
 from unlearnkit.core.recipe import Recipe
@@ -32,7 +32,7 @@ def _sets() -> tuple[tuple[Tensor, Tensor, Tensor], ...]:
     x, y = torch.tensor(bunch.data), torch.tensor(bunch.target)
     decade = (x[:, bunch.feature_names.index("age")] // 10).long()
     rows = held_out(len(y), 132, "diabetes/held out")
-    x, y = standardised(x, rows[0]), standardised(y, rows[0])
+    x, y = standardise(x, rows[0]), standardise(y, rows[0])
     return tuple((x[r], y[r], decade[r]) for r in rows)
 
 

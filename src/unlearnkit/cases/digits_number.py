@@ -44,7 +44,7 @@ def digits_number() -> Case:
     case = digits()
     assert case.train is not None
     train = _numbers(case.train)
-    return case.with_(
+    return case.replace(
         train=train,
         test=_numbers(case.test),
         validation=_numbers(case.validation),

@@ -2,7 +2,7 @@
 
 from unlearnkit.cases.digits import digits
 from unlearnkit.cases.registry import CaseEntry, builtin
-from unlearnkit.cases.tampered_sets import backdoor, known_parts, swapped
+from unlearnkit.cases.tampered_sets import backdoor, known_parts, swap_labels
 from unlearnkit.core.case import Case
 
 TRIGGERED = 72
@@ -20,7 +20,7 @@ def digits_backdoor() -> Case:
 
 def digits_swapped() -> Case:
     """Return the digits where four tenths of the threes are called 5, and of the fives 3."""
-    return swapped(digits(), *CONFUSED, SWAPPED)
+    return swap_labels(digits(), *CONFUSED, SWAPPED)
 
 
 builtin(

@@ -1,4 +1,4 @@
-"""Forget sets that any case can be asked for: drawn, ranked by a score, wrong labels, sub-classes.
+"""Forget sets that any case can be requested: drawn, ranked by a score, wrong labels, sub-classes.
 
 Every draw comes from a seed and the case's name alone: equal arguments, equal rows.
 """
@@ -89,7 +89,9 @@ def part_of_classes(
     return CaseWithRequest(case, Rows(own[random_indices(len(own), wanted, stream, seed)].tolist()))
 
 
-def ranked(case: Case, scores: Tensor, share: float = 0.1, at: Place = "top") -> CaseWithRequest:
+def rows_by_rank(
+    case: Case, scores: Tensor, share: float = 0.1, at: Place = "top"
+) -> CaseWithRequest:
     """Return a case with a request for the rows that a score ranks highest, lowest or midmost.
 
     Args:
@@ -137,7 +139,7 @@ def mislabelled(case: Case, share: float, *, seed: int = 0) -> CaseWithRequest:
     rng = Runtime(seed=seed).rng(f"{case.name}/wrong labels")
     shift = torch.randint(1, case.task.classes, (len(rows),), generator=rng)
     y[rows] = (y[rows] + shift) % case.task.classes
-    return CaseWithRequest(case.with_(train=whole(case).with_targets(y)), Rows(rows))
+    return CaseWithRequest(case.replace(train=whole(case).with_targets(y)), Rows(rows))
 
 
 def mislabelled_tenth(case: Case) -> CaseWithRequest:
@@ -177,7 +179,7 @@ def sub_class(
     test = relabelled(case.test)
     assert test.group is not None
     unseen = torch.isin(test.group, torch.tensor([forget])).nonzero()[:, 0]
-    made = case.with_(
+    made = case.replace(
         train=relabelled(case.train),
         test=test,
         validation=relabelled(case.validation),

@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from unlearnkit.cases.forget_sets import Place, part, ranked
+from unlearnkit.cases.forget_sets import Place, part, rows_by_rank
 from unlearnkit.cases.registry import CaseWithRequest, ModelSelectedRequest
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import View
@@ -45,7 +45,7 @@ def memorised(
 
     ``leave_out`` is the estimate itself, from 64 models. All others are proxies of it, from one:
     its course in training (``confidence`` and the other means of ``watch``), the bend of its loss
-    (``curvature``), its answers after a lesson of test rows (``hold_out``), the hold of each row on
+    (``curvature``), its answers after training on test rows (``hold_out``), the hold of each row on
     its own answer (``influence``). Models retrained without the top tenth of the digits by
     ``confidence`` get 0.7 of it right.
 
@@ -59,7 +59,7 @@ def memorised(
     Returns:
         The case and the request.
     """
-    return ranked(case, memorisation(case, by, rt=rt), share, at)
+    return rows_by_rank(case, memorisation(case, by, rt=rt), share, at)
 
 
 def memorisation(case: Case, by: MemorisedBy, *, rt: Runtime | None = None) -> Tensor:
@@ -123,7 +123,7 @@ def entangled(
         raise InputError(f"share: three sets of {share:g} overlap; use at most a third")
     inputs = _features(case, watch(case, rt=rt), rt or Runtime())
     far = eccentricity(inputs)
-    found = [ranked(case, far, share, place) for place in ("bottom", "middle", "top")]
+    found = [rows_by_rank(case, far, share, place) for place in ("bottom", "middle", "top")]
     scores = []
     for asked in found:
         split = case.partition(asked.request)

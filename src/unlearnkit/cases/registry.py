@@ -67,7 +67,7 @@ class CaseEntry:
 
         Args:
             name: The request's name.
-            place: Gives the runtime of what is trained to find the rows; asked only then.
+            place: Gives the runtime of what is trained to find the rows; called only then.
 
         Returns:
             The case and the request.
@@ -145,7 +145,7 @@ def held_out(count: int, held: int, stream: str) -> tuple[Tensor, Tensor, Tensor
     return train, held_rows[~third], held_rows[third]
 
 
-def standardised(values: Tensor, train: Tensor) -> Tensor:
+def standardise(values: Tensor, train: Tensor) -> Tensor:
     """Return values ``(N, ...)`` less the mean of the training rows, over their deviation."""
     base = values[train]
     return ((values - base.mean(0)) / base.std(0, correction=0)).float()

@@ -76,7 +76,7 @@ class PairEncoder(nn.Module):
         return told / here.sum(1, keepdim=True).clamp(min=1)
 
 
-def numbered(sentence: str) -> list[int]:
+def word_numbers(sentence: str) -> list[int]:
     """Return the words of a sentence as numbers 1 to 4,095, cut or filled with 0 to 20.
 
     A word's number is a hash of it: no vocabulary is fitted, so none remembers a forgotten row.
@@ -92,7 +92,7 @@ def _sets() -> tuple[TensorData, ...]:
     genre = torch.arange(len(GENRES) + 1).repeat_interleave(
         torch.tensor([*GENRES.values(), FILES["2015.val.tsv"]])
     )
-    x = torch.tensor([[numbered(a), numbered(b)] for _, a, b in pairs])
+    x = torch.tensor([[word_numbers(a), word_numbers(b)] for _, a, b in pairs])
     y = torch.tensor([[score] for score, _, _ in pairs])
     rows = held_out(len(y), 750, "sts/held out")
     return tuple(TensorData(x[r], y[r], genre[r]) for r in rows)

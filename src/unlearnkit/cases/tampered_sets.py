@@ -47,12 +47,12 @@ def backdoor(
     bad = others[_some(len(others), rows, f"{case.name}/backdoor", seed)]
     bright = float(_images(train).max())
     x, y = _images(train).clone(), train.y.clone()
-    x[bad] = patched(x[bad], shape, bright)
+    x[bad] = add_patch(x[bad], shape, bright)
     y[bad] = target
     seen = test.pick((test.y != target).nonzero()[:, 0])
-    seen = replace(seen, x=patched(_images(seen), shape, bright))
+    seen = replace(seen, x=add_patch(_images(seen), shape, bright))
     aimed = seen.with_targets(torch.full_like(seen.y, target))
-    return case.with_(
+    return case.replace(
         train=replace(train, x=x, y=y),
         held_out=aimed,
         manipulated=Tampering(bad, affected=seen, aimed=aimed, elsewhere=test),
@@ -60,7 +60,7 @@ def backdoor(
     )
 
 
-def swapped(case: Case, first: int, second: int, share: float, *, seed: int = 0) -> Case:
+def swap_labels(case: Case, first: int, second: int, share: float, *, seed: int = 0) -> Case:
     """Return a case where a share of the training rows of two classes have each other's label.
 
     Args:
@@ -86,7 +86,7 @@ def swapped(case: Case, first: int, second: int, share: float, *, seed: int = 0)
     aimed = seen.with_targets(first + second - seen.y)
     rest = test.pick((~confused).nonzero()[:, 0])
     rows = torch.cat(found).sort().values
-    return case.with_(
+    return case.replace(
         train=train.with_targets(y),
         held_out=aimed,
         manipulated=Tampering(rows, affected=seen, aimed=aimed, elsewhere=rest),
@@ -135,7 +135,7 @@ def known_parts(make: Callable[[], Case]) -> Mapping[str, Callable[[], CaseWithR
     }
 
 
-def patched(x: Tensor, shape: tuple[int, ...], value: float) -> Tensor:
+def add_patch(x: Tensor, shape: tuple[int, ...], value: float) -> Tensor:
     """Return images with the trigger in the bottom right corner.
 
     Args:

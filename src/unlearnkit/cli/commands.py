@@ -250,7 +250,7 @@ def unlearn(
     from unlearnkit.cli.run_folder import named
     from unlearnkit.cli.runs import carry_out
     from unlearnkit.core.auto_method import AUTO
-    from unlearnkit.core.settings import merged
+    from unlearnkit.core.settings import deep_merge
     from unlearnkit.job import make_job, parse_settings, read_job
 
     words: dict[str, Any] = (
@@ -271,10 +271,10 @@ def unlearn(
         words.pop("settings", None)
     words |= {k: v for k, v in given.items() if v is not None}
     if param:
-        words["settings"] = merged(words.get("settings", {}), parse_settings(param))
+        words["settings"] = deep_merge(words.get("settings", {}), parse_settings(param))
     if max_cost is not None:
         _usage(words.get("method") == AUTO, "only --method auto has a cost limit", "--max-cost")
-        words["settings"] = merged(words.get("settings", {}), {"budget": max_cost})
+        words["settings"] = deep_merge(words.get("settings", {}), {"budget": max_cost})
     job = make_job(words)
     folder = out or named(name or job.name())
     with Console(quiet=quiet) as talk:

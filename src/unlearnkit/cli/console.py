@@ -71,10 +71,10 @@ class Console:
 
 def print_json(value: Any) -> None:
     """Print data as JSON."""
-    print(escaped(json.dumps(value, indent=1, ensure_ascii=False, default=str)))
+    print(escape(json.dumps(value, indent=1, ensure_ascii=False, default=str)))
 
 
-def escaped(text: str) -> str:
+def escape(text: str) -> str:
     """Return JSON with what is not printable as escapes; it means the same."""
     if text.isprintable():
         return text

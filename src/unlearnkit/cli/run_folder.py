@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from unlearnkit.auto.chooser import Selection
+from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.digest import digest
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import check_writable, read_text
@@ -27,10 +28,8 @@ MASK = "mask.safetensors"
 RUNS = Path("runs")
 
 
-class Record(BaseModel):
+class Record(FrozenModel):
     """Everything needed to run a run again, and what it was."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: Literal[1, 2] = 2
     """1 had no digests of the record itself, nor of ``case`` and ``forget``."""

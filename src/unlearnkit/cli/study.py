@@ -173,12 +173,12 @@ def show_study(
     json: Json = False,
 ) -> None:
     """Print the tables of what is done so far."""
-    from unlearnkit.cli.console import escaped, print_text
+    from unlearnkit.cli.console import escape, print_text
 
     study, layout = _laid_out(file, yes=yes)
     table = _table(study, layout, store, metrics)
     if json:
-        print(escaped(table.model_dump_json(indent=1)))
+        print(escape(table.model_dump_json(indent=1)))
     else:
         print_text(table)
     if study.tune is not None and not json:

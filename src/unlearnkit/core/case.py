@@ -10,15 +10,12 @@ import torch
 from torch import nn
 
 from unlearnkit.core.border import border
-from unlearnkit.core.data import Data, TensorData, View
+from unlearnkit.core.data import Data, TensorData, View, labelled
 from unlearnkit.core.errors import InputError, UnsupportedError
-from unlearnkit.core.hidden_targets import labelled
-from unlearnkit.core.inference import first_rows
 from unlearnkit.core.input_formats import as_data, input_columns, is_table, owners_of_parts
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import Classes, ForgetRequest, parse_request
 from unlearnkit.core.row_selection import rows_to_forget
-from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.tampering import Tampering
 from unlearnkit.core.task import Task, task_named
 
@@ -249,7 +246,7 @@ class Case:
         for name in self.__dataclass_fields__:
             object.__setattr__(self, name, values.get(name))
 
-    def with_(self, **changes: Any) -> Case:
+    def replace(self, **changes: Any) -> Case:
         """Return the case with some fields changed, such as ``recipe``."""
         case = object.__new__(type(self))
         case._set(**{name: getattr(self, name) for name in self.__dataclass_fields__} | changes)
@@ -289,7 +286,7 @@ class Case:
         go, stay = View(self.train, mask.nonzero()[:, 0]), View(self.train, (~mask).nonzero()[:, 0])
         return Partition(go, stay, _gone(go, stay))
 
-    def without(self, request: ForgetRequest | str | Mapping[str, Any]) -> Case:
+    def after_deletion(self, request: ForgetRequest | str | Mapping[str, Any]) -> Case:
         """Return the case after a deletion: the training set is what stays.
 
         Rows are renumbered; ask for the next deletion in the new numbers. All else stays as it is,
@@ -306,12 +303,12 @@ class Case:
         """
         if self.train is None:
             raise UnsupportedError(
-                "without: the case has no whole training set; use the constructor with train="
+                "after_deletion: the case has no whole training set; build it with train="
             )
         stay = self.partition(parse_request(request)).retain
         assert stay is not None
         left = None if self.manipulated is None else self.manipulated.left(stay.rows)
-        return self.with_(train=self.train.pick(stay.rows), manipulated=left)
+        return self.replace(train=self.train.pick(stay.rows), manipulated=left)
 
     def _gone_unseen(self, request: ForgetRequest) -> tuple[int, ...]:
         count = self.task.spec().get("classes")
@@ -337,51 +334,6 @@ def _columns(
     if not is_table(source):
         return inputs
     return input_columns(source, name=name, target=target, inputs=inputs, group=group)
-
-
-def input_shape(case: Case, split: Partition) -> tuple[int, ...] | None:
-    """Return the shape of one row's input; None where that is no single tensor.
-
-    Args:
-        case: Gives the shape where it has no training rows.
-        split: Its rows.
-
-    Returns:
-        The shape, without the rows.
-    """
-    view = split.retain if split.forget is None else split.forget
-    if view is None:
-        return case.input_shape
-    x = first_rows(view, Runtime(), 1).x
-    return tuple(x.shape[1:]) if isinstance(x, torch.Tensor) else None
-
-
-def toy_case(task: Task, draw: Callable[[int], tuple[Any, Any]], width: int, lr: float) -> Case:
-    """Return a tiny case on six inputs with a small network, for tests of every task.
-
-    Args:
-        task: What outputs mean.
-        draw: Draws this many rows, inputs ``(N, 6)`` and targets.
-        width: Outputs of the network.
-        lr: Learning rate of its recipe.
-
-    Returns:
-        60 training rows of ten owners, 45 test and 30 validation rows.
-    """
-
-    def fresh() -> nn.Module:
-        return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, width))
-
-    return Case(
-        train=draw(60),
-        test=draw(45),
-        validation=draw(30),
-        task=task,
-        fresh=fresh,
-        recipe=Recipe(lr=lr, epochs=10, batch_size=16, schedule="cosine"),
-        name=f"toy {task.name}",
-        group=torch.arange(60) // 6,
-    )
 
 
 def _fit(task: str | Task, *sets: Data) -> Task:

@@ -1,13 +1,21 @@
-"""Settings whose constructor refuses a wrong value with the library's own error."""
+"""Base classes of values and settings: immutable, without unknown fields."""
 
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from unlearnkit.core.errors import InputError
 
 
-class Checked(BaseModel):
+class FrozenModel(BaseModel):
+    """Immutable model; unknown fields are errors, infinite numbers survive JSON."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, ser_json_inf_nan="strings"
+    )
+
+
+class Checked(FrozenModel):
     """A model that raises ``InputError`` when it is built from wrong values by hand."""
 
     def __init__(self, **values: Any) -> None:

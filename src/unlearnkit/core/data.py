@@ -22,7 +22,7 @@ from unlearnkit.core.errors import (
     UndeclaredReadError,
     UnlearnkitError,
 )
-from unlearnkit.core.hidden_targets import Hidden, labelled, no_targets
+from unlearnkit.core.hidden_targets import Hidden, no_targets
 
 if TYPE_CHECKING:
     from unlearnkit.core.runtime import Cost, Runtime
@@ -127,7 +127,7 @@ class TensorData:
 
 @dataclass(frozen=True)
 class MapData:
-    """Rows of a map-style data set, read by a loader as they are asked for; may exceed memory.
+    """Rows of a map-style data set, read by a loader as they are requested; may exceed memory.
 
     Nothing that was read is kept: a set that transforms its rows at random does so at each read.
     Its draws from torch's generators follow the run's seed, in this process and in the workers.
@@ -340,7 +340,7 @@ class View:
         self._open()
         return -(-len(self) // size) - self._joins(size)
 
-    def forever(self, size: int, rt: Runtime, *, shuffle: str) -> Iterator[Batch]:
+    def endless_batches(self, size: int, rt: Runtime, *, shuffle: str) -> Iterator[Batch]:
         """Yield batches without end, in a new order each time round; keeps none of them."""
         turn = 0
         while True:
@@ -516,3 +516,8 @@ def _to(x: Inputs, rt: Runtime) -> Inputs:
     if isinstance(x, Tensor):
         return x.to(rt.device)
     return {k: t.to(rt.device) for k, t in x.items()}
+
+
+def labelled(data: Data) -> bool:
+    """Return whether rows have targets."""
+    return data.y.shape[1:] != (0,)

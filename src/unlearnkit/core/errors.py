@@ -17,7 +17,7 @@ class UnsupportedError(UnlearnkitError):
 
 
 class NoTargetsError(UnsupportedError):
-    """Something asked for the targets of rows that have none."""
+    """Something read the targets of rows that have none."""
 
 
 class UndeclaredReadError(UnlearnkitError):

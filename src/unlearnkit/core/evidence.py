@@ -160,13 +160,13 @@ class Evidence:
         """Return whether there is such a model."""
         return self.oracles > 0 if who is ModelRole.ORACLE else str(who) in self._seats
 
-    def seat(self, who: ModelRole, k: int = 0) -> Evidence:
+    def with_candidate(self, who: ModelRole, k: int = 0) -> Evidence:
         """Return the same evidence with another model in the place of the unlearned one.
 
-        An oracle that takes the seat leaves the oracles: it is judged against the others.
+        An oracle that is the candidate leaves the oracles: it is judged against the others.
 
         Args:
-            who: The model that takes the seat.
+            who: The model that is the candidate.
             k: Which oracle.
 
         Returns:
@@ -203,16 +203,16 @@ class Evidence:
 
     @property
     def rt(self) -> Runtime:
-        """Return where copies are trained: same device, precision and seed, heard by nobody."""
+        """Return where copies are trained: same device, precision and seed, reported to nobody."""
         return Runtime(self._rt.device, self._rt.precision, self._rt.seed)
 
     def recall(
         self, what: Hashable, make: Callable[[nn.Module], T], who: ModelRole, k: int = 0
     ) -> T:
-        """Return what was found out about a model, made once whatever seat the model takes.
+        """Return what was found out about a model, made once whatever its role.
 
         Args:
-            what: Names it, with all that it depends on beside the model.
+            what: Names it, with all that it depends on besides the model.
             make: From the model, which it must leave as it is.
             who: Which model.
             k: Which oracle.

@@ -80,7 +80,7 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
 
 
 def check_writable(path: Path, who: str) -> None:
-    """Refuse a place that could not be written at the end; to be asked before long work.
+    """Refuse a place that could not be written at the end; call it before long work.
 
     Args:
         path: Where a file or a folder shall be; nothing is made.
@@ -125,7 +125,7 @@ def write_rows(path: Path, names: Sequence[str], rows: Sequence[Sequence[object]
 
     Raises:
         InputError: If the ending is another.
-        UnsupportedError: If Parquet is asked for and pandas or pyarrow is absent.
+        UnsupportedError: If Parquet is requested and pandas or pyarrow is absent.
     """
     if path.suffix == ".csv":
         text = io.StringIO()

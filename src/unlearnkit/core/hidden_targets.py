@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from unlearnkit.core.errors import UnlearnkitError
-
-if TYPE_CHECKING:
-    from unlearnkit.core.data import Data
 
 
 class Hidden(Tensor):
@@ -37,11 +34,6 @@ class Hidden(Tensor):
             raise why
         with torch._C.DisableTorchFunctionSubclass():
             return cls.of(func(*args, **(kwargs or {})), why)
-
-
-def labelled(data: Data) -> bool:
-    """Return whether rows have targets."""
-    return data.y.shape[1:] != (0,)
 
 
 def no_targets(count: int) -> Tensor:

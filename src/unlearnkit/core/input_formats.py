@@ -122,7 +122,7 @@ def input_columns(
         table: A Hugging Face ``Dataset`` or a ``DataFrame``.
         name: What to call it in an error.
         target: The target column.
-        inputs: The input columns as asked for; all but target and group when empty.
+        inputs: The input columns as requested; all but target and group when empty.
         group: The owners; a text names their column.
 
     Returns:
@@ -154,7 +154,7 @@ def input_columns(
     skip = {target, group} if isinstance(group, str) else {target}
     wanted = tuple(inputs) or tuple(c for c in have if c not in skip)
     if not wanted:
-        raise InputError(f"{name}: no input column beside {', '.join(map(str, skip))}; add one")
+        raise InputError(f"{name}: no input column besides {', '.join(map(str, skip))}; add one")
     return wanted
 
 

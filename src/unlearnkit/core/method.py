@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import ConfigDict, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
 from unlearnkit.core.checked import Checked
 from unlearnkit.core.errors import (
@@ -16,7 +16,7 @@ from unlearnkit.core.errors import (
     UnknownNameError,
     UnlearnkitError,
 )
-from unlearnkit.core.settings import merged
+from unlearnkit.core.settings import deep_merge
 from unlearnkit.core.text import one_line
 
 if TYPE_CHECKING:
@@ -148,9 +148,6 @@ class Info:
 class Method(Checked):
     """A method with its hyper-parameters: immutable, comparable, JSON-able."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, ser_json_inf_nan="strings"
-    )
     id: ClassVar[str]
     info: ClassVar[Info]
 
@@ -161,7 +158,7 @@ class Method(Checked):
         if not isinstance(given, Mapping):
             return given
         return {
-            name: merged(cls.model_fields[name].default, value)
+            name: deep_merge(cls.model_fields[name].default, value)
             if name in cls.model_fields
             else value
             for name, value in given.items()
@@ -193,8 +190,8 @@ class Method(Checked):
         if wrong is not None:
             raise UnknownNameError(f"hyper-parameter of {cls.id}", wrong, cls.model_fields)
         try:
-            start = {k: merged(cls.model_fields[k].default, v) for k, v in base.items()}
-            return cls.model_validate(merged(start, params))
+            start = {k: deep_merge(cls.model_fields[k].default, v) for k, v in base.items()}
+            return cls.model_validate(deep_merge(start, params))
         except ValidationError as e:
             raise InputError(
                 f"{cls.id}: {format_validation_error(e)}. See: unlearnkit show {cls.id}"

@@ -124,7 +124,7 @@ class Metric:
         )
 
     def __call__(self, e: Evidence) -> Score:
-        """Return the score of the model in the unlearned seat.
+        """Return the score of the model in the role of the unlearned one.
 
         Args:
             e: The evidence.

@@ -1,4 +1,4 @@
-"""What a model is made of: its layers, tensors, ties, types and hooks, told and compared."""
+"""What a model is made of: its layers, tensors, ties, types and hooks."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def get_strides(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def set_strides(model: nn.Module, wanted: Mapping[str, tuple[int, ...]]) -> nn.Module:
-    """Lay tensors out in memory as asked, in place.
+    """Lay tensors out in memory as given, in place.
 
     Args:
         model: Changed in place; values and ties stay.

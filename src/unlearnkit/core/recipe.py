@@ -5,18 +5,14 @@ from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from unlearnkit.core.checked import Checked
 from unlearnkit.core.search_space import SearchRange
 
 
-class _Settings(Checked):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class Recipe(_Settings):
+class Recipe(Checked):
     """How parameters are moved: optimiser, step size, length, batch size."""
 
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
@@ -65,7 +61,7 @@ ASSUMED = Recipe(lr=0.01, momentum=0.9, epochs=20, batch_size=64)
 """Stands in where the model's own recipe is unknown; methods say so when they use it."""
 
 
-class FineTuneSchedule(_Settings):
+class FineTuneSchedule(Checked):
     """A short run, in units of the recipe that trained the model (see DESIGN: defaults)."""
 
     kind: Literal["tuning"] = "tuning"

@@ -1,6 +1,6 @@
 """What must be forgotten. The same words in Python, on the command line and in YAML.
 
-Words alone: which rows of a set they mean is told by ``core.marking``.
+Words alone: which rows of a set they mean is up to ``core.row_selection``.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, SupportsIndex
 
-from pydantic import BaseModel, ConfigDict, StrictInt, ValidationError
+from pydantic import StrictInt, ValidationError
 
+from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.core.files import read_text
 from unlearnkit.core.text import one_line
@@ -24,9 +25,7 @@ Numbers = SupportsIndex | Iterable[SupportsIndex]
 """A number, or several in any container: list, range, array, tensor."""
 
 
-class _Request(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class _Request(FrozenModel):
     _wanted: ClassVar[str] = "whole numbers"
 
     def __init__(self, **values: Any) -> None:

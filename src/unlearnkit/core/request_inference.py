@@ -19,7 +19,7 @@ def infer_request(request: ForgetRequest | None, parts: Partition) -> ForgetRequ
     kept row has does.
 
     Args:
-        request: What was asked; None for a case made from parts.
+        request: What was requested; None for a case made from parts.
         parts: The rows that go and the rows that stay.
 
     Returns:

@@ -7,9 +7,8 @@ from collections import Counter
 import torch
 from torch import Tensor
 
-from unlearnkit.core.data import Data
+from unlearnkit.core.data import Data, labelled
 from unlearnkit.core.errors import InputError, UnsupportedError
-from unlearnkit.core.hidden_targets import labelled
 from unlearnkit.core.request import Classes, ForgetRequest, Groups, Rows, Targets
 
 

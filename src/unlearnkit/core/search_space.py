@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from unlearnkit.core.method import Method
-
 
 @dataclass(frozen=True)
 class SearchRange:
@@ -68,18 +66,18 @@ class SearchDimension:
         return isinstance(self.default, int)
 
 
-def search_space(method: type[Method]) -> Mapping[str, SearchDimension]:
-    """Return what is searched of a method: the fields that declare where.
+def search_space(settings: type[BaseModel]) -> Mapping[str, SearchDimension]:
+    """Return the searched fields of a method: those that declare a range.
 
-    Groups of settings declare theirs; of alternatives told by ``kind``, the default's is searched.
+    Groups of settings declare theirs; of alternatives given by ``kind``, the default's is searched.
 
     Args:
-        method: The class.
+        settings: The method's class.
 
     Returns:
         Dimensions by dotted name, such as ``run.lr``; empty for a method without hyper-parameters.
     """
-    return dict(_dimensions(method, None, ""))
+    return dict(_dimensions(settings, None, ""))
 
 
 def _dimensions(

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 
-def merged(base: object, over: object) -> Any:
+def deep_merge(base: object, over: object) -> Any:
     """Return a value with another laid over it, at every depth.
 
     A group of settings keeps each field that ``over`` does not name. A group of another ``kind``
@@ -31,4 +31,4 @@ def merged(base: object, over: object) -> Any:
         return over
     if "kind" in own and over.get("kind", own["kind"]) != own["kind"]:
         return over
-    return {**own, **{name: merged(own.get(name), value) for name, value in over.items()}}
+    return {**own, **{name: deep_merge(own.get(name), value) for name, value in over.items()}}

@@ -22,7 +22,7 @@ def entanglement(forget: Tensor, retain: Tensor) -> float:
         retain: Features ``(m, D)``.
 
     Returns:
-        Above 0; high where the sets cannot be told apart, infinite where their means are equal; nan
+        Above 0; high where the sets are alike, infinite where their means are equal; nan
         where a set is empty.
     """
     if not len(forget) or not len(retain):

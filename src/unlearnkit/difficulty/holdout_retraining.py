@@ -1,4 +1,4 @@
-"""How much a lesson of other rows changes an answer: a proxy of memorisation by a short training.
+"""How much training on other rows changes an answer: a proxy of memorisation by a short training.
 
 Hold-out retraining: Carlini, Erlingsson and Papernot, 2019, arXiv:1910.13427; as a proxy in RUM
 (Zhao et al., NeurIPS 2024, arXiv:2406.01257). Answers that rest on the row alone drift when the
@@ -48,10 +48,12 @@ def hold_out(
     Returns:
         Float64 ``(n,)``; large for rows that were learned by heart.
     """
-    return drift(model, taught(model, unseen, task, recipe, rt, epochs=epochs), view, task, rt)
+    return symmetric_divergence(
+        model, train_on_holdout(model, unseen, task, recipe, rt, epochs=epochs), view, task, rt
+    )
 
 
-def taught(
+def train_on_holdout(
     model: nn.Module, unseen: View, task: Task, recipe: Recipe, rt: Runtime, *, epochs: int = 1
 ) -> nn.Module:
     """Return the copy of a model that ``hold_out`` trains on rows never seen.
@@ -73,7 +75,9 @@ def taught(
     return twin
 
 
-def drift(before: nn.Module, after: nn.Module, view: View, task: Task, rt: Runtime) -> Tensor:
+def symmetric_divergence(
+    before: nn.Module, after: nn.Module, view: View, task: Task, rt: Runtime
+) -> Tensor:
     """Return how far the answers of two models to the same rows lie apart, both ways ``(n,)``."""
 
     def moved(a: Tensor, b: Tensor) -> Tensor:

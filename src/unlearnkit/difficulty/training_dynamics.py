@@ -133,7 +133,7 @@ def trainable(case: Case) -> View:
     view = View.all(case.train)
     if not view.labelled or view.y.ndim != 1 or view.y.is_floating_point():
         raise UnsupportedError(
-            f"difficulty: memorisation is told by classes, got the task {case.task.name}"
+            f"difficulty: memorisation is measured by classes, got the task {case.task.name}"
         )
     return view
 

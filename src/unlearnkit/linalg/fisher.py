@@ -58,14 +58,14 @@ def squared_gradients(
         unit: What is squared: each row's gradient, or each batch's mean gradient.
         batch_size: For ``batch``, rows in a batch; for ``row``, the most rows differentiated at
             once: fewer where gradients of single rows have to be made and would take much memory.
-        by_layer: What ``layered`` found of the model; it is asked when None.
+        by_layer: What ``layered`` found of the model; it is computed when None.
 
     Returns:
         One tensor per parameter that requires gradients, of the parameter's shape, by name.
     """
     names = {n: p for n, p in model.named_parameters() if p.requires_grad}
     if by_layer is None:
-        by_layer = layered(model, view, task, rt) if unit == "row" else ()
+        by_layer = parameters_with_row_gradients(model, view, task, rt) if unit == "row" else ()
     with eval_mode(model), torch.enable_grad():
         total = {
             name: torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32))
@@ -87,7 +87,9 @@ def squared_gradients(
     return {name: t.div_(max(weight, 1)) for name, t in total.items()}
 
 
-def layered(model: nn.Module, view: View, task: Task, rt: Runtime) -> frozenset[str]:
+def parameters_with_row_gradients(
+    model: nn.Module, view: View, task: Task, rt: Runtime
+) -> frozenset[str]:
     """Return the parameters whose rows' gradients follow from what their layers took and gave.
 
     Three things are tried on the first rows: that a row alone has the loss that it has among

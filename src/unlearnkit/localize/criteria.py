@@ -72,7 +72,7 @@ def depth(model: nn.Module, *, deepest: bool) -> Named:
     }
 
 
-def drawn(model: nn.Module, rt: Runtime, stream: str) -> Named:
+def random_scores(model: nn.Module, rt: Runtime, stream: str) -> Named:
     """Return scores drawn uniformly from a named stream."""
     rng = rt.rng(stream)
     return {n: torch.rand(p.shape, generator=rng).to(p.device) for n, p in trainable(model)}
@@ -101,7 +101,7 @@ def critical_memory(
         task: Supplies losses and errors.
         rt: Device, randomness, cost.
         units: What can be silenced.
-        batch_size: Other rows beside each forget row.
+        batch_size: Other rows with each forget row.
 
     Returns:
         Counts, one tensor ``(count,)`` a block.
@@ -112,7 +112,7 @@ def critical_memory(
     params = dict(trainable(model))
     start = {n: p.detach().clone() for n, p in params.items()}
     counts = [torch.zeros(b.count) for b in units]
-    beside = others.forever(min(batch_size, len(others)), rt, shuffle="localize/others")
+    beside = others.endless_batches(min(batch_size, len(others)), rt, shuffle="localize/others")
     with eval_mode(model):
         for row in forget.batches(1, rt):
             taken = [torch.zeros(b.count, dtype=torch.bool) for b in units]

@@ -17,8 +17,8 @@ from unlearnkit.core.task import Task
 from unlearnkit.localize.criteria import (
     critical_memory,
     depth,
-    drawn,
     gradients,
+    random_scores,
     trainable,
 )
 from unlearnkit.localize.mask import Mask
@@ -33,14 +33,14 @@ class Localizer(MaskSpec):
 
     @classmethod
     def of(cls, asked: MaskSpec) -> "Localizer":
-        """Return what was asked for, able to find it."""
+        """Return what was requested, able to find it."""
         return cls(**dict(asked))
 
     def check(self, split: Partition) -> None:
         """Refuse a case that does not give the rows that the criterion reads.
 
         Args:
-            split: The case's rows, by what is asked.
+            split: The case's rows, by the request.
 
         Raises:
             UnsupportedError: If they are not there.
@@ -88,7 +88,7 @@ class Localizer(MaskSpec):
 
         Args:
             model: The trained model, on the run's device; comes back as it was.
-            split: The case's rows, by what is asked.
+            split: The case's rows, by the request.
             task: Supplies each row's loss.
             rt: Device, seed, cost.
             of: The model that ``model`` is a copy of, where that is in another precision.
@@ -179,7 +179,7 @@ class Localizer(MaskSpec):
         if self.criterion in {"deepest", "shallowest"}:
             return depth(model, deepest=self.criterion == "deepest")
         if self.criterion == "random":
-            return drawn(model, rt, "localize/random")
+            return random_scores(model, rt, "localize/random")
         with torch.no_grad():
             if self.criterion == "weight":
                 return {n: p.abs().float() for n, p in trainable(model)}

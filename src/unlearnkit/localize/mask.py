@@ -40,7 +40,7 @@ class Mask:
     """True where a scalar may move, by parameter name; a tied parameter has one name."""
 
     budget: float
-    """Share of the trainable scalars that was asked for."""
+    """Share of the trainable scalars that was requested."""
 
     criterion: str
     granularity: str

@@ -1,11 +1,11 @@
-"""How a mask is asked for: in words or by fields, on the command line, in studies, in methods."""
+"""How a mask is requested: in words or by fields, on the command line, in studies, in methods."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from unlearnkit.core.checked import Checked
 from unlearnkit.core.errors import InputError, UnknownNameError
@@ -28,8 +28,6 @@ Granularity = Literal["parameter", "channel", "head"]
 
 class MaskSpec(Checked):
     """How to choose the scalars of a model that may move, as it is written."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     budget: Annotated[float, SearchRange(0.01, 1, log=True)] = Field(0.3, gt=0, le=1)
     """Largest share of the trainable scalars that is chosen (paper: alpha)."""

@@ -17,7 +17,7 @@ def check_maskable(how: Method, mask: Mask | Localizer, split: Partition) -> Non
     Args:
         how: The method.
         mask: The mask, or how to find it.
-        split: The case's rows, by what is asked.
+        split: The case's rows, by the request.
 
     Raises:
         UnsupportedError: If the method is ``auto``.
@@ -59,7 +59,7 @@ def own_mask(how: Method, model: nn.Module, split: Partition, rt: Runtime) -> Ma
     Args:
         how: The method.
         model: The trained model that it was given.
-        split: The case's rows, by what is asked.
+        split: The case's rows, by the request.
         rt: The run, over.
 
     Returns:

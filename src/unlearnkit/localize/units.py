@@ -42,7 +42,7 @@ def blocks(model: nn.Module, *, heads: bool) -> list[Block]:
 
     An output channel of a linear layer or convolution, with its bias and its scale and shift in
     the batch normalisation that is registered next; a row of an embedding; a unit of a recurrent
-    layer with all its gates; an attention head, if asked. Parameters of other modules (layer
+    layer with all its gates; an attention head, if requested. Parameters of other modules (layer
     normalisation, class tokens, ...) stand for themselves, scalar by scalar.
 
     Args:
@@ -53,7 +53,7 @@ def blocks(model: nn.Module, *, heads: bool) -> list[Block]:
         The blocks; every scalar is in one.
 
     Raises:
-        UnsupportedError: If heads are asked for and there are none.
+        UnsupportedError: If heads are requested and there are none.
     """
     left = {id(p): n for n, p in model.named_parameters() if p.requires_grad}
     found: list[Block] = []
@@ -173,7 +173,7 @@ def _layer(module: nn.Module, own: Own, *, heads: bool) -> list[Block]:
 
 
 def _one(own: Own, views: Mapping[str, View]) -> Block:
-    """Return one block of all a layer's parameters; their first dimension counts, if not told."""
+    """Return one block of all a layer's parameters; their first dimension counts, if not given."""
     parts, count = [], 0
     for short, (name, p) in own.items():
         view = views.get(short, _same)

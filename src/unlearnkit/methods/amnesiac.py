@@ -11,7 +11,7 @@ from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
-from unlearnkit.train.features import remembered
+from unlearnkit.train.features import lookup_by_row
 from unlearnkit.train.mixed_batches import RowLosses, train_mixed
 from unlearnkit.train.schedule import Run, WarmRestart
 
@@ -37,7 +37,7 @@ class Amnesiac(Recalibrated):
             " says how much",
             "a target is drawn once a row, and never the true one nor a class that must vanish;"
             " published code for classes excludes the same",
-            "a step has a batch of retained rows and, beside them, forget rows in proportion;"
+            "a step has a batch of retained rows and, with them, forget rows in proportion;"
             " published code shuffles the union of both",
             "multilabel rows get flipped labels, regression rows targets drawn from a Gaussian with"
             " the training targets' mean and deviation",
@@ -72,7 +72,7 @@ class Amnesiac(Recalibrated):
                 p.retain,
                 self.run,
                 p.task.losses,
-                relabelled(p, rt),
+                wrong_label_losses(p, rt),
                 rt,
                 early=self.early,
                 before=0,
@@ -81,12 +81,12 @@ class Amnesiac(Recalibrated):
         return p.model
 
 
-def relabelled(p: Problem, rt: Runtime) -> RowLosses:
+def wrong_label_losses(p: Problem, rt: Runtime) -> RowLosses:
     """Return the loss of forget rows under targets that are wrong, drawn once a row."""
     gone = torch.tensor(p.gone, dtype=torch.long)
     whole = Batch(torch.empty(len(p.forget), 0), p.forget.y, p.forget.rows)
     drawn = p.task.wrong(whole, rt.rng("amnesiac/targets"), avoid=gone).y
-    recall = remembered(p.forget, drawn, rt)
+    recall = lookup_by_row(p.forget, drawn, rt)
 
     def losses(out: Tensor, batch: Batch) -> Tensor:
         return p.task.losses(out, Batch(batch.x, recall(batch), batch.row))

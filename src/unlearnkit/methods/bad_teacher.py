@@ -13,10 +13,10 @@ from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
-from unlearnkit.train.features import answers, remembered
+from unlearnkit.train.features import answers, lookup_by_row
 from unlearnkit.train.mixed_batches import train_mixed
 from unlearnkit.train.schedule import Run, WarmRestart
-from unlearnkit.train.teachers import mean_answer, untrained
+from unlearnkit.train.teachers import mean_answer, untrained_teacher
 
 DRAWS = 8
 """Most random teachers drawn in search of one that does not answer with a forgotten class."""
@@ -48,10 +48,10 @@ class BadTeacher(Recalibrated):
             " digits split another way, without forget rows (`early` 0, shrink 0.5, twice the"
             " rate), they close 0.70 and 0.65 of the Jensen-Shannon distance for two classes, 0.86"
             " and 0.80 with them; with forget rows and shrink 0 it is 0.74 and 0.61",
-            "a step has a batch of retained rows and, beside them, forget rows in proportion;"
+            "a step has a batch of retained rows and, with them, forget rows in proportion;"
             " published code shuffles the union of both, so that the mix varies by chance",
             "both teachers' outputs are computed once a row, each on its own rows; published code"
-            " runs both on every row at each step. The retained rows are asked again where the"
+            " runs both on every row at each step. The retained rows are read again where the"
             " recipe augments; what the incompetent teacher says stays",
             "the loss is a mean over rows, as printed; published code also divides by the classes"
             " (`reduction` entries), which Adam hardly notices",
@@ -134,7 +134,7 @@ class BadTeacher(Recalibrated):
             max(1, int(self.retain * len(p.retain))), rt, "bad_teacher/retain rows"
         )
         good = answers(p.original, retain, p.task, rt, own)
-        bad = remembered(p.forget, self.incompetent(p, rt), rt) if self.early else None
+        bad = lookup_by_row(p.forget, self.incompetent(p, rt), rt) if self.early else None
 
         def taught(by: Callable[[Batch], Tensor]) -> Callable[[Tensor, Batch], Tensor]:
             def losses(out: Tensor, batch: Batch) -> Tensor:
@@ -180,7 +180,7 @@ class BadTeacher(Recalibrated):
         found: list[Tensor] = []
         for k in range(self.teachers):
             for turn in range(DRAWS):
-                net = untrained(p.original, rt, f"bad_teacher/teacher/{k}/{turn}")
+                net = untrained_teacher(p.original, rt, f"bad_teacher/teacher/{k}/{turn}")
                 out = outputs_of(net, p.forget, p.task, rt)
                 if not p.gone or int(out.argmax(1).mode().values) not in p.gone:
                     break

@@ -17,8 +17,8 @@ from unlearnkit.core.recipe import FineTuneSchedule, Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
 from unlearnkit.train.activations import attention, capture_activations, stage_ends
-from unlearnkit.train.data_free.input_optimization import frozen
-from unlearnkit.train.features import remembered
+from unlearnkit.train.data_free.input_optimization import freeze
+from unlearnkit.train.features import lookup_by_row
 from unlearnkit.train.loop import fit
 from unlearnkit.train.mixed_batches import RowLosses, train_mixed
 from unlearnkit.train.schedule import Run, WarmRestart
@@ -55,7 +55,7 @@ class BlindspotRegression(Recalibrated):
             " with it 0.2 of the cost of retraining, in which all parameters shrink by exp(-0.2),"
             " with forget rows in its first half; published code takes two or ten epochs and one or"
             " five, as the presets do",
-            "a step has a batch of retained rows and, beside them, forget rows in proportion;"
+            "a step has a batch of retained rows and, with them, forget rows in proportion;"
             " published code shuffles the union of both",
             "the blind model's answers and maps are computed once a row unless inputs are"
             " augmented, and on forget rows only; published code runs it on every row",
@@ -246,7 +246,7 @@ class BlindspotRegression(Recalibrated):
 
         Args:
             p: The problem.
-            rt: Where to run, and who is told of layers without places.
+            rt: Where to run, and who is warned of layers without places.
 
         Returns:
             Their names.
@@ -257,7 +257,7 @@ class BlindspotRegression(Recalibrated):
         few = first_rows(p.forget, rt)
         asked = self.layers
         names = stage_ends(p.original, p.task, few) if asked is None else asked
-        with frozen(p.original), torch.no_grad(), capture_activations(p.original, names) as found:
+        with freeze(p.original), torch.no_grad(), capture_activations(p.original, names) as found:
             p.task.outputs(p.original, few)
         chosen = []
         for name in names:
@@ -300,7 +300,7 @@ def _asking(
     if own.augment != "none" or not how.early:
         return look
     parts = [look(batch) for batch in p.forget.batches(inference_batch_size(p.forget, rt), rt)]
-    out = remembered(p.forget, torch.cat([s.out for s in parts]), rt)
+    out = lookup_by_row(p.forget, torch.cat([s.out for s in parts]), rt)
     kept = zip(*(s.maps for s in parts), strict=True)
-    maps = [remembered(p.forget, torch.cat(m), rt) for m in kept]
+    maps = [lookup_by_row(p.forget, torch.cat(m), rt) for m in kept]
     return lambda batch: Seen(out(batch), tuple(recall(batch) for recall in maps))

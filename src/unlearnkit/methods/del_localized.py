@@ -18,7 +18,7 @@ from unlearnkit.train.frozen_weights import holding
 from unlearnkit.train.loop import training
 from unlearnkit.train.mixed_batches import alone
 from unlearnkit.train.schedule import Run, WarmRestart
-from unlearnkit.train.teachers import untrained
+from unlearnkit.train.teachers import untrained_teacher
 
 Named = dict[str, Tensor]
 
@@ -161,7 +161,7 @@ class DelLocalized(Recalibrated):
         if self.reset == "zero":
             return {n: torch.zeros_like(w) for n, w in p.model.named_parameters()}
         if self.reset != "initial":
-            return dict(untrained(p.original, rt, "del_localized/reset").named_parameters())
+            return dict(untrained_teacher(p.original, rt, "del_localized/reset").named_parameters())
         if p.build is None:
             raise UnsupportedError(
                 "del_localized: reset 'initial' needs a model factory, which the case does not"

@@ -16,9 +16,9 @@ from unlearnkit.core.recipe import FineTuneSchedule, Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
 from unlearnkit.train.activations import capture_activations
-from unlearnkit.train.data_free.class_gate import lowered
+from unlearnkit.train.data_free.class_gate import suppress_classes
 from unlearnkit.train.data_free.input_optimization import drawn_inputs, optimise_inputs
-from unlearnkit.train.features import remembered
+from unlearnkit.train.features import lookup_by_row
 from unlearnkit.train.loop import Norm, descend
 
 
@@ -161,8 +161,8 @@ class EMMN(Method):
         """Train the model on noise."""
         goal = None
         if self.teach == "answers":
-            answers = lowered(predict(p.original, rows, p.task, rt), p.gone, 0.0)
-            goal = remembered(rows, answers, rt)
+            answers = suppress_classes(predict(p.original, rows, p.task, rt), p.gone, 0.0)
+            goal = lookup_by_row(rows, answers, rt)
         gone = torch.tensor(p.gone, device=rt.device)
 
         def loss(batch: Batch) -> Tensor:

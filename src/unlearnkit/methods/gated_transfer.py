@@ -14,10 +14,10 @@ from unlearnkit.core.data import Batch
 from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
-from unlearnkit.train.activations import attention, attention_gap, capture_activations, paired
-from unlearnkit.train.data_free.class_gate import Gate, Kind
-from unlearnkit.train.data_free.generator import Generator, constant, generator, redrawn
-from unlearnkit.train.data_free.input_optimization import frozen
+from unlearnkit.train.activations import attention, attention_gap, capture_activations, match_layers
+from unlearnkit.train.data_free.class_gate import ClassGate, Kind
+from unlearnkit.train.data_free.generator import Generator, constant, generator, reinitialise
+from unlearnkit.train.data_free.input_optimization import freeze
 from unlearnkit.train.early_stopping import ReduceRateOnPlateau, follow, snapshot
 from unlearnkit.train.loop import Norm, training
 
@@ -141,7 +141,7 @@ class GatedTransfer(Method):
     """Softens both outputs before they are compared (paper: tau)."""
 
     attention: Annotated[float, SearchRange(0, 250)] = Field(10.0, ge=0, allow_inf_nan=False)
-    """Weight of the difference in attention (paper: beta), beside a divergence that is divided by
+    """Weight of the difference in attention (paper: beta), next to a divergence that is divided by
     the number of classes; 0 compares outputs only."""
 
     taps: tuple[str, ...] | None = None
@@ -195,7 +195,7 @@ def transfer(how: GatedTransfer, p: Problem, made: Generator, rt: Runtime) -> nn
         The student.
     """
     lesson = _Lesson(how, p, made, rt)
-    with training(lesson.student, how.norm), frozen(p.original):
+    with training(lesson.student, how.norm), freeze(p.original):
         for k in range(how.batches):
             lesson.pseudo_batch(k)
             if (k + 1) % how.look == 0 and lesson.ends(k + 1):
@@ -230,8 +230,8 @@ class _Lesson:
         if how.attention:
             with torch.no_grad():
                 few = self._batch(made(self._draw(-1)[:2]))
-            self.pairs = paired(p.original, self.student, how.taps, p.task, few)
-        self.gate = Gate(
+            self.pairs = match_layers(p.original, self.student, how.taps, p.task, few)
+        self.gate = ClassGate(
             how.gate,
             p.gone,
             threshold=how.threshold,
@@ -310,7 +310,7 @@ class _Lesson:
         x, out = self._passed(shown)
         if len(x) < 2:
             return
-        with frozen(self.student, self.how.norm), self.rt.autocast():
+        with freeze(self.student, self.how.norm), self.rt.autocast():
             loss = -self._distance(self._outputs(self.student, x), self.gate.goal(out))
         self._move(self.generator_opt, list(self.made.parameters()), loss)
 
@@ -386,7 +386,7 @@ class _Lesson:
     def _redraw(self) -> None:
         self.restarts += 1
         self.rt.note(f"gated_transfer: the generator was drawn anew, {self.restarts} of {RESTARTS}")
-        redrawn(self.made, self.rt, f"gated_transfer/generator/{self.restarts}")
+        reinitialise(self.made, self.rt, f"gated_transfer/generator/{self.restarts}")
         self.generator_opt = torch.optim.Adam(self.made.parameters(), lr=self.how.generator_lr)
 
     def _leaks(self, shown: _Shown) -> bool:
@@ -395,7 +395,7 @@ class _Lesson:
         surest = shown.out.softmax(-1)[:, gone].amax(-1) > 0.5
         if math.isinf(self.how.leak) or not bool(surest.any()):
             return False
-        with frozen(self.mean), torch.no_grad():
+        with freeze(self.mean), torch.no_grad():
             out = self._outputs(self.mean, shown.x[surest])
         known = out.softmax(-1)[:, gone].sum(-1).mean()
         return bool(known > self.how.leak * len(gone) / out.shape[-1])

@@ -12,7 +12,7 @@ from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
-from unlearnkit.train.features import remembered
+from unlearnkit.train.features import lookup_by_row
 from unlearnkit.train.mixed_batches import train_mixed
 from unlearnkit.train.schedule import Run, WarmRestart
 
@@ -34,7 +34,7 @@ class GaussianAmnesiac(Recalibrated):
             "by default it is a warm restart for 0.18 of the cost of retraining, in which all"
             " parameters shrink by exp(-0.5), with forget rows in its first 0.15 only; published"
             " code runs one or five epochs of Adam on all rows, as the presets do",
-            "a step has a batch of retained rows and, beside them, forget rows in proportion;"
+            "a step has a batch of retained rows and, with them, forget rows in proportion;"
             " published code shuffles the union of both",
             "no checkpoint is chosen; published code for text keeps the one with the best retained"
             " error, which cannot see whether anything was forgotten",
@@ -83,7 +83,7 @@ class GaussianAmnesiac(Recalibrated):
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
         """Draw the targets, then descend on retained and relabelled rows alike."""
-        recall = remembered(p.forget, self.drawn(p, rt), rt)
+        recall = lookup_by_row(p.forget, self.drawn(p, rt), rt)
 
         def far(out: Tensor, batch: Batch) -> Tensor:
             return p.task.losses(out, Batch(batch.x, recall(batch), batch.row))

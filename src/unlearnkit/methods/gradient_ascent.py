@@ -5,9 +5,10 @@ from itertools import count
 from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
+from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.data import Batch
 from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.module_state import eval_mode
@@ -18,18 +19,16 @@ from unlearnkit.train.early_stopping import (
     OFF,
     StopMonitor,
     StopRule,
-    between,
-    capped,
+    bisect_state,
+    cap_losses,
     furthest,
     snapshot,
 )
 from unlearnkit.train.loop import descend
 
 
-class Climb(BaseModel):
+class Climb(FrozenModel):
     """Steps up the loss, relative to the weights, in eval mode and without an optimiser."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     kind: Literal["climb"] = "climb"
     """Climb by relative steps."""
@@ -127,7 +126,7 @@ class GradientAscent(Method):
 
         def height(drop: Batch) -> Tensor:
             climbed = p.task.losses(p.task.outputs(p.model, drop), drop)
-            return capped(climbed, self.cap, p.task).mean()
+            return cap_losses(climbed, self.cap, p.task).mean()
 
         def enough(epoch: int) -> bool:
             del epoch
@@ -199,7 +198,7 @@ def _retreat(model: nn.Module, good: dict[str, Tensor], watch: StopMonitor) -> N
     far = snapshot(model)
 
     def fine(share: float) -> bool:
-        between(model, good, far, share)
+        bisect_state(model, good, far, share)
         return watch.intact() and not watch.overshot()
 
-    between(model, good, far, furthest(fine, steps=5))
+    bisect_state(model, good, far, furthest(fine, steps=5))

@@ -10,7 +10,7 @@ from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
-from unlearnkit.train.early_stopping import capped
+from unlearnkit.train.early_stopping import cap_losses
 from unlearnkit.train.schedule import LossTerms, Run, StepExtras, WarmRestart, beside, run_schedule
 
 
@@ -86,7 +86,7 @@ class NegGradPlus(Recalibrated):
     """How the weighted loss is minimised: a warm restart, or a plain run (kind tuning)."""
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
-        """Draw a forget batch beside each early retain batch."""
+        """Draw a forget batch with each early retain batch."""
         recipe = self.run.resolve(p.recipe) if isinstance(self.run, FineTuneSchedule) else p.recipe
         if recipe is None:
             return p.model
@@ -99,7 +99,7 @@ class NegGradPlus(Recalibrated):
             stay = p.task.losses(p.task.outputs(p.model, keep), keep).mean()
             if drop is None:
                 return LossTerms(stay, stay)
-            go = capped(p.task.losses(p.task.outputs(p.model, drop), drop), self.cap, p.task)
+            go = cap_losses(p.task.losses(p.task.outputs(p.model, drop), drop), self.cap, p.task)
             return LossTerms(stay, (1 - self.balance) * stay - self.balance * go.mean())
 
         run_schedule(

@@ -14,7 +14,7 @@ from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.recipe import FineTuneSchedule, Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
-from unlearnkit.train.early_stopping import alike, capped, snapshot
+from unlearnkit.train.early_stopping import alike, cap_losses, snapshot
 from unlearnkit.train.features import answers
 from unlearnkit.train.loop import Pass, alternate
 from unlearnkit.train.schedule import (
@@ -227,7 +227,7 @@ class Scrub(Recalibrated):
 
         def away(drop: Batch) -> Tensor:
             d = self.distance(p, p.task.outputs(p.model, drop), teach(drop))
-            return -capped(d, self.cap, p.task).mean()
+            return -cap_losses(d, self.cap, p.task).mean()
 
         return away
 

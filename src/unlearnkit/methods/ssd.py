@@ -12,7 +12,7 @@ from unlearnkit.core.data import View
 from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
-from unlearnkit.linalg.fisher import layered, squared_gradients
+from unlearnkit.linalg.fisher import parameters_with_row_gradients, squared_gradients
 from unlearnkit.train.early_stopping import StopMonitor, StopRule, furthest
 
 Named = dict[str, Tensor]
@@ -93,7 +93,11 @@ class SSD(Recalibrated):
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
         """Measure importance, choose what to dampen, dampen."""
-        by_layer = layered(p.model, p.forget, p.task, rt) if self.unit == "row" else ()
+        by_layer = (
+            parameters_with_row_gradients(p.model, p.forget, p.task, rt)
+            if self.unit == "row"
+            else ()
+        )
         drop = self._importance(p, p.forget, rt, "forget", by_layer)
         everyone = self._importance(p, p.retain, rt, "retain", by_layer)
         share = self._share(p)

@@ -5,9 +5,10 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
+from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.data import Batch, View
 from unlearnkit.core.errors import UnsupportedError
 from unlearnkit.core.inference import first_rows
@@ -15,7 +16,7 @@ from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.recipe import FineTuneSchedule, Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
-from unlearnkit.train.data_free.input_optimization import drawn_inputs, frozen, optimise_inputs
+from unlearnkit.train.data_free.input_optimization import drawn_inputs, freeze, optimise_inputs
 from unlearnkit.train.loop import Norm, descend, training
 from unlearnkit.train.schedule import together
 
@@ -23,10 +24,8 @@ SAMPLE = 512
 """Retained rows that the unit of noise is measured on."""
 
 
-class Noise(BaseModel):
+class Noise(FrozenModel):
     """How inputs are found that the model is sure are not of a class."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     rows: int = Field(32, ge=1)
     """Inputs learned (paper: B)."""
@@ -44,7 +43,7 @@ class Noise(BaseModel):
     penalty: Annotated[float, SearchRange(0.1, 10, log=True)] = Field(
         1.0, ge=0, allow_inf_nan=False
     )
-    """Weight of the mean square of an input's numbers, beside the cross-entropy. The paper's
+    """Weight of the mean square of an input's numbers, next to the cross-entropy. The paper's
     lambda times how many numbers an input has."""
 
     unit: Literal["retain", "one"] = "retain"
@@ -74,7 +73,7 @@ _PAPER: dict[str, Any] = {
 
 @register
 class Unsir(Recalibrated):
-    """Train on noise with the label of what must go beside retained rows, then on these alone."""
+    """Train on noise with the label of what must go next to retained rows, then on these alone."""
 
     info = Info(
         title="UNSIR",
@@ -317,7 +316,7 @@ def _unit(keep: View, how: Noise, rt: Runtime) -> tuple[Callable[[Tensor], Tenso
 
 def _class_losses(p: Problem, made: Batch, rt: Runtime) -> Tensor:
     """Return the mean loss on the inputs made for each class ``(m,)``, in eval mode."""
-    with frozen(p.model), torch.inference_mode(), rt.autocast():
+    with freeze(p.model), torch.inference_mode(), rt.autocast():
         losses = p.task.losses(p.task.outputs(p.model, made), made)
     return losses.view(len(p.gone), -1).mean(1).cpu()
 

@@ -11,9 +11,9 @@ import math
 import torch
 from torch import Tensor
 
-from unlearnkit.core import statistics
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.metric import Goal, Score, mean, metric
+from unlearnkit.stats import entropy
 
 SEEN = (Split.FORGET, Split.RETAIN)
 LABELS = ("classification",)
@@ -84,7 +84,7 @@ def remaining_kl_forget(e: Evidence) -> Score:
         return Score(math.nan, note="no class remains")
 
     def distance(out: Tensor, target: Tensor) -> Tensor:
-        return statistics.kl(_given(e, target, keep), _given(e, out, keep))
+        return entropy.kl(_given(e, target, keep), _given(e, out, keep))
 
     total = torch.zeros(len(e.views[Split.FORGET]), dtype=torch.float64)
     for k in range(e.oracles):

@@ -2,7 +2,7 @@
 
 Each number is the mean over all oracles of the distance to that oracle, never the distance to
 their mean answer, which is smoother than any of them. None means anything without the distance
-between two oracles, which the audit shows beside it.
+between two oracles, which the audit shows next to it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from unlearnkit.core import statistics
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.metric import Goal, MetricRole, Score, mean, metric
+from unlearnkit.stats import entropy
 
 SPLITS = (Split.FORGET, Split.RETAIN, Split.TEST)
 BOTH = (ModelRole.UNLEARNED, ModelRole.ORACLE)
@@ -45,13 +45,13 @@ def divergence(e: Evidence, split: Split) -> Score:
 @against_oracles(
     Goal.LOW,
     low=0.0,
-    high=statistics.LOG_2,
+    high=entropy.LOG_2,
     tasks=LABELS,
     unit="nats",
 )
 def js(e: Evidence, split: Split) -> Score:
     """Mean Jensen-Shannon divergence of the class probabilities from the oracles', in nats."""
-    return _over_oracles(e, split, _of_log_probs(e, statistics.js))
+    return _over_oracles(e, split, _of_log_probs(e, entropy.js))
 
 
 @against_oracles(
@@ -66,7 +66,7 @@ def kl(e: Evidence, split: Split) -> Score:
 
     Infinite where the model gives no probability to a class that the oracle allows.
     """
-    return _over_oracles(e, split, _of_log_probs(e, lambda u, r: statistics.kl(r, u)))
+    return _over_oracles(e, split, _of_log_probs(e, lambda u, r: entropy.kl(r, u)))
 
 
 @against_oracles(
@@ -78,7 +78,7 @@ def kl(e: Evidence, split: Split) -> Score:
 )
 def kl_reverse(e: Evidence, split: Split) -> Score:
     """Mean KL(model || oracle) of the class probabilities, in nats; not clamped."""
-    return _over_oracles(e, split, _of_log_probs(e, statistics.kl))
+    return _over_oracles(e, split, _of_log_probs(e, entropy.kl))
 
 
 @against_oracles(

@@ -2,7 +2,7 @@
 
 A last layer that answers rightly can hide features that know everything: it is taken off, and a
 linear probe put in its place. No number here means anything alone: features of a model that never
-saw a class tell it from others too, and so do those of an untrained network. Read it beside both.
+saw a class tell it from others too, and so do those of an untrained network. Read it next to both.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from unlearnkit.core.data import View
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.metric import Goal, Score, metric
-from unlearnkit.train.early_stopping import vanished
+from unlearnkit.train.early_stopping import rows_of_removed_classes
 from unlearnkit.train.features import features
 
 SEEN = (Split.FORGET, Split.RETAIN, Split.HELD_OUT, Split.TEST)
@@ -50,7 +50,7 @@ def head_probe(e: Evidence) -> Score:
 
     Ridge regression on frozen features to +1 for forgotten and -1 for kept classes, both of equal
     weight, fitted to training rows; the number is the mean squared error on never-seen rows. 1:
-    nothing can be told; 0: all. The aim is the retrained model's value; below it, and below that of
+    no difference; 0: all. The aim is the retrained model's value; below it, and below that of
     untrained networks, the features still hold the class.
     """
     views = _views(e)
@@ -96,10 +96,10 @@ def _views(e: Evidence) -> tuple[View, View, View, View] | None:
     forget, retain, held, test = (e.views[s] for s in SEEN)
     gone = tuple(set(forget.y.tolist()) - set(retain.y.tolist()))
     parts = (
-        forget.pick(vanished(forget, gone)),
+        forget.pick(rows_of_removed_classes(forget, gone)),
         retain,
-        held.pick(vanished(held, gone)),
-        test.pick(~vanished(test, gone)),
+        held.pick(rows_of_removed_classes(held, gone)),
+        test.pick(~rows_of_removed_classes(test, gone)),
     )
     if not all(map(len, parts)):
         return None

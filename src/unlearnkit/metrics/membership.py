@@ -1,4 +1,4 @@
-"""Whether forgotten rows can be told from rows that were never seen.
+"""Whether forgotten rows differ from rows that were never seen.
 
 Attacks with one rule for all rows: a score, larger for rows that look trained on. An AUC below 0.5
 is a leak too: rows that look worse than unseen ones. The aim is the retrained model's value, not
@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from unlearnkit.core import statistics
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.inference import chunk, map_rows
 from unlearnkit.core.metric import Goal, MetricRole, Score, mean, metric
+from unlearnkit.stats import entropy, roc
 from unlearnkit.stats.roc import others_needed
 
 PAIR = (Split.FORGET, Split.HELD_OUT)
@@ -90,7 +90,7 @@ def entropy_auc(e: Evidence) -> Score:
     def score(out: Tensor) -> Tensor:
         log_p = e.task.log_probs(out)
         assert log_p is not None
-        return -statistics.entropy(log_p)
+        return -entropy.entropy(log_p)
 
     forget, unseen = (e.map(score, s, (ModelRole.UNLEARNED, 0)) for s in PAIR)
     return _auc(forget, unseen)
@@ -107,7 +107,7 @@ def modified_entropy_auc(e: Evidence) -> Score:
     def score(out: Tensor, y: Tensor) -> Tensor:
         log_p = e.task.log_probs(out)
         assert log_p is not None
-        return -statistics.modified_entropy(log_p, y)
+        return -entropy.modified_entropy(log_p, y)
 
     forget, unseen = (
         map_rows(score, e.outputs(ModelRole.UNLEARNED, s), e.targets(s)) for s in PAIR
@@ -188,8 +188,8 @@ def svm_l1_member_share(e: Evidence) -> Score:
     As published for regression: fitted on the model under audit, to the first 2,000 retained rows
     (called 1) and test rows (called 0), as many of both; C = 3, radial kernel, gamma "auto". The
     result depends on the targets' scale, and a hard or easy range of targets looks forgotten or
-    remembered whoever is asked. Code: deep-regression-unlearning, which draws the members from all
-    training rows, forget rows too.
+    remembered whichever model is attacked. Code: deep-regression-unlearning, which draws members
+    from all training rows, forget rows too.
     """
     count = min(SVM_EACH, len(e.views[Split.TEST]), len(e.views[Split.RETAIN]))
     features = []
@@ -203,7 +203,7 @@ def svm_l1_member_share(e: Evidence) -> Score:
 
 
 def _called_members(members: Features, others: Features, asked: Features) -> Features:
-    """Return what the published machine calls each row that is asked about, 1 or 0 ``(n,)``."""
+    """Return what the published machine calls each row that is judged, 1 or 0 ``(n,)``."""
     from sklearn.svm import SVC  # late: slow to import
 
     machine = SVC(C=3, gamma="auto", kernel="rbf", random_state=0)
@@ -214,13 +214,13 @@ def _called_members(members: Features, others: Features, asked: Features) -> Fea
 
 
 def _auc(members: Tensor, others: Tensor) -> Score:
-    area = statistics.auc(members, others)
+    area = roc.auc(members, others)
     if math.isnan(area):
         return Score(area, note="a score is not a number: infinite outputs cannot be compared")
-    interval = statistics.auc_interval(members, others)
+    interval = roc.auc_interval(members, others)
     if interval is None:
         return Score(area, note="no interval: one row on a side")
-    exact = statistics.delong_variance(members, others) > 0
+    exact = roc.delong_variance(members, others) > 0
     return Score(
         area, interval=interval, method="DeLong, logit" if exact else "exact, over disjoint pairs"
     )
@@ -235,7 +235,7 @@ def _tpr(e: Evidence, fpr: float) -> Score:
             note=f"needs {need} never-seen rows for a false-positive rate of {fpr:.1%}, there are"
             f" {len(unseen)}",
         )
-    return mean(statistics.caught_at_fpr(forget, unseen, fpr).double())
+    return mean(roc.caught_at_fpr(forget, unseen, fpr).double())
 
 
 def _fall(e: Evidence, split: Split) -> Tensor:

@@ -15,7 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from unlearnkit.attacks.quantile_attack import AttackRows, Found, quantile, scaled
+from unlearnkit.attacks.quantile_attack import AttackRows, QuantileAttack, quantile, scaled
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.metric import Goal, Score, metric
 
@@ -60,7 +60,7 @@ def scaled_residual_auc(e: Evidence) -> Score:
 
 
 def _conditional(
-    e: Evidence, fn: Callable[[AttackRows, AttackRows, torch.Generator], Found]
+    e: Evidence, fn: Callable[[AttackRows, AttackRows, torch.Generator], QuantileAttack]
 ) -> Score:
     if not e.has_models:
         return Score(math.nan, note="needs the inputs, which stored outputs do not have")

@@ -1,6 +1,6 @@
 """How far predicted numbers are from those of retrained models, in target units.
 
-Each is the mean over all oracles, and over targets where a row has several. Beside each stands the
+Each is the mean over all oracles, and over targets where a row has several. Next to each stands the
 floor: the same between two oracles.
 """
 

@@ -1,10 +1,10 @@
 """How fast the model learns again what it was made to forget.
 
 All models are copies, taught alike: as the case's recipe says, at half its learning rate, held
-constant. Numbers of different lessons do not compare. A model that comes back sooner than a
+constant. Numbers of different runs do not compare. A model that comes back sooner than a
 retrained one may still hold what it forgot; a network that was never trained can come back soon
 too, and a masked answer comes back late while the features know everything. Read these numbers
-beside the head probe.
+next to the head probe.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.metric import Goal, Score, metric
 from unlearnkit.stats.intervals import student_reach, welch_interval
 from unlearnkit.train.relearning import (
-    Curve,
+    RelearningCurve,
     Target,
     lesson,
     lesson_losses,
@@ -65,7 +65,7 @@ ALL = (ModelRole.ORIGINAL, ModelRole.UNLEARNED, ModelRole.ORACLE)
 class Relearned:
     """One model's curves, one an order."""
 
-    curves: tuple[Curve, ...]
+    curves: tuple[RelearningCurve, ...]
 
     @property
     def steps(self) -> list[int]:
@@ -191,7 +191,7 @@ def ain_reference(e: Evidence) -> Score:
     before the first step, so that a model that meets it counts 1; a missed target counts as if it
     were met at the last step. Code: zero-shot-unlearning, ``ain``; for regression
     deep-regression-unlearning, which moreover goes on from where it left the same retrained model,
-    so that models that are asked about later look better.
+    so that models that come later look better.
     """
     forget, retain = e.views[Split.FORGET], e.views[Split.RETAIN]
     if forget.data is not retain.data:
@@ -225,7 +225,7 @@ def ain_reference(e: Evidence) -> Score:
 def relearn_gap(e: Evidence) -> Score:
     """Mean training loss on fresh rows minus that on forget rows, while copies learn each of them.
 
-    Equally many rows, of the same classes, equal lessons: 3 epochs, 3 orders. Above 0, forget rows
+    Equally many rows, of the same classes, equal runs: 3 epochs, 3 orders. Above 0, forget rows
     are learned faster than fresh ones, so something of them was left. Needs no oracle; right only
     for forget rows that were drawn at random. A value near 0 proves nothing.
     """
@@ -347,7 +347,7 @@ def _over_orders(values: list[float], found: Relearned) -> tuple[float, float] |
 def _pair(e: Evidence) -> tuple[View, View] | str:
     """Return equally many forget and never-seen rows, of equal class counts where there are such.
 
-    In equal order of classes, so that equal orders of positions are equal lessons; or why not.
+    In equal order of classes, so that equal orders of positions are equal runs; or why not.
     """
     if not e.at_random:
         return NOT_AT_RANDOM

@@ -25,7 +25,7 @@ def tow(e: Evidence) -> Score:
     """Tug of war: product over forget, retain and test of ``1 - |accuracy - oracle's accuracy|``.
 
     Mean over oracles. Two oracles do not reach 1 against each other, and a model that forgot
-    nothing can come close to 1: read it beside both. Zhao et al., NeurIPS 2024, arXiv:2406.01257.
+    nothing can come close to 1: read it next to both. Zhao et al., NeurIPS 2024, arXiv:2406.01257.
     """
 
     def error(who: ModelRole, split: Split, k: int = 0) -> float:

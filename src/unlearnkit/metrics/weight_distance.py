@@ -1,7 +1,7 @@
 """How far the weights are from those of retrained models.
 
 Between models of different seeds this says nothing about what they know: two oracles are as far
-apart as an oracle and any other model. Read it beside the distance between oracles, and trust it
+apart as an oracle and any other model. Read it next to the distance between oracles, and trust it
 only if all of them share the original's initialisation and order of rows.
 """
 
@@ -33,14 +33,14 @@ Squares = Mapping[str, tuple[float, float]]
 def weight_distance(e: Evidence) -> Score:
     """Euclidean distance of the parameters from an oracle's, relative to the oracle's norm.
 
-    Mean over oracles; the note has it layer by layer, beside the distance between oracles. It is no
-    measure of forgetting: oracles of different seeds are as far from each other.
+    Mean over oracles; the note has it layer by layer, next to the distance between oracles. It is
+    no measure of forgetting: oracles of different seeds are as far from each other.
     """
     mine = [_squares(e, k) for k in range(e.oracles)]
     known = [s for s in mine if s]
     if len(known) < len(mine):
         return Score(math.nan, note="the models do not have the same parameters")
-    seats = [e.seat(ModelRole.ORACLE, k) for k in range(e.oracles)]
+    seats = [e.with_candidate(ModelRole.ORACLE, k) for k in range(e.oracles)]
     beside = [s for seat in seats for k in range(seat.oracles) if (s := _squares(seat, k))]
     layers = [name for name in known[0] if all(s[name][1] > 0 for s in known)]
     told = ", ".join(

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from unlearnkit.core import statistics
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.inference import chunk, map_rows
 from unlearnkit.core.metric import Goal, Score, mean, metric
+from unlearnkit.stats import entropy
 
 TEACHERS = 5
 """Untrained models that the number is the mean over: a single one adds its own chance."""
@@ -36,12 +36,12 @@ def zrf(e: Evidence) -> Score:
     1 means: answers like a model that was never trained. The aim is the retrained model's value,
     which is lower wherever rows can be predicted without having been seen.
     """
-    return _forgetting(e, statistics.LOG_2)
+    return _forgetting(e, entropy.LOG_2)
 
 
 @metric(
     Goal.ORACLE,
-    low=1 - statistics.LOG_2,
+    low=1 - entropy.LOG_2,
     high=1.0,
     splits=[Split.FORGET],
     tasks=["classification"],
@@ -66,7 +66,7 @@ def _forgetting(e: Evidence, unit: float) -> Score:
         log_p, log_q = e.task.log_probs(out), e.task.log_probs(target)
         assert log_p is not None
         assert log_q is not None
-        return statistics.js(log_p, log_q)
+        return entropy.js(log_p, log_q)
 
     for k in range(TEACHERS):
         random = e.random_outputs(Split.FORGET, k)

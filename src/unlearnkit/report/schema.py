@@ -6,8 +6,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
+from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import read_text
 from unlearnkit.store import write_bytes
@@ -31,16 +32,8 @@ def _current_goal(given: object) -> object:
     return _OLD_GOALS.get(given, given) if isinstance(given, str) else given
 
 
-class Value(BaseModel):
+class Value(FrozenModel):
     """Frozen, and without fields that nobody knows."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        use_attribute_docstrings=True,
-        # An infinite divergence or margin survives the trip through JSON.
-        ser_json_inf_nan="strings",
-    )
 
 
 class Estimate(Value):

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
-from scipy import special
 from torch import Tensor
 
 from unlearnkit.core.errors import InputError
@@ -19,8 +17,6 @@ LEAST_DRAWS = 2000
 LEAST_MODELS = 3
 """Models a side from which on there is an interval."""
 
-MOST_LEFT_OUT = 200
-"""Parts that are left out in turn for the acceleration; of more rows, whole groups are."""
 
 Statistic = Callable[[Sequence[Tensor]], float]
 
@@ -47,15 +43,12 @@ def two_level_bootstrap(
     rng: torch.Generator,
     draws: int = LEAST_DRAWS,
     level: float = 0.95,
-    kind: Literal["percentile", "bca"] = "percentile",
 ) -> BootstrapInterval:
     """Return a number's interval when models, then examples, are drawn anew with replacement.
 
     Each side draws its own models; all sides draw the same examples, which they have in common.
     Drawing both is somewhat wide (at most by the variance of single cells) where one level alone
-    would be too narrow (Owen, Annals of Applied Statistics 1, 2007). ``bca`` corrects bias and skew
-    (Efron, JASA 82, 1987), with the acceleration of several samples (Davison and Hinkley, 1997,
-    section 5.4): for products, ratios and other bent numbers.
+    would be too narrow (Owen, Annals of Applied Statistics 1, 2007).
 
     Args:
         sides: Values of several models for the same examples ``(models, E)``, one tensor a side.
@@ -63,7 +56,6 @@ def two_level_bootstrap(
         rng: Decides the draws.
         draws: Number of draws.
         level: Coverage.
-        kind: How the ends are read from the draws.
 
     Returns:
         The number and its interval; nan ends with the reason where there are too few models or the
@@ -82,63 +74,20 @@ def two_level_bootstrap(
         why = f"{fewest} models on a side; {LEAST_MODELS} are the least for an interval"
         return BootstrapInterval(value, math.nan, math.nan, math.nan, draws, why)
     found = torch.tensor(
-        [statistic(redrawn(sides, rng)) for _ in range(draws)], dtype=torch.float64
+        [statistic(resample(sides, rng)) for _ in range(draws)], dtype=torch.float64
     )
     lost = int((~found.isfinite()).sum()) + (not math.isfinite(value))
     if lost:
         why = f"the number is not finite in {lost} of {draws} draws"
         return BootstrapInterval(value, math.nan, math.nan, math.nan, draws, why)
     tails = [(1 - level) / 2, (1 + level) / 2]
-    if kind == "bca":
-        tails = _bca_tails(tails, value, found, _acceleration(sides, statistic))
     low, high = torch.quantile(found, torch.tensor(tails, dtype=torch.float64)).tolist()
     return BootstrapInterval(value, low, high, float(found.std()), draws)
 
 
-def redrawn(sides: Sequence[Tensor], rng: torch.Generator) -> list[Tensor]:
+def resample(sides: Sequence[Tensor], rng: torch.Generator) -> list[Tensor]:
     """Return the sides with models, each side its own, and examples, common to all, drawn anew."""
     models = [side[torch.randint(len(side), (len(side),), generator=rng)] for side in sides]
     examples = sides[0].shape[1]
     columns = torch.randint(examples, (examples,), generator=rng)
     return [side[:, columns] for side in models]
-
-
-def _bca_tails(tails: list[float], value: float, found: Tensor, bend: float) -> list[float]:
-    """Return which quantiles of the draws are the ends."""
-    share = float((found < value).double().mean() + (found == value).double().mean() / 2)
-    if not 0 < share < 1:
-        return tails
-    shift = float(special.ndtri(share))
-    moved = [shift + float(special.ndtri(tail)) for tail in tails]
-    return [float(special.ndtr(shift + m / (1 - bend * m))) for m in moved]
-
-
-def _acceleration(sides: Sequence[Tensor], statistic: Statistic) -> float:
-    """Return the skewness, over six, of how much each model and each example moves the number."""
-    cubes = squares = 0.0
-    for k in range(len(sides)):
-        without = [
-            statistic([s[keep] if j == k else s for j, s in enumerate(sides)])
-            for keep in _left_out(len(sides[k]))
-        ]
-        cubes, squares = _add_moments(without, cubes, squares)
-    without = [statistic([s[:, keep] for s in sides]) for keep in _left_out(sides[0].shape[1])]
-    cubes, squares = _add_moments(without, cubes, squares)
-    return cubes / (6 * squares**1.5) if squares > 0 else 0.0
-
-
-def _left_out(count: int) -> list[Tensor]:
-    """Return which rows stay when each row, or each of many groups, is left out; none of one."""
-    if count < 2:
-        return []
-    groups = torch.arange(count) % min(count, MOST_LEFT_OUT)
-    return [groups != g for g in range(min(count, MOST_LEFT_OUT))]
-
-
-def _add_moments(without: list[float], cubes: float, squares: float) -> tuple[float, float]:
-    if not without:
-        return cubes, squares
-    parts = torch.tensor(without, dtype=torch.float64)
-    count = len(parts)
-    moves = (count - 1) * (parts.mean() - parts)
-    return cubes + float((moves**3).sum()) / count**3, squares + float((moves**2).sum()) / count**2

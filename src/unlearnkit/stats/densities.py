@@ -142,7 +142,7 @@ def fit_law(
             ``numpy.std`` does.
 
     Returns:
-        The laws, float64; nan where an example has no model, or no variance can be told.
+        The laws, float64; nan where an example has no model, or no variance is known.
     """
     vectors = cells.ndim == 3
     each = cells[0, 0].numel() ** 2 * len(cells) if len(cells) and cells.shape[1] else 1

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def student(level: float, freedom: float) -> float:
+def t_quantile(level: float, freedom: float) -> float:
     """Return how many standard errors an interval of this coverage reaches, by Student's t."""
     return float(special.stdtrit(freedom, (1 + level) / 2))
 
@@ -32,7 +32,7 @@ def student_p(t: float, freedom: int) -> float:
 
 def student_reach(count: int, level: float = 0.95) -> float:
     """Return half the width of Student's interval of a mean, in standard deviations of a row."""
-    return student(level, count - 1) / math.sqrt(count)
+    return t_quantile(level, count - 1) / math.sqrt(count)
 
 
 def clopper_pearson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -94,7 +94,7 @@ def welch_interval(a: Tensor, b: Tensor, level: float = 0.95) -> tuple[float, fl
     freedom = math.fsum(parts) ** 2 / math.fsum(
         p**2 / (len(t) - 1) for p, t in zip(parts, (a, b), strict=True)
     )
-    reach = student(level, freedom) * error
+    reach = t_quantile(level, freedom) * error
     return gap - reach, gap + reach
 
 
@@ -163,7 +163,7 @@ def two_sample_t(a: Sequence[float], b: Sequence[float], level: float = 0.95) ->
         return Difference(mean_a - mean_b, -math.inf, math.inf, math.nan, 0)
     squares = math.fsum((x - mean_a) ** 2 for x in a) + math.fsum((x - mean_b) ** 2 for x in b)
     error = math.sqrt(squares / freedom * (1 / len(a) + 1 / len(b)))
-    reach = student(level, freedom) * error
+    reach = t_quantile(level, freedom) * error
     gap = mean_a - mean_b
     return Difference(gap, gap - reach, gap + reach, error, freedom)
 

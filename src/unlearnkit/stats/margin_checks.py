@@ -1,4 +1,4 @@
-"""What is asked of margins before anything is computed, and how they are read piece by piece."""
+"""What margins must be before anything is computed, and how they are read piece by piece."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.core.statistics import area_interval
+from unlearnkit.stats.roc import area_interval
 
 NEIGHBOURS = 5
 """Rows of the other kind, nearest in target, that each row is compared with; ties count in."""

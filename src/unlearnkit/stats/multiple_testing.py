@@ -28,12 +28,11 @@ def benjamini_hochberg(p: Tensor) -> Tensor:
     tested = ~values.isnan()
     if bool(((values < 0) | (values > 1)).any()):
         raise InputError("benjamini_hochberg: p-values must be in [0, 1], not scores")
-    rising, order = values[tested].sort()
-    m = len(rising)
-    scaled = rising * m / torch.arange(1, m + 1, dtype=torch.float64)
-    adjusted = scaled.flip(0).cummin(0).values.flip(0).clamp(max=1) if m else scaled
     found = torch.full_like(values, torch.nan)
-    found[tested] = torch.empty_like(adjusted).scatter_(0, order, adjusted)
+    if bool(tested.any()):
+        from scipy.stats import false_discovery_control  # takes half a second to import
+
+        found[tested] = torch.from_numpy(false_discovery_control(values[tested].numpy()))
     return found
 
 

@@ -7,7 +7,7 @@ import statistics
 from dataclasses import dataclass
 from functools import lru_cache
 
-from unlearnkit.stats.intervals import student, student_p, student_reach
+from unlearnkit.stats.intervals import student_p, student_reach, t_quantile
 
 ENOUGH_FOR_INTERVALS = 3
 """Oracles from which on a deviation over models, and so any interval of a gap, is shown."""
@@ -66,7 +66,7 @@ def gap(
     s = statistics.stdev(oracle) * ((count - 1) / (count - 2) if distance else 1.0)
     s = max(s, least)
     g = value - statistics.mean(oracle)
-    wide = student(0.95, count - 1) * s * math.sqrt(1 + 1 / count)
+    wide = t_quantile(0.95, count - 1) * s * math.sqrt(1 + 1 / count)
     tight = student_reach(count, 0.9) * s
     return Gap(g, g - wide, g + wide, g - tight, g + tight, s, value - g)
 
@@ -123,7 +123,7 @@ def closed_share(value: float, original: float, oracle: list[float]) -> float | 
     Args:
         value: d(u,r).
         original: d(o,r).
-        oracle: d(r,r') with each oracle in the seat.
+        oracle: d(r,r') with each oracle as the candidate.
 
     Returns:
         The share: 1 is as an oracle, 0 as if nothing had happened; None where it is refused, or for

@@ -1,99 +1,212 @@
-"""How well scores tell two groups apart: for one list, for each of many rows, for a stream."""
+"""ROC curves and AUC: of one score, of many rows at once, of scores that come in pieces."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from statistics import NormalDist
 
 import torch
 from torch import Tensor
-
-from unlearnkit.core import statistics
 
 ENOUGH = 10
 """Others that should pass a threshold if its false-positive rate is to be trusted."""
 
 DROPPED = 12
-"""Bits of a float32 that a tally ignores; numbers that differ by 1 in 2048 are still told apart."""
+"""Bits of a float32 that a tally ignores; numbers that differ by 1 in 2048 are still distinct."""
 
 BINS = 1 << (32 - DROPPED)
 
 
 @dataclass(frozen=True)
-class AttackPerformance:
-    """What a score, larger for members, finds."""
+class RocCurve:
+    """Points of a ROC curve, from (0, 0) to (1, 1), one for each distinct score."""
 
-    auc: float
-    """Chance that a member scores above another, ties half; 0.5 is nothing, 0 is all again."""
+    fpr: Tensor
+    """Share of the others at or above the threshold ``(P,)``."""
 
-    accuracy: float
-    """Balanced accuracy; the threshold is fixed on rows that are not judged with it."""
+    tpr: Tensor
+    """Share of the members at or above the threshold ``(P,)``."""
 
-    tpr_at_1_percent: float
-    """Largest share of members caught while at most 1 % of the others are."""
-
-    tpr_at_0_1_percent: float
-    """The same at 0.1 %."""
-
-    note: str = ""
-    """Why a number is nan."""
+    threshold: Tensor
+    """Falling thresholds ``(P,)``; the first is infinite."""
 
 
-def apart(members: Tensor, others: Tensor) -> AttackPerformance:
-    """Return what a score finds in one list of members and one of others.
+def roc_curve(members: Tensor, others: Tensor) -> RocCurve:
+    """Return the ROC curve of a score that is larger for members.
 
-    For the accuracy, every second row of each group sets the threshold for the rest, and the
-    reverse.
+    Rows with equal scores enter together, so that their order does not matter.
 
     Args:
-        members: Scores ``(m,)``, larger for members; infinite ones are allowed.
-        others: Scores ``(n,)``.
+        members: Scores ``(m,)``, at least one.
+        others: Scores ``(n,)``, at least one.
 
     Returns:
-        The findings; nan with a note where there are too few rows: two a group for the accuracy,
-        10 / q others for a false-positive rate of q.
+        The curve, float64.
     """
-    m, n = len(members), len(others)
-    if not m or not n:
-        return nothing_apart(f"members and others are needed, there are {m} and {n}")
-    nan = int(members.isnan().sum() + others.isnan().sum())
-    if nan:
-        return nothing_apart(f"{nan} scores are not numbers")
-    low, high = (_tpr(members, others, q) for q in (0.01, 0.001))
-    accuracy, told = math.nan, [w for w in (low[1], high[1]) if w][:1]
-    if min(m, n) > 1:
-        folds = [(members[i::2], others[i::2]) for i in range(2)]
-        accuracy = (
-            sum(
-                _balanced(*judged, _threshold(*fitted))
-                for fitted, judged in zip(folds, folds[::-1], strict=True)
-            )
-            / 2
-        )
-    else:
-        told.append("an accuracy needs two members and two others")
-    return AttackPerformance(
-        statistics.auc(members, others), accuracy, low[0], high[0], "; ".join(told)
+    ins, outs = members.double(), others.double()
+    ladder = torch.cat([ins, outs]).sort(descending=True).values
+    levels = torch.unique_consecutive(ladder)
+    return RocCurve(
+        fpr=_first_zero(_at_or_above(outs, levels)),
+        tpr=_first_zero(_at_or_above(ins, levels)),
+        threshold=torch.cat([levels.new_full((1,), math.inf), levels]),
     )
 
 
-def apart_each(scores: Tensor, members: Tensor) -> tuple[AttackPerformance, ...]:
-    """Return what each target's scores find, over the examples that have one.
+def auc(members: Tensor, others: Tensor) -> float:
+    """Return the chance that a member scores above another row; a tie counts one half.
+
+    In O(n log n), exact: wins are whole or half numbers.
 
     Args:
-        scores: ``(T, E)``, larger for members; nan where there is no score.
-        members: Which examples each was trained on, boolean ``(T, E)`` or ``(E,)`` for all.
+        members: Scores ``(m,)``; infinite ones are allowed.
+        others: Scores ``(n,)``.
 
     Returns:
-        One finding a target.
+        The area under the ROC curve; nan if there are no members, no others, or a nan among them.
     """
-    known, truth = ~scores.isnan(), members.expand_as(scores)
-    return tuple(apart(s[k & m], s[k & ~m]) for s, k, m in zip(scores, known, truth, strict=True))
+    if not _comparable(members, others):
+        return math.nan
+    return float(placement(members, others).sum()) / (len(members) * len(others))
 
 
-def nothing_apart(why: str) -> AttackPerformance:
-    """Return findings that are undefined, and why."""
-    return AttackPerformance(math.nan, math.nan, math.nan, math.nan, why)
+def placement(scores: Tensor, others: Tensor) -> Tensor:
+    """Return how many others each score beats, a tie counting one half.
+
+    Args:
+        scores: ``(..., m)``; infinite ones are allowed.
+        others: ``(..., n)``, with the same leading sizes.
+
+    Returns:
+        Whole or half numbers ``(..., m)``, float64.
+    """
+    ladder, mine = others.double().contiguous().sort(-1).values, scores.double().contiguous()
+    below = torch.searchsorted(ladder, mine, right=False)
+    return (below + torch.searchsorted(ladder, mine, right=True)).double() / 2
+
+
+def delong_variance(members: Tensor, others: Tensor) -> float:
+    """Return the variance of the AUC over draws of rows, the model given.
+
+    ``var(V10) / m + var(V01) / n``, where V10 is each member's share of others below it and V01
+    each other row's share of members above it (DeLong et al., Biometrics 44, 1988; ranks after Sun
+    and Xu, IEEE Signal Processing Letters 21, 2014).
+
+    Args:
+        members: Scores ``(m,)``.
+        others: Scores ``(n,)``.
+
+    Returns:
+        The variance; nan for fewer than two members or two others, or a nan among them.
+    """
+    if min(len(members), len(others)) < 2 or not _comparable(members, others):
+        return math.nan
+    above = placement(members, others) / len(others)
+    below = 1 - placement(others, members) / len(members)
+    return float(above.var() / len(members) + below.var() / len(others))
+
+
+def auc_difference(
+    members: tuple[Tensor, Tensor], others: tuple[Tensor, Tensor]
+) -> tuple[float, float]:
+    """Return the AUC of a first score minus that of a second on the same rows, and its error.
+
+    ``var(V10 - W10) / m + var(V01 - W01) / n`` with V of the first and W of the second score: the
+    paired form of DeLong et al., Biometrics 44, 1988.
+
+    Args:
+        members: First and second scores of the members, ``(m,)`` each.
+        others: First and second scores of the other rows, ``(n,)`` each.
+
+    Returns:
+        The difference and its standard error over draws of rows; nan for fewer than two rows on a
+        side, or a nan among the scores.
+    """
+    first, second = zip(members, others, strict=True)
+    least = min(len(members[0]), len(others[0]))
+    if least < 2 or not (_comparable(*first) and _comparable(*second)):
+        return math.nan, math.nan
+    m, n = len(members[0]), len(others[0])
+    above = (placement(*first) - placement(*second)) / n
+    below = (placement(*second[::-1]) - placement(*first[::-1])) / m
+    return float(above.mean()), math.sqrt(float(above.var() / m + below.var() / n))
+
+
+def auc_interval(
+    members: Tensor, others: Tensor, level: float = 0.95
+) -> tuple[float, float] | None:
+    """Return an interval of the AUC over draws of rows, the model given.
+
+    DeLong's variance on the logit scale: ``logit(a) ± z se / (a (1 - a))``. Where that variance is
+    0 (the scores are all equal, or separate the groups), k = min(m, n) disjoint pairs of a
+    member and another row all came out alike, so that their outcome has a chance of at least
+    ``c = ((1 - level) / 2) ** (1 / k)``, which bounds the AUC.
+
+    Args:
+        members: Scores ``(m,)``.
+        others: Scores ``(n,)``.
+        level: Coverage.
+
+    Returns:
+        Lower and upper end; None where there is no AUC, or no variance.
+    """
+    pairs = min(len(members), len(others))
+    return area_interval(auc(members, others), delong_variance(members, others), pairs, level)
+
+
+def area_interval(
+    area: float, variance: float, pairs: int, level: float = 0.95
+) -> tuple[float, float] | None:
+    """Return an interval of an AUC of known variance, as ``auc_interval`` does.
+
+    Args:
+        area: The AUC.
+        variance: Its variance.
+        pairs: Disjoint pairs of a member and another row, at least one.
+        level: Coverage.
+
+    Returns:
+        Lower and upper end; None where the AUC or its variance is not a number.
+    """
+    tail = (1 - level) / 2
+    if area in {0.0, 1.0} or variance == 0:
+        sure = tail ** (1 / pairs)
+        if area == 1.0:
+            return sure, 1.0
+        if area == 0.0:
+            return 0.0, 1.0 - sure
+        return sure / 2, 1.0 - sure / 2
+    if math.isnan(area) or math.isnan(variance):
+        return None
+    centre = math.log(area / (1 - area))
+    reach = NormalDist().inv_cdf(1 - tail) * math.sqrt(variance) / (area * (1 - area))
+    return _sigmoid(centre - reach), _sigmoid(centre + reach)
+
+
+def caught_at_fpr(members: Tensor, others: Tensor, fpr: float) -> Tensor:
+    """Return which members a threshold catches that no more than a share of the others passes.
+
+    The lowest such threshold: the largest true-positive rate with a false-positive rate of at most
+    ``fpr``. Scores must exceed the ``floor(fpr * n) + 1``-th largest score of the others.
+
+    Args:
+        members: Scores ``(m,)``.
+        others: Scores ``(n,)``, at least one.
+        fpr: Share of the others that may pass, in [0, 1).
+
+    Returns:
+        One boolean a member ``(m,)``.
+    """
+    # The product of a share and a count that is whole must not fall short of it by rounding.
+    may_pass = math.floor(fpr * len(others) * (1 + 1e-12))
+    edge = others.double().sort(descending=True).values[may_pass]
+    return members.double() > edge
+
+
+def tpr_at_fpr(members: Tensor, others: Tensor, fpr: float) -> float:
+    """Return the largest share of members caught while at most a share ``fpr`` of others is."""
+    return float(caught_at_fpr(members, others, fpr).double().mean())
 
 
 def auc_rows(
@@ -180,21 +293,20 @@ def _bin(scores: Tensor) -> Tensor:
     return (rising >> DROPPED).long() + BINS // 2
 
 
-def _tpr(members: Tensor, others: Tensor, fpr: float) -> tuple[float, str]:
-    if len(others) >= others_needed(fpr):
-        return statistics.tpr_at_fpr(members, others, fpr), ""
-    return (
-        math.nan,
-        f"a rate of {fpr:.1%} needs {others_needed(fpr)} others, there are {len(others)}",
-    )
+def _comparable(members: Tensor, others: Tensor) -> bool:
+    if not len(members) or not len(others):
+        return False
+    return not bool(members.isnan().any() or others.isnan().any())
 
 
-def _threshold(members: Tensor, others: Tensor) -> float:
-    """Return the score from which on rows are best called members."""
-    curve = statistics.roc_curve(members, others)
-    return float(curve.threshold[(curve.tpr - curve.fpr).argmax()])
+def _at_or_above(scores: Tensor, levels: Tensor) -> Tensor:
+    ladder = scores.sort().values
+    return (len(scores) - torch.searchsorted(ladder, levels, right=False)).double() / len(scores)
 
 
-def _balanced(members: Tensor, others: Tensor, threshold: float) -> float:
-    right = (members >= threshold).double().mean() + (others < threshold).double().mean()
-    return float(right) / 2
+def _first_zero(shares: Tensor) -> Tensor:
+    return torch.cat([shares.new_zeros(1), shares])
+
+
+def _sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-from unlearnkit.auditing.strong.metric_specs import KINDS, kind_of, listed
+from unlearnkit.auditing.strong.metric_specs import KINDS, catalog_id, kind_of
 from unlearnkit.core.errors import UnknownNameError
 from unlearnkit.report.schema import Value
 from unlearnkit.studies.table_schema import Column
@@ -96,7 +96,7 @@ def chosen(names: Iterable[str], known: Mapping[str, MetricColumn]) -> list[Colu
             found.append(_of_closed(closed[name]))
         elif name in COSTS:
             found.append(COSTS[name])
-        elif listed(name) in KINDS:
+        elif catalog_id(name) in KINDS:
             found.append(_of_ensembles(name))
         else:
             raise UnknownNameError("column", name, [*known, *closed, *COSTS, *KINDS])

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unlearnkit.core.case import Case, toy_case
 from unlearnkit.core.data import Batch, Data
 from unlearnkit.core.errors import InputError, UnsupportedError
-from unlearnkit.core.task import forward, register_task
+from unlearnkit.core.inference import forward
+from unlearnkit.core.task import register_task
 
 
 @register_task
@@ -129,14 +129,3 @@ class Classification:
     def predictions(self, out: Tensor) -> Tensor | None:
         """Return None: classes are no numbers."""
         return None
-
-    def toy(self, seed: int) -> Case:
-        """Return three Gaussian clouds in six dimensions and a small network."""
-        rng = torch.Generator().manual_seed(seed)
-        centre = 2.0 * torch.randn(self.classes, 6, generator=rng)
-
-        def draw(count: int) -> tuple[Tensor, Tensor]:
-            y = torch.arange(count) % self.classes
-            return centre[y] + torch.randn(count, 6, generator=rng), y
-
-        return toy_case(self, draw, self.classes, lr=0.05)

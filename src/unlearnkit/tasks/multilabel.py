@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unlearnkit.core.case import Case, toy_case
 from unlearnkit.core.data import Batch, Data
 from unlearnkit.core.errors import InputError, UnsupportedError
-from unlearnkit.core.task import forward, register_task
+from unlearnkit.core.inference import forward
+from unlearnkit.core.task import register_task
 
 
 @register_task
@@ -98,14 +98,3 @@ class MultiLabel:
     def predictions(self, out: Tensor) -> Tensor | None:
         """Return None: labels are no numbers."""
         return None
-
-    def toy(self, seed: int) -> Case:
-        """Return rows whose labels are signs of random projections, and a small network."""
-        rng = torch.Generator().manual_seed(seed)
-        plane = torch.randn(6, self.labels, generator=rng)
-
-        def draw(count: int) -> tuple[Tensor, Tensor]:
-            x = torch.randn(count, 6, generator=rng)
-            return x, (x @ plane > 0).float()
-
-        return toy_case(self, draw, self.labels, lr=0.1)

@@ -11,10 +11,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from unlearnkit.core.case import Case, toy_case
 from unlearnkit.core.data import Batch, Data
 from unlearnkit.core.errors import InputError, UnsupportedError
-from unlearnkit.core.task import forward, register_task
+from unlearnkit.core.inference import forward
+from unlearnkit.core.task import register_task
 
 
 @register_task
@@ -186,18 +186,6 @@ class Regression:
             return out
         middle = min(range(len(self.quantiles)), key=lambda i: abs(self.quantiles[i] - 0.5))
         return out[:, middle :: len(self.quantiles)]
-
-    def toy(self, seed: int) -> Case:
-        """Return a noisy nonlinear function of six inputs, and a small network."""
-        rng = torch.Generator().manual_seed(seed)
-        w = torch.randn(6, self.width, generator=rng)
-
-        def draw(count: int) -> tuple[Tensor, Tensor]:
-            x = torch.randn(count, 6, generator=rng)
-            noise = 0.1 * torch.randn(count, self.width, generator=rng)
-            return x, torch.tanh(x @ w) + noise
-
-        return toy_case(self, draw, self.width * (len(self.quantiles) or 1), lr=0.05)
 
 
 def _same_shape(target: Tensor, out: Tensor) -> Tensor:

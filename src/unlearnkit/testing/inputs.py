@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from unlearnkit import catalog
 from unlearnkit.core.case import Case
-from unlearnkit.core.data import TensorData, View
+from unlearnkit.core.data import TensorData, View, labelled
 from unlearnkit.core.errors import InputError, UnsupportedError
-from unlearnkit.core.hidden_targets import labelled, no_targets
+from unlearnkit.core.hidden_targets import no_targets
 from unlearnkit.core.method import Method, Need
 from unlearnkit.core.request import ForgetRequest, Rows
 from unlearnkit.testing.subject import ToyProblem, bits, expect, same_bits, toy
@@ -14,7 +14,7 @@ from unlearnkit.testing.zoo import ZOO
 from unlearnkit.unlearning.run_method import run_method
 
 
-def described(s: ToyProblem) -> None:
+def declaration_complete(s: ToyProblem) -> None:
     """The declaration is complete and names what exists."""
     info, who = s.method.info, s.method.id
     expect(bool(info.title and info.cite), f"{who}: title and citation are needed")
@@ -134,24 +134,24 @@ def _unsupported(
 
 def _lacking(whole: Case, need: Need) -> Case:
     if need is Need.VALIDATION:
-        return whole.with_(validation=None)
+        return whole.replace(validation=None)
     if need is Need.FRESH:
-        return whole.with_(fresh=None)
+        return whole.replace(fresh=None)
     if need is Need.CLASSES:
         return whole
     if need is Need.SHAPE:
         return ZOO["two_arguments"].case(whole)
     assert isinstance(whole.train, TensorData)
     if need is Need.LABELS:
-        return whole.with_(train=whole.train.with_targets(no_targets(len(whole.train))))
+        return whole.replace(train=whole.train.with_targets(no_targets(len(whole.train))))
     if need is Need.FORGET:
         assert not isinstance(whole.train.x, dict)
         shape = tuple(whole.train.x.shape[1:])
-        return Case.without_data(task=whole.task, input_shape=shape).with_(
+        return Case.without_data(task=whole.task, input_shape=shape).replace(
             fresh=whole.fresh, recipe=whole.recipe, validation=whole.validation
         )
     go = View.all(whole.train).pick(whole.train.y.new_ones(len(whole.train)).bool().cumsum(0) < 12)
-    return whole.with_(train=None, parts=(go, None))
+    return whole.replace(train=None, parts=(go, None))
 
 
 def _has(case: Case, need: Need) -> bool:
@@ -165,7 +165,7 @@ def _has(case: Case, need: Need) -> bool:
 
 
 INPUT_CHECKS = (
-    described,
+    declaration_complete,
     settings_survive_json,
     wrong_settings_refused,
     unknown_settings_get_the_nearest_name,

@@ -23,7 +23,7 @@ from unlearnkit.testing.subject import (
     expect,
     generators,
     same_bits,
-    trained,
+    trained_model,
 )
 from unlearnkit.testing.zoo import TURNED, ZOO
 from unlearnkit.unlearning.run_method import Unlearned
@@ -127,7 +127,7 @@ def every_request_served(s: ToyProblem) -> None:
 def absurd_rate_told(s: ToyProblem) -> None:
     """A learning rate of 1e15 ends in an error that names a tensor, or in a finite model."""
     assert s.case.recipe is not None
-    wild = s.case.with_(recipe=s.case.recipe.model_copy(update={"lr": 1e15}))
+    wild = s.case.replace(recipe=s.case.recipe.model_copy(update={"lr": 1e15}))
     model = s.model()
     first = bits(model)
     try:
@@ -195,15 +195,15 @@ def _zoo(name: str) -> Check:
             return
         key = f"{s.task}/{name}"
         case = animal.case(s.case)
-        done = s.run(trained(case, key), case=case)
-        model = trained(case, key)
+        done = s.run(trained_model(case, key), case=case)
+        model = trained_model(case, key)
         _finite(s, done)
         _same_kind(s, done, model, training=True)
         disturb()
-        again = s.run(trained(case, key), case=case)
+        again = s.run(trained_model(case, key), case=case)
         same = same_bits(bits(done.model), bits(again.model))
         expect(same, f"{s.method.id}: same seed, other weights ({name})")
-        _finite(s, s.run(trained(case, key), case=case, request=Rows(0)))
+        _finite(s, s.run(trained_model(case, key), case=case, request=Rows(0)))
         given = dict(model.named_parameters())
         moved = {n for n, p in done.model.named_parameters() if not tensors_equal(p, given[n])}
         frozen = {n for n, p in given.items() if not p.requires_grad}
@@ -220,8 +220,8 @@ def inputs_in_any_order(s: ToyProblem) -> None:
         return
     key = f"{s.task}/two_arguments"
     one, other = ZOO["two_arguments"].case(s.case), TURNED.case(s.case)
-    first = bits(s.run(trained(one, key), case=one).model)
-    turned = bits(s.run(trained(other, key), case=other).model)
+    first = bits(s.run(trained_model(one, key), case=one).model)
+    turned = bits(s.run(trained_model(other, key), case=other).model)
     expect(same_bits(first, turned), f"{s.method.id}: depends on the order of named inputs")
 
 

@@ -17,14 +17,22 @@ from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.metric import Metric, Score
 from unlearnkit.core.module_state import on_device
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.testing.subject import bits, disturb, expect, generators, same_bits, toy, trained
+from unlearnkit.testing.subject import (
+    bits,
+    disturb,
+    expect,
+    generators,
+    same_bits,
+    toy,
+    trained_model,
+)
 from unlearnkit.unlearning.run_method import fresh_model
 
 ORACLES = 3
 
 
 @dataclass(frozen=True)
-class Seen:
+class MetricInputs:
     """What evidence is made of: models by name, rows by split."""
 
     case: Case
@@ -44,7 +52,7 @@ class Seen:
             batch_size=batch_size,
         )
 
-    def only(self, who: Iterable[ModelRole], splits: Iterable[Split]) -> Seen:
+    def only(self, who: Iterable[ModelRole], splits: Iterable[Split]) -> MetricInputs:
         """Return the same with some models and splits alone."""
         kinds, kept = set(who), set(splits)
         models = {n: m for n, m in self.models.items() if ModelRole(n.partition("/")[0]) in kinds}
@@ -61,12 +69,12 @@ class Measured:
     task: str
     device: str = "cpu"
 
-    def seen(self, shape: str = "plain") -> Seen:
+    def seen(self, shape: str = "plain") -> MetricInputs:
         """Return models and rows of a shape that ``SHAPES`` names."""
         case = toy(self.task)
         assert isinstance(case.train, TensorData)
         assert isinstance(case.test, TensorData)
-        models = {"original": trained(case, self.task)}
+        models = {"original": trained_model(case, self.task)}
         for i, name in enumerate(["unlearned", *(f"oracle/{k}" for k in range(ORACLES))]):
             models[name] = fresh_model(case, Runtime(seed=100 + i))
         train, test = View.all(case.train), View.all(case.test)
@@ -77,23 +85,23 @@ class Measured:
         views = {s: v.pick(torch.arange(a, b)) for s, (v, a, b) in parts.items()}
         for m in models.values():
             m.double()
-        return SHAPES[shape](Seen(case, models, views, self.device))
+        return SHAPES[shape](MetricInputs(case, models, views, self.device))
 
 
-def _plain(seen: Seen) -> Seen:
+def _plain(seen: MetricInputs) -> MetricInputs:
     return seen
 
 
-def _one_row(seen: Seen) -> Seen:
+def _one_row(seen: MetricInputs) -> MetricInputs:
     return replace(seen, views={s: v.pick(torch.arange(1)) for s, v in seen.views.items()})
 
 
-def _ties(seen: Seen) -> Seen:
+def _ties(seen: MetricInputs) -> MetricInputs:
     same = {s: v.pick(torch.zeros(len(v), dtype=torch.long)) for s, v in seen.views.items()}
     return replace(seen, views=same)
 
 
-def _single_class(seen: Seen) -> Seen:
+def _single_class(seen: MetricInputs) -> MetricInputs:
     views = {s: v.pick(_alike(v)) for s, v in seen.views.items()}
     return replace(seen, views=views)
 
@@ -103,19 +111,19 @@ def _alike(view: View) -> torch.Tensor:
     return (y == y[:1]).all(1)
 
 
-def _same_model(seen: Seen) -> Seen:
+def _same_model(seen: MetricInputs) -> MetricInputs:
     return replace(seen, models=dict.fromkeys(seen.models, seen.models["original"]))
 
 
-def _constant(seen: Seen) -> Seen:
+def _constant(seen: MetricInputs) -> MetricInputs:
     return _scaled(seen, 0.0)
 
 
-def _extreme(seen: Seen) -> Seen:
+def _extreme(seen: MetricInputs) -> MetricInputs:
     return _scaled(seen, 1e3)
 
 
-def _scaled(seen: Seen, factor: float) -> Seen:
+def _scaled(seen: MetricInputs, factor: float) -> MetricInputs:
     with torch.no_grad():
         for model in seen.models.values():
             for p in model.parameters():
@@ -123,7 +131,7 @@ def _scaled(seen: Seen, factor: float) -> Seen:
     return seen
 
 
-SHAPES: dict[str, Callable[[Seen], Seen]] = {
+SHAPES: dict[str, Callable[[MetricInputs], MetricInputs]] = {
     "plain": _plain,
     "one_row": _one_row,
     "ties": _ties,
@@ -156,7 +164,7 @@ def check_metric(
             METRIC_CHECKS[name](Measured(one, task, device))
 
 
-def described(m: Measured) -> None:
+def declaration_complete(m: Measured) -> None:
     """The declaration is complete and names what exists."""
     one = m.metric
     expect(one.low < one.high, f"{one.id}: range from {one.low} to {one.high}")
@@ -288,7 +296,7 @@ def _outputs(e: Evidence) -> dict[str, torch.Tensor]:
 METRIC_CHECKS: dict[str, Callable[[Measured], None]] = {
     f.__name__: f
     for f in (
-        described,
+        declaration_complete,
         refuses_what_is_missing,
         reads_what_it_declares,
         leaves_all_alone,

@@ -15,7 +15,14 @@ from unlearnkit.core.errors import UndeclaredReadError
 from unlearnkit.core.method import Need, Problem
 from unlearnkit.core.module_state import structural_difference
 from unlearnkit.core.runtime import Cost, Runtime
-from unlearnkit.testing.subject import ToyProblem, bits, expect, generators, probed, same_bits
+from unlearnkit.testing.subject import (
+    ToyProblem,
+    bits,
+    expect,
+    generators,
+    same_bits,
+    with_probe,
+)
 from unlearnkit.unlearning.run_method import run_method
 
 Inputs = tuple[object, ...]
@@ -77,7 +84,7 @@ class _Seen:
         """Return the case with a factory whose models are watched."""
         make = case.fresh
         assert make is not None
-        return case.with_(fresh=lambda: self.watch(make()))
+        return case.replace(fresh=lambda: self.watch(make()))
 
     def _back(self, rows: int) -> None:
         self.backward += rows
@@ -91,7 +98,7 @@ def cost_metered(s: ToyProblem) -> None:
     least the rows that a gradient came back to, and no more than rows forward.
     """
     seen, rt = _Seen(), s.rt()
-    method = probed(s.smoke(), seen.inside)
+    method = with_probe(s.smoke(), seen.inside)
     done = s.run(seen.watch(s.model()), case=seen.case(s.case), method=method, rt=rt)
     told, who = done.cost, s.method.id
     if seen.hidden:
@@ -120,7 +127,7 @@ def draws_from_its_own_streams(s: ToyProblem) -> None:
         yield
         moved[0] = generators() != before
 
-    s.run(method=probed(s.smoke(), inside))
+    s.run(method=with_probe(s.smoke(), inside))
     expect(not moved[0], f"{s.method.id}: draws from a global generator; use rt.rng(name)")
 
 
@@ -140,7 +147,7 @@ def undeclared_inputs_sealed(s: ToyProblem) -> None:
             expect(_raises_undeclared(p), "a fresh model is not sealed")
         yield
 
-    s.run(method=probed(s.smoke(), inside))
+    s.run(method=with_probe(s.smoke(), inside))
 
 
 def exception_leaves_nothing_behind(s: ToyProblem) -> None:
@@ -149,7 +156,7 @@ def exception_leaves_nothing_behind(s: ToyProblem) -> None:
     first, want = bits(model), bits(s.run().model)
     before, rt = generators(), s.rt()
     seen = _Seen(fail_at=2)
-    method = probed(s.smoke(), seen.inside)
+    method = with_probe(s.smoke(), seen.inside)
     watched = seen.watch(s.model())
     try:
         run_method(watched, seen.case(s.case), s.request, method, rt)

@@ -23,6 +23,7 @@ from unlearnkit.core.precision import Precision
 from unlearnkit.core.request import Classes, ForgetRequest, Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
+from unlearnkit.testing.toy_cases import toy_case
 from unlearnkit.train.loop import fit
 from unlearnkit.train.rng_guard import seeded_global_rngs
 from unlearnkit.unlearning.run_method import Unlearned, fresh_model, run_method
@@ -75,7 +76,7 @@ class ToyProblem:
 
     def model(self) -> nn.Module:
         """Return a trained model, new at each call, always with the same weights."""
-        return trained(self.case, self.task)
+        return trained_model(self.case, self.task)
 
     def smoke(self) -> Method:
         """Return the method at its smoke settings."""
@@ -139,11 +140,11 @@ def toy(name: str) -> Case:
             task: Task = kind.infer(TensorData(torch.zeros(12, 1), y))
         except InputError:
             continue
-        return task.toy(0)
+        return toy_case(task)
     raise ContractError(f"{name}: no toy: the task takes neither classes, labels nor real targets")
 
 
-def trained(case: Case, key: str) -> nn.Module:
+def trained_model(case: Case, key: str) -> nn.Module:
     """Return a model trained on a case's rows, new at each call, always with the same weights.
 
     Args:
@@ -185,10 +186,10 @@ def with_inputs(case: Case, change: Callable[[Tensor], Any]) -> Case:
         for name in ("train", "test", "validation", "held_out")
         if isinstance(data := getattr(case, name), TensorData) and isinstance(data.x, Tensor)
     }
-    return case.with_(**sets)
+    return case.replace(**sets)
 
 
-def probed(method: Method, inside: Inside) -> Method:
+def with_probe(method: Method, inside: Inside) -> Method:
     """Return the same method with something done around its ``apply``.
 
     Args:

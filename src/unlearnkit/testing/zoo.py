@@ -37,7 +37,7 @@ class AwkwardModel:
         width = plain.train.x.shape[1]
         with torch.no_grad():
             outputs = plain.fresh()(plain.train.x[:2]).shape[1]
-        return with_inputs(plain, self.inputs).with_(fresh=lambda: self.build(width, outputs))
+        return with_inputs(plain, self.inputs).replace(fresh=lambda: self.build(width, outputs))
 
 
 class Tied(nn.Module):

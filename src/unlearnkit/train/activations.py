@@ -13,7 +13,7 @@ from torch.nn import functional
 from unlearnkit.core.data import Batch
 from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.core.task import Task
-from unlearnkit.train.data_free.input_optimization import frozen
+from unlearnkit.train.data_free.input_optimization import freeze
 
 
 @contextmanager
@@ -64,7 +64,7 @@ def stage_ends(model: nn.Module, task: Task, batch: Batch) -> tuple[str, ...]:
         Names, in the order of the pass; none where the model has one layer.
     """
     layers = tuple(name for name, _ in model.named_modules() if name)
-    with frozen(model), torch.no_grad(), capture_activations(model, layers) as found:
+    with freeze(model), torch.no_grad(), capture_activations(model, layers) as found:
         answer = task.outputs(model, batch)
     rows = {n: out for n, out in found.items() if out.ndim >= 2 and len(out) == len(batch)}
     images = {place_shape(o): n for n, o in rows.items() if o.ndim > 3 and o[0, 0].numel() > 1}
@@ -114,7 +114,7 @@ def attention_gap(ours: Tensor, theirs: Tensor) -> Tensor:
     return (ours - theirs).square().mean()
 
 
-def paired(
+def match_layers(
     teacher: nn.Module, student: nn.Module, names: Sequence[str] | None, task: Task, batch: Batch
 ) -> dict[str, str]:
     """Return which layer of a teacher goes with which of a student.
@@ -136,7 +136,7 @@ def paired(
     both = []
     for model in (teacher, student):
         chosen = tuple(names) if names is not None else stage_ends(model, task, batch)
-        with frozen(model), torch.no_grad(), capture_activations(model, chosen) as found:
+        with freeze(model), torch.no_grad(), capture_activations(model, chosen) as found:
             task.outputs(model, batch)
         both.append({name: place_shape(found[name]) for name in chosen if name in found})
     mine, theirs = both

@@ -11,7 +11,7 @@ from unlearnkit.core.data import View
 from unlearnkit.core.module_state import tensors
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
-from unlearnkit.train.early_stopping import vanished
+from unlearnkit.train.early_stopping import rows_of_removed_classes
 from unlearnkit.train.features import row_losses
 from unlearnkit.train.rng_guard import seeded_global_rngs
 
@@ -107,7 +107,7 @@ def _rows(case: Case, split: Partition) -> tuple[str, View] | None:
     test = View.all(case.test)
     if not test.labelled:
         return None
-    kept = test.pick(~vanished(test, split.gone))
+    kept = test.pick(~rows_of_removed_classes(test, split.gone))
     return ("test", kept) if len(kept) else None
 
 

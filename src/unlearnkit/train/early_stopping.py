@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
+from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.data import View
 from unlearnkit.core.method import Problem
 from unlearnkit.core.runtime import Runtime
@@ -15,12 +16,8 @@ from unlearnkit.core.task import Task
 from unlearnkit.train.features import row_losses
 
 
-class StopRule(BaseModel):
+class StopRule(FrozenModel):
     """When a run has forgotten enough, and when it has done too much harm."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, ser_json_inf_nan="strings"
-    )
 
     stop: Literal["unseen", "never"] = "unseen"
     """Stop once forget rows look never seen, or at the end of the run."""
@@ -54,7 +51,7 @@ class StopMonitor:
             who: The method's id: names the random streams.
         """
         self._guard, self._p, self._rt = guard, p, rt
-        gone = vanished(p.forget, p.gone)
+        gone = rows_of_removed_classes(p.forget, p.gone)
         self.forget = p.forget.sample(guard.sample, rt, f"{who}/watch/forget")
         self._gone_share = float(gone.double().mean()) if len(gone) else 0.0
         self.unseen_rows = None
@@ -104,7 +101,7 @@ class StopMonitor:
         if not p.retain.sealed:
             return p.retain.sample(guard.sample, self._rt, f"{who}/watch/retain")
         if p.validation is not None:
-            rest = p.validation.pick(~vanished(p.validation, p.gone))
+            rest = p.validation.pick(~rows_of_removed_classes(p.validation, p.gone))
             if len(rest):
                 return rest.sample(guard.sample, self._rt, f"{who}/watch/retain")
         self._rt.note(f"{who}: no retained and no validation rows, so no floor under what stays")
@@ -114,7 +111,7 @@ class StopMonitor:
         return row_losses(model, view, self._p.task, self._rt).double().mean().item()
 
 
-def vanished(view: View, gone: tuple[int, ...]) -> Tensor:
+def rows_of_removed_classes(view: View, gone: tuple[int, ...]) -> Tensor:
     """Return which rows ``(n,)`` have a class that no kept row has."""
     if not gone:
         return torch.zeros(len(view), dtype=torch.bool)
@@ -129,7 +126,7 @@ def alike(view: View, other: View) -> View:
     return view.pick(same.cpu()) if bool(same.any()) else view
 
 
-def capped(losses: Tensor, cap: float, task: Task) -> Tensor:
+def cap_losses(losses: Tensor, cap: float, task: Task) -> Tensor:
     """Return losses ``(B,)``, each no larger than ``cap`` times that of a model without knowledge.
 
     A row at the cap has no gradient left: ascent on it ends there.
@@ -165,7 +162,7 @@ def snapshot(model: nn.Module) -> dict[str, Tensor]:
     return {name: t.detach().clone() for name, t in model.state_dict().items()}
 
 
-def between(
+def bisect_state(
     model: nn.Module, start: dict[str, Tensor], end: dict[str, Tensor], share: float
 ) -> None:
     """Put a model's state between two: 0 is the start, 1 the end; whole numbers are the end's."""

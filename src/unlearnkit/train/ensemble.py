@@ -18,7 +18,7 @@ from unlearnkit.core.task import Task
 from unlearnkit.train.batch_norm import eval_norms
 from unlearnkit.train.loop import Moves, draw_moves, fit, moves_apply, training
 from unlearnkit.train.memory_format import quick
-from unlearnkit.train.ray_cluster import carry_out, connected, needs, room
+from unlearnkit.train.ray_cluster import carry_out, needs, ray_session, room
 from unlearnkit.train.rng_guard import seeded_global_rngs
 from unlearnkit.train.training_guard import check_training_allowed
 from unlearnkit.train.vectorized.stacked_models import DropoutCall, ModelWithLoss, Stack
@@ -54,7 +54,7 @@ class EnsembleMember:
 
     place: int | None = None
     """Where it stands in a stack, modulo ``PLACES``; as it comes when None. Equal places, equal
-    bits, whoever stands beside it."""
+    bits, whoever stands next to it."""
 
 
 def fit_each(members: Sequence[EnsembleMember], task: Task, recipe: Recipe) -> None:
@@ -125,7 +125,7 @@ def _on_ray(
     members: Sequence[EnsembleMember], task: Task, recipe: Recipe, address: str
 ) -> Iterator[Sequence[EnsembleMember]]:
     """Train chunks as tasks of a cluster, at least as many as there are processors."""
-    with connected(address, None, "ensemble") as ray:
+    with ray_session(address, None, "ensemble") as ray:
         rt, done = members[0].rt, 0
         there = room(ray, rt.device, "ensemble")
         away = ray.remote(**needs(rt.device))(_fit_away)
@@ -375,5 +375,5 @@ def _watched(m: EnsembleMember, task: Task, rows: int) -> tuple[tuple[DropoutCal
 
 
 def _hidden_state(model: nn.Module) -> bool:
-    """Return whether tensors lie beside parameters and buffers, where no stack would find them."""
+    """Return whether tensors lie besides parameters and buffers, where no stack would find them."""
     return any(isinstance(v, Tensor) for m in model.modules() for v in vars(m).values())

@@ -66,10 +66,10 @@ def answers(
                 return task.outputs(teacher, batch)
 
         return ask
-    return remembered(view, predict(teacher, view, task, rt), rt)
+    return lookup_by_row(view, predict(teacher, view, task, rt), rt)
 
 
-def remembered(view: View, values: Tensor, rt: Runtime) -> Callable[[Batch], Tensor]:
+def lookup_by_row(view: View, values: Tensor, rt: Runtime) -> Callable[[Batch], Tensor]:
     """Return the function from a batch to its rows' values.
 
     Args:

@@ -143,7 +143,7 @@ def alternate(
         for epoch in count():
             seen: list[tuple[Tensor, int]] = []
             for one, plain in islice(_epoch(passes, recipe, rt, epoch), steps - step):
-                batch = augmented(plain, recipe, rt, f"{one.stream}/augment/{step}")
+                batch = augment(plain, recipe, rt, f"{one.stream}/augment/{step}")
                 lr = recipe.lr * recipe.factor(step, steps)
                 for group in opt.param_groups:
                     group["lr"] = lr
@@ -208,7 +208,7 @@ def fit(
 
 @contextmanager
 def training(model: nn.Module, norm: Norm = "train") -> Iterator[None]:
-    """Put a model in train mode, batch normalisation as asked; restore all flags at the end.
+    """Put a model in train mode, batch normalisation as given; restore all flags at the end.
 
     Batch normalisation that was put in eval mode by itself, in a model in train mode, stays so.
     """
@@ -221,7 +221,7 @@ def training(model: nn.Module, norm: Norm = "train") -> Iterator[None]:
         yield
 
 
-def augmented(batch: Batch, recipe: Recipe, rt: Runtime, stream: str) -> Batch:
+def augment(batch: Batch, recipe: Recipe, rt: Runtime, stream: str) -> Batch:
     """Return the batch with its images mirrored and shifted at random, if the recipe says so."""
     if recipe.augment == "none" or not isinstance(batch.x, Tensor) or batch.x.ndim != 4:
         return batch

@@ -54,7 +54,7 @@ def train_mixed(
 ) -> None:
     """Minimise one loss on retained rows and another on forget rows, both in every early batch.
 
-    Forget rows stand beside the retained rows of a batch in proportion to how many there are, so
+    Forget rows stand next to the retained rows of a batch in proportion to how many there are, so
     that a pass over the one is about a pass over the other. A step minimises ``(sum of the
     retained losses + sum of the forget losses) / retained rows in a batch``.
 

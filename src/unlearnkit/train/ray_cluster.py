@@ -23,7 +23,7 @@ _MEMORY = 128 * 2**20
 
 
 @contextmanager
-def connected(address: str, processors: int | None, who: str) -> Iterator[Any]:
+def ray_session(address: str, processors: int | None, who: str) -> Iterator[Any]:
     """Hold a connection to a cluster; one that the caller has already is used and left.
 
     Args:

@@ -10,7 +10,7 @@ from unlearnkit.core.inference import predict as outputs
 from unlearnkit.core.method import Problem
 from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.train.features import remembered
+from unlearnkit.train.features import lookup_by_row
 from unlearnkit.train.loop import Pass, alternate
 from unlearnkit.train.mixed_batches import RowLosses, train_mixed
 from unlearnkit.train.schedule import Run, WarmRestart, first_epochs
@@ -41,7 +41,7 @@ def train_on_wrong_targets(
     if recipe is None:
         return
     second = runner_up(p, rt) if targets == "runner_up" and early > 0 else None
-    wrong = drawn(p, rt) if second is None else soft(p, second, rt)
+    wrong = wrong_target_losses(p, rt) if second is None else soft(p, second, rt)
     if isinstance(run, WarmRestart):
         before = 0 if second is None else len(p.forget)
         train_mixed(
@@ -68,7 +68,7 @@ def train_on_wrong_targets(
     alternate(p.model, passes, recipe, rt)
 
 
-def drawn(p: Problem, rt: Runtime) -> RowLosses:
+def wrong_target_losses(p: Problem, rt: Runtime) -> RowLosses:
     """Return the loss on wrong targets, drawn anew for each batch."""
     rng, gone = rt.rng("relabel/targets"), torch.tensor(p.gone, dtype=torch.long)
 
@@ -80,7 +80,7 @@ def drawn(p: Problem, rt: Runtime) -> RowLosses:
 
 def soft(p: Problem, goal: Tensor, rt: Runtime) -> RowLosses:
     """Return the divergence from fixed targets, given as log-probabilities ``(n, C)``."""
-    recall = remembered(p.forget, goal, rt)
+    recall = lookup_by_row(p.forget, goal, rt)
     return lambda out, drop: p.task.divergence(out, recall(drop))
 
 

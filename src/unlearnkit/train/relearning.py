@@ -19,7 +19,7 @@ from unlearnkit.train.rng_guard import seeded_global_rngs
 from unlearnkit.train.schedule import together
 
 PACE = 0.5
-"""Learning rate of a lesson, as a multiple of the recipe's: slow enough to count steps."""
+"""Learning rate of the fine-tuning, as a multiple of the recipe's: slow enough to count steps."""
 
 LEAST = 1e-3
 """Smallest loss to reach again, as a share of the loss of a model without knowledge."""
@@ -33,7 +33,7 @@ def lesson(own: Recipe, epochs: int = 1) -> Recipe:
         epochs: Passes over the rows.
 
     Returns:
-        The lesson; numbers compare at equal lessons only.
+        The fine-tuning run; numbers compare at equal runs only.
     """
     change = {"lr": PACE * own.lr, "schedule": "constant", "augment": "none", "epochs": epochs}
     return own.model_copy(update=change)
@@ -93,7 +93,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Curve:
+class RelearningCurve:
     """How far a model fell short before each step, until it met the target or time was up."""
 
     short: tuple[float, ...]
@@ -122,7 +122,7 @@ def relearn(
     *,
     order: int,
     cap: int,
-) -> Curve:
+) -> RelearningCurve:
     """Return how a copy of a model comes back to a target on all training rows.
 
     Each batch holds both kinds of rows in proportion, and at least one that was forgotten. The
@@ -152,11 +152,11 @@ def relearn(
         return not left
 
     if met(0.0):
-        return Curve((), met=True)
+        return RelearningCurve((), met=True)
     whole = len(forget) + len(retain)
     batch = min(recipe.batch_size, whole)
     size = min(max(1, round(batch * len(forget) / whole)), len(forget))
-    beside = forget.forever(size, rt, shuffle=f"relearn/{order}/forget")
+    beside = forget.endless_batches(size, rt, shuffle=f"relearn/{order}/forget")
     recipe = recipe.model_copy(update={"batch_size": max(1, batch - size)})
 
     def loss(keep: Batch) -> Tensor:
@@ -176,7 +176,7 @@ def relearn(
             after_step=met,
         )
     done = len(short) <= cap
-    return Curve(tuple(short[:cap]), met=done)
+    return RelearningCurve(tuple(short[:cap]), met=done)
 
 
 def published_steps(
@@ -220,7 +220,7 @@ def lesson_losses(
 ) -> Tensor:
     """Return each row's training loss while a copy of a model learns these rows, ``(n,)``.
 
-    The mean over the epochs of a lesson of the loss that the row had when its turn came: the area
+    The mean over the epochs of a run of the loss that the row had when its turn came: the area
     under its training-loss curve.
 
     Args:

@@ -9,21 +9,22 @@ from itertools import chain
 from typing import Annotated, Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
+from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.data import Batch, Inputs, View, as_named_tensors
 from unlearnkit.core.recipe import FineTuneSchedule, Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
 from unlearnkit.core.task import Task
-from unlearnkit.train.loop import augmented, descend
+from unlearnkit.train.loop import augment, descend
 
 SPAN = 1 / 3
 """Share of a restart, from its start, in which weights are pushed."""
 
 
-class WarmRestart(BaseModel):
+class WarmRestart(FrozenModel):
     """A warm restart: the recipe's own training, shorter and faster, while weights shrink.
 
     The learning rate falls along a cosine from ``lr`` times the recipe's peak to zero; optimiser,
@@ -31,8 +32,6 @@ class WarmRestart(BaseModel):
     retained loss is above half of an untrained model's is given up; what is left of it is spent on
     a new one from the same start at half the rate.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     kind: Literal["restart"] = "restart"
     """Restart warm."""
@@ -49,7 +48,7 @@ class WarmRestart(BaseModel):
 
 
 Run = Annotated[WarmRestart | FineTuneSchedule, Field(discriminator="kind")]
-"""How a method trains on: a warm restart, or a recipe as papers print them. Told by ``kind``."""
+"""How a method trains on: a warm restart, or a recipe as papers print them. Given by ``kind``."""
 
 
 class LossTerms(NamedTuple):
@@ -204,7 +203,7 @@ def warm_restart(
     with torch.no_grad():
         for t, was in zip(_tensors(model), start, strict=True):
             t.copy_(was)
-    left = budget - extra.before - spent(steps, rows, extra, done=half)
+    left = budget - extra.before - row_passes(steps, rows, extra, done=half)
     rt.note(
         f"warm restart: halfway the loss on retained rows was {halfway:.3g}, above"
         f" half of an untrained model's {never_seen:.3g}; started again from the original at half"
@@ -230,13 +229,13 @@ def beside(
     Returns:
         The function from progress, in [0, 1), to the next batch, or to None in a later step.
     """
-    turns = enumerate(view.forever(size, rt, shuffle=stream))
+    turns = enumerate(view.endless_batches(size, rt, shuffle=stream))
 
     def draw(progress: float) -> Batch | None:
         if progress >= share:
             return None
         turn, plain = next(turns)
-        return augmented(plain, recipe, rt, f"{stream}/augment/{turn}")
+        return augment(plain, recipe, rt, f"{stream}/augment/{turn}")
 
     return draw
 
@@ -281,18 +280,18 @@ def length(budget: float, rows: float, extra: StepExtras) -> int:
     Args:
         budget: Row passes, where a row forward is 1 and a row backward is 2.
         rows: Retained rows in a step, on average.
-        extra: Forget rows beside them.
+        extra: Forget rows next to them.
 
     Returns:
         The number of steps.
     """
     steps = max(1, int(budget / (3 * rows + 3 * extra.share * extra.rows)))
-    while steps > 1 and spent(steps, rows, extra) > budget:
+    while steps > 1 and row_passes(steps, rows, extra) > budget:
         steps -= 1
     return steps
 
 
-def spent(steps: int, rows: float, extra: StepExtras, *, done: int | None = None) -> float:
+def row_passes(steps: int, rows: float, extra: StepExtras, *, done: int | None = None) -> float:
     """Return the cost in row passes of a run of ``steps``, or of the first ``done`` of them."""
     done = steps if done is None else done
     early = bisect_left(range(done), extra.share, key=lambda step: step / steps)

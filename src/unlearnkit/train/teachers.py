@@ -15,11 +15,11 @@ BARE_STD = 0.02
 """Deviation of parameters that belong to no layer with an initialiser, such as a class token."""
 
 
-def untrained(model: nn.Module, rt: Runtime, stream: str) -> nn.Module:
+def untrained_teacher(model: nn.Module, rt: Runtime, stream: str) -> nn.Module:
     """Return a copy of a model in which every module is initialised again.
 
     Layers with ``reset_parameters`` (or ``reset_running_stats``) draw as they do when they are
-    built; other parameters are drawn from a Gaussian. A model's factory is not asked: it may load
+    built; other parameters are drawn from a Gaussian. A model's factory is not called: it may load
     pretrained weights.
 
     Args:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import torch
+
 from unlearnkit.catalog import methods
 from unlearnkit.core.auto_method import Auto
-from unlearnkit.core.case import Case, Partition, input_shape
+from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.errors import UnsupportedError
+from unlearnkit.core.inference import first_rows
 from unlearnkit.core.method import Method, Need
+from unlearnkit.core.runtime import Runtime
 
 
 def applicable_methods(case: Case, split: Partition) -> list[str]:
@@ -81,3 +85,20 @@ def _whole_classes(split: Partition) -> bool:
     if not split.gone or split.forget is None:
         return bool(split.gone)
     return set(split.forget.y.tolist()) <= set(split.gone)
+
+
+def input_shape(case: Case, split: Partition) -> tuple[int, ...] | None:
+    """Return the shape of one row's input; None where that is no single tensor.
+
+    Args:
+        case: Gives the shape where it has no training rows.
+        split: Its rows.
+
+    Returns:
+        The shape, without the rows.
+    """
+    view = split.retain if split.forget is None else split.forget
+    if view is None:
+        return case.input_shape
+    x = first_rows(view, Runtime(), 1).x
+    return tuple(x.shape[1:]) if isinstance(x, torch.Tensor) else None

@@ -15,7 +15,7 @@ from torch import nn
 from unlearnkit.catalog import method as make
 from unlearnkit.checkpoint import check_finite
 from unlearnkit.core.border import first_line, refused
-from unlearnkit.core.case import Case, Partition, input_shape
+from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import Batch, Data, TensorData, View
 from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
 from unlearnkit.core.inference import batching_note, check_logits
@@ -39,7 +39,7 @@ from unlearnkit.train.damage import can_see_damage, damage
 from unlearnkit.train.frozen_weights import holding
 from unlearnkit.train.memory_format import to_channels_last_if_faster
 from unlearnkit.train.rng_guard import as_plain_call, peak_memory, seeded_global_rngs
-from unlearnkit.unlearning.requirements import check_needs
+from unlearnkit.unlearning.requirements import check_needs, input_shape
 from unlearnkit.unlearning.result_checks import check_form, check_untouched, check_values, made_like
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unlearnkit.attacks.klom import klom
 from unlearnkit.auditing.strong.table_rows import EnsembleEstimate
-from unlearnkit.stats.bootstrap import LEAST_DRAWS, BootstrapInterval, redrawn, two_level_bootstrap
+from unlearnkit.stats.bootstrap import LEAST_DRAWS, BootstrapInterval, resample, two_level_bootstrap
 from unlearnkit.stats.intervals import normal
 
 MOST_ROWS = 100
@@ -27,7 +27,7 @@ Halves = Sequence[tuple[Tensor, Tensor]]
 """Log ratios of attacked unlearned models and of others ``(models, E)``, for either half."""
 
 
-def drawn(
+def with_bootstrap_interval(
     number: EnsembleEstimate,
     sides: Sequence[Tensor],
     statistic: Callable[[Sequence[Tensor]], float],
@@ -64,7 +64,9 @@ def of_auc(number: EnsembleEstimate, halves: Halves, rng: torch.Generator) -> En
     Returns:
         The number.
     """
-    return drawn(number, [r for h in halves for r in _ranks(h)], _auc, rng, given="fitted laws")
+    return with_bootstrap_interval(
+        number, [r for h in halves for r in _ranks(h)], _auc, rng, given="fitted laws"
+    )
 
 
 def auc_over_models(halves: Halves) -> EnsembleEstimate:
@@ -116,7 +118,7 @@ def of_accuracy(number: EnsembleEstimate, halves: Halves, rng: torch.Generator) 
         The number.
     """
     calls = [(r > 0).double() for h in halves for r in h]
-    return drawn(number, calls, _accuracy, rng, given="fitted laws")
+    return with_bootstrap_interval(number, calls, _accuracy, rng, given="fitted laws")
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ def klom_reach(unlearned: Tensor, oracle: Tensor, rng: torch.Generator) -> HalfW
     few = [side[:, :: math.ceil(side.shape[1] / MOST_ROWS)] for side in (unlearned, oracle)]
     found = []
     for _ in range(LEAST_DRAWS // TOGETHER):
-        drawn = [redrawn(few, rng) for _ in range(TOGETHER)]
+        drawn = [resample(few, rng) for _ in range(TOGETHER)]
         ours, theirs = (torch.cat([sides[i] for sides in drawn], 1) for i in range(2))
         rows = klom(ours, theirs).rows.view(TOGETHER, -1)
         found.append(rows.quantile(rows.new_tensor([0.5, 0.95]), dim=1))

@@ -202,14 +202,14 @@ KINDS: Mapping[str, StrongMetric] = {
 """Every number of the table, in the order of the audit within a section."""
 
 
-def listed(metric: str) -> str:
+def catalog_id(metric: str) -> str:
     """Return under which name a number is listed: an error stands where an accuracy would."""
     return metric.replace("_error_", "_accuracy_")
 
 
 def kind_of(metric: str) -> StrongMetric:
     """Return what a number is."""
-    known = KINDS[listed(metric)]
+    known = KINDS[catalog_id(metric)]
     if metric in KINDS:
         return known
     return replace(known, unit="as targets", doc=known.doc.replace("Accuracy", "Error"))

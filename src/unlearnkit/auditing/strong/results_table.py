@@ -17,7 +17,7 @@ from unlearnkit.attacks.permutation import permutation_test, smallest_shift
 from unlearnkit.attacks.rmia import rmia
 from unlearnkit.auditing.strong import bootstrap_intervals as intervals
 from unlearnkit.auditing.strong.margin_store import MarginMatrix
-from unlearnkit.auditing.strong.metric_specs import KINDS, listed
+from unlearnkit.auditing.strong.metric_specs import KINDS, catalog_id
 from unlearnkit.auditing.strong.scores import EnsembleScores
 from unlearnkit.auditing.strong.strata import strata
 from unlearnkit.auditing.strong.table_rows import EnsembleEstimate, make_row
@@ -114,7 +114,7 @@ def strong_table(
     before = rows["permutation_p"].original
     told_before = before is not None and before.value is not None and before.value < LEVEL
     return StrongResults(
-        rows=tuple(sorted(rows.values(), key=lambda r: order[listed(r.metric)])),
+        rows=tuple(sorted(rows.values(), key=lambda r: order[catalog_id(r.metric)])),
         exposure=exposure,
         laws=tuple(_laws(seats, exposure)),
         degrees=() if judged_only else tuple(_degrees(seats)),
@@ -248,7 +248,7 @@ def _shift(s: EnsembleScores, who: str) -> EnsembleEstimate:
     number = EnsembleEstimate(_mean_gap(sides))
     if who != "unlearned":
         return number
-    return intervals.drawn(number, sides, _mean_gap, s.rt.rng("strong/shift"))
+    return intervals.with_bootstrap_interval(number, sides, _mean_gap, s.rt.rng("strong/shift"))
 
 
 def _degree(s: EnsembleScores, who: str) -> EnsembleEstimate:
@@ -257,7 +257,9 @@ def _degree(s: EnsembleScores, who: str) -> EnsembleEstimate:
     if who != "unlearned":
         return number
     rng = s.rt.rng("strong/degree")
-    return intervals.drawn(number, [found.scores], _known_mean, rng, given="retrained models")
+    return intervals.with_bootstrap_interval(
+        number, [found.scores], _known_mean, rng, given="retrained models"
+    )
 
 
 def _known_mean(sides: Sequence[Tensor]) -> float:

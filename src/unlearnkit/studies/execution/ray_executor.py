@@ -22,8 +22,8 @@ from unlearnkit.store import Store
 from unlearnkit.studies.execution.queue import PAUSE, RunQueue, drop_lock, taken
 from unlearnkit.studies.execution.worker import CapturedError, Kept, Worker
 from unlearnkit.studies.planning.run_spec import RunSpec
-from unlearnkit.studies.planning.shared_models import Batch, batches, models
-from unlearnkit.train.ray_cluster import connected, needs, room, why_lost
+from unlearnkit.studies.planning.shared_models import ModelBatch, batches, models
+from unlearnkit.train.ray_cluster import needs, ray_session, room, why_lost
 
 
 @dataclass
@@ -40,7 +40,7 @@ class RayExecutor:
         self, line: RunQueue, store: Store, cache: Cache, heard: Callable[[int], None]
     ) -> None:
         """Carry out a line: first models, each once, then runs."""
-        with connected(self.address, self.wanted, "study") as ray:
+        with ray_session(self.address, self.wanted, "study") as ray:
             device = torch.device(line.runs[0].device)
             there = room(ray, device, "study")
             self.jobs = min(self.wanted or there, there)
@@ -137,7 +137,7 @@ def _desk(cache: Path) -> Worker:
     return Worker(Cache(cache))
 
 
-def _train(batch: Batch, cache: Path) -> None:
+def _train(batch: ModelBatch, cache: Path) -> None:
     # What cannot be trained fails again, and for the record, in the run that needs it.
     with CapturedError():
         batch.train(_desk(cache))

@@ -14,7 +14,7 @@ from unlearnkit.core.digest import digest
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.method import Method
 from unlearnkit.core.search_space import search_space
-from unlearnkit.core.settings import merged
+from unlearnkit.core.settings import deep_merge
 from unlearnkit.job import put_nested
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask_spec import MaskSpec
@@ -253,10 +253,10 @@ def _grid(chosen: Chosen) -> Iterator[tuple[str, Method]]:
         )
     for values in itertools.product(*chosen.grid.values()):
         changed = dict(zip(chosen.grid, values, strict=True))
-        settings = merged(base, _nested(changed, chosen.method))
+        settings = deep_merge(base, _nested(changed, chosen.method))
         shown = [f"{k}={v}" for k, v in {**fixed, **changed}.items()]
         words = [chosen.method, *named, *shown]
-        yield " ".join(words), make(chosen.method, chosen.preset, **merged(start, settings))
+        yield " ".join(words), make(chosen.method, chosen.preset, **deep_merge(start, settings))
 
 
 def _tuned_settings(chosen: Chosen, path: Path) -> Mapping[str, Any]:

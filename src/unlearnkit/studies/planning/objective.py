@@ -33,7 +33,7 @@ WORDS = (
 )
 
 
-class Score(Value):
+class TrialScore(Value):
     """An objective with its parts; all but the cost are 0 for a model that equals an oracle."""
 
     left: float
@@ -65,14 +65,14 @@ class Score(Value):
         return self.cost > budget
 
     @classmethod
-    def mean(cls, scores: Iterable[Score]) -> Score:
+    def mean(cls, scores: Iterable[TrialScore]) -> TrialScore:
         """Return the mean of some scores, part by part."""
         each = list(scores)
         parts = {name: fmean(getattr(s, name) for s in each) for name in cls.model_fields}
         return cls(**parts)
 
 
-def score(values: Values) -> Score:
+def score(values: Values) -> TrialScore:
     """Return the score of one run against its oracles.
 
     Args:
@@ -89,7 +89,7 @@ def score(values: Values) -> Score:
     right = "accuracy" if ("accuracy_retain", "unlearned") in values else "error"
     membership = ("margin_auc", "unlearned") in values
     tested = (f"{right}_test", "unlearned") in values
-    found = Score(
+    found = TrialScore(
         left=_left(values, distance),
         forget=_gap(values, f"{right}_forget"),
         membership=_gap(values, "margin_auc") if membership else 0.0,

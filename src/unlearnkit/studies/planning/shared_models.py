@@ -31,7 +31,7 @@ class SharedModel:
 
 
 @dataclass(frozen=True)
-class Batch:
+class ModelBatch:
     """Models that one call trains: the oracles of a case in one stack, or a single model."""
 
     models: tuple[SharedModel, ...]
@@ -54,7 +54,7 @@ class Batch:
             )
 
 
-def batches(found: Iterable[SharedModel], desk: Worker) -> tuple[Batch, ...]:
+def batches(found: Iterable[SharedModel], desk: Worker) -> tuple[ModelBatch, ...]:
     """Return models by what has to train together, so that no split among workers changes a bit.
 
     A model that was trained in a stack and one that was trained alone differ by rounding. Oracles
@@ -77,7 +77,7 @@ def batches(found: Iterable[SharedModel], desk: Worker) -> tuple[Batch, ...]:
             stacked[where] = trained_together(s.case, s.request, run.oracles, s.rt)
         together = model.kind == "oracle" and stacked[where]
         groups.setdefault(where if together else digest(model.key), []).append(model)
-    return tuple(Batch(tuple(group)) for group in groups.values())
+    return tuple(ModelBatch(tuple(group)) for group in groups.values())
 
 
 def models(runs: Iterable[RunSpec], desk: Worker) -> tuple[SharedModel, ...]:

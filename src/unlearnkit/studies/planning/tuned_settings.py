@@ -18,7 +18,7 @@ from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import read_yaml, write_text
 from unlearnkit.core.method import Method, format_validation_error
 from unlearnkit.report.schema import Value
-from unlearnkit.studies.planning.objective import Score
+from unlearnkit.studies.planning.objective import TrialScore
 
 
 class Named(Value):
@@ -58,10 +58,10 @@ class Found(Value):
     forget sets of the search; None where they failed. The two are equal where nothing better was
     found."""
 
-    default: Score | None
+    default: TrialScore | None
     """The parts of the objective, with the method's own settings."""
 
-    tuned: Score | None
+    tuned: TrialScore | None
     """The same with these settings."""
 
     changes: dict[str, Change]

@@ -12,7 +12,7 @@ from unlearnkit.report import phrases as w
 from unlearnkit.stats.paired_test import ENOUGH_FOR_INTERVALS, paired
 from unlearnkit.store import Store
 from unlearnkit.studies.layout import Layout, lay_out
-from unlearnkit.studies.planning.objective import METRICS, Score, score
+from unlearnkit.studies.planning.objective import METRICS, TrialScore, score
 from unlearnkit.studies.planning.run_spec import TUNED, RunSpec
 from unlearnkit.studies.spec import Study
 from unlearnkit.studies.table.load_results import Result, read
@@ -33,8 +33,8 @@ class Helped:
     seeds: int = 0
     """On which both are done and scored."""
 
-    default: Score | None = None
-    tuned: Score | None = None
+    default: TrialScore | None = None
+    tuned: TrialScore | None = None
     """Means over these seeds."""
 
     low: float | None = None
@@ -93,14 +93,14 @@ def _pair(found: Helped, default: Sequence[Result], tuned: Sequence[Result] | No
         found,
         word=word,
         seeds=len(seeds),
-        default=Score.mean(first[s] for s in seeds),
-        tuned=Score.mean(second[s] for s in seeds),
+        default=TrialScore.mean(first[s] for s in seeds),
+        tuned=TrialScore.mean(second[s] for s in seeds),
         low=apart.low,
         high=apart.high,
     )
 
 
-def _scores(results: Sequence[Result]) -> Mapping[int, Score]:
+def _scores(results: Sequence[Result]) -> Mapping[int, TrialScore]:
     found = {}
     for r in results:
         if r.status == "done":
@@ -139,6 +139,6 @@ def rows(found: Sequence[Helped]) -> list[tuple[str, ...]]:
     ]
 
 
-def shown(given: Score | None) -> str:
+def shown(given: TrialScore | None) -> str:
     """Return an objective as text."""
     return "" if given is None else f"{given.value:.3f}"

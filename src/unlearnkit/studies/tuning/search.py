@@ -29,7 +29,7 @@ from unlearnkit.job import put_nested
 from unlearnkit.store import Store
 from unlearnkit.studies.execution.run_study import run
 from unlearnkit.studies.planning.expand import expand, search_key, tunable
-from unlearnkit.studies.planning.objective import METRICS, WORDS, Score, score
+from unlearnkit.studies.planning.objective import METRICS, WORDS, TrialScore, score
 from unlearnkit.studies.planning.overlap import check_apart
 from unlearnkit.studies.planning.tuned_settings import (
     Change,
@@ -52,7 +52,7 @@ class Trial:
     values: Mapping[str, object]
     """By dotted name."""
 
-    score: Score | None
+    score: TrialScore | None
     error: str = ""
 
     def facts(self) -> dict[str, object]:
@@ -174,7 +174,7 @@ class _Search:
             self._values = {key: d.default for key, d in self.space.items()}
         return self._values
 
-    def tell(self, found: Score | None, error: str, budget: float) -> None:
+    def tell(self, found: TrialScore | None, error: str, budget: float) -> None:
         """Say what came of the values that were asked for."""
         self.trials.append(Trial(self._values, found, error))
         if found is None:
@@ -264,13 +264,13 @@ def _turn(
             search.tell(*_judged(results[name]), study.tune.budget)
 
 
-def _judged(results: list[Result]) -> tuple[Score | None, str]:
+def _judged(results: list[Result]) -> tuple[TrialScore | None, str]:
     """Return the mean score of a trial's runs, or the first error among them."""
     try:
         failed = next((r for r in results if r.status != "done"), None)
         if failed is not None:
             return None, failed.error
-        return Score.mean(score(r.values) for r in results), ""
+        return TrialScore.mean(score(r.values) for r in results), ""
     except InputError as e:
         return None, str(e)
 

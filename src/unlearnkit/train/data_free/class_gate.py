@@ -31,14 +31,14 @@ def opens(out: Tensor, gone: tuple[int, ...], threshold: float) -> Tensor:
     return (out.softmax(-1)[:, list(gone)] <= threshold).all(-1)
 
 
-def lowered(out: Tensor, gone: tuple[int, ...], margin: float) -> Tensor:
+def suppress_classes(out: Tensor, gone: tuple[int, ...], margin: float) -> Tensor:
     """Return logits ``(B, K)`` with those of some classes at the row's smallest less a margin."""
     hit = torch.zeros(out.shape[-1], dtype=torch.bool, device=out.device)
     hit[list(gone)] = True
     return torch.where(hit, out.amin(-1, keepdim=True) - margin, out)
 
 
-class Gate:
+class ClassGate:
     """A gate between teacher and student, and what it has let pass."""
 
     def __init__(
@@ -77,7 +77,7 @@ class Gate:
 
     def goal(self, out: Tensor) -> Tensor:
         """Return what the student should answer instead of the teacher's logits ``(B, K)``."""
-        return out if self.kind == "sample" else lowered(out, self.gone, self.margin)
+        return out if self.kind == "sample" else suppress_classes(out, self.gone, self.margin)
 
     def count(self, out: Tensor, keep: Tensor) -> None:
         """Count a batch: how many rows pass, and what the teacher sees in all of them."""
@@ -88,7 +88,7 @@ class Gate:
             self._passed[k] = self._passed[k] + keep.sum()
 
     def rate(self) -> float:
-        """Return the share of rows that passed since this was last asked."""
+        """Return the share of rows that passed since this was last called."""
         share = float(self._passed[1]) / max(self._rows[1], 1)
         self._rows[1], self._passed[1] = 0, 0.0
         return share

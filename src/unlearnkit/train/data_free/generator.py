@@ -59,10 +59,10 @@ def generator(
             made = Generator(latent, shape, _image(shape, latent, width))
         else:
             made = Generator(latent, shape, _vector(math.prod(shape), latent, width))
-    return redrawn(made.to_empty(device=rt.device), rt, stream)
+    return reinitialise(made.to_empty(device=rt.device), rt, stream)
 
 
-def redrawn(made: Generator, rt: Runtime, stream: str) -> Generator:
+def reinitialise(made: Generator, rt: Runtime, stream: str) -> Generator:
     """Return the same generator with new weights, drawn from a stream."""
     with torch.no_grad():
         for name, layer in made.named_modules():

@@ -80,7 +80,7 @@ def optimise_inputs(
     x = nn.Parameter(batch.x.detach().clone())
     moving = replace(batch, x=x)
     opt = recipe.build([x])
-    with frozen(model, norm):
+    with freeze(model, norm):
         for step in range(steps):
             for group in opt.param_groups:
                 group["lr"] = recipe.lr * recipe.factor(step, steps)
@@ -94,7 +94,7 @@ def optimise_inputs(
 
 
 @contextmanager
-def frozen(model: nn.Module, norm: Norm = "frozen") -> Iterator[None]:
+def freeze(model: nn.Module, norm: Norm = "frozen") -> Iterator[None]:
     """Keep a model's parameters still: no gradient is taken of them; all flags are restored.
 
     Args:

@@ -51,7 +51,7 @@ class ModelWithLoss(nn.Module):
         self.model, self.task = model, task
 
     def forward(self, x: Inputs, y: Tensor) -> Tensor:
-        """Return the loss of each row ``(B,)``; refuse a model with a memory beside its buffers.
+        """Return the loss of each row ``(B,)``; refuse a model with a memory besides its buffers.
 
         What it keeps or draws in Python, be it only a count of its calls, a stack would share
         between models and a recorded step would not see.
@@ -73,7 +73,7 @@ class ModelWithLoss(nn.Module):
         if any(b is not was for b, was in zip(self.model.buffers(), before, strict=True)):
             raise RuntimeError("a buffer was replaced, not edited")
         if _beside_tensors(self.model) != aside:
-            raise RuntimeError("the model keeps or draws something beside its tensors")
+            raise RuntimeError("the model keeps or draws something besides its tensors")
         return losses
 
 
