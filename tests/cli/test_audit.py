@@ -44,7 +44,7 @@ def test_a_strong_audit_says_its_cost_first_and_needs_no_training_the_second_tim
     assert (report.tier, report.provenance.design) == ("strong", "FULL")
     assert report.strong.models == 4
     assert 0 < report.strong.trained < 12
-    assert "WHAT 4 MODELS OF THIS METHOD SHOW" in said.out
+    assert "Single-record AUC" in said.out
     again = run("audit", "--trust", "a", "--tier", "strong", "--models", 4)
     assert "all of them are kept" in again.err
     with Store(done.parent / "unlearnkit.sqlite") as store:

@@ -92,16 +92,14 @@ def demo(
     """Train, forget, audit and report on bundled real data, in under a minute."""
     from unlearnkit.cli.console import Console, print_json, print_text
     from unlearnkit.cli.demo import demo as run
+    from unlearnkit.cli.demo import demo_text
 
     with Console(quiet=quiet) as talk:
         found = run(out, talk)
     if json:
         print_json({str(k): r.model_dump(mode="json") for k, r in found.items()})
         return
-    for folder, report in found.items():
-        print_text(f"== digits, forget {folder.name} ==\n\n{report}\n")
-    pages = [p for f in found for p in (f / "report.html", f / "report.json") if p.exists()]
-    print_text(f"Open {' and '.join(str(p) for p in pages if p.suffix == pages[0].suffix)}")
+    print_text(demo_text(found))
 
 
 @app.command(epilog=_examples("unlearnkit methods", "unlearnkit methods --json"))
@@ -285,6 +283,7 @@ def unlearn(
     epilog=_examples(
         "unlearnkit audit runs/x",
         "unlearnkit audit runs/x --tier fast --json",
+        "unlearnkit audit runs/x --full --list-rows",
         "unlearnkit audit runs/x --tier strong --models 64",
         "unlearnkit audit runs/y --case my_package.cases:patients",
     )
@@ -299,8 +298,8 @@ def audit(
     tier: Annotated[
         Tier,
         typer.Option(
-            help="fast: by itself; reference: beside retrained models; strong: the method, record"
-            " by record, with many models of it beside as many retrained ones."
+            help="fast: one model, no retraining; reference: compared with retrained models;"
+            " strong: attacks on single records, N unlearned against N retrained models."
         ),
     ] = Tier.REFERENCE,
     oracles: Annotated[
@@ -318,10 +317,18 @@ def audit(
     ] = None,
     ray: Ray = None,
     yes: Yes = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Print the whole report, not only the summary.")
+    ] = False,
+    list_rows: Annotated[
+        bool, typer.Option("--list-rows", help="List the removed rows in the report.")
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure whether a run forgot, print the verdict, and write the report into its folder.
+
+    Printed are the verdict, what to do next and a summary; with --full the whole report.
 
     A run's folder is data: code that its record names as the case is imported with --case or
     --trust alone. A Ray cluster trains the models from scratch that are missing; all else is done
@@ -343,12 +350,13 @@ def audit(
             device=device,
             ray=ray,
             yes=yes,
+            list_rows=list_rows,
             talk=talk,
         )
     if json:
         print_json(report.model_dump(mode="json"))
         return
-    print_text(report)
+    print_text(report.full() if full else report)
     talk.say(f"written: {folder / 'report.json'}")
 
 
