@@ -425,9 +425,8 @@ def _tampered_warnings(asked: RequestSummary) -> list[str]:
         return []
     return [
         f"the request names {round(asked.known * asked.tampered)} of {asked.tampered} rows that"
-        " were tampered with: a model retrained without them still learns the others, so that to"
-        " match it is no correction; judge by accuracy_corrected, accuracy_elsewhere and"
-        " attack_success"
+        " were tampered with: a model retrained without them still learns the others, so matching it"
+        " corrects nothing; judge by accuracy_corrected, accuracy_elsewhere and attack_success"
     ]
 
 
@@ -437,9 +436,9 @@ def _headroom_warnings(rows: Sequence[MetricRow], count: int) -> list[str]:
     answers = [h for r in rows if r.role in ANSWERS and (h := headroom(r)) is not None]
     if answers and max(answers) < HEADROOM:
         return [
-            "almost no headroom: by how well rows are answered the original lies within"
-            f" {HEADROOM:g} oracle deviations of retraining, so this forget set cannot rank methods"
-            " by accuracy; only distances to the oracles and attacks can tell models apart here"
+            "almost no headroom: the original's accuracy or error is within"
+            f" {HEADROOM:g} standard deviations of retrained models, so accuracy cannot tell"
+            " methods apart on this forget set; only distances to retraining and attacks can"
         ]
     return []
 

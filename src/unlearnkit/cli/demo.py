@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -80,12 +81,17 @@ def demo_text(found: dict[Path, Report], width: int | None = None) -> str:
 
 def _cells(report: Report) -> list[str]:
     table = {r.metric: r for r in report.rows}
-    numbers = [table[m].estimate.value if m in table else None for m in _COLUMNS]
+    values = [table[m].estimate.value if m in table else None for m in _COLUMNS]
     method, verdict = report.provenance.method, report.verdict.value
-    return [method, verdict, *map(number, numbers), number(report.spent.ratio, 2)]
+    return [method, verdict, *_numbers(values), number(report.spent.ratio, 2)]
 
 
 def _retrained(report: Report) -> list[str]:
     table = {r.metric: r.oracle for r in report.rows}
     means = [None if (o := table.get(m)) is None else o.mean for m in _COLUMNS]
-    return ["retrained", "", *map(number, means), "1.00"]
+    return ["retrained", "", *_numbers(means), "1.00"]
+
+
+def _numbers(values: Sequence[float | None]) -> list[str]:
+    places = [4 if metric == "js_forget" else 3 for metric in _COLUMNS]
+    return [number(v, n) for v, n in zip(values, places, strict=True)]

@@ -336,7 +336,7 @@ def margin_words(task: str) -> tuple[str, str]:
         return "The margin is minus the error.", "Margin (minus the error, in target units)"
     return (
         "The margin is the log-odds of the true label against all other labels.",
-        "Margin in log-odds (larger: more certain of the true label)",
+        "Margin (log-odds of the true label)",
     )
 
 

@@ -106,9 +106,8 @@ def _drawn(
     for line in lines:
         table.add_row(*(Text(_breakable(c, n)) for c, n in zip(line, widths, strict=False)))
     console = _console(sum(widths) + space * len(widths))
-    console.print(table)
-    assert isinstance(console.file, StringIO)
-    return [x.rstrip() for x in console.file.getvalue().splitlines()]
+    text = "".join(part.text for part in console.render(table))
+    return [x.rstrip() for x in text.split("\n")[:-1]]
 
 
 def _breakable(cell: str, width: int) -> str:
