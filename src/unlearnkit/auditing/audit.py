@@ -426,7 +426,8 @@ def _tampered_warnings(asked: RequestSummary) -> list[str]:
     return [
         f"the request names {round(asked.known * asked.tampered)} of {asked.tampered} rows that"
         " were tampered with: a model retrained without them still learns the others, so"
-        " matching it corrects nothing; judge by accuracy_corrected, accuracy_elsewhere and attack_success"
+        " matching it corrects nothing; judge by accuracy_corrected, accuracy_elsewhere and"
+        " attack_success"
     ]
 
 

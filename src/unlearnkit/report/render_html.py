@@ -248,7 +248,7 @@ def _rocs(rocs: Sequence[Roc]) -> list[Figure]:
     said = " ".join(f"{name}: AUC {auc}." for name, auc, *_ in body)
     head = ("Model", "AUC", "TPR at FPR 10 %", "TPR at FPR 1 %", "TPR at FPR 0.1 %")
     negatives = min(r.negatives for r in rocs)
-    whole = "Membership attack by the margin, every threshold. The thin line is guessing."
+    whole = "Membership attack by the margin: every threshold. The thin line is guessing."
     low = (
         "The same at low false-positive rates. Shaded: fewer than ten false positives "
         f"among {negatives:,} never-seen rows."
