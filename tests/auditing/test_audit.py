@@ -35,16 +35,16 @@ def test_every_task_and_number_of_oracles_gives_a_report(problem, oracles, tmp_p
     report = uk.audit(done, oracle=truth)
     assert report.tier == ("reference" if oracles else "fast")
     assert Report.load(report.save(tmp_path / "r.json")) == report
-    assert not BANNED.search(str(report) + report.model_dump_json())
+    assert not BANNED.search(report.full() + report.model_dump_json())
     compared = [r for r in report.rows if r.oracle is not None]
     assert bool(compared) == bool(oracles)
     if oracles < 3:
         assert all(r.gap_low is None and r.z is None for r in report.rows)
         assert Verdict.MATCHES not in {f.verdict for f in report.findings}
     if oracles in {1, 2}:
-        assert "no uncertainty available" in report.sentence
+        assert "give no intervals" in report.sentence
     if oracles in {3, 4}:
-        assert any("5 are the least" in f.reason for f in report.findings)
+        assert any("at least 5 are needed" in f.reason for f in report.findings)
 
 
 def test_a_one_logit_head_is_audited_as_two_classes():
@@ -64,7 +64,7 @@ def test_nothing_found_without_oracles_is_said_in_the_words_of_the_specification
     done = uk.unlearn(uk.train_original(case).model, case, GO, "finetune")
     report = uk.audit(done)
     assert report.verdict is Verdict.INCONCLUSIVE
-    assert "no problem found by tests that cannot see per-example memory" in report.sentence
+    assert report.reason == "Fast tests passed. They cannot detect single memorised records"
 
 
 def test_parts_are_audited_as_the_whole_set_is():

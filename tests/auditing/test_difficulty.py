@@ -111,17 +111,17 @@ def test_without_retained_rows_or_classes_little_is_told():
 def test_a_report_shows_it_and_keeps_it(tmp_path):
     done = uk.unlearn(models(["original"])["original"], CASE, Rows(range(12)), "finetune")
     report = uk.audit(done)
-    text = str(report)
+    text = report.full()
     for words in (
         "Confidence of the original",
-        "Known by heart",
+        "Memorisation AUC",
         "Entanglement",
-        "Least change that flips a row",
+        "Least disagree metric",
     ):
         assert words in text
     assert uk.Report.load(report.save(tmp_path / "r.json")).asked == report.asked
     page = report.save(tmp_path / "r.html").read_text("utf-8")
-    assert "Least change that flips a row" in page
+    assert "Least disagree metric" in page
 
 
 def trained(seed=3):

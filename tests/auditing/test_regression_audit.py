@@ -55,7 +55,7 @@ def test_a_model_that_knows_the_rows_by_heart_leaks(memorised, tier):
     assert "margin_auc" not in leaks
     if tier == "reference":
         assert "error_forget" in leaks
-        assert "from never-seen ones of like target with AUC" in report.sentence
+        assert "on the forget set, against rows of similar target: AUC" in report.sentence
         assert report.row("paired_difference_forget").closed == pytest.approx(0, abs=0.05)
         assert report.row("wasserstein_forget").floor is not None
 

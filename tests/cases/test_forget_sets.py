@@ -204,7 +204,7 @@ def test_a_backdoor_opens_and_retraining_without_half_of_it_leaves_it_open(half)
     assert (report.asked.tampered, report.asked.known) == (72, 0.5)
     assert report.asked.target == "concept"
     assert any("36 of 72 rows that were tampered" in w for w in report.warnings)
-    assert "no oracle of that" in str(report)
+    assert "no oracle of that" in report.full()
 
 
 def test_when_all_tampered_rows_are_known_retraining_is_the_target(half):

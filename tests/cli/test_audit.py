@@ -22,6 +22,25 @@ def test_an_audit_prints_the_report_and_keeps_it_beside_the_run(run, done):
     assert len(report.provenance.oracle_seeds) == 2
 
 
+def test_the_terminal_shows_a_summary_and_the_rest_on_request(run, done):
+    brief = run("audit", "--trust", "a", "--tier", "fast", "-q").out
+    whole = run("audit", "--trust", "a", "--tier", "fast", "-q", "--full").out
+    assert len(brief.splitlines()) <= 30
+    assert "Measured" in brief
+    assert "PROVENANCE" not in brief
+    assert "PROVENANCE" in whole
+
+
+def test_a_report_names_its_data_and_lists_removed_rows_on_request(run, done):
+    digests = json.loads((done / "run.json").read_text())["digests"]
+    first = run("audit", "--trust", "a", "--tier", "fast", "--json", "-q").data["provenance"]
+    assert (first["training_data"], first["request"]) == (digests["train"], digests["forget"])
+    assert first["removed_rows"] is None
+    rows = run("audit", "--trust", "a", "--tier", "fast", "--json", "-q", "--list-rows").data
+    assert len(rows["provenance"]["removed_rows"]) == rows["asked"]["forget"]
+    assert rows["provenance"]["removed_rows"] == sorted(set(rows["provenance"]["removed_rows"]))
+
+
 def test_a_fast_audit_needs_no_oracle(run, done):
     report = run("audit", "--trust", done, "--tier", "fast", "--json", "-q").data
     assert (report["tier"], report["provenance"]["oracle_seeds"]) == ("fast", [])
@@ -44,7 +63,7 @@ def test_a_strong_audit_says_its_cost_first_and_needs_no_training_the_second_tim
     assert (report.tier, report.provenance.design) == ("strong", "FULL")
     assert report.strong.models == 4
     assert 0 < report.strong.trained < 12
-    assert "WHAT 4 MODELS OF THIS METHOD SHOW" in said.out
+    assert "Single-record AUC" in said.out
     again = run("audit", "--trust", "a", "--tier", "strong", "--ensemble-size", 4)
     assert "all of them are kept" in again.err
     with Store(done.parent / "unlearnkit.sqlite") as store:
@@ -124,4 +143,7 @@ def test_the_demo_shows_a_class_and_a_random_tenth(run, tmp_path):
         report = Report.load(tmp_path / "my demo" / request / "report.json")
         assert report.verdict in said.out
         assert len(report.provenance.oracle_seeds) == 5
+        assert (tmp_path / "my demo" / f"{request}_retrain" / "report.json").exists()
     assert "Open my demo/class/report." in said.out
+    assert len(said.out.splitlines()) <= 40
+    assert said.out.count("\nretrain ") == 2

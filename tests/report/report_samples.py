@@ -14,6 +14,7 @@ from unlearnkit.report.schema import (
     MarginSample,
     MaskSummary,
     MetricRow,
+    NextStep,
     OracleValue,
     Provenance,
     Report,
@@ -22,6 +23,7 @@ from unlearnkit.report.schema import (
     RowExposure,
     Stratum,
     StrongSummary,
+    SummaryRow,
     Verdict,
 )
 
@@ -162,10 +164,45 @@ def full(**changes):
     samples = margins()
     base = {
         "tier": "reference",
-        "sentence": "Against 3 retrained models, an attacker who knows the recipe separated this "
-        "model's forgotten records from never-seen ones with AUC 0.031 [0.018, 0.049] (retrained: "
-        "0.082). The audit could have detected a shift of 0.027. This is evidence, not proof of "
-        "deletion.",
+        "verdict": Verdict.OVER_FORGOT,
+        "reason": "the model knows the forget set worse than retrained models do: margin auc 0.031 "
+        "[0.018, 0.049], retrained 0.082, gap -0.051 [-0.068, -0.035]",
+        "remarks": (
+            "Membership attack on the forget set: AUC 0.031 [0.018, 0.049]; retrained models 0.082;"
+            " 0.5 = no leak.",
+            "Minimum detectable difference in attack AUC: 0.027.",
+            "This is evidence, not proof of deletion.",
+        ),
+        "next_steps": (NextStep(action="Weaken the method: fewer epochs.", seconds=42.0),),
+        "summary": (
+            SummaryRow(
+                name="Accuracy, forget set",
+                metric="accuracy_forget",
+                model=0.0,
+                low=0.0,
+                high=0.0248,
+                original=1.0,
+                retrained=0.0,
+                judgement="as retrained",
+            ),
+            SummaryRow(
+                name="Membership attack AUC",
+                metric="margin_auc",
+                model=0.031,
+                low=0.018,
+                high=0.049,
+                original=0.612,
+                retrained=0.0823,
+                judgement="over-forgot",
+            ),
+            SummaryRow(
+                name="Cost (retraining = 1)",
+                metric="",
+                model=0.0332,
+                retrained=1.0,
+                judgement="cheaper",
+            ),
+        ),
         "findings": (
             Finding(
                 verdict=Verdict.OVER_FORGOT,
@@ -276,7 +313,7 @@ def hostile():
         estimate=interval(-3.2e7, -4.44e7, 2.22e7, note=SCRIPT), gap_low=-7.1e7, gap_high=-2.5e7,
     )  # fmt: skip
     return report.model_copy(
-        update={"asked": asked, "rows": (*spans, odd), "sentence": SCRIPT, "warnings": (SCRIPT,)}
+        update={"asked": asked, "rows": (*spans, odd), "reason": SCRIPT, "warnings": (SCRIPT,)}
     )
 
 
@@ -293,7 +330,11 @@ def bare():
     return report.model_copy(
         update={
             "tier": "fast",
-            "sentence": "No problem found by tests that cannot see per-example memory.",
+            "verdict": Verdict.INCONCLUSIVE,
+            "reason": "Fast tests passed. They cannot detect single memorised records",
+            "remarks": ("This is evidence, not proof of deletion.",),
+            "next_steps": (),
+            "summary": (),
             "findings": (
                 Finding(verdict=Verdict.INCONCLUSIVE, reason="The fast tier found nothing."),
             ),

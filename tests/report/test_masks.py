@@ -12,6 +12,7 @@ import unlearnkit as uk
 from tests.report.report_samples import masked
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.report.mask_section import MOST, lines, localized, mask_figure, mask_file, together
+from unlearnkit.report.render_text import render_text
 from unlearnkit.report.schema import LayerShare, Report
 
 
@@ -34,8 +35,8 @@ def test_the_shares_are_counted_by_hand():
 def test_a_report_with_a_mask_comes_back_equal_and_says_it_in_text(tmp_path):
     report = masked()
     assert Report.load(report.save(tmp_path / "r.json")) == report
-    text = str(report)
-    assert "WHAT MIGHT MOVE" in text
+    text = render_text(report)
+    assert "MASK: THE PARAMETERS THAT COULD CHANGE" in text
     assert "(the model's own): 9.1 %, 274 of 3,000" in text
     assert "In the mask  822 of 10,000 scalars (8.2 %)" in text
 

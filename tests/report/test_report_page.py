@@ -12,6 +12,7 @@ import pytest
 from tests.report.report_browser import CHROMIUM, Browser
 from tests.report.report_samples import SAMPLES, SCRIPT, full, hostile, margins, rocs
 from unlearnkit.report import figures
+from unlearnkit.report import phrases as w
 from unlearnkit.report.render_html import render_page
 from unlearnkit.report.schema import ClassAccuracy, MarginSample, Roc, Verdict
 
@@ -136,13 +137,15 @@ def test_parts_come_in_the_order_of_the_audit(html):
     found = [e["text"].strip() for e in Page(html["full"]).all("h2")]
     assert found == [
         "OVER-FORGOT",
-        "What was asked",
-        "What was found",
-        "How sure the models are",
-        "What an attacker sees",
-        "Class by class",
+        "Summary",
+        "All findings",
+        "Margins",
+        "Membership attack",
+        "Accuracy by class",
+        "All metrics",
         "Cost",
-        "Where the numbers come from",
+        "Request",
+        "Provenance",
         "What this audit cannot show",
     ]
 
@@ -151,7 +154,7 @@ def test_names_that_are_markup_stay_text(html):
     page = Page(html["hostile"])
     assert page.all("script", "b>", "i", "u") == []
     assert SCRIPT in page.all("h1")[0]["text"]
-    assert SCRIPT in next(e for e in page.elements if e.get("class") == "sentence")["text"]
+    assert SCRIPT in next(e for e in page.elements if e.get("class") == "why")["text"]
     assert any(SCRIPT in e["text"] for e in page.all("code"))
 
 
@@ -160,9 +163,9 @@ def test_a_light_is_a_word_and_a_shape_besides_a_colour(html):
     lights = [e["text"].split() for e in page.elements if e.get("class", "").startswith("light ")]
     assert len(lights) == len(full().rows)
     assert {tuple(x) for x in lights} == {
-        ("●", "good"),
-        ("▲", "bad"),
-        ("◆", "unclear"),
+        ("●", "as", "retrained"),
+        ("▲", "differs"),
+        ("◆", "undecided"),
         ("○", "not", "judged"),
     }
 
@@ -170,15 +173,32 @@ def test_a_light_is_a_word_and_a_shape_besides_a_colour(html):
 @pytest.mark.parametrize("verdict", Verdict)
 def test_each_verdict_heads_its_page(verdict):
     report = full(margins=(), rocs=(), classes=())
-    first = report.findings[0].model_copy(update={"verdict": verdict})
-    page = Page(render_page(report.model_copy(update={"findings": (first,)})))
+    page = Page(render_page(report.model_copy(update={"verdict": verdict})))
     assert page.all("h2")[0]["text"] == verdict.value
+    said = next(e for e in page.elements if e.get("class") == "sentence")["text"]
+    assert said == w.MEANINGS[verdict]
+
+
+def test_the_page_opens_with_verdict_next_steps_and_a_summary(html):
+    page = Page(html["full"])
+    text = page.all("main")[0]["text"]
+    places = [text.index(x) for x in ("OVER-FORGOT", "What to do next", "Summary", "Margins")]
+    assert places == sorted(places)
+    summary = next(e for e in page.all("table") if e.get("class") == "summary")
+    assert "Membership attack AUC" in summary["text"]
+
+
+def test_the_full_table_is_folded(html):
+    folded = [e for e in Page(html["full"]).all("details") if e.get("class") == "whole"]
+    assert len(folded) == 1
+    assert "open" not in folded[0]
+    assert all(r.metric in folded[0]["text"] for r in full().rows)
 
 
 def test_rows_of_compat_paths_are_marked(html):
     rows = [e["text"] for e in Page(html["full"]).all("th") if e.get("scope") == "row"]
     assert [("compat" in t) for t in rows if "svm_mia" in t] == [True]
-    assert sum("compat: replays" in t for t in rows) == 1
+    assert sum("compat: as in published code" in t for t in rows) == 1
 
 
 @pytest.mark.parametrize("name", SAMPLES)

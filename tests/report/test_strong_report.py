@@ -35,19 +35,19 @@ def test_every_number_goes_to_the_store_once(report):
 
 def test_the_ensembles_stand_before_the_one_model(report):
     text = render_text(report)
-    first = text.index("WHAT 64 MODELS OF THIS METHOD SHOW")
-    assert first < text.index("EXPOSED ROWS") < text.index("WHAT THIS ONE MODEL SHOWS")
+    first = text.index("64 MODELS OF THIS METHOD AGAINST 64 RETRAINED MODELS")
+    assert first < text.index("EXPOSED RECORDS") < text.index("WHAT THIS ONE MODEL SHOWS")
     head = next(x for x in text[first:].splitlines() if x.startswith("metric "))
     assert "this method" in head
 
 
 def test_the_most_exposed_rows_are_printed_and_the_rest_is_counted(report):
     text = render_text(report)
-    part = text[text.index("EXPOSED ROWS") : text.index("WHAT THIS ONE MODEL SHOWS")]
-    assert "71 of 72 forgotten rows are exposed" in part
+    part = text[text.index("EXPOSED RECORDS") : text.index("WHAT THIS ONE MODEL SHOWS")]
+    assert "71 of 72 records of the forget set are" in part
     assert re.search(r"1000 +1\.17 +0\.970 +-6\.50", part)
-    assert " 1019 " in part
-    assert " 1020 " not in part
+    assert "\n1019 " in part
+    assert "1020 " not in part
     assert "51 more are in the data file" in part
 
 
@@ -57,7 +57,7 @@ def test_without_bounds_nothing_is_called_safe_or_exposed(report):
         update={"strong": report.strong.model_copy(update={"exposure": rows, "laws": ()})}
     )
     text = render_text(bare)
-    assert "Single forgotten rows could not be judged" in text
+    assert "Single records could not be judged" in text
     assert "could not be judged" in render_page(bare)
 
 
@@ -65,20 +65,20 @@ def test_the_page_lists_exposed_rows_and_draws_their_margins(report):
     page = render_page(report)
     shown = re.findall(r'<th scope="row">(\d{4})</th>', page)
     assert [int(n) for n in shown] == list(range(1000, 1000 + MOST_EXPOSED))
-    assert page.count("Margin of forgotten row 1000 over models") >= 2
+    assert page.count("Margin of row 1000 of the forget set, over models") >= 2
     assert page.count("Share of models") == 2
-    assert page.count("Share of the way to the original") == 1
+    assert page.count("Fraction of the distance to the original") == 1
     drawn = re.findall(r"<svg.*?</svg>", page, flags=re.S)
     ours = [("This method" in svg, "This model" in svg) for svg in drawn]
     assert ours[:3] == [(True, False)] * 3
     assert all(told == (False, True) for told in ours[3:])
-    assert "What this one model shows" in page
+    assert "All metrics of this one model" in page
     assert "This method" in page
 
 
 def test_thirds_of_the_rows_stand_in_the_text_and_on_the_page(report):
     text = render_text(report)
-    part = text[text.index("THIRDS OF THE FORGOTTEN ROWS") : text.index("EXPOSED ROWS")]
+    part = text[text.index("THIRDS OF THE FORGET SET") : text.index("EXPOSED RECORDS")]
     assert re.search(
         r"^high +24 .*0\.700 +\[0\.650, 0\.750\] +0\.497 +3\.25 +0\.13 +20$", part, re.M
     )
@@ -86,7 +86,7 @@ def test_thirds_of_the_rows_stand_in_the_text_and_on_the_page(report):
     assert max(map(len, part.splitlines())) <= 100
     page = render_page(report)
     assert page.count("[0.650, 0.750]") == 2
-    assert "Memorisation: what having had a row gives" in page
+    assert "Memorisation: by how much training on a row" in page
 
 
 def test_a_report_without_thirds_or_degrees_leaves_their_part_out(report):
@@ -100,6 +100,6 @@ def test_a_report_without_thirds_or_degrees_leaves_their_part_out(report):
 def test_real_targets_are_said_to_have_another_margin(report):
     asked = report.asked.model_copy(update={"task": "regression"})
     real = report.model_copy(update={"asked": asked})
-    assert "how far a prediction has come" in " ".join(render_text(real).split())
+    assert "how close a prediction is" in " ".join(render_text(real).split())
     assert "towards the row" in render_page(real)
-    assert "how far a prediction has come" not in " ".join(render_text(report).split())
+    assert "how close a prediction is" not in " ".join(render_text(report).split())

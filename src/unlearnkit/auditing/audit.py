@@ -16,18 +16,21 @@ from unlearnkit.auditing.control_models import ControlModels
 from unlearnkit.auditing.difficulty_summary import difficulty
 from unlearnkit.auditing.figure_data import class_lines, margin_samples, roc_curves
 from unlearnkit.auditing.metric_table import Beside, metric_rows
+from unlearnkit.auditing.next_steps import AuditFacts, next_steps
 from unlearnkit.auditing.request_summary import (
     describe_request,
     duplicates_and_nearest,
     target_counts,
+    training_digest,
 )
-from unlearnkit.auditing.sentences import limits, sentence
+from unlearnkit.auditing.sentences import limits, remarks
 from unlearnkit.auditing.splits import choose
 from unlearnkit.auditing.strong.cost_plan import plan
 from unlearnkit.auditing.strong.mask_transfer import distance_to_feature_mean, find_localizer
 from unlearnkit.auditing.strong.metric_specs import ENOUGH
 from unlearnkit.auditing.strong.results_table import strong_table
 from unlearnkit.auditing.strong.train_ensembles import check_models, collect_margins, subject_of
+from unlearnkit.auditing.summary import summary_rows
 from unlearnkit.auditing.verdicts import (
     HEADROOM,
     VerdictInputs,
@@ -37,13 +40,13 @@ from unlearnkit.auditing.verdicts import (
     judge,
 )
 from unlearnkit.auditing.verdicts_fast import FastAudit
-from unlearnkit.auditing.verdicts_strong import strong_findings, strong_limits, strong_sentence
+from unlearnkit.auditing.verdicts_strong import strong_findings, strong_limits, strong_remarks
 from unlearnkit.cache import Cache
 from unlearnkit.contamination import check_fresh
 from unlearnkit.core.border import border
 from unlearnkit.core.case import Partition
 from unlearnkit.core.data import View
-from unlearnkit.core.digest import NUMERICS, model_digest
+from unlearnkit.core.digest import NUMERICS, model_digest, tensor_digest
 from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.core.evidence import Evidence, Split
 from unlearnkit.core.inference import BATCHING, batching_note, first_rows
@@ -83,6 +86,7 @@ def audit(
     rt: Runtime | None = None,
     cache: Cache | None = None,
     ray: str | None = None,
+    list_rows: bool = False,
 ) -> Report:
     """Measure whether an unlearned model behaves as if it had never seen the forget rows.
 
@@ -101,6 +105,7 @@ def audit(
         cache: Where trained models are kept: the control models of the fast tier, models and
             margins of the strong one.
         ray: Of the strong tier: who trains originals and retrained models, as in ``oracle``.
+        list_rows: Whether the report lists the positions of the removed rows.
 
     Returns:
         The report.
@@ -114,7 +119,8 @@ def audit(
     if tier not in (None, *get_args(AuditTier)):
         raise UnknownNameError("tier of an audit", str(tier), get_args(AuditTier))
     if tier == "strong":
-        return _strong(done, oracle, models, rt, cache or Cache(), ray)
+        found = _strong(done, oracle, models, rt, cache or Cache(), ray)
+        return _with_data(found, done, list_rows=list_rows)
     tier = tier or ("fast" if oracle is None else "reference")
     if tier == "reference" and oracle is None:
         raise InputError(
@@ -123,7 +129,23 @@ def audit(
         )
     oracles = oracle if oracle is not None and tier == "reference" else None
     controls = ControlModels(done.case, done.request, rt, cache or Cache())
-    return audit_one_model(done, oracles, tier, rt, controls)
+    return _with_data(audit_one_model(done, oracles, tier, rt, controls), done, list_rows=list_rows)
+
+
+def _with_data(report: Report, done: Unlearned, *, list_rows: bool) -> Report:
+    """Return the report with digests of training data and request, and the removed rows."""
+    forget = done.case.partition(done.request).forget
+    assert forget is not None
+    try:
+        data = training_digest(done.case)
+    except InputError:  # rows that differ between two reads have no content to name
+        data = ""
+    more = {
+        "training_data": data,
+        "request": tensor_digest(forget.rows),
+        "removed_rows": tuple(forget.rows.tolist()) if list_rows else None,
+    }
+    return report.model_copy(update={"provenance": report.provenance.model_copy(update=more)})
 
 
 def audit_one_model(
@@ -170,16 +192,21 @@ def audit_one_model(
     else:
         found = judge(facts)
     asked = _asked(done, parts, rows, evidence)
+    spent = _spent(done, oracles, parts)
     return Report(
+        verdict=found[0].verdict,
+        reason=found[0].reason,
+        remarks=remarks(found, rows, count),
+        next_steps=next_steps(AuditFacts(found, rows, tier, count, spent)),
+        summary=summary_rows(rows, found, spent),
         tier=tier,
-        sentence=sentence(found, rows, count),
         findings=found,
         asked=asked,
         rows=rows,
         margins=margin_samples(evidence),
         rocs=roc_curves(evidence),
         classes=class_lines(evidence, parts.gone),
-        spent=_spent(done, oracles, parts),
+        spent=spent,
         localized=None if done.mask is None else localized(done.mask),
         provenance=_provenance(done, oracles, rt),
         limits=limits(tier, count),
@@ -219,7 +246,8 @@ def _strong(
     if truth is None:
         few = min(models, ENOUGH_FOR_EQUIVALENCE)
         truth = retrained(done.case, done.request, seeds=few, rt=rt, cache=cache, ray=ray)
-    one = audit(done, oracle=truth, tier="reference", rt=rt)
+    controls = ControlModels(done.case, done.request, rt, cache)
+    one = audit_one_model(done, truth, "reference", rt, controls)
     told: tuple[str, ...] = ()
     if localizer is not None:
         told = (f"the mask was found anew on each original, by {localizer.words}",)
@@ -229,7 +257,13 @@ def _strong(
     return one.model_copy(
         update={
             "tier": "strong",
-            "sentence": strong_sentence(table, found),
+            "verdict": found[0].verdict,
+            "reason": found[0].reason,
+            "remarks": strong_remarks(table),
+            "next_steps": next_steps(
+                AuditFacts(found, table.rows, "strong", len(truth), one.spent, table.models)
+            ),
+            "summary": summary_rows(one.rows, found, one.spent, table.rows),
             "findings": found,
             "limits": strong_limits(table),
             "warnings": (*table.told, *told, *one.warnings),
@@ -391,8 +425,8 @@ def _tampered_warnings(asked: RequestSummary) -> list[str]:
         return []
     return [
         f"the request names {round(asked.known * asked.tampered)} of {asked.tampered} rows that"
-        " were tampered with: a model retrained without them still learns the others, so that to"
-        " match it is no correction; judge by accuracy_corrected, accuracy_elsewhere and"
+        " were tampered with: a model retrained without them still learns the others, so"
+        " matching it corrects nothing; judge by accuracy_corrected, accuracy_elsewhere and"
         " attack_success"
     ]
 
@@ -403,9 +437,9 @@ def _headroom_warnings(rows: Sequence[MetricRow], count: int) -> list[str]:
     answers = [h for r in rows if r.role in ANSWERS and (h := headroom(r)) is not None]
     if answers and max(answers) < HEADROOM:
         return [
-            "almost no headroom: by how well rows are answered the original lies within"
-            f" {HEADROOM:g} oracle deviations of retraining, so this forget set cannot rank methods"
-            " by accuracy; only distances to the oracles and attacks can tell models apart here"
+            "almost no headroom: the original's accuracy or error is within"
+            f" {HEADROOM:g} standard deviations of retrained models, so accuracy cannot tell"
+            " methods apart on this forget set; only distances to retraining and attacks can"
         ]
     return []
 

@@ -7,8 +7,9 @@ from collections import Counter
 import torch
 from torch import Tensor
 
-from unlearnkit.core.case import Partition
+from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import TensorData, View
+from unlearnkit.core.digest import digest
 from unlearnkit.core.request import Classes, ForgetRequest, Groups, Targets
 from unlearnkit.core.runtime import Runtime
 
@@ -26,6 +27,14 @@ def describe_request(request: ForgetRequest | None, count: int) -> str:
     if isinstance(request, Targets):
         return f"forget {request.words} ({rows})"
     return f"forget {rows}"
+
+
+def training_digest(case: Case) -> str:
+    """Return the digest of a case's training data; empty where the case has none."""
+    if case.parts is not None:
+        forget, retain = case.parts
+        return digest({"forget": forget.key(), "retain": retain.key() if retain else None})
+    return case.train.key() if case.train else ""
 
 
 def target_counts(view: View | None) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from unlearnkit.auditing.verdict_metrics import MATCHED, attack_of
+from unlearnkit.auditing.verdict_metrics import MATCHED, attack_of, format_estimate
 from unlearnkit.core.metric import Tier
 from unlearnkit.report.schema import Finding, MetricRow, Verdict
 from unlearnkit.stats.oracle_gap import gap
@@ -12,8 +12,8 @@ from unlearnkit.stats.oracle_gap import gap
 NOT_PROOF = "This is evidence, not proof of deletion."
 
 
-def sentence(found: Sequence[Finding], rows: Sequence[MetricRow], oracles: int) -> str:
-    """Return the verdict in a few sentences.
+def remarks(found: Sequence[Finding], rows: Sequence[MetricRow], oracles: int) -> tuple[str, ...]:
+    """Return the sentences that follow the reason of a verdict.
 
     Args:
         found: The findings, headline first.
@@ -21,32 +21,28 @@ def sentence(found: Sequence[Finding], rows: Sequence[MetricRow], oracles: int) 
         oracles: How many there are; 0 for the fast tier.
 
     Returns:
-        Headline, reason, the attack in the words of the specification, and the reservation.
+        The membership attack, what it can detect, what was not tested, and the reservation.
     """
-    head = found[0]
-    parts = [f"{head.verdict}: {head.reason}."]
+    parts = []
     attack = attack_of(rows)
     if attack is not None and attack.estimate.value is not None and oracles:
-        parts.append(_against(attack, oracles))
-    if head.verdict is not Verdict.MATCHES or oracles:
+        parts.append(attack_sentence(attack))
+        least = detectable_gap(attack)
+        if least is not None:
+            parts.append(f"Minimum detectable difference in attack AUC: {least:.3f}.")
+    if found[0].verdict is not Verdict.MATCHES or oracles:
         parts.append("Single records were not tested.")
-    return " ".join([*parts, NOT_PROOF])
+    return (*parts, NOT_PROOF)
 
 
-def _against(attack: MetricRow, oracles: int) -> str:
-    e = attack.estimate
-    between = "" if e.low is None or e.high is None else f" [{e.low:.3f}, {e.high:.3f}]"
+def attack_sentence(attack: MetricRow) -> str:
+    """Return what a membership attack found, and what it finds on retrained models."""
     mean = attack.oracle.mean if attack.oracle else None
-    beside = "" if mean is None else f" (retrained: {mean:.3f})"
-    models = f"{oracles} retrained model{'s' if oracles > 1 else ''}"
-    alike = " of like target" if attack.metric in MATCHED else ""
-    text = (
-        f"Against {models}, an attacker who knows the recipe separated this model's forgotten"
-        f" records from never-seen ones{alike} with AUC {e.value:.3f}{between}{beside}."
-    )
-    shift = detectable_gap(attack)
+    retrained = "" if mean is None else f"; retrained models {mean:.3f}"
+    alike = ", against rows of similar target" if attack.metric in MATCHED else ""
     return (
-        text if shift is None else f"{text} The audit could have detected a shift of {shift:.3f}."
+        f"Membership attack on the forget set{alike}: AUC {format_estimate(attack)}{retrained};"
+        " 0.5 = no leak."
     )
 
 
@@ -64,26 +60,26 @@ def detectable_gap(row: MetricRow) -> float | None:
 def limits(tier: Tier, oracles: int) -> tuple[str, ...]:
     """Return what an audit of this tier cannot show."""
     common = (
-        "An audit can refute that data are gone; it cannot prove it. Every number here is one"
-        " shadow of the difference between two distributions of models.",
-        "Exposure of single records was not tested: an average can look right while a few records"
-        " stay readable. That needs ensembles of at least 64 models.",
-        "One original and one unlearned model were looked at (design REUSE): another training seed"
+        "An audit can refute that data are gone; it cannot prove it. Each metric sees one aspect of"
+        " the difference from retraining.",
+        "Single records were not tested: an average can look right while a few records are still"
+        " memorised. The strong tier tests them; it needs at least 64 models of each kind.",
+        "One original and one unlearned model were audited (design REUSE). Another training seed"
         " may give another result.",
-        "The judged target is removal of these rows. Whatever else the rows taught, and rows like"
-        " them that stay, is not removed by it.",
+        "The target is the removal of these rows. Similar rows in the retain set, and what they"
+        " teach, are not removed.",
     )
     if tier == "fast":
         return (
-            "No retrained model was at hand: what is right for these rows is not known, and"
-            " nothing here can say that the model passes.",
+            "There was no retrained model to compare with. A fast audit can find faults; it cannot"
+            " show that the model passes.",
             *common,
         )
     few = () if oracles >= 5 else (f"{oracles} retrained models are too few to show equivalence.",)
     return (
         *few,
-        "The retrained models share the recipe that was given, with its epochs held equal and so"
-        " fewer steps. If the original was trained otherwise, they are the wrong models.",
+        "The retrained models follow the recipe of the case: the same epochs, so fewer steps. If"
+        " the original was trained in another way, the comparison is wrong.",
         *common,
     )
 

@@ -100,7 +100,10 @@ def _held_out(
         return None, ["no held-out rows: attacks that compare with never-seen rows cannot run"]
     told = []
     if case.held_out is None:
-        told.append("held-out rows are the test rows; right only if nothing was tuned on them")
+        told.append(
+            "the never-seen rows of the attacks are the test rows: valid only if nothing was tuned"
+            " on them"
+        )
     held, twice = _apart(View.all(source), parts.forget)
     if twice:
         told.append(

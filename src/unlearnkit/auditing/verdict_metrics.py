@@ -51,9 +51,26 @@ def format_estimate(row: MetricRow) -> str:
     return f"{e.value:.3f}{between}"
 
 
+LABELS = {
+    "accuracy_forget": "accuracy on the forget set",
+    "accuracy_retain": "accuracy on the retain set",
+    "accuracy_test": "accuracy on the test set",
+    "error_forget": "error on the forget set",
+    "error_retain": "error on the retain set",
+    "error_test": "error on the test set",
+    "js_forget": "distance to retraining (Jensen-Shannon, forget set)",
+    "divergence_forget": "distance to retraining (forget set)",
+    "margin_spread_forget": "spread of margins on the forget set",
+    "margin_auc": "membership attack AUC",
+    "matched_margin_auc": "membership attack AUC (rows of similar target)",
+    "retained_margin_auc": "membership attack AUC of the retain set",
+}
+"""Names of the metrics that sentences mention most; the others are their ids as words."""
+
+
 def metric_label(metric: str) -> str:
-    """Return a metric's id as words."""
-    return metric.replace("_", " ")
+    """Return a metric's name in a sentence."""
+    return LABELS.get(metric, metric.replace("_", " "))
 
 
 def list_first_three(metrics: Sequence[str]) -> str:

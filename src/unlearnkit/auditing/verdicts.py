@@ -99,7 +99,7 @@ def _in_order(found: Iterable[Finding]) -> tuple[Finding, ...]:
 
 _NOTHING_FOUND = Finding(
     verdict=Verdict.INCONCLUSIVE,
-    reason="no problem found by tests that cannot see per-example memory",
+    reason="Fast tests passed. They cannot detect single memorised records",
 )
 
 
@@ -107,8 +107,8 @@ def _reference(table: dict[str, MetricRow], facts: VerdictInputs) -> Iterator[Fi
     if facts.oracles < ENOUGH_FOR_INTERVALS:
         yield Finding(
             verdict=Verdict.INCONCLUSIVE,
-            reason=f"{facts.oracles} oracle{'s' if facts.oracles > 1 else ''}: no uncertainty"
-            f" available; {ENOUGH_FOR_INTERVALS} are the least for intervals",
+            reason=f"{facts.oracles} retrained model{'s' if facts.oracles > 1 else ''} give no"
+            f" intervals; at least {ENOUGH_FOR_INTERVALS} are needed",
         )
         return
     compared = _compared(table)
@@ -121,21 +121,21 @@ def _reference(table: dict[str, MetricRow], facts: VerdictInputs) -> Iterator[Fi
         what = "no weight has changed" if facts.unchanged else "only the last layer was changed"
         yield Finding(
             verdict=Verdict.INCONCLUSIVE,
-            reason=f"{what}: the features below are the original's, and what they hold of the"
-            " forget rows can be learned again; equal answers do not show that it is gone",
+            reason=f"{what}: the features below it are those of the original, so the forget set"
+            " can be learned again quickly; equal predictions do not show that it is removed",
             rows=("edit_size",) if "edit_size" in table else (),
         )
     if facts.oracles < ENOUGH_FOR_EQUIVALENCE:
         yield Finding(
             verdict=Verdict.INCONCLUSIVE,
-            reason=f"{facts.oracles} oracles: {ENOUGH_FOR_EQUIVALENCE} are the least to say that a"
-            " model matches retraining",
+            reason=f"{facts.oracles} retrained models are too few to say that a model matches"
+            f" retraining; at least {ENOUGH_FOR_EQUIVALENCE} are needed",
         )
     if not enough_headroom(facts.rows):
         yield Finding(
             verdict=Verdict.INCONCLUSIVE,
-            reason="this forget set cannot rank methods: on no metric is the original"
-            f" {HEADROOM:g} oracle deviations away from retraining",
+            reason="this forget set cannot tell methods apart: on no metric does the original"
+            f" differ from retraining by {HEADROOM:g} standard deviations",
         )
     open_rows = tuple(m for m in compared if table[m].light != "good")
     if open_rows:
@@ -162,14 +162,14 @@ def _familiarity(
         if low > margin:
             yield Finding(
                 verdict=Verdict.LEAKS,
-                reason=f"forgotten rows look too familiar: {text}",
+                reason=f"the model knows the forget set better than retrained models do: {text}",
                 rows=(metric,),
             )
         elif high < -margin and not (gone and metric in ATTACKS):
             # Of classes that go whole an oracle knows no row: there is no less than that.
             yield Finding(
                 verdict=Verdict.OVER_FORGOT,
-                reason=f"forgotten rows look stranger than to a retrained model: {text}",
+                reason=f"the model knows the forget set worse than retrained models do: {text}",
                 rows=(metric,),
             )
 
@@ -215,7 +215,8 @@ def _outside(table: dict[str, MetricRow]) -> Iterator[Finding]:
         )
         yield Finding(
             verdict=Verdict.DISTINGUISHABLE,
-            reason=f"outside the retrained models' own spread: {metric_label(metric)}"
+            reason=f"farther from retraining than retrained models are from each other:"
+            f" {metric_label(metric)}"
             f" {row.estimate.value:.3g}, retrained {row.oracle.mean:.3g}"
             f"{'' if row.z is None else f' (z = {row.z:.1f})'}, p = {p:.2g} by a model-based"
             f" test{closed}",
@@ -243,7 +244,7 @@ def _pass(table: dict[str, MetricRow]) -> Finding:
     rows = tuple(_compared(table))
     return Finding(
         verdict=Verdict.MATCHES,
-        reason=f"two one-sided tests pass on all {len(rows)} compared rows",
+        reason=f"equivalence with retraining is shown on all {len(rows)} compared metrics",
         rows=rows,
     )
 

@@ -179,8 +179,8 @@ def _attack(audit: FastAudit) -> Iterator[Finding]:
 
 
 _IN_THE_ROWS = (
-    "a model that never saw them may show the same; the forget rows differ from the never-seen"
-    " rows, and this test needs retrained models"
+    "a model that never saw the forget set may show the same, because its rows differ from the"
+    " never-seen rows; only retrained models can decide"
 )
 
 

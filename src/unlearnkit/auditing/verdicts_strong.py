@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from unlearnkit.auditing.sentences import NOT_PROOF
+from unlearnkit.auditing.sentences import NOT_PROOF, attack_sentence
 from unlearnkit.auditing.strong.metric_specs import ENOUGH
 from unlearnkit.auditing.strong.results_table import LEVEL, StrongResults
 from unlearnkit.auditing.strong.table_rows import margin_of
@@ -41,16 +41,16 @@ def strong_findings(strong: StrongResults, own: Sequence[Finding] = ()) -> tuple
     Returns:
         At least one finding.
     """
-    alone = [f.model_copy(update={"reason": f"the model at hand: {f.reason}"}) for f in own]
+    alone = [f.model_copy(update={"reason": f"this model: {f.reason}"}) for f in own]
     found = [*_adverse(strong), *alone, *_open(strong)]
     if not found:
         rows = tuple(r.metric for r in strong.rows if r.metric in COMPARED)
         found = [
             Finding(
                 verdict=Verdict.MATCHES,
-                reason=f"{strong.models} models of the method are not told from as many retrained"
-                f" ones, no forgotten row is exposed, and two one-sided tests pass on all"
-                f" {len(rows)} compared rows",
+                reason=f"attacks do not tell {strong.models} unlearned from as many retrained"
+                f" models, no single record is exposed, and equivalence is shown on all {len(rows)}"
+                " compared metrics",
                 rows=("permutation_p", "epsilon_exposed", *rows),
             )
         ]
@@ -58,40 +58,26 @@ def strong_findings(strong: StrongResults, own: Sequence[Finding] = ()) -> tuple
     return tuple(sorted(found, key=lambda f: order.index(f.verdict)))
 
 
-def strong_sentence(strong: StrongResults, found: tuple[Finding, ...]) -> str:
-    """Return the verdict in the words of the specification.
-
-    Args:
-        strong: The table.
-        found: The findings, headline first.
-
-    Returns:
-        Headline, attack, what could have been seen, exposed rows, and the reservation.
-    """
-    parts = [f"{found[0].verdict}: {found[0].reason}."]
+def strong_remarks(strong: StrongResults) -> tuple[str, ...]:
+    """Return the sentences that follow the reason: attack, power, exposed records, reservation."""
+    parts = []
     attack = next(_there(strong, ATTACKS), None)
     if attack is not None and attack.estimate.value is not None:
-        e, floor = attack.estimate, attack.oracle
-        between = "" if e.low is None or e.high is None else f" [{e.low:.3f}, {e.high:.3f}]"
-        beside = "" if floor is None or floor.mean is None else f" (retrained: {floor.mean:.3f})"
-        parts.append(
-            f"Against {strong.models} retrained models, an attacker who knows the recipe separated"
-            f" this method's forgotten records from never-seen ones with AUC {e.value:.3f}{between}"
-            f"{beside}."
-        )
+        parts.append(attack_sentence(attack))
     if not math.isnan(strong.detectable):
         parts.append(
-            f"The audit could have detected a shift of {strong.detectable:.2f} oracle deviations."
+            "Minimum detectable mean shift of the forget set's margins:"
+            f" {strong.detectable:.2f} standard deviations of retrained models."
         )
     exposed = strong.row("epsilon_exposed")
     if exposed is not None and exposed.estimate.value is not None:
         parts.append(
-            f"{strong.familiar + strong.strange} of {strong.forgotten} records remain individually"
-            " exposed (ids attached)."
+            f"Records that a single-record attack exposes: {strong.familiar + strong.strange} of"
+            f" {strong.forgotten}."
         )
     else:
-        parts.append("Single records could not be judged with so few models.")
-    return " ".join([*parts, NOT_PROOF])
+        parts.append("Too few models to judge single records.")
+    return (*parts, NOT_PROOF)
 
 
 def strong_limits(strong: StrongResults) -> tuple[str, ...]:
@@ -99,26 +85,26 @@ def strong_limits(strong: StrongResults) -> tuple[str, ...]:
     few: tuple[str, ...] = ()
     if strong.models < ENOUGH:
         few = (
-            f"{strong.models} models of each kind are fewer than {ENOUGH}: single records cannot be"
-            " judged, and nothing here can say that the method passes.",
+            f"{strong.models} models of each kind are too few (fewer than {ENOUGH}): single records"
+            " cannot be judged, and nothing here can show that the method passes.",
         )
     seen = (
         ""
         if math.isnan(strong.detectable)
-        else f" A shift of forgotten margins below {strong.detectable:.2f} oracle deviations would"
-        " not have been seen."
+        else f" A mean shift of margins below {strong.detectable:.2f} standard deviations cannot be"
+        " detected."
     )
     return (
         *few,
         "An audit can refute that data are gone; it cannot prove it. Bounds on epsilon are lower"
         f" bounds: a record without one is not shown to be safe.{seen}",
         "The ensembles judge the method with these settings, on this request, with this recipe"
-        " (design FULL): models of other seeds, not the one model at hand. That model was looked at"
-        " alone, beside a few retrained ones, and its single records were not.",
-        "Margins at the records themselves were looked at. What a model says about rows near them,"
-        " and what its weights hold that no output shows, was not.",
-        "The judged target is removal of these rows. Whatever else the rows taught, and rows like"
-        " them that stay, is not removed by it.",
+        " (design FULL): models of other seeds, not this model. This model was compared with a few"
+        " retrained models; its single records were not tested.",
+        "Attacks saw the outputs at the records themselves. Outputs at similar rows, and what the"
+        " weights hold without showing it, were not tested.",
+        "The target is the removal of these rows. Similar rows in the retain set, and what they"
+        " teach, are not removed.",
     )
 
 
@@ -129,16 +115,16 @@ def _adverse(s: StrongResults) -> Iterator[Finding]:
     if s.familiar:
         yield Finding(
             verdict=Verdict.LEAKS,
-            reason=f"{s.familiar} of {total} forgotten rows look too familiar one by one: their"
-            f" corrected bounds on epsilon are above 0, the largest of all rows {worst:.2f} nats",
+            reason=f"{s.familiar} of {total} records of the forget set are still memorised: their"
+            f" corrected bound on epsilon is above 0, the largest of all is {worst:.2f} nats",
             rows=("epsilon_worst", "epsilon_exposed"),
         )
     if s.strange:
         yield Finding(
             verdict=Verdict.OVER_FORGOT,
-            reason=f"{s.strange} of {total} forgotten rows look stranger one by one than to"
-            f" retrained models: their corrected bounds on epsilon are above 0, the largest of all"
-            f" rows {worst:.2f} nats",
+            reason=f"{s.strange} of {total} records of the forget set are known worse than to"
+            f" retrained models: their corrected bound on epsilon is above 0, the largest of all is"
+            f" {worst:.2f} nats",
             rows=("epsilon_worst", "epsilon_exposed"),
         )
     by_attack = list(_attacked(s))
@@ -149,7 +135,8 @@ def _adverse(s: StrongResults) -> Iterator[Finding]:
         if kept.gap_low is not None and kept.gap_low > _margin(kept):
             yield Finding(
                 verdict=Verdict.DISTINGUISHABLE,
-                reason=f"retained rows look more familiar than to retrained models: {_gap(kept)}",
+                reason="an attack exposes retained rows more than on retrained models:"
+                f" {_gap(kept)}",
                 rows=(kept.metric,),
             )
     for row in _there(s, UTILITY):
@@ -176,13 +163,14 @@ def _attacked(s: StrongResults) -> Iterator[Finding]:
         if low > _margin(row):
             yield Finding(
                 verdict=Verdict.LEAKS,
-                reason=f"forgotten rows look too familiar: {_plain(metric)} {_gap(row)}",
+                reason="the models know the forget set better than retrained models do:"
+                f" {_plain(metric)} {_gap(row)}",
                 rows=(metric,),
             )
         elif high < -_margin(row):
             yield Finding(
                 verdict=Verdict.OVER_FORGOT,
-                reason="forgotten rows look stranger than to retrained models:"
+                reason="the models know the forget set worse than retrained models do:"
                 f" {_plain(metric)} {_gap(row)}",
                 rows=(metric,),
             )
@@ -194,11 +182,11 @@ def _told_apart(s: StrongResults) -> Iterator[Finding]:
         return
     size = ""
     if shift is not None and shift.estimate.value is not None:
-        size = f"; mean shift {shift.estimate.value:+.2f} oracle deviations"
+        size = f"; mean shift {shift.estimate.value:+.2f} standard deviations"
     yield Finding(
         verdict=Verdict.DISTINGUISHABLE,
-        reason=f"the method's models are told from retrained ones by their forgotten rows, p ="
-        f" {row.estimate.value:.3g} by permutation{size}",
+        reason=f"a permutation test on the forget set tells unlearned from retrained models, p ="
+        f" {row.estimate.value:.3g}{size}",
         rows=("permutation_p", "ensemble_margin_shift"),
     )
 
@@ -208,23 +196,24 @@ def _open(s: StrongResults) -> Iterator[Finding]:
         yield Finding(
             verdict=Verdict.INCONCLUSIVE,
             reason=f"only {s.distinct} of {s.models} unlearned models differ from each other"
-            " (REUSE): copies show nothing of what other seeds would give",
+            " (REUSE): identical copies are no sample of the method",
         )
     if s.models < ENOUGH:
         yield Finding(
             verdict=Verdict.INCONCLUSIVE,
-            reason=f"{s.models} models of each kind: {ENOUGH} are the least to judge single rows",
+            reason=f"{s.models} models of each kind are too few to judge single records; at least"
+            f" {ENOUGH} are needed",
         )
     if not any(_there(s, ATTACKS)):
         yield Finding(
             verdict=Verdict.INCONCLUSIVE,
-            reason="no never-seen rows: the attacks that compare with them could not run",
+            reason="there are no never-seen rows, so membership attacks could not run",
         )
     if s.hidden:
         yield Finding(
             verdict=Verdict.INCONCLUSIVE,
-            reason="this forget set cannot rank methods: the originals themselves, which forgot"
-            " nothing, are not told from retrained models",
+            reason="this forget set cannot tell methods apart: even the originals, which forgot"
+            " nothing, cannot be told from retrained models",
             rows=("permutation_p",),
         )
     open_rows = tuple(

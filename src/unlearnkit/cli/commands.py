@@ -107,16 +107,14 @@ def demo(
     """Train, forget, audit and report on bundled data in a minute."""
     from unlearnkit.cli.console import Console, print_json, print_text
     from unlearnkit.cli.demo import demo as run
+    from unlearnkit.cli.demo import demo_text
 
     with Console(quiet=quiet) as talk:
         found = run(out, talk)
     if json:
         print_json({str(k): r.model_dump(mode="json") for k, r in found.items()})
         return
-    for folder, report in found.items():
-        print_text(f"== digits, forget {folder.name} ==\n\n{report}\n")
-    pages = [p for f in found for p in (f / "report.html", f / "report.json") if p.exists()]
-    print_text(f"Open {' and '.join(str(p) for p in pages if p.suffix == pages[0].suffix)}")
+    print_text(demo_text(found))
 
 
 @app.command(epilog=_examples("unlearnkit methods", "unlearnkit methods --json"))
@@ -302,6 +300,7 @@ def unlearn(
     epilog=_examples(
         "unlearnkit audit runs/x",
         "unlearnkit audit runs/x --tier fast --json",
+        "unlearnkit audit runs/x --full --list-rows",
         "unlearnkit audit runs/x --tier strong --ensemble-size 64",
         "unlearnkit audit runs/y --case my_package.cases:patients",
     )
@@ -316,8 +315,8 @@ def audit(
     tier: Annotated[
         Tier,
         typer.Option(
-            help="fast: without retraining; reference: against retrained models; strong: attacks on"
-            " single records, N unlearned against N retrained models."
+            help="fast: one model, no retraining; reference: compared with retrained models;"
+            " strong: attacks on single records, N unlearned against N retrained models."
         ),
     ] = Tier.REFERENCE,
     oracles: Annotated[
@@ -335,12 +334,19 @@ def audit(
     ] = None,
     ray: Ray = None,
     yes: Yes = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Print the whole report, not only the summary.")
+    ] = False,
+    list_rows: Annotated[
+        bool, typer.Option("--list-rows", help="List the removed rows in the report.")
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure whether a run forgot; print the verdict and a report.
 
-    The report is also written into the run's folder.
+    Printed are the verdict, what to do next and a summary; with --full the whole report.
+
     A run's folder is data: code that its record names as the case is imported with --case or
     --trust alone. A Ray cluster trains the models from scratch that are missing; all else is done
     here.
@@ -361,12 +367,13 @@ def audit(
             device=device,
             ray=ray,
             yes=yes,
+            list_rows=list_rows,
             talk=talk,
         )
     if json:
         print_json(report.model_dump(mode="json"))
         return
-    print_text(report)
+    print_text(report.full() if full else report)
     talk.say(f"written: {folder / 'report.json'}")
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import textwrap
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from unlearnkit.core.text import plain, printable
+from unlearnkit.core.text import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -87,17 +86,11 @@ def print_text(text: object) -> None:
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print aligned columns; on a terminal the last one is wrapped to its width."""
-    lines = [tuple(map(plain, line)) for line in (head, *rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    indent = sum(widths[:-1]) + 2 * (len(head) - 1)
-    room = shutil.get_terminal_size().columns - indent if sys.stdout.isatty() else 0
-    for line in lines:
-        cells = [c.ljust(w) for c, w in zip(line[:-1], widths, strict=False)]
-        last = textwrap.wrap(line[-1], room) if room >= 20 else [line[-1]]
-        print("  ".join([*cells, *last[:1]]).rstrip())
-        for more in last[1:]:
-            print(" " * indent + more)
+    """Print aligned columns; on a terminal long cells are wrapped so that all columns fit."""
+    from unlearnkit.report.terminal import UNLIMITED, table_lines
+
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else UNLIMITED
+    print("\n".join(table_lines(head, rows, width=width, rule=False)))
 
 
 def print_page(markdown: str) -> None:

@@ -51,7 +51,7 @@ def localize(
     from unlearnkit.core.files import write_text
     from unlearnkit.job import MASK, make_job
     from unlearnkit.localize.localizer import Localizer
-    from unlearnkit.report.mask_section import HEAD, lines, localized, mask_file, told
+    from unlearnkit.report.mask_section import HEAD, lines, localized, mask_facts, mask_file
     from unlearnkit.report.templating import check_installed
 
     for path, ending in ((out, MASK), (plot, ".svg")):
@@ -74,7 +74,7 @@ def localize(
         layers = [layer.model_dump() for layer in found.layers]
         print_json({**mask.facts(), "layers": layers})
         return
-    print_table(("what", "value"), told(found))
+    print_table(("what", "value"), mask_facts(found))
     print()
     print_table(HEAD, lines(found))
     if out is not None:

@@ -18,6 +18,7 @@ from torch import nn
 
 import unlearnkit
 from unlearnkit.auditing.audit import audit
+from unlearnkit.auditing.request_summary import training_digest
 from unlearnkit.auto.chooser import AutoFailedError, SelectedModel, unlearn
 from unlearnkit.checkpoint import load_weights, save_weights
 from unlearnkit.cli.console import Console
@@ -171,6 +172,7 @@ def examine(
     device: str | None,
     ray: str | None = None,
     yes: bool = False,
+    list_rows: bool = False,
     talk: Console,
 ) -> Report:
     """Audit a run and write its report into the folder.
@@ -186,6 +188,7 @@ def examine(
         ray: Address of a Ray cluster that trains models from scratch; they are trained here when
             None.
         yes: Whether more than ``MANY`` oracles are meant.
+        list_rows: Whether the report lists the positions of the removed rows.
         talk: Hears how it comes along.
 
     Returns:
@@ -228,7 +231,15 @@ def examine(
                 talk.say("retraining without the forgotten rows, unless it is in the cache")
                 truth = oracle(subject, request, seeds=oracles, rt=rt, ray=ray)
             talk.say("auditing")
-            report = audit(done, oracle=truth, tier=tier, models=models, rt=rt, ray=ray)
+            report = audit(
+                done,
+                oracle=truth,
+                tier=tier,
+                models=models,
+                rt=rt,
+                ray=ray,
+                list_rows=list_rows,
+            )
             report = report.model_copy(update={"warnings": (*warnings, *report.warnings)})
             _write(report, folder, talk)
         store.put(run, measured(report))
@@ -236,7 +247,7 @@ def examine(
 
 
 def _write(report: Report, folder: Path, talk: Console) -> None:
-    """Write a report's files together, so that they never tell of two audits."""
+    """Write a report's files together, so that they never mix two audits."""
     page = folder / PAGE
     files = [folder / REPORT]
     if find_spec("jinja2") and find_spec("matplotlib"):
@@ -245,7 +256,7 @@ def _write(report: Report, folder: Path, talk: Console) -> None:
         talk.note("no report.html; it needs: pip install 'unlearnkit[report]'")
     write_together({path: report.content(path) for path in files})
     if page not in files:
-        page.unlink(missing_ok=True)  # it tells of an older audit
+        page.unlink(missing_ok=True)  # it is of an older audit
 
 
 _WHAT = {
@@ -356,7 +367,9 @@ def case_facts(case: Case, request: ForgetRequest | None) -> dict[str, str]:
     """Return the digests of all that a case gives to a run and to its audit, by name."""
     split = case.partition(request)
     rows = {"test": case.test, "validation": case.validation, "held_out": case.held_out}
-    found = {"train": _rows(case)} | {k: d.key() for k, d in rows.items() if d is not None}
+    found = {"train": training_digest(case)} | {
+        k: d.key() for k, d in rows.items() if d is not None
+    }
     views = [v for v in (split.forget, split.retain) if v is not None]
     owners = [v.data.group for v in views if v.data.group is not None]
     if owners:
@@ -369,13 +382,6 @@ def case_facts(case: Case, request: ForgetRequest | None) -> dict[str, str]:
     if case.fresh is not None:
         found["architecture"] = architecture_digest(fresh_model(case, Runtime()))
     return found
-
-
-def _rows(case: Case) -> str:
-    if case.parts is not None:
-        go, stay = case.parts
-        return digest({"forget": go.key(), "retain": stay.key() if stay else None})
-    return case.train.key() if case.train else ""
 
 
 def _run(job: Job, kind: str, key: str, folder: Path) -> Run:

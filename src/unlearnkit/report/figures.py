@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 MODELS = ("original", "unlearned", "oracle")
-NAMES = {"original": "Original", "unlearned": "This model", "oracle": "Oracle"}
+NAMES = {"original": "Original", "unlearned": "This model", "oracle": "Retrained"}
 OF_MANY = NAMES | {"unlearned": "This method"}
 """What models are called where there are many of each."""
 
@@ -246,7 +246,7 @@ def _curves(ax: Axes, rocs: Sequence[Roc], low: float) -> None:
     named: set[str] = set()
     for roc in sorted(rocs, key=lambda r: MODELS.index(kind(r.who))):
         who = kind(roc.who)
-        label = f"{NAMES[who]}s ({many})" if who == "oracle" and many > 1 else NAMES[who]
+        label = f"{NAMES[who]} ({many})" if who == "oracle" and many > 1 else NAMES[who]
         x, y = _thin(roc, max(_POINTS // len(rocs), 40))
         ax.plot(
             np.maximum(x, low),

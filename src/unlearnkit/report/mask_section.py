@@ -36,7 +36,7 @@ def localized(mask: Mask) -> MaskSummary:
     )
 
 
-def told(found: MaskSummary) -> list[tuple[str, str]]:
+def mask_facts(found: MaskSummary) -> list[tuple[str, str]]:
     """Return how a mask was found and how large it is, as names and values."""
     chosen, total = _sums(found.layers)
     return [

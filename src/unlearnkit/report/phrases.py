@@ -11,64 +11,82 @@ from unlearnkit.report.schema import (
     Difficulty,
     Judgement,
     MetricRow,
+    NextStep,
     Report,
     RequestSummary,
+    SummaryRow,
+    Verdict,
+    end_sentence,
 )
 
 SECTIONS = {
-    1: "What was asked",
-    2: "Distinguishable from retraining?",
-    3: "Worst-case exposure",
+    1: "Request",
+    2: "Distance to retraining",
+    3: "Exposure of single records",
     4: "Membership attacks",
-    5: "Retained rows",
-    6: "Attacker who holds the old and the new model",
-    7: "Recoverability",
-    8: "Behaviour and utility",
+    5: "Retain set",
+    6: "Attacker who has both models",
+    7: "Relearning",
+    8: "Accuracy and utility",
     9: "Cost",
     10: "Composite scores (appendix)",
 }
 """Parts of the table, in the order of the audit."""
 
 LIGHTS: dict[Judgement, str] = {
-    "good": "good",
-    "bad": "bad",
-    "unclear": "unclear",
+    "good": "as retrained",
+    "bad": "differs",
+    "unclear": "undecided",
     "none": "not judged",
 }
+
+MEANINGS = {
+    Verdict.LEAKS: "The model still carries information about the forget set.",
+    Verdict.OVER_FORGOT: "The forget set is over-forgotten: the model knows it worse than a model"
+    " that never saw it, and that shows which rows were removed.",
+    Verdict.DISTINGUISHABLE: "The model can be told from one retrained without the forget set.",
+    Verdict.DAMAGED: "Unlearning cost accuracy that retraining keeps.",
+    Verdict.INCONCLUSIVE: "No fault was found, but this audit cannot say that the model passes.",
+    Verdict.MATCHES: "On every compared metric the model behaves like one retrained without the"
+    " forget set.",
+}
+"""What a verdict means, in one plain sentence."""
 
 TIERS = {
     "fast": "fast: one model, no retraining",
     "reference": "reference: compared with retrained models",
-    "strong": "strong: many models of the method beside as many retrained ones",
+    "strong": "strong: attacks on single records, N unlearned against N retrained models",
 }
 
 DESIGNS = {
-    "FULL": "FULL: every unlearned model came from its own original",
-    "REUSE": "REUSE: one original; results are conditional on it",
+    "FULL": "FULL: every unlearned model was made from its own original",
+    "REUSE": "REUSE: one original; results hold for it alone",
 }
 
-COMPAT = "compat: replays published code with its errors; for comparison with old tables only"
+COMPAT = "compat: as in published code, with its errors; only for comparison with old tables"
 LEGEND = (
-    "Original: the model before unlearning. Oracle: models retrained without the forgotten rows, "
-    "mean ± standard deviation over them. Gap: this model minus the oracle's mean. z: the gap in "
-    "oracle standard deviations; it needs three oracles. Gap closed: share of the original's "
-    "distance to the oracle that was closed; 1 is as the oracle, 0 is as if nothing had happened. "
-    "Oracle-oracle distance: between two retrained models. Brackets: 95 % intervals. "
-    "A dash: there is none."
+    "Original: the model before unlearning. Retrained: models trained without the forget set, "
+    "mean ± standard deviation over them. Gap: this model minus the mean of retrained models. "
+    "z: the gap in standard deviations of retrained models; it needs three of them. Gap closed: share "
+    "of the original's distance to retraining that unlearning removed (1 = as retrained, 0 = as "
+    "the original). Oracle-oracle distance: that between two retrained models. Brackets: 95 % intervals. "
+    "A dash: no value."
 )
-NO_ORACLE = "No retrained model stood beside this one, so nothing here is compared with retraining."
+NO_ORACLE = "There was no retrained model, so nothing here is compared with retraining."
+SPENT_HEAD = ("Quantity", "Unlearning", "Retraining")
+SUMMARY_HEAD = ("Measured", "This model", "Original", "Retrained", "Judgement")
 UNDEFINED = "undefined"
 ABSENT = "-"
 
 _SPLITS = {
-    "forget": "forgotten rows",
-    "retain": "retained rows",
+    "forget": "the forget set",
+    "retain": "the retain set",
     "held_out": "held-out rows",
     "test": "test rows",
-    "test_forget": "test rows of what was forgotten",
-    "affected": "rows that tampered training rows act on",
-    "aimed": "affected rows, with the targets that the tampering is after",
-    "elsewhere": "rows that tampered training rows do not act on",
+    "test_forget": "test rows of the forgotten classes",
+    "affected": "rows that the tampering affects",
+    "aimed": "affected rows, with the targets that the tampering aims at",
+    "elsewhere": "rows that the tampering does not affect",
 }
 
 
@@ -151,7 +169,7 @@ def floor_text(row: MetricRow) -> str:
 
 
 def compared(rows: Iterable[MetricRow]) -> bool:
-    """Return whether any row has an oracle beside it."""
+    """Return whether any row is compared with a retrained model."""
     return any(r.oracle is not None for r in rows)
 
 
@@ -168,106 +186,147 @@ def split_words(split: str) -> str:
     return _SPLITS.get(split, split.replace("_", " "))
 
 
+def judgement_words(row: MetricRow) -> str:
+    """Return the judgement of a row in words."""
+    return LIGHTS[row.light]
+
+
+def verdict_text(report: Report) -> str:
+    """Return verdict and meaning in one sentence: ``LEAKS: The model still ...``."""
+    return f"{report.verdict.value}: {MEANINGS[report.verdict]}"
+
+
+def reason_text(report: Report) -> str:
+    """Return why, as a sentence that begins with a capital."""
+    return end_sentence(report.reason[:1].upper() + report.reason[1:])
+
+
+def step_text(step: NextStep) -> str:
+    """Return a next step, and about how long it takes where that is known."""
+    if step.seconds is None:
+        return step.action
+    return f"{step.action} About {duration(step.seconds)} of training on this machine."
+
+
+def duration(value: float) -> str:
+    """Return a time in words: ``1 s``, ``40 s``, ``12 min``, ``3.5 h``."""
+    if value < 100:
+        return f"{max(1, value):.0f} s"
+    return f"{value / 60:.0f} min" if value < 6000 else f"{value / 3600:.1f} h"
+
+
+def summary_cells(row: SummaryRow) -> tuple[str, str, str, str, str]:
+    """Return a line of the summary as cells, in the order of ``SUMMARY_HEAD``."""
+    places = decimals((row.model, row.low, row.high, row.original, row.retrained))
+
+    def cell(value: float | None) -> str:
+        return ABSENT if value is None else number(value, places)
+
+    between = interval(row.low, row.high, places)
+    model = number(row.model, places) + (f" {between}" if between else "")
+    return row.name, model, cell(row.original), cell(row.retrained), row.judgement
+
+
+def warning_label(report: Report, text: str) -> str:
+    """Return ``Warning``, or ``Note`` for what a method reports of a run that went well."""
+    told = text in report.provenance.notes and "FAILED" not in text
+    return "Note" if told else "Warning"
+
+
 def asked_lines(asked: RequestSummary) -> list[tuple[str, str]]:
-    """Return what was asked, and how hard it is, as names and sentences."""
+    """Return the request, and how hard it is, as names and sentences."""
     lines = [
         ("Case", asked.case),
         ("Task", asked.task),
         ("Request", asked.request),
-        ("Rows to forget", f"{asked.forget:,}"),
-        ("Rows retained", "not given" if asked.retain is None else f"{asked.retain:,}"),
+        ("Forget set", f"{asked.forget:,} rows"),
+        ("Retain set", "not given" if asked.retain is None else f"{asked.retain:,} rows"),
     ]
     if asked.labels:
-        lines.append(("Targets of the forgotten rows", label_counts(asked.labels)))
+        lines.append(("Targets of the forget set", label_counts(asked.labels)))
     if asked.duplicates is not None:
-        some = f"{asked.duplicates:,} forgotten rows also stand among the retained rows"
+        some = f"{asked.duplicates:,} rows of the forget set are also in the retain set"
         lines.append(
             (
                 "Duplicates",
-                f"{some}; even a retrained model still learns them" if asked.duplicates else "none",
+                f"{some}; a retrained model still learns them" if asked.duplicates else "none",
             )
         )
     if asked.nearest is not None:
         near = number(asked.nearest, decimals([asked.nearest]))
         lines.append(
-            ("Nearest retained row", f"{near} away in input units, median over forgotten rows")
+            ("Nearest retained row", f"distance {near} in input units (median over the forget set)")
         )
     lines += difficulty_lines(asked.difficulty)
     lines.append(("Headroom", headroom_sentence(asked)))
     if asked.tampered is not None and asked.known is not None:
         named = round(asked.known * asked.tampered)
-        lines.append(
-            ("Rows tampered with", f"{asked.tampered:,}, of which the request names {named:,}")
-        )
-    if asked.known is not None and asked.known < 1:
-        lines.append(
-            (
-                "Target",
-                "right answers where the tampered rows act; a model retrained without the named "
-                "rows still learns the others, and is no oracle of that",
-            )
-        )
-    elif asked.target == "concept":
-        lines.append(
-            (
-                "Target",
-                "a concept, not only rows; retraining without the rows may be the wrong target",
-            )
-        )
-    else:
-        lines.append(("Target", "the rows; the right answer is a model retrained without them"))
+        lines.append(("Tampered rows", f"{asked.tampered:,}; the request names {named:,} of them"))
+    lines.append(("Target", target_sentence(asked)))
     return lines
 
 
+def target_sentence(asked: RequestSummary) -> str:
+    """Return which model the unlearned one should be like."""
+    if asked.known is not None and asked.known < 1:
+        return (
+            "correct answers on the rows that the tampering affects; a model retrained without the "
+            "named rows still learns the other tampered rows, so it is no oracle of that"
+        )
+    if asked.target == "concept":
+        return "a concept, not only rows; a retrained model may be the wrong target"
+    return "a model retrained without these rows"
+
+
 def difficulty_lines(d: Difficulty) -> list[tuple[str, str]]:
-    """Return how hard the forget rows are, as names and sentences; what is unknown is left out."""
-    told = {}
+    """Return how hard the forget set is, as names and sentences; what is unknown is left out."""
+    lines = {}
     if d.confidence is not None and d.confidence_retained is not None:
-        told["Confidence of the original"] = (
-            f"{number(d.confidence, 4)} is its mean probability of a forgotten row's label, "
-            f"{number(d.confidence_retained, 4)} of a retained row's; the lower, the more of them "
-            "it is likely to know by heart alone"
+        lines["Confidence of the original"] = (
+            "mean probability of the true label, original model: forget set "
+            f"{number(d.confidence, 3)}, retain set {number(d.confidence_retained, 3)}"
         )
     if d.memorised is not None:
-        told["Memorised"] = (
-            f"{number(d.memorised, 3)}: the part of that probability which retrained models do not "
-            "have"
+        lines["Memorisation"] = (
+            f"{number(d.memorised, 3)}: mean probability of the true label, original model minus "
+            "retrained models, forget set"
         )
     if d.harder:
-        shares = ", ".join(f"{number(v, 2)} by {_PROXIES[k]}" for k, v in sorted(d.harder.items()))
-        told["Known by heart"] = (
-            "a forgotten row looks it more than a retained one in this share of pairs, 0.5 being "
-            f"no difference: {shares}"
-        )
+        shares = ", ".join(f"{_PROXIES[k]} {number(v, 2)}" for k, v in sorted(d.harder.items()))
+        lines["Memorisation AUC"] = f"forget set against retain set (0.5 = no difference): {shares}"
     if d.entanglement is not None:
-        told["Entanglement"] = (
-            f"{number(d.entanglement, decimals([d.entanglement]))}: spread within forgotten and "
-            "retained rows over the spread between them, in the last layer's inputs"
+        lines["Entanglement"] = (
+            f"{number(d.entanglement, decimals([d.entanglement]))}: spread within forget and "
+            "retain set over the spread between them, in the inputs of the last layer"
         )
     if d.flip is not None and d.flip_retained is not None:
-        told["Least change that flips a row"] = (
-            f"moves {number(d.flip, 4)} of all rows, median over forgotten rows; "
-            f"{number(d.flip_retained, 4)} over retained rows"
+        lines["Least disagree metric"] = (
+            "share of all rows that change label with the smallest change of the last layer that "
+            f"flips a row (median): forget set {number(d.flip, 4)}, retain set "
+            f"{number(d.flip_retained, 4)}"
         )
-    return list(told.items())
+    return list(lines.items())
 
 
 _PROXIES = {
-    "curvature": "the bend of the loss",
-    "hold_out": "the drift in a lesson of other rows",
-    "influence": "the hold on its own answer",
+    "curvature": "loss curvature",
+    "hold_out": "hold-out drift",
+    "influence": "self-influence",
 }
 
 
 def headroom_sentence(asked: RequestSummary) -> str:
     """Return whether this forget set can show anything at all."""
     if asked.enough_headroom is None:
-        return "unknown; it needs at least three oracles"
+        return "unknown; it needs at least three retrained models"
     if asked.enough_headroom:
-        return "enough: at least one metric tells the original from the oracles by 3 deviations"
+        return (
+            "enough: on at least one metric the original differs from retrained models by 3 "
+            "standard deviations"
+        )
     return (
-        "too little: no metric tells the original from the oracles by 3 deviations, "
-        "so a model that forgot nothing would look as good as one that did"
+        "too little: on no metric does the original differ from retrained models by 3 standard "
+        "deviations, so a model that forgot nothing would pass as well"
     )
 
 
@@ -276,15 +335,9 @@ def margin_words(task: str) -> tuple[str, str]:
     if task == "regression":
         return "The margin is minus the error.", "Margin (minus the error, in target units)"
     return (
-        "The margin is how far the right answer stands above all others together, in log-odds.",
-        "Margin in log-odds (larger: surer of the right answer)",
+        "The margin is the log-odds of the true label against all other labels.",
+        "Margin (log-odds of the true label)",
     )
-
-
-def after_headline(report: Report) -> str:
-    """Return the verdict's sentence for a place that stands under the headline itself."""
-    text = report.sentence.removeprefix(f"{report.verdict}: ")
-    return text[:1].upper() + text[1:]
 
 
 def closed_text(row: MetricRow) -> str:
@@ -320,7 +373,7 @@ def spent_lines(spent: CostComparison) -> list[tuple[str, str, str]]:
 def spent_sentence(spent: CostComparison) -> str:
     """Return the cost in a sentence."""
     if spent.ratio is None:
-        return "Nothing is known about the cost of retraining, so there is no ratio."
+        return "The cost of retraining is not known, so there is no ratio."
     text = (
         f"Unlearning took {number(spent.ratio, decimals([spent.ratio]))} times the work of "
         "retraining, counted as rows forward plus twice rows backward"
@@ -364,9 +417,11 @@ def provenance_lines(report: Report) -> list[tuple[str, str]]:
     return [
         ("Audit", TIERS[report.tier]),
         ("Design", DESIGNS[p.design]),
+        ("Training data", p.training_data or "no digest"),
+        ("Removed rows", removed_rows(report)),
         ("Method", p.method),
         ("Seed of the method", str(p.method_seed)),
-        ("Seeds of the oracles", seeds(p.oracle_seeds)),
+        ("Seeds of retrained models", seeds(p.oracle_seeds)),
         ("Original model", p.original),
         ("Unlearned model", p.unlearned),
         ("Library", f"unlearnkit {p.version}, numerics {p.numerics}, PyTorch {p.torch}"),
@@ -376,6 +431,15 @@ def provenance_lines(report: Report) -> list[tuple[str, str]]:
     ]
 
 
+def removed_rows(report: Report) -> str:
+    """Return digest and count of the removed rows, and their positions where they are listed."""
+    p = report.provenance
+    listed = "positions not listed (audit --list-rows)"
+    if p.removed_rows is not None:
+        listed = f"positions {', '.join(map(str, p.removed_rows))}"
+    return f"{p.request or 'no digest'}; {report.asked.forget:,} rows; {listed}"
+
+
 def seeds(values: Sequence[int]) -> str:
-    """Return seeds as a list; none means no oracle."""
-    return ", ".join(str(v) for v in values) if values else "no oracle"
+    """Return seeds as a list; none means no retrained model."""
+    return ", ".join(str(v) for v in values) if values else "no retrained model"

@@ -36,8 +36,8 @@ MOST_EXPOSED = 50
 _GOALS = {
     "high": "higher is better",
     "low": "lower is better",
-    "match retraining": "best when it equals the oracle's",
-    "descriptive": "no value is good or bad by itself",
+    "match retraining": "best when equal to retraining",
+    "descriptive": "neither high nor low is better",
 }
 
 
@@ -90,6 +90,7 @@ def render_page(report: Report) -> str:
         many=ensembles,
         anchors=anchors,
         against=w.compared(report.rows),
+        summary=[w.summary_cells(r) for r in report.summary],
         sections=_sections(report.rows, anchors),
         ensembles=_sections(of_many, anchors),
         exposed=[]
@@ -102,7 +103,7 @@ def render_page(report: Report) -> str:
         classes=[_class_cells(c) for c in classes],
         left_out=left_out,
         mask=_mask(report.localized),
-        mask_told=[] if report.localized is None else masks.told(report.localized),
+        mask_facts=[] if report.localized is None else masks.mask_facts(report.localized),
     )
 
 
@@ -139,7 +140,7 @@ def _line(row: MetricRow, anchor: str) -> HtmlRow:
         gap_interval=w.interval(row.gap_low, row.gap_high, places, signed=True),
         z=w.ABSENT if row.z is None else w.number(row.z, 1, signed=True),
         closed=w.closed_text(row),
-        light=w.LIGHTS[row.light],
+        light=w.judgement_words(row),
         goal=_GOALS.get(row.goal, row.goal),
         brief=brief,
         more=more,
@@ -185,8 +186,8 @@ def _degrees(strong: StrongSummary) -> list[Figure]:
     """Return how far rows still are on the way to the originals."""
     if not strong.degrees:
         return []
-    title = "Where forgotten rows are between retrained models (0) and originals (1)"
-    axis = "Share of the way to the original"
+    title = "Forget set between retrained models (0) and originals (1)"
+    axis = "Fraction of the distance to the original"
     return [_spread(strong.degrees, "degree", title, "rows", axis, fig.OF_MANY)]
 
 
@@ -195,7 +196,7 @@ def _laws(strong: StrongSummary, axis: str) -> list[Figure]:
     panels = []
     for split in dict.fromkeys(s.split for s in strong.laws):
         own = [s for s in strong.laws if s.split == split]
-        title = f"Margin of forgotten row {split.removeprefix('row-')} over models"
+        title = f"Margin of row {split.removeprefix('row-')} of the forget set, over models"
         panels.append(_spread(own, split, title, "models", axis, fig.OF_MANY))
     return panels
 
@@ -217,12 +218,12 @@ def _spread(
         texts = tuple(w.number(float(v), 2) for v in (low, mid, high))
         body.append((names[who], f"{len(values):,}", *texts))
         said.append(
-            f"{names[who]}: median {texts[1]}, from {texts[0]} to {texts[2]} "
-            f"for the middle 80 % of {unit}."
+            f"{names[who]}: median {texts[1]}, 10 % to 90 % of {unit} from {texts[0]} to"
+            f" {texts[2]}."
         )
-    told = " ".join(said)
+    words = " ".join(said)
     svg = fig.margin_figure(
-        samples, split, title=title, desc=told, unit=unit, axis=axis, names=names
+        samples, split, title=title, desc=words, unit=unit, axis=axis, names=names
     )
     head = ("Model", unit.capitalize(), "10 %", "Median", "90 %")
     return Figure(Markup(svg), title, head, body)
@@ -247,7 +248,7 @@ def _rocs(rocs: Sequence[Roc]) -> list[Figure]:
     said = " ".join(f"{name}: AUC {auc}." for name, auc, *_ in body)
     head = ("Model", "AUC", "TPR at FPR 10 %", "TPR at FPR 1 %", "TPR at FPR 0.1 %")
     negatives = min(r.negatives for r in rocs)
-    whole = "Attack on the margin: every threshold. The thin line is guessing."
+    whole = "Membership attack by the margin: every threshold. The thin line is guessing."
     low = (
         "The same at low false-positive rates. Shaded: fewer than ten false positives "
         f"among {negatives:,} never-seen rows."

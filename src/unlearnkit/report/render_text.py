@@ -1,178 +1,200 @@
-"""The report in a terminal: plain text, at most 100 columns, no colour."""
+"""The report in a terminal: plain text without colour, short or whole."""
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Sequence
-
-from rich.cells import cell_len
 
 from unlearnkit.report import mask_section as masks
 from unlearnkit.report import phrases as w
 from unlearnkit.report import strong_section as ensembles
 from unlearnkit.report.schema import Estimate, MetricRow, Report, StrongSummary
-from unlearnkit.report.terminal import WIDTH, fold, heading, pad, wrap
+from unlearnkit.report.terminal import WIDTH, heading, table_lines, wrap
 
-_NARROWEST = 14
 _SHOWN = 20
 """Most exposed rows that are printed."""
 
-_LIGHTS = {**w.LIGHTS, "none": w.ABSENT}
+BRIEF_LINES = 30
+"""Most lines of a brief report."""
 
 
-def render_text(report: Report) -> str:
-    """Return the report as plain text of at most 100 columns, without colour.
+def terminal_width() -> int:
+    """Return the width of the terminal, of at least 40 columns; 100 where there is none."""
+    if not sys.stdout.isatty():
+        return WIDTH
+    return max(40, shutil.get_terminal_size((WIDTH, 24)).columns)
+
+
+def render_brief(report: Report, width: int | None = None) -> str:
+    """Return verdict, next steps and summary in at most 30 lines.
 
     Args:
         report: What an audit found.
+        width: Columns; those of the terminal when None.
 
     Returns:
-        Lines: the verdict, what was asked, the table, its footnotes, the cost, provenance and what
-        the audit cannot show. Control characters in names are replaced.
+        Lines. Where warnings or the reason would take more, they end in a sign and a count.
+    """
+    wide = terminal_width() if width is None else width
+    about = f"{report.asked.case}: {report.asked.request}, {report.provenance.method}"
+    head = wrap(about, width=wide)[:2]
+    verdict = wrap(w.verdict_text(report), width=wide)
+    steps = [x for s in report.next_steps for x in wrap(w.step_text(s), "Next: ", wide)]
+    lines = table_lines(
+        w.SUMMARY_HEAD, [w.summary_cells(r) for r in report.summary], width=wide, numbers=(1, 2, 3)
+    )
+    room = BRIEF_LINES - len(head) - len(verdict) - len(steps) - len(lines) - 4
+    why = _cut(wrap(w.reason_text(report), "Why: ", wide), max(1, min(4, room)))
+    room -= len(why)
+    notes = [x for t in report.warnings for x in wrap(t, f"{w.warning_label(report, t)}: ", wide)]
+    rest = _more(report)
+    out = [*head, "", *verdict, *why, *steps, "", *lines]
+    if room > 0:
+        out += _cut(notes, room)
+    return "\n".join([*out[: BRIEF_LINES - 1], rest])
+
+
+def _cut(lines: list[str], most: int) -> list[str]:
+    """Return at most some lines; where there were more, the last one says so."""
+    if len(lines) <= most:
+        return lines
+    return [*lines[: most - 1], f"{lines[most - 1]} [...]"]
+
+
+def _more(report: Report) -> str:
+    others = len(report.findings) - 1
+    found = f"{others} more finding{'s' if others > 1 else ''}, " if others else ""
+    return f"({found}{len(report.rows)} metrics, limits and provenance: audit --full)"
+
+
+def render_text(report: Report, width: int = WIDTH) -> str:
+    """Return the whole report as plain text without colour.
+
+    Args:
+        report: What an audit found.
+        width: Columns.
+
+    Returns:
+        Lines: verdict, next steps, summary, the full table with its footnotes, the request, cost,
+        provenance and limits. Control characters in names are replaced.
     """
     p = report.provenance
     about = f"{report.asked.case}: {report.asked.request}, {p.method}"
-    out = [*wrap(f"UNLEARNING AUDIT  {about}"), "=" * WIDTH, ""]
-    out += [report.verdict.value, *wrap(report.sentence, "  "), ""]
-    for f in report.findings:
-        out += wrap(f"{f.verdict.value}: {f.reason}", "  - ")
+    out = [*wrap(f"UNLEARNING AUDIT  {about}", width=width), "=" * width, ""]
+    out += [*wrap(w.verdict_text(report), width=width), ""]
+    out += wrap(" ".join([w.reason_text(report), *report.remarks]), "  ", width)
+    for f in report.findings[1:]:
+        out += wrap(f"{f.verdict.value}: {f.reason}", "  - ", width)
     for text in report.warnings:
-        out += wrap(f"warning: {text}", "  ! ")
-    out += heading("What was asked")
-    out += _pairs(w.asked_lines(report.asked))
-    for name, size in report.asked.headroom.items():
-        value = w.UNDEFINED if size is None else f"{w.number(size, 1)} oracle deviations"
-        out += wrap(f"headroom of {name}: {value}", "  - ")
+        out += wrap(f"{w.warning_label(report, text)}: {text}", "  ! ", width)
+    if report.next_steps:
+        out += heading("What to do next")
+        out += [x for s in report.next_steps for x in wrap(w.step_text(s), "  - ", width)]
+    if report.summary:
+        out += heading("Summary")
+        cells = [w.summary_cells(r) for r in report.summary]
+        out += table_lines(w.SUMMARY_HEAD, cells, width=width, numbers=(1, 2, 3))
     if report.strong is not None:
-        out += _strong(report.strong, report.asked.task == "regression")
+        out += _strong(report.strong, report.asked.task == "regression", width)
         out += heading("What this one model shows")
     else:
-        out += heading(f"What was found ({w.TIERS[report.tier]})")
-    out += _table(report.rows, w.LEGEND if w.compared(report.rows) else w.NO_ORACLE)
+        out += heading(f"All metrics ({w.TIERS[report.tier]})")
+    out += _table(report.rows, w.LEGEND if w.compared(report.rows) else w.NO_ORACLE, width)
+    out += heading("Request")
+    out += _pairs(w.asked_lines(report.asked), width)
+    for name, size in report.asked.headroom.items():
+        value = w.UNDEFINED if size is None else f"{w.number(size, 1)} standard deviations"
+        out += wrap(f"headroom of {name}: {value}", "  - ", width)
     if report.localized is not None:
-        out += heading("What might move")
-        out += _pairs(masks.told(report.localized))
+        out += heading("Mask: the parameters that could change")
+        out += _pairs(masks.mask_facts(report.localized), width)
         for name, scalars, chosen, share, _ in masks.lines(report.localized):
-            out += wrap(f"{name}: {share}, {chosen} of {scalars}", "  - ")
+            out += wrap(f"{name}: {share}, {chosen} of {scalars}", "  - ", width)
     out += heading("Cost")
-    out += _columns([("", "unlearning", "retraining"), *w.spent_lines(report.spent)])
-    out += wrap(w.spent_sentence(report.spent))
+    out += table_lines(w.SPENT_HEAD, w.spent_lines(report.spent), width=width, numbers=(1, 2))
+    out += wrap(w.spent_sentence(report.spent), width=width)
     out += heading("Provenance")
-    out += _pairs(w.provenance_lines(report))
-    out += [ln for k, v in w.settings_lines(p.settings) for ln in wrap(f"{k} = {v}", "  - ")]
-    out += [ln for note in p.notes for ln in wrap(note, "  ! ")]
+    out += _pairs(w.provenance_lines(report), width)
+    settings = w.settings_lines(p.settings)
+    out += [ln for k, v in settings for ln in wrap(f"{k} = {v}", "  - ", width)]
+    out += [ln for note in p.notes for ln in wrap(note, "  ! ", width)]
     out += heading("What this audit cannot show")
     for text in report.limits or ("No limit was named.",):
-        out += wrap(text, "  - ")
+        out += wrap(text, "  - ", width)
     return "\n".join(ln.rstrip() for ln in out)
 
 
-def _strong(strong: StrongSummary, real: bool) -> list[str]:
-    """Return the table of ensembles, thirds of the forgotten rows, and those that are exposed."""
+def _strong(strong: StrongSummary, real: bool, width: int) -> list[str]:
+    """Return the table of ensembles, thirds of the forget set, and the exposed records."""
     out = heading(ensembles.title(strong))
     legend = f"{ensembles.LEGEND} {ensembles.REAL_LEGEND}" if real else ensembles.LEGEND
-    out += _table(strong.rows, legend, "this method")
+    out += _table(strong.rows, legend, width, "this method")
     strata = ensembles.strata(strong)
     if strata:
-        out += heading("Thirds of the forgotten rows")
+        out += heading("Thirds of the forget set")
     for order, thirds in strata:
-        out += ["", *wrap(order)]
-        for name, *cells in (ensembles.STRATA_HEAD, *thirds):
-            widths = (6, 11, 12, 16, 11, 8, 11, 9)
-            out.append(
-                f"{name:<8}" + "".join(f"{c:>{n}}" for c, n in zip(cells, widths, strict=True))
-            )
-    out += heading("Exposed rows")
-    out += wrap(ensembles.exposed_sentence(strong))
+        head = ensembles.STRATA_HEAD
+        out += ["", *wrap(order, width=width)]
+        out += table_lines(head, thirds, width=width, numbers=range(1, len(head)))
+    out += heading("Exposed records")
+    out += wrap(ensembles.exposed_sentence(strong), width=width)
     lines = ensembles.exposed_lines(strong, _SHOWN)
     if lines:
-        head = ensembles.EXPOSED_HEAD
-        out += [f"{a:>10}{b:>16}{c:>18}{d:>22}" for a, b, c, d in (head, *lines)]
+        out += table_lines(ensembles.EXPOSED_HEAD, lines, width=width, numbers=range(4))
     if len(strong.exposed) > len(lines):
         out += wrap(f"{len(strong.exposed) - len(lines)} more are in the data file (.json)")
     return out
 
 
-def _table(shown: Sequence[MetricRow], legend: str, ours: str = "this model") -> list[str]:
+def _table(
+    shown: Sequence[MetricRow], legend: str, width: int, ours: str = "this model"
+) -> list[str]:
+    if not shown:
+        return ["The audit has no rows."]
     against = w.compared(shown)
     notes: list[str] = []
     head = ["metric", ours, "original"]
-    head += ["oracle", "gap", "z", "closed"] if against else []
-    blocks: list[list[list[str]]] = [[[h] for h in [*head, "light"]]]
-    titles: dict[int, str] = {}
+    head += ["retrained", "gap", "z", "closed"] if against else []
+    head.append("judged")
+    lines: list[list[str] | str] = []
     for title, rows in w.by_section(shown):
-        titles[len(blocks)] = title
-        blocks += [_cells(row, against, notes) for row in rows]
-    if len(blocks) == 1:
-        return ["The audit has no rows."]
-    widths = _widths(blocks)
-    out: list[str] = []
-    for i, block in enumerate(blocks):
-        if i in titles:
-            out += ["-" * WIDTH, titles[i].upper()]
-        block[0] = [part for line in block[0] for part in fold(line, widths[0])]
-        for k in range(max(map(len, block))):
-            line = [pad(c[k] if k < len(c) else "", n, j) for j, (c, n) in _across(block, widths)]
-            out.append(" ".join(line))
-    out.append("-" * WIDTH)
+        lines += [title.upper(), *(_cells(row, against, notes) for row in rows)]
+    out = table_lines(head, lines, width=width, numbers=range(1, len(head)), space=1)
+    out.append("-" * width)
     for i, note in enumerate(notes, 1):
-        out += wrap(note, f"[{i}] ")
-    out += wrap(legend)
+        out += wrap(note, f"[{i}] ", width)
+    out += wrap(legend, width=width)
     if any(r.path == "compat" for r in shown):
-        out += wrap(w.COMPAT + ".")
+        out += wrap(w.COMPAT + ".", width=width)
     return out
 
 
-def _cells(row: MetricRow, against: bool, notes: list[str]) -> list[list[str]]:
+def _cells(row: MetricRow, against: bool, notes: list[str]) -> list[str]:
     places = w.row_decimals(row)
-    name = [row.metric] + (["(compat)"] if row.path == "compat" else [])
-    block = [name, _estimate(row, row.estimate, places, notes)]
-    block.append([w.ABSENT] if row.original is None else [w.number(row.original.value, places)])
+    name = row.metric + ("\n(compat)" if row.path == "compat" else "")
+    cells = [name, _estimate(row, row.estimate, places, notes)]
+    cells.append(w.ABSENT if row.original is None else w.number(row.original.value, places))
     if against:
-        oracle = [w.oracle_text(row, places)]
-        gap = [w.ABSENT] if row.gap is None else [w.number(row.gap, places, signed=True)]
-        gap += _bracket(w.interval(row.gap_low, row.gap_high, places, signed=True))
-        block += [oracle, gap]
-        block.append([w.ABSENT if row.z is None else w.number(row.z, 1, signed=True)])
-        block.append([w.closed_text(row)])
-    return [*block, [_LIGHTS[row.light]]]
+        gap = w.ABSENT if row.gap is None else w.number(row.gap, places, signed=True)
+        between = w.interval(row.gap_low, row.gap_high, places, signed=True)
+        cells += [w.oracle_text(row, places), f"{gap}\n{between}" if between else gap]
+        cells.append(w.ABSENT if row.z is None else w.number(row.z, 1, signed=True))
+        cells.append(w.closed_text(row))
+    return [*cells, w.judgement_words(row)]
 
 
-def _estimate(
-    row: MetricRow, estimate: Estimate, places: int | None, notes: list[str]
-) -> list[str]:
+def _estimate(row: MetricRow, estimate: Estimate, places: int | None, notes: list[str]) -> str:
     mark = ""
     if estimate.note:
         text = f"{row.metric}: {estimate.note}"
         if text not in notes:
             notes.append(text)
         mark = f" [{notes.index(text) + 1}]"
-    first = w.number(estimate.value, places) + mark
-    return [first, *_bracket(w.interval(estimate.low, estimate.high, places))]
+    between = w.interval(estimate.low, estimate.high, places)
+    return w.number(estimate.value, places) + mark + (f"\n{between}" if between else "")
 
 
-def _bracket(text: str) -> list[str]:
-    """Put a long interval on two lines, so that huge numbers still fit."""
-    if len(text) <= 18:
-        return [text] if text else []
-    low, high = text.split(", ")
-    return [f"{low},", high]
-
-
-def _widths(blocks: list[list[list[str]]]) -> list[int]:
-    widths = [max(cell_len(x) for b in blocks for x in b[j]) for j in range(len(blocks[0]))]
-    spare = WIDTH - sum(widths[1:]) - len(widths) + 1
-    widths[0] = max(min(widths[0], spare), _NARROWEST)
-    return widths
-
-
-def _across(block: list[list[str]], widths: list[int]) -> list[tuple[int, tuple[list[str], int]]]:
-    return list(enumerate(zip(block, widths, strict=True)))
-
-
-def _pairs(lines: list[tuple[str, str]]) -> list[str]:
+def _pairs(lines: list[tuple[str, str]], width: int) -> list[str]:
     wide = max(len(k) for k, _ in lines) + 2
-    return [ln for k, v in lines for ln in wrap(v, f"{k:<{wide}}")]
-
-
-def _columns(lines: list[tuple[str, str, str]]) -> list[str]:
-    return [f"{a:<16}{b:>16}{c:>16}" for a, b, c in lines]
+    return [ln for k, v in lines for ln in wrap(v, f"{k:<{wide}}", width)]

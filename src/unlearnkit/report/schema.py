@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.errors import InputError
@@ -21,15 +21,6 @@ Design = Literal["FULL", "REUSE"]
 
 
 Judgement = Literal["good", "bad", "unclear", "none"]
-
-
-_OLD_GOALS = {"as the oracle": "match retraining", "value": "descriptive"}
-"""Words of ``Goal`` in reports that were written before 0.1.0."""
-
-
-def _current_goal(given: object) -> object:
-    """Return the present word for a goal that an older report names."""
-    return _OLD_GOALS.get(given, given) if isinstance(given, str) else given
 
 
 class Value(FrozenModel):
@@ -66,7 +57,7 @@ class MetricRow(Value):
 
     metric: str
     family: str
-    goal: Annotated[str, BeforeValidator(_current_goal)]
+    goal: str
     """``high``, ``low``, ``match retraining`` or ``descriptive``."""
 
     ideal: float | None
@@ -387,19 +378,66 @@ class Provenance(Value):
     unlearned: str
     """Digest of the unlearned model's weights."""
 
+    training_data: str = ""
+    """Digest of the training data, as in the record of a run."""
+
+    request: str = ""
+    """Digest of the positions of the removed rows, as in the record of a run."""
+
+    removed_rows: tuple[int, ...] | None = None
+    """Positions of the removed rows in the training data; None where nobody asked for them."""
+
     notes: tuple[str, ...] = ()
 
 
-class Report(Value):
-    """What an audit found: a list of findings, a table, and everything behind it."""
+class SummaryRow(Value):
+    """One line of the summary."""
 
-    schema_version: int = Field(1, ge=1)
+    name: str
+    """In words: ``Accuracy, forget set``."""
+
+    metric: str
+    """Id of the row of the full table; empty where the number is no metric."""
+
+    model: float | None
+    low: float | None = None
+    high: float | None = None
+    """95 % interval of the number of this model."""
+
+    original: float | None = None
+    retrained: float | None = None
+    judgement: str
+    """In words: ``as retrained``, ``differs``, ``undecided``, ``leaks``, ``damaged``."""
+
+
+class NextStep(Value):
+    """What to do after a verdict."""
+
+    action: str
+    """One plain sentence."""
+
+    seconds: float | None = None
+    """About how long it takes, where this audit has measured what it needs."""
+
+
+class Report(Value):
+    """What an audit found: verdict, next steps, summary, the full table and all behind it."""
+
+    schema_version: Literal[2] = 2
     """Version of this layout."""
 
-    tier: AuditTier
-    sentence: str
-    """The verdict in a sentence or two."""
+    verdict: Verdict
+    """The headline: the first of the findings."""
 
+    reason: str
+    """What the verdict rests on, in one sentence with its numbers."""
+
+    remarks: tuple[str, ...] = ()
+    """Sentences that follow the reason: the attack, and what was not tested."""
+
+    next_steps: tuple[NextStep, ...] = ()
+    summary: tuple[SummaryRow, ...] = Field((), max_length=8)
+    tier: AuditTier
     findings: tuple[Finding, ...]
     """Every verdict that holds; the headline is the first."""
 
@@ -421,9 +459,9 @@ class Report(Value):
     """What ensembles show; of the strong tier alone."""
 
     @property
-    def verdict(self) -> Verdict:
-        """Return the headline."""
-        return self.findings[0].verdict
+    def sentence(self) -> str:
+        """Return verdict, reason and remarks in one text."""
+        return " ".join([f"{self.verdict}: {end_sentence(self.reason)}", *self.remarks])
 
     def row(self, metric: str) -> MetricRow:
         """Return the table's row of a metric.
@@ -445,6 +483,12 @@ class Report(Value):
         )
 
     def __str__(self) -> str:
+        from unlearnkit.report.render_text import render_brief  # it imports this module
+
+        return render_brief(self)
+
+    def full(self) -> str:
+        """Return all that the report says as text; ``str`` gives verdict, next step, summary."""
         from unlearnkit.report.render_text import render_text  # it imports this module
 
         return render_text(self)
@@ -476,7 +520,7 @@ class Report(Value):
         if path.suffix == ".json":
             return self.model_dump_json(indent=1).encode()
         if path.suffix == ".txt":
-            return f"{self}\n".encode()
+            return f"{self.full()}\n".encode()
         if path.suffix == ".html":
             from unlearnkit.report.render_html import render_page  # needs the extra
 
@@ -496,9 +540,20 @@ class Report(Value):
         Raises:
             InputError: If the file is not there or is no report.
         """
+        text = read_text(Path(path), "report", most=_MOST)
         try:
-            return cls.model_validate_json(read_text(Path(path), "report", most=_MOST))
+            return cls.model_validate_json(text)
         except ValidationError as e:
+            if any(x["loc"] == ("schema_version",) for x in e.errors()):
+                raise InputError(
+                    f"report: {str(path)!r} was written by another version of unlearnkit; audit the"
+                    " run again: unlearnkit audit FOLDER"
+                ) from None
             raise InputError(
                 f"report: {str(path)!r} is no report: {e.error_count()} fields are wrong"
             ) from None
+
+
+def end_sentence(text: str) -> str:
+    """Return text that ends in a full stop."""
+    return text if text.endswith((".", "!", "?")) else f"{text}."

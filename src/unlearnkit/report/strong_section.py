@@ -6,36 +6,36 @@ from unlearnkit.report import phrases as w
 from unlearnkit.report.schema import Stratum, StrongSummary
 
 LEGEND = (
-    "Every number is of N models of this method, each made from its own original, beside N models "
-    "retrained without the forgotten rows. Original: N models before unlearning in the same "
-    "place. Oracle: N further retrained models in the same place, so what the number is when "
-    "nothing is wrong; of a rate, mean ± standard deviation over retrained models. Gap: this "
-    "method minus the oracle. Brackets: 95 % intervals."
+    "N unlearned models, each made from its own original, against N models retrained without the "
+    "forget set. Original: N models before unlearning, measured in the same way. Retrained: N "
+    "other retrained models, measured in the same way: the value when nothing is wrong; of a "
+    "fraction, mean ± standard deviation over them. Gap: this method minus retrained. Brackets: "
+    "95 % intervals."
 )
 REAL_LEGEND = (
-    "Margin: how far a prediction has come towards the row's own target, in target units; of "
-    "several targets, along the way from the mean of all models to them."
+    "Margin: how close a prediction is to the row's target, in target units; of several targets, "
+    "along the direction from the mean of all models to the target."
 )
 """What a margin is where targets are numbers."""
 
 
 def title(strong: StrongSummary) -> str:
     """Return what the table of ensembles is about."""
-    return f"What {strong.models} models of this method show, beside as many retrained ones"
+    return f"{strong.models} models of this method against {strong.models} retrained models"
 
 
 def exposed_sentence(strong: StrongSummary) -> str:
-    """Return how many forgotten rows stay exposed one by one."""
+    """Return how many records of the forget set are exposed by an attack on each."""
     if not strong.exposure or strong.exposure[0].epsilon is None:
-        return "Single forgotten rows could not be judged; the table says why."
+        return "Single records could not be judged; the table says why."
     return (
-        f"{len(strong.exposed):,} of {len(strong.exposure):,} forgotten rows are exposed one by"
-        " one: for them the bound on the distance from retraining, corrected for the number of"
-        " rows, is above 0. Rows without a bound are not shown to be safe."
+        f"{len(strong.exposed):,} of {len(strong.exposure):,} records of the forget set are"
+        " exposed: their lower bound on epsilon, corrected for the number of records, is above 0."
+        " A record without a bound is not shown to be safe."
     )
 
 
-EXPOSED_HEAD = ("Row", "Bound (nats)", "Attack accuracy", "Shift (deviations)")
+EXPOSED_HEAD = ("Row", "Bound (nats)", "Attack accuracy", "Shift (standard deviations)")
 
 
 def exposed_lines(strong: StrongSummary, most: int) -> list[tuple[str, str, str, str]]:
@@ -52,13 +52,14 @@ def exposed_lines(strong: StrongSummary, most: int) -> list[tuple[str, str, str,
 
 
 ORDERS = {
-    "memorisation": "Memorisation: what having had a row gives a model there, in probability of "
-    "its label or in error; rows with little of it are a control, where no memory can be",
-    "difficulty": "Difficulty: what retrained models lack there, in probability or in error",
-    "entanglement": "Entanglement: nearness of last-layer inputs to the middle of all rows, in the "
-    "model at hand; the level is the distance",
+    "memorisation": "Memorisation: by how much training on a row raises the probability of its "
+    "label, or lowers its error; the low third is a control",
+    "difficulty": "Difficulty: missing probability of the true label, or error, of retrained "
+    "models",
+    "entanglement": "Entanglement: distance of the row's last-layer inputs from the mean of all "
+    "rows, in this model; nearer is more entangled",
 }
-"""What forgotten rows are ordered by."""
+"""Orders of the forget set."""
 
 STRATA_HEAD = (
     "Third",
@@ -82,17 +83,17 @@ def strata(strong: StrongSummary) -> list[tuple[str, list[tuple[str, ...]]]]:
 
 
 def _cells(part: Stratum) -> tuple[str, ...]:
-    def told(value: float | None, places: int) -> str:
+    def cell(value: float | None, places: int) -> str:
         return w.ABSENT if value is None else w.number(value, places)
 
     return (
         part.part,
         f"{part.examples:,}",
         w.number(part.level, w.decimals([part.level])),
-        told(part.auc.value, 3),
+        cell(part.auc.value, 3),
         w.interval(part.auc.low, part.auc.high, 3) or w.ABSENT,
-        told(part.auc_floor, 3),
-        told(part.klom, 2),
-        told(part.klom_floor, 2),
+        cell(part.auc_floor, 3),
+        cell(part.klom, 2),
+        cell(part.klom_floor, 2),
         w.ABSENT if part.exposed is None else f"{part.exposed:,}",
     )
