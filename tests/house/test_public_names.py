@@ -78,3 +78,14 @@ def test_an_unknown_name_is_an_attribute_error():
 def test_the_extension_interface_loads_nothing_until_a_name_is_read():
     code = "import sys, unlearnkit.extend; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_one_function_is_called_unlearn():
+    found = [
+        path.name
+        for path in (ROOT / "src").rglob("*.py")
+        if "cli" not in path.parts
+        for node in ast.parse(path.read_text("utf-8")).body
+        if isinstance(node, ast.FunctionDef) and node.name == "unlearn"
+    ]
+    assert found == ["chooser.py"]
