@@ -67,10 +67,10 @@ COMPAT = "compat: as in published code, with its errors; only for comparison wit
 LEGEND = (
     "Original: the model before unlearning. Retrained: models trained without the forget set, "
     "mean ± standard deviation over them. Gap: this model minus the mean of retrained models. "
-    "z: the gap in standard deviations of retrained models; it needs three of them. Gap closed: share "
-    "of the original's distance to retraining that unlearning removed (1 = as retrained, 0 = as "
-    "the original). Oracle-oracle distance: that between two retrained models. Brackets: 95 % intervals. "
-    "A dash: no value."
+    "z: the gap in standard deviations of retrained models; it needs three of them. Gap closed: "
+    "share of the original's distance to retraining that unlearning removed (1 = as retrained, "
+    "0 = as the original). Oracle-oracle distance: that between two retrained models. "
+    "Brackets: 95 % intervals. A dash: no value."
 )
 NO_ORACLE = "There was no retrained model, so nothing here is compared with retraining."
 SPENT_HEAD = ("Quantity", "Unlearning", "Retraining")
