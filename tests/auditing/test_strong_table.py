@@ -10,7 +10,7 @@ from tests.auditing.planted import SECTIONS, everything, planted, seated
 from unlearnkit.auditing.strong.margin_store import MarginMatrix
 from unlearnkit.auditing.strong.metric_specs import KINDS
 from unlearnkit.auditing.strong.results_table import LEVEL, strong_table
-from unlearnkit.auditing.verdicts_strong import strong_findings, strong_limits, strong_sentence
+from unlearnkit.auditing.verdicts_strong import strong_findings, strong_limits, strong_remarks
 from unlearnkit.catalog import metrics
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.runtime import Runtime
@@ -102,7 +102,7 @@ def test_retained_rows_that_grew_more_familiar_are_told():
     margins, errors = everything(signals, "unlearned")
     margins[:, signals.place("retain")] += 2.0
     found = strong_findings(judged(seated(signals, margins, errors))[0])
-    assert any("retained rows look more familiar" in f.reason for f in found)
+    assert any("exposes retained rows more" in f.reason for f in found)
 
 
 def test_errors_of_another_kind_than_right_or_wrong_are_compared_as_errors():
@@ -184,10 +184,10 @@ def test_without_held_out_rows_there_is_no_attack_row_and_no_pass():
     table, verdicts = judged(signals)
     assert table.row("rmia_auc") is None
     assert verdicts == {Verdict.INCONCLUSIVE}
-    said = strong_sentence(table, strong_findings(table))
-    assert "no never-seen rows" in said
-    assert "separated" not in said
-    assert "0 of 20 records remain individually exposed" in said
+    assert "no never-seen rows" in strong_findings(table)[0].reason
+    said = strong_remarks(table)
+    assert not any("Membership attack" in text for text in said)
+    assert "Records that a single-record attack exposes: 0 of 20." in said
 
 
 def test_margins_that_are_not_finite_are_refused():
@@ -201,17 +201,19 @@ def test_margins_that_are_not_finite_are_refused():
 def test_what_the_model_at_hand_shows_is_part_of_the_verdict(null):
     own = Finding(verdict=Verdict.LEAKS, reason="made", rows=("margin_auc",))
     found = strong_findings(null[0], [own])
-    assert (found[0].verdict, found[0].reason) == (Verdict.LEAKS, "the model at hand: made")
+    assert (found[0].verdict, found[0].reason) == (Verdict.LEAKS, "this model: made")
     assert Verdict.MATCHES not in {f.verdict for f in found}
 
 
-def test_the_sentence_follows_the_specification(null):
+def test_the_remarks_say_attack_power_exposed_records_and_the_reservation(null):
     table = null[0]
-    text = strong_sentence(table, strong_findings(table))
-    assert text.startswith("MATCHES RETRAINING WITHIN LIMITS: 64 models of the method")
-    assert "Against 64 retrained models, an attacker who knows the recipe separated" in text
-    assert f"could have detected a shift of {table.detectable:.2f} oracle deviations" in text
-    assert "0 of 150 records remain individually exposed (ids attached)" in text
+    (found,) = strong_findings(table)
+    assert found.reason.startswith("attacks do not tell 64 unlearned from as many retrained models")
+    text = " ".join(strong_remarks(table))
+    assert text.startswith("Membership attack on the forget set: AUC ")
+    assert "; 0.5 = no leak." in text
+    assert f"{table.detectable:.2f} standard deviations of retrained models." in text
+    assert "Records that a single-record attack exposes: 0 of 150." in text
     assert text.endswith("This is evidence, not proof of deletion.")
 
 
