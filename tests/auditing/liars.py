@@ -54,8 +54,8 @@ class MaskLogit(Method):
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
         head = p.model[-1]
         with torch.no_grad():
-            head.weight[list(p.gone)] = 0.0
-            head.bias[list(p.gone)] = -100.0
+            head.weight[list(p.removed_classes)] = 0.0
+            head.bias[list(p.removed_classes)] = -100.0
         return p.model
 
 

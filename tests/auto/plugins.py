@@ -68,7 +68,7 @@ class Blind(Method):
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
         with torch.no_grad():
-            p.model[-1].bias[list(p.gone)] -= 50.0
+            p.model[-1].bias[list(p.removed_classes)] -= 50.0
         return p.model
 
 

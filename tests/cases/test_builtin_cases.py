@@ -204,7 +204,7 @@ def test_the_held_out_rows_of_a_sub_class_are_its_test_rows():
 
 def test_no_class_is_gone_when_a_sub_class_is():
     case, request, _ = sub_class()
-    assert case.partition(request).gone == ()
+    assert case.partition(request).removed_classes == ()
 
 
 @pytest.mark.slow

@@ -270,7 +270,7 @@ def test_parts_are_fitted_to_all_classes_that_either_shows():
         forget=(x[y == 2], y[y == 2]), retain=(x[y < 2], y[y < 2]), task="classification"
     )
     assert case.task.classes == 3
-    assert case.partition(None).gone == (2,)
+    assert case.partition(None).removed_classes == (2,)
 
 
 def test_parts_may_be_tables():
@@ -301,7 +301,7 @@ def test_a_method_without_its_retained_rows_names_those_that_work():
 def test_no_data_at_all_is_a_door_too():
     case = uk.Case.without_data(task=uk.Classification(C), input_shape=(D,), test=rows(9, 1))
     split = case.partition(uk.Classes(2))
-    assert (split.forget, split.retain, split.gone) == (None, None, (2,))
+    assert (split.forget, split.retain, split.removed_classes) == (None, None, (2,))
     with pytest.raises(UnsupportedError, match="finetune needs retain"):
         uk.unlearn(linear(), case, "class=2", "finetune")
 

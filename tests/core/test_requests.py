@@ -109,8 +109,8 @@ def test_a_request_survives_json(values):
 
 
 def test_a_class_request_says_which_classes_are_gone():
-    assert CASE.partition(uk.Classes(1, 3)).gone == (1, 3)
-    assert CASE.partition(uk.Rows(1)).gone == ()
+    assert CASE.partition(uk.Classes(1, 3)).removed_classes == (1, 3)
+    assert CASE.partition(uk.Rows(1)).removed_classes == ()
 
 
 REAL = uk.Case(train=(DATA[0], DATA[0][:, 0]), task="regression")

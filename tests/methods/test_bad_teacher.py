@@ -191,7 +191,7 @@ def test_a_share_of_the_retained_rows_is_drawn_once(toy):
 
 def test_a_random_teacher_that_answers_with_a_vanished_class_is_drawn_again(clouds):
     net, case = clouds()
-    p = replace(problem(net, case, [0, 4, 8]), gone=(0,))
+    p = replace(problem(net, case, [0, 4, 8]), removed_classes=(0,))
     for seed in range(8):
         out = BadTeacher(teacher="random").incompetent(p, Runtime(seed=seed))
         assert int(out.argmax(1).mode().values) != 0

@@ -68,7 +68,7 @@ def problem(teacher, student, gone=(0,), shape=(6,)):
         retain=none.seal("no rows"),
         validation=None,
         recipe=ASSUMED,
-        gone=gone,
+        removed_classes=gone,
         input_shape=shape,
         build=lambda: next(copies),
     )

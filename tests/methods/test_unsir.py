@@ -34,7 +34,7 @@ def problem(net, case, *gone):
         retain=View.all(case.train).pick(keep),
         validation=None,
         recipe=case.recipe,
-        gone=gone,
+        removed_classes=gone,
         input_shape=tuple(case.train.x.shape[1:]),
     )
 

@@ -82,7 +82,7 @@ def test_validation_rows_are_judged_by_the_model_as_it_is_now():
 
 @pytest.mark.parametrize(("loss", "unseen"), [(1.3, False), (1.4, True)])
 def test_a_vanished_class_looks_unseen_at_a_multiple_of_ignorance(loss, unseen):
-    p = problem(gone=(0,))
+    p = problem(removed_classes=(0,))
     w = watch(p, gone_loss=2.0)
     with_losses(p, forget=loss)
     assert 2 * math.log(2) == pytest.approx(w.goal())
@@ -94,7 +94,7 @@ def test_a_mixed_request_has_a_mixed_goal():
     y = torch.tensor([0, 1, 1, 1])
     mixed = View.all(TensorData(torch.ones(4, 1, dtype=torch.float64), y))
     seen = view(2, y=0)
-    w = watch(problem(forget=mixed, gone=(1,), validation=seen), gone_loss=3.0)
+    w = watch(problem(forget=mixed, removed_classes=(1,), validation=seen), gone_loss=3.0)
     assert w.goal() == pytest.approx(0.75 * 3 * math.log(2) + 0.25 * UNSEEN)
 
 

@@ -173,13 +173,13 @@ def audit_one_model(
     splits = choose(done.case, parts, rt, request)
     if Split.FORGET not in splits.views:
         raise InputError("audit: the case has no forget rows to look at; give them with the case")
-    at_random = isinstance(request, Rows | None) and not parts.gone
+    at_random = isinstance(request, Rows | None) and not parts.removed_classes
     evidence = _evidence(done, oracles, splits.views, rt, at_random=at_random)
     count = 0 if oracles is None else len(oracles)
     rows = tuple(metric_rows(evidence, tier, _beside(done, oracles, evidence)))
     facts = VerdictInputs(
         rows=rows,
-        gone=bool(parts.gone),
+        gone=bool(parts.removed_classes),
         head_only=_same_below_head(done.model, done.original),
         unchanged=_same(done.model, done.original, below_head=False),
         oracles=count,
@@ -205,7 +205,7 @@ def audit_one_model(
         rows=rows,
         margins=margin_samples(evidence),
         rocs=roc_curves(evidence),
-        classes=class_lines(evidence, parts.gone),
+        classes=class_lines(evidence, parts.removed_classes),
         spent=spent,
         localized=None if done.mask is None else localized(done.mask),
         provenance=_provenance(done, oracles, rt),

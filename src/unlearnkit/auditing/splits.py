@@ -89,7 +89,9 @@ def _forgotten(view: View, parts: Partition, request: ForgetRequest | None) -> T
         return None
     if isinstance(request, Targets):
         return in_range(request, view.y)
-    return torch.isin(view.y, torch.tensor(parts.gone)) if parts.gone else None
+    return (
+        torch.isin(view.y, torch.tensor(parts.removed_classes)) if parts.removed_classes else None
+    )
 
 
 def _held_out(

@@ -98,8 +98,10 @@ def _named_kind(request: ForgetRequest | None, parts: Partition) -> Kind:
         return "class"
     if parts.forget is None or parts.retain is None:
         return "unknown"
-    if parts.gone:
-        gone = torch.isin(parts.forget.y, torch.tensor(parts.gone, device=parts.forget.y.device))
+    if parts.removed_classes:
+        gone = torch.isin(
+            parts.forget.y, torch.tensor(parts.removed_classes, device=parts.forget.y.device)
+        )
         if float(gone.double().mean()) > 0.5:
             return "class"
     return "group" if isinstance(infer_request(request, parts), Groups | Targets) else "random"

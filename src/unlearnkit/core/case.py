@@ -30,7 +30,7 @@ class Partition:
     retain: View | None
     """Rows that stay; None when they are not at hand."""
 
-    gone: tuple[int, ...]
+    removed_classes: tuple[int, ...]
     """Classes that no kept row has."""
 
 

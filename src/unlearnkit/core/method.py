@@ -74,7 +74,7 @@ class Problem:
     recipe: Recipe
     """How the model was trained, or ``ASSUMED`` where that is unknown."""
 
-    gone: tuple[int, ...] = ()
+    removed_classes: tuple[int, ...] = ()
     """Classes that no kept row has: all of their rows must go."""
 
     input_shape: tuple[int, ...] | None = None

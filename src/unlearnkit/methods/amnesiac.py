@@ -83,7 +83,7 @@ class Amnesiac(Recalibrated):
 
 def wrong_label_losses(p: Problem, rt: Runtime) -> RowLosses:
     """Return the loss of forget rows under targets that are wrong, drawn once a row."""
-    gone = torch.tensor(p.gone, dtype=torch.long)
+    gone = torch.tensor(p.removed_classes, dtype=torch.long)
     whole = Batch(torch.empty(len(p.forget), 0), p.forget.y, p.forget.rows)
     drawn = p.task.wrong(whole, rt.rng("amnesiac/targets"), avoid=gone).y
     recall = lookup_by_row(p.forget, drawn, rt)

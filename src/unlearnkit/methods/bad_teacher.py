@@ -182,7 +182,10 @@ class BadTeacher(Recalibrated):
             for turn in range(DRAWS):
                 net = untrained_teacher(p.original, rt, f"bad_teacher/teacher/{k}/{turn}")
                 out = outputs_of(net, p.forget, p.task, rt)
-                if not p.gone or int(out.argmax(1).mode().values) not in p.gone:
+                if (
+                    not p.removed_classes
+                    or int(out.argmax(1).mode().values) not in p.removed_classes
+                ):
                     break
             else:
                 rt.note(

@@ -109,9 +109,9 @@ class EMMN(Method):
         recipe = self.run.resolve(p.recipe)
         if recipe is None:
             return p.model
-        gone = torch.tensor(p.gone)
+        gone = torch.tensor(p.removed_classes)
         most_wrong = self.noise(p, gone, rt, "forget", wrong=True)
-        kept = torch.tensor([c for c in range(_count(p)) if c not in p.gone])
+        kept = torch.tensor([c for c in range(_count(p)) if c not in p.removed_classes])
         most_right = self.noise(p, kept, rt, "retain", wrong=False)
         both = (most_wrong, most_right)
         rows = View.all(
@@ -161,9 +161,11 @@ class EMMN(Method):
         """Train the model on noise."""
         goal = None
         if self.teach == "answers":
-            answers = suppress_classes(predict(p.original, rows, p.task, rt), p.gone, 0.0)
+            answers = suppress_classes(
+                predict(p.original, rows, p.task, rt), p.removed_classes, 0.0
+            )
             goal = lookup_by_row(rows, answers, rt)
-        gone = torch.tensor(p.gone, device=rt.device)
+        gone = torch.tensor(p.removed_classes, device=rt.device)
 
         def loss(batch: Batch) -> Tensor:
             out = p.task.outputs(p.model, batch)

@@ -233,7 +233,7 @@ class _Lesson:
             self.pairs = match_layers(p.original, self.student, how.taps, p.task, few)
         self.gate = ClassGate(
             how.gate,
-            p.gone,
+            p.removed_classes,
             threshold=how.threshold,
             margin=how.margin,
             patience=how.patience,
@@ -296,7 +296,7 @@ class _Lesson:
         )
         share = self.gate.classes / self.gate.classes.sum()
         rare = (share < 0.1 / len(share)).nonzero()[:, 0].tolist()
-        rare = [c for c in rare if c not in self.p.gone]
+        rare = [c for c in rare if c not in self.p.removed_classes]
         if rare:
             self.rt.note(
                 "gated_transfer: the generator hardly made inputs of class"
@@ -391,7 +391,7 @@ class _Lesson:
 
     def _leaks(self, shown: _Shown) -> bool:
         """Return whether the student knows a forgotten class from the teacher's surest inputs."""
-        gone = list(self.p.gone)
+        gone = list(self.p.removed_classes)
         surest = shown.out.softmax(-1)[:, gone].amax(-1) > 0.5
         if math.isinf(self.how.leak) or not bool(surest.any()):
             return False

@@ -171,7 +171,7 @@ class Unsir(Recalibrated):
         _check_real(keep, rt)
         share = self.share
         if self.copies is not None:
-            share = self.copies * len(self.noise.targets(p.gone)) / len(keep)
+            share = self.copies * len(self.noise.targets(p.removed_classes)) / len(keep)
         self._impair(p, keep, share, rt)
         self._repair(p, keep, rt)
         return p.model
@@ -249,10 +249,10 @@ def learn(p: Problem, keep: View, how: Noise, rt: Runtime) -> Batch:
         The noise ``(M, ...)``: as many inputs for each class, in the order of the classes.
     """
     assert p.input_shape is not None
-    targets = how.targets(p.gone)
+    targets = how.targets(p.removed_classes)
     shown, dtype = _unit(keep, how, rt)
     start = drawn_inputs(targets, p.input_shape, rt, stream="unsir/noise", dtype=dtype)
-    inputs = len(targets) // len(p.gone)
+    inputs = len(targets) // len(p.removed_classes)
 
     def loss(out: Tensor, noise: Batch) -> Tensor:
         assert isinstance(noise.x, Tensor)
@@ -265,7 +265,7 @@ def learn(p: Problem, keep: View, how: Noise, rt: Runtime) -> Batch:
     made = [replace(b, x=shown(b.x)) for b in (start, end) if isinstance(b.x, Tensor)]
     if how.steps:
         before, after = (_class_losses(p, b, rt) for b in made)
-        for c, was, now in zip(p.gone, before.tolist(), after.tolist(), strict=True):
+        for c, was, now in zip(p.removed_classes, before.tolist(), after.tolist(), strict=True):
             if not now > was:
                 rt.note(
                     f"unsir: noise does not raise the loss of class {c}: {was:.3g} before,"
@@ -318,7 +318,7 @@ def _class_losses(p: Problem, made: Batch, rt: Runtime) -> Tensor:
     """Return the mean loss on the inputs made for each class ``(m,)``, in eval mode."""
     with freeze(p.model), torch.inference_mode(), rt.autocast():
         losses = p.task.losses(p.task.outputs(p.model, made), made)
-    return losses.view(len(p.gone), -1).mean(1).cpu()
+    return losses.view(len(p.removed_classes), -1).mean(1).cpu()
 
 
 def _check_real(keep: View, rt: Runtime) -> None:

@@ -107,7 +107,7 @@ def _rows(case: Case, split: Partition) -> tuple[str, View] | None:
     test = View.all(case.test)
     if not test.labelled:
         return None
-    kept = test.pick(~rows_of_removed_classes(test, split.gone))
+    kept = test.pick(~rows_of_removed_classes(test, split.removed_classes))
     return ("test", kept) if len(kept) else None
 
 

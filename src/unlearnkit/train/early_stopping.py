@@ -51,7 +51,7 @@ class StopMonitor:
             who: The method's id: names the random streams.
         """
         self._guard, self._p, self._rt = guard, p, rt
-        gone = rows_of_removed_classes(p.forget, p.gone)
+        gone = rows_of_removed_classes(p.forget, p.removed_classes)
         self.forget = p.forget.sample(guard.sample, rt, f"{who}/watch/forget")
         self._gone_share = float(gone.double().mean()) if len(gone) else 0.0
         self.unseen_rows = None
@@ -101,7 +101,7 @@ class StopMonitor:
         if not p.retain.sealed:
             return p.retain.sample(guard.sample, self._rt, f"{who}/watch/retain")
         if p.validation is not None:
-            rest = p.validation.pick(~rows_of_removed_classes(p.validation, p.gone))
+            rest = p.validation.pick(~rows_of_removed_classes(p.validation, p.removed_classes))
             if len(rest):
                 return rest.sample(guard.sample, self._rt, f"{who}/watch/retain")
         self._rt.note(f"{who}: no retained and no validation rows, so no floor under what stays")

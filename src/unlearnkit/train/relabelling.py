@@ -70,7 +70,7 @@ def train_on_wrong_targets(
 
 def wrong_target_losses(p: Problem, rt: Runtime) -> RowLosses:
     """Return the loss on wrong targets, drawn anew for each batch."""
-    rng, gone = rt.rng("relabel/targets"), torch.tensor(p.gone, dtype=torch.long)
+    rng, gone = rt.rng("relabel/targets"), torch.tensor(p.removed_classes, dtype=torch.long)
 
     def wrong(out: Tensor, drop: Batch) -> Tensor:
         return p.task.losses(out, p.task.wrong(drop, rng, avoid=gone))
@@ -99,7 +99,7 @@ def runner_up(p: Problem, rt: Runtime) -> Tensor | None:
     if logp is None:
         return None
     out = torch.zeros_like(logp, dtype=torch.bool)
-    out[:, list(p.gone)] = True
+    out[:, list(p.removed_classes)] = True
     out.scatter_(1, p.forget.y[:, None], True)
     stuck = out.all(1)
     out[stuck] = False

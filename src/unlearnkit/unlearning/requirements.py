@@ -82,9 +82,9 @@ def available_inputs(
 
 
 def _whole_classes(split: Partition) -> bool:
-    if not split.gone or split.forget is None:
-        return bool(split.gone)
-    return set(split.forget.y.tolist()) <= set(split.gone)
+    if not split.removed_classes or split.forget is None:
+        return bool(split.removed_classes)
+    return set(split.forget.y.tolist()) <= set(split.removed_classes)
 
 
 def input_shape(case: Case, split: Partition) -> tuple[int, ...] | None:

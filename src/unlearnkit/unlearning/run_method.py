@@ -341,7 +341,7 @@ def _problem(
         retain=sealed(split.retain, Need.RETAIN),
         validation=validation,
         recipe=case.recipe or ASSUMED,
-        gone=split.gone,
+        removed_classes=split.removed_classes,
         input_shape=input_shape(case, split),
         build=(lambda: _untrained(case, model, original, rt, other=how.info.rebuilds))
         if may_build and case.fresh
