@@ -9,7 +9,7 @@ import typer
 from unlearnkit.cli.options import Json
 
 cache_app = typer.Typer(
-    help="List or remove what is kept for the next time: trained models, signals, layouts.",
+    help="List or remove what is kept for the next time: trained models, signals.",
     epilog="\b\nExample:\n  unlearnkit cache ls",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -22,8 +22,7 @@ cache_app = typer.Typer(
 def cache_ls(json: Json = False) -> None:
     """List what is kept, the largest first.
 
-    Signals are the margins of a strong audit's models, a layout is the list of a study's runs;
-    unfinished is what a killed process left.
+    Signals are the margins of a strong audit's models; unfinished is what a killed process left.
     """
     from datetime import UTC, datetime
 
