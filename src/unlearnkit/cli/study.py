@@ -13,7 +13,7 @@ from unlearnkit.core.errors import UnlearnkitError
 if TYPE_CHECKING:
     from unlearnkit.studies.execution.run_study import Outcome
     from unlearnkit.studies.spec import Study
-    from unlearnkit.studies.table_schema import Table
+    from unlearnkit.studies.table.study_table import Table
 
 study_app = typer.Typer(
     help="Compare many methods fairly: one file, any number of runs, none of them done twice.",

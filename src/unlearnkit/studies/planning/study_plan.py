@@ -18,6 +18,7 @@ from unlearnkit.store import Store
 from unlearnkit.studies.columns import MetricColumn, metric_columns
 from unlearnkit.studies.planning.run_spec import RunSpec
 from unlearnkit.studies.spec import Study
+from unlearnkit.studies.table_schema import Column
 
 if TYPE_CHECKING:
     from unlearnkit.studies.planning.problem import StudyProblems  # it loads torch
@@ -78,7 +79,10 @@ def plan_digest(study: Study) -> str:
         "study": repr(study),
         "files": [(str(p), _file_digest(p)) for p in _named_files(study)],
         "versions": [__version__, NUMERICS, MEASURES],
-        "fields": [[f.name for f in fields(RunSpec)], MetricColumn.model_json_schema()],
+        "fields": [
+            [f.name for f in fields(RunSpec)],
+            [*MetricColumn.model_fields, *Column.model_fields],
+        ],
     }
     return sha256(json.dumps(parts).encode()).hexdigest()
 

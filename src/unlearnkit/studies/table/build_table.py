@@ -26,12 +26,12 @@ from unlearnkit.studies.table.compare_with_oracles import (
 )
 from unlearnkit.studies.table.load_results import Result, read
 from unlearnkit.studies.table.random_mask_control import against_chance
+from unlearnkit.studies.table.study_table import Table
 from unlearnkit.studies.table_schema import (
     Column,
     Failure,
     ForgetSetTable,
     MethodComparison,
-    Table,
     TableRow,
 )
 
