@@ -2,7 +2,6 @@
 
 import json
 import random
-import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -15,7 +14,8 @@ from unlearnkit.catalog import metrics
 from unlearnkit.store import Store
 from unlearnkit.studies.planning.expand import expand
 from unlearnkit.studies.planning.run_spec import RunSpec
-from unlearnkit.studies.spec import Study, make_study
+from unlearnkit.studies.planning.study_plan import keep_plan, make_plan
+from unlearnkit.studies.spec import Study, load, make_study
 from unlearnkit.studies.table.build_table import show
 from unlearnkit.studies.table.study_text import render_text
 
@@ -37,13 +37,14 @@ def run() -> Iterator[Fact]:
         count = fill(path, runs, names)
         for what, asked in (("all runs of it", whole), ("200 runs of it", small)):
             with Store(path) as store:
+                keep_plan(asked, store, make_plan(asked))
                 do = partial(shown, asked, store)
                 times = [seconds(do) for _ in range(REPEATS)]
             yield Fact(
                 f"show a study from a store of {count:,} measurements: {what}",
                 sorted(times)[REPEATS // 2], "s", min(times), max(times), GOAL,
-                f"{len(expand(asked))} runs, {path.stat().st_size / 2**20:.0f} MiB; laid out, read,"
-                f" computed and set as text; imports not counted; {REPEATS} repetitions",
+                f"{len(expand(asked))} runs, {path.stat().st_size / 2**20:.0f} MiB; plan, results"
+                f" read, computed, set as text; imports not counted; {REPEATS} repetitions",
             )  # fmt: skip
         yield from command(whole, path)
 
@@ -55,11 +56,13 @@ def command(asked: Study, path: Path) -> Iterator[Fact]:
     file.write_text(json.dumps({**words, "methods": [c.method for c in asked.methods]}))
     arguments = ["-m", "unlearnkit", "study", "show", str(file), "--store", str(path)]
     what = "unlearnkit study show of all of it, as a whole process"
-    cache = path.with_name("cache")
-    env = {"UNLEARNKIT_CACHE": str(cache)}
-    yield timed(what, arguments, GOAL, env=env)
-    forget = partial(shutil.rmtree, cache)
-    yield timed(f"{what}, for the first time: its layout is made", arguments, env=env, first=forget)
+    with Store(path) as store:
+        study = load(file)
+        keep_plan(study, store, make_plan(study))
+    yield timed(what, arguments, GOAL)
+    with sqlite3.connect(path) as db:
+        db.execute("DELETE FROM plan")
+    yield timed(f"{what}, when the store has no plan of it", arguments)
 
 
 def shown(asked: Study, store: Store) -> str:

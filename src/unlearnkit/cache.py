@@ -17,14 +17,13 @@ from torch import Tensor
 from unlearnkit.cache_files import (
     MARK,
     PART,
-    is_layout,
     is_outdated,
     is_signals,
     is_unfinished,
     own_files,
     written_here,
 )
-from unlearnkit.core.cache_folder import LAYOUTS, SIGNALS, default_root
+from unlearnkit.core.cache_folder import SIGNALS, default_root
 from unlearnkit.core.digest import digest, tensor_digest
 from unlearnkit.core.errors import InputError
 
@@ -142,23 +141,20 @@ class Cache:
                     yield Entry(path.stem, path, *known, stat.st_size, stat.st_mtime)
 
     def everything(self) -> Iterator[Entry]:
-        """Yield all that takes room: tensors, margins, layouts, and what killed processes left.
+        """Yield all that takes room: tensors, margins, and what killed processes left.
 
         Yields:
             Entries that this library wrote, known by their content; the key of margins is
-            ``{"kind": "signals"}``, that of a study's layout ``{"kind": "layout"}``, that of
+            ``{"kind": "signals"}``, that of
             remains of a process that was killed while it wrote ``{"kind": "unfinished"}``.
         """
         whole = list(self.entries())
         yield from whole
         known = {p for e in whole for p in (e.path, e.path.with_suffix(".json"))}
-        for path in sorted((self.root / LAYOUTS).glob("*")):
-            if is_layout(path):
-                yield from _entry(path, "layout")
         for folder in sorted((self.root / SIGNALS).glob("*")):
             if is_signals(folder):
                 yield from _entry(folder, "signals")
-        for path in sorted((*self.root.glob("??/*"), *(self.root / LAYOUTS).glob(".*.part"))):
+        for path in sorted(self.root.glob("??/*")):
             if path not in known and is_unfinished(path):
                 yield from _entry(path, "unfinished")
 

@@ -1,6 +1,5 @@
 """Files of the cache: which of a folder's files the library wrote, known by their content."""
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -19,8 +18,6 @@ MARK = {"written by": "unlearnkit cache"}
 
 _ADDRESS = "[0-9a-f]{64}"
 _KEPT = re.compile(rf"({_ADDRESS})\.(json|safetensors)")
-_LAYOUT = re.compile(rf"({_ADDRESS})\.json")
-_LAYOUT_PART = re.compile(rf"\.{_ADDRESS}\.json\..+\.part")
 _SIGNALS = re.compile(
     r"signals\.json|models\.jsonl|margins\.f64|codes\.u8|errors\.f32|residuals\.f64"
     r"|\.head\.lock|\.lock|\.signals\.json\..+\.part"
@@ -41,16 +38,6 @@ def is_outdated(side: Path) -> bool:
     return False
 
 
-def is_layout(path: Path) -> bool:
-    """Return whether a file is a study's layout: text under the digest of itself."""
-    if not _LAYOUT.fullmatch(path.name) or not _plain(path):
-        return False
-    with suppress(OSError, UnicodeDecodeError):
-        told, _, body = path.read_text(encoding="utf-8").partition("\n")
-        return told == hashlib.sha256(body.encode()).hexdigest()
-    return False
-
-
 def is_signals(folder: Path) -> bool:
     """Return whether a folder holds signals: its head's digest is its name."""
     if folder.is_symlink() or not folder.is_dir():
@@ -65,7 +52,7 @@ def is_unfinished(path: Path) -> bool:
 
     Tensors without a sidecar tell by their header, a sidecar without tensors by its key. What is in
     a folder of a writer bears the names that only content addresses have, and nothing else is
-    there. A layout's beginning is its digest.
+    there.
     """
     if path.name.startswith(PART) and path.is_dir() and not path.is_symlink():
         names = [_KEPT.fullmatch(p.name) for p in path.iterdir()]
@@ -75,12 +62,7 @@ def is_unfinished(path: Path) -> bool:
     kept = _KEPT.fullmatch(path.name)
     if kept is not None and kept[2] == "safetensors":
         return written_here(path)
-    if kept is not None:
-        return is_outdated(path)
-    with suppress(OSError, ValueError):
-        if _LAYOUT_PART.fullmatch(path.name):
-            return re.match(rf"{_ADDRESS}\n", path.read_text(encoding="utf-8")) is not None
-    return False
+    return kept is not None and is_outdated(path)
 
 
 def own_files(folder: Path) -> Iterator[Path]:

@@ -73,20 +73,6 @@ def cases() -> Mapping[str, CaseEntry]:
     return dict(sorted(CASES.items()))
 
 
-def has_plugins() -> bool:
-    """Return whether a method, metric, task or case comes from outside this package."""
-    homes = [
-        *(m.__module__ for m in methods().values()),
-        *(getattr(m.fn, "func", m.fn).__module__ for m in metrics().values()),
-        *(t.__module__ for t in tasks().values()),
-        *(c.make.__module__ for c in cases().values()),
-    ]
-    folders = (unlearnkit.methods, unlearnkit.metrics, unlearnkit.tasks, unlearnkit.cases)
-    return any(entry_points(group=f.__name__) for f in folders) or not all(
-        home.startswith("unlearnkit.") for home in homes
-    )
-
-
 @border("method")
 def method(name: str, preset: str | None = None, /, **params: Any) -> Method:
     """Return a method by id.

@@ -62,30 +62,33 @@ class Job(FrozenModel):
     device: str = "cpu"
     precision: Precision = "fp32"
 
-    def resolve(self, reporter: Reporter | None = None) -> tuple[Case, ForgetRequest | None]:
+    def resolve(
+        self, reporter: Reporter | None = None, *, made: Case | None = None
+    ) -> tuple[Case, ForgetRequest | None]:
         """Return the case and what must go from it.
 
         Where models must point out the rows, they are trained on the job's device.
 
         Args:
             reporter: Hears what that costs, and how it comes along.
+            made: The case, where it was made before; a named request brings its own.
 
         Returns:
             The case, and the request; None for a case made from parts.
         """
         known = catalog.cases()
         if self.case not in known:
-            case = _imported(self.case, known)
+            case = made or _imported(self.case, known)
             return case, None if self.forget is None else parse_request(self.forget)
         ours = known[self.case]
-        if self._named:
+        if self.has_named_request:
             place = partial(Runtime.on, self.device, precision=self.precision, reporter=reporter)
             asked = ours.ask(str(self.forget), place)
             return asked.case, asked.request
-        return ours.make(), None if self.forget is None else parse_request(self.forget)
+        return made or ours.make(), None if self.forget is None else parse_request(self.forget)
 
     @property
-    def _named(self) -> bool:
+    def has_named_request(self) -> bool:
         """Return whether what must go is one of the case's named requests."""
         return isinstance(self.forget, str) and not (is_range(self.forget) or "=" in self.forget)
 
@@ -110,7 +113,7 @@ class Job(FrozenModel):
     def exact(self, request: ForgetRequest | None, method: Method) -> Job:
         """Return the job with everything spelt out, so that it can be run again as it was."""
         whole = None if request is None else request.model_dump(mode="json")
-        forget = self.forget if self._named else whole
+        forget = self.forget if self.has_named_request else whole
         mask = self.build_mask()
         found = mask.model_dump(mode="json") if isinstance(mask, Localizer) else self.mask
         return self.model_copy(

@@ -65,6 +65,13 @@ MIGRATIONS = (
         PRIMARY KEY (run, name)
     ) STRICT;
     """,
+    """
+    CREATE TABLE plan (
+        study TEXT PRIMARY KEY,
+        digest TEXT NOT NULL,
+        content TEXT NOT NULL
+    ) STRICT;
+    """,
 )
 """The n-th script takes a store from version n to n + 1; never edit one that was released."""
 
@@ -209,6 +216,25 @@ class Store:
                 [(run.key, name, value) for name, value in (facts or {}).items()],
             )
         return True
+
+    def put_plan(self, study: str, digest: str, content: str) -> None:
+        """Keep the plan of a study, in place of the one that it had.
+
+        Args:
+            study: The study's name.
+            digest: Of what decides the plan.
+            content: The plan as text.
+        """
+        with self._told(), self._transaction():
+            self._db.execute("REPLACE INTO plan VALUES (?, ?, ?)", (study, digest, content))
+
+    def plan(self, study: str, digest: str) -> str | None:
+        """Return the plan of a study as text; None where there is none of this digest."""
+        with self._told():
+            found = self._db.execute(
+                "SELECT content FROM plan WHERE study = ? AND digest = ?", (study, digest)
+            ).fetchone()
+        return None if found is None else str(found[0])
 
     def runs(self, kind: str | None = None) -> list[Run]:
         """Return every run, or every run of a kind, oldest first."""

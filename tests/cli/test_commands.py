@@ -166,18 +166,6 @@ def test_the_cache_sizes_signals_and_leaves_those_that_are_in_use(run, monkeypat
     assert not file.folder.exists()
 
 
-def test_the_cache_lists_and_prunes_layouts_of_studies(run, monkeypatch, tmp_path):
-    monkeypatch.setenv("UNLEARNKIT_CACHE", str(tmp_path / "cache"))
-    words = "name: x\ncases: digits\nrequests: class=3\nmethods: finetune\nseeds: 2\n"
-    (tmp_path / "study.yaml").write_text(words)
-    run("study", "plan", "study.yaml")
-    (entry,) = run("cache", "ls", "--json").data
-    (file,) = (tmp_path / "cache").rglob("*.json")
-    assert (entry["kind"], entry["bytes"]) == ("layout", file.stat().st_size)
-    assert run("cache", "prune", "--days", "0", "--json").data["removed"] == 1
-    assert not any(p.is_file() for p in (tmp_path / "cache").rglob("*"))
-
-
 def test_a_damaged_cache_entry_can_still_be_pruned(run, small, monkeypatch, tmp_path):
     monkeypatch.setenv("UNLEARNKIT_CACHE", str(tmp_path / "cache"))
     run("unlearn", small, "--forget", "class=1", "-q")

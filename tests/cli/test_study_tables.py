@@ -6,7 +6,7 @@ import pytest
 
 from tests.studies.made import filled, study
 from unlearnkit.studies.planning.expand import expand
-from unlearnkit.studies.table_schema import Table
+from unlearnkit.studies.table.study_table import Table
 
 FILE = """
 name: made

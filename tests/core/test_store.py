@@ -82,7 +82,7 @@ def test_the_file_is_in_write_ahead_mode_and_has_a_version(tmp_path):
     db = sqlite3.connect(tmp_path / "s.sqlite")
     modes = [db.execute(f"PRAGMA {p}").fetchone()[0] for p in ("journal_mode", "user_version")]
     db.close()
-    assert modes == ["wal", 2]
+    assert modes == ["wal", 3]
 
 
 def test_a_store_of_a_newer_version_is_refused_untouched(tmp_path):
@@ -90,7 +90,7 @@ def test_a_store_of_a_newer_version_is_refused_untouched(tmp_path):
     db = sqlite3.connect(tmp_path / "s.sqlite")
     db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(InputError, match=r"version 99, .* knows up to 2; install a newer"):
+    with pytest.raises(InputError, match=r"version 99, .* knows up to 3; install a newer"):
         Store(tmp_path / "s.sqlite")
 
 
@@ -176,11 +176,11 @@ def test_a_store_of_the_version_before_is_known_by_its_tables(tmp_path):
     path = tmp_path / "s.sqlite"
     with Store(path) as store:
         store.put(run())
-    for version in (1, 2):
+    for version in (1, 2, 3):
         db = sqlite3.connect(path)
         db.execute("PRAGMA application_id = 0")
-        if version == 1:
-            db.execute("DROP TABLE fact")
+        for table in ("fact", "plan")[version - 1 :]:
+            db.execute(f"DROP TABLE {table}")
         db.execute(f"PRAGMA user_version = {version}")
         db.close()
         with Store(path) as store:

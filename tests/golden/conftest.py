@@ -8,7 +8,7 @@ import pytest
 
 KEPT = Path(__file__).parent / "kept.json"
 REMINDER = (
-    "the arithmetic changed. If that was meant: raise NUMERICS in unlearnkit/core/digest.py, run"
+    "the arithmetic changed. If that was meant: raise NUMERICS in unlearnkit/core/version.py, run"
     " pytest tests/golden --regenerate-golden, and say in the changelog by how much"
 )
 

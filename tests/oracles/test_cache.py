@@ -212,9 +212,6 @@ def test_prune_leaves_every_file_that_the_library_did_not_write(tmp_path):
         f"ab/{address}.json": b'{"key": {"kind": "original"}, "facts": {}}',
         f"ab/{address}.safetensors": b"123",
         "ab/.part-x/notes.txt": b"mine",
-        "layouts/plan.json": b"{}",
-        f"layouts/{address}.json": b"{}",
-        "layouts/.hidden.part": b"",
         "signals/readme/signals.json": b"{}",
         f"signals/{address}/signals.json": b"{}",
     }

@@ -6,7 +6,6 @@ import numpy as np
 
 from unlearnkit.store import Measurement, Run, Store
 from unlearnkit.studies import columns as c
-from unlearnkit.studies.measures import measures
 from unlearnkit.studies.planning.run_spec import RunSpec
 from unlearnkit.studies.spec import make_study
 from unlearnkit.studies.table.load_results import Result
@@ -122,5 +121,5 @@ def filled(path, runs, skip=(), failed=(), verdicts=()):
 
 def chosen(names):
     """Columns, and the metrics that there are."""
-    known = measures()
+    known = c.metric_columns()
     return c.chosen(names, known), known

@@ -14,9 +14,9 @@ from unlearnkit import catalog
 from unlearnkit.core import training
 from unlearnkit.core.errors import InputError, UnknownNameError, UnsupportedError
 from unlearnkit.methods.ssd import SSD
-from unlearnkit.studies.planning import problem as subject
+from unlearnkit.studies.planning import problem
 from unlearnkit.studies.planning.expand import expand
-from unlearnkit.studies.planning.problem import method_of, subject_of
+from unlearnkit.studies.planning.problem import StudyProblems, method_of
 
 
 def keys(**changes):
@@ -170,7 +170,7 @@ def test_names_are_no_inputs(changes):
     assert keys(**changes) == keys()
 
 
-@pytest.mark.parametrize(("home", "name"), [(subject, "MEASURES"), (training, "NUMERICS")])
+@pytest.mark.parametrize(("home", "name"), [(problem, "MEASURES"), (training, "NUMERICS")])
 def test_new_arithmetic_is_a_new_key(monkeypatch, home, name):
     before = keys()
     monkeypatch.setattr(home, name, 999)
@@ -189,7 +189,7 @@ class Own(Method):
 
 
 def test_the_source_of_a_method_from_elsewhere_is_an_input(tmp_path, monkeypatch):
-    asked = subject_of(expand(small())[0])
+    asked = StudyProblems().of_run(expand(small())[0])
     found = set()
     for name, more in {"a": "", "b": "", "c": ".eval()"}.items():
         (tmp_path / name).with_suffix(".py").write_text(OWN.format(more=more))

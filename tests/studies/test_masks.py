@@ -14,7 +14,7 @@ from unlearnkit.core.errors import InputError, UnknownNameError, UnsupportedErro
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.studies.execution.run_study import run
 from unlearnkit.studies.planning.expand import expand
-from unlearnkit.studies.planning.problem import method_of, subject_of
+from unlearnkit.studies.planning.problem import StudyProblems, method_of
 from unlearnkit.studies.spec import TrialStudy
 from unlearnkit.studies.table.build_table import show, tabulate
 from unlearnkit.studies.table.load_results import Result
@@ -118,7 +118,7 @@ def test_the_mask_is_in_the_key_and_no_mask_leaves_it_as_it_was():
     plain, one, chance = expand(small(methods=["finetune", masked("grad:0.4")], seeds=1))
     (other, _) = expand(small(methods=[masked("grad:0.4:parameter")], seeds=1))
     assert len({plain.key, one.key, chance.key, other.key}) == 4
-    subject = subject_of(plain)
+    subject = StudyProblems().of_run(plain)
     seeds = {"seed": 0, "original_seed": 0, "oracles": 1, "tier": "reference"}
     assert plain.key == subject.run_key(method_of(plain), **seeds)
     assert one.key == subject.run_key(method_of(one), **seeds, mask=Localizer.read("grad:0.4"))

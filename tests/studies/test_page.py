@@ -20,8 +20,8 @@ from unlearnkit.studies.table.build_table import tabulate
 from unlearnkit.studies.table.leaderboard import TradeoffPoint, leaders, spots
 from unlearnkit.studies.table.load_results import Result
 from unlearnkit.studies.table.study_html import render
+from unlearnkit.studies.table.study_table import Table
 from unlearnkit.studies.table.tradeoff_figure import area, tradeoff_figure
-from unlearnkit.studies.table_schema import Table
 
 
 def full():

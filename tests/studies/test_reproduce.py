@@ -18,7 +18,8 @@ from unlearnkit.reproduction.published_table import load, make_published, names
 from unlearnkit.reproduction.reproduce import committed, compare, obstacle, reproduce
 from unlearnkit.studies.planning.expand import expand
 from unlearnkit.studies.spec import ALL
-from unlearnkit.studies.table_schema import Failure, ForgetSetTable, Table, TableCell
+from unlearnkit.studies.table.study_table import Table
+from unlearnkit.studies.table_schema import Failure, ForgetSetTable, TableCell
 from unlearnkit.studies.table_schema import TableRow as Row
 
 SOURCE = {"title": "A paper", "arxiv": "2001.00001", "place": "Table 1", "read": "from the table"}

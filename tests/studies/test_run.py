@@ -22,9 +22,9 @@ from unlearnkit.core.runtime import NullReporter, Runtime
 from unlearnkit.oracles import oracle, train_original
 from unlearnkit.store import Store
 from unlearnkit.studies.execution.run_study import Outcome, run
-from unlearnkit.studies.execution.worker import Worker
 from unlearnkit.studies.planning.expand import expand
 from unlearnkit.studies.planning.plan import plan, summary
+from unlearnkit.studies.planning.problem import StudyProblems
 from unlearnkit.unlearning.run_method import run_method
 
 BROKEN = {"finetune": {"settings": {"run": {"kind": "tuning", "lr": 1e30}}}}
@@ -116,7 +116,7 @@ def test_a_run_is_kept_with_the_numbers_of_its_three_kinds_of_model(store, cache
 def test_the_kept_cost_is_that_of_the_same_call_by_hand(store, cache):
     study = small(seeds=[1], methods=["finetune"])
     run(study, store, cache)
-    subject = Worker(cache).subject(expand(study)[0])
+    subject = StudyProblems().of_run(expand(study)[0])
     case, request = subject.case, subject.request
     done = run_method(
         train_original(case, seed=1).model, case, request, "finetune", Runtime(seed=1)
@@ -163,15 +163,6 @@ def test_a_failure_is_tried_again_only_when_asked(store, cache):
     assert len(put(store.path)) == 1
     assert run(study, store, cache, retry=True) == Outcome(done=0, failed=1, skipped=0)
     assert len(put(store.path)) == 2
-
-
-def test_a_case_that_changes_at_each_call_fails_before_anything_is_filed_under_its_key(
-    store, cache
-):
-    study = small(cases=[f"{HERE}:restless"], seeds=1, methods=["ssd"])
-    assert run(study, store, cache).failed == 1
-    assert "is no longer what it was" in store.runs()[0].error
-    assert list(cache.entries()) == []
 
 
 def test_the_command_prints_the_count_and_ends_with_1_after_a_failure(command):

@@ -16,7 +16,7 @@ from unlearnkit.studies.planning.expand import expand
 from unlearnkit.studies.table.build_table import show, tabulate
 from unlearnkit.studies.table.captions import leading, spread
 from unlearnkit.studies.table.load_results import Result, read
-from unlearnkit.studies.table_schema import FIELDS, Table
+from unlearnkit.studies.table.study_table import FIELDS, Table
 
 CORE = [
     "accuracy_forget", "accuracy_retain", "accuracy_test", "js_forget", "closed_js_forget",

@@ -25,7 +25,7 @@ from unlearnkit.studies.execution.run_study import run
 from unlearnkit.studies.planning.expand import expand
 from unlearnkit.studies.planning.objective import METRICS, score
 from unlearnkit.studies.planning.overlap import by_chance, check_apart
-from unlearnkit.studies.planning.problem import StudyProblem
+from unlearnkit.studies.planning.problem import StudyProblems
 from unlearnkit.studies.planning.tuned_settings import load_recipe
 from unlearnkit.studies.spec import load
 from unlearnkit.studies.table.load_results import read
@@ -80,7 +80,7 @@ def test_a_study_that_cannot_tune_says_why(tmp_path, changes, told):
 
 
 def _rows(label, *, count=None, others=0):
-    subject = StudyProblem.read(f"{HERE}:toy", f"class={label}", "cpu", "fp32")
+    subject = StudyProblems().get(f"{HERE}:toy", f"class={label}", "cpu", "fp32")
     mine = subject.parts.forget.rows.tolist()[:count]
     rest = subject.parts.retain.rows.tolist()[:others]
     return "rows=" + ",".join(map(str, mine + rest))
@@ -104,13 +104,13 @@ def test_a_few_rows_of_a_large_set_are_refused_though_chance_could_give_them(tmp
     total, large = 60, len(_rows(1).split(","))
     assert by_chance(3, large, total) > 3
     with pytest.raises(InputError, match=r"has 3 of its 3 forget rows in common"):
-        check_apart(tuned(tmp_path, requests=[_rows(1, count=3)]), f"{HERE}:toy")
+        check_apart(tuned(tmp_path, requests=[_rows(1, count=3)]), f"{HERE}:toy", StudyProblems())
 
 
 def test_other_classes_and_chance_overlaps_are_fine_and_counted(tmp_path):
     study = tuned(tmp_path, requests=["class=0", "rows=0:20"])
     both = len(set(range(20)) & set(map(int, _rows(1)[5:].split(","))))
-    assert check_apart(study, f"{HERE}:toy") == {"rows=0:20 and class=1": both}
+    assert check_apart(study, f"{HERE}:toy", StudyProblems()) == {"rows=0:20 and class=1": both}
 
 
 @pytest.mark.parametrize(("a", "b", "n"), [(146, 143, 1437), (5, 5, 1437), (20, 20, 60)])

@@ -85,6 +85,5 @@ builtin(
         requests={"patients": ten_patients, "class": one_class, "random_tenth": a_random_tenth},
         doc="569 patients, malignant or benign from 30 measures (scikit-learn); a small perceptron"
         " with one logit",
-        rows="installed",
     )
 )

@@ -154,6 +154,5 @@ builtin(
         },
         doc="made-up daily electricity demand of 24 customers of four kinds; a perceptron that"
         " forecasts a week, in quantiles",
-        rows="drawn",
     )
 )

@@ -73,6 +73,5 @@ builtin(
         requests={"random_tenth": a_random_tenth, "group": one_group},
         doc="442 patients, progression of diabetes after a year, regression (scikit-learn); a small"
         " perceptron",
-        rows="installed",
     )
 )

@@ -110,6 +110,5 @@ builtin(
             "mislabelled_tenth": a_mislabelled_tenth,
         },
         doc="handwritten digits, 8x8 images in 10 classes (scikit-learn); a small perceptron",
-        rows="installed",
     )
 )

@@ -76,6 +76,5 @@ builtin(
         make=digits_half,
         requests={"random_tenth": random_tenth, "mislabelled_tenth": mislabelled_tenth},
         doc="handwritten digits, 900 rows to train on and 897 to test; a bench for tables",
-        rows="installed",
     )
 )

@@ -82,6 +82,5 @@ builtin(
         requests={"range": small_numbers, "group": one_number, "random_tenth": a_random_tenth},
         doc="handwritten digits read as a number, regression under the absolute error"
         " (scikit-learn); a small convolutional network",
-        rows="installed",
     )
 )

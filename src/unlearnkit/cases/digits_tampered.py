@@ -29,7 +29,6 @@ builtin(
         make=digits_backdoor,
         requests=known_parts(digits_backdoor),
         doc="handwritten digits of which 72 carry a trigger and are called 0",
-        rows="installed",
     )
 )
 builtin(
@@ -38,6 +37,5 @@ builtin(
         make=digits_swapped,
         requests=known_parts(digits_swapped),
         doc="handwritten digits of which four tenths of the threes are called 5, of the fives 3",
-        rows="installed",
     )
 )

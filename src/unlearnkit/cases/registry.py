@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -57,10 +56,6 @@ class CaseEntry:
 
     doc: str = ""
     """What it is, in a sentence."""
-
-    rows: Literal["installed", "drawn", "read"] = "read"
-    """Where its rows come from: from an ``installed`` library, ``drawn`` from a seed, or ``read``
-    from a folder or the net, where they may become others."""
 
     def ask(self, name: str, place: Callable[[], Runtime] = Runtime) -> CaseWithRequest:
         """Return the case with one of its named requests.

@@ -22,8 +22,7 @@ cache_app = typer.Typer(
 def cache_ls(json: Json = False) -> None:
     """List what is kept, the largest first.
 
-    Signals are the margins of a strong audit's models, a layout is the list of a study's runs;
-    unfinished is what a killed process left.
+    Signals are the margins of a strong audit's models; unfinished is what a killed process left.
     """
     from datetime import UTC, datetime
 

@@ -12,9 +12,8 @@ from unlearnkit.core.errors import UnlearnkitError
 
 if TYPE_CHECKING:
     from unlearnkit.studies.execution.run_study import Outcome
-    from unlearnkit.studies.layout import Layout
     from unlearnkit.studies.spec import Study
-    from unlearnkit.studies.table_schema import Table
+    from unlearnkit.studies.table.study_table import Table
 
 study_app = typer.Typer(
     help="Compare methods as a study file says; no run is repeated.",
@@ -53,9 +52,9 @@ def plan_study(
     from unlearnkit.store import Store
     from unlearnkit.studies.planning.plan import plan, summary
 
-    study, layout = _laid_out_untrained(file, yes=yes)
+    study = _load(file, yes=yes)
     with Store(store) as kept:
-        found = plan(study, kept, Cache(), layout)
+        found = plan(study, kept, Cache())
     for warning in found.warnings:
         Console(quiet=quiet).note(warning)
     if json:
@@ -101,7 +100,7 @@ def run_study(
     from unlearnkit.studies.execution.run_study import run
 
     Store.check(store)
-    study, layout = _laid_out(file, yes=yes)
+    study = _load(file, yes=yes)
     with Store(store) as kept, Console(quiet=quiet) as talk:
         outcome = run(
             study,
@@ -111,7 +110,6 @@ def run_study(
             ray=ray,
             retry=retry,
             reporter=talk,
-            layout=layout,
         )
     if json:
         print_json({"study": study.name, **asdict(outcome)})
@@ -175,14 +173,14 @@ def show_study(
     """Print the tables of what is done so far."""
     from unlearnkit.cli.console import escape, print_text
 
-    study, layout = _laid_out(file, yes=yes)
-    table = _table(study, layout, store, metrics)
+    study = _load(file, yes=yes)
+    table = _table(study, store, metrics)
     if json:
         print(escape(table.model_dump_json(indent=1)))
     else:
         print_text(table)
     if study.tune is not None and not json:
-        _print_helped(study, layout, store)
+        _print_helped(study, store)
 
 
 @study_app.command(
@@ -208,51 +206,37 @@ def report_study(
     from unlearnkit.core.files import check_writable
 
     check_writable(out or file.with_suffix(".html"), "study")
-    table = _table(*_laid_out(file, yes=yes), store, metrics)
+    table = _table(_load(file, yes=yes), store, metrics)
     print_text(table.save(out or file.with_suffix(".html")))
 
 
-def _laid_out(file: Path, *, yes: bool) -> tuple[Study, Layout]:
-    """Return a study and its layout, which is kept for the next command."""
-    from unlearnkit.studies.planning.plan_cache import layout_of
+def _load(file: Path, *, yes: bool) -> Study:
+    """Return a study; one of very many runs needs ``yes``."""
     from unlearnkit.studies.planning.plan_size import check_size
     from unlearnkit.studies.spec import load
 
     study = load(file)
     check_size(study, yes=yes)
-    return study, layout_of(study)
+    return study
 
 
-def _laid_out_untrained(file: Path, *, yes: bool) -> tuple[Study, Layout | None]:
-    """Return a study and its layout; None where a model must be trained to know it."""
-    from unlearnkit.train.training_guard import TrainingForbiddenError, no_training
-
-    try:
-        with no_training():
-            return _laid_out(file, yes=yes)
-    except TrainingForbiddenError:
-        from unlearnkit.studies.spec import load
-
-        return load(file), None
-
-
-def _table(study: Study, layout: Layout, store: Path, metrics: str | None) -> Table:
+def _table(study: Study, store: Path, metrics: str | None) -> Table:
     from unlearnkit.store import Store
     from unlearnkit.studies.table.build_table import show
 
     names = None if metrics is None else [name.strip() for name in metrics.split(",")]
     with Store(store) as kept:
-        return show(study, kept, names, layout)
+        return show(study, kept, names)
 
 
-def _print_helped(study: Study, layout: Layout, store: Path) -> None:
+def _print_helped(study: Study, store: Path) -> None:
     """Print whether tuning helped."""
     from unlearnkit.cli.console import print_table
     from unlearnkit.store import Store
     from unlearnkit.studies.tuning.effect import HEAD, LEGEND, helped, rows
 
     with Store(store) as kept:
-        found = rows(helped(study, kept, layout))
+        found = rows(helped(study, kept))
     print(f"\nDid tuning help?\n{LEGEND}\n")
     print_table(HEAD, found)
 

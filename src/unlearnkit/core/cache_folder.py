@@ -5,9 +5,6 @@ from pathlib import Path
 
 from unlearnkit.core.errors import InputError
 
-LAYOUTS = "layouts"
-"""Folder of the layouts of studies in the cache folder, a file for each."""
-
 SIGNALS = "signals"
 """Folder of the margins that strong audits keep, a folder for each."""
 

@@ -10,12 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-NUMERICS = 4
-"""Bump when the arithmetic of training changes: old cache entries then no longer match."""
-
-MEASURES = 4
-"""Bump when a method or a metric of this package computes other numbers: results of studies that
-were kept before then no longer match."""
+from unlearnkit.core.version import MEASURES as MEASURES
+from unlearnkit.core.version import NUMERICS as NUMERICS
 
 
 def tensor_digest(x: Tensor) -> str:

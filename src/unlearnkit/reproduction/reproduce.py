@@ -23,7 +23,7 @@ from unlearnkit.stats.paired_test import ENOUGH_FOR_INTERVALS
 from unlearnkit.store import Store
 from unlearnkit.studies.execution.run_study import run
 from unlearnkit.studies.table.build_table import show
-from unlearnkit.studies.table_schema import Table
+from unlearnkit.studies.table.study_table import Table
 from unlearnkit.studies.table_schema import TableRow as Row
 
 Verdict = Literal["reproduced", "not reproduced", "not comparable"]

@@ -73,6 +73,27 @@ class MetricColumn(Value):
     """Largest gap to the oracles that counts as none; from their deviation when None."""
 
 
+def metric_columns() -> dict[str, MetricColumn]:
+    """Return what a table must know of every metric, by id."""
+    from unlearnkit.catalog import metrics  # late: it loads torch
+
+    return {
+        m.id: MetricColumn(
+            column=Column(
+                id=m.id,
+                goal=m.goal.value,
+                ideal=m.ideal,
+                distance=m.distance,
+                unit=m.unit,
+                doc=first_paragraph(m.doc),
+            ),
+            path=m.path,
+            margin=m.margin,
+        )
+        for m in metrics().values()
+    }
+
+
 def chosen(names: Iterable[str], known: Mapping[str, MetricColumn]) -> list[Column]:
     """Return the columns of these ids.
 

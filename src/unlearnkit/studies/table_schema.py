@@ -1,15 +1,13 @@
-"""The table of a study, as values: everything that the text, the files and the page show."""
+"""Table schema: the values that a study's text, files and page show."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from unlearnkit.core.errors import InputError
 from unlearnkit.report.schema import Value
-from unlearnkit.store import write_rows, write_text
 
 Judged = Literal["equivalent", "beyond", "open", "none"]
 """``equivalent``: two one-sided tests pass. ``beyond``: the 95 % interval of the gap lies outside
@@ -175,7 +173,7 @@ class Failure(Value):
     error: str
 
 
-class Table(Value):
+class TableData(Value):
     """What a study has found so far."""
 
     study: str
@@ -194,68 +192,3 @@ class Table(Value):
     def column(self, name: str) -> Column:
         """Return a column by its id."""
         return next(c for c in self.columns if c.id == name)
-
-    def __str__(self) -> str:
-        from unlearnkit.studies.table.study_text import render_text  # it imports this module
-
-        return render_text(self)
-
-    def save(self, path: str | Path) -> Path:
-        """Write the table as a page, as data or as text.
-
-        Args:
-            path: Ends in ``.html``, ``.json``, ``.txt``, ``.csv``, or ``.parquet``, which needs
-                pandas and pyarrow. The file appears whole or not at all.
-
-        Returns:
-            The path.
-
-        Raises:
-            InputError: If the ending is another, or the place cannot be written.
-        """
-        path = Path(path)
-        if path.suffix == ".json":
-            return write_text(path, self.model_dump_json(indent=1) + "\n")
-        if path.suffix == ".txt":
-            return write_text(path, f"{self}\n")
-        if path.suffix == ".html":
-            from unlearnkit.studies.table.study_html import render  # needs the extra
-
-            return write_text(path, render(self))
-        if path.suffix in {".csv", ".parquet"}:
-            return write_rows(path, FIELDS, self.rows())
-        raise InputError(f"study: ends in .html, .json, .txt, .csv or .parquet, got {path.name!r}")
-
-    def rows(self) -> list[tuple[object, ...]]:
-        """Return the table long: one row for each cell, with the names in ``FIELDS``."""
-        found: list[tuple[object, ...]] = []
-        columns = {c.id: c for c in self.columns}
-        for block in self.blocks:
-            oracle = next((n for n in block.lines if n.kind == "oracle"), None)
-            for line in block.lines:
-                for name, cell in line.cells.items():
-                    truth = oracle.cells.get(name) if oracle else None
-                    found.append(
-                        (
-                            *(self.study, self.design, block.case, block.request),
-                            *(line.kind, line.label, line.method, line.preset),
-                            *(name, columns[name].goal, columns[name].best, columns[name].unit),
-                            *(cell.mean, cell.low, cell.high, cell.sd, cell.count, line.failed),
-                            *((truth.mean, truth.sd, truth.count) if truth else (None, None, 0)),
-                            *(cell.gap, cell.gap_low, cell.gap_high, cell.margin, cell.p),
-                            cell.judged,
-                        )
-                    )
-        return found
-
-
-FIELDS = (
-    *("study", "design", "case", "request"),
-    *("kind", "label", "method", "preset"),
-    *("metric", "goal", "ideal", "unit"),
-    *("mean", "low", "high", "sd", "count", "failed"),
-    *("oracle_mean", "oracle_sd", "oracles"),
-    *("gap", "gap_low", "gap_high", "margin", "p"),
-    "judged",
-)
-"""Names of the columns of a table in CSV and Parquet."""

@@ -19,6 +19,7 @@ from unlearnkit.core.errors import InputError
 from unlearnkit.store import Store
 from unlearnkit.studies.execution.queue import PAUSE, RunQueue
 from unlearnkit.studies.execution.worker import CapturedError, Worker
+from unlearnkit.studies.planning.problem import StudyProblems
 from unlearnkit.studies.planning.shared_models import batches, models
 
 
@@ -50,6 +51,8 @@ class InProcessExecutor:
     """This process, with one thread of torch's, as every worker has: equal bits, whoever works."""
 
     jobs: int = 1
+    problems: StudyProblems | None = None
+    """Of the study, where this process has read them."""
 
     def work(
         self, line: RunQueue, store: Store, cache: Cache, heard: Callable[[int], None]
@@ -58,7 +61,7 @@ class InProcessExecutor:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            line.work(store, Worker(cache), lambda: heard(1))
+            line.work(store, Worker(cache, self.problems), lambda: heard(1))
         finally:
             torch.set_num_threads(threads)
 
@@ -94,12 +97,15 @@ class ProcessExecutor:
                     w.join()
 
 
-def executor(jobs: int | None = None, ray: str | None = None) -> Executor:
+def executor(
+    jobs: int | None = None, ray: str | None = None, problems: StudyProblems | None = None
+) -> Executor:
     """Return who carries out a study.
 
     Args:
         jobs: How many processes; None for one, or with Ray for as many as it has processors.
         ray: Address of a Ray cluster, or ``local`` for one that is started for the study.
+        problems: Of the study, where this process has read them.
 
     Returns:
         The executor.
@@ -112,8 +118,8 @@ def executor(jobs: int | None = None, ray: str | None = None) -> Executor:
     if ray is not None:
         from unlearnkit.studies.execution.ray_executor import RayExecutor  # needs the extra
 
-        return RayExecutor(ray, jobs)
-    return InProcessExecutor() if jobs in (None, 1) else ProcessExecutor(jobs)
+        return RayExecutor(ray, jobs, problems)
+    return InProcessExecutor(problems=problems) if jobs in (None, 1) else ProcessExecutor(jobs)
 
 
 def _worker(line: RunQueue, store: Path, cache: Path, number: int, jobs: int) -> None:
@@ -121,14 +127,14 @@ def _worker(line: RunQueue, store: Path, cache: Path, number: int, jobs: int) ->
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     with Store(store) as kept:
-        desk = Worker(Cache(cache))
+        worker = Worker(Cache(cache))
         waiting = [r for r in line.runs if not line.finished(kept, r)]
-        lacking = [m for m in models(waiting, desk) if m.key not in desk.cache]
-        for batch in batches(lacking, desk)[number::jobs]:
+        lacking = [m for m in models(waiting, worker.problems) if m.key not in worker.cache]
+        for batch in batches(lacking, worker.problems)[number::jobs]:
             # What cannot be trained fails again, and for the record, in the run that needs it.
             with CapturedError():
-                batch.train(desk)
-        line.work(kept, desk, lambda: None)
+                batch.train(worker.problems, worker.cache)
+        line.work(kept, worker, lambda: None)
 
 
 def _end_with_parent() -> None:

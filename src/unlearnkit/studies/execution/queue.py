@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from unlearnkit.store import Store
 from unlearnkit.studies.execution.worker import Worker, cancelled
-from unlearnkit.studies.planning.run_spec import RunSpec
+from unlearnkit.studies.planning.run_spec import RunSpec, is_finished
 
 PAUSE = 0.2
 """Seconds between two looks at what other processes have done."""
@@ -30,17 +30,11 @@ class RunQueue:
     again: Mapping[str, str]
     """Failed runs that are to be tried again, with the time at which they had failed."""
 
-    def over(self, run: RunSpec, ended: tuple[str, str] | None) -> bool:
-        """Return whether a run needs no more work, given how it ended and when it was started."""
-        if ended is None or ended[0] == "cancelled":
-            return False
-        return ended[0] == "done" or self.again.get(run.key) != ended[1]
-
     def finished(self, store: Store, run: RunSpec) -> bool:
         """Return whether a run needs no more work."""
-        return self.over(run, store.status(run.key))
+        return is_finished(store.status(run.key), self.again.get(run.key))
 
-    def work(self, store: Store, desk: Worker, heard: Callable[[], None]) -> None:
+    def work(self, store: Store, worker: Worker, heard: Callable[[], None]) -> None:
         """Carry out what no other process has taken; then stand by until all is finished."""
         left: Sequence[RunSpec] = self.runs
         while left:
@@ -55,7 +49,7 @@ class RunQueue:
                         continue
                     if not self.finished(store, run):
                         try:
-                            kept = desk.carry_out(run)
+                            kept = worker.carry_out(run)
                         except KeyboardInterrupt:
                             cancelled(run).put(store)
                             raise

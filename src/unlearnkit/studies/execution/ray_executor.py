@@ -21,6 +21,7 @@ from unlearnkit.core.errors import InputError
 from unlearnkit.store import Store
 from unlearnkit.studies.execution.queue import PAUSE, RunQueue, drop_lock, taken
 from unlearnkit.studies.execution.worker import CapturedError, Kept, Worker
+from unlearnkit.studies.planning.problem import StudyProblems
 from unlearnkit.studies.planning.run_spec import RunSpec
 from unlearnkit.studies.planning.shared_models import ModelBatch, batches, models
 from unlearnkit.train.ray_cluster import needs, ray_session, room, why_lost
@@ -33,6 +34,9 @@ class RayExecutor:
     address: str
     wanted: int | None = None
     """Most runs at once; as many as the cluster has processors when None."""
+
+    problems: StudyProblems | None = None
+    """Of the study, where this process has read them."""
 
     jobs: int = field(default=1, init=False)
 
@@ -47,8 +51,9 @@ class RayExecutor:
             task = ray.remote(**needs(device), max_retries=0)
             train, carry_out = task(_train), task(_carry_out)
             waiting = [r for r in line.runs if not line.finished(store, r)]
-            lacking = [m for m in models(waiting, Worker(cache)) if m.key not in cache]
-            parts = batches(lacking, Worker(cache))
+            problems = self.problems or StudyProblems()
+            lacking = [m for m in models(waiting, problems) if m.key not in cache]
+            parts = batches(lacking, problems)
             self._train(ray, [train.remote(b, cache.root) for b in parts], heard)
             start = lambda run: carry_out.remote(run, cache.root)  # noqa: E731  # a task, by run
             self._carry_out(ray, start, line, store, heard)
@@ -131,8 +136,8 @@ def _keep(ray: Any, task: Any, store: Store) -> str | None:
 
 
 @lru_cache(maxsize=1)
-def _desk(cache: Path) -> Worker:
-    """Return this worker process' desk: the next run often has the same rows."""
+def _worker(cache: Path) -> Worker:
+    """Return this process' worker: it has read the problems of earlier runs."""
     torch.set_num_threads(1)
     return Worker(Cache(cache))
 
@@ -140,8 +145,9 @@ def _desk(cache: Path) -> Worker:
 def _train(batch: ModelBatch, cache: Path) -> None:
     # What cannot be trained fails again, and for the record, in the run that needs it.
     with CapturedError():
-        batch.train(_desk(cache))
+        worker = _worker(cache)
+        batch.train(worker.problems, worker.cache)
 
 
 def _carry_out(run: RunSpec, cache: Path) -> Kept:
-    return _desk(cache).carry_out(run)
+    return _worker(cache).carry_out(run)

@@ -10,12 +10,12 @@ from unlearnkit.cache import Cache
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.runtime import NullReporter, Reporter
 from unlearnkit.store import Store
-from unlearnkit.studies.designs import design_warnings
 from unlearnkit.studies.execution.executors import executor
 from unlearnkit.studies.execution.queue import PAUSE, RunQueue
-from unlearnkit.studies.layout import Layout
-from unlearnkit.studies.planning.expand import expand
-from unlearnkit.studies.planning.run_spec import RunSpec
+from unlearnkit.studies.planning.plan import design_warnings
+from unlearnkit.studies.planning.problem import StudyProblems
+from unlearnkit.studies.planning.run_spec import RunSpec, is_finished
+from unlearnkit.studies.planning.study_plan import StudyPlan, keep_plan, make_plan
 from unlearnkit.studies.spec import Study
 
 
@@ -42,7 +42,8 @@ def run(
     ray: str | None = None,
     retry: bool = False,
     reporter: Reporter | None = None,
-    layout: Layout | None = None,
+    planned: StudyPlan | None = None,
+    problems: StudyProblems | None = None,
 ) -> Outcome:
     """Carry out every run of a study that is not in the store yet.
 
@@ -59,7 +60,9 @@ def run(
         ray: Address of a Ray cluster that works in place of local processes, or ``local``.
         retry: Whether runs that failed before are tried again.
         reporter: Hears how many are done, running and failed.
-        layout: Of the study, where it is at hand.
+        planned: The plan of the study; when None it is made, and kept in the store for whoever
+            shows the study.
+        problems: Of the study, where this process has read them.
 
     Returns:
         How it went.
@@ -67,8 +70,12 @@ def run(
     Raises:
         InputError: If a worker process died.
     """
-    workers = executor(jobs, ray)
-    runs = expand(study) if layout is None else layout.runs
+    problems = problems or StudyProblems()
+    workers = executor(jobs, ray, problems)
+    if planned is None:
+        planned = make_plan(study, problems)
+        keep_plan(study, store, planned)
+    runs = planned.runs
     heard = reporter or NullReporter()
     before = store.ended("study")
     failures = {r.key: before[r.key][1] for r in runs if _how(before, r) == "failed"}
@@ -76,7 +83,7 @@ def run(
     teller = _Teller(heard, store, line)
     workers.work(line, store, cache, lambda busy: teller.tell(busy, workers.jobs))
     after = store.ended("study")
-    left = sum(not line.over(r, after.get(r.key)) for r in runs)
+    left = sum(not is_finished(after.get(r.key), line.again.get(r.key)) for r in runs)
     if left:
         raise InputError(
             f"study: {left} of {len(runs)} runs are not finished, because worker processes died;"
@@ -111,7 +118,8 @@ class _Teller:
             return
         self.last = now
         ended, runs = self.store.ended("study"), self.line.runs
-        over = [_how(ended, r) for r in runs if self.line.over(r, ended.get(r.key))]
+        again = self.line.again
+        over = [_how(ended, r) for r in runs if is_finished(ended.get(r.key), again.get(r.key))]
         self.heard.progress("runs", len(over), len(runs))
         self.heard.progress("running", min(working, len(runs) - len(over)), jobs)
         if failed := over.count("failed"):

@@ -23,7 +23,7 @@ from unlearnkit.localize.localizer import Localizer
 from unlearnkit.report.schema import Report
 from unlearnkit.report.store_rows import measured, spent
 from unlearnkit.store import Measurement, Run, Store
-from unlearnkit.studies.planning.problem import StudyProblem, method_of, subject_of
+from unlearnkit.studies.planning.problem import StudyProblems, method_of
 from unlearnkit.studies.planning.run_spec import RunSpec
 
 
@@ -66,19 +66,11 @@ class Kept:
 
 
 class Worker:
-    """What a process holds while it works on a study: the subject of its last run."""
+    """Carries out the runs of a study in one process."""
 
-    def __init__(self, cache: Cache) -> None:
+    def __init__(self, cache: Cache, problems: StudyProblems | None = None) -> None:
         self.cache = cache
-        self._name: tuple[str, ...] = ()
-        self._subject: StudyProblem | None = None
-
-    def subject(self, run: RunSpec) -> StudyProblem:
-        """Return the subject of a run, read when it is another than the last run's."""
-        name = (run.case, run.request, run.device, run.precision)
-        if self._subject is None or name != self._name:
-            self._name, self._subject = name, subject_of(run)
-        return self._subject
+        self.problems = problems or StudyProblems()
 
     def carry_out(self, run: RunSpec) -> Kept:
         """Return what came of a run, to be kept: all its numbers, or a failure.
@@ -108,17 +100,17 @@ class Worker:
 
     def _examine(self, run: RunSpec) -> tuple[Report, float]:
         """Return the audit's report, and the seconds that the audit took."""
-        subject, method = self.subject(run), method_of(run)
-        if subject.address(run, method) != run.key:
+        problem, method = self.problems.hold(run), method_of(run)
+        if problem.address(run, method) != run.key:
             raise InputError(
-                f"study: {run.case} is no longer what it was when the study was laid out; make it"
+                f"study: {run.case} is no longer what it was when the study was planned; make it"
                 " give the same rows and the same model each time"
             )
-        model = subject.original(run.original_seed, self.cache).model
-        truth = subject.oracles(run.oracles, self.cache)
-        rt = subject.rt.fork(run.seed)
+        model = problem.original(run.original_seed, self.cache).model
+        truth = problem.oracles(run.oracles, self.cache)
+        rt = problem.rt.fork(run.seed)
         mask = None if run.mask is None else Localizer.of(run.mask)
-        done = unlearn(model, subject.case, subject.request, method, rt, mask=mask)
+        done = unlearn(model, problem.case, problem.request, method, rt, mask=mask)
         clock = time.perf_counter()
         # The seed of the audit is the same for all, so that samples and oracles' values are too.
         report = audit(
@@ -126,7 +118,7 @@ class Worker:
             oracle=truth,
             tier=run.tier,
             models=run.models or ENOUGH,
-            rt=subject.rt.fork(0),
+            rt=problem.rt.fork(0),
             cache=self.cache,
         )
         return report, time.perf_counter() - clock

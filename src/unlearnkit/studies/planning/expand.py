@@ -20,14 +20,14 @@ from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask_spec import MaskSpec
 from unlearnkit.localize.method_masks import check_maskable, own_localizer, with_mask
 from unlearnkit.studies.planning.overlap import check_apart
-from unlearnkit.studies.planning.problem import StudyProblem
+from unlearnkit.studies.planning.problem import StudyProblem, StudyProblems
 from unlearnkit.studies.planning.run_spec import TUNED, RunSpec
 from unlearnkit.studies.planning.tuned_settings import load_recipe, recipe_path
 from unlearnkit.studies.spec import ALL, Chosen, Study
 from unlearnkit.unlearning.requirements import applicable_methods, check_needs
 
 
-def expand(study: Study) -> tuple[RunSpec, ...]:
+def expand(study: Study, problems: StudyProblems | None = None) -> tuple[RunSpec, ...]:
     """Return every run of a study, in the order case, request, seed, method.
 
     The untouched original and the oracles are measured beside every run, so they are no runs. A
@@ -39,40 +39,45 @@ def expand(study: Study) -> tuple[RunSpec, ...]:
 
     Args:
         study: The study.
+        problems: Of the study, read once; read here when None.
 
     Returns:
         The runs; equal studies give equal tuples.
     """
+    problems = problems or StudyProblems()
     if study.tune is not None:
         for case in study.cases:
-            check_apart(study, case)
+            check_apart(study, case, problems)
     return tuple(
         run for case in study.cases for request in study.requests[case]
-        for run in runs_of(study, case, request)
+        for run in runs_of(study, case, request, problems)
     )  # fmt: skip
 
 
-def tunable(study: Study, case: str) -> tuple[str, ...]:
+def tunable(study: Study, case: str, problems: StudyProblems) -> tuple[str, ...]:
     """Return the methods of a study that are searched: those that stand at their own settings.
 
     Args:
         study: The study.
         case: One of its cases.
+        problems: Of the study.
 
     Returns:
         Ids; a method without a declared space is left out.
     """
-    subject = StudyProblem.read(case, study.requests[case][0], study.device, study.precision)
+    subject = problems.get(case, study.requests[case][0], study.device, study.precision)
     alone = _variants(study, subject)
     return tuple(n for n, v in alone.items() if n == v.method.id and search_space(type(v.method)))
 
 
-def search_key(study: Study, case: str, method: str) -> str:
+def search_key(study: Study, case: str, method: str, problems: StudyProblems) -> str:
     """Return the digest of what a search is asked: on what, from where to where, how long."""
     tune = study.tune
     assert tune is not None
-    where = (study.device, study.precision)
-    sets = [StudyProblem.read(case, r, *where).parts.forget for r in tune.requests[case]]
+    sets = [
+        problems.get(case, r, study.device, study.precision).parts.forget
+        for r in tune.requests[case]
+    ]
     asked = tune.model_dump(mode="json", include={"seeds", "trials", "budget", "seed"})
     found = search_space(methods()[method])
     return digest(
@@ -86,21 +91,22 @@ def search_key(study: Study, case: str, method: str) -> str:
     )
 
 
-def runs_of(study: Study, case: str, request: str) -> Iterator[RunSpec]:
+def runs_of(study: Study, case: str, request: str, problems: StudyProblems) -> Iterator[RunSpec]:
     """Yield the runs of one case and request of a study, in the order seed, method.
 
     Args:
         study: The study.
         case: One of its cases.
         request: One of that case's requests.
+        problems: Of the study.
 
     Yields:
         The runs.
     """
-    subject = StudyProblem.read(case, request, study.device, study.precision)
+    subject = problems.get(case, request, study.device, study.precision)
     variants = _variants(study, subject)
     if study.tune is not None:
-        variants = _with_tuned(study, case, variants)
+        variants = _with_tuned(study, case, variants, problems)
     # A mask is found on one original and does not fit those of a strong audit.
     if study.beside_chance and study.tier != "strong":
         variants = _beside_chance(variants)
@@ -214,10 +220,12 @@ def _beside_chance(variants: Mapping[str, _Variant]) -> dict[str, _Variant]:
     return found
 
 
-def _with_tuned(study: Study, case: str, variants: Mapping[str, _Variant]) -> dict[str, _Variant]:
+def _with_tuned(
+    study: Study, case: str, variants: Mapping[str, _Variant], problems: StudyProblems
+) -> dict[str, _Variant]:
     """Return the methods, each with what was found for it behind it, where that is another."""
     assert study.tune is not None
-    wanted = tunable(study, case)
+    wanted = tunable(study, case, problems)
     found: dict[str, _Variant] = {}
     for label, variant in variants.items():
         found[label] = variant
@@ -230,7 +238,7 @@ def _with_tuned(study: Study, case: str, variants: Mapping[str, _Variant]) -> di
                 " unlearnkit study tune first"
             )
         kept = load_recipe(path)
-        if kept.found.search != search_key(study, case, label):
+        if kept.found.search != search_key(study, case, label, problems):
             raise InputError(
                 f"study: {str(path)!r} comes from another search; run unlearnkit study tune again"
             )

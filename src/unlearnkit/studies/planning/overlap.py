@@ -1,4 +1,4 @@
-"""Whether a search and the study after it speak of different forget sets."""
+"""Overlap: whether the forget sets of tuning and of the study have rows in common."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.studies.planning.problem import StudyProblem
+from unlearnkit.studies.planning.problem import StudyProblems
 from unlearnkit.studies.spec import Study
 
 
-def check_apart(study: Study, case: str) -> dict[str, int]:
+def check_apart(study: Study, case: str, problems: StudyProblems) -> dict[str, int]:
     """Refuse a search on forget rows that the study is going to judge by.
 
     On the same training set, two forget sets may have as many rows in common as two sets of their
@@ -21,6 +21,7 @@ def check_apart(study: Study, case: str) -> dict[str, int]:
     Args:
         study: With a ``tune`` block.
         case: One of its cases.
+        problems: Of the study.
 
     Returns:
         The rows in common, by the two requests, where there are any.
@@ -29,10 +30,10 @@ def check_apart(study: Study, case: str) -> dict[str, int]:
         InputError: If two forget sets have more in common.
     """
     assert study.tune is not None
-    judged = [_set(study, case, r) for r in study.requests[case]]
+    judged = [_set(study, case, r, problems) for r in study.requests[case]]
     shared = {}
     for request in study.tune.requests[case]:
-        mine = _set(study, case, request)
+        mine = _set(study, case, request, problems)
         for other in judged:
             if mine.training != other.training:
                 continue
@@ -74,8 +75,8 @@ class _Set:
     total: int
 
 
-def _set(study: Study, case: str, request: str) -> _Set:
-    subject = StudyProblem.read(case, request, study.device, study.precision)
+def _set(study: Study, case: str, request: str, problems: StudyProblems) -> _Set:
+    subject = problems.get(case, request, study.device, study.precision)
     drop, train = subject.parts.forget, subject.case.train
     if drop is None or train is None:
         raise InputError(f"study: tune: {case} has no whole training set to search on")

@@ -1,4 +1,4 @@
-"""What a study will take, said before anything starts."""
+"""Cost of a study: its runs and models that are left, and the time that they take."""
 
 from __future__ import annotations
 
@@ -14,12 +14,10 @@ from unlearnkit.cases.registry import ModelSelectedRequest
 from unlearnkit.catalog import cases
 from unlearnkit.core.digest import digest
 from unlearnkit.store import Store
-from unlearnkit.studies.designs import design_warnings
-from unlearnkit.studies.execution.worker import Worker
-from unlearnkit.studies.layout import Layout
 from unlearnkit.studies.planning.expand import runs_of
 from unlearnkit.studies.planning.overlap import check_apart
-from unlearnkit.studies.planning.run_spec import RunSpec
+from unlearnkit.studies.planning.problem import StudyProblems
+from unlearnkit.studies.planning.run_spec import WEIGHTS, RunSpec, is_finished
 from unlearnkit.studies.planning.shared_models import SharedModel, models
 from unlearnkit.studies.spec import Study
 from unlearnkit.train.training_guard import TrainingForbiddenError, no_training
@@ -84,7 +82,7 @@ class StudyCost:
     """Requests whose runs are in none of the above, since their rows are not known yet."""
 
 
-def plan(study: Study, store: Store, cache: Cache, layout: Layout | None = None) -> StudyCost:
+def plan(study: Study, store: Store, cache: Cache) -> StudyCost:
     """Return what a study will take; nothing is trained or run.
 
     A request whose rows trained models point out is listed by itself until the cache has them.
@@ -97,16 +95,16 @@ def plan(study: Study, store: Store, cache: Cache, layout: Layout | None = None)
         study: The study.
         store: Where results are.
         cache: Where originals and oracles are.
-        layout: Of the study, where it is at hand.
 
     Returns:
         The plan.
     """
-    runs, unknown = _runs(study) if layout is None else (layout.runs, ())
+    problems = StudyProblems()
+    runs, unknown = _runs(study, problems)
     ended = store.ended("study")
-    todo = tuple(r for r in runs if r.key not in ended or ended[r.key][0] == "cancelled")
+    todo = tuple(r for r in runs if not is_finished(ended.get(r.key)))
     rates, there = _rates(cache)
-    needs = tuple(_need(m, rates, there) for m in models(todo, Worker(cache)))
+    needs = tuple(_need(m, rates, there) for m in models(todo, problems))
     times = _times(store, todo)
     guesses = [*(n.seconds for n in needs), *(_guess(r, times) for r in todo)]
     known = [g for g in guesses if g is not None]
@@ -124,7 +122,9 @@ def plan(study: Study, store: Store, cache: Cache, layout: Layout | None = None)
     )
 
 
-def _runs(study: Study) -> tuple[tuple[RunSpec, ...], tuple[UnknownRows, ...]]:
+def _runs(
+    study: Study, problems: StudyProblems
+) -> tuple[tuple[RunSpec, ...], tuple[UnknownRows, ...]]:
     """Return the runs that are known without training, and the requests whose runs are not."""
     runs: list[RunSpec] = []
     unknown: list[UnknownRows] = []
@@ -132,10 +132,10 @@ def _runs(study: Study) -> tuple[tuple[RunSpec, ...], tuple[UnknownRows, ...]]:
         for case in study.cases:
             with suppress(TrainingForbiddenError):  # not known to overlap before rows are known
                 if study.tune is not None:
-                    check_apart(study, case)
+                    check_apart(study, case, problems)
             for request in study.requests[case]:
                 try:
-                    runs += runs_of(study, case, request)
+                    runs += runs_of(study, case, request, problems)
                 except TrainingForbiddenError:
                     unknown.append(UnknownRows(case, request, _models_of(case, request)))
     return tuple(runs), tuple(unknown)
@@ -145,6 +145,37 @@ def _models_of(case: str, request: str) -> int | None:
     known = cases().get(case)
     found = None if known is None else known.requests.get(request)
     return found.models if isinstance(found, ModelSelectedRequest) else None
+
+
+def design_warnings(runs: Iterable[RunSpec], store: Store) -> list[str]:
+    """Return what a reader of a study must know about its design.
+
+    Under ``REUSE`` all seeds start from one original. A method without randomness then gives the
+    same model for each of them: its spread is 0 by construction, whatever the method is worth, and
+    no interval means anything. It is recognised by its results: equal weights from unequal seeds.
+
+    Args:
+        runs: The study's runs.
+        store: Where their results are; runs that are not there play no part.
+
+    Returns:
+        Sentences, one for each method without randomness; none under ``FULL``.
+    """
+    reused = [run for run in runs if run.design == "REUSE"]
+    digests = store.named_facts([run.key for run in reused], WEIGHTS)
+    weights: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    for run in reused:
+        if run.key in digests:
+            weights[run.label, run.case, run.request].append(digests[run.key])
+    repeated: dict[str, list[str]] = defaultdict(list)
+    for (label, case, request), of_seeds in weights.items():
+        if len(set(of_seeds)) < len(of_seeds):
+            repeated[label].append(f"{case} {request}")
+    return [
+        f"REUSE: {label} gave the same model for different seeds ({', '.join(where)}); it draws"
+        " nothing, so its spread says nothing: use design FULL"
+        for label, where in repeated.items()
+    ]
 
 
 _Kind = tuple[str, str, str]

@@ -1,4 +1,4 @@
-"""A case with a request, as studies use it: read once, with the content addresses of its parts."""
+"""Study problem: a case and a request, read once, with the keys of its models."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from unlearnkit.studies.planning.run_spec import RunSpec
 
 @dataclass(frozen=True)
 class StudyProblem:
-    """A case, what must go from it, and where it is computed."""
+    """A case, what must be forgotten, and where it is computed."""
 
     case: Case
     request: ForgetRequest | None
@@ -52,25 +52,9 @@ class StudyProblem:
     _original: dict[int, TrainedModel] = field(default_factory=dict, compare=False, repr=False)
     _oracles: dict[int, Oracles] = field(default_factory=dict, compare=False, repr=False)
 
-    @classmethod
-    def read(cls, case: str, request: str, device: str, precision: Precision) -> StudyProblem:
-        """Return what a study names.
-
-        Args:
-            case: A built-in case, or ``package.module:function``.
-            request: In words, or by the name that the case gives it.
-            device: Where to compute.
-            precision: How numbers are rounded.
-
-        Returns:
-            The subject.
-        """
-        job = Job(case=case, forget=request, device=device, precision=precision)
-        return cls(*job.resolve(), Runtime.on(device, precision=precision))
-
     @cached_property
     def parts(self) -> Partition:
-        """Return the rows that go and the rows that stay."""
+        """Return the forget set and the retain set."""
         return self.case.partition(self.request)
 
     def original_key(self, seed: int) -> dict[str, Any]:
@@ -133,7 +117,7 @@ class StudyProblem:
         )
 
     def address(self, run: RunSpec, method: Method) -> str:
-        """Return the content address of a planned run of this subject, by its method as built."""
+        """Return the content address of a planned run of this problem, by its method as built."""
         return self.run_key(
             method,
             seed=run.seed,
@@ -167,6 +151,11 @@ class StudyProblem:
             "held_out": key(self.case.held_out),
         }
 
+    def drop_models(self) -> None:
+        """Drop the trained models that are held in memory."""
+        self._original.clear()
+        self._oracles.clear()
+
     def original(self, seed: int, cache: Cache) -> TrainedModel:
         """Return an original, trained the first time; the last one is held in memory."""
         if seed not in self._original:
@@ -183,9 +172,50 @@ class StudyProblem:
         return self._oracles.get(count)
 
 
-def subject_of(run: RunSpec) -> StudyProblem:
-    """Return the case and the request of a planned run."""
-    return StudyProblem.read(run.case, run.request, run.device, run.precision)
+class StudyProblems:
+    """The problems of a study: a process reads each of them once, and each case once.
+
+    Rows that a study reads twice could differ; and reading can take longer than unlearning.
+    """
+
+    def __init__(self) -> None:
+        self._problems: dict[tuple[str, str, str, str], StudyProblem] = {}
+        self._cases: dict[str, Case] = {}
+        self._held: StudyProblem | None = None
+
+    def get(self, case: str, request: str, device: str, precision: Precision) -> StudyProblem:
+        """Return the problem that a study names, read the first time.
+
+        Args:
+            case: A built-in case, or ``package.module:function``.
+            request: In words, or by the name that the case gives it.
+            device: Where to compute.
+            precision: How numbers are rounded.
+
+        Returns:
+            The problem.
+        """
+        name = (case, request, device, precision)
+        if name not in self._problems:
+            job = Job(case=case, forget=request, device=device, precision=precision)
+            found = job.resolve(made=self._cases.get(case))
+            if not job.has_named_request:
+                self._cases[case] = found[0]
+            rt = Runtime.on(device, precision=precision)
+            self._problems[name] = StudyProblem(*found, rt)
+        return self._problems[name]
+
+    def of_run(self, run: RunSpec) -> StudyProblem:
+        """Return the problem of a planned run."""
+        return self.get(run.case, run.request, run.device, run.precision)
+
+    def hold(self, run: RunSpec) -> StudyProblem:
+        """Return the problem of a run that needs its models; those of another one are dropped."""
+        found = self.of_run(run)
+        if self._held is not None and self._held is not found:
+            self._held.drop_models()
+        self._held = found
+        return found
 
 
 def method_of(run: RunSpec) -> Method:

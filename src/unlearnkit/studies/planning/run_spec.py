@@ -8,10 +8,32 @@ from dataclasses import dataclass
 from unlearnkit.core.precision import Precision
 from unlearnkit.localize.mask_spec import MaskSpec
 from unlearnkit.report.schema import AuditTier
+from unlearnkit.store import Status
 from unlearnkit.studies.spec import Design
 
 TUNED = "tuned"
 """Behind a method's id, and in the place of a preset: with the settings that were found."""
+
+VERDICT = "verdict"
+"""Name of a run's fact in the store: the verdict of its audit."""
+
+WEIGHTS = "unlearned"
+"""Name of a run's fact in the store: the digest of its unlearned model."""
+
+
+def is_finished(outcome: tuple[Status, str] | None, retried: str | None = None) -> bool:
+    """Return whether a run needs no more work: it is done, or it failed and is not tried again.
+
+    Args:
+        outcome: Its status in the store and when it was started; None where it is not there.
+        retried: When the failed run was started that is to be tried again, if one is.
+
+    Returns:
+        Whether it needs none.
+    """
+    if outcome is None or outcome[0] == "cancelled":
+        return False
+    return outcome[0] == "done" or outcome[1] != retried
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from unlearnkit.cache import Cache
 from unlearnkit.core.digest import digest
 from unlearnkit.oracles import oracle, trained_together
-from unlearnkit.studies.execution.worker import Worker
+from unlearnkit.studies.planning.problem import StudyProblems
 from unlearnkit.studies.planning.run_spec import RunSpec
 
 
@@ -36,25 +37,25 @@ class ModelBatch:
 
     models: tuple[SharedModel, ...]
 
-    def train(self, desk: Worker) -> None:
+    def train(self, problems: StudyProblems, cache: Cache) -> None:
         """Train those that are not in the cache, to the same bits as a run that needs them."""
         first = self.models[0]
-        subject = desk.subject(first.run)
+        subject = problems.hold(first.run)
         if first.kind == "original":
-            subject.original(first.seed, desk.cache)
+            subject.original(first.seed, cache)
         elif len(self.models) > 1:
-            subject.oracles(first.run.oracles, desk.cache)
+            subject.oracles(first.run.oracles, cache)
         else:
             oracle(
                 subject.case,
                 subject.request,
                 seeds=[first.seed],
                 rt=subject.rt,
-                cache=desk.cache,
+                cache=cache,
             )
 
 
-def batches(found: Iterable[SharedModel], desk: Worker) -> tuple[ModelBatch, ...]:
+def batches(found: Iterable[SharedModel], problems: StudyProblems) -> tuple[ModelBatch, ...]:
     """Return models by what has to train together, so that no split among workers changes a bit.
 
     A model that was trained in a stack and one that was trained alone differ by rounding. Oracles
@@ -62,7 +63,7 @@ def batches(found: Iterable[SharedModel], desk: Worker) -> tuple[ModelBatch, ...
 
     Args:
         found: The models, in order.
-        desk: Reads their cases.
+        problems: Of their study.
 
     Returns:
         The batches, in order.
@@ -73,26 +74,26 @@ def batches(found: Iterable[SharedModel], desk: Worker) -> tuple[ModelBatch, ...
         run = model.run
         where = (run.case, run.request, run.device, run.precision, run.oracles)
         if model.kind == "oracle" and where not in stacked:
-            s = desk.subject(run)
+            s = problems.of_run(run)
             stacked[where] = trained_together(s.case, s.request, run.oracles, s.rt)
         together = model.kind == "oracle" and stacked[where]
         groups.setdefault(where if together else digest(model.key), []).append(model)
     return tuple(ModelBatch(tuple(group)) for group in groups.values())
 
 
-def models(runs: Iterable[RunSpec], desk: Worker) -> tuple[SharedModel, ...]:
+def models(runs: Iterable[RunSpec], problems: StudyProblems) -> tuple[SharedModel, ...]:
     """Return the models that runs need, each once, in the order in which they are needed.
 
     Args:
         runs: The runs.
-        desk: Reads their cases; nothing is trained or loaded.
+        problems: Of their study; nothing is trained or loaded.
 
     Returns:
         The models.
     """
     found: dict[str, SharedModel] = {}
     for run in runs:
-        subject = desk.subject(run)
+        subject = problems.of_run(run)
         recipe, kept, train = subject.case.recipe, subject.parts.retain, subject.case.train
         assert recipe is not None
         assert kept is not None

@@ -13,7 +13,7 @@ from unlearnkit.stats.oracle_gap import ENOUGH_FOR_INTERVALS as ENOUGH_ORACLES
 from unlearnkit.stats.paired_test import ENOUGH_FOR_INTERVALS, paired
 from unlearnkit.store import Store
 from unlearnkit.studies import columns as c
-from unlearnkit.studies.layout import Layout, lay_out
+from unlearnkit.studies.planning.study_plan import StudyPlan, load_or_make_plan
 from unlearnkit.studies.spec import Study
 from unlearnkit.studies.table.captions import short_request
 from unlearnkit.studies.table.compare_with_oracles import (
@@ -26,12 +26,12 @@ from unlearnkit.studies.table.compare_with_oracles import (
 )
 from unlearnkit.studies.table.load_results import Result, read
 from unlearnkit.studies.table.random_mask_control import against_chance
+from unlearnkit.studies.table.study_table import Table
 from unlearnkit.studies.table_schema import (
     Column,
     Failure,
     ForgetSetTable,
     MethodComparison,
-    Table,
     TableRow,
 )
 
@@ -46,7 +46,7 @@ def show(
     study: Study,
     store: Store,
     names: Iterable[str] | None = None,
-    layout: Layout | None = None,
+    planned: StudyPlan | None = None,
 ) -> Table:
     """Return the table of what a study has found so far.
 
@@ -55,16 +55,16 @@ def show(
         store: Where its runs are kept. Only the numbers that are shown are read.
         names: Columns: ids of metrics, of costs, or ``closed_`` and the id of a distance; the core
             when None.
-        layout: Of the study, where it is at hand.
+        planned: The plan of the study; that in the store, or a new one, when None.
 
     Returns:
         The table.
     """
-    laid = layout or lay_out(study)
-    shown = c.chosen(names or (c.STRONG if study.tier == "strong" else c.CORE), laid.measures)
+    plan = planned or load_or_make_plan(study, store)
+    shown = c.chosen(names or (c.STRONG if study.tier == "strong" else c.CORE), plan.metrics)
     wanted = [*c.stored(shown), *c.FORGETTING, *c.UTILITY]
-    results = read(laid.runs, store, dict.fromkeys(wanted))
-    return tabulate(study, results, shown, laid.measures, keep_empty=names is not None)
+    results = read(plan.runs, store, dict.fromkeys(wanted))
+    return tabulate(study, results, shown, plan.metrics, keep_empty=names is not None)
 
 
 def tabulate(

@@ -9,8 +9,8 @@ from unlearnkit.studies.table_schema import (
     ForgetSetTable,
     Judged,
     MethodComparison,
-    Table,
     TableCell,
+    TableData,
     TableRow,
 )
 
@@ -63,12 +63,12 @@ CHANCE = (
 )
 
 
-def design(table: Table) -> str:
+def design(table: TableData) -> str:
     """Return how models were sampled, in a sentence."""
     return w.DESIGNS[table.design]
 
 
-def progress(table: Table) -> str:
+def progress(table: TableData) -> str:
     """Return how much of the study is done."""
     failed = sum(f.status == "failed" for f in table.failures)
     return f"{table.done} of {table.planned} runs done, {failed} failed"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from unlearnkit.report.schema import Verdict
 from unlearnkit.studies.columns import CLOSED, FORGETTING, UTILITY
-from unlearnkit.studies.table_schema import ForgetSetTable, Kind, Table, TableCell, TableRow
+from unlearnkit.studies.table_schema import ForgetSetTable, Kind, TableCell, TableData, TableRow
 
 COST = "cost_ratio"
 FAULTS = (Verdict.LEAKS, Verdict.OVER_FORGOT, Verdict.DAMAGED)
@@ -100,7 +100,7 @@ def measures(block: ForgetSetTable) -> tuple[str, str] | None:
     return None if forgetting is None or utility is None else (forgetting, utility)
 
 
-def leaders(table: Table, case: str) -> list[LeaderboardRow]:
+def leaders(table: TableData, case: str) -> list[LeaderboardRow]:
     """Return the lines of a case, methods in order.
 
     The order: methods that ran on all forget sets before the others, whose gaps are over fewer
@@ -132,7 +132,7 @@ def _rank(x: LeaderboardRow) -> tuple[bool, bool, float, float, float, float]:
 
 
 def _leader(
-    table: Table, blocks: Sequence[ForgetSetTable], label: str, kind: Kind
+    table: TableData, blocks: Sequence[ForgetSetTable], label: str, kind: Kind
 ) -> LeaderboardRow:
     mine = [(b, n) for b in blocks for n in b.lines if (n.label, n.kind) == (label, kind)]
     cells = [cell for _, n in mine for cell in n.cells.values()]
@@ -158,7 +158,7 @@ def _leader(
     )
 
 
-def _gap(table: Table, name: str, cell: TableCell) -> float | None:
+def _gap(table: TableData, name: str, cell: TableCell) -> float | None:
     """Return a judged cell's gap in margins; 0 where it is nearer to the oracles than they are."""
     if cell.judged == "none" or cell.gap is None or not cell.margin:
         return None

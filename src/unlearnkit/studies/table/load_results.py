@@ -7,10 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from unlearnkit.store import Status, Store
-from unlearnkit.studies.planning.run_spec import RunSpec
-
-VERDICT, WEIGHTS = "verdict", "unlearned"
-"""The facts of a run that its headline and the digest of its model are kept under."""
+from unlearnkit.studies.planning.run_spec import VERDICT, WEIGHTS, RunSpec
 
 
 @dataclass(frozen=True)

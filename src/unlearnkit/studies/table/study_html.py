@@ -28,7 +28,7 @@ from unlearnkit.studies.table_schema import (
     ForgetSetTable,
     Judged,
     RandomMaskComparison,
-    Table,
+    TableData,
     TableRow,
 )
 
@@ -70,7 +70,7 @@ class ForgetSetSection:
     """A mask beside a random one, the numbers, and the light of what they say."""
 
 
-def render(table: Table) -> str:
+def render(table: TableData) -> str:
     """Return a study's table as one HTML page that asks nothing of a network.
 
     Args:
@@ -110,7 +110,7 @@ def _numbers(board: Sequence[LeaderboardRow]) -> dict[str, int]:
     return {x.label: i for i, x in enumerate(methods, 1)}
 
 
-def _board(table: Table, case: str) -> list[dict[str, tuple[str, str]]]:
+def _board(table: TableData, case: str) -> list[dict[str, tuple[str, str]]]:
     """Return the rows of a case's leaderboard: what is shown, and what it is sorted by."""
     rows = []
     found = leaders(table, case)
@@ -158,7 +158,7 @@ def _sort(value: float | None) -> str:
     return "" if value is None else f"{value:.9g}"
 
 
-def _facts(table: Table) -> list[tuple[str, str]]:
+def _facts(table: TableData) -> list[tuple[str, str]]:
     most = max((b.oracles for b in table.blocks), default=0)
     return [
         ("Design", words.design(table)),
@@ -170,7 +170,7 @@ def _facts(table: Table) -> list[tuple[str, str]]:
 
 
 def _set(
-    table: Table, block: ForgetSetTable, index: int, numbers: Mapping[str, int]
+    table: TableData, block: ForgetSetTable, index: int, numbers: Mapping[str, int]
 ) -> ForgetSetSection:
     digits = {name: words.places(block, name) for name in block.columns}
     oracle = next((n for n in block.lines if n.kind == "oracle"), None)
@@ -210,7 +210,7 @@ def _set(
 
 
 def _picture(
-    table: Table, block: ForgetSetTable, name: str, numbers: Mapping[str, int]
+    table: TableData, block: ForgetSetTable, name: str, numbers: Mapping[str, int]
 ) -> Figure | None:
     what = measures(block)
     found = spots(block)

@@ -10,7 +10,7 @@ from unlearnkit.report import phrases as w
 from unlearnkit.report.terminal import fold, heading, pad, plain, wrap
 from unlearnkit.studies.table import captions as words
 from unlearnkit.studies.table.captions import short_request
-from unlearnkit.studies.table_schema import ForgetSetTable, MethodComparison, Table, TableRow
+from unlearnkit.studies.table_schema import ForgetSetTable, MethodComparison, TableData, TableRow
 
 Cells = list[list[str]]
 """A column from its head down, each cell of one line or more."""
@@ -23,7 +23,7 @@ _HEADER = 12
 """Width that the names of columns are folded to, after underscores."""
 
 
-def render_text(table: Table) -> str:
+def render_text(table: TableData) -> str:
     """Return a study's table as plain text of at most 120 columns, without colour.
 
     Args:
@@ -53,7 +53,7 @@ def render_text(table: Table) -> str:
     return "\n".join(line.rstrip() for line in out)
 
 
-def _block(table: Table, block: ForgetSetTable) -> list[str]:
+def _block(table: TableData, block: ForgetSetTable) -> list[str]:
     if not block.columns:
         return ["Nothing was measured yet."]
     columns = [_column(table, block, name) for name in block.columns]
@@ -70,7 +70,7 @@ def _block(table: Table, block: ForgetSetTable) -> list[str]:
     return [*out, *_pairs(block), *_chances(block)]
 
 
-def _column(table: Table, block: ForgetSetTable, name: str) -> Cells:
+def _column(table: TableData, block: ForgetSetTable, name: str) -> Cells:
     column = table.column(name)
     digits = words.places(block, name)
     best = column.best
@@ -149,7 +149,7 @@ def _chances(block: ForgetSetTable) -> Iterator[str]:
         yield from _panel([first, *others, said], head=1)
 
 
-def _failures(table: Table) -> Iterator[str]:
+def _failures(table: TableData) -> Iterator[str]:
     if not table.failures:
         return
     yield from heading(f"Failed or cancelled: {len(table.failures)}")

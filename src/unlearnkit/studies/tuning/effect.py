@@ -11,9 +11,9 @@ from unlearnkit.core.errors import InputError
 from unlearnkit.report import phrases as w
 from unlearnkit.stats.paired_test import ENOUGH_FOR_INTERVALS, paired
 from unlearnkit.store import Store
-from unlearnkit.studies.layout import Layout, lay_out
 from unlearnkit.studies.planning.objective import METRICS, TrialScore, score
 from unlearnkit.studies.planning.run_spec import TUNED, RunSpec
+from unlearnkit.studies.planning.study_plan import StudyPlan, load_or_make_plan
 from unlearnkit.studies.spec import Study
 from unlearnkit.studies.table.load_results import Result, read
 
@@ -42,13 +42,13 @@ class Helped:
     """Student's 95 % interval of tuned minus default, over seeds."""
 
 
-def helped(study: Study, store: Store, layout: Layout | None = None) -> list[Helped]:
+def helped(study: Study, store: Store, planned: StudyPlan | None = None) -> list[Helped]:
     """Return what tuning did to each method on each forget set that it never saw.
 
     Args:
         study: With a ``tune`` block, searched.
         store: Where the study's runs are.
-        layout: Of the study, where it is at hand.
+        planned: The plan of the study; that in the store, or a new one, when None.
 
     Returns:
         By case, request and method; those that were not searched are left out.
@@ -58,7 +58,8 @@ def helped(study: Study, store: Store, layout: Layout | None = None) -> list[Hel
     """
     if study.tune is None:
         raise InputError("study: nothing is tuned; it has no tune block")
-    return list(_compared(read((layout or lay_out(study)).runs, store, METRICS)))
+    plan = planned or load_or_make_plan(study, store)
+    return list(_compared(read(plan.runs, store, METRICS)))
 
 
 def _compared(results: Sequence[Result]) -> Iterator[Helped]:

@@ -31,6 +31,8 @@ from unlearnkit.studies.execution.run_study import run
 from unlearnkit.studies.planning.expand import expand, search_key, tunable
 from unlearnkit.studies.planning.objective import METRICS, WORDS, TrialScore, score
 from unlearnkit.studies.planning.overlap import check_apart
+from unlearnkit.studies.planning.problem import StudyProblems
+from unlearnkit.studies.planning.study_plan import StudyPlan
 from unlearnkit.studies.planning.tuned_settings import (
     Change,
     Found,
@@ -129,19 +131,24 @@ def tune(
     if study.tune is None:
         raise InputError("study: nothing to tune; add a tune block with requests, seeds and trials")
     optuna = _optuna()
+    problems = StudyProblems()
     found = []
     for case in study.cases:
-        shared = check_apart(study, case)
-        searches = {m: _Search(methods()[m], study.tune.seed, optuna) for m in tunable(study, case)}
+        shared = check_apart(study, case, problems)
+        names = tunable(study, case, problems)
+        searches = {m: _Search(methods()[m], study.tune.seed, optuna) for m in names}
         if not searches:
             raise InputError(f"study: tune: no method of {case} is named at its own settings alone")
         for turn in range(study.tune.trials):
             (reporter or NullReporter()).progress(f"tuning {case}", turn, study.tune.trials)
-            _turn(study, case, searches, store, cache, jobs=jobs, retry=retry)
+            _turn(study, case, searches, store, cache, problems, jobs=jobs, retry=retry)
         (reporter or NullReporter()).progress(
             f"tuning {case}", study.tune.trials, study.tune.trials
         )
-        found += [_keep(study, case, s, shared, str(optuna.__version__)) for s in searches.values()]
+        found += [
+            _keep(study, case, s, shared, problems, str(optuna.__version__))
+            for s in searches.values()
+        ]
     return found
 
 
@@ -227,6 +234,7 @@ def _turn(
     searches: Mapping[str, _Search],
     store: Store,
     cache: Cache,
+    problems: StudyProblems,
     *,
     jobs: int,
     retry: bool,
@@ -254,8 +262,9 @@ def _turn(
             "tune": None,
         }
         part = TrialStudy.model_construct(**{**dict(study), **changed})
-        run(part, store, cache, jobs=jobs, retry=retry)
-        for r in read(expand(part), store, METRICS):
+        plan = StudyPlan(expand(part, problems), {})
+        run(part, store, cache, jobs=jobs, retry=retry, planned=plan, problems=problems)
+        for r in read(plan.runs, store, METRICS):
             results[r.planned.method].append(r)
     for name, search in searches.items():
         if name in errors:
@@ -276,7 +285,12 @@ def _judged(results: list[Result]) -> tuple[TrialScore | None, str]:
 
 
 def _keep(
-    study: Study, case: str, search: _Search, shared: Mapping[str, int], optuna: str
+    study: Study,
+    case: str,
+    search: _Search,
+    shared: Mapping[str, int],
+    problems: StudyProblems,
+    optuna: str,
 ) -> Tuned:
     """Write a recipe."""
     asked, name = study.tune, search.method.id
@@ -302,7 +316,7 @@ def _keep(
                 for (key, value), d in zip(best.values.items(), search.space.values(), strict=True)
             },
             shared_rows=dict(shared),
-            search=search_key(study, case, name),
+            search=search_key(study, case, name, problems),
             versions={
                 "unlearnkit": __version__,
                 "torch": str(torch.__version__),
