@@ -88,7 +88,7 @@ def plan_digest(study: Study) -> str:
 
 
 def _named_files(study: Study) -> Iterator[Path]:
-    yield from (c.tuned for c in study.methods if c.recipe is not None)
+    yield from (c.tuned for c in study.methods if c.tuned is not None)
     requests = [r for of_case in study.requests.values() for r in of_case]
     if study.tune is not None:
         yield from sorted(study.tune.recipes.glob("*.yaml"))
