@@ -60,7 +60,7 @@ def test_small_shifts_up_and_down_are_told_without_a_single_exposed_row():
     margins[:, :20] += 0.6 * (-1.0) ** torch.arange(20)
     table, verdicts = judged(seated(signals, margins, errors))
     assert verdicts & ADVERSE == {Verdict.DISTINGUISHABLE}
-    assert table.row("permutation_p").light == "bad"
+    assert table.row("permutation_p").judgement == "different"
     assert table.row("epsilon_exposed").estimate.value == 0.0
 
 

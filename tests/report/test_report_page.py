@@ -160,9 +160,9 @@ def test_a_light_is_a_word_and_a_shape_besides_a_colour(html):
     lights = [e["text"].split() for e in page.elements if e.get("class", "").startswith("light ")]
     assert len(lights) == len(full().rows)
     assert {tuple(x) for x in lights} == {
-        ("●", "good"),
-        ("▲", "bad"),
-        ("◆", "unclear"),
+        ("●", "equivalent"),
+        ("▲", "different"),
+        ("◆", "not", "shown"),
         ("○", "not", "judged"),
     }
 

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 from unlearnkit.report.schema import (
     CostComparison,
     Difficulty,
-    Judgement,
     MetricRow,
     Report,
     RequestSummary,
 )
+from unlearnkit.stats.oracle_gap import Judgement
 
 SECTIONS = {
     1: "What was asked",
@@ -29,12 +29,13 @@ SECTIONS = {
 }
 """Parts of the table, in the order of the audit."""
 
-LIGHTS: dict[Judgement, str] = {
-    "good": "good",
-    "bad": "bad",
-    "unclear": "unclear",
-    "none": "not judged",
+TONES = {
+    Judgement.EQUIVALENT: "good",
+    Judgement.DIFFERENT: "bad",
+    Judgement.NOT_SHOWN: "unclear",
+    Judgement.NOT_JUDGED: "none",
 }
+"""The colour and mark of a judgement on a page."""
 
 TIERS = {
     "fast": "fast: one model, no retraining",

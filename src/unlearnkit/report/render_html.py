@@ -56,7 +56,7 @@ class HtmlRow:
     gap_interval: str
     z: str
     closed: str
-    light: str
+    tone: str
     goal: str
     brief: Markup
     more: list[Markup]
@@ -139,7 +139,7 @@ def _line(row: MetricRow, anchor: str) -> HtmlRow:
         gap_interval=w.interval(row.gap_low, row.gap_high, places, signed=True),
         z=w.ABSENT if row.z is None else w.number(row.z, 1, signed=True),
         closed=w.closed_text(row),
-        light=w.LIGHTS[row.light],
+        tone=w.TONES[row.judgement],
         goal=_GOALS.get(row.goal, row.goal),
         brief=brief,
         more=more,

@@ -11,12 +11,11 @@ from unlearnkit.report import phrases as w
 from unlearnkit.report import strong_section as ensembles
 from unlearnkit.report.schema import Estimate, MetricRow, Report, StrongSummary
 from unlearnkit.report.terminal import WIDTH, fold, heading, pad, wrap
+from unlearnkit.stats.oracle_gap import Judgement
 
 _NARROWEST = 14
 _SHOWN = 20
 """Most exposed rows that are printed."""
-
-_LIGHTS = {**w.LIGHTS, "none": w.ABSENT}
 
 
 def render_text(report: Report) -> str:
@@ -97,7 +96,7 @@ def _table(shown: Sequence[MetricRow], legend: str, ours: str = "this model") ->
     notes: list[str] = []
     head = ["metric", ours, "original"]
     head += ["oracle", "gap", "z", "closed"] if against else []
-    blocks: list[list[list[str]]] = [[[h] for h in [*head, "light"]]]
+    blocks: list[list[list[str]]] = [[[h] for h in [*head, "judgement"]]]
     titles: dict[int, str] = {}
     for title, rows in w.by_section(shown):
         titles[len(blocks)] = title
@@ -134,7 +133,7 @@ def _cells(row: MetricRow, against: bool, notes: list[str]) -> list[list[str]]:
         block += [oracle, gap]
         block.append([w.ABSENT if row.z is None else w.number(row.z, 1, signed=True)])
         block.append([w.closed_text(row)])
-    return [*block, [_LIGHTS[row.light]]]
+    return [*block, [w.ABSENT if row.judgement is Judgement.NOT_JUDGED else row.judgement.value]]
 
 
 def _estimate(

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import read_text
+from unlearnkit.stats.oracle_gap import Judgement
 from unlearnkit.store import write_bytes
 
 _MOST = 256 * 2**20
@@ -17,9 +18,6 @@ _MOST = 256 * 2**20
 
 AuditTier = Literal["fast", "reference", "strong"]
 Design = Literal["FULL", "REUSE"]
-
-
-Judgement = Literal["good", "bad", "unclear", "none"]
 
 
 class Value(BaseModel):
@@ -94,7 +92,12 @@ class MetricRow(Value):
     closed: float | None = None
     """For distances to the oracle: the share of the original's distance that was closed."""
 
-    light: Judgement
+    margin: float | None = None
+    """Largest gap that counts as none; None where the gap is not judged."""
+
+    judgement: Judgement
+    """Of the gap to the oracles."""
+
     models: int
     """How many oracles stand behind the comparison."""
 

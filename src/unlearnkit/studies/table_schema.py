@@ -9,11 +9,8 @@ from pydantic import Field
 
 from unlearnkit.core.errors import InputError
 from unlearnkit.report.schema import Value
+from unlearnkit.stats.oracle_gap import Judgement
 from unlearnkit.store import write_rows, write_text
-
-Judged = Literal["equivalent", "beyond", "open", "none"]
-"""``equivalent``: two one-sided tests pass. ``beyond``: the 95 % interval of the gap lies outside
-the margin. ``open``: neither is shown. ``none``: not compared."""
 
 Kind = Literal["oracle", "original", "method"]
 
@@ -70,7 +67,7 @@ class TableCell(Value):
     p: float | None = None
     """Of the test of equivalence."""
 
-    judged: Judged = "none"
+    judged: Judgement = Judgement.NOT_JUDGED
 
 
 class TableRow(Value):

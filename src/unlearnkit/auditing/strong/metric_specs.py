@@ -12,6 +12,9 @@ LEAST = 4
 ENOUGH = 64
 """Models of each kind from which on single rows can be judged: half to fit, half to attack."""
 
+AUC_MARGIN = 0.02
+"""Largest difference of an AUC from that of retrained models which counts as none."""
+
 
 @dataclass(frozen=True)
 class StrongMetric:
@@ -22,6 +25,8 @@ class StrongMetric:
     unit: str
     doc: str
     goal: Literal["high", "low", "as the oracle", "value"] = "as the oracle"
+    margin: float | None = None
+    """Largest gap to retrained models that counts as none; from their deviation when None."""
 
 
 KINDS: Mapping[str, StrongMetric] = {
@@ -112,6 +117,7 @@ KINDS: Mapping[str, StrongMetric] = {
         "How well an attacker of each single row tells unlearned from retrained models: AUC.\n\n"
         "U-LiRA (Hayes et al., 2024): laws of margins are fitted on one half of the models and the"
         " other half is attacked, and the reverse; all cells together. 0.5 is guessing.",
+        margin=AUC_MARGIN,
     ),
     "ulira_accuracy": StrongMetric(
         4,
@@ -134,6 +140,7 @@ KINDS: Mapping[str, StrongMetric] = {
         "How well RMIA tells forgotten rows from never-seen ones: AUC, mean over models.\n\n"
         "Each row's probability relative to retrained models' (Zarifzadeh et al., ICML 2024). The"
         " right value is the oracle's, not 0.5.",
+        margin=AUC_MARGIN,
     ),
     "lira_auc": StrongMetric(
         4,
@@ -142,6 +149,7 @@ KINDS: Mapping[str, StrongMetric] = {
         "How well LiRA tells forgotten rows from never-seen ones: AUC, mean over models.\n\n"
         "How far a prediction lies towards the row's target, in the law of retrained models at the"
         " row (Carlini et al., S&P 2022, offline). The right value is the oracle's.",
+        margin=AUC_MARGIN,
     ),
     "lira_auc_retained": StrongMetric(
         5,
@@ -149,6 +157,7 @@ KINDS: Mapping[str, StrongMetric] = {
         "fraction",
         "How well LiRA tells retained rows from never-seen ones: AUC, mean over models.\n\n"
         "Above the oracle's value, unlearning has exposed rows that nobody asked to forget.",
+        margin=AUC_MARGIN,
     ),
     "rmia_auc_retained": StrongMetric(
         5,
@@ -156,6 +165,7 @@ KINDS: Mapping[str, StrongMetric] = {
         "fraction",
         "How well RMIA tells retained rows from never-seen ones: AUC, mean over models.\n\n"
         "Above the oracle's value, unlearning has exposed rows that nobody asked to forget.",
+        margin=AUC_MARGIN,
     ),
     "permutation_p_retained": StrongMetric(
         5,
@@ -178,6 +188,7 @@ KINDS: Mapping[str, StrongMetric] = {
         "How well the fall of the margin from old to new model tells forgotten from never-seen"
         " rows.\n\nAUC, mean over pairs. Retraining leaks here too: the right value is the"
         " oracle's.",
+        margin=AUC_MARGIN,
     ),
     "ensemble_accuracy_forget": StrongMetric(
         8, "behaviour", "fraction", "Accuracy on forgotten rows, mean over models."

@@ -24,12 +24,12 @@ from unlearnkit.auditing.strong.table_rows import EnsembleEstimate, make_row
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.report.schema import (
     Design,
-    Judgement,
     MarginSample,
     MetricRow,
     RowExposure,
     Stratum,
 )
+from unlearnkit.stats.oracle_gap import Judgement
 from unlearnkit.stats.roc import auc_rows
 
 LEVEL = 0.01
@@ -137,7 +137,7 @@ def _detectable(s: EnsembleScores) -> float:
 
 def _rows(s: EnsembleScores, *, judged_only: bool) -> Iterator[MetricRow]:
     def row(
-        metric: str, section: str, fn: Fn, light: Callable[[float], Judgement] = _none
+        metric: str, section: str, fn: Fn, judge: Callable[[float], Judgement] = _none
     ) -> MetricRow:
         mine = fn("unlearned")
         return make_row(
@@ -147,7 +147,7 @@ def _rows(s: EnsembleScores, *, judged_only: bool) -> Iterator[MetricRow]:
             fn("floor"),
             examples=s.size(section),
             models=len(s.kept),
-            light=light(mine.value),
+            judgement=judge(mine.value),
         )
 
     q, u = s.quality, s.ulira
@@ -299,15 +299,15 @@ def _share(found: Quality, least: float) -> EnsembleEstimate:
 
 
 def _none(_: float) -> Judgement:
-    return "none"
+    return Judgement.NOT_JUDGED
 
 
 def _any(value: float) -> Judgement:
-    return "bad" if value > 0 else "none"
+    return Judgement.DIFFERENT if value > 0 else Judgement.NOT_JUDGED
 
 
 def _told_apart(p: float) -> Judgement:
-    return "bad" if p < LEVEL else "none"
+    return Judgement.DIFFERENT if p < LEVEL else Judgement.NOT_JUDGED
 
 
 def _exposure(s: EnsembleScores) -> Iterator[RowExposure]:
