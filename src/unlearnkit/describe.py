@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from unlearnkit import catalog
+from unlearnkit.auditing import verdict_rules
 from unlearnkit.auto.decision_table import Condition
 from unlearnkit.auto.decision_table import load_decision_table as decision_table
 from unlearnkit.cases.registry import CaseEntry
@@ -302,6 +303,33 @@ def _names(group: list[Metric]) -> str:
         return f"`{first}`"
     splits = [next(iter(m.splits)) for m in group]
     return f"`{first.removesuffix(splits[0])}` " + ", ".join(f"`{s}`" for s in splits)
+
+
+def verdict_page() -> str:
+    """Return the rules of the verdicts, in Markdown."""
+    meaning = table(("verdict", "meaning"), verdict_rules.MEANING.items())
+    parts = [
+        "# Verdicts",
+        "An audit ends in one verdict, followed by its reason. Several can hold; the headline is"
+        " the first in this list.",
+        meaning,
+        "## Terms of the rules",
+        _list(verdict_rules.TERMS),
+    ]
+    for tier, about in verdict_rules.TIERS.items():
+        rows = [
+            (r.verdict.value, r.rule, _comma(f"`{m}`" for m in r.rests_on), r.level)
+            for r in verdict_rules.RULES
+            if r.tier == tier
+        ]
+        parts += [f"## {tier.capitalize()} tier", about]
+        parts += [table(("verdict", "rule", "rests on", "level or margin"), rows)]
+    parts += [
+        "## What no verdict says",
+        "An audit can refute that data are gone. It cannot prove it. Each report lists what its"
+        " tier could not see.",
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

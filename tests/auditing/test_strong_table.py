@@ -205,7 +205,7 @@ def test_what_the_model_at_hand_shows_is_part_of_the_verdict(null):
     assert Verdict.MATCHES not in {f.verdict for f in found}
 
 
-def test_the_sentence_follows_the_specification(null):
+def test_the_sentence_names_attack_power_and_exposed_rows(null):
     table = null[0]
     text = strong_sentence(table, strong_findings(table))
     assert text.startswith("MATCHES RETRAINING WITHIN LIMITS: 64 models of the method")

@@ -21,7 +21,7 @@ def sentence(found: Sequence[Finding], rows: Sequence[MetricRow], oracles: int) 
         oracles: How many there are; 0 for the fast tier.
 
     Returns:
-        Headline, reason, the attack in the words of the specification, and the reservation.
+        Headline, reason, the attack, and the reservation.
     """
     head = found[0]
     parts = [f"{head.verdict}: {head.reason}."]

@@ -1,6 +1,6 @@
 """What may be said: every verdict that holds, in order of precedence.
 
-The rules are those of the specification (evaluation, section 14). LEAKS: forgotten rows look too
+The rules are listed in ``verdict_rules`` and in docs/verdicts.md. LEAKS: forgotten rows look too
 familiar. OVER-FORGOT: the same evidence below the oracle. DISTINGUISHABLE: neither, but the model
 lies outside the oracles' own spread. DAMAGED: what had to stay was lost. INCONCLUSIVE: an interval
 straddles a margin, there is no headroom, or a cheap audit found nothing. MATCHES: two one-sided

@@ -1,4 +1,4 @@
-"""What may be said of a method after a strong audit: the rules of the specification, section 14."""
+"""Verdicts of a strong audit; ``verdict_rules`` lists the rules."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def strong_findings(strong: StrongResults, own: Sequence[Finding] = ()) -> tuple
 
 
 def strong_sentence(strong: StrongResults, found: tuple[Finding, ...]) -> str:
-    """Return the verdict in the words of the specification.
+    """Return the verdict in a few sentences.
 
     Args:
         strong: The table.

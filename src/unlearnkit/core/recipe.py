@@ -66,7 +66,7 @@ ASSUMED = Recipe(lr=0.01, momentum=0.9, epochs=20, batch_size=64)
 
 
 class FineTuneSchedule(_Settings):
-    """A short run, in units of the recipe that trained the model (see DESIGN: defaults)."""
+    """A short run, in units of the recipe that trained the model."""
 
     kind: Literal["tuning"] = "tuning"
     """Train on as usual."""
