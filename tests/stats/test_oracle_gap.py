@@ -41,7 +41,7 @@ def test_a_strong_audit_and_a_study_table_agree_on_the_same_models(values, oracl
         EnsembleEstimate.mean(torch.tensor(v, dtype=torch.float64)) for v in (values, oracles)
     )
     row = make_row(metric, ours, None, theirs, examples=9, models=len(values))
-    cell = gap_fields(measures()["margin_auc"], values, oracles)
+    cell = gap_fields(measures()[metric], values, oracles)
     assert row.judgement is cell["judged"]
     assert (row.gap_low, row.gap_high) == pytest.approx((cell["gap_low"], cell["gap_high"]))
 

@@ -7,7 +7,6 @@ import math
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from typing import get_args
 
 import torch
 from torch import nn
@@ -40,6 +39,7 @@ from unlearnkit.auditing.verdicts_fast import FastAudit
 from unlearnkit.auditing.verdicts_strong import strong_findings, strong_limits, strong_sentence
 from unlearnkit.cache import Cache
 from unlearnkit.contamination import check_fresh
+from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.core.border import border
 from unlearnkit.core.case import Partition
 from unlearnkit.core.data import View
@@ -47,7 +47,7 @@ from unlearnkit.core.digest import NUMERICS, model_digest
 from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.core.evidence import Evidence, Split
 from unlearnkit.core.inference import BATCHING, batching_note, first_rows
-from unlearnkit.core.metric import ANSWERS, Tier
+from unlearnkit.core.metric import ANSWERS
 from unlearnkit.core.module_state import on_device, structural_difference
 from unlearnkit.core.request import Rows
 from unlearnkit.core.request_inference import infer_request
@@ -57,7 +57,6 @@ from unlearnkit.oracles import Oracles
 from unlearnkit.oracles import oracle as retrained
 from unlearnkit.report.mask_section import localized
 from unlearnkit.report.schema import (
-    AuditTier,
     CostComparison,
     MetricRow,
     Provenance,
@@ -78,7 +77,7 @@ def audit(
     done: Unlearned,
     *,
     oracle: Oracles | None = None,
-    tier: AuditTier | None = None,
+    tier: AuditTier | str | None = None,
     models: int = ENOUGH,
     rt: Runtime | None = None,
     cache: Cache | None = None,
@@ -111,23 +110,24 @@ def audit(
     """
     rt = rt or Runtime()
     _check_kinds(done, oracle)
-    if tier not in (None, *get_args(AuditTier)):
-        raise UnknownNameError("tier of an audit", str(tier), get_args(AuditTier))
-    if tier == "strong":
+    if tier not in (None, *AuditTier):
+        raise UnknownNameError("tier of an audit", str(tier), list(AuditTier))
+    if tier == AuditTier.STRONG:
         return _strong(done, oracle, models, rt, cache or Cache(), ray)
-    tier = tier or ("fast" if oracle is None else "reference")
-    if tier == "reference" and oracle is None:
+    least = AuditTier.FAST if oracle is None else AuditTier.REFERENCE
+    tier = least if tier is None else AuditTier(tier)
+    if tier is AuditTier.REFERENCE and oracle is None:
         raise InputError(
             "audit: tier reference needs oracles; pass oracle=uk.oracle(case, request), or ask for"
             " tier fast"
         )
-    oracles = oracle if oracle is not None and tier == "reference" else None
+    oracles = oracle if oracle is not None and tier is AuditTier.REFERENCE else None
     controls = ControlModels(done.case, done.request, rt, cache or Cache())
     return audit_one_model(done, oracles, tier, rt, controls)
 
 
 def audit_one_model(
-    done: Unlearned, oracles: Oracles | None, tier: Tier, rt: Runtime, controls: ControlModels
+    done: Unlearned, oracles: Oracles | None, tier: AuditTier, rt: Runtime, controls: ControlModels
 ) -> Report:
     """Return the fast or the reference audit of one model.
 
@@ -219,7 +219,7 @@ def _strong(
     if truth is None:
         few = min(models, ENOUGH_FOR_EQUIVALENCE)
         truth = retrained(done.case, done.request, seeds=few, rt=rt, cache=cache, ray=ray)
-    one = audit(done, oracle=truth, tier="reference", rt=rt)
+    one = audit(done, oracle=truth, tier=AuditTier.REFERENCE, rt=rt)
     told: tuple[str, ...] = ()
     if localizer is not None:
         told = (f"the mask was found anew on each original, by {localizer.words}",)

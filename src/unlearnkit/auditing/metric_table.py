@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from unlearnkit.catalog import metrics
+from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.core.evidence import Evidence, ModelRole
-from unlearnkit.core.metric import Goal, Metric, Score, Tier
+from unlearnkit.core.metric import Goal, Metric, Score
 from unlearnkit.report.schema import Estimate, MetricRow, OracleValue
 from unlearnkit.stats.intervals import clopper_pearson, mean_interval
 from unlearnkit.stats.oracle_gap import ComparisonRule, Judgement, closed_share, compare
@@ -20,7 +21,7 @@ Beside = tuple[Estimate | None, OracleValue | None]
 
 
 def metric_rows(
-    e: Evidence, tier: Tier, beside: dict[str, Beside] | None = None
+    e: Evidence, tier: AuditTier, beside: dict[str, Beside] | None = None
 ) -> Iterator[MetricRow]:
     """Yield one row for each metric that the tier and the evidence allow, in the audit's order.
 
@@ -38,7 +39,7 @@ def metric_rows(
         yield _row(m, e, tier, {} if beside is None else beside)
 
 
-def _row(m: Metric, e: Evidence, tier: Tier, beside: dict[str, Beside]) -> MetricRow:
+def _row(m: Metric, e: Evidence, tier: AuditTier, beside: dict[str, Beside]) -> MetricRow:
     score = m(e)
     estimate = _estimate(m, score)
     if m.id not in beside:
@@ -77,7 +78,7 @@ def _row(m: Metric, e: Evidence, tier: Tier, beside: dict[str, Beside]) -> Metri
     )
 
 
-def _beside(m: Metric, e: Evidence, tier: Tier) -> Beside:
+def _beside(m: Metric, e: Evidence, tier: AuditTier) -> Beside:
     if m.goal is Goal.VALUE and (ModelRole.ORACLE not in m.reads or m.path != "exact"):
         return None, None
     original = _estimate(m, m(e.seat(ModelRole.ORIGINAL))) if e.has(ModelRole.ORIGINAL) else None

@@ -8,7 +8,7 @@ from typing import Literal
 
 from unlearnkit.auditing import verdict_metrics as one_model
 from unlearnkit.auditing import verdicts_strong as strong
-from unlearnkit.auditing.strong.metric_specs import AUC_MARGIN, ENOUGH
+from unlearnkit.auditing.strong.metric_specs import ENOUGH
 from unlearnkit.auditing.strong.results_table import LEVEL
 from unlearnkit.auditing.verdicts import HALF, HEADROOM, OUTSIDE_LEVEL, PROBE
 from unlearnkit.auditing.verdicts_fast import (
@@ -17,6 +17,7 @@ from unlearnkit.auditing.verdicts_fast import (
     RELEARNING,
     RELEARNING_MARGIN,
 )
+from unlearnkit.metrics.ensembles import AUC_MARGIN
 from unlearnkit.report.schema import Verdict
 from unlearnkit.stats.oracle_gap import ENOUGH_FOR_EQUIVALENCE, ENOUGH_FOR_INTERVALS, LEAST_MARGIN
 

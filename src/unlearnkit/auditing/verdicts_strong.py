@@ -9,6 +9,7 @@ from unlearnkit.auditing.sentences import NOT_PROOF
 from unlearnkit.auditing.strong.metric_specs import ENOUGH
 from unlearnkit.auditing.strong.results_table import LEVEL, StrongResults
 from unlearnkit.auditing.verdict_metrics import list_first_three, metric_label
+from unlearnkit.catalog import metrics
 from unlearnkit.report.schema import Finding, MetricRow, Verdict
 from unlearnkit.stats.oracle_gap import Judgement
 
@@ -155,7 +156,7 @@ def _adverse(s: StrongResults) -> Iterator[Finding]:
     for row in _there(s, UTILITY):
         if row.gap_low is None or row.gap_high is None or row.margin is None:
             continue
-        lost = row.gap_low if "error" in row.metric else -row.gap_high
+        lost = -row.gap_high if metrics()[row.metric].higher_is_better else row.gap_low
         if lost > row.margin:
             yield Finding(
                 verdict=Verdict.DAMAGED,
@@ -171,7 +172,7 @@ def _attacked(s: StrongResults) -> Iterator[Finding]:
             continue
         metric = row.metric
         low, high = row.gap_low, row.gap_high
-        if "error" in metric:
+        if metrics()[metric].higher_is_better is False:
             low, high = -high, -low
         if low > row.margin:
             yield Finding(

@@ -8,6 +8,7 @@ import torch
 
 from unlearnkit.cli.console import Console
 from unlearnkit.cli.runs import carry_out, examine
+from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.job import Job
 from unlearnkit.report.schema import Report
 
@@ -31,5 +32,5 @@ def demo(root: Path, talk: Console) -> dict[Path, Report]:
         talk.say(f"digits, forget {request} with {method}")
         out = root / request
         carry_out(Job(case="digits", forget=request, method=method), out, force=True, talk=talk)
-        found[out] = examine(out, tier="reference", oracles=5, device=None, talk=talk)
+        found[out] = examine(out, tier=AuditTier.REFERENCE, oracles=5, device=None, talk=talk)
     return found

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import read_text
 from unlearnkit.stats.oracle_gap import Judgement
@@ -16,7 +17,6 @@ from unlearnkit.store import write_bytes
 _MOST = 256 * 2**20
 """Most bytes of a report that is read."""
 
-AuditTier = Literal["fast", "reference", "strong"]
 Design = Literal["FULL", "REUSE"]
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.core.errors import InputError
 from unlearnkit.report.schema import Value
 from unlearnkit.stats.oracle_gap import Judgement
@@ -178,7 +179,7 @@ class Table(Value):
     study: str
     about: str
     design: Literal["FULL", "REUSE"]
-    tier: Literal["fast", "reference", "strong"]
+    tier: AuditTier
     seeds: tuple[int, ...]
     planned: int
     done: int

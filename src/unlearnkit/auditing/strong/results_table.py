@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -17,10 +17,12 @@ from unlearnkit.attacks.permutation import permutation_test, smallest_shift
 from unlearnkit.attacks.rmia import rmia
 from unlearnkit.auditing.strong import bootstrap_intervals as intervals
 from unlearnkit.auditing.strong.margin_store import MarginMatrix
-from unlearnkit.auditing.strong.metric_specs import KINDS, listed
 from unlearnkit.auditing.strong.scores import EnsembleScores
 from unlearnkit.auditing.strong.strata import strata
 from unlearnkit.auditing.strong.table_rows import EnsembleEstimate, make_row
+from unlearnkit.catalog import metrics
+from unlearnkit.core.audit_terms import AuditTier
+from unlearnkit.core.metric import METRICS, Metric, measured_by_audit
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.report.schema import (
     Design,
@@ -107,14 +109,13 @@ def strong_table(
     """
     seats = EnsembleScores(signals, rt)
     exposure = () if judged_only else tuple(_exposure(seats))
-    order = {metric: i for i, metric in enumerate(KINDS)}
     rows = {r.metric: r for r in _rows(seats, judged_only=judged_only)}
     found = seats.quality("unlearned")
     exposed = found.corrected > 0
     before = rows["permutation_p"].original
     told_before = before is not None and before.value is not None and before.value < LEVEL
     return StrongResults(
-        rows=tuple(sorted(rows.values(), key=lambda r: order[listed(r.metric)])),
+        rows=_in_order(rows),
         exposure=exposure,
         laws=tuple(_laws(seats, exposure)),
         degrees=() if judged_only else tuple(_degrees(seats)),
@@ -128,6 +129,12 @@ def strong_table(
         detectable=math.nan if judged_only else _detectable(seats),
         hidden=not told_before and not bool((seats.quality("original").corrected > 0).any()),
     )
+
+
+def _in_order(rows: Mapping[str, MetricRow]) -> tuple[MetricRow, ...]:
+    """Return the rows by section, and in one as metrics are declared."""
+    order = {metric: i for i, metric in enumerate(METRICS)}
+    return tuple(sorted(rows.values(), key=lambda r: (r.section, order[r.metric])))
 
 
 def _detectable(s: EnsembleScores) -> float:
@@ -203,6 +210,22 @@ def _rows(s: EnsembleScores, *, judged_only: bool) -> Iterator[MetricRow]:
     yield row(
         "forgetting_quality", "forget", lambda w: EnsembleEstimate(q(w).score, note=q(w).note)
     )
+    yield from (row(m.id, "forget", partial(_from_plugin, s, m)) for m in _plugins())
+
+
+def _plugins() -> list[Metric]:
+    """Return the metrics of ensembles that have a function of their own."""
+    strong = (m for m in metrics().values() if m.tier is AuditTier.STRONG)
+    return [m for m in strong if m.fn is not measured_by_audit]
+
+
+def _from_plugin(s: EnsembleScores, m: Metric, who: str) -> EnsembleEstimate:
+    """Return what a declared function says of a set of models."""
+    score = m.fn(s, who)
+    if score.rows is not None:
+        return EnsembleEstimate.mean(score.rows, score.note)
+    low, high = score.interval or (math.nan, math.nan)
+    return EnsembleEstimate(score.value, low=low, high=high, how=score.method, note=score.note)
 
 
 def _permuted(s: EnsembleScores, section: str, who: str) -> EnsembleEstimate:

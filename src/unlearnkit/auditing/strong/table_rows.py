@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from unlearnkit.auditing.strong.metric_specs import kind_of
+from unlearnkit.catalog import metrics
+from unlearnkit.core.metric import Goal
 from unlearnkit.report.schema import Estimate, MetricRow, OracleValue
 from unlearnkit.stats.intervals import mean_interval
 from unlearnkit.stats.oracle_gap import ComparisonRule, Judgement, compare
@@ -52,7 +53,7 @@ def make_row(
     """Return a line of the table.
 
     Args:
-        metric: One of ``KINDS``.
+        metric: Id of a metric of tier strong.
         number: Of the unlearned models.
         original: Of the originals in their seat; None where that says nothing.
         floor: Of the second set of retrained models in their seat.
@@ -64,24 +65,24 @@ def make_row(
         The line. Where there is one value a model, the gap is judged over models as that of a
         study's table is over seeds.
     """
-    kind = kind_of(metric)
+    m = metrics()[metric]
     ours, theirs = number.each, floor.each
     gap = None
     if not (math.isnan(number.value) or math.isnan(floor.value)):
         gap = number.value - floor.value
     apart = None
     if gap is not None and ours is not None and theirs is not None:
-        rule = ComparisonRule(kind.goal, kind.unit, kind.margin)
+        rule = ComparisonRule(m.goal.value, m.unit, m.margin)
         apart = compare(ours.tolist(), theirs.tolist(), rule)
     sd = None if theirs is None or len(theirs) < 2 else float(theirs.std())
     return MetricRow(
         metric=metric,
-        family=kind.family,
-        goal=kind.goal,
-        ideal=known(floor.value) if kind.goal == "as the oracle" else None,
-        unit=kind.unit,
+        family=m.family,
+        goal=m.goal.value,
+        ideal=known(floor.value) if m.goal is Goal.ORACLE else None,
+        unit=m.unit,
         path="exact",
-        section=kind.section,
+        section=m.section,
         estimate=estimate_of(number, examples),
         original=None if original is None else estimate_of(original, examples),
         oracle=OracleValue(mean=known(floor.value), sd=sd, values=(known(floor.value),)),
@@ -92,7 +93,8 @@ def make_row(
         margin=None if apart is None else apart.margin,
         judgement=judgement if apart is None else apart.judgement,
         models=models,
-        doc=kind.doc,
+        doc=m.doc,
+        role=str(m.role),
     )
 
 

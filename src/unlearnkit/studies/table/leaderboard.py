@@ -189,7 +189,7 @@ def _lost(block: ForgetSetTable, line: TableRow) -> tuple[float, float | None] |
     names = measures(block)
     if names is None or (cell := line.cells.get(names[1])) is None or cell.gap is None:
         return None
-    return _finite(cell.gap if names[1].startswith("error") else -cell.gap, _reach(cell))
+    return _finite(-cell.gap if UTILITY[names[1]] else cell.gap, _reach(cell))
 
 
 def _known(block: ForgetSetTable, name: str) -> bool:
