@@ -23,6 +23,7 @@ from unlearnkit.stats.roc import auc
 from unlearnkit.unlearning.run_method import run_method
 
 OUT = Path("docs/results/fast_audit.md")
+READ = {"california_housing", "cifar10", "cifar10_rotation", "cifar10_small", "etth1", "sts"}
 ACCUSATIONS = {Verdict.LEAKS, Verdict.OVER_FORGOT, Verdict.DAMAGED}
 
 
@@ -84,6 +85,6 @@ def main() -> None:
         "|---|---|---|---|---|---|---|",
     ]
     for case in cases().values():
-        if case.rows != "read":
+        if case.id not in READ:
             lines += [line(case.id, name) for name in case.requests]
     OUT.write_text("\n".join([*lines, ""]), encoding="utf-8")

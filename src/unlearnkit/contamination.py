@@ -14,6 +14,7 @@ from unlearnkit.core.inference import inference_batch_size
 from unlearnkit.core.module_state import eval_mode
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.oracles import Oracles
+from unlearnkit.stats.matched_auc import matched_auc
 from unlearnkit.stats.roc import auc
 from unlearnkit.unlearning.run_method import fresh_model
 
@@ -212,12 +213,23 @@ def _known(oracles: Oracles, fresh: nn.Module, forget: View, rt: Runtime) -> _Kn
     unseen = None if data is None else View.all(data)
     if unseen is None or not unseen.labelled:
         return _Known(ours.mean().item(), math.nan, math.nan)
-    mine, theirs = _comparable(forget, unseen.sample(ROWS, draw, "contamination/unseen"))
+    unseen = unseen.sample(ROWS, draw, "contamination/unseen")
+    if forget.y.is_floating_point():
+        # An untrained model answers rows of some targets well by chance: compare like targets.
+        found = matched_auc(-ours, -_losses(oracles, fresh, unseen, draw), forget.y, unseen.y)
+        loss = ours.mean().item() if found.auc >= AUC else math.inf
+        return _Known(loss, found.auc, _standard_score(found.auc, found.members, found.others))
+    mine, theirs = _comparable(forget, unseen)
     n, m = int(mine.sum()), len(theirs)
     if not n or not m:
         return _Known(ours.mean().item(), math.nan, math.nan)
     area = auc(-ours[mine], -_losses(oracles, fresh, theirs, draw))
-    return _Known(ours.mean().item(), area, (area - 0.5) / math.sqrt((n + m + 1) / (12 * n * m)))
+    return _Known(ours.mean().item(), area, _standard_score(area, n, m))
+
+
+def _standard_score(area: float, n: int, m: int) -> float:
+    """Return how many standard errors an AUC lies above 0.5, by the rank-sum test."""
+    return (area - 0.5) / math.sqrt((n + m + 1) / (12 * n * m)) if n and m else math.nan
 
 
 def _comparable(forget: View, unseen: View) -> tuple[Tensor, View]:

@@ -17,7 +17,10 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.report.schema import Verdict
 
 ACCUSATIONS = {Verdict.LEAKS, Verdict.OVER_FORGOT, Verdict.DAMAGED}
-BUNDLED = [(c.id, r) for c in cases().values() if c.rows != "read" for r in c.requests]
+READ = {"california_housing", "cifar10", "cifar10_rotation", "cifar10_small", "etth1", "sts"}
+"""Cases whose rows come from a folder or the net."""
+
+BUNDLED = [(c.id, r) for c in cases().values() if c.id not in READ for r in c.requests]
 QUICK = [
     ("breast_cancer", "random_tenth"),
     ("diabetes", "group"),

@@ -12,10 +12,11 @@ from unlearnkit.contamination import check_fresh
 from unlearnkit.core.case import Case
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.recipe import Recipe
-from unlearnkit.core.request import Classes, Rows
+from unlearnkit.core.request import Classes, Rows, Targets
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.oracles import oracle, train_original
 from unlearnkit.tasks.classification import Classification
+from unlearnkit.tasks.regression import Regression
 
 VOCABULARY, LENGTH, ROWS = 600, 8, 96
 GO = Rows(*range(40))
@@ -208,3 +209,44 @@ def test_another_architecture_is_told(tmp_path):
     found, _ = both(case(Encoder), tmp_path)
     with pytest.raises(InputError, match="does not fit the original; give one architecture"):
         check_fresh(found, nn.Linear(2, 2), Runtime())
+
+
+def numbers(fresh):
+    """Rows with real targets from 0 to 3 and noise, and what forgets the lowest of them."""
+    rng = torch.Generator().manual_seed(0)
+    x = torch.rand(300, 6, generator=rng)
+    y = (3 * x[:, 0] + 0.25 * torch.randn(300, generator=rng)).clamp(0, 3)
+    recipe = Recipe(optimizer="adam", lr=0.01, epochs=2, batch_size=32)
+    case = Case(
+        train=(x[:200], y[:200]), test=(x[200:], y[200:]), task=Regression(1), fresh=fresh,
+        recipe=recipe,
+    )  # fmt: skip
+    return case, Targets(below=0.5)
+
+
+def small_regressor():
+    return nn.Sequential(nn.Linear(6, 64), nn.ReLU(), nn.Linear(64, 1))
+
+
+def test_targets_near_what_an_untrained_model_answers_are_no_knowledge(tmp_path):
+    case, request = numbers(small_regressor)
+    truth = oracle(case, request, seeds=2, cache=Cache(tmp_path))
+    original = train_original(case, cache=Cache(tmp_path)).model
+    assert check_fresh(truth, original, Runtime()) == ()
+
+
+def test_a_regressor_that_was_trained_on_these_rows_is_caught(tmp_path):
+    case, request = numbers(small_regressor)
+    forget = case.partition(request).forget
+    known = small_regressor()
+    optimizer = torch.optim.Adam(known.parameters(), lr=0.02)
+    for _ in range(2000):
+        batch = next(forget.batches(len(forget), Runtime()))
+        optimizer.zero_grad()
+        case.task.losses(case.task.outputs(known, batch), batch).mean().backward()
+        optimizer.step()
+    handed = case.replace(fresh=lambda: copy.deepcopy(known))
+    truth = oracle(handed, request, seeds=1, cache=Cache(tmp_path))
+    original = train_original(case, cache=Cache(tmp_path)).model
+    with pytest.raises(InputError, match="a fresh model knows the forget set"):
+        check_fresh(truth, original, Runtime())
