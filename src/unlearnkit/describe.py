@@ -5,13 +5,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from unlearnkit import catalog
+from unlearnkit.auditing import verdict_rules
 from unlearnkit.auto.decision_table import Condition
 from unlearnkit.auto.decision_table import load_decision_table as decision_table
 from unlearnkit.cases.registry import CaseEntry
+from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.core.auto_method import AUTO, Auto
 from unlearnkit.core.errors import UnknownNameError
 from unlearnkit.core.method import Method, Need
-from unlearnkit.core.metric import Metric
+from unlearnkit.core.metric import Metric, MetricRole
 from unlearnkit.core.search_space import search_space
 
 Facts = dict[str, Any]
@@ -155,6 +157,10 @@ def metric_facts(m: Metric) -> Facts:
         "ideal": m.ideal,
         "unit": m.unit,
         "tier": m.tier,
+        "section": m.section.name.lower(),
+        "role": m.role,
+        "margin": m.margin,
+        "higher_is_better": m.higher_is_better,
         "path": m.path,
         "reads": sorted(m.reads),
         "splits": sorted(m.splits),
@@ -246,10 +252,12 @@ def metric_section(m: Metric) -> str:
         f"Goal: {m.goal} ({_GOALS[m.goal]})",
         f"Range: {_bound(m.low)} to {_bound(m.high)}{f' {m.unit}' if m.unit else ''}",
         *([f"Ideal: {m.ideal:g}"] if m.ideal is not None else []),
-        f"Reads: {', '.join(sorted(m.reads))}"
-        + (f" on {', '.join(sorted(m.splits))}" if m.splits else ""),
+        f"Reads: {_reads(m)}",
         f"Tasks: {'all' if m.tasks is None else ', '.join(sorted(m.tasks))}",
         f"Audit: {m.tier}",
+        f"Section of the report: {m.section.name.lower().replace('_', ' ')}",
+        *([f"Role: {m.role}"] if m.role is not MetricRole.OTHER else []),
+        *([f"Margin of equivalence: {m.margin:g}"] if m.margin is not None else []),
         *(
             ["Compatibility: replays published code with its errors, for old tables only"]
             if m.path == "compat"
@@ -257,6 +265,15 @@ def metric_section(m: Metric) -> str:
         ),
     ]
     return f"{_text(m.doc)}\n\n{_list(facts)}\n"
+
+
+def _reads(m: Metric) -> str:
+    if m.tier == AuditTier.STRONG:
+        return "margins of many unlearned models, and of as many retrained ones"
+    if not m.of_evidence:
+        return "the meter of the run"
+    on = f" on {', '.join(sorted(m.splits))}" if m.splits else ""
+    return ", ".join(sorted(m.reads)) + on
 
 
 def case_section(c: CaseEntry) -> str:
@@ -307,6 +324,36 @@ def _names(group: list[Metric]) -> str:
         return f"`{first}`"
     splits = [next(iter(m.splits)) for m in group]
     return f"`{first.removesuffix(splits[0])}` " + ", ".join(f"`{s}`" for s in splits)
+
+
+def verdict_page() -> str:
+    """Return the rules of the verdicts, in Markdown."""
+    meaning = table(
+        ("verdict", "meaning", "what to do next"),
+        ((v, said, verdict_rules.NEXT[v]) for v, said in verdict_rules.MEANING.items()),
+    )
+    parts = [
+        "# Verdicts",
+        "An audit ends in one verdict, followed by its reason. Several can hold; the headline is"
+        " the first in this list.",
+        meaning,
+        "## Terms of the rules",
+        _list(verdict_rules.TERMS),
+    ]
+    for tier, about in verdict_rules.TIERS.items():
+        rows = [
+            (r.verdict.value, r.rule, _comma(f"`{m}`" for m in r.rests_on), r.level)
+            for r in verdict_rules.RULES
+            if r.tier == tier
+        ]
+        parts += [f"## {tier.capitalize()} tier", about]
+        parts += [table(("verdict", "rule", "rests on", "level or margin"), rows)]
+    parts += [
+        "## What no verdict says",
+        "An audit can refute that data are gone. It cannot prove it. Each report lists what its"
+        " tier could not see.",
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

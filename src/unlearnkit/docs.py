@@ -38,6 +38,7 @@ def build(readme: str) -> dict[str, str]:
         "Cases", here["cases"], {i: pages.case_section(c) for i, c in cases.items()}
     )
     found["docs/auto.md"] = pages.auto_page()
+    found["docs/verdicts.md"] = pages.verdict_page()
     found["docs/cli.md"] = _command_line()
     found["docs/results/reproductions.md"] = reproductions_text.page()
     found["README.md"] = fill(readme, {"methods": from_root["methods"]})

@@ -59,7 +59,7 @@ def test_a_one_logit_head_is_audited_as_two_classes():
     assert report.row("js_forget").estimate.value is not None
 
 
-def test_nothing_found_without_oracles_is_said_in_the_words_of_the_specification():
+def test_nothing_found_without_oracles_is_said_with_its_reservation():
     case = toy_case(TASKS["classification"])
     done = uk.unlearn(uk.train_original(case).model, case, GO, "finetune")
     report = uk.audit(done)

@@ -112,7 +112,7 @@ def test_one_margin_for_all_forget_rows_is_caught(world, margin, expected):
     constant_margin(liar, forget.data.x[forget.rows], forget.y, margin)
     report = audit(replace(done, model=liar), oracle=truth)
     assert expected & verdicts(report)
-    assert report.row("margin_spread_forget").light == "bad"
+    assert report.row("margin_spread_forget").judgement == "different"
 
 
 def test_forgotten_rows_that_stand_out_leak_even_where_none_is_answered_rightly(world):

@@ -97,7 +97,7 @@ def test_a_range_that_is_hard_for_every_retrained_model_is_no_trace_of_it(reques
         assert low - (high - low) / 4 < 0.5 < high + (high - low) / 4
 
 
-def row(metric, value, low, high, *, light="none", oracles=()):
+def row(metric, value, low, high, *, judgement="not judged", oracles=()):
     oracle = (
         OracleValue(mean=sum(oracles) / len(oracles), sd=0.01, values=oracles) if oracles else None
     )
@@ -114,7 +114,8 @@ def row(metric, value, low, high, *, light="none", oracles=()):
         oracle=oracle,
         gap=None,
         z=None,
-        light=light,
+        margin=0.02 if oracles else None,
+        judgement=judgement,
         models=len(oracles),
         doc="",
     )
@@ -124,8 +125,8 @@ SAME = (0.50, 0.51, 0.49, 0.505, 0.495)
 
 
 def test_of_two_attacks_the_matched_one_decides():
-    known = row("margin_auc", 0.9, 0.85, 0.95, light="bad", oracles=SAME)
-    matched = row("matched_margin_auc", 0.5, 0.45, 0.55, light="good", oracles=SAME)
+    known = row("margin_auc", 0.9, 0.85, 0.95, judgement="different", oracles=SAME)
+    matched = row("matched_margin_auc", 0.5, 0.45, 0.55, judgement="equivalent", oracles=SAME)
     facts = VerdictInputs((known, matched), gone=False, head_only=False, unchanged=False, oracles=5)
     assert Verdict.LEAKS not in {f.verdict for f in judge(facts)}
     alone = VerdictInputs((known,), gone=False, head_only=False, unchanged=False, oracles=5)

@@ -23,7 +23,7 @@ def row(metric, value, *, low=None, high=None, original=None, oracles=()):
         oracle=oracle,
         gap=None,
         z=None,
-        light="none",
+        judgement="not judged",
         models=len(oracles),
         doc="",
     )

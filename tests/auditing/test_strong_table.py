@@ -8,11 +8,21 @@ from scipy import stats
 
 from tests.auditing.planted import SECTIONS, everything, planted, seated
 from unlearnkit.auditing.strong.margin_store import MarginMatrix
-from unlearnkit.auditing.strong.metric_specs import KINDS
 from unlearnkit.auditing.strong.results_table import LEVEL, strong_table
-from unlearnkit.auditing.verdicts_strong import strong_findings, strong_limits, strong_remarks
+from unlearnkit.auditing.verdicts_strong import (
+    ATTACKS,
+    KEPT_ATTACKS,
+    KNOWN,
+    UTILITY,
+    strong_findings,
+    strong_limits,
+    strong_remarks,
+)
 from unlearnkit.catalog import metrics
+from unlearnkit.core import metric as listing
+from unlearnkit.core.audit_terms import AuditTier, ReportSection
 from unlearnkit.core.errors import InputError
+from unlearnkit.core.metric import Goal, MetricRole, Score, declare
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.report.schema import Finding, Verdict
 
@@ -60,7 +70,7 @@ def test_small_shifts_up_and_down_are_told_without_a_single_exposed_row():
     margins[:, :20] += 0.6 * (-1.0) ** torch.arange(20)
     table, verdicts = judged(seated(signals, margins, errors))
     assert verdicts & ADVERSE == {Verdict.DISTINGUISHABLE}
-    assert table.row("permutation_p").light == "bad"
+    assert table.row("permutation_p").judgement == "different"
     assert table.row("epsilon_exposed").estimate.value == 0.0
 
 
@@ -222,11 +232,9 @@ def test_the_same_signals_give_the_same_table():
     assert strong_table(signals, Runtime()) == strong_table(signals, Runtime())
 
 
-def test_no_number_of_ensembles_has_the_name_of_a_metric_of_one_model():
-    names = {
-        name.replace("_accuracy_", kind) for name in KINDS for kind in ("_accuracy_", "_error_")
-    }
-    assert not names & set(metrics())
+def test_every_row_of_the_table_is_a_metric_of_the_strong_tier(null):
+    strong = {i for i, m in metrics().items() if m.tier == AuditTier.STRONG}
+    assert {r.metric for r in null[0].rows} <= strong
 
 
 @pytest.mark.slow
@@ -249,3 +257,56 @@ def test_a_second_set_of_retrained_models_is_accused_no_more_often_than_said():
 
 
 SMALL = dict.fromkeys(SECTIONS, 12)
+
+
+@pytest.fixture
+def plugin(monkeypatch):
+    """A metric of ensembles from outside this package, on the list for one test."""
+    known = metrics()
+    monkeypatch.setattr(listing, "METRICS", listing.METRICS.copy())
+    monkeypatch.setattr("unlearnkit.auditing.strong.results_table.METRICS", listing.METRICS)
+
+    def mean_margin(scores, who):
+        return Score(math.nan, scores.at(who, "forget").mean(1))
+
+    declare(
+        "mean_margin",
+        Goal.ORACLE,
+        doc="Mean margin of forget rows, over models.",
+        low=-math.inf,
+        high=math.inf,
+        unit="log-odds",
+        tier=AuditTier.STRONG,
+        section=ReportSection.DISTANCE,
+        family="mine",
+        fn=mean_margin,
+        margin=0.5,
+        role=MetricRole.DISTANCE,
+    )
+    for home in ("results_table", "table_rows"):
+        monkeypatch.setattr(
+            f"unlearnkit.auditing.strong.{home}.metrics",
+            lambda: {**known, "mean_margin": listing.METRICS["mean_margin"]},
+        )
+
+
+@pytest.mark.usefixtures("plugin")
+@pytest.mark.parametrize(("shift", "judgement"), [(0.0, "equivalent"), (3.0, "different")])
+def test_a_plug_in_adds_a_row_to_the_strong_table(shift, judgement):
+    signals = planted(shift=shift, sections=SMALL)
+    row = judged(signals, whole=True)[0].row("mean_margin")
+    want = signals.of("unlearned", "forget").mean() - signals.of("floor", "forget").mean()
+    assert row.gap == pytest.approx(float(want), rel=1e-6)
+    assert (row.judgement, row.margin, row.section) == (judgement, 0.5, ReportSection.DISTANCE)
+
+
+def test_a_number_of_ensembles_is_not_computed_of_one_model():
+    with pytest.raises(InputError, match="ulira_auc: it is no function of one model's evidence"):
+        metrics()["ulira_auc"](None)
+
+
+def test_verdicts_rest_on_numbers_of_the_role_that_they_are_taken_for():
+    role = {m.id: m.role for m in metrics().values() if m.tier == AuditTier.STRONG}
+    assert {i for i, r in role.items() if r is MetricRole.KNOWLEDGE} == set(KNOWN)
+    assert {i for i, r in role.items() if r is MetricRole.UTILITY} == set(UTILITY)
+    assert {role[i] for i in (*ATTACKS, *KEPT_ATTACKS)} == {MetricRole.ATTACK}

@@ -18,6 +18,7 @@ METHODS = [
 METRICS = [
     pytest.param(i, task, id=f"{i}-{task}")
     for i, m in catalog.metrics().items()
+    if m.of_evidence
     for task in sorted(m.tasks or catalog.tasks())
 ]
 

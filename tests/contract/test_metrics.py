@@ -9,6 +9,7 @@ from unlearnkit.testing.metrics import METRIC_CHECKS
 PAIRS = [
     pytest.param(i, task, id=f"{i}-{task}")
     for i, m in catalog.metrics().items()
+    if m.of_evidence
     for task in sorted(m.tasks or catalog.tasks())
 ]
 

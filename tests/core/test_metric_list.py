@@ -1,5 +1,8 @@
 """The list of metrics: who may stand on it, and what a metric is for."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from unlearnkit.auditing.verdict_metrics import ATTACKS, KNOWN, OUTSIDE, UTILITY
@@ -8,6 +11,10 @@ from unlearnkit.core import metric as home
 from unlearnkit.core.errors import UnlearnkitError
 from unlearnkit.core.evidence import Split
 from unlearnkit.core.metric import Goal, MetricRole, Score, metric
+from unlearnkit.describe import find
+
+PACKAGE = Path(home.__file__).parents[1]
+AUDITS = [p for part in ("auditing", "studies") for p in (PACKAGE / part).rglob("*.py")]
 
 
 @pytest.fixture
@@ -61,7 +68,7 @@ def test_a_metric_of_answers_must_say_which_way_is_better(listed):
 
 
 def test_verdicts_rest_on_metrics_of_the_role_that_they_are_taken_for():
-    role = {m.id: m.role for m in metrics().values()}
+    role = {m.id: m.role for m in metrics().values() if m.of_evidence}
     assert {i for i, r in role.items() if r is MetricRole.KNOWLEDGE} == set(KNOWN)
     assert {i for i, r in role.items() if r is MetricRole.UTILITY} == set(UTILITY)
     assert {role[i] for i in ATTACKS} == {MetricRole.ATTACK}
@@ -73,3 +80,16 @@ def test_accuracies_are_better_high_and_errors_low():
     assert {better[i] for i in better if i in {*KNOWN, *UTILITY}} == {True, False}
     assert better["accuracy_test"] is better["accuracy_forget"] is True
     assert better["error_test"] is better["error_forget"] is False
+
+
+@pytest.mark.parametrize("name", ["ulira_auc", "ensemble_error_test", "klom_forget", "cost_ratio"])
+def test_numbers_of_strong_audits_and_costs_can_be_looked_up(name):
+    facts, page = find(name)
+    assert (facts["kind"], facts["id"]) == ("metric", name)
+    assert page.startswith(f"# {name}")
+
+
+@pytest.mark.parametrize("path", sorted(AUDITS), ids=lambda p: p.name)
+def test_what_a_metric_is_for_is_not_read_from_its_id(path):
+    guess = re.compile(r'startswith\("(error|accuracy|margin)|"(_forget|error|accuracy|auc)" in ')
+    assert not guess.search(path.read_text("utf-8"))

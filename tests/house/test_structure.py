@@ -48,7 +48,7 @@ def circle(graph):
     return []
 
 
-KNOWN_CIRCLES = ("unlearnkit.report.", "unlearnkit.studies.")
+KNOWN_CIRCLES = ("unlearnkit.report.",)
 """Packages whose data and renderers still import each other: the list may only get shorter."""
 
 
@@ -117,7 +117,7 @@ PARTICIPLES = {
 }
 """Adjectives that say what they return: at most ten."""
 TO_BE_NAMED = {
-    *("cancelled", "chosen", "committed", "compared", "helped", "installed", "known", "localized"),
+    *("cancelled", "chosen", "committed", "compared", "helped", "known", "localized"),
     *("measured", "named", "packaged", "pooled", "shown", "spent", "stored", "taken"),
     "turned",
 }
@@ -193,7 +193,7 @@ def test_a_name_without_a_user_is_found():
 
 LONG = {
     "alternate": 71,
-    "audit": 70,
+    "audit": 71,
     "audit_one_model": 71,
     "examine": 83,
     "from_parts": 67,
@@ -201,11 +201,9 @@ LONG = {
     "metric": 75,
     "permutation_test": 64,
     "relearn": 66,
-    "requests": 61,
     "rmia": 68,
-    "_rows": 68,
+    "run": 62,
     "run_metered": 62,
-    "run_method": 62,
     "ulira": 74,
     "unlearn": 111,
     "warm_restart": 81,
@@ -250,29 +248,26 @@ PRIVATE_WORDS = {
     "auditing/request_summary.py": 1,
     "auditing/splits.py": 1,
     "auditing/strong/bootstrap_intervals.py": 1,
-    "auditing/strong/metric_specs.py": 4,
     "auditing/strong/results_table.py": 2,
     "auditing/strong/scores.py": 2,
     "auditing/strong/table_rows.py": 3,
     "auditing/strong/train_ensembles.py": 1,
     "auditing/verdicts.py": 1,
-    "auditing/verdicts_strong.py": 5,
+    "auditing/verdicts_strong.py": 2,
     "cli/__init__.py": 1,
     "cli/run_folder.py": 2,
     "cli/runs.py": 2,
     "cli/study.py": 1,
     "core/border.py": 1,
     "report/mask_section.py": 2,
-    "report/phrases.py": 6,
-    "report/schema.py": 7,
+    "report/phrases.py": 1,
+    "report/schema.py": 6,
     "reproduction/published_table.py": 3,
     "reproduction/reproduce.py": 5,
     "store.py": 1,
     "studies/columns.py": 1,
     "studies/execution/executors.py": 2,
     "studies/execution/queue.py": 1,
-    "studies/fixed.py": 1,
-    "studies/layout.py": 1,
     "studies/planning/expand.py": 4,
     "studies/planning/tuned_settings.py": 1,
     "studies/spec.py": 3,
@@ -287,7 +282,7 @@ PRIVATE_WORDS = {
     "testing/inputs.py": 2,
     "testing/subject.py": 1,
     "unlearning/requirements.py": 5,
-    "unlearning/run_method.py": 2,
+    "unlearning/run_method.py": 1,
 }
 """How often a file still has one: no number may rise, and no file may come."""
 
@@ -298,7 +293,7 @@ def test_texts_have_the_words_of_the_field(path):
 
 
 def test_the_list_of_private_words_only_gets_shorter():
-    assert sum(PRIVATE_WORDS.values()) <= 99
+    assert sum(PRIVATE_WORDS.values()) <= 78
     files = {path.relative_to(PACKAGE).as_posix() for path in FILES if retired(path)}
     assert set(PRIVATE_WORDS) - files == set(), "take these files off the list"
 

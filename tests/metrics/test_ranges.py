@@ -51,7 +51,7 @@ SCENARIOS = {
     "several labels, extreme": {"task": "multilabel", "shape": extreme},
     "several labels, one row": {"task": "multilabel", "sizes": ONE_ROW},
 }
-FROM_OUTPUTS = [m for m in metrics().values() if not m.models]
+FROM_OUTPUTS = [m for m in metrics().values() if m.of_evidence and not m.models]
 
 
 def serves(m, settings):

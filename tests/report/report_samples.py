@@ -5,6 +5,7 @@ import math
 import numpy as np
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.report.schema import (
     ClassAccuracy,
     CostComparison,
@@ -49,7 +50,7 @@ def row(metric, value, original, oracles=(), **more):
         "oracle": OracleValue(mean=mean, sd=sd, values=tuple(oracles)) if oracles else None,
         "gap": gap,
         "z": gap / sd if gap is not None and sd and len(known) > 2 else None,
-        "light": "none",
+        "judgement": "not judged",
         "models": len(known),
         "doc": "Share of rows whose answer is right.",
     }
@@ -100,24 +101,24 @@ def full(**changes):
     rows = (
         row(
             "js_forget", 0.0412, 0.5127, (0.0016, 0.0019, 0.0017), **js,
-            closed=0.9227, light="bad", gap_low=0.0341, gap_high=0.0449,
+            closed=0.9227, judgement="different", gap_low=0.0341, gap_high=0.0449,
             doc="Jensen-Shannon divergence from the oracle, on the forgotten rows.\n\n"
             "``JS(p, q) = KL(p | m) / 2 + KL(q | m) / 2`` with m the mean of both; 0 for equal\n"
             "outputs, ``ln 2`` for outputs that share nothing.\n\nArgs:\n    e: Evidence.",
         ),
         row(
-            "kl_forget", math.inf, 2.31, (0.0021, 0.0024, 0.0018), **js, light="bad", z=None,
-            doc="Kullback-Leibler divergence of this model from the oracle.",
+            "kl_forget", math.inf, 2.31, (0.0021, 0.0024, 0.0018), **js, judgement="different",
+            z=None, doc="Kullback-Leibler divergence of this model from the oracle.",
         ),
         row(
             "agreement_forget", 0.8912, 0.0204, (0.9932, 0.9864, 0.9932),
-            section=2, family="divergence", floor=0.991, closed=0.897, light="unclear",
+            section=2, family="divergence", floor=0.991, closed=0.897, judgement="not shown",
             doc="Share of rows on which this model and the oracle give the same answer.",
         ),
         row(
             "margin_auc", 0.031, 0.612, (0.084, 0.072, 0.091), section=4, family="membership",
             estimate=interval(0.031, 0.018, 0.049, "DeLong", 2147),
-            gap_low=-0.068, gap_high=-0.035, light="bad",
+            gap_low=-0.068, gap_high=-0.035, judgement="different",
             doc="How well the margin tells forgotten rows from never-seen rows: area under the\n"
             "curve. 0.5 is guessing; far below leaks as well.",
         ),
@@ -136,17 +137,17 @@ def full(**changes):
         ),
         row(
             "accuracy_forget", 0.0, 1.0, (0.0, 0.0, 0.0), estimate=interval(0.0, 0.0, 0.0248),
-            light="good", gap_low=-0.0, gap_high=0.0248,
+            judgement="equivalent", gap_low=-0.0, gap_high=0.0248,
         ),
         row(
             "accuracy_of_predictions_on_retained_rows_with_a_very_long_name", 0.9312, 1.0,
             (0.9992, 0.9992, 1.0), estimate=interval(0.9312, 0.916, 0.9445, examples=1290),
-            goal="high", light="bad", gap_low=-0.0834, gap_high=-0.0549,
+            goal="high", judgement="different", gap_low=-0.0834, gap_high=-0.0549,
         ),
         row(
             "accuracy_test", 0.9012, 0.9691, (0.9722, 0.966, 0.9691),
-            estimate=interval(0.9012, 0.8636, 0.9313, examples=324), goal="high", light="unclear",
-            gap_low=-0.1055, gap_high=-0.0378,
+            estimate=interval(0.9012, 0.8636, 0.9313, examples=324), goal="high",
+            judgement="not shown", gap_low=-0.1055, gap_high=-0.0378,
         ),
         row(
             "edit_size", 3.271, 0.0, (), section=8, unit="", goal="descriptive", family="weights",
@@ -154,16 +155,17 @@ def full(**changes):
         ),
         row(
             "cost_ratio", 0.0312, None, (), section=9, unit="", goal="low", family="cost",
-            light="good", doc="Work of unlearning over the work of retraining.",
+            judgement="equivalent", doc="Work of unlearning over the work of retraining.",
         ),
         row(
             "tow", 0.8391, 0.0123, (0.9931, 0.9893, 0.9915), section=10, family="composite",
-            floor=0.993, light="unclear", doc="Tug of war: product of one minus each accuracy gap.",
+            floor=0.993, judgement="not shown",
+            doc="Tug of war: product of one minus each accuracy gap.",
         ),
     )  # fmt: skip
     samples = margins()
     base = {
-        "tier": "reference",
+        "tier": AuditTier.REFERENCE,
         "verdict": Verdict.OVER_FORGOT,
         "reason": "the model knows the forget set worse than retrained models do: margin auc 0.031 "
         "[0.018, 0.049], retrained 0.082, gap -0.051 [-0.068, -0.035]",
@@ -309,7 +311,7 @@ def hostile():
         for r in report.rows
     ]
     odd = row(
-        "mean_error", -3.2e7, 1.5e7, (2.5e7, 1.25e7, 1.0e7), light="unclear", unit="<u>",
+        "mean_error", -3.2e7, 1.5e7, (2.5e7, 1.25e7, 1.0e7), judgement="not shown", unit="<u>",
         estimate=interval(-3.2e7, -4.44e7, 2.22e7, note=SCRIPT), gap_low=-7.1e7, gap_high=-2.5e7,
     )  # fmt: skip
     return report.model_copy(
@@ -321,7 +323,7 @@ def bare():
     """A fast audit of a regression: no oracle, no curve, no margins, no classes."""
     report = full()
     lines = tuple(
-        row(name, value, original, (), unit="target units", light="none", doc=doc)
+        row(name, value, original, (), unit="target units", judgement="not judged", doc=doc)
         for name, value, original, doc in (
             ("error_forget", 52.31, 44.87, "Mean absolute error on the forgotten rows."),
             ("error_test", 51.2, 50.9, "Mean absolute error on the test rows."),
@@ -329,7 +331,7 @@ def bare():
     )
     return report.model_copy(
         update={
-            "tier": "fast",
+            "tier": AuditTier.FAST,
             "verdict": Verdict.INCONCLUSIVE,
             "reason": "Fast tests passed. They cannot detect single memorised records",
             "remarks": ("This is evidence, not proof of deletion.",),
@@ -373,8 +375,8 @@ def strong():
     rng = np.random.default_rng(3)
     centres = {"original": 7.5, "unlearned": 1.0, "oracle": 4.0}
     rows = (
-        row("permutation_p", 0.001, 0.001, (0.412,), section=2, light="bad", goal="high"),
-        row("epsilon_worst", 1.17, 1.21, (0.0,), section=3, light="bad", unit="nats"),
+        row("permutation_p", 0.001, 0.001, (0.412,), section=2, judgement="different", goal="high"),
+        row("epsilon_worst", 1.17, 1.21, (0.0,), section=3, judgement="different", unit="nats"),
         row(
             "ulira_auc",
             None,
@@ -428,7 +430,7 @@ def strong():
         trained=192,
         seconds=81.2,
     )
-    return full(tier="strong", strong=part)
+    return full(tier=AuditTier.STRONG, strong=part)
 
 
 def masked(layers=("stem", SCRIPT, "", "encoder.layers.11.self_attention.out_projection")):

@@ -28,7 +28,8 @@ def test_nothing_can_move_the_cursor_or_colour_the_terminal(name):
 def test_every_metric_and_every_limit_is_in_the_text(name):
     report = SAMPLES[name]()
     text = re.sub(r"\s+", "", render_text(report))
-    missing = [r.metric for r in report.rows if len(r.metric) < 24 and r.metric not in text]
+    parts = {part for r in report.rows for part in r.metric.split("_") if len(part) < 14}
+    missing = [part for part in parts if part not in text]
     missing += [x for x in report.limits if re.sub(r"\s+", "", x) not in text]
     assert not missing
 

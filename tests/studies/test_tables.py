@@ -94,7 +94,7 @@ def test_under_reuse_the_original_is_one_model_without_interval():
     line = table(study(design="REUSE")).blocks[0].line("original")
     assert line.count == 1
     assert line.cells["accuracy_forget"].low is None
-    assert line.cells["accuracy_forget"].judged == "none"
+    assert line.cells["accuracy_forget"].judged == "not judged"
 
 
 def test_the_gap_has_the_two_sample_interval_against_the_oracles():
@@ -122,9 +122,9 @@ def test_equivalence_is_two_one_sided_t_tests():
     ("u", "judged"),
     [
         ([0.950, 0.951, 0.949], "equivalent"),
-        ([0.90, 0.91, 0.89], "beyond"),
-        ([0.95, 0.80, 0.99], "open"),
-        ([1.0, 0.99, 1.0], "beyond"),
+        ([0.90, 0.91, 0.89], "different"),
+        ([0.95, 0.80, 0.99], "not shown"),
+        ([1.0, 0.99, 1.0], "different"),
     ],
 )
 def test_not_being_different_is_not_being_equivalent(u, judged):
@@ -151,7 +151,7 @@ def test_being_nearer_to_the_oracles_than_they_are_is_no_fault():
     r = [0.0050, 0.0051, 0.0049, 0.0050, 0.0050]
     near = made("js_forget", [0.001, 0.0011, 0.0009], r).line("ssd").cells["js_forget"]
     far = made("js_forget", [0.009, 0.0091, 0.0089], r).line("ssd").cells["js_forget"]
-    assert (near.judged, far.judged) == ("equivalent", "beyond")
+    assert (near.judged, far.judged) == ("equivalent", "different")
 
 
 def test_the_closed_share_is_taken_seed_by_seed_from_its_own_original():
@@ -173,7 +173,7 @@ def test_the_closed_share_is_refused_where_the_original_is_as_near_as_an_oracle(
 def test_fewer_than_three_seeds_have_no_interval_and_no_judgement(seeds):
     found = table(study(seeds=seeds))
     cells = [x for b in found.blocks for n in b.lines for x in n.cells.values()]
-    assert all(x.low is None and x.gap_low is None and x.judged == "none" for x in cells)
+    assert all(x.low is None and x.gap_low is None and x.judged == "not judged" for x in cells)
     assert any("no intervals" in note for note in found.notes)
     assert "±" not in str(found).partition("How to read")[0].replace("as ±", "")
 
@@ -182,7 +182,7 @@ def test_fewer_than_three_seeds_have_no_interval_and_no_judgement(seeds):
 def test_equivalence_needs_three_oracles(oracles, judged):
     found = table(study(oracles=oracles))
     cells = [x for b in found.blocks for n in b.lines for x in n.cells.values()]
-    assert any(x.judged != "none" for x in cells) is judged
+    assert any(x.judged != "not judged" for x in cells) is judged
     assert any("oracle" in note for note in found.notes) is (oracles < 5)
 
 
@@ -253,7 +253,7 @@ def test_undefined_numbers_are_left_out_and_counted():
 def test_an_infinite_number_has_no_interval_and_breaks_nothing():
     block = made("kl_forget", [1.0, float("inf"), 2.0], [0.1, 0.2, 0.1])
     cell = block.line("ssd").cells["kl_forget"]
-    assert (cell.mean, cell.low, cell.judged) == (float("inf"), None, "none")
+    assert (cell.mean, cell.low, cell.judged) == (float("inf"), None, "not judged")
 
 
 def test_equal_models_under_reuse_are_one_point():
@@ -363,7 +363,7 @@ def test_csv_has_every_cell_of_the_table(core, tmp_path):
     row = next(r for r in rows if r["label"] == "ssd" and r["metric"] == "accuracy_test")
     cell = core.blocks[0].line("ssd").cells["accuracy_test"]
     told = (float(row["mean"]), row["judged"], row["goal"])
-    assert told == (cell.mean, "beyond", "match retraining")
+    assert told == (cell.mean, "different", "match retraining")
 
 
 def test_parquet_holds_what_the_csv_holds(core, tmp_path):

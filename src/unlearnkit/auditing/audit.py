@@ -7,7 +7,6 @@ import math
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from typing import get_args
 
 import torch
 from torch import nn
@@ -43,6 +42,7 @@ from unlearnkit.auditing.verdicts_fast import FastAudit
 from unlearnkit.auditing.verdicts_strong import strong_findings, strong_limits, strong_remarks
 from unlearnkit.cache import Cache
 from unlearnkit.contamination import check_fresh
+from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.core.border import border
 from unlearnkit.core.case import Partition
 from unlearnkit.core.data import View
@@ -50,7 +50,7 @@ from unlearnkit.core.digest import NUMERICS, model_digest, tensor_digest
 from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.core.evidence import Evidence, Split
 from unlearnkit.core.inference import BATCHING, batching_note, first_rows
-from unlearnkit.core.metric import ANSWERS, Tier
+from unlearnkit.core.metric import ANSWERS
 from unlearnkit.core.module_state import on_device, structural_difference
 from unlearnkit.core.request import Rows
 from unlearnkit.core.request_inference import infer_request
@@ -60,7 +60,6 @@ from unlearnkit.oracles import Oracles
 from unlearnkit.oracles import oracle as retrained
 from unlearnkit.report.mask_section import localized
 from unlearnkit.report.schema import (
-    AuditTier,
     CostComparison,
     MetricRow,
     Provenance,
@@ -81,7 +80,7 @@ def audit(
     done: Unlearned,
     *,
     oracle: Oracles | None = None,
-    tier: AuditTier | None = None,
+    tier: AuditTier | str | None = None,
     models: int = ENOUGH,
     rt: Runtime | None = None,
     cache: Cache | None = None,
@@ -116,18 +115,19 @@ def audit(
     """
     rt = rt or Runtime()
     _check_kinds(done, oracle)
-    if tier not in (None, *get_args(AuditTier)):
-        raise UnknownNameError("tier of an audit", str(tier), get_args(AuditTier))
-    if tier == "strong":
+    if tier not in (None, *AuditTier):
+        raise UnknownNameError("tier of an audit", str(tier), list(AuditTier))
+    if tier == AuditTier.STRONG:
         found = _strong(done, oracle, models, rt, cache or Cache(), ray)
         return _with_data(found, done, list_rows=list_rows)
-    tier = tier or ("fast" if oracle is None else "reference")
-    if tier == "reference" and oracle is None:
+    least = AuditTier.FAST if oracle is None else AuditTier.REFERENCE
+    tier = least if tier is None else AuditTier(tier)
+    if tier is AuditTier.REFERENCE and oracle is None:
         raise InputError(
             "audit: tier reference needs oracles; pass oracle=uk.oracle(case, request), or ask for"
             " tier fast"
         )
-    oracles = oracle if oracle is not None and tier == "reference" else None
+    oracles = oracle if oracle is not None and tier is AuditTier.REFERENCE else None
     controls = ControlModels(done.case, done.request, rt, cache or Cache())
     return _with_data(audit_one_model(done, oracles, tier, rt, controls), done, list_rows=list_rows)
 
@@ -149,7 +149,7 @@ def _with_data(report: Report, done: Unlearned, *, list_rows: bool) -> Report:
 
 
 def audit_one_model(
-    done: Unlearned, oracles: Oracles | None, tier: Tier, rt: Runtime, controls: ControlModels
+    done: Unlearned, oracles: Oracles | None, tier: AuditTier, rt: Runtime, controls: ControlModels
 ) -> Report:
     """Return the fast or the reference audit of one model.
 
@@ -247,7 +247,7 @@ def _strong(
         few = min(models, ENOUGH_FOR_EQUIVALENCE)
         truth = retrained(done.case, done.request, seeds=few, rt=rt, cache=cache, ray=ray)
     controls = ControlModels(done.case, done.request, rt, cache)
-    one = audit_one_model(done, truth, "reference", rt, controls)
+    one = audit_one_model(done, truth, AuditTier.REFERENCE, rt, controls)
     told: tuple[str, ...] = ()
     if localizer is not None:
         told = (f"the mask was found anew on each original, by {localizer.words}",)
@@ -256,12 +256,12 @@ def _strong(
     found = strong_findings(table, own)
     return one.model_copy(
         update={
-            "tier": "strong",
+            "tier": AuditTier.STRONG,
             "verdict": found[0].verdict,
             "reason": found[0].reason,
             "remarks": strong_remarks(table),
             "next_steps": next_steps(
-                AuditFacts(found, table.rows, "strong", len(truth), one.spent, table.models)
+                AuditFacts(found, table.rows, AuditTier.STRONG, len(truth), one.spent, table.models)
             ),
             "summary": summary_rows(one.rows, found, one.spent, table.rows),
             "findings": found,

@@ -9,18 +9,19 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from unlearnkit.catalog import metrics
+from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.core.evidence import Evidence, ModelRole
-from unlearnkit.core.metric import Goal, Metric, Score, Tier
-from unlearnkit.report.schema import Estimate, Judgement, MetricRow, OracleValue
+from unlearnkit.core.metric import Goal, Metric, Score
+from unlearnkit.report.schema import Estimate, MetricRow, OracleValue
 from unlearnkit.stats.intervals import clopper_pearson, mean_interval
-from unlearnkit.stats.oracle_gap import Gap, closed_share, equivalence_margin, gap
+from unlearnkit.stats.oracle_gap import ComparisonRule, Judgement, closed_share, compare
 
 Beside = tuple[Estimate | None, OracleValue | None]
 """What stands beside a number: the original's value, and the oracles'."""
 
 
 def metric_rows(
-    e: Evidence, tier: Tier, beside: dict[str, Beside] | None = None
+    e: Evidence, tier: AuditTier, beside: dict[str, Beside] | None = None
 ) -> Iterator[MetricRow]:
     """Yield one row for each metric that the tier and the evidence allow, in the audit's order.
 
@@ -38,7 +39,7 @@ def metric_rows(
         yield _row(m, e, tier, {} if beside is None else beside)
 
 
-def _row(m: Metric, e: Evidence, tier: Tier, beside: dict[str, Beside]) -> MetricRow:
+def _row(m: Metric, e: Evidence, tier: AuditTier, beside: dict[str, Beside]) -> MetricRow:
     score = m(e)
     estimate = _estimate(m, score)
     if m.id not in beside:
@@ -50,7 +51,7 @@ def _row(m: Metric, e: Evidence, tier: Tier, beside: dict[str, Beside]) -> Metri
     distance = m.distance
     if value is not None and known:
         least = resolution(m.unit, estimate.examples)
-        apart = gap(value, known, least=least, distance=distance)
+        apart = compare([value], known, rule_of(m), least=least)
     plain = None if value is None or not known else value - statistics.mean(known)
     return MetricRow(
         metric=m.id,
@@ -69,14 +70,15 @@ def _row(m: Metric, e: Evidence, tier: Tier, beside: dict[str, Beside]) -> Metri
         z=None if apart is None or apart.deviation == 0 else apart.value / apart.deviation,
         floor=oracle.mean if oracle and distance else None,
         closed=_closed(value, original, known) if distance else None,
-        light=_light(m, apart),
+        margin=apart.margin if apart is not None and rule_of(m).judged else None,
+        judgement=Judgement.NOT_JUDGED if apart is None else apart.judgement,
         models=len(known),
         doc=m.doc,
         role=str(m.role),
     )
 
 
-def _beside(m: Metric, e: Evidence, tier: Tier) -> Beside:
+def _beside(m: Metric, e: Evidence, tier: AuditTier) -> Beside:
     if m.goal is Goal.VALUE and (ModelRole.ORACLE not in m.reads or m.path != "exact"):
         return None, None
     original = (
@@ -139,15 +141,6 @@ def _closed(value: float | None, original: Estimate | None, oracle: list[float])
     return closed_share(value, original.value, oracle)
 
 
-def _light(m: Metric, apart: Gap | None) -> Judgement:
-    compared = m.goal is Goal.ORACLE or m.distance
-    if not compared or apart is None or m.path == "compat":
-        return "none"
-    margin = equivalence_margin(m.margin, m.unit, apart)
-    good_low = ModelRole.ORACLE in m.reads and m.goal is Goal.LOW
-    good_high = ModelRole.ORACLE in m.reads and m.goal is Goal.HIGH
-    inside = (good_low or apart.tight_low > -margin) and (good_high or apart.tight_high < margin)
-    if inside:
-        return "good"
-    beyond = (apart.low > margin and not good_high) or (apart.high < -margin and not good_low)
-    return "bad" if beyond else "unclear"
+def rule_of(m: Metric) -> ComparisonRule:
+    """Return what of a metric decides how its gap to the oracles is judged."""
+    return ComparisonRule(m.goal.value, m.unit, m.margin, m.distance, m.path)

@@ -9,8 +9,8 @@ from unlearnkit.auditing.metric_table import resolution
 from unlearnkit.auditing.strong.metric_specs import ENOUGH
 from unlearnkit.auditing.verdicts import enough_headroom
 from unlearnkit.catalog import metrics
+from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.report.schema import (
-    AuditTier,
     CostComparison,
     Finding,
     MetricRow,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unlearnkit.auditing.verdict_metrics import MATCHED, attack_of, format_estimate
-from unlearnkit.core.metric import Tier
+from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.report.schema import Finding, MetricRow, Verdict
 from unlearnkit.stats.oracle_gap import gap
 
@@ -57,7 +57,7 @@ def detectable_gap(row: MetricRow) -> float | None:
     return None if g is None else g.high + 0.84 * g.deviation
 
 
-def limits(tier: Tier, oracles: int) -> tuple[str, ...]:
+def limits(tier: AuditTier, oracles: int) -> tuple[str, ...]:
     """Return what an audit of this tier cannot show."""
     common = (
         "An audit can refute that data are gone; it cannot prove it. Each metric sees one aspect of"

@@ -1,6 +1,6 @@
 """What may be said: every verdict that holds, in order of precedence.
 
-The rules are those of the specification (evaluation, section 14). LEAKS: forgotten rows look too
+The rules are listed in ``verdict_rules`` and in docs/verdicts.md. LEAKS: forgotten rows look too
 familiar. OVER-FORGOT: the same evidence below the oracle. DISTINGUISHABLE: neither, but the model
 lies outside the oracles' own spread. DAMAGED: what had to stay was lost. INCONCLUSIVE: an interval
 straddles a margin, there is no headroom, or a cheap audit found nothing. MATCHES: two one-sided
@@ -31,8 +31,8 @@ from unlearnkit.stats.oracle_gap import (
     ENOUGH_FOR_EQUIVALENCE,
     ENOUGH_FOR_INTERVALS,
     Gap,
+    Judgement,
     closed_share,
-    equivalence_margin,
     gap,
     outlying,
 )
@@ -137,7 +137,7 @@ def _reference(table: dict[str, MetricRow], facts: VerdictInputs) -> Iterator[Fi
             reason="this forget set cannot tell methods apart: on no metric does the original"
             f" differ from retraining by {HEADROOM:g} standard deviations",
         )
-    open_rows = tuple(m for m in compared if table[m].light != "good")
+    open_rows = tuple(m for m in compared if table[m].judgement is not Judgement.EQUIVALENT)
     if open_rows:
         yield Finding(
             verdict=Verdict.INCONCLUSIVE,
@@ -154,10 +154,10 @@ def _familiarity(
         if metric not in compared:
             continue
         row, g = table[metric], compared[metric]
-        m = metrics()[metric]
-        sign = -1.0 if m.higher_is_better is False else 1.0
+        sign = -1.0 if metrics()[metric].higher_is_better is False else 1.0
         low, high = sorted((sign * g.low, sign * g.high))
-        margin = equivalence_margin(m.margin, m.unit, g)
+        margin = row.margin
+        assert margin is not None
         text = _beside_retrained(row, g)
         if low > margin:
             yield Finding(
@@ -229,9 +229,9 @@ def _damage(table: dict[str, MetricRow], compared: dict[str, Gap]) -> Iterator[F
         if metric not in compared:
             continue
         row, g = table[metric], compared[metric]
-        m = metrics()[metric]
-        margin = equivalence_margin(m.margin, m.unit, g)
-        lost = g.high < -margin if m.higher_is_better else g.low > margin
+        margin = row.margin
+        assert margin is not None
+        lost = g.high < -margin if metrics()[metric].higher_is_better else g.low > margin
         if lost:
             yield Finding(
                 verdict=Verdict.DAMAGED,

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from unlearnkit.auditing.control_models import ControlModels
 from unlearnkit.auditing.verdict_metrics import MATCHED, attack_of, format_estimate, metric_label
+from unlearnkit.catalog import metrics
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.metrics.relearning_speed import relearning_losses
 from unlearnkit.report.schema import Finding, MetricRow, Verdict
@@ -251,7 +252,7 @@ def _relearning(audit: FastAudit) -> Iterator[Finding]:
 def _damage(audit: FastAudit, split: Split, row: MetricRow) -> Iterator[Finding]:
     e = audit.evidence
     after, before = e.errors(ModelRole.UNLEARNED, split), e.errors(ModelRole.ORIGINAL, split)
-    rate = row.metric.startswith("accuracy")
+    rate = metrics()[row.metric].unit == "fraction"
     least = FAST_MARGIN if rate else FAST_MARGIN * float(before.mean())
     if _loss_of_utility([after, -before], audit.level) <= least:
         return

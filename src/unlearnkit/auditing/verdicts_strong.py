@@ -1,4 +1,4 @@
-"""What may be said of a method after a strong audit: the rules of the specification, section 14."""
+"""Verdicts of a strong audit; ``verdict_rules`` lists the rules."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from unlearnkit.auditing.sentences import NOT_PROOF, attack_sentence
 from unlearnkit.auditing.strong.metric_specs import ENOUGH
 from unlearnkit.auditing.strong.results_table import LEVEL, StrongResults
-from unlearnkit.auditing.strong.table_rows import margin_of
 from unlearnkit.auditing.verdict_metrics import list_first_three, metric_label
+from unlearnkit.catalog import metrics
 from unlearnkit.report.schema import Finding, MetricRow, Verdict
+from unlearnkit.stats.oracle_gap import Judgement
 
 ATTACKS = ("rmia_auc", "lira_auc")
 """The attack whose difference from retrained models a verdict may rest on: one or the other."""
@@ -132,7 +133,7 @@ def _adverse(s: StrongResults) -> Iterator[Finding]:
     if not (s.familiar or s.strange or by_attack):
         yield from _told_apart(s)
     for kept in _there(s, KEPT_ATTACKS):
-        if kept.gap_low is not None and kept.gap_low > _margin(kept):
+        if kept.gap_low is not None and kept.margin is not None and kept.gap_low > kept.margin:
             yield Finding(
                 verdict=Verdict.DISTINGUISHABLE,
                 reason="an attack exposes retained rows more than on retrained models:"
@@ -140,10 +141,10 @@ def _adverse(s: StrongResults) -> Iterator[Finding]:
                 rows=(kept.metric,),
             )
     for row in _there(s, UTILITY):
-        if row.gap_low is None or row.gap_high is None:
+        if row.gap_low is None or row.gap_high is None or row.margin is None:
             continue
-        lost = row.gap_low if "error" in row.metric else -row.gap_high
-        if lost > _margin(row):
+        lost = -row.gap_high if metrics()[row.metric].higher_is_better else row.gap_low
+        if lost > row.margin:
             yield Finding(
                 verdict=Verdict.DAMAGED,
                 reason=f"{_plain(row.metric)}: {_gap(row)}",
@@ -154,20 +155,20 @@ def _adverse(s: StrongResults) -> Iterator[Finding]:
 def _attacked(s: StrongResults) -> Iterator[Finding]:
     """Yield what the attack with one threshold, and the answers themselves, show."""
     for row in _there(s, (*ATTACKS, *KNOWN)):
-        if row.gap_low is None or row.gap_high is None:
+        if row.gap_low is None or row.gap_high is None or row.margin is None:
             continue
         metric = row.metric
         low, high = row.gap_low, row.gap_high
-        if "error" in metric:
+        if metrics()[metric].higher_is_better is False:
             low, high = -high, -low
-        if low > _margin(row):
+        if low > row.margin:
             yield Finding(
                 verdict=Verdict.LEAKS,
                 reason="the models know the forget set better than retrained models do:"
                 f" {_plain(metric)} {_gap(row)}",
                 rows=(metric,),
             )
-        elif high < -_margin(row):
+        elif high < -row.margin:
             yield Finding(
                 verdict=Verdict.OVER_FORGOT,
                 reason="the models know the forget set worse than retrained models do:"
@@ -217,7 +218,9 @@ def _open(s: StrongResults) -> Iterator[Finding]:
             rows=("permutation_p",),
         )
     open_rows = tuple(
-        r.metric for r in s.rows if r.metric in COMPARED and r.light in {"unclear", "bad"}
+        r.metric
+        for r in s.rows
+        if r.metric in COMPARED and r.judgement in {Judgement.NOT_SHOWN, Judgement.DIFFERENT}
     )
     if open_rows:
         shown = list_first_three([m.removeprefix("ensemble_") for m in open_rows])
@@ -231,13 +234,6 @@ def _open(s: StrongResults) -> Iterator[Finding]:
 def _there(s: StrongResults, metrics: Sequence[str]) -> Iterator[MetricRow]:
     """Yield the rows of those metrics that the table has."""
     return (row for m in metrics if (row := s.row(m)) is not None)
-
-
-def _margin(row: MetricRow) -> float:
-    """Return the largest gap that counts as none, as the row's light was judged by."""
-    sd = 0.0 if row.oracle is None or row.oracle.sd is None else row.oracle.sd
-    mean = 0.0 if row.oracle is None or row.oracle.mean is None else row.oracle.mean
-    return margin_of(row.metric, mean, sd)
 
 
 def _gap(row: MetricRow) -> str:

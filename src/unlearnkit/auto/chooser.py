@@ -15,6 +15,7 @@ from unlearnkit.auditing.control_models import CONTROL_SHARE, ControlModels
 from unlearnkit.auto.case_profile import CaseProfile, profile_case
 from unlearnkit.auto.decision_table import Candidate, Rule, load_decision_table
 from unlearnkit.cache import Cache
+from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.core.auto_method import Auto
 from unlearnkit.core.border import border
 from unlearnkit.core.case import Case, Partition
@@ -354,7 +355,7 @@ class _Trial:
     def _audit(self, done: Unlearned, rt: Runtime) -> Report | None:
         if self.parts.forget is None:
             return None
-        report = audit_one_model(done, None, "fast", rt, self.controls)
+        report = audit_one_model(done, None, AuditTier.FAST, rt, self.controls)
         spent, self.controls.rt = self.controls.rt.cost, self.run.fork(self.run.seed)
         rt.cost.forward += spent.forward
         rt.cost.backward += spent.backward

@@ -354,6 +354,7 @@ def audit(
     from unlearnkit.cli.console import Console, print_json, print_text
     from unlearnkit.cli.run_folder import existing
     from unlearnkit.cli.runs import examine
+    from unlearnkit.core.audit_terms import AuditTier
 
     folder = existing(run)
     with Console(quiet=quiet) as talk:
@@ -361,7 +362,7 @@ def audit(
             folder,
             case=case,
             trust=trust,
-            tier=tier.value,
+            tier=AuditTier(tier.value),
             oracles=oracles,
             models=ensemble_size,
             device=device,

@@ -9,6 +9,7 @@ import torch
 
 from unlearnkit.cli.console import Console
 from unlearnkit.cli.runs import PAGE, REPORT, carry_out, examine
+from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.job import Job
 from unlearnkit.report.phrases import number, step_text, verdict_text
 from unlearnkit.report.render_text import terminal_width
@@ -46,7 +47,7 @@ def demo(root: Path, talk: Console) -> dict[Path, Report]:
             talk.say(f"digits, forget {request} with {method}")
             out = root / (request if method == methods[0] else f"{request}_{method}")
             carry_out(Job(case="digits", forget=request, method=method), out, force=True, talk=talk)
-            found[out] = examine(out, tier="reference", oracles=5, device=None, talk=talk)
+            found[out] = examine(out, tier=AuditTier.REFERENCE, oracles=5, device=None, talk=talk)
     return found
 
 

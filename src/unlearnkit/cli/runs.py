@@ -23,6 +23,7 @@ from unlearnkit.auto.chooser import AutoFailedError, SelectedModel, unlearn
 from unlearnkit.checkpoint import load_weights, save_weights
 from unlearnkit.cli.console import Console
 from unlearnkit.cli.run_folder import MASK, MODEL, ORIGINAL, RECORD, Record, check_free, new_folder
+from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.core.case import Case
 from unlearnkit.core.content import architecture_digest
 from unlearnkit.core.digest import NUMERICS, digest, model_digest, tensor_digest
@@ -37,7 +38,7 @@ from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.localize.method_masks import check_maskable
 from unlearnkit.oracles import oracle, train_original
-from unlearnkit.report.schema import AuditTier, Report
+from unlearnkit.report.schema import Report
 from unlearnkit.report.store_rows import measured
 from unlearnkit.store import Run, Store, write_text
 from unlearnkit.unlearning.run_method import Unlearned, fresh_model

@@ -8,13 +8,12 @@ from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from unlearnkit.core.errors import NoTargetsError, UnlearnkitError
+from unlearnkit.core.audit_terms import AuditTier, ReportSection
+from unlearnkit.core.errors import InputError, NoTargetsError, UnlearnkitError
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Tier = Literal["fast", "reference"]
 
 
 class Goal(StrEnum):
@@ -75,7 +74,7 @@ class Metric:
     """A function from evidence to a score, with what people must know to read it."""
 
     id: str
-    fn: Callable[[Evidence], Score]
+    fn: Callable[..., Score]
     goal: Goal
     low: float
     high: float
@@ -86,7 +85,7 @@ class Metric:
     tasks: frozenset[str] | None
     """Tasks that it serves; None for all."""
 
-    tier: Tier
+    tier: AuditTier
     """The cheapest audit in which it can run."""
 
     path: Literal["exact", "compat"]
@@ -95,9 +94,8 @@ class Metric:
     models: bool
     """Whether it needs the models themselves, not only their outputs."""
 
-    section: int
-    """Where it stands in the audit's order: 2 distance from retraining, 4 attacks, 5 retained rows,
-    6 old-and-new-model attacker, 7 recoverability, 8 utility, 10 appendix."""
+    section: ReportSection
+    """Where it stands in the report."""
 
     margin: float | None
     """Largest difference from the oracle that counts as none; two oracle deviations when None."""
@@ -110,6 +108,11 @@ class Metric:
     are answered."""
 
     @property
+    def of_evidence(self) -> bool:
+        """Return whether it is a function of one model's evidence, that ``metric(e)`` computes."""
+        return self.tier != AuditTier.STRONG and self.fn is not measured_by_audit
+
+    @property
     def distance(self) -> bool:
         """Return whether it is a distance to the oracles: zero, or one, is as near as can be."""
         return ModelRole.ORACLE in self.reads and self.goal in {Goal.LOW, Goal.HIGH}
@@ -117,7 +120,8 @@ class Metric:
     def serves(self, e: Evidence) -> bool:
         """Return whether the evidence has what the metric reads."""
         return (
-            (self.tasks is None or e.task.name in self.tasks)
+            self.of_evidence
+            and (self.tasks is None or e.task.name in self.tasks)
             and (e.has_models or not self.models)
             and all(e.has(who) for who in self.reads)
             and all(split in e.views for split in self.splits)
@@ -132,7 +136,15 @@ class Metric:
         Returns:
             The score; nan with a note where a split has no row, or no targets that it needs, or
             where a model is not there.
+
+        Raises:
+            InputError: If it is not a function of one model's evidence.
         """
+        if not self.of_evidence:
+            raise InputError(
+                f"metric {self.id}: it is no function of one model's evidence;"
+                " read it in the report of an audit"
+            )
         missing = [f"no {who} model" for who in ModelRole if who in self.reads and not e.has(who)]
         missing += [
             f"no {split} rows"
@@ -162,10 +174,10 @@ def metric(
     ideal: float | None = None,
     unit: str = "",
     tasks: Iterable[str] | None = None,
-    tier: Tier = "fast",
+    tier: AuditTier = AuditTier.FAST,
     path: Literal["exact", "compat"] = "exact",
     models: bool = False,
-    section: int = 10,
+    section: ReportSection = ReportSection.COMPOSITE,
     margin: float | None = None,
     role: MetricRole = MetricRole.OTHER,
     higher_is_better: bool | None = None,
@@ -226,6 +238,71 @@ def metric(
         return fn
 
     return add
+
+
+def declare(
+    name: str,
+    goal: Goal,
+    *,
+    doc: str,
+    low: float,
+    high: float,
+    unit: str,
+    tier: AuditTier,
+    section: ReportSection,
+    family: str,
+    fn: Callable[..., Score] | None = None,
+    margin: float | None = None,
+    role: MetricRole = MetricRole.OTHER,
+    higher_is_better: bool | None = None,
+) -> None:
+    """Put a number that is no function of one model's evidence on the list of metrics.
+
+    Args:
+        name: Its id.
+        goal: Which value is good.
+        doc: What it is.
+        low: Smallest possible value.
+        high: Largest possible value.
+        unit: Unit of the value.
+        tier: The cheapest audit that measures it.
+        section: Where it stands in the report.
+        family: What it is listed with.
+        fn: Of tier strong: takes the ensembles' scores (``auditing.strong.scores``) and which
+            models to measure (``unlearned``, ``original`` or ``floor``); the score's rows are one
+            value a model. None where audits compute it themselves.
+        margin: Largest difference from the oracle that counts as none.
+        role: Which question of an audit it answers.
+        higher_is_better: Whether rows are answered better at larger values.
+    """
+    _put(
+        Metric(
+            id=name,
+            fn=fn or measured_by_audit,
+            goal=goal,
+            low=low,
+            high=high,
+            ideal=None,
+            unit=unit,
+            reads=frozenset({ModelRole.UNLEARNED}),
+            splits=frozenset(),
+            tasks=None,
+            tier=tier,
+            path="exact",
+            models=False,
+            section=section,
+            margin=margin,
+            family=family,
+            doc=doc,
+            role=role,
+            higher_is_better=higher_is_better,
+        )
+    )
+
+
+def measured_by_audit(*_: object) -> Score:
+    """Stand for the function of a metric that audits compute themselves."""
+    raise AssertionError("audits compute this number themselves")
 
 
 def _put(new: Metric) -> None:

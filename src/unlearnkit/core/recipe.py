@@ -62,7 +62,7 @@ ASSUMED = Recipe(lr=0.01, momentum=0.9, epochs=20, batch_size=64)
 
 
 class FineTuneSchedule(Checked):
-    """A short run, in units of the recipe that trained the model (see DESIGN: defaults)."""
+    """A short run, in units of the recipe that trained the model."""
 
     kind: Literal["tuning"] = "tuning"
     """Train on as usual."""

@@ -6,6 +6,7 @@ import math
 
 import torch
 
+from unlearnkit.core.audit_terms import ReportSection
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.metric import Goal, MetricRole, Score, mean, metric
 
@@ -22,7 +23,7 @@ NUMBERS = ("regression", "multilabel")
     each=[Split.FORGET],
     unit="fraction",
     tasks=LABELS,
-    section=2,
+    section=ReportSection.DISTANCE,
     role=MetricRole.KNOWLEDGE,
     higher_is_better=True,
 )
@@ -33,7 +34,7 @@ NUMBERS = ("regression", "multilabel")
     each=LIKE_FORGET,
     unit="fraction",
     tasks=LABELS,
-    section=2,
+    section=ReportSection.DISTANCE,
     role=MetricRole.GENERALIZATION,
     higher_is_better=True,
 )
@@ -44,7 +45,7 @@ NUMBERS = ("regression", "multilabel")
     each=KEPT,
     unit="fraction",
     tasks=LABELS,
-    section=8,
+    section=ReportSection.UTILITY,
     role=MetricRole.UTILITY,
     higher_is_better=True,
 )
@@ -63,7 +64,7 @@ def accuracy(e: Evidence, split: Split) -> Score:
     each=[Split.FORGET],
     unit="as targets",
     tasks=NUMBERS,
-    section=2,
+    section=ReportSection.DISTANCE,
     role=MetricRole.KNOWLEDGE,
     higher_is_better=False,
 )
@@ -74,7 +75,7 @@ def accuracy(e: Evidence, split: Split) -> Score:
     each=LIKE_FORGET,
     unit="as targets",
     tasks=NUMBERS,
-    section=2,
+    section=ReportSection.DISTANCE,
     role=MetricRole.GENERALIZATION,
     higher_is_better=False,
 )
@@ -85,7 +86,7 @@ def accuracy(e: Evidence, split: Split) -> Score:
     each=KEPT,
     unit="as targets",
     tasks=NUMBERS,
-    section=8,
+    section=ReportSection.UTILITY,
     role=MetricRole.UTILITY,
     higher_is_better=False,
 )
@@ -103,7 +104,7 @@ def error(e: Evidence, split: Split) -> Score:
     high=math.inf,
     splits=[Split.FORGET],
     unit="log-odds",
-    section=2,
+    section=ReportSection.DISTANCE,
     role=MetricRole.DISTANCE,
 )
 def margin_spread_forget(e: Evidence) -> Score:

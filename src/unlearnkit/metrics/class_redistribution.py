@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor
 
+from unlearnkit.core.audit_terms import AuditTier, ReportSection
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.metric import Goal, Score, mean, metric
 from unlearnkit.stats import entropy
@@ -20,7 +21,15 @@ LABELS = ("classification",)
 ONE_LEFT = "one class remains: there is nothing to spread over"
 
 
-@metric(Goal.ORACLE, low=0.0, high=1.0, splits=SEEN, tasks=LABELS, unit="fraction", section=2)
+@metric(
+    Goal.ORACLE,
+    low=0.0,
+    high=1.0,
+    splits=SEEN,
+    tasks=LABELS,
+    unit="fraction",
+    section=ReportSection.DISTANCE,
+)
 def remaining_entropy_forget(e: Evidence) -> Score:
     """Entropy of the histogram of top answers on the forget rows, among classes that remain.
 
@@ -43,8 +52,8 @@ def remaining_entropy_forget(e: Evidence) -> Score:
     splits=SEEN,
     tasks=LABELS,
     unit="fraction",
-    tier="reference",
-    section=2,
+    tier=AuditTier.REFERENCE,
+    section=ReportSection.DISTANCE,
 )
 def remaining_variation_forget(e: Evidence) -> Score:
     """Total variation between the histograms of top answers of the model and of the oracles.
@@ -71,8 +80,8 @@ def remaining_variation_forget(e: Evidence) -> Score:
     splits=SEEN,
     tasks=LABELS,
     unit="nats",
-    tier="reference",
-    section=2,
+    tier=AuditTier.REFERENCE,
+    section=ReportSection.DISTANCE,
 )
 def remaining_kl_forget(e: Evidence) -> Score:
     """Mean KL(oracle || model) on the forget rows, of probabilities given that a class remains.

@@ -9,10 +9,18 @@ from __future__ import annotations
 
 from functools import partial
 
+from unlearnkit.core.audit_terms import ReportSection
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.metric import Goal, Score, mean, metric
 
-harm = partial(metric, low=0.0, high=1.0, unit="fraction", tasks=("classification",), section=8)
+harm = partial(
+    metric,
+    low=0.0,
+    high=1.0,
+    unit="fraction",
+    tasks=("classification",),
+    section=ReportSection.UTILITY,
+)
 
 
 @harm(Goal.HIGH, ideal=1.0, splits=[Split.AFFECTED])

@@ -14,6 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from unlearnkit.core.audit_terms import AuditTier, ReportSection
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.metric import Goal, MetricRole, Score, mean, metric
 from unlearnkit.stats import entropy
@@ -22,7 +23,12 @@ SPLITS = (Split.FORGET, Split.RETAIN, Split.TEST)
 BOTH = (ModelRole.UNLEARNED, ModelRole.ORACLE)
 LABELS = ("classification",)
 against_oracles = partial(
-    metric, reads=BOTH, each=SPLITS, tier="reference", section=2, role=MetricRole.DISTANCE
+    metric,
+    reads=BOTH,
+    each=SPLITS,
+    tier=AuditTier.REFERENCE,
+    section=ReportSection.DISTANCE,
+    role=MetricRole.DISTANCE,
 )
 
 

@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from unlearnkit.core.audit_terms import ReportSection
 from unlearnkit.core.data import View
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.metric import Goal, Score, metric
@@ -43,7 +44,7 @@ NO_FEATURES = "the last layer of the model is not given one tensor with one entr
     tasks=["classification"],
     unit="squared error",
     models=True,
-    section=7,
+    section=ReportSection.RECOVERY,
 )
 def head_probe(e: Evidence) -> Score:
     """Error of a new linear head that tells forgotten from kept classes by the old features.
@@ -68,7 +69,7 @@ def head_probe(e: Evidence) -> Score:
     tasks=["classification"],
     unit="squared error",
     models=True,
-    section=7,
+    section=ReportSection.RECOVERY,
 )
 def head_probe_untrained(e: Evidence) -> Score:
     """The head probe of networks that were never trained: what their random features hold anyway.

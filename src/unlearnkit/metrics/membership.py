@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from unlearnkit.core.audit_terms import ReportSection
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.inference import chunk, map_rows
 from unlearnkit.core.metric import Goal, MetricRole, Score, mean, metric
@@ -51,7 +52,7 @@ SVM_EACH = 2_000
 Features = npt.NDArray[np.floating[Any]]
 
 
-@attack(splits=PAIR, section=4)
+@attack(splits=PAIR, section=ReportSection.MEMBERSHIP)
 def margin_auc(e: Evidence) -> Score:
     """AUC of the margin between forget rows and never-seen rows.
 
@@ -62,7 +63,7 @@ def margin_auc(e: Evidence) -> Score:
     return _auc(forget, unseen)
 
 
-@share(splits=PAIR, section=4)
+@share(splits=PAIR, section=ReportSection.MEMBERSHIP)
 def margin_tpr_at_1_percent(e: Evidence) -> Score:
     """Share of forget rows that the margin attack catches while at most 1 % of unseen rows pass.
 
@@ -71,7 +72,7 @@ def margin_tpr_at_1_percent(e: Evidence) -> Score:
     return _tpr(e, 0.01)
 
 
-@share(splits=PAIR, section=4)
+@share(splits=PAIR, section=ReportSection.MEMBERSHIP)
 def margin_tpr_at_0_1_percent(e: Evidence) -> Score:
     """Share of forget rows that the margin attack catches while at most 0.1 % of unseen rows pass.
 
@@ -80,7 +81,7 @@ def margin_tpr_at_0_1_percent(e: Evidence) -> Score:
     return _tpr(e, 0.001)
 
 
-@attack(splits=PAIR, tasks=LABELS, section=4)
+@attack(splits=PAIR, tasks=LABELS, section=ReportSection.MEMBERSHIP)
 def entropy_auc(e: Evidence) -> Score:
     """AUC of minus the entropy of the answer between forget rows and never-seen rows.
 
@@ -96,7 +97,7 @@ def entropy_auc(e: Evidence) -> Score:
     return _auc(forget, unseen)
 
 
-@attack(splits=PAIR, tasks=LABELS, section=4)
+@attack(splits=PAIR, tasks=LABELS, section=ReportSection.MEMBERSHIP)
 def modified_entropy_auc(e: Evidence) -> Score:
     """AUC of minus the modified entropy between forget rows and never-seen rows.
 
@@ -115,7 +116,7 @@ def modified_entropy_auc(e: Evidence) -> Score:
     return _auc(forget, unseen)
 
 
-@attack(splits=[Split.RETAIN, Split.TEST], section=5)
+@attack(splits=[Split.RETAIN, Split.TEST], section=ReportSection.RETAINED)
 def retained_margin_auc(e: Evidence) -> Score:
     """AUC of the margin between retained rows and test rows.
 
@@ -126,7 +127,9 @@ def retained_margin_auc(e: Evidence) -> Score:
     )
 
 
-@attack(reads=[ModelRole.ORIGINAL, ModelRole.UNLEARNED], splits=PAIR, section=6)
+@attack(
+    reads=[ModelRole.ORIGINAL, ModelRole.UNLEARNED], splits=PAIR, section=ReportSection.TWO_MODELS
+)
 def two_model_auc(e: Evidence) -> Score:
     """AUC of the fall of the margin, old model minus new, between forget and never-seen rows.
 
@@ -137,7 +140,9 @@ def two_model_auc(e: Evidence) -> Score:
 
 
 @attack(
-    reads=[ModelRole.ORIGINAL, ModelRole.UNLEARNED], splits=[Split.FORGET, Split.RETAIN], section=6
+    reads=[ModelRole.ORIGINAL, ModelRole.UNLEARNED],
+    splits=[Split.FORGET, Split.RETAIN],
+    section=ReportSection.TWO_MODELS,
 )
 def two_model_retained_auc(e: Evidence) -> Score:
     """AUC of the fall of the margin, old model minus new, between forget and retained rows.

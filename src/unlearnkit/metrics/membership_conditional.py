@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from unlearnkit.attacks.quantile_attack import AttackRows, QuantileAttack, quantile, scaled
+from unlearnkit.core.audit_terms import ReportSection
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.metric import Goal, Score, metric
 
@@ -35,7 +36,7 @@ attack = partial(
     unit="AUC",
     tasks=("regression",),
     models=True,
-    section=4,
+    section=ReportSection.MEMBERSHIP,
     margin=0.02,
 )
 

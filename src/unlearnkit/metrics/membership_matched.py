@@ -14,6 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from unlearnkit.core.audit_terms import AuditTier, ReportSection
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.metric import Goal, MetricRole, Score, metric
 from unlearnkit.stats.matched_auc import CALLIPER, LEAST_MATCHED, matched_auc
@@ -27,7 +28,7 @@ attack = partial(
     splits=PAIR,
     unit="AUC",
     tasks=("regression",),
-    section=4,
+    section=ReportSection.MEMBERSHIP,
     margin=0.02,
     role=MetricRole.ATTACK,
 )
@@ -39,7 +40,7 @@ def matched_margin_auc(e: Evidence) -> Score:
     return _matched(e, *(e.margins(ModelRole.UNLEARNED, s) for s in PAIR))
 
 
-@attack(reads=(ModelRole.UNLEARNED, ModelRole.ORACLE), tier="reference")
+@attack(reads=(ModelRole.UNLEARNED, ModelRole.ORACLE), tier=AuditTier.REFERENCE)
 def matched_likelihood_ratio_auc(e: Evidence) -> Score:
     """AUC of how much likelier the model finds a row's target than the retrained models do.
 

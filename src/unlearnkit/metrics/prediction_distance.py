@@ -11,6 +11,7 @@ from functools import partial
 
 import torch
 
+from unlearnkit.core.audit_terms import AuditTier, ReportSection
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.metric import Goal, Score, mean, metric
 
@@ -24,8 +25,8 @@ against_oracles = partial(
     each=SPLITS,
     unit="as targets",
     tasks=("regression",),
-    tier="reference",
-    section=2,
+    tier=AuditTier.REFERENCE,
+    section=ReportSection.DISTANCE,
 )
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from unlearnkit.core.audit_terms import AuditTier, ReportSection
 from unlearnkit.core.data import View
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.metric import Goal, Score, metric
@@ -89,9 +90,9 @@ class Relearned:
     high=float(CAP),
     reads=TWO,
     splits=SEEN,
-    tier="reference",
+    tier=AuditTier.REFERENCE,
     models=True,
-    section=7,
+    section=ReportSection.RECOVERY,
     unit="steps",
 )
 def relearn_steps(e: Evidence) -> Score:
@@ -117,9 +118,9 @@ def relearn_steps(e: Evidence) -> Score:
     high=float(CAP),
     reads=TWO,
     splits=SEEN,
-    tier="reference",
+    tier=AuditTier.REFERENCE,
     models=True,
-    section=7,
+    section=ReportSection.RECOVERY,
     unit="steps",
 )
 def relearn_area(e: Evidence) -> Score:
@@ -139,9 +140,9 @@ def relearn_area(e: Evidence) -> Score:
     reads=ALL,
     splits=SEEN,
     ideal=1.0,
-    tier="reference",
+    tier=AuditTier.REFERENCE,
     models=True,
-    section=7,
+    section=ReportSection.RECOVERY,
     unit="ratio",
 )
 def ain(e: Evidence) -> Score:
@@ -178,10 +179,10 @@ def ain(e: Evidence) -> Score:
     reads=ALL,
     splits=SEEN,
     tasks=["classification", "regression"],
-    tier="reference",
+    tier=AuditTier.REFERENCE,
     path="compat",
     models=True,
-    section=7,
+    section=ReportSection.RECOVERY,
     unit="ratio",
 )
 def ain_reference(e: Evidence) -> Score:
@@ -219,7 +220,7 @@ def ain_reference(e: Evidence) -> Score:
     high=math.inf,
     splits=[Split.FORGET, Split.HELD_OUT],
     models=True,
-    section=7,
+    section=ReportSection.RECOVERY,
     unit="loss",
 )
 def relearn_gap(e: Evidence) -> Score:
@@ -242,7 +243,7 @@ def relearn_gap(e: Evidence) -> Score:
     reads=(),
     splits=[Split.FORGET, Split.HELD_OUT],
     models=True,
-    section=7,
+    section=ReportSection.RECOVERY,
     unit="loss",
 )
 def relearn_gap_untrained(e: Evidence) -> Score:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.metric import Goal, Score, metric
 
@@ -19,7 +20,7 @@ SPLITS = (Split.FORGET, Split.RETAIN, Split.TEST)
     ideal=1.0,
     unit="fraction",
     tasks=["classification"],
-    tier="reference",
+    tier=AuditTier.REFERENCE,
 )
 def tow(e: Evidence) -> Score:
     """Tug of war: product over forget, retain and test of ``1 - |accuracy - oracle's accuracy|``.

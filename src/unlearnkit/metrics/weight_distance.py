@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
+from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.core.evidence import Evidence, ModelRole
 from unlearnkit.core.metric import Goal, Score, metric
 
@@ -26,7 +27,7 @@ Squares = Mapping[str, tuple[float, float]]
     low=0.0,
     high=math.inf,
     reads=[ModelRole.UNLEARNED, ModelRole.ORACLE],
-    tier="reference",
+    tier=AuditTier.REFERENCE,
     models=True,
     unit="relative",
 )

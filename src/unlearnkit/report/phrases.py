@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from unlearnkit.report.schema import (
     CostComparison,
     Difficulty,
-    Judgement,
     MetricRow,
     NextStep,
     Report,
@@ -18,6 +17,7 @@ from unlearnkit.report.schema import (
     Verdict,
     end_sentence,
 )
+from unlearnkit.stats.oracle_gap import Judgement
 
 SECTIONS = {
     1: "Request",
@@ -33,12 +33,20 @@ SECTIONS = {
 }
 """Parts of the table, in the order of the audit."""
 
-LIGHTS: dict[Judgement, str] = {
-    "good": "as retrained",
-    "bad": "differs",
-    "unclear": "undecided",
-    "none": "not judged",
+JUDGEMENTS = {
+    Judgement.EQUIVALENT: "as retrained",
+    Judgement.DIFFERENT: "differs",
+    Judgement.NOT_SHOWN: "undecided",
+    Judgement.NOT_JUDGED: "not judged",
 }
+
+TONES = {
+    Judgement.EQUIVALENT: "good",
+    Judgement.DIFFERENT: "bad",
+    Judgement.NOT_SHOWN: "unclear",
+    Judgement.NOT_JUDGED: "none",
+}
+"""The colour and mark of a judgement on a page."""
 
 MEANINGS = {
     Verdict.LEAKS: "The model still carries information about the forget set.",
@@ -189,7 +197,7 @@ def split_words(split: str) -> str:
 
 def judgement_words(row: MetricRow) -> str:
     """Return the judgement of a row in words."""
-    return LIGHTS[row.light]
+    return JUDGEMENTS[row.judgement]
 
 
 def verdict_text(report: Report) -> str:

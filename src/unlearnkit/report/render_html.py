@@ -56,7 +56,8 @@ class HtmlRow:
     gap_interval: str
     z: str
     closed: str
-    light: str
+    judgement: str
+    tone: str
     goal: str
     brief: Markup
     more: list[Markup]
@@ -140,7 +141,8 @@ def _line(row: MetricRow, anchor: str) -> HtmlRow:
         gap_interval=w.interval(row.gap_low, row.gap_high, places, signed=True),
         z=w.ABSENT if row.z is None else w.number(row.z, 1, signed=True),
         closed=w.closed_text(row),
-        light=w.judgement_words(row),
+        judgement=w.judgement_words(row),
+        tone=w.TONES[row.judgement],
         goal=_GOALS.get(row.goal, row.goal),
         brief=brief,
         more=more,

@@ -8,19 +8,17 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
+from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import read_text
+from unlearnkit.stats.oracle_gap import Judgement
 from unlearnkit.store import write_bytes
 
 _MOST = 256 * 2**20
 """Most bytes of a report that is read."""
 
-AuditTier = Literal["fast", "reference", "strong"]
 Design = Literal["FULL", "REUSE"]
-
-
-Judgement = Literal["good", "bad", "unclear", "none"]
 
 
 class Value(FrozenModel):
@@ -87,7 +85,12 @@ class MetricRow(Value):
     closed: float | None = None
     """For distances to the oracle: the share of the original's distance that was closed."""
 
-    light: Judgement
+    margin: float | None = None
+    """Largest gap that counts as none; None where the gap is not judged."""
+
+    judgement: Judgement
+    """Of the gap to the oracles."""
+
     models: int
     """How many oracles stand behind the comparison."""
 
@@ -247,7 +250,7 @@ class ClassAccuracy(Value):
 
 
 class CostComparison(Value):
-    """What unlearning cost, beside retraining."""
+    """What unlearning cost, compared with retraining."""
 
     forward: int
     backward: int

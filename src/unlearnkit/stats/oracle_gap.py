@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import lru_cache
+from typing import Literal
 
-from unlearnkit.stats.intervals import student_p, student_reach, t_quantile
+from unlearnkit.stats.intervals import student_p, student_reach, t_quantile, tost, two_sample_t
 
 ENOUGH_FOR_INTERVALS = 3
 """Oracles from which on a deviation over models, and so any interval of a gap, is shown."""
@@ -17,6 +20,150 @@ ENOUGH_FOR_EQUIVALENCE = 5
 
 LEAST_MARGIN = 0.01
 """Smallest margin where it is given in oracle deviations: these can be 0 on saturated metrics."""
+
+ROUNDING = 1e-12
+"""Smallest margin as a share of the values: sums of equal floats differ in their last bits."""
+
+
+class Judgement(StrEnum):
+    """What may be said of the gap between a model, or a method, and retrained models."""
+
+    EQUIVALENT = "equivalent"
+    """Two one-sided tests at level 0.05 put the gap inside the margin."""
+
+    DIFFERENT = "different"
+    """The 95 % interval of the gap lies outside the margin."""
+
+    NOT_SHOWN = "not shown"
+    """Neither of the two is shown."""
+
+    NOT_JUDGED = "not judged"
+    """It is not compared with retrained models, or there are too few of them."""
+
+
+@dataclass(frozen=True)
+class ComparisonRule:
+    """What of a metric decides how its gap to the oracles is judged."""
+
+    goal: Literal["high", "low", "match retraining", "descriptive"]
+    unit: str
+    margin: float | None
+    """The metric's own margin; from the oracles' deviation when None."""
+
+    distance: bool = False
+    """Whether it is a distance to the oracles: nearer than an oracle is no fault."""
+
+    path: Literal["exact", "compat"] = "exact"
+
+    @property
+    def judged(self) -> bool:
+        """Return whether a gap of this metric is judged at all."""
+        return self.path == "exact" and (self.distance or self.goal == "match retraining")
+
+    @property
+    def low_is_fine(self) -> bool:
+        """Return whether a value below the oracles' is no fault."""
+        return self.distance and self.goal == "low"
+
+    @property
+    def high_is_fine(self) -> bool:
+        """Return whether a value above the oracles' is no fault."""
+        return self.distance and self.goal == "high"
+
+
+@dataclass(frozen=True)
+class GapComparison:
+    """The gap of a model, or of several, to the oracles, and its judgement."""
+
+    value: float
+    """Mean of the candidates minus mean of the oracles."""
+
+    low: float
+    high: float
+    """95 % interval of the gap; for one model that of a further oracle's gap."""
+
+    deviation: float
+    """Of the oracles."""
+
+    margin: float
+    p: float | None
+    """Of the two one-sided tests; None where only one side is tested, or for one model."""
+
+    judgement: Judgement
+
+
+def compare(
+    values: Sequence[float],
+    oracles: Sequence[float],
+    rule: ComparisonRule,
+    *,
+    least: float = 0.0,
+) -> GapComparison | None:
+    """Compare a model, or several models of a method, with the oracles.
+
+    This is the one rule of reports, of strong audits and of study tables. One value is the model
+    at hand, which is given: only the oracles show a spread (``gap``). Several values are a sample
+    of models of one method: Student's two-sample intervals. Distances to the oracles have their
+    deviation enlarged as in ``gap``.
+
+    Args:
+        values: One a model, finite.
+        oracles: One an oracle, finite.
+        rule: What of the metric decides.
+        least: Smallest deviation to believe, as in ``gap``; for one value.
+
+    Returns:
+        The comparison; None for fewer than three oracles, or without a value.
+    """
+    if not values:
+        return None
+    apart = gap(math.fsum(values) / len(values), list(oracles), least=least, distance=rule.distance)
+    if apart is None:
+        return None
+    margin = equivalence_margin(rule.margin, rule.unit, apart)
+    p = None
+    wide, tight = (apart.low, apart.high), (apart.tight_low, apart.tight_high)
+    if len(values) > 1:
+        stretch = (len(oracles) - 1) / (len(oracles) - 2) if rule.distance else 1.0
+        stretched = [apart.mean + (v - apart.mean) * stretch for v in oracles]
+        both = [two_sample_t(values, stretched, level) for level in (0.95, 0.9)]
+        wide, tight = ((d.low, d.high) for d in both)
+        if rule.judged and margin > 0 and not (rule.low_is_fine or rule.high_is_fine):
+            p = tost(values, stretched, margin).p
+    least = ROUNDING * max(map(abs, [*values, *oracles]))
+    judgement = Judgement.NOT_JUDGED
+    if rule.judged:
+        judgement = judge_gap(*wide, *tight, max(margin, least), rule)
+    return GapComparison(apart.value, *wide, apart.deviation, margin, p, judgement)
+
+
+def judge_gap(
+    low: float,
+    high: float,
+    tight_low: float,
+    tight_high: float,
+    margin: float,
+    rule: ComparisonRule,
+) -> Judgement:
+    """Return the judgement of a gap.
+
+    Args:
+        low: Lower end of the 95 % interval.
+        high: Upper end of it.
+        tight_low: Lower end of the 90 % interval, for two one-sided tests at level 0.05.
+        tight_high: Upper end of it.
+        margin: Largest gap that counts as none; the ends of the interval may touch it, so that a
+            gap of 0 without spread is equivalent whatever the margin.
+        rule: Tells on which sides a gap is a fault.
+
+    Returns:
+        The judgement.
+    """
+    if (rule.low_is_fine or tight_low >= -margin) and (rule.high_is_fine or tight_high <= margin):
+        return Judgement.EQUIVALENT
+    if (low > margin and not rule.high_is_fine) or (high < -margin and not rule.low_is_fine):
+        return Judgement.DIFFERENT
+    return Judgement.NOT_SHOWN
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-from unlearnkit.auditing.strong.metric_specs import KINDS, catalog_id, kind_of
 from unlearnkit.core.errors import UnknownNameError
 from unlearnkit.report.schema import Value
 from unlearnkit.studies.table_schema import Column
@@ -33,35 +32,9 @@ STRONG = (
 FORGETTING = ("js_forget", "divergence_forget", "accuracy_forget", "error_forget")
 """By the first of these that was measured, methods are compared in how they forget."""
 
-UTILITY = ("accuracy_test", "error_test")
-"""By the first of these that was measured, methods are compared in what they keep."""
-
-COSTS = {
-    "cost_ratio": Column(
-        id="cost_ratio",
-        goal="low",
-        ideal=None,
-        distance=False,
-        unit="of retraining",
-        doc="Work of unlearning over that of retraining: rows forward plus twice rows backward.",
-    ),
-    "cost_backward_ratio": Column(
-        id="cost_backward_ratio",
-        goal="low",
-        ideal=None,
-        distance=False,
-        unit="of retraining",
-        doc="Rows backward in unlearning over those in retraining.",
-    ),
-    "cost_seconds": Column(
-        id="cost_seconds",
-        goal="low",
-        ideal=None,
-        distance=False,
-        unit="seconds",
-        doc="Wall time of unlearning, on the machine that ran it.",
-    ),
-}
+UTILITY = {"accuracy_test": True, "error_test": False}
+"""By the first of these that was measured, methods are compared in what they keep; of each,
+whether higher is better."""
 
 
 class MetricColumn(Value):
@@ -115,12 +88,8 @@ def chosen(names: Iterable[str], known: Mapping[str, MetricColumn]) -> list[Colu
             found.append(known[name].column)
         elif name in closed:
             found.append(_of_closed(closed[name]))
-        elif name in COSTS:
-            found.append(COSTS[name])
-        elif catalog_id(name) in KINDS:
-            found.append(_of_ensembles(name))
         else:
-            raise UnknownNameError("column", name, [*known, *closed, *COSTS, *KINDS])
+            raise UnknownNameError("column", name, [*known, *closed])
     return found
 
 
@@ -132,18 +101,6 @@ def stored(columns: Sequence[Column]) -> list[str]:
 def first_paragraph(doc: str) -> str:
     """Return the first paragraph of a docstring in one line."""
     return " ".join(doc.partition("\n\n")[0].split())
-
-
-def _of_ensembles(name: str) -> Column:
-    kind = kind_of(name)
-    return Column(
-        id=name,
-        goal=kind.goal,
-        ideal=None,
-        distance=False,
-        unit=kind.unit,
-        doc=first_paragraph(kind.doc),
-    )
 
 
 def _of_closed(m: Column) -> Column:

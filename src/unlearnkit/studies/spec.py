@@ -10,13 +10,14 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from unlearnkit.auditing.strong.metric_specs import ENOUGH, LEAST
+from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.core.files import read_yaml
 from unlearnkit.core.method import format_validation_error
 from unlearnkit.core.precision import Precision
 from unlearnkit.core.request import Targets, parse_request
 from unlearnkit.localize.mask_spec import MaskSpec
-from unlearnkit.report.schema import AuditTier, Value
+from unlearnkit.report.schema import Value
 
 Design = Literal["FULL", "REUSE"]
 _SEEDS = 1000
@@ -128,7 +129,7 @@ class Study(Value):
     design: Design = "FULL"
     """``FULL``: each seed trains an original of its own. ``REUSE``: one original, of seed 0."""
 
-    tier: AuditTier = "reference"
+    tier: AuditTier = AuditTier.REFERENCE
     """How deep the audit looks; ``strong`` trains ensembles for each request and each method."""
 
     models: int = Field(ENOUGH, ge=LEAST, le=10_000)

@@ -6,12 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
+from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.core.errors import InputError
 from unlearnkit.report.schema import Value
-
-Judged = Literal["equivalent", "beyond", "open", "none"]
-"""``equivalent``: two one-sided tests pass. ``beyond``: the 95 % interval of the gap lies outside
-the margin. ``open``: neither is shown. ``none``: not compared."""
+from unlearnkit.stats.oracle_gap import Judgement
 
 Kind = Literal["oracle", "original", "method"]
 
@@ -68,7 +66,7 @@ class TableCell(Value):
     p: float | None = None
     """Of the test of equivalence."""
 
-    judged: Judged = "none"
+    judged: Judgement = Judgement.NOT_JUDGED
 
 
 class TableRow(Value):
@@ -179,7 +177,7 @@ class TableData(Value):
     study: str
     about: str
     design: Literal["FULL", "REUSE"]
-    tier: Literal["fast", "reference", "strong"]
+    tier: AuditTier
     seeds: tuple[int, ...]
     planned: int
     done: int

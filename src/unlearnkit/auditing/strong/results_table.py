@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -17,19 +17,21 @@ from unlearnkit.attacks.permutation import permutation_test, smallest_shift
 from unlearnkit.attacks.rmia import rmia
 from unlearnkit.auditing.strong import bootstrap_intervals as intervals
 from unlearnkit.auditing.strong.margin_store import MarginMatrix
-from unlearnkit.auditing.strong.metric_specs import KINDS, catalog_id
 from unlearnkit.auditing.strong.scores import EnsembleScores
 from unlearnkit.auditing.strong.strata import strata
 from unlearnkit.auditing.strong.table_rows import EnsembleEstimate, make_row
+from unlearnkit.catalog import metrics
+from unlearnkit.core.audit_terms import AuditTier
+from unlearnkit.core.metric import METRICS, Metric, measured_by_audit
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.report.schema import (
     Design,
-    Judgement,
     MarginSample,
     MetricRow,
     RowExposure,
     Stratum,
 )
+from unlearnkit.stats.oracle_gap import Judgement
 from unlearnkit.stats.roc import auc_rows
 
 LEVEL = 0.01
@@ -107,14 +109,13 @@ def strong_table(
     """
     seats = EnsembleScores(signals, rt)
     exposure = () if judged_only else tuple(_exposure(seats))
-    order = {metric: i for i, metric in enumerate(KINDS)}
     rows = {r.metric: r for r in _rows(seats, judged_only=judged_only)}
     found = seats.quality("unlearned")
     exposed = found.corrected > 0
     before = rows["permutation_p"].original
     told_before = before is not None and before.value is not None and before.value < LEVEL
     return StrongResults(
-        rows=tuple(sorted(rows.values(), key=lambda r: order[catalog_id(r.metric)])),
+        rows=_in_order(rows),
         exposure=exposure,
         laws=tuple(_laws(seats, exposure)),
         degrees=() if judged_only else tuple(_degrees(seats)),
@@ -130,26 +131,38 @@ def strong_table(
     )
 
 
+def _in_order(rows: Mapping[str, MetricRow]) -> tuple[MetricRow, ...]:
+    """Return the rows by section, and in one as metrics are declared."""
+    order = {metric: i for i, metric in enumerate(METRICS)}
+    return tuple(sorted(rows.values(), key=lambda r: (r.section, order[r.metric])))
+
+
 def _detectable(s: EnsembleScores) -> float:
     ours, theirs = s.at("unlearned", "forget"), s.at("oracle", "forget")
     return smallest_shift(ours, theirs, rng=s.rt.rng("strong/power"))
 
 
-def _rows(s: EnsembleScores, *, judged_only: bool) -> Iterator[MetricRow]:
-    def row(
-        metric: str, section: str, fn: Fn, light: Callable[[float], Judgement] = _none
-    ) -> MetricRow:
-        mine = fn("unlearned")
-        return make_row(
-            metric,
-            mine,
-            fn("original"),
-            fn("floor"),
-            examples=s.size(section),
-            models=len(s.kept),
-            light=light(mine.value),
-        )
+def _row(
+    s: EnsembleScores,
+    metric: str,
+    section: str,
+    fn: Fn,
+    judge: Callable[[float], Judgement] = lambda _: Judgement.NOT_JUDGED,
+) -> MetricRow:
+    mine = fn("unlearned")
+    return make_row(
+        metric,
+        mine,
+        fn("original"),
+        fn("floor"),
+        examples=s.size(section),
+        models=len(s.kept),
+        judgement=judge(mine.value),
+    )
 
+
+def _rows(s: EnsembleScores, *, judged_only: bool) -> Iterator[MetricRow]:
+    row = partial(_row, s)
     q, u = s.quality, s.ulira
     yield row("permutation_p", "forget", partial(_permuted, s, "forget"), _told_apart)
     yield row(
@@ -203,6 +216,22 @@ def _rows(s: EnsembleScores, *, judged_only: bool) -> Iterator[MetricRow]:
     yield row(
         "forgetting_quality", "forget", lambda w: EnsembleEstimate(q(w).score, note=q(w).note)
     )
+    yield from (row(m.id, "forget", partial(_from_plugin, s, m)) for m in _plugins())
+
+
+def _plugins() -> list[Metric]:
+    """Return the metrics of ensembles that have a function of their own."""
+    strong = (m for m in metrics().values() if m.tier is AuditTier.STRONG)
+    return [m for m in strong if m.fn is not measured_by_audit]
+
+
+def _from_plugin(s: EnsembleScores, m: Metric, who: str) -> EnsembleEstimate:
+    """Return what a declared function says of a set of models."""
+    score = m.fn(s, who)
+    if score.rows is not None:
+        return EnsembleEstimate.mean(score.rows, score.note)
+    low, high = score.interval or (math.nan, math.nan)
+    return EnsembleEstimate(score.value, low=low, high=high, how=score.method, note=score.note)
 
 
 def _permuted(s: EnsembleScores, section: str, who: str) -> EnsembleEstimate:
@@ -300,16 +329,12 @@ def _share(found: Quality, least: float) -> EnsembleEstimate:
     return EnsembleEstimate(float((found.corrected > least).double().mean()), note=found.note)
 
 
-def _none(_: float) -> Judgement:
-    return "none"
-
-
 def _any(value: float) -> Judgement:
-    return "bad" if value > 0 else "none"
+    return Judgement.DIFFERENT if value > 0 else Judgement.NOT_JUDGED
 
 
 def _told_apart(p: float) -> Judgement:
-    return "bad" if p < LEVEL else "none"
+    return Judgement.DIFFERENT if p < LEVEL else Judgement.NOT_JUDGED
 
 
 def _exposure(s: EnsembleScores) -> Iterator[RowExposure]:

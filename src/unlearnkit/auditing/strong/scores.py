@@ -25,7 +25,7 @@ def towards_targets(signals: MarginMatrix) -> MarginMatrix:
     Of real targets the error is a poor margin: it folds the law of a prediction about its target
     and loses the side. Over models predictions are near to normal; what is taken of each is its
     part along the way from the mean prediction of all models to the target, which for one target is
-    the prediction with a sign (evaluation, section 6.8). All models have the same say in that way,
+    the prediction with a sign. All models have the same say in that way,
     so that labels of models can be exchanged as before.
 
     Args:

@@ -1,7 +1,7 @@
 """Forgotten rows in thirds: what an average over all of them hides.
 
 Memorised rows are where harm sits, and rows that nobody memorised are a negative control: whatever
-is found there is no memory (evaluation, section 7).
+is found there is no memory.
 """
 
 from __future__ import annotations

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from unlearnkit.auditing.strong.metric_specs import kind_of
-from unlearnkit.report.schema import Estimate, Judgement, MetricRow, OracleValue
-from unlearnkit.stats.intervals import mean_interval, tost, two_sample_t
-from unlearnkit.stats.oracle_gap import LEAST_MARGIN
-
-AUC_MARGIN = 0.02
-"""Largest difference of an AUC from that of retrained models which counts as none."""
+from unlearnkit.catalog import metrics
+from unlearnkit.core.metric import Goal
+from unlearnkit.report.schema import Estimate, MetricRow, OracleValue
+from unlearnkit.stats.intervals import mean_interval
+from unlearnkit.stats.oracle_gap import ComparisonRule, Judgement, compare
 
 
 @dataclass(frozen=True)
@@ -42,26 +40,6 @@ class EnsembleEstimate:
         return cls(float(known.mean()), known, low, high, how, note)
 
 
-def margin_of(metric: str, mean: float, deviation: float) -> float:
-    """Return the largest difference from retrained models that counts as none.
-
-    0.02 for an AUC; for accuracies and errors two deviations over retrained models, and at least a
-    hundredth (of the error).
-
-    Args:
-        metric: The number.
-        mean: Over retrained models.
-        deviation: Over retrained models.
-
-    Returns:
-        The margin, above 0.
-    """
-    if "auc" in metric:
-        return AUC_MARGIN
-    least = LEAST_MARGIN if "accuracy" in metric else LEAST_MARGIN * abs(mean)
-    return max(2 * deviation, least, 1e-12)
-
-
 def make_row(
     metric: str,
     number: EnsembleEstimate,
@@ -70,54 +48,53 @@ def make_row(
     *,
     examples: int,
     models: int,
-    light: Judgement = "none",
+    judgement: Judgement = Judgement.NOT_JUDGED,
 ) -> MetricRow:
     """Return a line of the table.
 
     Args:
-        metric: One of ``KINDS``.
+        metric: Id of a metric of tier strong.
         number: Of the unlearned models.
         original: Of the originals in their seat; None where that says nothing.
         floor: Of the second set of retrained models in their seat.
         examples: Rows behind it.
         models: Models in the seat.
-        light: The judgement, where it is not equivalence over models.
+        judgement: Where it does not come from the gap over models.
 
     Returns:
-        The line. Where there is one value a model, the gap has a two-sample interval, and the light
-        says whether two one-sided tests show equivalence with retraining.
+        The line. Where there is one value a model, the gap is judged over models as that of a
+        study's table is over seeds.
     """
-    kind = kind_of(metric)
+    m = metrics()[metric]
     ours, theirs = number.each, floor.each
-    gap = low = high = None
+    gap = None
     if not (math.isnan(number.value) or math.isnan(floor.value)):
         gap = number.value - floor.value
-    if gap is not None and ours is not None and theirs is not None and len(ours) + len(theirs) > 3:
-        a, b = ours.tolist(), theirs.tolist()
-        apart = two_sample_t(a, b)
-        low, high = apart.low, apart.high
-        margin = margin_of(metric, floor.value, float(theirs.std()))
-        beyond = low > margin or high < -margin
-        light = "good" if tost(a, b, margin).holds else "bad" if beyond else "unclear"
+    apart = None
+    if gap is not None and ours is not None and theirs is not None:
+        rule = ComparisonRule(m.goal.value, m.unit, m.margin)
+        apart = compare(ours.tolist(), theirs.tolist(), rule)
     sd = None if theirs is None or len(theirs) < 2 else float(theirs.std())
     return MetricRow(
         metric=metric,
-        family=kind.family,
-        goal=kind.goal,
-        ideal=known(floor.value) if kind.goal == "match retraining" else None,
-        unit=kind.unit,
+        family=m.family,
+        goal=m.goal.value,
+        ideal=known(floor.value) if m.goal is Goal.ORACLE else None,
+        unit=m.unit,
         path="exact",
-        section=kind.section,
+        section=m.section,
         estimate=estimate_of(number, examples),
         original=None if original is None else estimate_of(original, examples),
         oracle=OracleValue(mean=known(floor.value), sd=sd, values=(known(floor.value),)),
         gap=gap,
-        gap_low=low,
-        gap_high=high,
+        gap_low=None if apart is None else apart.low,
+        gap_high=None if apart is None else apart.high,
         z=None if gap is None or not sd else gap / sd,
-        light=light,
+        margin=None if apart is None else apart.margin,
+        judgement=judgement if apart is None else apart.judgement,
         models=models,
-        doc=kind.doc,
+        doc=m.doc,
+        role=str(m.role),
     )
 
 

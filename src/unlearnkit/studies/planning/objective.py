@@ -87,14 +87,15 @@ def score(values: Values) -> TrialScore:
     """
     distance = "js_forget" if ("js_forget", "unlearned") in values else "divergence_forget"
     right = "accuracy" if ("accuracy_retain", "unlearned") in values else "error"
+    relative = right == "error"
     membership = ("margin_auc", "unlearned") in values
     tested = (f"{right}_test", "unlearned") in values
     found = TrialScore(
         left=_left(values, distance),
-        forget=_gap(values, f"{right}_forget"),
+        forget=_gap(values, f"{right}_forget", relative=relative),
         membership=_gap(values, "margin_auc") if membership else 0.0,
-        retain=_gap(values, f"{right}_retain"),
-        test=_gap(values, f"{right}_test") if tested else 0.0,
+        retain=_gap(values, f"{right}_retain", relative=relative),
+        test=_gap(values, f"{right}_test", relative=relative) if tested else 0.0,
         cost=_known(values, "cost_ratio", "unlearned"),
     )
     if not math.isfinite(found.value + found.cost):
@@ -114,10 +115,10 @@ def _left(values: Values, metric: str) -> float:
     return excess / unit if excess else 0.0
 
 
-def _gap(values: Values, metric: str) -> float:
+def _gap(values: Values, metric: str, *, relative: bool = False) -> float:
     theirs = fmean(_oracles(values, metric))
     gap = abs(_known(values, metric, "unlearned") - theirs)
-    return gap / theirs if metric.startswith("error") and theirs else gap
+    return gap / theirs if relative and theirs else gap
 
 
 def _oracles(values: Values, metric: str) -> list[float]:

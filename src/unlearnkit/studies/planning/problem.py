@@ -11,6 +11,7 @@ from typing import Any
 from unlearnkit.auto.decision_table import PATH
 from unlearnkit.cache import Cache
 from unlearnkit.catalog import method as make
+from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.core.auto_method import Auto
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import Data, View
@@ -29,7 +30,6 @@ from unlearnkit.oracles import (
     original_key,
     train_original,
 )
-from unlearnkit.report.schema import AuditTier
 from unlearnkit.studies.planning.run_spec import RunSpec
 
 

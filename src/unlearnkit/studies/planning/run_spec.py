@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.core.precision import Precision
 from unlearnkit.localize.mask_spec import MaskSpec
-from unlearnkit.report.schema import AuditTier
 from unlearnkit.store import Status
 from unlearnkit.studies.spec import Design
 

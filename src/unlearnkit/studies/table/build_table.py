@@ -8,7 +8,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from unlearnkit.stats.oracle_gap import ENOUGH_FOR_EQUIVALENCE, closed_share
+from unlearnkit.stats.oracle_gap import ENOUGH_FOR_EQUIVALENCE, Judgement, closed_share
 from unlearnkit.stats.oracle_gap import ENOUGH_FOR_INTERVALS as ENOUGH_ORACLES
 from unlearnkit.stats.paired_test import ENOUGH_FOR_INTERVALS, paired
 from unlearnkit.store import Store
@@ -158,9 +158,9 @@ def _notes(
             for n in b.lines
             if n.kind == "original"
             for cell in n.cells.values()
-            if cell.judged != "none"
+            if cell.judged is not Judgement.NOT_JUDGED
         ]
-        if judged and all(j == "equivalent" for j in judged):
+        if judged and all(j is Judgement.EQUIVALENT for j in judged):
             yield (
                 f"{b.case}, {short_request(b.request)}: the untouched original is equivalent"
                 " to retraining on every column; this forget set cannot rank methods"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from unlearnkit.report import phrases as w
+from unlearnkit.stats.oracle_gap import Judgement
 from unlearnkit.studies.table_schema import (
     Column,
     Failure,
     ForgetSetTable,
-    Judged,
     MethodComparison,
     TableCell,
     TableData,
@@ -17,15 +17,13 @@ from unlearnkit.studies.table_schema import (
 ERROR = 300
 """Letters of an error that are shown; the store has all of it."""
 
-MARKS: dict[Judged, str] = {"equivalent": "=", "beyond": "!", "open": "?", "none": ""}
-"""Behind a mean: what two one-sided tests say of its gap to the oracles."""
-
-JUDGED: dict[Judged, str] = {
-    "equivalent": "equivalent",
-    "beyond": "different",
-    "open": "not shown",
-    "none": "not judged",
+MARKS = {
+    Judgement.EQUIVALENT: "=",
+    Judgement.DIFFERENT: "!",
+    Judgement.NOT_SHOWN: "?",
+    Judgement.NOT_JUDGED: "",
 }
+"""Behind a mean: what two one-sided tests say of its gap to the oracles."""
 
 GOALS = {
     "high": "higher is better",

@@ -6,12 +6,12 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-from unlearnkit.stats.intervals import interval_of_few, tost, two_sample_t
+from unlearnkit.stats.intervals import interval_of_few
 from unlearnkit.stats.oracle_gap import ENOUGH_FOR_INTERVALS as ENOUGH_ORACLES
-from unlearnkit.stats.oracle_gap import equivalence_margin, gap
+from unlearnkit.stats.oracle_gap import ComparisonRule, compare
 from unlearnkit.stats.paired_test import ENOUGH_FOR_INTERVALS
 from unlearnkit.studies.columns import MetricColumn
-from unlearnkit.studies.table_schema import Column, Judged, TableCell
+from unlearnkit.studies.table_schema import Column, TableCell
 
 Oracles = Mapping[str, list[float]]
 """By metric, one value an oracle."""
@@ -63,49 +63,37 @@ def make_cell(
     cell = cell.model_copy(update={"gap": cell.mean - statistics.fmean(truth)})
     if not enough or len(truth) < ENOUGH_ORACLES:
         return cell
-    return cell.model_copy(update=compare(measures[column.id], known, truth))
+    return cell.model_copy(update=gap_fields(measures[column.id], known, truth))
 
 
-def compare(m: MetricColumn, values: Sequence[float], truth: Sequence[float]) -> dict[str, object]:
-    """Return what may be said about a method's gap to the oracles.
-
-    The margin and the deviation of distances are those of an audit. A distance to the oracles that
-    is smaller than two oracles' own is no fault: there only the far side is tested.
+def gap_fields(
+    m: MetricColumn, values: Sequence[float], oracles: Sequence[float]
+) -> dict[str, object]:
+    """Return what may be said about a method's gap to the oracles, by the rule of audits.
 
     Args:
         m: A metric.
         values: One a seed, three or more.
-        truth: One an oracle, three or more.
+        oracles: One an oracle, three or more.
 
     Returns:
         ``gap_low``, ``gap_high``, ``margin``, ``p`` and ``judged`` of a cell.
     """
-    column = m.column
-    apart = gap(statistics.fmean(values), list(truth), distance=column.distance)
-    assert apart is not None
-    centre = apart.mean
-    stretch = (len(truth) - 1) / (len(truth) - 2) if column.distance else 1.0
-    stretched = [centre + (v - centre) * stretch for v in truth]
-    wide = two_sample_t(values, stretched)
-    margin = equivalence_margin(m.margin, column.unit, apart)
-    said: dict[str, object] = {"gap_low": wide.low, "gap_high": wide.high, "margin": margin}
-    if (
-        m.path == "compat"
-        or not (column.distance or column.goal == "match retraining")
-        or not margin > 0
-    ):
-        return said
-    test = tost(values, stretched, margin)
-    below_is_fine = column.distance and column.goal == "low"
-    above_is_fine = column.distance and column.goal == "high"
-    near = test.difference
-    judged: Judged = "open"
-    if (below_is_fine or near.low > -margin) and (above_is_fine or near.high < margin):
-        judged = "equivalent"
-    elif (wide.low > margin and not above_is_fine) or (wide.high < -margin and not below_is_fine):
-        judged = "beyond"
-    one_sided = below_is_fine or above_is_fine
-    return {**said, "p": None if one_sided else test.p, "judged": judged}
+    found = compare(values, oracles, rule_of(m))
+    assert found is not None
+    return {
+        "gap_low": found.low,
+        "gap_high": found.high,
+        "margin": found.margin,
+        "p": found.p,
+        "judged": found.judgement,
+    }
+
+
+def rule_of(m: MetricColumn) -> ComparisonRule:
+    """Return what of a metric decides how its gap to the oracles is judged."""
+    c = m.column
+    return ComparisonRule(c.goal, c.unit, m.margin, c.distance, m.path)
 
 
 def mean(values: Sequence[float]) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from unlearnkit.report.schema import Verdict
+from unlearnkit.stats.oracle_gap import Judgement
 from unlearnkit.studies.columns import CLOSED, FORGETTING, UTILITY
 from unlearnkit.studies.table_schema import ForgetSetTable, Kind, TableCell, TableData, TableRow
 
@@ -146,8 +147,8 @@ def _leader(
         sets=sum(n.count > 0 for _, n in mine),
         of=len(blocks),
         faulty=sum(n.verdicts.get(v, 0) for _, n in mine for v in FAULTS),
-        equivalent=sum(cell.judged == "equivalent" for cell in cells),
-        judged=sum(cell.judged != "none" for cell in cells),
+        equivalent=sum(cell.judged is Judgement.EQUIVALENT for cell in cells),
+        judged=sum(cell.judged is not Judgement.NOT_JUDGED for cell in cells),
         worst=max(wide, default=None),
         left=math.fsum(left) / len(left) if left else None,
         lost=max(lost) if lost else None,
@@ -160,7 +161,7 @@ def _leader(
 
 def _gap(table: TableData, name: str, cell: TableCell) -> float | None:
     """Return a judged cell's gap in margins; 0 where it is nearer to the oracles than they are."""
-    if cell.judged == "none" or cell.gap is None or not cell.margin:
+    if cell.judged is Judgement.NOT_JUDGED or cell.gap is None or not cell.margin:
         return None
     column = table.column(name)
     gap = cell.gap
@@ -188,7 +189,7 @@ def _lost(block: ForgetSetTable, line: TableRow) -> tuple[float, float | None] |
     names = measures(block)
     if names is None or (cell := line.cells.get(names[1])) is None or cell.gap is None:
         return None
-    return _finite(cell.gap if names[1].startswith("error") else -cell.gap, _reach(cell))
+    return _finite(-cell.gap if UTILITY[names[1]] else cell.gap, _reach(cell))
 
 
 def _known(block: ForgetSetTable, name: str) -> bool:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from unlearnkit.report import phrases as w
 from unlearnkit.report.templating import Figure, check_installed, packaged, render_template
+from unlearnkit.stats.oracle_gap import Judgement
 from unlearnkit.studies.table import captions as words
 from unlearnkit.studies.table.captions import short_request
 from unlearnkit.studies.table.leaderboard import (
@@ -26,7 +27,6 @@ from unlearnkit.studies.table.leaderboard import (
 from unlearnkit.studies.table.tradeoff_figure import tradeoff_figure
 from unlearnkit.studies.table_schema import (
     ForgetSetTable,
-    Judged,
     RandomMaskComparison,
     TableData,
     TableRow,
@@ -34,13 +34,6 @@ from unlearnkit.studies.table_schema import (
 
 if TYPE_CHECKING:
     from markupsafe import Markup
-
-LIGHTS: dict[Judged, str] = {
-    "equivalent": "good",
-    "beyond": "bad",
-    "open": "unclear",
-    "none": "none",
-}
 
 BEATEN = {
     "beats it": "good",
@@ -192,8 +185,8 @@ def _set(
                     "mean": words.mean(cell, digits[name]),
                     "spread": words.spread(line, cell, digits[name]),
                     "few": few,
-                    "light": LIGHTS[cell.judged],
-                    "judged": "" if cell.judged == "none" else words.JUDGED[cell.judged],
+                    "light": w.TONES[cell.judged],
+                    "judged": "" if cell.judged is Judgement.NOT_JUDGED else cell.judged.value,
                 }
             )
         lines.append((line, cells, words.verdicts(line)))

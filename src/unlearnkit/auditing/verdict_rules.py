@@ -1,0 +1,300 @@
+"""Verdict rules: when each verdict holds, tier by tier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from unlearnkit.auditing import verdict_metrics as one_model
+from unlearnkit.auditing import verdicts_strong as strong
+from unlearnkit.auditing.next_steps import STEPS
+from unlearnkit.auditing.strong.metric_specs import ENOUGH
+from unlearnkit.auditing.strong.results_table import LEVEL
+from unlearnkit.auditing.verdicts import HALF, HEADROOM, OUTSIDE_LEVEL, PROBE
+from unlearnkit.auditing.verdicts_fast import (
+    FALSE_ALARMS,
+    FAST_MARGIN,
+    RELEARNING,
+    RELEARNING_MARGIN,
+)
+from unlearnkit.metrics.ensembles import AUC_MARGIN
+from unlearnkit.report.schema import Verdict
+from unlearnkit.stats.oracle_gap import ENOUGH_FOR_EQUIVALENCE, ENOUGH_FOR_INTERVALS, LEAST_MARGIN
+
+Tier = Literal["fast", "reference", "strong"]
+
+
+@dataclass(frozen=True)
+class VerdictRule:
+    """When a verdict holds in audits of one tier; the first that holds is the headline."""
+
+    tier: Tier
+    verdict: Verdict
+    rule: str
+    """One plain sentence."""
+
+    rests_on: tuple[str, ...] = ()
+    """Ids of the metrics that it reads."""
+
+    level: str = ""
+    """Level of its test, or the margin."""
+
+
+_MARGIN = "95 % interval, beyond the margin"
+_ALL_TESTS = f"all tests together {FALSE_ALARMS:g} (Bonferroni)"
+
+RULES: tuple[VerdictRule, ...] = (
+    VerdictRule(
+        "fast",
+        Verdict.LEAKS,
+        "Forgotten classes are still recognised.",
+        ("accuracy_forget",),
+        f"accuracy above {FAST_MARGIN:g}; {_ALL_TESTS}",
+    ),
+    VerdictRule(
+        "fast",
+        Verdict.LEAKS,
+        "The interval of the membership AUC lies above"
+        f" {0.5 + FAST_MARGIN:g}, and a control model does not show the same.",
+        one_model.ATTACKS,
+        f"margin {FAST_MARGIN:g}; {_ALL_TESTS}",
+    ),
+    VerdictRule(
+        "fast",
+        Verdict.LEAKS,
+        "The forget set is learned again faster than fresh rows, and a control model does not show"
+        " the same.",
+        (RELEARNING,),
+        f"{RELEARNING_MARGIN:g} of the loss of fresh rows; {_ALL_TESTS}",
+    ),
+    VerdictRule(
+        "fast",
+        Verdict.OVER_FORGOT,
+        "The interval of the membership AUC lies below"
+        f" {0.5 - FAST_MARGIN:g}, and a control model does not show the same.",
+        one_model.ATTACKS,
+        f"margin {FAST_MARGIN:g}; {_ALL_TESTS}",
+    ),
+    VerdictRule(
+        "fast",
+        Verdict.DAMAGED,
+        "Accuracy on the retain set or the test rows has fallen by more than"
+        f" {FAST_MARGIN:g}, and by more than removing the data explains.",
+        one_model.UTILITY,
+        f"for errors {FAST_MARGIN:g} of the original error; {_ALL_TESTS}",
+    ),
+    VerdictRule(
+        "fast",
+        Verdict.INCONCLUSIVE,
+        "Nothing was found, or the control models show the same: this tier cannot say that a model"
+        " matches retraining.",
+    ),
+    VerdictRule(
+        "reference",
+        Verdict.LEAKS,
+        "The gap lies beyond the margin, on the side of rows that the model knows.",
+        (*one_model.KNOWN, *one_model.ATTACKS),
+        _MARGIN,
+    ),
+    VerdictRule(
+        "reference",
+        Verdict.LEAKS,
+        "The layers below the last still hold a forgotten class: outside the retrained models'"
+        " spread, better than untrained layers, and less than half of the original's distance"
+        " closed.",
+        (PROBE,),
+        f"level {OUTSIDE_LEVEL:g}; closed share {HALF:g}",
+    ),
+    VerdictRule(
+        "reference",
+        Verdict.OVER_FORGOT,
+        "The gap lies beyond the margin, on the side of rows that look stranger than to retrained"
+        " models; attacks do not count where whole classes were removed.",
+        (*one_model.KNOWN, *one_model.ATTACKS),
+        _MARGIN,
+    ),
+    VerdictRule(
+        "reference",
+        Verdict.DISTINGUISHABLE,
+        "Neither LEAKS nor OVER-FORGOT, and a metric lies outside the spread of the retrained"
+        f" models (level {OUTSIDE_LEVEL:g}, Bonferroni).",
+        one_model.OUTSIDE,
+        f"level {OUTSIDE_LEVEL:g}, Bonferroni",
+    ),
+    VerdictRule(
+        "reference",
+        Verdict.DAMAGED,
+        "Accuracy or error on the retain set or the test rows is worse than retrained models' by"
+        " more than the margin.",
+        one_model.UTILITY,
+        _MARGIN,
+    ),
+    VerdictRule(
+        "reference",
+        Verdict.INCONCLUSIVE,
+        f"There are fewer than {ENOUGH_FOR_EQUIVALENCE} retrained models"
+        f" (fewer than {ENOUGH_FOR_INTERVALS}: no intervals at all).",
+    ),
+    VerdictRule(
+        "reference",
+        Verdict.INCONCLUSIVE,
+        "No weight has changed, or only the last layer.",
+        ("edit_size",),
+    ),
+    VerdictRule(
+        "reference",
+        Verdict.INCONCLUSIVE,
+        "No metric tells the original model from retrained models, so this forget set cannot rank"
+        " methods.",
+        one_model.COMPARED,
+        f"{HEADROOM:g} standard deviations of the retrained models",
+    ),
+    VerdictRule(
+        "reference",
+        Verdict.INCONCLUSIVE,
+        "Equivalence is not shown on a compared metric.",
+        one_model.COMPARED,
+        "two one-sided tests, level 0.05",
+    ),
+    VerdictRule(
+        "reference",
+        Verdict.MATCHES,
+        "No other verdict holds: two one-sided tests pass on every compared metric.",
+        one_model.COMPARED,
+        "level 0.05",
+    ),
+    VerdictRule(
+        "strong",
+        Verdict.LEAKS,
+        "Single forget rows look too familiar: their corrected bound on epsilon is above 0.",
+        ("epsilon_worst", "epsilon_exposed"),
+        "95 %, all rows at once",
+    ),
+    VerdictRule(
+        "strong",
+        Verdict.LEAKS,
+        "The gap lies beyond the margin, on the side of rows that the models know.",
+        (*strong.ATTACKS, *strong.KNOWN),
+        _MARGIN,
+    ),
+    VerdictRule(
+        "strong",
+        Verdict.OVER_FORGOT,
+        "Single forget rows look too strange: their corrected bound on epsilon is above 0.",
+        ("epsilon_worst", "epsilon_exposed"),
+        "95 %, all rows at once",
+    ),
+    VerdictRule(
+        "strong",
+        Verdict.OVER_FORGOT,
+        "The gap lies beyond the margin, on the side of rows that look stranger than to retrained"
+        " models.",
+        (*strong.ATTACKS, *strong.KNOWN),
+        _MARGIN,
+    ),
+    VerdictRule(
+        "strong",
+        Verdict.DISTINGUISHABLE,
+        "Neither LEAKS nor OVER-FORGOT, and a permutation test tells unlearned from retrained"
+        f" models (level {LEVEL:g}).",
+        ("permutation_p", "ensemble_margin_shift"),
+        f"level {LEVEL:g}",
+    ),
+    VerdictRule(
+        "strong",
+        Verdict.DISTINGUISHABLE,
+        "Retain rows look more familiar than to retrained models.",
+        strong.KEPT_ATTACKS,
+        f"95 % interval, beyond {AUC_MARGIN:g}",
+    ),
+    VerdictRule(
+        "strong",
+        Verdict.DAMAGED,
+        "Accuracy or error on the retain set or the test rows is worse than retrained models' by"
+        " more than the margin.",
+        strong.UTILITY,
+        _MARGIN,
+    ),
+    VerdictRule(
+        "strong",
+        Verdict.INCONCLUSIVE,
+        f"There are fewer than {ENOUGH} models of each kind, some unlearned models are copies of"
+        " one another, or there are no never-seen rows for the attacks.",
+    ),
+    VerdictRule(
+        "strong",
+        Verdict.INCONCLUSIVE,
+        "No test separates the original models from retrained ones, so this forget set cannot rank"
+        " methods.",
+        ("permutation_p", "epsilon_exposed"),
+        f"level {LEVEL:g}",
+    ),
+    VerdictRule(
+        "strong",
+        Verdict.INCONCLUSIVE,
+        "Equivalence is not shown on a compared metric.",
+        strong.COMPARED,
+        "two one-sided tests, level 0.05",
+    ),
+    VerdictRule(
+        "strong",
+        Verdict.MATCHES,
+        "No other verdict holds: no test tells the models apart, no forget row is exposed, and two"
+        " one-sided tests pass on every compared metric.",
+        ("permutation_p", "epsilon_exposed", *strong.COMPARED),
+        "level 0.05",
+    ),
+)
+"""Every rule, in the order of tiers and of precedence."""
+
+MEANING: Mapping[Verdict, str] = {
+    Verdict.LEAKS: "The model answers the forget set like rows that it was trained on.",
+    Verdict.OVER_FORGOT: "The model answers the forget set worse than retrained models do.",
+    Verdict.DISTINGUISHABLE: (
+        "The model lies outside the spread of the retrained models, without a sign of memory or of"
+        " over-forgetting."
+    ),
+    Verdict.DAMAGED: (
+        "The model answers the retain set or the test rows worse than retrained models do."
+    ),
+    Verdict.INCONCLUSIVE: "Neither a difference nor equivalence was shown.",
+    Verdict.MATCHES: "Equivalence was shown on every compared metric.",
+}
+"""What each verdict says, in a sentence."""
+
+NEXT: Mapping[Verdict, str] = {
+    **{verdict: " ".join(steps) for verdict, steps in STEPS.items()},
+    Verdict.INCONCLUSIVE: "Retrain more models, or use the next tier: the report says which.",
+}
+"""What to do after each verdict."""
+
+TIERS: Mapping[Tier, str] = {
+    "fast": (
+        "No retrained models. It can find faults; it can never say that a model matches"
+        " retraining. All tests of one audit together accuse a retrained model in at most"
+        f" {100 * FALSE_ALARMS:g} of 100 audits (Bonferroni)."
+    ),
+    "reference": (
+        f"Retrained models: at least {ENOUGH_FOR_INTERVALS} for intervals, at least"
+        f" {ENOUGH_FOR_EQUIVALENCE} for MATCHES."
+    ),
+    "strong": (
+        f"Ensembles: N unlearned models against N retrained models, by default {ENOUGH} of each. It"
+        " judges single records, and reports what the model at hand shows by itself, too."
+    ),
+}
+"""What each tier compares."""
+
+TERMS = (
+    "**Gap**: the value of the unlearned model minus the mean of the retrained models.",
+    "**Margin**: the largest gap that counts as none. It is the metric's own margin. Where a metric"
+    " has none, it is two standard deviations of the retrained models, and at least"
+    f" {LEAST_MARGIN:g} for fractions (for errors: {LEAST_MARGIN:g} of the retrained models'"
+    " error).",
+    "**95 % interval**: of one model, the range in which the gap of one more retrained model would"
+    " lie in 95 of 100 audits; of several models, Student's two-sample interval.",
+    "**Two one-sided tests**: the 90 % interval of the gap lies inside the margin. For a distance"
+    " to the retrained models only the far side counts.",
+)
+"""Words that the rules use."""
