@@ -9,7 +9,7 @@ HEAD = """
 import torch, unlearnkit
 from torch import nn
 from unlearnkit.core.case import Case
-from unlearnkit.core.evidence import Evidence, Split, Who
+from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.tasks.classification import Classification
@@ -39,7 +39,7 @@ out, y = torch.randn(n, 50_000), torch.randint(0, 50_000, (n,))
 def do(k):
     view = {Split.FORGET: y[: n // k]}
     e = Evidence.from_outputs({"unlearned": {Split.FORGET: out[: n // k]}}, view, task, Runtime())
-    e.margins(Who.UNLEARNED, Split.FORGET)
+    e.margins(ModelRole.UNLEARNED, Split.FORGET)
 measure(do)
 """
 
@@ -56,14 +56,14 @@ measure(do)
 
 WAYS = """
 from unlearnkit.auditing.strong.scores import towards_targets
-from unlearnkit.auditing.strong.margin_store import Member, Signals
-members = tuple(Member(w, i) for w in ("oracle", "unlearned") for i in range(32))
+from unlearnkit.auditing.strong.margin_store import MarginMatrix, ModelId
+members = tuple(ModelId(w, i) for w in ("oracle", "unlearned") for i in range(32))
 def do(k):
     e = 8_000 // k
     shape = (len(members), e)
     residuals = torch.ones(1, 1, 1, dtype=torch.float64).expand(*shape, 12)
     flat = torch.zeros(1, 1).expand(shape)
-    s = Signals(flat.double(), flat, flat, members, {"forget": torch.arange(e)}, residuals)
+    s = MarginMatrix(flat.double(), flat, flat, members, {"forget": torch.arange(e)}, residuals)
     towards_targets(s)
 measure(do)
 """

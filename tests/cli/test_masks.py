@@ -126,7 +126,7 @@ def test_yaml_says_the_same_as_the_option(run, small, tmp_path):
 @pytest.mark.parametrize("words", [["--mask", "weighted_grad:0.4"], ["--method", "salun"]])
 def test_the_report_of_a_run_says_what_might_move(run, small, tmp_path, words):
     run("unlearn", small, *ASK, *words, "--name", "a")
-    said = run("audit", "--trust", "a", "--tier", "fast")
+    said = run("audit", "--trust", "a", "--tier", "fast", "--full")
     mask = Mask.load(tmp_path / "runs/a/mask.safetensors")
     assert f"{mask.size:,} of" in said.out
     report = json.loads((tmp_path / "runs/a/report.json").read_text())

@@ -347,7 +347,7 @@ def test_a_set_that_counts_its_reads_keeps_its_address():
     assert key(subject) == key(subject) == key(case(train=Counting(chance=0.5)))
 
 
-@pytest.mark.parametrize("give", [case, TOY.with_], ids=["case", "changed"])
+@pytest.mark.parametrize("give", [case, TOY.replace], ids=["case", "changed"])
 def test_a_case_whose_recipe_trains_nothing_is_refused(give):
     with pytest.raises(InputError, match=r"recipe: 0 epochs would leave .* at least 1"):
         give(recipe=Recipe(epochs=0))

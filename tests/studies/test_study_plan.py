@@ -149,7 +149,7 @@ def test_the_versions_of_the_package_decide(name, monkeypatch):
 def test_a_file_that_the_study_names_decides(kind, tmp_path):
     named = tmp_path / "named.yaml"
     study = {
-        "a recipe": {"methods": [{"ssd": {"recipe": str(named)}}]},
+        "a recipe": {"methods": [{"ssd": {"tuned": str(named)}}]},
         "a request": {"requests": [f"rows=@{named}"]},
         "a tuned recipe": {"tune": {"requests": ["class=5"], "recipes": str(tmp_path)}},
     }[kind]
