@@ -1,6 +1,7 @@
 """Every command ends in one line and an exit code, whatever it is given."""
 
 import pathlib
+import shlex
 import subprocess
 import sys
 
@@ -120,7 +121,7 @@ STREAMS = {
 def test_a_stream_that_cannot_be_written_is_one_line_at_most(name):
     words, told = STREAMS[name]
     done = subprocess.run(
-        f"{sys.executable} -m unlearnkit cache ls {words}",
+        f"{shlex.quote(sys.executable)} -m unlearnkit cache ls {words}",
         shell=True,
         capture_output=True,
         text=True,
