@@ -59,7 +59,7 @@ def test_a_gap_beyond_the_margin_is_not_answered_with_more_retrained_models():
     far = row("accuracy_test", 0.5, 0.1, (0.9, 0.92, 0.91, 0.89, 0.93), unit="fraction")
     assert oracles_to_decide(far) is None
     (step,) = next_steps(facts(Verdict.INCONCLUSIVE, rows=(far, ROOM), ids=("accuracy_test",)))
-    assert "--tier strong --models 64" in step.action
+    assert "--tier strong --ensemble-size 64" in step.action
     assert step.seconds == pytest.approx(3 * 64 * 10.0)
 
 

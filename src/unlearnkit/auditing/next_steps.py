@@ -111,7 +111,7 @@ def inconclusive_steps(audit: AuditFacts) -> Iterator[NextStep]:
         else:
             yield NextStep(
                 action="Treat the model as not proven to match. To decide, audit with more models"
-                f" (--models {2 * audit.models}), or choose another method.",
+                f" (--ensemble-size {2 * audit.models}), or choose another method.",
                 seconds=audit.training_seconds(STRONG_KINDS * audit.models),
             )
     elif audit.oracles < ENOUGH_FOR_EQUIVALENCE:
@@ -177,7 +177,7 @@ def _reference(audit: AuditFacts, count: int, why: str) -> NextStep:
 def _strong(audit: AuditFacts, why: str) -> NextStep:
     missing = STRONG_KINDS * (ENOUGH - audit.models)
     return NextStep(
-        action=f"{why} audit with --tier strong --models {ENOUGH}, which trains up to"
+        action=f"{why} audit with --tier strong --ensemble-size {ENOUGH}, which trains up to"
         f" {STRONG_KINDS * ENOUGH} models.",
         seconds=audit.training_seconds(missing),
     )
