@@ -184,16 +184,10 @@ class Store:
         points: Iterable[Point] = (),
         facts: Mapping[str, str] | None = None,
     ) -> bool:
-        """Keep a run with all that was measured.
-
-        Args:
-            run: The run.
-            measurements: Its numbers, each metric once a model.
-            points: Its curves.
-            facts: What else is known of it, in words, by name.
+        """Keep a run with its measurements and its facts, by name.
 
         Returns:
-            Whether it was kept; False for a failed or cancelled run whose key is done already.
+            Whether it was kept: a failed or cancelled run never replaces one that is done.
         """
         row = {f.name: getattr(run, f.name) for f in fields(Run)}
         row["settings"] = json.dumps(dict(run.settings), sort_keys=True)
@@ -218,13 +212,7 @@ class Store:
         return True
 
     def put_plan(self, study: str, digest: str, content: str) -> None:
-        """Keep the plan of a study, in place of the one that it had.
-
-        Args:
-            study: The study's name.
-            digest: Of what decides the plan.
-            content: The plan as text.
-        """
+        """Keep the plan of a study as text, in place of the one that it had."""
         with self._told(), self._transaction():
             self._db.execute("REPLACE INTO plan VALUES (?, ?, ?)", (study, digest, content))
 
@@ -281,7 +269,7 @@ class Store:
             )
             return {key: (status, error) for key, status, error in rows}
 
-    def named_facts(self, keys: Iterable[str], name: str) -> dict[str, str]:
+    def fact_by_run(self, keys: Iterable[str], name: str) -> dict[str, str]:
         """Return one fact of each of these runs that has it, by key."""
         with self._told():
             return dict(
@@ -293,15 +281,7 @@ class Store:
             )
 
     def numbers(self, keys: Iterable[str], metrics: Iterable[str]) -> Iterator[RunValue]:
-        """Yield what was measured in some runs by some metrics, and nothing else is read.
-
-        Args:
-            keys: Of the runs.
-            metrics: Ids.
-
-        Yields:
-            The numbers, run by run.
-        """
+        """Yield what was measured in these runs by these metrics; nothing else is read."""
         with self._told():
             yield from map(
                 RunValue._make,
@@ -351,11 +331,7 @@ class Store:
 
     @classmethod
     def check(cls, path: Path) -> None:
-        """Refuse a place where no run could be kept; to be asked before long work.
-
-        Args:
-            path: Where the store is or shall be; nothing is made.
-        """
+        """Refuse a place where no run could be kept, before long work; nothing is made."""
         check_writable(path, "store")
         if path.exists():
             with cls(path) as store:

@@ -11,7 +11,8 @@ from tests.report.report_samples import SAMPLES, bare, full, hostile, interval, 
 from unlearnkit.core.errors import InputError
 from unlearnkit.report import phrases as w
 from unlearnkit.report.render_text import render_brief, render_text
-from unlearnkit.report.schema import Report, RequestSummary
+from unlearnkit.report.report import Report
+from unlearnkit.report.schema import RequestSummary
 
 
 @pytest.mark.parametrize("name", SAMPLES)

@@ -14,7 +14,7 @@ from unlearnkit.core.errors import InputError, UnknownNameError, UnsupportedErro
 from unlearnkit.studies import columns as c
 from unlearnkit.studies.planning.expand import expand
 from unlearnkit.studies.table.build_table import show, tabulate
-from unlearnkit.studies.table.captions import leading, spread
+from unlearnkit.studies.table.captions import pairs_with_best, spread_text
 from unlearnkit.studies.table.load_results import Result, read
 from unlearnkit.studies.table.study_table import FIELDS, Table
 
@@ -77,7 +77,7 @@ def test_the_oracles_have_a_line_with_their_mean_and_spread(core):
 def test_a_spread_of_rounding_errors_reads_as_zero():
     block = made("accuracy_test", [0.18, 0.18 + 1e-16, 0.18, 0.18 - 1e-16, 0.18], [0.2, 0.1])
     line = block.line("ssd")
-    assert spread(line, line.cells["accuracy_test"], 3) == "± 0.000"
+    assert spread_text(line, line.cells["accuracy_test"], 3) == "± 0.000"
 
 
 def test_the_untouched_original_is_a_line_over_training_seeds(core):
@@ -225,7 +225,7 @@ def test_a_seed_that_one_method_lacks_is_in_no_pair():
 
 
 def test_the_shown_pairs_are_with_the_nearest_method(core):
-    shown = [p for p in leading(core.blocks[0]) if p.metric == "js_forget"]
+    shown = [p for p in pairs_with_best(core.blocks[0]) if p.metric == "js_forget"]
     assert len(shown) == 3
     assert len({p.second for p in shown}) == 1
     assert all(p.difference >= 0 for p in shown)

@@ -245,8 +245,8 @@ def unlearn(
     _usage(case is not None or source is not None, "give a case, or a file with --config", "CASE")
     _usage(out is None or name is None, "give --out or --name, not both", "--name")
     from unlearnkit.cli.console import Console, print_json, print_table
-    from unlearnkit.cli.run_folder import named
-    from unlearnkit.cli.runs import carry_out
+    from unlearnkit.cli.run_folder import run_folder
+    from unlearnkit.cli.runs import run_unlearn
     from unlearnkit.core.auto_method import AUTO
     from unlearnkit.core.settings import deep_merge
     from unlearnkit.job import make_job, parse_settings, read_job
@@ -274,9 +274,9 @@ def unlearn(
         _usage(words.get("method") == AUTO, "only --method auto has a cost limit", "--max-cost")
         words["settings"] = deep_merge(words.get("settings", {}), {"budget": max_cost})
     job = make_job(words)
-    folder = out or named(name or job.name())
+    folder = out or run_folder(name or job.name())
     with Console(quiet=quiet) as talk:
-        record = carry_out(job, folder, force=force, talk=talk)
+        record = run_unlearn(job, folder, force=force, talk=talk)
     if json:
         print_json({"folder": str(folder), **record.model_dump(mode="json")})
         return
@@ -352,13 +352,13 @@ def audit(
     here.
     """
     from unlearnkit.cli.console import Console, print_json, print_text
-    from unlearnkit.cli.run_folder import existing
-    from unlearnkit.cli.runs import examine
+    from unlearnkit.cli.run_folder import find_run_folder
+    from unlearnkit.cli.runs import run_audit
     from unlearnkit.core.audit_terms import AuditTier
 
-    folder = existing(run)
+    folder = find_run_folder(run)
     with Console(quiet=quiet) as talk:
-        report = examine(
+        report = run_audit(
             folder,
             case=case,
             trust=trust,

@@ -106,13 +106,7 @@ def print_page(markdown: str) -> None:
 
 
 def print_facts(facts: list[dict[str, Any]], as_json: bool, head: dict[str, str]) -> None:
-    """Print facts as JSON, or as a table.
-
-    Args:
-        facts: One mapping a line.
-        as_json: Whether as JSON.
-        head: Of a table, by key: the heading of its column.
-    """
+    """Print facts, one mapping a line, as JSON or as a table with these headings by key."""
     if as_json:
         print_json(facts)
         return

@@ -47,11 +47,11 @@ def localize(
     Shows their share of each layer. The mask may be saved, and given to unlearn.
     """
     from unlearnkit.cli.console import Console, print_json, print_table
-    from unlearnkit.cli.runs import locate
+    from unlearnkit.cli.runs import run_localize
     from unlearnkit.core.files import write_text
     from unlearnkit.job import MASK, make_job
     from unlearnkit.localize.localizer import Localizer
-    from unlearnkit.report.mask_section import HEAD, lines, localized, mask_facts, mask_file
+    from unlearnkit.report.mask_section import HEAD, layer_rows, mask_facts, mask_file, mask_summary
     from unlearnkit.report.templating import check_installed
 
     for path, ending in ((out, MASK), (plot, ".svg")):
@@ -64,8 +64,8 @@ def localize(
     words = {"case": case, "forget": forget, "model": model, "seed": seed, "device": device}
     job = make_job({**words, "mask": how.model_dump(mode="json")})
     with Console(quiet=quiet) as talk:
-        mask = locate(job, talk=talk)
-    found = localized(mask)
+        mask = run_localize(job, talk=talk)
+    found = mask_summary(mask)
     if out is not None:
         mask.save(out)
     if plot is not None:
@@ -76,7 +76,7 @@ def localize(
         return
     print_table(("what", "value"), mask_facts(found))
     print()
-    print_table(HEAD, lines(found))
+    print_table(HEAD, layer_rows(found))
     if out is not None:
         talk.say(f"next: unlearnkit unlearn {case} --forget {job.asked()} --mask {out}")
 

@@ -22,7 +22,15 @@ from unlearnkit.auditing.request_summary import training_digest
 from unlearnkit.auto.chooser import AutoFailedError, SelectedModel, unlearn
 from unlearnkit.checkpoint import load_weights, save_weights
 from unlearnkit.cli.console import Console
-from unlearnkit.cli.run_folder import MASK, MODEL, ORIGINAL, RECORD, Record, check_free, new_folder
+from unlearnkit.cli.run_folder import (
+    MASK,
+    MODEL,
+    ORIGINAL,
+    RECORD,
+    RunFolderRecord,
+    check_free,
+    new_folder,
+)
 from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.core.case import Case
 from unlearnkit.core.content import architecture_digest
@@ -38,8 +46,8 @@ from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.localize.method_masks import check_maskable
 from unlearnkit.oracles import oracle, train_original
-from unlearnkit.report.schema import Report
-from unlearnkit.report.store_rows import measured
+from unlearnkit.report.report import Report
+from unlearnkit.report.store_rows import report_measurements
 from unlearnkit.store import Run, Store, write_text
 from unlearnkit.unlearning.run_method import Unlearned, fresh_model
 
@@ -51,24 +59,18 @@ MANY = 1000
 """Oracles of an audit above which the command asks for ``--yes``."""
 
 
-def carry_out(job: Job, out: Path, *, force: bool, talk: Console) -> Record:
-    """Make a model forget and leave a run's folder.
+def run_unlearn(job: Job, out: Path, *, force: bool, talk: Console) -> RunFolderRecord:
+    """Unlearn as a job says and write a run folder.
 
-    Everything that can be wrong with the job is found before anything is written. What comes of it
-    is recorded in the store beside the folder, failures and cancellations included.
-
-    Args:
-        job: What is to be done.
-        out: The folder.
-        force: Whether an older run there is replaced.
-        talk: Hears how it comes along.
+    All errors of the job are found before anything is written. The store next to the folder
+    records the run, failures and cancellations included.
 
     Returns:
-        The run's record. Where ``auto`` chose, its job names the method that was chosen.
+        The record. Where ``auto`` chose, its job names the method that was chosen.
 
     Raises:
-        AutoFailedError: If all that ``auto`` tried failed the fast audit; the folder is there, and
-            holds the least bad model, marked as failed.
+        AutoFailedError: If all that ``auto`` tried failed the fast audit; the folder then holds the
+            least bad model, marked as failed.
     """
     check_free(out, force=force)
     Store.check(out.parent / STORE)
@@ -108,7 +110,7 @@ def carry_out(job: Job, out: Path, *, force: bool, talk: Console) -> Record:
     return record
 
 
-def _keep(out: Path, run: Run, record: Record, failed: AutoFailedError | None) -> None:
+def _keep(out: Path, run: Run, record: RunFolderRecord, failed: AutoFailedError | None) -> None:
     """Put a run that has its folder into the store beside it."""
     with Store(out.parent / STORE) as store:
         store.put(
@@ -138,16 +140,8 @@ def _done(
         return e.best, e
 
 
-def locate(job: Job, *, talk: Console) -> Mask:
-    """Return the mask of a trained model.
-
-    Args:
-        job: Its case, request, weights, seed, device, and how to find the mask.
-        talk: Hears how it comes along.
-
-    Returns:
-        The mask.
-    """
+def run_localize(job: Job, *, talk: Console) -> Mask:
+    """Return the mask of a trained model, as a job says."""
     rt = Runtime.on(job.device, precision=job.precision, seed=job.seed, reporter=talk)
     case, request = job.resolve(talk)
     how = job.build_mask()
@@ -162,7 +156,7 @@ def locate(job: Job, *, talk: Console) -> Mask:
     return how.find(model.to(rt.device), case, request, rt)
 
 
-def examine(
+def run_audit(
     folder: Path,
     *,
     case: str | None = None,
@@ -176,28 +170,25 @@ def examine(
     list_rows: bool = False,
     talk: Console,
 ) -> Report:
-    """Audit a run and write its report into the folder.
+    """Audit a run and write ``report.json`` and, with the report extra, ``report.html``.
 
     Args:
-        folder: The run's folder.
-        case: The run's case as the user names it; as the record names it when None.
+        folder: The run folder.
+        case: The case as the user names it; as the record names it when None.
         trust: Whether code that the record names is imported.
-        tier: Whether to compare with retrained models, and whether with many.
-        oracles: How many of them.
-        models: How many of each kind at tier strong.
+        tier: How deep the audit looks.
+        oracles: Retrained models of tier reference.
+        models: Models of each kind of tier strong.
         device: Where to compute; where the run was made when None.
-        ray: Address of a Ray cluster that trains models from scratch; they are trained here when
-            None.
-        yes: Whether more than ``MANY`` oracles are meant.
+        ray: Address of a Ray cluster that trains models from scratch.
+        yes: Allows more than ``MANY`` oracles.
         list_rows: Whether the report lists the positions of the removed rows.
-        talk: Hears how it comes along.
+        talk: Receives progress.
 
     Returns:
-        The report; ``report.json`` and, with the report extra, ``report.html`` are written.
-        Refused are a case, a record or weights that are not those of the run, a record that names
-        code that is not trusted, and a place where the report could not be written.
+        The report.
     """
-    record = Record.read(folder)
+    record = RunFolderRecord.read(folder)
     job = record.job
     if case is not None:
         job = job.model_copy(update={"case": case})
@@ -243,7 +234,7 @@ def examine(
             )
             report = report.model_copy(update={"warnings": (*warnings, *report.warnings)})
             _write(report, folder, talk)
-        store.put(run, measured(report))
+        store.put(run, report_measurements(report))
     return report
 
 
@@ -273,20 +264,8 @@ _WHAT = {
 """What a run depends on, in words; a change is an error."""
 
 
-def _compared(record: Record, case: Case, request: ForgetRequest | None) -> list[str]:
-    """Compare a case with the one of a run.
-
-    Args:
-        record: Of the run.
-        case: The case as it is now.
-        request: What must go from it.
-
-    Returns:
-        What a reader of the report must know first.
-
-    Raises:
-        InputError: If the case gives something else than it gave to the run.
-    """
+def _compared(record: RunFolderRecord, case: Case, request: ForgetRequest | None) -> list[str]:
+    """Return warnings about a case that differs from the run's; changed rows are an error."""
     told: list[str] = []
     if record.schema_version == 1:
         told.append(
@@ -340,7 +319,7 @@ def _recorded(store: Store, run: Run) -> Iterator[None]:
         raise
 
 
-def _kept_mask(record: Record, path: Path) -> Mask | None:
+def _kept_mask(record: RunFolderRecord, path: Path) -> Mask | None:
     if record.mask is None:
         return None
     mask = Mask.load(path)
@@ -353,10 +332,10 @@ def _inputs(
     job: Job, facts: dict[str, str], original: nn.Module | None, mask: Mask | Localizer | None
 ) -> dict[str, Any]:
     """Return all that decides a run; its original is None while it is not trained."""
-    named: dict[str, Any] = {"mask": mask.digest()} if isinstance(mask, Mask) else {}
+    own: dict[str, Any] = {"mask": mask.digest()} if isinstance(mask, Mask) else {}
     return {
-        "job": job.model_dump(mode="json", exclude={"model", *named}),
-        **named,
+        "job": job.model_dump(mode="json", exclude={"model", *own}),
+        **own,
         "original": None if original is None else model_digest(original),
         "case": facts,
         "numerics": NUMERICS,
@@ -401,12 +380,14 @@ def _run(job: Job, kind: str, key: str, folder: Path) -> Run:
     )
 
 
-def _record(job: Job, run: Run, original: str, facts: dict[str, str], done: Unlearned) -> Record:
+def _record(
+    job: Job, run: Run, original: str, facts: dict[str, str], done: Unlearned
+) -> RunFolderRecord:
     choice = done.choice if isinstance(done, SelectedModel) else None
     if choice is not None:
         settings = done.method.model_dump(mode="json")
         job = job.model_copy(update={"method": done.method.id, "settings": settings})
-    return Record(
+    return RunFolderRecord(
         job=job,
         key=run.key,
         made=run.started,

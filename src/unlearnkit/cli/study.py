@@ -141,7 +141,7 @@ def tune_study(
     from unlearnkit.cli.console import Console, print_json, print_table
     from unlearnkit.store import Store
     from unlearnkit.studies.spec import load
-    from unlearnkit.studies.tuning.effect import shown
+    from unlearnkit.studies.tuning.effect import format_objective
     from unlearnkit.studies.tuning.search import tune
 
     Store.check(store)
@@ -152,7 +152,10 @@ def tune_study(
         print_json({"study": study.name, "tuned": [x.facts() for x in found]})
         return
     head = ("case", "method", "trials", "failed", "default", "found", "recipe")
-    reached = [(shown(x.default.score), shown(x.best.score), str(x.path)) for x in found]
+    reached = [
+        (format_objective(x.default.score), format_objective(x.best.score), str(x.path))
+        for x in found
+    ]
     counted = [(x.case, x.method, str(len(x.trials)), str(x.failed)) for x in found]
     print_table(head, [(*a, *b) for a, b in zip(counted, reached, strict=True)])
     talk.say(f"next: unlearnkit study run {file}; then unlearnkit study show {file}")
@@ -233,10 +236,10 @@ def _print_helped(study: Study, store: Path) -> None:
     """Print whether tuning helped."""
     from unlearnkit.cli.console import print_table
     from unlearnkit.store import Store
-    from unlearnkit.studies.tuning.effect import HEAD, LEGEND, helped, rows
+    from unlearnkit.studies.tuning.effect import HEAD, LEGEND, rows, tuning_effect
 
     with Store(store) as kept:
-        found = rows(helped(study, kept))
+        found = rows(tuning_effect(study, kept))
     print(f"\nDid tuning help?\n{LEGEND}\n")
     print_table(HEAD, found)
 

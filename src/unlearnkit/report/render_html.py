@@ -22,7 +22,7 @@ from unlearnkit.report.schema import (
     MarginSample,
     MaskSummary,
     MetricRow,
-    Report,
+    ReportData,
     Roc,
     StrongSummary,
 )
@@ -71,15 +71,8 @@ class Cell:
     share: float
 
 
-def render_page(report: Report) -> str:
-    """Return the report as one HTML page that asks nothing of a network.
-
-    Args:
-        report: What an audit found.
-
-    Returns:
-        The page. The same report gives the same bytes.
-    """
+def render_page(report: ReportData) -> str:
+    """Return the report as one HTML page without requests; equal reports give equal bytes."""
     check_installed()
     of_many = () if report.strong is None else report.strong.rows
     anchors = {row.metric: f"row-{i}" for i, row in enumerate((*report.rows, *of_many))}
@@ -90,7 +83,7 @@ def render_page(report: Report) -> str:
         w=w,
         many=ensembles,
         anchors=anchors,
-        against=w.compared(report.rows),
+        against=w.has_retrained(report.rows),
         summary=[w.summary_cells(r) for r in report.summary],
         sections=_sections(report.rows, anchors),
         ensembles=_sections(of_many, anchors),
@@ -123,7 +116,7 @@ def _mask(found: MaskSummary | None) -> Figure | None:
     if found is None:
         return None
     title = "Share of each layer in the mask"
-    return Figure(Markup(masks.mask_figure(found)), title, masks.HEAD, masks.lines(found))
+    return Figure(Markup(masks.mask_figure(found)), title, masks.HEAD, masks.layer_rows(found))
 
 
 def _line(row: MetricRow, anchor: str) -> HtmlRow:
@@ -165,7 +158,7 @@ def _doc(doc: str) -> list[Markup]:
     return made or [Markup("")]
 
 
-def _margins(report: Report) -> list[Figure]:
+def _margins(report: ReportData) -> list[Figure]:
     axis = w.margin_words(report.asked.task)[1]
     order = {"forget": 0, "held_out": 1}
     splits = sorted(
@@ -177,7 +170,7 @@ def _margins(report: Report) -> list[Figure]:
     ]
 
 
-def _axis(report: Report) -> str:
+def _axis(report: ReportData) -> str:
     """Return what a margin is over models."""
     if report.asked.task == "regression":
         return "Prediction, towards the row's target"
@@ -215,7 +208,7 @@ def _spread(
 
     body = []
     said = []
-    for who, values in fig.pooled(samples, split).items():
+    for who, values in fig.margins_by_role(samples, split).items():
         low, mid, high = np.percentile(values, [10, 50, 90], method="nearest")
         texts = tuple(w.number(float(v), 2) for v in (low, mid, high))
         body.append((names[who], f"{len(values):,}", *texts))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
+from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.errors import UnknownNameError
-from unlearnkit.report.schema import Value
 from unlearnkit.studies.table_schema import Column
 
 CLOSED = "closed_"
@@ -37,7 +37,7 @@ UTILITY = {"accuracy_test": True, "error_test": False}
 whether higher is better."""
 
 
-class MetricColumn(Value):
+class MetricColumn(FrozenModel):
     """What a table must know of a metric; its function plays no part."""
 
     column: Column
@@ -67,20 +67,8 @@ def metric_columns() -> dict[str, MetricColumn]:
     }
 
 
-def chosen(names: Iterable[str], known: Mapping[str, MetricColumn]) -> list[Column]:
-    """Return the columns of these ids.
-
-    Args:
-        names: Ids of metrics, of costs, of numbers of strong audits, or ``closed_`` and the id of
-            a distance.
-        known: The metrics, by id.
-
-    Returns:
-        The columns, each once.
-
-    Raises:
-        UnknownNameError: If there is no such column.
-    """
+def select_columns(names: Iterable[str], known: Mapping[str, MetricColumn]) -> list[Column]:
+    """Return the columns of metric ids, or of ``closed_`` and the id of a distance, each once."""
     found = []
     closed = {CLOSED + i: m.column for i, m in known.items() if m.column.distance}
     for name in dict.fromkeys(names):
@@ -93,7 +81,7 @@ def chosen(names: Iterable[str], known: Mapping[str, MetricColumn]) -> list[Colu
     return found
 
 
-def stored(columns: Sequence[Column]) -> list[str]:
+def metrics_of_columns(columns: Sequence[Column]) -> list[str]:
     """Return the metrics that the columns are made from."""
     return list(dict.fromkeys(c.id.removeprefix(CLOSED) for c in columns))
 

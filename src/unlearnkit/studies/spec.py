@@ -11,13 +11,13 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from unlearnkit.auditing.strong.metric_specs import ENOUGH, LEAST
 from unlearnkit.core.audit_terms import AuditTier
+from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.core.files import read_yaml
 from unlearnkit.core.method import format_validation_error
 from unlearnkit.core.precision import Precision
 from unlearnkit.core.request import Targets, parse_request
 from unlearnkit.localize.mask_spec import MaskSpec
-from unlearnkit.report.schema import Value
 
 Design = Literal["FULL", "REUSE"]
 _SEEDS = 1000
@@ -27,7 +27,7 @@ ALL = "all"
 """In the place of a method: every method that can serve the case."""
 
 
-class Chosen(Value):
+class MethodEntry(FrozenModel):
     """A method to try, with one choice of settings or a grid of them."""
 
     method: str
@@ -66,7 +66,7 @@ class Chosen(Value):
         return given
 
 
-class Tune(Value):
+class TuneSpec(FrozenModel):
     """How settings are searched, before the study and apart from it."""
 
     requests: dict[str, tuple[str, ...]]
@@ -84,7 +84,7 @@ class Tune(Value):
     seed: int = Field(0, ge=0)
     """Of the sampler that proposes settings."""
 
-    recipes: Path = Path("recipes")
+    folder: Path = Path("tuned")
     """The folder of found settings; seen from the study's file."""
 
     @field_validator("seeds", mode="before")
@@ -98,7 +98,7 @@ class Tune(Value):
         return _natural(given)
 
 
-class Study(Value):
+class Study(FrozenModel):
     """What is compared: cases x requests x methods x seeds."""
 
     beside_chance: ClassVar[bool] = True
@@ -117,7 +117,7 @@ class Study(Value):
     """What must go, by case: a case's named request, or words such as ``class=3``. One list serves
     all cases."""
 
-    methods: tuple[Chosen, ...] = Field(min_length=1)
+    methods: tuple[MethodEntry, ...] = Field(min_length=1)
     """Ids, or ids with ``preset``, ``settings`` and ``grid``; ``all`` for every one that fits."""
 
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
@@ -135,7 +135,7 @@ class Study(Value):
     models: int = Field(ENOUGH, ge=LEAST, le=10_000)
     """Models of each kind in an audit of tier ``strong``."""
 
-    tune: Tune | None = None
+    tune: TuneSpec | None = None
     """Settings are searched first, and each method runs with its own and with the found ones."""
 
     device: str = "cpu"
@@ -172,7 +172,7 @@ class Study(Value):
     def _tune(cls, given: object, info: Any) -> object:
         if not isinstance(given, Mapping):
             return given
-        _known(given, Tune, "key of tune in a study")
+        _known(given, TuneSpec, "key of tune in a study")
         if info.data.get("tier") != "reference" or info.data.get("oracles", 0) < 2:
             raise InputError(
                 "study: tune: settings are judged by two oracles or more; set oracles to at least 2"
@@ -186,7 +186,7 @@ class Study(Value):
 
     @field_validator("tune")
     @classmethod
-    def _apart(cls, given: Tune | None, info: Any) -> Tune | None:
+    def _apart(cls, given: TuneSpec | None, info: Any) -> TuneSpec | None:
         used = {*info.data.get("seeds", ()), *([0] if info.data.get("design") == "REUSE" else [])}
         both = sorted(used & set(given.seeds)) if given else []
         if both:
@@ -209,15 +209,7 @@ class TrialStudy(Study):
 
 
 def load(path: Path) -> Study:
-    """Return the study that a YAML file describes.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The study; what is wrong with the file is told with its key, and the nearest right one.
-        Files that it names are seen from its own place.
-    """
+    """Return the study in a YAML file; paths in the file are relative to it."""
     found = make_study(read_yaml(path, "study", "cases, requests and methods"))
     here = path.parent
     methods = tuple(
@@ -226,22 +218,12 @@ def load(path: Path) -> Study:
     )
     tune = found.tune
     if tune is not None:
-        tune = tune.model_copy(update={"recipes": here / tune.recipes})
+        tune = tune.model_copy(update={"folder": here / tune.folder})
     return found.model_copy(update={"methods": methods, "tune": tune})
 
 
 def make_study(given: Mapping[str, Any]) -> Study:
-    """Return the study that a mapping describes.
-
-    Args:
-        given: Fields of ``Study``.
-
-    Returns:
-        The study.
-
-    Raises:
-        InputError: If a value is wrong or missing, or a key is unknown.
-    """
+    """Return the study that a mapping describes; a wrong value or key is an error with its name."""
     _known(given, Study, "key of a study")
     try:
         return Study.model_validate(dict(given))
@@ -255,11 +237,11 @@ def _known(given: Mapping[Any, Any], kind: type[BaseModel], what: str) -> None:
         raise UnknownNameError(what, str(wrong), kind.model_fields)
 
 
-def _chosen(entry: object) -> Chosen:
-    if isinstance(entry, Chosen):
+def _chosen(entry: object) -> MethodEntry:
+    if isinstance(entry, MethodEntry):
         return entry
     if isinstance(entry, str):
-        return Chosen(method=entry)
+        return MethodEntry(method=entry)
     if not isinstance(entry, Mapping) or len(entry) != 1:
         raise InputError(
             "study: methods: write an id, or an id with preset, tuned, settings, grid or masks,"
@@ -269,7 +251,7 @@ def _chosen(entry: object) -> Chosen:
     words = {} if words is None else words
     if not isinstance(words, Mapping):
         raise InputError(f"study: methods: {name}: give preset, settings or grid, got {words!r}")
-    fields = {k: f for k, f in Chosen.model_fields.items() if k != "method"}
+    fields = {k: f for k, f in MethodEntry.model_fields.items() if k != "method"}
     wrong = next((k for k in words if k not in fields), None)
     if wrong is not None:
         raise UnknownNameError(f"key of method {name} in a study", str(wrong), fields)
@@ -278,7 +260,7 @@ def _chosen(entry: object) -> Chosen:
             "study: methods: all takes masks and no settings; name the method beside it"
         )
     try:
-        return Chosen(method=str(name), **{str(k): v for k, v in words.items()})
+        return MethodEntry(method=str(name), **{str(k): v for k, v in words.items()})
     except ValidationError as e:
         raise InputError(f"study: methods: {name}: {format_validation_error(e)}") from None
 

@@ -31,18 +31,15 @@ class Executor(Protocol):
         """How many runs it can work on at once."""
 
     def work(
-        self, line: RunQueue, store: Store, cache: Cache, heard: Callable[[int], None]
+        self, line: RunQueue, store: Store, cache: Cache, on_progress: Callable[[int], None]
     ) -> None:
-        """Carry out every run of a line that no other process has taken, and await those.
-
-        It returns when all runs are finished, or when it can do no more: what its workers left
-        undone because they died is for the caller to see in the store.
+        """Work until all runs of the queue are finished, or no worker is alive.
 
         Args:
             line: The runs.
             store: Where results go.
             cache: Where models go.
-            heard: Told from time to time how many workers are busy.
+            on_progress: Called from time to time with the number of busy workers.
         """
 
 
@@ -55,13 +52,13 @@ class InProcessExecutor:
     """Of the study, where this process has read them."""
 
     def work(
-        self, line: RunQueue, store: Store, cache: Cache, heard: Callable[[int], None]
+        self, line: RunQueue, store: Store, cache: Cache, on_progress: Callable[[int], None]
     ) -> None:
         """Carry out a line, run by run."""
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            line.work(store, Worker(cache, self.problems), lambda: heard(1))
+            line.work(store, Worker(cache, self.problems), lambda: on_progress(1))
         finally:
             torch.set_num_threads(threads)
 
@@ -73,7 +70,7 @@ class ProcessExecutor:
     jobs: int
 
     def work(
-        self, line: RunQueue, store: Store, cache: Cache, heard: Callable[[int], None]
+        self, line: RunQueue, store: Store, cache: Cache, on_progress: Callable[[int], None]
     ) -> None:
         """Carry out a line; models that many runs need are trained first, shared out."""
         context = multiprocessing.get_context("spawn")
@@ -88,7 +85,7 @@ class ProcessExecutor:
                 w.start()
             while any(w.is_alive() for w in workers):
                 alive = [w.sentinel for w in workers if w.is_alive()]
-                heard(len(alive))
+                on_progress(len(alive))
                 wait(alive, timeout=PAUSE)
         finally:
             for w in workers:
@@ -100,19 +97,7 @@ class ProcessExecutor:
 def executor(
     jobs: int | None = None, ray: str | None = None, problems: StudyProblems | None = None
 ) -> Executor:
-    """Return who carries out a study.
-
-    Args:
-        jobs: How many processes; None for one, or with Ray for as many as it has processors.
-        ray: Address of a Ray cluster, or ``local`` for one that is started for the study.
-        problems: Of the study, where this process has read them.
-
-    Returns:
-        The executor.
-
-    Raises:
-        InputError: If the number of jobs is none.
-    """
+    """Return the executor for a number of processes, or for a Ray cluster of this address."""
     if jobs is not None and jobs < 1:
         raise InputError(f"study: jobs must be at least 1, got {jobs}")
     if ray is not None:
@@ -138,10 +123,7 @@ def _worker(line: RunQueue, store: Path, cache: Path, number: int, jobs: int) ->
 
 
 def _end_with_parent() -> None:
-    """Wait for the end of the process that started this one, however it came, and end at once.
-
-    That is as safe as being killed: results are put whole, and locks end with their holder.
-    """
+    """End this process with its parent; results are written whole and locks are released."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

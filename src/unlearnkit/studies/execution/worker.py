@@ -20,8 +20,8 @@ from unlearnkit.core.auto_method import AUTO
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.version import __version__
 from unlearnkit.localize.localizer import Localizer
-from unlearnkit.report.schema import Report
-from unlearnkit.report.store_rows import measured, spent
+from unlearnkit.report.report import Report
+from unlearnkit.report.store_rows import cost_measurements, report_measurements
 from unlearnkit.store import Measurement, Run, Store
 from unlearnkit.studies.planning.problem import StudyProblems, method_of
 from unlearnkit.studies.planning.run_spec import RunSpec
@@ -53,7 +53,7 @@ class CapturedError:
 
 
 @dataclass(frozen=True)
-class Kept:
+class RunRecord:
     """What came of a run, as the store keeps it."""
 
     run: Run
@@ -72,15 +72,8 @@ class Worker:
         self.cache = cache
         self.problems = problems or StudyProblems()
 
-    def carry_out(self, run: RunSpec) -> Kept:
-        """Return what came of a run, to be kept: all its numbers, or a failure.
-
-        Args:
-            run: The run.
-
-        Returns:
-            A row for the store; an error is a row too.
-        """
+    def carry_out(self, run: RunSpec) -> RunRecord:
+        """Return the record of a run: all its numbers, or its error."""
         row = _row(run)
         facts = _circumstances(run)
         caught = CapturedError()
@@ -90,18 +83,20 @@ class Worker:
             trace = "".join(traceback.format_exception(caught.error))
             told = str(caught.error) or type(caught.error).__name__
             failed = replace(row, status="failed", error=" ".join(told.split()))
-            return Kept(failed, (), facts | {"traceback": trace})
+            return RunRecord(failed, (), facts | {"traceback": trace})
         cost = report.spent
         done = replace(row, seconds=cost.seconds, forward=cost.forward, backward=cost.backward)
-        numbers = (*measured(report), *spent(cost))
+        numbers = (*report_measurements(report), *cost_measurements(cost))
         if run.method == AUTO:
             facts["chosen"] = report.provenance.method
-        return Kept(done, numbers, facts | _found(report) | {"audit_seconds": f"{seconds:.4f}"})
+        return RunRecord(
+            done, numbers, facts | _found(report) | {"audit_seconds": f"{seconds:.4f}"}
+        )
 
     def _examine(self, run: RunSpec) -> tuple[Report, float]:
         """Return the audit's report, and the seconds that the audit took."""
         problem, method = self.problems.hold(run), method_of(run)
-        if problem.address(run, method) != run.key:
+        if problem.run_key_of(run, method) != run.key:
             raise InputError(
                 f"study: {run.case} is no longer what it was when the study was planned; make it"
                 " give the same rows and the same model each time"
@@ -124,9 +119,9 @@ class Worker:
         return report, time.perf_counter() - clock
 
 
-def cancelled(run: RunSpec) -> Kept:
+def cancelled_record(run: RunSpec) -> RunRecord:
     """Return what is kept of a run that was interrupted; it is carried out the next time."""
-    return Kept(replace(_row(run), status="cancelled"), (), _circumstances(run))
+    return RunRecord(replace(_row(run), status="cancelled"), (), _circumstances(run))
 
 
 def _row(run: RunSpec) -> Run:

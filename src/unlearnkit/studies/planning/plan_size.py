@@ -27,15 +27,7 @@ def count_runs(study: Study) -> int:
 
 
 def check_size(study: Study, *, yes: bool) -> None:
-    """Refuse a study of very many runs, unless the user has said that it is meant.
-
-    Args:
-        study: The study.
-        yes: Whether it is meant.
-
-    Raises:
-        InputError: If it has more than ``LARGE`` runs, with what they are made of.
-    """
+    """Refuse a study of more than ``LARGE`` runs, unless ``yes``."""
     count = count_runs(study)
     if yes or count <= LARGE:
         return

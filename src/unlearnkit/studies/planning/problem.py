@@ -83,18 +83,8 @@ class StudyProblem:
     ) -> str:
         """Return the content address of a run: every input of training, unlearning and audit.
 
-        The source of methods from elsewhere is an input, as is the decision table of ``auto``;
-        those of this package change with ``MEASURES``. Names play no part: the same work under
-        another name is the same run.
-
-        Args:
-            method: With its hyper-parameters.
-            seed: Of the method.
-            original_seed: Of the original.
-            oracles: How many.
-            tier: Of the audit.
-            models: Of each kind in a strong audit; 0 in others.
-            mask: How to find what may move; None where all may.
+        Inputs are the source of plug-in methods and the decision table of ``auto``; methods of
+        this package change with ``MEASURES``. Labels are no input.
 
         Returns:
             The digest.
@@ -116,7 +106,7 @@ class StudyProblem:
             }
         )
 
-    def address(self, run: RunSpec, method: Method) -> str:
+    def run_key_of(self, run: RunSpec, method: Method) -> str:
         """Return the content address of a planned run of this problem, by its method as built."""
         return self.run_key(
             method,
@@ -184,17 +174,7 @@ class StudyProblems:
         self._held: StudyProblem | None = None
 
     def get(self, case: str, request: str, device: str, precision: Precision) -> StudyProblem:
-        """Return the problem that a study names, read the first time.
-
-        Args:
-            case: A built-in case, or ``package.module:function``.
-            request: In words, or by the name that the case gives it.
-            device: Where to compute.
-            precision: How numbers are rounded.
-
-        Returns:
-            The problem.
-        """
+        """Return the problem of a case and a request, read the first time."""
         name = (case, request, device, precision)
         if name not in self._problems:
             job = Job(case=case, forget=request, device=device, precision=precision)

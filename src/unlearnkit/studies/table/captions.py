@@ -78,7 +78,7 @@ def direction(column: Column) -> str:
     return words.get(column.goal, column.goal)
 
 
-def good(column: Column) -> str:
+def goal_text(column: Column) -> str:
     """Return which value is good, in a sentence."""
     if column.distance and column.ideal is None:
         return "Best as between two oracles."
@@ -87,7 +87,7 @@ def good(column: Column) -> str:
     return f"{text[0].upper()}{text[1:]}{ideal}."
 
 
-def places(block: ForgetSetTable, name: str) -> int | None:
+def shared_decimals(block: ForgetSetTable, name: str) -> int | None:
     """Return the decimals that a column's numbers share in a block."""
     cells = [n.cells[name] for n in block.lines if name in n.cells]
     near = [x.mean for x in cells if x.mean is not None]
@@ -95,12 +95,12 @@ def places(block: ForgetSetTable, name: str) -> int | None:
     return None if found is None else min(found, 4)
 
 
-def mean(cell: TableCell, digits: int | None) -> str:
+def mean_text(cell: TableCell, digits: int | None) -> str:
     """Return a cell's number; a dash where there is none."""
     return w.ABSENT if cell.mean is None else w.number(cell.mean, digits)
 
 
-def spread(line: TableRow, cell: TableCell, digits: int | None) -> str:
+def spread_text(line: TableRow, cell: TableCell, digits: int | None) -> str:
     """Return half the width of the interval, or the oracles' deviation; nothing without one."""
     if line.kind == "oracle":
         return "" if cell.sd is None else f"sd {_fine(cell.sd, digits)}"
@@ -132,18 +132,15 @@ def reason(failure: Failure) -> str:
     return last if len(last) <= ERROR else last[:ERROR] + " ..."
 
 
-def leading(block: ForgetSetTable) -> list[MethodComparison]:
-    """Return each method's pair with the one that is nearest to its ideal, by metric.
-
-    The pair is turned so that the other comes first: its difference is how much farther it is.
-    """
+def pairs_with_best(block: ForgetSetTable) -> list[MethodComparison]:
+    """Return each method against the one nearest to its ideal, by metric; the best is second."""
     found = []
     for metric in dict.fromkeys(p.metric for p in block.pairs):
         pairs = [p for p in block.pairs if p.metric == metric]
         names = list(dict.fromkeys(n for p in pairs for n in (p.first, p.second)))
         score = {n: sum(_of(p, n) for p in pairs if n in (p.first, p.second)) for n in names}
         best = min(names, key=lambda n: score[n])
-        found += [turned(p, best) for p in pairs if best in (p.first, p.second)]
+        found += [with_second(p, best) for p in pairs if best in (p.first, p.second)]
     return found
 
 
@@ -159,7 +156,7 @@ def pair(p: MethodComparison) -> tuple[str, str, str, str, str]:
     )
 
 
-def turned(pair: MethodComparison, second: str) -> MethodComparison:
+def with_second(pair: MethodComparison, second: str) -> MethodComparison:
     """Return the same comparison with this method as the second."""
     if pair.second == second:
         return pair
@@ -179,10 +176,7 @@ def _of(pair: MethodComparison, name: str) -> float:
 
 
 def _fine(value: float, digits: int | None) -> str:
-    """Return a spread with as many decimals as its mean; more where it would read as 0.
-
-    Below 1e-12 it is the machine's rounding, and is 0.
-    """
+    """Return a spread with the decimals of its mean; more where it would read as 0."""
     text = w.number(value, digits)
     if digits is not None and value > 1e-12 and float(text) == 0:
         return f"{value:.1g}"

@@ -39,18 +39,7 @@ def make_cell(
     *,
     one: bool,
 ) -> TableCell:
-    """Return a cell with its interval, gap and judgement.
-
-    Args:
-        column: Of the cell.
-        values: One a seed.
-        oracles: By metric.
-        measures: The metrics, by id.
-        one: Whether the seeds are one model: a point has no interval.
-
-    Returns:
-        The cell.
-    """
+    """Return a cell with interval, gap and judgement; no interval where seeds are ``one`` model."""
     cell = spread(values)
     known = [v for v in values if v is not None]
     enough = len(known) >= ENOUGH_FOR_INTERVALS and all_finite(known) and not one
@@ -69,16 +58,7 @@ def make_cell(
 def gap_fields(
     m: MetricColumn, values: Sequence[float], oracles: Sequence[float]
 ) -> dict[str, object]:
-    """Return what may be said about a method's gap to the oracles, by the rule of audits.
-
-    Args:
-        m: A metric.
-        values: One a seed, three or more.
-        oracles: One an oracle, three or more.
-
-    Returns:
-        ``gap_low``, ``gap_high``, ``margin``, ``p`` and ``judged`` of a cell.
-    """
+    """Return the judgement of a gap to the oracles as fields of a cell, by the rule of audits."""
     found = compare(values, oracles, rule_of(m))
     assert found is not None
     return {

@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from unlearnkit.report import phrases as w
-from unlearnkit.report.templating import Figure, check_installed, packaged, render_template
+from unlearnkit.report.templating import Figure, check_installed, read_resource, render_template
 from unlearnkit.stats.oracle_gap import Judgement
 from unlearnkit.studies.table import captions as words
 from unlearnkit.studies.table.captions import short_request
 from unlearnkit.studies.table.leaderboard import (
     LeaderboardRow,
     TradeoffPoint,
-    leaders,
+    leaderboard,
     measures,
-    spots,
+    tradeoff_points,
 )
 from unlearnkit.studies.table.tradeoff_figure import tradeoff_figure
 from unlearnkit.studies.table_schema import (
@@ -64,19 +64,12 @@ class ForgetSetSection:
 
 
 def render(table: TableData) -> str:
-    """Return a study's table as one HTML page that asks nothing of a network.
-
-    Args:
-        table: What the study has found.
-
-    Returns:
-        The page. The same table gives the same bytes.
-    """
+    """Return a study's table as one HTML page without requests; equal tables give equal bytes."""
     check_installed()
-    script = packaged("studies/sort.js").strip()
+    script = read_resource("studies/sort.js").strip()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     boards = [(case, _board(table, case)) for case in dict.fromkeys(b.case for b in table.blocks)]
-    numbers = {case: _numbers(leaders(table, case)) for case, _ in boards}
+    numbers = {case: _numbers(leaderboard(table, case)) for case, _ in boards}
     return render_template(
         "studies/page.html.jinja",
         table=table,
@@ -84,7 +77,7 @@ def render(table: TableData) -> str:
         words=words,
         script=_as_is(script),
         script_hash=f"sha256-{digest}",
-        extra=_as_is(packaged("studies/style.css").strip()),
+        extra=_as_is(read_resource("studies/style.css").strip()),
         boards=boards,
         sets=[_set(table, b, i, numbers[b.case]) for i, b in enumerate(table.blocks)],
         facts=_facts(table),
@@ -106,7 +99,7 @@ def _numbers(board: Sequence[LeaderboardRow]) -> dict[str, int]:
 def _board(table: TableData, case: str) -> list[dict[str, tuple[str, str]]]:
     """Return the rows of a case's leaderboard: what is shown, and what it is sorted by."""
     rows = []
-    found = leaders(table, case)
+    found = leaderboard(table, case)
     numbers = _numbers(found)
     for x in found:
         share = x.equivalent / x.judged if x.judged else None
@@ -165,14 +158,14 @@ def _facts(table: TableData) -> list[tuple[str, str]]:
 def _set(
     table: TableData, block: ForgetSetTable, index: int, numbers: Mapping[str, int]
 ) -> ForgetSetSection:
-    digits = {name: words.places(block, name) for name in block.columns}
+    digits = {name: words.shared_decimals(block, name) for name in block.columns}
     oracle = next((n for n in block.lines if n.kind == "oracle"), None)
     head = []
     for name in block.columns:
         column = table.column(name)
         best = column.best
         if best == "oracle" and oracle is not None:
-            best = words.mean(oracle.cells[name], digits[name])
+            best = words.mean_text(oracle.cells[name], digits[name])
         head.append((name, words.GOALS[column.goal], best))
     lines = []
     for line in block.lines:
@@ -182,15 +175,15 @@ def _set(
             few = f"{cell.count} of {line.count}" if 0 < cell.count < line.count else ""
             cells.append(
                 {
-                    "mean": words.mean(cell, digits[name]),
-                    "spread": words.spread(line, cell, digits[name]),
+                    "mean": words.mean_text(cell, digits[name]),
+                    "spread": words.spread_text(line, cell, digits[name]),
                     "few": few,
                     "light": w.TONES[cell.judged],
                     "judged": "" if cell.judged is Judgement.NOT_JUDGED else cell.judged.value,
                 }
             )
         lines.append((line, cells, words.verdicts(line)))
-    pairs = [(p.metric, p.first, p.second, words.pair(p)) for p in words.leading(block)]
+    pairs = [(p.metric, p.first, p.second, words.pair(p)) for p in words.pairs_with_best(block)]
     return ForgetSetSection(
         anchor=f"set-{index}",
         block=block,
@@ -206,7 +199,7 @@ def _picture(
     table: TableData, block: ForgetSetTable, name: str, numbers: Mapping[str, int]
 ) -> Figure | None:
     what = measures(block)
-    found = spots(block)
+    found = tradeoff_points(block)
     if what is None or not found:
         return None
     found.sort(key=lambda s: numbers.get(s.label, 0))

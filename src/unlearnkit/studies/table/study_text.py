@@ -49,7 +49,7 @@ def render_text(table: TableData) -> str:
     out += _wrap(words.PAIRING) if any(b.pairs for b in table.blocks) else []
     out += _wrap(words.CHANCE) if any(b.chances for b in table.blocks) else []
     for column in table.columns:
-        out += _wrap(f"{column.doc} {words.good(column)}", f"{column.id}: ")
+        out += _wrap(f"{column.doc} {words.goal_text(column)}", f"{column.id}: ")
     return "\n".join(line.rstrip() for line in out)
 
 
@@ -72,19 +72,19 @@ def _block(table: TableData, block: ForgetSetTable) -> list[str]:
 
 def _column(table: TableData, block: ForgetSetTable, name: str) -> Cells:
     column = table.column(name)
-    digits = words.places(block, name)
+    digits = words.shared_decimals(block, name)
     best = column.best
     oracle = next((n.cells[name] for n in block.lines if n.kind == "oracle"), None)
     if best == "oracle" and oracle is not None:
-        best = words.mean(oracle, digits)
+        best = words.mean_text(oracle, digits)
     cells = [_cell(n, name, digits) for n in block.lines]
     return [fold(plain(name), _HEADER), [words.direction(column)], [best], *cells]
 
 
 def _cell(line: TableRow, name: str, digits: int | None) -> list[str]:
     cell = line.cells[name]
-    found = [f"{words.mean(cell, digits)} {words.MARKS[cell.judged] or ' '}"]
-    found += [f"{spread}  "] if (spread := words.spread(line, cell, digits)) else []
+    found = [f"{words.mean_text(cell, digits)} {words.MARKS[cell.judged] or ' '}"]
+    found += [f"{spread}  "] if (spread := words.spread_text(line, cell, digits)) else []
     if 0 < cell.count < line.count:
         found.append(f"({cell.count} of {line.count})  ")
     return found
@@ -119,7 +119,7 @@ def _panel(columns: list[Cells], head: int = 3) -> list[str]:
 
 def _pairs(block: ForgetSetTable) -> Iterator[str]:
     found: dict[tuple[str, str], list[MethodComparison]] = {}
-    for p in words.leading(block):
+    for p in words.pairs_with_best(block):
         found.setdefault((p.metric, p.second), []).append(p)
     for (metric, best), pairs in found.items():
         yield ""
