@@ -11,8 +11,8 @@ from unlearnkit import catalog
 from unlearnkit import describe as pages
 from unlearnkit.cli.commands import app
 from unlearnkit.core.errors import InputError, UnlearnkitError
+from unlearnkit.core.files import write_text
 from unlearnkit.reproduction import tables_markdown as reproductions_text
-from unlearnkit.store import write_text
 
 WIDTH = 100
 _METHODS = "docs/methods"

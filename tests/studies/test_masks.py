@@ -152,7 +152,7 @@ def test_what_a_mask_did_is_in_the_store_and_the_table(store, cache):
         )
         for m in ("js_forget", "accuracy_test")
     }
-    assert "Masks by js_forget" in str(table)
+    assert "Paired difference by js_forget, minus a random mask (same seeds)" in str(table)
 
 
 def results(apart, seeds=5):

@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -14,9 +15,15 @@ from unlearnkit.core.errors import InputError, UnknownNameError, UnsupportedErro
 from unlearnkit.studies import columns as c
 from unlearnkit.studies.planning.expand import expand
 from unlearnkit.studies.table.build_table import show, tabulate
-from unlearnkit.studies.table.captions import pairs_with_best, spread_text
+from unlearnkit.studies.table.captions import (
+    mean_text,
+    pairs_with_best,
+    shared_decimals,
+    spread_text,
+)
 from unlearnkit.studies.table.load_results import Result, read
 from unlearnkit.studies.table.study_table import FIELDS, Table
+from unlearnkit.studies.table.study_text import render_text
 
 CORE = [
     "accuracy_forget", "accuracy_retain", "accuracy_test", "js_forget", "closed_js_forget",
@@ -298,14 +305,25 @@ def test_each_column_says_which_direction_is_good_and_its_ideal(core):
     assert len(ideal.split()) == 7
 
 
+@pytest.mark.parametrize("width", [80, 100, 120])
 @pytest.mark.parametrize("names", [c.CORE, ["js_forget"], [*CORE, "kl_test", "js_test", "zrf"]])
 @pytest.mark.parametrize("label", ["ssd", "ssd paper run.lr=0.1 selection=12.5 dampening=1.0 x=y"])
-def test_text_stays_within_120_columns(names, label):
+def test_text_fits_the_terminal_with_every_number_apart(names, label, width):
     s = study(methods=[label.split()[0], "scrub"])
     found = results(s, [label, "scrub"])
     found[0] = Result(found[0].planned, "failed", "x" * 900)
-    text = str(table(s, found, names, keep_empty=True))
-    assert max(map(len, text.splitlines())) <= 120
+    made = table(s, found, names, keep_empty=True)
+    text = render_text(made, width)
+    assert max(map(len, text.splitlines())) <= width
+    tokens = Counter(text.split())
+    block = made.blocks[0]
+    wanted = Counter(
+        mean_text(n.cells[name], shared_decimals(block, name))
+        for n in block.lines
+        for name in block.columns
+    )
+    assert {x: n for x, n in wanted.items() if tokens[x] < n} == {}
+    assert all(word in tokens for word in label.split())
 
 
 def test_columns_without_any_number_are_left_out_unless_asked_for(core):

@@ -36,7 +36,7 @@ from unlearnkit.core.case import Case
 from unlearnkit.core.content import architecture_digest
 from unlearnkit.core.digest import NUMERICS, digest, model_digest, tensor_digest
 from unlearnkit.core.errors import InputError, UnlearnkitError
-from unlearnkit.core.files import check_writable, write_together
+from unlearnkit.core.files import check_writable, write_text, write_together
 from unlearnkit.core.method import Method
 from unlearnkit.core.recipe import ASSUMED
 from unlearnkit.core.request import ForgetRequest
@@ -48,7 +48,7 @@ from unlearnkit.localize.method_masks import check_maskable
 from unlearnkit.oracles import oracle, train_original
 from unlearnkit.report.report import Report
 from unlearnkit.report.store_rows import report_measurements
-from unlearnkit.store import Run, Store, write_text
+from unlearnkit.store import Run, Store
 from unlearnkit.unlearning.run_method import Unlearned, fresh_model
 
 STORE = "unlearnkit.sqlite"

@@ -23,7 +23,7 @@ MARKS = {
     Judgement.NOT_SHOWN: "?",
     Judgement.NOT_JUDGED: "",
 }
-"""Behind a mean: what two one-sided tests say of its gap to the oracles."""
+"""Before a mean: the judgement of its gap to the oracles."""
 
 GOALS = {
     "high": "higher is better",
@@ -45,7 +45,8 @@ JUDGEMENT = (
     " Not shown: neither. Being not significantly different is not being equivalent. Judged column"
     " by column, not corrected for the number of columns."
 )
-MARKED = "Behind a mean: = equivalent, ! different, ? not shown."
+MARKED = "Before a mean: = equivalent, ! different, ? not shown."
+PAIR_HEAD = ("seeds", "difference", "95 % interval", "p", "smallest p")
 PAIRING = (
     "Same seeds, first minus second, in distance from the ideal: below 0 the first is nearer to"
     " retraining. p: exact sign-flip permutation test, two-sided, not corrected for the number of"
