@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from unlearnkit.report import phrases as w
 from unlearnkit.stats.oracle_gap import Judgement
+from unlearnkit.studies.table.leaderboard import LeaderboardRow
 from unlearnkit.studies.table_schema import (
     Column,
     Failure,
@@ -33,32 +34,30 @@ GOALS = {
 }
 
 LEGEND = (
-    "Each method's number is the mean over seeds, with Student's 95 % interval as ± from three"
-    " seeds on. Oracle: models retrained without the forgotten rows; sd is their standard"
-    " deviation."
+    "Each method's number is the mean over seeds; ± is half of Student's 95 % interval (three seeds"
+    " or more). Oracle: models retrained without the forget set; sd: their standard deviation."
     " Original: the model before unlearning."
 )
 JUDGEMENT = (
     "Equivalent to retraining: two one-sided tests at level 0.05 put the gap to the oracles within"
-    " the margin, which is fixed beforehand (the metric's own, or two oracle deviations, and for"
-    " fractions at least 0.01). Different: the 95 % interval of the gap lies outside the margin."
-    " Not shown: neither. Being not significantly different is not being equivalent. Judged column"
-    " by column, not corrected for the number of columns."
+    " a margin fixed beforehand (the metric's own, or two oracle deviations; for fractions at least"
+    " 0.01). Different: the 95 % interval of the gap is outside the margin. Not shown: neither. No"
+    " significant difference is not equivalence. Each column is tested alone, without correction"
+    " for their number."
 )
 MARKED = "Before a mean: = equivalent, ! different, ? not shown."
 PAIR_HEAD = ("seeds", "difference", "95 % interval", "p", "smallest p")
 PAIRING = (
-    "Same seeds, first minus second, in distance from the ideal: below 0 the first is nearer to"
-    " retraining. p: exact sign-flip permutation test, two-sided, not corrected for the number of"
-    " pairs; least p is the smallest that so many seeds can give, and six seeds are the least for"
-    " 0.05."
+    "Paired difference: distance from the ideal of the first method minus that of the second, same"
+    " seeds; below 0 the first is closer to retraining. p: exact two-sided sign-flip permutation"
+    " test, not corrected for the number of pairs. Smallest p: the least that so many seeds can"
+    " give; 0.05 needs six seeds."
 )
 
 CHANCE = (
-    "Where the weights that may move were chosen, the same method ran with as many drawn at random."
-    " A mask beats its random one where the 95 % interval of the paired difference lies below 0,"
-    " not corrected for the number of masks. What is not shown to beat it has not been shown to"
-    " depend on the place."
+    "A method under a mask also runs under a random mask of the same size. The mask beats it where"
+    " the 95 % interval of the paired difference is below 0, not corrected for the number of masks."
+    " Otherwise the result is no evidence that the chosen weights matter."
 )
 
 
@@ -110,9 +109,9 @@ def spread_text(line: TableRow, cell: TableCell, digits: int | None) -> str:
     return f"± {_fine((cell.high - cell.low) / 2, digits)}"
 
 
-def runs(line: TableRow) -> str:
-    """Return how many runs, oracles or originals a line is the mean of."""
-    parts = [str(line.count)]
+def runs(line: TableRow | LeaderboardRow) -> str:
+    """Return how many runs a line is the mean of, and how many are missing."""
+    parts = [str(line.done if isinstance(line, LeaderboardRow) else line.count)]
     if line.failed:
         parts.append(f"{line.failed} failed")
     if line.absent:

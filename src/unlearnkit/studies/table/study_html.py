@@ -79,6 +79,7 @@ def render(table: TableData) -> str:
         script_hash=f"sha256-{digest}",
         extra=_as_is(read_resource("studies/style.css").strip()),
         boards=boards,
+        board_head=BOARD_HEAD,
         sets=[_set(table, b, i, numbers[b.case]) for i, b in enumerate(table.blocks)],
         facts=_facts(table),
     )
@@ -96,40 +97,42 @@ def _numbers(board: Sequence[LeaderboardRow]) -> dict[str, int]:
     return {x.label: i for i, x in enumerate(methods, 1)}
 
 
-def _board(table: TableData, case: str) -> list[dict[str, tuple[str, str]]]:
-    """Return the rows of a case's leaderboard: what is shown, and what it is sorted by."""
-    rows = []
+BOARD_HEAD = (
+    *("No.", "At fault", "Worst gap", "Equivalent", "Remaining gap"),
+    *("Utility loss", "Cost", "Sets", "Runs"),
+)
+"""Columns of a leaderboard after the method."""
+
+
+@dataclass(frozen=True)
+class BoardRow:
+    """A row of a leaderboard: each cell as text and as the key that it is sorted by."""
+
+    kind: str
+    label: str
+    cells: list[tuple[str, str]]
+    """In the order of ``BOARD_HEAD``."""
+
+
+def _board(table: TableData, case: str) -> list[BoardRow]:
     found = leaderboard(table, case)
     numbers = _numbers(found)
-    for x in found:
-        share = x.equivalent / x.judged if x.judged else None
-        runs = [str(x.done), *([f"{x.failed} failed"] if x.failed else [])]
-        runs += [f"{x.absent} to do"] if x.absent else []
-        rows.append(
-            {
-                "kind": (x.kind, ""),
-                "place": (str(numbers.get(x.label, "")), _sort(numbers.get(x.label))),
-                "method": (x.label, x.label),
-                "worst": (_gap(x.worst), _sort(x.worst)),
-                "equivalent": (
-                    w.ABSENT if share is None else f"{x.equivalent} of {x.judged}",
-                    _sort(share),
-                ),
-                "left": (_number(x.left), _sort(x.left)),
-                "lost": (_number(x.lost), _sort(x.lost)),
-                "cost": (_number(x.cost), _sort(x.cost)),
-                "faulty": (
-                    f"{x.faulty} of {x.done}" if x.kind == "method" and x.done else w.ABSENT,
-                    _sort(x.faulty / x.done if x.kind == "method" and x.done else None),
-                ),
-                "sets": (
-                    f"{x.sets} of {x.of}" if x.kind == "method" else w.ABSENT,
-                    _sort(x.sets if x.kind == "method" else None),
-                ),
-                "runs": (", ".join(runs), _sort(x.done)),
-            }
-        )
-    return rows
+    return [BoardRow(x.kind, x.label, _board_cells(x, numbers.get(x.label))) for x in found]
+
+
+def _board_cells(x: LeaderboardRow, number: int | None) -> list[tuple[str, str]]:
+    ran = x.kind == "method" and x.done > 0
+    return [
+        (str(number or ""), _sort(number)),
+        (f"{x.faulty} of {x.done}", _sort(x.faulty / x.done)) if ran else (w.ABSENT, ""),
+        (_gap(x.worst), _sort(x.worst)),
+        (f"{x.equivalent} of {x.judged}", _sort(x.equivalent / x.judged))
+        if x.judged
+        else (w.ABSENT, ""),
+        *((_number(v), _sort(v)) for v in (x.left, x.lost, x.cost)),
+        (f"{x.sets} of {x.of}", _sort(x.sets)) if x.kind == "method" else (w.ABSENT, ""),
+        (words.runs(x), _sort(x.done)),
+    ]
 
 
 def _number(value: float | None) -> str:
