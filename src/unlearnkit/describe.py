@@ -1,4 +1,4 @@
-"""What the catalog knows, as facts and as Markdown: for ``unlearnkit show`` and the documents."""
+"""Descriptions of methods, metrics and cases, as facts and Markdown."""
 
 import inspect
 from collections.abc import Iterable, Mapping

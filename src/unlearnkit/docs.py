@@ -1,4 +1,4 @@
-"""The generated documents: ``python -m unlearnkit.docs`` writes them, ``--check`` compares them."""
+"""Generated documents: ``python -m unlearnkit.docs`` writes or checks them."""
 
 import sys
 from collections.abc import Iterator, Mapping

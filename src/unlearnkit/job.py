@@ -1,4 +1,4 @@
-"""What is to be done, in the same words on the command line, in YAML, in studies and in records."""
+"""Job: one request to unlearn, in the words of CLI, YAML and records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands on what is kept for the next time."""
+"""Command ``cache``: lists or removes cached models and results."""
 
 from __future__ import annotations
 

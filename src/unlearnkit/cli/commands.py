@@ -1,4 +1,4 @@
-"""Commands and their options. Heavy imports stand inside, so that ``--help`` is quick."""
+"""Commands and their options; heavy imports are late, for a quick ``--help``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes to the terminal: data on stdout, talk on stderr; never a control character."""
+"""Console: data on stdout, messages on stderr, no control characters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Demo: a class and a random tenth of real data, forgotten, retrained and audited."""
+"""Demo: two requests on the digits, unlearned, retrained and audited."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command that finds a mask and says where it lies."""
+"""Command ``localize``: finds a mask and prints its share of each layer."""
 
 from __future__ import annotations
 

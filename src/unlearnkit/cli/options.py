@@ -24,10 +24,8 @@ Weights = Annotated[
         help="The trained weights (.safetensors, .pt); trained from scratch when absent.",
     ),
 ]
-Place = Annotated[
-    Path, typer.Option("--store", metavar="PATH", help="Where results are kept: one SQLite file.")
-]
-Jobs = Annotated[int, typer.Option(min=1, help="How many processes work, a thread each.")]
+Place = Annotated[Path, typer.Option("--store", metavar="PATH", help="The SQLite file of results.")]
+Jobs = Annotated[int, typer.Option(min=1, help="Processes, one thread each.")]
 Ray = Annotated[
     str | None,
     typer.Option(
@@ -40,9 +38,7 @@ Trust = Annotated[
     bool,
     typer.Option("--trust", help="Import the code that the run's record names as its case."),
 ]
-Yes = Annotated[
-    bool, typer.Option("--yes", help="Do it, however much it is; large work is refused without.")
-]
+Yes = Annotated[bool, typer.Option("--yes", help="Allow large work.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only results and errors.")]
 STORE = Path("runs/unlearnkit.sqlite")

@@ -1,4 +1,4 @@
-"""The command that repeats published tables."""
+"""Command ``reproduce``: repeats published tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's folder: weights, record, report; it appears whole or not at all."""
+"""Run folder: weights, record and report, written whole or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run folders made and audited: what the commands ``unlearn``, ``audit`` and ``demo`` share."""
+"""Runs: what ``unlearn``, ``audit``, ``localize`` and ``demo`` do."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def run_unlearn(job: Job, out: Path, *, force: bool, talk: Console) -> RunFolder
     facts = case_facts(case, request)
     with new_folder(out, force=force) as part, Store(out.parent / STORE) as store:
         if given is None:
-            talk.say("training the original, unless it is in the cache")
+            talk.say("training the original, unless cached")
             key = digest(_inputs(job, facts, None, mask))
             with _recorded(store, _run(job, "unlearn", key, out)):
                 given = train_original(case, seed=job.seed, rt=rt).model
@@ -111,7 +111,7 @@ def run_unlearn(job: Job, out: Path, *, force: bool, talk: Console) -> RunFolder
 
 
 def _keep(out: Path, run: Run, record: RunFolderRecord, failed: AutoFailedError | None) -> None:
-    """Put a run that has its folder into the store beside it."""
+    """Record a run in the store next to its folder."""
     with Store(out.parent / STORE) as store:
         store.put(
             replace(
@@ -150,9 +150,9 @@ def run_localize(job: Job, *, talk: Console) -> Mask:
     if job.model is not None:
         model = load_weights(fresh_model(case, rt), job.model)
     else:
-        talk.say("training the original, unless it is in the cache")
+        talk.say("training the original, unless cached")
         model = train_original(case, seed=job.seed, rt=rt).model
-    talk.say(f"looking for the weights by {how.words}")
+    talk.say(f"finding the mask by {how.words}")
     return how.find(model.to(rt.device), case, request, rt)
 
 
@@ -220,7 +220,7 @@ def run_audit(
         with _recorded(store, run):
             truth = None
             if tier == "reference":
-                talk.say("retraining without the forgotten rows, unless it is in the cache")
+                talk.say("retraining without the forget set, unless cached")
                 truth = oracle(subject, request, seeds=oracles, rt=rt, ray=ray)
             talk.say("auditing")
             report = audit(
@@ -261,7 +261,7 @@ _WHAT = {
     "recipe": "recipe",
     "task": "task",
 }
-"""What a run depends on, in words; a change is an error."""
+"""Parts of a case whose change is an error, by name of their digest."""
 
 
 def _compared(record: RunFolderRecord, case: Case, request: ForgetRequest | None) -> list[str]:
@@ -293,17 +293,17 @@ def _compared(record: RunFolderRecord, case: Case, request: ForgetRequest | None
 def _tell_cost(
     case: Case, request: ForgetRequest | None, oracles: int, *, yes: bool, talk: Console
 ) -> None:
-    """Say what so many oracles take, and refuse very many that nobody has said are meant."""
+    """Print the cost of the oracles; refuse more than ``MANY`` without ``yes``."""
     retain = case.partition(request).retain
     epochs = (case.recipe or ASSUMED).epochs
     rows = 0 if retain is None else len(retain) * epochs * oracles
-    told = f"{oracles:,} models to retrain, {rows:,} rows forward and backward in all"
+    cost = f"{oracles:,} models to retrain, {rows:,} rows forward and backward in all"
     if oracles > MANY and not yes:
         raise InputError(
-            f"audit: oracles: {told}, and more than {MANY:,} models need --yes; use 5 to 100, or"
+            f"audit: oracles: {cost}, and more than {MANY:,} models need --yes; use 5 to 100, or"
             " add --yes"
         )
-    talk.say(f"at most {told}; those in the cache are not trained again")
+    talk.say(f"at most {cost}; those in the cache are reused")
 
 
 @contextmanager

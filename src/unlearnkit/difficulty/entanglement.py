@@ -1,4 +1,4 @@
-"""How mixed a forget set is with the rows that stay, in the space of the last layer's inputs.
+"""Entanglement: overlap of forget and retain set in feature space.
 
 Zhao et al., NeurIPS 2024, arXiv:2406.01257 (RUM).
 """

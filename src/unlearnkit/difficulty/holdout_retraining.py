@@ -1,4 +1,4 @@
-"""How much training on other rows changes an answer: a proxy of memorisation by a short training.
+"""Hold-out retraining: a proxy of memorisation by a short training.
 
 Hold-out retraining: Carlini, Erlingsson and Papernot, 2019, arXiv:1910.13427; as a proxy in RUM
 (Zhao et al., NeurIPS 2024, arXiv:2406.01257). Answers that rest on the row alone drift when the

@@ -1,4 +1,4 @@
-"""Proxies of memorisation that one training run gives: how early the model got each row right.
+"""Training dynamics: proxies of memorisation from one training run.
 
 Zhao et al., NeurIPS 2024, arXiv:2406.01257 (RUM) and arXiv:2410.16516: rows that are learned late
 are those that a model trained without them would get wrong.

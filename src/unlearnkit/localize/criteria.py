@@ -1,4 +1,4 @@
-"""How much each scalar of a model matters to some rows."""
+"""Criteria: scores of how much each scalar matters to some rows."""
 
 from collections.abc import Iterator, Mapping, Sequence
 

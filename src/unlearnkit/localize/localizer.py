@@ -1,4 +1,4 @@
-"""Find the scalars of a model that hold some rows."""
+"""Localizer: finds the mask of a model for a request."""
 
 import math
 from collections.abc import Mapping

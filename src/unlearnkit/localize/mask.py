@@ -1,4 +1,4 @@
-"""A mask: which scalars of one model may move to forget some rows."""
+"""Mask: the scalars of one model that may change."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""How a mask is requested: in words or by fields, on the command line, in studies, in methods."""
+"""Mask specification: how a mask is written in CLI, studies and methods."""
 
 from __future__ import annotations
 

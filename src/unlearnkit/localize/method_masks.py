@@ -1,4 +1,4 @@
-"""Methods and masks: which take one, which find their own, and what chance would choose."""
+"""Methods and masks: which method takes a mask or chooses its own."""
 
 from torch import nn
 

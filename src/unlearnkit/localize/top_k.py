@@ -1,4 +1,4 @@
-"""The largest of very many scores, without sorting them."""
+"""Top-k: the largest of very many scores, without sorting."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""What a model's parameters belong to: output channels, embedding rows, attention heads."""
+"""Units: output channels, embedding rows and attention heads of a model."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Figures of the page: SVG that follows the page's colours and repeats byte for byte.
+"""Figures: SVG in the page's colours, byte for byte reproducible.
 
 Needs matplotlib, of the extra ``[report]``.
 """

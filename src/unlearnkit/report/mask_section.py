@@ -1,4 +1,4 @@
-"""What a mask let move, layer by layer: as values, in words, and drawn.
+"""Mask section: the share of each layer, as table and figure.
 
 Drawing needs matplotlib, of the extra ``[report]``.
 """
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST = 24
-"""Bars that can be told apart; layers beyond that are drawn together, by the module around them."""
+"""Most bars of the figure; beyond that, layers are merged by module."""
 
 _LETTERS = 22
-"""Of a layer's name beside its bar, from the end."""
+"""Characters of a layer's name at its bar, from the end."""
 
 HEAD = ("Layer", "Scalars", "In the mask", "Of the layer", "Of the mask")
 

@@ -1,4 +1,4 @@
-"""Words and numbers as readers see them, shared by the text and the page."""
+"""Phrases: texts and numbers of a report, for terminal and page."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ MEANINGS = {
     Verdict.LEAKS: "The model still carries information about the forget set.",
     Verdict.OVER_FORGOT: "The forget set is over-forgotten: the model knows it worse than a model"
     " that never saw it, and that shows which rows were removed.",
-    Verdict.DISTINGUISHABLE: "The model can be told from one retrained without the forget set.",
+    Verdict.DISTINGUISHABLE: "The model can be distinguished from one retrained without the"
+    " forget set.",
     Verdict.DAMAGED: "Unlearning cost accuracy that retraining keeps.",
     Verdict.INCONCLUSIVE: "No fault was found, but this audit cannot say that the model passes.",
     Verdict.MATCHES: "On every compared metric the model behaves like one retrained without the"
@@ -222,8 +223,8 @@ def summary_cells(row: SummaryRow) -> tuple[str, str, str, str, str]:
 
 def warning_label(report: ReportData, text: str) -> str:
     """Return ``Warning``, or ``Note`` for what a method reports of a run that went well."""
-    told = text in report.provenance.notes and "FAILED" not in text
-    return "Note" if told else "Warning"
+    note = text in report.provenance.notes and "FAILED" not in text
+    return "Note" if note else "Warning"
 
 
 def asked_lines(asked: RequestSummary) -> list[tuple[str, str]]:

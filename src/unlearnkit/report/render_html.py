@@ -1,4 +1,4 @@
-"""The report as one self-contained page: no script, no request, light and dark, paper and phone.
+"""Report page: one HTML file without script or requests.
 
 Needs matplotlib and jinja2, the extra ``[report]``.
 """

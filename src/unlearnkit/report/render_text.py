@@ -1,4 +1,4 @@
-"""The report in a terminal: plain text without colour, short or whole."""
+"""Report text: the summary or the whole report, for a terminal."""
 
 from __future__ import annotations
 
@@ -138,8 +138,8 @@ def _table(
     against = w.has_retrained(shown)
     notes: list[str] = []
     head = ["metric", ours, "original"]
-    head += ["retrained", "gap", "z", "closed"] if against else []
-    head.append("judged")
+    head += ["retrained", "gap", "z", "gap closed"] if against else []
+    head.append("judgement")
     lines: list[list[str] | str] = []
     for title, rows in w.by_section(shown):
         lines += [title.upper(), *(_cells(row, against, notes) for row in rows)]

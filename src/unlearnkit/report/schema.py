@@ -1,4 +1,4 @@
-"""What an audit found, as values: everything that the text, the JSON and the page show."""
+"""Report schema: every value that text, JSON and page show."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Estimate(FrozenModel):
 
 
 class OracleValue(FrozenModel):
-    """The same metric, with each oracle in the place of the unlearned model."""
+    """The same metric of each retrained model."""
 
     mean: float | None
     sd: float | None
@@ -58,7 +58,7 @@ class MetricRow(FrozenModel):
 
     estimate: Estimate
     original: Estimate | None
-    """The same metric with the original model in the seat."""
+    """The same metric of the original model."""
 
     oracle: OracleValue | None
     gap: float | None
@@ -133,7 +133,7 @@ class Stratum(FrozenModel):
     """Of U-LiRA on these rows."""
 
     auc_floor: float | None
-    """The same with the second set of retrained models in the seat."""
+    """The same for the second set of retrained models."""
 
     klom: float | None
     """Median."""
@@ -153,7 +153,7 @@ class StrongSummary(FrozenModel):
     """How many of the unlearned models differ from each other."""
 
     rows: tuple[MetricRow, ...]
-    """In each, ``oracle`` is the second set of retrained models in the unlearned ones' seat."""
+    """In each, ``oracle`` is the second set of retrained models."""
 
     exposure: tuple[RowExposure, ...]
     """Every forgotten row, the most exposed first."""
@@ -303,7 +303,7 @@ class MaskSummary(FrozenModel):
 
     criterion: str
     budget: float
-    """Share of the trainable scalars that was asked for."""
+    """Requested fraction of the trainable scalars."""
 
     granularity: str
     seed: int
@@ -312,7 +312,7 @@ class MaskSummary(FrozenModel):
 
 
 class RequestSummary(FrozenModel):
-    """What was asked, and how hard it is."""
+    """The request, and how hard it is."""
 
     case: str
     task: str
@@ -378,7 +378,7 @@ class Provenance(FrozenModel):
     """Digest of the positions of the removed rows, as in the record of a run."""
 
     removed_rows: tuple[int, ...] | None = None
-    """Positions of the removed rows in the training data; None where nobody asked for them."""
+    """Positions of the removed rows in the training data; None unless requested."""
 
     notes: tuple[str, ...] = ()
 

@@ -1,4 +1,4 @@
-"""A report's numbers as the store keeps them."""
+"""Store rows: a report's numbers as measurements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What pages share: templates, style, numbers set as readers expect them.
+"""Templates: what all HTML pages share.
 
 Needs matplotlib and jinja2, the extra ``[report]``.
 """

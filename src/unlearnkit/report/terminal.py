@@ -1,4 +1,4 @@
-"""Text and tables of a given width, without characters that move the cursor."""
+"""Terminal text: wrapped lines and tables of a given width."""
 
 from __future__ import annotations
 

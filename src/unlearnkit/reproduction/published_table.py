@@ -1,4 +1,4 @@
-"""Published tables as data: what was printed, where, and the study that repeats it here."""
+"""Published table: its values, source and study."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unlearnkit.core.method import format_validation_error
 from unlearnkit.studies.spec import Study, make_study
 
 FOLDER = Path(__file__).parent / "tables"
-"""One YAML file a table; beside it, as JSON, what came of it when it was last run and committed."""
+"""One YAML file a table, and its last outcome as JSON."""
 
 
 class Source(FrozenModel):
@@ -61,7 +61,7 @@ class PublishedValue(FrozenModel):
     """What differs here for this line alone."""
 
     not_comparable: str = ""
-    """Why no number of ours stands beside it."""
+    """Why we have no number to compare."""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -115,7 +115,7 @@ class Published(FrozenModel):
 
 
 def names(folder: Path = FOLDER) -> list[str]:
-    """Return the names of the tables that can be asked for."""
+    """Return the names of the tables."""
     return sorted(p.stem for p in folder.glob("*.yaml"))
 
 

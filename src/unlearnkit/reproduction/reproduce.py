@@ -1,4 +1,4 @@
-"""Repeat a published table: run its study, and put our numbers beside the printed ones."""
+"""Reproduction: published values against those of our study."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ VERDICTS: tuple[Verdict, ...] = ("reproduced", "not reproduced", "not comparable
 
 
 class Compared(FrozenModel):
-    """A printed number beside ours."""
+    """A published value against ours."""
 
     line: PublishedValue
     ours: float | None = None
@@ -50,7 +50,7 @@ class Compared(FrozenModel):
 
 
 class Comparison(FrozenModel):
-    """A published table beside what came of it here."""
+    """A published table and its outcome here."""
 
     name: str
     version: str

@@ -1,4 +1,4 @@
-"""Published tables and what came of them, in words: for the terminal and for the documents."""
+"""Reproductions: published tables and outcomes as text and Markdown."""
 
 from __future__ import annotations
 

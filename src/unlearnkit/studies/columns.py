@@ -1,4 +1,4 @@
-"""What a table can show: stored metrics, the share of a distance that was closed, and costs."""
+"""Table columns: metrics, shares of closed gaps, and costs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STRONG = (
     *("ensemble_accuracy_retain", "ensemble_error_retain"),
     *("ensemble_accuracy_test", "ensemble_error_test", "cost_ratio"),
 )
-"""The same where audits are strong: of N models beside N retrained ones, means over them."""
+"""Core columns of tier strong: means over N models against N retrained ones."""
 
 FORGETTING = ("js_forget", "divergence_forget", "accuracy_forget", "error_forget")
 """By the first of these that was measured, methods are compared in how they forget."""

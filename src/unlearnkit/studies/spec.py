@@ -1,4 +1,4 @@
-"""A study as it is written: one YAML file, checked before anything starts."""
+"""Study file: its fields, checked before anything starts."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ class Study(FrozenModel):
 
 
 class TrialStudy(Study):
-    """One trial of a search: nothing runs beside what is tried."""
+    """One trial of a search: without random masks."""
 
     beside_chance: ClassVar[bool] = False
 
@@ -256,9 +256,7 @@ def _chosen(entry: object) -> MethodEntry:
     if wrong is not None:
         raise UnknownNameError(f"key of method {name} in a study", str(wrong), fields)
     if name == ALL and set(words) - {"masks"}:
-        raise InputError(
-            "study: methods: all takes masks and no settings; name the method beside it"
-        )
+        raise InputError("study: methods: all takes masks and no settings; name the method as well")
     try:
         return MethodEntry(method=str(name), **{str(k): v for k, v in words.items()})
     except ValidationError as e:

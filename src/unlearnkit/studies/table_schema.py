@@ -38,7 +38,7 @@ class Column(FrozenModel):
 
 
 class TableCell(FrozenModel):
-    """One number of one line: the mean over seeds, beside the oracles."""
+    """One number of one line: the mean over seeds, compared with the oracles."""
 
     mean: float | None
     """None where it is undefined."""

@@ -1,4 +1,4 @@
-"""Who carries out the runs of a study: this process, several on this machine, or Ray's."""
+"""Executors: who works on a study's queue, processes or Ray."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The runs of a study that wait, and the locks by which workers share them.
+"""Run queue: the open runs of a study, shared by locks.
 
-Every run has its content address, and a lock beside the store under that name. Whoever holds the
+Every run has its content address, and a lock of that name next to the store. Whoever holds the
 lock carries the run out and puts it into the store whole. So it does not matter how many processes
 work on a study, whether one command started them, or whether one of them was killed.
 """

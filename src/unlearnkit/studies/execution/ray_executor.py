@@ -1,4 +1,4 @@
-"""Runs of a study as tasks of a Ray cluster.
+"""Ray executor: the runs of a study as tasks of a Ray cluster.
 
 This process alone touches the store and its locks, so that machines need not share a file system:
 a task gets a run and returns what came of it. Models that many runs need are kept in the cache of

@@ -1,4 +1,4 @@
-"""Carry out a study: alone, by several workers, and after any interruption."""
+"""Study execution: every open run, and how each ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run of a study: train or load, unlearn, audit, and keep what came of it."""
+"""Worker: carries out one run of a study and returns its record."""
 
 from __future__ import annotations
 

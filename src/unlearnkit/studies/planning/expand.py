@@ -1,4 +1,4 @@
-"""From a study to the list of its runs, each with the content address of all its inputs."""
+"""Expansion: the runs of a study, each with the digest of all its inputs."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ def search_key(study: Study, case: str, method: str, problems: StudyProblems) ->
         problems.get(case, r, study.device, study.precision).parts.forget
         for r in tune.requests[case]
     ]
-    asked = tune.model_dump(mode="json", include={"seeds", "trials", "budget", "seed"})
+    settings = tune.model_dump(mode="json", include={"seeds", "trials", "budget", "seed"})
     found = search_space(methods()[method])
     return digest(
         {
-            **asked,
+            **settings,
             "rows": [None if s is None else s.key() for s in sets],
             "oracles": study.oracles,
             "method": method,
@@ -142,7 +142,7 @@ class _Variant:
 
 
 def _variants(study: Study, subject: StudyProblem) -> dict[str, _Variant]:
-    """Return the methods by label; ``all`` leaves out those that are named beside it."""
+    """Return the methods by label; ``all`` leaves out those that are named as well."""
     found: dict[str, _Variant] = {}
     named = {c.method for c in study.methods}
     for chosen in study.methods:

@@ -1,4 +1,4 @@
-"""What tuning makes small: the distance to the oracles, on both sides of them."""
+"""Tuning objective: the distance of an unlearned model from its oracles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Overlap: whether the forget sets of tuning and of the study have rows in common."""
+"""Overlap: rows that the forget sets of tuning and evaluation share."""
 
 from __future__ import annotations
 

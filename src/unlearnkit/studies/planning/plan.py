@@ -1,4 +1,4 @@
-"""Cost of a study: its runs and models that are left, and the time that they take."""
+"""Cost of a study: runs and models that are left, and their time."""
 
 from __future__ import annotations
 

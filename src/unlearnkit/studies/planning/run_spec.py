@@ -1,4 +1,4 @@
-"""One run of a study, as a value."""
+"""Run specification: all that decides one run of a study."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The models that a study trains from scratch: originals and oracles."""
+"""Shared models: the originals and oracles that runs of a study need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tuned settings: files with what a search found, how, and from what.
+"""Tuned settings: YAML files with the best settings of a search.
 
 Such a file is a job without a case; this runs it:
 ``unlearnkit unlearn CASE --forget REQUEST --config FILE``.
@@ -71,7 +71,7 @@ class TuningProvenance(FrozenModel):
     """Rows that forget sets of search and study have in common by chance, where there are any."""
 
     search: str
-    """Digest of what was asked of the search."""
+    """Digest of all that decides the search."""
 
     versions: dict[str, str]
 

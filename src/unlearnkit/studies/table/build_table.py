@@ -1,4 +1,4 @@
-"""From the runs of a study to its table: means, intervals, equivalence, paired comparisons."""
+"""Study table: built from the results of its runs."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def _oracles(done: Sequence[Result]) -> Oracles:
 
 
 def _originals(done: Sequence[Result]) -> Originals:
-    """Return each metric's value with each original in the seat, by metric and training seed."""
+    """Return the value of each original, by metric and training seed."""
     found: dict[str, dict[int, list[float]]] = {}
     for r in done:
         for (metric, who), value in r.values.items():

@@ -1,4 +1,4 @@
-"""Words and numbers of a study's table, shared by its text and its page."""
+"""Captions: texts and numbers of a study's table, for terminal and page."""
 
 from __future__ import annotations
 

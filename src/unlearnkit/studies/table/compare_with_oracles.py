@@ -1,4 +1,4 @@
-"""One number of a study's table: its spread over seeds, and what may be said of its gap."""
+"""Comparison with oracles: mean, interval, gap and judgement of a cell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Methods side by side over all forget sets of a case, and where each stands on the picture."""
+"""Leaderboard: the methods of a case over all its forget sets."""
 
 from __future__ import annotations
 

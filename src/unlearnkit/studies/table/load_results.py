@@ -1,4 +1,4 @@
-"""What the store holds of a study's runs, and no more than a table needs."""
+"""Results: what the store holds of a study's runs."""
 
 from __future__ import annotations
 

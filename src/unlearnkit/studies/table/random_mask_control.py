@@ -1,4 +1,4 @@
-"""Whether choosing what may move did better than a random mask of the same budget."""
+"""Random-mask control: methods under a mask against a random mask."""
 
 from __future__ import annotations
 

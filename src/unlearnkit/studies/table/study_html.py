@@ -1,4 +1,4 @@
-"""The table of a study as one self-contained page: leaderboards, pictures, every forget set.
+"""Study page: leaderboards, figures and every forget set as one HTML file.
 
 Needs matplotlib and jinja2, the extra ``[report]``. The one script sorts leaderboards; the page
 says all that it has to say without it.
@@ -60,7 +60,7 @@ class ForgetSetSection:
     """Metric, the farther method, the nearest one, and the numbers."""
 
     chances: list[tuple[RandomMaskComparison, tuple[str, str, str, str, str], str]]
-    """A mask beside a random one, the numbers, and the light of what they say."""
+    """A comparison with a random mask, its numbers, and the tone of its result."""
 
 
 def render(table: TableData) -> str:

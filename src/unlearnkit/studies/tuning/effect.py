@@ -1,4 +1,4 @@
-"""Whether found settings help where they were not searched: on the study's own forget sets."""
+"""Tuning effect: tuned against default settings, on unseen forget sets."""
 
 from __future__ import annotations
 

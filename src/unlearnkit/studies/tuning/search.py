@@ -1,4 +1,4 @@
-"""Search the declared space of each method of a study, apart from what the study judges by.
+"""Hyper-parameter search: the best settings of each method of a study.
 
 A trial is a few runs of a study, one for each forget set and seed of the search, and they are kept
 as such: whatever interrupts the search, running it again proposes the same settings in the same
@@ -162,7 +162,7 @@ def _optuna() -> ModuleType:
 
 
 class _Search:
-    """One method's search: asks for settings, and is told how good they are."""
+    """One method's search by Optuna's ask and tell."""
 
     def __init__(self, method: type[Method], seed: int, optuna: ModuleType) -> None:
         self.method, self.space, self.trials = method, search_space(method), list[Trial]()
@@ -170,25 +170,25 @@ class _Search:
         self._study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
         self._study.enqueue_trial({key: d.default for key, d in self.space.items()})
         self._ranges = {key: _distribution(d, optuna) for key, d in self.space.items()}
-        self._asked: Any = None
+        self._trial: Any = None
         self._values: dict[str, object] = {}
 
     def ask(self) -> dict[str, object]:
         """Return the next values to try, by dotted name."""
-        self._asked = self._study.ask(self._ranges)
-        self._values = {k: _rounded(v, self.space[k]) for k, v in self._asked.params.items()}
+        self._trial = self._study.ask(self._ranges)
+        self._values = {k: _rounded(v, self.space[k]) for k, v in self._trial.params.items()}
         if not self.trials:
             self._values = {key: d.default for key, d in self.space.items()}
         return self._values
 
     def tell(self, found: TrialScore | None, error: str, budget: float) -> None:
-        """Say what came of the values that were asked for."""
+        """Record the result of the last values."""
         self.trials.append(Trial(self._values, found, error))
         if found is None:
-            self._study.tell(self._asked, state=self._optuna.trial.TrialState.FAIL)
+            self._study.tell(self._trial, state=self._optuna.trial.TrialState.FAIL)
             return
         over = _OVER + found.cost if found.over(budget) else 0.0
-        self._study.tell(self._asked, found.value + over)
+        self._study.tell(self._trial, found.value + over)
 
     def best(self, budget: float) -> Trial:
         """Return the best trial within the budget, the earliest of equals."""
@@ -293,20 +293,20 @@ def _keep(
     optuna: str,
 ) -> TuningResult:
     """Write a recipe."""
-    asked, name = study.tune, search.method.id
-    assert asked is not None
-    first, best = search.trials[0], search.best(asked.budget)
+    tune, name = study.tune, search.method.id
+    assert tune is not None
+    first, best = search.trials[0], search.best(tune.budget)
     recipe = TunedSettings(
         job=MethodSettings(method=name, settings=search.build(best.values).model_dump(mode="json")),
         found=TuningProvenance(
             study=study.name,
             case=case,
-            requests=asked.requests[case],
-            seeds=asked.seeds,
+            requests=tune.requests[case],
+            seeds=tune.seeds,
             oracles=study.oracles,
             trials=len(search.trials),
             failed=sum(t.score is None for t in search.trials),
-            budget=asked.budget,
+            budget=tune.budget,
             objective=WORDS,
             reached={"default": _reached(first), "tuned": _reached(best)},
             default=first.score,
@@ -324,5 +324,5 @@ def _keep(
             },
         ),
     )
-    path = recipe.save(tuned_settings_path(asked.folder, study.name, case, name))
+    path = recipe.save(tuned_settings_path(tune.folder, study.name, case, name))
     return TuningResult(case, name, tuple(search.trials), best, recipe, path)
