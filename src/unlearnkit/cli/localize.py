@@ -9,24 +9,26 @@ import typer
 
 from unlearnkit.cli.options import ACase, Forget, Json, Quiet, Weights
 
+Criterion = Annotated[
+    str,
+    typer.Option(
+        help="weighted_grad, grad, weight, weighted_grad_all, critical_memory, deepest,"
+        " shallowest or random."
+    ),
+]
+Fraction = Annotated[
+    float,
+    typer.Option(help="Largest share of the trainable scalars to choose; above 0, at most 1."),
+]
+Granularity = Annotated[str, typer.Option(help="What is chosen whole: parameter, channel or head.")]
+
 
 def localize(
     case: Annotated[str, ACase],
     forget: Forget = None,
-    criterion: Annotated[
-        str,
-        typer.Option(
-            help="weighted_grad, grad, weight, weighted_grad_all, critical_memory, deepest,"
-            " shallowest or random."
-        ),
-    ] = "weighted_grad",
-    fraction: Annotated[
-        float,
-        typer.Option(help="Largest share of the trainable scalars to choose; above 0, at most 1."),
-    ] = 0.3,
-    granularity: Annotated[
-        str, typer.Option(help="What is chosen whole: parameter, channel or head.")
-    ] = "channel",
+    criterion: Criterion = "weighted_grad",
+    fraction: Fraction = 0.3,
+    granularity: Granularity = "channel",
     model: Weights = None,
     seed: Annotated[int, typer.Option(min=0, help="Root of all randomness.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps or auto.")] = "cpu",

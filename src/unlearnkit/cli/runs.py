@@ -172,21 +172,11 @@ def run_audit(
 ) -> Report:
     """Audit a run and write ``report.json`` and, with the report extra, ``report.html``.
 
-    Args:
-        folder: The run folder.
-        case: The case as the user names it; as the record names it when None.
-        trust: Whether code that the record names is imported.
-        tier: How deep the audit looks.
-        oracles: Retrained models of tier reference.
-        models: Models of each kind of tier strong.
-        device: Where to compute; where the run was made when None.
-        ray: Address of a Ray cluster that trains models from scratch.
-        yes: Allows more than ``MANY`` oracles.
-        list_rows: Whether the report lists the positions of the removed rows.
-        talk: Receives progress.
+    A ``case`` replaces that of the record; the code that a record names is imported with ``trust``.
+    ``yes`` allows more than ``MANY`` oracles.
 
     Returns:
-        The report.
+        The report. Changed weights, a changed case and a place that cannot be written are errors.
     """
     record = RunFolderRecord.read(folder)
     job = record.job
@@ -199,23 +189,12 @@ def run_audit(
     rt = Runtime.on(device or job.device, precision=job.precision, seed=job.seed, reporter=talk)
     subject, request = job.resolve(talk)
     if tier == "reference":
-        _tell_cost(subject, request, oracles, yes=yes, talk=talk)
+        _print_cost(subject, request, oracles, yes=yes, talk=talk)
     warnings = _compared(record, subject, request)
-    done = Unlearned(
-        model=_weights(subject, rt, folder / MODEL, record.digests["unlearned"]),
-        original=_weights(subject, rt, folder / ORIGINAL, record.digests["original"]),
-        case=subject,
-        request=request,
-        method=job.build(),
-        seed=job.seed,
-        seconds=record.seconds,
-        cost=Cost(record.forward, record.backward, record.peak_bytes),
-        notes=record.notes,
-        mask=_kept_mask(record, folder / MASK),
-    )
-    asked = {"run": record.key, "tier": tier, "oracles": oracles}
-    asked |= {"models": models} if tier == "strong" else {}
-    run = _run(job, "audit", digest(asked), folder)
+    done = _unlearned(folder, record, job, subject, request, rt)
+    inputs = {"run": record.key, "tier": tier, "oracles": oracles}
+    inputs |= {"models": models} if tier == "strong" else {}
+    run = _run(job, "audit", digest(inputs), folder)
     with Store(folder.parent / STORE) as store:
         with _recorded(store, run):
             truth = None
@@ -224,18 +203,35 @@ def run_audit(
                 truth = oracle(subject, request, seeds=oracles, rt=rt, ray=ray)
             talk.say("auditing")
             report = audit(
-                done,
-                oracle=truth,
-                tier=tier,
-                models=models,
-                rt=rt,
-                ray=ray,
-                list_rows=list_rows,
+                done, oracle=truth, tier=tier, models=models, rt=rt, ray=ray, list_rows=list_rows
             )
             report = report.model_copy(update={"warnings": (*warnings, *report.warnings)})
             _write(report, folder, talk)
         store.put(run, report_measurements(report))
     return report
+
+
+def _unlearned(
+    folder: Path,
+    record: RunFolderRecord,
+    job: Job,
+    case: Case,
+    request: ForgetRequest | None,
+    rt: Runtime,
+) -> Unlearned:
+    """Return the result that a run folder holds; changed files are an error."""
+    return Unlearned(
+        model=_weights(case, rt, folder / MODEL, record.digests["unlearned"]),
+        original=_weights(case, rt, folder / ORIGINAL, record.digests["original"]),
+        case=case,
+        request=request,
+        method=job.build(),
+        seed=job.seed,
+        seconds=record.seconds,
+        cost=Cost(record.forward, record.backward, record.peak_bytes),
+        notes=record.notes,
+        mask=_kept_mask(record, folder / MASK),
+    )
 
 
 def _write(report: Report, folder: Path, talk: Console) -> None:
@@ -290,7 +286,7 @@ def _compared(record: RunFolderRecord, case: Case, request: ForgetRequest | None
     return told
 
 
-def _tell_cost(
+def _print_cost(
     case: Case, request: ForgetRequest | None, oracles: int, *, yes: bool, talk: Console
 ) -> None:
     """Print the cost of the oracles; refuse more than ``MANY`` without ``yes``."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unlearnkit.cli.options import STORE, Jobs, Json, Place, Quiet, Ray, Yes
+from unlearnkit.cli.options import STORE, Jobs, Json, Place, Quiet, Ray, Yes, examples
 from unlearnkit.core.errors import UnlearnkitError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 study_app = typer.Typer(
     help="Compare methods as a study file says; no run is repeated.",
-    epilog="\b\nExample:\n  unlearnkit study run study.yaml --jobs 2",
+    epilog=examples("unlearnkit study run study.yaml --jobs 2"),
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -34,7 +34,7 @@ Columns = Annotated[
 
 @study_app.command(
     "plan",
-    epilog="\b\nExample:\n  unlearnkit study plan study.yaml --jobs 2",
+    epilog=examples("unlearnkit study plan study.yaml --jobs 2"),
 )
 def plan_study(
     file: File,
@@ -66,9 +66,11 @@ def plan_study(
 
 @study_app.command(
     "run",
-    epilog="\b\nExamples:\n  unlearnkit study run study.yaml"
-    "\n  unlearnkit study run study.yaml --jobs 4 --store results.sqlite"
-    "\n  unlearnkit study run study.yaml --ray 10.0.0.1:6379",
+    epilog=examples(
+        "unlearnkit study run study.yaml",
+        "unlearnkit study run study.yaml --jobs 4 --store results.sqlite",
+        "unlearnkit study run study.yaml --ray 10.0.0.1:6379",
+    ),
 )
 def run_study(
     file: File,
@@ -118,7 +120,7 @@ def run_study(
 
 @study_app.command(
     "tune",
-    epilog="\b\nExample:\n  unlearnkit study tune study.yaml --jobs 2",
+    epilog=examples("unlearnkit study tune study.yaml --jobs 2"),
 )
 def tune_study(
     file: File,
@@ -159,8 +161,10 @@ def tune_study(
 
 @study_app.command(
     "show",
-    epilog="\b\nExamples:\n  unlearnkit study show study.yaml"
-    "\n  unlearnkit study show study.yaml --metrics accuracy_test,js_forget,cost_seconds",
+    epilog=examples(
+        "unlearnkit study show study.yaml",
+        "unlearnkit study show study.yaml --metrics accuracy_test,js_forget,cost_seconds",
+    ),
 )
 def show_study(
     file: File,
@@ -184,8 +188,9 @@ def show_study(
 
 @study_app.command(
     "report",
-    epilog="\b\nExamples:\n  unlearnkit study report study.yaml"
-    "\n  unlearnkit study report study.yaml --out table.csv",
+    epilog=examples(
+        "unlearnkit study report study.yaml", "unlearnkit study report study.yaml --out table.csv"
+    ),
 )
 def report_study(
     file: File,
