@@ -63,14 +63,6 @@ class HtmlRow:
     more: list[Markup]
 
 
-@dataclass(frozen=True)
-class Cell:
-    """An accuracy in digits, and the share of the cell that its bar fills."""
-
-    text: str
-    share: float
-
-
 def render_page(report: ReportData) -> str:
     """Return the report as one HTML page without requests; equal reports give equal bytes."""
     check_installed()
@@ -283,16 +275,8 @@ def _chosen(classes: Sequence[ClassAccuracy]) -> tuple[list[ClassAccuracy], int]
     return sorted(kept, key=lambda c: c.label), len(classes) - MOST_CLASSES
 
 
-def _class_cells(c: ClassAccuracy) -> tuple[ClassAccuracy, list[Cell]]:
-    values = (
-        c.original,
-        c.unlearned,
-        c.oracle,
-        c.forget_original,
-        c.forget_unlearned,
-        c.forget_oracle,
-    )
-    return c, [
-        Cell(w.ABSENT if v is None else w.number(v, 3), 0.0 if v is None else round(v, 3))
-        for v in values
-    ]
+def _class_cells(c: ClassAccuracy) -> tuple[ClassAccuracy, list[tuple[str, float]]]:
+    """Return a class with its accuracies as text and as the width of a bar."""
+    test = (c.original, c.unlearned, c.oracle)
+    values = (*test, c.forget_original, c.forget_unlearned, c.forget_oracle)
+    return c, [(w.ABSENT, 0.0) if v is None else (w.number(v, 3), round(v, 3)) for v in values]

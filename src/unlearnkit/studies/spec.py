@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    field_validator,
+)
 
 from unlearnkit.auditing.strong.metric_specs import ENOUGH, LEAST
 from unlearnkit.core.audit_terms import AuditTier
@@ -25,6 +32,42 @@ _SEEDS = 1000
 
 ALL = "all"
 """In the place of a method: every method that can serve the case."""
+
+
+def _once(given: object, what: str) -> tuple[object, ...]:
+    if not isinstance(given, Iterable) or isinstance(given, str | Mapping):
+        raise InputError(f"study: {what}s: give a list, got {given!r}")
+    values = tuple(given)
+    names = Counter(v if isinstance(v, Hashable) else repr(v) for v in values)
+    twice = next((name for name, times in names.items() if times > 1), None)
+    if twice is not None:
+        raise InputError(f"study: {what} {twice!r} is named twice; name each once")
+    return values
+
+
+def _seeds(given: object) -> object:
+    if isinstance(given, int) and not isinstance(given, bool):
+        if given < 1:
+            raise InputError(f"study: seeds: at least one, got {given}")
+        if given > _SEEDS:
+            raise InputError(
+                f"study: seeds: at most {_SEEDS} (oracles have {_SEEDS} and up), got {given}"
+            )
+        return tuple(range(given))
+    return _once(given, "seed")
+
+
+def _natural(given: tuple[int, ...]) -> tuple[int, ...]:
+    wrong = next((s for s in given if not 0 <= s < _SEEDS), None)
+    if wrong is not None or not given:
+        raise InputError(
+            f"study: seeds: from 0 to 999 (oracles have 1000 and up), got {wrong or given}"
+        )
+    return given
+
+
+Seeds = Annotated[tuple[int, ...], BeforeValidator(_seeds), AfterValidator(_natural)]
+"""Different seeds below 1,000; a number means so many, from 0."""
 
 
 class MethodEntry(FrozenModel):
@@ -72,7 +115,7 @@ class TuneSpec(FrozenModel):
     requests: dict[str, tuple[str, ...]]
     """Forget sets to search on, by case; others than the study's."""
 
-    seeds: tuple[int, ...] = (900, 901)
+    seeds: Seeds = (900, 901)
     """Seeds of originals and methods in the search; others than the study's."""
 
     trials: int = Field(20, ge=2, le=10_000)
@@ -86,16 +129,6 @@ class TuneSpec(FrozenModel):
 
     folder: Path = Path("tuned")
     """The folder of found settings; seen from the study's file."""
-
-    @field_validator("seeds", mode="before")
-    @classmethod
-    def _seeds(cls, given: object) -> object:
-        return _seeds(given)
-
-    @field_validator("seeds")
-    @classmethod
-    def _natural(cls, given: tuple[int, ...]) -> tuple[int, ...]:
-        return _natural(given)
 
 
 class Study(FrozenModel):
@@ -120,7 +153,7 @@ class Study(FrozenModel):
     methods: tuple[MethodEntry, ...] = Field(min_length=1)
     """Ids, or ids with ``preset``, ``settings`` and ``grid``; ``all`` for every one that fits."""
 
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    seeds: Seeds = (0, 1, 2, 3, 4)
     """Seeds of the method, and of the original under ``FULL``; a number means so many."""
 
     oracles: int = Field(5, ge=1, le=10_000)
@@ -162,11 +195,6 @@ class Study(FrozenModel):
             raise InputError(f"study: methods: give a list of ids, got {given!r}")
         return tuple(_chosen(entry) for entry in given)
 
-    @field_validator("seeds", mode="before")
-    @classmethod
-    def _seeds(cls, given: object) -> object:
-        return _seeds(given)
-
     @field_validator("tune", mode="before")
     @classmethod
     def _tune(cls, given: object, info: Any) -> object:
@@ -195,11 +223,6 @@ class Study(FrozenModel):
                 " does not have"
             )
         return given
-
-    @field_validator("seeds")
-    @classmethod
-    def _natural(cls, given: tuple[int, ...]) -> tuple[int, ...]:
-        return _natural(given)
 
 
 class TrialStudy(Study):
@@ -263,27 +286,6 @@ def _chosen(entry: object) -> MethodEntry:
         raise InputError(f"study: methods: {name}: {format_validation_error(e)}") from None
 
 
-def _seeds(given: object) -> object:
-    if isinstance(given, int) and not isinstance(given, bool):
-        if given < 1:
-            raise InputError(f"study: seeds: at least one, got {given}")
-        if given > _SEEDS:
-            raise InputError(
-                f"study: seeds: at most {_SEEDS} (oracles have {_SEEDS} and up), got {given}"
-            )
-        return tuple(range(given))
-    return _once(given, "seed")
-
-
-def _natural(given: tuple[int, ...]) -> tuple[int, ...]:
-    wrong = next((s for s in given if not 0 <= s < _SEEDS), None)
-    if wrong is not None or not given:
-        raise InputError(
-            f"study: seeds: from 0 to 999 (oracles have 1000 and up), got {wrong or given}"
-        )
-    return given
-
-
 def _by_case(given: object, cases: Sequence[str]) -> dict[str, tuple[str, ...]]:
     if not isinstance(given, Mapping):
         return dict.fromkeys(cases, _requests(given))
@@ -312,14 +314,3 @@ def _in_words(given: Mapping[str, Any]) -> str:
     asked = request.model_dump(mode="json")
     kind = asked["kind"]
     return f"{kind}={','.join(map(str, asked[kind]))}"
-
-
-def _once(given: object, what: str) -> tuple[object, ...]:
-    if not isinstance(given, Iterable) or isinstance(given, str | Mapping):
-        raise InputError(f"study: {what}s: give a list, got {given!r}")
-    values = tuple(given)
-    names = Counter(v if isinstance(v, Hashable) else repr(v) for v in values)
-    twice = next((name for name, times in names.items() if times > 1), None)
-    if twice is not None:
-        raise InputError(f"study: {what} {twice!r} is named twice; name each once")
-    return values

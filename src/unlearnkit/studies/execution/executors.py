@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
 from threading import Thread
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -18,29 +18,12 @@ from unlearnkit.cache import Cache
 from unlearnkit.core.errors import InputError
 from unlearnkit.store import Store
 from unlearnkit.studies.execution.queue import PAUSE, RunQueue
-from unlearnkit.studies.execution.worker import CapturedError, Worker
+from unlearnkit.studies.execution.worker import Worker
 from unlearnkit.studies.planning.problem import StudyProblems
 from unlearnkit.studies.planning.shared_models import batches, models
 
-
-class Executor(Protocol):
-    """Carries out what waits in a line."""
-
-    @property
-    def jobs(self) -> int:
-        """How many runs it can work on at once."""
-
-    def work(
-        self, line: RunQueue, store: Store, cache: Cache, on_progress: Callable[[int], None]
-    ) -> None:
-        """Work until all runs of the queue are finished, or no worker is alive.
-
-        Args:
-            line: The runs.
-            store: Where results go.
-            cache: Where models go.
-            on_progress: Called from time to time with the number of busy workers.
-        """
+if TYPE_CHECKING:
+    from unlearnkit.studies.execution.ray_executor import RayExecutor
 
 
 @dataclass(frozen=True)
@@ -54,7 +37,7 @@ class InProcessExecutor:
     def work(
         self, line: RunQueue, store: Store, cache: Cache, on_progress: Callable[[int], None]
     ) -> None:
-        """Carry out a line, run by run."""
+        """Carry out a queue, run by run; ``on_progress`` receives the number of busy workers."""
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
@@ -72,7 +55,7 @@ class ProcessExecutor:
     def work(
         self, line: RunQueue, store: Store, cache: Cache, on_progress: Callable[[int], None]
     ) -> None:
-        """Carry out a line; models that many runs need are trained first, shared out."""
+        """Carry out a queue; models that many runs need are trained first, shared out."""
         context = multiprocessing.get_context("spawn")
         workers = [
             context.Process(
@@ -96,7 +79,7 @@ class ProcessExecutor:
 
 def executor(
     jobs: int | None = None, ray: str | None = None, problems: StudyProblems | None = None
-) -> Executor:
+) -> InProcessExecutor | ProcessExecutor | RayExecutor:
     """Return the executor for a number of processes, or for a Ray cluster of this address."""
     if jobs is not None and jobs < 1:
         raise InputError(f"study: jobs must be at least 1, got {jobs}")
@@ -116,9 +99,7 @@ def _worker(line: RunQueue, store: Path, cache: Path, number: int, jobs: int) ->
         waiting = [r for r in line.runs if not line.finished(kept, r)]
         lacking = [m for m in models(waiting, worker.problems) if m.key not in worker.cache]
         for batch in batches(lacking, worker.problems)[number::jobs]:
-            # What cannot be trained fails again, and for the record, in the run that needs it.
-            with CapturedError():
-                batch.train(worker.problems, worker.cache)
+            worker.train(batch)
         line.work(kept, worker, lambda: None)
 
 

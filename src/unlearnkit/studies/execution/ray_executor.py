@@ -20,7 +20,7 @@ from unlearnkit.cache import Cache
 from unlearnkit.core.errors import InputError
 from unlearnkit.store import Store
 from unlearnkit.studies.execution.queue import PAUSE, RunQueue, drop_lock, run_lock
-from unlearnkit.studies.execution.worker import CapturedError, RunRecord, Worker
+from unlearnkit.studies.execution.worker import RunRecord, Worker
 from unlearnkit.studies.planning.problem import StudyProblems
 from unlearnkit.studies.planning.run_spec import RunSpec
 from unlearnkit.studies.planning.shared_models import ModelBatch, batches, models
@@ -43,7 +43,7 @@ class RayExecutor:
     def work(
         self, line: RunQueue, store: Store, cache: Cache, on_progress: Callable[[int], None]
     ) -> None:
-        """Carry out a line: first models, each once, then runs."""
+        """Carry out a queue: first models, each once, then runs."""
         with ray_session(self.run_key_of, self.wanted, "study") as ray:
             device = torch.device(line.runs[0].device)
             there = room(ray, device, "study")
@@ -143,10 +143,7 @@ def _worker(cache: Path) -> Worker:
 
 
 def _train(batch: ModelBatch, cache: Path) -> None:
-    # What cannot be trained fails again, and for the record, in the run that needs it.
-    with CapturedError():
-        worker = _worker(cache)
-        batch.train(worker.problems, worker.cache)
+    _worker(cache).train(batch)
 
 
 def _carry_out(run: RunSpec, cache: Path) -> RunRecord:

@@ -40,8 +40,7 @@ class StudyProblem:
     case: Case
     request: ForgetRequest | None
     rt: Runtime
-    _keys: dict[int, dict[str, Any]] = field(default_factory=dict, compare=False, repr=False)
-    _more_keys: dict[int, list[dict[str, Any]]] = field(
+    _keys: dict[tuple[str, int], list[dict[str, Any]]] = field(
         default_factory=dict, compare=False, repr=False
     )
     _digests: dict[tuple[str, int], list[str]] = field(
@@ -59,16 +58,16 @@ class StudyProblem:
 
     def original_key(self, seed: int) -> dict[str, Any]:
         """Return the cache key of an original."""
-        if seed not in self._keys:
-            self._keys[seed] = original_key(self.case, seed, self.rt)
-        return self._keys[seed]
+        if ("original", seed) not in self._keys:
+            self._keys["original", seed] = [original_key(self.case, seed, self.rt)]
+        return self._keys["original", seed][0]
 
     def oracle_keys(self, count: int) -> list[dict[str, Any]]:
         """Return the cache keys of the first oracles."""
-        if count not in self._more_keys:
+        if ("oracles", count) not in self._keys:
             wanted = oracle_keys(self.case, self.request, count, self.rt) if count else []
-            self._more_keys[count] = wanted
-        return self._more_keys[count]
+            self._keys["oracles", count] = wanted
+        return self._keys["oracles", count]
 
     def run_key(
         self,
@@ -94,8 +93,8 @@ class StudyProblem:
             {
                 **masked,
                 "measures": MEASURES,
-                "original": self._original_digest(original_seed),
-                "oracles": self._oracle_digests(oracles),
+                "original": self._digests_of("original", original_seed)[0],
+                "oracles": self._digests_of("oracles", oracles),
                 "rows": self._rows,
                 "method": method.id,
                 "settings": method.model_dump(mode="json"),
@@ -118,15 +117,12 @@ class StudyProblem:
             mask=run.mask,
         )
 
-    def _original_digest(self, seed: int) -> str:
-        if ("original", seed) not in self._digests:
-            self._digests["original", seed] = [digest(self.original_key(seed))]
-        return self._digests["original", seed][0]
-
-    def _oracle_digests(self, count: int) -> list[str]:
-        if ("oracles", count) not in self._digests:
-            self._digests["oracles", count] = [digest(k) for k in self.oracle_keys(count)]
-        return self._digests["oracles", count]
+    def _digests_of(self, kind: str, number: int) -> list[str]:
+        if (kind, number) not in self._digests:
+            original = kind == "original"
+            keys = [self.original_key(number)] if original else self.oracle_keys(number)
+            self._digests[kind, number] = [digest(k) for k in keys]
+        return self._digests[kind, number]
 
     @cached_property
     def _rows(self) -> Mapping[str, str | None]:

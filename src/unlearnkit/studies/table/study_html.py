@@ -27,9 +27,7 @@ from unlearnkit.studies.table.leaderboard import (
 from unlearnkit.studies.table.tradeoff_figure import tradeoff_figure
 from unlearnkit.studies.table_schema import (
     ForgetSetTable,
-    RandomMaskComparison,
     TableData,
-    TableRow,
 )
 
 if TYPE_CHECKING:
@@ -41,26 +39,6 @@ BEATEN = {
     "no difference shown": "unclear",
     "too few seeds": "none",
 }
-
-
-@dataclass(frozen=True)
-class ForgetSetSection:
-    """A forget set, ready to be set."""
-
-    anchor: str
-    block: ForgetSetTable
-    picture: Figure | None
-    head: list[tuple[str, str, str]]
-    """Column, which value is good, and the ideal."""
-
-    lines: list[tuple[TableRow, list[dict[str, str]], str]]
-    """A line, its cells, and the audit's verdicts."""
-
-    pairs: list[tuple[str, str, str, tuple[str, str, str, str, str]]]
-    """Metric, the farther method, the nearest one, and the numbers."""
-
-    chances: list[tuple[RandomMaskComparison, tuple[str, str, str, str, str], str]]
-    """A comparison with a random mask, its numbers, and the tone of its result."""
 
 
 def render(table: TableData) -> str:
@@ -160,7 +138,8 @@ def _facts(table: TableData) -> list[tuple[str, str]]:
 
 def _set(
     table: TableData, block: ForgetSetTable, index: int, numbers: Mapping[str, int]
-) -> ForgetSetSection:
+) -> dict[str, object]:
+    """Return what the page shows of a forget set, by name."""
     digits = {name: words.shared_decimals(block, name) for name in block.columns}
     oracle = next((n for n in block.lines if n.kind == "oracle"), None)
     head = []
@@ -187,15 +166,15 @@ def _set(
             )
         lines.append((line, cells, words.verdicts(line)))
     pairs = [(p.metric, p.first, p.second, words.pair(p)) for p in words.pairs_with_best(block)]
-    return ForgetSetSection(
-        anchor=f"set-{index}",
-        block=block,
-        picture=_picture(table, block, f"set-{index}", numbers),
-        head=head,
-        lines=lines,
-        pairs=pairs,
-        chances=[(x, words.pair(x), BEATEN[x.word]) for x in block.chances],
-    )
+    return {
+        "anchor": f"set-{index}",
+        "block": block,
+        "picture": _picture(table, block, f"set-{index}", numbers),
+        "head": head,
+        "lines": lines,
+        "pairs": pairs,
+        "chances": [(x, words.pair(x), BEATEN[x.word]) for x in block.chances],
+    }
 
 
 def _picture(
