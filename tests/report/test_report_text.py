@@ -77,7 +77,7 @@ def test_numbers_of_one_column_end_in_the_same_place():
     lines = render_text(full()).splitlines()
     head = next(x for x in lines if x.startswith("metric "))
     row_line = next(x for x in lines if x.startswith("accuracy_test "))
-    for name, value in (("this model", "0.901"), ("original", "0.969"), ("judged", "undecided")):
+    for name, value in (("this model", "0.901"), ("original", "0.969"), ("judgement", "undecided")):
         assert row_line[: head.index(name) + len(name)].endswith(value)
 
 

@@ -138,8 +138,9 @@ def _table(
     against = w.has_retrained(shown)
     notes: list[str] = []
     head = ["metric", ours, "original"]
-    head += ["retrained", "gap", "z", "gap closed"] if against else []
+    head += ["retrained", "gap", "z", "gap\nclosed"] if against else []
     head.append("judgement")
+    head = [h if "\n" in h or not against else f"\n{h}" for h in head]
     lines: list[list[str] | str] = []
     for title, rows in w.by_section(shown):
         lines += [title.upper(), *(_cells(row, against, notes) for row in rows)]
