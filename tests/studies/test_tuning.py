@@ -414,7 +414,7 @@ def test_a_search_a_study_and_its_answer_from_the_command_line(command, tmp_path
     code, out, err = command("study", "tune")
     assert (code, out.splitlines()[0].split()) == (
         0,
-        ["case", "method", "trials", "failed", "default", "found", "recipe"],
+        ["case", "method", "trials", "failed", "default", "tuned", "file"],
     )
     assert "next: unlearnkit study run" in err
     (recipe,) = (tmp_path / "found").iterdir()

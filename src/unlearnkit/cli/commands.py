@@ -124,37 +124,28 @@ def demo(
 @app.command(epilog=examples("unlearnkit methods", "unlearnkit methods --json"))
 def methods(json: Json = False) -> None:
     """List the methods."""
-    from unlearnkit import catalog
-    from unlearnkit import describe as pages
-    from unlearnkit.cli.console import print_facts
-
-    facts = [pages.method_facts(m) for m in catalog.methods().values()]
-    print_facts(
-        facts, json, {"id": "id", "needs": "needs", "tasks": "tasks", "does": "what it does"}
-    )
+    _list("method", json, id="id", needs="needs", tasks="tasks", does="what it does")
 
 
 @app.command(epilog=examples("unlearnkit metrics", "unlearnkit metrics --json"))
 def metrics(json: Json = False) -> None:
     """List the metrics, and which value of each is good."""
-    from unlearnkit import catalog
-    from unlearnkit import describe as pages
-    from unlearnkit.cli.console import print_facts
-
-    facts = [pages.metric_facts(m) for m in catalog.metrics().values()]
-    head = {"id": "id", "goal": "goal", "unit": "unit", "tier": "audit", "does": "what it is"}
-    print_facts(facts, json, head)
+    _list("metric", json, id="id", goal="goal", unit="unit", tier="audit", does="what it is")
 
 
 @app.command(epilog=examples("unlearnkit cases", "unlearnkit cases --json"))
 def cases(json: Json = False) -> None:
     """List the built-in cases and their named requests."""
-    from unlearnkit import catalog
-    from unlearnkit import describe as pages
+    _list("case", json, id="id", requests="requests", does="what it is")
+
+
+def _list(kind: str, json: bool, **head: str) -> None:
+    """Print the entries of a kind; ``head`` names the columns by their key in the facts."""
+    from unlearnkit import catalog, describe
     from unlearnkit.cli.console import print_facts
 
-    facts = [pages.case_facts(c) for c in catalog.cases().values()]
-    print_facts(facts, json, {"id": "id", "requests": "requests", "does": "what it is"})
+    entries = getattr(catalog, f"{kind}s")().values()
+    print_facts([getattr(describe, f"{kind}_facts")(x) for x in entries], json, head)
 
 
 @app.command(epilog=examples("unlearnkit show ssd", "unlearnkit show digits --json"))
@@ -166,10 +157,10 @@ def show(
     json: Json = False,
 ) -> None:
     """Describe a method, a metric or a case."""
-    from unlearnkit import describe as pages
+    from unlearnkit import describe
     from unlearnkit.cli.console import print_json, print_page
 
-    facts, page = pages.find(name)
+    facts, page = describe.find(name)
     if json:
         print_json(facts)
     else:

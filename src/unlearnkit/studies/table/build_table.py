@@ -225,12 +225,9 @@ def _oracle_line(
     cells = {}
     for column in here:
         metric = c.metrics_of_columns([column])[0]
-        values: list[float | None] = [*oracles.get(metric, [])]
-        if column.id != metric:
-            starts = [*before.get(metric, {}).values()]
-            start = mean(starts) if starts else None
-            values = [_closed(v, start, oracles.get(metric, [])) for v in values]
-        cells[column.id] = spread(values)
+        values, starts = oracles.get(metric, []), [*before.get(metric, {}).values()]
+        start = mean(starts) if starts else None
+        cells[column.id] = spread(_of_column(column, values, [start] * len(values), oracles))
     return TableRow(label=ORACLE, kind="oracle", count=count, cells=cells)
 
 
@@ -239,11 +236,9 @@ def _original_line(
 ) -> TableRow:
     cells = {}
     for column in here:
-        metric = c.metrics_of_columns([column])[0]
-        values: list[float | None] = [*before.get(metric, {}).values()]
-        if column.id != metric:
-            values = [_closed(v, v, oracles.get(metric, [])) for v in values]
-        cells[column.id] = make_cell(column, values, oracles, measures, one=False)
+        values = [*before.get(c.metrics_of_columns([column])[0], {}).values()]
+        shown = _of_column(column, values, values, oracles)
+        cells[column.id] = make_cell(column, shown, oracles, measures, one=False)
     return TableRow(
         label=ORIGINAL, kind="original", count=max(map(len, before.values())), cells=cells
     )
@@ -254,17 +249,16 @@ def _method_line(
 ) -> TableRow:
     done = [r for r in runs if r.status == "done"]
     first = runs[0].planned
-    values: dict[str, list[float | None]] = {}
-    for column in here:
-        metric = c.metrics_of_columns([column])[0]
-        mine = [r.values.get((metric, UNLEARNED)) for r in done]
-        if column.id != metric:
-            starts = [r.values.get((metric, ORIGINAL)) for r in done]
-            known = oracles.get(metric, [])
-            mine = [_closed(v, o, known) for v, o in zip(mine, starts, strict=True)]
-        values[column.id] = mine
     models = {r.weights for r in done}
     one = first.design == "REUSE" and len(done) > 1 and len(models) == 1 and "" not in models
+    cells = {}
+    for column in here:
+        metric = c.metrics_of_columns([column])[0]
+        values, starts = (
+            [r.values.get((metric, who)) for r in done] for who in (UNLEARNED, ORIGINAL)
+        )
+        shown = _of_column(column, values, starts, oracles)
+        cells[column.id] = make_cell(column, shown, oracles, measures, one=one)
     return TableRow(
         label=first.label,
         kind="method",
@@ -275,9 +269,23 @@ def _method_line(
         failed=sum(r.status == "failed" for r in runs),
         absent=sum(r.status in {"absent", "cancelled"} for r in runs),
         same=one,
-        cells={s.id: make_cell(s, values[s.id], oracles, measures, one=one) for s in here},
+        cells=cells,
         verdicts=dict(Counter(r.verdict for r in done if r.verdict)),
     )
+
+
+def _of_column(
+    column: Column,
+    values: Sequence[float | None],
+    starts: Sequence[float | None],
+    oracles: Oracles,
+) -> Sequence[float | None]:
+    """Return values of a metric as a column shows them: as they are, or as closed shares."""
+    metric = c.metrics_of_columns([column])[0]
+    if column.id == metric:
+        return values
+    known = oracles.get(metric, [])
+    return [_closed(v, o, known) for v, o in zip(values, starts, strict=True)]
 
 
 def _closed(value: float | None, start: float | None, oracles: Sequence[float]) -> float | None:
