@@ -72,6 +72,7 @@ MIGRATIONS = (
         content TEXT NOT NULL
     ) STRICT;
     """,
+    "ALTER TABLE measurement ADD COLUMN examples INTEGER;",
 )
 """The n-th script takes a store from version n to n + 1; never edit one that was released."""
 
@@ -126,6 +127,8 @@ class Measurement:
     low: float | None = None
     high: float | None = None
     note: str = ""
+    examples: int | None = None
+    """Rows behind the number; None where it is not known, as in stores before version 4."""
 
 
 class RunValue(NamedTuple):
@@ -135,6 +138,8 @@ class RunValue(NamedTuple):
     metric: str
     who: str
     value: float | None
+    examples: int | None
+    """Rows behind the number, as in ``Measurement``."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +210,7 @@ class Store:
             marks = ", ".join(f":{name}" for name in row)
             self._db.execute(f"INSERT INTO run ({', '.join(row)}) VALUES ({marks})", row)
             self._db.executemany(
-                "INSERT INTO measurement VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO measurement VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 [(run.key, *astuple(m)) for m in measurements],
             )
             self._db.executemany(
@@ -266,8 +271,8 @@ class Store:
         """Return the numbers of a run, by metric and model."""
         with self._told():
             rows = self._db.execute(
-                "SELECT metric, who, value, low, high, note FROM measurement WHERE run = ?"
-                " ORDER BY metric, who",
+                "SELECT metric, who, value, low, high, note, examples FROM measurement"
+                " WHERE run = ? ORDER BY metric, who",
                 (key,),
             )
             return [Measurement(*row) for row in rows]
@@ -306,7 +311,7 @@ class Store:
             yield from map(
                 RunValue._make,
                 self._db.execute(
-                    "SELECT run, metric, who, value FROM measurement"
+                    "SELECT run, metric, who, value, examples FROM measurement"
                     " WHERE run IN (SELECT value FROM json_each(?))"
                     " AND metric IN (SELECT value FROM json_each(?))",
                     (json.dumps(list(keys)), json.dumps(list(metrics))),
@@ -476,7 +481,7 @@ _RUN = (
 )
 _EXPORTS = {
     "run": "SELECT * FROM run ORDER BY started, key",
-    "measurement": f"SELECT {_RUN}, metric, who, value, low, high, note FROM measurement"
+    "measurement": f"SELECT {_RUN}, metric, who, value, low, high, note, examples FROM measurement"
     " JOIN run ON run.key = measurement.run ORDER BY run.started, run.key, metric, who",
     "curve": f"SELECT {_RUN}, name, x, y FROM curve"
     " JOIN run ON run.key = curve.run ORDER BY run.started, run.key, name, x",

@@ -50,8 +50,7 @@ def _row(m: Metric, e: Evidence, tier: AuditTier, beside: dict[str, Beside]) -> 
     apart = None
     distance = m.distance
     if value is not None and known:
-        least = resolution(m.unit, estimate.examples)
-        apart = compare([value], known, rule_of(m), least=least)
+        apart = compare([value], known, rule_of(m), examples=estimate.examples)
     plain = None if value is None or not known else value - statistics.mean(known)
     return MetricRow(
         metric=m.id,
@@ -128,11 +127,6 @@ def _oracle(m: Metric, e: Evidence) -> OracleValue | None:
         sd=statistics.stdev(known) if len(known) > 1 else None,
         values=values,
     )
-
-
-def resolution(unit: str, examples: int) -> float:
-    """Return what one row weighs in a fraction of rows: no deviation of it is known finer."""
-    return 1 / examples if unit == "fraction" and examples else 0.0
 
 
 def _closed(value: float | None, original: Estimate | None, oracle: list[float]) -> float | None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from unlearnkit.auditing.metric_table import resolution
 from unlearnkit.auditing.verdict_metrics import (
     ATTACKS,
     COMPARED,
@@ -35,6 +34,7 @@ from unlearnkit.stats.oracle_gap import (
     closed_share,
     gap,
     outlying,
+    resolution,
 )
 
 PROBE = "head_probe"

@@ -177,7 +177,7 @@ def _block(
 ) -> ForgetSetTable:
     """Return the table of one forget set."""
     done = [r for r in results if r.status == "done"]
-    oracles, before = _oracles(done), _originals(done)
+    oracles, before, examples = _oracles(done), _originals(done), _examples(done)
     measured = {
         metric
         for r in done
@@ -193,8 +193,8 @@ def _block(
     if count:
         lines.append(_oracle_line(count, here, oracles, before))
     if before:
-        lines.append(_original_line(here, oracles, before, measures))
-    lines += [_method_line(runs, here, oracles, measures) for runs in by_label.values()]
+        lines.append(_original_line(here, oracles, before, measures, examples))
+    lines += [_method_line(runs, here, oracles, measures, examples) for runs in by_label.values()]
     pairs = tuple(_pairs(by_label, oracles, measured, measures))
     return ForgetSetTable(
         case=case,
@@ -218,6 +218,15 @@ def _oracles(done: Sequence[Result]) -> Oracles:
             if value is not None and who.startswith(ORACLE):
                 found.setdefault(metric, {}).setdefault(who, []).append(value)
     return {metric: [mean(v) for v in by_who.values()] for metric, by_who in found.items()}
+
+
+def _examples(done: Sequence[Result]) -> dict[str, int]:
+    """Return the rows behind each metric's values: the fewest of any run."""
+    found: dict[str, int] = {}
+    for r in done:
+        for metric, count in r.examples.items():
+            found[metric] = min(count, found.get(metric, count))
+    return found
 
 
 def _originals(done: Sequence[Result]) -> Originals:
@@ -246,7 +255,11 @@ def _oracle_line(
 
 
 def _original_line(
-    here: Sequence[Column], oracles: Oracles, before: Originals, measures: Measures
+    here: Sequence[Column],
+    oracles: Oracles,
+    before: Originals,
+    measures: Measures,
+    examples: Mapping[str, int],
 ) -> TableRow:
     cells = {}
     for column in here:
@@ -254,14 +267,19 @@ def _original_line(
         values: list[float | None] = [*before.get(metric, {}).values()]
         if column.id != metric:
             values = [_closed(v, v, oracles.get(metric, [])) for v in values]
-        cells[column.id] = make_cell(column, values, oracles, measures, one=False)
+        rows = examples.get(column.id, 0)
+        cells[column.id] = make_cell(column, values, oracles, measures, one=False, examples=rows)
     return TableRow(
         label=ORIGINAL, kind="original", count=max(map(len, before.values())), cells=cells
     )
 
 
 def _method_line(
-    runs: Sequence[Result], here: Sequence[Column], oracles: Oracles, measures: Measures
+    runs: Sequence[Result],
+    here: Sequence[Column],
+    oracles: Oracles,
+    measures: Measures,
+    examples: Mapping[str, int],
 ) -> TableRow:
     done = [r for r in runs if r.status == "done"]
     first = runs[0].planned
@@ -286,7 +304,12 @@ def _method_line(
         failed=sum(r.status == "failed" for r in runs),
         absent=sum(r.status in {"absent", "cancelled"} for r in runs),
         same=one,
-        cells={s.id: make_cell(s, values[s.id], oracles, measures, one=one) for s in here},
+        cells={
+            s.id: make_cell(
+                s, values[s.id], oracles, measures, one=one, examples=examples.get(s.id, 0)
+            )
+            for s in here
+        },
         verdicts=dict(Counter(r.verdict for r in done if r.verdict)),
     )
 

@@ -38,6 +38,7 @@ def make_cell(
     measures: Measures,
     *,
     one: bool,
+    examples: int = 0,
 ) -> TableCell:
     """Return a cell with its interval, gap and judgement.
 
@@ -47,6 +48,7 @@ def make_cell(
         oracles: By metric.
         measures: The metrics, by id.
         one: Whether the seeds are one model: a point has no interval.
+        examples: Rows behind each value; 0 where they are not known.
 
     Returns:
         The cell.
@@ -63,11 +65,12 @@ def make_cell(
     cell = cell.model_copy(update={"gap": cell.mean - statistics.fmean(truth)})
     if not enough or len(truth) < ENOUGH_ORACLES:
         return cell
-    return cell.model_copy(update=gap_fields(measures[column.id], known, truth))
+    found = gap_fields(measures[column.id], known, truth, examples=examples)
+    return cell.model_copy(update=found)
 
 
 def gap_fields(
-    m: MetricColumn, values: Sequence[float], oracles: Sequence[float]
+    m: MetricColumn, values: Sequence[float], oracles: Sequence[float], *, examples: int = 0
 ) -> dict[str, object]:
     """Return what may be said about a method's gap to the oracles, by the rule of audits.
 
@@ -75,11 +78,12 @@ def gap_fields(
         m: A metric.
         values: One a seed, three or more.
         oracles: One an oracle, three or more.
+        examples: Rows behind each value; 0 where they are not known.
 
     Returns:
         ``gap_low``, ``gap_high``, ``margin``, ``p`` and ``judged`` of a cell.
     """
-    found = compare(values, oracles, rule_of(m))
+    found = compare(values, oracles, rule_of(m), examples=examples)
     assert found is not None
     return {
         "gap_low": found.low,
