@@ -25,6 +25,7 @@ from unlearnkit.auditing.verdict_metrics import (
 )
 from unlearnkit.auditing.verdicts_fast import FastAudit, fast_findings
 from unlearnkit.catalog import metrics
+from unlearnkit.report.phrases import gap_texts
 from unlearnkit.report.schema import Finding, MetricRow, Verdict
 from unlearnkit.stats.oracle_gap import (
     ENOUGH_FOR_EQUIVALENCE,
@@ -288,7 +289,5 @@ def _gap_of(row: MetricRow, value: float) -> Gap | None:
 
 
 def _beside_retrained(row: MetricRow, g: Gap) -> str:
-    gap_text = f"{g.value:+.3f} [{g.low:+.3f}, {g.high:+.3f}]"
-    return (
-        f"{metric_label(row.metric)} {format_estimate(row)}, retrained {g.mean:.3f}, gap {gap_text}"
-    )
+    gap = " ".join(gap_texts(row, 3))
+    return f"{metric_label(row.metric)} {format_estimate(row)}, retrained {g.mean:.3f}, gap {gap}"
