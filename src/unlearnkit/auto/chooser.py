@@ -221,7 +221,7 @@ class _Trial:
     """Whether the budget kept a candidate out."""
 
     def __post_init__(self) -> None:
-        self.controls = ControlModels(self.case, self.asked, self.run.fork(self.run.seed), Cache())
+        self.controls = ControlModels(self.case, self.parts, self.run.fork(self.run.seed), Cache())
 
     @property
     def whole(self) -> int | None:

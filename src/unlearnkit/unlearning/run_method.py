@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 from weakref import WeakSet
 
@@ -61,6 +62,11 @@ class Unlearned:
     mask: Mask | None = field(default=None, kw_only=True)
     """What was allowed to move; everything when None."""
 
+    @cached_property
+    def parts(self) -> Partition:
+        """Return the rows that went and the rows that stayed."""
+        return self.case.partition(self.request)
+
 
 @as_plain_call
 def run_method(
@@ -71,12 +77,13 @@ def run_method(
     rt: Runtime | None = None,
     *,
     mask: Mask | Localizer | None = None,
+    parts: Partition | None = None,
 ) -> Unlearned:
     """Return the model that one method makes of a copy; ``uk.unlearn`` describes the arguments."""
     how = make(method) if isinstance(method, str) else method
     run = Runtime() if rt is None else rt.fork(rt.seed)
     parsed = None if request is None else parse_request(request)
-    return run_metered(model, case, parsed, how, run, mask=mask)
+    return run_metered(model, case, parsed, how, run, mask=mask, parts=parts)
 
 
 @as_plain_call
@@ -88,6 +95,7 @@ def run_metered(
     run: Runtime,
     *,
     mask: Mask | Localizer | None = None,
+    parts: Partition | None = None,
 ) -> Unlearned:
     """Run one method on the meter of the caller, which also holds what a failed run cost.
 
@@ -98,11 +106,12 @@ def run_metered(
         how: The method.
         run: Device, precision, seed, reporter, meter, notes; for this run alone.
         mask: Which scalars may move, or how to find them first; all when None.
+        parts: The rows by the request, where the caller knows them.
 
     Returns:
         The new model, with its cost and circumstances.
     """
-    split = case.partition(request)
+    split = case.partition(request) if parts is None else parts
     check_needs(how, case, split)
     if mask is not None:
         check_maskable(how, mask, split)
