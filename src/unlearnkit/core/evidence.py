@@ -204,7 +204,7 @@ class Evidence:
     @property
     def rt(self) -> Runtime:
         """Return where copies are trained: same device, precision and seed, reported to nobody."""
-        return Runtime(self._rt.device, self._rt.precision, self._rt.seed)
+        return self._rt.fork(self._rt.seed, quiet=True)
 
     def recall(
         self, what: Hashable, make: Callable[[nn.Module], T], who: ModelRole, k: int = 0

@@ -89,29 +89,6 @@ def cast(model: nn.Module, types: Mapping[str, torch.dtype]) -> nn.Module:
     return model
 
 
-def get_strides(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Return how every parameter and buffer lies in memory, by name."""
-    return {name: t.stride() for name, t in tensors(model).items()}
-
-
-def set_strides(model: nn.Module, wanted: Mapping[str, tuple[int, ...]]) -> nn.Module:
-    """Lay tensors out in memory as given, in place.
-
-    Args:
-        model: Changed in place; values and ties stay.
-        wanted: Strides by name; a tensor that is not named stays as it is, and so does one whose
-            elements would share memory.
-
-    Returns:
-        The same model.
-    """
-    for name, t in tensors(model).items():
-        steps = wanted.get(name, t.stride())
-        if t.stride() != steps and 0 not in steps:
-            t.data = torch.empty_strided(t.shape, steps, dtype=t.dtype, device=t.device).copy_(t)
-    return model
-
-
 def structural_difference(ours: nn.Module, theirs: nn.Module) -> str:
     """Return the first difference between two models other than values, types and modes.
 

@@ -23,8 +23,6 @@ from unlearnkit.core.inference import batching_note, check_logits
 from unlearnkit.core.inference import predict as read
 from unlearnkit.core.method import Method, Need, Problem
 from unlearnkit.core.module_state import (
-    get_strides,
-    set_strides,
     structural_difference,
     tensors_equal,
     upcast_half_precision,
@@ -38,7 +36,7 @@ from unlearnkit.localize.method_masks import check_held, check_maskable, own_mas
 from unlearnkit.train.batch_norm import recalibrate_batch_norm
 from unlearnkit.train.damage import can_see_damage, damage
 from unlearnkit.train.frozen_weights import holding
-from unlearnkit.train.memory_format import to_channels_last_if_faster
+from unlearnkit.train.memory_format import get_strides, set_strides, to_channels_last_if_faster
 from unlearnkit.train.rng_guard import as_plain_call, peak_memory, seeded_global_rngs
 from unlearnkit.unlearning.requirements import check_needs, input_shape
 from unlearnkit.unlearning.result_checks import check_form, check_untouched, check_values, made_like

@@ -11,7 +11,6 @@ from unlearnkit.auditing.sentences import format_duration
 from unlearnkit.auditing.strong.margin_store import ModelId
 from unlearnkit.auditing.strong.train_ensembles import TRAINED, StrongAuditSpec, kinds_of
 from unlearnkit.core.data import View
-from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.train.loop import fit
 from unlearnkit.unlearning.run_method import fresh_model
 
@@ -93,7 +92,7 @@ def _timed(subject: StrongAuditSpec) -> float:
     case = subject.case
     assert case.train is not None
     assert case.recipe is not None
-    rt = Runtime(subject.rt.device, subject.rt.precision, 0, Cost())
+    rt = subject.rt.fork(0, quiet=True)
     view = View.all(case.train)
     few = view.pick(torch.arange(min(len(view), 4 * case.recipe.batch_size)))
     short = case.recipe.model_copy(update={"epochs": 1})

@@ -37,7 +37,7 @@ from unlearnkit.core.method import Method
 from unlearnkit.core.module_state import on_device
 from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.request_inference import infer_request
-from unlearnkit.core.runtime import Cost, Runtime
+from unlearnkit.core.runtime import Runtime
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.oracles import (
     FIRST,
@@ -347,7 +347,7 @@ def _trained(subject: StrongAuditSpec, who: str, seeds: Sequence[int]) -> tuple[
 
 
 def _unlearned(subject: StrongAuditSpec, one: TrainedModel) -> nn.Module:
-    quiet = Runtime(subject.rt.device, subject.rt.precision, one.seed, Cost())
+    quiet = subject.rt.fork(one.seed, quiet=True)
     try:
         done = run_method(
             one.model,
