@@ -342,12 +342,12 @@ def verdict_page() -> str:
     ]
     for tier, about in verdict_rules.TIERS.items():
         rows = [
-            (r.verdict.value, r.rule, _comma(f"`{m}`" for m in r.rests_on), r.level)
+            (r.verdict.value, r.rule, _comma(f"`{m}`" for m in r.rests_on), r.level, r.source)
             for r in verdict_rules.RULES
             if r.tier == tier
         ]
         parts += [f"## {tier.capitalize()} tier", about]
-        parts += [table(("verdict", "rule", "rests on", "level or margin"), rows)]
+        parts += [table(("verdict", "rule", "rests on", "level or margin", "source"), rows)]
     parts += [
         "## What no verdict says",
         "An audit can refute that data are gone. It cannot prove it. Each report lists what its"

@@ -82,6 +82,15 @@ def test_one_model_is_judged_by_the_oracles_spread_alone(value, judgement):
     assert (found.judgement, found.p) == (judgement, None)
 
 
+@pytest.mark.parametrize("spread", [0.0127, 0.1])  # 0.0127: margin AUC of 240 oracles of digits
+@pytest.mark.parametrize("count", [3, 5])
+def test_one_more_oracle_is_called_different_at_most_at_the_nominal_rate(spread, count):
+    rng, rule, trials = np.random.default_rng(0), rule_of_metric(metrics()["margin_auc"]), 2000
+    draws = rng.normal(0.566, spread, (trials, count + 1)).tolist()
+    wrong = sum(compare(d[:1], d[1:], rule).judgement is Judgement.DIFFERENT for d in draws)
+    assert wrong <= trials * 0.05 + 3 * math.sqrt(trials * 0.05 * 0.95)
+
+
 def test_several_models_are_judged_by_two_one_sided_tests():
     values = [0.921, 0.922, 0.923]
     found = compare(values, ORACLE, EQUAL)
