@@ -62,6 +62,7 @@ from unlearnkit.oracles import Oracles
 from unlearnkit.report.mask_section import localized
 from unlearnkit.report.schema import (
     CostComparison,
+    Finding,
     MetricRow,
     Provenance,
     Report,
@@ -188,20 +189,7 @@ def audit_one_model(
     evidence = _evidence(done, truth, splits.views, rt, at_random=at_random)
     count = 0 if oracles is None else len(oracles)
     rows = tuple(metric_rows(evidence, tier, _known(done, truth, evidence)))
-    facts = VerdictInputs(
-        rows=rows,
-        gone=bool(parts.removed_classes),
-        head_only=_same_below_head(done.model, done.original),
-        unchanged=_same(done.model, done.original, below_head=False),
-        oracles=count,
-    )
-    if tier == "fast":
-        by_metric = {r.metric: r for r in rows}
-        found = findings_of_fast_audit(
-            FastAudit(by_metric, evidence, controls, facts.gone, facts.unchanged)
-        )
-    else:
-        found = judge(facts)
+    found = _findings(done, rows, evidence, None if tier == "fast" else count, controls)
     asked = _asked(done, parts, rows, evidence)
     spent = _spent(done, oracles, parts)
     return Report(
@@ -230,6 +218,23 @@ def audit_one_model(
             *_batching_warnings(done, splits.views[Split.FORGET], rt),
         ),
     )
+
+
+def _findings(
+    done: Unlearned,
+    rows: tuple[MetricRow, ...],
+    evidence: Evidence,
+    oracles: int | None,
+    controls: ControlModels,
+) -> tuple[Finding, ...]:
+    """Return every verdict that holds; of the fast tier where there is no number of oracles."""
+    gone = bool(done.parts.removed_classes)
+    unchanged = _same(done.model, done.original, below_head=False)
+    if oracles is None:
+        table = {r.metric: r for r in rows}
+        return findings_of_fast_audit(FastAudit(table, evidence, controls, gone, unchanged))
+    head_only = _same_below_head(done.model, done.original)
+    return judge(VerdictInputs(rows, gone, head_only, unchanged, oracles))
 
 
 def _batching_warnings(done: Unlearned, forget: View, rt: Runtime) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ class VerdictRule(Generic[Facts]):
     """The condition: each reason why the rule holds, none where it does not."""
 
     unless: tuple[Verdict, ...] = ()
-    """Verdicts of earlier rules after which this one is not asked."""
+    """Verdicts of earlier rules after which this one does not hold."""
 
 
 def evaluate(rules: Iterable[VerdictRule[Facts]], facts: Facts) -> tuple[Finding, ...]:

@@ -236,7 +236,7 @@ class _Trial:
         run = self.run.fork(self.run.seed)
         try:
             how = self._built(candidate)
-            done = run_metered(self.model, self.case, self.asked, how, run)
+            done = run_metered(self.model, self.case, self.asked, how, run, split=self.parts)
         except (UnsupportedError, DivergedError) as e:
             self._tell(candidate, run.cost, told=str(e))
             return False

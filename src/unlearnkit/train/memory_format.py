@@ -21,7 +21,7 @@ def to_channels_last_if_faster(
 ) -> nn.Module:
     """Return a copy of a model whose weights lie channels last, where that makes it faster.
 
-    On a CPU convolutions, their normalisation and pooling then take 0.6 to 0.9 of the time
+    On a CPU convolutions, their normalisation and pooling then take 0.68 to 0.96 of the time
     (``python -m benchmarks images``). A network that takes its activations apart by
     ``view`` does not bear it, and the owner of one that lies otherwise has chosen so; neither is
     changed, nor is any model on other devices or in other precisions: nothing was measured there.

@@ -81,7 +81,8 @@ def run_method(
     how = make(method) if isinstance(method, str) else method
     run = Runtime() if rt is None else rt.fork(rt.seed)
     parsed = None if request is None else parse_request(request)
-    return run_metered(model, case, parsed, how, run, mask=mask, parts=parts)
+    split = parts or case.partition(parsed)
+    return run_metered(model, case, parsed, how, run, split=split, mask=mask)
 
 
 @as_plain_call
@@ -92,8 +93,8 @@ def run_metered(
     how: Method,
     run: Runtime,
     *,
+    split: Partition,
     mask: Mask | Localizer | None = None,
-    parts: Partition | None = None,
 ) -> Unlearned:
     """Run one method on the meter of the caller, which also holds what a failed run cost.
 
@@ -103,13 +104,12 @@ def run_metered(
         request: What to forget; None for a case made from parts.
         how: The method.
         run: Device, precision, seed, reporter, meter, notes; for this run alone.
+        split: The rows that must go and the rows that stay.
         mask: Which scalars may move, or how to find them first; all when None.
-        parts: The rows by the request, where the caller knows them.
 
     Returns:
         The new model, with its cost and circumstances.
     """
-    split = case.partition(request) if parts is None else parts
     check_needs(how, case, split)
     if mask is not None:
         check_maskable(how, mask, split)
@@ -136,7 +136,6 @@ def run_metered(
     check_form(out, like, (model, original), how.id)
     check_values(out, like, how.id)
     _tell_damage(how, out, original, case, split, run)
-    cost = Cost(run.cost.forward, run.cost.backward, run.cost.peak_bytes)
     return Unlearned(
         model=made_like(out, like),
         original=made_like(original, model).eval().requires_grad_(False),
@@ -145,7 +144,7 @@ def run_metered(
         method=how,
         seed=run.seed,
         seconds=seconds,
-        cost=cost,
+        cost=Cost(run.cost.forward, run.cost.backward, run.cost.peak_bytes),
         notes=tuple(run.notes),
         mask=mask or own_mask(how, model, split, run),
     )
