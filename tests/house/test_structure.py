@@ -241,7 +241,6 @@ def retired(path):
 
 
 PRIVATE_WORDS = {
-    "auditing/audit.py": 1,
     "auditing/control_models.py": 1,
     "auditing/difficulty_summary.py": 1,
     "auditing/metric_table.py": 3,
@@ -293,7 +292,7 @@ def test_texts_have_the_words_of_the_field(path):
 
 
 def test_the_list_of_private_words_only_gets_shorter():
-    assert sum(PRIVATE_WORDS.values()) <= 78
+    assert sum(PRIVATE_WORDS.values()) <= 77
     files = {path.relative_to(PACKAGE).as_posix() for path in FILES if retired(path)}
     assert set(PRIVATE_WORDS) - files == set(), "take these files off the list"
 

@@ -131,8 +131,8 @@ def test_a_gap_carries_its_sign_and_zero_has_none(value, shown):
 def test_a_gap_that_reads_as_zero_is_equivalent_or_not_judged(gap, reach, judgement):
     line = row("loss", 0.5, 0.5, judgement=judgement, gap_low=gap - reach, gap_high=gap + reach)
     texts = w.gap_texts(line.model_copy(update={"gap": gap}), 3)
-    if texts == ("0.000", "[0.000, 0.000]") and (gap or reach):
-        assert judgement in {Judgement.EQUIVALENT, Judgement.NOT_JUDGED}
+    zero = texts == ("0.000", "[0.000, 0.000]") and (gap or reach)
+    assert not zero or judgement in {Judgement.EQUIVALENT, Judgement.NOT_JUDGED}
 
 
 def test_a_spread_below_the_last_decimal_is_still_seen():
