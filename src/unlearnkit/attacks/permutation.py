@@ -135,23 +135,12 @@ def smallest_shift(
     draws: int = 100,
     power: float = POWER,
 ) -> float:
-    """Return the smallest shift of all examples alike that the test would have seen here.
+    """Return the smallest shift of all examples alike that the test would have found here.
 
-    Margins without their side's mean are dealt to new sides, which keeps the spread of examples and
-    their dependence; one side is shifted by so many deviations at each example. The share of such
-    sides with p below 0.05 is the power.
-
-    Args:
-        unlearned: Margins of unlearned models ``(N, E)``.
-        oracle: Margins of oracles ``(M, E)``.
-        rng: Decides the new sides, and the relabellings of each.
-        statistic: That of the test.
-        draws: New sides.
-        power: Chance of seeing it; by 100 draws 0.8 is met within 0.08.
-
-    Returns:
-        Deviations over models of one side; nan where so few models, or margins without any spread,
-        see nothing.
+    In deviations over models of one side. Margins without their side's mean are dealt to new sides,
+    which keeps the spread of examples and their dependence; one side is shifted at each example,
+    and the share of ``draws`` such sides with p below 0.05 is the power (0.8 is met within 0.08 by
+    100 draws). Nan where so few models, or margins without spread, show nothing.
     """
     check_margins("smallest_shift", unlearned=unlearned, oracle=oracle)
     (n, examples), m = unlearned.shape, len(oracle)

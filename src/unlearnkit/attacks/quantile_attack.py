@@ -117,14 +117,9 @@ def scaled(members: AttackRows, unseen: AttackRows, rng: torch.Generator) -> Qua
     ``s = -|f(x) - y| / size(x)``, with the mean size fitted by gradient boosting (Poisson deviance,
     logarithmic link) to one half of the never-seen rows, judged on the other, and the reverse.
 
-    Args:
-        members: The m rows that may have been trained on; ``score`` is ``-|f(x) - y|``.
-        unseen: Rows that were not, n of them.
-        rng: Draws the halves.
-
     Returns:
-        What was found, without a threshold; nan with a note where a half has fewer than 20 rows or
-        no residual.
+        The result, without a threshold; nan with a note where a half has fewer than 20 rows or no
+            residual.
 
     Raises:
         InputError: If a score is above 0: then it is no residual's negative size.

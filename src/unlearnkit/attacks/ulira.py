@@ -79,29 +79,15 @@ class ULira:
         return int(self.exposed.sum()) / known if known else math.nan
 
     def quantile(self, q: float, of: Literal["aucs", "accuracies"] = "accuracies") -> float:
-        """Return a quantile over the examples: 0.5 the median, 0.95 what the worst twentieth has.
-
-        Args:
-            q: In [0, 1].
-            of: Which number of each example.
-
-        Returns:
-            The quantile; nan where no example had enough models.
-        """
+        """Return a quantile over the examples that had enough models; nan where none had."""
         values: Tensor = getattr(self, of)
         values = values[~values.isnan()]
         return float(values.quantile(q)) if len(values) else math.nan
 
     def worst(self, share: float = 0.1) -> Tensor:
-        """Return the columns of the examples that are distinguished best, worst first.
+        """Return the columns of a share of the examples, those distinguished best, worst first.
 
-        A list to look at, not a finding: the best of many is high by chance alone.
-
-        Args:
-            share: How much of the examples.
-
-        Returns:
-            Columns ``(ceil(share E),)``.
+        A list to inspect, not a result: the best of many is high by chance alone.
         """
         rank = self.accuracies.nan_to_num(-1.0) + self.aucs.nan_to_num(0.0) * 1e-6
         known = int((~self.accuracies.isnan()).sum())
@@ -185,17 +171,10 @@ def ulira(
 
 
 def log_ratios(unlearned: Tensor, null: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
-    """Return what the attackers of each half say of the models of the other half.
+    """Return for either half the log-likelihood ratios of its unlearned models and of its others.
 
-    These are the scores behind ``ulira``, for intervals and for parts of the examples.
-
-    Args:
-        unlearned: Margins ``(N, E)``, or predictions of P numbers ``(N, E, P)``.
-        null: Of the models that never saw the examples ``(M, E)``, or ``(M, E, P)``.
-
-    Returns:
-        For either half that is attacked, log-likelihood ratios of its unlearned models and of its
-        others, one row a model ``(N / 2, E)``, ``(M / 2, E)``; above 0 they are called unlearned.
+    These are the scores behind ``ulira``: fitted on the other half, one row a model ``(N / 2, E)``,
+    ``(M / 2, E)``; above 0 a model is called unlearned.
     """
     cells = (unlearned, null)
     found = []

@@ -158,13 +158,7 @@ def select_method(
 ) -> SelectedModel:
     """Try the candidates of the first line that holds, until one passes the fast audit.
 
-    Args:
-        model: As in ``unlearn``.
-        case: As in ``unlearn``.
-        request: As in ``unlearn``.
-        how: The budget.
-        rt: As in ``unlearn``.
-        lines: The decision table; the package's own when None.
+    See ``unlearn``; ``lines`` are the decision table, the package's own when None.
 
     Returns:
         The model of the first candidate that passed, or could not be audited.
@@ -255,12 +249,6 @@ class _Trial:
 
     def result(self, seconds: float) -> SelectedModel:
         """Return the model that passed.
-
-        Args:
-            seconds: Of everything.
-
-        Returns:
-            The model.
 
         Raises:
             UnsupportedError: If no candidate could run.

@@ -81,12 +81,7 @@ class Rule(FrozenModel):
 
 
 def check_methods(lines: Iterable[Rule], known: Collection[str]) -> None:
-    """Warn of methods that no installed package provides: they would be passed over.
-
-    Args:
-        lines: Of a table.
-        known: Ids of the installed methods.
-    """
+    """Warn of methods that no installed package provides: they would be passed over."""
     for line in lines:
         for c in line.candidates:
             if c.method not in known:
@@ -101,14 +96,7 @@ def check_methods(lines: Iterable[Rule], known: Collection[str]) -> None:
 
 @cache
 def load_decision_table(path: Path = PATH) -> tuple[Rule, ...]:
-    """Return the lines in the order in which they are compared with a case: the first holds.
-
-    Args:
-        path: A YAML file, such as the package's own.
-
-    Returns:
-        The lines.
-    """
+    """Return the lines of a YAML file in order: the first that holds for a case decides."""
     content = parse_yaml(read_text(path, "auto"))
     lines = tuple(Rule.model_validate(one) for one in content)
     check_methods(lines, methods())

@@ -25,14 +25,9 @@ R = TypeVar("R")
 def border(step: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Return a decorator that lets only ``UnlearnkitError`` out of a public function.
 
-    Interrupts, exits and warnings that were made errors pass, and so does a call whose arguments
-    do not fit the signature, which is Python's own ``TypeError``.
-
-    Args:
-        step: What the function does, for the message, such as ``unlearn``.
-
-    Returns:
-        The decorator.
+    Interrupts, exits and warnings turned into errors pass, and so does Python's own ``TypeError``
+    for a call whose arguments do not fit the signature. ``step`` says in messages what the function
+    does, such as ``unlearn``.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -56,14 +51,10 @@ def border(step: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 def refuse(step: str, e: Exception) -> NoReturn:
     """Raise the typed error that stands for an exception of any other kind.
 
-    Args:
-        step: What was being done, for the message.
-        e: What came.
-
     Raises:
         OutOfMemoryError: If memory ran out.
         InputError: If a file or folder cannot be used.
-        UnexpectedError: Otherwise; the traceback is in a file that the message names.
+        UnexpectedError: Otherwise; the message names a file that holds the traceback.
     """
     if _out_of_memory(e):
         raise OutOfMemoryError(
@@ -83,15 +74,7 @@ def refuse(step: str, e: Exception) -> NoReturn:
 
 
 def refused(e: Exception, told: str) -> Exception:
-    """Return the error to raise for what a user's own code raised.
-
-    Args:
-        e: What came.
-        told: What to say of it.
-
-    Returns:
-        ``e`` itself, where it is a typed error or memory ran out; else an ``InputError``.
-    """
+    """Return the error to raise for one in user code: itself if typed, else an ``InputError``."""
     if isinstance(e, UnlearnkitError) or _out_of_memory(e):
         return e
     return InputError(told)

@@ -20,16 +20,10 @@ _QUOTED = re.compile(r"'[^']{2,}'|\"[^\"]{2,}\"")
 
 
 def parse_yaml(text: str) -> Any:
-    """Return what a YAML text holds: plain values, lists and mappings.
-
-    Args:
-        text: The text.
-
-    Returns:
-        The value.
+    """Return the plain values, lists and mappings of a YAML text.
 
     Raises:
-        ValueError: If it is no YAML, refers to itself, is nested too deeply or stands for too many
+        ValueError: If it is no YAML, refers to itself, is nested too deeply or holds too many
             values. The reason names the line and never quotes the text.
     """
     try:

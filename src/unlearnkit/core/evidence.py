@@ -163,14 +163,8 @@ class Evidence:
     def with_candidate(self, who: ModelRole, k: int = 0) -> Evidence:
         """Return the same evidence with another model in the place of the unlearned one.
 
-        An oracle that is the candidate leaves the oracles: it is judged against the others.
-
-        Args:
-            who: The model that is the candidate.
-            k: Which oracle.
-
-        Returns:
-            Evidence that shares all memory with this one.
+        An oracle (number ``k``) that becomes the candidate leaves the oracles and is judged against
+        the others. All memory is shared.
         """
         name = self._name(who, k)
         seats = {"unlearned": self._seats[name]}
@@ -184,14 +178,7 @@ class Evidence:
         return twin
 
     def model(self, who: ModelRole, k: int = 0) -> nn.Module:
-        """Return a model itself, to be read only.
-
-        Args:
-            who: Which.
-            k: Which oracle.
-
-        Returns:
-            The model.
+        """Return a model itself, to be read only; ``k`` counts oracles.
 
         Raises:
             InputError: If the evidence is made of stored outputs.
@@ -209,16 +196,10 @@ class Evidence:
     def recall(
         self, what: Hashable, make: Callable[[nn.Module], T], who: ModelRole, k: int = 0
     ) -> T:
-        """Return what was found out about a model, made once whatever its role.
+        """Return ``make(model)``, computed once for each model whatever its role.
 
-        Args:
-            what: Names it, with all that it depends on besides the model.
-            make: From the model, which it must leave as it is.
-            who: Which model.
-            k: Which oracle.
-
-        Returns:
-            What ``make`` returned.
+        ``what`` names it, with all that it depends on besides the model, which ``make`` must not
+        change.
         """
         name = self._seats[self._name(who, k)]
         return self._remember(name, what, lambda: make(self.model(who, k)))
@@ -285,18 +266,10 @@ class Evidence:
         return out
 
     def predictions(self, who: ModelRole, split: Split, k: int = 0) -> Tensor:
-        """Return predicted targets ``(n, K)`` in target units, float64.
-
-        Args:
-            who: Which model.
-            split: On which rows.
-            k: Which oracle.
-
-        Returns:
-            The predictions.
+        """Return predicted targets ``(n, K)`` in target units, float64; ``k`` counts oracles.
 
         Raises:
-            UnsupportedError: If the task's targets are no numbers.
+            UnsupportedError: If the task's targets are not numbers.
         """
         found = self.task.predictions(self.outputs(who, split, k).double())
         if found is None:
@@ -306,14 +279,9 @@ class Evidence:
         return found
 
     def random_outputs(self, split: Split, k: int) -> Tensor | None:
-        """Return outputs ``(n, K)`` of the k-th untrained model; None where there is none.
+        """Return outputs ``(n, K)`` of the untrained model of seed ``k``; None without a factory.
 
-        Args:
-            split: On which rows.
-            k: Its seed. Stored outputs have the name ``random/k``.
-
-        Returns:
-            The outputs, on the CPU.
+        Stored outputs have the name ``random/k``.
         """
         key = (f"random/{k}", split)
         if key not in self._outputs:
@@ -336,16 +304,7 @@ class Evidence:
         return self._rows("errors", self.task.errors, who, split, k)
 
     def map(self, fn: Callable[..., Tensor], split: Split, *who: tuple[ModelRole, int]) -> Tensor:
-        """Return a per-row function of several models' outputs, in chunks, as float64.
-
-        Args:
-            fn: From outputs ``(b, K)`` of each model, in order, to ``(b,)``.
-            split: On which rows.
-            *who: The models, each with the number of the oracle.
-
-        Returns:
-            One value a row ``(n,)``.
-        """
+        """Return ``fn`` of outputs ``(b, K)`` of several (model, number) in chunks: ``(n,)``."""
         return map_rows(fn, *(self.outputs(w, split, k) for w, k in who))
 
     def _rows(

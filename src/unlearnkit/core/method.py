@@ -87,9 +87,6 @@ class Problem:
     def fresh(self) -> nn.Module:
         """Return an untrained model of the same architecture, initialised from the run's seed.
 
-        Returns:
-            The model, on the run's device.
-
         Raises:
             UndeclaredReadError: If the method does not declare that it needs one.
         """
@@ -232,13 +229,7 @@ M = TypeVar("M", bound=Method)
 
 
 def register(cls: type[M]) -> type[M]:
-    """Put a method on the list; its id is its module's name.
-
-    Args:
-        cls: The method.
-
-    Returns:
-        The same class.
+    """Return the method after it was put on the list, under its module's name.
 
     Raises:
         UnlearnkitError: If a hyper-parameter is not described, or the id is taken.

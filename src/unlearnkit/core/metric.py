@@ -130,12 +130,7 @@ class Metric:
     def __call__(self, e: Evidence) -> Score:
         """Return the score of the model in the role of the unlearned one.
 
-        Args:
-            e: The evidence.
-
-        Returns:
-            The score; nan with a note where a split has no row, or no targets that it needs, or
-            where a model is not there.
+        It is nan with a note where a model, rows of a split or their targets are missing.
 
         Raises:
             InputError: If it is not a function of one model's evidence.

@@ -163,17 +163,11 @@ class Runtime:
 
 
 def check_seed(given: object, who: str) -> int:
-    """Return a seed as an ``int``.
-
-    Args:
-        given: A whole number, of Python, NumPy or torch.
-        who: What to call it in an error.
-
-    Returns:
-        The seed.
+    """Return a whole number of Python, NumPy or torch as a seed.
 
     Raises:
-        InputError: If it is no whole number from 0 to 2^63 - 1.
+        InputError: If it is no whole number from 0 to 2^63 - 1; ``who`` is what the message calls
+            it.
     """
     kind = type(given).__name__
     whole = isinstance(given, SupportsIndex) and not isinstance(given, bool) and kind != "bool_"

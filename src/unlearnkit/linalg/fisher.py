@@ -94,16 +94,8 @@ def parameters_with_row_gradients(
 
     Three things are tried on the first rows: that a row alone has the loss that it has among
     others; that the loss of one row has no gradient in another row's place, in any layer; and that
-    the rows' gradients add up to the gradient.
-
-    Args:
-        model: Read only, in eval mode.
-        view: The rows.
-        task: Supplies each row's loss.
-        rt: Device, cost.
-
-    Returns:
-        Their names; none where the model does not treat rows apart.
+    the rows' gradients add up to the gradient. None where the model does not treat rows
+    independently.
     """
     if _loops(model) or not len(view):
         return frozenset()
@@ -168,18 +160,11 @@ def _near(a: Tensor, b: Tensor) -> bool:
 
 
 def rows_at_once(scalars: int, most: int) -> int:
-    """Return how many rows' gradients to hold at once.
+    """Return how many rows' gradients, of so many scalars, to hold at once: 1 to ``most``.
 
     As many as fit a processor's cache, beyond which chunks get slower (on three convolutions 16
     rows took 0.6 of the time of 64), but no fewer than 8, because a chunk has a cost of its own;
     and never more than a quarter of a gigabyte in float32, but one row.
-
-    Args:
-        scalars: Scalars in one row's gradient.
-        most: Upper limit.
-
-    Returns:
-        The number of rows, at least 1.
     """
     wanted = max(CACHED // max(scalars, 1), min(8, HELD // max(scalars, 1)))
     return max(1, min(most, wanted))

@@ -95,11 +95,8 @@ class Product:
         """Add the squares of the rows' gradients to a tensor of the parameter's shape.
 
         With one place a row's gradient is an outer product, whose square is that of the squares:
-        ``sum_n (g_n a_n^T)^2 = (g^2)^T (a^2)``. With more places each row's gradient is made, for
-        a few rows at a time.
-
-        Args:
-            total: Changed in place.
+        ``sum_n (g_n a_n^T)^2 = (g^2)^T (a^2)``. With more places each row's gradient is made, for a
+        few rows at a time.
         """
         into = self._grouped(total)
         if sum(use.places for use in self.uses) == 1:
@@ -181,15 +178,10 @@ class Heard:
             self.odd.add(layer)
 
     def gradients(self, grads: Sequence[Tensor | None], rows: int) -> dict[str, RowGradients]:
-        """Return the rows' gradients of the parameters whose every use a rule covers.
+        """Return the rows' gradients, by name, of the parameters whose every use a rule covers.
 
-        Args:
-            grads: Gradient of the summed losses at each edge; None where they do not depend on it.
-            rows: B; the first axis of all inputs and outputs must be as long.
-
-        Returns:
-            By name. Parameters of layers that were not called, or that stand in a layer that no
-            rule covers, are missing.
+        ``grads`` are the gradients of the summed losses at each edge, None where they do not depend
+        on it. Parameters of layers that were not called, or that no rule covers, are missing.
         """
         names = {p: n for n, p in self.model.named_parameters() if p.requires_grad}
         found: dict[str, RowGradients] = {}

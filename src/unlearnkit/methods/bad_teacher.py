@@ -117,15 +117,7 @@ class BadTeacher(Recalibrated):
     retained batches in proportion."""
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
-        """Minimise ``sum_i (1 - l_i) KL(T_s || S) + l_i KL(T_d || S)`` (paper: equation 3).
-
-        Args:
-            p: The problem.
-            rt: Where to run.
-
-        Returns:
-            The student.
-        """
+        """Minimise ``sum_i (1 - l_i) KL(T_s || S) + l_i KL(T_d || S)`` (paper: equation 3)."""
         own = self.run.resolve(p.recipe) if isinstance(self.run, FineTuneSchedule) else p.recipe
         if own is None or not len(p.forget):
             return p.model
@@ -157,15 +149,7 @@ class BadTeacher(Recalibrated):
         return p.model
 
     def incompetent(self, p: Problem, rt: Runtime) -> Tensor:
-        """Return what the incompetent teacher says about the forget rows ``(n, K)``.
-
-        Args:
-            p: The problem.
-            rt: Where to run.
-
-        Returns:
-            Outputs, on the CPU; for classes they may be log-probabilities.
-        """
+        """Return the incompetent teacher's outputs on the forget rows ``(n, K)``, on the CPU."""
         count = len(p.forget)
         if self.teacher == "random":
             return mean_answer(torch.stack(self._random(p, rt)), p.task)

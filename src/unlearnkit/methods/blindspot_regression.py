@@ -142,15 +142,7 @@ class BlindspotRegression(Recalibrated):
     tuning), forget rows mixed into the retained batches in proportion."""
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
-        """Train the blind model, then minimise ``(1 - l) L_r + l (L_out + w L_att)`` over all rows.
-
-        Args:
-            p: The problem.
-            rt: Where to run; its meter counts both trainings.
-
-        Returns:
-            The student.
-        """
+        """Train the blind model, then minimise ``(1 - l) L_r + l (L_out + w L_att)``."""
         own = p.recipe if isinstance(self.run, WarmRestart) else self.run.resolve(p.recipe)
         if own is None:
             return p.model
@@ -179,16 +171,7 @@ class BlindspotRegression(Recalibrated):
     def far(
         self, p: Problem, ask: Callable[[Batch], Seen], looks: Callable[[int], tuple[Tensor, ...]]
     ) -> RowLosses:
-        """Return the loss of forget rows: the distance to the blind model, and between the maps.
-
-        Args:
-            p: The problem.
-            ask: What the blind model says about a batch.
-            looks: The student's maps on the last rows that went through it.
-
-        Returns:
-            The function from answers and their batch to one loss a row ``(B,)``.
-        """
+        """Return the loss of forget rows: the distance to the blind model, and between the maps."""
         weight = self.attention * (1.0 if self.maps == "reference" else p.task.never_seen)
 
         def losses(out: Tensor, batch: Batch) -> Tensor:
@@ -214,13 +197,6 @@ class BlindspotRegression(Recalibrated):
     def blind_model(self, p: Problem, rt: Runtime) -> nn.Module:
         """Return a fresh model trained on retained rows alone, in eval mode, frozen.
 
-        Args:
-            p: The problem; its forget rows are not read.
-            rt: Where to run.
-
-        Returns:
-            The blind model.
-
         Raises:
             InputError: If the fresh model holds weights of the trained one.
         """
@@ -243,13 +219,6 @@ class BlindspotRegression(Recalibrated):
 
     def compared(self, p: Problem, rt: Runtime) -> tuple[str, ...]:
         """Return the layers whose maps are compared: those with more than one place.
-
-        Args:
-            p: The problem.
-            rt: Where to run, and who is warned of layers without places.
-
-        Returns:
-            Their names.
 
         Raises:
             InputError: If a named layer gives no tensor with one entry a row.

@@ -189,13 +189,6 @@ class DelLocalized(Recalibrated):
 def last_called(p: Problem, rt: Runtime) -> str:
     """Return the name of the linear or convolutional layer that a forward pass calls last.
 
-    Args:
-        p: The problem; one row of what must go is passed through its original.
-        rt: Where to run.
-
-    Returns:
-        The name.
-
     Raises:
         InputError: If it calls none.
     """

@@ -121,18 +121,7 @@ class EMMN(Method):
         return p.model
 
     def noise(self, p: Problem, classes: Tensor, rt: Runtime, which: str, *, wrong: bool) -> Batch:
-        """Return noise that the original is most wrong or most right about.
-
-        Args:
-            p: The problem.
-            classes: Of which classes.
-            rt: Where to run.
-            which: Names the random stream.
-            wrong: Whether the original's loss is raised or lowered.
-
-        Returns:
-            ``copies`` inputs of each class, one after another.
-        """
+        """Return ``copies`` inputs of each class that the original is most wrong or right about."""
         assert p.input_shape is not None
         start = drawn_inputs(
             classes.repeat_interleave(self.copies), p.input_shape, rt, stream=f"emmn/{which}"

@@ -166,15 +166,7 @@ class GatedTransfer(Method):
     """Pseudo-batches in a row that the gate may hold back altogether."""
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
-        """Take turns: the generator raises the divergence, the student lowers it.
-
-        Args:
-            p: The problem; of its rows nothing is read.
-            rt: Where to run.
-
-        Returns:
-            The student.
-        """
+        """Take turns: the generator raises the divergence, the student lowers it."""
         assert p.input_shape is not None
         made = generator(
             p.input_shape, rt, "gated_transfer/generator", latent=self.latent, width=self.width
@@ -183,17 +175,7 @@ class GatedTransfer(Method):
 
 
 def transfer(how: GatedTransfer, p: Problem, made: Generator, rt: Runtime) -> nn.Module:
-    """Return a student taught on what a generator makes.
-
-    Args:
-        how: The settings.
-        p: The problem; of its rows nothing is read.
-        made: The generator; changed in place.
-        rt: Where to run.
-
-    Returns:
-        The student.
-    """
+    """Return a student taught on what a generator, changed in place, makes."""
     lesson = _Lesson(how, p, made, rt)
     with training(lesson.student, how.norm), freeze(p.original):
         for k in range(how.batches):

@@ -104,13 +104,6 @@ class GaussianAmnesiac(Recalibrated):
     def drawn(self, p: Problem, rt: Runtime) -> Tensor:
         """Return one target for each forget row ``(n, K)`` (paper: algorithm 2).
 
-        Args:
-            p: The problem.
-            rt: Draws from its stream ``gaussian_amnesiac/targets``.
-
-        Returns:
-            The targets, in the order of the forget rows; they stay for the whole run.
-
         Raises:
             InputError: If all targets are equal, or are fewer than two: nothing can be drawn.
         """

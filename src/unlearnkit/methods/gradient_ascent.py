@@ -154,15 +154,7 @@ def climb(
     rt: Runtime,
     enough: Callable[[int], bool],
 ) -> None:
-    """Ascend in eval mode by steps that are a share of each tensor's norm.
-
-    Args:
-        p: The problem; its model is changed in place.
-        height: From a batch of forget rows to the scalar that is maximised.
-        run: Size of the steps and the most that they may cost.
-        rt: Precision, randomness, cost.
-        enough: Called after each pass with its number from 0; the climb ends when it returns True.
-    """
+    """Ascend in eval mode by steps that are a share of each tensor's norm, until it is enough."""
     weights = [w for w in p.model.parameters() if w.requires_grad]
     budget = run.share * 3 * p.recipe.epochs * (len(p.retain) or len(p.forget))
     start = rt.cost.work

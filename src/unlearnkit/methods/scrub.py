@@ -144,14 +144,7 @@ class Scrub(Recalibrated):
     (kind tuning) whose early epochs are a forget pass and then a retain pass."""
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
-        """Take max steps and min steps (paper: equation 4).
-
-        Args:
-            p: The problem.
-            rt: Where to run.
-
-        Returns:
-            The student.
+        """Return the student after max steps and min steps (paper: equation 4).
 
         Raises:
             UnsupportedError: If it should rewind and there are no validation rows, or no epochs.

@@ -158,15 +158,7 @@ class Unsir(Recalibrated):
     they came, for both."""
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
-        """Learn noise, impair, repair.
-
-        Args:
-            p: The problem; no row that must go is read.
-            rt: Where to run.
-
-        Returns:
-            The model.
-        """
+        """Learn noise, impair, repair; no forget row is read."""
         keep = subset(p.retain, self.retain_rows, rt)
         _check_real(keep, rt)
         share = self.share
@@ -234,19 +226,10 @@ def subset(view: View, most: int, rt: Runtime) -> View:
 
 
 def learn(p: Problem, keep: View, how: Noise, rt: Runtime) -> Batch:
-    """Return inputs that the model is sure are not of the classes that go, with these classes.
+    """Return inputs ``(M, ...)`` that the model is sure are not of the removed classes, in order.
 
     Minimises ``penalty * mean(x^2) - CE(f(x), c)``, the mean over each class's inputs, for all
-    classes at once.
-
-    Args:
-        p: The problem; its model is looked at, and changes no parameter.
-        keep: Retained rows, whose spread is the unit of noise.
-        how: How noise is learned.
-        rt: Where to run. A note says for which classes the loss did not rise.
-
-    Returns:
-        The noise ``(M, ...)``: as many inputs for each class, in the order of the classes.
+    classes at once. No parameter changes. A note says for which classes the loss did not rise.
     """
     assert p.input_shape is not None
     targets = how.targets(p.removed_classes)
@@ -276,18 +259,9 @@ def learn(p: Problem, keep: View, how: Noise, rt: Runtime) -> Batch:
 
 
 def copies(made: Batch, count: int, steps: int, rt: Runtime) -> Iterator[Batch]:
-    """Yield ``count`` copies of made-up inputs as one batch a step, in a random order.
+    """Yield ``count`` copies of M inputs as one batch a step, in a random order.
 
-    Each input is met ``count / M`` times, rounded up or down.
-
-    Args:
-        made: The M inputs.
-        count: Copies in all.
-        steps: Batches that they are spread over.
-        rt: Where the order comes from.
-
-    Yields:
-        The batches, which differ by one copy at most.
+    Each input is met ``count / M`` times, rounded up or down; batches differ by one copy at most.
     """
     order = torch.randperm(count, generator=rt.rng("unsir/copies")) % len(made)
     for part in order.tensor_split(steps):

@@ -46,12 +46,12 @@ def wrong_settings_refused(s: ToyProblem) -> None:
 
 
 def unknown_settings_get_the_nearest_name(s: ToyProblem) -> None:
-    """A hyper-parameter or preset that does not exist is told with the nearest that does."""
+    """An unknown hyper-parameter or preset is an error that suggests the nearest name."""
     for name in s.method.model_fields:
         told = _told(s.method, None, f"{name}_x")
         expect(f"Did you mean {name!r}?" in told, f"{s.method.id}: {name}_x: no hint: {told}")
     told = _told(s.method, "no_such_preset")
-    expect("no_such_preset" in told, f"{s.method.id}: an unknown preset is not told: {told}")
+    expect("no_such_preset" in told, f"{s.method.id}: the error does not name the preset: {told}")
 
 
 def other_tasks_refused(s: ToyProblem) -> None:

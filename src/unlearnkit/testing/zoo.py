@@ -23,14 +23,7 @@ class AwkwardModel:
     """From inputs ``(n, D)`` to what the model takes."""
 
     def case(self, plain: Case) -> Case:
-        """Return a toy problem with models of this kind.
-
-        Args:
-            plain: A toy whose rows are ``(N, D)`` and whose factory's outputs are ``(n, K)``.
-
-        Returns:
-            The same rows, another factory.
-        """
+        """Return a toy problem of rows ``(N, D)``, outputs ``(n, K)`` with models of this kind."""
         assert isinstance(plain.train, TensorData)
         assert isinstance(plain.train.x, Tensor)
         assert plain.fresh is not None

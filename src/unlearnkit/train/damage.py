@@ -61,17 +61,10 @@ class Damage:
 def damage(
     model: nn.Module, original: nn.Module, case: Case, split: Partition, rt: Runtime
 ) -> Damage | None:
-    """Return what a model has lost, where it is worse than a constant answer.
+    """Return how a model is worse than a constant answer and than the original; None if it is not.
 
-    Args:
-        model: What came out of a method; read in eval mode.
-        original: What went in.
-        case: Its test rows of kept classes are looked at where there are no retained rows.
-        split: Has the retained rows; a random sample of them is looked at.
-        rt: Where to run; the rows are not counted in its meter.
-
-    Returns:
-        What was found; None where all is well, or where there are no rows with targets to look at.
+    Measured in eval mode, off the caller's meter, on a sample of the retain set, or on test rows of
+    the remaining classes where there is none.
     """
     looked = _rows(case, split)
     if looked is None:

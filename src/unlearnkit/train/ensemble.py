@@ -58,13 +58,7 @@ class EnsembleMember:
 
 
 def fit_each(members: Sequence[EnsembleMember], task: Task, recipe: Recipe) -> None:
-    """Train models one after another: the reference, and the way for what cannot be stacked.
-
-    Args:
-        members: Models, changed in place, with their rows and streams.
-        task: Gives outputs and losses.
-        recipe: The same for all.
-    """
+    """Train models one after another: the reference, and the way for what cannot be stacked."""
     for m in members:
         with seeded_global_rngs(m.rt, LAYERS), quick(m.model, first_rows(m.view, m.rt), task, m.rt):
             fit(m.model, m.view, task, recipe, m.rt, stream=m.stream)
@@ -78,17 +72,11 @@ def fit_together(
     Each model sees the orders, augmentations, dropped activations and batch statistics of its own
     sequential run. In float64 the weights differ from that run's by rounding alone (tests: 1e-9
     relative); in float32 rounding grows with the length of the run. On a CPU the bits of a model
-    that has a place do not depend on which others share its chunk. What cannot be stacked is
-    trained by ``fit_each``: data that are not in memory, and modules that ``vmap`` does not take
-    (layers other than ``Dropout`` that draw, values read in Python); so are models too large to
-    gain from it on a CPU. Models with another number of rows form another stack.
-
-    Args:
-        members: Models, changed in place, with their rows and streams.
-        task: Gives outputs and losses.
-        recipe: The same for all.
-        ray: Address of a Ray cluster whose processors take a chunk each, or ``local`` for one that
-            lasts for this call. On processors of one kind the weights are those of training here.
+    that has a place do not depend on which others share its chunk. ``fit_each`` trains what cannot
+    be stacked: data that are not in memory, modules that ``vmap`` does not take (layers other than
+    ``Dropout`` that draw, values read in Python), and models too large to gain on a CPU. ``ray`` is
+    the address of a Ray cluster whose processors take a chunk each, or ``local``; on processors of
+    one kind the weights are the same.
 
     Yields:
         Members whose training is over: one, or those of a chunk.
@@ -178,16 +166,7 @@ class StackProbe:
 
     @classmethod
     def of(cls, group: Sequence[EnsembleMember], task: Task, recipe: Recipe) -> "StackProbe | None":
-        """Try one step of two models; nothing changes.
-
-        Args:
-            group: Members that fit together.
-            task: Gives outputs and losses.
-            recipe: Batch size and optimiser.
-
-        Returns:
-            What was found; None where the models cannot be stacked, or are trained as soon alone.
-        """
+        """Return what a step of two models showed; None if they do not stack or would not gain."""
         first = group[0]
         moving = any(p.requires_grad for p in first.model.parameters())
         if not (moving and recipe.epochs and isinstance(first.view.data, TensorData)):
@@ -227,17 +206,10 @@ class StackProbe:
     def chunks(
         self, group: Sequence[EnsembleMember], least: int = 1
     ) -> Iterator[Sequence[EnsembleMember]]:
-        """Yield the members of a group by as many as fit into memory, on a CPU 16 at most.
+        """Yield the members of a group in chunks that fit memory, at least so many chunks.
 
-        Sixteen train as fast together as 64 (the perceptron of digits: 2.8 s against 2.9 s for 64
-        models), and what is trained can be kept four times sooner.
-
-        Args:
-            group: Members that fit together.
-            least: Fewest chunks.
-
-        Yields:
-            Members of a chunk.
+        On a CPU a chunk has 16 at most: they train as fast together as 64 (the perceptron of
+        digits: 2.8 s against 2.9 s for 64 models), and results are stored four times sooner.
         """
         device = group[0].rt.device
         free = MEMORY

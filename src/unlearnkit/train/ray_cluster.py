@@ -24,18 +24,13 @@ _MEMORY = 128 * 2**20
 
 @contextmanager
 def ray_session(address: str, processors: int | None, who: str) -> Iterator[Any]:
-    """Hold a connection to a cluster; one that the caller has already is used and left.
+    """Yield the module ``ray``, connected; a connection that exists is used and left open.
 
-    Args:
-        address: As Ray takes it; ``local`` starts a cluster here, which ends with the context.
-        processors: Of a local cluster; all when None.
-        who: Asks, in messages.
-
-    Yields:
-        The module ``ray``.
+    ``local`` starts a cluster here with so many processors (all when None) that ends with the
+    context.
 
     Raises:
-        InputError: If the cluster cannot be reached.
+        InputError: If the cluster cannot be reached; ``who`` is named in the message.
     """
     ray = _ray(who)
     if ray.is_initialized():
@@ -61,11 +56,7 @@ def ray_session(address: str, processors: int | None, who: str) -> Iterator[Any]
 
 
 def check_reachable(address: str, who: str) -> None:
-    """Refuse a host and port that nobody answers at; Ray itself would try for many minutes.
-
-    Args:
-        address: As Ray takes it.
-        who: Asks, in messages.
+    """Refuse an address that nobody answers at; Ray itself would try for many minutes.
 
     Raises:
         InputError: If there is no answer.
@@ -79,15 +70,7 @@ def check_reachable(address: str, who: str) -> None:
 
 
 def room(ray: Any, device: torch.device, who: str) -> int:
-    """Return how many tasks a cluster can carry out at once.
-
-    Args:
-        ray: The module, connected.
-        device: Where each computes: a processor or a GPU.
-        who: Asks, in messages.
-
-    Returns:
-        How many, at least 1.
+    """Return how many tasks a cluster can run at once, each on a processor or a GPU; at least 1.
 
     Raises:
         InputError: If there is no room for one.
@@ -110,17 +93,7 @@ def needs(device: torch.device) -> dict[str, Any]:
 def carry_out(
     ray: Any, task: Any, calls: Iterable[tuple[Any, ...]], at_once: int, who: str
 ) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Carry out calls of a remote function, so many at once.
-
-    Args:
-        ray: The module, connected.
-        task: The remote function.
-        calls: Its arguments, call by call.
-        at_once: Most calls that are under way.
-        who: Asks, in messages.
-
-    Yields:
-        A call and what came of it, as they end.
+    """Yield each call (the arguments of a remote function) with its result, ``at_once`` at a time.
 
     Raises:
         InputError: If a call was lost.

@@ -26,14 +26,9 @@ LEAST = 1e-3
 
 
 def lesson(own: Recipe, epochs: int = 1) -> Recipe:
-    """Return how copies are taught: as the model's own recipe says, at half its rate.
+    """Return how copies are fine-tuned: by the model's own recipe at half its rate.
 
-    Args:
-        own: The recipe that trained the model.
-        epochs: Passes over the rows.
-
-    Returns:
-        The fine-tuning run; numbers compare at equal runs only.
+    Numbers compare at equal runs only.
     """
     change = {"lr": PACE * own.lr, "schedule": "constant", "augment": "none", "epochs": epochs}
     return own.model_copy(update=change)
@@ -63,18 +58,7 @@ class Target:
 
     @classmethod
     def near(cls, model: nn.Module, rows: View, share: float, task: Task, rt: Runtime) -> Target:
-        """Return the target that a model sets.
-
-        Args:
-            model: The other model, in any mode.
-            rows: The n rows that decide.
-            share: How far below the other is enough.
-            task: What outputs mean.
-            rt: Where to run.
-
-        Returns:
-            The target.
-        """
+        """Return the target that another model sets on some rows: within ``share`` of its value."""
         out = predict(model, rows, task, rt)
         rate = task.log_probs(out[:1]) is not None
         mean = _mean(out, rows, task, rate=rate)
@@ -123,24 +107,11 @@ def relearn(
     order: int,
     cap: int,
 ) -> RelearningCurve:
-    """Return how a copy of a model comes back to a target on all training rows.
+    """Return how a copy of a model comes back to a target when it is trained on all rows again.
 
-    Each batch holds both kinds of rows in proportion, and at least one that was forgotten. The
-    target is looked at before the first and after each step, in eval mode.
-
-    Args:
-        model: Not touched.
-        forget: Rows that it was made to forget.
-        retain: Rows that stayed.
-        target: Where to stop.
-        task: Its loss is minimised.
-        recipe: How to teach.
-        rt: Device, precision and seed; global generators are as before afterwards.
-        order: Number of the random order of the rows, equal for models that are compared.
-        cap: Most steps.
-
-    Returns:
-        The curve, of at most ``cap`` steps.
+    Each batch holds forget and retain rows in proportion, and at least one forget row. The target
+    is checked in eval mode before the first and after each step, of ``cap`` at most. ``order``
+    numbers the random order of the rows: equal for models that are compared.
     """
     twin = trainable(model)
     short: list[float] = []
@@ -184,20 +155,9 @@ def published_steps(
 ) -> int:
     """Return the steps to a target as published code counts them, on a copy.
 
-    Adam at 1e-3, batches of 256, the target looked at after each step and not before the first;
-    the number of steps comes back even where the target was missed.
-    Code: zero-shot-unlearning, ``ain``.
-
-    Args:
-        model: Not touched.
-        rows: All training rows.
-        target: Where to stop.
-        task: Its loss is minimised.
-        rt: Device, precision and seed; global generators are as before afterwards.
-        epochs: Most passes over the rows.
-
-    Returns:
-        The steps.
+    Adam at 1e-3, batches of 256, ``epochs`` passes at most, the target checked after each step and
+    not before the first; the number comes back even where the target was missed. Code:
+    zero-shot-unlearning, ``ain``.
     """
     twin, steps = trainable(model), 0
 
@@ -218,21 +178,11 @@ def published_steps(
 def lesson_losses(
     model: nn.Module, view: View, task: Task, recipe: Recipe, rt: Runtime, *, order: int
 ) -> Tensor:
-    """Return each row's training loss while a copy of a model learns these rows, ``(n,)``.
+    """Return each row's training loss while a copy of a model learns these rows: float64 ``(n,)``.
 
-    The mean over the epochs of a run of the loss that the row had when its turn came: the area
-    under its training-loss curve.
-
-    Args:
-        model: Not touched.
-        view: The n rows.
-        task: Its loss is minimised.
-        recipe: How to teach.
-        rt: Device, precision and seed; global generators are as before afterwards.
-        order: Number of the random order; views of equal length are read in equal order.
-
-    Returns:
-        The losses, float64, on the CPU; not finite where learning blew up.
+    The mean over the epochs of the loss that the row had when its turn came: the area under its
+    training-loss curve; not finite where training diverged. Views of equal length are read in equal
+    ``order``.
     """
     twin = trainable(model)
     total = torch.zeros(len(view.data), dtype=torch.float64)

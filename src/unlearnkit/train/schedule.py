@@ -142,21 +142,10 @@ def warm_restart(
     stream: str,
     extra: StepExtras | None = None,
 ) -> list[float]:
-    """Train a model on, at a high rate that falls to zero, while its weights shrink.
+    """Return the mean total of each pass of a run at a high rate that falls, as weights shrink.
 
-    Args:
-        model: Changed in place; only parameters that require gradients move or shrink.
-        retain: The n rows to draw batches from.
-        loss: From a batch and the progress to its terms.
-        run: Rate, cost and shrink.
-        recipe: How the model was trained; retraining costs ``3 * epochs * n`` row passes.
-        rt: Device, precision, randomness, cost. A note says so when the guard fires.
-        never_seen: The task's loss of a model without knowledge; the guard's unit.
-        stream: Name of the random stream that orders the rows.
-        extra: What there is besides.
-
-    Returns:
-        The mean total of each pass over the rows; empty where ``share`` is 0.
+    Retraining costs ``3 * epochs * n`` row passes; ``run.share`` is a share of that. A note says so
+    when the run is started again. See ``run_schedule`` for the arguments.
     """
     extra = extra or StepExtras()
     budget = run.share * 3 * recipe.epochs * len(retain)
@@ -216,18 +205,9 @@ def warm_restart(
 def beside(
     view: View, size: int, share: float, recipe: Recipe, rt: Runtime, *, stream: str
 ) -> Callable[[float], Batch | None]:
-    """Return the function that draws a batch of other rows for each early step of a run.
+    """Return the function from progress to the next forget batch, or to None once past ``share``.
 
-    Args:
-        view: The rows, gone round in a new order each time.
-        size: Rows in a batch.
-        share: Steps have one while progress is below this; see ``Extra.share``.
-        recipe: Whether inputs are augmented, anew each time round.
-        rt: Where batches go, and where their order comes from.
-        stream: Name of the random stream.
-
-    Returns:
-        The function from progress, in [0, 1), to the next batch, or to None in a later step.
+    The rows are gone round in a new order, and augmented anew if the recipe says so, each time.
     """
     turns = enumerate(view.endless_batches(size, rt, shuffle=stream))
 
@@ -275,15 +255,9 @@ def push(step: int, steps: int, span: float = SPAN) -> float:
 
 
 def length(budget: float, rows: float, extra: StepExtras) -> int:
-    """Return the most steps that a budget pays for, and at least one.
+    """Return the most steps, at least one, that a budget of row passes pays for.
 
-    Args:
-        budget: Row passes, where a row forward is 1 and a row backward is 2.
-        rows: Retained rows in a step, on average.
-        extra: Forget rows next to them.
-
-    Returns:
-        The number of steps.
+    A row forward is 1, a row backward 2; ``rows`` are the retained rows of a mean step.
     """
     steps = max(1, int(budget / (3 * rows + 3 * extra.share * extra.rows)))
     while steps > 1 and row_passes(steps, rows, extra) > budget:

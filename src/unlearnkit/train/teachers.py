@@ -16,19 +16,11 @@ BARE_STD = 0.02
 
 
 def untrained_teacher(model: nn.Module, rt: Runtime, stream: str) -> nn.Module:
-    """Return a copy of a model in which every module is initialised again.
+    """Return a copy of a model in which every module is initialised again, frozen, in eval mode.
 
-    Layers with ``reset_parameters`` (or ``reset_running_stats``) draw as they do when they are
-    built; other parameters are drawn from a Gaussian. A model's factory is not called: it may load
-    pretrained weights.
-
-    Args:
-        model: Read only.
-        rt: Draws from its seed; torch's global generators come back as they were.
-        stream: Name of the random stream.
-
-    Returns:
-        The copy, frozen, in eval mode, on the model's device.
+    Layers with ``reset_parameters`` (or ``reset_running_stats``) draw as when they are built; other
+    parameters are drawn from a Gaussian. A model's factory is not called: it may load pretrained
+    weights.
 
     Raises:
         UnsupportedError: If a tensor of it still equals the trained one.

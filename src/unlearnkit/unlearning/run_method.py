@@ -89,19 +89,7 @@ def run_metered(
     *,
     mask: Mask | Localizer | None = None,
 ) -> Unlearned:
-    """Run one method on the meter of the caller, which also holds what a failed run cost.
-
-    Args:
-        model: The trained model.
-        case: What it was trained on, and how.
-        request: What to forget; None for a case made from parts.
-        how: The method.
-        run: Device, precision, seed, reporter, meter, notes; for this run alone.
-        mask: Which scalars may move, or how to find them first; all when None.
-
-    Returns:
-        The new model, with its cost and circumstances.
-    """
+    """Run one method on the meter of the caller, which also holds what a failed run cost."""
     split = case.partition(request)
     check_needs(how, case, split)
     if mask is not None:
@@ -145,19 +133,10 @@ def run_metered(
 
 
 def frozen_copy(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> nn.Module:
-    """Return a copy of a trained model to look at, on the run's device, in eval mode.
+    """Return a copy of a trained model to read, on the run's device, in eval mode.
 
     Its weights lie in memory as suits the device. A model, rows or a request that do not fit each
     other are refused.
-
-    Args:
-        model: The trained model.
-        case: What it was trained on.
-        split: The case's rows, by what is asked.
-        rt: Where to run.
-
-    Returns:
-        The copy.
     """
     _check_model(model)
     original = _copy(model).to(rt.device).eval().requires_grad_(False)
@@ -166,20 +145,12 @@ def frozen_copy(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> 
 
 
 def fresh_model(case: Case, rt: Runtime, stream: str = "fresh") -> nn.Module:
-    """Return an untrained model of a case, initialised from a stream of the run's seed.
-
-    Args:
-        case: Gives the model factory.
-        rt: Device and seed.
-        stream: Name of the stream.
-
-    Returns:
-        The model, on the run's device.
+    """Return an untrained model of a case, on the run's device, from a stream of its seed.
 
     Raises:
         UnsupportedError: If the case has no factory.
         InputError: If the factory does not return a new module each time.
-        refused: If the factory raises; memory that ran out is raised as it is.
+        refused: If the factory raises; running out of memory is raised as it is.
     """
     if case.fresh is None:
         raise UnsupportedError("fresh: the case has no model factory; give Case(fresh=make_model)")
@@ -206,11 +177,6 @@ _BUILT: WeakSet[nn.Module] = WeakSet()
 
 def check_arguments(case: object, method: object, rt: object) -> None:
     """Refuse arguments of ``unlearn`` that are of another kind.
-
-    Args:
-        case: Must be a ``Case``.
-        method: Must be a ``Method``.
-        rt: Must be a ``Runtime`` or None.
 
     Raises:
         InputError: Naming the argument, and how to make one.

@@ -16,17 +16,10 @@ EDGES = (0.0, 0.01, 0.1, 0.5, 0.9, 1.0)
 
 
 def opens(out: Tensor, gone: tuple[int, ...], threshold: float) -> Tensor:
-    """Return which rows pass the sample gate: no forgotten class above the threshold.
+    """Return which rows pass the sample gate ``(B,)``: no forgotten class above the threshold.
 
-    Chundawat et al., IEEE TIFS 2023, arXiv:2201.05629: the band-pass filter.
-
-    Args:
-        out: The teacher's logits ``(B, K)``.
-        gone: The forgotten classes; none lets all pass.
-        threshold: Largest probability with which a row passes.
-
-    Returns:
-        True where a row passes ``(B,)``.
+    The band-pass filter of Chundawat et al., IEEE TIFS 2023, arXiv:2201.05629, on the teacher's
+    logits ``(B, K)``.
     """
     return (out.softmax(-1)[:, list(gone)] <= threshold).all(-1)
 
@@ -51,16 +44,7 @@ class ClassGate:
         patience: int,
         who: str,
     ) -> None:
-        """Set up the gate.
-
-        Args:
-            kind: Whether rows are dropped, logits lowered, or both.
-            gone: The forgotten classes.
-            threshold: See ``opens``.
-            margin: See ``lowered``.
-            patience: Batches in a row of which nothing passes.
-            who: The method's id, for errors.
-        """
+        """Set the gate up; ``patience`` counts batches in a row of which nothing passes."""
         self.kind, self.gone, self.who = kind, gone, who
         self.threshold, self.margin, self.patience = threshold, margin, patience
         self.classes = torch.zeros(0)
@@ -102,14 +86,9 @@ class ClassGate:
         self._empty = 0
 
     def stuck(self, out: Tensor, *, last: bool) -> bool:
-        """Count a batch that could not be used; return whether patience is at its end.
+        """Return whether patience is at its end, after counting a batch that could not be used.
 
-        Args:
-            out: The teacher's logits on it ``(B, K)``.
-            last: Whether nothing can be done about it any more.
-
-        Returns:
-            Whether something should be done, such as to draw the inputs' source anew.
+        ``last`` says that the inputs' source cannot be drawn anew any more.
 
         Raises:
             InputError: If nothing ever passed, or nothing can be done any more.
