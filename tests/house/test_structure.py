@@ -112,8 +112,8 @@ IRREGULAR = {
 }
 NO_PARTICIPLES = {"seed", "speed", "feed", "embed", "need"}
 PARTICIPLES = {
-    *("entangled", "labelled", "memorised", "mislabelled", "scaled"),
-    *("paired", "refused"),
+    *("entangled", "labelled", "memorised", "mislabelled"),
+    "paired",
 }
 """Adjectives that say what they return: at most ten."""
 TO_BE_NAMED = {

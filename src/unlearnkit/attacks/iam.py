@@ -59,7 +59,7 @@ class IamScores:
         return float(self.over[known].double().mean()) if bool(known.any()) else math.nan
 
 
-def degree(
+def iam_scores(
     original: Tensor,
     unlearned: Tensor,
     oracle: Tensor,

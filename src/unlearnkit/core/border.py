@@ -73,7 +73,7 @@ def refuse(step: str, e: Exception) -> NoReturn:
     ) from e
 
 
-def refused(e: Exception, told: str) -> Exception:
+def user_code_error(e: Exception, told: str) -> Exception:
     """Return the error to raise for one in user code: itself if typed, else an ``InputError``."""
     if isinstance(e, UnlearnkitError) or _out_of_memory(e):
         return e

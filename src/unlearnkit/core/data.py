@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from unlearnkit.core.border import refused
+from unlearnkit.core.border import user_code_error
 from unlearnkit.core.content import attribute_digests
 from unlearnkit.core.digest import digest, tensor_digest
 from unlearnkit.core.errors import (
@@ -153,7 +153,7 @@ class MapData:
 
         Raises:
             InputError: If rows do not fit together or are not finite.
-            refused: If the data set raises; running out of memory is raised as it is.
+            user_code_error: If the data set raises; running out of memory is raised as it is.
         """
         loader: DataLoader[Any] = DataLoader(
             self.source,
@@ -172,7 +172,7 @@ class MapData:
                     " the length that it states"
                 ) from None
             except Exception as e:  # the data set is the user's own code
-                raise refused(
+                raise user_code_error(
                     e,
                     f"data: rows {int(rows[0])} and on cannot be put into one batch"
                     f" ({type(e).__name__}: {last_line(e)}); return pairs (x, y) of arrays of one"

@@ -17,7 +17,7 @@ from unlearnkit.core.inference import first_rows
 from unlearnkit.core.module_state import eval_mode
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
-from unlearnkit.linalg.row_gradients import Heard, hearing
+from unlearnkit.linalg.row_gradients import LayerCalls, record_layer_calls
 
 CACHED = 2**21
 """Scalars of gradients that a processor's cache holds, about."""
@@ -105,7 +105,7 @@ def parameters_with_row_gradients(
         if alone is None:
             return frozenset()
         rt.cost.count_forward(len(batch), graph=False)
-        with hearing(model) as heard:
+        with record_layer_calls(model) as heard:
             losses = task.losses(task.outputs(model, batch), batch)
         if not losses.requires_grad or not _near(losses.detach(), alone):
             return frozenset()
@@ -124,7 +124,7 @@ def _alone(model: nn.Module, batch: Batch, task: Task) -> Tensor | None:
     return found.detach()
 
 
-def _adding_up(model: nn.Module, heard: Heard, losses: Tensor, rt: Runtime) -> Iterator[str]:
+def _adding_up(model: nn.Module, heard: LayerCalls, losses: Tensor, rt: Runtime) -> Iterator[str]:
     """Yield the parameters whose rows' gradients are those of single rows, and add up."""
     params = {n: p for n, p in model.named_parameters() if p.requires_grad}
     middle = len(losses) // 2
@@ -186,7 +186,7 @@ def _by_batch(
 def _by_layer(
     model: nn.Module, batch: Batch, task: Task, rt: Runtime, total: dict[str, Tensor]
 ) -> None:
-    with hearing(model) as heard:
+    with record_layer_calls(model) as heard:
         losses = task.losses(task.outputs(model, batch), batch)
     grads = torch.autograd.grad(losses.sum(), heard.edges, allow_unused=True)
     rt.cost.count_backward()

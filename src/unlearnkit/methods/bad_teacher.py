@@ -13,10 +13,10 @@ from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
-from unlearnkit.train.features import answers, lookup_by_row
+from unlearnkit.train.features import lookup_by_row, teacher_outputs
 from unlearnkit.train.mixed_batches import train_mixed
 from unlearnkit.train.schedule import Run, WarmRestart
-from unlearnkit.train.teachers import mean_answer, untrained_teacher
+from unlearnkit.train.teachers import mean_output, untrained_teacher
 
 DRAWS = 8
 """Most random teachers drawn in search of one that does not answer with a forgotten class."""
@@ -125,7 +125,7 @@ class BadTeacher(Recalibrated):
         retain = p.retain.sample(
             max(1, int(self.retain * len(p.retain))), rt, "bad_teacher/retain rows"
         )
-        good = answers(p.original, retain, p.task, rt, own)
+        good = teacher_outputs(p.original, retain, p.task, rt, own)
         bad = lookup_by_row(p.forget, self.incompetent(p, rt), rt) if self.early else None
 
         def taught(by: Callable[[Batch], Tensor]) -> Callable[[Tensor, Batch], Tensor]:
@@ -152,12 +152,12 @@ class BadTeacher(Recalibrated):
         """Return the incompetent teacher's outputs on the forget rows ``(n, K)``, on the CPU."""
         count = len(p.forget)
         if self.teacher == "random":
-            return mean_answer(torch.stack(self._random(p, rt)), p.task)
+            return mean_output(torch.stack(self._random(p, rt)), p.task)
         few = p.retain.sample(512, rt, "bad_teacher/prior")
         seen = outputs_of(p.original, few, p.task, rt)
         if self.teacher == "uniform":
             return seen.new_zeros(count, seen.shape[1])
-        return mean_answer(seen, p.task).expand(count, -1)
+        return mean_output(seen, p.task).expand(count, -1)
 
     def _random(self, p: Problem, rt: Runtime) -> list[Tensor]:
         """Draw networks; one that answers mostly with a vanished class is drawn again."""

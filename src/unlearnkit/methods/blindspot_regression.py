@@ -22,7 +22,7 @@ from unlearnkit.train.features import lookup_by_row
 from unlearnkit.train.loop import fit
 from unlearnkit.train.mixed_batches import RowLosses, train_mixed
 from unlearnkit.train.schedule import Run, WarmRestart
-from unlearnkit.train.teachers import left_over
+from unlearnkit.train.teachers import uninitialised_tensor
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ class BlindspotRegression(Recalibrated):
             InputError: If the fresh model holds weights of the trained one.
         """
         blind = p.fresh()
-        kept = left_over(blind, p.original)
+        kept = uninitialised_tensor(blind, p.original)
         if any(kept == name for name, w in blind.named_parameters() if w.requires_grad):
             raise InputError(
                 f"fresh: builds a model whose {kept} is as in the trained model, got a model that"

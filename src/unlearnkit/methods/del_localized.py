@@ -14,9 +14,9 @@ from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import Categorical, SearchRange
 from unlearnkit.localize.localizer import Localizer
-from unlearnkit.train.frozen_weights import holding
+from unlearnkit.train.frozen_weights import freeze_outside_mask
 from unlearnkit.train.loop import training
-from unlearnkit.train.mixed_batches import alone
+from unlearnkit.train.mixed_batches import train_on_retained
 from unlearnkit.train.schedule import Run, WarmRestart
 from unlearnkit.train.teachers import untrained_teacher
 
@@ -123,9 +123,9 @@ class DelLocalized(Recalibrated):
         self._reset(p, chosen, rt)
         free = {n: torch.ones_like(m) if n in whole else m for n, m in chosen.items()}
         rt.restore()
-        held = holding(rt, p.model, free)
+        held = freeze_outside_mask(rt, p.model, free)
         self._statistics(p, rt)
-        alone(p, self.run, held)
+        train_on_retained(p, self.run, held)
         return p.model
 
     def _head(self, p: Problem, rt: Runtime) -> set[str]:

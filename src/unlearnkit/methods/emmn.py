@@ -17,7 +17,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
 from unlearnkit.train.activations import capture_activations
 from unlearnkit.train.data_free.class_gate import suppress_classes
-from unlearnkit.train.data_free.input_optimization import drawn_inputs, optimise_inputs
+from unlearnkit.train.data_free.input_optimization import optimise_inputs, random_inputs
 from unlearnkit.train.features import lookup_by_row
 from unlearnkit.train.loop import Norm, descend
 
@@ -123,7 +123,7 @@ class EMMN(Method):
     def noise(self, p: Problem, classes: Tensor, rt: Runtime, which: str, *, wrong: bool) -> Batch:
         """Return ``copies`` inputs of each class that the original is most wrong or right about."""
         assert p.input_shape is not None
-        start = drawn_inputs(
+        start = random_inputs(
             classes.repeat_interleave(self.copies), p.input_shape, rt, stream=f"emmn/{which}"
         )
         recipe = Recipe(optimizer="adam", lr=self.noise_lr)

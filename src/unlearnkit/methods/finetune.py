@@ -6,7 +6,7 @@ from torch import nn
 from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.train.mixed_batches import alone
+from unlearnkit.train.mixed_batches import train_on_retained
 from unlearnkit.train.schedule import Run, WarmRestart
 from unlearnkit.train.weight_perturbation import mix_with_untrained
 
@@ -81,5 +81,5 @@ class FineTune(Recalibrated):
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
         """Descend on the retained rows."""
         mix_with_untrained(p, self.renew)
-        alone(p, self.run, rt)
+        train_on_retained(p, self.run, rt)
         return p.model

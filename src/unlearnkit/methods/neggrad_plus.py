@@ -11,7 +11,14 @@ from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
 from unlearnkit.train.early_stopping import cap_losses
-from unlearnkit.train.schedule import LossTerms, Run, StepExtras, WarmRestart, beside, run_schedule
+from unlearnkit.train.schedule import (
+    LossTerms,
+    Run,
+    StepExtras,
+    WarmRestart,
+    early_batches,
+    run_schedule,
+)
 
 
 @register
@@ -92,7 +99,7 @@ class NegGradPlus(Recalibrated):
             return p.model
         early = self.early if self.balance else 0.0
         size = min(recipe.batch_size, len(p.forget))
-        draw = beside(p.forget, size, early, recipe, rt, stream="neggrad_plus/forget")
+        draw = early_batches(p.forget, size, early, recipe, rt, stream="neggrad_plus/forget")
 
         def loss(keep: Batch, progress: float) -> LossTerms:
             drop = draw(progress)

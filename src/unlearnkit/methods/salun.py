@@ -10,7 +10,7 @@ from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import Categorical
 from unlearnkit.localize.localizer import Localizer
-from unlearnkit.train.frozen_weights import holding
+from unlearnkit.train.frozen_weights import freeze_outside_mask
 from unlearnkit.train.relabelling import Misleading, train_on_wrong_targets
 from unlearnkit.train.schedule import Run, WarmRestart
 
@@ -90,6 +90,6 @@ class SalUn(Recalibrated):
         """Find the mask (paper: equation 3), then relabel under it (paper: equation 5)."""
         chosen = self.mask.choose(p.model, p.forget, p.retain, p.task, rt)
         train_on_wrong_targets(
-            p, self.targets, self.run, holding(rt, p.model, chosen), early=self.early
+            p, self.targets, self.run, freeze_outside_mask(rt, p.model, chosen), early=self.early
         )
         return p.model

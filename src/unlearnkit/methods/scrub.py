@@ -15,14 +15,14 @@ from unlearnkit.core.recipe import FineTuneSchedule, Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
 from unlearnkit.train.early_stopping import alike, cap_losses, snapshot
-from unlearnkit.train.features import answers
+from unlearnkit.train.features import teacher_outputs
 from unlearnkit.train.loop import Pass, alternate
 from unlearnkit.train.schedule import (
     LossTerms,
     Run,
     StepExtras,
     WarmRestart,
-    beside,
+    early_batches,
     first_epochs,
     warm_restart,
 )
@@ -172,7 +172,7 @@ class Scrub(Recalibrated):
         still = p.recipe.model_copy(update={"augment": "none"})
         away = self._away(p, still, rt) if self.early else None
         near = self._near(p, still, rt)
-        draw = beside(p.forget, size, self.early, p.recipe, rt, stream="scrub/forget")
+        draw = early_batches(p.forget, size, self.early, p.recipe, rt, stream="scrub/forget")
 
         def first(progress: float) -> Tensor | None:
             drop = draw(progress)
@@ -215,7 +215,7 @@ class Scrub(Recalibrated):
 
     def _away(self, p: Problem, recipe: Recipe, rt: Runtime) -> Callable[[Batch], Tensor]:
         """Return the loss of a max step; take the random step that it needs to have a gradient."""
-        teach = answers(p.original, p.forget, p.task, rt, recipe)
+        teach = teacher_outputs(p.original, p.forget, p.task, rt, recipe)
         _nudge(p.model, self.nudge, rt)
 
         def away(drop: Batch) -> Tensor:
@@ -227,7 +227,7 @@ class Scrub(Recalibrated):
     def _near(self, p: Problem, recipe: Recipe, rt: Runtime) -> Callable[[Batch], LossTerms]:
         """Return the loss of a min step."""
         asked = bool(self.retain_divergence)
-        guide = answers(p.original, p.retain, p.task, rt, recipe) if asked else None
+        guide = teacher_outputs(p.original, p.retain, p.task, rt, recipe) if asked else None
 
         def near(keep: Batch) -> LossTerms:
             out = p.task.outputs(p.model, keep)

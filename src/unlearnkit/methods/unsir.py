@@ -16,9 +16,9 @@ from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.recipe import FineTuneSchedule, Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
-from unlearnkit.train.data_free.input_optimization import drawn_inputs, freeze, optimise_inputs
+from unlearnkit.train.data_free.input_optimization import freeze, optimise_inputs, random_inputs
 from unlearnkit.train.loop import Norm, descend, training
-from unlearnkit.train.schedule import together
+from unlearnkit.train.schedule import joint_forward
 
 SAMPLE = 512
 """Retained rows that the unit of noise is measured on."""
@@ -188,7 +188,7 @@ class Unsir(Recalibrated):
                     go = p.task.outputs(p.model, drop)
                 stay = p.task.outputs(p.model, batch)
             else:
-                stay, go = together(p.task, p.model, batch, drop)
+                stay, go = joint_forward(p.task, p.model, batch, drop)
             return torch.cat([p.task.losses(stay, batch), p.task.losses(go, drop)]).mean()
 
         norm = self._moving()
@@ -234,7 +234,7 @@ def learn(p: Problem, keep: View, how: Noise, rt: Runtime) -> Batch:
     assert p.input_shape is not None
     targets = how.targets(p.removed_classes)
     shown, dtype = _unit(keep, how, rt)
-    start = drawn_inputs(targets, p.input_shape, rt, stream="unsir/noise", dtype=dtype)
+    start = random_inputs(targets, p.input_shape, rt, stream="unsir/noise", dtype=dtype)
     inputs = len(targets) // len(p.removed_classes)
 
     def loss(out: Tensor, noise: Batch) -> Tensor:

@@ -20,17 +20,17 @@ def t_quantile(level: float, freedom: float) -> float:
     return float(special.stdtrit(freedom, (1 + level) / 2))
 
 
-def normal(level: float) -> float:
+def z_quantile(level: float) -> float:
     """Return how many standard errors an interval of this coverage reaches, by the normal law."""
     return float(special.ndtri((1 + level) / 2))
 
 
-def student_p(t: float, freedom: int) -> float:
+def t_p_value(t: float, freedom: int) -> float:
     """Return the two-sided p-value of Student's t."""
     return float(2 * special.stdtr(freedom, -abs(t)))
 
 
-def student_reach(count: int, level: float = 0.95) -> float:
+def t_half_width(count: int, level: float = 0.95) -> float:
     """Return half the width of Student's interval of a mean, in standard deviations of a row."""
     return t_quantile(level, count - 1) / math.sqrt(count)
 
@@ -80,7 +80,7 @@ def welch_interval(a: Tensor, b: Tensor, level: float = 0.95) -> tuple[float, fl
     return gap - reach, gap + reach
 
 
-def interval_of_few(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
     """Return Student's interval of the mean of a few finite numbers, such as one a seed."""
     count = len(values)
     if count < 2:
@@ -91,7 +91,7 @@ def interval_of_few(values: Sequence[float], level: float = 0.95) -> tuple[float
 
 
 def _around(mean: float, deviation: float, count: int, level: float) -> tuple[float, float]:
-    reach = student_reach(count, level) * deviation
+    reach = t_half_width(count, level) * deviation
     return mean - reach, mean + reach
 
 

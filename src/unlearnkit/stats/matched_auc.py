@@ -15,7 +15,7 @@ from unlearnkit.stats.roc import area_interval
 NEIGHBOURS = 5
 """Rows of the other kind, nearest in target, that each row is compared with; ties count in."""
 
-CALLIPER = 0.25
+CALIPER = 0.25
 """Largest distance in target of two rows that are compared, in the members' standard deviations."""
 
 AXES = 2
@@ -62,7 +62,7 @@ def matched_auc(
 
     ``A = sum_ij w_ij h_ij`` where h is 1 if member i scores above row j, one half for a tie, and
     ``w_ij = 1 / (m n_i)`` over the n_i rows that are nearest to i in target and within the
-    calliper. Members without such a row do not count. Each pair shares its rows with others, so the
+    caliper. Members without such a row do not count. Each pair shares its rows with others, so the
     variance is that of two-way clusters (Cameron et al., Journal of Business and Economic
     Statistics 29, 2011): sums over each member, plus over each other row, minus over each pair;
     with all rows of one target it is nearly that of DeLong. Scores are ``(m,)`` and ``(n,)``,
@@ -70,7 +70,7 @@ def matched_auc(
     """
     if len(members) and len(others) and bool(members.isnan().any() | others.isnan().any()):
         return Matched(math.nan, None, 0, 0)
-    near = like(member_targets, other_targets)
+    near = within_caliper(member_targets, other_targets)
     pairs = _matched_pairs(near)
     if pairs.members < LEAST_MATCHED or pairs.others < LEAST_MATCHED:
         return Matched(math.nan, None, pairs.members, pairs.others)
@@ -105,7 +105,7 @@ def matched_auc_difference(
     The same pairs and weights as ``matched_auc``, on ``h(first) - h(second)``; scores are ``(m,)``
     and ``(n,)`` each, targets ``(m, K)`` and ``(n, K)``.
     """
-    near = like(member_targets, other_targets)
+    near = within_caliper(member_targets, other_targets)
     pairs = _matched_pairs(near)
     least = min(pairs.members, pairs.others)
     if least < LEAST_MATCHED or any(bool(t.isnan().any()) for t in (*members, *others)):
@@ -166,9 +166,9 @@ def _weighted_share(near: Tensor, wins: Callable[[Tensor], Tensor]) -> tuple[flo
     return area, max(own + theirs - single, own, theirs) * least / max(1, least - 1)
 
 
-def like(wanted: Tensor, there: Tensor) -> Tensor:
-    """Return which rows are compared ``(m, n)``: the five nearest and ties, within the calliper."""
-    ours, theirs = axes(wanted, there)
+def within_caliper(wanted: Tensor, there: Tensor) -> Tensor:
+    """Return which rows are compared ``(m, n)``: the five nearest and ties, within the caliper."""
+    ours, theirs = project_targets(wanted, there)
     step = max(1, CELLS // max(1, len(theirs)))
     rows = [_near(part, theirs) for part in torch.split(ours, step)]
     return torch.cat(rows) if rows else torch.zeros(0, len(theirs), dtype=torch.bool)
@@ -180,10 +180,10 @@ def _near(ours: Tensor, theirs: Tensor) -> Tensor:
         return apart > 0
     # Distances that are equal but for rounding are ties.
     edge = apart.kthvalue(min(NEIGHBOURS, apart.shape[1]), 1, keepdim=True).values
-    return apart <= edge.clamp(max=CALLIPER) * (1 + 1e-9)
+    return apart <= edge.clamp(max=CALIPER) * (1 + 1e-9)
 
 
-def axes(wanted: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
+def project_targets(wanted: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
     """Return targets ``(m, K)`` and ``(n, K)`` in units in which they are compared, float64.
 
     Each target is divided by its standard deviation among the wanted rows (among all rows where
@@ -237,7 +237,7 @@ def quantile_bins(wanted: Tensor, there: Tensor) -> tuple[Tensor, Tensor, int]:
 
 
 def _along(wanted: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
-    ours, theirs = axes(wanted, there)
+    ours, theirs = project_targets(wanted, there)
     if ours.shape[1] == 1:
         return ours, theirs
     _, _, v = torch.linalg.svd(ours - ours.mean(0), full_matrices=False)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.stats.intervals import interval_of_few
+from unlearnkit.stats.intervals import t_interval
 
 ENOUGH_FOR_INTERVALS = 3
 """Seeds from which on an interval of a mean is shown."""
@@ -37,7 +37,7 @@ def paired(differences: Sequence[float]) -> Paired:
     low: float | None = None
     high: float | None = None
     if len(differences) >= ENOUGH_FOR_INTERVALS:
-        low, high = interval_of_few(differences)
+        low, high = t_interval(differences)
     few = len(differences) <= MOST_SEEDS
     return Paired(
         value=statistics.fmean(differences),

@@ -200,7 +200,7 @@ class StreamingRoc:
         Nan with fewer than ``10 / fpr`` others, or no member.
         """
         count = int(self.others.sum())
-        if count < others_needed(fpr) or not int(self.members.sum()):
+        if count < min_negatives(fpr) or not int(self.members.sum()):
             return math.nan
         may_pass = math.floor(fpr * count * (1 + 1e-12))
         allowed = self.others.flip(0).cumsum(0) <= may_pass
@@ -208,7 +208,7 @@ class StreamingRoc:
         return float(caught.max() / self.members.sum()) if len(caught) else 0.0
 
 
-def others_needed(fpr: float) -> int:
+def min_negatives(fpr: float) -> int:
     """Return how many others a threshold of a false-positive rate takes: ten that pass it."""
     return math.ceil(ENOUGH / fpr * (1 - 1e-12))
 

@@ -10,7 +10,7 @@ from unlearnkit.core.hidden_targets import no_targets
 from unlearnkit.core.method import Method, Need
 from unlearnkit.core.request import ForgetRequest, Rows
 from unlearnkit.testing.subject import ToyProblem, bits, expect, same_bits, toy
-from unlearnkit.testing.zoo import ZOO
+from unlearnkit.testing.zoo import AWKWARD_MODELS
 from unlearnkit.unlearning.run_method import run_method
 
 
@@ -140,7 +140,7 @@ def _lacking(whole: Case, need: Need) -> Case:
     if need is Need.CLASSES:
         return whole
     if need is Need.SHAPE:
-        return ZOO["two_arguments"].case(whole)
+        return AWKWARD_MODELS["two_arguments"].case(whole)
     assert isinstance(whole.train, TensorData)
     if need is Need.LABELS:
         return whole.replace(train=whole.train.with_targets(no_targets(len(whole.train))))

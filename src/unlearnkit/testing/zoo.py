@@ -120,7 +120,7 @@ def _two_inputs_reversed(x: Tensor) -> dict[str, Tensor]:
     return {"right": x.flip(1), "left": x}
 
 
-ZOO = {
+AWKWARD_MODELS = {
     "tied": AwkwardModel(Tied),
     "frozen": AwkwardModel(_frozen),
     "batch_norm": AwkwardModel(_batch_norm),
@@ -134,5 +134,5 @@ ZOO = {
 }
 """Every awkward model, by name."""
 
-TURNED = AwkwardModel(TwoArguments, _two_inputs_reversed)
+REORDERED_INPUTS = AwkwardModel(TwoArguments, _two_inputs_reversed)
 """``two_arguments`` with its inputs in the other order: nothing may depend on that."""

@@ -18,7 +18,7 @@ from unlearnkit.core.task import Task
 from unlearnkit.train.batch_norm import eval_norms
 from unlearnkit.train.loop import Moves, draw_moves, fit, moves_apply, training
 from unlearnkit.train.memory_format import quick
-from unlearnkit.train.ray_cluster import carry_out, needs, ray_session, room
+from unlearnkit.train.ray_cluster import capacity, map_tasks, ray_session, task_resources
 from unlearnkit.train.rng_guard import seeded_global_rngs
 from unlearnkit.train.training_guard import check_training_allowed
 from unlearnkit.train.vectorized.stacked_models import DropoutCall, ModelWithLoss, Stack
@@ -115,12 +115,12 @@ def _on_ray(
     """Train chunks as tasks of a cluster, at least as many as there are processors."""
     with ray_session(address, None, "ensemble") as ray:
         rt, done = members[0].rt, 0
-        there = room(ray, rt.device, "ensemble")
-        away = ray.remote(**needs(rt.device))(_fit_away)
+        there = capacity(ray, rt.device, "ensemble")
+        away = ray.remote(**task_resources(rt.device))(_fit_away)
         # a reporter may hold what cannot travel, such as a terminal
         quiet = [replace(m, rt=replace(m.rt, reporter=NullReporter())) for m in members]
         calls = ((*part, task, recipe) for part in _parts(quiet, task, recipe, there))
-        for (part, *_), kept in carry_out(ray, away, calls, there, "ensemble"):
+        for (part, *_), kept in map_tasks(ray, away, calls, there, "ensemble"):
             for m, (state, cost) in zip(part, kept, strict=True):
                 m.model.load_state_dict(state)
                 vars(m.rt.cost).update(vars(cost))

@@ -19,7 +19,7 @@ def row_losses(model: nn.Module, view: View, task: Task, rt: Runtime) -> Tensor:
     return task.losses(out, Batch(torch.empty(len(view), 0), view.y, view.rows))
 
 
-def input_slopes(
+def input_gradients(
     model: nn.Module, batch: Batch, task: Task, step: Tensor | None = None
 ) -> Tensor | None:
     """Return the gradient of each row's loss by its input ``(B, ...)``, plus ``step`` if given.
@@ -35,7 +35,7 @@ def input_slopes(
     return slope
 
 
-def answers(
+def teacher_outputs(
     teacher: nn.Module, view: View, task: Task, rt: Runtime, recipe: Recipe
 ) -> Callable[[Batch], Tensor]:
     """Return the function from a batch of a view's rows to a fixed model's outputs ``(B, K)``.

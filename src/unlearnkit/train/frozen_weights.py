@@ -58,7 +58,7 @@ class FrozenScalars:
         self._bits = [_bits(p) for p in self._params]
 
 
-def holding(rt: Runtime, model: nn.Module, chosen: Mapping[str, Tensor]) -> Runtime:
+def freeze_outside_mask(rt: Runtime, model: nn.Module, chosen: Mapping[str, Tensor]) -> Runtime:
     """Return the same run, in which scalars outside the mask ``chosen`` stay as they are now."""
     rt.masks.append(chosen)
     return replace(rt, holds=(*rt.holds, FrozenScalars(model, chosen)))

@@ -12,16 +12,16 @@ from unlearnkit.train.schedule import (
     Run,
     StepExtras,
     WarmRestart,
-    beside,
+    early_batches,
+    joint_forward,
     run_schedule,
-    together,
 )
 
 RowLosses = Callable[[Tensor, Batch], Tensor]
 """From outputs ``(B, K)`` and their batch to the loss of each row ``(B,)``."""
 
 
-def alone(p: Problem, run: Run, rt: Runtime) -> None:
+def train_on_retained(p: Problem, run: Run, rt: Runtime) -> None:
     """Minimise the task's loss on retained rows, in the order that every method sees them."""
 
     def loss(keep: Batch, progress: float) -> LossTerms:
@@ -58,14 +58,14 @@ def train_mixed(
         return
     batch = min(own.batch_size, len(retain))
     size = min(max(1, round(batch * len(p.forget) / len(retain))), len(p.forget))
-    draw = beside(p.forget, size, early, own, rt, stream=stream)
+    draw = early_batches(p.forget, size, early, own, rt, stream=stream)
 
     def loss(keep: Batch, progress: float) -> LossTerms:
         drop = draw(progress)
         if drop is None:
             mean = near(p.task.outputs(p.model, keep), keep).mean()
             return LossTerms(mean, mean)
-        stay, go = together(p.task, p.model, keep, drop)
+        stay, go = joint_forward(p.task, p.model, keep, drop)
         mean = near(stay, keep).mean()
         return LossTerms(mean, mean + far(go, drop).sum() / batch)
 

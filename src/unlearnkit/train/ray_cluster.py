@@ -69,7 +69,7 @@ def check_reachable(address: str, who: str) -> None:
             raise InputError(_unreachable(address, e, who)) from None
 
 
-def room(ray: Any, device: torch.device, who: str) -> int:
+def capacity(ray: Any, device: torch.device, who: str) -> int:
     """Return how many tasks a cluster can run at once, each on a processor or a GPU; at least 1.
 
     Raises:
@@ -85,12 +85,12 @@ def room(ray: Any, device: torch.device, who: str) -> int:
     return there
 
 
-def needs(device: torch.device) -> dict[str, Any]:
+def task_resources(device: torch.device) -> dict[str, Any]:
     """Return what a task that computes on a device takes of a cluster."""
     return {"num_cpus": 1, "num_gpus": int(device.type == "cuda")}
 
 
-def carry_out(
+def map_tasks(
     ray: Any, task: Any, calls: Iterable[tuple[Any, ...]], at_once: int, who: str
 ) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """Yield each call (the arguments of a remote function) with its result, ``at_once`` at a time.

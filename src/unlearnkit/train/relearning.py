@@ -16,7 +16,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
 from unlearnkit.train.loop import descend
 from unlearnkit.train.rng_guard import seeded_global_rngs
-from unlearnkit.train.schedule import together
+from unlearnkit.train.schedule import joint_forward
 
 PACE = 0.5
 """Learning rate of the fine-tuning, as a multiple of the recipe's: slow enough to count steps."""
@@ -25,7 +25,7 @@ LEAST = 1e-3
 """Smallest loss to reach again, as a share of the loss of a model without knowledge."""
 
 
-def lesson(own: Recipe, epochs: int = 1) -> Recipe:
+def fine_tuning_recipe(own: Recipe, epochs: int = 1) -> Recipe:
     """Return how copies are fine-tuned: by the model's own recipe at half its rate.
 
     Numbers compare at equal runs only.
@@ -43,7 +43,7 @@ def trainable(model: nn.Module) -> nn.Module:
 
 
 @dataclass(frozen=True)
-class Target:
+class RelearningTarget:
     """What a model must reach again: almost what another model reaches on the same rows.
 
     Accuracy of ``(1 - share)`` times the other's; for tasks without exclusive outcomes a loss of
@@ -57,7 +57,9 @@ class Target:
     """Whether the level is an accuracy; else it is a loss."""
 
     @classmethod
-    def near(cls, model: nn.Module, rows: View, share: float, task: Task, rt: Runtime) -> Target:
+    def near(
+        cls, model: nn.Module, rows: View, share: float, task: Task, rt: Runtime
+    ) -> RelearningTarget:
         """Return the target that another model sets on some rows: within ``share`` of its value."""
         out = predict(model, rows, task, rt)
         rate = task.log_probs(out[:1]) is not None
@@ -99,7 +101,7 @@ def relearn(
     model: nn.Module,
     forget: View,
     retain: View,
-    target: Target,
+    target: RelearningTarget,
     task: Task,
     recipe: Recipe,
     rt: Runtime,
@@ -127,12 +129,12 @@ def relearn(
     whole = len(forget) + len(retain)
     batch = min(recipe.batch_size, whole)
     size = min(max(1, round(batch * len(forget) / whole)), len(forget))
-    beside = forget.endless_batches(size, rt, shuffle=f"relearn/{order}/forget")
+    drops = forget.endless_batches(size, rt, shuffle=f"relearn/{order}/forget")
     recipe = recipe.model_copy(update={"batch_size": max(1, batch - size)})
 
     def loss(keep: Batch) -> Tensor:
-        drop = next(beside)
-        stay, go = together(task, twin, keep, drop)
+        drop = next(drops)
+        stay, go = joint_forward(task, twin, keep, drop)
         return torch.cat([task.losses(stay, keep), task.losses(go, drop)]).mean()
 
     with seeded_global_rngs(rt, f"relearn/{order}/layers"):
@@ -151,7 +153,7 @@ def relearn(
 
 
 def published_steps(
-    model: nn.Module, rows: View, target: Target, task: Task, rt: Runtime, *, epochs: int
+    model: nn.Module, rows: View, target: RelearningTarget, task: Task, rt: Runtime, *, epochs: int
 ) -> int:
     """Return the steps to a target as published code counts them, on a copy.
 
@@ -175,7 +177,7 @@ def published_steps(
     return steps
 
 
-def lesson_losses(
+def training_losses(
     model: nn.Module, view: View, task: Task, recipe: Recipe, rt: Runtime, *, order: int
 ) -> Tensor:
     """Return each row's training loss while a copy of a model learns these rows: float64 ``(n,)``.

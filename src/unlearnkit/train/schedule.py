@@ -87,7 +87,7 @@ class StepExtras:
     """Learning rate of that step, as a multiple of the step's."""
 
     after_step: Callable[[float], None] | None = None
-    """Called after each step with its push, see ``push``; may edit parameters."""
+    """Called after each step with its push, see ``decay_weight``; may edit parameters."""
 
 
 def run_schedule(
@@ -152,7 +152,7 @@ def warm_restart(
     if not budget:
         return []
     rows = max(min(recipe.batch_size, len(retain)), len(retain) / retain.steps(recipe.batch_size))
-    steps = length(budget - extra.before, rows, extra)
+    steps = affordable_steps(budget - extra.before, rows, extra)
     half = steps // 2
     seen: deque[Tensor] = deque(maxlen=max(1, steps // 10))
     start = [t.detach().clone() for t in _tensors(model)]
@@ -198,11 +198,11 @@ def warm_restart(
         f" half of an untrained model's {never_seen:.3g}; started again from the original at half"
         f" the learning rate, {run.lr / 2:g} times the recipe's"
     )
-    again = min(steps - half, length(left, rows, extra))
+    again = min(steps - half, affordable_steps(left, rows, extra))
     return curve + go(run.lr / 2, again, f"{stream}/again", None)
 
 
-def beside(
+def early_batches(
     view: View, size: int, share: float, recipe: Recipe, rt: Runtime, *, stream: str
 ) -> Callable[[float], Batch | None]:
     """Return the function from progress to the next forget batch, or to None once past ``share``.
@@ -225,7 +225,7 @@ def first_epochs(share: float, recipe: Recipe) -> int:
     return math.ceil(share * recipe.epochs - 1e-9)
 
 
-def together(task: Task, model: nn.Module, keep: Batch, drop: Batch) -> tuple[Tensor, Tensor]:
+def joint_forward(task: Task, model: nn.Module, keep: Batch, drop: Batch) -> tuple[Tensor, Tensor]:
     """Return outputs on two batches that go through a model as one: ``(B, K)``, ``(F, K)``.
 
     Batch normalisation then sees few forget rows among many others, and never alone.
@@ -240,7 +240,7 @@ def together(task: Task, model: nn.Module, keep: Batch, drop: Batch) -> tuple[Te
     return out[: len(keep)], out[len(keep) :]
 
 
-def push(step: int, steps: int, span: float = SPAN) -> float:
+def decay_weight(step: int, steps: int, span: float = SPAN) -> float:
     """Return a step's share of a push that falls linearly to zero over the first ``span``.
 
     The share of ``[step, step + 1)`` under the density ``2 / w * max(0, 1 - t / w)`` with
@@ -254,7 +254,7 @@ def push(step: int, steps: int, span: float = SPAN) -> float:
     return left(step) - left(step + 1)
 
 
-def length(budget: float, rows: float, extra: StepExtras) -> int:
+def affordable_steps(budget: float, rows: float, extra: StepExtras) -> int:
     """Return the most steps, at least one, that a budget of row passes pays for.
 
     A row forward is 1, a row backward 2; ``rows`` are the retained rows of a mean step.
@@ -298,7 +298,7 @@ def _go(
         nonlocal step
         del lr
         if shrink or extra.after_step is not None:
-            weight = push(step, steps, span)
+            weight = decay_weight(step, steps, span)
             _shrink(model, shrink * weight)
             if extra.after_step is not None:
                 extra.after_step(weight)

@@ -34,7 +34,7 @@ def untrained_teacher(model: nn.Module, rt: Runtime, stream: str) -> nn.Module:
             else:
                 for p in module.parameters(recurse=False):
                     p.copy_(BARE_STD * torch.randn(p.shape).to(p))
-    kept = left_over(twin, model)
+    kept = uninitialised_tensor(twin, model)
     if kept:
         raise UnsupportedError(
             f"teacher: {kept} is as in the trained model after every layer was reset; choose"
@@ -43,7 +43,7 @@ def untrained_teacher(model: nn.Module, rt: Runtime, stream: str) -> nn.Module:
     return twin.eval().requires_grad_(False)
 
 
-def left_over(model: nn.Module, trained: nn.Module) -> str:
+def uninitialised_tensor(model: nn.Module, trained: nn.Module) -> str:
     """Return the name of a tensor that equals the trained model's; empty if there is none.
 
     Tensors of one value throughout, such as scales at 1, say nothing and are left out; so are
@@ -58,7 +58,7 @@ def left_over(model: nn.Module, trained: nn.Module) -> str:
     return ""
 
 
-def mean_answer(outs: Tensor, task: Task) -> Tensor:
+def mean_output(outs: Tensor, task: Task) -> Tensor:
     """Return the mean over the first dimension of outputs ``(M, ..., K)``.
 
     Probabilities are averaged where outcomes exclude each other, outputs elsewhere.

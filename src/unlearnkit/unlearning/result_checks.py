@@ -73,7 +73,7 @@ def check_values(out: nn.Module, model: nn.Module, who: str) -> None:
             raise DivergedError(f"{who}: changed {name}, which is frozen")
 
 
-def made_like(out: nn.Module, model: nn.Module) -> nn.Module:
+def restore_form(out: nn.Module, model: nn.Module) -> nn.Module:
     """Return a model with the types, strides, flags and modes of another; drop gradients."""
     cast(out, {name: t.dtype for name, t in tensors(model).items()})
     set_strides(out, get_strides(model))

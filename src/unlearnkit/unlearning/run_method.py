@@ -14,7 +14,7 @@ from torch import nn
 
 from unlearnkit.catalog import method as make
 from unlearnkit.checkpoint import check_finite
-from unlearnkit.core.border import first_line, refused
+from unlearnkit.core.border import first_line, user_code_error
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import Batch, Data, TensorData, View
 from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
@@ -36,11 +36,16 @@ from unlearnkit.localize.mask import Mask
 from unlearnkit.localize.method_masks import check_held, check_maskable, own_mask
 from unlearnkit.train.batch_norm import recalibrate_batch_norm
 from unlearnkit.train.damage import can_see_damage, damage
-from unlearnkit.train.frozen_weights import holding
+from unlearnkit.train.frozen_weights import freeze_outside_mask
 from unlearnkit.train.memory_format import to_channels_last_if_faster
 from unlearnkit.train.rng_guard import as_plain_call, peak_memory, seeded_global_rngs
 from unlearnkit.unlearning.requirements import check_needs, input_shape
-from unlearnkit.unlearning.result_checks import check_form, check_untouched, check_values, made_like
+from unlearnkit.unlearning.result_checks import (
+    check_form,
+    check_untouched,
+    check_values,
+    restore_form,
+)
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ def run_metered(
         if isinstance(mask, Localizer):
             mask = mask.find_in(work, split, case.task, run, of=model)
         if mask is not None:
-            run = holding(run, work, mask.chosen)
+            run = freeze_outside_mask(run, work, mask.chosen)
         out = how.apply(problem, run)
         if mask is not None:
             check_held(how, out is work)
@@ -119,8 +124,8 @@ def run_metered(
     _tell_damage(how, out, original, case, split, run)
     cost = Cost(run.cost.forward, run.cost.backward, run.cost.peak_bytes)
     return Unlearned(
-        model=made_like(out, like),
-        original=made_like(original, model).eval().requires_grad_(False),
+        model=restore_form(out, like),
+        original=restore_form(original, model).eval().requires_grad_(False),
         case=case,
         request=request,
         method=how,
@@ -150,7 +155,7 @@ def fresh_model(case: Case, rt: Runtime, stream: str = "fresh") -> nn.Module:
     Raises:
         UnsupportedError: If the case has no factory.
         InputError: If the factory does not return a new module each time.
-        refused: If the factory raises; running out of memory is raised as it is.
+        user_code_error: If the factory raises; running out of memory is raised as it is.
     """
     if case.fresh is None:
         raise UnsupportedError("fresh: the case has no model factory; give Case(fresh=make_model)")
@@ -158,7 +163,7 @@ def fresh_model(case: Case, rt: Runtime, stream: str = "fresh") -> nn.Module:
         try:
             built = case.fresh()
         except Exception as e:  # the user's own code
-            raise refused(
+            raise user_code_error(
                 e,
                 f"fresh: raised {type(e).__name__}: {first_line(e)}; it must return an untrained"
                 " model when called without arguments",

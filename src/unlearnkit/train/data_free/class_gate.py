@@ -15,7 +15,7 @@ EDGES = (0.0, 0.01, 0.1, 0.5, 0.9, 1.0)
 """Of the histogram that is shown when no input passes."""
 
 
-def opens(out: Tensor, gone: tuple[int, ...], threshold: float) -> Tensor:
+def passes_gate(out: Tensor, gone: tuple[int, ...], threshold: float) -> Tensor:
     """Return which rows pass the sample gate ``(B,)``: no forgotten class above the threshold.
 
     The band-pass filter of Chundawat et al., IEEE TIFS 2023, arXiv:2201.05629, on the teacher's
@@ -57,7 +57,7 @@ class ClassGate:
         """Return which rows pass ``(B,)``, given the teacher's logits ``(B, K)``."""
         if self.kind == "logit":
             return torch.ones(len(out), dtype=torch.bool, device=out.device)
-        return opens(out.detach(), self.gone, self.threshold)
+        return passes_gate(out.detach(), self.gone, self.threshold)
 
     def goal(self, out: Tensor) -> Tensor:
         """Return what the student should answer instead of the teacher's logits ``(B, K)``."""

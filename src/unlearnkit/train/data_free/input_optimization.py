@@ -18,7 +18,7 @@ InputLoss = Callable[[Tensor, Batch], Tensor]
 to a scalar."""
 
 
-def drawn_inputs(
+def random_inputs(
     targets: Tensor,
     shape: tuple[int, ...],
     rt: Runtime,
