@@ -79,15 +79,8 @@ def permutation_test(
     quadratic in the labels, the distances between models are added up over examples first. Valid
     where models are exchangeable: each unlearned model from its own original.
 
-    Args:
-        unlearned: Margins of unlearned models ``(N, E)``.
-        oracle: Margins of oracles ``(M, E)``.
-        rng: Decides the relabellings; not read where all are taken.
-        statistic: What is averaged over examples.
-        draws: B, how many relabellings at most.
-
-    Returns:
-        The p-value, and for each example a shift and a p-value that holds for all at once.
+    Margins are ``(N, E)`` of unlearned models and ``(M, E)`` of oracles; B is ``draws`` at most, and
+    ``rng`` is not read where all labellings are taken.
 
     Raises:
         InputError: If there are no draws.
@@ -97,9 +90,9 @@ def permutation_test(
         raise InputError(f"permutation_test: draws must be 1 or more, got {draws}")
     (n, examples), m = unlearned.shape, len(oracle)
     if min(n, m) < LEAST_MODELS or not examples:
-        why = f"{n} unlearned models and {m} oracles; {LEAST_MODELS} of each are the least"
+        few = f"{n} unlearned models and {m} oracles; {LEAST_MODELS} of each are the least"
         empty = torch.full((examples,), math.nan, dtype=torch.float64)
-        why = why if examples else "no examples"
+        why = few if examples else "no examples"
         return Relabelled(math.nan, math.nan, empty, empty, 0, complete=False, note=why)
     complete = math.comb(n + m, n) <= draws
     weights = _contrasts(_all(n, m) if complete else _random(n, m, draws + 1, rng), n, m)

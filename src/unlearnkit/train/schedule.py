@@ -5,6 +5,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Annotated, Literal, NamedTuple
 
@@ -127,7 +128,7 @@ def run_schedule(
     if own is None:
         return []
     steps = own.epochs * retain.steps(own.batch_size)
-    return _go(model, retain, loss, own, rt, stream=stream, steps=steps, span=1.0, extra=extra)
+    return _go(model, retain, loss, own, rt=rt, stream=stream, steps=steps, span=1.0, extra=extra)
 
 
 def warm_restart(
@@ -170,23 +171,12 @@ def warm_restart(
             astray = not halfway <= 0.5 * never_seen
         return astray
 
-    def go(rate: float, steps: int, name: str, stop: Callable[[int], bool] | None) -> list[float]:
-        own = recipe.model_copy(update={"lr": rate * recipe.lr, "schedule": "cosine"})
-        return _go(
-            model,
-            retain,
-            watched,
-            own,
-            rt,
-            stream=name,
-            steps=steps,
-            span=SPAN,
-            shrink=run.shrink,
-            extra=extra,
-            stop=stop,
-        )
+    part = partial(_go, model, retain, watched, rt=rt, span=SPAN, shrink=run.shrink, extra=extra)
 
-    curve = go(run.lr, steps, stream, guard)
+    def at(rate: float) -> Recipe:
+        return recipe.model_copy(update={"lr": rate * recipe.lr, "schedule": "cosine"})
+
+    curve = part(at(run.lr), stream=stream, steps=steps, stop=guard)
     if not astray:
         return curve
     with torch.no_grad():
@@ -199,7 +189,7 @@ def warm_restart(
         f" the learning rate, {run.lr / 2:g} times the recipe's"
     )
     again = min(steps - half, affordable_steps(left, rows, extra))
-    return curve + go(run.lr / 2, again, f"{stream}/again", None)
+    return curve + part(at(run.lr / 2), stream=f"{stream}/again", steps=again)
 
 
 def early_batches(
@@ -277,8 +267,8 @@ def _go(
     retain: View,
     loss: StepLoss,
     recipe: Recipe,
-    rt: Runtime,
     *,
+    rt: Runtime,
     stream: str,
     steps: int,
     span: float,
