@@ -79,7 +79,7 @@ def permutation_test(
     quadratic in the labels, the distances between models are added up over examples first. Valid
     where models are exchangeable: each unlearned model from its own original.
 
-    Margins are ``(N, E)`` of unlearned models and ``(M, E)`` of oracles; B is ``draws`` at most, and
+    Margins are ``(N, E)`` of unlearned models, ``(M, E)`` of oracles; B is ``draws`` at most, and
     ``rng`` is not read where all labellings are taken.
 
     Raises:
