@@ -1,4 +1,4 @@
-"""Forgetting quality: the epsilon that each forgotten example's margins prove, and its score."""
+"""Forgetting quality: epsilon bounds from each example's margins, and their score."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""KLoM: the divergence of each example's margins over unlearned models from those over oracles."""
+"""KLoM: divergence of each example's margins from those of oracles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are unlearned models distinguishable from oracles at all: relabelling the models."""
+"""Permutation test: whether unlearned models differ from oracles."""
 
 from __future__ import annotations
 

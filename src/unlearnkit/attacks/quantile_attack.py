@@ -1,4 +1,4 @@
-"""Attacks with one attacker for all rows, for tasks whose scores depend on how hard a row is.
+"""Quantile attack: thresholds that depend on the row, without shadow models.
 
 In regression a row's error says as much about its target and its cohort as about membership. Two
 ways to take that out, none of which needs another model: divide by the error that such inputs have

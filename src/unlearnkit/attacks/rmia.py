@@ -1,4 +1,4 @@
-"""RMIA: how much better a model knows an example than others do, next to strangers.
+"""RMIA: relative membership scores from a few reference models.
 
 The strongest attack for few retrained models: it takes out how hard an example is with as little as
 one. The columns are the caller's choice: forget rows, or retained rows. On retained rows, which the
@@ -59,7 +59,7 @@ def rmia(
     Args:
         target: Margins of the models under attack ``(T, E)``: log-odds of the true class.
         references: Margins of K models ``(K, E)``.
-        target_population: Margins of the targets on Z points that nobody saw ``(T, Z)``; 1,000 or
+        target_population: Margins of the targets on Z points that no model saw ``(T, Z)``; 1,000 or
             more.
         references_population: Margins of the references on them ``(K, Z)``.
         inside: Which examples each reference was trained on ``(K, E)``, boolean; None if none.

@@ -1,4 +1,4 @@
-"""U-LiRA: one attacker an example, who knows how unlearned models and retrained models treat it.
+"""U-LiRA: one attack an example, unlearned against retrained models.
 
 The game, for each example: was the model in hand trained on it and then made to forget it, or did
 it never see it? Chance is one half. Nothing here is seen by an attack with one rule for all rows.

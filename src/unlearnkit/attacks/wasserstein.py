@@ -1,4 +1,4 @@
-"""How far margins moved: the Wasserstein-1 distance to oracles, in their own spread."""
+"""Wasserstein-1 distance of margins from oracles', in the oracles' spread."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ SURE = 3.0
 """Standard errors by which that share must lie above a half."""
 
 ROWS = 2_000
-"""Most rows of each kind that are looked at."""
+"""Most rows of each kind that are read."""
 
 
 @dataclass(frozen=True)

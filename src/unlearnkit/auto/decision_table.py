@@ -1,4 +1,4 @@
-"""The decision table: for each circumstance, which methods to try, in which order, and why."""
+"""The decision table: which methods to try for which kind of request."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from unlearnkit.core.files import read_text
 from unlearnkit.core.method import Need
 
 Kind = Literal["class", "atypical", "group", "random", "unknown"]
-"""What a request is: classes that must vanish; rows that fit the model worse than those that stay,
-as wrong labels do; whole owners; other rows; or nobody can tell."""
+"""What a request is: whole classes; rows that fit the model worse than retained rows,
+as wrong labels do; whole owners; other rows; or unknown."""
 
 PATH = Path(__file__).with_name("table.yaml")
 
@@ -45,7 +45,7 @@ class Candidate(FrozenModel):
 
 
 class Condition(FrozenModel):
-    """A circumstance; what is not said may be anything."""
+    """A condition on a case; fields that are not given hold for any."""
 
     has: frozenset[Need] = frozenset()
     """Rows that must be there."""
@@ -71,7 +71,7 @@ class Rule(FrozenModel):
     id: str
     when: Condition = Condition()
     because: str
-    """The circumstance in words, to be read after "because"."""
+    """The condition in words, to be read after "because"."""
 
     candidates: tuple[Candidate, ...] = Field(min_length=1)
     """In the order in which they are tried."""

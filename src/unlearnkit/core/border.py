@@ -1,4 +1,4 @@
-"""Public borders: what nobody foresaw leaves the library as one typed error."""
+"""Public borders: an unforeseen exception becomes one typed error."""
 
 from __future__ import annotations
 
@@ -11,12 +11,7 @@ from typing import NoReturn, ParamSpec, TypeVar
 
 import torch
 
-from unlearnkit.core.errors import (
-    InputError,
-    OutOfMemoryError,
-    UnexpectedError,
-    UnlearnkitError,
-)
+from unlearnkit.core.errors import InputError, OutOfMemoryError, UnexpectedError, UnlearnkitError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -73,11 +68,11 @@ def refuse(step: str, e: Exception) -> NoReturn:
     ) from e
 
 
-def user_code_error(e: Exception, told: str) -> Exception:
+def user_code_error(e: Exception, message: str) -> Exception:
     """Return the error to raise for one in user code: itself if typed, else an ``InputError``."""
     if isinstance(e, UnlearnkitError) or _out_of_memory(e):
         return e
-    return InputError(told)
+    return InputError(message)
 
 
 def first_line(e: BaseException, longest: int = 160) -> str:
@@ -90,9 +85,9 @@ def first_line(e: BaseException, longest: int = 160) -> str:
 
 
 def _out_of_memory(e: Exception) -> bool:
-    told = str(e) if isinstance(e, RuntimeError) else ""
+    message = str(e) if isinstance(e, RuntimeError) else ""
     return isinstance(e, MemoryError | torch.OutOfMemoryError) or (
-        "can't allocate memory" in told or "out of memory" in told
+        "can't allocate memory" in message or "out of memory" in message
     )
 
 

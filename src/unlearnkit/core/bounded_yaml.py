@@ -1,4 +1,4 @@
-"""YAML of bounded size: what a text stands for is counted while it is read, aliases included."""
+"""YAML of bounded size, aliases included."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ class _Loader(yaml.SafeLoader):
         else:
             self._sizes[id(node)] = self._values - before
         if self._values > MOST_VALUES:
-            told = f"more than {MOST_VALUES:,} values; put row numbers into a file: rows=@file"
-            self._refuse(event, told)
+            reason = f"more than {MOST_VALUES:,} values; put row numbers into a file: rows=@file"
+            self._refuse(event, reason)
         self._depth -= 1
         return node
 

@@ -16,12 +16,7 @@ from torch.utils.data import DataLoader, Subset
 from unlearnkit.core.border import user_code_error
 from unlearnkit.core.content import attribute_digests
 from unlearnkit.core.digest import digest, tensor_digest
-from unlearnkit.core.errors import (
-    InputError,
-    NoTargetsError,
-    UndeclaredReadError,
-    UnlearnkitError,
-)
+from unlearnkit.core.errors import InputError, NoTargetsError, UndeclaredReadError, UnlearnkitError
 from unlearnkit.core.hidden_targets import Hidden, no_targets
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, read up to a limit with an error that says what to do."""
+"""Files: written whole or not at all, read up to a limit."""
 
 from __future__ import annotations
 
@@ -91,8 +91,8 @@ def check_writable(path: Path, who: str) -> None:
 
 
 def _unwritten(path: Path, why: Exception | str) -> str:
-    told = getattr(why, "strerror", None) or why
-    return f"cannot write {str(path)!r}: {told}; choose another place"
+    reason = getattr(why, "strerror", None) or why
+    return f"cannot write {str(path)!r}: {reason}; choose another place"
 
 
 def write_rows(path: Path, names: Sequence[str], rows: Sequence[Sequence[object]]) -> Path:

@@ -93,21 +93,21 @@ def _call(model: nn.Module, batch: Batch) -> Tensor:
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except (RuntimeError, ValueError, TypeError) as e:
-        told = _first_line(e)
-        if "can't allocate memory" in told:
+        message = _first_line(e)
+        if "can't allocate memory" in message:
             raise OutOfMemoryError(
                 f"out of memory while the model reads {len(batch)} rows, input shape"
                 f" {_shape(batch.x)}; use a smaller batch_size in the recipe or the method, or"
                 " another device"
             ) from e
-        if "Cannot access data pointer" in told:
-            told = (
+        if "Cannot access data pointer" in message:
+            message = (
                 "its forward pass cannot be differentiated row by row, as where it packs sequences"
                 " (pack_padded_sequence); use padded sequences, or a method without per-row"
                 " gradients such as finetune"
             )
         raise InputError(
-            f"the model does not take this input, shape {_shape(batch.x)}: {told}"
+            f"the model does not take this input, shape {_shape(batch.x)}: {message}"
         ) from e
 
 

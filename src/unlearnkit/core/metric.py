@@ -1,4 +1,4 @@
-"""The contract of a metric, and the list of all of them."""
+"""The contract of a metric, and the list of all metrics."""
 
 from __future__ import annotations
 

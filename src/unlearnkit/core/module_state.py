@@ -1,4 +1,4 @@
-"""What a model is made of: its layers, tensors, ties, types and hooks."""
+"""State of a module: tensors, ties, types, memory layout, hooks, modes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where and how numbers are computed: device, precision, randomness, cost."""
+"""Runtime: device, precision, randomness and cost of a run."""
 
 import hashlib
 import operator
@@ -50,19 +50,19 @@ class Cost:
 
 
 class Reporter(Protocol):
-    """Hears how a long computation comes along."""
+    """Receives the progress of a long computation, and notes."""
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """Hear that ``done`` of ``total`` steps of something are over."""
+        """Report that ``done`` of ``total`` steps are over."""
         ...
 
     def note(self, text: str) -> None:
-        """Hear a sentence that the user should read."""
+        """Report a sentence that the user should read."""
         ...
 
 
 class ParameterConstraint(Protocol):
-    """Keeps some scalars of a model where they are while others are trained."""
+    """Keeps some scalars of a model unchanged while others are trained."""
 
     def project(self) -> None:
         """Set their gradients to zero."""
@@ -74,7 +74,7 @@ class ParameterConstraint(Protocol):
 
 
 class NullReporter:
-    """A reporter that says nothing."""
+    """A reporter that drops everything."""
 
     def progress(self, what: str, done: int, total: int) -> None:
         """Say nothing."""
@@ -117,7 +117,7 @@ class Runtime:
             device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or ``auto`` for the best there is.
             precision: ``fp32``, or ``bf16`` for autocast.
             seed: Root of every random stream of the run.
-            reporter: Hears progress and notes; nobody by default.
+            reporter: Receives progress and notes; none by default.
 
         Returns:
             The runtime, with a fresh cost meter. A device that does not exist here is refused.
@@ -156,7 +156,7 @@ class Runtime:
             hold.restore()
 
     def note(self, text: str) -> None:
-        """Tell the user one thing that the result depends on; said once."""
+        """Report one thing that the result depends on, once."""
         if text not in self.notes:
             self.notes.append(text)
             self.reporter.note(text)

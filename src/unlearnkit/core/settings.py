@@ -1,4 +1,4 @@
-"""Nested settings: one value laid over another."""
+"""Nested settings: one value merged over another."""
 
 from __future__ import annotations
 

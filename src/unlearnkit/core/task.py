@@ -1,4 +1,4 @@
-"""What a model's output means."""
+"""The contract of a task: what outputs and targets mean."""
 
 from __future__ import annotations
 

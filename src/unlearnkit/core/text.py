@@ -1,4 +1,4 @@
-"""Text that came from elsewhere, made safe for a terminal, a page or a spreadsheet."""
+"""Text from elsewhere, made safe for a terminal, a page or a spreadsheet."""
 
 from __future__ import annotations
 

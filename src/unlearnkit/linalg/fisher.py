@@ -1,4 +1,4 @@
-"""How much each parameter matters to some rows: squared gradients."""
+"""Diagonal of the empirical Fisher: mean squared gradients."""
 
 import math
 from collections.abc import Callable, Collection, Iterator
@@ -105,11 +105,11 @@ def parameters_with_row_gradients(
         if alone is None:
             return frozenset()
         rt.cost.count_forward(len(batch), graph=False)
-        with record_layer_calls(model) as heard:
+        with record_layer_calls(model) as calls:
             losses = task.losses(task.outputs(model, batch), batch)
         if not losses.requires_grad or not _near(losses.detach(), alone):
             return frozenset()
-        return frozenset(_adding_up(model, heard, losses, rt))
+        return frozenset(_adding_up(model, calls, losses, rt))
 
 
 def _alone(model: nn.Module, batch: Batch, task: Task) -> Tensor | None:
@@ -124,13 +124,13 @@ def _alone(model: nn.Module, batch: Batch, task: Task) -> Tensor | None:
     return found.detach()
 
 
-def _adding_up(model: nn.Module, heard: LayerCalls, losses: Tensor, rt: Runtime) -> Iterator[str]:
+def _adding_up(model: nn.Module, calls: LayerCalls, losses: Tensor, rt: Runtime) -> Iterator[str]:
     """Yield the parameters whose rows' gradients are those of single rows, and add up."""
     params = {n: p for n, p in model.named_parameters() if p.requires_grad}
     middle = len(losses) // 2
-    one = torch.autograd.grad(losses[middle], heard.edges, allow_unused=True, retain_graph=True)
+    one = torch.autograd.grad(losses[middle], calls.edges, allow_unused=True, retain_graph=True)
     weights = torch.linspace(1, 2, len(losses), dtype=losses.dtype, device=losses.device)
-    wanted: list[Tensor | GradientEdge] = [*heard.edges, *params.values()]
+    wanted: list[Tensor | GradientEdge] = [*calls.edges, *params.values()]
     found = torch.autograd.grad(
         (weights * losses).sum(),
         wanted,  # type: ignore[arg-type]  # both kinds at once are taken, too
@@ -138,11 +138,11 @@ def _adding_up(model: nn.Module, heard: LayerCalls, losses: Tensor, rt: Runtime)
     )
     rt.cost.count_backward()
     rt.cost.backward += len(losses)  # back through one graph twice
-    for layer, g in zip(heard.layers, one, strict=True):
+    for layer, g in zip(calls.layers, one, strict=True):
         if g is not None and g.ndim and bool(g[torch.arange(len(g)) != middle].any()):
-            heard.odd.add(layer)
-    rows = heard.gradients(found[: len(heard.edges)], len(losses))
-    for name, g in zip(params, found[len(heard.edges) :], strict=True):
+            calls.odd.add(layer)
+    rows = calls.gradients(found[: len(calls.edges)], len(losses))
+    for name, g in zip(params, found[len(calls.edges) :], strict=True):
         if name in rows and g is not None:
             eps, size = torch.finfo(g.dtype).eps, torch.linalg.vector_norm(g, math.inf)
             gap = g.to(torch.promote_types(g.dtype, torch.float32)).neg_()
@@ -186,11 +186,11 @@ def _by_batch(
 def _by_layer(
     model: nn.Module, batch: Batch, task: Task, rt: Runtime, total: dict[str, Tensor]
 ) -> None:
-    with record_layer_calls(model) as heard:
+    with record_layer_calls(model) as calls:
         losses = task.losses(task.outputs(model, batch), batch)
-    grads = torch.autograd.grad(losses.sum(), heard.edges, allow_unused=True)
+    grads = torch.autograd.grad(losses.sum(), calls.edges, allow_unused=True)
     rt.cost.count_backward()
-    for name, rows in heard.gradients(grads, len(batch)).items():
+    for name, rows in calls.gradients(grads, len(batch)).items():
         if name in total:
             rows.squares_into(total[name])
 

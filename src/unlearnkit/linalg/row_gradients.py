@@ -1,4 +1,4 @@
-"""Gradients of single rows, layer by layer, never held for a whole model."""
+"""Gradients of single rows, layer by layer."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ class LayerCalls:
     odd: set[nn.Module] = field(default_factory=set)
     """Layers that were called in a way that no rule covers."""
 
-    def hear(self, layer: nn.Module, given: tuple[object, ...], out: object) -> None:
+    def record(self, layer: nn.Module, given: tuple[object, ...], out: object) -> None:
         """Keep one call of a layer."""
         x = given[0] if len(given) == 1 else None
         if isinstance(x, Tensor) and isinstance(out, Tensor) and out.requires_grad:
@@ -209,15 +209,15 @@ class LayerCalls:
 @contextmanager
 def record_layer_calls(model: nn.Module) -> Iterator[LayerCalls]:
     """Listen to the layers that a rule covers, for one pass; the hooks are removed at the end."""
-    heard = LayerCalls(model)
+    calls = LayerCalls(model)
     handles = [
-        layer.register_forward_hook(heard.hear)
+        layer.register_forward_hook(calls.record)
         for layer in model.modules()
         if any(p is not None and p.requires_grad for p in layer._parameters.values())
         and _rule(layer) is not None
     ]
     try:
-        yield heard
+        yield calls
     finally:
         for handle in handles:
             handle.remove()

@@ -1,4 +1,4 @@
-"""Intervals of any number over models and examples, by drawing both again."""
+"""Two-level bootstrap: intervals over models and examples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a margin or a prediction is like over models: one law an example, from few models each.
+"""Densities of margins over models: one distribution an example.
 
 The variance of an example is drawn towards that of all examples, because with few models its own
 says little; what is left of the doubt goes into the tails (Student's t instead of a normal law).

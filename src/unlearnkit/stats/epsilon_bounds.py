@@ -1,4 +1,4 @@
-"""What errors of an attack prove about privacy: lower bounds on epsilon.
+"""Lower bounds on epsilon from the errors of an attack.
 
 A process is (epsilon, delta)-indistinguishable from another when no event is more than
 ``e^epsilon`` times as likely under one as under the other, up to delta. A bound can refute a claim
@@ -69,11 +69,7 @@ def _epsilon(u_fpr: Tensor, u_fnr: Tensor, delta: float) -> Tensor:
     return torch.maximum(first, second).log()
 
 
-def _upper(
-    k: NDArray[np.float64],
-    n: int,
-    tail: NDArray[np.float64],
-) -> NDArray[np.float64]:
+def _upper(k: NDArray[np.float64], n: int, tail: NDArray[np.float64]) -> NDArray[np.float64]:
     # The complement keeps its digits where the tail is far below the resolution of 1 - tail.
     some = special.betainccinv(k + 1, np.maximum(n - k, 0.5), tail)
     return np.where(k >= n, 1.0, some)

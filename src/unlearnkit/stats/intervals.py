@@ -1,4 +1,4 @@
-"""How uncertain a number is: intervals of rates, means and differences, and equivalence."""
+"""Intervals of rates, means and differences, and equivalence tests."""
 
 from __future__ import annotations
 

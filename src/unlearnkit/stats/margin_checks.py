@@ -1,4 +1,4 @@
-"""What margins must be before anything is computed, and how they are read piece by piece."""
+"""Checks of margin matrices, and iteration over their examples."""
 
 from __future__ import annotations
 

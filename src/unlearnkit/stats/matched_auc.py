@@ -1,4 +1,4 @@
-"""Rows of two kinds compared at like targets: what is easy to tell apart by target says nothing."""
+"""Matched AUC: rows of two kinds compared at like targets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ENOUGH = 20
 """Rows of the other kind that each bin needs, or there are fewer bins."""
 
 CELLS = 1 << 20
-"""Pairs that are looked at at once."""
+"""Pairs that are compared at once."""
 
 LEAST_MATCHED = 10
 """Rows on each side that a matched AUC needs; of fewer its interval says nothing."""

@@ -1,4 +1,4 @@
-"""Many tests at once: how many of the found are true, and whether the worst is real."""
+"""Multiple testing: adjusted p-values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two methods on the same seeds: the mean difference, its interval, and an exact test."""
+"""Paired test of two methods on the same seeds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST_SEEDS = 30
 
 @dataclass(frozen=True)
 class Paired:
-    """The mean of paired differences, and what can be said about it."""
+    """The mean of paired differences, its interval and its p-value."""
 
     value: float
     low: float | None

@@ -1,4 +1,4 @@
-"""What an audit could have seen: the smallest effects that its tests find most of the time."""
+"""Power: the smallest effect that a test finds most of the time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ROC curves and AUC: of one score, of many rows at once, of scores that come in pieces."""
+"""ROC curves and AUC: of scores, of rows, of streams."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of a method, checked on toy problems and on awkward models."""
+"""The contract of a method, checked on toy problems and awkward models."""
 
 from __future__ import annotations
 

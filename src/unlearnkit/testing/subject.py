@@ -1,4 +1,4 @@
-"""What the contract is checked on: toy problems, trained models, and a look inside a run."""
+"""Toy problems and trained models that the contract is checked on."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class ToyProblem:
 
     @property
     def request(self) -> ForgetRequest:
-        """Return what must go: 11 of 60 rows, so that batches of 16 leave one kept row over."""
+        """Return the request: 11 of 60 rows, so that batches of 16 leave one retained row over."""
         return self.asking(Rows(*range(11)))
 
     def asking(self, request: ForgetRequest) -> ForgetRequest:
@@ -89,11 +89,11 @@ class ToyProblem:
     ) -> Unlearned:
         """Return what the method makes of a model; what is not given is the toy's."""
         where = case or self.case
-        asked = None if where.parts is not None else self.asking(request or self.request)
+        target = None if where.parts is not None else self.asking(request or self.request)
         return run_method(
             self.model() if model is None else model,
             where,
-            asked,
+            target,
             method or self.smoke(),
             rt or self.rt(),
         )
@@ -193,7 +193,7 @@ def generators() -> tuple[Any, ...]:
 
 
 def disturb() -> None:
-    """Move all global generators, as somebody else's code would."""
+    """Move all global generators, as other code would."""
     torch.rand(7)
     random.random()
     np.random.rand(7)  # noqa: NPY002, TID251  # the global one

@@ -1,4 +1,4 @@
-"""Awkward models: each breaks some shortcut that unlearning code takes."""
+"""Awkward models: each breaks an assumption that unlearning code makes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the layers inside a model say: read by forward hooks, of models that stay as they are."""
+"""Activations of layers, captured by forward hooks, and attention maps."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from unlearnkit.train.features import row_losses
 from unlearnkit.train.rng_guard import seeded_global_rngs
 
 MOST_ROWS = 512
-"""Rows that are looked at."""
+"""Most rows that are checked."""
 
 DIVERGED = 2.0
 """Loss, as a multiple of a constant answer's and of the original's, whichever is larger, from which
@@ -28,7 +28,7 @@ class Damage:
     """A model whose loss is above that of a constant answer, and above the original's."""
 
     rows: str
-    """Which rows were looked at: ``retained`` or ``test``."""
+    """Which rows were checked: ``retained`` or ``test``."""
 
     count: int
     loss: float
@@ -46,7 +46,7 @@ class Damage:
 
     @property
     def diverged(self) -> bool:
-        """Return whether retained rows fare so badly that no constant answer explains it."""
+        """Return whether the retained loss is far above that of a constant answer."""
         worst = max(self.constant, self.before)
         return self.rows == "retained" and not self.loss <= DIVERGED * worst
 
@@ -87,7 +87,7 @@ def damage(
 
 
 def can_see_damage(case: Case, split: Partition) -> bool:
-    """Return whether there are rows on which damage would show."""
+    """Return whether there are rows to check for damage."""
     return _rows(case, split) is not None
 
 

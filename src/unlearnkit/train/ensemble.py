@@ -1,4 +1,4 @@
-"""Many models of one architecture trained together: stacked weights, one vectorised step."""
+"""Ensembles: many models of one architecture trained together."""
 
 import copy
 import math
@@ -262,7 +262,7 @@ def _grain(model: nn.Module) -> int:
 
 
 def _placed(members: Sequence[EnsembleMember], grain: int) -> list[EnsembleMember | None]:
-    """Return the members by place, with gaps where nobody stands, a multiple of ``grain``."""
+    """Return the members by place, with gaps, padded to a multiple of ``grain``."""
     taken: dict[int, EnsembleMember] = {}
     for i, m in enumerate(members):
         slot = (i if m.place is None else m.place) % PLACES

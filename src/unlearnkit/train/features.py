@@ -1,4 +1,4 @@
-"""What a model says about rows, read without moving it."""
+"""Features, losses and input gradients of rows, from a fixed model."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -55,12 +55,12 @@ def teacher_outputs(
 
 def lookup_by_row(view: View, values: Tensor, rt: Runtime) -> Callable[[Batch], Tensor]:
     """Return the function from a batch to its rows' entries of ``values (n, ...)`` of a view."""
-    seat = torch.full((len(view.data),), len(view), dtype=torch.long)
-    seat[view.rows] = torch.arange(len(view))
+    position = torch.full((len(view.data),), len(view), dtype=torch.long)
+    position[view.rows] = torch.arange(len(view))
     kept = values.to(rt.device)
 
     def recall(batch: Batch) -> Tensor:
-        return kept[seat[batch.row].to(kept.device)]
+        return kept[position[batch.row].to(kept.device)]
 
     return recall
 

@@ -1,4 +1,4 @@
-"""Holding some scalars of a model where they are, whatever moves the rest."""
+"""Frozen scalars: the part of a model outside a mask stays unchanged."""
 
 from collections.abc import Mapping
 from dataclasses import replace

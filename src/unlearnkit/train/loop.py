@@ -1,4 +1,4 @@
-"""The one training loop."""
+"""The training loop: descent on one or several losses."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Training on retained rows, alone or with forget rows mixed into the early batches."""
+"""Training on the retain set, with forget rows mixed in or without."""
 
 from collections.abc import Callable
 

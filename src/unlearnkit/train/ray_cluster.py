@@ -1,4 +1,4 @@
-"""Work as tasks of a Ray cluster."""
+"""Ray cluster: connections, and functions run as its tasks."""
 
 from __future__ import annotations
 
@@ -40,11 +40,7 @@ def ray_session(address: str, processors: int | None, who: str) -> Iterator[Any]
     more: dict[str, Any] = {}
     if address == LOCAL:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        more = {
-            "num_cpus": processors,
-            "include_dashboard": False,
-            "object_store_memory": _MEMORY,
-        }
+        more = {"num_cpus": processors, "include_dashboard": False, "object_store_memory": _MEMORY}
     try:
         ray.init(address=address, log_to_driver=False, logging_level="error", **more)
     except (ConnectionError, ValueError, RuntimeError) as e:
@@ -56,7 +52,7 @@ def ray_session(address: str, processors: int | None, who: str) -> Iterator[Any]
 
 
 def check_reachable(address: str, who: str) -> None:
-    """Refuse an address that nobody answers at; Ray itself would try for many minutes.
+    """Refuse an address that does not answer; Ray itself would try for many minutes.
 
     Raises:
         InputError: If there is no answer.
@@ -117,8 +113,8 @@ def map_tasks(
 
 def why_lost(e: Exception) -> str:
     """Return in a line why a task was lost."""
-    told = [text.strip() for text in str(e).splitlines() if text.strip()]
-    return told[-1] if told else type(e).__name__
+    lines = [text.strip() for text in str(e).splitlines() if text.strip()]
+    return lines[-1] if lines else type(e).__name__
 
 
 def _unreachable(address: str, e: Exception, who: str) -> str:

@@ -1,4 +1,4 @@
-"""Training with wrong targets for forget rows."""
+"""Training with wrong targets for the forget set."""
 
 from typing import Literal
 
@@ -17,7 +17,7 @@ from unlearnkit.train.schedule import Run, WarmRestart, first_epochs
 
 Misleading = Literal["uniform", "runner_up"]
 """What forget rows are taught: a wrong target drawn for each batch, or the original's answer
-without the true and the vanished classes."""
+without the true and the removed classes."""
 
 EXCLUDED = -1e4
 """Logit of a class that must not be answered: its probability is zero in any precision."""
@@ -65,10 +65,10 @@ def train_on_wrong_targets(
 
 def wrong_target_losses(p: Problem, rt: Runtime) -> RowLosses:
     """Return the loss on wrong targets, drawn anew for each batch."""
-    rng, gone = rt.rng("relabel/targets"), torch.tensor(p.removed_classes, dtype=torch.long)
+    rng, removed = rt.rng("relabel/targets"), torch.tensor(p.removed_classes, dtype=torch.long)
 
     def wrong(out: Tensor, drop: Batch) -> Tensor:
-        return p.task.losses(out, p.task.wrong(drop, rng, avoid=gone))
+        return p.task.losses(out, p.task.wrong(drop, rng, avoid=removed))
 
     return wrong
 

@@ -1,4 +1,4 @@
-"""Teach copies of a model what it was made to forget, and watch how fast that goes."""
+"""Relearning: how fast a copy of a model learns the forget set again."""
 
 from __future__ import annotations
 

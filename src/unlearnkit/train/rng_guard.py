@@ -1,4 +1,4 @@
-"""Runs that leave the global random generators as they were."""
+"""Guards of global state: random generators and torch settings are restored."""
 
 from __future__ import annotations
 

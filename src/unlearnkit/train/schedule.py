@@ -1,4 +1,4 @@
-"""Unlearning by a warm restart: train on, faster than before, from weights that shrink."""
+"""Warm restart: a short training at a high rate while weights shrink."""
 
 import math
 from bisect import bisect_left
@@ -197,7 +197,7 @@ def early_batches(
 ) -> Callable[[float], Batch | None]:
     """Return the function from progress to the next forget batch, or to None once past ``share``.
 
-    The rows are gone round in a new order, and augmented anew if the recipe says so, each time.
+    Each pass over the rows has a new order, and new augmentation if the recipe says so.
     """
     turns = enumerate(view.endless_batches(size, rt, shuffle=stream))
 

@@ -1,4 +1,4 @@
-"""Models that know nothing: the same architecture with weights drawn anew."""
+"""Untrained teachers: the same architecture with weights drawn anew."""
 
 import copy
 import math

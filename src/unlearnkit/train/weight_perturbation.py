@@ -1,4 +1,4 @@
-"""Starting between a model and an untrained one."""
+"""Shrink and perturb: a model's weights mixed with untrained ones."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""What methods need, and what a case gives."""
+"""Requirements of methods, compared with the inputs of a case."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def _lacking(how: type[Method], case: Case, split: Partition) -> list[Need]:
 
 
 def available_inputs(
-    case: Case, split: Partition, asked: frozenset[Need] = frozenset(Need)
+    case: Case, split: Partition, wanted: frozenset[Need] = frozenset(Need)
 ) -> frozenset[Need]:
     """Return which of the inputs a case gives; labels only if all rows to be read have them."""
     reads = {Need.FORGET: split.forget, Need.RETAIN: split.retain}
     have = {
-        Need.LABELS: lambda: all(v is None or v.labelled for n, v in reads.items() if n in asked),
+        Need.LABELS: lambda: all(v is None or v.labelled for n, v in reads.items() if n in wanted),
         Need.FORGET: lambda: split.forget is not None,
         Need.RETAIN: lambda: split.retain is not None,
         Need.VALIDATION: lambda: case.validation is not None,
@@ -64,7 +64,7 @@ def available_inputs(
         Need.CLASSES: lambda: _whole_classes(split),
         Need.SHAPE: lambda: input_shape(case, split) is not None,
     }
-    return frozenset(n for n in asked if have[n]())
+    return frozenset(n for n in wanted if have[n]())
 
 
 def _whole_classes(split: Partition) -> bool:

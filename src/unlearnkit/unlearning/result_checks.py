@@ -1,4 +1,4 @@
-"""What a method may hand back: a finite model of the right form, and an original left alone."""
+"""Checks of a result: finite, of the right form, original unchanged."""
 
 from __future__ import annotations
 

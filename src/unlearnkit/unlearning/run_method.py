@@ -1,4 +1,4 @@
-"""The one entry point: run a method on a copy, under guard."""
+"""A run of one method on a copy of a model, under checks."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ from unlearnkit.unlearning.result_checks import (
 
 @dataclass(frozen=True)
 class Unlearned:
-    """A model that has been through a method, with all that an audit needs to know of it."""
+    """The result of a method: the model, with all that an audit needs."""
 
     model: nn.Module
     original: nn.Module
@@ -61,7 +61,7 @@ class Unlearned:
     seconds: float
     cost: Cost
     notes: tuple[str, ...]
-    """What the method assumed, and other things that a reader should know."""
+    """What the method assumed, and other facts that a reader should know."""
 
     mask: Mask | None = field(default=None, kw_only=True)
     """What was allowed to move; everything when None."""
@@ -248,7 +248,7 @@ def _check_fit(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> B
 
 
 def _check_answers(model: nn.Module, split: Partition, case: Case, rt: Runtime) -> None:
-    """Refuse a model that answers in probabilities; note one whose answers hang on batching."""
+    """Refuse a model that returns probabilities; note one whose outputs depend on batching."""
     tried = [v for v in (split.retain, split.forget) if v is not None and len(v)]
     if not tried:
         return
@@ -259,9 +259,9 @@ def _check_answers(model: nn.Module, split: Partition, case: Case, rt: Runtime) 
             few = view.pick(torch.arange(min(ANSWERS, len(view))))
             out = read(model, few, case.task, rt.fork(rt.seed))
             check_logits(out, few.y.cpu(), case.task, "model")
-        told = batching_note(model, tried[0], case.task, rt)
-    if told:
-        rt.note(told)
+        message = batching_note(model, tried[0], case.task, rt)
+    if message:
+        rt.note(message)
 
 
 def _problem(
@@ -352,14 +352,9 @@ def _recalibrate(how: Method, out: nn.Module, p: Problem, rt: Runtime) -> None:
 
 
 def _tell_damage(
-    how: Method,
-    out: nn.Module,
-    original: nn.Module,
-    case: Case,
-    split: Partition,
-    rt: Runtime,
+    how: Method, out: nn.Module, original: nn.Module, case: Case, split: Partition, rt: Runtime
 ) -> None:
-    """Say that a model is worse on the retain set than a constant answer; refuse a diverged one."""
+    """Note a model that is worse on the retain set than a constant answer; refuse divergence."""
     if not can_see_damage(case, split):
         rt.note(
             f"{how.id}: not checked for damage: the case has neither retained nor test rows with"
@@ -376,7 +371,7 @@ def _tell_damage(
 
 
 ANSWERS = 256
-"""Rows of each part that the model's outputs are looked at on before it unlearns."""
+"""Rows of each part on which the model's outputs are checked before unlearning."""
 
 _NOTHING = TensorData(torch.empty(0, 0), torch.empty(0, dtype=torch.long))
 """What a sealed view holds: there is nothing to find behind the seal."""
@@ -394,5 +389,5 @@ def _copy(model: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(model)
     except (RuntimeError, TypeError) as e:
-        told = str(e).splitlines()[0]
-        raise InputError(f"model: cannot be copied: {told}; detach what it keeps") from e
+        message = str(e).splitlines()[0]
+        raise InputError(f"model: cannot be copied: {message}; detach what it keeps") from e

@@ -1,4 +1,4 @@
-"""Networks that make inputs out of random numbers."""
+"""Generator networks: random numbers in, model inputs out."""
 
 from __future__ import annotations
 

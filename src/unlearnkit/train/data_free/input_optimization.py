@@ -1,4 +1,4 @@
-"""Made-up inputs: optimised against a model that does not move."""
+"""Optimised inputs: gradient descent on the inputs of a fixed model."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Models of one architecture as one."""
+"""Stacked models: many models of one architecture as one."""
 
 import copy
 import math

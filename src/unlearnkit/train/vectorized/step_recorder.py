@@ -1,4 +1,4 @@
-"""Operations on tensors recorded once and played again, without the Python that led to them."""
+"""Step recorder: records the tensor operations of a step and replays them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
