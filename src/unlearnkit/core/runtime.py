@@ -1,4 +1,4 @@
-"""Where and how numbers are computed: device, precision, randomness, cost."""
+"""Runtime: device, precision, randomness and cost of a run."""
 
 import hashlib
 import operator
@@ -50,19 +50,19 @@ class Cost:
 
 
 class Reporter(Protocol):
-    """Hears how a long computation comes along."""
+    """Receives the progress of a long computation, and notes."""
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """Hear that ``done`` of ``total`` steps of something are over."""
+        """Report that ``done`` of ``total`` steps are over."""
         ...
 
     def note(self, text: str) -> None:
-        """Hear a sentence that the user should read."""
+        """Report a sentence that the user should read."""
         ...
 
 
 class ParameterConstraint(Protocol):
-    """Keeps some scalars of a model where they are while others are trained."""
+    """Keeps some scalars of a model unchanged while others are trained."""
 
     def project(self) -> None:
         """Set their gradients to zero."""
@@ -74,7 +74,7 @@ class ParameterConstraint(Protocol):
 
 
 class NullReporter:
-    """A reporter that says nothing."""
+    """A reporter that drops everything."""
 
     def progress(self, what: str, done: int, total: int) -> None:
         """Say nothing."""
@@ -121,7 +121,7 @@ class Runtime:
             device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or ``auto`` for the best there is.
             precision: ``fp32``, or ``bf16`` for autocast.
             seed: Root of every random stream of the run.
-            reporter: Hears progress and notes; nobody by default.
+            reporter: Receives progress and notes; none by default.
             channels_last: ``auto`` lays convolutions out channels last, on a CPU in ``fp32``, where
                 the network's outputs stay the same to rounding: three networks took 0.79 to 0.88
                 of the time to train and 0.68 to 0.96 to read (``python -m benchmarks images``).
@@ -167,24 +167,18 @@ class Runtime:
             hold.restore()
 
     def note(self, text: str) -> None:
-        """Tell the user one thing that the result depends on; said once."""
+        """Report one thing that the result depends on, once."""
         if text not in self.notes:
             self.notes.append(text)
             self.reporter.note(text)
 
 
 def check_seed(given: object, who: str) -> int:
-    """Return a seed as an ``int``.
-
-    Args:
-        given: A whole number, of Python, NumPy or torch.
-        who: What to call it in an error.
-
-    Returns:
-        The seed.
+    """Return a whole number of Python, NumPy or torch as a seed.
 
     Raises:
-        InputError: If it is no whole number from 0 to 2^63 - 1.
+        InputError: If it is no whole number from 0 to 2^63 - 1; ``who`` is what the message calls
+            it.
     """
     kind = type(given).__name__
     whole = isinstance(given, SupportsIndex) and not isinstance(given, bool) and kind != "bool_"

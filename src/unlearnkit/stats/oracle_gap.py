@@ -10,7 +10,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Literal
 
-from unlearnkit.stats.intervals import student_p, student_reach, t_quantile, tost, two_sample_t
+from unlearnkit.stats.intervals import t_half_width, t_p_value, t_quantile, tost, two_sample_t
 
 ENOUGH_FOR_INTERVALS = 3
 """Oracles from which on a deviation over models, and so any interval of a gap, is shown."""
@@ -221,7 +221,7 @@ def gap(
     s = max(s, least)
     g = value - statistics.mean(oracle)
     wide = t_quantile(0.95, count - 1) * s * math.sqrt(1 + 1 / count)
-    tight = student_reach(count, 0.9) * s
+    tight = t_half_width(count, 0.9) * s
     return Gap(g, g - wide, g + wide, g - tight, g + tight, s, value - g)
 
 
@@ -245,7 +245,7 @@ def outlying(value: float, oracle: list[float], *, distance: bool = False) -> fl
     if apart.deviation == 0:
         return 1.0 if apart.value == 0 else 0.0
     t = apart.value / (apart.deviation * math.sqrt(1 + 1 / len(oracle)))
-    return student_p(t, len(oracle) - 1)
+    return t_p_value(t, len(oracle) - 1)
 
 
 def equivalence_margin(own: float | None, unit: str, apart: Gap) -> float:

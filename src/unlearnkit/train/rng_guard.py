@@ -1,4 +1,4 @@
-"""Runs that leave the global random generators as they were."""
+"""Guards of global state: random generators and torch settings are restored."""
 
 from __future__ import annotations
 
@@ -68,15 +68,11 @@ def peak_memory(rt: Runtime) -> Iterator[None]:
 
 @contextmanager
 def own_settings(device: torch.device | None = None) -> Iterator[None]:
-    """Compute as the library needs it, whatever the caller's context; restore torch's settings.
+    """Compute with gradients on and autocast off, whatever the caller's context; restore settings.
 
-    Gradients are on and autocast is off inside, so that a call under ``torch.no_grad()``,
-    ``torch.inference_mode()`` or ``torch.autocast()`` gives the numbers of a plain call. Threads,
-    default type and device, determinism and precision flags come back as they were, whatever a
-    plug-in did to them.
-
-    Args:
-        device: Where to compute; the CPU when None.
+    A call under ``torch.no_grad()``, ``torch.inference_mode()`` or ``torch.autocast()`` then gives
+    the numbers of a plain call. Threads, default type and device, determinism and precision flags
+    come back as they were, whatever a plug-in did to them.
     """
     kinds = {"cpu", *([] if device is None else [device.type])}
     settings = _settings()

@@ -1,4 +1,4 @@
-"""The one entry point: run a method on a copy, under guard."""
+"""A run of one method on a copy of a model, under checks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import nn
 
 from unlearnkit.catalog import method as make
 from unlearnkit.checkpoint import check_finite
-from unlearnkit.core.border import first_line, refused
+from unlearnkit.core.border import first_line, user_code_error
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import Batch, Data, TensorData, View
 from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
@@ -35,16 +35,21 @@ from unlearnkit.localize.mask import Mask
 from unlearnkit.localize.method_masks import check_held, check_maskable, own_mask
 from unlearnkit.train.batch_norm import recalibrate_batch_norm
 from unlearnkit.train.damage import can_see_damage, damage
-from unlearnkit.train.frozen_weights import holding
+from unlearnkit.train.frozen_weights import freeze_outside_mask
 from unlearnkit.train.memory_format import get_strides, set_strides, to_channels_last_if_faster
 from unlearnkit.train.rng_guard import as_plain_call, peak_memory, seeded_global_rngs
 from unlearnkit.unlearning.requirements import check_needs, input_shape
-from unlearnkit.unlearning.result_checks import check_form, check_untouched, check_values, made_like
+from unlearnkit.unlearning.result_checks import (
+    check_form,
+    check_untouched,
+    check_values,
+    restore_form,
+)
 
 
 @dataclass(frozen=True)
 class Unlearned:
-    """A model that has been through a method, with all that an audit needs to know of it."""
+    """The result of a method: the model, with all that an audit needs."""
 
     model: nn.Module
     original: nn.Module
@@ -55,7 +60,7 @@ class Unlearned:
     seconds: float
     cost: Cost
     notes: tuple[str, ...]
-    """What the method assumed, and other things that a reader should know."""
+    """What the method assumed, and other facts that a reader should know."""
 
     mask: Mask | None = field(default=None, kw_only=True)
     """What was allowed to move; everything when None."""
@@ -124,7 +129,7 @@ def run_metered(
         if isinstance(mask, Localizer):
             mask = mask.find_in(work, split, case.task, run, of=model)
         if mask is not None:
-            run = holding(run, work, mask.chosen)
+            run = freeze_outside_mask(run, work, mask.chosen)
         out = how.apply(problem, run)
         if mask is not None:
             check_held(how, out is work)
@@ -137,8 +142,8 @@ def run_metered(
     check_values(out, like, how.id)
     _tell_damage(how, out, original, case, split, run)
     return Unlearned(
-        model=made_like(out, like),
-        original=made_like(original, model).eval().requires_grad_(False),
+        model=restore_form(out, like),
+        original=restore_form(original, model).eval().requires_grad_(False),
         case=case,
         request=request,
         method=how,
@@ -151,19 +156,10 @@ def run_metered(
 
 
 def frozen_copy(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> nn.Module:
-    """Return a copy of a trained model to look at, on the run's device, in eval mode.
+    """Return a copy of a trained model to read, on the run's device, in eval mode.
 
     Its weights lie in memory as suits the device. A model, rows or a request that do not fit each
     other are refused.
-
-    Args:
-        model: The trained model.
-        case: What it was trained on.
-        split: The case's rows, by what is asked.
-        rt: Where to run.
-
-    Returns:
-        The copy.
     """
     _check_model(model)
     original = _copy(model).to(rt.device).eval().requires_grad_(False)
@@ -172,20 +168,12 @@ def frozen_copy(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> 
 
 
 def fresh_model(case: Case, rt: Runtime, stream: str = "fresh") -> nn.Module:
-    """Return an untrained model of a case, initialised from a stream of the run's seed.
-
-    Args:
-        case: Gives the model factory.
-        rt: Device and seed.
-        stream: Name of the stream.
-
-    Returns:
-        The model, on the run's device.
+    """Return an untrained model of a case, on the run's device, from a stream of its seed.
 
     Raises:
         UnsupportedError: If the case has no factory.
         InputError: If the factory does not return a new module each time.
-        refused: If the factory raises; memory that ran out is raised as it is.
+        user_code_error: If the factory raises; running out of memory is raised as it is.
     """
     if case.fresh is None:
         raise UnsupportedError("fresh: the case has no model factory; give Case(fresh=make_model)")
@@ -193,7 +181,7 @@ def fresh_model(case: Case, rt: Runtime, stream: str = "fresh") -> nn.Module:
         try:
             built = case.fresh()
         except Exception as e:  # the user's own code
-            raise refused(
+            raise user_code_error(
                 e,
                 f"fresh: raised {type(e).__name__}: {first_line(e)}; it must return an untrained"
                 " model when called without arguments",
@@ -212,11 +200,6 @@ _BUILT: WeakSet[nn.Module] = WeakSet()
 
 def check_arguments(case: object, method: object, rt: object) -> None:
     """Refuse arguments of ``unlearn`` that are of another kind.
-
-    Args:
-        case: Must be a ``Case``.
-        method: Must be a ``Method``.
-        rt: Must be a ``Runtime`` or None.
 
     Raises:
         InputError: Naming the argument, and how to make one.
@@ -283,7 +266,7 @@ def _check_fit(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> B
 
 
 def _check_answers(model: nn.Module, split: Partition, case: Case, rt: Runtime) -> None:
-    """Refuse a model that answers in probabilities; note one whose answers hang on batching."""
+    """Refuse a model that returns probabilities; note one whose outputs depend on batching."""
     tried = [v for v in (split.retain, split.forget) if v is not None and len(v)]
     if not tried:
         return
@@ -294,9 +277,9 @@ def _check_answers(model: nn.Module, split: Partition, case: Case, rt: Runtime) 
             few = view.pick(torch.arange(min(ANSWERS, len(view))))
             out = read(model, few, case.task, rt.fork(rt.seed))
             check_logits(out, few.y.cpu(), case.task, "model")
-        told = batching_note(model, tried[0], case.task, rt)
-    if told:
-        rt.note(told)
+        message = batching_note(model, tried[0], case.task, rt)
+    if message:
+        rt.note(message)
 
 
 def _problem(
@@ -387,14 +370,9 @@ def _recalibrate(how: Method, out: nn.Module, p: Problem, rt: Runtime) -> None:
 
 
 def _tell_damage(
-    how: Method,
-    out: nn.Module,
-    original: nn.Module,
-    case: Case,
-    split: Partition,
-    rt: Runtime,
+    how: Method, out: nn.Module, original: nn.Module, case: Case, split: Partition, rt: Runtime
 ) -> None:
-    """Say that a model is worse on the retain set than a constant answer; refuse a diverged one."""
+    """Note a model that is worse on the retain set than a constant answer; refuse divergence."""
     if not can_see_damage(case, split):
         rt.note(
             f"{how.id}: not checked for damage: the case has neither retained nor test rows with"
@@ -411,7 +389,7 @@ def _tell_damage(
 
 
 ANSWERS = 256
-"""Rows of each part that the model's outputs are looked at on before it unlearns."""
+"""Rows of each part on which the model's outputs are checked before unlearning."""
 
 _NOTHING = TensorData(torch.empty(0, 0), torch.empty(0, dtype=torch.long))
 """What a sealed view holds: there is nothing to find behind the seal."""
@@ -429,5 +407,5 @@ def _copy(model: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(model)
     except (RuntimeError, TypeError) as e:
-        told = str(e).splitlines()[0]
-        raise InputError(f"model: cannot be copied: {told}; detach what it keeps") from e
+        message = str(e).splitlines()[0]
+        raise InputError(f"model: cannot be copied: {message}; detach what it keeps") from e

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-from unlearnkit.stats.intervals import interval_of_few
+from unlearnkit.stats.intervals import t_interval
 from unlearnkit.stats.oracle_gap import ENOUGH_FOR_INTERVALS as ENOUGH_ORACLES
 from unlearnkit.stats.oracle_gap import ComparisonRule, compare
 from unlearnkit.stats.paired_test import ENOUGH_FOR_INTERVALS
@@ -57,7 +57,7 @@ def make_cell(
     known = [v for v in values if v is not None]
     enough = len(known) >= ENOUGH_FOR_INTERVALS and all_finite(known) and not one
     if enough:
-        low, high = interval_of_few(known)
+        low, high = t_interval(known)
         cell = cell.model_copy(update={"low": low, "high": high})
     truth = oracles.get(column.id, [])
     if cell.mean is None or not truth or not all_finite([cell.mean, *truth]):
