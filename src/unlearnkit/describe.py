@@ -1,4 +1,4 @@
-"""What the catalog knows, as facts and as Markdown: for ``unlearnkit show`` and the documents."""
+"""Descriptions of methods, metrics and cases, as facts and Markdown."""
 
 import inspect
 from collections.abc import Iterable, Mapping
@@ -36,17 +36,7 @@ _GOALS = {
 
 
 def find(name: str) -> tuple[Facts, str]:
-    """Return the facts and the page of a method, a metric or a case.
-
-    Args:
-        name: Its id.
-
-    Returns:
-        The facts, JSON-able, and the page in Markdown.
-
-    Raises:
-        UnknownNameError: If nothing has this id.
-    """
+    """Return the facts, JSON-able, and the Markdown page of a method, a metric or a case."""
     methods, metrics, cases = catalog.methods(), catalog.metrics(), catalog.cases()
     if name in methods:
         return method_facts(methods[name]), method_page(methods[name])
@@ -179,14 +169,7 @@ def case_facts(c: CaseEntry) -> Facts:
 
 
 def settings(cls: type[Method]) -> list[Facts]:
-    """Return a method's hyper-parameters, nested ones with dots.
-
-    Args:
-        cls: The method.
-
-    Returns:
-        Of each its key, values, default, doc, and where tuning searches it (None: it does not).
-    """
+    """Return key, values, default, doc and search range of each hyper-parameter."""
     schema = cls.model_json_schema()
     searched = {key: str(d.search) for key, d in search_space(cls).items()}
     # Alternatives share names; the default's come first, and theirs are searched.
@@ -284,14 +267,7 @@ def case_section(c: CaseEntry) -> str:
 
 
 def tables(link: str) -> dict[str, str]:
-    """Return the overviews of methods, metrics and cases as Markdown tables.
-
-    Args:
-        link: The folder of the method pages, as seen from the text that holds the table.
-
-    Returns:
-        The tables, under ``methods``, ``metrics``, ``cases``.
-    """
+    """Return Markdown tables of methods, metrics and cases; ``link`` leads to method pages."""
     methods = [
         (f"[`{i}`]({link}{i}.md)", m.info.title, _comma(m.info.needs), _first(m.__doc__))
         for i, m in catalog.methods().items()

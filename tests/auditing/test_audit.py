@@ -9,7 +9,8 @@ import torch
 import unlearnkit as uk
 from unlearnkit.auditing.audit_memory import AuditMemory
 from unlearnkit.core.errors import InputError
-from unlearnkit.report.schema import Report, Verdict
+from unlearnkit.report.report import Report
+from unlearnkit.report.schema import Verdict
 from unlearnkit.testing import toy_case
 
 GO = uk.Rows(range(12))

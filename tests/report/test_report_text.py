@@ -13,7 +13,8 @@ from tests.report.report_samples import SAMPLES, bare, full, hostile, interval, 
 from unlearnkit.core.errors import InputError
 from unlearnkit.report import phrases as w
 from unlearnkit.report.render_text import render_brief, render_text
-from unlearnkit.report.schema import Report, RequestSummary
+from unlearnkit.report.report import Report
+from unlearnkit.report.schema import RequestSummary
 from unlearnkit.stats.oracle_gap import Judgement
 
 
@@ -79,7 +80,7 @@ def test_numbers_of_one_column_end_in_the_same_place():
     lines = render_text(full()).splitlines()
     head = next(x for x in lines if x.startswith("metric "))
     row_line = next(x for x in lines if x.startswith("accuracy_test "))
-    for name, value in (("this model", "0.901"), ("original", "0.969"), ("judged", "undecided")):
+    for name, value in (("this model", "0.901"), ("original", "0.969"), ("judgement", "undecided")):
         assert row_line[: head.index(name) + len(name)].endswith(value)
 
 

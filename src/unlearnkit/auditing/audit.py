@@ -59,13 +59,13 @@ from unlearnkit.core.request_inference import infer_request
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.version import __version__
 from unlearnkit.oracles import Oracles
-from unlearnkit.report.mask_section import localized
+from unlearnkit.report.mask_section import mask_summary
+from unlearnkit.report.report import Report
 from unlearnkit.report.schema import (
     CostComparison,
     Finding,
     MetricRow,
     Provenance,
-    Report,
     RequestSummary,
     StrongSummary,
     Verdict,
@@ -206,7 +206,7 @@ def audit_one_model(
         rocs=roc_curves(evidence),
         classes=class_lines(evidence, parts.removed_classes),
         spent=spent,
-        localized=None if done.mask is None else localized(done.mask),
+        localized=None if done.mask is None else mask_summary(done.mask),
         provenance=_provenance(done, oracles, rt),
         limits=limits(tier, count),
         warnings=(

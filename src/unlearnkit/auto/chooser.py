@@ -28,7 +28,8 @@ from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
-from unlearnkit.report.schema import Report, Verdict
+from unlearnkit.report.report import Report
+from unlearnkit.report.schema import Verdict
 from unlearnkit.unlearning.requirements import applicable_methods, check_needs
 from unlearnkit.unlearning.run_method import (
     Unlearned,

@@ -1,4 +1,4 @@
-"""What the store holds of a study's runs, and no more than a table needs."""
+"""Results: what the store holds of a study's runs."""
 
 from __future__ import annotations
 
@@ -33,19 +33,10 @@ class Result:
 
 
 def read(plan: Sequence[RunSpec], store: Store, metrics: Iterable[str]) -> list[Result]:
-    """Return what came of the runs of a plan.
-
-    Args:
-        plan: The runs.
-        store: Where they are kept.
-        metrics: Ids of what is needed; nothing else is read.
-
-    Returns:
-        One result a run, in order.
-    """
+    """Return what came of planned runs, in order; only these metrics are read from the store."""
     keys = [p.key for p in plan]
     ended = store.outcomes(keys)
-    verdicts, weights = store.named_facts(keys, VERDICT), store.named_facts(keys, WEIGHTS)
+    verdicts, weights = store.fact_by_run(keys, VERDICT), store.fact_by_run(keys, WEIGHTS)
     found = {
         p.key: Result(
             p,
