@@ -30,6 +30,7 @@ from unlearnkit.core.module_state import (
 from unlearnkit.core.recipe import ASSUMED
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Cost, Runtime
+from unlearnkit.core.training_summary import TrainingSummary
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.localize.method_masks import check_held, check_maskable, own_mask
@@ -291,7 +292,7 @@ def _problem(
     model: nn.Module,
     rt: Runtime,
 ) -> Problem:
-    allowed = how.info.needs | how.info.uses
+    allowed = how.info.reads
     copies: dict[int, Data] = {}
 
     def own_rows(view: View) -> View:
@@ -332,11 +333,19 @@ def _problem(
         recipe=case.recipe or ASSUMED,
         removed_classes=split.removed_classes,
         input_shape=input_shape(case, split),
+        moments=_moments(how, case, model),
         build=(lambda: _untrained(case, model, original, rt, other=how.info.rebuilds))
         if may_build and case.fresh
         else None,
         sealed_build="" if may_build else f"{how.id} builds a fresh model but does not declare it",
     )
+
+
+def _moments(how: Method, case: Case, model: nn.Module) -> TrainingSummary | None:
+    if case.input_moments is None or Need.MOMENTS not in how.info.reads:
+        return None
+    case.input_moments.check_model(model)
+    return case.input_moments
 
 
 def _untrained(
