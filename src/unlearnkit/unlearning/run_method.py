@@ -102,20 +102,7 @@ def run_metered(
     split: Partition,
     mask: Mask | Localizer | None = None,
 ) -> Unlearned:
-    """Run one method on the meter of the caller, which also holds what a failed run cost.
-
-    Args:
-        model: The trained model.
-        case: What it was trained on, and how.
-        request: What to forget; None for a case made from parts.
-        how: The method.
-        run: Device, precision, seed, reporter, meter, notes; for this run alone.
-        split: The rows that must go and the rows that stay.
-        mask: Which scalars may move, or how to find them first; all when None.
-
-    Returns:
-        The new model, with its cost and circumstances.
-    """
+    """Run one method on the meter of the caller, which also holds what a failed run cost."""
     check_needs(how, case, split)
     if mask is not None:
         check_maskable(how, mask, split)
