@@ -4,15 +4,15 @@ from typing import Annotated
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from unlearnkit.core.data import Batch
 from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
-from unlearnkit.train.features import lookup_by_row
 from unlearnkit.train.mixed_batches import RowLosses, train_mixed
+from unlearnkit.train.relabelling import fixed_target_losses
 from unlearnkit.train.schedule import Run, WarmRestart
 
 
@@ -69,28 +69,16 @@ class Amnesiac(Recalibrated):
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
         """Draw the targets, then descend on retained and relabelled rows alike."""
         if len(p.forget):
+            far, stream = wrong_label_losses(p, rt), "amnesiac/forget"
             train_mixed(
-                p,
-                p.retain,
-                self.run,
-                p.task.losses,
-                wrong_label_losses(p, rt),
-                rt,
-                early=self.early,
-                before=0,
-                stream="amnesiac/forget",
+                p, p.retain, self.run, p.task.losses, far, rt, early=self.early, stream=stream
             )
         return p.model
 
 
 def wrong_label_losses(p: Problem, rt: Runtime) -> RowLosses:
-    """Return the loss of forget rows under targets that are wrong, wrong once a row."""
+    """Return the loss of forget rows under wrong targets, drawn once a row."""
     removed = torch.tensor(p.removed_classes, dtype=torch.long)
     whole = Batch(torch.empty(len(p.forget), 0), p.forget.y, p.forget.rows)
     wrong = p.task.wrong(whole, rt.rng("amnesiac/targets"), avoid=removed).y
-    recall = lookup_by_row(p.forget, wrong, rt)
-
-    def losses(out: Tensor, batch: Batch) -> Tensor:
-        return p.task.losses(out, Batch(batch.x, recall(batch), batch.row))
-
-    return losses
+    return fixed_target_losses(p, wrong, rt)

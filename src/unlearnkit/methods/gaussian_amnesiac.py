@@ -6,14 +6,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from unlearnkit.core.data import Batch
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
-from unlearnkit.train.features import lookup_by_row
 from unlearnkit.train.mixed_batches import train_mixed
+from unlearnkit.train.relabelling import fixed_target_losses
 from unlearnkit.train.schedule import Run, WarmRestart
 
 
@@ -83,25 +82,12 @@ class GaussianAmnesiac(Recalibrated):
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
         """Draw the targets, then descend on retained and relabelled rows alike."""
-        recall = lookup_by_row(p.forget, self.drawn(p, rt), rt)
-
-        def far(out: Tensor, batch: Batch) -> Tensor:
-            return p.task.losses(out, Batch(batch.x, recall(batch), batch.row))
-
-        train_mixed(
-            p,
-            p.retain,
-            self.run,
-            p.task.losses,
-            far,
-            rt,
-            early=self.early,
-            before=0,
-            stream="gaussian_amnesiac/forget",
-        )
+        far = fixed_target_losses(p, self.random_targets(p, rt), rt)
+        stream = "gaussian_amnesiac/forget"
+        train_mixed(p, p.retain, self.run, p.task.losses, far, rt, early=self.early, stream=stream)
         return p.model
 
-    def drawn(self, p: Problem, rt: Runtime) -> Tensor:
+    def random_targets(self, p: Problem, rt: Runtime) -> Tensor:
         """Return one target for each forget row ``(n, K)`` (paper: algorithm 2).
 
         Raises:

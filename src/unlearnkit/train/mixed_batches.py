@@ -43,8 +43,8 @@ def train_mixed(
     rt: Runtime,
     *,
     early: float,
-    before: int,
     stream: str,
+    before: int = 0,
 ) -> None:
     """Minimise ``near`` on retained rows and ``far`` on forget rows, mixed in every early batch.
 

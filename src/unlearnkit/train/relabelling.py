@@ -1,5 +1,6 @@
 """Training with wrong targets for the forget set."""
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -71,6 +72,12 @@ def wrong_target_losses(p: Problem, rt: Runtime) -> RowLosses:
         return p.task.losses(out, p.task.wrong(drop, rng, avoid=removed))
 
     return wrong
+
+
+def fixed_target_losses(p: Problem, targets: Tensor, rt: Runtime) -> RowLosses:
+    """Return the loss on targets ``(n, ...)`` that forget rows keep for the whole run."""
+    recall = lookup_by_row(p.forget, targets, rt)
+    return lambda out, drop: p.task.losses(out, replace(drop, y=recall(drop)))
 
 
 def soft(p: Problem, goal: Tensor, rt: Runtime) -> RowLosses:
