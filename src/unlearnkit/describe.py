@@ -25,6 +25,7 @@ _NEEDS = {
     Need.LABELS: "the targets of these rows",
     Need.FRESH: "a function that builds an untrained model",
     Need.CLASSES: "a request for whole classes",
+    Need.MOMENTS: "input moments kept after training",
     Need.SHAPE: "inputs that are one tensor of a known shape",
 }
 _GOALS = {
@@ -64,6 +65,7 @@ def method_facts(cls: type[Method]) -> Facts:
         "does": _first(cls.__doc__),
         "cite": info.cite,
         "needs": sorted(info.needs),
+        "needs_one_of": sorted(info.needs_one_of),
         "uses": sorted(info.uses),
         "tasks": sorted(info.tasks),
         "when": info.when,
@@ -208,11 +210,13 @@ def method_page(cls: type[Method]) -> str:
         parts += ["Presets, for `--preset`:", _list(_preset(k, v) for k, v in info.presets.items())]
     parts += ["## Needs and cost"]
     needs = ", ".join(_NEEDS[n] for n in sorted(info.needs)) or "the model alone"
+    one_of = " or ".join(_NEEDS[n] for n in sorted(info.needs_one_of))
     uses = ", ".join(_NEEDS[n] for n in sorted(info.uses))
     parts += [
         _list(
             [
                 f"Needs: {needs}.",
+                *([f"Needs one of: {one_of}."] if one_of else []),
                 *([f"Reads where they are there: {uses}."] if uses else []),
                 f"Tasks: {', '.join(sorted(info.tasks))}.",
                 "Cost: each run meters its rows forward and backward; the report puts them next to"
@@ -318,12 +322,12 @@ def verdict_page() -> str:
     ]
     for tier, about in verdict_rules.TIERS.items():
         rows = [
-            (r.verdict.value, r.rule, _comma(f"`{m}`" for m in r.rests_on), r.level)
+            (r.verdict.value, r.rule, _comma(f"`{m}`" for m in r.rests_on), r.level, r.source)
             for r in verdict_rules.RULES
             if r.tier == tier
         ]
         parts += [f"## {tier.capitalize()} tier", about]
-        parts += [table(("verdict", "rule", "rests on", "level or margin"), rows)]
+        parts += [table(("verdict", "rule", "rests on", "level or margin", "source"), rows)]
     parts += [
         "## What no verdict says",
         "An audit can refute that data are gone. It cannot prove it. Each report lists what its"

@@ -69,6 +69,7 @@ MIGRATIONS = (
         content TEXT NOT NULL
     ) STRICT;
     """,
+    "ALTER TABLE measurement ADD COLUMN examples INTEGER;",
 )
 """The n-th script takes a store from version n to n + 1; never edit one that was released."""
 
@@ -123,6 +124,8 @@ class Measurement:
     low: float | None = None
     high: float | None = None
     note: str = ""
+    examples: int | None = None
+    """Rows behind the number; None where it is not known, as in stores before version 4."""
 
 
 class RunValue(NamedTuple):
@@ -132,6 +135,8 @@ class RunValue(NamedTuple):
     metric: str
     who: str
     value: float | None
+    examples: int | None
+    """Rows behind the number, as in ``Measurement``."""
 
 
 class Store:
@@ -186,7 +191,7 @@ class Store:
             marks = ", ".join(f":{name}" for name in row)
             self._db.execute(f"INSERT INTO run ({', '.join(row)}) VALUES ({marks})", row)
             self._db.executemany(
-                "INSERT INTO measurement VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO measurement VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 [(run.key, *astuple(m)) for m in measurements],
             )
             self._db.executemany(
@@ -238,8 +243,8 @@ class Store:
         """Return the numbers of a run, by metric and model."""
         with self._errors():
             rows = self._db.execute(
-                "SELECT metric, who, value, low, high, note FROM measurement WHERE run = ?"
-                " ORDER BY metric, who",
+                "SELECT metric, who, value, low, high, note, examples FROM measurement"
+                " WHERE run = ? ORDER BY metric, who",
                 (key,),
             )
             return [Measurement(*row) for row in rows]
@@ -270,7 +275,7 @@ class Store:
             yield from map(
                 RunValue._make,
                 self._db.execute(
-                    "SELECT run, metric, who, value FROM measurement"
+                    "SELECT run, metric, who, value, examples FROM measurement"
                     " WHERE run IN (SELECT value FROM json_each(?))"
                     " AND metric IN (SELECT value FROM json_each(?))",
                     (json.dumps(list(keys)), json.dumps(list(metrics))),

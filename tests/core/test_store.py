@@ -79,7 +79,7 @@ def test_the_file_is_in_write_ahead_mode_and_has_a_version(tmp_path):
     db = sqlite3.connect(tmp_path / "s.sqlite")
     modes = [db.execute(f"PRAGMA {p}").fetchone()[0] for p in ("journal_mode", "user_version")]
     db.close()
-    assert modes == ["wal", 3]
+    assert modes == ["wal", 4]
 
 
 def test_a_store_of_a_newer_version_is_refused_untouched(tmp_path):
@@ -87,7 +87,7 @@ def test_a_store_of_a_newer_version_is_refused_untouched(tmp_path):
     db = sqlite3.connect(tmp_path / "s.sqlite")
     db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(InputError, match=r"version 99, .* knows up to 3; install a newer"):
+    with pytest.raises(InputError, match=r"version 99, .* knows up to 4; install a newer"):
         Store(tmp_path / "s.sqlite")
 
 
@@ -142,9 +142,11 @@ def test_a_file_of_another_program_is_left_as_it_is(tmp_path):
 def test_a_store_of_the_version_before_is_known_by_its_tables(tmp_path):
     path = tmp_path / "s.sqlite"
     with Store(path) as store:
-        store.put(run())
+        store.put(run(), [Measurement("auc", "unlearned", 0.5, examples=9)])
+        assert store.measurements("k")[0].examples == 9
     for version in (1, 2, 3):
         db = sqlite3.connect(path)
+        db.execute("ALTER TABLE measurement DROP COLUMN examples")
         db.execute("PRAGMA application_id = 0")
         for table in ("fact", "plan")[version - 1 :]:
             db.execute(f"DROP TABLE {table}")
@@ -153,6 +155,7 @@ def test_a_store_of_the_version_before_is_known_by_its_tables(tmp_path):
         with Store(path) as store:
             assert store.runs() == [run()]
             assert store.facts("k") == {}
+            assert store.measurements("k") == [Measurement("auc", "unlearned", 0.5)]
 
 
 @pytest.mark.parametrize("kept", [0, 1, 16, 100, 4096, 8192, 0.5, -4096])

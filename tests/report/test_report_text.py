@@ -5,6 +5,8 @@ import re
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from tests.report.report_samples import SAMPLES, bare, full, hostile, interval, row
@@ -13,6 +15,7 @@ from unlearnkit.report import phrases as w
 from unlearnkit.report.render_text import render_brief, render_text
 from unlearnkit.report.report import Report
 from unlearnkit.report.schema import RequestSummary
+from unlearnkit.stats.oracle_gap import Judgement
 
 
 @pytest.mark.parametrize("name", SAMPLES)
@@ -123,6 +126,14 @@ def test_a_number_shows_three_or_four_digits(values, shown):
 )
 def test_a_gap_carries_its_sign_and_zero_has_none(value, shown):
     assert w.number(value, 3, signed=True) == shown
+
+
+@given(st.floats(-2e-3, 2e-3), st.floats(0, 2e-3), st.sampled_from(list(Judgement)))
+def test_a_gap_that_reads_as_zero_is_equivalent_or_not_judged(gap, reach, judgement):
+    line = row("loss", 0.5, 0.5, judgement=judgement, gap_low=gap - reach, gap_high=gap + reach)
+    texts = w.gap_texts(line.model_copy(update={"gap": gap}), 3)
+    zero = texts == ("0.000", "[0.000, 0.000]") and (gap or reach)
+    assert not zero or judgement in {Judgement.EQUIVALENT, Judgement.NOT_JUDGED}
 
 
 def test_a_spread_below_the_last_decimal_is_still_seen():

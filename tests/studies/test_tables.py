@@ -11,7 +11,13 @@ import pytest
 from scipy import stats
 
 from tests.studies.made import SCRIPT, chosen, filled, plan, results, study, values
+from unlearnkit.auditing.metric_table import rule_of
+from unlearnkit.catalog import metrics
 from unlearnkit.core.errors import InputError, UnknownNameError, UnsupportedError
+from unlearnkit.report.schema import Estimate, MetricRow, OracleValue, Report
+from unlearnkit.report.store_rows import measured
+from unlearnkit.stats.oracle_gap import compare
+from unlearnkit.store import Run, Store
 from unlearnkit.studies import columns as c
 from unlearnkit.studies.planning.expand import expand
 from unlearnkit.studies.table.build_table import show, tabulate
@@ -69,6 +75,24 @@ def test_a_mean_over_seeds_has_students_interval(core, metric, label):
     np.testing.assert_allclose([cell.mean, cell.low, cell.high], [x.mean(), *want], rtol=1e-12)
     assert cell.count == 5
     np.testing.assert_allclose(cell.sd, x.std(ddof=1), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("rows", "judged"), [(20, "equivalent"), (1000, "different")])
+def test_a_table_from_the_store_knows_how_many_rows_are_behind_a_report(tmp_path, rows, judged):
+    s = study(methods=["ssd"], requests=["class=3"], seeds=3)
+    estimate = Estimate(value=0.95, examples=rows)
+    oracle = OracleValue(mean=0.9, sd=0.0, values=(0.9,) * 5)
+    row = MetricRow.model_construct(metric="accuracy_test", estimate=estimate, oracle=oracle)
+    report = Report.model_construct(rows=(row.model_copy(update={"original": None}),), strong=None)
+    with Store(tmp_path / "s.sqlite") as store:
+        for p in plan(s):
+            run = Run(p.key, "study", p.case, p.request, p.method, p.seed, "done", "2030-01-01")
+            store.put(run, measured(report))
+        found = read(plan(s), store, ["accuracy_test"])
+    cell = tabulate(s, found, *chosen(["accuracy_test"])).blocks[0].line("ssd").cells
+    alone = compare([0.95], [0.9] * 5, rule_of(metrics()["accuracy_test"]), examples=rows)
+    assert (cell["accuracy_test"].judged, alone.judgement) == (judged, judged)
+    assert cell["accuracy_test"].margin == alone.margin == max(0.01, 2 / rows)
 
 
 def test_the_oracles_have_a_line_with_their_mean_and_spread(core):

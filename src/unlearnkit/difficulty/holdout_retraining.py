@@ -15,7 +15,7 @@ from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
 from unlearnkit.train.loop import fit
-from unlearnkit.train.relearning import lesson, trainable
+from unlearnkit.train.relearning import fine_tuning_recipe, trainable
 from unlearnkit.train.rng_guard import seeded_global_rngs
 
 
@@ -59,7 +59,7 @@ def train_on_holdout(
     """Return the copy of a model that ``hold_out`` trains on rows never seen."""
     twin = trainable(model)
     with seeded_global_rngs(rt, "hold out/layers"):
-        fit(twin, unseen, task, lesson(recipe, epochs), rt, stream="hold out")
+        fit(twin, unseen, task, fine_tuning_recipe(recipe, epochs), rt, stream="hold out")
     return twin
 
 

@@ -12,7 +12,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
 from unlearnkit.localize.mask_spec import Accumulate
 from unlearnkit.localize.units import Block, scatter_units, unit_sums
-from unlearnkit.train.schedule import together
+from unlearnkit.train.schedule import joint_forward
 
 Named = dict[str, Tensor]
 
@@ -143,7 +143,7 @@ def trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 def _two_losses(
     model: nn.Module, row: Batch, rest: Batch, task: Task
 ) -> tuple[Tensor, Tensor, Tensor]:
-    stay, go = together(task, model, rest, row)
+    stay, go = joint_forward(task, model, rest, row)
     return go, task.losses(go, row).mean(), task.losses(stay, rest).mean()
 
 

@@ -133,6 +133,20 @@ def interval(
     return f"[{number(low, places, signed=signed)}, {number(high, places, signed=signed)}]"
 
 
+def gap_texts(row: MetricRow, places: int | None) -> tuple[str, str]:
+    """Return a row's gap to retrained models and its interval, each with signs.
+
+    A gap that is neither equivalent nor unjudged never reads as 0: where all of it would, it is
+    shown with decimals of its own.
+    """
+    values = (row.gap, row.gap_low, row.gap_high)
+    zero = places is not None and all(v is None or abs(v) <= 0.5 * 10**-places for v in values)
+    if zero and row.judgement in {Judgement.NOT_SHOWN, Judgement.DIFFERENT}:
+        places = decimals(values)
+    gap = ABSENT if row.gap is None else number(row.gap, places, signed=True)
+    return gap, interval(row.gap_low, row.gap_high, places, signed=True)
+
+
 def row_decimals(row: MetricRow) -> int | None:
     """Return the decimals that a row's numbers share, so that they can be compared by eye."""
     return decimals(

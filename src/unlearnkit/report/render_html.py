@@ -113,6 +113,7 @@ def _mask(found: MaskSummary | None) -> Figure | None:
 
 def _line(row: MetricRow, anchor: str) -> HtmlRow:
     places = w.row_decimals(row)
+    gap, gap_interval = w.gap_texts(row, places)
     brief, *more = _doc(row.doc)
     return HtmlRow(
         anchor=anchor,
@@ -122,8 +123,8 @@ def _line(row: MetricRow, anchor: str) -> HtmlRow:
         original=w.ABSENT if row.original is None else w.number(row.original.value, places),
         oracle=w.oracle_text(row, places),
         floor=w.floor_text(row),
-        gap=w.ABSENT if row.gap is None else w.number(row.gap, places, signed=True),
-        gap_interval=w.interval(row.gap_low, row.gap_high, places, signed=True),
+        gap=gap,
+        gap_interval=gap_interval,
         z=w.ABSENT if row.z is None else w.number(row.z, 1, signed=True),
         closed=w.closed_text(row),
         judgement=w.judgement_words(row),

@@ -160,8 +160,7 @@ def _cells(row: MetricRow, against: bool, notes: list[str]) -> list[str]:
     cells = [name, _estimate(row, row.estimate, places, notes)]
     cells.append(w.ABSENT if row.original is None else w.number(row.original.value, places))
     if against:
-        gap = w.ABSENT if row.gap is None else w.number(row.gap, places, signed=True)
-        between = w.interval(row.gap_low, row.gap_high, places, signed=True)
+        gap, between = w.gap_texts(row, places)
         cells += [w.oracle_text(row, places), f"{gap}\n{between}" if between else gap]
         cells.append(w.ABSENT if row.z is None else w.number(row.z, 1, signed=True))
         cells.append(w.closed_text(row))

@@ -13,10 +13,10 @@ def report_measurements(report: ReportData) -> Iterator[Measurement]:
     many = () if report.strong is None else report.strong.rows
     for row in (*report.rows, *many):
         e = row.estimate
-        yield Measurement(row.metric, "unlearned", e.value, e.low, e.high, e.note)
+        yield Measurement(row.metric, "unlearned", e.value, e.low, e.high, e.note, e.examples)
         if row.original is not None:
             o = row.original
-            yield Measurement(row.metric, "original", o.value, o.low, o.high, o.note)
+            yield Measurement(row.metric, "original", o.value, o.low, o.high, o.note, o.examples)
         for k, value in enumerate(row.oracle.values if row.oracle else ()):
             yield Measurement(row.metric, f"oracle {k}", value)
 

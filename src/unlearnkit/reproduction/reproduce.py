@@ -18,7 +18,7 @@ from unlearnkit.core.method import format_validation_error
 from unlearnkit.core.runtime import Reporter, Runtime
 from unlearnkit.core.version import __version__
 from unlearnkit.reproduction.published_table import FOLDER, Published, PublishedValue
-from unlearnkit.stats.intervals import student_reach
+from unlearnkit.stats.intervals import t_half_width
 from unlearnkit.stats.paired_test import ENOUGH_FOR_INTERVALS
 from unlearnkit.store import Store
 from unlearnkit.studies.execution.run_study import run
@@ -147,7 +147,7 @@ def _compared(line: PublishedValue, found: Table) -> Compared:
         return _absent(line, f"no number: {errors or 'it is undefined here'}")
     low = high = reach = None
     if cell.count >= ENOUGH_FOR_INTERVALS and cell.sd is not None and not row.same:
-        reach = student_reach(cell.count) * cell.sd
+        reach = t_half_width(cell.count) * cell.sd
         low, high = cell.mean - reach, cell.mean + reach
     verdict, reason = _judged(line, row, cell.mean - line.value, reach)
     return Compared(

@@ -1,4 +1,4 @@
-"""The contract of a method, checked on toy problems and on awkward models."""
+"""The contract of a method, checked on toy problems and awkward models."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from unlearnkit.testing.subject import (
     same_bits,
     trained_model,
 )
-from unlearnkit.testing.zoo import TURNED, ZOO
+from unlearnkit.testing.zoo import AWKWARD_MODELS, REORDERED_INPUTS
 from unlearnkit.unlearning.run_method import Unlearned
 
 Check = Callable[[ToyProblem], None]
@@ -190,7 +190,7 @@ def quick(s: ToyProblem) -> None:
 def _zoo(name: str) -> Check:
     def check(s: ToyProblem) -> None:
         """Run on one awkward model."""
-        animal = ZOO[name]
+        animal = AWKWARD_MODELS[name]
         if Need.SHAPE in s.method.info.needs and name == "two_arguments":
             return
         key = f"{s.task}/{name}"
@@ -219,7 +219,7 @@ def inputs_in_any_order(s: ToyProblem) -> None:
     if Need.SHAPE in s.method.info.needs:
         return
     key = f"{s.task}/two_arguments"
-    one, other = ZOO["two_arguments"].case(s.case), TURNED.case(s.case)
+    one, other = AWKWARD_MODELS["two_arguments"].case(s.case), REORDERED_INPUTS.case(s.case)
     first = bits(s.run(trained_model(one, key), case=one).model)
     turned = bits(s.run(trained_model(other, key), case=other).model)
     expect(same_bits(first, turned), f"{s.method.id}: depends on the order of named inputs")
@@ -278,5 +278,5 @@ METHOD_CHECKS: dict[str, Check] = {
         search_space_declared,
         quick,
     )
-} | {f"zoo_{name}": _zoo(name) for name in ZOO}
+} | {f"zoo_{name}": _zoo(name) for name in AWKWARD_MODELS}
 """Every check, by name. A method keeps the contract if none raises."""

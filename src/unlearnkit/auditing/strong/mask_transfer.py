@@ -38,7 +38,7 @@ def find_localizer(done: Unlearned, rt: Runtime) -> Localizer | None:
         localizer = Localizer.model_validate(done.mask.found_by)
         seeded = rt.fork(done.mask.seed)
         with _trainable_as(done.model, on_device(done.original, rt.device)) as model:
-            again = localizer.find(model, done.case, done.request, seeded)
+            again = localizer.find_in(model, done.parts, done.case.task, seeded)
         if again.digest() == done.mask.digest():
             return localizer
     raise UnsupportedError(
@@ -49,7 +49,7 @@ def find_localizer(done: Unlearned, rt: Runtime) -> Localizer | None:
 
 def distance_to_feature_mean(done: Unlearned, rt: Runtime) -> Tensor | None:
     """Return how far each forget row's features are from the middle of all rows, if known."""
-    parts = done.case.partition(done.request)
+    parts = done.parts
     assert parts.forget is not None
     assert parts.retain is not None
     draw = Runtime(seed=0)

@@ -24,7 +24,7 @@ from unlearnkit.studies.execution.worker import RunRecord, Worker
 from unlearnkit.studies.planning.problem import StudyProblems
 from unlearnkit.studies.planning.run_spec import RunSpec
 from unlearnkit.studies.planning.shared_models import ModelBatch, batches, models
-from unlearnkit.train.ray_cluster import needs, ray_session, room, why_lost
+from unlearnkit.train.ray_cluster import capacity, ray_session, task_resources, why_lost
 
 
 @dataclass
@@ -46,9 +46,9 @@ class RayExecutor:
         """Carry out a queue: first models, each once, then runs."""
         with ray_session(self.run_key_of, self.wanted, "study") as ray:
             device = torch.device(line.runs[0].device)
-            there = room(ray, device, "study")
+            there = capacity(ray, device, "study")
             self.jobs = min(self.wanted or there, there)
-            task = ray.remote(**needs(device), max_retries=0)
+            task = ray.remote(**task_resources(device), max_retries=0)
             train, carry_out = task(_train), task(_carry_out)
             waiting = [r for r in line.runs if not line.finished(store, r)]
             problems = self.problems or StudyProblems()

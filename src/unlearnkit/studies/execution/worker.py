@@ -93,6 +93,7 @@ class Worker:
             models=run.models or ENOUGH,
             rt=problem.rt.fork(0),
             cache=self.cache,
+            memory=problem.memory,
         )
         return report, time.perf_counter() - clock
 

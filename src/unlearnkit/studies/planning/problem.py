@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from unlearnkit.auditing.audit_memory import AuditMemory
 from unlearnkit.auto.decision_table import PATH
 from unlearnkit.cache import Cache
 from unlearnkit.catalog import method as make
@@ -47,6 +48,9 @@ class StudyProblem:
         default_factory=dict, compare=False, repr=False
     )
     """Of the keys: one original has runs of many methods."""
+
+    memory: AuditMemory = field(default_factory=AuditMemory, compare=False, repr=False)
+    """What audits of its runs found out about the oracles that are held."""
 
     _original: dict[int, TrainedModel] = field(default_factory=dict, compare=False, repr=False)
     _oracles: dict[int, Oracles] = field(default_factory=dict, compare=False, repr=False)
@@ -141,6 +145,7 @@ class StudyProblem:
         """Drop the trained models that are held in memory."""
         self._original.clear()
         self._oracles.clear()
+        self.memory.clear()
 
     def original(self, seed: int, cache: Cache) -> TrainedModel:
         """Return an original, trained the first time; the last one is held in memory."""

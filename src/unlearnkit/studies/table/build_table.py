@@ -167,7 +167,7 @@ def _block(
 ) -> ForgetSetTable:
     """Return the table of one forget set."""
     done = [r for r in results if r.status == "done"]
-    oracles, before = _oracles(done), _originals(done)
+    oracles, before, examples = _oracles(done), _originals(done), _examples(done)
     measured = {
         metric
         for r in done
@@ -183,8 +183,8 @@ def _block(
     if count:
         lines.append(_oracle_line(count, here, oracles, before))
     if before:
-        lines.append(_original_line(here, oracles, before, measures))
-    lines += [_method_line(runs, here, oracles, measures) for runs in by_label.values()]
+        lines.append(_original_line(here, oracles, before, measures, examples))
+    lines += [_method_line(runs, here, oracles, measures, examples) for runs in by_label.values()]
     pairs = tuple(_pairs(by_label, oracles, measured, measures))
     return ForgetSetTable(
         case=case,
@@ -207,6 +207,15 @@ def _oracles(done: Sequence[Result]) -> Oracles:
             if value is not None and who.startswith(ORACLE):
                 found.setdefault(metric, {}).setdefault(who, []).append(value)
     return {metric: [mean(v) for v in by_who.values()] for metric, by_who in found.items()}
+
+
+def _examples(done: Sequence[Result]) -> dict[str, int]:
+    """Return the rows behind each metric's values: the fewest of any run."""
+    found: dict[str, int] = {}
+    for r in done:
+        for metric, count in r.examples.items():
+            found[metric] = min(count, found.get(metric, count))
+    return found
 
 
 def _originals(done: Sequence[Result]) -> Originals:
@@ -232,20 +241,29 @@ def _oracle_line(
 
 
 def _original_line(
-    here: Sequence[Column], oracles: Oracles, before: Originals, measures: Measures
+    here: Sequence[Column],
+    oracles: Oracles,
+    before: Originals,
+    measures: Measures,
+    examples: Mapping[str, int],
 ) -> TableRow:
     cells = {}
     for column in here:
         values = [*before.get(c.metrics_of_columns([column])[0], {}).values()]
         shown = _of_column(column, values, values, oracles)
-        cells[column.id] = make_cell(column, shown, oracles, measures, one=False)
+        rows = examples.get(column.id, 0)
+        cells[column.id] = make_cell(column, shown, oracles, measures, one=False, examples=rows)
     return TableRow(
         label=ORIGINAL, kind="original", count=max(map(len, before.values())), cells=cells
     )
 
 
 def _method_line(
-    runs: Sequence[Result], here: Sequence[Column], oracles: Oracles, measures: Measures
+    runs: Sequence[Result],
+    here: Sequence[Column],
+    oracles: Oracles,
+    measures: Measures,
+    examples: Mapping[str, int],
 ) -> TableRow:
     done = [r for r in runs if r.status == "done"]
     first = runs[0].planned
@@ -258,7 +276,8 @@ def _method_line(
             [r.values.get((metric, who)) for r in done] for who in (UNLEARNED, ORIGINAL)
         )
         shown = _of_column(column, values, starts, oracles)
-        cells[column.id] = make_cell(column, shown, oracles, measures, one=one)
+        rows = examples.get(column.id, 0)
+        cells[column.id] = make_cell(column, shown, oracles, measures, one=one, examples=rows)
     return TableRow(
         label=first.label,
         kind="method",

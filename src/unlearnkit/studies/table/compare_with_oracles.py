@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-from unlearnkit.stats.intervals import interval_of_few
+from unlearnkit.stats.intervals import t_interval
 from unlearnkit.stats.oracle_gap import ENOUGH_FOR_INTERVALS as ENOUGH_ORACLES
 from unlearnkit.stats.oracle_gap import ComparisonRule, compare
 from unlearnkit.stats.paired_test import ENOUGH_FOR_INTERVALS
@@ -38,13 +38,14 @@ def make_cell(
     measures: Measures,
     *,
     one: bool,
+    examples: int = 0,
 ) -> TableCell:
     """Return a cell with interval, gap and judgement; no interval where seeds are ``one`` model."""
     cell = spread(values)
     known = [v for v in values if v is not None]
     enough = len(known) >= ENOUGH_FOR_INTERVALS and all_finite(known) and not one
     if enough:
-        low, high = interval_of_few(known)
+        low, high = t_interval(known)
         cell = cell.model_copy(update={"low": low, "high": high})
     truth = oracles.get(column.id, [])
     if cell.mean is None or not truth or not all_finite([cell.mean, *truth]):
@@ -52,14 +53,15 @@ def make_cell(
     cell = cell.model_copy(update={"gap": cell.mean - statistics.fmean(truth)})
     if not enough or len(truth) < ENOUGH_ORACLES:
         return cell
-    return cell.model_copy(update=gap_fields(measures[column.id], known, truth))
+    found = gap_fields(measures[column.id], known, truth, examples=examples)
+    return cell.model_copy(update=found)
 
 
 def gap_fields(
-    m: MetricColumn, values: Sequence[float], oracles: Sequence[float]
+    m: MetricColumn, values: Sequence[float], oracles: Sequence[float], *, examples: int = 0
 ) -> dict[str, object]:
     """Return the judgement of a gap to the oracles as fields of a cell, by the rule of audits."""
-    found = compare(values, oracles, rule_of(m))
+    found = compare(values, oracles, rule_of(m), examples=examples)
     assert found is not None
     return {
         "gap_low": found.low,

@@ -22,6 +22,9 @@ class Result:
     values: dict[tuple[str, str], float | None] = field(default_factory=dict)
     """By metric and model; None where it is undefined."""
 
+    examples: dict[str, int] = field(default_factory=dict)
+    """Rows behind a metric's values, where they are known."""
+
     verdict: str = ""
     """The headline of its audit, where it was kept."""
 
@@ -46,4 +49,6 @@ def read(plan: Sequence[RunSpec], store: Store, metrics: Iterable[str]) -> list[
     done = [key for key, r in found.items() if r.status == "done"]
     for number in store.numbers(done, metrics):
         found[number.run].values[number.metric, number.who] = number.value
+        if number.examples:
+            found[number.run].examples[number.metric] = number.examples
     return [found[key] for key in keys]
