@@ -372,7 +372,7 @@ def _beside(
     """
     if oracles is None or done.case.fresh is not oracles.case.fresh:
         return None
-    whom = (model_digest(done.original), evidence.circumstances)
+    whom = (model_digest(done.original), evidence.context_key)
     return oracles.beside.setdefault(whom, {})
 
 
