@@ -135,7 +135,7 @@ def test_the_returned_cost_is_that_of_all_tries_the_audits_and_the_look(clouds, 
     model, case = clouds
     done = go(clouds, *bad, GOOD, request=Groups(2))
     forward, backward = 60, 0  # the look: every training row once
-    controls = ControlModels(case, Groups(2), Runtime(), Cache())
+    controls = ControlModels(case, case.partition(Groups(2)), Runtime(), Cache())
     for name in (*bad, "relabel"):
         if name == "burst":
             forward += 54

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from unlearnkit.auditing.metric_table import resolution
 from unlearnkit.auditing.strong.metric_specs import ENOUGH
 from unlearnkit.auditing.verdicts import enough_headroom
 from unlearnkit.catalog import metrics
@@ -23,6 +22,7 @@ from unlearnkit.stats.oracle_gap import (
     ENOUGH_FOR_INTERVALS,
     equivalence_margin,
     gap,
+    resolution,
 )
 
 MOST_ORACLES = 100

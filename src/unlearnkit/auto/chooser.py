@@ -28,7 +28,8 @@ from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
-from unlearnkit.report.schema import Report, Verdict
+from unlearnkit.report.report import Report
+from unlearnkit.report.schema import Verdict
 from unlearnkit.unlearning.requirements import applicable_methods, check_needs
 from unlearnkit.unlearning.run_method import (
     Unlearned,
@@ -215,9 +216,7 @@ class _Trial:
     """Whether the budget kept a candidate out."""
 
     def __post_init__(self) -> None:
-        self.controls = ControlModels(
-            self.case, self.request, self.run.fork(self.run.seed), Cache()
-        )
+        self.controls = ControlModels(self.case, self.parts, self.run.fork(self.run.seed), Cache())
 
     @property
     def whole(self) -> int | None:
@@ -232,7 +231,7 @@ class _Trial:
         run = self.run.fork(self.run.seed)
         try:
             how = self._built(candidate)
-            done = run_metered(self.model, self.case, self.request, how, run)
+            done = run_metered(self.model, self.case, self.request, how, run, split=self.parts)
         except (UnsupportedError, DivergedError) as e:
             self._record(candidate, run.cost, outcome=str(e))
             return False

@@ -190,8 +190,8 @@ class Evidence:
 
     @property
     def rt(self) -> Runtime:
-        """Return where copies are trained: same device, precision and seed, without reports."""
-        return Runtime(self._rt.device, self._rt.precision, self._rt.seed)
+        """Return where copies are trained: same device, precision and seed, no reports."""
+        return self._rt.fork(self._rt.seed, quiet=True)
 
     def cached(
         self, what: Hashable, make: Callable[[nn.Module], T], who: ModelRole, k: int = 0

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from unlearnkit.core.recipe import Recipe
     from unlearnkit.core.runtime import Runtime
     from unlearnkit.core.task import Task
+    from unlearnkit.core.training_summary import TrainingSummary
 
 
 class Need(StrEnum):
@@ -50,6 +51,9 @@ class Need(StrEnum):
 
     CLASSES = "whole classes"
     """A request for whole classes: no retained row has a class of the forget set."""
+
+    MOMENTS = "input moments"
+    """Second moments of layer inputs, measured on the training rows and kept (``InputMoments``)."""
 
     SHAPE = "one input tensor"
     """Inputs that are one tensor, of a known shape."""
@@ -81,6 +85,9 @@ class Problem:
     """Shape of one row's input, such as ``(3, 32, 32)``; None where inputs are no single tensor of
     one shape. Known without any data."""
 
+    moments: TrainingSummary | None = None
+    """Input moments of all training rows; None where none were kept or the method reads none."""
+
     build: Callable[[], nn.Module] | None = None
     sealed_build: str = ""
 
@@ -111,6 +118,9 @@ class Info:
     tasks: frozenset[str]
     """Tasks that it serves."""
 
+    needs_one_of: frozenset[Need] = frozenset()
+    """Inputs of which at least one must be there, whichever it is."""
+
     uses: frozenset[Need] = frozenset()
     """Inputs that it reads if the case has them."""
 
@@ -140,6 +150,11 @@ class Info:
 
     smoke: Mapping[str, Any] = field(default_factory=dict)
     """Settings with which it runs in under a second on a toy problem and moves weights."""
+
+    @property
+    def reads(self) -> frozenset[Need]:
+        """Return all inputs that it may read."""
+        return self.needs | self.needs_one_of | self.uses
 
 
 class Method(Checked):

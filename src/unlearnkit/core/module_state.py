@@ -66,23 +66,6 @@ def cast(model: nn.Module, types: Mapping[str, torch.dtype]) -> nn.Module:
     return model
 
 
-def get_strides(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Return how every parameter and buffer lies in memory, by name."""
-    return {name: t.stride() for name, t in tensors(model).items()}
-
-
-def set_strides(model: nn.Module, wanted: Mapping[str, tuple[int, ...]]) -> nn.Module:
-    """Return a model whose named tensors got these strides in memory, in place; ties stay.
-
-    A tensor whose elements would share memory stays as it is.
-    """
-    for name, t in tensors(model).items():
-        steps = wanted.get(name, t.stride())
-        if t.stride() != steps and 0 not in steps:
-            t.data = torch.empty_strided(t.shape, steps, dtype=t.dtype, device=t.device).copy_(t)
-    return model
-
-
 def structural_difference(ours: nn.Module, theirs: nn.Module) -> str:
     """Return the first difference of ours from theirs other than values, types and modes.
 

@@ -1,4 +1,4 @@
-"""How sharply the loss bends around a row's input: a proxy of memorisation from a trained model.
+"""Loss curvature: a proxy of memorisation from one trained model.
 
 Garg, Ravikumar and Roy, ICML 2024, arXiv:2307.05831; in this form in RUM (Zhao et al., NeurIPS
 2024, arXiv:2406.01257). Around a row that was learned by heart the answer changes fast.

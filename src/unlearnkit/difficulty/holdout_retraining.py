@@ -1,4 +1,4 @@
-"""How much training on other rows changes an answer: a proxy of memorisation by a short training.
+"""Hold-out retraining: a proxy of memorisation by a short training.
 
 Hold-out retraining: Carlini, Erlingsson and Papernot, 2019, arXiv:1910.13427; as a proxy in RUM
 (Zhao et al., NeurIPS 2024, arXiv:2406.01257). Answers that rest on the row alone drift when the
@@ -56,19 +56,7 @@ def hold_out(
 def train_on_holdout(
     model: nn.Module, unseen: View, task: Task, recipe: Recipe, rt: Runtime, *, epochs: int = 1
 ) -> nn.Module:
-    """Return the copy of a model that ``hold_out`` trains on rows never seen.
-
-    Args:
-        model: Stays as it is.
-        unseen: As in ``hold_out``.
-        task: As there.
-        recipe: As there.
-        rt: As there.
-        epochs: As there.
-
-    Returns:
-        The copy.
-    """
+    """Return the copy of a model that ``hold_out`` trains on rows never seen."""
     twin = trainable(model)
     with seeded_global_rngs(rt, "hold out/layers"):
         fit(twin, unseen, task, fine_tuning_recipe(recipe, epochs), rt, stream="hold out")

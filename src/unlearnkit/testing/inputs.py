@@ -74,6 +74,11 @@ def missing_inputs_refused(s: ToyProblem) -> None:
         case = _lacking(whole, use)
         if all(_has(case, need) for need in info.needs):
             s.run(case=case)
+    if info.needs_one_of:
+        bare = whole
+        for need in sorted(info.needs_one_of):
+            bare = _lacking(bare, need)
+        _unsupported(s, bare, f"a case without any of {sorted(info.needs_one_of)}", [])
 
 
 def targets_not_needed_if_not_declared(s: ToyProblem) -> None:
@@ -140,6 +145,8 @@ def _lacking(whole: Case, need: Need) -> Case:
         return whole.replace(validation=None)
     if need is Need.FRESH:
         return whole.replace(fresh=None)
+    if need is Need.MOMENTS:
+        return whole.replace(input_moments=None)
     if need is Need.CLASSES:
         return whole
     if need is Need.SHAPE:

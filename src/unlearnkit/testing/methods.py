@@ -13,7 +13,7 @@ from unlearnkit.core.method import Method, Need
 from unlearnkit.core.module_state import structural_difference, tensors, tensors_equal
 from unlearnkit.core.request import Classes, ForgetRequest, Groups, Rows
 from unlearnkit.core.search_space import Categorical, SearchRange, search_space
-from unlearnkit.job import put_nested
+from unlearnkit.job import set_dotted
 from unlearnkit.testing.inputs import INPUT_CHECKS
 from unlearnkit.testing.probes import PROBE_CHECKS
 from unlearnkit.testing.subject import (
@@ -171,7 +171,7 @@ def search_space_declared(s: ToyProblem) -> None:
         expect(inside, f"{who}: {key}: the default {dimension.default!r} is not in {given}")
         for value in given.ends:
             settings: dict[str, object] = {}
-            put_nested(settings, key, value, who=who)
+            set_dotted(settings, key, value, who=who)
             try:
                 s.method.build(**settings)
             except InputError as e:

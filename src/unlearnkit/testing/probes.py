@@ -127,7 +127,7 @@ def draws_from_its_own_streams(s: ToyProblem) -> None:
 def undeclared_inputs_sealed(s: ToyProblem) -> None:
     """What is not declared raises when it is read, and is not behind the seal either."""
     info = s.method.info
-    declared = info.needs | info.uses
+    declared = info.reads
 
     @contextmanager
     def inside(p: Problem, rt: Runtime) -> Iterator[None]:

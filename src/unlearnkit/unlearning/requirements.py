@@ -45,9 +45,13 @@ def check_needs(how: Method, case: Case, split: Partition) -> None:
         )
 
 
-def _lacking(how: type[Method], case: Case, split: Partition) -> list[Need]:
-    have = available_inputs(case, split, how.info.needs | how.info.uses)
-    return sorted(how.info.needs - have)
+def _lacking(how: type[Method], case: Case, split: Partition) -> list[str]:
+    have = available_inputs(case, split, how.info.reads)
+    lacking: list[str] = sorted(how.info.needs - have)
+    any_of = how.info.needs_one_of
+    if any_of and not any_of & have:
+        lacking.append(" or ".join(sorted(any_of)))
+    return lacking
 
 
 def available_inputs(
@@ -62,6 +66,7 @@ def available_inputs(
         Need.VALIDATION: lambda: case.validation is not None,
         Need.FRESH: lambda: case.fresh is not None,
         Need.CLASSES: lambda: _whole_classes(split),
+        Need.MOMENTS: lambda: case.input_moments is not None,
         Need.SHAPE: lambda: input_shape(case, split) is not None,
     }
     return frozenset(n for n in wanted if have[n]())

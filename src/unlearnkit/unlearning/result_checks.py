@@ -10,13 +10,12 @@ from torch import nn
 from unlearnkit.core.errors import DivergedError, UnlearnkitError
 from unlearnkit.core.module_state import (
     cast,
-    get_strides,
-    set_strides,
     storage_id,
     structural_difference,
     tensors,
     tensors_equal,
 )
+from unlearnkit.train.memory_format import get_strides, set_strides
 
 
 def check_untouched(original: nn.Module, model: nn.Module, who: str) -> None:

@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 from weakref import WeakSet
 
@@ -22,8 +23,6 @@ from unlearnkit.core.inference import batching_note, check_logits
 from unlearnkit.core.inference import predict as read
 from unlearnkit.core.method import Method, Need, Problem
 from unlearnkit.core.module_state import (
-    get_strides,
-    set_strides,
     structural_difference,
     tensors_equal,
     upcast_half_precision,
@@ -31,13 +30,14 @@ from unlearnkit.core.module_state import (
 from unlearnkit.core.recipe import ASSUMED
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Cost, Runtime
+from unlearnkit.core.training_summary import TrainingSummary
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.localize.method_masks import check_held, check_maskable, own_mask
 from unlearnkit.train.batch_norm import recalibrate_batch_norm
 from unlearnkit.train.damage import can_see_damage, damage
 from unlearnkit.train.frozen_weights import freeze_outside_mask
-from unlearnkit.train.memory_format import to_channels_last_if_faster
+from unlearnkit.train.memory_format import get_strides, set_strides, to_channels_last_if_faster
 from unlearnkit.train.rng_guard import as_plain_call, peak_memory, seeded_global_rngs
 from unlearnkit.unlearning.requirements import check_needs, input_shape
 from unlearnkit.unlearning.result_checks import (
@@ -66,6 +66,11 @@ class Unlearned:
     mask: Mask | None = field(default=None, kw_only=True)
     """What was allowed to move; everything when None."""
 
+    @cached_property
+    def parts(self) -> Partition:
+        """Return the rows that went and the rows that stayed."""
+        return self.case.partition(self.request)
+
 
 @as_plain_call
 def run_method(
@@ -76,12 +81,14 @@ def run_method(
     rt: Runtime | None = None,
     *,
     mask: Mask | Localizer | None = None,
+    parts: Partition | None = None,
 ) -> Unlearned:
     """Return the model that one method makes of a copy; ``uk.unlearn`` describes the arguments."""
     how = make(method) if isinstance(method, str) else method
     run = Runtime() if rt is None else rt.fork(rt.seed)
     parsed = None if request is None else parse_request(request)
-    return run_metered(model, case, parsed, how, run, mask=mask)
+    split = parts or case.partition(parsed)
+    return run_metered(model, case, parsed, how, run, split=split, mask=mask)
 
 
 @as_plain_call
@@ -92,10 +99,10 @@ def run_metered(
     how: Method,
     run: Runtime,
     *,
+    split: Partition,
     mask: Mask | Localizer | None = None,
 ) -> Unlearned:
     """Run one method on the meter of the caller, which also holds what a failed run cost."""
-    split = case.partition(request)
     check_needs(how, case, split)
     if mask is not None:
         check_maskable(how, mask, split)
@@ -122,7 +129,6 @@ def run_metered(
     check_form(out, like, (model, original), how.id)
     check_values(out, like, how.id)
     _tell_damage(how, out, original, case, split, run)
-    cost = Cost(run.cost.forward, run.cost.backward, run.cost.peak_bytes)
     return Unlearned(
         model=restore_form(out, like),
         original=restore_form(original, model).eval().requires_grad_(False),
@@ -131,7 +137,7 @@ def run_metered(
         method=how,
         seed=run.seed,
         seconds=seconds,
-        cost=cost,
+        cost=Cost(run.cost.forward, run.cost.backward, run.cost.peak_bytes),
         notes=tuple(run.notes),
         mask=mask or own_mask(how, model, split, run),
     )
@@ -273,7 +279,7 @@ def _problem(
     model: nn.Module,
     rt: Runtime,
 ) -> Problem:
-    allowed = how.info.needs | how.info.uses
+    allowed = how.info.reads
     copies: dict[int, Data] = {}
 
     def own_rows(view: View) -> View:
@@ -314,11 +320,19 @@ def _problem(
         recipe=case.recipe or ASSUMED,
         removed_classes=split.removed_classes,
         input_shape=input_shape(case, split),
+        moments=_moments(how, case, model),
         build=(lambda: _untrained(case, model, original, rt, other=how.info.rebuilds))
         if may_build and case.fresh
         else None,
         sealed_build="" if may_build else f"{how.id} builds a fresh model but does not declare it",
     )
+
+
+def _moments(how: Method, case: Case, model: nn.Module) -> TrainingSummary | None:
+    if case.input_moments is None or Need.MOMENTS not in how.info.reads:
+        return None
+    case.input_moments.check_model(model)
+    return case.input_moments
 
 
 def _untrained(

@@ -1,4 +1,4 @@
-"""One number of a study's table: its spread over seeds, and what may be said of its gap."""
+"""Comparison with oracles: mean, interval, gap and judgement of a cell."""
 
 from __future__ import annotations
 
@@ -38,19 +38,9 @@ def make_cell(
     measures: Measures,
     *,
     one: bool,
+    examples: int = 0,
 ) -> TableCell:
-    """Return a cell with its interval, gap and judgement.
-
-    Args:
-        column: Of the cell.
-        values: One a seed.
-        oracles: By metric.
-        measures: The metrics, by id.
-        one: Whether the seeds are one model: a point has no interval.
-
-    Returns:
-        The cell.
-    """
+    """Return a cell with interval, gap and judgement; no interval where seeds are ``one`` model."""
     cell = spread(values)
     known = [v for v in values if v is not None]
     enough = len(known) >= ENOUGH_FOR_INTERVALS and all_finite(known) and not one
@@ -63,23 +53,15 @@ def make_cell(
     cell = cell.model_copy(update={"gap": cell.mean - statistics.fmean(truth)})
     if not enough or len(truth) < ENOUGH_ORACLES:
         return cell
-    return cell.model_copy(update=gap_fields(measures[column.id], known, truth))
+    found = gap_fields(measures[column.id], known, truth, examples=examples)
+    return cell.model_copy(update=found)
 
 
 def gap_fields(
-    m: MetricColumn, values: Sequence[float], oracles: Sequence[float]
+    m: MetricColumn, values: Sequence[float], oracles: Sequence[float], *, examples: int = 0
 ) -> dict[str, object]:
-    """Return what may be said about a method's gap to the oracles, by the rule of audits.
-
-    Args:
-        m: A metric.
-        values: One a seed, three or more.
-        oracles: One an oracle, three or more.
-
-    Returns:
-        ``gap_low``, ``gap_high``, ``margin``, ``p`` and ``judged`` of a cell.
-    """
-    found = compare(values, oracles, rule_of(m))
+    """Return the judgement of a gap to the oracles as fields of a cell, by the rule of audits."""
+    found = compare(values, oracles, rule_of(m), examples=examples)
     assert found is not None
     return {
         "gap_low": found.low,
