@@ -18,7 +18,7 @@ from unlearnkit.core.border import first_line, refused
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import Batch, Data, TensorData, View
 from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
-from unlearnkit.core.inference import batching_note, check_logits
+from unlearnkit.core.inference import batching_note, check_logits, may_be_probabilities
 from unlearnkit.core.inference import predict as read
 from unlearnkit.core.method import Method, Need, Problem
 from unlearnkit.core.module_state import (
@@ -106,7 +106,7 @@ def run_metered(
     check_needs(how, case, split)
     if mask is not None:
         check_maskable(how, mask, split)
-    original = frozen_copy(model, case, split, run)
+    original = frozen_copy(model, case, split, run, shared=_is_builtin(how))
     work = set_strides(upcast_half_precision(_copy(model)).to(run.device), get_strides(original))
     if isinstance(mask, Mask):
         mask.check(model, "" if split.forget is None else split.forget.key())
@@ -132,7 +132,7 @@ def run_metered(
     cost = Cost(run.cost.forward, run.cost.backward, run.cost.peak_bytes)
     return Unlearned(
         model=made_like(out, like),
-        original=made_like(original, model).eval().requires_grad_(False),
+        original=made_like(_copy(original), model).eval().requires_grad_(False),
         case=case,
         request=request,
         method=how,
@@ -144,7 +144,9 @@ def run_metered(
     )
 
 
-def frozen_copy(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> nn.Module:
+def frozen_copy(
+    model: nn.Module, case: Case, split: Partition, rt: Runtime, *, shared: bool = False
+) -> nn.Module:
     """Return a copy of a trained model to look at, on the run's device, in eval mode.
 
     Its weights lie in memory as suits the device. A model, rows or a request that do not fit each
@@ -155,12 +157,13 @@ def frozen_copy(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> 
         case: What it was trained on.
         split: The case's rows, by what is asked.
         rt: Where to run.
+        shared: Whether parameters may lie in the memory of the model's own, to be read only.
 
     Returns:
         The copy.
     """
     _check_model(model)
-    original = _copy(model).to(rt.device).eval().requires_grad_(False)
+    original = _copy(model, shared=shared).to(rt.device).eval().requires_grad_(False)
     few = _check_fit(original, case, split, rt)
     return original if few is None else to_channels_last_if_faster(original, few, case.task, rt)
 
@@ -285,9 +288,13 @@ def _check_answers(model: nn.Module, split: Partition, case: Case, rt: Runtime) 
         for view in tried:
             if not view.labelled:
                 continue
-            few = view.pick(torch.arange(min(ANSWERS, len(view))))
-            out = read(model, few, case.task, rt.fork(rt.seed))
-            check_logits(out, few.y.cpu(), case.task, "model")
+            for count in (FIRST_ANSWERS, ANSWERS):
+                few = view.pick(torch.arange(min(count, len(view))))
+                out = read(model, few, case.task, rt.fork(rt.seed))
+                if not may_be_probabilities(out, case.task):
+                    break  # more rows cannot change that
+            else:
+                check_logits(out, few.y.cpu(), case.task, "model")
         told = batching_note(model, tried[0], case.task, rt)
     if told:
         rt.note(told)
@@ -307,7 +314,7 @@ def _problem(
 
     def own_rows(view: View) -> View:
         # What a plug-in writes into its rows must not reach the user's data.
-        if type(how).__module__.startswith("unlearnkit."):
+        if _is_builtin(how):
             return view
         data = copies.setdefault(id(view.data), view.data.copy())
         return replace(view, data=data)
@@ -348,6 +355,10 @@ def _problem(
         else None,
         sealed_build="" if may_build else f"{how.id} builds a fresh model but does not declare it",
     )
+
+
+def _is_builtin(how: Method) -> bool:
+    return type(how).__module__.startswith("unlearnkit.")
 
 
 def _untrained(
@@ -407,6 +418,9 @@ def _tell_damage(
 ANSWERS = 256
 """Rows of each part that the model's outputs are looked at on before it unlearns."""
 
+FIRST_ANSWERS = 16
+"""Rows that are enough to see logits in most models."""
+
 _NOTHING = TensorData(torch.empty(0, 0), torch.empty(0, dtype=torch.long))
 """What a sealed view holds: there is nothing to find behind the seal."""
 
@@ -419,9 +433,13 @@ def _pattern(how: Method, case: Case, model: nn.Module, rt: Runtime) -> nn.Modul
     return built.train(model.training) if structural_difference(built, model) else model
 
 
-def _copy(model: nn.Module) -> nn.Module:
+def _copy(model: nn.Module, *, shared: bool = False) -> nn.Module:
+    own: dict[int, Any] = {}
+    if shared:
+        plain = (p for p in model.parameters() if type(p) is nn.Parameter)
+        own = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in plain}
     try:
-        return copy.deepcopy(model)
+        return copy.deepcopy(model, own)
     except (RuntimeError, TypeError) as e:
         told = str(e).splitlines()[0]
         raise InputError(f"model: cannot be copied: {told}; detach what it keeps") from e
