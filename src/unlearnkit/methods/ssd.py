@@ -204,7 +204,7 @@ def _parts(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Yield tensors of one shape in parts that a processor's cache holds."""
     whole = [t.detach() if t.ndim else t.detach()[None] for t in tensors]
     rows = max(1, PART * len(whole[0]) // max(1, whole[0].numel()))
-    yield from zip(*(t.split(rows) for t in whole), strict=True)
+    yield from zip(*(torch.split(t, rows) for t in whole), strict=True)
 
 
 def dampen(
