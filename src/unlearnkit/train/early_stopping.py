@@ -23,7 +23,7 @@ NUDGE = 0.1
 """Share of a bracket by which a point is moved towards its middle."""
 
 FAR = 7.0
-"""Largest logarithm of a rise over the floor that is told apart."""
+"""Where the logarithm of a rise over the floor is cut off."""
 
 
 class StopRule(FrozenModel):
