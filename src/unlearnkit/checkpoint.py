@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import check_regular, write_bytes
+from unlearnkit.core.module_state import all_finite
 from unlearnkit.core.text import one_line
 
 _TORCH = {".pt", ".pth", ".bin", ".ckpt"}
@@ -123,7 +124,7 @@ def check_finite(tensors: Mapping[str, object], who: str) -> None:
         InputError: Naming the first tensor that is not finite.
     """
     for name, t in tensors.items():
-        if isinstance(t, Tensor) and t.is_floating_point() and not torch.isfinite(t).all():
+        if isinstance(t, Tensor) and t.is_floating_point() and not all_finite(t):
             bad = int((~torch.isfinite(t)).sum())
             raise InputError(
                 f"{who}: {name} has {bad} of {t.numel()} values that are not finite; load another"

@@ -18,7 +18,11 @@ LEAST_MODELS = 3
 """Models a side from which on there is an interval."""
 
 
+TOGETHER = 16
+"""Draws that are counted before numbers are computed of them."""
+
 Statistic = Callable[[Sequence[Tensor]], float]
+CountStatistic = Callable[[Sequence[Tensor], Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,65 @@ def two_level_bootstrap(
     found = torch.tensor(
         [statistic(resample(sides, rng)) for _ in range(draws)], dtype=torch.float64
     )
+    return _interval(value, found, level)
+
+
+def bootstrap_of_counts(
+    value: float,
+    models: Sequence[int],
+    examples: int,
+    statistic: CountStatistic,
+    *,
+    rng: torch.Generator,
+    draws: int = LEAST_DRAWS,
+    level: float = 0.95,
+) -> BootstrapInterval:
+    """Return what ``two_level_bootstrap`` does, of a number that is computed from counts.
+
+    The draws are the same, but no side is copied: the number follows from how often each model and
+    each example is drawn.
+
+    Args:
+        value: The number, of the sides as they are.
+        models: Models of each side.
+        examples: E, common to all sides.
+        statistic: The numbers of d draws ``(d,)``, from counts of the models of each side
+            ``(d, models)`` and of the examples ``(d, E)``, all float64.
+        rng: Decides the draws.
+        draws: Number of draws.
+        level: Coverage.
+
+    Returns:
+        The number and its interval, or why there is none.
+    """
+    if min(models) < LEAST_MODELS:
+        why = f"{min(models)} models on a side; {LEAST_MODELS} are the least for an interval"
+        return BootstrapInterval(value, math.nan, math.nan, math.nan, draws, why)
+    found = []
+    for start in range(0, draws, TOGETHER):
+        few = min(TOGETHER, draws - start)
+        counts = [torch.zeros(few, n, dtype=torch.float64) for n in (*models, examples)]
+        for draw in range(few):  # in the order of ``resample``
+            for into in counts:
+                n = into.shape[1]
+                into[draw] = torch.bincount(torch.randint(n, (n,), generator=rng), minlength=n)
+        found.append(statistic(counts[:-1], counts[-1]))
+    return _interval(value, torch.cat(found), level)
+
+
+def drawn_mean(side: Tensor, models: Tensor, examples: Tensor) -> Tensor:
+    """Return the mean ``(d,)`` of a side's cells in d draws, from counts of what was drawn.
+
+    Args:
+        side: Values ``(models, E)``.
+        models: Counts ``(d, models)``.
+        examples: Counts ``(d, E)``.
+    """
+    return ((models @ side.double()) * examples).sum(1) / side.numel()
+
+
+def _interval(value: float, found: Tensor, level: float) -> BootstrapInterval:
+    draws = len(found)
     lost = int((~found.isfinite()).sum()) + (not math.isfinite(value))
     if lost:
         why = f"the number is not finite in {lost} of {draws} draws"

@@ -19,7 +19,7 @@ from unlearnkit.core.border import first_line, user_code_error
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import Batch, Data, TensorData, View
 from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
-from unlearnkit.core.inference import batching_note, check_logits
+from unlearnkit.core.inference import batching_note, check_logits, may_be_probabilities
 from unlearnkit.core.inference import predict as read
 from unlearnkit.core.method import Method, Need, Problem
 from unlearnkit.core.module_state import (
@@ -106,7 +106,7 @@ def run_metered(
     check_needs(how, case, split)
     if mask is not None:
         check_maskable(how, mask, split)
-    original = frozen_copy(model, case, split, run)
+    original = frozen_copy(model, case, split, run, shared=_is_builtin(how))
     work = set_strides(upcast_half_precision(_copy(model)).to(run.device), get_strides(original))
     if isinstance(mask, Mask):
         mask.check(model, "" if split.forget is None else split.forget.key())
@@ -131,7 +131,7 @@ def run_metered(
     _tell_damage(how, out, original, case, split, run)
     return Unlearned(
         model=restore_form(out, like),
-        original=restore_form(original, model).eval().requires_grad_(False),
+        original=restore_form(_copy(original), model).eval().requires_grad_(False),
         case=case,
         request=request,
         method=how,
@@ -143,14 +143,16 @@ def run_metered(
     )
 
 
-def frozen_copy(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> nn.Module:
+def frozen_copy(
+    model: nn.Module, case: Case, split: Partition, rt: Runtime, *, shared: bool = False
+) -> nn.Module:
     """Return a copy of a trained model to read, on the run's device, in eval mode.
 
     Its weights lie in memory as suits the device. A model, rows or a request that do not fit each
-    other are refused.
+    other are refused. With ``shared``, parameters may lie in the memory of the model's own.
     """
     _check_model(model)
-    original = _copy(model).to(rt.device).eval().requires_grad_(False)
+    original = _copy(model, shared=shared).to(rt.device).eval().requires_grad_(False)
     few = _check_fit(original, case, split, rt)
     return original if few is None else to_channels_last_if_faster(original, few, case.task, rt)
 
@@ -262,9 +264,13 @@ def _check_answers(model: nn.Module, split: Partition, case: Case, rt: Runtime) 
         for view in tried:
             if not view.labelled:
                 continue
-            few = view.pick(torch.arange(min(ANSWERS, len(view))))
-            out = read(model, few, case.task, rt.fork(rt.seed))
-            check_logits(out, few.y.cpu(), case.task, "model")
+            for count in (FIRST_ANSWERS, ANSWERS):
+                few = view.pick(torch.arange(min(count, len(view))))
+                out = read(model, few, case.task, rt.fork(rt.seed))
+                if not may_be_probabilities(out, case.task):
+                    break  # more rows cannot change that
+            else:
+                check_logits(out, few.y.cpu(), case.task, "model")
         message = batching_note(model, tried[0], case.task, rt)
     if message:
         rt.note(message)
@@ -284,7 +290,7 @@ def _problem(
 
     def own_rows(view: View) -> View:
         # What a plug-in writes into its rows must not reach the user's data.
-        if type(how).__module__.startswith("unlearnkit."):
+        if _is_builtin(how):
             return view
         data = copies.setdefault(id(view.data), view.data.copy())
         return replace(view, data=data)
@@ -326,6 +332,10 @@ def _problem(
         else None,
         sealed_build="" if may_build else f"{how.id} builds a fresh model but does not declare it",
     )
+
+
+def _is_builtin(how: Method) -> bool:
+    return type(how).__module__.startswith("unlearnkit.")
 
 
 def _moments(how: Method, case: Case, model: nn.Module) -> TrainingSummary | None:
@@ -387,6 +397,9 @@ def _tell_damage(
 ANSWERS = 256
 """Rows of each part on which the model's outputs are checked before unlearning."""
 
+FIRST_ANSWERS = 16
+"""Rows that are enough to see logits in most models."""
+
 _NOTHING = TensorData(torch.empty(0, 0), torch.empty(0, dtype=torch.long))
 """What a sealed view holds: there is nothing to find behind the seal."""
 
@@ -399,9 +412,13 @@ def _pattern(how: Method, case: Case, model: nn.Module, rt: Runtime) -> nn.Modul
     return built.train(model.training) if structural_difference(built, model) else model
 
 
-def _copy(model: nn.Module) -> nn.Module:
+def _copy(model: nn.Module, *, shared: bool = False) -> nn.Module:
+    own: dict[int, Any] = {}
+    if shared:
+        plain = (p for p in model.parameters() if type(p) is nn.Parameter)
+        own = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in plain}
     try:
-        return copy.deepcopy(model)
+        return copy.deepcopy(model, own)
     except (RuntimeError, TypeError) as e:
         message = str(e).splitlines()[0]
         raise InputError(f"model: cannot be copied: {message}; detach what it keeps") from e
