@@ -73,7 +73,7 @@ def test_aus_of_random_rows_is_undefined_for_whole_classes(stored):
 
 @pytest.mark.parametrize("split", ["forget", "retain", "test"])
 def test_completeness_is_scikit_learns_macro_jaccard(make, parts, split):
-    outputs, _, _ = parts(width=4, oracles=2, seed=3)
+    outputs, _, _ = parts(width=30, oracles=2, seed=3)
     top = {name: o[Split(split)].argmax(1).numpy() for name, o in outputs.items()}
     each = [
         jaccard_score(
@@ -84,7 +84,7 @@ def test_completeness_is_scikit_learns_macro_jaccard(make, parts, split):
         )
         for k in range(2)
     ]
-    got = metrics()[f"completeness_{split}"](make(width=4, oracles=2, seed=3)).value
+    got = metrics()[f"completeness_{split}"](make(width=30, oracles=2, seed=3)).value
     assert got == pytest.approx(np.mean(each))
 
 

@@ -68,8 +68,8 @@ class Duck(Recalibrated):
             " second phase of the latest published code is left out",
         ),
         fails=(
-            "what it adds over the same schedule without pull, on digits, means of 3 seeds: accuracy"
-            " on a class that vanishes 0.01 instead of 0.30, on a random tenth 0.97 instead of 0.99;"
+            "over the same schedule without pull it adds, on digits, means of 3 seeds: accuracy on"
+            " a class that vanishes 0.01 instead of 0.30, on a random tenth 0.97 instead of 0.99;"
             " membership inference on that tenth is as on the original (AUC 0.576 and 0.580)",
             "three classes of digits keep 0.04 of their accuracy for a tenth of retraining's cost",
             "forget rows that are answered no better than validation rows, as wrong labels and"

@@ -118,8 +118,9 @@ class JiT(Method):
             " comes to 0.77 and loses nothing",
             "requests for rows drawn at random, wrong labels and memorised rows of digits, and"
             " classes of an overfitted network on cifar10_small, are left as they are, with a note",
-            "with `guard` off at the published kind of run one rate too far costs retained rows a"
-            " third of their accuracy; users of published code report 1 to 38 % (its issues 1, 3)",
+            "without a guard, four passes of 0.03 erase a class of digits and cost retained rows a"
+            " third of their accuracy; users of published code are left with 1 to 38 % (its issues"
+            " 1 and 3)",
         ),
         presets={
             "paper": _published(0.5, 3e-4, 1)
