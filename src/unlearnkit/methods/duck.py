@@ -1,4 +1,4 @@
-"""Pull forget rows towards the nearest wrong class in the embedding, and train on what stays."""
+"""DUCK: pull forget rows towards the nearest wrong class in the embedding."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from unlearnkit.train.activations import capture_activations
 from unlearnkit.train.early_stopping import alike, rows_of_removed_classes
 from unlearnkit.train.features import features, last_layer_name, lookup_by_row
 from unlearnkit.train.loop import Norm, descend
-from unlearnkit.train.schedule import together
+from unlearnkit.train.schedule import joint_forward
 
 
 def _published(lr: float, batch_size: int, epochs: int, **more: Any) -> dict[str, Any]:
@@ -165,7 +165,7 @@ class Duck(Recalibrated):
                 drop = next(drawn)
             if not self.pull:
                 return self.keep * self._kept(p, p.task.outputs(p.model, stay), stay)
-            out, _ = together(p.task, p.model, stay, drop)
+            out, _ = joint_forward(p.task, p.model, stay, drop)
             far = cosine_distance(seen[layer][len(stay) :].flatten(1), recall(drop)).mean()
             return self.pull * far + self.keep * self._kept(p, out, stay)
 

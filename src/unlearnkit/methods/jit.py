@@ -1,4 +1,4 @@
-"""Smooth the model around the rows that must go, from the model and these rows alone."""
+"""JiT: smooth the model around forget rows, from the model and these rows alone."""
 
 from __future__ import annotations
 
