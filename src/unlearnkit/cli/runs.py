@@ -189,7 +189,7 @@ def examine(
         ray: Address of a Ray cluster that trains models from scratch; they are trained here when
             None.
         yes: Whether more than ``MANY`` oracles are meant.
-        list_rows: Whether the report lists the positions of the removed rows.
+        list_rows: Whether the report lists the removed rows, by key or position.
         talk: Hears how it comes along.
 
     Returns:
@@ -374,7 +374,8 @@ def case_facts(case: Case, request: ForgetRequest | None) -> dict[str, str]:
     views = [v for v in (split.forget, split.retain) if v is not None]
     owners = [v.data.group for v in views if v.data.group is not None]
     if owners:
-        found["owners"] = digest({"owners": [tensor_digest(t) for t in owners]})
+        names = {} if case.keys.owners is None else {"names": case.keys.owners}
+        found["owners"] = digest({"owners": [tensor_digest(t) for t in owners], **names})
     if split.forget is not None:
         found["forget"] = tensor_digest(split.forget.rows)
     if case.recipe is not None:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unlearnkit.core.border import border
 from unlearnkit.core.data import Data, TensorData, View, labelled
 from unlearnkit.core.errors import InputError, UnsupportedError
-from unlearnkit.core.input_formats import as_data, input_columns, is_table, owners_of_parts
+from unlearnkit.core.input_formats import (
+    as_data,
+    column_values,
+    input_columns,
+    is_table,
+    owners_of_parts,
+)
+from unlearnkit.core.keys import Keys, number_owners, read_keys
 from unlearnkit.core.recipe import Recipe
-from unlearnkit.core.request import Classes, ForgetRequest, parse_request
+from unlearnkit.core.request import Classes, ForgetRequest, Key, Rows, parse_request
 from unlearnkit.core.row_selection import rows_to_forget
 from unlearnkit.core.tampering import Tampering
 from unlearnkit.core.task import Task, task_named
@@ -55,6 +63,9 @@ class Case:
     manipulated: Tampering | None
     """What was done to the training set, where somebody tampered with it."""
 
+    keys: Keys
+    """What the user calls the training rows and their owners."""
+
     @border("case")
     def __init__(
         self,
@@ -70,6 +81,7 @@ class Case:
         target: str | None = None,
         inputs: tuple[str, ...] | list[str] = (),
         group: Any = None,
+        keys: Any = None,
         workers: int = 0,
     ) -> None:
         """Take the whole training set.
@@ -87,21 +99,19 @@ class Case:
             name: What to call the case in reports.
             target: The target column, when rows are a table.
             inputs: The input columns, when rows are a table; all others when empty.
-            group: The owner of each training row: integers ``(N,)``, or a table's column.
+            group: Each row's owner: integers or strings ``(N,)``, or a table's column.
+            keys: Each row's own id, likewise: ``Rows`` then names keys, which mean the same record
+                after a deletion; positions when None.
             workers: Loader processes for map-style sets.
         """
-        columns = _columns(train, "train", target, tuple(inputs), group)
-
-        def read(source: Any, what: str, owners: Any = None) -> Data:
-            return as_data(
-                source, name=what, target=target, inputs=columns, group=owners, workers=workers
-            )
-
-        rows = read(train, "train", group)
+        columns = _columns(train, "train", target, tuple(inputs), group, keys)
+        read = partial(as_data, target=target, inputs=columns, workers=workers)
+        (owners,), names = _owners((train, group))
+        rows = read(train, name="train", group=owners)
         fitted = _fit(task, rows)
 
         def rest(source: Any, what: str) -> Data | None:
-            return None if source is None else _typed(read(source, what), fitted, what)
+            return None if source is None else _typed(read(source, name=what), fitted, what)
 
         self._set(
             task=fitted,
@@ -112,6 +122,7 @@ class Case:
             fresh=fresh,
             recipe=recipe,
             name=name,
+            keys=Keys(_ids(train, keys, len(rows)), names),
         )
 
     @classmethod
@@ -148,7 +159,7 @@ class Case:
             name: As in the constructor.
             target: As in the constructor.
             inputs: As in the constructor.
-            group: The owner of each row: a column that both tables have, or a pair of integers
+            group: The owners: a column that both tables have, or a pair of integers or strings
                 ``(N,)``, for the rows to forget and for the rows that stay.
             workers: As in the constructor.
 
@@ -157,18 +168,14 @@ class Case:
         """
         mine, theirs = owners_of_parts(group)
         columns = _columns(forget, "forget", target, tuple(inputs), mine)
-
-        def read(source: Any, what: str, owners: Any = None) -> Data:
-            return as_data(
-                source, name=what, target=target, inputs=columns, group=owners, workers=workers
-            )
-
-        go = read(forget, "forget", mine)
-        stay = None if retain is None else read(retain, "retain", theirs)
+        (mine, theirs), names = _owners((forget, mine), (retain, theirs))
+        read = partial(as_data, target=target, inputs=columns, workers=workers)
+        go = read(forget, name="forget", group=mine)
+        stay = None if retain is None else read(retain, name="retain", group=theirs)
         fitted = _fit(task, go, *([] if stay is None else [stay]))
 
         def rest(source: Any, what: str) -> Data | None:
-            return None if source is None else _typed(read(source, what), fitted, what)
+            return None if source is None else _typed(read(source, name=what), fitted, what)
 
         kept = None if stay is None else View.all(_typed(stay, fitted, "retain"))
         case = object.__new__(cls)
@@ -181,6 +188,7 @@ class Case:
             recipe=recipe,
             name=name,
             parts=(View.all(_typed(go, fitted, "forget")), kept),
+            keys=Keys(owners=names),
         )
         return case
 
@@ -243,6 +251,12 @@ class Case:
                 "recipe: 0 epochs would leave originals and oracles untrained; give"
                 " Recipe(epochs=...) of at least 1"
             )
+        keys, train = values.setdefault("keys", Keys()), values.get("train")
+        if train is not None and keys.rows is not None and len(keys.rows) != len(train):
+            raise InputError(
+                f"keys: {len(keys.rows)} name {len(train)} training rows; build the case anew with"
+                " one a row"
+            )
         for name in self.__dataclass_fields__:
             object.__setattr__(self, name, values.get(name))
 
@@ -276,7 +290,7 @@ class Case:
             )
         if self.train is None:
             return Partition(None, None, self._gone_unseen(request))
-        mask = rows_to_forget(request, self.train)
+        mask = rows_to_forget(self.keys.locate(request), self.train)
         count, total = int(mask.sum()), len(mask)
         if count == 0 or count == total:
             whole = "no row" if count == 0 else "all rows"
@@ -289,8 +303,9 @@ class Case:
     def after_deletion(self, request: ForgetRequest | str | Mapping[str, Any]) -> Case:
         """Return the case after a deletion: the training set is what stays.
 
-        Rows are renumbered; ask for the next deletion in the new numbers. All else stays as it is,
-        the test rows and the number of classes among it.
+        Keys and owners keep their meaning, and a later request for what is already deleted says so.
+        Positions change with a deletion: without keys, a later request for rows is refused. All
+        else stays as it is, the test rows and the number of classes among it.
 
         Args:
             request: What must go, as a request or in its words.
@@ -305,10 +320,19 @@ class Case:
             raise UnsupportedError(
                 "after_deletion: the case has no whole training set; build it with train="
             )
-        stay = self.partition(parse_request(request)).retain
-        assert stay is not None
-        left = None if self.manipulated is None else self.manipulated.left(stay.rows)
-        return self.replace(train=self.train.pick(stay.rows), manipulated=left)
+        parts = self.partition(parse_request(request))
+        assert parts.forget is not None
+        assert parts.retain is not None
+        stay = parts.retain.rows
+        return self.replace(
+            train=self.train.pick(stay),
+            manipulated=None if self.manipulated is None else self.manipulated.left(stay),
+            keys=self.keys.after(parts.forget.rows, stay, self.train.group),
+        )
+
+    def rows(self, positions: Tensor | Sequence[int]) -> Rows:
+        """Return the request for rows at positions ``(k,)``, by key where they have one."""
+        return Rows(self.keys.named(positions))
 
     def _gone_unseen(self, request: ForgetRequest) -> tuple[int, ...]:
         count = self.task.spec().get("classes")
@@ -328,12 +352,27 @@ class Case:
 
 
 def _columns(
-    source: Any, name: str, target: str | None, inputs: tuple[str, ...], group: Any
+    source: Any,
+    name: str,
+    target: str | None,
+    inputs: tuple[str, ...],
+    group: Any,
+    keys: Any = None,
 ) -> tuple[str, ...]:
     """Return the input columns of the first table, which all others must then have too."""
     if not is_table(source):
         return inputs
-    return input_columns(source, name=name, target=target, inputs=inputs, group=group)
+    return input_columns(source, name=name, target=target, inputs=inputs, group=group, keys=keys)
+
+
+def _owners(*parts: tuple[Any, Any]) -> tuple[list[Any], tuple[str, ...] | None]:
+    """Return the owners of rows as numbers, and their names where they are text."""
+    return number_owners([column_values(rows, "group", group) for rows, group in parts])
+
+
+def _ids(rows: Any, keys: Any, count: int) -> tuple[Key, ...] | None:
+    ids = column_values(rows, "keys", keys)
+    return None if ids is None else read_keys(ids, count)
 
 
 def _fit(task: str | Task, *sets: Data) -> Task:

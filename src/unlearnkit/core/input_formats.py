@@ -50,7 +50,7 @@ def as_data(
         name: What to call it in an error.
         target: The target column, for tables.
         inputs: The input columns, for tables; all but target and group when empty.
-        group: The owner of each row: an array ``(N,)``, or a column's name for tables.
+        group: The owner of each row, an array ``(N,)`` of integers.
         workers: Loader processes for map-style sets.
 
     Returns:
@@ -113,8 +113,36 @@ def owners_of_parts(group: Any) -> tuple[Any, Any]:
     return group[0], group[1]
 
 
+def column_values(source: Any, what: str, given: Any) -> Any:
+    """Return the values of a table's column, where a name is given; else what is given.
+
+    Args:
+        source: The rows.
+        what: What the column holds, for an error.
+        given: The name of a column, or values.
+
+    Returns:
+        The values.
+
+    Raises:
+        InputError: If a name is given for rows that are no table.
+    """
+    if not isinstance(given, str) or source is None:
+        return None if source is None else given
+    if not is_table(source):
+        raise InputError(f"{what}: a column name, got {given!r}, needs a table; give an array (N,)")
+    column = source[given]
+    return column if hasattr(column, "tolist") else column[:]
+
+
 def input_columns(
-    table: Any, *, name: str, target: str | None, inputs: tuple[str, ...], group: Any
+    table: Any,
+    *,
+    name: str,
+    target: str | None,
+    inputs: tuple[str, ...],
+    group: Any,
+    keys: Any = None,
 ) -> tuple[str, ...]:
     """Return the input columns of a table, in order.
 
@@ -124,6 +152,7 @@ def input_columns(
         target: The target column.
         inputs: The input columns as requested; all but target and group when empty.
         group: The owners; a text names their column.
+        keys: The rows' own ids; likewise.
 
     Returns:
         The columns.
@@ -147,11 +176,13 @@ def input_columns(
     absent = [c for c in inputs if c not in have]
     if absent:
         raise InputError(f"{name}: no column {absent[0]!r}; there are: {shown}")
-    if isinstance(group, str) and group not in have:
-        raise InputError(f"{name}: no group column {group!r}; there are: {shown}")
+    named = {k: v for k, v in (("group", group), ("keys", keys)) if isinstance(v, str)}
+    lost = next((k for k, column in named.items() if column not in have), None)
+    if lost is not None:
+        raise InputError(f"{name}: no {lost} column {named[lost]!r}; there are: {shown}")
     if target in inputs:
         raise InputError(f"{name}: inputs: {target!r} is the target; it cannot be an input too")
-    skip = {target, group} if isinstance(group, str) else {target}
+    skip = {target, *named.values()}
     wanted = tuple(inputs) or tuple(c for c in have if c not in skip)
     if not wanted:
         raise InputError(f"{name}: no input column besides {', '.join(map(str, skip))}; add one")
@@ -174,10 +205,6 @@ def _is_map(source: Any) -> bool:
 def _owners(name: str, group: Any) -> Tensor | None:
     if group is None:
         return None
-    if isinstance(group, str):
-        raise InputError(
-            f"{name}: group: a column name, got {group!r}, needs a table; give an array (N,)"
-        )
     owners = as_tensor(group, f"{name} group").cpu()
     if owners.is_floating_point():
         raise InputError(
@@ -195,10 +222,9 @@ def _from_frame(
                 f"{name}: column {column!r} is not numeric ({frame[column].dtype}); encode it or"
                 " leave it out of inputs"
             )
-    owners = frame[group] if isinstance(group, str) else group
     x = frame[list(inputs)].to_numpy(dtype="float32", na_value=float("nan"))
     y = as_tensor(frame[target], f"{name} {target}")
-    return TensorData(as_tensor(x, name), y, _owners(name, owners))
+    return TensorData(as_tensor(x, name), y, _owners(name, group))
 
 
 def _from_hub(
@@ -207,9 +233,8 @@ def _from_hub(
     rows = source.with_format("numpy")
     x = {c: as_tensor(rows[c][:], f"{name} {c}") for c in inputs}
     x = {c: t.float() if t.dtype == torch.float64 else t for c, t in x.items()}
-    owners = rows[group][:] if isinstance(group, str) else group
     only = next(iter(x.values())) if len(x) == 1 else x
-    return TensorData(only, as_tensor(rows[target][:], f"{name} {target}"), _owners(name, owners))
+    return TensorData(only, as_tensor(rows[target][:], f"{name} {target}"), _owners(name, group))
 
 
 def _from_map(source: Any, name: str, group: Any, workers: int) -> MapData:
