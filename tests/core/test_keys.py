@@ -197,9 +197,7 @@ def test_missing_values_of_pandas_are_named():
     "owners", [[None, *OWNERS[1:]], [1, *OWNERS[1:]]], ids=["missing", "mixed"]
 )
 def test_owners_that_are_missing_or_mixed_are_refused(owners):
-    with pytest.raises(
-        InputError, match=r"group: 1 of 20 are missing|integers are mixed"
-    ):
+    with pytest.raises(InputError, match=r"group: 1 of 20 are missing|integers are mixed"):
         case(group=owners)
 
 

@@ -80,7 +80,9 @@ def carry_out(job: Job, out: Path, *, force: bool, talk: Console) -> Record:
     if mask is not None:
         check_maskable(method, mask, split)
     job = job.exact(request, method)
-    given = None if job.model is None else load_weights(fresh_model(case, rt), job.model)
+    given = (
+        None if job.model is None else load_weights(fresh_model(case, rt), job.model, reporter=talk)
+    )
     if isinstance(mask, Mask):
         mask.check_form(fresh_model(case, rt) if given is None else given)
     facts = case_facts(case, request)
@@ -154,7 +156,7 @@ def locate(job: Job, *, talk: Console) -> Mask:
     assert isinstance(how, Localizer)
     how.check(case.partition(request))
     if job.model is not None:
-        model = load_weights(fresh_model(case, rt), job.model)
+        model = load_weights(fresh_model(case, rt), job.model, reporter=talk)
     else:
         talk.say("training the original, unless it is in the cache")
         model = train_original(case, seed=job.seed, rt=rt).model

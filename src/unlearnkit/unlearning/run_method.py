@@ -31,6 +31,12 @@ from unlearnkit.core.module_state import (
 from unlearnkit.core.recipe import ASSUMED
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Cost, Runtime
+from unlearnkit.core.wrapped_models import (
+    check_module,
+    hold_adapter_base,
+    moving_statistics,
+    unwrap,
+)
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.localize.method_masks import check_held, check_maskable, own_mask
@@ -104,10 +110,14 @@ def run_metered(
     """
     split = case.partition(request)
     check_needs(how, case, split)
+    model, wrapped = unwrap(model), model
+    if model is not wrapped:
+        run.note(f"the model was taken out of {type(wrapped).__name__}, and is returned without it")
     if mask is not None:
         check_maskable(how, mask, split)
     original = frozen_copy(model, case, split, run)
     work = set_strides(upcast_half_precision(_copy(model)).to(run.device), get_strides(original))
+    _tell_moving(hold_adapter_base(work), run)
     if isinstance(mask, Mask):
         mask.check(model, "" if split.forget is None else split.forget.key())
     _check_answers(original, split, case, run)
@@ -159,6 +169,7 @@ def frozen_copy(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> 
     Returns:
         The copy.
     """
+    model = unwrap(model)
     _check_model(model)
     original = _copy(model).to(rt.device).eval().requires_grad_(False)
     few = _check_fit(original, case, split, rt)
@@ -197,7 +208,7 @@ def fresh_model(case: Case, rt: Runtime, stream: str = "fresh") -> nn.Module:
     if built in _BUILT:
         raise InputError("fresh: must return a new module each time, got one that it gave before")
     _BUILT.add(built)
-    return built.to(rt.device)
+    return hold_adapter_base(unwrap(built).to(rt.device))
 
 
 _BUILT: WeakSet[nn.Module] = WeakSet()
@@ -230,13 +241,7 @@ def check_weights(model: nn.Module, who: str) -> None:
 
 
 def _check_model(model: nn.Module) -> None:
-    if not isinstance(model, nn.Module):
-        raise InputError(f"model: must be a torch module, got {type(model).__name__}")
-    if isinstance(model, torch.jit.ScriptModule):
-        raise InputError(
-            "model: a ScriptModule cannot be trained further here; pass the nn.Module that it was"
-            " scripted or traced from, with its weights loaded"
-        )
+    check_module(model)
     check_weights(model, "model")
     if not any(p.requires_grad for p in model.parameters()):
         raise InputError(
@@ -367,6 +372,16 @@ def _untrained(
             if not p.requires_grad:
                 p.copy_(given[name])
     return set_strides(built, get_strides(original))
+
+
+def _tell_moving(model: nn.Module, rt: Runtime) -> None:
+    names = list(moving_statistics(model))
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        rt.note(
+            f"layer {names[0]!r}{more} has frozen weights but moving statistics; to hold these too,"
+            " call model.train() and then .eval() of each such layer"
+        )
 
 
 def _recalibrate(how: Method, out: nn.Module, p: Problem, rt: Runtime) -> None:
