@@ -83,13 +83,14 @@ class Case:
         group: Any = None,
         keys: Any = None,
         workers: int = 0,
+        data_collator: Callable[[list[Any]], Any] | None = None,
     ) -> None:
         """Take the whole training set.
 
         Args:
             train: The training rows: a pair ``(x, y)`` of arrays or tensors (``x`` may be a dict of
                 them, ``y`` None for rows without targets), a map-style torch ``Dataset``, a Hugging
-                Face ``Dataset``, a ``DataFrame``.
+                Face ``Dataset``, a ``DataFrame``. Rows may be dicts with ``labels``.
             task: ``"classification"``, ``"multilabel"``, ``"regression"``, or a ``Task``.
             test: Rows never trained on: utility is measured on them.
             validation: Rows never trained on, for stop rules of methods; no metric looks at them.
@@ -103,9 +104,12 @@ class Case:
             keys: Each row's own id, likewise: ``Rows`` then names keys, which mean the same record
                 after a deletion; positions when None.
             workers: Loader processes for map-style sets.
+            data_collator: Makes a batch of the inputs of map-style rows, such as by padding.
         """
         columns = _columns(train, "train", target, tuple(inputs), group, keys)
-        read = partial(as_data, target=target, inputs=columns, workers=workers)
+        read = partial(
+            as_data, target=target, inputs=columns, workers=workers, collate=data_collator
+        )
         (owners,), names = _owners((train, group))
         rows = read(train, name="train", group=owners)
         fitted = _fit(task, rows)

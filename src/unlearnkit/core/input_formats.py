@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from unlearnkit.core.data import (
     as_named_tensors,
     as_tensor,
     check_finite,
+    index_rows,
     preserve_rng,
 )
 from unlearnkit.core.errors import InputError
@@ -39,6 +40,7 @@ def as_data(
     inputs: tuple[str, ...] = (),
     group: Any = None,
     workers: int = 0,
+    collate: Callable[[list[Any]], Any] | None = None,
 ) -> Data:
     """Return rows in the library's form, from any of the forms that users have.
 
@@ -52,6 +54,7 @@ def as_data(
         inputs: The input columns, for tables; all but target and group when empty.
         group: The owner of each row, an array ``(N,)`` of integers.
         workers: Loader processes for map-style sets.
+        collate: Makes a batch of the inputs of map-style rows, which may then differ in length.
 
     Returns:
         The rows.
@@ -59,12 +62,15 @@ def as_data(
     Raises:
         InputError: If rows are missing, of different counts, or not finite.
     """
+    if collate is not None and hasattr(source, "column_names"):
+        wanted = input_columns(source, name=name, target=target, inputs=inputs, group=group)
+        return _from_map(_Named(source, target, wanted), name, group, workers, collate)
     if is_table(source):
         wanted = input_columns(source, name=name, target=target, inputs=inputs, group=group)
         assert target is not None
         read = _from_hub if hasattr(source, "column_names") else _from_frame
         return _checked(read(source, name, target, wanted, group), name)
-    if target is not None or inputs:
+    if (target is not None or inputs) and not _has_names(source):
         raise InputError(
             f"{name}: {target or inputs[0]!r} names a column, but the rows are no table, got"
             f" {type(source).__name__}; leave target and inputs out"
@@ -75,12 +81,14 @@ def as_data(
     if isinstance(source, TensorDataset):
         *x, y = source.tensors
         source = (x[0] if len(x) == 1 else tuple(x), y)
+    if _has_names(source):
+        source = _Named(source, target, inputs)
     if isinstance(source, tuple | list) and len(source) == 2:
         rows = as_inputs(source[0])
         y = _none(rows) if source[1] is None else as_tensor(source[1], f"{name} y")
         return _checked(TensorData(rows, y, _owners(name, group)), name)
     if _is_map(source):
-        return _from_map(source, name, group, workers)
+        return _from_map(source, name, group, workers, collate)
     hint = "; give its .dataset" if hasattr(source, "dataset") else ""
     raise InputError(f"{name}: {EXPECTED}, got {type(source).__name__}{hint}")
 
@@ -237,15 +245,100 @@ def _from_hub(
     return TensorData(only, as_tensor(rows[target][:], f"{name} {target}"), _owners(name, group))
 
 
-def _from_map(source: Any, name: str, group: Any, workers: int) -> MapData:
+TARGETS = ("labels", "label", "label_ids")
+"""What a Trainer of transformers calls the target of a row that is a dict."""
+
+
+class _Named:
+    """Rows that are dicts, as a Trainer takes them: as pairs of the inputs and the target."""
+
+    def __init__(self, source: Any, target: str | None, inputs: tuple[str, ...]) -> None:
+        self.source, self.target, self.names = source, target, inputs
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, i: int) -> tuple[dict[str, Any], Any]:
+        row = self.source[i]
+        target = self.target or next((t for t in TARGETS if t in row), None)
+        if target not in row:
+            raise InputError(
+                f"rows: a row has no {target or 'labels'!r}; name the target: target=, one of"
+                f" {', '.join(map(str, row))}"
+            )
+        names = self.names or [n for n in row if n != target and n not in TARGETS]
+        return {n: row[n] for n in names}, row[target]
+
+
+class _Longest:
+    """The longest value of each input of rows that differ in length, as zeros."""
+
+    def __init__(self) -> None:
+        self.lengths: dict[str, set[int]] = {}
+        self.rows: dict[str, Any] = {}
+
+    def note(self, x: Any, y: Any) -> Any:
+        """Look at a row's inputs; return its target."""
+        for name, value in x.items() if isinstance(x, Mapping) else [("x", x)]:
+            if isinstance(value, list) or bool(getattr(value, "ndim", 0)):
+                seen = self.lengths.setdefault(name, set())
+                if len(value) > max(seen, default=-1):
+                    self.rows[name] = x
+                seen.add(len(value))
+        return y
+
+    def padding(self, collate: Callable[[list[Any]], Any]) -> Callable[[list[Any]], Any]:
+        """Return a collator that makes all batches as wide as the longest row."""
+        rows = {id(self.rows[n]): self.rows[n] for n, seen in self.lengths.items() if len(seen) > 1}
+        return _PaddedAlike(collate, [_zeros(row) for row in rows.values()]) if rows else collate
+
+
+class _PaddedAlike:
+    """A collator whose batches have one width, so that rows of several batches can be joined."""
+
+    def __init__(self, collate: Callable[[list[Any]], Any], longest: list[Any]) -> None:
+        self.collate, self.longest = collate, longest
+
+    def __call__(self, rows: list[Any]) -> Inputs:
+        return index_rows(as_inputs(self.collate([*rows, *self.longest])), torch.arange(len(rows)))
+
+
+def _zeros(value: Any) -> Any:
+    """Return a row of the same lengths without its content: it may be deleted one day."""
+    if isinstance(value, Mapping):
+        return {name: _zeros(v) for name, v in value.items()}
+    if isinstance(value, list):
+        return [_zeros(v) for v in value]
+    return value * 0 if hasattr(value, "__mul__") and not isinstance(value, str) else value
+
+
+def _has_names(source: Any) -> bool:
+    """Return whether the rows of a map-style set are dicts."""
+    if not _is_map(source) or is_table(source):
+        return False
+    try:
+        return len(source) > 0 and isinstance(source[0], Mapping)
+    except Exception:  # noqa: BLE001  # the user's own code; reading the rows says what is wrong
+        return False
+
+
+def _from_map(
+    source: Any,
+    name: str,
+    group: Any,
+    workers: int,
+    collate: Callable[[list[Any]], Any] | None,
+) -> MapData:
     count = _length(source, name)
     if count == 0:
         raise InputError(f"{name}: the data set is empty")
     with preserve_rng():
         # The items' own, not an attribute's: a set may remap, corrupt or filter what it holds.
-        each = (_item(source, i, name)[1] for i in range(count))
+        longest = _Longest()
+        each = (longest.note(*_item(source, i, name, collate)) for i in range(count))
         y = _stacked([as_tensor(t, f"{name} target") for t in each], name)
-    return _checked(MapData(source, y, _owners(name, group), workers), name)
+    collate = collate and longest.padding(collate)
+    return _checked(MapData(source, y, _owners(name, group), workers, collate), name)
 
 
 def _length(source: Any, name: str) -> int:
@@ -259,7 +352,9 @@ def _length(source: Any, name: str) -> int:
         ) from e
 
 
-def _item(source: Any, i: int, name: str) -> tuple[Any, Any]:
+def _item(
+    source: Any, i: int, name: str, collate: Callable[[list[Any]], Any] | None
+) -> tuple[Any, Any]:
     try:
         item = source[i]
     except IndexError as e:
@@ -279,6 +374,8 @@ def _item(source: Any, i: int, name: str) -> tuple[Any, Any]:
             f"{name}: rows must be pairs (x, y), row {i} is a {type(item).__name__}{size}; wrap the"
             " data set so that it returns pairs"
         )
+    if collate is not None:
+        return item[0], item[1]
     try:
         default_collate([item[0]])
     except TypeError:
