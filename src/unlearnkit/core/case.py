@@ -101,8 +101,7 @@ class Case:
             target: The target column, when rows are a table.
             inputs: The input columns, when rows are a table; all others when empty.
             group: Each row's owner: integers or strings ``(N,)``, or a table's column.
-            keys: Each row's own id, likewise: ``Rows`` then names keys, which mean the same record
-                after a deletion; positions when None.
+            keys: Each row's own id, likewise, which ``Rows`` then names; positions when None.
             workers: Loader processes for map-style sets.
             data_collator: Makes a batch of the inputs of map-style rows, such as by padding.
         """

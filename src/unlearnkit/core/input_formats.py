@@ -63,32 +63,29 @@ def as_data(
         InputError: If rows are missing, of different counts, or not finite.
     """
     if collate is not None and hasattr(source, "column_names"):
-        wanted = input_columns(source, name=name, target=target, inputs=inputs, group=group)
-        return _from_map(_Named(source, target, wanted), name, group, workers, collate)
+        inputs = input_columns(source, name=name, target=target, inputs=inputs, group=group)
+        return _from_map(source, name, group, workers, collate, (target, inputs))
     if is_table(source):
         wanted = input_columns(source, name=name, target=target, inputs=inputs, group=group)
         assert target is not None
         read = _from_hub if hasattr(source, "column_names") else _from_frame
         return _checked(read(source, name, target, wanted, group), name)
-    if (target is not None or inputs) and not _has_names(source):
-        raise InputError(
-            f"{name}: {target or inputs[0]!r} names a column, but the rows are no table, got"
-            f" {type(source).__name__}; leave target and inputs out"
-        )
+    pair = isinstance(source, tuple | list) and len(source) == 2
+    ready = isinstance(source, TensorDataset | TensorData | MapData)
+    if pair or ready or not _is_map(source):
+        _refuse_columns(source, name, target, inputs)
     if isinstance(source, TensorData | MapData):
         owned = source if group is None else replace(source, group=_owners(name, group))
         return _checked(owned, name)
     if isinstance(source, TensorDataset):
         *x, y = source.tensors
         source = (x[0] if len(x) == 1 else tuple(x), y)
-    if _has_names(source):
-        source = _Named(source, target, inputs)
     if isinstance(source, tuple | list) and len(source) == 2:
         rows = as_inputs(source[0])
         y = _none(rows) if source[1] is None else as_tensor(source[1], f"{name} y")
         return _checked(TensorData(rows, y, _owners(name, group)), name)
     if _is_map(source):
-        return _from_map(source, name, group, workers, collate)
+        return _from_map(source, name, group, workers, collate, (target, inputs))
     hint = "; give its .dataset" if hasattr(source, "dataset") else ""
     raise InputError(f"{name}: {EXPECTED}, got {type(source).__name__}{hint}")
 
@@ -312,14 +309,12 @@ def _zeros(value: Any) -> Any:
     return value * 0 if hasattr(value, "__mul__") and not isinstance(value, str) else value
 
 
-def _has_names(source: Any) -> bool:
-    """Return whether the rows of a map-style set are dicts."""
-    if not _is_map(source) or is_table(source):
-        return False
-    try:
-        return len(source) > 0 and isinstance(source[0], Mapping)
-    except Exception:  # noqa: BLE001  # the user's own code; reading the rows says what is wrong
-        return False
+def _refuse_columns(source: Any, name: str, target: str | None, inputs: tuple[str, ...]) -> None:
+    if target is not None or inputs:
+        raise InputError(
+            f"{name}: {target or inputs[0]!r} names a column, but the rows are no table, got"
+            f" {type(source).__name__}; leave target and inputs out"
+        )
 
 
 def _from_map(
@@ -328,11 +323,16 @@ def _from_map(
     group: Any,
     workers: int,
     collate: Callable[[list[Any]], Any] | None,
+    columns: tuple[str | None, tuple[str, ...]],
 ) -> MapData:
     count = _length(source, name)
     if count == 0:
         raise InputError(f"{name}: the data set is empty")
     with preserve_rng():
+        if isinstance(_row(source, 0, name), Mapping):
+            source = _Named(source, *columns)
+        else:
+            _refuse_columns(source, name, *columns)
         # The items' own, not an attribute's: a set may remap, corrupt or filter what it holds.
         longest = _Longest()
         each = (longest.note(*_item(source, i, name, collate)) for i in range(count))
@@ -352,11 +352,9 @@ def _length(source: Any, name: str) -> int:
         ) from e
 
 
-def _item(
-    source: Any, i: int, name: str, collate: Callable[[list[Any]], Any] | None
-) -> tuple[Any, Any]:
+def _row(source: Any, i: int, name: str) -> Any:
     try:
-        item = source[i]
+        return source[i]
     except IndexError as e:
         raise InputError(
             f"{name}: row {i} is not there ({first_line(e)}), but the data set states a length of"
@@ -368,6 +366,12 @@ def _item(
             f"{name}: row {i} cannot be read: {type(e).__name__}: {first_line(e)}; mend the data"
             " set's __getitem__, or leave the row out with Subset",
         ) from e
+
+
+def _item(
+    source: Any, i: int, name: str, collate: Callable[[list[Any]], Any] | None
+) -> tuple[Any, Any]:
+    item = _row(source, i, name)
     if not isinstance(item, tuple | list) or len(item) != 2:
         size = f" of {len(item)}" if isinstance(item, tuple | list) else ""
         raise InputError(

@@ -110,14 +110,11 @@ def run_metered(
     """
     split = case.partition(request)
     check_needs(how, case, split)
-    model, wrapped = unwrap(model), model
-    if model is not wrapped:
-        run.note(f"the model was taken out of {type(wrapped).__name__}, and is returned without it")
+    model = _inside(model, run)
     if mask is not None:
         check_maskable(how, mask, split)
     original = frozen_copy(model, case, split, run)
-    work = set_strides(upcast_half_precision(_copy(model)).to(run.device), get_strides(original))
-    _tell_moving(hold_adapter_base(work), run)
+    work = _working_copy(model, original, run)
     if isinstance(mask, Mask):
         mask.check(model, "" if split.forget is None else split.forget.key())
     _check_answers(original, split, case, run)
@@ -139,7 +136,6 @@ def run_metered(
     check_form(out, like, (model, original), how.id)
     check_values(out, like, how.id)
     _tell_damage(how, out, original, case, split, run)
-    cost = Cost(run.cost.forward, run.cost.backward, run.cost.peak_bytes)
     return Unlearned(
         model=made_like(out, like),
         original=made_like(original, model).eval().requires_grad_(False),
@@ -148,7 +144,7 @@ def run_metered(
         method=how,
         seed=run.seed,
         seconds=seconds,
-        cost=cost,
+        cost=Cost(run.cost.forward, run.cost.backward, run.cost.peak_bytes),
         notes=tuple(run.notes),
         mask=mask or own_mask(how, model, split, run),
     )
@@ -374,14 +370,25 @@ def _untrained(
     return set_strides(built, get_strides(original))
 
 
-def _tell_moving(model: nn.Module, rt: Runtime) -> None:
-    names = list(moving_statistics(model))
+def _inside(model: nn.Module, rt: Runtime) -> nn.Module:
+    """Return the module inside of a wrapper, with a note."""
+    inside = unwrap(model)
+    if inside is not model:
+        rt.note(f"the model was taken out of {type(model).__name__}, and is returned without it")
+    return inside
+
+
+def _working_copy(model: nn.Module, original: nn.Module, rt: Runtime) -> nn.Module:
+    """Return the copy that a method changes, laid out in memory as the original's."""
+    work = set_strides(upcast_half_precision(_copy(model)).to(rt.device), get_strides(original))
+    names = list(moving_statistics(hold_adapter_base(work)))
     if names:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         rt.note(
             f"layer {names[0]!r}{more} has frozen weights but moving statistics; to hold these too,"
             " call model.train() and then .eval() of each such layer"
         )
+    return work
 
 
 def _recalibrate(how: Method, out: nn.Module, p: Problem, rt: Runtime) -> None:
