@@ -26,6 +26,7 @@ from unlearnkit.core.request import Classes, ForgetRequest, Key, Rows, parse_req
 from unlearnkit.core.row_selection import rows_to_forget
 from unlearnkit.core.tampering import Tampering
 from unlearnkit.core.task import Task, task_named
+from unlearnkit.core.training_summary import TrainingSummary
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ class Case:
     input_shape: tuple[int, ...] | None
     manipulated: Tampering | None
     """What was done to the training set, where somebody tampered with it."""
+    input_moments: TrainingSummary | None
+    """What was kept of the layer inputs on all training rows, for methods without a retain set."""
 
     keys: Keys
     """What the user calls the training rows and their owners."""
@@ -84,6 +87,7 @@ class Case:
         keys: Any = None,
         workers: int = 0,
         data_collator: Callable[[list[Any]], Any] | None = None,
+        input_moments: TrainingSummary | None = None,
     ) -> None:
         """Take the whole training set.
 
@@ -104,6 +108,7 @@ class Case:
             keys: Each row's own id, likewise, which ``Rows`` then names; positions when None.
             workers: Loader processes for map-style sets.
             data_collator: Makes a batch of the inputs of map-style rows, such as by padding.
+            input_moments: ``InputMoments`` of all training rows, kept after training.
         """
         columns = _columns(train, "train", target, tuple(inputs), group, keys)
         read = partial(
@@ -112,20 +117,18 @@ class Case:
         (owners,), names = _owners((train, group))
         rows = read(train, name="train", group=owners)
         fitted = _fit(task, rows)
-
-        def rest(source: Any, what: str) -> Data | None:
-            return None if source is None else _typed(read(source, name=what), fitted, what)
-
+        rest = partial(_other_rows, read, fitted)
         self._set(
             task=fitted,
             train=_typed(rows, fitted, "train"),
-            test=rest(test, "test"),
-            validation=rest(validation, "validation"),
-            held_out=rest(held_out, "held_out"),
+            test=rest("test", test),
+            validation=rest("validation", validation),
+            held_out=rest("held_out", held_out),
             fresh=fresh,
             recipe=recipe,
             name=name,
             keys=Keys(_ids(train, keys, len(rows)), names),
+            input_moments=input_moments,
         )
 
     @classmethod
@@ -146,6 +149,7 @@ class Case:
         inputs: tuple[str, ...] | list[str] = (),
         group: Any = None,
         workers: int = 0,
+        input_moments: TrainingSummary | None = None,
     ) -> Case:
         """Take the rows to forget and, where they are at hand, all or some of the rows that stay.
 
@@ -165,6 +169,7 @@ class Case:
             group: The owners: a column that both tables have, or a pair of integers or strings
                 ``(N,)``, for the rows to forget and for the rows that stay.
             workers: As in the constructor.
+            input_moments: As in the constructor.
 
         Returns:
             The case; requests on it are None, because the parts say what must go.
@@ -176,22 +181,20 @@ class Case:
         go = read(forget, name="forget", group=mine)
         stay = None if retain is None else read(retain, name="retain", group=theirs)
         fitted = _fit(task, go, *([] if stay is None else [stay]))
-
-        def rest(source: Any, what: str) -> Data | None:
-            return None if source is None else _typed(read(source, name=what), fitted, what)
-
+        rest = partial(_other_rows, read, fitted)
         kept = None if stay is None else View.all(_typed(stay, fitted, "retain"))
         case = object.__new__(cls)
         case._set(
             task=fitted,
-            test=rest(test, "test"),
-            validation=rest(validation, "validation"),
-            held_out=rest(held_out, "held_out"),
+            test=rest("test", test),
+            validation=rest("validation", validation),
+            held_out=rest("held_out", held_out),
             fresh=fresh,
             recipe=recipe,
             name=name,
             parts=(View.all(_typed(go, fitted, "forget")), kept),
             keys=Keys(owners=names),
+            input_moments=input_moments,
         )
         return case
 
@@ -366,6 +369,10 @@ def _columns(
     if not is_table(source):
         return inputs
     return input_columns(source, name=name, target=target, inputs=inputs, group=group, keys=keys)
+
+
+def _other_rows(read: Callable[..., Data], task: Task, name: str, source: Any) -> Data | None:
+    return None if source is None else _typed(read(source, name=name), task, name)
 
 
 def _owners(*parts: tuple[Any, Any]) -> tuple[list[Any], tuple[str, ...] | None]:
