@@ -107,7 +107,7 @@ def audit(
         cache: Where trained models are kept: the control models of the fast tier, models and
             margins of the strong one.
         ray: Of the strong tier: who trains originals and retrained models, as in ``oracle``.
-        list_rows: Whether the report lists the positions of the removed rows.
+        list_rows: Whether the report lists the removed rows, by key or position.
         memory: What earlier audits of the same case found out about the same oracles.
 
     Returns:
@@ -148,7 +148,8 @@ def _with_data(report: Report, done: Unlearned, *, list_rows: bool) -> Report:
     more = {
         "training_data": data,
         "request": tensor_digest(forget.rows),
-        "removed_rows": tuple(forget.rows.tolist()) if list_rows else None,
+        "removed_rows": done.case.keys.named(forget.rows) if list_rows else None,
+        "removed_by": "position" if done.case.keys.rows is None else "key",
     }
     return report.model_copy(update={"provenance": report.provenance.model_copy(update=more)})
 

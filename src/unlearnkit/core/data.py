@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Subset, default_collate
 
 from unlearnkit.core.border import user_code_error
-from unlearnkit.core.content import attribute_digests
+from unlearnkit.core.content import attribute_digests, content_digest
 from unlearnkit.core.digest import digest, tensor_digest
 from unlearnkit.core.errors import InputError, NoTargetsError, UndeclaredReadError, UnlearnkitError
 from unlearnkit.core.hidden_targets import Hidden, no_targets
@@ -134,6 +135,9 @@ class MapData:
     y: Tensor
     group: Tensor | None = None
     workers: int = 0
+    collate: Callable[[list[Any]], Any] | None = None
+    """Makes a batch of the ``x`` of its rows, such as by padding; they are stacked when None."""
+
     _known: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
     """The digest of all inputs, by what a sample of them and the set's attributes were."""
 
@@ -155,12 +159,13 @@ class MapData:
             batch_size=size,
             sampler=order.tolist(),
             num_workers=self.workers,
+            collate_fn=partial(collate_inputs, self.collate),
             generator=rng,
         )
         batches = iter(loader)
         for rows in torch.split(order, size):
             try:
-                x = as_inputs(next(batches)[0])
+                x = as_inputs(next(batches))
             except StopIteration:
                 raise InputError(
                     f"data: rows {int(rows[0])} and on were not read; the data set ends before"
@@ -171,7 +176,7 @@ class MapData:
                     e,
                     f"data: rows {int(rows[0])} and on cannot be put into one batch"
                     f" ({type(e).__name__}: {last_line(e)}); return pairs (x, y) of arrays of one"
-                    " shape, and mend what the data set raises",
+                    " shape, or give data_collator= to pad them, and mend what the data set raises",
                 ) from e
             for name, t in as_named_tensors(x).items():
                 check_finite("data", name, t, rows)
@@ -184,7 +189,8 @@ class MapData:
     def pick(self, rows: Tensor) -> MapData:
         """Return some rows, at positions ``(k,)``, as data of their own; none are read."""
         owners = None if self.group is None else self.group[rows]
-        return MapData(Subset(self.source, rows.tolist()), self.y[rows], owners, self.workers)
+        source = Subset(self.source, rows.tolist())
+        return replace(self, source=source, y=self.y[rows], group=owners, _known={}, _moving=set())
 
     def copy(self) -> MapData:
         """Return the same rows with targets in memory of their own; inputs are read on demand."""
@@ -224,7 +230,8 @@ class MapData:
 
     def _state(self, sample: str, attributes: Mapping[str, str]) -> str:
         held = {n: d for n, d in attributes.items() if n not in self._moving}
-        return digest({"sample": sample, "set": held, "workers": self.workers})
+        law = {} if self.collate is None else {"collate": content_digest(self.collate)}
+        return digest({"sample": sample, "set": held, "workers": self.workers, **law})
 
     def _digest(self, order: Tensor, seed: int) -> str:
         """Return the digest of the inputs of some rows, read under a seed."""
@@ -349,6 +356,15 @@ class View:
         return NoTargetsError(
             "targets: these rows have none; give pairs (x, y) to use what needs y"
         )
+
+
+def collate_inputs(collate: Callable[[list[Any]], Any] | None, items: list[Any]) -> Any:
+    """Return the inputs of a batch of rows that are pairs ``(x, y)``."""
+    return (
+        default_collate([i[0] for i in items])
+        if collate is None
+        else collate([i[0] for i in items])
+    )
 
 
 def index_rows(x: Inputs, rows: Tensor) -> Inputs:

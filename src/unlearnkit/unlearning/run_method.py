@@ -31,6 +31,12 @@ from unlearnkit.core.recipe import ASSUMED
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.core.training_summary import TrainingSummary
+from unlearnkit.core.wrapped_models import (
+    check_module,
+    hold_adapter_base,
+    moving_statistics,
+    unwrap,
+)
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.localize.method_masks import check_held, check_maskable, own_mask
@@ -104,10 +110,16 @@ def run_metered(
 ) -> Unlearned:
     """Run one method on the meter of the caller, which also holds what a failed run cost."""
     check_needs(how, case, split)
+    model = _inside(model, run)
     if mask is not None:
         check_maskable(how, mask, split)
+<<<<<<< HEAD
     original = frozen_copy(model, case, split, run, shared=_is_builtin(how))
     work = set_strides(upcast_half_precision(_copy(model)).to(run.device), get_strides(original))
+=======
+    original = frozen_copy(model, case, split, run)
+    work = _working_copy(model, original, run)
+>>>>>>> keys16
     if isinstance(mask, Mask):
         mask.check(model, "" if split.forget is None else split.forget.key())
     _check_answers(original, split, case, run)
@@ -151,6 +163,7 @@ def frozen_copy(
     Its weights lie in memory as suits the device. A model, rows or a request that do not fit each
     other are refused. With ``shared``, parameters may lie in the memory of the model's own.
     """
+    model = unwrap(model)
     _check_model(model)
     original = _copy(model, shared=shared).to(rt.device).eval().requires_grad_(False)
     few = _check_fit(original, case, split, rt)
@@ -181,7 +194,7 @@ def fresh_model(case: Case, rt: Runtime, stream: str = "fresh") -> nn.Module:
     if built in _BUILT:
         raise InputError("fresh: must return a new module each time, got one that it gave before")
     _BUILT.add(built)
-    return built.to(rt.device)
+    return hold_adapter_base(unwrap(built).to(rt.device))
 
 
 _BUILT: WeakSet[nn.Module] = WeakSet()
@@ -209,13 +222,7 @@ def check_weights(model: nn.Module, who: str) -> None:
 
 
 def _check_model(model: nn.Module) -> None:
-    if not isinstance(model, nn.Module):
-        raise InputError(f"model: must be a torch module, got {type(model).__name__}")
-    if isinstance(model, torch.jit.ScriptModule):
-        raise InputError(
-            "model: a ScriptModule cannot be trained further here; pass the nn.Module that it was"
-            " scripted or traced from, with its weights loaded"
-        )
+    check_module(model)
     check_weights(model, "model")
     if not any(p.requires_grad for p in model.parameters()):
         raise InputError(
@@ -362,6 +369,27 @@ def _untrained(
             if not p.requires_grad:
                 p.copy_(given[name])
     return set_strides(built, get_strides(original))
+
+
+def _inside(model: nn.Module, rt: Runtime) -> nn.Module:
+    """Return the module inside of a wrapper, with a note."""
+    inside = unwrap(model)
+    if inside is not model:
+        rt.note(f"the model was taken out of {type(model).__name__}, and is returned without it")
+    return inside
+
+
+def _working_copy(model: nn.Module, original: nn.Module, rt: Runtime) -> nn.Module:
+    """Return the copy that a method changes, laid out in memory as the original's."""
+    work = set_strides(upcast_half_precision(_copy(model)).to(rt.device), get_strides(original))
+    names = list(moving_statistics(hold_adapter_base(work)))
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        rt.note(
+            f"layer {names[0]!r}{more} has frozen weights but moving statistics; to hold these too,"
+            " call model.train() and then .eval() of each such layer"
+        )
+    return work
 
 
 def _recalibrate(how: Method, out: nn.Module, p: Problem, rt: Runtime) -> None:
