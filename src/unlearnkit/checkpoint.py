@@ -19,11 +19,8 @@ from torch import Tensor, nn
 
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import check_regular, write_bytes
-<<<<<<< HEAD
 from unlearnkit.core.module_state import all_finite
-=======
 from unlearnkit.core.runtime import Reporter
->>>>>>> keys16
 from unlearnkit.core.text import one_line
 from unlearnkit.core.wrapped_models import strip_prefixes, unwrap
 

@@ -113,13 +113,8 @@ def run_metered(
     model = _inside(model, run)
     if mask is not None:
         check_maskable(how, mask, split)
-<<<<<<< HEAD
     original = frozen_copy(model, case, split, run, shared=_is_builtin(how))
-    work = set_strides(upcast_half_precision(_copy(model)).to(run.device), get_strides(original))
-=======
-    original = frozen_copy(model, case, split, run)
     work = _working_copy(model, original, run)
->>>>>>> keys16
     if isinstance(mask, Mask):
         mask.check(model, "" if split.forget is None else split.forget.key())
     _check_answers(original, split, case, run)
