@@ -15,11 +15,12 @@ from unlearnkit.cache import Cache
 from unlearnkit.core.border import border
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import View
+from unlearnkit.core.digest import digest
 from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
-from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Cost, Runtime, check_seed
-from unlearnkit.core.training import training_key
+from unlearnkit.core.train_function import TrainFunction
+from unlearnkit.core.training import Training, training_key
 from unlearnkit.train.ensemble import EnsembleMember, fit_each, fit_together, worth_stacking
 from unlearnkit.train.rng_guard import as_plain_call
 from unlearnkit.unlearning.run_method import check_weights, fresh_model
@@ -207,7 +208,7 @@ def trained_together(case: Case, request: ForgetRequest | None, seeds: int, rt: 
     training = _oracles(case, request, rt)
     first, *others = _wanted(seeds, "oracle")
     member = training.member(first, training.start(first)[0])
-    return bool(others) and worth_stacking(member, case.task, training.recipe)
+    return bool(others) and worth_stacking(member, case.task, training.how)
 
 
 @dataclass(frozen=True)
@@ -220,23 +221,27 @@ class _Training:
     rt: Runtime
 
     @property
-    def recipe(self) -> Recipe:
-        if self.case.recipe is None:
+    def how(self) -> Training:
+        if self.case.training is None:
             raise UnsupportedError(
-                f"{self.what}: the case has no recipe; give Case(recipe=Recipe(...))"
+                f"{self.what}: the case has no recipe and no train_model; give"
+                " Case(recipe=Recipe(...)) or Case(train_model=fn)"
             )
-        return self.case.recipe
+        return self.case.training
 
     def start(self, seed: int) -> tuple[nn.Module, dict[str, Any]]:
         """Return the untrained model, and the content address of what it becomes."""
-        recipe, rt = self.recipe, self.rt.fork(seed)
+        how, rt = self.how, self.rt.fork(seed)
         model = fresh_model(self.case, rt, "train/init")
-        return model, training_key(self.what, model, self.rows, self.case.task, recipe, rt)
+        return model, training_key(self.what, model, self.rows, self.case.task, how, rt)
 
     @cached_property
     def rows(self) -> str:
         """Return the content address of the rows, read once for all seeds."""
-        return self.view.key()
+        key = self.view.key()
+        if isinstance(self.how, TrainFunction) and (more := self.view.data.beside_rows()):
+            return digest({"rows": key, "beside": more})
+        return key
 
     def member(self, seed: int, model: nn.Module) -> EnsembleMember:
         """Return an untrained model as one of those that are trained."""
@@ -309,7 +314,7 @@ def _train_together(t: _Training, seeds: Sequence[int], cache: Cache, ray: str |
         return set()
     members = [t.member(seed, model) for seed, model in zip(seeds, models, strict=True)]
     # Asked of all seeds, not of the missing ones: an interrupted call ends at the same bits.
-    if ray is None and not worth_stacking(members[0], t.case.task, t.recipe):
+    if ray is None and not worth_stacking(members[0], t.case.task, t.how):
         return set()
     new: set[int] = set()
     for i in range(0, len(seeds), LOCKED):
@@ -329,7 +334,7 @@ def _fill(
     def make(lacking: list[int]) -> Iterator[tuple[int, dict[str, Tensor], dict[str, Any]]]:
         at = {members[i].rt.seed: i for i in lacking}
         clock = time.perf_counter()
-        for part in fit_together([members[i] for i in lacking], t.case.task, t.recipe, ray=ray):
+        for part in fit_together([members[i] for i in lacking], t.case.task, t.how, ray=ray):
             seconds = (time.perf_counter() - clock) / len(part)
             for m in part:
                 t.check(m.model)
@@ -347,7 +352,7 @@ def _one(t: _Training, seed: int, cache: Cache) -> TrainedModel:
     def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
         member = t.member(seed, model)
         clock = time.perf_counter()
-        fit_each([member], t.case.task, t.recipe)
+        fit_each([member], t.case.task, t.how)
         t.check(model)
         seconds = time.perf_counter() - clock
         return dict(model.state_dict()), _facts(member.rt.cost, seconds)

@@ -18,6 +18,7 @@ from unlearnkit.core.request import Classes, ForgetRequest, parse_request
 from unlearnkit.core.row_selection import rows_to_forget
 from unlearnkit.core.tampering import Tampering
 from unlearnkit.core.task import Task, task_named
+from unlearnkit.core.train_function import TrainFunction, TrainModel
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,9 @@ class Case:
     held_out: Data | None
     fresh: Callable[[], nn.Module] | None
     recipe: Recipe | None
+    train_model: TrainFunction | None
+    """The user's own training loop, which goes before the recipe."""
+
     name: str
     parts: tuple[View, View | None] | None
     input_shape: tuple[int, ...] | None
@@ -66,6 +70,8 @@ class Case:
         held_out: Any = None,
         fresh: Callable[[], nn.Module] | None = None,
         recipe: Recipe | None = None,
+        train_model: TrainModel | None = None,
+        version: str | None = None,
         name: str = "case",
         target: str | None = None,
         inputs: tuple[str, ...] | list[str] = (),
@@ -84,6 +90,12 @@ class Case:
             held_out: Non-members for attacks, never tuned on; the test rows when None.
             fresh: Builds an untrained model; needed for oracles and where a method declares it.
             recipe: How the model was trained; likewise.
+            train_model: Your own training loop, ``fn(model, data, seed) -> model``: trains an
+                untrained model on ``data``, the rows that stay as the kind of object that ``train``
+                is (a ``Subset`` of a data set). The recipe is then a hint for methods that need a
+                learning rate; these estimate one where there is none.
+            version: Names ``train_model`` with all that it reads, for the cache; its code and what
+                that refers to are read when None.
             name: What to call the case in reports.
             target: The target column, when rows are a table.
             inputs: The input columns, when rows are a table; all others when empty.
@@ -111,6 +123,8 @@ class Case:
             held_out=rest(held_out, "held_out"),
             fresh=fresh,
             recipe=recipe,
+            train_model=train_model,
+            version=version,
             name=name,
         )
 
@@ -127,6 +141,8 @@ class Case:
         held_out: Any = None,
         fresh: Callable[[], nn.Module] | None = None,
         recipe: Recipe | None = None,
+        train_model: TrainModel | None = None,
+        version: str | None = None,
         name: str = "case",
         target: str | None = None,
         inputs: tuple[str, ...] | list[str] = (),
@@ -145,6 +161,8 @@ class Case:
             held_out: As in the constructor.
             fresh: As in the constructor.
             recipe: As in the constructor.
+            train_model: As in the constructor; ``data`` is of the kind that ``retain`` is.
+            version: As in the constructor.
             name: As in the constructor.
             target: As in the constructor.
             inputs: As in the constructor.
@@ -179,6 +197,8 @@ class Case:
             held_out=rest(held_out, "held_out"),
             fresh=fresh,
             recipe=recipe,
+            train_model=train_model,
+            version=version,
             name=name,
             parts=(View.all(_typed(go, fitted, "forget")), kept),
         )
@@ -243,8 +263,16 @@ class Case:
                 "recipe: 0 epochs would leave originals and oracles untrained; give"
                 " Recipe(epochs=...) of at least 1"
             )
+        fn = values.get("train_model")
+        if not isinstance(fn, TrainFunction):
+            values["train_model"] = TrainFunction.of(fn, values.get("version"))
         for name in self.__dataclass_fields__:
             object.__setattr__(self, name, values.get(name))
+
+    @property
+    def training(self) -> Recipe | TrainFunction | None:
+        """Return how models are trained from scratch: the user's loop, or else the recipe."""
+        return self.train_model or self.recipe
 
     def replace(self, **changes: Any) -> Case:
         """Return the case with some fields changed, such as ``recipe``."""
@@ -366,7 +394,7 @@ def _typed(data: Data, task: Task, what: str) -> Data:
     if not labelled(data):
         return data
     try:
-        return data.with_targets(task.targets(data.y))
+        return data.with_targets(task.targets(data.y), data.given)
     except InputError as e:
         raise InputError(f"{what}: {e}") from None
 

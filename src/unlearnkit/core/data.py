@@ -22,6 +22,7 @@ from unlearnkit.core.errors import (
     UndeclaredReadError,
     UnlearnkitError,
 )
+from unlearnkit.core.given_rows import GivenRows, RelabelledRows
 from unlearnkit.core.hidden_targets import Hidden, no_targets
 
 if TYPE_CHECKING:
@@ -74,8 +75,13 @@ class Data(Protocol):
         """Return the content address of all rows."""
         ...
 
-    def with_targets(self, y: Tensor) -> Data:
-        """Return the same rows with other targets."""
+    @property
+    def given(self) -> GivenRows | None:
+        """Return what the user gave, for a training loop of the user's own."""
+        ...
+
+    def with_targets(self, y: Tensor, given: GivenRows | None = None) -> Data:
+        """Return the same rows with other targets; ``given`` is what has these targets, too."""
         ...
 
     def pick(self, rows: Tensor) -> Data:
@@ -86,6 +92,14 @@ class Data(Protocol):
         """Return the same rows in memory of their own."""
         ...
 
+    def as_given(self) -> GivenRows:
+        """Return the rows as the kind of object that the user gave."""
+        ...
+
+    def beside_rows(self) -> str:
+        """Return the digest of what the user's object holds besides inputs and targets."""
+        ...
+
 
 @dataclass(frozen=True)
 class TensorData:
@@ -94,6 +108,8 @@ class TensorData:
     x: Inputs
     y: Tensor
     group: Tensor | None = None
+    given: GivenRows | None = field(default=None, compare=False, repr=False)
+    """What the user gave, for a training loop of the user's own."""
 
     def __len__(self) -> int:
         return len(self.y)
@@ -106,14 +122,23 @@ class TensorData:
             else:
                 yield {k: t.index_select(0, part) for k, t in self.x.items()}
 
-    def with_targets(self, y: Tensor) -> TensorData:
-        """Return the same rows with other targets."""
-        return replace(self, y=y)
+    def with_targets(self, y: Tensor, given: GivenRows | None = None) -> TensorData:
+        """Return the same rows with other targets; ``given`` is what has these targets, too."""
+        return replace(self, y=y, given=given)
+
+    def as_given(self) -> GivenRows:
+        """Return the rows as the kind of object that the user gave."""
+        return self.given or GivenRows((self.x, self.y))
+
+    def beside_rows(self) -> str:
+        """Return the digest of what the user's object holds besides inputs and targets."""
+        return "" if self.given is None else self.given.content()
 
     def pick(self, rows: Tensor) -> TensorData:
         """Return some rows, at positions ``(k,)``, as data of their own."""
         owners = None if self.group is None else self.group[rows]
-        return TensorData(index_rows(self.x, rows), self.y[rows], owners)
+        given = None if self.given is None else self.given.pick(rows)
+        return TensorData(index_rows(self.x, rows), self.y[rows], owners, given)
 
     def copy(self) -> TensorData:
         """Return the same rows in memory of their own."""
@@ -139,6 +164,9 @@ class MapData:
     y: Tensor
     group: Tensor | None = None
     workers: int = 0
+    given: GivenRows | None = field(default=None, compare=False, repr=False)
+    """As in ``TensorData``."""
+
     _known: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
     """The digest of all inputs, by what a sample of them and the set's attributes were."""
 
@@ -190,14 +218,24 @@ class MapData:
                 check_finite("data", name, t, rows)
             yield x
 
-    def with_targets(self, y: Tensor) -> MapData:
-        """Return the same rows with other targets."""
-        return replace(self, y=y)
+    def with_targets(self, y: Tensor, given: GivenRows | None = None) -> MapData:
+        """Return the same rows with other targets; ``given`` is what has these targets, too."""
+        return replace(self, y=y, given=given)
+
+    def as_given(self) -> GivenRows:
+        """Return the rows as the kind of object that the user gave."""
+        return self.given or GivenRows(RelabelledRows(self.source, self.y))
+
+    def beside_rows(self) -> str:
+        """Return the digest of the attributes of the set, but for those that reading changes."""
+        return self._state("", attribute_digests(self.source))
 
     def pick(self, rows: Tensor) -> MapData:
         """Return some rows, at positions ``(k,)``, as data of their own; none are read."""
         owners = None if self.group is None else self.group[rows]
-        return MapData(Subset(self.source, rows.tolist()), self.y[rows], owners, self.workers)
+        given = None if self.given is None else self.given.pick(rows)
+        some = Subset(self.source, rows.tolist())
+        return MapData(some, self.y[rows], owners, self.workers, given)
 
     def copy(self) -> MapData:
         """Return the same rows with targets in memory of their own; inputs are read on demand."""
@@ -358,6 +396,11 @@ class View:
         """
         data = self.data.key() if data is None else data
         return digest({"data": data, "rows": tensor_digest(self.rows)})
+
+    def as_given(self) -> Any:
+        """Return these rows, in their order, as the kind of object that the user gave."""
+        self._open()
+        return self.data.as_given().pick(self.rows).take()
 
     def _joins(self, size: int) -> bool:
         return 1 < size < len(self) and len(self) % size == 1

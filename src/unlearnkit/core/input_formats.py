@@ -24,6 +24,7 @@ from unlearnkit.core.data import (
     preserve_rng,
 )
 from unlearnkit.core.errors import InputError
+from unlearnkit.core.given_rows import GivenRows
 from unlearnkit.core.hidden_targets import no_targets
 
 D = TypeVar("D", bound=TensorData | MapData)
@@ -54,11 +55,16 @@ def as_data(
         workers: Loader processes for map-style sets.
 
     Returns:
-        The rows.
-
-    Raises:
-        InputError: If rows are missing, of different counts, or not finite.
+        The rows; missing ones, different counts and values that are not finite are refused.
     """
+    data = _as_data(source, name, target, inputs, group, workers)
+    ours = isinstance(source, TensorData | MapData)
+    return data if ours else replace(data, given=GivenRows(source))
+
+
+def _as_data(
+    source: Any, name: str, target: str | None, inputs: tuple[str, ...], group: Any, workers: int
+) -> TensorData | MapData:
     if is_table(source):
         wanted = input_columns(source, name=name, target=target, inputs=inputs, group=group)
         assert target is not None

@@ -15,9 +15,11 @@ from unlearnkit.core.inference import first_rows
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Cost, NullReporter, Runtime
 from unlearnkit.core.task import Task
+from unlearnkit.core.training import Training
 from unlearnkit.train.batch_norm import eval_norms
 from unlearnkit.train.loop import Moves, draw_moves, fit, moves_apply, training
 from unlearnkit.train.memory_format import quick
+from unlearnkit.train.own_training import train_by_function
 from unlearnkit.train.ray_cluster import carry_out, needs, ray_session, room
 from unlearnkit.train.rng_guard import seeded_global_rngs
 from unlearnkit.train.training_guard import check_training_allowed
@@ -57,21 +59,24 @@ class EnsembleMember:
     bits, whoever stands next to it."""
 
 
-def fit_each(members: Sequence[EnsembleMember], task: Task, recipe: Recipe) -> None:
+def fit_each(members: Sequence[EnsembleMember], task: Task, recipe: Training) -> None:
     """Train models one after another: the reference, and the way for what cannot be stacked.
 
     Args:
         members: Models, changed in place, with their rows and streams.
         task: Gives outputs and losses.
-        recipe: The same for all.
+        recipe: The same for all; or the user's own loop.
     """
     for m in members:
+        if not isinstance(recipe, Recipe):
+            train_by_function(m.model, m.view, recipe, m.rt, stream=m.stream)
+            continue
         with seeded_global_rngs(m.rt, LAYERS), quick(m.model, first_rows(m.view, m.rt), task, m.rt):
             fit(m.model, m.view, task, recipe, m.rt, stream=m.stream)
 
 
 def fit_together(
-    members: Sequence[EnsembleMember], task: Task, recipe: Recipe, *, ray: str | None = None
+    members: Sequence[EnsembleMember], task: Task, recipe: Training, *, ray: str | None = None
 ) -> Iterator[Sequence[EnsembleMember]]:
     """Train models as ``fit_each`` does, in vectorised chunks where that is possible.
 
@@ -79,9 +84,10 @@ def fit_together(
     sequential run. In float64 the weights differ from that run's by rounding alone (tests: 1e-9
     relative); in float32 rounding grows with the length of the run. On a CPU the bits of a model
     that has a place do not depend on which others share its chunk. What cannot be stacked is
-    trained by ``fit_each``: data that are not in memory, and modules that ``vmap`` does not take
-    (layers other than ``Dropout`` that draw, values read in Python); so are models too large to
-    gain from it on a CPU. Models with another number of rows form another stack.
+    trained by ``fit_each``: by a user's own loop, data that are not in memory, and modules that
+    ``vmap`` does not take (layers other than ``Dropout`` that draw, values read in Python); so are
+    models too large to gain from it on a CPU. Models with another number of rows form another
+    stack.
 
     Args:
         members: Models, changed in place, with their rows and streams.
@@ -103,7 +109,7 @@ def fit_together(
 
 
 def _parts(
-    members: Sequence[EnsembleMember], task: Task, recipe: Recipe, least: int = 1
+    members: Sequence[EnsembleMember], task: Task, recipe: Training, least: int = 1
 ) -> Iterator[tuple[Sequence[EnsembleMember], "StackProbe | None"]]:
     """Yield the members chunk by chunk, or one by one where there is no stack to train."""
     for group in _groups(members):
@@ -113,16 +119,16 @@ def _parts(
 
 
 def _fit(
-    part: Sequence[EnsembleMember], probe: "StackProbe | None", task: Task, recipe: Recipe
+    part: Sequence[EnsembleMember], probe: "StackProbe | None", task: Task, recipe: Training
 ) -> None:
-    if probe is None:
+    if probe is None or not isinstance(recipe, Recipe):
         fit_each(part, task, recipe)
     else:
         _train(part, probe, task, recipe)
 
 
 def _on_ray(
-    members: Sequence[EnsembleMember], task: Task, recipe: Recipe, address: str
+    members: Sequence[EnsembleMember], task: Task, recipe: Training, address: str
 ) -> Iterator[Sequence[EnsembleMember]]:
     """Train chunks as tasks of a cluster, at least as many as there are processors."""
     with ray_session(address, None, "ensemble") as ray:
@@ -142,14 +148,14 @@ def _on_ray(
 
 
 def _fit_away(
-    part: Sequence[EnsembleMember], probe: "StackProbe | None", task: Task, recipe: Recipe
+    part: Sequence[EnsembleMember], probe: "StackProbe | None", task: Task, recipe: Training
 ) -> list[tuple[dict[str, Tensor], Cost]]:
     torch.set_num_threads(1)
     _fit(part, probe, task, recipe)
     return [(m.model.state_dict(), m.rt.cost) for m in part]
 
 
-def worth_stacking(member: EnsembleMember, task: Task, recipe: Recipe) -> bool:
+def worth_stacking(member: EnsembleMember, task: Task, recipe: Training) -> bool:
     """Return whether models like this one are trained sooner together; nothing changes."""
     return StackProbe.of([member], task, recipe) is not None
 
@@ -177,7 +183,9 @@ class StackProbe:
     """Memory that a model takes in a step."""
 
     @classmethod
-    def of(cls, group: Sequence[EnsembleMember], task: Task, recipe: Recipe) -> "StackProbe | None":
+    def of(
+        cls, group: Sequence[EnsembleMember], task: Task, recipe: Training
+    ) -> "StackProbe | None":
         """Try one step of two models; nothing changes.
 
         Args:
@@ -190,7 +198,8 @@ class StackProbe:
         """
         first = group[0]
         moving = any(p.requires_grad for p in first.model.parameters())
-        if not (moving and recipe.epochs and isinstance(first.view.data, TensorData)):
+        in_memory = isinstance(first.view.data, TensorData)
+        if not (isinstance(recipe, Recipe) and recipe.epochs and moving and in_memory):
             return None
         if any(_hidden_state(m.model) or eval_norms(m.model) for m in group) or not len(first.view):
             return None

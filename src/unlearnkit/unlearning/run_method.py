@@ -28,7 +28,7 @@ from unlearnkit.core.module_state import (
     tensors_equal,
     upcast_half_precision,
 )
-from unlearnkit.core.recipe import ASSUMED
+from unlearnkit.core.recipe import ASSUMED, Recipe
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.localize.localizer import Localizer
@@ -37,7 +37,9 @@ from unlearnkit.localize.method_masks import check_held, check_maskable, own_mas
 from unlearnkit.train.batch_norm import recalibrate_batch_norm
 from unlearnkit.train.damage import can_see_damage, damage
 from unlearnkit.train.frozen_weights import holding
+from unlearnkit.train.learning_rate import estimate_learning_rate
 from unlearnkit.train.memory_format import to_channels_last_if_faster
+from unlearnkit.train.own_training import train_by_function
 from unlearnkit.train.rng_guard import as_plain_call, peak_memory, seeded_global_rngs
 from unlearnkit.unlearning.requirements import check_needs, input_shape
 from unlearnkit.unlearning.result_checks import check_form, check_untouched, check_values, made_like
@@ -122,7 +124,7 @@ def run_metered(
         if mask is not None:
             check_held(how, out is work)
         run.restore()
-        _recalibrate(how, out, problem, run)
+        _recalibrate(how, out, problem, case, run)
     seconds = time.perf_counter() - start
     check_untouched(original, model, how.id)
     like = _pattern(how, case, model, run)
@@ -328,7 +330,8 @@ def _problem(
     if unseen is not None or Need.VALIDATION not in allowed:
         validation = sealed(unseen, Need.VALIDATION)
     may_build = Need.FRESH in allowed
-    if case.recipe is None:
+    own = case.train_model
+    if case.recipe is None and own is None:
         rt.note(
             f"the recipe that trained the model is unknown: assumed lr {ASSUMED.lr}, batch"
             f" {ASSUMED.batch_size}, {ASSUMED.epochs} epochs; give Case(recipe=...) to be exact"
@@ -347,7 +350,36 @@ def _problem(
         if may_build and case.fresh
         else None,
         sealed_build="" if may_build else f"{how.id} builds a fresh model but does not declare it",
+        find_recipe=None if own is None else lambda: _recipe_of_own_training(case, split, rt),
+        train=None
+        if own is None
+        else lambda m, view: train_by_function(m, view, own, rt, stream="train_model"),
     )
+
+
+def _recipe_of_own_training(case: Case, split: Partition, rt: Runtime) -> Recipe:
+    """Return the recipe of a case with a training loop of its own: the hint, or an estimate."""
+    if case.recipe is not None:
+        rt.note(
+            f"the case's recipe (lr {case.recipe.lr:g}, {case.recipe.epochs} epochs) is used as a"
+            " hint: the models themselves are trained by train_model"
+        )
+        return case.recipe
+    rows = next((v for v in (split.retain, split.forget) if v is not None and v.labelled), None)
+    recipe, found = ASSUMED, "assumed"
+    if case.fresh is not None and rows is not None:
+        quiet = rt.fork(0)
+        with seeded_global_rngs(quiet):
+            start = upcast_half_precision(fresh_model(case, quiet, "learning rate"))
+            rate = estimate_learning_rate(start, rows, case.task, ASSUMED, quiet)
+        rt.cost.forward += quiet.cost.forward
+        rt.cost.backward += quiet.cost.backward
+        recipe, found = ASSUMED.model_copy(update={"lr": rate}), "estimated by a range test"
+    rt.note(
+        f"train_model does not tell a learning rate: {recipe.lr:.2g} is {found}, {recipe.epochs}"
+        f" epochs of batch {recipe.batch_size} are assumed; give Case(recipe=Recipe(...)) as a hint"
+    )
+    return recipe
 
 
 def _untrained(
@@ -369,14 +401,14 @@ def _untrained(
     return set_strides(built, get_strides(original))
 
 
-def _recalibrate(how: Method, out: nn.Module, p: Problem, rt: Runtime) -> None:
+def _recalibrate(how: Method, out: nn.Module, p: Problem, case: Case, rt: Runtime) -> None:
     """Fit batch normalisation to the new weights, where the method asks for it and moved any."""
     if getattr(how, "batch_norm", "keep") != "recalibrate" or p.retain.sealed:
         return
     before = dict(p.original.named_parameters())
     moved = (not tensors_equal(w, before[n]) for n, w in out.named_parameters() if n in before)
     if any(moved):
-        size = p.recipe.batch_size
+        size = (case.recipe or ASSUMED).batch_size
         recalibrate_batch_norm(out, p.retain, p.task, rt, batch_size=size)
 
 
