@@ -11,13 +11,20 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset, Subset, TensorDataset
 
+from unlearnkit.auditing.audit import audit
+from unlearnkit.auditing.control_models import ControlModels
+from unlearnkit.auditing.strong.cost_plan import plan
+from unlearnkit.auditing.strong.train_ensembles import collect_margins, subject_of
 from unlearnkit.cache import Cache
+from unlearnkit.catalog import method as make
 from unlearnkit.core.case import Case
 from unlearnkit.core.digest import digest
 from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
+from unlearnkit.core.evidence import Evidence
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.difficulty.training_dynamics import trainable
 from unlearnkit.oracles import oracle, original_key, train_original
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression
@@ -453,3 +460,43 @@ def test_the_estimated_rate_is_stable_on_a_quadratic_and_not_idle():
     )
     limit = 2 * (1 + recipe.momentum) / top
     assert 0.002 * limit < rate < 0.5 * limit
+
+
+def test_the_strong_tier_trains_by_the_loop_one_at_a_time_and_says_the_cost(tmp_path):
+    held = (torch.randn(40, 6, generator=torch.Generator().manual_seed(1)), Y)
+    subject = case(test=held)
+    how = subject_of(subject, GO, make("finetune"), Runtime(), Cache(tmp_path))
+    told = str(plan(how, 4))
+    assert "12 to train" in told
+    assert "one at a time, because train_model cannot be stacked" in told
+    found = collect_margins(how, 4)
+    assert found.margins.isfinite().all()
+    assert plan(how, 4).train == 0
+
+
+@pytest.mark.parametrize("hint", [None, Recipe(epochs=5, lr=0.1)], ids=["alone", "with a hint"])
+def test_a_control_model_is_trained_by_the_loop_on_a_tenth_of_the_rows(hint, tmp_path):
+    sizes = []
+
+    def counted(model, data, seed):
+        sizes.append(len(data[0]))
+        return loop(model, data, seed)
+
+    subject = case(counted, version="1", recipe=hint)
+    controls = ControlModels(subject, GO, Runtime(), Cache(tmp_path))
+    like = Evidence({}, {}, subject.task, Runtime())
+    assert isinstance(controls.without_forget_set(like), Evidence)
+    assert isinstance(controls.with_forget_set(like), Evidence)
+    assert sizes == [4, 4]
+
+
+def test_oracles_of_another_loop_are_refused(tmp_path):
+    done = run_method(net(), case(test=(X, Y)), GO, "ssd")
+    other = oracle(case(scaled(0.1)), GO, seeds=1, cache=Cache(tmp_path))
+    with pytest.raises(InputError, match="trained in another way than the original"):
+        audit(done, oracle=other)
+
+
+def test_difficulty_refuses_a_loop_whose_epochs_it_cannot_follow():
+    with pytest.raises(UnsupportedError, match="train_model does not show its own"):
+        trainable(case(recipe=Recipe()))

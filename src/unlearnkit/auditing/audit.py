@@ -310,10 +310,10 @@ def _check_oracles(oracles: Oracles, done: Unlearned, rt: Runtime) -> tuple[str,
             "oracle: trained for another request or other rows; make it from the audited case and"
             " request"
         )
-    mine, its = done.case.recipe, oracles.case.recipe
+    mine, its = done.case.training, oracles.case.training
     if mine is not None and its is not None and mine != its:
         raise InputError(
-            "oracle: trained with another recipe than the original; make it from the audited case"
+            "oracle: trained in another way than the original; make it from the audited case"
         )
     if dict(done.case.task.spec()) != dict(oracles.case.task.spec()):
         raise InputError("oracle: trained for another task; make it from the audited case")
@@ -445,7 +445,7 @@ def _headroom_warnings(rows: Sequence[MetricRow], count: int) -> list[str]:
 
 
 def _spent(done: Unlearned, oracles: Oracles | None, parts: Partition) -> CostComparison:
-    recipe = done.case.recipe
+    recipe = None if done.case.train_model else done.case.recipe
     rows = None if recipe is None or parts.retain is None else recipe.epochs * len(parts.retain)
     seconds, together = None, 1
     if oracles is not None:

@@ -268,6 +268,7 @@ _WHAT = {
     "owners": "owners of the rows",
     "forget": "rows to forget",
     "recipe": "recipe",
+    "train_model": "training loop",
     "task": "task",
 }
 """What a run depends on, in words; a change is an error."""
@@ -319,6 +320,8 @@ def _tell_cost(
     epochs = (case.recipe or ASSUMED).epochs
     rows = 0 if retain is None else len(retain) * epochs * oracles
     told = f"{oracles:,} models to retrain, {rows:,} rows forward and backward in all"
+    if case.train_model is not None:
+        told = f"{oracles:,} models to retrain, one at a time: train_model cannot be stacked"
     if oracles > MANY and not yes:
         raise InputError(
             f"audit: oracles: {told}, and more than {MANY:,} models need --yes; use 5 to 100, or"
@@ -379,6 +382,8 @@ def case_facts(case: Case, request: ForgetRequest | None) -> dict[str, str]:
         found["forget"] = tensor_digest(split.forget.rows)
     if case.recipe is not None:
         found["recipe"] = digest(case.recipe.model_dump(mode="json"))
+    if case.train_model is not None:
+        found["train_model"] = digest(case.train_model.spec())
     found["task"] = digest(dict(case.task.spec()))
     if case.fresh is not None:
         found["architecture"] = architecture_digest(fresh_model(case, Runtime()))

@@ -130,6 +130,11 @@ def trainable(case: Case) -> View:
             "difficulty: needs a training set, a model factory and a recipe; give"
             " Case(train=..., fresh=..., recipe=...)"
         )
+    if case.train_model is not None:
+        raise UnsupportedError(
+            "difficulty: follows the epochs of a recipe, and train_model does not show its own; use"
+            " a case with recipe= alone"
+        )
     view = View.all(case.train)
     if not view.labelled or view.y.ndim != 1 or view.y.is_floating_point():
         raise UnsupportedError(

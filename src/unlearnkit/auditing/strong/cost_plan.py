@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -11,9 +12,12 @@ from unlearnkit.auditing.sentences import format_duration
 from unlearnkit.auditing.strong.margin_store import ModelId
 from unlearnkit.auditing.strong.train_ensembles import StrongAuditSpec, kinds_of
 from unlearnkit.core.data import View
+from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Cost, Runtime
+from unlearnkit.core.train_function import TrainFunction
 from unlearnkit.oracles import oracle_keys, original_key
 from unlearnkit.train.loop import fit
+from unlearnkit.train.own_training import train_by_function
 from unlearnkit.unlearning.run_method import fresh_model
 
 
@@ -34,7 +38,8 @@ class StrongAuditCost:
     """Models that have to be unlearned."""
 
     rows: int
-    """Rows that the trainings put through a model, forward and backward."""
+    """Rows that the trainings put through a model, forward and backward; 0 where a user's own loop
+    does not say it."""
 
     seconds: float
     """About how long it takes; trainings one after another, at the speed found just now."""
@@ -42,10 +47,13 @@ class StrongAuditCost:
     def __str__(self) -> str:
         if not self.train and not self.unlearn:
             return f"strong audit of {self.models} models a kind: all of them are kept"
+        how = f"{self.rows:,} rows forward and backward"
+        if self.train and not self.rows:
+            how = "one at a time, because train_model cannot be stacked"
         return (
             f"strong audit of {self.models} models a kind: {self.train} to train"
-            f" ({self.kept} are kept), {self.unlearn} to unlearn; {self.rows:,} rows forward and"
-            f" backward, at most about {format_duration(max(self.seconds, 1))} on this machine;"
+            f" ({self.kept} are kept), {self.unlearn} to unlearn; {how}, at most about"
+            f" {format_duration(max(self.seconds, 1))} on this machine;"
             " it may be stopped at any time, and goes on where it stopped"
         )
 
@@ -74,11 +82,11 @@ def plan(subject: StrongAuditSpec, models: int, *, unlearn_seconds: float = 0.0)
                 found.append(float(facts["seconds"]))
             elif seed in open_seeds:
                 lacking.append(who)
-    recipe = subject.case.recipe
-    assert recipe is not None
+    how = subject.case.training
+    epochs = how.epochs if isinstance(how, Recipe) else 0
     parts = subject.case.partition(subject.request)
     whole, stay = len(subject.case.train or ()), len(parts.retain or ())
-    rows = sum(recipe.epochs * (whole if who == "original" else stay) for who in lacking)
+    rows = sum(epochs * (whole if who == "original" else stay) for who in lacking)
     each = sum(found) / len(found) if found else _timed(subject) if lacking else 0.0
     todo = sum(ModelId("unlearned", s) not in done for s in subject.seeds("original", models))
     return StrongAuditCost(
@@ -102,18 +110,26 @@ def _keys(subject: StrongAuditSpec, models: int) -> dict[str, dict[int, dict[str
 
 
 def _timed(subject: StrongAuditSpec) -> float:
-    """Return about how long a training takes, from a few steps of one."""
+    """Return about how long a training takes, from a few steps of one; of a user's own loop, from
+    a training on a tenth of the rows.
+    """
     case = subject.case
     assert case.train is not None
-    assert case.recipe is not None
     rt = Runtime(subject.rt.device, subject.rt.precision, 0, Cost())
     view = View.all(case.train)
-    few = view.pick(torch.arange(min(len(view), 4 * case.recipe.batch_size)))
-    short = case.recipe.model_copy(update={"epochs": 1})
+    how = case.training
+    if isinstance(how, TrainFunction):
+        few = view.pick(torch.arange(math.ceil(len(view) / 10)))
+        start = time.perf_counter()
+        train_by_function(fresh_model(case, rt), few, how, rt, stream="strong/timed")
+        return (time.perf_counter() - start) * len(view) / len(few)
+    assert how is not None
+    few = view.pick(torch.arange(min(len(view), 4 * how.batch_size)))
+    short = how.model_copy(update={"epochs": 1})
     spent = []
     for _ in range(2):
         model = fresh_model(case, rt.fork(0))
         start = time.perf_counter()
         fit(model, few, case.task, short, rt, stream="strong/timed")
         spent.append(time.perf_counter() - start)
-    return min(spent) * case.recipe.epochs * len(view) / max(len(few), 1)
+    return min(spent) * how.epochs * len(view) / max(len(few), 1)

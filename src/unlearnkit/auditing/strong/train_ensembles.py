@@ -248,7 +248,7 @@ def subject_of(
     """Return a subject that can be audited; refuse what cannot be trained and unlearned N times.
 
     Args:
-        case: With its whole training set, its model factory and its recipe.
+        case: With its whole training set, its model factory and its recipe or ``train_model``.
         request: What goes.
         method: How; one method with its settings.
         rt: Where to run.
@@ -270,10 +270,10 @@ def subject_of(
             " was trained on, so originals cannot be trained again; give Case(train=...) and name"
             " rows"
         )
-    if case.train is None or case.recipe is None or case.fresh is None:
+    if case.train is None or case.training is None or case.fresh is None:
         raise UnsupportedError(
             "strong: N models are trained from scratch; the case must have the whole training set,"
-            " a model factory and a recipe"
+            " a model factory and a recipe or train_model"
         )
     parts = case.partition(request)
     if parts.forget is None or parts.retain is None or not parts.forget.labelled:
