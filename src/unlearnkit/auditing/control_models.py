@@ -2,8 +2,9 @@
 
 A fast audit has no retrained model. Before it accuses a model, it trains a control for a tenth of
 the training (by a user's own loop: on a tenth of the rows): on the retain set, so that it never saw
-the forget set. What the control shows too lies in the rows and not in the model. A second control, trained on all rows, shows how much of a
-loss of utility comes from the removal of the data.
+the forget set. What the control shows too lies in the rows and not in the model. A second
+control, trained on all rows, shows how much of a loss of utility comes from the removal of the
+data.
 """
 
 from __future__ import annotations

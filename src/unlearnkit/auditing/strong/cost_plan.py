@@ -110,8 +110,9 @@ def _keys(subject: StrongAuditSpec, models: int) -> dict[str, dict[int, dict[str
 
 
 def _timed(subject: StrongAuditSpec) -> float:
-    """Return about how long a training takes, from a few steps of one; of a user's own loop, from
-    a training on a tenth of the rows.
+    """Return about how long a training takes, from a few steps of one.
+
+    A user's own loop is timed on a tenth of the rows.
     """
     case = subject.case
     assert case.train is not None
