@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,8 +16,9 @@ from unlearnkit.cache import Cache
 from unlearnkit.core.border import border
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import View
-from unlearnkit.core.digest import digest
+from unlearnkit.core.digest import digest, model_digest
 from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
+from unlearnkit.core.module_state import structural_difference
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Cost, Runtime, check_seed
 from unlearnkit.core.train_function import TrainFunction
@@ -66,6 +68,49 @@ class Oracles:
     beside: dict[Hashable, dict[str, Any]] = field(default_factory=dict, compare=False, repr=False)
     """What audits have found about an original and these models, by original and circumstances."""
 
+    outside: bool = False
+    """Whether they were retrained elsewhere; the case is then that of the audit."""
+
+    @classmethod
+    @border("from_models")
+    def from_models(
+        cls,
+        models: Sequence[nn.Module],
+        *,
+        request: ForgetRequest | str | Mapping[str, Any] | None,
+    ) -> Oracles:
+        """Take models that you retrained yourself, without the forget set.
+
+        What they were trained on, and how, is taken on your word: reports say so.
+
+        Args:
+            models: One a training; five or more to say that a model matches them. Read only.
+            request: What they never saw; None for a case made from parts.
+
+        Returns:
+            The oracles, for ``uk.audit``.
+
+        Raises:
+            InputError: If one is no model, not finite, of another architecture, or there twice.
+        """
+        found = list(models) if isinstance(models, Iterable) else []
+        wrong = next((m for m in found if not isinstance(m, nn.Module)), None)
+        if isinstance(models, nn.Module) or not found or wrong is not None:
+            got = "none" if wrong is None and found == [] else type(wrong or models).__name__
+            raise InputError(f"from_models: give a list of retrained torch modules, got {got}")
+        for k, model in enumerate(found):
+            check_weights(model, f"from_models: model {k}")
+            odd = structural_difference(model, found[0])
+            if odd:
+                raise InputError(
+                    f"from_models: model {k} is of another architecture than model 0: {odd}; give"
+                    " models of one"
+                )
+        check_different(found, "from_models")
+        runs = [TrainedModel(m, k, Cost(), math.nan, cached=False) for k, m in enumerate(found)]
+        asked = None if request is None else parse_request(request)
+        return cls(_unknown_case(), asked, tuple(runs), outside=True)
+
     @property
     def models(self) -> list[nn.Module]:
         """Return the models."""
@@ -73,6 +118,33 @@ class Oracles:
 
     def __len__(self) -> int:
         return len(self.runs)
+
+
+def check_different(models: Sequence[nn.Module], who: str) -> None:
+    """Refuse retrained models that are one model.
+
+    Args:
+        models: The models.
+        who: What to call the list in the error.
+
+    Raises:
+        InputError: If two have equal weights.
+    """
+    names = [model_digest(m) for m in models]
+    for k, name in enumerate(names):
+        if name in names[:k]:
+            raise InputError(
+                f"{who}: {names.index(name)} and {k} are the same model, bit for bit; train each"
+                " from its own seed"
+            )
+
+
+def _unknown_case() -> Case:
+    """Return the case of models from outside: an audit puts its own in its place."""
+    case = object.__new__(Case)
+    for name in Case.__dataclass_fields__:
+        object.__setattr__(case, name, None)
+    return case
 
 
 @border("train_original")

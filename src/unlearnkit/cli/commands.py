@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from unlearnkit.cli.cache import cache_app
 from unlearnkit.cli.localize import localize
@@ -296,14 +296,31 @@ def unlearn(
     talk.say(f"next: unlearnkit audit {folder}{imported}")
 
 
+class _ManyWeights(TyperCommand):
+    """Lets ``--oracle-weights`` be followed by several files."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        spread: list[str] = []
+        many = False
+        for word in args:
+            many = word == "--oracle-weights" or (many and not word.startswith("-"))
+            if many and word != "--oracle-weights":
+                spread.append(f"--oracle-weights={word}")
+            elif not many:
+                spread.append(word)
+        return super().parse_args(ctx, spread)
+
+
 @app.command(
+    cls=_ManyWeights,
     epilog=_examples(
         "unlearnkit audit runs/x",
         "unlearnkit audit runs/x --tier fast --json",
         "unlearnkit audit runs/x --full --list-rows",
+        "unlearnkit audit runs/x --oracle-weights a.safetensors b.safetensors",
         "unlearnkit audit runs/x --tier strong --ensemble-size 64",
         "unlearnkit audit runs/y --case my_package.cases:patients",
-    )
+    ),
 )
 def audit(
     run: Annotated[str, typer.Argument(help="A run's folder, or its name in runs/.")],
@@ -325,6 +342,14 @@ def audit(
             min=1, help="Of --tier reference: how many models to retrain; they are cached."
         ),
     ] = 5,
+    oracle_weights: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE...",
+            help="Of --tier reference: weights of models that you retrained yourself, without the"
+            " removed rows; nothing is retrained then. One or more files.",
+        ),
+    ] = None,
     ensemble_size: Annotated[
         int,
         typer.Option(min=4, help="Of --tier strong: N, the number of models of each kind."),
@@ -351,6 +376,10 @@ def audit(
     --trust alone. A Ray cluster trains the models from scratch that are missing; all else is done
     here.
     """
+    _usage(
+        not oracle_weights or tier is Tier.REFERENCE, "goes with --tier reference",
+        "--oracle-weights",
+    )  # fmt: skip
     from unlearnkit.cli.console import Console, print_json, print_text
     from unlearnkit.cli.run_folder import existing
     from unlearnkit.cli.runs import examine
@@ -364,6 +393,7 @@ def audit(
             trust=trust,
             tier=AuditTier(tier.value),
             oracles=oracles,
+            oracle_weights=oracle_weights or (),
             models=ensemble_size,
             device=device,
             ray=ray,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -37,7 +37,7 @@ from unlearnkit.job import Job, check_trusted
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.localize.method_masks import check_maskable
-from unlearnkit.oracles import oracle, train_original
+from unlearnkit.oracles import Oracles, oracle, train_original
 from unlearnkit.report.schema import Report
 from unlearnkit.report.store_rows import measured
 from unlearnkit.store import Run, Store, write_text
@@ -169,6 +169,7 @@ def examine(
     trust: bool = False,
     tier: AuditTier,
     oracles: int,
+    oracle_weights: Sequence[Path] = (),
     models: int = 64,
     device: str | None,
     ray: str | None = None,
@@ -184,6 +185,7 @@ def examine(
         trust: Whether code that the record names is imported.
         tier: Whether to compare with retrained models, and whether with many.
         oracles: How many of them.
+        oracle_weights: Weights of models that the user retrained elsewhere, in their place.
         models: How many of each kind at tier strong.
         device: Where to compute; where the run was made when None.
         ray: Address of a Ray cluster that trains models from scratch; they are trained here when
@@ -207,7 +209,7 @@ def examine(
     Store.check(folder.parent / STORE)
     rt = Runtime.on(device or job.device, precision=job.precision, seed=job.seed, reporter=talk)
     subject, request = job.resolve(talk)
-    if tier == "reference":
+    if tier == "reference" and not oracle_weights:
         _tell_cost(subject, request, oracles, yes=yes, talk=talk)
     warnings = _compared(record, subject, request)
     done = Unlearned(
@@ -222,13 +224,17 @@ def examine(
         notes=record.notes,
         mask=_kept_mask(record, folder / MASK),
     )
-    asked = {"run": record.key, "tier": tier, "oracles": oracles}
+    given = [load_weights(fresh_model(subject, rt), path).eval() for path in oracle_weights]
+    digests = [model_digest(m) for m in given]
+    asked = {"run": record.key, "tier": tier, "oracles": digests or oracles}
     asked |= {"models": models} if tier == "strong" else {}
     run = _run(job, "audit", digest(asked), folder)
     with Store(folder.parent / STORE) as store:
         with _recorded(store, run):
             truth = None
-            if tier == "reference":
+            if given:
+                truth = Oracles.from_models(given, request=request)
+            elif tier == "reference":
                 talk.say("retraining without the forgotten rows, unless it is in the cache")
                 truth = oracle(subject, request, seeds=oracles, rt=rt, ray=ray)
             talk.say("auditing")
@@ -243,7 +249,8 @@ def examine(
             )
             report = report.model_copy(update={"warnings": (*warnings, *report.warnings)})
             _write(report, folder, talk)
-        store.put(run, measured(report))
+        outside = {"oracles": f"from outside, weights {', '.join(digests)}"} if digests else {}
+        store.put(run, measured(report), facts=outside)
     return report
 
 

@@ -112,7 +112,7 @@ def run_metered(
     work = set_strides(upcast_half_precision(_copy(model)).to(run.device), get_strides(original))
     if isinstance(mask, Mask):
         mask.check(model, "" if split.forget is None else split.forget.key())
-    _check_answers(original, split, case, run)
+    check_outputs(original, split, case, run)
     problem = _problem(how, case, split, work, upcast_half_precision(original), model, run)
     start = time.perf_counter()
     with seeded_global_rngs(run), peak_memory(run):
@@ -151,6 +151,30 @@ def frozen_copy(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> 
 
     Its weights lie in memory as suits the device. A model, rows or a request that do not fit each
     other are refused.
+
+    Args:
+        model: The trained model.
+        case: What it was trained on.
+        split: The case's rows, by what is asked.
+        rt: Where to run.
+
+    Returns:
+        The copy.
+
+    Raises:
+        InputError: If no parameter requires gradients.
+    """
+    _check_model(model)
+    if not any(p.requires_grad for p in model.parameters()):
+        raise InputError(
+            "model: no parameter requires gradients, so nothing can be unlearned; call"
+            " model.requires_grad_(True)"
+        )
+    return reading_copy(model, case, split, rt)
+
+
+def reading_copy(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> nn.Module:
+    """Return what ``frozen_copy`` does, of a model that may be frozen as a whole.
 
     Args:
         model: The trained model.
@@ -240,11 +264,6 @@ def _check_model(model: nn.Module) -> None:
             " scripted or traced from, with its weights loaded"
         )
     check_weights(model, "model")
-    if not any(p.requires_grad for p in model.parameters()):
-        raise InputError(
-            "model: no parameter requires gradients, so nothing can be unlearned; call"
-            " model.requires_grad_(True)"
-        )
 
 
 def _check_fit(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> Batch | None:
@@ -278,8 +297,15 @@ def _check_fit(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> B
     return seen[0] if seen else None
 
 
-def _check_answers(model: nn.Module, split: Partition, case: Case, rt: Runtime) -> None:
-    """Refuse a model that answers in probabilities; note one whose answers hang on batching."""
+def check_outputs(model: nn.Module, split: Partition, case: Case, rt: Runtime) -> None:
+    """Refuse a model that answers in probabilities; note one whose answers hang on batching.
+
+    Args:
+        model: On the run's device, in eval mode.
+        split: The rows that it is tried on, some of each part.
+        case: Gives the task.
+        rt: Where to run, and who hears notes.
+    """
     tried = [v for v in (split.retain, split.forget) if v is not None and len(v)]
     if not tried:
         return

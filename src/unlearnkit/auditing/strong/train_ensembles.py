@@ -35,6 +35,7 @@ from unlearnkit.core.evidence import Split
 from unlearnkit.core.inference import map_rows, run_in_parts
 from unlearnkit.core.method import Method
 from unlearnkit.core.module_state import on_device
+from unlearnkit.core.outside_method import OutsideMethod
 from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.request_inference import infer_request
 from unlearnkit.core.runtime import Cost, Runtime
@@ -264,6 +265,11 @@ def subject_of(
     """
     if isinstance(method, Auto):
         raise UnsupportedError("strong: auto chooses anew each time; audit the method it chose")
+    if isinstance(method, OutsideMethod):
+        raise UnsupportedError(
+            "strong: another tool unlearned the model, so its method cannot be run on N originals;"
+            " use tier reference, or write the tool as a method: unlearnkit.extend"
+        )
     if case.train is None and case.parts is not None:
         raise UnsupportedError(
             "strong: forget and retained rows that are given as parts may not be all that the model"
