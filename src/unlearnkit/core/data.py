@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from unlearnkit.core.runtime import Cost, Runtime
 
 Inputs = Tensor | dict[str, Tensor]
+
+Sampler = Callable[[Tensor, torch.Generator], Tensor]
+"""From the targets of n rows and a generator to the positions of an epoch's rows ``(n,)``."""
 
 SAMPLE = 64
 """Rows of a data set that are read again to see whether it has changed."""
@@ -342,7 +345,9 @@ class View:
             return self
         return self.pick(torch.randperm(len(self), generator=rt.rng(stream))[:count])
 
-    def batches(self, size: int, rt: Runtime, *, shuffle: str | None = None) -> Iterator[Batch]:
+    def batches(
+        self, size: int, rt: Runtime, *, shuffle: str | None = None, sampler: Sampler | None = None
+    ) -> Iterator[Batch]:
         """Yield the rows as batches on the runtime's device.
 
         Args:
@@ -350,13 +355,14 @@ class View:
                 joins the one before it, because batch normalisation cannot train on one row.
             rt: Where the batches go, where the order comes from, and who counts.
             shuffle: Name of the random stream that orders the rows; in order when None.
+            sampler: As in ``order``.
 
         Yields:
             The batches; a sealed view raises instead. Without targets, all but to pick and to join
             rows of ``y`` raises.
         """
         self._open()
-        rows = self.rows if shuffle is None else self.order(rt, shuffle)
+        rows = self.rows if shuffle is None else self.order(rt, shuffle, sampler)
         y, name = self.data.y, shuffle or "in order"
         hidden = None if self.labelled else self._no_targets()
         cut = len(rows) - (size + 1 if shuffle is not None and self._joins(size) else 0)
@@ -368,10 +374,32 @@ class View:
                 own = y.index_select(0, row).to(rt.device)
                 yield Batch(_to(x, rt), Hidden.of(own, hidden) if hidden else own, row, rt.cost)
 
-    def order(self, rt: Runtime, shuffle: str) -> Tensor:
-        """Return these rows in the order that a stream gives them: ``(n,)``."""
+    def order(self, rt: Runtime, shuffle: str, sampler: Sampler | None = None) -> Tensor:
+        """Return these rows in the order that a stream gives them: ``(n,)``.
+
+        Args:
+            rt: Gives the stream.
+            shuffle: Its name.
+            sampler: From the rows' targets and the stream's generator to n positions, which may
+                repeat; each row once when None.
+
+        Returns:
+            The rows.
+
+        Raises:
+            InputError: If the sampler returns anything else.
+        """
         self._open()
-        return self.rows[torch.randperm(len(self), generator=rt.rng(shuffle))]
+        if sampler is None:
+            return self.rows[torch.randperm(len(self), generator=rt.rng(shuffle))]
+        places = torch.as_tensor(sampler(self.y, rt.rng(shuffle)))
+        whole = places.shape == (len(self),) and not places.is_floating_point()
+        if not whole or bool(((places < 0) | (places >= len(self))).any()):
+            raise InputError(
+                f"sampler: must return {len(self)} positions from 0 to {len(self) - 1}, got shape"
+                f" {tuple(places.shape)} of {places.dtype}; give one a row, or train_model"
+            )
+        return self.rows[places.long().cpu()]
 
     def steps(self, size: int) -> int:
         """Return how many batches of a size make one shuffled pass over these rows."""

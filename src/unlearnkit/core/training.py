@@ -42,6 +42,8 @@ def training_key(
     Returns:
         The key, JSON-able.
     """
+    if isinstance(how, Recipe):
+        how.check_cached()
     return {
         "kind": kind,
         "numerics": NUMERICS,

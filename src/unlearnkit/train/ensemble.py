@@ -23,6 +23,7 @@ from unlearnkit.train.own_training import train_by_function
 from unlearnkit.train.ray_cluster import carry_out, needs, ray_session, room
 from unlearnkit.train.rng_guard import seeded_global_rngs
 from unlearnkit.train.training_guard import check_training_allowed
+from unlearnkit.train.training_task import epoch_sampler, training_task
 from unlearnkit.train.vectorized.stacked_models import DropoutCall, ModelWithLoss, Stack
 
 LAYERS = "train/layers"
@@ -204,7 +205,7 @@ class StackProbe:
         if any(_hidden_state(m.model) or eval_norms(m.model) for m in group) or not len(first.view):
             return None
         drops: dict[int, tuple[DropoutCall, ...]] = {}
-        saved = 0
+        seen, saved = training_task(task, recipe), 0
         try:
             for rows in sorted(set(_widths(first.view, recipe))):
                 drops[rows], saved = _watched(first, task, rows)
@@ -219,7 +220,7 @@ class StackProbe:
                     pair = [m.double() for m in pair]
                     parts = {k: _double(t) for k, t in as_named_tensors(x).items()}
                     x, y = parts["x"] if isinstance(x, Tensor) else parts, _double(y)
-                stack = Stack(pair, drops[rows], task, first.rt)
+                stack = Stack(pair, drops[rows], seen, first.rt)
                 noises = {
                     f"model.{d.name}.noise": _double(torch.ones((2, *d.shape))) for d in drops[rows]
                 }
@@ -267,18 +268,21 @@ def _train(
     members = [m or replace(members[0], model=copy.deepcopy(members[0].model)) for m in own]
     rt, view = members[0].rt, members[0].view
     widths = _widths(view, recipe)
-    stack = Stack([m.model for m in members], max(probe.drops.values(), key=len), task, rt)
+    seen, sampler = training_task(task, recipe), epoch_sampler(recipe)
+    stack = Stack([m.model for m in members], max(probe.drops.values(), key=len), seen, rt)
     opt = recipe.build(stack.moving)
     layers = [torch.Generator().manual_seed(m.rt.rng(LAYERS).initial_seed()) for m in members]
     steps, step = recipe.epochs * len(widths), 0
     for epoch in range(recipe.epochs):
-        orders = torch.stack([m.view.order(m.rt, f"{m.stream}/{epoch}") for m in members])
+        orders = torch.stack([m.view.order(m.rt, f"{m.stream}/{epoch}", sampler) for m in members])
         for rows in torch.split(orders, widths, 1):
             x, y = _rows(view, rows, rt)
             x = _augmented(x, members, recipe, step)
             for group in opt.param_groups:
                 group["lr"] = recipe.lr * recipe.factor(step, steps)
             stack.step(x, y, _noises(probe.drops[rows.shape[1]], layers))
+            if recipe.clip_norm is not None:
+                _clip(stack.moving, recipe.clip_norm)
             opt.step()
             step += 1
         rt.reporter.progress(f"{len(members)} models together", step, steps)
@@ -335,11 +339,23 @@ def _by_model(t: Tensor, rows: Tensor) -> Tensor:
 
 
 def _augmented(x: Inputs, members: Sequence[EnsembleMember], recipe: Recipe, step: int) -> Inputs:
+    if isinstance(x, Tensor) and not isinstance(recipe.augment, str):
+        streams = [m.rt.rng(f"{m.stream}/augment/{step}") for m in members]
+        return torch.stack([recipe.augment(own, g) for own, g in zip(x, streams, strict=True)])
     if recipe.augment == "none" or not isinstance(x, Tensor) or x.ndim != 5:
         return x
     each = [draw_moves(x.shape[1], m.rt.rng(f"{m.stream}/augment/{step}")) for m in members]
     moves = Moves(*(torch.cat(parts) for parts in zip(*each, strict=True)))
     return moves_apply(x.flatten(0, 1), moves).reshape(x.shape)
+
+
+def _clip(params: Sequence[Tensor], most: float) -> None:
+    """Shorten each model's gradient to a norm, as ``clip_grad_norm_`` does for one model."""
+    grads = [p.grad for p in params if p.grad is not None]
+    norms = torch.stack([g.flatten(1).norm(dim=1) for g in grads]).norm(dim=0)
+    factor = (most / (norms + 1e-6)).clamp(max=1.0)
+    for g in grads:
+        g.mul_(factor.view(-1, *[1] * (g.ndim - 1)))
 
 
 def _noises(drops: Sequence[DropoutCall], layers: Sequence[torch.Generator]) -> dict[str, Tensor]:

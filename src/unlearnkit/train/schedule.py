@@ -182,7 +182,9 @@ def warm_restart(
         return astray
 
     def go(rate: float, steps: int, name: str, stop: Callable[[int], bool] | None) -> list[float]:
-        own = recipe.model_copy(update={"lr": rate * recipe.lr, "schedule": "cosine"})
+        own = recipe.model_copy(
+            update={"lr": rate * recipe.lr, "schedule": "cosine", "warmup_epochs": 0.0}
+        )
         return _go(
             model,
             retain,
