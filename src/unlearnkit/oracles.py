@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from unlearnkit.cache import Cache
 from unlearnkit.core.border import border
-from unlearnkit.core.case import Case
+from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import View
 from unlearnkit.core.digest import digest, model_digest
 from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
@@ -36,6 +36,9 @@ _FIRST: dict[_What, int] = {"original": 0, "oracle": FIRST}
 MOST = 100_000
 """Most models that one call trains."""
 
+HELD = 2**30
+"""Most bytes of untrained models that wait, hashed, for their training."""
+
 LOCKED = 256
 """Entries of the cache that one process makes at a time; each holds a file open."""
 
@@ -54,9 +57,6 @@ class TrainedModel:
     together: int = 1
     """Models that were trained at once: ``seconds`` is a share of what all of them took."""
 
-    found: dict[Hashable, object] = field(default_factory=dict, compare=False, repr=False)
-    """What audits have found out about the model: a further one need not find it out again."""
-
 
 @dataclass(frozen=True)
 class Oracles:
@@ -65,8 +65,6 @@ class Oracles:
     case: Case
     request: ForgetRequest | None
     runs: tuple[TrainedModel, ...]
-    beside: dict[Hashable, dict[str, Any]] = field(default_factory=dict, compare=False, repr=False)
-    """What audits have found about an original and these models, by original and circumstances."""
 
     outside: bool = False
     """Whether they were retrained elsewhere; the case is then that of the audit."""
@@ -106,10 +104,14 @@ class Oracles:
                     f"from_models: model {k} is of another architecture than model 0: {odd}; give"
                     " models of one"
                 )
-        check_different(found, "from_models")
+        check_different([model_digest(m) for m in found], "from_models")
         runs = [TrainedModel(m, k, Cost(), math.nan, cached=False) for k, m in enumerate(found)]
         asked = None if request is None else parse_request(request)
         return cls(_unknown_case(), asked, tuple(runs), outside=True)
+
+    def of(self, case: Case) -> Oracles:
+        """Return models from outside with the case of an audit; others as they are."""
+        return replace(self, case=case) if self.outside else self
 
     @property
     def models(self) -> list[nn.Module]:
@@ -120,21 +122,12 @@ class Oracles:
         return len(self.runs)
 
 
-def check_different(models: Sequence[nn.Module], who: str) -> None:
-    """Refuse retrained models that are one model.
-
-    Args:
-        models: The models.
-        who: What to call the list in the error.
-
-    Raises:
-        InputError: If two have equal weights.
-    """
-    names = [model_digest(m) for m in models]
-    for k, name in enumerate(names):
-        if name in names[:k]:
+def check_different(digests: Sequence[str], who: str) -> None:
+    """Refuse retrained models that are one model, by the digests of their weights."""
+    for k, name in enumerate(digests):
+        if name in digests[:k]:
             raise InputError(
-                f"{who}: {names.index(name)} and {k} are the same model, bit for bit; train each"
+                f"{who}: {digests.index(name)} and {k} are the same model, bit for bit; train each"
                 " from its own seed"
             )
 
@@ -164,7 +157,7 @@ def train_original(
         The model, from the cache if it is there.
     """
     seed = check_seed(seed, "train_original: seed")
-    return _one(_originals(case, rt or Runtime()), seed, cache or Cache())
+    return _one(training_of_originals(case, rt or Runtime()), seed, cache or Cache())
 
 
 @border("train_originals")
@@ -193,7 +186,7 @@ def train_originals(
         The models, one a seed, in order.
     """
     wanted = _wanted(seeds, "original")
-    return _many(_originals(case, rt or Runtime()), wanted, cache or Cache(), ray)
+    return training_of_originals(case, rt or Runtime()).models(wanted, cache or Cache(), ray)
 
 
 @border("oracle")
@@ -229,7 +222,8 @@ def oracle(
     """
     wanted = _wanted(seeds, "oracle")
     asked = None if request is None else parse_request(request)
-    runs = _many(_oracles(case, asked, rt or Runtime()), wanted, cache or Cache(), ray)
+    training = training_of_oracles(case, case.partition(asked), rt or Runtime())
+    runs = training.models(wanted, cache or Cache(), ray)
     return Oracles(case, asked, runs)
 
 
@@ -244,7 +238,7 @@ def original_key(case: Case, seed: int, rt: Runtime) -> dict[str, Any]:
     Returns:
         The key under which ``train_original`` keeps it.
     """
-    return _originals(case, rt).start(seed)[1]
+    return training_of_originals(case, rt).key(seed)
 
 
 def oracle_keys(
@@ -261,8 +255,8 @@ def oracle_keys(
     Returns:
         The keys under which ``oracle`` keeps them.
     """
-    training = _oracles(case, request, rt)
-    return [training.start(seed)[1] for seed in _wanted(seeds, "oracle")]
+    training = training_of_oracles(case, case.partition(request), rt)
+    return [training.key(seed) for seed in _wanted(seeds, "oracle")]
 
 
 def trained_together(case: Case, request: ForgetRequest | None, seeds: int, rt: Runtime) -> bool:
@@ -277,23 +271,35 @@ def trained_together(case: Case, request: ForgetRequest | None, seeds: int, rt: 
     Returns:
         True for a stack; nothing is trained.
     """
-    training = _oracles(case, request, rt)
+    training = training_of_oracles(case, case.partition(request), rt)
     first, *others = _wanted(seeds, "oracle")
-    member = training.member(first, training.start(first)[0])
-    return bool(others) and worth_stacking(member, case.task, training.how)
+    return bool(others) and training.stacks(first)
 
 
 @dataclass(frozen=True)
-class _Training:
-    """Training from scratch, whatever the seed."""
+class ScratchTraining:
+    """Training from scratch on some rows, whatever the seed.
+
+    A key is made once. It needs the untrained model, which waits for its training, so that no
+    model is built only to be hashed.
+    """
 
     what: _What
     case: Case
     view: View
     rt: Runtime
+    _keys: dict[int, dict[str, Any]] = field(default_factory=dict, compare=False, repr=False)
+    _waiting: dict[int, nn.Module] = field(default_factory=dict, compare=False, repr=False)
+
+    def models(
+        self, seeds: Sequence[int], cache: Cache, ray: str | None = None
+    ) -> tuple[TrainedModel, ...]:
+        """Return the models of several seeds, in order; those that are missing are trained."""
+        return _many(self, seeds, cache, ray)
 
     @property
     def how(self) -> Training:
+        """Return how models are trained: the user's own loop, or else the recipe of the case."""
         if self.case.training is None:
             raise UnsupportedError(
                 f"{self.what}: the case has no recipe and no train_model; give"
@@ -303,22 +309,41 @@ class _Training:
 
     def start(self, seed: int) -> tuple[nn.Module, dict[str, Any]]:
         """Return the untrained model, and the content address of what it becomes."""
-        how, rt = self.how, self.rt.fork(seed)
-        model = fresh_model(self.case, rt, "train/init")
-        return model, training_key(self.what, model, self.rows, self.case.task, how, rt)
+        key, model = self.key(seed), self._waiting.pop(seed, None)
+        return (self._untrained(seed) if model is None else model), key
+
+    def key(self, seed: int) -> dict[str, Any]:
+        """Return the content address of what the untrained model of a seed becomes."""
+        if seed not in self._keys:
+            how, rt, model = self.how, self.rt.fork(seed), self._untrained(seed)
+            key = training_key(self.what, model, self.rows, self.case.task, how, rt)
+            self._keys[seed] = key
+            size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+            if size * (len(self._waiting) + 1) <= HELD:
+                self._waiting[seed] = model
+        return self._keys[seed]
+
+    def _untrained(self, seed: int) -> nn.Module:
+        return fresh_model(self.case, self.rt.fork(seed), "train/init")
 
     @cached_property
     def rows(self) -> str:
         """Return the content address of the rows, read once for all seeds."""
         key = self.view.key()
-        if isinstance(self.how, TrainFunction) and (more := self.view.data.beside_rows()):
-            return digest({"rows": key, "beside": more})
+        if isinstance(self.how, TrainFunction) and (more := self.view.data.extra_content()):
+            return digest({"rows": key, "extra": more})
         return key
 
     def member(self, seed: int, model: nn.Module) -> EnsembleMember:
         """Return an untrained model as one of those that are trained."""
         place = seed - _FIRST[self.what]
         return EnsembleMember(model, self.view, self.rt.fork(seed), f"{self.what} {seed}", place)
+
+    def stacks(self, seed: int) -> bool:
+        """Return whether models like that of a seed are trained sooner together."""
+        model, _ = self.start(seed)
+        self._waiting[seed] = model
+        return worth_stacking(self.member(seed, model), self.case.task, self.how)
 
     def check(self, model: nn.Module) -> None:
         """Refuse a trained model that is not finite."""
@@ -330,17 +355,19 @@ class _Training:
             ) from None
 
 
-def _originals(case: Case, rt: Runtime) -> _Training:
+def training_of_originals(case: Case, rt: Runtime) -> ScratchTraining:
+    """Return how the originals of a case are trained."""
     if case.train is None:
         raise UnsupportedError("train: the case has no whole training set")
-    return _Training("original", case, _labelled(View.all(case.train), "train"), rt)
+    return ScratchTraining("original", case, _labelled(View.all(case.train), "train"), rt)
 
 
-def _oracles(case: Case, request: ForgetRequest | None, rt: Runtime) -> _Training:
-    retain = case.partition(request).retain
+def training_of_oracles(case: Case, parts: Partition, rt: Runtime) -> ScratchTraining:
+    """Return how the oracles of a case are trained, on the rows of it that stay."""
+    retain = parts.retain
     if retain is None:
         raise UnsupportedError("oracle: the case has no rows that stay; retraining is not possible")
-    return _Training("oracle", case, _labelled(retain, "oracle"), rt)
+    return ScratchTraining("oracle", case, _labelled(retain, "oracle"), rt)
 
 
 def _labelled(view: View, who: str) -> View:
@@ -366,7 +393,7 @@ def _wanted(seeds: int | Iterable[int], what: _What) -> list[int]:
 
 
 def _many(
-    t: _Training, seeds: Sequence[int], cache: Cache, ray: str | None
+    t: ScratchTraining, seeds: Sequence[int], cache: Cache, ray: str | None
 ) -> tuple[TrainedModel, ...]:
     """Return models of several seeds, in order; those that are missing are trained first."""
     new = _train_together(t, seeds, cache, ray) if len(seeds) > 1 else set()
@@ -379,34 +406,29 @@ def _many(
     return tuple(runs)
 
 
-def _train_together(t: _Training, seeds: Sequence[int], cache: Cache, ray: str | None) -> set[int]:
+def _train_together(
+    t: ScratchTraining, seeds: Sequence[int], cache: Cache, ray: str | None
+) -> set[int]:
     """Train those of several models that are missing, if that pays; return their seeds."""
-    models, keys = zip(*(t.start(seed) for seed in seeds), strict=True)
-    if all(key in cache for key in keys):
+    if all(t.key(seed) in cache for seed in seeds):
         return set()
-    members = [t.member(seed, model) for seed, model in zip(seeds, models, strict=True)]
     # Asked of all seeds, not of the missing ones: an interrupted call ends at the same bits.
-    if ray is None and not worth_stacking(members[0], t.case.task, t.how):
+    if ray is None and not t.stacks(seeds[0]):
         return set()
     new: set[int] = set()
     for i in range(0, len(seeds), LOCKED):
-        new |= _fill(t, members[i : i + LOCKED], keys[i : i + LOCKED], cache, ray)
+        new |= _fill(t, seeds[i : i + LOCKED], cache, ray)
     return new
 
 
-def _fill(
-    t: _Training,
-    members: Sequence[EnsembleMember],
-    keys: Sequence[dict[str, Any]],
-    cache: Cache,
-    ray: str | None,
-) -> set[int]:
+def _fill(t: ScratchTraining, seeds: Sequence[int], cache: Cache, ray: str | None) -> set[int]:
     """Train together those of some models that are not kept yet; return their seeds."""
 
     def make(lacking: list[int]) -> Iterator[tuple[int, dict[str, Tensor], dict[str, Any]]]:
-        at = {members[i].rt.seed: i for i in lacking}
+        at = {seeds[i]: i for i in lacking}
+        members = [t.member(seed, t.start(seed)[0]) for seed in at]
         clock = time.perf_counter()
-        for part in fit_together([members[i] for i in lacking], t.case.task, t.how, ray=ray):
+        for part in fit_together(members, t.case.task, t.how, ray=ray):
             seconds = (time.perf_counter() - clock) / len(part)
             for m in part:
                 t.check(m.model)
@@ -414,10 +436,10 @@ def _fill(
                 yield at[m.rt.seed], tensors, _facts(m.rt.cost, seconds, len(part))
             clock = time.perf_counter()
 
-    return {members[i].rt.seed for i in cache.fill(keys, make)}
+    return {seeds[i] for i in cache.fill([t.key(seed) for seed in seeds], make)}
 
 
-def _one(t: _Training, seed: int, cache: Cache) -> TrainedModel:
+def _one(t: ScratchTraining, seed: int, cache: Cache) -> TrainedModel:
     """Return the model of one seed, trained alone if it is missing."""
     model, key = t.start(seed)
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from unlearnkit.checkpoint import load_weights, save_weights
-from unlearnkit.report.schema import Report
+from unlearnkit.report.report import Report
 from unlearnkit.store import Store
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.testing import toy_case

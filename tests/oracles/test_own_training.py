@@ -483,7 +483,7 @@ def test_a_control_model_is_trained_by_the_loop_on_a_tenth_of_the_rows(hint, tmp
         return loop(model, data, seed)
 
     subject = case(counted, version="1", recipe=hint)
-    controls = ControlModels(subject, GO, Runtime(), Cache(tmp_path))
+    controls = ControlModels(subject, subject.partition(GO), Runtime(), Cache(tmp_path))
     like = Evidence({}, {}, subject.task, Runtime())
     assert isinstance(controls.without_forget_set(like), Evidence)
     assert isinstance(controls.with_forget_set(like), Evidence)
@@ -495,6 +495,15 @@ def test_oracles_of_another_loop_are_refused(tmp_path):
     other = oracle(case(scaled(0.1)), GO, seeds=1, cache=Cache(tmp_path))
     with pytest.raises(InputError, match="trained in another way than the original"):
         audit(done, oracle=other)
+
+
+def test_rows_of_a_retraining_by_a_loop_are_not_known_and_not_those_of_the_hint(tmp_path):
+    subject = case(test=(X, Y), recipe=Recipe(epochs=3))
+    truth = oracle(subject, GO, seeds=1, cache=Cache(tmp_path))
+    report = audit(run_method(net(), subject, GO, "ssd"), oracle=truth)
+    assert report.spent.retrain_forward is report.spent.ratio is None
+    assert report.spent.retrain_seconds > 0
+    assert "content" in report.provenance.training
 
 
 def test_difficulty_refuses_a_loop_whose_epochs_it_cannot_follow():

@@ -20,7 +20,7 @@ from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression
 from unlearnkit.train.ensemble import EnsembleMember, StackProbe, fit_each, fit_together
 from unlearnkit.train.loop import fit
-from unlearnkit.train.training_task import balanced
+from unlearnkit.train.training_task import draw_balanced
 from unlearnkit.unlearning.run_method import run_method
 
 RNG = torch.Generator().manual_seed(0)
@@ -166,7 +166,7 @@ def test_a_recipe_trains_what_torch_trains(name):
 
 def test_balanced_draws_give_each_class_the_same_share():
     y = torch.cat([torch.zeros(9000), torch.ones(900), torch.full((100,), 2)]).long()
-    share = torch.bincount(y[balanced(y, torch.Generator().manual_seed(0))]) / len(y)
+    share = torch.bincount(y[draw_balanced(y, torch.Generator().manual_seed(0))]) / len(y)
     # One draw has variance 2/9: the standard error of a share of 10,000 draws is 0.0047.
     torch.testing.assert_close(share, torch.full((3,), 1 / 3), rtol=0, atol=4 * 0.0047)
 

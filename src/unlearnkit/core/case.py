@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from unlearnkit.core.row_selection import rows_to_forget
 from unlearnkit.core.tampering import Tampering
 from unlearnkit.core.task import Task, task_named
 from unlearnkit.core.train_function import TrainFunction, TrainModel
+from unlearnkit.core.training_summary import TrainingSummary
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class Case:
     input_shape: tuple[int, ...] | None
     manipulated: Tampering | None
     """What was done to the training set, where somebody tampered with it."""
+    input_moments: TrainingSummary | None
+    """What was kept of the layer inputs on all training rows, for methods without a retain set."""
 
     @border("case")
     def __init__(
@@ -77,6 +81,7 @@ class Case:
         inputs: tuple[str, ...] | list[str] = (),
         group: Any = None,
         workers: int = 0,
+        input_moments: TrainingSummary | None = None,
     ) -> None:
         """Take the whole training set.
 
@@ -90,30 +95,24 @@ class Case:
             held_out: Non-members for attacks, never tuned on; the test rows when None.
             fresh: Builds an untrained model; needed for oracles and where a method declares it.
             recipe: How the model was trained; likewise.
-            train_model: Your own training loop, ``fn(model, data, seed) -> model``: trains an
-                untrained model on ``data``, the rows that stay as the kind of object that ``train``
-                is (a ``Subset`` of a data set). The recipe is then a hint for methods that need a
-                learning rate; these estimate one where there is none.
-            version: Names ``train_model`` with all that it reads, for the cache; its code and what
-                that refers to are read when None.
+            train_model: Your own training loop, ``fn(model, data, seed) -> model``; ``data`` are
+                the rows that stay, of the kind that ``train`` is (a ``Subset`` of a data set). The
+                recipe is then a hint for methods that need a learning rate.
+            version: Names ``train_model`` with all that it reads; they are read when None.
             name: What to call the case in reports.
             target: The target column, when rows are a table.
             inputs: The input columns, when rows are a table; all others when empty.
             group: The owner of each training row: integers ``(N,)``, or a table's column.
             workers: Loader processes for map-style sets.
+            input_moments: ``InputMoments`` of all training rows, kept after training.
         """
         columns = _columns(train, "train", target, tuple(inputs), group)
-
-        def read(source: Any, what: str, owners: Any = None) -> Data:
-            return as_data(
-                source, name=what, target=target, inputs=columns, group=owners, workers=workers
-            )
-
-        rows = read(train, "train", group)
+        read = partial(as_data, target=target, inputs=columns, workers=workers)
+        rows = read(train, name="train", group=group)
         fitted = _fit(task, rows)
 
         def rest(source: Any, what: str) -> Data | None:
-            return None if source is None else _typed(read(source, what), fitted, what)
+            return None if source is None else _typed(read(source, name=what), fitted, what)
 
         self._set(
             task=fitted,
@@ -121,12 +120,9 @@ class Case:
             test=rest(test, "test"),
             validation=rest(validation, "validation"),
             held_out=rest(held_out, "held_out"),
-            fresh=fresh,
-            recipe=recipe,
-            train_model=train_model,
-            version=version,
-            name=name,
-        )
+            fresh=fresh, recipe=recipe, train_model=train_model, version=version, name=name,
+            input_moments=input_moments,
+        )  # fmt: skip
 
     @classmethod
     @border("case")
@@ -148,6 +144,7 @@ class Case:
         inputs: tuple[str, ...] | list[str] = (),
         group: Any = None,
         workers: int = 0,
+        input_moments: TrainingSummary | None = None,
     ) -> Case:
         """Take the rows to forget and, where they are at hand, all or some of the rows that stay.
 
@@ -169,24 +166,20 @@ class Case:
             group: The owner of each row: a column that both tables have, or a pair of integers
                 ``(N,)``, for the rows to forget and for the rows that stay.
             workers: As in the constructor.
+            input_moments: As in the constructor.
 
         Returns:
             The case; requests on it are None, because the parts say what must go.
         """
         mine, theirs = owners_of_parts(group)
         columns = _columns(forget, "forget", target, tuple(inputs), mine)
-
-        def read(source: Any, what: str, owners: Any = None) -> Data:
-            return as_data(
-                source, name=what, target=target, inputs=columns, group=owners, workers=workers
-            )
-
-        go = read(forget, "forget", mine)
-        stay = None if retain is None else read(retain, "retain", theirs)
+        read = partial(as_data, target=target, inputs=columns, workers=workers)
+        go = read(forget, name="forget", group=mine)
+        stay = None if retain is None else read(retain, name="retain", group=theirs)
         fitted = _fit(task, go, *([] if stay is None else [stay]))
 
         def rest(source: Any, what: str) -> Data | None:
-            return None if source is None else _typed(read(source, what), fitted, what)
+            return None if source is None else _typed(read(source, name=what), fitted, what)
 
         kept = None if stay is None else View.all(_typed(stay, fitted, "retain"))
         case = object.__new__(cls)
@@ -195,13 +188,10 @@ class Case:
             test=rest(test, "test"),
             validation=rest(validation, "validation"),
             held_out=rest(held_out, "held_out"),
-            fresh=fresh,
-            recipe=recipe,
-            train_model=train_model,
-            version=version,
-            name=name,
+            fresh=fresh, recipe=recipe, train_model=train_model, version=version, name=name,
             parts=(View.all(_typed(go, fitted, "forget")), kept),
-        )
+            input_moments=input_moments,
+        )  # fmt: skip
         return case
 
     @classmethod

@@ -1,31 +1,21 @@
-"""What an audit found, as values: everything that the text, the JSON and the page show."""
+"""Report schema: every value that text, JSON and page show."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.errors import InputError
-from unlearnkit.core.files import read_text
 from unlearnkit.stats.oracle_gap import Judgement
-from unlearnkit.store import write_bytes
-
-_MOST = 256 * 2**20
-"""Most bytes of a report that is read."""
 
 Design = Literal["FULL", "REUSE"]
 
 
-class Value(FrozenModel):
-    """Frozen, and without fields that nobody knows."""
-
-
-class Estimate(Value):
+class Estimate(FrozenModel):
     """A number with its uncertainty; None where it is undefined, and then the note says why."""
 
     value: float | None
@@ -40,8 +30,8 @@ class Estimate(Value):
     note: str = ""
 
 
-class OracleValue(Value):
-    """The same metric, with each oracle in the place of the unlearned model."""
+class OracleValue(FrozenModel):
+    """The same metric of each retrained model."""
 
     mean: float | None
     sd: float | None
@@ -50,7 +40,7 @@ class OracleValue(Value):
     values: tuple[float | None, ...]
 
 
-class MetricRow(Value):
+class MetricRow(FrozenModel):
     """One line of the table."""
 
     metric: str
@@ -68,7 +58,7 @@ class MetricRow(Value):
 
     estimate: Estimate
     original: Estimate | None
-    """The same metric with the original model in the seat."""
+    """The same metric of the original model."""
 
     oracle: OracleValue | None
     gap: float | None
@@ -100,7 +90,7 @@ class MetricRow(Value):
     ``attack``, ``distance`` or ``other``."""
 
 
-class MarginSample(Value):
+class MarginSample(FrozenModel):
     """Margins of one model on one split, thinned for drawing."""
 
     who: str
@@ -108,7 +98,7 @@ class MarginSample(Value):
     values: tuple[float, ...]
 
 
-class RowExposure(Value):
+class RowExposure(FrozenModel):
     """What the models of a strong audit say about one forgotten row."""
 
     row: int
@@ -124,7 +114,7 @@ class RowExposure(Value):
     """Mean margin of unlearned models minus that of retrained ones, in the latter's deviations."""
 
 
-class Stratum(Value):
+class Stratum(FrozenModel):
     """What the models of a strong audit show on a third of the forgotten rows."""
 
     by: str
@@ -143,7 +133,7 @@ class Stratum(Value):
     """Of U-LiRA on these rows."""
 
     auc_floor: float | None
-    """The same with the second set of retrained models in the seat."""
+    """The same for the second set of retrained models."""
 
     klom: float | None
     """Median."""
@@ -153,7 +143,7 @@ class Stratum(Value):
     """Rows with a corrected bound above 0."""
 
 
-class StrongSummary(Value):
+class StrongSummary(FrozenModel):
     """What ensembles of models show: of the method on this request, not of one model."""
 
     models: int
@@ -163,7 +153,7 @@ class StrongSummary(Value):
     """How many of the unlearned models differ from each other."""
 
     rows: tuple[MetricRow, ...]
-    """In each, ``oracle`` is the second set of retrained models in the unlearned ones' seat."""
+    """In each, ``oracle`` is the second set of retrained models."""
 
     exposure: tuple[RowExposure, ...]
     """Every forgotten row, the most exposed first."""
@@ -211,7 +201,7 @@ class Verdict(StrEnum):
     MATCHES = "MATCHES RETRAINING WITHIN LIMITS"
 
 
-class Finding(Value):
+class Finding(FrozenModel):
     """A verdict that holds, and why."""
 
     verdict: Verdict
@@ -222,7 +212,7 @@ class Finding(Value):
     """Ids of the table rows that it rests on."""
 
 
-class Roc(Value):
+class Roc(FrozenModel):
     """The margin attack's curve: true positives over false positives."""
 
     who: str
@@ -232,7 +222,7 @@ class Roc(Value):
     negatives: int
 
 
-class ClassAccuracy(Value):
+class ClassAccuracy(FrozenModel):
     """Accuracy of each model on one class."""
 
     label: int
@@ -249,7 +239,7 @@ class ClassAccuracy(Value):
     forget_oracle: float | None
 
 
-class CostComparison(Value):
+class CostComparison(FrozenModel):
     """What unlearning cost, compared with retraining."""
 
     forward: int | None
@@ -271,7 +261,7 @@ class CostComparison(Value):
     """Rows backward over those of retraining."""
 
 
-class Difficulty(Value):
+class Difficulty(FrozenModel):
     """How hard the forget rows are, by scores that cost little; None where undefined."""
 
     confidence: float | None = None
@@ -300,7 +290,7 @@ class Difficulty(Value):
     which a forgotten row scores above a retained one: 0.5 where they are alike."""
 
 
-class LayerShare(Value):
+class LayerShare(FrozenModel):
     """How much of one layer a mask let move."""
 
     name: str
@@ -310,12 +300,12 @@ class LayerShare(Value):
     chosen: int
 
 
-class MaskSummary(Value):
+class MaskSummary(FrozenModel):
     """What a mask let move; all else has kept every bit."""
 
     criterion: str
     budget: float
-    """Share of the trainable scalars that was asked for."""
+    """Requested fraction of the trainable scalars."""
 
     granularity: str
     seed: int
@@ -323,8 +313,8 @@ class MaskSummary(Value):
     """In the model's order."""
 
 
-class RequestSummary(Value):
-    """What was asked, and how hard it is."""
+class RequestSummary(FrozenModel):
+    """The request, and how hard it is."""
 
     case: str
     task: str
@@ -359,7 +349,7 @@ class RequestSummary(Value):
     """Removing rows is judged against retraining; removing a concept may need another target."""
 
 
-class Provenance(Value):
+class Provenance(FrozenModel):
     """Where the numbers come from."""
 
     version: str
@@ -399,12 +389,12 @@ class Provenance(Value):
     """Digest of the positions of the removed rows, as in the record of a run."""
 
     removed_rows: tuple[int, ...] | None = None
-    """Positions of the removed rows in the training data; None where nobody asked for them."""
+    """Positions of the removed rows in the training data; None unless requested."""
 
     notes: tuple[str, ...] = ()
 
 
-class SummaryRow(Value):
+class SummaryRow(FrozenModel):
     """One line of the summary."""
 
     name: str
@@ -424,7 +414,7 @@ class SummaryRow(Value):
     """In words: ``as retrained``, ``differs``, ``undecided``, ``leaks``, ``damaged``."""
 
 
-class NextStep(Value):
+class NextStep(FrozenModel):
     """What to do after a verdict."""
 
     action: str
@@ -434,7 +424,7 @@ class NextStep(Value):
     """About how long it takes, where this audit has measured what it needs."""
 
 
-class Report(Value):
+class ReportData(FrozenModel):
     """What an audit found: verdict, next steps, summary, the full table and all behind it."""
 
     schema_version: Literal[2] = 2
@@ -478,94 +468,13 @@ class Report(Value):
         return " ".join([f"{self.verdict}: {end_sentence(self.reason)}", *self.remarks])
 
     def row(self, metric: str) -> MetricRow:
-        """Return the table's row of a metric.
-
-        Args:
-            metric: The metric's id.
-
-        Returns:
-            The row.
-
-        Raises:
-            InputError: If the report has none.
-        """
+        """Return the table's row of a metric; an unknown id is an error."""
         for r in self.rows:
             if r.metric == metric:
                 return r
         raise InputError(
             f"report: no row {metric!r}; there are: {', '.join(r.metric for r in self.rows)}"
         )
-
-    def __str__(self) -> str:
-        from unlearnkit.report.render_text import render_brief  # it imports this module
-
-        return render_brief(self)
-
-    def full(self) -> str:
-        """Return all that the report says as text; ``str`` gives verdict, next step, summary."""
-        from unlearnkit.report.render_text import render_text  # it imports this module
-
-        return render_text(self)
-
-    def save(self, path: str | Path) -> Path:
-        """Write the report as a page (``.html``), as data (``.json``) or as text (``.txt``).
-
-        Args:
-            path: Where; the ending says the form. The file appears whole or not at all.
-
-        Returns:
-            The path; another ending, or a place that cannot be written, is an ``InputError``.
-        """
-        path = Path(path)
-        return write_bytes(path, self.content(path))
-
-    def content(self, path: Path) -> bytes:
-        """Return what ``save`` writes to a path.
-
-        Args:
-            path: Its ending says the form.
-
-        Returns:
-            The content of the file.
-
-        Raises:
-            InputError: If the ending is another.
-        """
-        if path.suffix == ".json":
-            return self.model_dump_json(indent=1).encode()
-        if path.suffix == ".txt":
-            return f"{self.full()}\n".encode()
-        if path.suffix == ".html":
-            from unlearnkit.report.render_html import render_page  # needs the extra
-
-            return render_page(self).encode()
-        raise InputError(f"report: ends in .html, .json or .txt, got {path.name!r}")
-
-    @classmethod
-    def load(cls, path: str | Path) -> Report:
-        """Read a report that was saved as JSON.
-
-        Args:
-            path: The file.
-
-        Returns:
-            The report.
-
-        Raises:
-            InputError: If the file is not there or is no report.
-        """
-        text = read_text(Path(path), "report", most=_MOST)
-        try:
-            return cls.model_validate_json(text)
-        except ValidationError as e:
-            if any(x["loc"] == ("schema_version",) for x in e.errors()):
-                raise InputError(
-                    f"report: {str(path)!r} was written by another version of unlearnkit; audit the"
-                    " run again: unlearnkit audit FOLDER"
-                ) from None
-            raise InputError(
-                f"report: {str(path)!r} is no report: {e.error_count()} fields are wrong"
-            ) from None
 
 
 def end_sentence(text: str) -> str:

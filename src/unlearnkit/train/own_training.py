@@ -8,7 +8,7 @@ from weakref import WeakSet
 import torch
 from torch import nn
 
-from unlearnkit.core.border import first_line, refused
+from unlearnkit.core.border import first_line, user_code_error
 from unlearnkit.core.data import View
 from unlearnkit.core.errors import DivergedError, InputError
 from unlearnkit.core.module_state import structural_difference, tensors_equal
@@ -38,7 +38,7 @@ def train_by_function(
         stream: Name of the random stream that seeds the global generators.
 
     Raises:
-        refused: If the loop raises; memory that ran out is raised as it is.
+        user_code_error: If the loop raises; memory that ran out is raised as it is.
     """
     check_training_allowed()
     data, work = view.as_given(), copy.deepcopy(model)
@@ -46,7 +46,7 @@ def train_by_function(
         try:
             out = how.fn(work, data, rt.seed)
         except Exception as e:  # the user's own code
-            raise refused(
+            raise user_code_error(
                 e, f"train_model: {how.name} raised {type(e).__name__}: {first_line(e)}; mend it"
             ) from e
     out = _bare(out)

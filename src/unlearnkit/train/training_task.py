@@ -83,11 +83,11 @@ def training_task(task: Task, recipe: Recipe) -> TrainingLoss:
 def epoch_sampler(recipe: Recipe) -> Sampler | None:
     """Return how a training by a recipe draws the rows of an epoch; None for each row once."""
     if recipe.sampler == "balanced":
-        return balanced
+        return draw_balanced
     return None if isinstance(recipe.sampler, str) else recipe.sampler
 
 
-def balanced(y: Tensor, rng: torch.Generator) -> Tensor:
+def draw_balanced(y: Tensor, rng: torch.Generator) -> Tensor:
     """Draw as many rows as there are, with replacement, each class with the same probability.
 
     Args:

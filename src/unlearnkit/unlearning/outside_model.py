@@ -65,14 +65,11 @@ def unlearned_outside(
             check_outputs(copies[-1], split, case, quiet)
         except InputError as e:
             raise InputError(f"audit: {name}: {e}") from None
-    out, before = copies
-    for copied, given in zip(copies, (model, original), strict=True):
-        flags = dict(given.named_parameters(remove_duplicate=False))
-        for name, p in copied.named_parameters(remove_duplicate=False):
-            p.requires_grad_(flags[name].requires_grad)
+    for copied, p in zip(copies[0].parameters(), model.parameters(), strict=True):
+        copied.requires_grad_(p.requires_grad)
     return Unlearned(
-        model=out,
-        original=before.requires_grad_(False),
+        model=copies[0],
+        original=copies[1],
         case=case,
         request=asked,
         method=OutsideMethod(),

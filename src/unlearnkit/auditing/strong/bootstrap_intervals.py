@@ -13,7 +13,7 @@ from torch import Tensor
 from unlearnkit.attacks.klom import klom
 from unlearnkit.auditing.strong.table_rows import EnsembleEstimate
 from unlearnkit.stats.bootstrap import LEAST_DRAWS, BootstrapInterval, resample, two_level_bootstrap
-from unlearnkit.stats.intervals import normal
+from unlearnkit.stats.intervals import z_quantile
 
 MOST_ROWS = 100
 """Examples that KLoM is computed of in each draw, spread evenly; more would narrow the interval."""
@@ -87,7 +87,7 @@ def auc_over_models(halves: Halves) -> EnsembleEstimate:
         sides = (_auc_against(ours, theirs), _auc_against(-theirs, -ours))
         total += float(sides[0].mean())
         variance += sum(float(side.var()) / len(side) for side in sides)
-    value, reach = total / len(halves), normal(0.95) * math.sqrt(variance) / len(halves)
+    value, reach = total / len(halves), z_quantile(0.95) * math.sqrt(variance) / len(halves)
     if math.isnan(reach):
         return EnsembleEstimate(value)
     low, high = max(value - reach, 0.0), min(value + reach, 1.0)
@@ -159,7 +159,7 @@ def klom_reach(unlearned: Tensor, oracle: Tensor, rng: torch.Generator) -> HalfW
         ours, theirs = (torch.cat([sides[i] for sides in drawn], 1) for i in range(2))
         rows = klom(ours, theirs).rows.view(TOGETHER, -1)
         found.append(rows.quantile(rows.new_tensor([0.5, 0.95]), dim=1))
-    reach = normal(0.95) * torch.cat(found, 1).std(1)
+    reach = z_quantile(0.95) * torch.cat(found, 1).std(1)
     return HalfWidths(*reach.tolist())
 
 
