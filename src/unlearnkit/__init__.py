@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from unlearnkit.core.runtime import Runtime as Runtime
     from unlearnkit.localize.localizer import Localizer as Localizer
     from unlearnkit.localize.mask import Mask as Mask
+    from unlearnkit.oracles import Oracles as Oracles
     from unlearnkit.oracles import oracle as oracle
     from unlearnkit.oracles import train_original as train_original
     from unlearnkit.report.report import Report as Report
@@ -52,6 +53,7 @@ _HOMES = {
     "Mask": "localize.mask",
     "Method": "core.method",
     "MultiLabel": "tasks.multilabel",
+    "Oracles": "oracles",
     "Recipe": "core.recipe",
     "Regression": "tasks.regression",
     "Report": "report.report",

@@ -103,7 +103,7 @@ def test_accumulated_gradients_change_the_second_step_by_the_first_gradient(clou
     torch.testing.assert_close(after("run", 8), after("step", 8), rtol=0, atol=0)
     two = {r: after(r, 4) for r in ("run", "step")}
     first = JiT(draw="independent", run=sgd(0.1, 4), **PLAIN)
-    order = View.all(case.train).pick(torch.arange(8)).order(uk.Runtime(), "jit/0")[:4]
+    order = View.all(case.train).pick(torch.arange(8)).shuffled_rows(uk.Runtime(), "jit/0")[:4]
     p = case.partition(uk.Rows(*order.tolist()))
     problem = Problem(model, model, case.task, p.forget, p.retain, None, case.recipe)
     noise = InputNoise({"x": torch.ones(())}, (), first.noise, paired=False)

@@ -84,6 +84,14 @@ Oracles = Annotated[
     int,
     typer.Option(min=1, help="Of --tier reference: how many models to retrain; they are cached."),
 ]
+OracleWeights = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="FILE...",
+        help="Of --tier reference: weights of models that you retrained yourself, without the"
+        " removed rows; nothing is retrained then. One or more files.",
+    ),
+]
 EnsembleSize = Annotated[
     int, typer.Option(min=4, help="Of --tier strong: N, the number of models of each kind.")
 ]

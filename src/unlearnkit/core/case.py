@@ -26,6 +26,7 @@ from unlearnkit.core.request import Classes, ForgetRequest, Key, Rows, parse_req
 from unlearnkit.core.row_selection import rows_to_forget
 from unlearnkit.core.tampering import Tampering
 from unlearnkit.core.task import Task, task_named
+from unlearnkit.core.train_function import TrainFunction, TrainModel
 from unlearnkit.core.training_summary import TrainingSummary
 
 
@@ -58,6 +59,9 @@ class Case:
     held_out: Data | None
     fresh: Callable[[], nn.Module] | None
     recipe: Recipe | None
+    train_model: TrainFunction | None
+    """The user's own training loop, which goes before the recipe."""
+
     name: str
     parts: tuple[View, View | None] | None
     input_shape: tuple[int, ...] | None
@@ -80,6 +84,8 @@ class Case:
         held_out: Any = None,
         fresh: Callable[[], nn.Module] | None = None,
         recipe: Recipe | None = None,
+        train_model: TrainModel | None = None,
+        version: str | None = None,
         name: str = "case",
         target: str | None = None,
         inputs: tuple[str, ...] | list[str] = (),
@@ -101,6 +107,10 @@ class Case:
             held_out: Non-members for attacks, never tuned on; the test rows when None.
             fresh: Builds an untrained model; needed for oracles and where a method declares it.
             recipe: How the model was trained; likewise.
+            train_model: Your own training loop, ``fn(model, data, seed) -> model``; ``data`` are
+                the rows that stay, of the kind that ``train`` is (a ``Subset`` of a data set). The
+                recipe is then a hint for methods that need a learning rate.
+            version: Names ``train_model`` with all that it reads; they are read when None.
             name: What to call the case in reports.
             target: The target column, when rows are a table.
             inputs: The input columns, when rows are a table; all others when empty.
@@ -124,12 +134,10 @@ class Case:
             test=rest("test", test),
             validation=rest("validation", validation),
             held_out=rest("held_out", held_out),
-            fresh=fresh,
-            recipe=recipe,
-            name=name,
+            fresh=fresh, recipe=recipe, train_model=train_model, version=version, name=name,
             keys=Keys(_ids(train, keys, len(rows)), names),
             input_moments=input_moments,
-        )
+        )  # fmt: skip
 
     @classmethod
     @border("case")
@@ -144,6 +152,8 @@ class Case:
         held_out: Any = None,
         fresh: Callable[[], nn.Module] | None = None,
         recipe: Recipe | None = None,
+        train_model: TrainModel | None = None,
+        version: str | None = None,
         name: str = "case",
         target: str | None = None,
         inputs: tuple[str, ...] | list[str] = (),
@@ -153,12 +163,12 @@ class Case:
     ) -> Case:
         """Return a case made from the forget set and, where they are available, retained rows.
 
-                Rows come in any form that ``train`` may have; ``retain`` is None when none are left. A task
+        Rows come in any form that ``train`` may have; ``retain`` is None when none are left. A task
         given by name is fitted to the rows of both parts; pass ``Classification(10)`` where these
         do not show all classes. ``group`` is the owner of each row: a column that both tables have,
         or a pair of integers or strings ``(N,)``, for forget and retained rows. The other
-        arguments are those of the constructor. Requests on the case are None, because the parts say what to
-        forget.
+        arguments are those of the constructor; ``data`` of ``train_model`` is of the kind that
+        ``retain`` is. Requests on the case are None, because the parts say what to forget.
         """
         mine, theirs = owners_of_parts(group)
         columns = _columns(forget, "forget", target, tuple(inputs), mine)
@@ -175,13 +185,11 @@ class Case:
             test=rest("test", test),
             validation=rest("validation", validation),
             held_out=rest("held_out", held_out),
-            fresh=fresh,
-            recipe=recipe,
-            name=name,
+            fresh=fresh, recipe=recipe, train_model=train_model, version=version, name=name,
             parts=(View.all(_typed(go, fitted, "forget")), kept),
             keys=Keys(owners=names),
             input_moments=input_moments,
-        )
+        )  # fmt: skip
         return case
 
     @classmethod
@@ -249,8 +257,16 @@ class Case:
                 f"keys: {len(keys.rows)} name {len(train)} training rows; build the case anew with"
                 " one a row"
             )
+        fn = values.get("train_model")
+        if not isinstance(fn, TrainFunction):
+            values["train_model"] = TrainFunction.of(fn, values.get("version"))
         for name in self.__dataclass_fields__:
             object.__setattr__(self, name, values.get(name))
+
+    @property
+    def training(self) -> Recipe | TrainFunction | None:
+        """Return how models are trained from scratch: the user's loop, or else the recipe."""
+        return self.train_model or self.recipe
 
     def replace(self, **changes: Any) -> Case:
         """Return the case with some fields changed, such as ``recipe``."""
@@ -401,7 +417,7 @@ def _typed(data: Data, task: Task, what: str) -> Data:
     if not labelled(data):
         return data
     try:
-        return data.with_targets(task.targets(data.y))
+        return data.with_targets(task.targets(data.y), data.given)
     except InputError as e:
         raise InputError(f"{what}: {e}") from None
 

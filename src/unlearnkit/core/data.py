@@ -18,12 +18,16 @@ from unlearnkit.core.border import user_code_error
 from unlearnkit.core.content import attribute_digests, content_digest
 from unlearnkit.core.digest import digest, tensor_digest
 from unlearnkit.core.errors import InputError, NoTargetsError, UndeclaredReadError, UnlearnkitError
+from unlearnkit.core.given_rows import GivenRows, RelabelledRows
 from unlearnkit.core.hidden_targets import Hidden, no_targets
 
 if TYPE_CHECKING:
     from unlearnkit.core.runtime import Cost, Runtime
 
 Inputs = Tensor | dict[str, Tensor]
+
+Sampler = Callable[[Tensor, torch.Generator], Tensor]
+"""From the targets of n rows and a generator to the positions of an epoch's rows ``(n,)``."""
 
 SAMPLE = 64
 """Rows of a data set that are read again to see whether it has changed."""
@@ -70,8 +74,13 @@ class Data(Protocol):
         """Return the content address of all rows."""
         ...
 
-    def with_targets(self, y: Tensor) -> Data:
-        """Return the same rows with other targets."""
+    @property
+    def given(self) -> GivenRows | None:
+        """Return what the user gave, for a training loop of the user's own."""
+        ...
+
+    def with_targets(self, y: Tensor, given: GivenRows | None = None) -> Data:
+        """Return the same rows with other targets; ``given`` is what has these targets, too."""
         ...
 
     def pick(self, rows: Tensor) -> Data:
@@ -82,6 +91,14 @@ class Data(Protocol):
         """Return the same rows in memory of their own."""
         ...
 
+    def as_given(self) -> GivenRows:
+        """Return the rows as the kind of object that the user gave."""
+        ...
+
+    def extra_content(self) -> str:
+        """Return the digest of what the user's object holds besides inputs and targets."""
+        ...
+
 
 @dataclass(frozen=True)
 class TensorData:
@@ -90,6 +107,8 @@ class TensorData:
     x: Inputs
     y: Tensor
     group: Tensor | None = None
+    given: GivenRows | None = field(default=None, compare=False, repr=False)
+    """What the user gave, for a training loop of the user's own."""
 
     def __len__(self) -> int:
         return len(self.y)
@@ -102,14 +121,23 @@ class TensorData:
             else:
                 yield {k: t.index_select(0, part) for k, t in self.x.items()}
 
-    def with_targets(self, y: Tensor) -> TensorData:
-        """Return the same rows with other targets."""
-        return replace(self, y=y)
+    def with_targets(self, y: Tensor, given: GivenRows | None = None) -> TensorData:
+        """Return the same rows with other targets; ``given`` is what has these targets, too."""
+        return replace(self, y=y, given=given)
+
+    def as_given(self) -> GivenRows:
+        """Return the rows as the kind of object that the user gave."""
+        return self.given or GivenRows((self.x, self.y))
+
+    def extra_content(self) -> str:
+        """Return the digest of what the user's object holds besides inputs and targets."""
+        return "" if self.given is None else self.given.content()
 
     def pick(self, rows: Tensor) -> TensorData:
         """Return some rows, at positions ``(k,)``, as data of their own."""
         owners = None if self.group is None else self.group[rows]
-        return TensorData(index_rows(self.x, rows), self.y[rows], owners)
+        given = None if self.given is None else self.given.pick(rows)
+        return TensorData(index_rows(self.x, rows), self.y[rows], owners, given)
 
     def copy(self) -> TensorData:
         """Return the same rows in memory of their own."""
@@ -137,6 +165,8 @@ class MapData:
     workers: int = 0
     collate: Callable[[list[Any]], Any] | None = None
     """Makes a batch of the ``x`` of its rows, such as by padding; they are stacked when None."""
+    given: GivenRows | None = field(default=None, compare=False, repr=False)
+    """As in ``TensorData``."""
 
     _known: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
     """The digest of all inputs, by what a sample of them and the set's attributes were."""
@@ -182,15 +212,26 @@ class MapData:
                 check_finite("data", name, t, rows)
             yield x
 
-    def with_targets(self, y: Tensor) -> MapData:
-        """Return the same rows with other targets."""
-        return replace(self, y=y)
+    def with_targets(self, y: Tensor, given: GivenRows | None = None) -> MapData:
+        """Return the same rows with other targets; ``given`` is what has these targets, too."""
+        return replace(self, y=y, given=given)
+
+    def as_given(self) -> GivenRows:
+        """Return the rows as the kind of object that the user gave."""
+        return self.given or GivenRows(RelabelledRows(self.source, self.y))
+
+    def extra_content(self) -> str:
+        """Return the digest of the attributes of the set, but for those that reading changes."""
+        return self._state("", attribute_digests(self.source))
 
     def pick(self, rows: Tensor) -> MapData:
         """Return some rows, at positions ``(k,)``, as data of their own; none are read."""
         owners = None if self.group is None else self.group[rows]
-        source = Subset(self.source, rows.tolist())
-        return replace(self, source=source, y=self.y[rows], group=owners, _known={}, _moving=set())
+        given = None if self.given is None else self.given.pick(rows)
+        some = Subset(self.source, rows.tolist())
+        return replace(
+            self, source=some, y=self.y[rows], group=owners, given=given, _known={}, _moving=set()
+        )
 
     def copy(self) -> MapData:
         """Return the same rows with targets in memory of their own; inputs are read on demand."""
@@ -295,7 +336,9 @@ class View:
             return self
         return self.pick(torch.randperm(len(self), generator=rt.rng(stream))[:count])
 
-    def batches(self, size: int, rt: Runtime, *, shuffle: str | None = None) -> Iterator[Batch]:
+    def batches(
+        self, size: int, rt: Runtime, *, shuffle: str | None = None, sampler: Sampler | None = None
+    ) -> Iterator[Batch]:
         """Yield the rows as batches on the runtime's device.
 
         Args:
@@ -303,13 +346,14 @@ class View:
                 joins the one before it, because batch normalisation cannot train on one row.
             rt: Where the batches go, where the order comes from, and who counts.
             shuffle: Name of the random stream that orders the rows; in order when None.
+            sampler: As in ``order``.
 
         Yields:
             The batches; a sealed view raises instead. Without targets, all but to pick and to join
             rows of ``y`` raises.
         """
         self._open()
-        rows = self.rows if shuffle is None else self.shuffled_rows(rt, shuffle)
+        rows = self.rows if shuffle is None else self.shuffled_rows(rt, shuffle, sampler)
         y, name = self.data.y, shuffle or "in order"
         hidden = None if self.labelled else self._no_targets()
         cut = len(rows) - (size + 1 if shuffle is not None and self._joins(size) else 0)
@@ -321,10 +365,32 @@ class View:
                 own = y.index_select(0, row).to(rt.device)
                 yield Batch(_to(x, rt), Hidden.of(own, hidden) if hidden else own, row, rt.cost)
 
-    def shuffled_rows(self, rt: Runtime, shuffle: str) -> Tensor:
-        """Return these rows in the order that a stream gives them: ``(n,)``."""
+    def shuffled_rows(self, rt: Runtime, shuffle: str, sampler: Sampler | None = None) -> Tensor:
+        """Return these rows in the order that a stream gives them: ``(n,)``.
+
+        Args:
+            rt: Gives the stream.
+            shuffle: Its name.
+            sampler: From the rows' targets and the stream's generator to n positions, which may
+                repeat; each row once when None.
+
+        Returns:
+            The rows.
+
+        Raises:
+            InputError: If the sampler returns anything else.
+        """
         self._open()
-        return self.rows[torch.randperm(len(self), generator=rt.rng(shuffle))]
+        if sampler is None:
+            return self.rows[torch.randperm(len(self), generator=rt.rng(shuffle))]
+        places = torch.as_tensor(sampler(self.y, rt.rng(shuffle)))
+        whole = places.shape == (len(self),) and not places.is_floating_point()
+        if not whole or bool(((places < 0) | (places >= len(self))).any()):
+            raise InputError(
+                f"sampler: must return {len(self)} positions from 0 to {len(self) - 1}, got shape"
+                f" {tuple(places.shape)} of {places.dtype}; give one a row, or train_model"
+            )
+        return self.rows[places.long().cpu()]
 
     def steps(self, size: int) -> int:
         """Return how many batches of a size make one shuffled pass over these rows."""
@@ -342,6 +408,11 @@ class View:
         """Return the content address of these rows in order; ``data`` is that of all rows."""
         data = self.data.key() if data is None else data
         return digest({"data": data, "rows": tensor_digest(self.rows)})
+
+    def as_given(self) -> Any:
+        """Return these rows, in their order, as the kind of object that the user gave."""
+        self._open()
+        return self.data.as_given().pick(self.rows).take()
 
     def _joins(self, size: int) -> bool:
         return 1 < size < len(self) and len(self) % size == 1

@@ -25,6 +25,7 @@ from unlearnkit.core.data import (
     preserve_rng,
 )
 from unlearnkit.core.errors import InputError
+from unlearnkit.core.given_rows import GivenRows
 from unlearnkit.core.hidden_targets import no_targets
 
 D = TypeVar("D", bound=TensorData | MapData)
@@ -57,11 +58,22 @@ def as_data(
         collate: Makes a batch of the inputs of map-style rows, which may then differ in length.
 
     Returns:
-        The rows.
-
-    Raises:
-        InputError: If rows are missing, of different counts, or not finite.
+        The rows; missing ones, different counts and values that are not finite are refused.
     """
+    data = _as_data(source, name, target, inputs, group, workers, collate)
+    ours = isinstance(source, TensorData | MapData)
+    return data if ours else replace(data, given=GivenRows(source))
+
+
+def _as_data(
+    source: Any,
+    name: str,
+    target: str | None,
+    inputs: tuple[str, ...],
+    group: Any,
+    workers: int,
+    collate: Callable[[list[Any]], Any] | None,
+) -> TensorData | MapData:
     if collate is not None and hasattr(source, "column_names"):
         inputs = input_columns(source, name=name, target=target, inputs=inputs, group=group)
         return _from_map(source, name, group, workers, collate, (target, inputs))

@@ -341,7 +341,7 @@ def _with_own_answers(p: Problem, sample: int, rt: Runtime) -> Problem:
         top = predict(p.original, view, p.task, rt).argmax(1)
         y = torch.zeros(len(view.data), dtype=top.dtype)
         y[view.rows] = top
-        return replace(view, data=view.data.with_targets(y), blind="")
+        return replace(view, data=view.data.with_targets(y), targets_hidden_because="")
 
     forget = answer(p.forget.sample(sample, rt, "jit/answers/forget"))
     if p.validation is None:

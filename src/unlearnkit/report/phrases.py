@@ -13,6 +13,7 @@ from unlearnkit.report.schema import (
     Difficulty,
     MetricRow,
     NextStep,
+    Provenance,
     ReportData,
     RequestSummary,
     SummaryRow,
@@ -431,7 +432,7 @@ def provenance_lines(report: ReportData) -> list[tuple[str, str]]:
         ("Removed rows", removed_rows(report)),
         ("Method", p.method),
         ("Seed of the method", str(p.method_seed)),
-        ("Seeds of retrained models", seeds(p.oracle_seeds)),
+        *_retrained(p),
         ("Original model", p.original),
         ("Unlearned model", p.unlearned),
         ("Library", f"unlearnkit {p.version}, numerics {p.numerics}, PyTorch {p.torch}"),
@@ -439,6 +440,14 @@ def provenance_lines(report: ReportData) -> list[tuple[str, str]]:
         ("Made", p.made),
         ("Layout of this report", f"version {report.schema_version}"),
     ]
+
+
+def _retrained(p: Provenance) -> list[tuple[str, str]]:
+    """Return where the retrained models come from."""
+    told = [("Seeds of retrained models", seeds(p.oracle_seeds))]
+    if p.outside_oracles:
+        told = [("Retrained models", f"from outside, weights {', '.join(p.outside_oracles)}")]
+    return [*told, ("Trained by", p.training)] if p.training else told
 
 
 def removed_rows(report: ReportData) -> str:

@@ -242,9 +242,11 @@ class ClassAccuracy(FrozenModel):
 class CostComparison(FrozenModel):
     """What unlearning cost, compared with retraining."""
 
-    forward: int
-    backward: int
-    seconds: float
+    forward: int | None
+    backward: int | None
+    """Rows; None where another tool, or a training loop of the user's own, did not count them."""
+
+    seconds: float | None
     peak_bytes: int
     retrain_forward: int | None
     retrain_backward: int | None
@@ -364,6 +366,15 @@ class Provenance(FrozenModel):
     settings: dict[str, object]
     method_seed: int
     oracle_seeds: tuple[int, ...]
+    """Of models that were retrained here."""
+
+    outside_oracles: tuple[str, ...] = ()
+    """Digests of the weights of retrained models that came from outside."""
+
+    training: str = ""
+    """How models are trained from scratch, where it is no recipe: name and digest, or version, of
+    the user's own loop."""
+
     numerics: int
     original: str
     """Digest of the original model's weights."""
