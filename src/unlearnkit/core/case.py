@@ -120,20 +120,16 @@ class Case:
             data_collator: Makes a batch of the inputs of map-style rows, such as by padding.
             input_moments: ``InputMoments`` of all training rows, kept after training.
         """
-        columns = _columns(train, "train", target, tuple(inputs), group, keys)
-        read = partial(
-            as_data, target=target, inputs=columns, workers=workers, collate=data_collator
-        )
+        used = _columns(train, "train", target, tuple(inputs), group, keys)
+        read = partial(as_data, target=target, inputs=used, workers=workers, collate=data_collator)
         (owners,), names = _owners((train, group))
         rows = read(train, name="train", group=owners)
         fitted = _fit(task, rows)
-        rest = partial(_other_rows, read, fitted)
+        others = _other_rows(read, fitted, test=test, validation=validation, held_out=held_out)
         self._set(
             task=fitted,
             train=_typed(rows, fitted, "train"),
-            test=rest("test", test),
-            validation=rest("validation", validation),
-            held_out=rest("held_out", held_out),
+            **others,
             fresh=fresh, recipe=recipe, train_model=train_model, version=version, name=name,
             keys=Keys(_ids(train, keys, len(rows)), names),
             input_moments=input_moments,
@@ -177,14 +173,12 @@ class Case:
         go = read(forget, name="forget", group=mine)
         stay = None if retain is None else read(retain, name="retain", group=theirs)
         fitted = _fit(task, go, *([] if stay is None else [stay]))
-        rest = partial(_other_rows, read, fitted)
+        others = _other_rows(read, fitted, test=test, validation=validation, held_out=held_out)
         kept = None if stay is None else View.all(_typed(stay, fitted, "retain"))
         case = object.__new__(cls)
         case._set(
             task=fitted,
-            test=rest("test", test),
-            validation=rest("validation", validation),
-            held_out=rest("held_out", held_out),
+            **others,
             fresh=fresh, recipe=recipe, train_model=train_model, version=version, name=name,
             parts=(View.all(_typed(go, fitted, "forget")), kept),
             keys=Keys(owners=names),
@@ -373,8 +367,10 @@ def _columns(
     return input_columns(source, name=name, target=target, inputs=inputs, group=group, keys=keys)
 
 
-def _other_rows(read: Callable[..., Data], task: Task, name: str, source: Any) -> Data | None:
-    return None if source is None else _typed(read(source, name=name), task, name)
+def _other_rows(read: Callable[..., Data], task: Task, **sources: Any) -> dict[str, Data]:
+    """Return the sets that are given, in the library's form, by name."""
+    given = {name: rows for name, rows in sources.items() if rows is not None}
+    return {name: _typed(read(rows, name=name), task, name) for name, rows in given.items()}
 
 
 def _owners(*parts: tuple[Any, Any]) -> tuple[list[Any], tuple[str, ...] | None]:

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unlearnkit.core.errors import InputError
-
 LEAST_DRAWS = 2000
 """Draws from which on the ends of a 95 % interval are steady."""
 
@@ -21,7 +19,6 @@ LEAST_MODELS = 3
 TOGETHER = 16
 """Draws that are counted before numbers are computed of them."""
 
-Statistic = Callable[[Sequence[Tensor]], float]
 CountStatistic = Callable[[Sequence[Tensor], Tensor], Tensor]
 
 
@@ -40,40 +37,6 @@ class BootstrapInterval:
     """Why there is no interval."""
 
 
-def two_level_bootstrap(
-    sides: Sequence[Tensor],
-    statistic: Statistic,
-    *,
-    rng: torch.Generator,
-    draws: int = LEAST_DRAWS,
-    level: float = 0.95,
-) -> BootstrapInterval:
-    """Return a number's interval when models, then examples, are drawn anew with replacement.
-
-    ``sides`` are values of several models for the same examples ``(models, E)``, from which
-    ``statistic`` computes the number. Each side draws its own models; all sides draw the same
-    examples. Drawing both is somewhat wide (at most by the variance of single cells) where one
-    level alone would be too narrow (Owen, Annals of Applied Statistics 1, 2007). Ends are nan, with
-    the reason, for too few models or a number that is not finite in every draw.
-
-    Raises:
-        InputError: If there are too few draws, or the sides differ in examples.
-    """
-    if draws < LEAST_DRAWS:
-        raise InputError(f"two_level_bootstrap: draws must be at least {LEAST_DRAWS}, got {draws}")
-    if len({side.shape[1] for side in sides}) != 1:
-        shapes = [tuple(side.shape) for side in sides]
-        raise InputError(f"two_level_bootstrap: all sides need the same examples, got {shapes}")
-    value, fewest = float(statistic(sides)), min(len(side) for side in sides)
-    if fewest < LEAST_MODELS:
-        why = f"{fewest} models on a side; {LEAST_MODELS} are the least for an interval"
-        return BootstrapInterval(value, math.nan, math.nan, math.nan, draws, why)
-    found = torch.tensor(
-        [statistic(resample(sides, rng)) for _ in range(draws)], dtype=torch.float64
-    )
-    return _interval(value, found, level)
-
-
 def bootstrap_of_counts(
     value: float,
     models: Sequence[int],
@@ -84,10 +47,13 @@ def bootstrap_of_counts(
     draws: int = LEAST_DRAWS,
     level: float = 0.95,
 ) -> BootstrapInterval:
-    """Return what ``two_level_bootstrap`` does, of a number that is computed from counts.
+    """Return a number's interval when models, then examples, are drawn anew with replacement.
 
-    The draws are the same, but no side is copied: the number follows from how often each model and
-    each example is drawn.
+    Sides are values of several models for the same examples ``(models, E)``. Each side draws its
+    own models; all sides draw the same examples. Drawing both is somewhat wide (at most by the
+    variance of single cells) where one level alone would be too narrow (Owen, Annals of Applied
+    Statistics 1, 2007). No side is copied: the number follows from how often each model and each
+    example is drawn.
 
     Args:
         value: The number, of the sides as they are.
