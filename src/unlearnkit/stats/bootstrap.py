@@ -21,8 +21,7 @@ LEAST_MODELS = 3
 TOGETHER = 16
 """Draws that are counted before numbers are computed of them."""
 
-Statistic = Callable[[Sequence[Tensor]], float]
-CountStatistic = Callable[[Sequence[Tensor], Tensor], Tensor]
+Statistic = Callable[[Sequence[Tensor], Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,9 @@ class BootstrapInterval:
 
 
 def two_level_bootstrap(
-    sides: Sequence[Tensor],
+    value: float,
+    models: Sequence[int],
+    examples: int,
     statistic: Statistic,
     *,
     rng: torch.Generator,
@@ -50,44 +51,10 @@ def two_level_bootstrap(
 ) -> BootstrapInterval:
     """Return a number's interval when models, then examples, are drawn anew with replacement.
 
-    ``sides`` are values of several models for the same examples ``(models, E)``, from which
-    ``statistic`` computes the number. Each side draws its own models; all sides draw the same
-    examples. Drawing both is somewhat wide (at most by the variance of single cells) where one
-    level alone would be too narrow (Owen, Annals of Applied Statistics 1, 2007). Ends are nan, with
-    the reason, for too few models or a number that is not finite in every draw.
-
-    Raises:
-        InputError: If there are too few draws, or the sides differ in examples.
-    """
-    if draws < LEAST_DRAWS:
-        raise InputError(f"two_level_bootstrap: draws must be at least {LEAST_DRAWS}, got {draws}")
-    if len({side.shape[1] for side in sides}) != 1:
-        shapes = [tuple(side.shape) for side in sides]
-        raise InputError(f"two_level_bootstrap: all sides need the same examples, got {shapes}")
-    value, fewest = float(statistic(sides)), min(len(side) for side in sides)
-    if fewest < LEAST_MODELS:
-        why = f"{fewest} models on a side; {LEAST_MODELS} are the least for an interval"
-        return BootstrapInterval(value, math.nan, math.nan, math.nan, draws, why)
-    found = torch.tensor(
-        [statistic(resample(sides, rng)) for _ in range(draws)], dtype=torch.float64
-    )
-    return _interval(value, found, level)
-
-
-def bootstrap_of_counts(
-    value: float,
-    models: Sequence[int],
-    examples: int,
-    statistic: CountStatistic,
-    *,
-    rng: torch.Generator,
-    draws: int = LEAST_DRAWS,
-    level: float = 0.95,
-) -> BootstrapInterval:
-    """Return what ``two_level_bootstrap`` does, of a number that is computed from counts.
-
-    The draws are the same, but no side is copied: the number follows from how often each model and
-    each example is drawn.
+    Each side draws its own models; all sides draw the same examples, in the order of ``resample``.
+    No side is copied: the number follows from how often each model and each example is drawn.
+    Drawing both is somewhat wide (at most by the variance of single cells) where one level alone
+    would be too narrow (Owen, Annals of Applied Statistics 1, 2007).
 
     Args:
         value: The number, of the sides as they are.
@@ -100,8 +67,14 @@ def bootstrap_of_counts(
         level: Coverage.
 
     Returns:
-        The number and its interval, or why there is none.
+        The number and its interval; nan ends with the reason where there are too few models or the
+        number is not finite in every draw.
+
+    Raises:
+        InputError: If there are too few draws.
     """
+    if draws < LEAST_DRAWS:
+        raise InputError(f"two_level_bootstrap: draws must be at least {LEAST_DRAWS}, got {draws}")
     if min(models) < LEAST_MODELS:
         why = f"{min(models)} models on a side; {LEAST_MODELS} are the least for an interval"
         return BootstrapInterval(value, math.nan, math.nan, math.nan, draws, why)
@@ -109,7 +82,7 @@ def bootstrap_of_counts(
     for start in range(0, draws, TOGETHER):
         few = min(TOGETHER, draws - start)
         counts = [torch.zeros(few, n, dtype=torch.float64) for n in (*models, examples)]
-        for draw in range(few):  # in the order of ``resample``
+        for draw in range(few):
             for into in counts:
                 n = into.shape[1]
                 into[draw] = torch.bincount(torch.randint(n, (n,), generator=rng), minlength=n)
