@@ -407,7 +407,7 @@ def _known(
     """
     if truth is None or done.case.fresh is not truth.oracles.case.fresh:
         return None
-    return truth.memory.table((model_digest(done.original), truth.names, evidence.circumstances))
+    return truth.memory.table((model_digest(done.original), truth.names, evidence.context_key))
 
 
 def _same(model: nn.Module, original: nn.Module, *, below_head: bool) -> bool:

@@ -140,28 +140,14 @@ class Case:
         workers: int = 0,
         input_moments: TrainingSummary | None = None,
     ) -> Case:
-        """Take the rows to forget and, where they are at hand, all or some of the rows that stay.
+        """Return a case made from the forget set and, where they are available, retained rows.
 
-        Args:
-            forget: The rows that must go, in any form that ``train`` may have.
-            task: As in the constructor. By name, it is fitted to the rows of both parts; pass
-                ``Classification(10)`` where these do not show all classes.
-            retain: Rows that stay; None when none are left.
-            test: As in the constructor.
-            validation: As in the constructor.
-            held_out: As in the constructor.
-            fresh: As in the constructor.
-            recipe: As in the constructor.
-            name: As in the constructor.
-            target: As in the constructor.
-            inputs: As in the constructor.
-            group: The owner of each row: a column that both tables have, or a pair of integers
-                ``(N,)``, for the rows to forget and for the rows that stay.
-            workers: As in the constructor.
-            input_moments: As in the constructor.
-
-        Returns:
-            The case; requests on it are None, because the parts say what must go.
+        Rows come in any form that ``train`` may have; ``retain`` is None when none are left. A task
+        given by name is fitted to the rows of both parts; pass ``Classification(10)`` where these
+        do not show all classes. ``group`` is the owner of each row: a column that both tables have,
+        or a pair of integers ``(N,)``, for forget rows and retained rows. The other arguments are
+        those of the constructor. Requests on the case are None, because the parts say what to
+        forget.
         """
         mine, theirs = owners_of_parts(group)
         columns = _columns(forget, "forget", target, tuple(inputs), mine)

@@ -243,8 +243,8 @@ class View:
 
     data: Data
     rows: Tensor
-    sealed: str = ""
-    blind: str = ""
+    sealed_because: str = ""
+    targets_hidden_because: str = ""
     """Why there is no target behind this view, where the data have them."""
 
     @classmethod
@@ -270,12 +270,12 @@ class View:
 
     def seal(self, why: str) -> View:
         """Return a view that raises when it is read."""
-        return replace(self, sealed=why)
+        return replace(self, sealed_because=why)
 
     def without_targets(self, why: str) -> View:
         """Return a view of the inputs alone, which raises when a target is read."""
         data = self.data.with_targets(no_targets(len(self.data)))
-        return replace(self, data=data, blind=why)
+        return replace(self, data=data, targets_hidden_because=why)
 
     def pick(self, keep: Tensor) -> View:
         """Return the rows where a boolean ``(n,)`` is true, or at positions ``(k,)``."""
@@ -302,7 +302,7 @@ class View:
             rows of ``y`` raises.
         """
         self._open()
-        rows = self.rows if shuffle is None else self.order(rt, shuffle)
+        rows = self.rows if shuffle is None else self.shuffled_rows(rt, shuffle)
         y, name = self.data.y, shuffle or "in order"
         hidden = None if self.labelled else self._no_targets()
         cut = len(rows) - (size + 1 if shuffle is not None and self._joins(size) else 0)
@@ -314,7 +314,7 @@ class View:
                 own = y.index_select(0, row).to(rt.device)
                 yield Batch(_to(x, rt), Hidden.of(own, hidden) if hidden else own, row, rt.cost)
 
-    def order(self, rt: Runtime, shuffle: str) -> Tensor:
+    def shuffled_rows(self, rt: Runtime, shuffle: str) -> Tensor:
         """Return these rows in the order that a stream gives them: ``(n,)``."""
         self._open()
         return self.rows[torch.randperm(len(self), generator=rt.rng(shuffle))]
@@ -340,12 +340,12 @@ class View:
         return 1 < size < len(self) and len(self) % size == 1
 
     def _open(self) -> None:
-        if self.sealed:
-            raise UndeclaredReadError(self.sealed)
+        if self.sealed_because:
+            raise UndeclaredReadError(self.sealed_because)
 
     def _no_targets(self) -> UnlearnkitError:
-        if self.blind:
-            return UndeclaredReadError(self.blind)
+        if self.targets_hidden_because:
+            return UndeclaredReadError(self.targets_hidden_because)
         return NoTargetsError(
             "targets: these rows have none; give pairs (x, y) to use what needs y"
         )

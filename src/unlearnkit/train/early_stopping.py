@@ -145,7 +145,7 @@ class StopMonitor:
         p, guard = self._p, self._guard
         if guard.floor == float("inf"):
             return None
-        if not p.retain.sealed:
+        if not p.retain.sealed_because:
             return p.retain.sample(guard.sample, self._rt, f"{who}/watch/retain")
         if p.validation is not None:
             rest = p.validation.pick(~rows_of_removed_classes(p.validation, p.removed_classes))

@@ -366,7 +366,7 @@ def _untrained(
 
 def _recalibrate(how: Method, out: nn.Module, p: Problem, rt: Runtime) -> None:
     """Fit batch normalisation to the new weights, where the method asks for it and moved any."""
-    if getattr(how, "batch_norm", "keep") != "recalibrate" or p.retain.sealed:
+    if getattr(how, "batch_norm", "keep") != "recalibrate" or p.retain.sealed_because:
         return
     before = dict(p.original.named_parameters())
     moved = (not tensors_equal(w, before[n]) for n, w in out.named_parameters() if n in before)
