@@ -274,6 +274,7 @@ def test_a_second_ctrl_c_exits_at_once(small, tmp_path):
             if line.startswith("unlearning with"):
                 process.send_signal(signal.SIGINT)
             if line.startswith("recording cancelled"):
+                time.sleep(1)  # by then it waits
                 start = time.perf_counter()
                 process.send_signal(signal.SIGINT)
                 break

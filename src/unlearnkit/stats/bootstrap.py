@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unlearnkit.core.errors import InputError
+
 LEAST_DRAWS = 2000
 """Draws from which on the ends of a 95 % interval are steady."""
 
@@ -19,7 +21,7 @@ LEAST_MODELS = 3
 TOGETHER = 16
 """Draws that are counted before numbers are computed of them."""
 
-CountStatistic = Callable[[Sequence[Tensor], Tensor], Tensor]
+Statistic = Callable[[Sequence[Tensor], Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,11 @@ class BootstrapInterval:
     """Why there is no interval."""
 
 
-def bootstrap_of_counts(
+def two_level_bootstrap(
     value: float,
     models: Sequence[int],
     examples: int,
-    statistic: CountStatistic,
+    statistic: Statistic,
     *,
     rng: torch.Generator,
     draws: int = LEAST_DRAWS,
@@ -49,11 +51,10 @@ def bootstrap_of_counts(
 ) -> BootstrapInterval:
     """Return a number's interval when models, then examples, are drawn anew with replacement.
 
-    Sides are values of several models for the same examples ``(models, E)``. Each side draws its
-    own models; all sides draw the same examples. Drawing both is somewhat wide (at most by the
-    variance of single cells) where one level alone would be too narrow (Owen, Annals of Applied
-    Statistics 1, 2007). No side is copied: the number follows from how often each model and each
-    example is drawn.
+    Each side draws its own models; all sides draw the same examples, in the order of ``resample``.
+    No side is copied: the number follows from how often each model and each example is drawn.
+    Drawing both is somewhat wide (at most by the variance of single cells) where one level alone
+    would be too narrow (Owen, Annals of Applied Statistics 1, 2007).
 
     Args:
         value: The number, of the sides as they are.
@@ -66,8 +67,14 @@ def bootstrap_of_counts(
         level: Coverage.
 
     Returns:
-        The number and its interval, or why there is none.
+        The number and its interval; nan ends with the reason where there are too few models or the
+        number is not finite in every draw.
+
+    Raises:
+        InputError: If there are too few draws.
     """
+    if draws < LEAST_DRAWS:
+        raise InputError(f"two_level_bootstrap: draws must be at least {LEAST_DRAWS}, got {draws}")
     if min(models) < LEAST_MODELS:
         why = f"{min(models)} models on a side; {LEAST_MODELS} are the least for an interval"
         return BootstrapInterval(value, math.nan, math.nan, math.nan, draws, why)
@@ -75,7 +82,7 @@ def bootstrap_of_counts(
     for start in range(0, draws, TOGETHER):
         few = min(TOGETHER, draws - start)
         counts = [torch.zeros(few, n, dtype=torch.float64) for n in (*models, examples)]
-        for draw in range(few):  # in the order of ``resample``
+        for draw in range(few):
             for into in counts:
                 n = into.shape[1]
                 into[draw] = torch.bincount(torch.randint(n, (n,), generator=rng), minlength=n)

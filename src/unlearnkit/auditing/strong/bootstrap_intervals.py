@@ -14,10 +14,10 @@ from unlearnkit.attacks.klom import klom
 from unlearnkit.auditing.strong.table_rows import EnsembleEstimate
 from unlearnkit.stats.bootstrap import (
     LEAST_DRAWS,
-    CountStatistic,
-    bootstrap_of_counts,
+    Statistic,
     drawn_mean,
     resample,
+    two_level_bootstrap,
 )
 from unlearnkit.stats.intervals import z_quantile
 
@@ -105,7 +105,7 @@ def of_auc(number: EnsembleEstimate, halves: Halves, rng: torch.Generator) -> En
 def _with_interval(
     number: EnsembleEstimate,
     sides: Sequence[Tensor],
-    statistic: CountStatistic,
+    statistic: Statistic,
     rng: torch.Generator,
     *,
     given: str = "",
@@ -114,7 +114,7 @@ def _with_interval(
     if math.isnan(number.value):
         return number
     sizes, rows = [len(side) for side in sides], sides[0].shape[1]
-    found = bootstrap_of_counts(number.value, sizes, rows, statistic, rng=rng)
+    found = two_level_bootstrap(number.value, sizes, rows, statistic, rng=rng)
     how = f"{HOW}, {given} given" if given else HOW
     return replace(number, low=found.low, high=found.high, how=how, note=number.note or found.note)
 
