@@ -91,7 +91,7 @@ def by_hand(recipe, schedule, *, loss=None, clip=None, epochs=6):
     opt = recipe.build(list(model.parameters()))
     steps = schedule(opt)
     for epoch in range(epochs):
-        for rows in View.all(case(recipe).train).order(rt, f"s/{epoch}").split(10):
+        for rows in View.all(case(recipe).train).shuffled_rows(rt, f"s/{epoch}").split(10):
             opt.zero_grad()
             loss(model(X[rows]), Y[rows]).backward()
             if clip:

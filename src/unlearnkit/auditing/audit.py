@@ -117,7 +117,7 @@ def audit(
         cache: Where trained models are kept: the control models of the fast tier, models and
             margins of the strong one.
         ray: Of the strong tier: who trains originals and retrained models, as in ``oracle``.
-        list_rows: Whether the report lists the positions of the removed rows.
+        list_rows: Whether the report lists the removed rows, by key or position.
         memory: What earlier audits of the same case found out about the same oracles.
 
     Returns:
@@ -159,7 +159,8 @@ def _with_data(report: Report, done: Unlearned, *, list_rows: bool) -> Report:
     more = {
         "training_data": data,
         "request": tensor_digest(forget.rows),
-        "removed_rows": tuple(forget.rows.tolist()) if list_rows else None,
+        "removed_rows": done.case.keys.named(forget.rows) if list_rows else None,
+        "removed_by": "position" if done.case.keys.rows is None else "key",
     }
     return report.model_copy(update={"provenance": report.provenance.model_copy(update=more)})
 
@@ -434,7 +435,7 @@ def _known(
     """
     if truth is None or done.case.fresh is not truth.oracles.case.fresh:
         return None
-    return truth.memory.table((model_digest(done.original), truth.names, evidence.circumstances))
+    return truth.memory.table((model_digest(done.original), truth.names, evidence.context_key))
 
 
 def _same(model: nn.Module, original: nn.Module, *, below_head: bool) -> bool:

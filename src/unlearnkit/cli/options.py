@@ -15,8 +15,8 @@ Forget = Annotated[
     str | None,
     typer.Option(
         metavar="REQUEST",
-        help="class=3, rows=0:100, rows=@file, group=17, target<30 (in quotes), or a named"
-        " request of the case.",
+        help="class=3, rows=0:100, rows=a17,b03, rows=@file (text, .csv:column, .json, .npy),"
+        " group=17, target<30 (in quotes), or a named request of the case.",
     ),
 ]
 Weights = Annotated[

@@ -82,7 +82,9 @@ def run_unlearn(job: Job, out: Path, *, force: bool, talk: Console) -> RunFolder
     if mask is not None:
         check_maskable(method, mask, split)
     job = job.exact(request, method)
-    given = None if job.model is None else load_weights(fresh_model(case, rt), job.model)
+    given = (
+        None if job.model is None else load_weights(fresh_model(case, rt), job.model, reporter=talk)
+    )
     if isinstance(mask, Mask):
         mask.check_form(fresh_model(case, rt) if given is None else given)
     facts = case_facts(case, request)
@@ -148,7 +150,7 @@ def run_localize(job: Job, *, talk: Console) -> Mask:
     assert isinstance(how, Localizer)
     how.check(case.partition(request))
     if job.model is not None:
-        model = load_weights(fresh_model(case, rt), job.model)
+        model = load_weights(fresh_model(case, rt), job.model, reporter=talk)
     else:
         talk.say("training the original, unless cached")
         model = train_original(case, seed=job.seed, rt=rt).model
@@ -359,7 +361,8 @@ def case_facts(case: Case, request: ForgetRequest | None) -> dict[str, str]:
     views = [v for v in (split.forget, split.retain) if v is not None]
     owners = [v.data.group for v in views if v.data.group is not None]
     if owners:
-        found["owners"] = digest({"owners": [tensor_digest(t) for t in owners]})
+        names = {} if case.keys.owners is None else {"names": case.keys.owners}
+        found["owners"] = digest({"owners": [tensor_digest(t) for t in owners], **names})
     if split.forget is not None:
         found["forget"] = tensor_digest(split.forget.rows)
     if case.recipe is not None:

@@ -6,15 +6,16 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Subset, default_collate
 
 from unlearnkit.core.border import user_code_error
-from unlearnkit.core.content import attribute_digests
+from unlearnkit.core.content import attribute_digests, content_digest
 from unlearnkit.core.digest import digest, tensor_digest
 from unlearnkit.core.errors import InputError, NoTargetsError, UndeclaredReadError, UnlearnkitError
 from unlearnkit.core.given_rows import GivenRows, RelabelledRows
@@ -162,6 +163,8 @@ class MapData:
     y: Tensor
     group: Tensor | None = None
     workers: int = 0
+    collate: Callable[[list[Any]], Any] | None = None
+    """Makes a batch of the ``x`` of its rows, such as by padding; they are stacked when None."""
     given: GivenRows | None = field(default=None, compare=False, repr=False)
     """As in ``TensorData``."""
 
@@ -186,12 +189,13 @@ class MapData:
             batch_size=size,
             sampler=order.tolist(),
             num_workers=self.workers,
+            collate_fn=partial(collate_inputs, self.collate),
             generator=rng,
         )
         batches = iter(loader)
         for rows in torch.split(order, size):
             try:
-                x = as_inputs(next(batches)[0])
+                x = as_inputs(next(batches))
             except StopIteration:
                 raise InputError(
                     f"data: rows {int(rows[0])} and on were not read; the data set ends before"
@@ -202,7 +206,7 @@ class MapData:
                     e,
                     f"data: rows {int(rows[0])} and on cannot be put into one batch"
                     f" ({type(e).__name__}: {last_line(e)}); return pairs (x, y) of arrays of one"
-                    " shape, and mend what the data set raises",
+                    " shape, or give data_collator= to pad them, and mend what the data set raises",
                 ) from e
             for name, t in as_named_tensors(x).items():
                 check_finite("data", name, t, rows)
@@ -225,7 +229,9 @@ class MapData:
         owners = None if self.group is None else self.group[rows]
         given = None if self.given is None else self.given.pick(rows)
         some = Subset(self.source, rows.tolist())
-        return MapData(some, self.y[rows], owners, self.workers, given)
+        return replace(
+            self, source=some, y=self.y[rows], group=owners, given=given, _known={}, _moving=set()
+        )
 
     def copy(self) -> MapData:
         """Return the same rows with targets in memory of their own; inputs are read on demand."""
@@ -265,7 +271,8 @@ class MapData:
 
     def _state(self, sample: str, attributes: Mapping[str, str]) -> str:
         held = {n: d for n, d in attributes.items() if n not in self._moving}
-        return digest({"sample": sample, "set": held, "workers": self.workers})
+        law = {} if self.collate is None else {"collate": content_digest(self.collate)}
+        return digest({"sample": sample, "set": held, "workers": self.workers, **law})
 
     def _digest(self, order: Tensor, seed: int) -> str:
         """Return the digest of the inputs of some rows, read under a seed."""
@@ -284,8 +291,8 @@ class View:
 
     data: Data
     rows: Tensor
-    sealed: str = ""
-    blind: str = ""
+    sealed_because: str = ""
+    targets_hidden_because: str = ""
     """Why there is no target behind this view, where the data have them."""
 
     @classmethod
@@ -311,12 +318,12 @@ class View:
 
     def seal(self, why: str) -> View:
         """Return a view that raises when it is read."""
-        return replace(self, sealed=why)
+        return replace(self, sealed_because=why)
 
     def without_targets(self, why: str) -> View:
         """Return a view of the inputs alone, which raises when a target is read."""
         data = self.data.with_targets(no_targets(len(self.data)))
-        return replace(self, data=data, blind=why)
+        return replace(self, data=data, targets_hidden_because=why)
 
     def pick(self, keep: Tensor) -> View:
         """Return the rows where a boolean ``(n,)`` is true, or at positions ``(k,)``."""
@@ -346,7 +353,7 @@ class View:
             rows of ``y`` raises.
         """
         self._open()
-        rows = self.rows if shuffle is None else self.order(rt, shuffle, sampler)
+        rows = self.rows if shuffle is None else self.shuffled_rows(rt, shuffle, sampler)
         y, name = self.data.y, shuffle or "in order"
         hidden = None if self.labelled else self._no_targets()
         cut = len(rows) - (size + 1 if shuffle is not None and self._joins(size) else 0)
@@ -358,7 +365,7 @@ class View:
                 own = y.index_select(0, row).to(rt.device)
                 yield Batch(_to(x, rt), Hidden.of(own, hidden) if hidden else own, row, rt.cost)
 
-    def order(self, rt: Runtime, shuffle: str, sampler: Sampler | None = None) -> Tensor:
+    def shuffled_rows(self, rt: Runtime, shuffle: str, sampler: Sampler | None = None) -> Tensor:
         """Return these rows in the order that a stream gives them: ``(n,)``.
 
         Args:
@@ -411,15 +418,24 @@ class View:
         return 1 < size < len(self) and len(self) % size == 1
 
     def _open(self) -> None:
-        if self.sealed:
-            raise UndeclaredReadError(self.sealed)
+        if self.sealed_because:
+            raise UndeclaredReadError(self.sealed_because)
 
     def _no_targets(self) -> UnlearnkitError:
-        if self.blind:
-            return UndeclaredReadError(self.blind)
+        if self.targets_hidden_because:
+            return UndeclaredReadError(self.targets_hidden_because)
         return NoTargetsError(
             "targets: these rows have none; give pairs (x, y) to use what needs y"
         )
+
+
+def collate_inputs(collate: Callable[[list[Any]], Any] | None, items: list[Any]) -> Any:
+    """Return the inputs of a batch of rows that are pairs ``(x, y)``."""
+    return (
+        default_collate([i[0] for i in items])
+        if collate is None
+        else collate([i[0] for i in items])
+    )
 
 
 def index_rows(x: Inputs, rows: Tensor) -> Inputs:

@@ -6,6 +6,8 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 
+from unlearnkit.core.request import LONGEST_KEY
+from unlearnkit.core.text import one_line
 from unlearnkit.report.schema import (
     CostComparison,
     Difficulty,
@@ -449,11 +451,12 @@ def _retrained(p: Provenance) -> list[tuple[str, str]]:
 
 
 def removed_rows(report: ReportData) -> str:
-    """Return digest and count of the removed rows, and their positions where they are listed."""
+    """Return digest and count of the removed rows, and the rows where they are listed."""
     p = report.provenance
-    listed = "positions not listed (audit --list-rows)"
+    listed = f"{p.removed_by}s not listed (audit --list-rows)"
     if p.removed_rows is not None:
-        listed = f"positions {', '.join(map(str, p.removed_rows))}"
+        rows = ", ".join(one_line(str(row), LONGEST_KEY) for row in p.removed_rows)
+        listed = f"{p.removed_by}s {rows}"
     return f"{p.request or 'no digest'}; {report.asked.forget:,} rows; {listed}"
 
 

@@ -388,8 +388,11 @@ class Provenance(FrozenModel):
     request: str = ""
     """Digest of the positions of the removed rows, as in the record of a run."""
 
-    removed_rows: tuple[int, ...] | None = None
-    """Positions of the removed rows in the training data; None unless requested."""
+    removed_rows: tuple[int | str, ...] | None = None
+    """The removed rows, by key or position; None unless requested."""
+
+    removed_by: Literal["position", "key"] = "position"
+    """Whether rows are listed by their positions in the training data or by the user's keys."""
 
     notes: tuple[str, ...] = ()
 

@@ -245,7 +245,9 @@ def _train(
     layers = [torch.Generator().manual_seed(m.rt.rng(LAYERS).initial_seed()) for m in members]
     steps, step = recipe.epochs * len(widths), 0
     for epoch in range(recipe.epochs):
-        orders = torch.stack([m.view.order(m.rt, f"{m.stream}/{epoch}", sampler) for m in members])
+        orders = torch.stack(
+            [m.view.shuffled_rows(m.rt, f"{m.stream}/{epoch}", sampler) for m in members]
+        )
         for rows in torch.split(orders, widths, 1):
             x, y = _rows(view, rows, rt)
             x = _augmented(x, members, recipe, step)

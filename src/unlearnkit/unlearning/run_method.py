@@ -19,7 +19,7 @@ from unlearnkit.core.border import first_line, user_code_error
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import Batch, Data, TensorData, View
 from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
-from unlearnkit.core.inference import batching_note, check_logits
+from unlearnkit.core.inference import batching_note, check_logits, may_be_probabilities
 from unlearnkit.core.inference import predict as read
 from unlearnkit.core.method import Method, Need, Problem
 from unlearnkit.core.module_state import (
@@ -31,6 +31,12 @@ from unlearnkit.core.recipe import ASSUMED, Recipe
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.core.training_summary import TrainingSummary
+from unlearnkit.core.wrapped_models import (
+    check_module,
+    hold_adapter_base,
+    moving_statistics,
+    unwrap,
+)
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.localize.method_masks import check_held, check_maskable, own_mask
@@ -106,10 +112,11 @@ def run_metered(
 ) -> Unlearned:
     """Run one method on the meter of the caller, which also holds what a failed run cost."""
     check_needs(how, case, split)
+    model = _inside(model, run)
     if mask is not None:
         check_maskable(how, mask, split)
-    original = frozen_copy(model, case, split, run)
-    work = set_strides(upcast_half_precision(_copy(model)).to(run.device), get_strides(original))
+    original = frozen_copy(model, case, split, run, shared=_is_builtin(how))
+    work = _working_copy(model, original, run)
     if isinstance(mask, Mask):
         mask.check(model, "" if split.forget is None else split.forget.key())
     check_outputs(original, split, case, run)
@@ -133,7 +140,7 @@ def run_metered(
     _tell_damage(how, out, original, case, split, run)
     return Unlearned(
         model=restore_form(out, like),
-        original=restore_form(original, model).eval().requires_grad_(False),
+        original=restore_form(_copy(original), model).eval().requires_grad_(False),
         case=case,
         request=request,
         method=how,
@@ -145,28 +152,34 @@ def run_metered(
     )
 
 
-def frozen_copy(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> nn.Module:
+def frozen_copy(
+    model: nn.Module, case: Case, split: Partition, rt: Runtime, *, shared: bool = False
+) -> nn.Module:
     """Return a copy of a trained model to read, on the run's device, in eval mode.
 
     Its weights lie in memory as suits the device. A model, rows or a request that do not fit each
-    other are refused.
+    other are refused. With ``shared``, parameters may lie in the memory of the model's own.
 
     Raises:
         InputError: If no parameter requires gradients.
     """
+    model = unwrap(model)
     _check_model(model)
     if not any(p.requires_grad for p in model.parameters()):
         raise InputError(
             "model: no parameter requires gradients, so nothing can be unlearned; call"
             " model.requires_grad_(True)"
         )
-    return reading_copy(model, case, split, rt)
+    return reading_copy(model, case, split, rt, shared=shared)
 
 
-def reading_copy(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> nn.Module:
+def reading_copy(
+    model: nn.Module, case: Case, split: Partition, rt: Runtime, *, shared: bool = False
+) -> nn.Module:
     """Return what ``frozen_copy`` does, of a model that may be frozen as a whole."""
+    model = unwrap(model)
     _check_model(model)
-    original = _copy(model).to(rt.device).eval().requires_grad_(False)
+    original = _copy(model, shared=shared).to(rt.device).eval().requires_grad_(False)
     few = _check_fit(original, case, split, rt)
     return original if few is None else to_channels_last_if_faster(original, few, case.task, rt)
 
@@ -195,7 +208,7 @@ def fresh_model(case: Case, rt: Runtime, stream: str = "fresh") -> nn.Module:
     if built in _BUILT:
         raise InputError("fresh: must return a new module each time, got one that it gave before")
     _BUILT.add(built)
-    return built.to(rt.device)
+    return hold_adapter_base(unwrap(built).to(rt.device))
 
 
 _BUILT: WeakSet[nn.Module] = WeakSet()
@@ -223,13 +236,7 @@ def check_weights(model: nn.Module, who: str) -> None:
 
 
 def _check_model(model: nn.Module) -> None:
-    if not isinstance(model, nn.Module):
-        raise InputError(f"model: must be a torch module, got {type(model).__name__}")
-    if isinstance(model, torch.jit.ScriptModule):
-        raise InputError(
-            "model: a ScriptModule cannot be trained further here; pass the nn.Module that it was"
-            " scripted or traced from, with its weights loaded"
-        )
+    check_module(model)
     check_weights(model, "model")
 
 
@@ -273,9 +280,13 @@ def check_outputs(model: nn.Module, split: Partition, case: Case, rt: Runtime) -
         for view in tried:
             if not view.labelled:
                 continue
-            few = view.pick(torch.arange(min(ANSWERS, len(view))))
-            out = read(model, few, case.task, rt.fork(rt.seed))
-            check_logits(out, few.y.cpu(), case.task, "model")
+            for count in (FIRST_ANSWERS, ANSWERS):
+                few = view.pick(torch.arange(min(count, len(view))))
+                out = read(model, few, case.task, rt.fork(rt.seed))
+                if not may_be_probabilities(out, case.task):
+                    break  # more rows cannot change that
+            else:
+                check_logits(out, few.y.cpu(), case.task, "model")
         message = batching_note(model, tried[0], case.task, rt)
     if message:
         rt.note(message)
@@ -295,7 +306,7 @@ def _problem(
 
     def own_rows(view: View) -> View:
         # What a plug-in writes into its rows must not reach the user's data.
-        if type(how).__module__.startswith("unlearnkit."):
+        if _is_builtin(how):
             return view
         data = copies.setdefault(id(view.data), view.data.copy())
         return replace(view, data=data)
@@ -340,6 +351,10 @@ def _problem(
         find_recipe=None if own is None else lambda: _recipe_of_own_training(case, split, rt),
         train=None if own is None else partial(train_by_function, how=own, rt=rt, stream=how.id),
     )
+
+
+def _is_builtin(how: Method) -> bool:
+    return type(how).__module__.startswith("unlearnkit.")
 
 
 def _recipe_of_own_training(case: Case, split: Partition, rt: Runtime) -> Recipe:
@@ -393,9 +408,30 @@ def _untrained(
     return set_strides(built, get_strides(original))
 
 
+def _inside(model: nn.Module, rt: Runtime) -> nn.Module:
+    """Return the module inside of a wrapper, with a note."""
+    inside = unwrap(model)
+    if inside is not model:
+        rt.note(f"the model was taken out of {type(model).__name__}, and is returned without it")
+    return inside
+
+
+def _working_copy(model: nn.Module, original: nn.Module, rt: Runtime) -> nn.Module:
+    """Return the copy that a method changes, laid out in memory as the original's."""
+    work = set_strides(upcast_half_precision(_copy(model)).to(rt.device), get_strides(original))
+    names = list(moving_statistics(hold_adapter_base(work)))
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        rt.note(
+            f"layer {names[0]!r}{more} has frozen weights but moving statistics; to hold these too,"
+            " call model.train() and then .eval() of each such layer"
+        )
+    return work
+
+
 def _recalibrate(how: Method, out: nn.Module, p: Problem, case: Case, rt: Runtime) -> None:
     """Fit batch normalisation to the new weights, where the method asks for it and moved any."""
-    if getattr(how, "batch_norm", "keep") != "recalibrate" or p.retain.sealed:
+    if getattr(how, "batch_norm", "keep") != "recalibrate" or p.retain.sealed_because:
         return
     before = dict(p.original.named_parameters())
     moved = (not tensors_equal(w, before[n]) for n, w in out.named_parameters() if n in before)
@@ -426,6 +462,9 @@ def _tell_damage(
 ANSWERS = 256
 """Rows of each part on which the model's outputs are checked before unlearning."""
 
+FIRST_ANSWERS = 16
+"""Rows that are enough to see logits in most models."""
+
 _NOTHING = TensorData(torch.empty(0, 0), torch.empty(0, dtype=torch.long))
 """What a sealed view holds: there is nothing to find behind the seal."""
 
@@ -438,9 +477,13 @@ def _pattern(how: Method, case: Case, model: nn.Module, rt: Runtime) -> nn.Modul
     return built.train(model.training) if structural_difference(built, model) else model
 
 
-def _copy(model: nn.Module) -> nn.Module:
+def _copy(model: nn.Module, *, shared: bool = False) -> nn.Module:
+    own: dict[int, Any] = {}
+    if shared:
+        plain = (p for p in model.parameters() if type(p) is nn.Parameter)
+        own = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in plain}
     try:
-        return copy.deepcopy(model)
+        return copy.deepcopy(model, own)
     except (RuntimeError, TypeError) as e:
         message = str(e).splitlines()[0]
         raise InputError(f"model: cannot be copied: {message}; detach what it keeps") from e

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
+from unlearnkit.attacks.klom import LEAST_MODELS as KLOM_LEAST
+from unlearnkit.attacks.ulira import LEAST as ULIRA_LEAST
 from unlearnkit.auditing.sentences import format_duration
+from unlearnkit.auditing.strong.bootstrap_intervals import MOST_ROWS
 from unlearnkit.auditing.strong.margin_store import ModelId
 from unlearnkit.auditing.strong.train_ensembles import TRAINED, StrongAuditSpec, kinds_of
 from unlearnkit.core.data import View
@@ -17,6 +20,12 @@ from unlearnkit.core.train_function import TrainFunction
 from unlearnkit.train.loop import fit
 from unlearnkit.train.own_training import train_by_function
 from unlearnkit.unlearning.run_method import fresh_model
+
+FIXED, PER_CELL, PER_ULIRA_CELL, PER_KLOM_CELL = 16.0, 1.35e-3, 1.9e-3, 6.5e-2
+"""What a table takes, in times of a slice: at all, for each model and row, more with U-LiRA, and
+for each model and row that KLoM's intervals are drawn from."""
+
+TIMES = 8
 
 
 @dataclass(frozen=True)
@@ -40,11 +49,15 @@ class StrongAuditCost:
     does not say it."""
 
     seconds: float
-    """About how long it takes; trainings one after another, at the speed found just now."""
+    """About how long it takes; trainings one after another, at the speed found just now, and the
+    table of results."""
 
     def __str__(self) -> str:
         if not self.train and not self.unlearn:
-            return f"strong audit of {self.models} models a kind: all of them are kept"
+            return (
+                f"strong audit of {self.models} models a kind: all of them are kept; about"
+                f" {format_duration(max(self.seconds, 1))} for the table"
+            )
         how = f"{self.rows:,} rows forward and backward"
         if self.train and not self.rows:
             how = "one at a time, because train_model cannot be stacked"
@@ -91,8 +104,38 @@ def plan(subject: StrongAuditSpec, models: int, *, unlearn_seconds: float = 0.0)
         kept=3 * models - len(lacking),
         unlearn=todo,
         rows=rows,
-        seconds=each * len(lacking) + todo * unlearn_seconds,
+        seconds=each * len(lacking)
+        + todo * unlearn_seconds
+        + table_seconds(models, len(subject.views["forget"])),
     )
+
+
+def table_seconds(models: int, rows: int) -> float:
+    """Return about how long the table of a strong audit takes, at the speed found just now.
+
+    Measured parts of a table (``python -m benchmarks strong_memory``), in units of work on a small
+    slice of margins: KLoM's draws, whose rows are bounded, and what grows with models times rows.
+
+    Args:
+        models: N of each kind.
+        rows: Forget rows.
+
+    Returns:
+        Seconds.
+    """
+    each = PER_CELL + (PER_ULIRA_CELL if models >= ULIRA_LEAST else 0.0)
+    drawn = PER_KLOM_CELL * min(rows, MOST_ROWS) if models >= KLOM_LEAST else 0.0
+    return _slice_seconds() * (FIXED + models * (drawn + each * rows))
+
+
+def _slice_seconds() -> float:
+    """Return how long it takes to sort and to add up a slice of 64 models and 4,000 rows."""
+    margins = torch.randn(64, 4000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    start = time.perf_counter()
+    for _ in range(TIMES):  # the mean, so that what else the machine does counts
+        values, order = margins.sort(1)
+        values.cumsum(1).gather(1, order)
+    return (time.perf_counter() - start) / TIMES
 
 
 def _timed(subject: StrongAuditSpec) -> float:
