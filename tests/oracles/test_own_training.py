@@ -493,7 +493,7 @@ def test_a_control_model_is_trained_by_the_loop_on_a_tenth_of_the_rows(hint, tmp
 def test_oracles_of_another_loop_are_refused(tmp_path):
     done = run_method(net(), case(test=(X, Y)), GO, "ssd")
     other = oracle(case(scaled(0.1)), GO, seeds=1, cache=Cache(tmp_path))
-    with pytest.raises(InputError, match="trained in another way than the original"):
+    with pytest.raises(InputError, match="another recipe or train_model than the original"):
         audit(done, oracle=other)
 
 

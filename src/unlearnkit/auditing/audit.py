@@ -378,7 +378,8 @@ def _check_oracles(truth: _ComparedOracles, done: Unlearned, rt: Runtime) -> tup
     mine, its = done.case.training, oracles.case.training
     if mine is not None and its is not None and mine != its:
         raise InputError(
-            "oracle: trained in another way than the original; make it from the audited case"
+            "oracle: trained with another recipe or train_model than the original; make it from the"
+            " audited case"
         )
     if dict(done.case.task.spec()) != dict(oracles.case.task.spec()):
         raise InputError("oracle: trained for another task; make it from the audited case")
