@@ -144,7 +144,7 @@ RECIPES = {
 )
 def test_a_shared_pretrained_start_is_no_contamination(tmp_path, fresh, recipe):
     found, original = both(case(fresh, recipe), tmp_path)
-    assert check_fresh(found, original, Runtime()) == ()
+    assert check_fresh(found, original, found.case.partition(found.request), Runtime()) == ()
 
 
 @pytest.mark.parametrize("reset", ["head", "layer", "words"])
@@ -157,7 +157,7 @@ def test_a_copy_of_the_original_with_one_part_reset_is_no_oracle(tmp_path, fresh
             part.reset_parameters()
     fakes = replace(found, runs=(found.runs[0], replace(found.runs[1], model=fake)))
     with pytest.raises(InputError, match=r"oracle 1: contaminated: .* are copies of the original"):
-        check_fresh(fakes, original, Runtime())
+        check_fresh(fakes, original, fakes.case.partition(fakes.request), Runtime())
 
 
 @pytest.mark.parametrize("head", [True, False], ids=["whole", "new head"])
@@ -168,7 +168,7 @@ def test_a_fresh_that_hands_out_the_original_is_caught(tmp_path, head, recipe):
     warm = honest.replace(fresh=started(original.state_dict(), head=head))
     found = oracle(warm, GO, seeds=1, cache=Cache(tmp_path))
     with pytest.raises(InputError, match=r"contaminated: .* start from the original's own"):
-        check_fresh(found, original, Runtime())
+        check_fresh(found, original, found.case.partition(found.request), Runtime())
 
 
 @pytest.mark.parametrize("request_", [GO, Classes(1)], ids=["rows", "class"])
@@ -180,9 +180,9 @@ def test_a_fresh_that_was_trained_on_these_rows_is_caught_by_what_it_knows(tmp_p
     )
     other = train_original(case(Encoder), cache=Cache(tmp_path)).model
     with pytest.raises(InputError, match="contaminated: a fresh model knows the forget set before"):
-        check_fresh(found, other, Runtime())
+        check_fresh(found, other, found.case.partition(found.request), Runtime())
     with pytest.raises(InputError, match="contaminated: a fresh model knows"):
-        check_fresh(found, original, Runtime())
+        check_fresh(found, original, found.case.partition(found.request), Runtime())
 
 
 def test_a_fresh_that_knows_the_task_from_other_rows_is_let_through_with_a_note(tmp_path):
@@ -201,14 +201,14 @@ def test_a_fresh_that_knows_the_task_from_other_rows_is_let_through_with_a_note(
         recipe=ADAMW,
     )
     found, original = both(subject, tmp_path)
-    (note,) = check_fresh(found, original, Runtime())
+    (note,) = check_fresh(found, original, found.case.partition(found.request), Runtime())
     assert "knows the forget set before any training" in note
 
 
 def test_another_architecture_is_told(tmp_path):
     found, _ = both(case(Encoder), tmp_path)
     with pytest.raises(InputError, match="does not fit the original; give one architecture"):
-        check_fresh(found, nn.Linear(2, 2), Runtime())
+        check_fresh(found, nn.Linear(2, 2), found.case.partition(found.request), Runtime())
 
 
 def numbers(fresh):
@@ -232,7 +232,7 @@ def test_targets_near_what_an_untrained_model_answers_are_no_knowledge(tmp_path)
     case, request = numbers(small_regressor)
     truth = oracle(case, request, seeds=2, cache=Cache(tmp_path))
     original = train_original(case, cache=Cache(tmp_path)).model
-    assert check_fresh(truth, original, Runtime()) == ()
+    assert check_fresh(truth, original, truth.case.partition(truth.request), Runtime()) == ()
 
 
 def test_a_regressor_that_was_trained_on_these_rows_is_caught(tmp_path):
@@ -249,4 +249,4 @@ def test_a_regressor_that_was_trained_on_these_rows_is_caught(tmp_path):
     truth = oracle(handed, request, seeds=1, cache=Cache(tmp_path))
     original = train_original(case, cache=Cache(tmp_path)).model
     with pytest.raises(InputError, match="a fresh model knows the forget set"):
-        check_fresh(truth, original, Runtime())
+        check_fresh(truth, original, truth.case.partition(truth.request), Runtime())

@@ -134,7 +134,9 @@ def _adding_up(model: nn.Module, calls: LayerCalls, losses: Tensor, rt: Runtime)
     """Yield the parameters whose rows' gradients are those of single rows, and add up."""
     params = {n: p for n, p in model.named_parameters() if p.requires_grad}
     middle = len(losses) // 2
-    one = torch.autograd.grad(losses[middle], calls.edges, allow_unused=True, retain_graph=True)
+    one: tuple[Tensor, ...] = ()
+    if calls.edges:  # none where only parameters outside of known layers are trained
+        one = torch.autograd.grad(losses[middle], calls.edges, allow_unused=True, retain_graph=True)
     weights = torch.linspace(1, 2, len(losses), dtype=losses.dtype, device=losses.device)
     wanted: list[Tensor | GradientEdge] = [*calls.edges, *params.values()]
     found = torch.autograd.grad(

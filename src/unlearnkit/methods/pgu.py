@@ -221,7 +221,7 @@ def retained_moments(p: Problem, rt: Runtime) -> InputMoments:
     if p.retain.sealed_because:
         raise UnsupportedError(
             "pgu: needs the retain set, or input moments kept after training; measure them with"
-            " InputMoments.measure and give Case(input_moments=...)"
+            " InputMoments.of_case and give Case(input_moments=...)"
         )
     return InputMoments.measure(p.original, p.retain, p.task, rt)
 

@@ -125,13 +125,17 @@ class StopMonitor:
 
     def unseen(self) -> bool:
         """Return whether forget rows look never seen; always False where nothing can tell."""
-        return self.stops and self._mean(self._p.model, self.forget) >= self.goal()
+        return self.stops and self.remaining() <= 0
 
     def overshot(self) -> bool:
         """Return whether forget rows look worse than never seen: only a subset can."""
         if not (self.stops and self.subset):
             return False
-        return self._mean(self._p.model, self.forget) > self.goal()
+        return self.remaining() < 0
+
+    def remaining(self) -> float:
+        """Return how far the mean loss on forget rows is below that of rows never seen."""
+        return self.goal() - self._mean(self._p.model, self.forget)
 
     def goal(self) -> float:
         """Return the mean loss that forget rows have once they look never seen."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -14,7 +15,10 @@ from unlearnkit.auditing.strong.bootstrap_intervals import MOST_ROWS
 from unlearnkit.auditing.strong.margin_store import ModelId
 from unlearnkit.auditing.strong.train_ensembles import TRAINED, StrongAuditSpec, kinds_of
 from unlearnkit.core.data import View
+from unlearnkit.core.recipe import Recipe
+from unlearnkit.core.train_function import TrainFunction
 from unlearnkit.train.loop import fit
+from unlearnkit.train.own_training import train_by_function
 from unlearnkit.unlearning.run_method import fresh_model
 
 FIXED, PER_CELL, PER_ULIRA_CELL, PER_KLOM_CELL = 16.0, 1.35e-3, 1.9e-3, 6.5e-2
@@ -41,7 +45,8 @@ class StrongAuditCost:
     """Models that have to be unlearned."""
 
     rows: int
-    """Rows that the trainings put through a model, forward and backward."""
+    """Rows that the trainings put through a model, forward and backward; 0 where a user's own loop
+    does not say it."""
 
     seconds: float
     """About how long it takes; trainings one after another, at the speed found just now, and the
@@ -53,10 +58,13 @@ class StrongAuditCost:
                 f"strong audit of {self.models} models a kind: all of them are kept; about"
                 f" {format_duration(max(self.seconds, 1))} for the table"
             )
+        how = f"{self.rows:,} rows forward and backward"
+        if self.train and not self.rows:
+            how = "one at a time, because train_model cannot be stacked"
         return (
             f"strong audit of {self.models} models a kind: {self.train} to train"
-            f" ({self.kept} are kept), {self.unlearn} to unlearn; {self.rows:,} rows forward and"
-            f" backward, at most about {format_duration(max(self.seconds, 1))} on this machine;"
+            f" ({self.kept} are kept), {self.unlearn} to unlearn; {how}, at most about"
+            f" {format_duration(max(self.seconds, 1))} on this machine;"
             " it may be stopped at any time, and goes on where it stopped"
         )
 
@@ -84,10 +92,10 @@ def plan(subject: StrongAuditSpec, models: int, *, unlearn_seconds: float = 0.0)
                 lacking.append(who)
             else:
                 found.append(float(facts["seconds"]))
-    recipe = subject.case.recipe
-    assert recipe is not None
+    how = subject.case.training
+    epochs = how.epochs if isinstance(how, Recipe) else 0
     whole, stay = len(subject.case.train or ()), len(subject.parts.retain or ())
-    rows = sum(recipe.epochs * (whole if who == "original" else stay) for who in lacking)
+    rows = sum(epochs * (whole if who == "original" else stay) for who in lacking)
     each = sum(found) / len(found) if found else _timed(subject) if lacking else 0.0
     todo = sum(ModelId("unlearned", s) not in done for s in subject.seeds("original", models))
     return StrongAuditCost(
@@ -131,18 +139,27 @@ def _slice_seconds() -> float:
 
 
 def _timed(subject: StrongAuditSpec) -> float:
-    """Return about how long a training takes, from a few steps of one."""
+    """Return about how long a training takes, from a few steps of one.
+
+    A user's own loop is timed on a tenth of the rows.
+    """
     case = subject.case
     assert case.train is not None
-    assert case.recipe is not None
     rt = subject.rt.fork(0, quiet=True)
     view = View.all(case.train)
-    few = view.pick(torch.arange(min(len(view), 4 * case.recipe.batch_size)))
-    short = case.recipe.model_copy(update={"epochs": 1})
+    how = case.training
+    if isinstance(how, TrainFunction):
+        few = view.pick(torch.arange(math.ceil(len(view) / 10)))
+        start = time.perf_counter()
+        train_by_function(fresh_model(case, rt), few, how, rt, stream="strong/timed")
+        return (time.perf_counter() - start) * len(view) / len(few)
+    assert how is not None
+    few = view.pick(torch.arange(min(len(view), 4 * how.batch_size)))
+    short = how.model_copy(update={"epochs": 1})
     spent = []
     for _ in range(2):
         model = fresh_model(case, rt.fork(0))
         start = time.perf_counter()
         fit(model, few, case.task, short, rt, stream="strong/timed")
         spent.append(time.perf_counter() - start)
-    return min(spent) * case.recipe.epochs * len(view) / max(len(few), 1)
+    return min(spent) * how.epochs * len(view) / max(len(few), 1)
