@@ -14,6 +14,7 @@ from torch import nn
 from unlearnkit.auditing.control_models import ControlModels
 from unlearnkit.auditing.difficulty_summary import difficulty
 from unlearnkit.auditing.figure_data import class_lines, margin_samples, roc_curves
+from unlearnkit.auditing.memory_and_likeness import single_model_answers, strong_answers
 from unlearnkit.auditing.metric_table import Beside, metric_rows
 from unlearnkit.auditing.next_steps import AuditFacts, next_steps
 from unlearnkit.auditing.request_summary import (
@@ -27,7 +28,8 @@ from unlearnkit.auditing.splits import choose
 from unlearnkit.auditing.strong.cost_plan import plan
 from unlearnkit.auditing.strong.mask_transfer import distance_to_feature_mean, find_localizer
 from unlearnkit.auditing.strong.metric_specs import ENOUGH
-from unlearnkit.auditing.strong.results_table import strong_table
+from unlearnkit.auditing.strong.placebo import reads_request
+from unlearnkit.auditing.strong.results_table import StrongResults, strong_table
 from unlearnkit.auditing.strong.train_ensembles import check_models, collect_margins, subject_of
 from unlearnkit.auditing.summary import summary_rows
 from unlearnkit.auditing.verdicts import (
@@ -98,8 +100,8 @@ def audit(
             oracles; ``strong`` judges the method record by record, with ensembles of models that it
             trains where they are not kept yet. The better of the first two that is possible when
             None.
-        models: Of the strong tier: how many originals, unlearned models and retrained ones, and
-            retrained ones again.
+        models: Of the strong tier: how many originals, unlearned models and retrained ones,
+            retrained ones again, and placebo models: what the method makes of these.
         rt: Where to run; the CPU by default. Its reporter hears the cost of a strong audit first.
         cache: Where trained models are kept: the control models of the fast tier, models and
             margins of the strong one.
@@ -185,10 +187,9 @@ def audit_one_model(
         oracles=count,
     )
     if tier == "fast":
-        by_metric = {r.metric: r for r in rows}
-        found = findings_of_fast_audit(
-            FastAudit(by_metric, evidence, controls, facts.gone, facts.unchanged)
-        )
+        table = {r.metric: r for r in rows}
+        fast = FastAudit(table, evidence, controls, facts.gone, facts.unchanged)
+        found = findings_of_fast_audit(fast)
     else:
         found = judge(facts)
     asked = _asked(done, parts, rows, evidence)
@@ -196,6 +197,7 @@ def audit_one_model(
     return Report(
         verdict=found[0].verdict,
         reason=found[0].reason,
+        answers=single_model_answers(found, retrained=bool(count), placebo=NO_PLACEBO),
         remarks=remarks(found, rows, count),
         next_steps=next_steps(AuditFacts(found, rows, tier, count, spent)),
         summary=summary_rows(rows, found, spent),
@@ -251,7 +253,12 @@ def _strong(
     told: tuple[str, ...] = ()
     if localizer is not None:
         told = (f"the mask was found anew on each original, by {localizer.words}",)
-    table = strong_table(signals, rt, apart=distance_to_feature_mean(done, rt))
+    table = strong_table(
+        signals,
+        rt,
+        apart=distance_to_feature_mean(done, rt),
+        reads_request=reads_request(done.method, localizer),
+    )
     own = [f for f in one.findings if f.verdict not in _OPEN]
     found = strong_findings(table, own)
     return one.model_copy(
@@ -259,33 +266,46 @@ def _strong(
             "tier": AuditTier.STRONG,
             "verdict": found[0].verdict,
             "reason": found[0].reason,
+            "answers": strong_answers(found, table),
             "remarks": strong_remarks(table),
             "next_steps": next_steps(
                 AuditFacts(found, table.rows, AuditTier.STRONG, len(truth), one.spent, table.models)
             ),
-            "summary": summary_rows(one.rows, found, one.spent, table.rows),
+            "summary": summary_rows(one.rows, found, one.spent, table.rows, table.arm("memory")),
             "findings": found,
             "limits": strong_limits(table),
             "warnings": (*table.told, *told, *one.warnings),
             "provenance": one.provenance.model_copy(update={"design": table.design}),
-            "strong": StrongSummary(
-                models=table.models,
-                distinct=table.distinct,
-                rows=table.rows,
-                exposure=table.exposure,
-                laws=table.laws,
-                degrees=table.degrees,
-                strata=table.strata,
-                detectable=None if math.isnan(table.detectable) else table.detectable,
-                signals=subject.name,
-                trained=asked.train,
-                seconds=time.perf_counter() - start,
-            ),
+            "strong": _summary_of(table, subject.name, asked.train, time.perf_counter() - start),
         }
     )
 
 
-_OPEN = {Verdict.INCONCLUSIVE, Verdict.MATCHES}
+def _summary_of(table: StrongResults, signals: str, trained: int, seconds: float) -> StrongSummary:
+    return StrongSummary(
+        models=table.models,
+        distinct=table.distinct,
+        rows=table.rows,
+        exposure=table.exposure,
+        arms=table.arms,
+        placebo=table.placebo,
+        laws=table.laws,
+        degrees=table.degrees,
+        strata=table.strata,
+        detectable=None if math.isnan(table.detectable) else table.detectable,
+        signals=signals,
+        trained=trained,
+        seconds=seconds,
+    )
+
+
+NO_PLACEBO = (
+    "there was no placebo control, and a difference from retrained models may be memory or the"
+    " signature of the algorithm"
+)
+"""Why an audit of one model says nothing about memory alone."""
+
+_OPEN = {Verdict.INCONCLUSIVE, Verdict.MATCHES, Verdict.MEMORY_GONE}
 """What a few oracles leave open about one model; the ensembles answer that."""
 
 

@@ -9,6 +9,7 @@ import torch
 
 from unlearnkit.auditing.sentences import format_duration
 from unlearnkit.auditing.strong.margin_store import ModelId
+from unlearnkit.auditing.strong.placebo import PLACEBO
 from unlearnkit.auditing.strong.train_ensembles import StrongAuditSpec, kinds_of
 from unlearnkit.core.data import View
 from unlearnkit.core.runtime import Cost, Runtime
@@ -33,6 +34,9 @@ class StrongAuditCost:
     unlearn: int
     """Models that have to be unlearned."""
 
+    placebo: int
+    """Retrained models that the method has to run on, for the placebo arm."""
+
     rows: int
     """Rows that the trainings put through a model, forward and backward."""
 
@@ -40,13 +44,14 @@ class StrongAuditCost:
     """About how long it takes; trainings one after another, at the speed found just now."""
 
     def __str__(self) -> str:
-        if not self.train and not self.unlearn:
+        if not self.train and not self.unlearn and not self.placebo:
             return f"strong audit of {self.models} models a kind: all of them are kept"
         return (
             f"strong audit of {self.models} models a kind: {self.train} to train"
-            f" ({self.kept} are kept), {self.unlearn} to unlearn; {self.rows:,} rows forward and"
-            f" backward, at most about {format_duration(max(self.seconds, 1))} on this machine;"
-            " it may be stopped at any time, and goes on where it stopped"
+            f" ({self.kept} are kept), {self.unlearn} to unlearn and {self.placebo} placebo runs;"
+            f" {self.rows:,} rows forward and backward, at most about"
+            f" {format_duration(max(self.seconds, 1))} on this machine; it may be stopped at any"
+            " time, and goes on where it stopped"
         )
 
 
@@ -80,14 +85,18 @@ def plan(subject: StrongAuditSpec, models: int, *, unlearn_seconds: float = 0.0)
     whole, stay = len(subject.case.train or ()), len(parts.retain or ())
     rows = sum(recipe.epochs * (whole if who == "original" else stay) for who in lacking)
     each = sum(found) / len(found) if found else _timed(subject) if lacking else 0.0
-    todo = sum(ModelId("unlearned", s) not in done for s in subject.seeds("original", models))
+    todo, placebo = (
+        sum(ModelId(kind, s) not in done for s in subject.seeds(who, models))
+        for kind, who in (("unlearned", "original"), (PLACEBO, "floor"))
+    )
     return StrongAuditCost(
         models=models,
         train=len(lacking),
         kept=3 * models - len(lacking),
         unlearn=todo,
+        placebo=placebo,
         rows=rows,
-        seconds=each * len(lacking) + todo * unlearn_seconds,
+        seconds=each * len(lacking) + (todo + placebo) * unlearn_seconds,
     )
 
 
