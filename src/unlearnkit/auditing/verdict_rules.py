@@ -10,7 +10,7 @@ from unlearnkit.attacks.ulira import EXPOSED
 from unlearnkit.auditing import verdict_metrics as one_model
 from unlearnkit.auditing import verdicts_strong as strong
 from unlearnkit.auditing.next_steps import STEPS
-from unlearnkit.auditing.strong.arm_comparison import MEMORY_MARGIN
+from unlearnkit.auditing.strong.arm_comparison import CHANCE, MEMORY_MARGIN
 from unlearnkit.auditing.strong.metric_specs import ENOUGH
 from unlearnkit.auditing.strong.results_table import LEVEL
 from unlearnkit.auditing.verdicts import HALF, HEADROOM, OUTSIDE_LEVEL, PROBE
@@ -266,7 +266,7 @@ RULES: tuple[VerdictRule, ...] = (
         "strong",
         Verdict.MEMORY_GONE,
         "No forget row is exposed against placebo models after correction, and U-LiRA is equivalent"
-        " to that of two equal sets of retrained models. It may hold together with DISTINGUISHABLE,"
+        f" to {CHANCE:g}, the value of equal sets. It may hold together with DISTINGUISHABLE,"
         " DAMAGED or MATCHES: memory and likeness are two questions.",
         level=f"two one-sided tests, level 0.05, margin {MEMORY_MARGIN:g}",
     ),

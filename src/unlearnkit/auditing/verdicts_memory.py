@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from unlearnkit.auditing.strong.arm_comparison import MEMORY_MARGIN
+from unlearnkit.auditing.strong.arm_comparison import CHANCE, MEMORY_MARGIN
 from unlearnkit.auditing.strong.metric_specs import ENOUGH
 from unlearnkit.auditing.strong.results_table import StrongResults
 from unlearnkit.metrics.ensembles import AUC_MARGIN
@@ -68,8 +68,8 @@ def memory_gone(s: StrongResults) -> Finding:
         why = "the originals, which forgot nothing, are not distinguished from retrained models"
     elif memory.judgement is not Judgement.EQUIVALENT:
         why = (
-            f"U-LiRA AUC {estimate_words(memory.auc)}, {memory.auc_floor:.3f} between two equal"
-            f" sets, is not shown to be within {MEMORY_MARGIN:g} of it"
+            f"U-LiRA AUC {estimate_words(memory.auc)} is not shown to be within {MEMORY_MARGIN:g}"
+            f" of {CHANCE:g}, the value of equal sets"
         )
     if why:
         return Finding(
@@ -80,8 +80,8 @@ def memory_gone(s: StrongResults) -> Finding:
     return Finding(
         verdict=Verdict.MEMORY_GONE,
         reason=f"no record of {memory.records} is exposed against placebo models, which never saw"
-        f" the forget set, and U-LiRA AUC {estimate_words(memory.auc)} is equivalent to"
-        f" {memory.auc_floor:.3f} between two equal sets (margin {MEMORY_MARGIN:g})",
+        f" the forget set, and U-LiRA AUC {estimate_words(memory.auc)} is equivalent to {CHANCE:g},"
+        f" the value of equal sets (margin {MEMORY_MARGIN:g})",
         rows=ROWS,
     )
 
@@ -98,7 +98,7 @@ def _evidence(memory: ArmComparison, sign: int) -> Iterator[str]:
     if memory.judgement is Judgement.DIFFERENT and sign * (memory.shift.value or 0.0) > 0:
         yield (
             f"U-LiRA AUC {estimate_words(memory.auc)} against placebo models"
-            f" ({memory.auc_floor:.3f} between two equal sets)"
+            f" ({CHANCE:g} between equal sets)"
         )
     if _beyond(memory.attack, AUC_MARGIN, sign):
         yield f"membership AUC {estimate_words(memory.attack)} against placebo models"

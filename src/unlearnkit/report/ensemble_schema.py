@@ -51,7 +51,7 @@ class ArmComparison(Value):
     """Of originals against retrained models: what doing nothing gives."""
 
     judgement: Judgement
-    """Of the AUC and that of two equal sets."""
+    """Of the AUC, compared with 0.5, the value of equal sets."""
 
     klom: float | None
     """Median over the records."""

@@ -27,8 +27,11 @@ from unlearnkit.stats.intervals import normal, two_sample_t
 from unlearnkit.stats.oracle_gap import ComparisonRule, Judgement, compare
 from unlearnkit.stats.roc import auc_rows
 
+CHANCE = 0.5
+"""U-LiRA AUC between equal sets of models, in the mean: attacked models are not those fitted on."""
+
 MEMORY_MARGIN = 0.05
-"""Largest U-LiRA AUC above that of equal sets of models which counts as no memory."""
+"""Largest difference of the U-LiRA AUC from that of equal sets which counts as no memory."""
 
 Name = Literal["memory", "signature", "likeness"]
 
@@ -71,9 +74,8 @@ def compare_arms(
 ) -> ArmComparison:
     """Return how two arms differ on the forget set.
 
-    The AUC of U-LiRA is set against that of two equal sets of retrained models. The two are called
-    equivalent where the 90 % interval of the difference lies within 0.05 (two one-sided tests), and
-    different where the 95 % interval lies beyond it.
+    The AUC of U-LiRA is equivalent to that of equal sets, 0.5, where its 90 % interval lies within
+    0.05 of it (two one-sided tests), and different where the 95 % interval lies beyond that.
 
     Args:
         pair: The arms.
@@ -93,7 +95,7 @@ def compare_arms(
     auc, judgement = Estimate(value=None, note=attack.note), Judgement.NOT_JUDGED
     if not math.isnan(attack.auc):
         auc = estimate_of(auc_over_models(s.ratios(ours)), sides[0].shape[1])
-        judgement = _judged(*(auc_with_error(h) for h in (s.ratios(ours), equal.ratios("floor"))))
+        judgement = _judged(auc_with_error(s.ratios(ours)))
     detectable = math.nan
     if not judged_only:
         detectable = smallest_shift(*sides, rng=s.rt.rng(f"strong/power/{pair.name}"))
@@ -140,16 +142,16 @@ def _exposed(pair: ArmPair) -> Tensor | None:
     return bounded if math.isnan(attack.auc) else bounded | attack.exposed
 
 
-def _judged(mine: AucError, null: AucError) -> Judgement:
+def _judged(found: AucError) -> Judgement:
     """Return whether an AUC is that of equal sets, by two one-sided tests."""
-    gap, error = mine.value - null.value, math.hypot(mine.error, null.error)
-    if math.isnan(error):
+    gap = found.value - CHANCE
+    if math.isnan(found.error):
         return Judgement.NOT_JUDGED
-    if abs(gap) + normal(0.9) * error <= MEMORY_MARGIN:
+    if abs(gap) + normal(0.9) * found.error <= MEMORY_MARGIN:
         return Judgement.EQUIVALENT
-    return (
-        Judgement.DIFFERENT if gap - normal(0.95) * error > MEMORY_MARGIN else Judgement.NOT_SHOWN
-    )
+    if gap - normal(0.95) * found.error > MEMORY_MARGIN:
+        return Judgement.DIFFERENT
+    return Judgement.NOT_SHOWN
 
 
 def _shift(ours: Tensor, theirs: Tensor) -> Estimate:
