@@ -14,7 +14,7 @@ from unlearnkit.core.data import View
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.localize.localizer import Localizer
-from unlearnkit.train.frozen_weights import holding
+from unlearnkit.train.frozen_weights import freeze_outside_mask
 from unlearnkit.train.loop import fit
 from unlearnkit.unlearning.run_method import fresh_model
 
@@ -60,7 +60,7 @@ def compare(case: Case, epochs: int, optimizer: str, *, pairs: int) -> Fact:
 
     def go(*, masked: bool) -> None:
         model.load_state_dict(start)
-        rt = holding(Runtime(), model, mask) if masked else Runtime()
+        rt = freeze_outside_mask(Runtime(), model, mask) if masked else Runtime()
         fit(model, view, case.task, recipe, rt, stream="masked")
 
     return against(

@@ -56,6 +56,6 @@ def study() -> Study:
 def spent(store: Store, cache: Cache) -> float:
     """Return the seconds of all trainings, unlearnings and audits."""
     runs = [r for r in store.runs("study") if r.status == "done"]
-    audits = store.named_facts([r.key for r in runs], "audit_seconds")
+    audits = store.fact_by_run([r.key for r in runs], "audit_seconds")
     trained = sum(float(e.facts["seconds"]) for e in cache.entries() if e.facts)
     return trained + sum(r.seconds or 0.0 for r in runs) + sum(map(float, audits.values()))

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from unlearnkit.localize.mask import Mask as Mask
     from unlearnkit.oracles import oracle as oracle
     from unlearnkit.oracles import train_original as train_original
-    from unlearnkit.report.schema import Report as Report
+    from unlearnkit.report.report import Report as Report
     from unlearnkit.tasks.classification import Classification as Classification
     from unlearnkit.tasks.multilabel import MultiLabel as MultiLabel
     from unlearnkit.tasks.regression import Regression as Regression
@@ -54,7 +54,7 @@ _HOMES = {
     "MultiLabel": "tasks.multilabel",
     "Recipe": "core.recipe",
     "Regression": "tasks.regression",
-    "Report": "report.schema",
+    "Report": "report.report",
     "Rows": "core.request",
     "Runtime": "core.runtime",
     "Targets": "core.request",

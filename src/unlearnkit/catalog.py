@@ -1,4 +1,4 @@
-"""What there is: finds methods, metrics, tasks and cases by importing their folders."""
+"""Catalogue: finds methods, metrics, tasks and cases."""
 
 import importlib
 import pkgutil

@@ -18,9 +18,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.core.files import check_regular
+from unlearnkit.core.files import check_regular, write_bytes
 from unlearnkit.core.text import one_line
-from unlearnkit.store import write_bytes
 
 _TORCH = {".pt", ".pth", ".bin", ".ckpt"}
 _WRAPPERS = ("state_dict", "model_state_dict", "model")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from unlearnkit.core.case import Partition
 from unlearnkit.core.data import View
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.inference import inference_batch_size
@@ -35,7 +36,9 @@ AUC, Z = 0.75, 4.0
 on knowledge is memory: a draw of unseen rows reaches such a score once in 30,000."""
 
 
-def check_fresh(oracles: Oracles, original: nn.Module, rt: Runtime) -> tuple[str, ...]:
+def check_fresh(
+    oracles: Oracles, original: nn.Module, parts: Partition, rt: Runtime
+) -> tuple[str, ...]:
     """Refuse oracles that were trained on the forget set, or start from what was.
 
     A shared initial state, such as a pretrained backbone or embeddings, frozen or not, is no fault:
@@ -49,6 +52,7 @@ def check_fresh(oracles: Oracles, original: nn.Module, rt: Runtime) -> tuple[str
     Args:
         oracles: Models said to be retrained.
         original: The model that was trained on everything.
+        parts: The rows that the oracles never saw, and those that they were trained on.
         rt: Where to run.
 
     Returns:
@@ -70,7 +74,7 @@ def check_fresh(oracles: Oracles, original: nn.Module, rt: Runtime) -> tuple[str
     for k, what in pairs:
         start = first if k == 0 else _untrained(oracles, k, rt)
         if touched is None:
-            touched = _touched(oracles, (original, first), rt)
+            touched = _touched(oracles, (original, first), parts, rt)
         if what == "copy":
             found = _equal_where_moved(start, original, (models[k], original), touched)
             told = "are copies of the original's, as training left them"
@@ -85,7 +89,7 @@ def check_fresh(oracles: Oracles, original: nn.Module, rt: Runtime) -> tuple[str
                 f"oracle {k}: contaminated: the weights of {len(found)} tensors {told}, first"
                 f" {found[0]}; train it from a model that never saw the forget set"
             )
-    return _behaviour(oracles, first, rt)
+    return _behaviour(oracles, first, parts.forget, rt)
 
 
 def _check_shapes(k: int, model: nn.Module, original: nn.Module) -> None:
@@ -117,12 +121,14 @@ def _any_equal(model: nn.Module, other: nn.Module) -> bool:
     return any(int((a == b).sum()) >= max(LEAST, 0.01 * a.numel()) for a, b in pairs)
 
 
-def _touched(oracles: Oracles, models: tuple[nn.Module, ...], rt: Runtime) -> dict[str, Tensor]:
+def _touched(
+    oracles: Oracles, models: tuple[nn.Module, ...], parts: Partition, rt: Runtime
+) -> dict[str, Tensor]:
     """Return which scalars get a gradient from the training rows, in any of some models.
 
     All others are where they were, or where weight decay alone brings them.
     """
-    case, parts = oracles.case, oracles.case.partition(oracles.request)
+    case = oracles.case
     quiet = rt.fork(0)
     found: dict[str, Tensor] = {}
     for given in models:
@@ -182,9 +188,11 @@ class _Known:
     z: float
 
 
-def _behaviour(oracles: Oracles, fresh: nn.Module, rt: Runtime) -> tuple[str, ...]:
+def _behaviour(
+    oracles: Oracles, fresh: nn.Module, forget: View | None, rt: Runtime
+) -> tuple[str, ...]:
     """Refuse a fresh model that remembers the forget rows; tell of one that knows them."""
-    case, forget = oracles.case, oracles.case.partition(oracles.request).forget
+    case = oracles.case
     if forget is None or not forget.labelled:
         return ()
     known = _known(oracles, fresh, forget, rt)

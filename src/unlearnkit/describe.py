@@ -1,4 +1,4 @@
-"""What the catalog knows, as facts and as Markdown: for ``unlearnkit show`` and the documents."""
+"""Descriptions of methods, metrics and cases, as facts and Markdown."""
 
 import inspect
 from collections.abc import Iterable, Mapping
@@ -25,6 +25,7 @@ _NEEDS = {
     Need.LABELS: "the targets of these rows",
     Need.FRESH: "a function that builds an untrained model",
     Need.CLASSES: "a request for whole classes",
+    Need.MOMENTS: "input moments kept after training",
     Need.SHAPE: "inputs that are one tensor of a known shape",
 }
 _GOALS = {
@@ -36,17 +37,7 @@ _GOALS = {
 
 
 def find(name: str) -> tuple[Facts, str]:
-    """Return the facts and the page of a method, a metric or a case.
-
-    Args:
-        name: Its id.
-
-    Returns:
-        The facts, JSON-able, and the page in Markdown.
-
-    Raises:
-        UnknownNameError: If nothing has this id.
-    """
+    """Return the facts, JSON-able, and the Markdown page of a method, a metric or a case."""
     methods, metrics, cases = catalog.methods(), catalog.metrics(), catalog.cases()
     if name in methods:
         return method_facts(methods[name]), method_page(methods[name])
@@ -74,6 +65,7 @@ def method_facts(cls: type[Method]) -> Facts:
         "does": _first(cls.__doc__),
         "cite": info.cite,
         "needs": sorted(info.needs),
+        "needs_one_of": sorted(info.needs_one_of),
         "uses": sorted(info.uses),
         "tasks": sorted(info.tasks),
         "when": info.when,
@@ -179,14 +171,7 @@ def case_facts(c: CaseEntry) -> Facts:
 
 
 def settings(cls: type[Method]) -> list[Facts]:
-    """Return a method's hyper-parameters, nested ones with dots.
-
-    Args:
-        cls: The method.
-
-    Returns:
-        Of each its key, values, default, doc, and where tuning searches it (None: it does not).
-    """
+    """Return key, values, default, doc and search range of each hyper-parameter."""
     schema = cls.model_json_schema()
     searched = {key: str(d.search) for key, d in search_space(cls).items()}
     # Alternatives share names; the default's come first, and theirs are searched.
@@ -225,11 +210,13 @@ def method_page(cls: type[Method]) -> str:
         parts += ["Presets, for `--preset`:", _list(_preset(k, v) for k, v in info.presets.items())]
     parts += ["## Needs and cost"]
     needs = ", ".join(_NEEDS[n] for n in sorted(info.needs)) or "the model alone"
+    one_of = " or ".join(_NEEDS[n] for n in sorted(info.needs_one_of))
     uses = ", ".join(_NEEDS[n] for n in sorted(info.uses))
     parts += [
         _list(
             [
                 f"Needs: {needs}.",
+                *([f"Needs one of: {one_of}."] if one_of else []),
                 *([f"Reads where they are there: {uses}."] if uses else []),
                 f"Tasks: {', '.join(sorted(info.tasks))}.",
                 "Cost: each run meters its rows forward and backward; the report puts them next to"
@@ -284,14 +271,7 @@ def case_section(c: CaseEntry) -> str:
 
 
 def tables(link: str) -> dict[str, str]:
-    """Return the overviews of methods, metrics and cases as Markdown tables.
-
-    Args:
-        link: The folder of the method pages, as seen from the text that holds the table.
-
-    Returns:
-        The tables, under ``methods``, ``metrics``, ``cases``.
-    """
+    """Return Markdown tables of methods, metrics and cases; ``link`` leads to method pages."""
     methods = [
         (f"[`{i}`]({link}{i}.md)", m.info.title, _comma(m.info.needs), _first(m.__doc__))
         for i, m in catalog.methods().items()
@@ -342,12 +322,12 @@ def verdict_page() -> str:
     ]
     for tier, about in verdict_rules.TIERS.items():
         rows = [
-            (r.verdict.value, r.rule, _comma(f"`{m}`" for m in r.rests_on), r.level)
+            (r.verdict.value, r.rule, _comma(f"`{m}`" for m in r.rests_on), r.level, r.source)
             for r in verdict_rules.RULES
             if r.tier == tier
         ]
         parts += [f"## {tier.capitalize()} tier", about]
-        parts += [table(("verdict", "rule", "rests on", "level or margin"), rows)]
+        parts += [table(("verdict", "rule", "rests on", "level or margin", "source"), rows)]
     parts += [
         "## What no verdict says",
         "An audit can refute that data are gone. It cannot prove it. Each report lists what its"

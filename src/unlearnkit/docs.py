@@ -1,4 +1,4 @@
-"""The generated documents: ``python -m unlearnkit.docs`` writes them, ``--check`` compares them."""
+"""Generated documents: ``python -m unlearnkit.docs`` writes or checks them."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -11,22 +11,15 @@ from unlearnkit import catalog
 from unlearnkit import describe as pages
 from unlearnkit.cli.commands import app
 from unlearnkit.core.errors import InputError, UnlearnkitError
+from unlearnkit.core.files import write_text
 from unlearnkit.reproduction import tables_markdown as reproductions_text
-from unlearnkit.store import write_text
 
 WIDTH = 100
 _METHODS = "docs/methods"
 
 
 def build(readme: str) -> dict[str, str]:
-    """Return every generated document: no date, no version, the same on every machine.
-
-    Args:
-        readme: The README as it is; the text between its markers is replaced.
-
-    Returns:
-        Texts by path, relative to the repository.
-    """
+    """Return every generated document by path; the README between its markers is replaced."""
     methods, metrics, cases = catalog.methods(), catalog.metrics(), catalog.cases()
     here, from_root = pages.tables(""), pages.tables(f"{_METHODS}/")
     found = {f"{_METHODS}/{i}.md": pages.method_page(m) for i, m in methods.items()}
@@ -46,18 +39,7 @@ def build(readme: str) -> dict[str, str]:
 
 
 def fill(text: str, tables: Mapping[str, str]) -> str:
-    """Return a text with what stands between its markers replaced.
-
-    Args:
-        text: Holds ``<!-- name:begin -->`` and ``<!-- name:end -->`` for each table.
-        tables: What goes between them, by name.
-
-    Returns:
-        The text.
-
-    Raises:
-        InputError: If a marker is missing.
-    """
+    """Return a text with what stands between ``<!-- name:begin -->`` and ``:end`` replaced."""
     for name, content in tables.items():
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
         head, opened, rest = text.partition(begin)
@@ -69,15 +51,7 @@ def fill(text: str, tables: Mapping[str, str]) -> str:
 
 
 def differing(root: Path, built: Mapping[str, str]) -> list[str]:
-    """Return the paths whose file is missing, different, or no longer generated.
-
-    Args:
-        root: The repository.
-        built: What the documents should be.
-
-    Returns:
-        The paths, sorted.
-    """
+    """Return the paths whose file is missing, different, or no longer generated, sorted."""
     wrong = [
         path
         for path, text in built.items()
@@ -87,18 +61,7 @@ def differing(root: Path, built: Mapping[str, str]) -> list[str]:
 
 
 def main(arguments: list[str], root: Path) -> int:
-    """Write or check the documents.
-
-    Args:
-        arguments: Empty, or ``--check``.
-        root: The repository.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        InputError: If the repository is not there or an argument is unknown.
-    """
+    """Write the documents, or with ``--check`` compare them; return the exit code."""
     if arguments not in ([], ["--check"]):
         raise InputError(f"docs: no arguments or --check, got {' '.join(arguments)}")
     readme = root / "README.md"

@@ -1,4 +1,4 @@
-"""What is to be done, in the same words on the command line, in YAML, in studies and in records."""
+"""Job: one request to unlearn, in the words of CLI, YAML and records."""
 
 from __future__ import annotations
 
@@ -65,16 +65,14 @@ class Job(FrozenModel):
     def resolve(
         self, reporter: Reporter | None = None, *, made: Case | None = None
     ) -> tuple[Case, ForgetRequest | None]:
-        """Return the case and what must go from it.
-
-        Where models must point out the rows, they are trained on the job's device.
+        """Return the case and the request; None for a case made from parts.
 
         Args:
-            reporter: Hears what that costs, and how it comes along.
-            made: The case, where it was made before; a named request brings its own.
+            reporter: Receives the cost and progress where models must be trained to find the rows.
+            made: The case, if made before; a named request brings its own.
 
         Returns:
-            The case, and the request; None for a case made from parts.
+            Case and request.
         """
         known = catalog.cases()
         if self.case not in known:
@@ -93,19 +91,11 @@ class Job(FrozenModel):
         return isinstance(self.forget, str) and not (is_range(self.forget) or "=" in self.forget)
 
     def build(self) -> Method:
-        """Return the method; settings change single values of the preset's or the defaults.
-
-        Returns:
-            The method.
-        """
+        """Return the method; settings change single values of the preset or the defaults."""
         return catalog.method(self.method, self.preset, **self.settings)
 
     def build_mask(self) -> Mask | Localizer | None:
-        """Return the mask that was saved, or how to find it.
-
-        Returns:
-            It; None where everything may move.
-        """
+        """Return the saved mask, or how to find one; None where every parameter may change."""
         if isinstance(self.mask, str) and self.mask.endswith(MASK):
             return Mask.load(self.mask)
         return None if self.mask is None else Localizer.read(self.mask)
@@ -144,18 +134,7 @@ class Job(FrozenModel):
 
 
 def make_job(given: Mapping[str, Any]) -> Job:
-    """Return the job that a mapping describes.
-
-    Args:
-        given: Fields of ``Job``; a run's record counts too.
-
-    Returns:
-        The job.
-
-    Raises:
-        UnknownNameError: If a key is unknown.
-        InputError: If a value is wrong, or the case is missing.
-    """
+    """Return the job that a mapping describes; a wrong key or value is an error."""
     wrong = next((k for k in given if k not in Job.model_fields), None)
     if wrong is not None:
         raise UnknownNameError("key of a job", str(wrong), Job.model_fields)
@@ -168,15 +147,7 @@ def make_job(given: Mapping[str, Any]) -> Job:
 
 
 def read_job(path: Path, *, trust: bool = True) -> dict[str, Any]:
-    """Return what a YAML file says of a job, or the job in a run's ``run.json``.
-
-    Args:
-        path: The file.
-        trust: Whether the record of a run may name code that is imported.
-
-    Returns:
-        Fields of ``Job``, not checked yet. A record that names code that is not trusted is refused.
-    """
+    """Return the fields of a job, unchecked, from YAML or from a run's ``run.json``."""
     content = read_yaml(path, "job", "case, forget and method")
     inner = content.get("job")
     if not isinstance(inner, Mapping):
@@ -187,15 +158,7 @@ def read_job(path: Path, *, trust: bool = True) -> dict[str, Any]:
 
 
 def check_trusted(case: str, who: str) -> None:
-    """Refuse a case that a record names and that is code to be imported.
-
-    Args:
-        case: The case that the record names.
-        who: The command, for the error.
-
-    Raises:
-        InputError: If it is no built-in case.
-    """
+    """Refuse a recorded case that is code to be imported."""
     if case in catalog.cases():
         return
     how = "CASE" if who == "unlearn" else "--case CASE"
@@ -206,17 +169,7 @@ def check_trusted(case: str, who: str) -> None:
 
 
 def parse_settings(given: Iterable[str]) -> dict[str, Any]:
-    """Return nested settings from ``key=value`` words; dots nest, values are YAML.
-
-    Args:
-        given: Such as ``["selection=5", "run.lr=2"]``.
-
-    Returns:
-        The settings.
-
-    Raises:
-        InputError: If a word has no ``=``, a value is no YAML, or a key is given twice.
-    """
+    """Return nested settings from ``key=value`` texts; dots nest, values are YAML."""
     found: dict[str, Any] = {}
     for word in given:
         key, equals, text = word.partition("=")
@@ -228,25 +181,14 @@ def parse_settings(given: Iterable[str]) -> dict[str, Any]:
             raise InputError(
                 f"-p: {key}: the value is no YAML, got {one_line(text, 80)!r} ({e})"
             ) from None
-        put_nested(found, key.strip(), value, who="-p", said=word)
+        set_dotted(found, key.strip(), value, who="-p", said=word)
     return found
 
 
-def put_nested(
+def set_dotted(
     found: dict[str, Any], name: str, value: object, *, who: str, said: str | None = None
 ) -> None:
-    """Put a value where a dotted name says, making mappings on the way.
-
-    Args:
-        found: Changed in place.
-        name: Such as ``run.lr``.
-        value: What comes there.
-        who: Whose settings these are, for errors.
-        said: How the setting was written; its name when None.
-
-    Raises:
-        InputError: If the place is taken.
-    """
+    """Set a value in nested mappings by its dotted name; ``who`` and ``said`` are for errors."""
     *path, last = name.split(".")
     if len(path) >= DEEPEST:
         raise InputError(

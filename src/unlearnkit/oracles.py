@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from unlearnkit.cache import Cache
 from unlearnkit.core.border import border
-from unlearnkit.core.case import Case
+from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import View
 from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
 from unlearnkit.core.recipe import Recipe
@@ -33,6 +33,9 @@ _FIRST: dict[_What, int] = {"original": 0, "oracle": FIRST}
 MOST = 100_000
 """Most models that one call trains."""
 
+HELD = 2**30
+"""Most bytes of untrained models that wait, hashed, for their training."""
+
 LOCKED = 256
 """Entries of the cache that one process makes at a time; each holds a file open."""
 
@@ -51,9 +54,6 @@ class TrainedModel:
     together: int = 1
     """Models that were trained at once: ``seconds`` is a share of what all of them took."""
 
-    found: dict[Hashable, object] = field(default_factory=dict, compare=False, repr=False)
-    """What audits have found out about the model: a further one need not find it out again."""
-
 
 @dataclass(frozen=True)
 class Oracles:
@@ -62,8 +62,6 @@ class Oracles:
     case: Case
     request: ForgetRequest | None
     runs: tuple[TrainedModel, ...]
-    beside: dict[Hashable, dict[str, Any]] = field(default_factory=dict, compare=False, repr=False)
-    """What audits have found about an original and these models, by original and circumstances."""
 
     @property
     def models(self) -> list[nn.Module]:
@@ -91,7 +89,7 @@ def train_original(
         The model, from the cache if it is there.
     """
     seed = check_seed(seed, "train_original: seed")
-    return _one(_originals(case, rt or Runtime()), seed, cache or Cache())
+    return _one(training_of_originals(case, rt or Runtime()), seed, cache or Cache())
 
 
 @border("train_originals")
@@ -120,7 +118,7 @@ def train_originals(
         The models, one a seed, in order.
     """
     wanted = _wanted(seeds, "original")
-    return _many(_originals(case, rt or Runtime()), wanted, cache or Cache(), ray)
+    return training_of_originals(case, rt or Runtime()).models(wanted, cache or Cache(), ray)
 
 
 @border("oracle")
@@ -156,7 +154,8 @@ def oracle(
     """
     wanted = _wanted(seeds, "oracle")
     asked = None if request is None else parse_request(request)
-    runs = _many(_oracles(case, asked, rt or Runtime()), wanted, cache or Cache(), ray)
+    training = training_of_oracles(case, case.partition(asked), rt or Runtime())
+    runs = training.models(wanted, cache or Cache(), ray)
     return Oracles(case, asked, runs)
 
 
@@ -171,7 +170,7 @@ def original_key(case: Case, seed: int, rt: Runtime) -> dict[str, Any]:
     Returns:
         The key under which ``train_original`` keeps it.
     """
-    return _originals(case, rt).start(seed)[1]
+    return training_of_originals(case, rt).key(seed)
 
 
 def oracle_keys(
@@ -188,8 +187,8 @@ def oracle_keys(
     Returns:
         The keys under which ``oracle`` keeps them.
     """
-    training = _oracles(case, request, rt)
-    return [training.start(seed)[1] for seed in _wanted(seeds, "oracle")]
+    training = training_of_oracles(case, case.partition(request), rt)
+    return [training.key(seed) for seed in _wanted(seeds, "oracle")]
 
 
 def trained_together(case: Case, request: ForgetRequest | None, seeds: int, rt: Runtime) -> bool:
@@ -204,23 +203,35 @@ def trained_together(case: Case, request: ForgetRequest | None, seeds: int, rt: 
     Returns:
         True for a stack; nothing is trained.
     """
-    training = _oracles(case, request, rt)
+    training = training_of_oracles(case, case.partition(request), rt)
     first, *others = _wanted(seeds, "oracle")
-    member = training.member(first, training.start(first)[0])
-    return bool(others) and worth_stacking(member, case.task, training.recipe)
+    return bool(others) and training.stacks(first)
 
 
 @dataclass(frozen=True)
-class _Training:
-    """Training from scratch, whatever the seed."""
+class ScratchTraining:
+    """Training from scratch on some rows, whatever the seed.
+
+    A key is made once. It needs the untrained model, which waits for its training, so that no
+    model is built only to be hashed.
+    """
 
     what: _What
     case: Case
     view: View
     rt: Runtime
+    _keys: dict[int, dict[str, Any]] = field(default_factory=dict, compare=False, repr=False)
+    _waiting: dict[int, nn.Module] = field(default_factory=dict, compare=False, repr=False)
+
+    def models(
+        self, seeds: Sequence[int], cache: Cache, ray: str | None = None
+    ) -> tuple[TrainedModel, ...]:
+        """Return the models of several seeds, in order; those that are missing are trained."""
+        return _many(self, seeds, cache, ray)
 
     @property
     def recipe(self) -> Recipe:
+        """Return the recipe of the case."""
         if self.case.recipe is None:
             raise UnsupportedError(
                 f"{self.what}: the case has no recipe; give Case(recipe=Recipe(...))"
@@ -229,9 +240,22 @@ class _Training:
 
     def start(self, seed: int) -> tuple[nn.Module, dict[str, Any]]:
         """Return the untrained model, and the content address of what it becomes."""
-        recipe, rt = self.recipe, self.rt.fork(seed)
-        model = fresh_model(self.case, rt, "train/init")
-        return model, training_key(self.what, model, self.rows, self.case.task, recipe, rt)
+        key, model = self.key(seed), self._waiting.pop(seed, None)
+        return (self._untrained(seed) if model is None else model), key
+
+    def key(self, seed: int) -> dict[str, Any]:
+        """Return the content address of what the untrained model of a seed becomes."""
+        if seed not in self._keys:
+            recipe, rt, model = self.recipe, self.rt.fork(seed), self._untrained(seed)
+            key = training_key(self.what, model, self.rows, self.case.task, recipe, rt)
+            self._keys[seed] = key
+            size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+            if size * (len(self._waiting) + 1) <= HELD:
+                self._waiting[seed] = model
+        return self._keys[seed]
+
+    def _untrained(self, seed: int) -> nn.Module:
+        return fresh_model(self.case, self.rt.fork(seed), "train/init")
 
     @cached_property
     def rows(self) -> str:
@@ -243,6 +267,12 @@ class _Training:
         place = seed - _FIRST[self.what]
         return EnsembleMember(model, self.view, self.rt.fork(seed), f"{self.what} {seed}", place)
 
+    def stacks(self, seed: int) -> bool:
+        """Return whether models like that of a seed are trained sooner together."""
+        model, _ = self.start(seed)
+        self._waiting[seed] = model
+        return worth_stacking(self.member(seed, model), self.case.task, self.recipe)
+
     def check(self, model: nn.Module) -> None:
         """Refuse a trained model that is not finite."""
         try:
@@ -253,17 +283,19 @@ class _Training:
             ) from None
 
 
-def _originals(case: Case, rt: Runtime) -> _Training:
+def training_of_originals(case: Case, rt: Runtime) -> ScratchTraining:
+    """Return how the originals of a case are trained."""
     if case.train is None:
         raise UnsupportedError("train: the case has no whole training set")
-    return _Training("original", case, _labelled(View.all(case.train), "train"), rt)
+    return ScratchTraining("original", case, _labelled(View.all(case.train), "train"), rt)
 
 
-def _oracles(case: Case, request: ForgetRequest | None, rt: Runtime) -> _Training:
-    retain = case.partition(request).retain
+def training_of_oracles(case: Case, parts: Partition, rt: Runtime) -> ScratchTraining:
+    """Return how the oracles of a case are trained, on the rows of it that stay."""
+    retain = parts.retain
     if retain is None:
         raise UnsupportedError("oracle: the case has no rows that stay; retraining is not possible")
-    return _Training("oracle", case, _labelled(retain, "oracle"), rt)
+    return ScratchTraining("oracle", case, _labelled(retain, "oracle"), rt)
 
 
 def _labelled(view: View, who: str) -> View:
@@ -289,7 +321,7 @@ def _wanted(seeds: int | Iterable[int], what: _What) -> list[int]:
 
 
 def _many(
-    t: _Training, seeds: Sequence[int], cache: Cache, ray: str | None
+    t: ScratchTraining, seeds: Sequence[int], cache: Cache, ray: str | None
 ) -> tuple[TrainedModel, ...]:
     """Return models of several seeds, in order; those that are missing are trained first."""
     new = _train_together(t, seeds, cache, ray) if len(seeds) > 1 else set()
@@ -302,34 +334,29 @@ def _many(
     return tuple(runs)
 
 
-def _train_together(t: _Training, seeds: Sequence[int], cache: Cache, ray: str | None) -> set[int]:
+def _train_together(
+    t: ScratchTraining, seeds: Sequence[int], cache: Cache, ray: str | None
+) -> set[int]:
     """Train those of several models that are missing, if that pays; return their seeds."""
-    models, keys = zip(*(t.start(seed) for seed in seeds), strict=True)
-    if all(key in cache for key in keys):
+    if all(t.key(seed) in cache for seed in seeds):
         return set()
-    members = [t.member(seed, model) for seed, model in zip(seeds, models, strict=True)]
     # Asked of all seeds, not of the missing ones: an interrupted call ends at the same bits.
-    if ray is None and not worth_stacking(members[0], t.case.task, t.recipe):
+    if ray is None and not t.stacks(seeds[0]):
         return set()
     new: set[int] = set()
     for i in range(0, len(seeds), LOCKED):
-        new |= _fill(t, members[i : i + LOCKED], keys[i : i + LOCKED], cache, ray)
+        new |= _fill(t, seeds[i : i + LOCKED], cache, ray)
     return new
 
 
-def _fill(
-    t: _Training,
-    members: Sequence[EnsembleMember],
-    keys: Sequence[dict[str, Any]],
-    cache: Cache,
-    ray: str | None,
-) -> set[int]:
+def _fill(t: ScratchTraining, seeds: Sequence[int], cache: Cache, ray: str | None) -> set[int]:
     """Train together those of some models that are not kept yet; return their seeds."""
 
     def make(lacking: list[int]) -> Iterator[tuple[int, dict[str, Tensor], dict[str, Any]]]:
-        at = {members[i].rt.seed: i for i in lacking}
+        at = {seeds[i]: i for i in lacking}
+        members = [t.member(seed, t.start(seed)[0]) for seed in at]
         clock = time.perf_counter()
-        for part in fit_together([members[i] for i in lacking], t.case.task, t.recipe, ray=ray):
+        for part in fit_together(members, t.case.task, t.recipe, ray=ray):
             seconds = (time.perf_counter() - clock) / len(part)
             for m in part:
                 t.check(m.model)
@@ -337,10 +364,10 @@ def _fill(
                 yield at[m.rt.seed], tensors, _facts(m.rt.cost, seconds, len(part))
             clock = time.perf_counter()
 
-    return {members[i].rt.seed for i in cache.fill(keys, make)}
+    return {seeds[i] for i in cache.fill([t.key(seed) for seed in seeds], make)}
 
 
-def _one(t: _Training, seed: int, cache: Cache) -> TrainedModel:
+def _one(t: ScratchTraining, seed: int, cache: Cache) -> TrainedModel:
     """Return the model of one seed, trained alone if it is missing."""
     model, key = t.start(seed)
 

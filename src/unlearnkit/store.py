@@ -1,4 +1,4 @@
-"""Precious results: one SQLite file, one row a measurement; and files that appear whole or not."""
+"""Results store: runs, measurements and facts in one SQLite file."""
 
 from __future__ import annotations
 
@@ -12,11 +12,8 @@ from typing import Literal, NamedTuple, Self
 
 from filelock import FileLock
 
-from unlearnkit.core.errors import InputError, UnknownNameError
+from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import check_regular, check_writable
-from unlearnkit.core.files import write_bytes as write_bytes
-from unlearnkit.core.files import write_rows as write_rows
-from unlearnkit.core.files import write_text as write_text
 
 Status = Literal["done", "failed", "cancelled"]
 
@@ -72,6 +69,7 @@ MIGRATIONS = (
         content TEXT NOT NULL
     ) STRICT;
     """,
+    "ALTER TABLE measurement ADD COLUMN examples INTEGER;",
 )
 """The n-th script takes a store from version n to n + 1; never edit one that was released."""
 
@@ -126,6 +124,8 @@ class Measurement:
     low: float | None = None
     high: float | None = None
     note: str = ""
+    examples: int | None = None
+    """Rows behind the number; None where it is not known, as in stores before version 4."""
 
 
 class RunValue(NamedTuple):
@@ -135,19 +135,12 @@ class RunValue(NamedTuple):
     metric: str
     who: str
     value: float | None
-
-
-@dataclass(frozen=True)
-class Point:
-    """One point of a named curve of a run."""
-
-    name: str
-    x: float
-    y: float | None
+    examples: int | None
+    """Rows behind the number, as in ``Measurement``."""
 
 
 class Store:
-    """Runs, their measurements and curves in one SQLite file.
+    """Runs, their measurements and facts in one SQLite file.
 
     Safe for several processes on one machine. A run is put whole or not at all, and once: putting a
     key again replaces what it had, but a failed or cancelled run never replaces one that is done.
@@ -155,13 +148,13 @@ class Store:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        with self._told():
+        with self._errors():
             if not self.path.exists():
                 self._make()
             self._check_whole()
             self._db = sqlite3.connect(self.path, timeout=60, isolation_level=None)
         try:
-            with self._told():
+            with self._errors():
                 self._open()
         except BaseException:
             self._db.close()
@@ -181,23 +174,16 @@ class Store:
         self,
         run: Run,
         measurements: Iterable[Measurement] = (),
-        points: Iterable[Point] = (),
         facts: Mapping[str, str] | None = None,
     ) -> bool:
-        """Keep a run with all that was measured.
-
-        Args:
-            run: The run.
-            measurements: Its numbers, each metric once a model.
-            points: Its curves.
-            facts: What else is known of it, in words, by name.
+        """Keep a run with its measurements and its facts, by name.
 
         Returns:
-            Whether it was kept; False for a failed or cancelled run whose key is done already.
+            Whether it was kept: a failed or cancelled run never replaces one that is done.
         """
         row = {f.name: getattr(run, f.name) for f in fields(Run)}
         row["settings"] = json.dumps(dict(run.settings), sort_keys=True)
-        with self._told(), self._transaction():
+        with self._errors(), self._transaction():
             held = self._db.execute("SELECT status FROM run WHERE key = ?", (run.key,)).fetchone()
             if held == ("done",) and run.status != "done":
                 return False
@@ -205,11 +191,8 @@ class Store:
             marks = ", ".join(f":{name}" for name in row)
             self._db.execute(f"INSERT INTO run ({', '.join(row)}) VALUES ({marks})", row)
             self._db.executemany(
-                "INSERT INTO measurement VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO measurement VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 [(run.key, *astuple(m)) for m in measurements],
-            )
-            self._db.executemany(
-                "INSERT INTO curve VALUES (?, ?, ?, ?)", [(run.key, *astuple(p)) for p in points]
             )
             self._db.executemany(
                 "INSERT INTO fact VALUES (?, ?, ?)",
@@ -218,19 +201,13 @@ class Store:
         return True
 
     def put_plan(self, study: str, digest: str, content: str) -> None:
-        """Keep the plan of a study, in place of the one that it had.
-
-        Args:
-            study: The study's name.
-            digest: Of what decides the plan.
-            content: The plan as text.
-        """
-        with self._told(), self._transaction():
+        """Keep the plan of a study as text, in place of the one that it had."""
+        with self._errors(), self._transaction():
             self._db.execute("REPLACE INTO plan VALUES (?, ?, ?)", (study, digest, content))
 
     def plan(self, study: str, digest: str) -> str | None:
         """Return the plan of a study as text; None where there is none of this digest."""
-        with self._told():
+        with self._errors():
             found = self._db.execute(
                 "SELECT content FROM plan WHERE study = ? AND digest = ?", (study, digest)
             ).fetchone()
@@ -239,7 +216,7 @@ class Store:
     def runs(self, kind: str | None = None) -> list[Run]:
         """Return every run, or every run of a kind, oldest first."""
         names = [f.name for f in fields(Run)]
-        with self._told():
+        with self._errors():
             rows = self._db.execute(
                 f"SELECT {', '.join(names)} FROM run WHERE kind = coalesce(?, kind)"
                 " ORDER BY started, key",
@@ -250,13 +227,13 @@ class Store:
 
     def ended(self, kind: str) -> dict[str, tuple[Status, str]]:
         """Return how each run of a kind ended and when it was started, by key."""
-        with self._told():
+        with self._errors():
             rows = self._db.execute("SELECT key, status, started FROM run WHERE kind = ?", (kind,))
             return {key: (status, started) for key, status, started in rows}
 
     def status(self, key: str) -> tuple[Status, str] | None:
         """Return how a run ended and when it was started; None when there is no such run."""
-        with self._told():
+        with self._errors():
             found = self._db.execute(
                 "SELECT status, started FROM run WHERE key = ?", (key,)
             ).fetchone()
@@ -264,26 +241,26 @@ class Store:
 
     def measurements(self, key: str) -> list[Measurement]:
         """Return the numbers of a run, by metric and model."""
-        with self._told():
+        with self._errors():
             rows = self._db.execute(
-                "SELECT metric, who, value, low, high, note FROM measurement WHERE run = ?"
-                " ORDER BY metric, who",
+                "SELECT metric, who, value, low, high, note, examples FROM measurement"
+                " WHERE run = ? ORDER BY metric, who",
                 (key,),
             )
             return [Measurement(*row) for row in rows]
 
     def outcomes(self, keys: Iterable[str]) -> dict[str, tuple[Status, str]]:
         """Return status and error of the runs of these keys that are there, by key."""
-        with self._told():
+        with self._errors():
             rows = self._db.execute(
                 "SELECT key, status, error FROM run WHERE key IN (SELECT value FROM json_each(?))",
                 (json.dumps(list(keys)),),
             )
             return {key: (status, error) for key, status, error in rows}
 
-    def named_facts(self, keys: Iterable[str], name: str) -> dict[str, str]:
+    def fact_by_run(self, keys: Iterable[str], name: str) -> dict[str, str]:
         """Return one fact of each of these runs that has it, by key."""
-        with self._told():
+        with self._errors():
             return dict(
                 self._db.execute(
                     "SELECT run, fact.value FROM json_each(?) AS k JOIN fact ON run = k.value"
@@ -293,69 +270,28 @@ class Store:
             )
 
     def numbers(self, keys: Iterable[str], metrics: Iterable[str]) -> Iterator[RunValue]:
-        """Yield what was measured in some runs by some metrics, and nothing else is read.
-
-        Args:
-            keys: Of the runs.
-            metrics: Ids.
-
-        Yields:
-            The numbers, run by run.
-        """
-        with self._told():
+        """Yield what was measured in these runs by these metrics; nothing else is read."""
+        with self._errors():
             yield from map(
                 RunValue._make,
                 self._db.execute(
-                    "SELECT run, metric, who, value FROM measurement"
+                    "SELECT run, metric, who, value, examples FROM measurement"
                     " WHERE run IN (SELECT value FROM json_each(?))"
                     " AND metric IN (SELECT value FROM json_each(?))",
                     (json.dumps(list(keys)), json.dumps(list(metrics))),
                 ),
             )
 
-    def curve(self, key: str, name: str) -> list[Point]:
-        """Return one curve of a run, by x."""
-        with self._told():
-            rows = self._db.execute(
-                "SELECT name, x, y FROM curve WHERE run = ? AND name = ? ORDER BY x", (key, name)
-            )
-            return [Point(*row) for row in rows]
-
     def facts(self, key: str) -> dict[str, str]:
         """Return what else is known of a run, by name."""
-        with self._told():
+        with self._errors():
             return dict(
                 self._db.execute("SELECT name, value FROM fact WHERE run = ? ORDER BY name", (key,))
             )
 
-    def export(self, table: str, path: str | Path) -> Path:
-        """Write a table as a file; all but runs carry their run's columns.
-
-        Args:
-            table: ``run``, ``measurement``, ``curve`` or ``fact``.
-            path: Ends in ``.csv``, or in ``.parquet``, which needs pandas and pyarrow.
-
-        Returns:
-            The path.
-
-        Raises:
-            UnknownNameError: If there is no such table.
-        """
-        if table not in _EXPORTS:
-            raise UnknownNameError("table", table, _EXPORTS)
-        with self._told():
-            found = self._db.execute(_EXPORTS[table])
-            names = [column[0] for column in found.description]
-            rows = found.fetchall()
-        return write_rows(Path(path), names, rows)
-
     @classmethod
     def check(cls, path: Path) -> None:
-        """Refuse a place where no run could be kept; to be asked before long work.
-
-        Args:
-            path: Where the store is or shall be; nothing is made.
-        """
+        """Refuse a place where no run could be kept, before long work; nothing is made."""
         check_writable(path, "store")
         if path.exists():
             with cls(path) as store:
@@ -363,7 +299,7 @@ class Store:
 
     def check_writable(self) -> None:
         """Refuse a store into which nothing can be put: one that is read-only."""
-        with self._told(), self._transaction():
+        with self._errors(), self._transaction():
             pass
 
     def _make(self) -> None:
@@ -450,7 +386,7 @@ class Store:
         self._db.execute("COMMIT")
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _errors(self) -> Iterator[None]:
         try:
             yield
         except (sqlite3.Error, OSError) as e:
@@ -469,17 +405,3 @@ def _migrate(db: sqlite3.Connection) -> None:
 
 def _version(db: sqlite3.Connection) -> int:
     return int(db.execute("PRAGMA user_version").fetchone()[0])
-
-
-_RUN = (
-    "run.key, run.kind, run.case_name, run.request, run.method, run.settings, run.seed, run.status"
-)
-_EXPORTS = {
-    "run": "SELECT * FROM run ORDER BY started, key",
-    "measurement": f"SELECT {_RUN}, metric, who, value, low, high, note FROM measurement"
-    " JOIN run ON run.key = measurement.run ORDER BY run.started, run.key, metric, who",
-    "curve": f"SELECT {_RUN}, name, x, y FROM curve"
-    " JOIN run ON run.key = curve.run ORDER BY run.started, run.key, name, x",
-    "fact": f"SELECT {_RUN}, name, value FROM fact"
-    " JOIN run ON run.key = fact.run ORDER BY run.started, run.key, name",
-}

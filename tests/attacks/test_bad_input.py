@@ -6,11 +6,15 @@ import pytest
 import torch
 
 from unlearnkit.attacks.forgetting_quality import forgetting_quality
-from unlearnkit.attacks.iam import degree
+from unlearnkit.attacks.iam import iam_scores
 from unlearnkit.attacks.klom import klom
 from unlearnkit.attacks.lira import lira
 from unlearnkit.attacks.permutation import permutation_test, smallest_shift
-from unlearnkit.attacks.quantile_attack import AttackRows, quantile, scaled
+from unlearnkit.attacks.quantile_attack import (
+    AttackRows,
+    quantile_threshold_attack,
+    scaled_residual_attack,
+)
 from unlearnkit.attacks.rmia import rmia
 from unlearnkit.attacks.ulira import ulira
 from unlearnkit.attacks.wasserstein import wasserstein
@@ -44,7 +48,7 @@ ATTACKS = {
     "quality": (forgetting_quality, 16),
     "ulira": (ulira, 64),
     "lira": (lira, 4),
-    "degree": (lambda u, o: degree(u, u, o), 2),
+    "degree": (lambda u, o: iam_scores(u, u, o), 2),
     "rmia": (lambda u, o: rmia(u, o, strangers(u), strangers(o)), 1),
 }
 """Each with the oracles from which on it has a number."""
@@ -116,7 +120,7 @@ def test_a_shift_cannot_be_asked_for_without_models_or_examples():
         assert math.isnan(smallest_shift(u, o, rng=rng(), draws=4))
 
 
-@pytest.mark.parametrize("attack", [quantile, scaled])
+@pytest.mark.parametrize("attack", [quantile_threshold_attack, scaled_residual_attack])
 def test_few_never_seen_rows_have_no_area(attack):
     rows = [AttackRows(-margins(1, n, seed=n)[0].abs(), margins(n, 3)) for n in (30, 20)]
     found = attack(*rows, rng())

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 import unlearnkit as uk
+from unlearnkit.auditing.audit_memory import AuditMemory
 from unlearnkit.core.errors import InputError
-from unlearnkit.report.schema import Report, Verdict
+from unlearnkit.report.report import Report
+from unlearnkit.report.schema import Verdict
 from unlearnkit.testing import toy_case
 
 GO = uk.Rows(range(12))
@@ -121,26 +123,29 @@ def test_an_audit_changes_no_model_and_no_generator(problem):
 def test_what_was_found_out_about_oracles_is_not_found_out_again(problem):
     case, done = problem
     truth, again = uk.oracle(case, GO, seeds=3), uk.oracle(case, GO, seeds=3)
-    report = uk.audit(done, oracle=truth)
-    known = [dict(r.found) for r in truth.runs]
-    assert all(known)
-    assert uk.audit(done, oracle=truth).rows == report.rows == uk.audit(done, oracle=again).rows
-    assert [{k: id(v) for k, v in r.found.items()} for r in truth.runs] == [
-        {k: id(v) for k, v in kept.items()} for kept in known
-    ]
-    assert len(truth.beside) == 1
-    uk.audit(done, oracle=truth, rt=uk.Runtime(seed=1))
-    assert len(truth.beside) == 2
-    assert all(len(r.found) > len(kept) for r, kept in zip(truth.runs, known, strict=True))
+    memory = AuditMemory()
+    report = uk.audit(done, oracle=truth, memory=memory)
+    known = {name: dict(found) for name, found in memory.models.items()}
+    assert len(known) == 3
+    assert all(known.values())
+    assert uk.audit(done, oracle=truth, memory=memory).rows == report.rows
+    assert {n: {k: id(v) for k, v in f.items()} for n, f in memory.models.items()} == {
+        n: {k: id(v) for k, v in f.items()} for n, f in known.items()
+    }
+    assert uk.audit(done, oracle=again, memory=memory).rows == report.rows
+    assert len(memory.tables) == 1
+    uk.audit(done, oracle=truth, rt=uk.Runtime(seed=1), memory=memory)
+    assert len(memory.tables) == 2
+    assert all(len(memory.models[n]) > len(found) for n, found in known.items())
 
 
 def test_models_are_taught_again_where_what_is_to_be_reached_is_another(problem):
     case, done = problem
-    truth = uk.oracle(case, GO, seeds=3)
-    uk.audit(done, oracle=truth)
+    truth, memory = uk.oracle(case, GO, seeds=3), AuditMemory()
+    uk.audit(done, oracle=truth, memory=memory)
     worse = dataclasses.replace(done, original=case.fresh())
     mixed, alone = (
-        uk.audit(worse, oracle=truth),
+        uk.audit(worse, oracle=truth, memory=memory),
         uk.audit(worse, oracle=uk.oracle(case, GO, seeds=3)),
     )
     assert mixed.rows == alone.rows

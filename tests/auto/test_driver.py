@@ -37,7 +37,7 @@ def go(clouds, *candidates, budget=10.0, request=None, rt=None):
 
 
 def told(done):
-    return {t.candidate: t.told for t in done.choice.tried}
+    return {t.candidate: t.outcome for t in done.choice.tried}
 
 
 def test_a_candidate_that_passes_is_returned_with_its_reasons_and_nothing_else_is_tried(clouds):
@@ -135,7 +135,7 @@ def test_the_returned_cost_is_that_of_all_tries_the_audits_and_the_look(clouds, 
     model, case = clouds
     done = go(clouds, *bad, GOOD, request=Groups(2))
     forward, backward = 60, 0  # the look: every training row once
-    controls = ControlModels(case, Groups(2), Runtime(), Cache())
+    controls = ControlModels(case, case.partition(Groups(2)), Runtime(), Cache())
     for name in (*bad, "relabel"):
         if name == "burst":
             forward += 54
@@ -267,7 +267,7 @@ def test_what_the_audit_could_not_see_is_said(clouds):
     model, case = clouds
     blind = parts(case, retain=False, test=False)
     done = select_method(model, blind, None, Auto(), None, lines("speck"))
-    assert "no never-seen rows to compare with, no rows to see damage on" in done.choice.why
+    assert "no never-seen rows to compare with, no rows to check for damage" in done.choice.why
 
 
 def test_the_door_without_data_returns_a_model_that_it_says_was_not_audited(clouds):
@@ -276,7 +276,7 @@ def test_the_door_without_data_returns_a_model_that_it_says_was_not_audited(clou
     done = select_method(model, bare, Classes(1), Auto(), None, lines(GOOD, "blind"))
     assert done.method.id == "blind"
     assert not done.choice.audited
-    assert "not audited: there are no forget rows to look at" in done.choice.why
+    assert "not audited: there are no forget rows" in done.choice.why
 
 
 def test_without_data_and_without_a_method_that_needs_none_the_error_names_what_is_missing(clouds):

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from unlearnkit.report.schema import Report
+from unlearnkit.report.report import Report
 from unlearnkit.store import Store
 
 

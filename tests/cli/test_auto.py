@@ -8,7 +8,7 @@ import yaml
 from unlearnkit.cache import Cache
 from unlearnkit.core.auto_method import Auto
 from unlearnkit.store import Store
-from unlearnkit.studies.execution.run_study import run as carry_out
+from unlearnkit.studies.execution.run_study import run as run_unlearn
 from unlearnkit.studies.planning.expand import expand
 from unlearnkit.studies.planning.problem import method_of
 from unlearnkit.studies.spec import make_study
@@ -128,7 +128,7 @@ def test_a_study_keeps_which_method_was_chosen_and_a_failure_as_a_failure(tmp_pa
     words = yaml.safe_load("[{auto: {grid: {budget: [9.0, 0.01]}}}]")
     asked = study(methods=words)
     with Store(tmp_path / "s.sqlite") as store:
-        carry_out(asked, store, Cache(tmp_path / "cache"))
+        run_unlearn(asked, store, Cache(tmp_path / "cache"))
         good, bad = (r for r in sorted(store.runs("study"), key=lambda r: -r.settings["budget"]))
         assert good.status == "done"
         chosen = store.facts(good.key)["chosen"]

@@ -11,7 +11,7 @@ import pytest
 from unlearnkit.cli.run_folder import new_folder
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import write_together
-from unlearnkit.report.schema import Report
+from unlearnkit.report.report import Report
 from unlearnkit.store import Store
 
 COUNTED = """

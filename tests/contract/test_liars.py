@@ -18,7 +18,7 @@ from unlearnkit.core.search_space import SearchRange
 from unlearnkit.testing import check_method
 from unlearnkit.testing.methods import METHOD_CHECKS
 from unlearnkit.testing.subject import ToyProblem
-from unlearnkit.testing.zoo import ZOO
+from unlearnkit.testing.zoo import AWKWARD_MODELS
 from unlearnkit.train.loop import descend, fit
 
 BOTH = frozenset({Need.FORGET, Need.RETAIN, Need.LABELS})
@@ -454,7 +454,7 @@ def test_the_honest_method_that_they_are_made_of_passes_every_check():
 
 
 def test_every_awkward_model_has_a_check():
-    assert {f"zoo_{name}" for name in ZOO} <= set(METHOD_CHECKS)
+    assert {f"zoo_{name}" for name in AWKWARD_MODELS} <= set(METHOD_CHECKS)
 
 
 @pytest.mark.parametrize("attribute", ["training", "requires_grad"])

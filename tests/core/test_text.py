@@ -9,7 +9,6 @@ from unlearnkit.cli.console import Console, escape, print_json, print_page, prin
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import write_rows
 from unlearnkit.core.text import LONGEST_ERROR, one_line, spreadsheet_cell
-from unlearnkit.store import Measurement, Run, Store
 
 ESCAPE = "\x1b[31mred\x9b0m\x07 \u202eback"
 
@@ -26,21 +25,28 @@ def test_numbers_and_other_words_stay_as_they_are(value):
     assert spreadsheet_cell(value) is value or spreadsheet_cell(value) == value
 
 
-def test_every_export_neutralises_formulas(tmp_path):
-    row = Run(
-        "=k", "unlearn", "@case", "-2+3|x", "+m", 0, "failed", "2030", {}, error="=bad\x1b[2J"
-    )
-    with Store(tmp_path / "s.sqlite") as store:
-        store.put(row, [Measurement("=auc", "unlearned", -0.5, note="=HYPERLINK()")])
-        for table in ("run", "measurement"):
-            store.export(table, tmp_path / f"{table}.csv")
-            with (tmp_path / f"{table}.csv").open(newline="") as f:
-                cells = [c for line in csv.reader(f) for c in line]
-            assert "-0.5" in cells or table == "run"
-            assert not [c for c in cells if c[:1] in "=+@-" and c and not _number(c)]
-            assert not [c for c in cells if "\x1b" in c]
+def test_a_file_of_rows_neutralises_formulas_and_control_characters(tmp_path):
+    head = ["key", "request", "value", "note"]
+    write_rows(tmp_path / "m.csv", head, [["=k", "-2+3|x", -0.5, "@bad\x1b[2J"]])
+    with (tmp_path / "m.csv").open(newline="") as f:
+        cells = [c for line in csv.reader(f) for c in line]
+    assert "-0.5" in cells
+    assert not [c for c in cells if c[:1] in "=+@-" and c and not _number(c)]
+    assert not [c for c in cells if "\x1b" in c]
     write_rows(tmp_path / "h.csv", ["=head"], [["=cell"]])
     assert (tmp_path / "h.csv").read_text() == "'=head\n'=cell\n"
+
+
+def test_parquet_holds_the_same_rows_as_csv(tmp_path):
+    pd = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    write_rows(tmp_path / "m.parquet", ["key", "value"], [["k", 0.25]])
+    assert pd.read_parquet(tmp_path / "m.parquet").to_numpy().tolist() == [["k", 0.25]]
+
+
+def test_another_suffix_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"ends in \.csv or \.parquet, got 'm\.xls'"):
+        write_rows(tmp_path / "m.xls", ["key"], [["k"]])
 
 
 def _number(text):

@@ -9,7 +9,7 @@ import torch
 from scipy.stats import spearmanr
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.difficulty.entanglement import eccentricity, entanglement
+from unlearnkit.difficulty.entanglement import distance_to_mean, entanglement
 from unlearnkit.difficulty.least_disagree import least_disagree
 from unlearnkit.difficulty.worst_case import worst_case
 
@@ -94,7 +94,7 @@ def test_entanglement_without_rows_is_undefined_and_without_distance_infinite(f,
 def test_eccentricity_is_the_distance_to_the_mean():
     x = normal(9, 4)
     want = np.linalg.norm(x.numpy() - x.numpy().mean(0), axis=1)
-    np.testing.assert_allclose(eccentricity(x), want, rtol=1e-12)
+    np.testing.assert_allclose(distance_to_mean(x), want, rtol=1e-12)
 
 
 class Head:

@@ -16,7 +16,7 @@ from unlearnkit.core.errors import (
 from unlearnkit.localize.criteria import gradients
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
-from unlearnkit.localize.top_k import largest
+from unlearnkit.localize.top_k import top_k
 from unlearnkit.localize.units import blocks
 from unlearnkit.tasks.classification import Classification
 
@@ -151,7 +151,7 @@ def test_the_threshold_search_is_a_stable_sort(count, coarse):
     scores = {"a": torch.rand(6, 10, generator=g), "b": torch.rand(40, generator=g)}
     if coarse:
         scores = {n: (4 * s).floor() for n, s in scores.items()}
-    got = largest(scores, count)
+    got = top_k(scores, count)
     whole = torch.cat([s.view(-1) for s in scores.values()])
     want = torch.zeros(100, dtype=torch.bool)
     want[whole.argsort(descending=True, stable=True)[:count]] = True
@@ -160,7 +160,7 @@ def test_the_threshold_search_is_a_stable_sort(count, coarse):
 
 def test_scores_that_are_no_numbers_are_told():
     with pytest.raises(DivergedError, match="the score of a is not a number"):
-        largest({"a": torch.tensor([1.0, float("nan")])}, 1)
+        top_k({"a": torch.tensor([1.0, float("nan")])}, 1)
 
 
 def covered(model, heads=False):

@@ -15,7 +15,7 @@ from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.methods.retrain import Retrain
 from unlearnkit.testing import toy_case
-from unlearnkit.train.frozen_weights import FrozenScalars, holding
+from unlearnkit.train.frozen_weights import FrozenScalars, freeze_outside_mask
 from unlearnkit.train.loop import descend
 
 ASK = uk.Rows(*range(11))
@@ -59,7 +59,7 @@ def test_held_scalars_keep_every_bit_at_every_step(toy, recipe):
     mask = Localizer(granularity="parameter").find(model, case, ASK)
     net = case.fresh()
     net.load_state_dict(model.state_dict())
-    rt = holding(Runtime(), net, mask.chosen)
+    rt = freeze_outside_mask(Runtime(), net, mask.chosen)
     retain = case.partition(ASK).retain
     seen = []
 
@@ -100,7 +100,7 @@ def test_free_scalars_move_as_if_the_others_were_no_parameters(optimizer):
     how = {"optimizer": optimizer, "lr": 0.1, "momentum": 0.9, "weight_decay": 0.1}
     recipe = FineTuneSchedule.exact(epochs=6, batch_size=12, **how).recipe
     view = case.partition(uk.Rows(0)).retain
-    rt = holding(Runtime(), net, free)
+    rt = freeze_outside_mask(Runtime(), net, free)
     descend(
         net,
         view,
@@ -136,7 +136,7 @@ def test_two_masks_hold_both(toy):
     net.load_state_dict(model.state_dict())
     free = {n: torch.rand(p.shape) < 0.5 for n, p in net.named_parameters()}
     other = {n: torch.rand(p.shape) < 0.5 for n, p in net.named_parameters()}
-    rt = holding(holding(Runtime(), net, free), net, other)
+    rt = freeze_outside_mask(freeze_outside_mask(Runtime(), net, free), net, other)
     with torch.no_grad():
         for p in net.parameters():
             p.add_(1)

@@ -20,7 +20,7 @@ from unlearnkit.methods.bad_teacher import BadTeacher
 from unlearnkit.oracles import train_original
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression
-from unlearnkit.train.teachers import left_over, mean_answer, untrained_teacher
+from unlearnkit.train.teachers import mean_output, uninitialised_tensor, untrained_teacher
 from unlearnkit.unlearning.run_method import fresh_model, run_method
 
 GO = Rows(0, 1, 2, 3)
@@ -159,16 +159,16 @@ def test_a_tensor_that_survives_the_reset_is_named(toy):
         held.bias.zero_()
     with pytest.raises(uk.core.errors.UnsupportedError, match="weight is as in the trained model"):
         untrained_teacher(held, Runtime(), "x")
-    assert left_over(model, model) == "0.weight"
+    assert uninitialised_tensor(model, model) == "0.weight"
 
 
 def test_the_mean_answer_is_the_mean_of_probabilities_or_of_outputs():
     g = torch.Generator().manual_seed(0)
     outs = torch.randn(3, 5, 4, generator=g, dtype=torch.float64)
     want = torch.stack([softmax(o) for o in outs]).mean(0)
-    got = mean_answer(outs, Classification(4))
+    got = mean_output(outs, Classification(4))
     torch.testing.assert_close(got.exp(), want, rtol=1e-10, atol=1e-12)
-    assert torch.equal(mean_answer(outs, Regression(4)), outs.mean(0))
+    assert torch.equal(mean_output(outs, Regression(4)), outs.mean(0))
 
 
 def test_teachers_are_asked_once_a_row_however_long_the_run(toy):

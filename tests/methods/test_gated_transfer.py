@@ -15,7 +15,7 @@ from unlearnkit.core.inference import predict
 from unlearnkit.core.method import Problem
 from unlearnkit.core.recipe import ASSUMED
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.methods.gated_transfer import _Lesson, transfer
+from unlearnkit.methods.gated_transfer import _Run, transfer
 from unlearnkit.oracles import train_original
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression
@@ -97,8 +97,8 @@ def test_the_distance_is_the_mean_divergence_over_the_number_of_classes():
     p, q = (t / 2).softmax(-1), (s / 2).softmax(-1)
     want = sum(float(a * math.log(a / b)) for a, b in zip(p.flatten(), q.flatten(), strict=True))
     made = generator((6,), Runtime(), "g", width=8)
-    lesson = _Lesson(quick(temperature=2.0), problem(perceptron(), perceptron()), made, Runtime())
-    assert float(lesson._distance(s, t)) == pytest.approx(want / 9 / K, rel=1e-9)
+    run = _Run(quick(temperature=2.0), problem(perceptron(), perceptron()), made, Runtime())
+    assert float(run._distance(s, t)) == pytest.approx(want / 9 / K, rel=1e-9)
 
 
 @pytest.mark.parametrize("gate", ["logit", "sample", "both"])

@@ -33,7 +33,7 @@ def big():
 @pytest.mark.parametrize("statistics", ["all", "retain"])
 @pytest.mark.parametrize("draw", ["gaussian", "rows"])
 def test_targets_have_mean_and_deviation_of_the_chosen_rows(big, statistics, draw):
-    y = GaussianAmnesiac(statistics=statistics, draw=draw).drawn(big, Runtime())
+    y = GaussianAmnesiac(statistics=statistics, draw=draw).random_targets(big, Runtime())
     source = big.retain.y
     if statistics == "all":
         source = torch.cat([big.forget.y, source])
@@ -45,17 +45,17 @@ def test_targets_have_mean_and_deviation_of_the_chosen_rows(big, statistics, dra
 
 def test_a_seed_draws_the_same_targets_and_another_seed_others(big):
     how = GaussianAmnesiac()
-    first = how.drawn(big, Runtime(seed=1))
-    assert torch.equal(first, how.drawn(big, Runtime(seed=1)))
-    assert not torch.equal(first, how.drawn(big, Runtime(seed=2)))
+    first = how.random_targets(big, Runtime(seed=1))
+    assert torch.equal(first, how.random_targets(big, Runtime(seed=1)))
+    assert not torch.equal(first, how.random_targets(big, Runtime(seed=2)))
 
 
 def test_clipped_targets_and_those_of_rows_stay_in_the_range(big):
     source = torch.cat([big.forget.y, big.retain.y])
     low, high = source.amin(0), source.amax(0)
-    assert bool((GaussianAmnesiac().drawn(big, Runtime()) < low).any())
+    assert bool((GaussianAmnesiac().random_targets(big, Runtime()) < low).any())
     for how in (GaussianAmnesiac(clip=True), GaussianAmnesiac(draw="rows")):
-        y = how.drawn(big, Runtime())
+        y = how.random_targets(big, Runtime())
         assert bool(((y >= low) & (y <= high)).all())
     whole = {tuple(row) for row in source.tolist()}
     assert {tuple(row) for row in y[:100].tolist()} <= whole
@@ -73,7 +73,7 @@ def test_a_step_is_that_of_retained_rows_with_their_own_targets_and_drawn_ones(l
         net, net, case.task, rows.pick(torch.tensor(forget)), rows.pick(torch.arange(4, 20)), None,
         case.recipe,
     )  # fmt: skip
-    y = torch.cat([how.drawn(p, Runtime()), case.train.y[4:]])
+    y = torch.cat([how.random_targets(p, Runtime()), case.train.y[4:]])
     x, w = case.train.x, net.weight.detach()
     want = w - 0.05 * 2 * (x @ w.T - y).T @ x / 16
     torch.testing.assert_close(got.weight.detach(), want, rtol=1e-10, atol=1e-12)

@@ -109,7 +109,7 @@ def test_rows_that_look_unseen_already_are_left_alone_with_a_note(toy):
     planted = case.replace(train=case.train.with_targets(y))
     done = run_method(model, planted, Rows(0, 1, 2), GradientAscent())
     assert torch.equal(done.model[0].weight, model[0].weight)
-    assert any("nothing to climb" in note for note in done.notes)
+    assert any("nothing to unlearn" in note for note in done.notes)
 
 
 def test_forget_rows_alone_are_enough_and_the_user_is_told(line):

@@ -9,7 +9,11 @@ from scipy.stats import norm, wasserstein_distance
 from sklearn.svm import SVC
 from torch import nn
 
-from unlearnkit.attacks.quantile_attack import AttackRows, quantile, scaled
+from unlearnkit.attacks.quantile_attack import (
+    AttackRows,
+    quantile_threshold_attack,
+    scaled_residual_attack,
+)
 from unlearnkit.catalog import metrics
 from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.errors import UnsupportedError
@@ -218,7 +222,10 @@ def linear(width=4, targets=1, count=80):
 
 @pytest.mark.parametrize(
     ("name", "fn"),
-    [("quantile_auc", lambda *a: quantile(*a, fpr=0.1)), ("scaled_residual_auc", scaled)],
+    [
+        ("quantile_auc", lambda *a: quantile_threshold_attack(*a, fpr=0.1)),
+        ("scaled_residual_auc", scaled_residual_attack),
+    ],
 )
 @pytest.mark.parametrize("width", [4, 300])
 def test_what_is_expected_of_a_row_comes_from_its_inputs_and_target(name, fn, width):

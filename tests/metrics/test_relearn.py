@@ -17,7 +17,13 @@ from unlearnkit.metrics import relearning_speed as family
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression
 from unlearnkit.train.loop import fit
-from unlearnkit.train.relearning import Target, lesson, lesson_losses, published_steps, relearn
+from unlearnkit.train.relearning import (
+    RelearningTarget,
+    fine_tuning_recipe,
+    published_steps,
+    relearn,
+    training_losses,
+)
 
 GONE, CLASSES = 2, 3
 TASK = Classification(CLASSES)
@@ -116,9 +122,17 @@ def test_the_index_is_the_ratio_of_mean_steps(world):
 def test_the_steps_are_those_of_a_loop_written_out(world):
     models, views = world
     forget, retain, held = (views[s] for s in family.SEEN)
-    target = Target.near(models["original"], held, 0.05, TASK, RT)
+    target = RelearningTarget.near(models["original"], held, 0.05, TASK, RT)
     curve = relearn(
-        models["oracle/0"], forget, retain, target, TASK, lesson(RECIPE), RT, order=3, cap=100
+        models["oracle/0"],
+        forget,
+        retain,
+        target,
+        TASK,
+        fine_tuning_recipe(RECIPE),
+        RT,
+        order=3,
+        cap=100,
     )
 
     model = copy.deepcopy(models["oracle/0"])
@@ -151,10 +165,10 @@ def test_a_lower_target_never_takes_longer(world, share):
     models, views = world
 
     def steps(much):
-        target = Target.near(models["original"], views[Split.HELD_OUT], much, TASK, RT)
+        target = RelearningTarget.near(models["original"], views[Split.HELD_OUT], much, TASK, RT)
         return relearn(
             models["oracle/1"], views[Split.FORGET], views[Split.RETAIN], target, TASK,
-            lesson(RECIPE), RT, order=0, cap=100,
+            fine_tuning_recipe(RECIPE), RT, order=0, cap=100,
         ).steps  # fmt: skip
 
     assert steps(share + 0.1) <= steps(share)
@@ -167,7 +181,7 @@ def test_the_target_of_a_regression_is_a_loss_a_twentieth_above(world):
     with torch.no_grad():
         model.weight.fill_(1.0)
         model.bias.fill_(0.0)
-    target = Target.near(model, rows, 0.05, Regression(1), RT)
+    target = RelearningTarget.near(model, rows, 0.05, Regression(1), RT)
     losses = (model(x) - y).square().mean().item()
     assert not target.rate
     assert target.level == pytest.approx(1.05 * losses, rel=1e-6)
@@ -242,7 +256,7 @@ def published_loop(model, x, y, held, level, order):
 def test_the_reference_index_counts_as_published(world, who):
     models, views = world
     held = views[Split.HELD_OUT]
-    target = Target.near(models["original"], held, 0.05, TASK, RT)
+    target = RelearningTarget.near(models["original"], held, 0.05, TASK, RT)
     go, stay = views[Split.FORGET], views[Split.RETAIN]
     rows = View(go.data, torch.cat([go.rows, stay.rows]))
     want = published_loop(
@@ -256,7 +270,7 @@ def test_the_reference_index_counts_one_step_for_a_model_that_never_forgot(world
     models, views = world
     e = seen(world, models["original"])
     held = views[Split.HELD_OUT]
-    target = Target.near(models["original"], held, 0.05, TASK, RT)
+    target = RelearningTarget.near(models["original"], held, 0.05, TASK, RT)
     go, stay = views[Split.FORGET], views[Split.RETAIN]
     rows = View(go.data, torch.cat([go.rows, stay.rows]))
     below = published_steps(models["oracle/0"], rows, target, TASK, RT, epochs=10)
@@ -331,7 +345,7 @@ def test_the_gap_is_the_difference_of_mean_losses_with_welchs_interval(monkeypat
 def test_the_losses_of_a_lesson_are_those_that_rows_had_when_their_turn_came():
     e = at_random(1, epochs=2)
     view, model = e.views[Split.FORGET], e.model(ModelRole.UNLEARNED)
-    got = lesson_losses(model, view, TASK, lesson(RECIPE, 2), RT, order=0)
+    got = training_losses(model, view, TASK, fine_tuning_recipe(RECIPE, 2), RT, order=0)
     twin, want = copy.deepcopy(model), torch.zeros(len(view), dtype=torch.float64)
     opt = torch.optim.SGD(twin.parameters(), lr=0.05, momentum=0.9)
     for epoch in range(2):

@@ -14,7 +14,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.metrics import relearning_speed as family
 from unlearnkit.tasks.regression import Regression
 from unlearnkit.train.loop import fit
-from unlearnkit.train.relearning import LEAST, Target, lesson, relearn
+from unlearnkit.train.relearning import LEAST, RelearningTarget, fine_tuning_recipe, relearn
 
 RECIPE = Recipe(lr=0.1, momentum=0.9, epochs=12, batch_size=16)
 RT = Runtime()
@@ -104,7 +104,7 @@ def test_the_original_comes_back_at_once_and_the_note_names_the_loss(world):
 def test_the_index_is_the_ratio_of_mean_steps_over_the_same_orders(world):
     task, models, views = world
     e = seen(world, models["oracle/1"])
-    level = Target.near(models["original"], views[Split.HELD_OUT], family.SHARE, task, RT)
+    level = RelearningTarget.near(models["original"], views[Split.HELD_OUT], family.SHARE, task, RT)
 
     def mean(model):
         curves = [
@@ -114,7 +114,7 @@ def test_the_index_is_the_ratio_of_mean_steps_over_the_same_orders(world):
                 views[Split.RETAIN],
                 level,
                 task,
-                lesson(RECIPE),
+                fine_tuning_recipe(RECIPE),
                 RT,
                 order=i,
                 cap=40,
@@ -146,6 +146,6 @@ def test_a_model_without_any_loss_leaves_a_loss_that_can_be_reached():
     exact = nn.Linear(1, 1, bias=False).double()
     with torch.no_grad():
         exact.weight.fill_(1.0)
-    target = Target.near(exact, View.all(TensorData(x, x)), 0.05, task, RT)
+    target = RelearningTarget.near(exact, View.all(TensorData(x, x)), 0.05, task, RT)
     assert target.level == LEAST * task.never_seen > 0
     assert target.short(exact, task, RT) == 0

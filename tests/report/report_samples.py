@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from unlearnkit.core.audit_terms import AuditTier
+from unlearnkit.report.report import Report
 from unlearnkit.report.schema import (
     ClassAccuracy,
     CostComparison,
@@ -18,7 +19,6 @@ from unlearnkit.report.schema import (
     NextStep,
     OracleValue,
     Provenance,
-    Report,
     RequestSummary,
     Roc,
     RowExposure,

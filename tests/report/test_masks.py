@@ -11,9 +11,17 @@ from torch import nn
 import unlearnkit as uk
 from tests.report.report_samples import masked
 from unlearnkit.localize.localizer import Localizer
-from unlearnkit.report.mask_section import MOST, lines, localized, mask_figure, mask_file, together
+from unlearnkit.report.mask_section import (
+    MOST,
+    layer_rows,
+    mask_figure,
+    mask_file,
+    mask_summary,
+    merge_layers,
+)
 from unlearnkit.report.render_text import render_text
-from unlearnkit.report.schema import LayerShare, Report
+from unlearnkit.report.report import Report
+from unlearnkit.report.schema import LayerShare
 
 
 def layers(names):
@@ -24,9 +32,9 @@ def test_the_shares_are_counted_by_hand():
     net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     case = uk.Case(train=(torch.randn(6, 3), torch.arange(6) % 2), task="classification")
     mask = Localizer(budget=0.5, criterion="deepest").find(net, case, uk.Rows(0))
-    found = localized(mask)
+    found = mask_summary(mask)
     assert [(x.name, x.scalars, x.chosen) for x in found.layers] == [("0", 16, 0), ("2", 10, 10)]
-    assert lines(found) == [
+    assert layer_rows(found) == [
         ("0", "16", "0", "0.0 %", "0.0 %"),
         ("2", "10", "10", "100.0 %", "100.0 %"),
     ]
@@ -52,7 +60,7 @@ def test_a_report_with_a_mask_comes_back_equal_and_says_it_in_text(tmp_path):
 )
 def test_many_layers_are_drawn_by_the_module_around_them(names, bars):
     whole = layers(names)
-    found = together(whole)
+    found = merge_layers(whole)
     assert len(found) == bars
     assert sum(x.scalars for x in found) == sum(x.scalars for x in whole)
     assert sum(x.chosen for x in found) == sum(x.chosen for x in whole)

@@ -5,13 +5,17 @@ import re
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from tests.report.report_samples import SAMPLES, bare, full, hostile, interval, row
 from unlearnkit.core.errors import InputError
 from unlearnkit.report import phrases as w
 from unlearnkit.report.render_text import render_brief, render_text
-from unlearnkit.report.schema import Report, RequestSummary
+from unlearnkit.report.report import Report
+from unlearnkit.report.schema import RequestSummary
+from unlearnkit.stats.oracle_gap import Judgement
 
 
 @pytest.mark.parametrize("name", SAMPLES)
@@ -76,7 +80,7 @@ def test_numbers_of_one_column_end_in_the_same_place():
     lines = render_text(full()).splitlines()
     head = next(x for x in lines if x.startswith("metric "))
     row_line = next(x for x in lines if x.startswith("accuracy_test "))
-    for name, value in (("this model", "0.901"), ("original", "0.969"), ("judged", "undecided")):
+    for name, value in (("this model", "0.901"), ("original", "0.969"), ("judgement", "undecided")):
         assert row_line[: head.index(name) + len(name)].endswith(value)
 
 
@@ -122,6 +126,14 @@ def test_a_number_shows_three_or_four_digits(values, shown):
 )
 def test_a_gap_carries_its_sign_and_zero_has_none(value, shown):
     assert w.number(value, 3, signed=True) == shown
+
+
+@given(st.floats(-2e-3, 2e-3), st.floats(0, 2e-3), st.sampled_from(list(Judgement)))
+def test_a_gap_that_reads_as_zero_is_equivalent_or_not_judged(gap, reach, judgement):
+    line = row("loss", 0.5, 0.5, judgement=judgement, gap_low=gap - reach, gap_high=gap + reach)
+    texts = w.gap_texts(line.model_copy(update={"gap": gap}), 3)
+    zero = texts == ("0.000", "[0.000, 0.000]") and (gap or reach)
+    assert not zero or judgement in {Judgement.EQUIVALENT, Judgement.NOT_JUDGED}
 
 
 def test_a_spread_below_the_last_decimal_is_still_seen():

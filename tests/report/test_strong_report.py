@@ -7,8 +7,8 @@ import pytest
 from tests.report.report_samples import full, strong
 from unlearnkit.report.render_html import MOST_EXPOSED, render_page
 from unlearnkit.report.render_text import render_text
-from unlearnkit.report.schema import Report
-from unlearnkit.report.store_rows import measured
+from unlearnkit.report.report import Report
+from unlearnkit.report.store_rows import report_measurements
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def test_a_report_of_another_tier_has_no_such_part(tmp_path):
 
 
 def test_every_number_goes_to_the_store_once(report):
-    found = [(m.metric, m.who) for m in measured(report)]
+    found = [(m.metric, m.who) for m in report_measurements(report)]
     assert len(found) == len(set(found))
     assert ("permutation_p", "unlearned") in found
     assert ("epsilon_worst", "original") in found

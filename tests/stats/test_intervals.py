@@ -10,8 +10,8 @@ from scipy import stats
 from unlearnkit.core.errors import InputError
 from unlearnkit.stats.intervals import (
     clopper_pearson,
-    interval_of_few,
     mean_interval,
+    t_interval,
     tost,
     two_sample_t,
     welch_interval,
@@ -59,7 +59,7 @@ def test_mean_interval_is_that_of_a_one_sample_t_test():
 @pytest.mark.parametrize("level", [0.9, 0.95])
 def test_the_interval_of_few_is_that_of_rows(count, shift, level):
     values = (shift + np.random.default_rng(count).gamma(2.0, size=count)).tolist()
-    got = interval_of_few(values, level)
+    got = t_interval(values, level)
     want = stats.ttest_1samp(values, 0.0).confidence_interval(level)
     assert got == pytest.approx((want.low, want.high), rel=1e-9)
     rows = torch.tensor(values, dtype=torch.float64)
@@ -68,7 +68,7 @@ def test_the_interval_of_few_is_that_of_rows(count, shift, level):
 
 @pytest.mark.parametrize("values", [[], [1.0]])
 def test_the_interval_of_fewer_than_two_has_no_limits(values):
-    assert interval_of_few(values) == (-math.inf, math.inf)
+    assert t_interval(values) == (-math.inf, math.inf)
 
 
 @pytest.mark.parametrize("rows", [[], [1.0], [1.0, math.inf], [math.nan, 0.0]])

@@ -8,14 +8,14 @@ import torch
 
 from unlearnkit.core.errors import InputError
 from unlearnkit.stats.matched_auc import (
-    CALLIPER,
+    CALIPER,
     ENOUGH,
     NEIGHBOURS,
-    axes,
-    like,
     matched_auc,
     matched_auc_difference,
+    project_targets,
     quantile_bins,
+    within_caliper,
 )
 from unlearnkit.stats.roc import auc, auc_interval
 
@@ -30,7 +30,7 @@ def by_hand(members, others, y, z):
     shares = []
     for score, target in zip(members, y, strict=True):
         far = np.abs(np.array(z) - target) / deviation
-        edge = min(np.sort(far)[NEIGHBOURS - 1], CALLIPER)
+        edge = min(np.sort(far)[NEIGHBOURS - 1], CALIPER)
         near = [s for s, d in zip(others, far, strict=True) if d <= edge]
         if near:
             shares.append(np.mean([(score > s) + 0.5 * (score == s) for s in near]))
@@ -103,7 +103,7 @@ def test_units_and_origin_of_targets_and_the_order_of_rows_change_nothing(width)
 
 
 def test_all_rows_of_equal_distance_count():
-    near = like(torch.zeros(1, 1), torch.tensor([[0.0]] * 9 + [[1.0]]))
+    near = within_caliper(torch.zeros(1, 1), torch.tensor([[0.0]] * 9 + [[1.0]]))
     assert near[0].tolist() == [True] * 9 + [False]
 
 
@@ -111,7 +111,7 @@ def test_sequences_are_compared_on_two_axes_that_hold_most_of_them():
     t = torch.linspace(0, 1, 24, dtype=torch.float64)
     level, slope = normal(40, 1), normal(40, 1, seed=1)
     wave = level + slope * t + 0.01 * normal(40, 24, seed=2)
-    ours, theirs = axes(wave, wave + 0.5)
+    ours, theirs = project_targets(wave, wave + 0.5)
     assert ours.shape == theirs.shape == (40, 2)
     assert float(ours[:, 0].std(correction=0)) == pytest.approx(1, abs=1e-9)
     apart = torch.cdist(ours, ours) + torch.eye(40) * 9
@@ -187,9 +187,9 @@ def test_the_error_of_a_difference_covers_draws_of_rows():
 
 def test_targets_that_do_not_fit_each_other_are_refused():
     with pytest.raises(InputError, match="equally many targets, got 1 and 2"):
-        axes(torch.zeros(3, 1), torch.zeros(3, 2))
+        project_targets(torch.zeros(3, 1), torch.zeros(3, 2))
     with pytest.raises(InputError, match="must be finite, got 2 that are not"):
-        axes(torch.tensor([[math.nan]]), torch.tensor([[math.inf]]))
+        project_targets(torch.tensor([[math.nan]]), torch.tensor([[math.inf]]))
 
 
 def test_bins_are_quantiles_of_the_wanted_rows_and_what_lies_beyond_is_in_none():

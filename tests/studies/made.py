@@ -122,4 +122,4 @@ def filled(path, runs, skip=(), failed=(), verdicts=()):
 def chosen(names):
     """Columns, and the metrics that there are."""
     known = c.metric_columns()
-    return c.chosen(names, known), known
+    return c.select_columns(names, known), known

@@ -152,7 +152,7 @@ def test_what_a_mask_did_is_in_the_store_and_the_table(store, cache):
         )
         for m in ("js_forget", "accuracy_test")
     }
-    assert "Masks by js_forget" in str(table)
+    assert "Paired difference by js_forget, minus a random mask (same seeds)" in str(table)
 
 
 def results(apart, seeds=5):
@@ -189,10 +189,10 @@ def test_a_mask_beats_chance_where_the_paired_interval_says_so(apart, word):
         want = stats.ttest_1samp(apart, 0).confidence_interval(0.95)
         np.testing.assert_allclose([got.low, got.high], want, rtol=1e-9)
     assert word in str(table)
-    assert "what is not shown to beat it" in str(table).lower().replace("\n", " ")
+    assert "otherwise the result is no evidence" in str(table).lower().replace("\n", " ")
     page = render(table)
     assert word in page
-    assert "Masks beside random ones" in page
+    assert "Masks against random masks of the same size" in page
 
 
 def test_a_study_without_masks_says_nothing_of_them():
@@ -200,4 +200,4 @@ def test_a_study_without_masks_says_nothing_of_them():
     found = [Result(p, "done", values=values(p)) for p in plan(s)]
     table = tabulate(s, found, *chosen(["js_forget"]))
     assert "mask" not in str(table).lower()
-    assert "random ones" not in render(table)
+    assert "random mask" not in render(table)

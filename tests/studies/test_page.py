@@ -17,7 +17,7 @@ from tests.studies.made import SCRIPT, chosen, plan, results, study, values
 from unlearnkit.core.errors import InputError
 from unlearnkit.studies import columns as c
 from unlearnkit.studies.table.build_table import tabulate
-from unlearnkit.studies.table.leaderboard import TradeoffPoint, leaders, spots
+from unlearnkit.studies.table.leaderboard import TradeoffPoint, leaderboard, tradeoff_points
 from unlearnkit.studies.table.load_results import Result
 from unlearnkit.studies.table.study_html import render
 from unlearnkit.studies.table.study_table import Table
@@ -150,7 +150,7 @@ def test_the_design_stands_on_every_table(html, tables, name):
 def test_a_spot_is_left_over_share_and_lost_utility():
     s = study(requests=["class=3"])
     block = tabulate(s, results(s), *chosen(c.CORE)).blocks[0]
-    spot = next(x for x in spots(block) if x.label == "neggrad_plus")
+    spot = next(x for x in tradeoff_points(block) if x.label == "neggrad_plus")
     mine = [values(p) for p in plan(s) if p.label == "neggrad_plus"]
     r = np.mean([mine[0]["js_forget", f"oracle {k}"] for k in range(5)])
     closed = [
@@ -170,7 +170,7 @@ def test_without_a_closed_share_the_gap_over_the_originals_is_left():
     s = study(requests=["class=3"])
     names = ["accuracy_forget", "accuracy_test"]
     block = tabulate(s, results(s), *chosen(names)).blocks[0]
-    found = {x.label: x.left for x in spots(block)}
+    found = {x.label: x.left for x in tradeoff_points(block)}
     assert found["original"] == 1.0
     cells = {n.label: n.cells["accuracy_forget"].gap for n in block.lines}
     assert found["ssd"] == pytest.approx(abs(cells["ssd"] / cells["original"]))
@@ -187,7 +187,7 @@ def edited(table, change):
 
 def test_leaders_come_by_their_worst_gap_in_margins(tables):
     table = edited(tables["full"], lambda _, line: line.model_copy(update={"verdicts": {}}))
-    found = [x for x in leaders(table, "digits") if x.kind == "method"]
+    found = [x for x in leaderboard(table, "digits") if x.kind == "method"]
     assert found[0].label == "scrub"
     assert [x.worst for x in found] == sorted(x.worst for x in found)
     want = max(
@@ -204,7 +204,7 @@ def test_a_method_that_the_audit_finds_at_fault_comes_after_those_it_does_not(ta
         leaks = {"LEAKS": 1} if line.label == "scrub" else {}
         return line.model_copy(update={"verdicts": leaks})
 
-    found = leaders(edited(tables["full"], accuse), "digits")
+    found = leaderboard(edited(tables["full"], accuse), "digits")
     assert found[-1].label == "scrub"
     assert [x.faulty for x in found if x.label != "scrub"] == [0] * (len(found) - 1)
 
@@ -214,7 +214,7 @@ def test_a_method_that_ran_on_fewer_forget_sets_comes_last(tables):
         tables["full"], lambda i, line: None if (i, line.label) == (0, "scrub") else line
     )
     assert len(table.blocks) > 1
-    last = leaders(table, "digits")[-1]
+    last = leaderboard(table, "digits")[-1]
     assert (last.label, last.of - last.sets) == ("scrub", 1)
 
 
@@ -283,9 +283,8 @@ def test_a_leaderboard_is_sorted_by_a_press_and_says_so(browser, html, tables, t
     order = f"{rows}.map(r => r.cells[0].innerText)"
     buttons = "[...document.querySelectorAll('.sortable button')]"
     press = f"{buttons}.find(b => b.innerText == 'Cost').click()"
-    want = [x.label for x in sorted(
-        (x for x in leaders(tables["full"], "digits") if x.kind == "method"), key=lambda x: x.cost
-    )]  # fmt: skip
+    methods = [x for x in leaderboard(tables["full"], "digits") if x.kind == "method"]
+    want = [x.label for x in sorted(methods, key=lambda x: x.cost)]
     browser.evaluate(press)
     assert browser.evaluate(order) == want
     browser.evaluate(press)

@@ -15,7 +15,7 @@ from unlearnkit.cli import main
 from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.reproduction import published_table as published
 from unlearnkit.reproduction.published_table import load, make_published, names
-from unlearnkit.reproduction.reproduce import committed, compare, obstacle, reproduce
+from unlearnkit.reproduction.reproduce import compare, last_outcome, reproduce, why_not_runnable
 from unlearnkit.studies.planning.expand import expand
 from unlearnkit.studies.spec import ALL
 from unlearnkit.studies.table.study_table import Table
@@ -141,7 +141,7 @@ def test_a_table_without_a_study_must_say_what_is_missing():
     with pytest.raises(InputError, match="say in not_comparable what would be needed"):
         make_published("faces", {**given, "lines": [line()]})
     blocked = make_published("faces", {**given, "lines": [line(not_comparable="needs faces")]})
-    assert obstacle(blocked) == "there is nothing to run"
+    assert why_not_runnable(blocked) == "there is nothing to run"
 
 
 def test_an_unknown_table_is_told_with_the_nearest():
@@ -172,12 +172,12 @@ RECORDED = ("digits_bench",)
 
 
 def test_it_is_known_which_tables_have_a_recorded_outcome():
-    assert tuple(name for name in names() if committed(name) is not None) == RECORDED
+    assert tuple(name for name in names() if last_outcome(name) is not None) == RECORDED
 
 
 @pytest.mark.parametrize("name", RECORDED)
 def test_a_recorded_outcome_is_of_the_table_as_it_is(name):
-    last = committed(name)
+    last = last_outcome(name)
     assert last is not None
     assert last.lines
     assert tuple(c.line for c in last.lines) == load(name).lines
@@ -224,7 +224,7 @@ def command(tmp_path, monkeypatch, capsys):
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(made))
     made["study"]["device"] = "cuda:77"
     (tmp_path / "far.yaml").write_text(yaml.safe_dump(made))
-    for function in (published.load, published.names, committed):
+    for function in (published.load, published.names, last_outcome):
         monkeypatch.setattr(function, "__defaults__", (tmp_path,))
     monkeypatch.setattr("unlearnkit.reproduction.tables_markdown.facts.__defaults__", (tmp_path,))
     monkeypatch.setenv("UNLEARNKIT_CACHE", str(tmp_path / "cache"))

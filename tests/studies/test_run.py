@@ -175,7 +175,7 @@ def test_the_command_prints_the_count_and_ends_with_1_after_a_failure(command):
 
 def test_the_command_ends_with_0_when_all_is_done(command):
     code, out, err = command("run", words(seeds=1))
-    assert (code, out, err) == (0, "done 2, failed 0, there before 0\n", "")
+    assert (code, out, err) == (0, "done 2, failed 0, done before 0\n", "")
 
 
 def test_the_plan_is_printed_before_anything_starts(command):

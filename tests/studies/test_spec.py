@@ -9,7 +9,7 @@ import yaml
 from tests.studies.conftest import ROOT, small, words
 from unlearnkit.core.errors import InputError
 from unlearnkit.studies.planning.expand import expand
-from unlearnkit.studies.spec import Chosen, load, make_study
+from unlearnkit.studies.spec import MethodEntry, load, make_study
 
 TOY = "tests.studies.toys:toy"
 
@@ -70,7 +70,7 @@ def test_a_file_gives_the_same_study_as_its_words(tmp_path):
 
 def test_methods_may_be_written_as_a_list_or_as_a_mapping():
     entry = {"settings": {"selection": 5}}
-    asked = (Chosen(method="finetune"), Chosen(method="ssd", settings={"selection": 5}))
+    asked = (MethodEntry(method="finetune"), MethodEntry(method="ssd", settings={"selection": 5}))
     assert small(methods=["finetune", {"ssd": entry}]).methods == asked
     assert small(methods={"finetune": None, "ssd": entry}).methods == asked
 

@@ -110,7 +110,7 @@ def test_running_a_study_keeps_its_plan_and_showing_or_planning_it_does_not(stor
 def test_trials_of_a_search_keep_no_plan(store, cache, tmp_path):
     pytest.importorskip("optuna")
     tuning = {
-        "requests": ["class=0"], "seeds": [900], "trials": 2, "recipes": str(tmp_path / "r"),
+        "requests": ["class=0"], "seeds": [900], "trials": 2, "folder": str(tmp_path / "r"),
     }  # fmt: skip
     tune(small(methods=["ssd"], seeds=1, oracles=2, tune=tuning), store, cache)
     assert kept_plans(store) == []
@@ -151,7 +151,7 @@ def test_a_file_that_the_study_names_decides(kind, tmp_path):
     study = {
         "a recipe": {"methods": [{"ssd": {"tuned": str(named)}}]},
         "a request": {"requests": [f"rows=@{named}"]},
-        "a tuned recipe": {"tune": {"requests": ["class=5"], "recipes": str(tmp_path)}},
+        "a tuned recipe": {"tune": {"requests": ["class=5"], "folder": str(tmp_path)}},
     }[kind]
     found = [plan_digest(digits(**study))]
     for text in ("1", "2"):
@@ -195,7 +195,7 @@ def test_a_search_of_many_trials_reads_its_case_once(store, cache, reads, tmp_pa
     pytest.importorskip("optuna")
     tuning = {
         "requests": ["class=0", "class=2"], "seeds": [900], "trials": 3,
-        "recipes": str(tmp_path / "r"),
+        "folder": str(tmp_path / "r"),
     }  # fmt: skip
     tune(small(methods=["ssd"], seeds=1, oracles=2, tune=tuning), store, cache)
     assert len(reads) == 1

@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -10,13 +11,25 @@ import pytest
 from scipy import stats
 
 from tests.studies.made import SCRIPT, chosen, filled, plan, results, study, values
+from unlearnkit.auditing.metric_table import rule_of
+from unlearnkit.catalog import metrics
 from unlearnkit.core.errors import InputError, UnknownNameError, UnsupportedError
+from unlearnkit.report.schema import Estimate, MetricRow, OracleValue, Report
+from unlearnkit.report.store_rows import measured
+from unlearnkit.stats.oracle_gap import compare
+from unlearnkit.store import Run, Store
 from unlearnkit.studies import columns as c
 from unlearnkit.studies.planning.expand import expand
 from unlearnkit.studies.table.build_table import show, tabulate
-from unlearnkit.studies.table.captions import leading, spread
+from unlearnkit.studies.table.captions import (
+    mean_text,
+    pairs_with_best,
+    shared_decimals,
+    spread_text,
+)
 from unlearnkit.studies.table.load_results import Result, read
 from unlearnkit.studies.table.study_table import FIELDS, Table
+from unlearnkit.studies.table.study_text import render_text
 
 CORE = [
     "accuracy_forget", "accuracy_retain", "accuracy_test", "js_forget", "closed_js_forget",
@@ -64,6 +77,24 @@ def test_a_mean_over_seeds_has_students_interval(core, metric, label):
     np.testing.assert_allclose(cell.sd, x.std(ddof=1), rtol=1e-12)
 
 
+@pytest.mark.parametrize(("rows", "judged"), [(20, "equivalent"), (1000, "different")])
+def test_a_table_from_the_store_knows_how_many_rows_are_behind_a_report(tmp_path, rows, judged):
+    s = study(methods=["ssd"], requests=["class=3"], seeds=3)
+    estimate = Estimate(value=0.95, examples=rows)
+    oracle = OracleValue(mean=0.9, sd=0.0, values=(0.9,) * 5)
+    row = MetricRow.model_construct(metric="accuracy_test", estimate=estimate, oracle=oracle)
+    report = Report.model_construct(rows=(row.model_copy(update={"original": None}),), strong=None)
+    with Store(tmp_path / "s.sqlite") as store:
+        for p in plan(s):
+            run = Run(p.key, "study", p.case, p.request, p.method, p.seed, "done", "2030-01-01")
+            store.put(run, measured(report))
+        found = read(plan(s), store, ["accuracy_test"])
+    cell = tabulate(s, found, *chosen(["accuracy_test"])).blocks[0].line("ssd").cells
+    alone = compare([0.95], [0.9] * 5, rule_of(metrics()["accuracy_test"]), examples=rows)
+    assert (cell["accuracy_test"].judged, alone.judgement) == (judged, judged)
+    assert cell["accuracy_test"].margin == alone.margin == max(0.01, 2 / rows)
+
+
 def test_the_oracles_have_a_line_with_their_mean_and_spread(core):
     p = plan(study())[0]
     x = np.array([of("accuracy_test", f"oracle {k}", p) for k in range(5)])
@@ -77,7 +108,7 @@ def test_the_oracles_have_a_line_with_their_mean_and_spread(core):
 def test_a_spread_of_rounding_errors_reads_as_zero():
     block = made("accuracy_test", [0.18, 0.18 + 1e-16, 0.18, 0.18 - 1e-16, 0.18], [0.2, 0.1])
     line = block.line("ssd")
-    assert spread(line, line.cells["accuracy_test"], 3) == "± 0.000"
+    assert spread_text(line, line.cells["accuracy_test"], 3) == "± 0.000"
 
 
 def test_the_untouched_original_is_a_line_over_training_seeds(core):
@@ -175,7 +206,7 @@ def test_fewer_than_three_seeds_have_no_interval_and_no_judgement(seeds):
     cells = [x for b in found.blocks for n in b.lines for x in n.cells.values()]
     assert all(x.low is None and x.gap_low is None and x.judged == "not judged" for x in cells)
     assert any("no intervals" in note for note in found.notes)
-    assert "±" not in str(found).partition("How to read")[0].replace("as ±", "")
+    assert "±" not in str(found).partition("HOW TO READ")[0]
 
 
 @pytest.mark.parametrize(("oracles", "judged"), [(1, False), (2, False), (3, True), (5, True)])
@@ -225,7 +256,7 @@ def test_a_seed_that_one_method_lacks_is_in_no_pair():
 
 
 def test_the_shown_pairs_are_with_the_nearest_method(core):
-    shown = [p for p in leading(core.blocks[0]) if p.metric == "js_forget"]
+    shown = [p for p in pairs_with_best(core.blocks[0]) if p.metric == "js_forget"]
     assert len(shown) == 3
     assert len({p.second for p in shown}) == 1
     assert all(p.difference >= 0 for p in shown)
@@ -298,14 +329,25 @@ def test_each_column_says_which_direction_is_good_and_its_ideal(core):
     assert len(ideal.split()) == 7
 
 
+@pytest.mark.parametrize("width", [80, 100, 120])
 @pytest.mark.parametrize("names", [c.CORE, ["js_forget"], [*CORE, "kl_test", "js_test", "zrf"]])
 @pytest.mark.parametrize("label", ["ssd", "ssd paper run.lr=0.1 selection=12.5 dampening=1.0 x=y"])
-def test_text_stays_within_120_columns(names, label):
+def test_text_fits_the_terminal_with_every_number_apart(names, label, width):
     s = study(methods=[label.split()[0], "scrub"])
     found = results(s, [label, "scrub"])
     found[0] = Result(found[0].planned, "failed", "x" * 900)
-    text = str(table(s, found, names, keep_empty=True))
-    assert max(map(len, text.splitlines())) <= 120
+    made = table(s, found, names, keep_empty=True)
+    text = render_text(made, width)
+    assert max(map(len, text.splitlines())) <= width
+    tokens = Counter(text.split())
+    block = made.blocks[0]
+    wanted = Counter(
+        mean_text(n.cells[name], shared_decimals(block, name))
+        for n in block.lines
+        for name in block.columns
+    )
+    assert {x: n for x, n in wanted.items() if tokens[x] < n} == {}
+    assert all(word in tokens for word in label.split())
 
 
 def test_columns_without_any_number_are_left_out_unless_asked_for(core):

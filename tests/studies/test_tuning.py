@@ -24,12 +24,12 @@ from unlearnkit.store import Store
 from unlearnkit.studies.execution.run_study import run
 from unlearnkit.studies.planning.expand import expand
 from unlearnkit.studies.planning.objective import METRICS, score
-from unlearnkit.studies.planning.overlap import by_chance, check_apart
+from unlearnkit.studies.planning.overlap import check_no_overlap, max_chance_overlap
 from unlearnkit.studies.planning.problem import StudyProblems
-from unlearnkit.studies.planning.tuned_settings import load_recipe
+from unlearnkit.studies.planning.tuned_settings import load_tuned_settings
 from unlearnkit.studies.spec import load
 from unlearnkit.studies.table.load_results import read
-from unlearnkit.studies.tuning.effect import helped
+from unlearnkit.studies.tuning.effect import tuning_effect
 from unlearnkit.studies.tuning.search import tune
 
 pytest.importorskip("optuna")
@@ -37,7 +37,7 @@ pytest.importorskip("optuna")
 
 def wanted(folder, **changes):
     block = {"requests": ["class=0"], "seeds": [7], "trials": 3, "budget": 0.5}
-    return {"oracles": 2, "tune": block | {"recipes": str(folder)} | changes}
+    return {"oracles": 2, "tune": block | {"folder": str(folder)} | changes}
 
 
 def tuned(folder, methods=("finetune", "ssd"), seeds=2, **changes):
@@ -102,21 +102,25 @@ def test_forget_rows_that_the_study_judges_by_are_refused(tmp_path, store, cache
 
 def test_a_few_rows_of_a_large_set_are_refused_though_chance_could_give_them(tmp_path):
     total, large = 60, len(_rows(1).split(","))
-    assert by_chance(3, large, total) > 3
+    assert max_chance_overlap(3, large, total) > 3
     with pytest.raises(InputError, match=r"has 3 of its 3 forget rows in common"):
-        check_apart(tuned(tmp_path, requests=[_rows(1, count=3)]), f"{HERE}:toy", StudyProblems())
+        check_no_overlap(
+            tuned(tmp_path, requests=[_rows(1, count=3)]), f"{HERE}:toy", StudyProblems()
+        )
 
 
 def test_other_classes_and_chance_overlaps_are_fine_and_counted(tmp_path):
     study = tuned(tmp_path, requests=["class=0", "rows=0:20"])
     both = len(set(range(20)) & set(map(int, _rows(1)[5:].split(","))))
-    assert check_apart(study, f"{HERE}:toy", StudyProblems()) == {"rows=0:20 and class=1": both}
+    assert check_no_overlap(study, f"{HERE}:toy", StudyProblems()) == {
+        "rows=0:20 and class=1": both
+    }
 
 
 @pytest.mark.parametrize(("a", "b", "n"), [(146, 143, 1437), (5, 5, 1437), (20, 20, 60)])
 def test_chance_is_that_of_the_hypergeometric_distribution(a, b, n):
     draw = stats.hypergeom(n, a, b)
-    assert by_chance(a, b, n) == pytest.approx(draw.mean() + 3 * draw.std(), rel=1e-12)
+    assert max_chance_overlap(a, b, n) == pytest.approx(draw.mean() + 3 * draw.std(), rel=1e-12)
 
 
 # ------------------------------------------------------------------ the objective
@@ -198,7 +202,7 @@ def test_every_method_has_the_same_trials_the_first_with_its_own_settings(tmp_pa
         numbers = {(m.metric, m.who): m.value for m in store.measurements(first.key)}
         assert score(numbers) == x.default.score
         assert x.best.score.value == min(t.score.value for t in x.trials)
-        assert load_recipe(x.path).build() == x.recipe.build()
+        assert load_tuned_settings(x.path).build() == x.recipe.build()
     assert {r.seed for r in store.runs()} == {7}
     assert {r.request for r in store.runs()} == {"class=0"}
     assert len(store.runs()) == 8
@@ -331,9 +335,9 @@ def test_the_study_runs_each_method_with_its_own_and_with_the_found_settings(sea
 
 def test_what_tuning_did_is_told_on_the_untouched_forget_set(searched, store, cache):
     study, _ = searched
-    assert [h.word for h in helped(study, store)] == ["not run"]
+    assert [h.word for h in tuning_effect(study, store)] == ["not run"]
     run(study, store, cache)
-    (found,) = helped(study, store)
+    (found,) = tuning_effect(study, store)
     each = {}
     for r in read(expand(study), store, METRICS):
         each.setdefault(r.planned.label, []).append(score(r.values).value)
@@ -350,7 +354,7 @@ def test_where_nothing_better_is_found_the_default_runs_alone(tmp_path, store, c
     study = tuned(tmp_path, ["finetune"], trials=2, budget=0.001)
     tune(study, store, cache)
     assert [r.label for r in expand(study)] == ["finetune"] * 2
-    assert [h.word for h in helped(study, store)] == ["default kept"]
+    assert [h.word for h in tuning_effect(study, store)] == ["default kept"]
 
 
 def test_a_study_that_was_not_searched_says_what_to_run(tmp_path):
@@ -410,7 +414,7 @@ def test_a_search_a_study_and_its_answer_from_the_command_line(command, tmp_path
     code, out, err = command("study", "tune")
     assert (code, out.splitlines()[0].split()) == (
         0,
-        ["case", "method", "trials", "failed", "default", "found", "recipe"],
+        ["case", "method", "trials", "failed", "default", "tuned", "file"],
     )
     assert "next: unlearnkit study run" in err
     (recipe,) = (tmp_path / "found").iterdir()
@@ -437,4 +441,4 @@ def test_a_study_without_a_tune_block_is_told_what_to_add(store, cache):
     with pytest.raises(InputError, match=r"nothing to tune; add a tune block"):
         tune(small(), store, cache)
     with pytest.raises(InputError, match=r"it has no tune block"):
-        helped(small(), store)
+        tuning_effect(small(), store)

@@ -11,10 +11,9 @@ import unlearnkit as uk
 from unlearnkit.cases.networks import small_conv
 from unlearnkit.core.data import Batch
 from unlearnkit.core.method import Info, Method, Need
-from unlearnkit.core.module_state import get_strides
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.localize.localizer import Localizer
-from unlearnkit.train.memory_format import quick, to_channels_last_if_faster
+from unlearnkit.train.memory_format import get_strides, quick, to_channels_last_if_faster
 
 TASK = uk.Classification(3)
 
@@ -101,6 +100,15 @@ def test_where_nothing_is_gained_the_model_itself_runs(make, precision):
     if isinstance(model, nn.Sequential) and getattr(model[0], "in_channels", 3) == 1:
         few = Batch(few.x[:, :1], few.y, few.row)
     assert to_channels_last_if_faster(model, few, TASK, Runtime(precision=precision)) is model
+
+
+def test_a_run_may_leave_every_network_as_it_was_built():
+    rt = Runtime(channels_last="off")
+    for same in (rt, rt.fork(3), rt.fork(3, quiet=True)):
+        model = conv()
+        assert to_channels_last_if_faster(model, batch(), TASK, same) is model
+        with quick(model, batch(), TASK, same):
+            assert not lies_last(model)
 
 
 def test_to_try_a_layout_costs_no_rows_and_no_random_numbers_and_moves_no_statistics():

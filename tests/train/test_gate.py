@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.train.data_free.class_gate import ClassGate, opens, suppress_classes
+from unlearnkit.train.data_free.class_gate import ClassGate, passes_gate, suppress_classes
 
 
 def logits(*probabilities):
@@ -18,22 +18,22 @@ def made(kind="sample", gone=(0,), threshold=0.01, patience=3):
 
 
 def test_a_row_that_is_surely_of_a_forgotten_class_is_held_back():
-    assert not opens(torch.tensor([[10.0, 0.0, 0.0]]), (0,), 0.01).item()
+    assert not passes_gate(torch.tensor([[10.0, 0.0, 0.0]]), (0,), 0.01).item()
 
 
 @pytest.mark.parametrize(("p", "passes"), [(0.25, True), (0.2500001, False), (0.2499999, True)])
 def test_a_row_at_the_threshold_passes(p, passes):
-    assert opens(logits(p, 1 - p), (0,), 0.25).item() is passes
+    assert passes_gate(logits(p, 1 - p), (0,), 0.25).item() is passes
 
 
 @pytest.mark.parametrize(("p", "q", "passes"), [(0.1, 0.1, True), (0.1, 0.3, False)])
 def test_every_forgotten_class_must_be_below_the_threshold(p, q, passes):
-    assert opens(logits(p, q, 1 - p - q), (0, 1), 0.2).item() is passes
+    assert passes_gate(logits(p, q, 1 - p - q), (0, 1), 0.2).item() is passes
 
 
 def test_without_a_forgotten_class_all_rows_pass():
     out = 10 * torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
-    assert opens(out, (), 0.0).all()
+    assert passes_gate(out, (), 0.0).all()
     assert torch.equal(suppress_classes(out, (), 1.0), out)
 
 

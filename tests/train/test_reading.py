@@ -5,7 +5,7 @@ from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.tasks.classification import Classification
-from unlearnkit.train.features import answers, lookup_by_row, row_losses
+from unlearnkit.train.features import lookup_by_row, row_losses, teacher_outputs
 from unlearnkit.train.loop import augment
 
 
@@ -32,7 +32,7 @@ def test_values_are_found_again_by_row_in_any_order():
 
 def test_answers_are_the_teachers_and_carry_no_gradient():
     view, net = rows(), nn.Linear(5, 3)
-    ask = answers(net, view, Classification(3), Runtime(), Recipe())
+    ask = teacher_outputs(net, view, Classification(3), Runtime(), Recipe())
     for batch in view.batches(4, Runtime(), shuffle="x"):
         assert not ask(batch).requires_grad
         torch.testing.assert_close(ask(batch), net(batch.x).detach())
@@ -42,7 +42,7 @@ def test_answers_follow_inputs_that_change():
     view = rows((1, 8, 8))
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     recipe = Recipe(augment="flip_crop")
-    ask = answers(net, view, Classification(3), Runtime(), recipe)
+    ask = teacher_outputs(net, view, Classification(3), Runtime(), recipe)
     batch = augment(next(view.batches(9, Runtime())), recipe, Runtime(), "a")
     torch.testing.assert_close(ask(batch), net(batch.x).detach())
     assert not torch.allclose(ask(batch), net(view.data.x))

@@ -17,10 +17,10 @@ from unlearnkit.train.schedule import (
     LossTerms,
     StepExtras,
     WarmRestart,
-    beside,
-    push,
+    decay_weight,
+    early_batches,
+    joint_forward,
     run_schedule,
-    together,
     warm_restart,
 )
 
@@ -75,7 +75,7 @@ def same(a, b):
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 7, 30, 1001])
 @pytest.mark.parametrize("span", [1 / 3, 1.0])
 def test_the_pushes_of_a_run_sum_to_one_and_fall(steps, span):
-    pushes = [push(t, steps, span) for t in range(steps)]
+    pushes = [decay_weight(t, steps, span) for t in range(steps)]
     assert math.fsum(pushes) == pytest.approx(1.0, rel=1e-12)
     assert pushes == sorted(pushes, reverse=True)
 
@@ -83,7 +83,7 @@ def test_the_pushes_of_a_run_sum_to_one_and_fall(steps, span):
 @pytest.mark.parametrize("t", [0, 1, 50, 98])
 def test_a_push_is_the_height_of_the_falling_line_at_the_middle_of_its_step(t):
     width = 300 / 3
-    assert push(t, 300) == pytest.approx((1 - (t + 0.5) / width) * 2 / width, rel=1e-9)
+    assert decay_weight(t, 300) == pytest.approx((1 - (t + 0.5) / width) * 2 / width, rel=1e-9)
 
 
 @pytest.mark.parametrize("shrink", [0.0, 0.5, 1.0, 3.0])
@@ -313,13 +313,13 @@ def test_the_first_step_ascends_at_its_own_rate_with_the_same_optimiser():
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_only_the_early_share_of_steps_has_other_rows(share):
-    draw = beside(rows(5), 2, share, RECIPE, Runtime(), stream="other")
+    draw = early_batches(rows(5), 2, share, RECIPE, Runtime(), stream="other")
     drawn = [draw(step / 10) for step in range(10)]
     assert [b is not None for b in drawn] == [step / 10 < share for step in range(10)]
 
 
 def test_other_rows_come_round_in_a_new_order_until_all_were_met():
-    draw = beside(rows(6), 2, 1.0, RECIPE, Runtime(), stream="other")
+    draw = early_batches(rows(6), 2, 1.0, RECIPE, Runtime(), stream="other")
     turns = [torch.cat([draw(0.0).row for _ in range(3)]).tolist() for _ in range(4)]
     assert all(sorted(t) == list(range(6)) for t in turns)
     assert len({tuple(t) for t in turns}) > 1
@@ -341,6 +341,6 @@ def test_two_batches_go_through_a_model_as_one(named):
     want = net(torch.cat([b.x for b in batches]))
     if named:
         batches = [replace(b, x={"x": b.x}) for b in batches]
-    stay, go = together(TASK, net, *batches)
+    stay, go = joint_forward(TASK, net, *batches)
     torch.testing.assert_close(torch.cat([stay, go]), want)
     assert (len(stay), len(go), rt.cost.forward) == (8, 4, 12)

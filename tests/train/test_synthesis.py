@@ -7,7 +7,7 @@ from torch import nn
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.tasks.classification import Classification
-from unlearnkit.train.data_free.input_optimization import drawn_inputs, freeze, optimise_inputs
+from unlearnkit.train.data_free.input_optimization import freeze, optimise_inputs, random_inputs
 
 ADAM = Recipe(optimizer="adam", lr=0.1)
 
@@ -25,7 +25,7 @@ def net():
 
 
 def start(rt, targets):
-    return drawn_inputs(torch.tensor(targets), (5,), rt, stream="made", dtype=torch.float64)
+    return random_inputs(torch.tensor(targets), (5,), rt, stream="made", dtype=torch.float64)
 
 
 def rise(out, batch):

@@ -1,4 +1,4 @@
-"""Forgetting quality: the epsilon that each forgotten example's margins prove, and its score."""
+"""Forgetting quality: epsilon bounds from each example's margins, and their score."""
 
 from __future__ import annotations
 
@@ -62,26 +62,19 @@ def forgetting_quality(
 ) -> Quality:
     """Return lower bounds on epsilon for each example, valid because threshold and errors differ.
 
-    Models at even places are fitted on: a normal law of each side's margins, the ratio of their
-    likelihoods as score (it covers one- and two-sided rules), and the threshold with the largest
-    Clopper-Pearson bound at level 0.9995 or, where none is above 0, with the fewest errors. (The
-    largest bound at 0.95 puts thresholds further out, where few models are: at 512 models it finds
-    a shift of half a deviation in 65 % of examples, this one in 90 %.) Models at odd places are
-    attacked, and the bound is read from their errors.
+    From margins of unlearned models ``(N, E)`` and oracles ``(M, E)``. Models at even places are
+    fitted on: a normal law of each side's margins, the ratio of their likelihoods as score (it
+    covers one- and two-sided rules), and the threshold with the largest Clopper-Pearson bound at
+    level 0.9995 or, where none is above 0, with the fewest errors. (The largest bound at 0.95 puts
+    thresholds further out, where few models are: at 512 models it finds a shift of half a deviation
+    in 65 % of examples, this one in 90 %.) Models at odd places are attacked, and the bound is read
+    from their errors. ``level`` is that of each example's own bound, and of all corrected ones at
+    once.
 
     The released code of the NeurIPS 2023 competition takes the largest of 160,000 rules on the very
-    models they were found on, an epsilon of 1.6 without any leakage.
-    Models must be independent of each other, each unlearned one from its own original, and in no
-    order that matters.
-
-    Args:
-        unlearned: Margins of unlearned models ``(N, E)``.
-        oracle: Margins of oracles ``(M, E)``.
-        delta: Probability of events that are not bounded.
-        level: Of the bounds: of each example's own, and of all corrected ones at once.
-
-    Returns:
-        Bounds, p-values and the score; nan with the reason for fewer than 16 models a side.
+    models they were found on, an epsilon of 1.6 without any leakage. Models must be independent of
+    each other, each unlearned one from its own original, and in no order that matters. With fewer
+    than 16 models a side all is nan, with the reason.
     """
     check_margins("forgetting_quality", unlearned=unlearned, oracle=oracle)
     (n, examples), m = unlearned.shape, len(oracle)

@@ -1,4 +1,4 @@
-"""How far an example is on the way from remembered to never seen, as a share.
+"""IAM: interpolated membership scores, from retrained (0) to original (1).
 
 A graded answer where an attack says in or out, from as little as one retrained model.
 """
@@ -59,7 +59,7 @@ class IamScores:
         return float(self.over[known].double().mean()) if bool(known.any()) else math.nan
 
 
-def degree(
+def iam_scores(
     original: Tensor,
     unlearned: Tensor,
     oracle: Tensor,

@@ -1,4 +1,4 @@
-"""KLoM: the divergence of each example's margins over unlearned models from those over oracles."""
+"""KLoM: divergence of each example's margins from those of oracles."""
 
 from __future__ import annotations
 
@@ -50,8 +50,9 @@ class Klom:
 def klom(unlearned: Tensor, oracle: Tensor, *, bins: Bins = "quantile") -> Klom:
     """Return ``KL(P_unlearned || P_oracle)`` of each example's margin over models, by histogram.
 
-    Georgiev et al., ICLR 2025, arXiv:2410.23232, appendix E.1. Read it next to the same number for
-    a second set of as many oracles: its floor is not 0, and shrinks with the number of models.
+    From margins of unlearned models ``(N, E)`` and oracles ``(M, E)`` (Georgiev et al., ICLR 2025,
+    arXiv:2410.23232, appendix E.1). Compare it with the same number for a second set of as many
+    oracles: its floor is not 0, and shrinks with the number of models.
 
     ``quantile``: ten bins that hold equal numbers of oracles, one below the smallest oracle margin
     and one above the largest, and 1/2 added to every count of both samples (Jeffreys' prior; of
@@ -64,14 +65,6 @@ def klom(unlearned: Tensor, oracle: Tensor, *, bins: Bins = "quantile") -> Klom:
     which hides the others. It serves to compare with published numbers. ``easydub`` and ``bench``
     repeat the released codes, which drop the largest margin: a model above all oracles counts as
     none, for a divergence of 0 in one and of nan in the other.
-
-    Args:
-        unlearned: Margins of unlearned models ``(N, E)``.
-        oracle: Margins of oracles ``(M, E)``.
-        bins: How the two samples are binned, as above.
-
-    Returns:
-        One divergence an example, and their median and 95th percentile.
     """
     check_margins("klom", unlearned=unlearned, oracle=oracle)
     (n, examples), m = unlearned.shape, len(oracle)

@@ -1,4 +1,4 @@
-"""LiRA: how likely a margin is from models that were trained on an example, and from others.
+"""LiRA: likelihood-ratio membership scores from shadow models.
 
 The members and the columns are the caller's choice: forget rows against rows never seen, or
 retained rows against them.

@@ -1,4 +1,4 @@
-"""Are unlearned models distinguishable from oracles at all: relabelling the models."""
+"""Permutation test: whether unlearned models differ from oracles."""
 
 from __future__ import annotations
 
@@ -79,15 +79,8 @@ def permutation_test(
     quadratic in the labels, the distances between models are added up over examples first. Valid
     where models are exchangeable: each unlearned model from its own original.
 
-    Args:
-        unlearned: Margins of unlearned models ``(N, E)``.
-        oracle: Margins of oracles ``(M, E)``.
-        rng: Decides the relabellings; not read where all are taken.
-        statistic: What is averaged over examples.
-        draws: B, how many relabellings at most.
-
-    Returns:
-        The p-value, and for each example a shift and a p-value that holds for all at once.
+    Margins are ``(N, E)`` of unlearned models, ``(M, E)`` of oracles; B is ``draws`` at most, and
+    ``rng`` is not read where all labellings are taken.
 
     Raises:
         InputError: If there are no draws.
@@ -97,9 +90,9 @@ def permutation_test(
         raise InputError(f"permutation_test: draws must be 1 or more, got {draws}")
     (n, examples), m = unlearned.shape, len(oracle)
     if min(n, m) < LEAST_MODELS or not examples:
-        why = f"{n} unlearned models and {m} oracles; {LEAST_MODELS} of each are the least"
+        few = f"{n} unlearned models and {m} oracles; {LEAST_MODELS} of each are the least"
         empty = torch.full((examples,), math.nan, dtype=torch.float64)
-        why = why if examples else "no examples"
+        why = few if examples else "no examples"
         return Relabelled(math.nan, math.nan, empty, empty, 0, complete=False, note=why)
     complete = math.comb(n + m, n) <= draws
     weights = _contrasts(_all(n, m) if complete else _random(n, m, draws + 1, rng), n, m)
@@ -135,23 +128,12 @@ def smallest_shift(
     draws: int = 100,
     power: float = POWER,
 ) -> float:
-    """Return the smallest shift of all examples alike that the test would have seen here.
+    """Return the smallest shift of all examples alike that the test would have found here.
 
-    Margins without their side's mean are dealt to new sides, which keeps the spread of examples and
-    their dependence; one side is shifted by so many deviations at each example. The share of such
-    sides with p below 0.05 is the power.
-
-    Args:
-        unlearned: Margins of unlearned models ``(N, E)``.
-        oracle: Margins of oracles ``(M, E)``.
-        rng: Decides the new sides, and the relabellings of each.
-        statistic: That of the test.
-        draws: New sides.
-        power: Chance of seeing it; by 100 draws 0.8 is met within 0.08.
-
-    Returns:
-        Deviations over models of one side; nan where so few models, or margins without any spread,
-        see nothing.
+    In deviations over models of one side. Margins without their side's mean are dealt to new sides,
+    which keeps the spread of examples and their dependence; one side is shifted at each example,
+    and the share of ``draws`` such sides with p below 0.05 is the power (0.8 is met within 0.08 by
+    100 draws). Nan where so few models, or margins without spread, show nothing.
     """
     check_margins("smallest_shift", unlearned=unlearned, oracle=oracle)
     (n, examples), m = unlearned.shape, len(oracle)

@@ -1,4 +1,4 @@
-"""Attacks with one attacker for all rows, for tasks whose scores depend on how hard a row is.
+"""Quantile attack: thresholds that depend on the row, without shadow models.
 
 In regression a row's error says as much about its target and its cohort as about membership. Two
 ways to take that out, none of which needs another model: divide by the error that such inputs have
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from unlearnkit.core.errors import InputError
 from unlearnkit.stats import roc
-from unlearnkit.stats.roc import ENOUGH, others_needed
+from unlearnkit.stats.roc import ENOUGH, min_negatives
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,7 +70,7 @@ class QuantileAttack:
         return (1 + self.tpr - self.fpr) / 2
 
 
-def quantile(
+def quantile_threshold_attack(
     members: AttackRows, unseen: AttackRows, rng: torch.Generator, *, fpr: float = 0.05
 ) -> QuantileAttack:
     """Attack with a threshold for each row: a high quantile of the scores of rows like it.
@@ -104,27 +104,24 @@ def quantile(
         trees = _boosting("quantile", half.about, half.score, leaf=leaf, quantile=1 - fpr)
         edges = [_predicted(trees, r.about) for r in (members, rest)]
         pairs.append((members.score - edges[0], rest.score - edges[1]))
-    need = others_needed(fpr)
+    need = min_negatives(fpr)
     if len(unseen.score) >= need:
         return _summary(pairs, threshold=True)
     note = f"{need} never-seen rows are needed at this rate, there are {len(unseen.score)}"
     return _summary(pairs, threshold=False, note=note)
 
 
-def scaled(members: AttackRows, unseen: AttackRows, rng: torch.Generator) -> QuantileAttack:
+def scaled_residual_attack(
+    members: AttackRows, unseen: AttackRows, rng: torch.Generator
+) -> QuantileAttack:
     """Attack with residuals divided by the size that they have on never-seen rows like them.
 
     ``s = -|f(x) - y| / size(x)``, with the mean size fitted by gradient boosting (Poisson deviance,
     logarithmic link) to one half of the never-seen rows, judged on the other, and the reverse.
 
-    Args:
-        members: The m rows that may have been trained on; ``score`` is ``-|f(x) - y|``.
-        unseen: Rows that were not, n of them.
-        rng: Draws the halves.
-
     Returns:
-        What was found, without a threshold; nan with a note where a half has fewer than 20 rows or
-        no residual.
+        The result, without a threshold; nan with a note where a half has fewer than 20 rows or no
+            residual.
 
     Raises:
         InputError: If a score is above 0: then it is no residual's negative size.

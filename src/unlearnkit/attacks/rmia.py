@@ -1,4 +1,4 @@
-"""RMIA: how much better a model knows an example than others do, next to strangers.
+"""RMIA: relative membership scores from a few reference models.
 
 The strongest attack for few retrained models: it takes out how hard an example is with as little as
 one. The columns are the caller's choice: forget rows, or retained rows. On retained rows, which the
@@ -59,7 +59,7 @@ def rmia(
     Args:
         target: Margins of the models under attack ``(T, E)``: log-odds of the true class.
         references: Margins of K models ``(K, E)``.
-        target_population: Margins of the targets on Z points that nobody saw ``(T, Z)``; 1,000 or
+        target_population: Margins of the targets on Z points that no model saw ``(T, Z)``; 1,000 or
             more.
         references_population: Margins of the references on them ``(K, Z)``.
         inside: Which examples each reference was trained on ``(K, E)``, boolean; None if none.
@@ -68,13 +68,30 @@ def rmia(
         ties: Whether a point that is met exactly counts as beaten: ``>=``, the paper's definition,
             or ``unbeaten``, the strict ``>`` of some codes.
 
-    Returns:
-        The scores.
-
     Raises:
         InputError: If shapes do not fit, there is no reference or no population point, or a setting
             is out of its range.
     """
+    _check(target, references, target_population, references_population)
+    if not 0 <= a <= 1 or not 0 < gamma < math.inf:
+        raise InputError(f"rmia: a must be in [0, 1] and gamma above 0, got {a} and {gamma}")
+    usual = _log_mean(references, a, inside)
+    strange = _log_mean(references_population, a, None)
+    scores, ratios = (torch.empty(target.shape, dtype=torch.float64) for _ in range(2))
+    for t, (seen, unseen) in enumerate(zip(target, target_population, strict=True)):
+        ladder = (_log_p(unseen) - strange).sort().values
+        own = _log_p(seen) - usual
+        beaten = torch.searchsorted(ladder, own - math.log(gamma), right=ties == "beaten")
+        scores[t] = beaten.double() / len(ladder)
+        ratios[t] = own - ladder.mean()
+    missing = int(usual.isnan().sum())
+    scores[:, usual.isnan()] = math.nan
+    return Rmia(scores, ratios, f"{missing} examples have no reference" if missing else "")
+
+
+def _check(
+    target: Tensor, references: Tensor, target_population: Tensor, references_population: Tensor
+) -> None:
     check_margins("rmia", target=target, reference=references)
     check_margins("rmia population", target=target_population, reference=references_population)
     if not len(references) or not target_population.shape[1]:
@@ -91,20 +108,6 @@ def rmia(
                 f"rmia: {what} must be the same models on population points, got {len(one)} and"
                 f" {len(two)}"
             )
-    if not 0 <= a <= 1 or not 0 < gamma < math.inf:
-        raise InputError(f"rmia: a must be in [0, 1] and gamma above 0, got {a} and {gamma}")
-    usual = _log_mean(references, a, inside)
-    strange = _log_mean(references_population, a, None)
-    scores, ratios = (torch.empty(target.shape, dtype=torch.float64) for _ in range(2))
-    for t, (seen, unseen) in enumerate(zip(target, target_population, strict=True)):
-        ladder = (_log_p(unseen) - strange).sort().values
-        own = _log_p(seen) - usual
-        beaten = torch.searchsorted(ladder, own - math.log(gamma), right=ties == "beaten")
-        scores[t] = beaten.double() / len(ladder)
-        ratios[t] = own - ladder.mean()
-    missing = int(usual.isnan().sum())
-    scores[:, usual.isnan()] = math.nan
-    return Rmia(scores, ratios, f"{missing} examples have no reference" if missing else "")
 
 
 def _log_p(margins: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""U-LiRA: one attacker an example, who knows how unlearned models and retrained models treat it.
+"""U-LiRA: one attack an example, unlearned against retrained models.
 
 The game, for each example: was the model in hand trained on it and then made to forget it, or did
 it never see it? Chance is one half. Nothing here is seen by an attack with one rule for all rows.
@@ -79,29 +79,15 @@ class ULira:
         return int(self.exposed.sum()) / known if known else math.nan
 
     def quantile(self, q: float, of: Literal["aucs", "accuracies"] = "accuracies") -> float:
-        """Return a quantile over the examples: 0.5 the median, 0.95 what the worst twentieth has.
-
-        Args:
-            q: In [0, 1].
-            of: Which number of each example.
-
-        Returns:
-            The quantile; nan where no example had enough models.
-        """
+        """Return a quantile over the examples that had enough models; nan where none had."""
         values: Tensor = getattr(self, of)
         values = values[~values.isnan()]
         return float(values.quantile(q)) if len(values) else math.nan
 
     def worst(self, share: float = 0.1) -> Tensor:
-        """Return the columns of the examples that are distinguished best, worst first.
+        """Return the columns of a share of the examples, those distinguished best, worst first.
 
-        A list to look at, not a finding: the best of many is high by chance alone.
-
-        Args:
-            share: How much of the examples.
-
-        Returns:
-            Columns ``(ceil(share E),)``.
+        A list to inspect, not a result: the best of many is high by chance alone.
         """
         rank = self.accuracies.nan_to_num(-1.0) + self.aucs.nan_to_num(0.0) * 1e-6
         known = int((~self.accuracies.isnan()).sum())
@@ -121,44 +107,29 @@ def ulira(
     ddof: Literal[0, 1] = 1,
     level: float = 0.05,
 ) -> ULira:
-    """Fit both laws of each example on half of the models, attack the other half, and the reverse.
+    """Return how well models are attacked, half by half, with laws fitted on the other half.
 
     ``log N(phi; unlearned) - log N(phi; null)`` (Hayes et al., 2024, arXiv:2403.01218; Kurmanji et
     al., NeurIPS 2023), with the laws of ``fit_law``. Every second model is one half.
 
-    Where each shadow gives every example a role of its own, ``unlearned_used`` marks the cells
-    whose example the model was trained on and made to forget. ``null`` says against what: the
-    oracles, or the unlearned models again with ``null_used`` marking the examples that they never
-    saw, which is the view of privacy alone (``unlearned_other``).
+    Where each shadow model gives every example a role of its own, ``unlearned_used`` marks the
+    cells whose example the model was trained on and made to forget. ``null`` are the oracles, or
+    the unlearned models again with ``null_used`` marking the examples that they never saw.
 
-    Args:
-        unlearned: Margins ``(N, E)``, or predictions of P numbers ``(N, E, P)``.
-        null: Of the models that never saw the examples ``(M, E)``, or ``(M, E, P)``.
-        unlearned_used: Which cells count ``(N, E)``, boolean; all when None.
-        null_used: The same for the others ``(M, E)``.
-        least: Models of each kind that an example needs, half in each half.
-        prior: Models that the variance common to all examples counts for.
-        form: Student's t or a plain normal law. Published attacks fit each example a Gaussian of
-            its own: ``form="normal", prior=0, centre="mean"``, with ``ddof`` 0 or 1.
-        centre: The mean, the median, or the median from 9 models on.
-        ddof: What is taken off the number of models in the variance: 1, or 0 as ``numpy.std`` does.
-        level: False share accepted among exposed examples.
-
-    Returns:
-        The findings; nan with a note for examples with too few models.
+    Margins are ``(N, E)`` and ``(M, E)``, predictions of P numbers ``(N, E, P)`` and ``(M, E, P)``;
+    boolean masks ``(N, E)``, ``(M, E)`` say which cells count. ``least`` is the number of models of
+    each kind that an example needs. ``prior``, ``form``, ``centre`` and ``ddof`` are those of
+    ``fit_law``; published attacks fit each example a Gaussian of its own: ``form="normal",
+    prior=0, centre="mean"``, with ``ddof`` 0 or 1. ``level`` is the false share accepted among
+    exposed examples. Numbers are nan with a note where models are too few.
 
     Raises:
         InputError: If ``least`` is below 4, or a mask has another shape than its cells.
     """
     if least < 4:
         raise InputError(f"ulira: least must be at least 4, to fit and to attack, got {least}")
-    check_margins("ulira", unlearned=matrix(unlearned), null=matrix(null))
+    _check(unlearned, null)
     cells = (unlearned, null)
-    if unlearned.shape[1:] != null.shape[1:]:
-        raise InputError(
-            f"ulira: both sides must have the same examples and numbers, got"
-            f" {tuple(unlearned.shape[1:])} and {tuple(null.shape[1:])}"
-        )
     used = tuple(_mask(c, u) for c, u in zip(cells, (unlearned_used, null_used), strict=True))
     enough = torch.ones(unlearned.shape[1], dtype=torch.bool)
     for mask in used:
@@ -185,17 +156,10 @@ def ulira(
 
 
 def log_ratios(unlearned: Tensor, null: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
-    """Return what the attackers of each half say of the models of the other half.
+    """Return for either half the log-likelihood ratios of its unlearned models and of its others.
 
-    These are the scores behind ``ulira``, for intervals and for parts of the examples.
-
-    Args:
-        unlearned: Margins ``(N, E)``, or predictions of P numbers ``(N, E, P)``.
-        null: Of the models that never saw the examples ``(M, E)``, or ``(M, E, P)``.
-
-    Returns:
-        For either half that is attacked, log-likelihood ratios of its unlearned models and of its
-        others, one row a model ``(N / 2, E)``, ``(M / 2, E)``; above 0 they are called unlearned.
+    These are the scores behind ``ulira``: fitted on the other half, one row a model ``(N / 2, E)``,
+    ``(M / 2, E)``; above 0 a model is called unlearned.
     """
     cells = (unlearned, null)
     found = []
@@ -266,6 +230,15 @@ def _shifts(cells: tuple[Tensor, ...], used: tuple[Tensor, ...]) -> Tensor:
         return gap / other.scale
     white: Tensor = torch.linalg.solve_triangular(other.scale, gap[..., None], upper=False)
     return white[..., 0].square().sum(-1).sqrt()
+
+
+def _check(unlearned: Tensor, null: Tensor) -> None:
+    check_margins("ulira", unlearned=matrix(unlearned), null=matrix(null))
+    if unlearned.shape[1:] != null.shape[1:]:
+        raise InputError(
+            f"ulira: both sides must have the same examples and numbers, got"
+            f" {tuple(unlearned.shape[1:])} and {tuple(null.shape[1:])}"
+        )
 
 
 def _mask(cells: Tensor, used: Tensor | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""How far margins moved: the Wasserstein-1 distance to oracles, in their own spread."""
+"""Wasserstein-1 distance of margins from oracles', in the oracles' spread."""
 
 from __future__ import annotations
 
@@ -36,17 +36,10 @@ class WassersteinShift:
 def wasserstein(unlearned: Tensor, oracle: Tensor) -> WassersteinShift:
     """Return the Wasserstein-1 distance of each example's margins to the oracles', in their spread.
 
-    ``int |F_u - F_o| / s_o``, with the two empirical distribution functions and the deviation of
-    the oracles at the same example. It has no bins and no largest value, and sees every change of a
-    law; of two equal normal samples of 100 it is 0.18 on average, not 0: compare with a second set
-    of as many oracles.
-
-    Args:
-        unlearned: Margins of unlearned models ``(N, E)``.
-        oracle: Margins of oracles ``(M, E)``.
-
-    Returns:
-        One distance an example, and their median and 95th percentile.
+    ``int |F_u - F_o| / s_o``, with the two empirical distribution functions (margins ``(N, E)`` and
+    ``(M, E)``) and the deviation of the oracles at the same example. It has no bins and no largest
+    value, and sees every change of a law; of two equal normal samples of 100 it is 0.18 on average,
+    not 0: compare with a second set of as many oracles.
     """
     check_margins("wasserstein", unlearned=unlearned, oracle=oracle)
     (n, examples), m = unlearned.shape, len(oracle)

@@ -7,15 +7,17 @@ import math
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from unlearnkit.auditing.audit_memory import AuditMemory
 from unlearnkit.auditing.control_models import ControlModels
 from unlearnkit.auditing.difficulty_summary import difficulty
 from unlearnkit.auditing.figure_data import class_lines, margin_samples, roc_curves
 from unlearnkit.auditing.memory_and_likeness import single_model_answers, strong_answers
-from unlearnkit.auditing.metric_table import Beside, metric_rows
+from unlearnkit.auditing.metric_table import Reference, metric_rows
 from unlearnkit.auditing.next_steps import AuditFacts, next_steps
 from unlearnkit.auditing.request_summary import (
     describe_request,
@@ -59,13 +61,13 @@ from unlearnkit.core.request_inference import infer_request
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.version import __version__
 from unlearnkit.oracles import Oracles
-from unlearnkit.oracles import oracle as retrained
-from unlearnkit.report.mask_section import localized
+from unlearnkit.report.mask_section import mask_summary
+from unlearnkit.report.report import Report
 from unlearnkit.report.schema import (
     CostComparison,
+    Finding,
     MetricRow,
     Provenance,
-    Report,
     RequestSummary,
     StrongSummary,
     Verdict,
@@ -88,6 +90,7 @@ def audit(
     cache: Cache | None = None,
     ray: str | None = None,
     list_rows: bool = False,
+    memory: AuditMemory | None = None,
 ) -> Report:
     """Measure whether an unlearned model behaves as if it had never seen the forget rows.
 
@@ -107,6 +110,7 @@ def audit(
             margins of the strong one.
         ray: Of the strong tier: who trains originals and retrained models, as in ``oracle``.
         list_rows: Whether the report lists the positions of the removed rows.
+        memory: What earlier audits of the same case found out about the same oracles.
 
     Returns:
         The report.
@@ -120,7 +124,7 @@ def audit(
     if tier not in (None, *AuditTier):
         raise UnknownNameError("tier of an audit", str(tier), list(AuditTier))
     if tier == AuditTier.STRONG:
-        found = _strong(done, oracle, models, rt, cache or Cache(), ray)
+        found = _strong(done, oracle, models, rt, cache or Cache(), ray, memory)
         return _with_data(found, done, list_rows=list_rows)
     least = AuditTier.FAST if oracle is None else AuditTier.REFERENCE
     tier = least if tier is None else AuditTier(tier)
@@ -130,13 +134,14 @@ def audit(
             " tier fast"
         )
     oracles = oracle if oracle is not None and tier is AuditTier.REFERENCE else None
-    controls = ControlModels(done.case, done.request, rt, cache or Cache())
-    return _with_data(audit_one_model(done, oracles, tier, rt, controls), done, list_rows=list_rows)
+    controls = ControlModels(done.case, done.parts, rt, cache or Cache())
+    found = audit_one_model(done, oracles, tier, rt, controls, memory)
+    return _with_data(found, done, list_rows=list_rows)
 
 
 def _with_data(report: Report, done: Unlearned, *, list_rows: bool) -> Report:
     """Return the report with digests of training data and request, and the removed rows."""
-    forget = done.case.partition(done.request).forget
+    forget = done.parts.forget
     assert forget is not None
     try:
         data = training_digest(done.case)
@@ -151,7 +156,12 @@ def _with_data(report: Report, done: Unlearned, *, list_rows: bool) -> Report:
 
 
 def audit_one_model(
-    done: Unlearned, oracles: Oracles | None, tier: AuditTier, rt: Runtime, controls: ControlModels
+    done: Unlearned,
+    oracles: Oracles | None,
+    tier: AuditTier,
+    rt: Runtime,
+    controls: ControlModels,
+    memory: AuditMemory | None = None,
 ) -> Report:
     """Return the fast or the reference audit of one model.
 
@@ -161,6 +171,7 @@ def audit_one_model(
         tier: ``fast`` or ``reference``.
         rt: Where to run.
         controls: Control models of the fast tier; several audits of one request share them.
+        memory: As in ``audit``.
 
     Returns:
         The report.
@@ -168,30 +179,19 @@ def audit_one_model(
     Raises:
         InputError: If there are no forget rows, or the oracles are of another case.
     """
-    told = () if oracles is None else _check_oracles(oracles, done, rt)
+    truth = None if oracles is None else _ComparedOracles.of(oracles, memory or AuditMemory())
+    told = () if truth is None else _check_oracles(truth, done, rt)
     check_weights(done.model, "unlearned")
-    parts = done.case.partition(done.request)
+    parts = done.parts
     request = infer_request(done.request, parts)
     splits = choose(done.case, parts, rt, request)
     if Split.FORGET not in splits.views:
         raise InputError("audit: the case has no forget rows to look at; give them with the case")
     at_random = isinstance(request, Rows | None) and not parts.removed_classes
-    evidence = _evidence(done, oracles, splits.views, rt, at_random=at_random)
+    evidence = _evidence(done, truth, splits.views, rt, at_random=at_random)
     count = 0 if oracles is None else len(oracles)
-    rows = tuple(metric_rows(evidence, tier, _beside(done, oracles, evidence)))
-    facts = VerdictInputs(
-        rows=rows,
-        gone=bool(parts.removed_classes),
-        head_only=_same_below_head(done.model, done.original),
-        unchanged=_same(done.model, done.original, below_head=False),
-        oracles=count,
-    )
-    if tier == "fast":
-        table = {r.metric: r for r in rows}
-        fast = FastAudit(table, evidence, controls, facts.gone, facts.unchanged)
-        found = findings_of_fast_audit(fast)
-    else:
-        found = judge(facts)
+    rows = tuple(metric_rows(evidence, tier, _known(done, truth, evidence)))
+    found = _findings(done, rows, evidence, None if tier == "fast" else count, controls)
     asked = _asked(done, parts, rows, evidence)
     spent = _spent(done, oracles, parts)
     return Report(
@@ -209,7 +209,7 @@ def audit_one_model(
         rocs=roc_curves(evidence),
         classes=class_lines(evidence, parts.removed_classes),
         spent=spent,
-        localized=None if done.mask is None else localized(done.mask),
+        localized=None if done.mask is None else mask_summary(done.mask),
         provenance=_provenance(done, oracles, rt),
         limits=limits(tier, count),
         warnings=(
@@ -221,6 +221,23 @@ def audit_one_model(
             *_batching_warnings(done, splits.views[Split.FORGET], rt),
         ),
     )
+
+
+def _findings(
+    done: Unlearned,
+    rows: tuple[MetricRow, ...],
+    evidence: Evidence,
+    oracles: int | None,
+    controls: ControlModels,
+) -> tuple[Finding, ...]:
+    """Return every verdict that holds; of the fast tier where there is no number of oracles."""
+    gone = bool(done.parts.removed_classes)
+    unchanged = _same(done.model, done.original, below_head=False)
+    if oracles is None:
+        table = {r.metric: r for r in rows}
+        return findings_of_fast_audit(FastAudit(table, evidence, controls, gone, unchanged))
+    head_only = _same_below_head(done.model, done.original)
+    return judge(VerdictInputs(rows, gone, head_only, unchanged, oracles))
 
 
 def _batching_warnings(done: Unlearned, forget: View, rt: Runtime) -> tuple[str, ...]:
@@ -236,20 +253,23 @@ def _strong(
     rt: Runtime,
     cache: Cache,
     ray: str | None,
+    memory: AuditMemory | None,
 ) -> Report:
     """Return the reference audit of the model at hand, and the ensembles' verdict on its method."""
     check_models(models)
     localizer = find_localizer(done, rt)
-    subject = subject_of(done.case, done.request, done.method, rt, cache, localizer, ray)
+    subject = subject_of(
+        done.case, done.request, done.method, rt, cache, localizer, ray, parts=done.parts
+    )
     asked = plan(subject, models, unlearn_seconds=done.seconds)
     rt.reporter.note(str(asked))
     start = time.perf_counter()
     signals = collect_margins(subject, models)
     if truth is None:
         few = min(models, ENOUGH_FOR_EQUIVALENCE)
-        truth = retrained(done.case, done.request, seeds=few, rt=rt, cache=cache, ray=ray)
-    controls = ControlModels(done.case, done.request, rt, cache)
-    one = audit_one_model(done, truth, AuditTier.REFERENCE, rt, controls)
+        truth = subject.retrained(few)
+    controls = ControlModels(done.case, done.parts, rt, cache)
+    one = audit_one_model(done, truth, AuditTier.REFERENCE, rt, controls, memory)
     told: tuple[str, ...] = ()
     if localizer is not None:
         told = (f"the mask was found anew on each original, by {localizer.words}",)
@@ -322,10 +342,25 @@ def _check_kinds(done: object, oracle: object) -> None:
         )
 
 
-def _check_oracles(oracles: Oracles, done: Unlearned, rt: Runtime) -> tuple[str, ...]:
-    ours = done.case.partition(done.request).retain
-    theirs = oracles.case.partition(oracles.request).retain
-    if ours is None or theirs is None or ours.key() != theirs.key():
+@dataclass(frozen=True)
+class _ComparedOracles:
+    """The oracles of an audit, their digests, and what is remembered of them."""
+
+    oracles: Oracles
+    names: tuple[str, ...]
+    memory: AuditMemory
+
+    @classmethod
+    def of(cls, oracles: Oracles, memory: AuditMemory) -> _ComparedOracles:
+        return cls(oracles, tuple(model_digest(m) for m in oracles.models), memory)
+
+
+def _check_oracles(truth: _ComparedOracles, done: Unlearned, rt: Runtime) -> tuple[str, ...]:
+    oracles, parts = truth.oracles, done.parts
+    if oracles.case is not done.case or oracles.request != done.request:
+        parts = oracles.case.partition(oracles.request)
+    ours, theirs = done.parts.retain, parts.retain
+    if ours is None or theirs is None or (ours is not theirs and ours.key() != theirs.key()):
         raise InputError(
             "oracle: trained for another request or other rows; make it from the audited case and"
             " request"
@@ -339,28 +374,29 @@ def _check_oracles(oracles: Oracles, done: Unlearned, rt: Runtime) -> tuple[str,
         raise InputError("oracle: trained for another task; make it from the audited case")
     # What a method builds anew may be of another architecture; oracles are then of that one.
     rebuilt = bool(structural_difference(done.model, done.original))
-    told = check_fresh(oracles, done.model if rebuilt else done.original, rt)
-    names = [model_digest(m) for m in oracles.models]
-    for k, name in enumerate(names):
-        if name in names[:k]:
+    told = check_fresh(oracles, done.model if rebuilt else done.original, parts, rt)
+    for k, name in enumerate(truth.names):
+        if name in truth.names[:k]:
             raise InputError(
-                f"oracle: {names.index(name)} and {k} are the same model, bit for bit; train each"
-                " from its own seed"
+                f"oracle: {truth.names.index(name)} and {k} are the same model, bit for bit; train"
+                " each from its own seed"
             )
     return told
 
 
 def _evidence(
     done: Unlearned,
-    oracles: Oracles | None,
+    truth: _ComparedOracles | None,
     views: Mapping[Split, View],
     rt: Runtime,
     *,
     at_random: bool,
 ) -> Evidence:
     models: dict[str, nn.Module] = {"original": done.original, "unlearned": done.model}
-    if oracles is not None:
-        models |= {f"oracle/{k}": m for k, m in enumerate(oracles.models)}
+    found = {}
+    if truth is not None:
+        models |= {f"oracle/{k}": m for k, m in enumerate(truth.oracles.models)}
+        found = {f"oracle/{k}": truth.memory.model(name) for k, name in enumerate(truth.names)}
     factory = None
     if done.case.fresh is not None:
 
@@ -378,22 +414,21 @@ def _evidence(
         rt,
         random=factory,
         recipe=done.case.recipe,
-        found={f"oracle/{k}": r.found for k, r in enumerate(oracles.runs)} if oracles else None,
+        found=found,
         at_random=at_random,
     )
 
 
-def _beside(
-    done: Unlearned, oracles: Oracles | None, evidence: Evidence
-) -> dict[str, Beside] | None:
-    """Return the memory of audits of this original beside these oracles; None where there is none.
+def _known(
+    done: Unlearned, truth: _ComparedOracles | None, evidence: Evidence
+) -> dict[str, Reference] | None:
+    """Return the known values of this original and these oracles; None where there are none.
 
     Untrained models, which some metrics draw, must come from one factory.
     """
-    if oracles is None or done.case.fresh is not oracles.case.fresh:
+    if truth is None or done.case.fresh is not truth.oracles.case.fresh:
         return None
-    whom = (model_digest(done.original), evidence.circumstances)
-    return oracles.beside.setdefault(whom, {})
+    return truth.memory.table((model_digest(done.original), truth.names, evidence.circumstances))
 
 
 def _same(model: nn.Module, original: nn.Module, *, below_head: bool) -> bool:

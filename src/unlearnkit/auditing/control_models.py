@@ -15,12 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from unlearnkit.cache import Cache
-from unlearnkit.core.case import Case
+from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import Data, TensorData, View
 from unlearnkit.core.errors import DivergedError, UnsupportedError
 from unlearnkit.core.evidence import Evidence
 from unlearnkit.core.recipe import Recipe
-from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.oracles import TrainedModel, oracle, train_original
 
@@ -36,7 +35,9 @@ class ControlModels:
     """The controls of a case and a request, trained when they are asked for, once each."""
 
     case: Case
-    request: ForgetRequest | None
+    parts: Partition
+    """Its forget set and its retain set."""
+
     rt: Runtime
     """Where they are trained; its meter counts their cost, whether they come from the cache or
     not."""
@@ -88,7 +89,7 @@ class ControlModels:
         return _evidence_of(trained.model, like)
 
     def _without(self) -> TrainedModel:
-        parts = self.case.partition(self.request)
+        parts = self.parts
         if parts.forget is None or parts.retain is None:
             raise UnsupportedError("the case has no retain set")
         retain = _sample(parts.retain, self._recipe, self.rt, "control/retain")
@@ -109,8 +110,7 @@ class ControlModels:
         """Return the training set, or both parts together where they are tensors."""
         if self.case.train is not None:
             return self.case.train
-        parts = self.case.partition(self.request)
-        both = [view.data for view in (parts.forget, parts.retain) if view is not None]
+        both = [view.data for view in (self.parts.forget, self.parts.retain) if view is not None]
         tensors = [(d.x, d.y) for d in both if isinstance(d, TensorData)]
         inputs = [x for x, _ in tensors if isinstance(x, Tensor)]
         if len(inputs) < 2:

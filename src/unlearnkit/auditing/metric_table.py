@@ -16,19 +16,19 @@ from unlearnkit.report.schema import Estimate, MetricRow, OracleValue
 from unlearnkit.stats.intervals import clopper_pearson, mean_interval
 from unlearnkit.stats.oracle_gap import ComparisonRule, Judgement, closed_share, compare
 
-Beside = tuple[Estimate | None, OracleValue | None]
-"""What stands beside a number: the original's value, and the oracles'."""
+Reference = tuple[Estimate | None, OracleValue | None]
+"""What a number is compared with: the original's value, and the oracles'."""
 
 
 def metric_rows(
-    e: Evidence, tier: AuditTier, beside: dict[str, Beside] | None = None
+    e: Evidence, tier: AuditTier, known: dict[str, Reference] | None = None
 ) -> Iterator[MetricRow]:
     """Yield one row for each metric that the tier and the evidence allow, in the audit's order.
 
     Args:
         e: The evidence; its oracles are the reference.
         tier: ``fast`` reads no oracle.
-        beside: By metric, what another audit of this tier has found with this original, these
+        known: By metric, what another audit of this tier has found with this original, these
             oracles and these rows; what is not there yet is found and added.
 
     Yields:
@@ -36,22 +36,21 @@ def metric_rows(
     """
     able = [m for m in metrics().values() if m.serves(e) and (m.tier == "fast" or tier != "fast")]
     for m in sorted(able, key=lambda m: (m.section, m.family, m.id)):
-        yield _row(m, e, tier, {} if beside is None else beside)
+        yield _row(m, e, tier, {} if known is None else known)
 
 
-def _row(m: Metric, e: Evidence, tier: AuditTier, beside: dict[str, Beside]) -> MetricRow:
+def _row(m: Metric, e: Evidence, tier: AuditTier, references: dict[str, Reference]) -> MetricRow:
     score = m(e)
     estimate = _estimate(m, score)
-    if m.id not in beside:
-        beside[m.id] = _beside(m, e, tier)
-    original, oracle = beside[m.id]
+    if m.id not in references:
+        references[m.id] = _reference(m, e, tier)
+    original, oracle = references[m.id]
     known = [] if oracle is None else [v for v in oracle.values if v is not None]
     value = estimate.value
     apart = None
     distance = m.distance
     if value is not None and known:
-        least = resolution(m.unit, estimate.examples)
-        apart = compare([value], known, rule_of(m), least=least)
+        apart = compare([value], known, rule_of(m), examples=estimate.examples)
     plain = None if value is None or not known else value - statistics.mean(known)
     return MetricRow(
         metric=m.id,
@@ -78,7 +77,7 @@ def _row(m: Metric, e: Evidence, tier: AuditTier, beside: dict[str, Beside]) -> 
     )
 
 
-def _beside(m: Metric, e: Evidence, tier: AuditTier) -> Beside:
+def _reference(m: Metric, e: Evidence, tier: AuditTier) -> Reference:
     if m.goal is Goal.VALUE and (ModelRole.ORACLE not in m.reads or m.path != "exact"):
         return None, None
     original = (
@@ -128,11 +127,6 @@ def _oracle(m: Metric, e: Evidence) -> OracleValue | None:
         sd=statistics.stdev(known) if len(known) > 1 else None,
         values=values,
     )
-
-
-def resolution(unit: str, examples: int) -> float:
-    """Return what one row weighs in a fraction of rows: no deviation of it is known finer."""
-    return 1 / examples if unit == "fraction" and examples else 0.0
 
 
 def _closed(value: float | None, original: Estimate | None, oracle: list[float]) -> float | None:

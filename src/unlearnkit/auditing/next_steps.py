@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from unlearnkit.auditing.metric_table import resolution
 from unlearnkit.auditing.strong.metric_specs import ENOUGH
 from unlearnkit.auditing.verdicts import enough_headroom
 from unlearnkit.catalog import metrics
@@ -17,12 +16,13 @@ from unlearnkit.report.schema import (
     NextStep,
     Verdict,
 )
-from unlearnkit.stats.intervals import student_reach
+from unlearnkit.stats.intervals import t_half_width
 from unlearnkit.stats.oracle_gap import (
     ENOUGH_FOR_EQUIVALENCE,
     ENOUGH_FOR_INTERVALS,
     equivalence_margin,
     gap,
+    resolution,
 )
 
 MOST_ORACLES = 100
@@ -166,7 +166,7 @@ def oracles_to_decide(row: MetricRow) -> int | None:
         return None
     room = equivalence_margin(m.margin, m.unit, apart) - abs(apart.value)
     for count in range(max(len(known), ENOUGH_FOR_INTERVALS), MOST_ORACLES + 1):
-        if student_reach(count, 0.9) * apart.deviation < room:
+        if t_half_width(count, 0.9) * apart.deviation < room:
             return count
     return None
 

@@ -3,169 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 from unlearnkit.attacks.ulira import EXPOSED
-from unlearnkit.auditing import verdict_metrics as one_model
 from unlearnkit.auditing import verdicts_strong as strong
 from unlearnkit.auditing.next_steps import STEPS
 from unlearnkit.auditing.strong.arm_comparison import CHANCE, MEMORY_MARGIN
 from unlearnkit.auditing.strong.metric_specs import ENOUGH
 from unlearnkit.auditing.strong.results_table import LEVEL
-from unlearnkit.auditing.verdicts import HALF, HEADROOM, OUTSIDE_LEVEL, PROBE
-from unlearnkit.auditing.verdicts_fast import (
-    FALSE_ALARMS,
-    FAST_MARGIN,
-    RELEARNING,
-    RELEARNING_MARGIN,
-)
+from unlearnkit.auditing.verdict_evaluation import Tier, VerdictRule
+from unlearnkit.auditing.verdicts import REFERENCE_RULES
+from unlearnkit.auditing.verdicts_fast import FALSE_ALARMS, FAST_RULES
 from unlearnkit.metrics.ensembles import AUC_MARGIN
 from unlearnkit.report.schema import Verdict
 from unlearnkit.stats.oracle_gap import ENOUGH_FOR_EQUIVALENCE, ENOUGH_FOR_INTERVALS, LEAST_MARGIN
 
-Tier = Literal["fast", "reference", "strong"]
-
-
-@dataclass(frozen=True)
-class VerdictRule:
-    """When a verdict holds in audits of one tier; the first that holds is the headline."""
-
-    tier: Tier
-    verdict: Verdict
-    rule: str
-    """One plain sentence."""
-
-    rests_on: tuple[str, ...] = ()
-    """Ids of the metrics that it reads."""
-
-    level: str = ""
-    """Level of its test, or the margin."""
-
-
 _MARGIN = "95 % interval, beyond the margin"
-_ALL_TESTS = f"all tests together {FALSE_ALARMS:g} (Bonferroni)"
 
-RULES: tuple[VerdictRule, ...] = (
-    VerdictRule(
-        "fast",
-        Verdict.LEAKS,
-        "Forgotten classes are still recognised.",
-        ("accuracy_forget",),
-        f"accuracy above {FAST_MARGIN:g}; {_ALL_TESTS}",
-    ),
-    VerdictRule(
-        "fast",
-        Verdict.LEAKS,
-        "The interval of the membership AUC lies above"
-        f" {0.5 + FAST_MARGIN:g}, and a control model does not show the same.",
-        one_model.ATTACKS,
-        f"margin {FAST_MARGIN:g}; {_ALL_TESTS}",
-    ),
-    VerdictRule(
-        "fast",
-        Verdict.LEAKS,
-        "The forget set is learned again faster than fresh rows, and a control model does not show"
-        " the same.",
-        (RELEARNING,),
-        f"{RELEARNING_MARGIN:g} of the loss of fresh rows; {_ALL_TESTS}",
-    ),
-    VerdictRule(
-        "fast",
-        Verdict.OVER_FORGOT,
-        "The interval of the membership AUC lies below"
-        f" {0.5 - FAST_MARGIN:g}, and a control model does not show the same.",
-        one_model.ATTACKS,
-        f"margin {FAST_MARGIN:g}; {_ALL_TESTS}",
-    ),
-    VerdictRule(
-        "fast",
-        Verdict.DAMAGED,
-        "Accuracy on the retain set or the test rows has fallen by more than"
-        f" {FAST_MARGIN:g}, and by more than removing the data explains.",
-        one_model.UTILITY,
-        f"for errors {FAST_MARGIN:g} of the original error; {_ALL_TESTS}",
-    ),
-    VerdictRule(
-        "fast",
-        Verdict.INCONCLUSIVE,
-        "Nothing was found, or the control models show the same: this tier cannot say that a model"
-        " matches retraining.",
-    ),
-    VerdictRule(
-        "reference",
-        Verdict.LEAKS,
-        "The gap lies beyond the margin, on the side of rows that the model knows.",
-        (*one_model.KNOWN, *one_model.ATTACKS),
-        _MARGIN,
-    ),
-    VerdictRule(
-        "reference",
-        Verdict.LEAKS,
-        "The layers below the last still hold a forgotten class: outside the retrained models'"
-        " spread, better than untrained layers, and less than half of the original's distance"
-        " closed.",
-        (PROBE,),
-        f"level {OUTSIDE_LEVEL:g}; closed share {HALF:g}",
-    ),
-    VerdictRule(
-        "reference",
-        Verdict.OVER_FORGOT,
-        "The gap lies beyond the margin, on the side of rows that look stranger than to retrained"
-        " models; attacks do not count where whole classes were removed.",
-        (*one_model.KNOWN, *one_model.ATTACKS),
-        _MARGIN,
-    ),
-    VerdictRule(
-        "reference",
-        Verdict.DISTINGUISHABLE,
-        "Neither LEAKS nor OVER-FORGOT, and a metric lies outside the spread of the retrained"
-        f" models (level {OUTSIDE_LEVEL:g}, Bonferroni).",
-        one_model.OUTSIDE,
-        f"level {OUTSIDE_LEVEL:g}, Bonferroni",
-    ),
-    VerdictRule(
-        "reference",
-        Verdict.DAMAGED,
-        "Accuracy or error on the retain set or the test rows is worse than retrained models' by"
-        " more than the margin.",
-        one_model.UTILITY,
-        _MARGIN,
-    ),
-    VerdictRule(
-        "reference",
-        Verdict.INCONCLUSIVE,
-        f"There are fewer than {ENOUGH_FOR_EQUIVALENCE} retrained models"
-        f" (fewer than {ENOUGH_FOR_INTERVALS}: no intervals at all).",
-    ),
-    VerdictRule(
-        "reference",
-        Verdict.INCONCLUSIVE,
-        "No weight has changed, or only the last layer.",
-        ("edit_size",),
-    ),
-    VerdictRule(
-        "reference",
-        Verdict.INCONCLUSIVE,
-        "No metric tells the original model from retrained models, so this forget set cannot rank"
-        " methods.",
-        one_model.COMPARED,
-        f"{HEADROOM:g} standard deviations of the retrained models",
-    ),
-    VerdictRule(
-        "reference",
-        Verdict.INCONCLUSIVE,
-        "Equivalence is not shown on a compared metric.",
-        one_model.COMPARED,
-        "two one-sided tests, level 0.05",
-    ),
-    VerdictRule(
-        "reference",
-        Verdict.MATCHES,
-        "No other verdict holds: two one-sided tests pass on every compared metric.",
-        one_model.COMPARED,
-        "level 0.05",
-    ),
+RULES: tuple[VerdictRule[Any], ...] = (
+    *FAST_RULES,
+    *REFERENCE_RULES,
     VerdictRule(
         "strong",
         Verdict.LEAKS,

@@ -1,18 +1,15 @@
-"""What may be said: every verdict that holds, in order of precedence.
+"""Verdicts of the reference audit: rules on gaps to retrained models.
 
-The rules are listed in ``verdict_rules`` and in docs/verdicts.md. LEAKS: forgotten rows look too
-familiar. OVER-FORGOT: the same evidence below the oracle. DISTINGUISHABLE: neither, but the model
-lies outside the oracles' own spread. DAMAGED: what had to stay was lost. INCONCLUSIVE: an interval
-straddles a margin, there is no headroom, or a cheap audit found nothing. MATCHES: two one-sided
-tests pass on every compared row, with at least five oracles.
+``evaluate`` runs the table ``REFERENCE_RULES``, from which docs/verdicts.md is generated as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from unlearnkit.auditing.metric_table import resolution
+from unlearnkit.auditing.verdict_evaluation import Reason, VerdictRule, evaluate
 from unlearnkit.auditing.verdict_metrics import (
     ATTACKS,
     COMPARED,
@@ -24,8 +21,9 @@ from unlearnkit.auditing.verdict_metrics import (
     list_first_three,
     metric_label,
 )
-from unlearnkit.auditing.verdicts_fast import FastAudit, fast_findings
+from unlearnkit.auditing.verdicts_fast import FAST_RULES, FastAudit
 from unlearnkit.catalog import metrics
+from unlearnkit.report.phrases import gap_texts
 from unlearnkit.report.schema import Finding, MetricRow, Verdict
 from unlearnkit.stats.oracle_gap import (
     ENOUGH_FOR_EQUIVALENCE,
@@ -35,6 +33,7 @@ from unlearnkit.stats.oracle_gap import (
     closed_share,
     gap,
     outlying,
+    resolution,
 )
 
 PROBE = "head_probe"
@@ -66,6 +65,21 @@ class VerdictInputs:
 
     oracles: int
 
+    @cached_property
+    def table(self) -> dict[str, MetricRow]:
+        """Return the rows by metric."""
+        return {r.metric: r for r in self.rows}
+
+    @cached_property
+    def compared(self) -> dict[str, Gap]:
+        """Return the gaps on which equivalence must be shown, by metric."""
+        return _compared(self.table)
+
+    @property
+    def has_intervals(self) -> bool:
+        """Return whether there are enough oracles for intervals."""
+        return self.oracles >= ENOUGH_FOR_INTERVALS
+
 
 def judge(facts: VerdictInputs) -> tuple[Finding, ...]:
     """Return every verdict of a reference audit that holds, headline first.
@@ -76,8 +90,7 @@ def judge(facts: VerdictInputs) -> tuple[Finding, ...]:
     Returns:
         At least one finding.
     """
-    table = {r.metric: r for r in facts.rows}
-    return _in_order(list(_reference(table, facts)) or [_pass(table)])
+    return evaluate(REFERENCE_RULES, facts)
 
 
 def findings_of_fast_audit(audit: FastAudit) -> tuple[Finding, ...]:
@@ -89,94 +102,48 @@ def findings_of_fast_audit(audit: FastAudit) -> tuple[Finding, ...]:
     Returns:
         At least one finding.
     """
-    return _in_order(list(fast_findings(audit)) or [_NOTHING_FOUND])
+    return evaluate(FAST_RULES, audit)
 
 
-def _in_order(found: Iterable[Finding]) -> tuple[Finding, ...]:
-    order = list(Verdict)
-    return tuple(sorted(found, key=lambda f: order.index(f.verdict)))
+def _known_better(facts: VerdictInputs) -> Iterator[Reason]:
+    for row, g, sign in _familiarity(facts):
+        low, _ = sorted((sign * g.low, sign * g.high))
+        if low > _margin(row):
+            text = _beside_retrained(row, g)
+            yield Reason(
+                f"the model knows the forget set better than retrained models do: {text}",
+                (row.metric,),
+            )
 
 
-_NOTHING_FOUND = Finding(
-    verdict=Verdict.INCONCLUSIVE,
-    reason="Fast tests passed. They cannot detect single memorised records",
-)
+def _known_worse(facts: VerdictInputs) -> Iterator[Reason]:
+    for row, g, sign in _familiarity(facts):
+        _, high = sorted((sign * g.low, sign * g.high))
+        # Of classes that go whole an oracle knows no row: there is no less than that.
+        if high < -_margin(row) and not (facts.gone and row.metric in ATTACKS):
+            text = _beside_retrained(row, g)
+            yield Reason(
+                f"the model knows the forget set worse than retrained models do: {text}",
+                (row.metric,),
+            )
 
 
-def _reference(table: dict[str, MetricRow], facts: VerdictInputs) -> Iterator[Finding]:
-    if facts.oracles < ENOUGH_FOR_INTERVALS:
-        yield Finding(
-            verdict=Verdict.INCONCLUSIVE,
-            reason=f"{facts.oracles} retrained model{'s' if facts.oracles > 1 else ''} give no"
-            f" intervals; at least {ENOUGH_FOR_INTERVALS} are needed",
-        )
-        return
-    compared = _compared(table)
-    familiar = [*_familiarity(table, compared, gone=facts.gone), *_held_in_features(table)]
-    yield from familiar
-    if not familiar:
-        yield from _outside(table)
-    yield from _damage(table, compared)
-    if facts.unchanged or facts.head_only:
-        what = "no weight has changed" if facts.unchanged else "only the last layer was changed"
-        yield Finding(
-            verdict=Verdict.INCONCLUSIVE,
-            reason=f"{what}: the features below it are those of the original, so the forget set"
-            " can be learned again quickly; equal predictions do not show that it is removed",
-            rows=("edit_size",) if "edit_size" in table else (),
-        )
-    if facts.oracles < ENOUGH_FOR_EQUIVALENCE:
-        yield Finding(
-            verdict=Verdict.INCONCLUSIVE,
-            reason=f"{facts.oracles} retrained models are too few to say that a model matches"
-            f" retraining; at least {ENOUGH_FOR_EQUIVALENCE} are needed",
-        )
-    if not enough_headroom(facts.rows):
-        yield Finding(
-            verdict=Verdict.INCONCLUSIVE,
-            reason="this forget set cannot tell methods apart: on no metric does the original"
-            f" differ from retraining by {HEADROOM:g} standard deviations",
-        )
-    open_rows = tuple(m for m in compared if table[m].judgement is not Judgement.EQUIVALENT)
-    if open_rows:
-        yield Finding(
-            verdict=Verdict.INCONCLUSIVE,
-            reason=f"equivalence with retraining is not shown on {list_first_three(open_rows)}: the"
-            " interval of the gap does not lie inside the margin",
-            rows=open_rows,
-        )
-
-
-def _familiarity(
-    table: dict[str, MetricRow], compared: dict[str, Gap], *, gone: bool
-) -> Iterator[Finding]:
+def _familiarity(facts: VerdictInputs) -> Iterator[tuple[MetricRow, Gap, float]]:
+    """Yield row, gap and sign of each metric of familiarity; larger is more familiar."""
     for metric in (*KNOWN, *ATTACKS):
-        if metric not in compared:
-            continue
-        row, g = table[metric], compared[metric]
-        sign = -1.0 if metrics()[metric].higher_is_better is False else 1.0
-        low, high = sorted((sign * g.low, sign * g.high))
-        margin = row.margin
-        assert margin is not None
-        text = _beside_retrained(row, g)
-        if low > margin:
-            yield Finding(
-                verdict=Verdict.LEAKS,
-                reason=f"the model knows the forget set better than retrained models do: {text}",
-                rows=(metric,),
-            )
-        elif high < -margin and not (gone and metric in ATTACKS):
-            # Of classes that go whole an oracle knows no row: there is no less than that.
-            yield Finding(
-                verdict=Verdict.OVER_FORGOT,
-                reason=f"the model knows the forget set worse than retrained models do: {text}",
-                rows=(metric,),
-            )
+        if metric in facts.compared:
+            sign = -1.0 if metrics()[metric].higher_is_better is False else 1.0
+            yield facts.table[metric], facts.compared[metric], sign
 
 
-def _held_in_features(table: dict[str, MetricRow]) -> Iterator[Finding]:
+def _margin(row: MetricRow) -> float:
+    assert row.margin is not None
+    return row.margin
+
+
+def _held_in_features(facts: VerdictInputs) -> Iterator[Reason]:
     """Yield that features hold a class: like no oracle's, more than random ones, half as before."""
-    row, bare = table.get(PROBE), table.get(f"{PROBE}_untrained")
+    row, bare = facts.table.get(PROBE), facts.table.get(f"{PROBE}_untrained")
     if row is None or row.oracle is None or row.oracle.mean is None or row.original is None:
         return
     value, before = row.estimate.value, row.original.value
@@ -190,19 +157,18 @@ def _held_in_features(table: dict[str, MetricRow]) -> Iterator[Finding]:
     if random is not None and value >= random:
         return
     beside = "" if random is None else f", never trained {random:.3f}"
-    yield Finding(
-        verdict=Verdict.LEAKS,
-        reason="the features below the last layer still hold the forgotten classes: a new head on"
+    yield Reason(
+        "the features below the last layer still hold the forgotten classes: a new head on"
         f" them has error {value:.3f}, retrained {row.oracle.mean:.3f}{beside} (p = {p:.2g} by a"
         f" model-based test), {max(share, 0.0):.0%} of the original's distance closed",
-        rows=(PROBE,) if bare is None else (PROBE, bare.metric),
+        (PROBE,) if bare is None else (PROBE, bare.metric),
     )
 
 
-def _outside(table: dict[str, MetricRow]) -> Iterator[Finding]:
-    tests = sum(m in table for m in OUTSIDE)
+def _outside(facts: VerdictInputs) -> Iterator[Reason]:
+    tests = sum(m in facts.table for m in OUTSIDE)
     for metric in OUTSIDE:
-        row = table.get(metric)
+        row = facts.table.get(metric)
         if row is None or row.estimate.value is None or row.oracle is None:
             continue
         values = [v for v in row.oracle.values if v is not None]
@@ -213,40 +179,183 @@ def _outside(table: dict[str, MetricRow]) -> Iterator[Finding]:
         closed = (
             "" if row.closed is None else f", {row.closed:.0%} of the original's distance closed"
         )
-        yield Finding(
-            verdict=Verdict.DISTINGUISHABLE,
-            reason=f"farther from retraining than retrained models are from each other:"
+        yield Reason(
+            f"farther from retraining than retrained models are from each other:"
             f" {metric_label(metric)}"
             f" {row.estimate.value:.3g}, retrained {row.oracle.mean:.3g}"
             f"{'' if row.z is None else f' (z = {row.z:.1f})'}, p = {p:.2g} by a model-based"
             f" test{closed}",
-            rows=(metric,),
+            (metric,),
         )
 
 
-def _damage(table: dict[str, MetricRow], compared: dict[str, Gap]) -> Iterator[Finding]:
+def _utility_lost(facts: VerdictInputs) -> Iterator[Reason]:
     for metric in UTILITY:
-        if metric not in compared:
+        if metric not in facts.compared:
             continue
-        row, g = table[metric], compared[metric]
-        margin = row.margin
-        assert margin is not None
-        lost = g.high < -margin if metrics()[metric].higher_is_better else g.low > margin
-        if lost:
-            yield Finding(
-                verdict=Verdict.DAMAGED,
-                reason=_beside_retrained(row, g),
-                rows=(metric,),
-            )
+        row, g = facts.table[metric], facts.compared[metric]
+        worse = -g.high if metrics()[metric].higher_is_better else g.low
+        if worse > _margin(row):
+            yield Reason(_beside_retrained(row, g), (metric,))
 
 
-def _pass(table: dict[str, MetricRow]) -> Finding:
-    rows = tuple(_compared(table))
-    return Finding(
-        verdict=Verdict.MATCHES,
-        reason=f"equivalence with retraining is shown on all {len(rows)} compared metrics",
-        rows=rows,
+def _no_intervals(facts: VerdictInputs) -> Iterator[Reason]:
+    if facts.oracles < ENOUGH_FOR_INTERVALS:
+        yield Reason(
+            f"{facts.oracles} retrained model{'s' if facts.oracles > 1 else ''} give no"
+            f" intervals; at least {ENOUGH_FOR_INTERVALS} are needed"
+        )
+
+
+def _same_features(facts: VerdictInputs) -> Iterator[Reason]:
+    if facts.has_intervals and (facts.unchanged or facts.head_only):
+        what = "no weight has changed" if facts.unchanged else "only the last layer was changed"
+        yield Reason(
+            f"{what}: the features below it are those of the original, so the forget set"
+            " can be learned again quickly; equal predictions do not show that it is removed",
+            ("edit_size",) if "edit_size" in facts.table else (),
+        )
+
+
+def _too_few(facts: VerdictInputs) -> Iterator[Reason]:
+    if facts.has_intervals and facts.oracles < ENOUGH_FOR_EQUIVALENCE:
+        yield Reason(
+            f"{facts.oracles} retrained models are too few to say that a model matches"
+            f" retraining; at least {ENOUGH_FOR_EQUIVALENCE} are needed"
+        )
+
+
+def _no_headroom(facts: VerdictInputs) -> Iterator[Reason]:
+    if facts.has_intervals and not enough_headroom(facts.rows):
+        yield Reason(
+            "this forget set cannot tell methods apart: on no metric does the original"
+            f" differ from retraining by {HEADROOM:g} standard deviations"
+        )
+
+
+def _not_equivalent(facts: VerdictInputs) -> Iterator[Reason]:
+    open_rows = tuple(
+        m for m in facts.compared if facts.table[m].judgement is not Judgement.EQUIVALENT
     )
+    if open_rows:
+        yield Reason(
+            f"equivalence with retraining is not shown on {list_first_three(open_rows)}: the"
+            " interval of the gap does not lie inside the margin",
+            open_rows,
+        )
+
+
+def _equivalent(facts: VerdictInputs) -> Iterator[Reason]:
+    rows = tuple(facts.compared)
+    yield Reason(f"equivalence with retraining is shown on all {len(rows)} compared metrics", rows)
+
+
+_MARGIN = "95 % interval, beyond the margin"
+_PREDICTION = "Student's prediction interval of one more retrained model"
+_TOST = "two one-sided tests (Schuirmann, 1987)"
+_ADVERSE = (Verdict.LEAKS, Verdict.OVER_FORGOT, Verdict.DISTINGUISHABLE, Verdict.DAMAGED)
+
+REFERENCE_RULES: tuple[VerdictRule[VerdictInputs], ...] = (
+    VerdictRule(
+        "reference",
+        Verdict.LEAKS,
+        "The gap lies beyond the margin, on the side of rows that the model knows.",
+        (*KNOWN, *ATTACKS),
+        _MARGIN,
+        _PREDICTION,
+        holds=_known_better,
+    ),
+    VerdictRule(
+        "reference",
+        Verdict.LEAKS,
+        "The layers below the last still hold a forgotten class: outside the retrained models'"
+        " spread, better than untrained layers, and less than half of the original's distance"
+        " closed.",
+        (PROBE,),
+        f"level {OUTSIDE_LEVEL:g}; closed share {HALF:g}",
+        _PREDICTION,
+        holds=_held_in_features,
+    ),
+    VerdictRule(
+        "reference",
+        Verdict.OVER_FORGOT,
+        "The gap lies beyond the margin, on the side of rows that look stranger than to retrained"
+        " models; attacks do not count where whole classes were removed.",
+        (*KNOWN, *ATTACKS),
+        _MARGIN,
+        _PREDICTION,
+        holds=_known_worse,
+    ),
+    VerdictRule(
+        "reference",
+        Verdict.DISTINGUISHABLE,
+        "Neither LEAKS nor OVER-FORGOT, and a metric lies outside the spread of the retrained"
+        f" models (level {OUTSIDE_LEVEL:g}, Bonferroni).",
+        OUTSIDE,
+        f"level {OUTSIDE_LEVEL:g}, Bonferroni",
+        _PREDICTION,
+        holds=_outside,
+        unless=(Verdict.LEAKS, Verdict.OVER_FORGOT),
+    ),
+    VerdictRule(
+        "reference",
+        Verdict.DAMAGED,
+        "Accuracy or error on the retain set or the test rows is worse than retrained models' by"
+        " more than the margin.",
+        UTILITY,
+        _MARGIN,
+        _PREDICTION,
+        holds=_utility_lost,
+    ),
+    VerdictRule(
+        "reference",
+        Verdict.INCONCLUSIVE,
+        f"There are fewer than {ENOUGH_FOR_INTERVALS} retrained models: no intervals at all.",
+        holds=_no_intervals,
+    ),
+    VerdictRule(
+        "reference",
+        Verdict.INCONCLUSIVE,
+        "No weight has changed, or only the last layer.",
+        ("edit_size",),
+        holds=_same_features,
+    ),
+    VerdictRule(
+        "reference",
+        Verdict.INCONCLUSIVE,
+        f"There are fewer than {ENOUGH_FOR_EQUIVALENCE} retrained models.",
+        holds=_too_few,
+    ),
+    VerdictRule(
+        "reference",
+        Verdict.INCONCLUSIVE,
+        "No metric tells the original model from retrained models, so this forget set cannot rank"
+        " methods.",
+        COMPARED,
+        f"{HEADROOM:g} standard deviations of the retrained models",
+        holds=_no_headroom,
+    ),
+    VerdictRule(
+        "reference",
+        Verdict.INCONCLUSIVE,
+        "Equivalence is not shown on a compared metric.",
+        COMPARED,
+        "two one-sided tests, level 0.05",
+        _TOST,
+        holds=_not_equivalent,
+    ),
+    VerdictRule(
+        "reference",
+        Verdict.MATCHES,
+        "No other verdict holds: two one-sided tests pass on every compared metric.",
+        COMPARED,
+        "level 0.05",
+        _TOST,
+        holds=_equivalent,
+        unless=(*_ADVERSE, Verdict.INCONCLUSIVE),
+    ),
+)
+"""The reference tier's rules, in order of precedence."""
 
 
 def _compared(table: dict[str, MetricRow]) -> dict[str, Gap]:
@@ -288,7 +397,5 @@ def _gap_of(row: MetricRow, value: float) -> Gap | None:
 
 
 def _beside_retrained(row: MetricRow, g: Gap) -> str:
-    gap_text = f"{g.value:+.3f} [{g.low:+.3f}, {g.high:+.3f}]"
-    return (
-        f"{metric_label(row.metric)} {format_estimate(row)}, retrained {g.mean:.3f}, gap {gap_text}"
-    )
+    gap = " ".join(gap_texts(row, 3))
+    return f"{metric_label(row.metric)} {format_estimate(row)}, retrained {g.mean:.3f}, gap {gap}"

@@ -8,18 +8,27 @@ was trained for a short time without the forget set, does not show the same (``c
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from unlearnkit.auditing.control_models import ControlModels
-from unlearnkit.auditing.verdict_metrics import MATCHED, attack_of, format_estimate, metric_label
+from unlearnkit.auditing.verdict_evaluation import Reason, VerdictRule
+from unlearnkit.auditing.verdict_metrics import (
+    ATTACKS,
+    MATCHED,
+    UTILITY,
+    attack_of,
+    format_estimate,
+    metric_label,
+)
 from unlearnkit.catalog import metrics
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.metrics.relearning_speed import relearning_losses
-from unlearnkit.report.schema import Finding, MetricRow, Verdict
+from unlearnkit.report.schema import MetricRow, Verdict
 from unlearnkit.stats.intervals import clopper_pearson, mean_interval, t_quantile, welch_interval
 from unlearnkit.stats.matched_auc import matched_auc, matched_auc_difference
 from unlearnkit.stats.roc import auc, auc_difference, auc_interval
@@ -91,6 +100,26 @@ class FastAudit:
                 found[split] = row
         return found
 
+    @cached_property
+    def recognised(self) -> tuple[FastTest, ...]:
+        """Return whether removed classes are still named."""
+        return tuple(_recognised(self))
+
+    @cached_property
+    def attacked(self) -> tuple[FastTest, ...]:
+        """Return what the membership attack found."""
+        return tuple(_attack(self))
+
+    @cached_property
+    def relearned(self) -> tuple[FastTest, ...]:
+        """Return what the relearning test found."""
+        return tuple(_relearning(self))
+
+    @cached_property
+    def damaged(self) -> tuple[FastTest, ...]:
+        """Return where utility was lost."""
+        return tuple(t for split, row in self.utility.items() for t in _damage(self, split, row))
+
     @property
     def level(self) -> float:
         """Return the coverage of each interval, corrected for the number of tests."""
@@ -99,39 +128,30 @@ class FastAudit:
         return 1 - FALSE_ALARMS / max(1, tests)
 
 
-def fast_findings(audit: FastAudit) -> Iterator[Finding]:
-    """Yield the faults that show without retrained models.
+@dataclass(frozen=True)
+class FastTest:
+    """A test that found something, and whether a control model explains it."""
 
-    Args:
-        audit: The table, and what the tests need.
+    metric: str
+    text: str
+    familiar: bool = True
+    """Whether forget rows look more familiar, not less; of no meaning for utility."""
 
-    Yields:
-        What was found, if anything.
-    """
-    yield from _recognised(audit)
-    yield from _attack(audit)
-    yield from _relearning(audit)
-    for split, row in audit.utility.items():
-        yield from _damage(audit, split, row)
-    if audit.unchanged:
-        yield Finding(
-            verdict=Verdict.INCONCLUSIVE,
-            reason="the model is the original: no weight has changed",
-        )
+    open: bool = False
+    """Whether the control shows the same, or there is none."""
 
 
-def _recognised(audit: FastAudit) -> Iterator[Finding]:
+def _recognised(audit: FastAudit) -> Iterator[FastTest]:
     row = audit.table.get("accuracy_forget")
     if not audit.gone or row is None or row.estimate.value is None:
         return
     right = 1 - audit.evidence.errors(ModelRole.UNLEARNED, Split.FORGET)
     low, _ = clopper_pearson(int(right.sum()), len(right), audit.level)
     if low > FAST_MARGIN:
-        yield Finding(
-            verdict=Verdict.LEAKS,
-            reason="forgotten classes are still recognised: accuracy on forget rows"
+        yield FastTest(
+            row.metric,
+            "forgotten classes are still recognised: accuracy on forget rows"
             f" {format_estimate(row)}, and a model that never saw a class cannot name it",
-            rows=(row.metric,),
         )
 
 
@@ -150,7 +170,7 @@ class _Comparison:
         return f"difference [{self.low:+.3f}, {self.high:+.3f}]"
 
 
-def _attack(audit: FastAudit) -> Iterator[Finding]:
+def _attack(audit: FastAudit) -> Iterator[FastTest]:
     row = audit.attack
     if row is None:
         return
@@ -163,30 +183,25 @@ def _attack(audit: FastAudit) -> Iterator[Finding]:
     shown = f"forget rows look {word} familiar than never-seen rows: AUC {format_estimate(row)}"
     control = audit.controls.without_forget_set(audit.evidence)
     if isinstance(control, str):
-        yield _open(f"{shown}; {NO_CONTROL.format(why=control)}", row)
+        yield FastTest(row.metric, f"{shown}; {NO_CONTROL.format(why=control)}", open=True)
         return
     found = _auc_comparison(audit.evidence, control, matched=matched)
     if found is None:
-        yield _open(f"{shown}; the control model's AUC is undefined", row)
+        text = f"{shown}; the control model's AUC is undefined"
+        yield FastTest(row.metric, text, open=True)
         return
     seen = f"{shown}, control model {found.control:.3f}, {found}"
     margin = FAST_MARGIN + SHORTFALL * abs(found.control - 0.5)
-    if familiar and found.low > margin:
-        yield Finding(verdict=Verdict.LEAKS, reason=seen, rows=(row.metric,))
-    elif not familiar and found.high < -margin:
-        yield Finding(verdict=Verdict.OVER_FORGOT, reason=seen, rows=(row.metric,))
+    if (found.low if familiar else -found.high) > margin:
+        yield FastTest(row.metric, seen, familiar)
     else:
-        yield _open(f"{seen}: {_IN_THE_ROWS}", row)
+        yield FastTest(row.metric, f"{seen}: {_IN_THE_ROWS}", open=True)
 
 
 _IN_THE_ROWS = (
     "a model that never saw the forget set may show the same, because its rows differ from the"
     " never-seen rows; only retrained models can decide"
 )
-
-
-def _open(reason: str, row: MetricRow) -> Finding:
-    return Finding(verdict=Verdict.INCONCLUSIVE, reason=reason, rows=(row.metric,))
 
 
 def _scores(e: Evidence) -> tuple[Tensor, Tensor]:
@@ -219,7 +234,7 @@ def _auc_comparison(e: Evidence, control: Evidence, *, matched: bool) -> _Compar
     return _Comparison(own, value - reach, value + reach)
 
 
-def _relearning(audit: FastAudit) -> Iterator[Finding]:
+def _relearning(audit: FastAudit) -> Iterator[FastTest]:
     row = audit.relearning
     if row is None:
         return
@@ -234,22 +249,23 @@ def _relearning(audit: FastAudit) -> Iterator[Finding]:
     )
     control = audit.controls.without_forget_set(audit.evidence)
     if isinstance(control, str):
-        yield _open(f"{shown}; {NO_CONTROL.format(why=control)}", row)
+        yield FastTest(row.metric, f"{shown}; {NO_CONTROL.format(why=control)}", open=True)
         return
     theirs = relearning_losses(control)
     if isinstance(theirs, str) or not all(bool(t.isfinite().all()) for t in theirs):
-        yield _open(f"{shown}; the control model cannot learn these rows", row)
+        text = f"{shown}; the control model cannot learn these rows"
+        yield FastTest(row.metric, text, open=True)
         return
     low, high = welch_interval(fresh - theirs[1], forget - theirs[0], CONTROL_LEVEL)
     own = float(theirs[1].mean() - theirs[0].mean())
     seen = f"{shown}, control model {own:.3f}, {_Comparison(own, low, high)}"
     if low > RELEARNING_MARGIN * float(fresh.mean()):
-        yield Finding(verdict=Verdict.LEAKS, reason=seen, rows=(row.metric,))
+        yield FastTest(row.metric, seen)
     else:
-        yield _open(f"{seen}: {_IN_THE_ROWS}", row)
+        yield FastTest(row.metric, f"{seen}: {_IN_THE_ROWS}", open=True)
 
 
-def _damage(audit: FastAudit, split: Split, row: MetricRow) -> Iterator[Finding]:
+def _damage(audit: FastAudit, split: Split, row: MetricRow) -> Iterator[FastTest]:
     e = audit.evidence
     after, before = e.errors(ModelRole.UNLEARNED, split), e.errors(ModelRole.ORIGINAL, split)
     rate = metrics()[row.metric].unit == "fraction"
@@ -264,17 +280,17 @@ def _damage(audit: FastAudit, split: Split, row: MetricRow) -> Iterator[Finding]
     both = without if isinstance(without, str) else audit.controls.with_forget_set(e)
     if isinstance(without, str) or isinstance(both, str):
         if split is Split.RETAIN or audit.gone or e.at_random:
-            yield Finding(verdict=Verdict.DAMAGED, reason=shown, rows=(row.metric,))
+            yield FastTest(row.metric, shown)
         else:
-            yield _open(f"{shown}; {NO_CONTROL.format(why=both)}", row)
+            yield FastTest(row.metric, f"{shown}; {NO_CONTROL.format(why=both)}", open=True)
         return
     removal = [without.errors(ModelRole.UNLEARNED, split), -both.errors(ModelRole.UNLEARNED, split)]
     expected = float(sum(removal, torch.zeros(())).mean())
     why = f"removing the data changes the error of control models by {expected:+.3f}"
     if _loss_of_utility([after, -before, *(-t for t in removal)], CONTROL_LEVEL) > least:
-        yield Finding(verdict=Verdict.DAMAGED, reason=f"{shown}; {why}", rows=(row.metric,))
+        yield FastTest(row.metric, f"{shown}; {why}")
     else:
-        yield _open(f"{shown}; {why}: retraining may cost as much", row)
+        yield FastTest(row.metric, f"{shown}; {why}: retraining may cost as much", open=True)
 
 
 def _loss_of_utility(signed: Sequence[Tensor], level: float) -> float:
@@ -283,3 +299,105 @@ def _loss_of_utility(signed: Sequence[Tensor], level: float) -> float:
     if not bool(rows.isfinite().all()):
         return math.inf
     return mean_interval(rows, level)[0]
+
+
+def _accusing(
+    tests: Callable[[FastAudit], tuple[FastTest, ...]], *, familiar: bool = True
+) -> Callable[[FastAudit], list[Reason]]:
+    """Return the condition that one of some tests accuses the model, on one side."""
+
+    def holds(audit: FastAudit) -> list[Reason]:
+        return [
+            Reason(t.text, (t.metric,))
+            for t in tests(audit)
+            if not t.open and t.familiar is familiar
+        ]
+
+    return holds
+
+
+def _explained(audit: FastAudit) -> Iterator[Reason]:
+    for t in (*audit.attacked, *audit.relearned, *audit.damaged):
+        if t.open:
+            yield Reason(t.text, (t.metric,))
+
+
+def _unchanged(audit: FastAudit) -> Iterator[Reason]:
+    if audit.unchanged:
+        yield Reason("the model is the original: no weight has changed")
+
+
+def _nothing_found(_: FastAudit) -> Iterator[Reason]:
+    yield Reason("Fast tests passed. They cannot detect single memorised records")
+
+
+_ALL_TESTS = f"all tests together {FALSE_ALARMS:g} (Bonferroni)"
+_INTERVAL = "interval of the AUC (DeLong et al., 1988) and of its difference from the control"
+
+FAST_RULES: tuple[VerdictRule[FastAudit], ...] = (
+    VerdictRule(
+        "fast",
+        Verdict.LEAKS,
+        "Forgotten classes are still recognised.",
+        ("accuracy_forget",),
+        f"accuracy above {FAST_MARGIN:g}; {_ALL_TESTS}",
+        "interval of a share (Clopper and Pearson, 1934)",
+        holds=_accusing(lambda a: a.recognised),
+    ),
+    VerdictRule(
+        "fast",
+        Verdict.LEAKS,
+        f"The interval of the membership AUC lies above {0.5 + FAST_MARGIN:g}, and a control model"
+        " does not show the same.",
+        ATTACKS,
+        f"margin {FAST_MARGIN:g}; {_ALL_TESTS}",
+        _INTERVAL,
+        holds=_accusing(lambda a: a.attacked),
+    ),
+    VerdictRule(
+        "fast",
+        Verdict.LEAKS,
+        "The forget set is learned again faster than fresh rows, and a control model does not show"
+        " the same.",
+        (RELEARNING,),
+        f"{RELEARNING_MARGIN:g} of the loss of fresh rows; {_ALL_TESTS}",
+        "two-sample interval (Welch, 1947)",
+        holds=_accusing(lambda a: a.relearned),
+    ),
+    VerdictRule(
+        "fast",
+        Verdict.OVER_FORGOT,
+        f"The interval of the membership AUC lies below {0.5 - FAST_MARGIN:g}, and a control model"
+        " does not show the same.",
+        ATTACKS,
+        f"margin {FAST_MARGIN:g}; {_ALL_TESTS}",
+        _INTERVAL,
+        holds=_accusing(lambda a: a.attacked, familiar=False),
+    ),
+    VerdictRule(
+        "fast",
+        Verdict.DAMAGED,
+        "Accuracy on the retain set or the test rows has fallen by more than"
+        f" {FAST_MARGIN:g}, and by more than removing the data explains.",
+        UTILITY,
+        f"for errors {FAST_MARGIN:g} of the original error; {_ALL_TESTS}",
+        "Student's interval of a mean over rows",
+        holds=_accusing(lambda a: a.damaged),
+    ),
+    VerdictRule(
+        "fast",
+        Verdict.INCONCLUSIVE,
+        "A test found something that the control models show too, or there is no control model.",
+        (*ATTACKS, RELEARNING, *UTILITY),
+        holds=_explained,
+    ),
+    VerdictRule("fast", Verdict.INCONCLUSIVE, "No weight has changed.", holds=_unchanged),
+    VerdictRule(
+        "fast",
+        Verdict.INCONCLUSIVE,
+        "Nothing was found: this tier cannot say that a model matches retraining.",
+        holds=_nothing_found,
+        unless=tuple(Verdict),
+    ),
+)
+"""The fast tier's rules, in order of precedence."""

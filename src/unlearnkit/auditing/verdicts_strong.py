@@ -12,6 +12,7 @@ from unlearnkit.auditing.verdict_metrics import list_first_three, metric_label
 from unlearnkit.auditing.verdicts import PROBE
 from unlearnkit.auditing.verdicts_memory import memory_faults, memory_gone
 from unlearnkit.catalog import metrics
+from unlearnkit.report.phrases import gap_texts
 from unlearnkit.report.schema import Finding, MetricRow, Verdict
 from unlearnkit.stats.oracle_gap import Judgement
 
@@ -294,8 +295,8 @@ def _there(s: StrongResults, metrics: Sequence[str]) -> Iterator[MetricRow]:
 
 def _gap(row: MetricRow) -> str:
     mean = row.oracle.mean if row.oracle else None
-    between = f" [{row.gap_low:+.3f}, {row.gap_high:+.3f}]"
-    return f"{row.estimate.value:.3f}, retrained {mean:.3f}, gap {row.gap:+.3f}{between}"
+    gap = " ".join(gap_texts(row, 3))
+    return f"{row.estimate.value:.3f}, retrained {mean:.3f}, gap {gap}"
 
 
 def _plain(metric: str) -> str:

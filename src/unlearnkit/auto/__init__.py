@@ -1,1 +1,1 @@
-"""Choosing a method: a written table, a look at what is there, an audit after each try."""
+"""Automatic choice of a method: table, candidates, fast audits."""

@@ -27,7 +27,7 @@ SURE = 3.0
 """Standard errors by which that share must lie above a half."""
 
 ROWS = 2_000
-"""Most rows of each kind that are looked at."""
+"""Most rows of each kind that are read."""
 
 
 @dataclass(frozen=True)
@@ -65,21 +65,11 @@ class CaseProfile:
 def profile_case(
     model: nn.Module, case: Case, request: ForgetRequest | None, parts: Partition, rt: Runtime
 ) -> CaseProfile:
-    """Return what a case offers, and what kind of request it has.
+    """Return what a case offers, and what kind of request it has; ``rt`` counts the rows read.
 
-    Everything that the user gave may be looked at; no oracle is needed. Whether rows are
-    atypical is read from the original: the Mann-Whitney statistic of the losses of forget against
-    retained rows.
-
-    Args:
-        model: The original, in eval mode, on the run's device.
-        case: The case.
-        request: What must go.
-        parts: The rows that go and the rows that stay.
-        rt: Where to run; its meter counts the rows.
-
-    Returns:
-        The situation.
+    Everything that the user gave may be read; no oracle is needed. Whether rows are atypical
+    follows from the original: the Mann-Whitney statistic of the losses of forget against retained
+    rows.
     """
     share = score = None
     if parts.forget is not None and parts.retain is not None:

@@ -1,4 +1,4 @@
-"""The verb with ``auto``: choose by the table, audit, fall back, and never fail in silence."""
+"""``unlearn`` and the choice of a method: table, audit, next candidate."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
-from unlearnkit.report.schema import Report, Verdict
+from unlearnkit.report.report import Report
+from unlearnkit.report.schema import Verdict
 from unlearnkit.unlearning.requirements import applicable_methods, check_needs
 from unlearnkit.unlearning.run_method import (
     Unlearned,
@@ -39,11 +40,11 @@ from unlearnkit.unlearning.run_method import (
 )
 
 FAILING = (Verdict.LEAKS, Verdict.DAMAGED)
-"""What makes ``auto`` try the next candidate."""
+"""Verdicts that make ``auto`` try the next candidate."""
 
 
 class CandidateOutcome(FrozenModel):
-    """What became of one candidate."""
+    """The outcome of one candidate."""
 
     candidate: str
     """The method with its settings."""
@@ -52,8 +53,8 @@ class CandidateOutcome(FrozenModel):
     """Whether it ran to its end."""
 
     passed: bool
-    told: str
-    """What the fast audit said, or why it did not run."""
+    outcome: str
+    """The result of the fast audit, or why the candidate did not run."""
 
     work: int = 0
     """The candidate's row passes, a backward pass counted as two."""
@@ -91,16 +92,16 @@ class Selection(FrozenModel):
 
 @dataclass(frozen=True)
 class SelectedModel(Unlearned):
-    """A model that ``auto`` stands by; ``method`` is what made it, ``cost`` counts all tries."""
+    """The model that ``auto`` returns; ``method`` made it, ``cost`` counts all tries."""
 
     choice: Selection
 
 
 class AutoFailedError(UnlearnkitError):
-    """No candidate passed the fast audit; ``best`` is the least bad, to look at and not to use."""
+    """No candidate passed the fast audit; ``best`` is the least bad, to inspect, not to use."""
 
-    def __init__(self, told: str, best: SelectedModel) -> None:
-        super().__init__(told)
+    def __init__(self, message: str, best: SelectedModel) -> None:
+        super().__init__(message)
         self.best = best
 
 
@@ -158,13 +159,7 @@ def select_method(
 ) -> SelectedModel:
     """Try the candidates of the first line that holds, until one passes the fast audit.
 
-    Args:
-        model: As in ``unlearn``.
-        case: As in ``unlearn``.
-        request: As in ``unlearn``.
-        how: The budget.
-        rt: As in ``unlearn``.
-        lines: The decision table; the package's own when None.
+    See ``unlearn``; ``lines`` are the decision table, the package's own when None.
 
     Returns:
         The model of the first candidate that passed, or could not be audited.
@@ -174,10 +169,10 @@ def select_method(
     """
     start = time.perf_counter()
     run = Runtime() if rt is None else rt.fork(rt.seed)
-    asked = None if request is None else parse_request(request)
-    parts = case.partition(asked)
+    parsed = None if request is None else parse_request(request)
+    parts = case.partition(parsed)
     original = frozen_copy(model, case, parts, run)
-    seen = profile_case(original, case, asked, parts, run)
+    seen = profile_case(original, case, parsed, parts, run)
     line = next(
         (x for x in (load_decision_table() if lines is None else lines) if seen.fits(x.when)), None
     )
@@ -186,7 +181,7 @@ def select_method(
             f"auto: no line of the table is for {case.task.name} with what the case gives; name a"
             f" method; these work: {', '.join(applicable_methods(case, parts)) or 'none'}"
         )
-    trial = _Trial(model, case, asked, parts, how, run, seen, line)
+    trial = _Trial(model, case, parsed, parts, how, run, seen, line)
     if trial.whole is None:
         run.note("auto: the cost of retraining is not known without retained rows; no budget kept")
     for candidate in line.candidates:
@@ -201,7 +196,7 @@ class _Trial:
 
     model: nn.Module
     case: Case
-    asked: ForgetRequest | None
+    request: ForgetRequest | None
     parts: Partition
     how: Auto
     run: Runtime
@@ -221,7 +216,7 @@ class _Trial:
     """Whether the budget kept a candidate out."""
 
     def __post_init__(self) -> None:
-        self.controls = ControlModels(self.case, self.asked, self.run.fork(self.run.seed), Cache())
+        self.controls = ControlModels(self.case, self.parts, self.run.fork(self.run.seed), Cache())
 
     @property
     def whole(self) -> int | None:
@@ -236,19 +231,19 @@ class _Trial:
         run = self.run.fork(self.run.seed)
         try:
             how = self._built(candidate)
-            done = run_metered(self.model, self.case, self.asked, how, run)
+            done = run_metered(self.model, self.case, self.request, how, run, split=self.parts)
         except (UnsupportedError, DivergedError) as e:
-            self._tell(candidate, run.cost, told=str(e))
+            self._record(candidate, run.cost, outcome=str(e))
             return False
         looked = self.run.fork(self.run.seed)
         report = self._audit(done, looked)
         self.audited = max(self.audited, looked.cost.work)
         wrong = _wrong(done, report)
-        told = _told(report, wrong)
+        outcome = _outcome(report, wrong)
         passed = not wrong or candidate.exact
         if wrong and candidate.exact:
-            told += "; its model never saw the forget rows, so this is in the rows themselves"
-        tried = self._tell(candidate, run.cost, told=told, audit=looked.cost, passed=passed)
+            outcome += "; its model never saw the forget rows, so this is in the rows themselves"
+        tried = self._record(candidate, run.cost, outcome=outcome, audit=looked.cost, passed=passed)
         if self.best is None or passed or len(wrong) < self.best[0]:
             self.best = (len(wrong), tried, done)
         return passed
@@ -256,19 +251,13 @@ class _Trial:
     def result(self, seconds: float) -> SelectedModel:
         """Return the model that passed.
 
-        Args:
-            seconds: Of everything.
-
-        Returns:
-            The model.
-
         Raises:
             UnsupportedError: If no candidate could run.
             AutoFailedError: If none passed.
         """
         more = "; a larger budget lets more of them run" if self.short else ""
         if self.best is None:
-            whys = "; ".join(f"{t.candidate}: {t.told}" for t in self.tried)
+            whys = "; ".join(f"{t.candidate}: {t.outcome}" for t in self.tried)
             raise UnsupportedError(
                 f"auto: no candidate of line {self.line.id} could run{more}: {whys}"
             )
@@ -302,7 +291,7 @@ class _Trial:
         )
         if chosen.passed:
             return found
-        whys = "; ".join(f"{t.candidate}: {t.told}" for t in self.tried)
+        whys = "; ".join(f"{t.candidate}: {t.outcome}" for t in self.tried)
         raise AutoFailedError(f"auto: no candidate passed the fast audit{more}: {whys}", found)
 
     def _built(self, candidate: Candidate) -> Method:
@@ -361,12 +350,12 @@ class _Trial:
         rt.cost.backward += spent.backward
         return report
 
-    def _tell(
+    def _record(
         self,
         candidate: Candidate,
         cost: Cost,
         *,
-        told: str,
+        outcome: str,
         audit: Cost | None = None,
         passed: bool = False,
     ) -> CandidateOutcome:
@@ -378,7 +367,7 @@ class _Trial:
             candidate=candidate.words(),
             ran=audit is not None,
             passed=passed,
-            told=told,
+            outcome=outcome,
             work=cost.work,
             audit=0 if audit is None else audit.work,
         )
@@ -386,11 +375,11 @@ class _Trial:
         return tried
 
     def _why(self, chosen: CandidateOutcome) -> str:
-        others = [f"{t.candidate} ({t.told})" for t in self.tried if t is not chosen]
+        others = [f"{t.candidate} ({t.outcome})" for t in self.tried if t is not chosen]
         before = f"; instead of {', '.join(others)}" if others else ""
         return (
             f"{chosen.candidate}, because {self.line.because} (line {self.line.id};"
-            f" {self.line.evidence}); {chosen.told}{before}"
+            f" {self.line.evidence}); {chosen.outcome}{before}"
         )
 
 
@@ -406,18 +395,18 @@ def _wrong(done: Unlearned, report: Report | None) -> list[str]:
     return wrong
 
 
-def _told(report: Report | None, wrong: Sequence[str]) -> str:
+def _outcome(report: Report | None, wrong: Sequence[str]) -> str:
     if wrong:
         return f"fast audit: {', '.join(wrong)}"
     if report is None:
-        return "not audited: there are no forget rows to look at"
+        return "not audited: there are no forget rows"
     other = sorted({str(f.verdict) for f in report.findings} - {Verdict.INCONCLUSIVE})
     seen = {r.metric for r in report.rows}
     blind = []
     if not seen & {"margin_auc"}:
         blind.append("no never-seen rows to compare with")
     if not seen & {"accuracy_retain", "error_retain", "accuracy_test", "error_test"}:
-        blind.append("no rows to see damage on")
-    told = "the fast audit found no leak and no damage"
-    told += f" ({', '.join(blind)})" if blind else ""
-    return f"{told}; it says {', '.join(other)}" if other else told
+        blind.append("no rows to check for damage")
+    outcome = "the fast audit found no leak and no damage"
+    outcome += f" ({', '.join(blind)})" if blind else ""
+    return f"{outcome}; it says {', '.join(other)}" if other else outcome

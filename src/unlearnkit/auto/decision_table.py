@@ -1,4 +1,4 @@
-"""The decision table: for each circumstance, which methods to try, in which order, and why."""
+"""The decision table: which methods to try for which kind of request."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from unlearnkit.core.files import read_text
 from unlearnkit.core.method import Need
 
 Kind = Literal["class", "atypical", "group", "random", "unknown"]
-"""What a request is: classes that must vanish; rows that fit the model worse than those that stay,
-as wrong labels do; whole owners; other rows; or nobody can tell."""
+"""What a request is: whole classes; rows that fit the model worse than retained rows,
+as wrong labels do; whole owners; other rows; or unknown."""
 
 PATH = Path(__file__).with_name("table.yaml")
 
@@ -45,7 +45,7 @@ class Candidate(FrozenModel):
 
 
 class Condition(FrozenModel):
-    """A circumstance; what is not said may be anything."""
+    """A condition on a case; fields that are not given hold for any."""
 
     has: frozenset[Need] = frozenset()
     """Rows that must be there."""
@@ -71,7 +71,7 @@ class Rule(FrozenModel):
     id: str
     when: Condition = Condition()
     because: str
-    """The circumstance in words, to be read after "because"."""
+    """The condition in words, to be read after "because"."""
 
     candidates: tuple[Candidate, ...] = Field(min_length=1)
     """In the order in which they are tried."""
@@ -81,12 +81,7 @@ class Rule(FrozenModel):
 
 
 def check_methods(lines: Iterable[Rule], known: Collection[str]) -> None:
-    """Warn of methods that no installed package provides: they would be passed over.
-
-    Args:
-        lines: Of a table.
-        known: Ids of the installed methods.
-    """
+    """Warn of methods that no installed package provides: they would be passed over."""
     for line in lines:
         for c in line.candidates:
             if c.method not in known:
@@ -101,14 +96,7 @@ def check_methods(lines: Iterable[Rule], known: Collection[str]) -> None:
 
 @cache
 def load_decision_table(path: Path = PATH) -> tuple[Rule, ...]:
-    """Return the lines in the order in which they are compared with a case: the first holds.
-
-    Args:
-        path: A YAML file, such as the package's own.
-
-    Returns:
-        The lines.
-    """
+    """Return the lines of a YAML file in order: the first that holds for a case decides."""
     content = parse_yaml(read_text(path, "auto"))
     lines = tuple(Rule.model_validate(one) for one in content)
     check_methods(lines, methods())

@@ -18,11 +18,11 @@ from unlearnkit.core.inference import predict
 from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.difficulty.curvature import curvature
-from unlearnkit.difficulty.entanglement import eccentricity, entanglement
+from unlearnkit.difficulty.entanglement import distance_to_mean, entanglement
 from unlearnkit.difficulty.holdout_retraining import hold_out
 from unlearnkit.difficulty.memorization import leave_out
 from unlearnkit.difficulty.self_influence import self_influence
-from unlearnkit.difficulty.training_dynamics import Proxy, TrainingDynamics, watch
+from unlearnkit.difficulty.training_dynamics import Proxy, TrainingDynamics, record_dynamics
 from unlearnkit.difficulty.worst_case import worst_case
 from unlearnkit.train.features import features
 
@@ -78,7 +78,7 @@ def memorisation(case: Case, by: MemorisedBy, *, rt: Runtime | None = None) -> T
     """
     if by == "leave_out":
         return leave_out(case, models=LEAVE_OUT_MODELS, rt=rt).memorised
-    course, here = watch(case, rt=rt), (rt or Runtime()).fork(0)
+    course, here = record_dynamics(case, rt=rt), (rt or Runtime()).fork(0)
     view = _rows(case)
     if by == "influence":
         return self_influence(_features(case, course, here), _log_probs(case, course, here), view.y)
@@ -121,8 +121,8 @@ def entangled(
     """
     if share > 1 / 3:
         raise InputError(f"share: three sets of {share:g} overlap; use at most a third")
-    inputs = _features(case, watch(case, rt=rt), rt or Runtime())
-    far = eccentricity(inputs)
+    inputs = _features(case, record_dynamics(case, rt=rt), rt or Runtime())
+    far = distance_to_mean(inputs)
     found = [rows_by_rank(case, far, share, place) for place in ("bottom", "middle", "top")]
     scores = []
     for asked in found:
@@ -144,7 +144,7 @@ def worst(case: Case, share: float = 0.1, *, rt: Runtime | None = None) -> CaseW
     Returns:
         The case and the request, found by ``difficulty.worst_case``.
     """
-    course, here = watch(case, rt=rt), rt or Runtime()
+    course, here = record_dynamics(case, rt=rt), rt or Runtime()
     log_p = _log_probs(case, course, here)
     rows = worst_case(_features(case, course, here), log_p, _rows(case).y, part(case, share))
     return CaseWithRequest(case, Rows(rows.sort().values))

@@ -1,4 +1,4 @@
-"""The command line; thin: parse, call a verb, print."""
+"""Command line: parses, calls a verb, prints."""
 
 import os
 import pathlib
@@ -75,7 +75,7 @@ def _check_words(words: list[str]) -> None:
 
 
 def _flush() -> None:
-    """Write what stdout still holds while an error can still be told."""
+    """Write what stdout still holds while an error can still be reported."""
     if sys.stdout is None:
         return
     try:

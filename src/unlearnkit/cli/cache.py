@@ -1,4 +1,4 @@
-"""Commands on what is kept for the next time."""
+"""Command ``cache``: lists or removes cached models and results."""
 
 from __future__ import annotations
 
@@ -6,23 +6,21 @@ from typing import Annotated
 
 import typer
 
-from unlearnkit.cli.options import Json
+from unlearnkit.cli.options import Json, examples
 
 cache_app = typer.Typer(
     help="List or remove cached models and results.",
-    epilog="\b\nExample:\n  unlearnkit cache ls",
+    epilog=examples("unlearnkit cache ls"),
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
 
-@cache_app.command(
-    "ls", epilog="\b\nExamples:\n  unlearnkit cache ls\n  unlearnkit cache ls --json"
-)
+@cache_app.command("ls", epilog=examples("unlearnkit cache ls", "unlearnkit cache ls --json"))
 def cache_ls(json: Json = False) -> None:
-    """List what is kept, the largest first.
+    """List what is cached, the largest first.
 
-    Signals are the margins of a strong audit's models; unfinished is what a killed process left.
+    signals: margins of a strong audit's models. unfinished: left by a killed process.
     """
     from datetime import UTC, datetime
 
@@ -46,15 +44,15 @@ def cache_ls(json: Json = False) -> None:
 
 @cache_app.command(
     "prune",
-    epilog="\b\nExamples:\n  unlearnkit cache prune --days 30\n  unlearnkit cache prune --days 0",
+    epilog=examples("unlearnkit cache prune --days 30", "unlearnkit cache prune --days 0"),
 )
 def cache_prune(
     days: Annotated[
-        float, typer.Option(min=0, help="Remove what was not used for so long; 0 removes all.")
+        float, typer.Option(min=0, help="Remove what was not used for this long; 0 removes all.")
     ] = 30.0,
     json: Json = False,
 ) -> None:
-    """Remove what is kept and was not used lately; it can be made again."""
+    """Remove what was not used lately; it can be made again."""
     import time
 
     from unlearnkit.cache import Cache

@@ -1,19 +1,44 @@
-"""Commands and their options. Heavy imports stand inside, so that ``--help`` is quick."""
+"""Commands and their options; heavy imports are late, for a quick ``--help``."""
 
 from __future__ import annotations
 
-from enum import StrEnum
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from unlearnkit.cli.cache import cache_app
 from unlearnkit.cli.localize import localize
-from unlearnkit.cli.options import ACase, Forget, Json, Quiet, Ray, Trust, Weights, Yes
+from unlearnkit.cli.options import (
+    ACase,
+    Config,
+    EnsembleSize,
+    Forget,
+    Json,
+    MaskOption,
+    MaxCost,
+    Oracles,
+    Param,
+    Preset,
+    Quiet,
+    Ray,
+    Tier,
+    Trust,
+    Weights,
+    Yes,
+    examples,
+)  # fmt: skip
 from unlearnkit.cli.reproduce import reproduce
 from unlearnkit.cli.study import study_app
+from unlearnkit.core.audit_terms import AuditTier
+from unlearnkit.core.precision import Precision
+
+if TYPE_CHECKING:
+    from unlearnkit.cli.console import Console
+    from unlearnkit.cli.run_folder import RunFolderRecord
+    from unlearnkit.job import Job
 
 COMMANDS = (
     "demo", "unlearn", "audit", "study", "localize",
@@ -39,36 +64,15 @@ app = typer.Typer(
 )
 app.add_typer(cache_app, name="cache")
 app.add_typer(study_app, name="study")
+app.command(epilog=examples("unlearnkit reproduce", "unlearnkit reproduce digits_bench --jobs 2"))(
+    reproduce
+)
 app.command(
-    epilog="\b\nExamples:\n  unlearnkit reproduce\n  unlearnkit reproduce digits_bench --jobs 2"
-)(reproduce)
-app.command(
-    epilog="\b\nExamples:\n  unlearnkit localize digits --forget class=3 --out mask.safetensors"
-    "\n  unlearnkit localize digits --forget class=3 --criterion grad --fraction 0.1 --plot m.svg"
-)(localize)
-
-
-class Tier(StrEnum):
-    """How deep an audit looks."""
-
-    FAST = "fast"
-    REFERENCE = "reference"
-    STRONG = "strong"
-
-
-class Precision(StrEnum):
-    """How numbers are rounded."""
-
-    FP32 = "fp32"
-    BF16 = "bf16"
-
-
-def _examples(*lines: str) -> str:
-    return (
-        "\b\n"
-        + ("Example:" if len(lines) == 1 else "Examples:")
-        + "".join(f"\n  {line}" for line in lines)
+    epilog=examples(
+        "unlearnkit localize digits --forget class=3 --out mask.safetensors",
+        "unlearnkit localize digits --forget class=3 --criterion grad --fraction 0.1 --plot m.svg",
     )
+)(localize)
 
 
 def _ids(folder: str) -> list[str]:
@@ -98,7 +102,7 @@ def _root(
     pass
 
 
-@app.command(epilog=_examples("unlearnkit demo", "unlearnkit demo --out 'my runs'"))
+@app.command(epilog=examples("unlearnkit demo", "unlearnkit demo --out 'my runs'"))
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the runs.")] = Path("runs/demo"),
     json: Json = False,
@@ -117,43 +121,34 @@ def demo(
     print_text(demo_text(found))
 
 
-@app.command(epilog=_examples("unlearnkit methods", "unlearnkit methods --json"))
+@app.command(epilog=examples("unlearnkit methods", "unlearnkit methods --json"))
 def methods(json: Json = False) -> None:
     """List the methods."""
-    from unlearnkit import catalog
-    from unlearnkit import describe as pages
-    from unlearnkit.cli.console import print_facts
-
-    facts = [pages.method_facts(m) for m in catalog.methods().values()]
-    print_facts(
-        facts, json, {"id": "id", "needs": "needs", "tasks": "tasks", "does": "what it does"}
-    )
+    _list("method", json, id="id", needs="needs", tasks="tasks", does="what it does")
 
 
-@app.command(epilog=_examples("unlearnkit metrics", "unlearnkit metrics --json"))
+@app.command(epilog=examples("unlearnkit metrics", "unlearnkit metrics --json"))
 def metrics(json: Json = False) -> None:
     """List the metrics, and which value of each is good."""
-    from unlearnkit import catalog
-    from unlearnkit import describe as pages
-    from unlearnkit.cli.console import print_facts
-
-    facts = [pages.metric_facts(m) for m in catalog.metrics().values()]
-    head = {"id": "id", "goal": "goal", "unit": "unit", "tier": "audit", "does": "what it is"}
-    print_facts(facts, json, head)
+    _list("metric", json, id="id", goal="goal", unit="unit", tier="audit", does="what it is")
 
 
-@app.command(epilog=_examples("unlearnkit cases", "unlearnkit cases --json"))
+@app.command(epilog=examples("unlearnkit cases", "unlearnkit cases --json"))
 def cases(json: Json = False) -> None:
     """List the built-in cases and their named requests."""
-    from unlearnkit import catalog
-    from unlearnkit import describe as pages
+    _list("case", json, id="id", requests="requests", does="what it is")
+
+
+def _list(kind: str, json: bool, **head: str) -> None:
+    """Print the entries of a kind; ``head`` names the columns by their key in the facts."""
+    from unlearnkit import catalog, describe
     from unlearnkit.cli.console import print_facts
 
-    facts = [pages.case_facts(c) for c in catalog.cases().values()]
-    print_facts(facts, json, {"id": "id", "requests": "requests", "does": "what it is"})
+    entries = getattr(catalog, f"{kind}s")().values()
+    print_facts([getattr(describe, f"{kind}_facts")(x) for x in entries], json, head)
 
 
-@app.command(epilog=_examples("unlearnkit show ssd", "unlearnkit show digits --json"))
+@app.command(epilog=examples("unlearnkit show ssd", "unlearnkit show digits --json"))
 def show(
     name: Annotated[
         str,
@@ -162,10 +157,10 @@ def show(
     json: Json = False,
 ) -> None:
     """Describe a method, a metric or a case."""
-    from unlearnkit import describe as pages
+    from unlearnkit import describe
     from unlearnkit.cli.console import print_json, print_page
 
-    facts, page = pages.find(name)
+    facts, page = describe.find(name)
     if json:
         print_json(facts)
     else:
@@ -173,7 +168,7 @@ def show(
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "unlearnkit unlearn digits --forget class=3 --method ssd --out runs/x",
         "unlearnkit unlearn digits --forget random_tenth --method finetune -p run.lr=2",
         "unlearnkit unlearn digits --forget class=3 --method auto --max-cost 0.5",
@@ -184,6 +179,7 @@ def show(
     )
 )
 def unlearn(
+    context: typer.Context,
     case: Annotated[str | None, ACase] = None,
     forget: Forget = None,
     method: Annotated[
@@ -193,30 +189,11 @@ def unlearn(
             autocompletion=_method_ids,
         ),
     ] = None,
-    max_cost: Annotated[
-        float | None,
-        typer.Option(
-            min=0, help="Most that --method auto may cost, as a share of retraining; 2 by default."
-        ),
-    ] = None,
-    preset: Annotated[
-        str | None, typer.Option(help="Named settings to start from, such as paper.")
-    ] = None,
-    param: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-p", "--param", metavar="KEY=VALUE", help="A hyper-parameter; dots nest: run.lr=2."
-        ),
-    ] = None,
+    max_cost: MaxCost = None,
+    preset: Preset = None,
+    param: Param = None,
     model: Weights = None,
-    mask: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MASK",
-            help="Let only some scalars move: criterion:budget:granularity, or a saved mask"
-            " (.safetensors).",
-        ),
-    ] = None,
+    mask: MaskOption = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Root of all randomness; 0.")] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1, mps or auto; cpu by default.")
@@ -225,14 +202,7 @@ def unlearn(
     out: Annotated[Path | None, typer.Option(help="The run's folder.")] = None,
     name: Annotated[str | None, typer.Option(help="The run's name: a folder in runs/.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an older run.")] = False,
-    source: Annotated[
-        Path | None,
-        typer.Option(
-            "--config",
-            metavar="FILE",
-            help="A YAML file with these options, or a run's run.json.",
-        ),
-    ] = None,
+    source: Config = None,
     trust: Trust = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -244,42 +214,44 @@ def unlearn(
     """
     _usage(case is not None or source is not None, "give a case, or a file with --config", "CASE")
     _usage(out is None or name is None, "give --out or --name, not both", "--name")
-    from unlearnkit.cli.console import Console, print_json, print_table
-    from unlearnkit.cli.run_folder import named
-    from unlearnkit.cli.runs import carry_out
-    from unlearnkit.core.auto_method import AUTO
-    from unlearnkit.core.settings import deep_merge
-    from unlearnkit.job import make_job, parse_settings, read_job
+    from unlearnkit.cli.console import Console, print_json
+    from unlearnkit.cli.run_folder import run_folder
+    from unlearnkit.cli.runs import run_unlearn
 
-    words: dict[str, Any] = (
-        {} if source is None else read_job(source, trust=trust or case is not None)
-    )
-    given = {
-        "case": case,
-        "forget": forget,
-        "method": method,
-        "preset": preset,
-        "model": model,
-        "mask": mask,
-        "seed": seed,
-        "device": device,
-        "precision": precision,
-    }
-    if method is not None or preset is not None:
-        words.pop("settings", None)
-    words |= {k: v for k, v in given.items() if v is not None}
-    if param:
-        words["settings"] = deep_merge(words.get("settings", {}), parse_settings(param))
-    if max_cost is not None:
-        _usage(words.get("method") == AUTO, "only --method auto has a cost limit", "--max-cost")
-        words["settings"] = deep_merge(words.get("settings", {}), {"budget": max_cost})
-    job = make_job(words)
-    folder = out or named(name or job.name())
+    job = _job(context.params)
+    folder = out or run_folder(name or job.name())
     with Console(quiet=quiet) as talk:
-        record = carry_out(job, folder, force=force, talk=talk)
+        record = run_unlearn(job, folder, force=force, talk=talk)
     if json:
         print_json({"folder": str(folder), **record.model_dump(mode="json")})
-        return
+    else:
+        _print_run(record, folder, talk)
+
+
+def _job(options: Mapping[str, Any]) -> Job:
+    """Return the job of the options of ``unlearn``; those of a job have its fields' names."""
+    from unlearnkit.core.auto_method import AUTO
+    from unlearnkit.core.settings import deep_merge
+    from unlearnkit.job import Job, make_job, parse_settings, read_job
+
+    words: dict[str, Any] = {}
+    if options["source"] is not None:
+        words = read_job(options["source"], trust=options["trust"] or options["case"] is not None)
+    if options["method"] is not None or options["preset"] is not None:
+        words.pop("settings", None)
+    words |= {k: v for k, v in options.items() if k in Job.model_fields and v is not None}
+    given = parse_settings(options["param"] or ())
+    if options["max_cost"] is not None:
+        _usage(words.get("method") == AUTO, "only --method auto has a cost limit", "--max-cost")
+        given = deep_merge(given, {"budget": options["max_cost"]})
+    if given:
+        words["settings"] = deep_merge(words.get("settings", {}), given)
+    return make_job(words)
+
+
+def _print_run(record: RunFolderRecord, folder: Path, talk: Console) -> None:
+    from unlearnkit.cli.console import print_table
+
     facts = {
         "method": record.job.method,
         "rows forward": str(record.forward),
@@ -288,7 +260,7 @@ def unlearn(
         "folder": str(folder),
     }
     if record.mask is not None:
-        facts["moved at most"] = f"{record.mask['share']:.1%}"
+        facts["mask"] = f"{record.mask['share']:.1%}"
     if record.auto is not None:
         facts["why"] = record.auto.why
     print_table(tuple(facts), [tuple(facts.values())])
@@ -297,7 +269,7 @@ def unlearn(
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "unlearnkit audit runs/x",
         "unlearnkit audit runs/x --tier fast --json",
         "unlearnkit audit runs/x --full --list-rows",
@@ -312,23 +284,9 @@ def audit(
         typer.Option(help="The run's case, where it is no built-in one: package.module:function."),
     ] = None,
     trust: Trust = False,
-    tier: Annotated[
-        Tier,
-        typer.Option(
-            help="fast: one model, no retraining; reference: compared with retrained models;"
-            " strong: attacks on single records, N unlearned against N retrained models."
-        ),
-    ] = Tier.REFERENCE,
-    oracles: Annotated[
-        int,
-        typer.Option(
-            min=1, help="Of --tier reference: how many models to retrain; they are cached."
-        ),
-    ] = 5,
-    ensemble_size: Annotated[
-        int,
-        typer.Option(min=4, help="Of --tier strong: N, the number of models of each kind."),
-    ] = 64,
+    tier: Tier = AuditTier.REFERENCE,
+    oracles: Oracles = 5,
+    ensemble_size: EnsembleSize = 64,
     device: Annotated[
         str | None, typer.Option(help="Where to compute; where the run was made by default.")
     ] = None,
@@ -352,25 +310,15 @@ def audit(
     here.
     """
     from unlearnkit.cli.console import Console, print_json, print_text
-    from unlearnkit.cli.run_folder import existing
-    from unlearnkit.cli.runs import examine
-    from unlearnkit.core.audit_terms import AuditTier
+    from unlearnkit.cli.run_folder import find_run_folder
+    from unlearnkit.cli.runs import run_audit
 
-    folder = existing(run)
+    folder = find_run_folder(run)
     with Console(quiet=quiet) as talk:
-        report = examine(
-            folder,
-            case=case,
-            trust=trust,
-            tier=AuditTier(tier.value),
-            oracles=oracles,
-            models=ensemble_size,
-            device=device,
-            ray=ray,
-            yes=yes,
-            list_rows=list_rows,
-            talk=talk,
-        )
+        report = run_audit(
+            folder, case=case, trust=trust, tier=tier, oracles=oracles, models=ensemble_size,
+            device=device, ray=ray, yes=yes, list_rows=list_rows, talk=talk,
+        )  # fmt: skip
     if json:
         print_json(report.model_dump(mode="json"))
         return

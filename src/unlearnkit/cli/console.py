@@ -1,4 +1,4 @@
-"""What goes to the terminal: data on stdout, talk on stderr; never a control character."""
+"""Console: data on stdout, messages on stderr, no control characters."""
 
 from __future__ import annotations
 
@@ -106,13 +106,7 @@ def print_page(markdown: str) -> None:
 
 
 def print_facts(facts: list[dict[str, Any]], as_json: bool, head: dict[str, str]) -> None:
-    """Print facts as JSON, or as a table.
-
-    Args:
-        facts: One mapping a line.
-        as_json: Whether as JSON.
-        head: Of a table, by key: the heading of its column.
-    """
+    """Print facts, one mapping a line, as JSON or as a table with these headings by key."""
     if as_json:
         print_json(facts)
         return

@@ -1,4 +1,4 @@
-"""Demo: a class and a random tenth of real data, forgotten, retrained and audited."""
+"""Demo: two requests on the digits, unlearned, retrained and audited."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 
 from unlearnkit.cli.console import Console
-from unlearnkit.cli.runs import PAGE, REPORT, carry_out, examine
+from unlearnkit.cli.runs import PAGE, REPORT, run_audit, run_unlearn
 from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.job import Job
 from unlearnkit.report.phrases import number, step_text, verdict_text
 from unlearnkit.report.render_text import terminal_width
-from unlearnkit.report.schema import Report
+from unlearnkit.report.report import Report
 from unlearnkit.report.terminal import table_lines, wrap
 
 SHOWN = {"class": ("relabel", "retrain"), "random_tenth": ("relabel", "retrain")}
@@ -31,36 +31,22 @@ LEGEND = (
 
 
 def demo(root: Path, talk: Console) -> dict[Path, Report]:
-    """Forget, retrain, audit and report each shown request.
-
-    Args:
-        root: Where the run folders go.
-        talk: Hears how it comes along.
-
-    Returns:
-        The reports, by run folder.
-    """
+    """Unlearn, retrain, audit and report each shown request; return the reports by run folder."""
     torch.set_num_threads(1)  # networks this small only lose by sharing a step over cores
     found = {}
     for request, methods in SHOWN.items():
         for method in methods:
             talk.say(f"digits, forget {request} with {method}")
             out = root / (request if method == methods[0] else f"{request}_{method}")
-            carry_out(Job(case="digits", forget=request, method=method), out, force=True, talk=talk)
-            found[out] = examine(out, tier=AuditTier.REFERENCE, oracles=5, device=None, talk=talk)
+            run_unlearn(
+                Job(case="digits", forget=request, method=method), out, force=True, talk=talk
+            )
+            found[out] = run_audit(out, tier=AuditTier.REFERENCE, oracles=5, device=None, talk=talk)
     return found
 
 
 def demo_text(found: dict[Path, Report], width: int | None = None) -> str:
-    """Return what the demo found in at most 40 lines.
-
-    Args:
-        found: The reports, by run folder.
-        width: Columns; those of the terminal when None.
-
-    Returns:
-        For each request a table of its methods, and for the first method verdict and next step.
-    """
+    """Return what the demo found in at most 40 lines."""
     wide = terminal_width() if width is None else width
     out: list[str] = []
     for request in dict.fromkeys(r.asked.request for r in found.values()):

@@ -1,4 +1,4 @@
-"""The command that finds a mask and says where it lies."""
+"""Command ``localize``: finds a mask and prints its share of each layer."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ import typer
 
 from unlearnkit.cli.options import ACase, Forget, Json, Quiet, Weights
 
+Criterion = Annotated[
+    str,
+    typer.Option(
+        help="weighted_grad, grad, weight, weighted_grad_all, critical_memory, deepest,"
+        " shallowest or random."
+    ),
+]
+Fraction = Annotated[
+    float,
+    typer.Option(help="Largest share of the trainable scalars to choose; above 0, at most 1."),
+]
+Granularity = Annotated[str, typer.Option(help="What is chosen whole: parameter, channel or head.")]
+
 
 def localize(
     case: Annotated[str, ACase],
     forget: Forget = None,
-    criterion: Annotated[
-        str,
-        typer.Option(
-            help="weighted_grad, grad, weight, weighted_grad_all, critical_memory, deepest,"
-            " shallowest or random."
-        ),
-    ] = "weighted_grad",
-    fraction: Annotated[
-        float,
-        typer.Option(help="Largest share of the trainable scalars to choose; above 0, at most 1."),
-    ] = 0.3,
-    granularity: Annotated[
-        str, typer.Option(help="What is chosen whole: parameter, channel or head.")
-    ] = "channel",
+    criterion: Criterion = "weighted_grad",
+    fraction: Fraction = 0.3,
+    granularity: Granularity = "channel",
     model: Weights = None,
     seed: Annotated[int, typer.Option(min=0, help="Root of all randomness.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps or auto.")] = "cpu",
@@ -47,11 +49,11 @@ def localize(
     Shows their share of each layer. The mask may be saved, and given to unlearn.
     """
     from unlearnkit.cli.console import Console, print_json, print_table
-    from unlearnkit.cli.runs import locate
+    from unlearnkit.cli.runs import run_localize
     from unlearnkit.core.files import write_text
     from unlearnkit.job import MASK, make_job
     from unlearnkit.localize.localizer import Localizer
-    from unlearnkit.report.mask_section import HEAD, lines, localized, mask_facts, mask_file
+    from unlearnkit.report.mask_section import HEAD, layer_rows, mask_facts, mask_file, mask_summary
     from unlearnkit.report.templating import check_installed
 
     for path, ending in ((out, MASK), (plot, ".svg")):
@@ -64,8 +66,8 @@ def localize(
     words = {"case": case, "forget": forget, "model": model, "seed": seed, "device": device}
     job = make_job({**words, "mask": how.model_dump(mode="json")})
     with Console(quiet=quiet) as talk:
-        mask = locate(job, talk=talk)
-    found = localized(mask)
+        mask = run_localize(job, talk=talk)
+    found = mask_summary(mask)
     if out is not None:
         mask.save(out)
     if plot is not None:
@@ -76,7 +78,7 @@ def localize(
         return
     print_table(("what", "value"), mask_facts(found))
     print()
-    print_table(HEAD, lines(found))
+    print_table(HEAD, layer_rows(found))
     if out is not None:
         talk.say(f"next: unlearnkit unlearn {case} --forget {job.asked()} --mask {out}")
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from unlearnkit.core.audit_terms import AuditTier
+
 ACase = typer.Argument(help="A built-in case, or package.module:function that returns a Case.")
 
 Forget = Annotated[
@@ -24,10 +26,8 @@ Weights = Annotated[
         help="The trained weights (.safetensors, .pt); trained from scratch when absent.",
     ),
 ]
-Place = Annotated[
-    Path, typer.Option("--store", metavar="PATH", help="Where results are kept: one SQLite file.")
-]
-Jobs = Annotated[int, typer.Option(min=1, help="How many processes work, a thread each.")]
+Place = Annotated[Path, typer.Option("--store", metavar="PATH", help="The SQLite file of results.")]
+Jobs = Annotated[int, typer.Option(min=1, help="Processes, one thread each.")]
 Ray = Annotated[
     str | None,
     typer.Option(
@@ -40,9 +40,56 @@ Trust = Annotated[
     bool,
     typer.Option("--trust", help="Import the code that the run's record names as its case."),
 ]
-Yes = Annotated[
-    bool, typer.Option("--yes", help="Do it, however much it is; large work is refused without.")
-]
+Yes = Annotated[bool, typer.Option("--yes", help="Allow large work.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only results and errors.")]
 STORE = Path("runs/unlearnkit.sqlite")
+
+MaxCost = Annotated[
+    float | None,
+    typer.Option(
+        min=0, help="Most that --method auto may cost, as a share of retraining; 2 by default."
+    ),
+]
+Preset = Annotated[str | None, typer.Option(help="Named settings to start from, such as paper.")]
+Param = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-p", "--param", metavar="KEY=VALUE", help="A hyper-parameter; dots nest: run.lr=2."
+    ),
+]
+MaskOption = Annotated[
+    str | None,
+    typer.Option(
+        "--mask",
+        metavar="MASK",
+        help="Change only some scalars: criterion:budget:granularity, or a saved mask"
+        " (.safetensors).",
+    ),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", metavar="FILE", help="A YAML file with these options, or a run's run.json."
+    ),
+]
+Tier = Annotated[
+    AuditTier,
+    typer.Option(
+        help="fast: one model, no retraining; reference: compared with retrained models;"
+        " strong: attacks on single records, N unlearned against N retrained models."
+    ),
+]
+Oracles = Annotated[
+    int,
+    typer.Option(min=1, help="Of --tier reference: how many models to retrain; they are cached."),
+]
+EnsembleSize = Annotated[
+    int, typer.Option(min=4, help="Of --tier strong: N, the number of models of each kind.")
+]
+
+
+def examples(*lines: str) -> str:
+    """Return the examples of a command, below its help."""
+    title = "Example:" if len(lines) == 1 else "Examples:"
+    return "\b\n" + "\n  ".join([title, *lines])

@@ -1,4 +1,4 @@
-"""The command that repeats published tables."""
+"""Command ``reproduce``: repeats published tables."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def reproduce(
     from unlearnkit.cache import Cache
     from unlearnkit.cli.console import Console, print_json
     from unlearnkit.reproduction.published_table import load
-    from unlearnkit.reproduction.reproduce import obstacle
     from unlearnkit.reproduction.reproduce import reproduce as repeat
+    from unlearnkit.reproduction.reproduce import why_not_runnable
     from unlearnkit.store import Store
 
     table = load(name)
@@ -58,7 +58,7 @@ def reproduce(
 
         print(f"{lead(table)}\n")
         _print(found)
-    _check(name, obstacle(table, device), table.takes)
+    _check(name, why_not_runnable(table, device), table.takes)
 
 
 def _list(json: bool) -> None:
@@ -81,6 +81,6 @@ def _print(found: Comparison) -> None:
     print(f"\n{found.summary()}")
 
 
-def _check(name: str, obstacle: str | None, takes: str) -> None:
-    if obstacle is not None:
-        raise UnlearnkitError(f"reproduce: {name} was not run here: {obstacle}; {takes}")
+def _check(name: str, why: str | None, takes: str) -> None:
+    if why is not None:
+        raise UnlearnkitError(f"reproduce: {name} was not run here: {why}; {takes}")

@@ -1,4 +1,4 @@
-"""A run's folder: weights, record, report; it appears whole or not at all."""
+"""Run folder: weights, record and report, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MASK = "mask.safetensors"
 RUNS = Path("runs")
 
 
-class Record(FrozenModel):
+class RunFolderRecord(FrozenModel):
     """Everything needed to run a run again, and what it was."""
 
     schema_version: Literal[1, 2] = 2
@@ -59,18 +59,8 @@ class Record(FrozenModel):
     """What was tried and why, where ``auto`` chose; the job then names the method that it chose."""
 
     @classmethod
-    def read(cls, folder: Path) -> Record:
-        """Return the record of a run's folder.
-
-        Args:
-            folder: The folder.
-
-        Returns:
-            The record.
-
-        Raises:
-            InputError: If there is none, it is damaged, was edited, or is of a newer version.
-        """
+    def read(cls, folder: Path) -> RunFolderRecord:
+        """Return the record in a run folder; a damaged, edited or newer one is an error."""
         path = folder / RECORD
         try:
             found = cls.model_validate_json(read_text(path, "run"))
@@ -94,23 +84,13 @@ class Record(FrozenModel):
         content["digests"].pop("record", None)
         return digest(content)
 
-    def sealed(self) -> Record:
+    def sealed(self) -> RunFolderRecord:
         """Return the record with its own digest."""
         return self.model_copy(update={"digests": {**self.digests, "record": self.own_digest()}})
 
 
-def named(name: str) -> Path:
-    """Return the folder of a run's name.
-
-    Args:
-        name: One word or several; no path.
-
-    Returns:
-        A folder in ``runs``.
-
-    Raises:
-        InputError: If the name could lead elsewhere.
-    """
+def run_folder(name: str) -> Path:
+    """Return ``runs/NAME``; a name that could be a path is an error."""
     if not re.fullmatch(r"\w[\w .,=+-]*", name) or name.endswith("."):
         raise InputError(
             f"name: letters, digits, spaces and .,=+- only, a letter or digit first, got {name!r};"
@@ -119,36 +99,18 @@ def named(name: str) -> Path:
     return RUNS / name
 
 
-def existing(run: str) -> Path:
-    """Return the folder of a run that is there, given its path or its name.
-
-    Args:
-        run: A path, or the name of a folder in ``runs``.
-
-    Returns:
-        The folder.
-
-    Raises:
-        InputError: If there is none.
-    """
+def find_run_folder(run: str) -> Path:
+    """Return an existing run folder, given its path or its name in ``runs``."""
     folder = Path(run)
     if not folder.is_dir() and folder.name == run:
-        folder = named(run)
+        folder = run_folder(run)
     if not folder.is_dir():
         raise InputError(f"run: no folder {run!r}; unlearnkit unlearn makes one")
     return folder
 
 
 def check_free(out: Path, *, force: bool) -> None:
-    """Refuse a place where something else stands.
-
-    Args:
-        out: Where a run's folder shall be.
-        force: Whether an older run there may be replaced.
-
-    Raises:
-        InputError: If something stands there that must not be replaced.
-    """
+    """Refuse a place that holds something else, or an older run without ``force``."""
     if out.is_symlink():
         raise InputError(f"out: {str(out)!r} is a link; name the folder itself: {out.resolve()}")
     if not out.exists():
@@ -165,16 +127,12 @@ def check_free(out: Path, *, force: bool) -> None:
 
 @contextmanager
 def new_folder(out: Path, *, force: bool) -> Iterator[Path]:
-    """Give a temporary folder that takes its place when all went well, and vanishes otherwise.
+    """Yield a temporary folder that replaces ``out`` on success and vanishes on failure.
 
-    What processes that are gone left beside the place is removed first.
-
-    Args:
-        out: Where the folder shall be.
-        force: Whether an older run there is replaced.
+    Left-over temporary folders of dead processes are removed first.
 
     Yields:
-        The temporary folder, beside the place.
+        The temporary folder, next to ``out``.
 
     Raises:
         InputError: If the place cannot be written, or is taken.
@@ -198,22 +156,19 @@ def new_folder(out: Path, *, force: bool) -> Iterator[Path]:
 
 
 def sweep(out: Path, *, all_unknown: bool = False) -> None:
-    """Remove the temporary folders of a place whose processes are gone.
-
-    A run that was moved aside by a process that then died is put back.
+    """Remove temporary folders of dead processes; a run that one had moved aside is put back.
 
     Args:
         out: The place.
-        all_unknown: Whether folders go too of which nobody can tell whose they are: those of other
-            machines and of other versions.
+        all_unknown: Whether to remove those of other machines and versions as well.
     """
     for left in out.parent.glob(f".{glob.escape(out.name)}.*"):
-        named = re.fullmatch(
+        parts = re.fullmatch(
             r"(?:([^.]+)-(\d+)\.)?\w+(\.part|\.old)", left.name[len(out.name) + 2 :]
         )
-        if named is None or not left.is_dir() or left.is_symlink():
+        if parts is None or not left.is_dir() or left.is_symlink():
             continue
-        host, pid, kind = named.groups()
+        host, pid, kind = parts.groups()
         here = host == _host()
         if (here and _alive(int(pid))) or not (here or all_unknown):
             continue

@@ -1,4 +1,4 @@
-"""Run folders made and audited: what the commands ``unlearn``, ``audit`` and ``demo`` share."""
+"""Runs: what ``unlearn``, ``audit``, ``localize`` and ``demo`` do."""
 
 from __future__ import annotations
 
@@ -22,13 +22,21 @@ from unlearnkit.auditing.request_summary import training_digest
 from unlearnkit.auto.chooser import AutoFailedError, SelectedModel, unlearn
 from unlearnkit.checkpoint import load_weights, save_weights
 from unlearnkit.cli.console import Console
-from unlearnkit.cli.run_folder import MASK, MODEL, ORIGINAL, RECORD, Record, check_free, new_folder
+from unlearnkit.cli.run_folder import (
+    MASK,
+    MODEL,
+    ORIGINAL,
+    RECORD,
+    RunFolderRecord,
+    check_free,
+    new_folder,
+)
 from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.core.case import Case
 from unlearnkit.core.content import architecture_digest
 from unlearnkit.core.digest import NUMERICS, digest, model_digest, tensor_digest
 from unlearnkit.core.errors import InputError, UnlearnkitError
-from unlearnkit.core.files import check_writable, write_together
+from unlearnkit.core.files import check_writable, write_text, write_together
 from unlearnkit.core.method import Method
 from unlearnkit.core.recipe import ASSUMED
 from unlearnkit.core.request import ForgetRequest
@@ -38,9 +46,9 @@ from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.localize.method_masks import check_maskable
 from unlearnkit.oracles import oracle, train_original
-from unlearnkit.report.schema import Report
-from unlearnkit.report.store_rows import measured
-from unlearnkit.store import Run, Store, write_text
+from unlearnkit.report.report import Report
+from unlearnkit.report.store_rows import report_measurements
+from unlearnkit.store import Run, Store
 from unlearnkit.unlearning.run_method import Unlearned, fresh_model
 
 STORE = "unlearnkit.sqlite"
@@ -51,24 +59,18 @@ MANY = 1000
 """Oracles of an audit above which the command asks for ``--yes``."""
 
 
-def carry_out(job: Job, out: Path, *, force: bool, talk: Console) -> Record:
-    """Make a model forget and leave a run's folder.
+def run_unlearn(job: Job, out: Path, *, force: bool, talk: Console) -> RunFolderRecord:
+    """Unlearn as a job says and write a run folder.
 
-    Everything that can be wrong with the job is found before anything is written. What comes of it
-    is recorded in the store beside the folder, failures and cancellations included.
-
-    Args:
-        job: What is to be done.
-        out: The folder.
-        force: Whether an older run there is replaced.
-        talk: Hears how it comes along.
+    All errors of the job are found before anything is written. The store next to the folder
+    records the run, failures and cancellations included.
 
     Returns:
-        The run's record. Where ``auto`` chose, its job names the method that was chosen.
+        The record. Where ``auto`` chose, its job names the method that was chosen.
 
     Raises:
-        AutoFailedError: If all that ``auto`` tried failed the fast audit; the folder is there, and
-            holds the least bad model, marked as failed.
+        AutoFailedError: If all that ``auto`` tried failed the fast audit; the folder then holds the
+            least bad model, marked as failed.
     """
     check_free(out, force=force)
     Store.check(out.parent / STORE)
@@ -86,7 +88,7 @@ def carry_out(job: Job, out: Path, *, force: bool, talk: Console) -> Record:
     facts = case_facts(case, request)
     with new_folder(out, force=force) as part, Store(out.parent / STORE) as store:
         if given is None:
-            talk.say("training the original, unless it is in the cache")
+            talk.say("training the original, unless cached")
             key = digest(_inputs(job, facts, None, mask))
             with _recorded(store, _run(job, "unlearn", key, out)):
                 given = train_original(case, seed=job.seed, rt=rt).model
@@ -108,8 +110,8 @@ def carry_out(job: Job, out: Path, *, force: bool, talk: Console) -> Record:
     return record
 
 
-def _keep(out: Path, run: Run, record: Record, failed: AutoFailedError | None) -> None:
-    """Put a run that has its folder into the store beside it."""
+def _keep(out: Path, run: Run, record: RunFolderRecord, failed: AutoFailedError | None) -> None:
+    """Record a run in the store next to its folder."""
     with Store(out.parent / STORE) as store:
         store.put(
             replace(
@@ -138,16 +140,8 @@ def _done(
         return e.best, e
 
 
-def locate(job: Job, *, talk: Console) -> Mask:
-    """Return the mask of a trained model.
-
-    Args:
-        job: Its case, request, weights, seed, device, and how to find the mask.
-        talk: Hears how it comes along.
-
-    Returns:
-        The mask.
-    """
+def run_localize(job: Job, *, talk: Console) -> Mask:
+    """Return the mask of a trained model, as a job says."""
     rt = Runtime.on(job.device, precision=job.precision, seed=job.seed, reporter=talk)
     case, request = job.resolve(talk)
     how = job.build_mask()
@@ -156,13 +150,13 @@ def locate(job: Job, *, talk: Console) -> Mask:
     if job.model is not None:
         model = load_weights(fresh_model(case, rt), job.model)
     else:
-        talk.say("training the original, unless it is in the cache")
+        talk.say("training the original, unless cached")
         model = train_original(case, seed=job.seed, rt=rt).model
-    talk.say(f"looking for the weights by {how.words}")
+    talk.say(f"finding the mask by {how.words}")
     return how.find(model.to(rt.device), case, request, rt)
 
 
-def examine(
+def run_audit(
     folder: Path,
     *,
     case: str | None = None,
@@ -176,28 +170,15 @@ def examine(
     list_rows: bool = False,
     talk: Console,
 ) -> Report:
-    """Audit a run and write its report into the folder.
+    """Audit a run and write ``report.json`` and, with the report extra, ``report.html``.
 
-    Args:
-        folder: The run's folder.
-        case: The run's case as the user names it; as the record names it when None.
-        trust: Whether code that the record names is imported.
-        tier: Whether to compare with retrained models, and whether with many.
-        oracles: How many of them.
-        models: How many of each kind at tier strong.
-        device: Where to compute; where the run was made when None.
-        ray: Address of a Ray cluster that trains models from scratch; they are trained here when
-            None.
-        yes: Whether more than ``MANY`` oracles are meant.
-        list_rows: Whether the report lists the positions of the removed rows.
-        talk: Hears how it comes along.
+    A ``case`` replaces that of the record; the code that a record names is imported with ``trust``.
+    ``yes`` allows more than ``MANY`` oracles.
 
     Returns:
-        The report; ``report.json`` and, with the report extra, ``report.html`` are written.
-        Refused are a case, a record or weights that are not those of the run, a record that names
-        code that is not trusted, and a place where the report could not be written.
+        The report. Changed weights, a changed case and a place that cannot be written are errors.
     """
-    record = Record.read(folder)
+    record = RunFolderRecord.read(folder)
     job = record.job
     if case is not None:
         job = job.model_copy(update={"case": case})
@@ -208,12 +189,41 @@ def examine(
     rt = Runtime.on(device or job.device, precision=job.precision, seed=job.seed, reporter=talk)
     subject, request = job.resolve(talk)
     if tier == "reference":
-        _tell_cost(subject, request, oracles, yes=yes, talk=talk)
+        _print_cost(subject, request, oracles, yes=yes, talk=talk)
     warnings = _compared(record, subject, request)
-    done = Unlearned(
-        model=_weights(subject, rt, folder / MODEL, record.digests["unlearned"]),
-        original=_weights(subject, rt, folder / ORIGINAL, record.digests["original"]),
-        case=subject,
+    done = _unlearned(folder, record, job, subject, request, rt)
+    inputs = {"run": record.key, "tier": tier, "oracles": oracles}
+    inputs |= {"models": models} if tier == "strong" else {}
+    run = _run(job, "audit", digest(inputs), folder)
+    with Store(folder.parent / STORE) as store:
+        with _recorded(store, run):
+            truth = None
+            if tier == "reference":
+                talk.say("retraining without the forget set, unless cached")
+                truth = oracle(subject, request, seeds=oracles, rt=rt, ray=ray)
+            talk.say("auditing")
+            report = audit(
+                done, oracle=truth, tier=tier, models=models, rt=rt, ray=ray, list_rows=list_rows
+            )
+            report = report.model_copy(update={"warnings": (*warnings, *report.warnings)})
+            _write(report, folder, talk)
+        store.put(run, report_measurements(report))
+    return report
+
+
+def _unlearned(
+    folder: Path,
+    record: RunFolderRecord,
+    job: Job,
+    case: Case,
+    request: ForgetRequest | None,
+    rt: Runtime,
+) -> Unlearned:
+    """Return the result that a run folder holds; changed files are an error."""
+    return Unlearned(
+        model=_weights(case, rt, folder / MODEL, record.digests["unlearned"]),
+        original=_weights(case, rt, folder / ORIGINAL, record.digests["original"]),
+        case=case,
         request=request,
         method=job.build(),
         seed=job.seed,
@@ -222,29 +232,6 @@ def examine(
         notes=record.notes,
         mask=_kept_mask(record, folder / MASK),
     )
-    asked = {"run": record.key, "tier": tier, "oracles": oracles}
-    asked |= {"models": models} if tier == "strong" else {}
-    run = _run(job, "audit", digest(asked), folder)
-    with Store(folder.parent / STORE) as store:
-        with _recorded(store, run):
-            truth = None
-            if tier == "reference":
-                talk.say("retraining without the forgotten rows, unless it is in the cache")
-                truth = oracle(subject, request, seeds=oracles, rt=rt, ray=ray)
-            talk.say("auditing")
-            report = audit(
-                done,
-                oracle=truth,
-                tier=tier,
-                models=models,
-                rt=rt,
-                ray=ray,
-                list_rows=list_rows,
-            )
-            report = report.model_copy(update={"warnings": (*warnings, *report.warnings)})
-            _write(report, folder, talk)
-        store.put(run, measured(report))
-    return report
 
 
 def _write(report: Report, folder: Path, talk: Console) -> None:
@@ -270,23 +257,11 @@ _WHAT = {
     "recipe": "recipe",
     "task": "task",
 }
-"""What a run depends on, in words; a change is an error."""
+"""Parts of a case whose change is an error, by name of their digest."""
 
 
-def _compared(record: Record, case: Case, request: ForgetRequest | None) -> list[str]:
-    """Compare a case with the one of a run.
-
-    Args:
-        record: Of the run.
-        case: The case as it is now.
-        request: What must go from it.
-
-    Returns:
-        What a reader of the report must know first.
-
-    Raises:
-        InputError: If the case gives something else than it gave to the run.
-    """
+def _compared(record: RunFolderRecord, case: Case, request: ForgetRequest | None) -> list[str]:
+    """Return warnings about a case that differs from the run's; changed rows are an error."""
     told: list[str] = []
     if record.schema_version == 1:
         told.append(
@@ -311,20 +286,20 @@ def _compared(record: Record, case: Case, request: ForgetRequest | None) -> list
     return told
 
 
-def _tell_cost(
+def _print_cost(
     case: Case, request: ForgetRequest | None, oracles: int, *, yes: bool, talk: Console
 ) -> None:
-    """Say what so many oracles take, and refuse very many that nobody has said are meant."""
+    """Print the cost of the oracles; refuse more than ``MANY`` without ``yes``."""
     retain = case.partition(request).retain
     epochs = (case.recipe or ASSUMED).epochs
     rows = 0 if retain is None else len(retain) * epochs * oracles
-    told = f"{oracles:,} models to retrain, {rows:,} rows forward and backward in all"
+    cost = f"{oracles:,} models to retrain, {rows:,} rows forward and backward in all"
     if oracles > MANY and not yes:
         raise InputError(
-            f"audit: oracles: {told}, and more than {MANY:,} models need --yes; use 5 to 100, or"
+            f"audit: oracles: {cost}, and more than {MANY:,} models need --yes; use 5 to 100, or"
             " add --yes"
         )
-    talk.say(f"at most {told}; those in the cache are not trained again")
+    talk.say(f"at most {cost}; those in the cache are reused")
 
 
 @contextmanager
@@ -340,7 +315,7 @@ def _recorded(store: Store, run: Run) -> Iterator[None]:
         raise
 
 
-def _kept_mask(record: Record, path: Path) -> Mask | None:
+def _kept_mask(record: RunFolderRecord, path: Path) -> Mask | None:
     if record.mask is None:
         return None
     mask = Mask.load(path)
@@ -353,10 +328,10 @@ def _inputs(
     job: Job, facts: dict[str, str], original: nn.Module | None, mask: Mask | Localizer | None
 ) -> dict[str, Any]:
     """Return all that decides a run; its original is None while it is not trained."""
-    named: dict[str, Any] = {"mask": mask.digest()} if isinstance(mask, Mask) else {}
+    own: dict[str, Any] = {"mask": mask.digest()} if isinstance(mask, Mask) else {}
     return {
-        "job": job.model_dump(mode="json", exclude={"model", *named}),
-        **named,
+        "job": job.model_dump(mode="json", exclude={"model", *own}),
+        **own,
         "original": None if original is None else model_digest(original),
         "case": facts,
         "numerics": NUMERICS,
@@ -401,12 +376,14 @@ def _run(job: Job, kind: str, key: str, folder: Path) -> Run:
     )
 
 
-def _record(job: Job, run: Run, original: str, facts: dict[str, str], done: Unlearned) -> Record:
+def _record(
+    job: Job, run: Run, original: str, facts: dict[str, str], done: Unlearned
+) -> RunFolderRecord:
     choice = done.choice if isinstance(done, SelectedModel) else None
     if choice is not None:
         settings = done.method.model_dump(mode="json")
         job = job.model_copy(update={"method": done.method.id, "settings": settings})
-    return Record(
+    return RunFolderRecord(
         job=job,
         key=run.key,
         made=run.started,

@@ -1,4 +1,4 @@
-"""Commands on studies."""
+"""Command ``study``: plan, run, tune, show, report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unlearnkit.cli.options import STORE, Jobs, Json, Place, Quiet, Ray, Yes
+from unlearnkit.cli.options import STORE, Jobs, Json, Place, Quiet, Ray, Yes, examples
 from unlearnkit.core.errors import UnlearnkitError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 study_app = typer.Typer(
     help="Compare methods as a study file says; no run is repeated.",
-    epilog="\b\nExample:\n  unlearnkit study run study.yaml --jobs 2",
+    epilog=examples("unlearnkit study run study.yaml --jobs 2"),
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -34,7 +34,7 @@ Columns = Annotated[
 
 @study_app.command(
     "plan",
-    epilog="\b\nExample:\n  unlearnkit study plan study.yaml --jobs 2",
+    epilog=examples("unlearnkit study plan study.yaml --jobs 2"),
 )
 def plan_study(
     file: File,
@@ -44,7 +44,7 @@ def plan_study(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Say what a study will take, and what is there already; nothing is started."""
+    """Print the cost of a study and what is done; nothing is run."""
     from dataclasses import asdict
 
     from unlearnkit.cache import Cache
@@ -66,9 +66,11 @@ def plan_study(
 
 @study_app.command(
     "run",
-    epilog="\b\nExamples:\n  unlearnkit study run study.yaml"
-    "\n  unlearnkit study run study.yaml --jobs 4 --store results.sqlite"
-    "\n  unlearnkit study run study.yaml --ray 10.0.0.1:6379",
+    epilog=examples(
+        "unlearnkit study run study.yaml",
+        "unlearnkit study run study.yaml --jobs 4 --store results.sqlite",
+        "unlearnkit study run study.yaml --ray 10.0.0.1:6379",
+    ),
 )
 def run_study(
     file: File,
@@ -77,18 +79,16 @@ def run_study(
         int | None,
         typer.Option(
             min=1,
-            help="How many processes work, a thread each; 1, or with --ray all its processors.",
+            help="Processes, one thread each; 1, or with --ray all its processors.",
         ),
     ] = None,
     ray: Ray = None,
-    retry: Annotated[
-        bool, typer.Option("--retry", help="Try runs again that failed before.")
-    ] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Try failed runs again.")] = False,
     yes: Yes = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Carry out what is not done yet; stop it in any way, and run it again to go on.
+    """Carry out the runs that are not done; after any stop, run it again to go on.
 
     Several of these commands on one store share the work.
     """
@@ -114,34 +114,32 @@ def run_study(
     if json:
         print_json({"study": study.name, **asdict(outcome)})
     else:
-        print(f"done {outcome.done}, failed {outcome.failed}, there before {outcome.skipped}")
+        print(f"done {outcome.done}, failed {outcome.failed}, done before {outcome.skipped}")
     _check(outcome, file)
 
 
 @study_app.command(
     "tune",
-    epilog="\b\nExample:\n  unlearnkit study tune study.yaml --jobs 2",
+    epilog=examples("unlearnkit study tune study.yaml --jobs 2"),
 )
 def tune_study(
     file: File,
     store: Place = STORE,
     jobs: Jobs = 1,
-    retry: Annotated[
-        bool, typer.Option("--retry", help="Try runs of trials again that failed before.")
-    ] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Try failed trials again.")] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Search settings for each method on forget sets that the study does not judge by.
+    """Tune each method on forget sets other than the study's.
 
-    What is found goes into recipes, and study run then runs each method with its own settings and
-    with these. Stop it in any way, and run it again to go on.
+    The settings go into files; study run then runs each method with default and tuned settings.
+    After any stop, run it again to go on.
     """
     from unlearnkit.cache import Cache
     from unlearnkit.cli.console import Console, print_json, print_table
     from unlearnkit.store import Store
     from unlearnkit.studies.spec import load
-    from unlearnkit.studies.tuning.effect import shown
+    from unlearnkit.studies.tuning.effect import format_objective
     from unlearnkit.studies.tuning.search import tune
 
     Store.check(store)
@@ -151,8 +149,11 @@ def tune_study(
     if json:
         print_json({"study": study.name, "tuned": [x.facts() for x in found]})
         return
-    head = ("case", "method", "trials", "failed", "default", "found", "recipe")
-    reached = [(shown(x.default.score), shown(x.best.score), str(x.path)) for x in found]
+    head = ("case", "method", "trials", "failed", "default", "tuned", "file")
+    reached = [
+        (format_objective(x.default.score), format_objective(x.best.score), str(x.path))
+        for x in found
+    ]
     counted = [(x.case, x.method, str(len(x.trials)), str(x.failed)) for x in found]
     print_table(head, [(*a, *b) for a, b in zip(counted, reached, strict=True)])
     talk.say(f"next: unlearnkit study run {file}; then unlearnkit study show {file}")
@@ -160,8 +161,10 @@ def tune_study(
 
 @study_app.command(
     "show",
-    epilog="\b\nExamples:\n  unlearnkit study show study.yaml"
-    "\n  unlearnkit study show study.yaml --metrics accuracy_test,js_forget,cost_seconds",
+    epilog=examples(
+        "unlearnkit study show study.yaml",
+        "unlearnkit study show study.yaml --metrics accuracy_test,js_forget,cost_seconds",
+    ),
 )
 def show_study(
     file: File,
@@ -170,7 +173,7 @@ def show_study(
     yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Print the tables of what is done so far."""
+    """Print the tables of the results so far."""
     from unlearnkit.cli.console import escape, print_text
 
     study = _load(file, yes=yes)
@@ -180,13 +183,14 @@ def show_study(
     else:
         print_text(table)
     if study.tune is not None and not json:
-        _print_helped(study, store)
+        _print_tuning(study, store)
 
 
 @study_app.command(
     "report",
-    epilog="\b\nExamples:\n  unlearnkit study report study.yaml"
-    "\n  unlearnkit study report study.yaml --out table.csv",
+    epilog=examples(
+        "unlearnkit study report study.yaml", "unlearnkit study report study.yaml --out table.csv"
+    ),
 )
 def report_study(
     file: File,
@@ -196,12 +200,12 @@ def report_study(
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="Ends in .html, .csv, .parquet, .json or .txt; beside the study when absent.",
+            help="Ends in .html, .csv, .parquet, .json or .txt; next to the study by default.",
         ),
     ] = None,
     yes: Yes = False,
 ) -> None:
-    """Write what is done so far as a page, or as a file of numbers."""
+    """Write the results so far as a page or as data."""
     from unlearnkit.cli.console import print_text
     from unlearnkit.core.files import check_writable
 
@@ -229,14 +233,13 @@ def _table(study: Study, store: Path, metrics: str | None) -> Table:
         return show(study, kept, names)
 
 
-def _print_helped(study: Study, store: Path) -> None:
-    """Print whether tuning helped."""
+def _print_tuning(study: Study, store: Path) -> None:
     from unlearnkit.cli.console import print_table
     from unlearnkit.store import Store
-    from unlearnkit.studies.tuning.effect import HEAD, LEGEND, helped, rows
+    from unlearnkit.studies.tuning.effect import HEAD, LEGEND, rows, tuning_effect
 
     with Store(store) as kept:
-        found = rows(helped(study, kept))
+        found = rows(tuning_effect(study, kept))
     print(f"\nDid tuning help?\n{LEGEND}\n")
     print_table(HEAD, found)
 

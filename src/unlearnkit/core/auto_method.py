@@ -1,4 +1,4 @@
-"""The wish that a method be chosen, in the place of a method."""
+"""``Auto``: the setting that has a method chosen from the decision table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Public borders: what nobody foresaw leaves the library as one typed error."""
+"""Public borders: an unforeseen exception becomes one typed error."""
 
 from __future__ import annotations
 
@@ -11,12 +11,7 @@ from typing import NoReturn, ParamSpec, TypeVar
 
 import torch
 
-from unlearnkit.core.errors import (
-    InputError,
-    OutOfMemoryError,
-    UnexpectedError,
-    UnlearnkitError,
-)
+from unlearnkit.core.errors import InputError, OutOfMemoryError, UnexpectedError, UnlearnkitError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,14 +20,9 @@ R = TypeVar("R")
 def border(step: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Return a decorator that lets only ``UnlearnkitError`` out of a public function.
 
-    Interrupts, exits and warnings that were made errors pass, and so does a call whose arguments
-    do not fit the signature, which is Python's own ``TypeError``.
-
-    Args:
-        step: What the function does, for the message, such as ``unlearn``.
-
-    Returns:
-        The decorator.
+    Interrupts, exits and warnings turned into errors pass, and so does Python's own ``TypeError``
+    for a call whose arguments do not fit the signature. ``step`` says in messages what the function
+    does, such as ``unlearn``.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -56,14 +46,10 @@ def border(step: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 def refuse(step: str, e: Exception) -> NoReturn:
     """Raise the typed error that stands for an exception of any other kind.
 
-    Args:
-        step: What was being done, for the message.
-        e: What came.
-
     Raises:
         OutOfMemoryError: If memory ran out.
         InputError: If a file or folder cannot be used.
-        UnexpectedError: Otherwise; the traceback is in a file that the message names.
+        UnexpectedError: Otherwise; the message names a file that holds the traceback.
     """
     if _out_of_memory(e):
         raise OutOfMemoryError(
@@ -82,19 +68,11 @@ def refuse(step: str, e: Exception) -> NoReturn:
     ) from e
 
 
-def refused(e: Exception, told: str) -> Exception:
-    """Return the error to raise for what a user's own code raised.
-
-    Args:
-        e: What came.
-        told: What to say of it.
-
-    Returns:
-        ``e`` itself, where it is a typed error or memory ran out; else an ``InputError``.
-    """
+def user_code_error(e: Exception, message: str) -> Exception:
+    """Return the error to raise for one in user code: itself if typed, else an ``InputError``."""
     if isinstance(e, UnlearnkitError) or _out_of_memory(e):
         return e
-    return InputError(told)
+    return InputError(message)
 
 
 def first_line(e: BaseException, longest: int = 160) -> str:
@@ -107,9 +85,9 @@ def first_line(e: BaseException, longest: int = 160) -> str:
 
 
 def _out_of_memory(e: Exception) -> bool:
-    told = str(e) if isinstance(e, RuntimeError) else ""
+    message = str(e) if isinstance(e, RuntimeError) else ""
     return isinstance(e, MemoryError | torch.OutOfMemoryError) or (
-        "can't allocate memory" in told or "out of memory" in told
+        "can't allocate memory" in message or "out of memory" in message
     )
 
 

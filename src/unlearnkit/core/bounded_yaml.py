@@ -1,4 +1,4 @@
-"""YAML of bounded size: what a text stands for is counted while it is read, aliases included."""
+"""YAML of bounded size, aliases included."""
 
 from __future__ import annotations
 
@@ -20,16 +20,10 @@ _QUOTED = re.compile(r"'[^']{2,}'|\"[^\"]{2,}\"")
 
 
 def parse_yaml(text: str) -> Any:
-    """Return what a YAML text holds: plain values, lists and mappings.
-
-    Args:
-        text: The text.
-
-    Returns:
-        The value.
+    """Return the plain values, lists and mappings of a YAML text.
 
     Raises:
-        ValueError: If it is no YAML, refers to itself, is nested too deeply or stands for too many
+        ValueError: If it is no YAML, refers to itself, is nested too deeply or holds too many
             values. The reason names the line and never quotes the text.
     """
     try:
@@ -74,8 +68,8 @@ class _Loader(yaml.SafeLoader):
         else:
             self._sizes[id(node)] = self._values - before
         if self._values > MOST_VALUES:
-            told = f"more than {MOST_VALUES:,} values; put row numbers into a file: rows=@file"
-            self._refuse(event, told)
+            reason = f"more than {MOST_VALUES:,} values; put row numbers into a file: rows=@file"
+            self._refuse(event, reason)
         self._depth -= 1
         return node
 

@@ -1,4 +1,4 @@
-"""Where things are kept that can be made again."""
+"""The cache folder: where it is."""
 
 import os
 from pathlib import Path

@@ -18,6 +18,7 @@ from unlearnkit.core.request import Classes, ForgetRequest, parse_request
 from unlearnkit.core.row_selection import rows_to_forget
 from unlearnkit.core.tampering import Tampering
 from unlearnkit.core.task import Task, task_named
+from unlearnkit.core.training_summary import TrainingSummary
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class Case:
     input_shape: tuple[int, ...] | None
     manipulated: Tampering | None
     """What was done to the training set, where somebody tampered with it."""
+    input_moments: TrainingSummary | None
+    """What was kept of the layer inputs on all training rows, for methods without a retain set."""
 
     @border("case")
     def __init__(
@@ -71,6 +74,7 @@ class Case:
         inputs: tuple[str, ...] | list[str] = (),
         group: Any = None,
         workers: int = 0,
+        input_moments: TrainingSummary | None = None,
     ) -> None:
         """Take the whole training set.
 
@@ -89,6 +93,7 @@ class Case:
             inputs: The input columns, when rows are a table; all others when empty.
             group: The owner of each training row: integers ``(N,)``, or a table's column.
             workers: Loader processes for map-style sets.
+            input_moments: ``InputMoments`` of all training rows, kept after training.
         """
         columns = _columns(train, "train", target, tuple(inputs), group)
 
@@ -112,6 +117,7 @@ class Case:
             fresh=fresh,
             recipe=recipe,
             name=name,
+            input_moments=input_moments,
         )
 
     @classmethod
@@ -132,6 +138,7 @@ class Case:
         inputs: tuple[str, ...] | list[str] = (),
         group: Any = None,
         workers: int = 0,
+        input_moments: TrainingSummary | None = None,
     ) -> Case:
         """Take the rows to forget and, where they are at hand, all or some of the rows that stay.
 
@@ -151,6 +158,7 @@ class Case:
             group: The owner of each row: a column that both tables have, or a pair of integers
                 ``(N,)``, for the rows to forget and for the rows that stay.
             workers: As in the constructor.
+            input_moments: As in the constructor.
 
         Returns:
             The case; requests on it are None, because the parts say what must go.
@@ -181,6 +189,7 @@ class Case:
             recipe=recipe,
             name=name,
             parts=(View.all(_typed(go, fitted, "forget")), kept),
+            input_moments=input_moments,
         )
         return case
 

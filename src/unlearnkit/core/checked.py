@@ -22,13 +22,13 @@ class Checked(FrozenModel):
         try:
             super().__init__(**values)
         except ValidationError as e:
-            told = "; ".join(
+            reasons = "; ".join(
                 f"{'.'.join(map(str, x['loc'])) or 'settings'}: {x['msg'][0].lower()}"
                 f"{x['msg'][1:]}, got {x['input']!r:.80}"
                 for x in e.errors(include_url=False)
             )
             name = getattr(type(self), "id", type(self).__name__)
-            raise InputError(f"{name}: {told}") from None
+            raise InputError(f"{name}: {reasons}") from None
 
     # Inside another model pydantic then validates without this constructor, so that an error names
     # the whole path of the wrong value.

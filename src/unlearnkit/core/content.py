@@ -34,16 +34,10 @@ _LONG = 256
 def content_digest(value: object) -> str:
     """Return the SHA-256 of an object's settings and code.
 
-    Two objects that compute alike have one digest, in every process. Of a function, it covers the
-    compiled code, defaults, closure, and the global names that the code uses; of an object, its
-    class with the base classes, and its attributes. Libraries are covered by name and version, and
-    this package by name: ``NUMERICS`` stands for its code.
-
-    Args:
-        value: Anything.
-
-    Returns:
-        The digest.
+    Objects that compute the same have the same digest in every process. A function counts with its
+    compiled code, defaults, closure and the global names it uses; an object with its class, base
+    classes and attributes. Libraries count by name and version, this package by name: ``NUMERICS``
+    stands for its code.
     """
     return digest({"content": _Reader().read(value)})
 

@@ -13,15 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from unlearnkit.core.border import refused
+from unlearnkit.core.border import user_code_error
 from unlearnkit.core.content import attribute_digests
 from unlearnkit.core.digest import digest, tensor_digest
-from unlearnkit.core.errors import (
-    InputError,
-    NoTargetsError,
-    UndeclaredReadError,
-    UnlearnkitError,
-)
+from unlearnkit.core.errors import InputError, NoTargetsError, UndeclaredReadError, UnlearnkitError
 from unlearnkit.core.hidden_targets import Hidden, no_targets
 
 if TYPE_CHECKING:
@@ -149,19 +144,11 @@ class MapData:
         return len(self.y)
 
     def inputs(self, order: Tensor, size: int, rng: torch.Generator) -> Iterator[Inputs]:
-        """Yield the inputs of rows, in this order, ``size`` at a time.
-
-        Args:
-            order: Positions ``(k,)``.
-            size: Rows at once.
-            rng: Seeds the workers.
-
-        Yields:
-            The inputs.
+        """Yield the inputs of rows at positions ``order (k,)``, ``size`` at a time.
 
         Raises:
             InputError: If rows do not fit together or are not finite.
-            refused: If the data set raises; memory that ran out is raised as it is.
+            user_code_error: If the data set raises; running out of memory is raised as it is.
         """
         loader: DataLoader[Any] = DataLoader(
             self.source,
@@ -180,7 +167,7 @@ class MapData:
                     " the length that it states"
                 ) from None
             except Exception as e:  # the data set is the user's own code
-                raise refused(
+                raise user_code_error(
                     e,
                     f"data: rows {int(rows[0])} and on cannot be put into one batch"
                     f" ({type(e).__name__}: {last_line(e)}); return pairs (x, y) of arrays of one"
@@ -206,12 +193,9 @@ class MapData:
     def key(self) -> str:
         """Return the content address of all rows, as a fixed seed gives them.
 
-        All rows are read the first time, and again when the set's attributes or one of 64 rows have
-        changed since. Of a set that draws its rows at random, settings and code are part of the
-        address: what a fixed seed gives does not tell one law from another.
-
-        Returns:
-            The address.
+        All rows are read the first time, and again once the set's attributes or one of 64 sampled
+        rows have changed. For a set that augments at random, settings and code are part of the
+        address.
 
         Raises:
             InputError: If a row differs between two reads under one seed.
@@ -348,14 +332,7 @@ class View:
             turn += 1
 
     def key(self, data: str | None = None) -> str:
-        """Return the content address of these rows, order included.
-
-        Args:
-            data: The content address of all rows of the data; read from them when None.
-
-        Returns:
-            The address.
-        """
+        """Return the content address of these rows in order; ``data`` is that of all rows."""
         data = self.data.key() if data is None else data
         return digest({"data": data, "rows": tensor_digest(self.rows)})
 
@@ -387,15 +364,7 @@ def as_named_tensors(x: Inputs) -> dict[str, Tensor]:
 
 
 def as_inputs(x: Any) -> Inputs:
-    """Return inputs as a tensor or a dict of tensors, whatever array type they came as.
-
-    Args:
-        x: A tensor, an array, a mapping of names to such, or a sequence of such (arguments by
-            position).
-
-    Returns:
-        The tensors, of the type that they came in; a model's weights decide later.
-    """
+    """Return a tensor, array, mapping of names to such, or sequence of arguments as inputs."""
     if isinstance(x, Mapping):
         return {str(k): as_tensor(v, str(k)) for k, v in x.items()}
     if isinstance(x, tuple) or (isinstance(x, list) and x and isinstance(x[0], Tensor)):
@@ -404,17 +373,10 @@ def as_inputs(x: Any) -> Inputs:
 
 
 def as_tensor(x: Any, name: str) -> Tensor:
-    """Return an array-like as a tensor.
-
-    Args:
-        x: A tensor, an array, or nested sequences of numbers.
-        name: What to call it in an error.
-
-    Returns:
-        The tensor; memory is shared where that is possible.
+    """Return an array or nested numbers as a tensor, which shares memory where possible.
 
     Raises:
-        InputError: If it cannot be one.
+        InputError: If it cannot be one; ``name`` is what the message calls it.
     """
     if isinstance(x, Tensor):
         return _plain(x.detach(), name)
@@ -456,16 +418,10 @@ def last_line(e: BaseException) -> str:
 
 
 def check_finite(what: str, part: str, t: Tensor, rows: Tensor | None = None) -> None:
-    """Refuse numbers that are not finite.
-
-    Args:
-        what: What to call the set in the error.
-        part: What to call the tensor.
-        t: The values ``(n, ...)``.
-        rows: Their positions in the set ``(n,)``; 0 to n - 1 when None.
+    """Refuse values ``(n, ...)`` that are not finite, or beyond float32, by the first bad row.
 
     Raises:
-        InputError: Naming the first bad row.
+        InputError: If there are any; ``rows (n,)`` are positions in the set, 0 to n - 1 when None.
     """
     if not t.is_floating_point():
         return

@@ -1,4 +1,4 @@
-"""Errors a user can act on."""
+"""Errors that a user can act on."""
 
 import difflib
 from collections.abc import Iterable
@@ -33,7 +33,7 @@ class OutOfMemoryError(UnlearnkitError):
 
 
 class UnexpectedError(UnlearnkitError):
-    """An exception that nobody foresaw; the message names a file with its traceback."""
+    """An unforeseen exception; the message names a file with its traceback."""
 
 
 MOST_SUGGESTIONS = 5

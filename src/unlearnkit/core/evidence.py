@@ -1,4 +1,4 @@
-"""What the models say about the rows: each model runs on each split once."""
+"""Evidence: outputs of each model on each split, computed once."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Evidence:
             at_random: Whether the forget rows may be a random draw of rows like the held-out ones;
                 whole classes and owners are not.
             found: By model name, what other evidence has found out about the model and what this
-                one finds: a memory for models that are looked at again and again.
+                one finds: a memory for models that are read again and again.
             batch_size: Rows run at once; as suits the rows when None.
         """
         self.task = task
@@ -98,7 +98,7 @@ class Evidence:
         self.recipe = ASSUMED if recipe is None else recipe
         self.at_random = at_random
         self._models = dict(models)
-        self._seats = {name: name for name in models}
+        self._roles = {name: name for name in models}
         self._rt = rt
         self._size = batch_size
         self._outputs: dict[tuple[str, Split], Tensor] = {}
@@ -133,7 +133,7 @@ class Evidence:
             for s, y in targets.items()
         }
         self = cls({}, views, task, rt)
-        self._seats = {name: name for name in outputs}
+        self._roles = {name: name for name in outputs}
         for name, splits in outputs.items():
             for split, out in splits.items():
                 if len(out) != len(views[split]):
@@ -149,7 +149,7 @@ class Evidence:
     @property
     def oracles(self) -> int:
         """Return how many oracles there are."""
-        return sum(name.startswith("oracle/") for name in self._seats)
+        return sum(name.startswith("oracle/") for name in self._roles)
 
     @property
     def has_models(self) -> bool:
@@ -158,69 +158,50 @@ class Evidence:
 
     def has(self, who: ModelRole) -> bool:
         """Return whether there is such a model."""
-        return self.oracles > 0 if who is ModelRole.ORACLE else str(who) in self._seats
+        return self.oracles > 0 if who is ModelRole.ORACLE else str(who) in self._roles
 
     def with_candidate(self, who: ModelRole, k: int = 0) -> Evidence:
         """Return the same evidence with another model in the place of the unlearned one.
 
-        An oracle that is the candidate leaves the oracles: it is judged against the others.
-
-        Args:
-            who: The model that is the candidate.
-            k: Which oracle.
-
-        Returns:
-            Evidence that shares all memory with this one.
+        An oracle (number ``k``) that becomes the candidate leaves the oracles and is judged against
+        the others. All memory is shared.
         """
         name = self._name(who, k)
-        seats = {"unlearned": self._seats[name]}
-        if "original" in self._seats:
-            seats["original"] = self._seats["original"]
-        others = [v for n, v in self._seats.items() if n.startswith("oracle/") and n != name]
-        seats |= {f"oracle/{i}": v for i, v in enumerate(others)}
+        roles = {"unlearned": self._roles[name]}
+        if "original" in self._roles:
+            roles["original"] = self._roles["original"]
+        others = [v for n, v in self._roles.items() if n.startswith("oracle/") and n != name]
+        roles |= {f"oracle/{i}": v for i, v in enumerate(others)}
         twin = object.__new__(Evidence)
         twin.__dict__.update(self.__dict__)
-        twin._seats = seats
+        twin._roles = roles
         return twin
 
     def model(self, who: ModelRole, k: int = 0) -> nn.Module:
-        """Return a model itself, to be read only.
-
-        Args:
-            who: Which.
-            k: Which oracle.
-
-        Returns:
-            The model.
+        """Return a model itself, to be read only; ``k`` counts oracles.
 
         Raises:
             InputError: If the evidence is made of stored outputs.
         """
-        name = self._seats[self._name(who, k)]
+        name = self._roles[self._name(who, k)]
         if name not in self._models:
             raise InputError(f"{name}: the evidence holds outputs only, not the model")
         return self._models[name]
 
     @property
     def rt(self) -> Runtime:
-        """Return where copies are trained: same device, precision and seed, reported to nobody."""
-        return Runtime(self._rt.device, self._rt.precision, self._rt.seed)
+        """Return where copies are trained: same device, precision and seed, no reports."""
+        return self._rt.fork(self._rt.seed, quiet=True)
 
     def recall(
         self, what: Hashable, make: Callable[[nn.Module], T], who: ModelRole, k: int = 0
     ) -> T:
-        """Return what was found out about a model, made once whatever its role.
+        """Return ``make(model)``, computed once for each model whatever its role.
 
-        Args:
-            what: Names it, with all that it depends on besides the model.
-            make: From the model, which it must leave as it is.
-            who: Which model.
-            k: Which oracle.
-
-        Returns:
-            What ``make`` returned.
+        ``what`` names it, with all that it depends on besides the model, which ``make`` must not
+        change.
         """
-        name = self._seats[self._name(who, k)]
+        name = self._roles[self._name(who, k)]
         return self._remember(name, what, lambda: make(self.model(who, k)))
 
     def _remember(self, name: str, what: Hashable, make: Callable[[], T]) -> T:
@@ -233,7 +214,7 @@ class Evidence:
 
     @property
     def circumstances(self) -> str:
-        """Return the content address of all that models are looked at with: rows, recipe, seed."""
+        """Return the content address of all besides the models: rows, recipe, seed."""
 
         def make() -> str:
             return digest(
@@ -259,15 +240,11 @@ class Evidence:
 
     def outputs(self, who: ModelRole, split: Split, k: int = 0) -> Tensor:
         """Return outputs ``(n, K)``, on the CPU, rows in the view's order."""
-        name = self._seats[self._name(who, k)]
+        name = self._roles[self._name(who, k)]
         key = (name, split)
         if key not in self._outputs:
             view = self.views[split]
-            out = self._remember(
-                name,
-                ("outputs", split),
-                lambda: self._run(name, split),
-            )
+            out = self._remember(name, ("outputs", split), lambda: self._run(name, split))
             if view.labelled:
                 check_logits(out, view.y, self.task, name)
             self._outputs[key] = out
@@ -285,18 +262,10 @@ class Evidence:
         return out
 
     def predictions(self, who: ModelRole, split: Split, k: int = 0) -> Tensor:
-        """Return predicted targets ``(n, K)`` in target units, float64.
-
-        Args:
-            who: Which model.
-            split: On which rows.
-            k: Which oracle.
-
-        Returns:
-            The predictions.
+        """Return predicted targets ``(n, K)`` in target units, float64; ``k`` counts oracles.
 
         Raises:
-            UnsupportedError: If the task's targets are no numbers.
+            UnsupportedError: If the task's targets are not numbers.
         """
         found = self.task.predictions(self.outputs(who, split, k).double())
         if found is None:
@@ -306,14 +275,9 @@ class Evidence:
         return found
 
     def random_outputs(self, split: Split, k: int) -> Tensor | None:
-        """Return outputs ``(n, K)`` of the k-th untrained model; None where there is none.
+        """Return outputs ``(n, K)`` of the untrained model of seed ``k``; None without a factory.
 
-        Args:
-            split: On which rows.
-            k: Its seed. Stored outputs have the name ``random/k``.
-
-        Returns:
-            The outputs, on the CPU.
+        Stored outputs have the name ``random/k``.
         """
         key = (f"random/{k}", split)
         if key not in self._outputs:
@@ -336,22 +300,13 @@ class Evidence:
         return self._rows("errors", self.task.errors, who, split, k)
 
     def map(self, fn: Callable[..., Tensor], split: Split, *who: tuple[ModelRole, int]) -> Tensor:
-        """Return a per-row function of several models' outputs, in chunks, as float64.
-
-        Args:
-            fn: From outputs ``(b, K)`` of each model, in order, to ``(b,)``.
-            split: On which rows.
-            *who: The models, each with the number of the oracle.
-
-        Returns:
-            One value a row ``(n,)``.
-        """
+        """Return ``fn`` of outputs ``(b, K)`` of several (model, number) in chunks: ``(n,)``."""
         return map_rows(fn, *(self.outputs(w, split, k) for w, k in who))
 
     def _rows(
         self, what: str, fn: Callable[[Tensor, Batch], Tensor], who: ModelRole, split: Split, k: int
     ) -> Tensor:
-        key = (what, self._seats[self._name(who, k)], split)
+        key = (what, self._roles[self._name(who, k)], split)
         if key not in self._derived:
             out, y = self.outputs(who, split, k), self.targets(split)
             self._derived[key] = map_rows(
@@ -364,8 +319,8 @@ class Evidence:
 
     def _name(self, who: ModelRole, k: int) -> str:
         name = f"oracle/{k}" if who is ModelRole.ORACLE else str(who)
-        if name not in self._seats:
-            raise InputError(f"there is no {name} model here; there are: {', '.join(self._seats)}")
+        if name not in self._roles:
+            raise InputError(f"there is no {name} model here; there are: {', '.join(self._roles)}")
         return name
 
 

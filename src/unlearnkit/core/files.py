@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, read up to a limit with an error that says what to do."""
+"""Files: written whole or not at all, read up to a limit."""
 
 from __future__ import annotations
 
@@ -27,29 +27,18 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def write_bytes(path: Path, content: bytes) -> Path:
-    """Write a file whole or not at all: to a temporary name, then renamed.
-
-    Args:
-        path: Where; folders on the way are made.
-        content: All of it.
-
-    Returns:
-        The path; where it cannot be written, that is an ``InputError``.
-    """
+    """Write a file whole or not at all, with its folders; raise ``InputError`` if impossible."""
     write_together({path: content})
     return path
 
 
 def write_together(contents: Mapping[Path, bytes]) -> None:
-    """Write several files that belong together, all of them or none.
+    """Write several files that belong together, all of them or none, with their folders.
 
-    Everything is on disk under temporary names before the first file gets its own.
-
-    Args:
-        contents: What each file holds, by path; folders on the way are made.
+    All are on disk under temporary names before the first gets its own.
 
     Raises:
-        InputError: If a place cannot be written, or the disk is full; then the files are as they
+        InputError: If a place cannot be written or the disk is full; the files are then as they
             were.
     """
     parts: dict[Path, Path] = {}
@@ -80,15 +69,10 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
 
 
 def check_writable(path: Path, who: str) -> None:
-    """Refuse a place that could not be written at the end; call it before long work.
-
-    Args:
-        path: Where a file or a folder shall be; nothing is made.
-        who: What asks, for the error.
+    """Refuse, before long work, a file or folder that could not be written at the end.
 
     Raises:
-        InputError: If it, or a folder on the way, is a link that leads nowhere, or its folder
-            cannot be made or written.
+        InputError: If it is a link that leads nowhere, or its folder cannot be made or written.
     """
     try:
         near = path
@@ -107,24 +91,18 @@ def check_writable(path: Path, who: str) -> None:
 
 
 def _unwritten(path: Path, why: Exception | str) -> str:
-    told = getattr(why, "strerror", None) or why
-    return f"cannot write {str(path)!r}: {told}; choose another place"
+    reason = getattr(why, "strerror", None) or why
+    return f"cannot write {str(path)!r}: {reason}; choose another place"
 
 
 def write_rows(path: Path, names: Sequence[str], rows: Sequence[Sequence[object]]) -> Path:
-    """Write rows as a file.
+    """Return the path of rows written as ``.csv``, or ``.parquet`` (needs pandas and pyarrow).
 
-    Args:
-        path: Ends in ``.csv``, or in ``.parquet``, which needs pandas and pyarrow. In CSV a text
-            that a spreadsheet would take for a formula gets an apostrophe before it.
-        names: Of the columns.
-        rows: One value a column; None is empty.
-
-    Returns:
-        The path.
+    None is an empty cell. In CSV a text that a spreadsheet would read as a formula gets an
+    apostrophe before it.
 
     Raises:
-        InputError: If the ending is another.
+        InputError: If the file name ends otherwise.
         UnsupportedError: If Parquet is requested and pandas or pyarrow is absent.
     """
     if path.suffix == ".csv":
@@ -148,15 +126,11 @@ def write_rows(path: Path, names: Sequence[str], rows: Sequence[Sequence[object]
 
 
 def check_regular(path: Path, who: str, what: str = "") -> None:
-    """Refuse what is no regular file: a pipe or a device could be read for ever.
-
-    Args:
-        path: The file.
-        who: Who reads it, for the error.
-        what: What to do, for the error.
+    """Refuse what is not a regular file: a pipe or a device could be read for ever.
 
     Raises:
-        InputError: If it is not there, or is a folder, a pipe, a socket or a device.
+        InputError: If it is absent, or a folder, a pipe, a socket or a device; ``what`` says what
+            to do.
     """
     more = f"; {what}" if what else ""
     try:
@@ -172,19 +146,10 @@ def check_regular(path: Path, who: str, what: str = "") -> None:
 
 
 def read_text(path: Path, who: str, *, most: int = MOST_BYTES, what: str = "") -> str:
-    """Return the text of a regular file of at most so many bytes.
-
-    Args:
-        path: The file.
-        who: Who reads it, for errors.
-        most: Most bytes.
-        what: What to do where it cannot be read, for errors.
-
-    Returns:
-        The text. Errors never quote it.
+    """Return the text of a regular file of at most ``most`` bytes; errors never quote it.
 
     Raises:
-        InputError: If it cannot be read, is too long or is no text.
+        InputError: If it cannot be read, is too long or is no text; ``what`` says what to do.
     """
     check_regular(path, who, what)
     more = f"; {what}" if what else ""
@@ -204,15 +169,7 @@ def read_text(path: Path, who: str, *, most: int = MOST_BYTES, what: str = "") -
 
 
 def read_yaml(path: Path, what: str, keys: str) -> dict[str, Any]:
-    """Return the mapping that a YAML file holds, or a JSON file (``.json``).
-
-    Args:
-        path: The file.
-        what: What it should describe, for messages.
-        keys: What it should hold, for messages.
-
-    Returns:
-        The mapping.
+    """Return the mapping in a YAML or JSON (``.json``) file; messages name ``what`` and ``keys``.
 
     Raises:
         InputError: If the file cannot be read, is too large or holds no mapping.

@@ -1,4 +1,4 @@
-"""Targets that are not there, or may not be read."""
+"""Hidden targets: stand-ins for targets that may not be read."""
 
 from __future__ import annotations
 

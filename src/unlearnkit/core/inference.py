@@ -62,23 +62,15 @@ keeps three digits."""
 
 
 def forward(model: nn.Module, batch: Batch) -> Tensor:
-    """Run a model on a batch and return its output tensor, at least float32.
+    """Return a model's output on a batch ``(B, ...)``, at least float32.
 
-    The one door to a model's outputs: it spreads dictionary inputs over arguments, casts inputs
-    to the weights' precision, keeps normalisation layers still for a batch of one row, takes the
-    logits out of structured outputs, and meters the rows.
-
-    Args:
-        model: Any module.
-        batch: ``x`` a tensor, or a dict of tensors passed by name (by position if the names are
-            numbers).
-
-    Returns:
-        The output ``(B, ...)``.
+    Every model call goes through here. Dictionary inputs are passed by name (by position if the
+    names are numbers) and cast to the weights' precision; normalisation layers are frozen for a
+    batch of one row; logits are taken out of structured outputs; rows are counted.
 
     Raises:
         UnsupportedError: If no tensor with one entry a row comes back. Inputs of a shape that the
-            model does not take are refused with an ``InputError``.
+            model does not take are an ``InputError``.
     """
     out = _call(model, batch)
     rows = len(batch)
@@ -101,21 +93,21 @@ def _call(model: nn.Module, batch: Batch) -> Tensor:
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except (RuntimeError, ValueError, TypeError) as e:
-        told = _first_line(e)
-        if "can't allocate memory" in told:
+        message = _first_line(e)
+        if "can't allocate memory" in message:
             raise OutOfMemoryError(
                 f"out of memory while the model reads {len(batch)} rows, input shape"
                 f" {_shape(batch.x)}; use a smaller batch_size in the recipe or the method, or"
                 " another device"
             ) from e
-        if "Cannot access data pointer" in told:
-            told = (
+        if "Cannot access data pointer" in message:
+            message = (
                 "its forward pass cannot be differentiated row by row, as where it packs sequences"
                 " (pack_padded_sequence); use padded sequences, or a method without per-row"
                 " gradients such as finetune"
             )
         raise InputError(
-            f"the model does not take this input, shape {_shape(batch.x)}: {told}"
+            f"the model does not take this input, shape {_shape(batch.x)}: {message}"
         ) from e
 
 
@@ -177,14 +169,9 @@ def _first_line(e: Exception) -> str:
 
 
 def map_rows(fn: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-    """Return a per-row function of tensors with one entry a row, in chunks, as float64.
+    """Return ``fn`` of tensors of n rows ``(n,)``, in chunks: from ``(b, ...)`` each to ``(b,)``.
 
-    Args:
-        fn: From ``(b, ...)`` of each tensor, in order, to ``(b,)``.
-        *tensors: Of n rows each; floating-point ones reach ``fn`` as float64.
-
-    Returns:
-        One value a row ``(n,)``.
+    Floating-point numbers reach ``fn`` as float64.
     """
     # One block for the result: many small ones between large temporary ones would pin the heap.
     found, rows = torch.empty(len(tensors[0]), dtype=torch.float64), chunk(*tensors)
@@ -202,17 +189,9 @@ def chunk(*tensors: Tensor) -> int:
 def predict(
     model: nn.Module, view: View, task: Task, rt: Runtime, size: int | None = None
 ) -> Tensor:
-    """Return a model's outputs on rows ``(n, K)``, on the CPU, in eval mode.
+    """Return a model's outputs on rows ``(n, K)``, on the CPU, in eval mode; flags are restored.
 
-    Args:
-        model: Run as it is; its train or eval flags come back as they were.
-        view: The n rows, in order.
-        task: What outputs mean.
-        rt: Where to run.
-        size: Rows run at once; ``inference_batch_size`` when None.
-
-    Returns:
-        The outputs.
+    ``size`` rows run at once; ``inference_batch_size`` of them when None.
     """
     size = inference_batch_size(view, rt) if size is None else size
     with eval_mode(model), torch.inference_mode(), rt.autocast():
@@ -235,17 +214,7 @@ def _gathered(outs: Iterator[Tensor], rows: int) -> Tensor:
 def run_in_parts(
     model: nn.Module, view: View, task: Task, rt: Runtime
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Yield a model's outputs on rows, a few rows at a time: those of ``run``, never all held.
-
-    Args:
-        model: Run as it is; its train or eval flags come back as they were.
-        view: The n rows, in order.
-        task: What outputs mean.
-        rt: Where to run.
-
-    Yields:
-        Which rows of the view, and their outputs ``(k, K)`` on the CPU.
-    """
+    """Yield parts of a view with their outputs ``(k, K)`` of ``predict``, never holding all."""
     size = inference_batch_size(view, rt)
     start, rows = 0, size
     while start < len(view):
@@ -257,20 +226,14 @@ def run_in_parts(
 
 
 def check_logits(out: Tensor, y: Tensor, task: Task, who: str) -> None:
-    """Refuse outputs that are probabilities, where the task computes with logits.
+    """Refuse outputs ``(n, K)`` that are probabilities, where the task computes with logits.
 
-    Rows that are non-negative and sum to 1 come from a softmax. Numbers in [0, 1] that spread over
-    most of it, and that explain the targets better when they are read as probabilities, come from
-    a sigmoid.
-
-    Args:
-        out: Outputs ``(n, K)`` in the form of the task.
-        y: The rows' targets ``(n, ...)``.
-        task: What outputs mean; targets that are numbers are not looked at.
-        who: What to call the model in the error.
+    Non-negative rows that sum to 1 come from a softmax. Numbers in [0, 1] that spread over most of
+    it, and that explain the targets better when read as probabilities, come from a sigmoid. Tasks
+    with real targets are not checked.
 
     Raises:
-        InputError: If they are probabilities.
+        InputError: If they are probabilities; ``who`` is what the message calls the model.
     """
     out = out.detach().double()
     if len(out) < 2 or out.ndim != 2 or task.predictions(out) is not None:
@@ -301,14 +264,7 @@ def _not_logits(who: str, layer: str, way: str) -> str:
 
 
 def batching_note(model: nn.Module, view: View, task: Task, rt: Runtime) -> str:
-    """Return a sentence if outputs depend on how rows are batched; empty if they do not.
-
-    Args:
-        model: Run in eval mode on the first rows, in one batch and in batches of three.
-        view: The rows.
-        task: What outputs mean.
-        rt: Where to run.
-    """
+    """Return a sentence if outputs of the first rows depend on how they are batched, else ""."""
     few = view.pick(torch.arange(min(TRIED, len(view))))
     if len(few) < 2:
         return ""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, TensorDataset, default_collate
 
-from unlearnkit.core.border import first_line, refused
+from unlearnkit.core.border import first_line, user_code_error
 from unlearnkit.core.data import (
     Data,
     Inputs,
@@ -227,7 +227,7 @@ def _length(source: Any, name: str) -> int:
     try:
         return len(source)
     except Exception as e:  # the data set is the user's own code
-        raise refused(
+        raise user_code_error(
             e,
             f"{name}: the length of the data set cannot be read: {type(e).__name__}:"
             f" {first_line(e)}; its __len__ must return how many rows there are",
@@ -243,7 +243,7 @@ def _item(source: Any, i: int, name: str) -> tuple[Any, Any]:
             f" {len(source)}; mend its __len__"
         ) from e
     except Exception as e:  # the data set is the user's own code
-        raise refused(
+        raise user_code_error(
             e,
             f"{name}: row {i} cannot be read: {type(e).__name__}: {first_line(e)}; mend the data"
             " set's __getitem__, or leave the row out with Subset",

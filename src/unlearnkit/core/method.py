@@ -1,4 +1,4 @@
-"""The contract of a method, and the list of all of them."""
+"""The contract of a method, and the list of all methods."""
 
 from __future__ import annotations
 
@@ -28,19 +28,20 @@ if TYPE_CHECKING:
     from unlearnkit.core.recipe import Recipe
     from unlearnkit.core.runtime import Runtime
     from unlearnkit.core.task import Task
+    from unlearnkit.core.training_summary import TrainingSummary
 
 
 class Need(StrEnum):
     """An input that a method may read; reading an undeclared one raises."""
 
     FORGET = "forget"
-    """The rows that must go."""
+    """The forget set."""
 
     RETAIN = "retain"
-    """The training rows that stay."""
+    """The retain set."""
 
     VALIDATION = "validation"
-    """Rows that were never trained on and that no metric looks at: for stop rules."""
+    """Rows that were never trained on and that no metric reads: for stop rules."""
 
     LABELS = "labels"
     """The targets of the rows that it reads: without them it sees inputs alone."""
@@ -49,7 +50,10 @@ class Need(StrEnum):
     """A function that builds an untrained model."""
 
     CLASSES = "whole classes"
-    """A request that names classes: every row that must go is of a class that no kept row has."""
+    """A request for whole classes: no retained row has a class of the forget set."""
+
+    MOMENTS = "input moments"
+    """Second moments of layer inputs, measured on the training rows and kept (``InputMoments``)."""
 
     SHAPE = "one input tensor"
     """Inputs that are one tensor, of a known shape."""
@@ -57,7 +61,7 @@ class Need(StrEnum):
 
 @dataclass(frozen=True)
 class Problem:
-    """Everything a method may look at. ``model`` is its own copy to change."""
+    """Everything a method may read. ``model`` is its own copy to change."""
 
     model: nn.Module
     """The method's own copy of the trained model."""
@@ -75,20 +79,20 @@ class Problem:
     """How the model was trained, or ``ASSUMED`` where that is unknown."""
 
     removed_classes: tuple[int, ...] = ()
-    """Classes that no kept row has: all of their rows must go."""
+    """Classes without a retained row: all of their rows are to be forgotten."""
 
     input_shape: tuple[int, ...] | None = None
     """Shape of one row's input, such as ``(3, 32, 32)``; None where inputs are no single tensor of
     one shape. Known without any data."""
+
+    moments: TrainingSummary | None = None
+    """Input moments of all training rows; None where none were kept or the method reads none."""
 
     build: Callable[[], nn.Module] | None = None
     sealed_build: str = ""
 
     def fresh(self) -> nn.Module:
         """Return an untrained model of the same architecture, initialised from the run's seed.
-
-        Returns:
-            The model, on the run's device.
 
         Raises:
             UndeclaredReadError: If the method does not declare that it needs one.
@@ -100,7 +104,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Info:
-    """What people and tools must know about a method without running it."""
+    """Facts about a method that people and tools read without running it."""
 
     title: str
     """Its name in the literature."""
@@ -114,12 +118,15 @@ class Info:
     tasks: frozenset[str]
     """Tasks that it serves."""
 
+    needs_one_of: frozenset[Need] = frozenset()
+    """Inputs of which at least one must be there, whichever it is."""
+
     uses: frozenset[Need] = frozenset()
-    """Inputs that it reads when they are there."""
+    """Inputs that it reads if the case has them."""
 
     rebuilds: bool = False
     """Whether it returns a model built by ``Problem.fresh``, which may be of another architecture
-    than the original: a student taught from nothing."""
+    than the original: a student trained from scratch."""
 
     replaces: bool = False
     """Whether it returns another model than it was given; a mask cannot hold that."""
@@ -143,6 +150,11 @@ class Info:
 
     smoke: Mapping[str, Any] = field(default_factory=dict)
     """Settings with which it runs in under a second on a toy problem and moves weights."""
+
+    @property
+    def reads(self) -> frozenset[Need]:
+        """Return all inputs that it may read."""
+        return self.needs | self.needs_one_of | self.uses
 
 
 class Method(Checked):
@@ -232,13 +244,7 @@ M = TypeVar("M", bound=Method)
 
 
 def register(cls: type[M]) -> type[M]:
-    """Put a method on the list; its id is its module's name.
-
-    Args:
-        cls: The method.
-
-    Returns:
-        The same class.
+    """Return the method after it was put on the list, under its module's name.
 
     Raises:
         UnlearnkitError: If a hyper-parameter is not described, or the id is taken.

@@ -1,9 +1,9 @@
-"""The contract of a metric, and the list of all of them."""
+"""The contract of a metric, and the list of all metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -78,30 +78,31 @@ class Metric:
     goal: Goal
     low: float
     high: float
-    ideal: float | None
     unit: str
-    reads: frozenset[ModelRole]
-    splits: frozenset[Split]
-    tasks: frozenset[str] | None
-    """Tasks that it serves; None for all."""
-
     tier: AuditTier
     """The cheapest audit in which it can run."""
-
-    path: Literal["exact", "compat"]
-    """``compat`` replays published code with its errors, for comparison with old tables only."""
-
-    models: bool
-    """Whether it needs the models themselves, not only their outputs."""
 
     section: ReportSection
     """Where it stands in the report."""
 
-    margin: float | None
-    """Largest difference from the oracle that counts as none; two oracle deviations when None."""
-
     family: str
     doc: str
+    ideal: float | None = None
+    reads: frozenset[ModelRole] = frozenset({ModelRole.UNLEARNED})
+    splits: frozenset[Split] = frozenset()
+    tasks: frozenset[str] | None = None
+    """Tasks that it serves; None for all."""
+
+    path: Literal["exact", "compat"] = "exact"
+    """``compat`` replays published code with its errors, for comparison with old tables only."""
+
+    models: bool = False
+    """Whether it needs the models themselves, not only their outputs."""
+
+    margin: float | None = None
+    """Largest difference from the oracle that counts as none; two oracle deviations, and at least a
+    hundredth, when None."""
+
     role: MetricRole = MetricRole.OTHER
     higher_is_better: bool | None = None
     """Whether rows are answered better at larger values; None where it does not say how well rows
@@ -130,12 +131,7 @@ class Metric:
     def __call__(self, e: Evidence) -> Score:
         """Return the score of the model in the role of the unlearned one.
 
-        Args:
-            e: The evidence.
-
-        Returns:
-            The score; nan with a note where a split has no row, or no targets that it needs, or
-            where a model is not there.
+        It is nan with a note where a model, rows of a split or their targets are missing.
 
         Raises:
             InputError: If it is not a function of one model's evidence.
@@ -182,7 +178,7 @@ def metric(
     role: MetricRole = MetricRole.OTHER,
     higher_is_better: bool | None = None,
 ) -> Callable[[F], F]:
-    """Put a function on the list of metrics; its id is its name.
+    """Return a decorator that puts a function on the list of metrics, under its name.
 
     Args:
         goal: Which value is good.
@@ -190,51 +186,43 @@ def metric(
         high: Largest possible value.
         reads: Models that it reads.
         splits: Splits that it reads.
-        each: Splits for each of which it is one metric, ``name_split``; the function then takes the
-            split as its second argument.
-        ideal: The best value, where it is a number; metrics with goal "match retraining" have none.
+        each: Splits that each have a metric ``name_split``, computed by ``fn(evidence, split)``.
+        ideal: The best value; None where it is not a number, such as that of retrained models.
         unit: Unit of the value: nats, bits, fraction, or the target's.
         tasks: Tasks that it serves; all when None.
         tier: The cheapest audit in which it can run.
         path: ``compat`` when it replays published code with its errors.
         models: Whether it needs the models themselves.
         section: Where it stands in the audit's order.
-        margin: Largest difference from the oracle that counts as none; two oracle deviations, and
-            at least a hundredth, when None.
+        margin: Largest difference from the oracle that counts as none; see ``Metric``.
         role: Which question of an audit it answers.
-        higher_is_better: Whether rows are answered better at larger values; needed where the role
-            is knowledge, generalization or utility.
-
-    Returns:
-        A decorator that returns the function as it is.
+        higher_is_better: Needed where the role is knowledge, generalization or utility.
     """
 
     def add(fn: F) -> F:
-        for split in tuple(each) or (None,):
-            name = fn.__name__ if split is None else f"{fn.__name__}_{split}"
-            _put(
-                Metric(
-                    id=name,
-                    fn=fn if split is None else partial(fn, split=split),
-                    goal=goal,
-                    low=low,
-                    high=high,
-                    ideal=ideal,
-                    unit=unit,
-                    reads=frozenset(reads),
-                    splits=frozenset(splits) | ({split} if split else set()),
-                    tasks=None if tasks is None else frozenset(tasks),
-                    tier=tier,
-                    path=path,
-                    models=models,
-                    section=section,
-                    margin=margin,
-                    family=fn.__module__.rpartition(".")[2],
-                    doc=(fn.__doc__ or "").strip(),
-                    role=role,
-                    higher_is_better=higher_is_better,
-                )
-            )
+        whole = Metric(
+            id=fn.__name__,
+            fn=fn,
+            goal=goal,
+            low=low,
+            high=high,
+            unit=unit,
+            tier=tier,
+            section=section,
+            family=fn.__module__.rpartition(".")[2],
+            doc=(fn.__doc__ or "").strip(),
+            ideal=ideal,
+            reads=frozenset(reads),
+            splits=frozenset(splits),
+            tasks=None if tasks is None else frozenset(tasks),
+            path=path,
+            models=models,
+            margin=margin,
+            role=role,
+            higher_is_better=higher_is_better,
+        )
+        for one in _of_each_split(whole, tuple(each)):
+            _put(one)
         return fn
 
     return add
@@ -258,22 +246,10 @@ def declare(
 ) -> None:
     """Put a number that is no function of one model's evidence on the list of metrics.
 
-    Args:
-        name: Its id.
-        goal: Which value is good.
-        doc: What it is.
-        low: Smallest possible value.
-        high: Largest possible value.
-        unit: Unit of the value.
-        tier: The cheapest audit that measures it.
-        section: Where it stands in the report.
-        family: What it is listed with.
-        fn: Of tier strong: takes the ensembles' scores (``auditing.strong.scores``) and which
-            models to measure (``unlearned``, ``original`` or ``floor``); the score's rows are one
-            value a model. None where audits compute it themselves.
-        margin: Largest difference from the oracle that counts as none.
-        role: Which question of an audit it answers.
-        higher_is_better: Whether rows are answered better at larger values.
+    The keywords are the fields of ``Metric``. At tier strong ``fn`` takes the ensembles' scores
+    (``auditing.strong.scores``) and which models to measure (``unlearned``, ``original`` or
+    ``floor``); the score's rows are one value a model. It is None where audits compute the number
+    themselves.
     """
     _put(
         Metric(
@@ -282,22 +258,29 @@ def declare(
             goal=goal,
             low=low,
             high=high,
-            ideal=None,
             unit=unit,
-            reads=frozenset({ModelRole.UNLEARNED}),
-            splits=frozenset(),
-            tasks=None,
             tier=tier,
-            path="exact",
-            models=False,
             section=section,
-            margin=margin,
             family=family,
             doc=doc,
+            margin=margin,
             role=role,
             higher_is_better=higher_is_better,
         )
     )
+
+
+def _of_each_split(whole: Metric, each: tuple[Split, ...]) -> list[Metric]:
+    """Return one metric, ``name_split``, for each split; the metric itself where there are none."""
+    return [
+        replace(
+            whole,
+            id=f"{whole.id}_{split}",
+            fn=partial(whole.fn, split=split),
+            splits=whole.splits | {split},
+        )
+        for split in each
+    ] or [whole]
 
 
 def measured_by_audit(*_: object) -> Score:

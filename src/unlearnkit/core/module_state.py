@@ -1,4 +1,4 @@
-"""What a model is made of: its layers, tensors, ties, types and hooks."""
+"""State of a module: tensors, ties, types, memory layout, hooks, modes."""
 
 from __future__ import annotations
 
@@ -38,15 +38,7 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 def on_device(model: nn.Module, device: torch.device) -> nn.Module:
-    """Return a model on a device: itself where it is there already, else a copy.
-
-    Args:
-        model: Read only; it stays where it is.
-        device: Where to run.
-
-    Returns:
-        The model or the copy.
-    """
+    """Return a model on a device: itself where it is there already, else a copy."""
     here = [*model.parameters(), *model.buffers()]
     if all(_same_device(t.device, device) for t in here):
         return model
@@ -61,69 +53,24 @@ def _same_device(one: torch.device, other: torch.device) -> bool:
 
 
 def upcast_half_precision(model: nn.Module) -> nn.Module:
-    """Widen half-precision weights in place to float32, so that small steps are not rounded away.
-
-    Args:
-        model: Changed in place; tensors of other types, ties and strides stay as they are.
-
-    Returns:
-        The same model.
-    """
+    """Change half-precision weights to float32 in place: small steps would be rounded away."""
     half = {torch.float16, torch.bfloat16}
     return cast(model, {n: torch.float32 for n, t in tensors(model).items() if t.dtype in half})
 
 
 def cast(model: nn.Module, types: Mapping[str, torch.dtype]) -> nn.Module:
-    """Change the types of some parameters and buffers in place.
-
-    Args:
-        model: Changed in place; ties stay.
-        types: The wanted type by name; others stay as they are.
-
-    Returns:
-        The same model.
-    """
+    """Change the types of the named parameters and buffers in place; ties stay."""
     for name, t in tensors(model).items():
         if types.get(name, t.dtype) != t.dtype:
             t.data = t.data.to(types[name])
     return model
 
 
-def get_strides(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Return how every parameter and buffer lies in memory, by name."""
-    return {name: t.stride() for name, t in tensors(model).items()}
-
-
-def set_strides(model: nn.Module, wanted: Mapping[str, tuple[int, ...]]) -> nn.Module:
-    """Lay tensors out in memory as given, in place.
-
-    Args:
-        model: Changed in place; values and ties stay.
-        wanted: Strides by name; a tensor that is not named stays as it is, and so does one whose
-            elements would share memory.
-
-    Returns:
-        The same model.
-    """
-    for name, t in tensors(model).items():
-        steps = wanted.get(name, t.stride())
-        if t.stride() != steps and 0 not in steps:
-            t.data = torch.empty_strided(t.shape, steps, dtype=t.dtype, device=t.device).copy_(t)
-    return model
-
-
 def structural_difference(ours: nn.Module, theirs: nn.Module) -> str:
-    """Return the first difference between two models other than values, types and modes.
+    """Return the first difference of ours from theirs other than values, types and modes.
 
-    Layers are compared by name and class, tensors by name, shape and tie. A hook counts only
-    where ours has more of them.
-
-    Args:
-        ours: The model to judge.
-        theirs: What it should be like.
-
-    Returns:
-        What differs, in words; empty when nothing does.
+    Layers are compared by name and class, tensors by name, shape and tie. A hook counts only where
+    ours has more of them. Empty if nothing differs.
     """
     mine, want = _form(ours), _form(theirs)
     for key in {**want, **mine}:

@@ -1,4 +1,4 @@
-"""How numbers are rounded."""
+"""Numeric precision of a run."""
 
 from typing import Literal
 

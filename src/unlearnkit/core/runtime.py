@@ -1,11 +1,11 @@
-"""Where and how numbers are computed: device, precision, randomness, cost."""
+"""Runtime: device, precision, randomness and cost of a run."""
 
 import hashlib
 import operator
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Protocol, SupportsIndex
+from typing import Literal, Protocol, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -50,19 +50,19 @@ class Cost:
 
 
 class Reporter(Protocol):
-    """Hears how a long computation comes along."""
+    """Receives the progress of a long computation, and notes."""
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """Hear that ``done`` of ``total`` steps of something are over."""
+        """Report that ``done`` of ``total`` steps are over."""
         ...
 
     def note(self, text: str) -> None:
-        """Hear a sentence that the user should read."""
+        """Report a sentence that the user should read."""
         ...
 
 
 class ParameterConstraint(Protocol):
-    """Keeps some scalars of a model where they are while others are trained."""
+    """Keeps some scalars of a model unchanged while others are trained."""
 
     def project(self) -> None:
         """Set their gradients to zero."""
@@ -74,7 +74,7 @@ class ParameterConstraint(Protocol):
 
 
 class NullReporter:
-    """A reporter that says nothing."""
+    """A reporter that drops everything."""
 
     def progress(self, what: str, done: int, total: int) -> None:
         """Say nothing."""
@@ -96,6 +96,9 @@ class Runtime:
     holds: tuple[ParameterConstraint, ...] = field(default=(), compare=False, repr=False)
     """What must not move, such as the scalars outside a mask."""
 
+    channels_last: Literal["auto", "off"] = "auto"
+    """Whether convolutions may lie channels last in memory where they run faster so."""
+
     masks: list[Mapping[str, Tensor]] = field(default_factory=list, compare=False, repr=False)
     """Which scalars each mask of the run let move, by parameter name."""
 
@@ -110,6 +113,7 @@ class Runtime:
         precision: Precision = "fp32",
         seed: int = 0,
         reporter: Reporter | None = None,
+        channels_last: Literal["auto", "off"] = "auto",
     ) -> "Runtime":
         """Return a runtime on a named device.
 
@@ -117,16 +121,23 @@ class Runtime:
             device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or ``auto`` for the best there is.
             precision: ``fp32``, or ``bf16`` for autocast.
             seed: Root of every random stream of the run.
-            reporter: Hears progress and notes; nobody by default.
+            reporter: Receives progress and notes; none by default.
+            channels_last: ``auto`` lays convolutions out channels last, on a CPU in ``fp32``, where
+                the network's outputs stay the same to rounding: three networks took 0.79 to 0.88
+                of the time to train and 0.68 to 0.96 to read (``python -m benchmarks images``).
+                ``off`` leaves every network as it was built.
 
         Returns:
             The runtime, with a fresh cost meter. A device that does not exist here is refused.
         """
-        return cls(_device(device), precision, seed, Cost(), reporter or NullReporter())
+        told = reporter or NullReporter()
+        return cls(_device(device), precision, seed, Cost(), told, channels_last=channels_last)
 
-    def fork(self, seed: int) -> "Runtime":
+    def fork(self, seed: int, *, quiet: bool = False) -> "Runtime":
         """Return the same place with another seed, a fresh cost meter and no notes."""
-        return Runtime(self.device, self.precision, seed, Cost(), self.reporter)
+        told = NullReporter() if quiet else self.reporter
+        layout = self.channels_last
+        return Runtime(self.device, self.precision, seed, Cost(), told, channels_last=layout)
 
     def rng(self, stream: str) -> torch.Generator:
         """Return the generator of a named random stream; equal names, equal numbers."""
@@ -156,24 +167,18 @@ class Runtime:
             hold.restore()
 
     def note(self, text: str) -> None:
-        """Tell the user one thing that the result depends on; said once."""
+        """Report one thing that the result depends on, once."""
         if text not in self.notes:
             self.notes.append(text)
             self.reporter.note(text)
 
 
 def check_seed(given: object, who: str) -> int:
-    """Return a seed as an ``int``.
-
-    Args:
-        given: A whole number, of Python, NumPy or torch.
-        who: What to call it in an error.
-
-    Returns:
-        The seed.
+    """Return a whole number of Python, NumPy or torch as a seed.
 
     Raises:
-        InputError: If it is no whole number from 0 to 2^63 - 1.
+        InputError: If it is no whole number from 0 to 2^63 - 1; ``who`` is what the message calls
+            it.
     """
     kind = type(given).__name__
     whole = isinstance(given, SupportsIndex) and not isinstance(given, bool) and kind != "bool_"

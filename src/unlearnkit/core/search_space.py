@@ -67,15 +67,10 @@ class SearchDimension:
 
 
 def search_space(settings: type[BaseModel]) -> Mapping[str, SearchDimension]:
-    """Return the searched fields of a method: those that declare a range.
+    """Return the searched fields of a method by dotted name, such as ``run.lr``.
 
-    Groups of settings declare theirs; of alternatives given by ``kind``, the default's is searched.
-
-    Args:
-        settings: The method's class.
-
-    Returns:
-        Dimensions by dotted name, such as ``run.lr``; empty for a method without hyper-parameters.
+    These declare a range, in the method or in a group of settings; of alternatives given by
+    ``kind``, those of the default.
     """
     return dict(_dimensions(settings, None, ""))
 

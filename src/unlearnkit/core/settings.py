@@ -1,4 +1,4 @@
-"""Nested settings: one value laid over another."""
+"""Nested settings: one value merged over another."""
 
 from __future__ import annotations
 
@@ -9,17 +9,10 @@ from pydantic import BaseModel
 
 
 def deep_merge(base: object, over: object) -> Any:
-    """Return a value with another laid over it, at every depth.
+    """Return a value with another laid over it, at every depth; neither is changed.
 
     A group of settings keeps each field that ``over`` does not name. A group of another ``kind``
-    replaces the group, because its fields are not the same; whatever is no mapping replaces.
-
-    Args:
-        base: A value, a mapping or a model of settings.
-        over: What takes precedence.
-
-    Returns:
-        The merged value; neither argument is changed.
+    replaces the whole group, because its fields differ; so does anything that is no mapping.
     """
     if not isinstance(over, Mapping):
         return over

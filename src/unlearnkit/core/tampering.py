@@ -1,4 +1,4 @@
-"""Training rows that somebody tampered with, and where that shows."""
+"""Tampering: training rows with a backdoor or swapped labels."""
 
 from __future__ import annotations
 

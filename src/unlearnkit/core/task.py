@@ -1,4 +1,4 @@
-"""What a model's output means."""
+"""The contract of a task: what outputs and targets mean."""
 
 from __future__ import annotations
 
@@ -82,13 +82,7 @@ TASKS: dict[str, Any] = {}
 
 
 def register_task(cls: T) -> T:
-    """Put a task on the list, under its ``name``.
-
-    Args:
-        cls: The task.
-
-    Returns:
-        The same class.
+    """Return the task after it was put on the list, under its ``name``.
 
     Raises:
         UnlearnkitError: If the name is taken.
@@ -100,13 +94,6 @@ def register_task(cls: T) -> T:
 
 def task_named(name: str, data: Data) -> Task:
     """Return the task of this name, fitted to the targets of some data.
-
-    Args:
-        name: The task's id.
-        data: Rows whose targets say the rest, such as how many classes there are.
-
-    Returns:
-        The task.
 
     Raises:
         UnknownNameError: If there is no such task.

@@ -1,4 +1,4 @@
-"""Text that came from elsewhere, made safe for a terminal, a page or a spreadsheet."""
+"""Text from elsewhere, made safe for a terminal, a page or a spreadsheet."""
 
 from __future__ import annotations
 
@@ -33,14 +33,9 @@ def without_controls(text: str) -> str:
 
 
 def one_line(text: str, most: int = LONGEST_ERROR) -> str:
-    """Return text as one printable line; of a long one the middle is left out.
+    """Return text as one printable line of at most ``most`` characters.
 
-    Args:
-        text: Such as what an error says.
-        most: Most characters.
-
-    Returns:
-        The line. The end is kept, because it says what to do.
+    The middle of a long one is left out; the end stays, because it says what to do.
     """
     gap = " [...] "
     if len(text) > 4 * most:  # never take apart megabytes for a line

@@ -1,4 +1,4 @@
-"""Versions of the package and of its arithmetic: written here and nowhere else."""
+"""Versions of the package and of its arithmetic."""
 
 __version__ = "0.1.0"
 

@@ -1,1 +1,1 @@
-"""How hard rows are to forget: scores of rows and of sets, larger or smaller as each says."""
+"""Difficulty scores of rows and of forget sets."""

@@ -1,4 +1,4 @@
-"""How sharply the loss bends around a row's input: a proxy of memorisation from a trained model.
+"""Loss curvature: a proxy of memorisation from one trained model.
 
 Garg, Ravikumar and Roy, ICML 2024, arXiv:2307.05831; in this form in RUM (Zhao et al., NeurIPS
 2024, arXiv:2406.01257). Around a row that was learned by heart the answer changes fast.
@@ -15,7 +15,7 @@ from unlearnkit.core.data import View
 from unlearnkit.core.module_state import eval_mode
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
-from unlearnkit.train.features import input_slopes
+from unlearnkit.train.features import input_gradients
 
 REACH = 0.01
 """Length of the step, in units of the inputs; from 0.001 to 0.1 the order of digits is the same."""
@@ -55,13 +55,13 @@ def curvature(
     found = []
     with eval_mode(model):
         for batch in view.batches(batch_size, rt):
-            here = input_slopes(model, batch, task)
+            here = input_gradients(model, batch, task)
             if here is None:
                 return None
             way = here.sign()
             size = way.flatten(1).norm(dim=1).clamp(min=math.sqrt(torch.finfo(way.dtype).tiny))
             step = reach * way / size.view(-1, *[1] * (way.ndim - 1))
-            there = input_slopes(model, batch, task, step)
+            there = input_gradients(model, batch, task, step)
             assert there is not None
             rt.cost.count_backward()
             found.append(((there - here).flatten(1).double().norm(dim=1) / reach).cpu())

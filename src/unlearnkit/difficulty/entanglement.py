@@ -1,4 +1,4 @@
-"""How mixed a forget set is with the rows that stay, in the space of the last layer's inputs.
+"""Entanglement: overlap of forget and retain set in feature space.
 
 Zhao et al., NeurIPS 2024, arXiv:2406.01257 (RUM).
 """
@@ -36,7 +36,7 @@ def entanglement(forget: Tensor, retain: Tensor) -> float:
     return within / between
 
 
-def eccentricity(features: Tensor) -> Tensor:
+def distance_to_mean(features: Tensor) -> Tensor:
     """Return the distance of each row's features ``(N, D)`` to their common mean ``(N,)``.
 
     RUM orders rows by it and takes a forget set from a low, a middle and a high part of the order:

@@ -1,4 +1,4 @@
-"""How much training on other rows changes an answer: a proxy of memorisation by a short training.
+"""Hold-out retraining: a proxy of memorisation by a short training.
 
 Hold-out retraining: Carlini, Erlingsson and Papernot, 2019, arXiv:1910.13427; as a proxy in RUM
 (Zhao et al., NeurIPS 2024, arXiv:2406.01257). Answers that rest on the row alone drift when the
@@ -15,7 +15,7 @@ from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
 from unlearnkit.train.loop import fit
-from unlearnkit.train.relearning import lesson, trainable
+from unlearnkit.train.relearning import fine_tuning_recipe, trainable
 from unlearnkit.train.rng_guard import seeded_global_rngs
 
 
@@ -56,22 +56,10 @@ def hold_out(
 def train_on_holdout(
     model: nn.Module, unseen: View, task: Task, recipe: Recipe, rt: Runtime, *, epochs: int = 1
 ) -> nn.Module:
-    """Return the copy of a model that ``hold_out`` trains on rows never seen.
-
-    Args:
-        model: Stays as it is.
-        unseen: As in ``hold_out``.
-        task: As there.
-        recipe: As there.
-        rt: As there.
-        epochs: As there.
-
-    Returns:
-        The copy.
-    """
+    """Return the copy of a model that ``hold_out`` trains on rows never seen."""
     twin = trainable(model)
     with seeded_global_rngs(rt, "hold out/layers"):
-        fit(twin, unseen, task, lesson(recipe, epochs), rt, stream="hold out")
+        fit(twin, unseen, task, fine_tuning_recipe(recipe, epochs), rt, stream="hold out")
     return twin
 
 

@@ -1,4 +1,4 @@
-"""How little a model must change for a row's answer to flip: the least disagree metric.
+"""Least disagree metric: the smallest model change that flips a row.
 
 Cho et al., ICLR 2024, arXiv:2401.09787. Small: the row lies at the boundary. Large: deep inside its
 class, as redundant rows do, and rows that were learned by heart.

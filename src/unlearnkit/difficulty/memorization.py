@@ -1,4 +1,4 @@
-"""Memorisation itself: how much surer models get a row right that were trained on it.
+"""Memorisation estimate: gain in accuracy on a row from training on it.
 
 Feldman and Zhang, NeurIPS 2020, arXiv:2008.03703: ``mem(i) = Pr[h(x_i) = y_i given i in S] -
 Pr[h(x_i) = y_i given i not in S]`` over random subsets S of the training set.

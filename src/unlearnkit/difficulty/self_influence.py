@@ -1,4 +1,4 @@
-"""How much a row holds its own answer: self-influence in the last layer.
+"""Self-influence: effect of a row on its own loss, in the last layer.
 
 Feldman and Zhang, NeurIPS 2020, arXiv:2008.03703, call the influence of a row on itself its
 memorisation; Koh and Liang, ICML 2017, arXiv:1703.04730, estimate it from one trained model.

@@ -1,4 +1,4 @@
-"""Proxies of memorisation that one training run gives: how early the model got each row right.
+"""Training dynamics: proxies of memorisation from one training run.
 
 Zhao et al., NeurIPS 2024, arXiv:2406.01257 (RUM) and arXiv:2410.16516: rows that are learned late
 are those that a model trained without them would get wrong.
@@ -50,7 +50,7 @@ class TrainingDynamics:
         return -torch.as_tensor(getattr(self, by))
 
 
-def watch(
+def record_dynamics(
     case: Case, *, seed: int = 0, rt: Runtime | None = None, cache: Cache | None = None
 ) -> TrainingDynamics:
     """Train an original and read what it says of its training rows after each epoch.
@@ -114,17 +114,7 @@ _READ = ("confidence", "top", "surety", "correctness")
 
 
 def trainable(case: Case) -> View:
-    """Return all training rows of a classification that can be trained from scratch.
-
-    Args:
-        case: Rows, model factory, recipe.
-
-    Returns:
-        The rows.
-
-    Raises:
-        UnsupportedError: If something is missing.
-    """
+    """Return all training rows of a classification that can be trained from scratch."""
     if case.train is None or case.fresh is None or case.recipe is None:
         raise UnsupportedError(
             "difficulty: needs a training set, a model factory and a recipe; give"
@@ -141,18 +131,7 @@ def trainable(case: Case) -> View:
 def start(
     case: Case, view: View, rt: Runtime, kind: str, data: str | None = None
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """Return an untrained model, and the content address of what training it on rows says.
-
-    Args:
-        case: Model factory and recipe.
-        view: The rows.
-        rt: Seed and device.
-        kind: What is kept.
-        data: The content address of all rows of the view's data; read from them when None.
-
-    Returns:
-        The model, on the run's device, and the key.
-    """
+    """Return an untrained model on the device, and the cache key of training it on these rows."""
     assert case.fresh is not None
     assert case.recipe is not None
     with seeded_global_rngs(rt, "train/init"):

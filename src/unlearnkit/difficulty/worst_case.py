@@ -1,4 +1,4 @@
-"""Rows that a model still answers after they were unlearned: a cheap search for the worst set.
+"""Worst-case forget set: rows that stay correct after unlearning.
 
 In the sense of Fan et al., ECCV 2024, arXiv:2403.07362: at the upper level a forget set is chosen
 that an unlearned model still gets right; at the lower level it is unlearned. They weigh rows and

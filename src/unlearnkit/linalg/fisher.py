@@ -1,4 +1,4 @@
-"""How much each parameter matters to some rows: squared gradients."""
+"""Diagonal of the empirical Fisher: mean squared gradients."""
 
 import math
 from collections.abc import Callable, Collection, Iterator
@@ -17,7 +17,7 @@ from unlearnkit.core.inference import first_rows
 from unlearnkit.core.module_state import eval_mode
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
-from unlearnkit.linalg.row_gradients import Heard, hearing
+from unlearnkit.linalg.row_gradients import LayerCalls, record_layer_calls
 
 CACHED = 2**21
 """Scalars of gradients that a processor's cache holds, about."""
@@ -94,16 +94,8 @@ def parameters_with_row_gradients(
 
     Three things are tried on the first rows: that a row alone has the loss that it has among
     others; that the loss of one row has no gradient in another row's place, in any layer; and that
-    the rows' gradients add up to the gradient.
-
-    Args:
-        model: Read only, in eval mode.
-        view: The rows.
-        task: Supplies each row's loss.
-        rt: Device, cost.
-
-    Returns:
-        Their names; none where the model does not treat rows apart.
+    the rows' gradients add up to the gradient. None where the model does not treat rows
+    independently.
     """
     if _loops(model) or not len(view):
         return frozenset()
@@ -113,11 +105,11 @@ def parameters_with_row_gradients(
         if alone is None:
             return frozenset()
         rt.cost.count_forward(len(batch), graph=False)
-        with hearing(model) as heard:
+        with record_layer_calls(model) as calls:
             losses = task.losses(task.outputs(model, batch), batch)
         if not losses.requires_grad or not _near(losses.detach(), alone):
             return frozenset()
-        return frozenset(_adding_up(model, heard, losses, rt))
+        return frozenset(_adding_up(model, calls, losses, rt))
 
 
 def _alone(model: nn.Module, batch: Batch, task: Task) -> Tensor | None:
@@ -132,13 +124,13 @@ def _alone(model: nn.Module, batch: Batch, task: Task) -> Tensor | None:
     return found.detach()
 
 
-def _adding_up(model: nn.Module, heard: Heard, losses: Tensor, rt: Runtime) -> Iterator[str]:
+def _adding_up(model: nn.Module, calls: LayerCalls, losses: Tensor, rt: Runtime) -> Iterator[str]:
     """Yield the parameters whose rows' gradients are those of single rows, and add up."""
     params = {n: p for n, p in model.named_parameters() if p.requires_grad}
     middle = len(losses) // 2
-    one = torch.autograd.grad(losses[middle], heard.edges, allow_unused=True, retain_graph=True)
+    one = torch.autograd.grad(losses[middle], calls.edges, allow_unused=True, retain_graph=True)
     weights = torch.linspace(1, 2, len(losses), dtype=losses.dtype, device=losses.device)
-    wanted: list[Tensor | GradientEdge] = [*heard.edges, *params.values()]
+    wanted: list[Tensor | GradientEdge] = [*calls.edges, *params.values()]
     found = torch.autograd.grad(
         (weights * losses).sum(),
         wanted,  # type: ignore[arg-type]  # both kinds at once are taken, too
@@ -146,11 +138,11 @@ def _adding_up(model: nn.Module, heard: Heard, losses: Tensor, rt: Runtime) -> I
     )
     rt.cost.count_backward()
     rt.cost.backward += len(losses)  # back through one graph twice
-    for layer, g in zip(heard.layers, one, strict=True):
+    for layer, g in zip(calls.layers, one, strict=True):
         if g is not None and g.ndim and bool(g[torch.arange(len(g)) != middle].any()):
-            heard.odd.add(layer)
-    rows = heard.gradients(found[: len(heard.edges)], len(losses))
-    for name, g in zip(params, found[len(heard.edges) :], strict=True):
+            calls.odd.add(layer)
+    rows = calls.gradients(found[: len(calls.edges)], len(losses))
+    for name, g in zip(params, found[len(calls.edges) :], strict=True):
         if name in rows and g is not None:
             eps, size = torch.finfo(g.dtype).eps, torch.linalg.vector_norm(g, math.inf)
             gap = g.to(torch.promote_types(g.dtype, torch.float32)).neg_()
@@ -168,18 +160,11 @@ def _near(a: Tensor, b: Tensor) -> bool:
 
 
 def rows_at_once(scalars: int, most: int) -> int:
-    """Return how many rows' gradients to hold at once.
+    """Return how many rows' gradients, of so many scalars, to hold at once: 1 to ``most``.
 
     As many as fit a processor's cache, beyond which chunks get slower (on three convolutions 16
     rows took 0.6 of the time of 64), but no fewer than 8, because a chunk has a cost of its own;
     and never more than a quarter of a gigabyte in float32, but one row.
-
-    Args:
-        scalars: Scalars in one row's gradient.
-        most: Upper limit.
-
-    Returns:
-        The number of rows, at least 1.
     """
     wanted = max(CACHED // max(scalars, 1), min(8, HELD // max(scalars, 1)))
     return max(1, min(most, wanted))
@@ -201,11 +186,11 @@ def _by_batch(
 def _by_layer(
     model: nn.Module, batch: Batch, task: Task, rt: Runtime, total: dict[str, Tensor]
 ) -> None:
-    with hearing(model) as heard:
+    with record_layer_calls(model) as calls:
         losses = task.losses(task.outputs(model, batch), batch)
-    grads = torch.autograd.grad(losses.sum(), heard.edges, allow_unused=True)
+    grads = torch.autograd.grad(losses.sum(), calls.edges, allow_unused=True)
     rt.cost.count_backward()
-    for name, rows in heard.gradients(grads, len(batch)).items():
+    for name, rows in calls.gradients(grads, len(batch)).items():
         if name in total:
             rows.squares_into(total[name])
 

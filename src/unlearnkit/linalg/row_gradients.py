@@ -1,4 +1,4 @@
-"""Gradients of single rows, layer by layer, never held for a whole model."""
+"""Gradients of single rows, layer by layer."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class RowGradients(Protocol):
 
 
 @dataclass(frozen=True)
-class Whole:
+class DenseRows:
     """Gradients as they are ``(B, ...)``: for biases and scales, which are small."""
 
     rows: Tensor
 
     def joined(self, other: RowGradients) -> RowGradients | None:
         """Return the sum, row by row, with another use of the parameter; None if there is none."""
-        return Whole(self.rows + other.rows) if isinstance(other, Whole) else None
+        return DenseRows(self.rows + other.rows) if isinstance(other, DenseRows) else None
 
     def sum_into(self, total: Tensor) -> None:
         """Add the rows' gradients to a tensor of the parameter's shape."""
@@ -56,7 +56,7 @@ Factors = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class Use:
+class WeightUse:
     """One use of a weight: what a row's gradient is the product of."""
 
     factors: Callable[[slice], Factors]
@@ -70,18 +70,18 @@ class Use:
 
 
 @dataclass(frozen=True)
-class Product:
+class FactoredRows:
     """Gradients ``sum_t g_t a_t^T``, of the weights of linear layers and convolutions."""
 
     rows: int
-    uses: tuple[Use, ...]
+    uses: tuple[WeightUse, ...]
     groups: int = 1
 
     def joined(self, other: RowGradients) -> RowGradients | None:
         """Return the sum, row by row, with another use of the parameter; None if there is none."""
-        if not isinstance(other, Product) or self.groups != other.groups:
+        if not isinstance(other, FactoredRows) or self.groups != other.groups:
             return None
-        return Product(self.rows, (*self.uses, *other.uses), self.groups)
+        return FactoredRows(self.rows, (*self.uses, *other.uses), self.groups)
 
     def sum_into(self, total: Tensor) -> None:
         """Add the rows' gradients to a tensor of the parameter's shape."""
@@ -95,11 +95,8 @@ class Product:
         """Add the squares of the rows' gradients to a tensor of the parameter's shape.
 
         With one place a row's gradient is an outer product, whose square is that of the squares:
-        ``sum_n (g_n a_n^T)^2 = (g^2)^T (a^2)``. With more places each row's gradient is made, for
-        a few rows at a time.
-
-        Args:
-            total: Changed in place.
+        ``sum_n (g_n a_n^T)^2 = (g^2)^T (a^2)``. With more places each row's gradient is made, for a
+        few rows at a time.
         """
         into = self._grouped(total)
         if sum(use.places for use in self.uses) == 1:
@@ -127,7 +124,7 @@ class Product:
 
 
 @dataclass(frozen=True)
-class Lookup:
+class EmbeddingRows:
     """Gradients of an embedding: those of the tokens that a row has."""
 
     tokens: Tensor
@@ -138,9 +135,9 @@ class Lookup:
 
     def joined(self, other: RowGradients) -> RowGradients | None:
         """Return the sum, row by row, with another use of the parameter; None if there is none."""
-        if not isinstance(other, Lookup):
+        if not isinstance(other, EmbeddingRows):
             return None
-        return Lookup(
+        return EmbeddingRows(
             torch.cat([self.tokens, other.tokens], 1), torch.cat([self.grads, other.grads], 1)
         )
 
@@ -158,7 +155,7 @@ class Lookup:
 
 
 @dataclass
-class Heard:
+class LayerCalls:
     """What layers took in one pass, and where the gradients of their outputs will be."""
 
     model: nn.Module
@@ -169,7 +166,7 @@ class Heard:
     odd: set[nn.Module] = field(default_factory=set)
     """Layers that were called in a way that no rule covers."""
 
-    def hear(self, layer: nn.Module, given: tuple[object, ...], out: object) -> None:
+    def record(self, layer: nn.Module, given: tuple[object, ...], out: object) -> None:
         """Keep one call of a layer."""
         x = given[0] if len(given) == 1 else None
         if isinstance(x, Tensor) and isinstance(out, Tensor) and out.requires_grad:
@@ -181,15 +178,10 @@ class Heard:
             self.odd.add(layer)
 
     def gradients(self, grads: Sequence[Tensor | None], rows: int) -> dict[str, RowGradients]:
-        """Return the rows' gradients of the parameters whose every use a rule covers.
+        """Return the rows' gradients, by name, of the parameters whose every use a rule covers.
 
-        Args:
-            grads: Gradient of the summed losses at each edge; None where they do not depend on it.
-            rows: B; the first axis of all inputs and outputs must be as long.
-
-        Returns:
-            By name. Parameters of layers that were not called, or that stand in a layer that no
-            rule covers, are missing.
+        ``grads`` are the gradients of the summed losses at each edge, None where they do not depend
+        on it. Parameters of layers that were not called, or that no rule covers, are missing.
         """
         names = {p: n for n, p in self.model.named_parameters() if p.requires_grad}
         found: dict[str, RowGradients] = {}
@@ -215,17 +207,17 @@ class Heard:
 
 
 @contextmanager
-def hearing(model: nn.Module) -> Iterator[Heard]:
+def record_layer_calls(model: nn.Module) -> Iterator[LayerCalls]:
     """Listen to the layers that a rule covers, for one pass; the hooks are removed at the end."""
-    heard = Heard(model)
+    calls = LayerCalls(model)
     handles = [
-        layer.register_forward_hook(heard.hear)
+        layer.register_forward_hook(calls.record)
         for layer in model.modules()
         if any(p is not None and p.requires_grad for p in layer._parameters.values())
         and _rule(layer) is not None
     ]
     try:
-        yield heard
+        yield calls
     finally:
         for handle in handles:
             handle.remove()
@@ -238,8 +230,8 @@ def _linear(layer: nn.Linear, x: Tensor, g: Tensor) -> dict[str, RowGradients] |
     if x.ndim < 2:
         return None
     a, g = (t.reshape(len(t), 1, -1, t.shape[-1]) for t in (x, g))
-    use = Use(lambda part: (a[part], g[part]), a.shape[2], 0)
-    return {"weight": Product(len(x), (use,)), "bias": Whole(g.sum((1, 2)))}
+    use = WeightUse(lambda part: (a[part], g[part]), a.shape[2], 0)
+    return {"weight": FactoredRows(len(x), (use,)), "bias": DenseRows(g.sum((1, 2)))}
 
 
 def _convolution(
@@ -248,7 +240,7 @@ def _convolution(
     if x.ndim != layer.weight.ndim:
         return None
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    bias = Whole(g.flatten(2).sum(2))
+    bias = DenseRows(g.flatten(2).sum(2))
     padding = layer._reversed_padding_repeated_twice
     one = x.ndim == 3
 
@@ -269,7 +261,10 @@ def _convolution(
 
     places = g[0, 0].numel()
     scalars = places * layer.weight[0].numel() * groups
-    return {"weight": Product(len(x), (Use(factors, places, scalars),), groups), "bias": bias}
+    return {
+        "weight": FactoredRows(len(x), (WeightUse(factors, places, scalars),), groups),
+        "bias": bias,
+    }
 
 
 def _embedding(layer: nn.Embedding, x: Tensor, g: Tensor) -> dict[str, RowGradients] | None:
@@ -278,7 +273,7 @@ def _embedding(layer: nn.Embedding, x: Tensor, g: Tensor) -> dict[str, RowGradie
     tokens, g = x.reshape(len(x), -1).long(), g.reshape(len(g), -1, g.shape[-1])
     if layer.padding_idx is not None:
         g = g.masked_fill((tokens == layer.padding_idx)[..., None], 0)
-    return {"weight": Lookup(tokens, g)}
+    return {"weight": EmbeddingRows(tokens, g)}
 
 
 def _affine(
@@ -289,7 +284,7 @@ def _affine(
     g = g.to(wide)
     scaled = g * normal.to(wide)
     rows = [t.sum(axes) if axes else t for t in (scaled, g)]
-    return dict(zip(("weight", "bias"), map(Whole, rows), strict=True))
+    return dict(zip(("weight", "bias"), map(DenseRows, rows), strict=True))
 
 
 def _layer_norm(layer: nn.LayerNorm, x: Tensor, g: Tensor) -> dict[str, RowGradients] | None:

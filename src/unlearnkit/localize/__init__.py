@@ -1,1 +1,1 @@
-"""Which parameters a forget set lives in: masks, found by several criteria."""
+"""Localisation: masks of the parameters that matter to a forget set."""

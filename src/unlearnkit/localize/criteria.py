@@ -1,4 +1,4 @@
-"""How much each scalar of a model matters to some rows."""
+"""Criteria: scores of how much each scalar matters to some rows."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -11,8 +11,8 @@ from unlearnkit.core.module_state import eval_mode
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
 from unlearnkit.localize.mask_spec import Accumulate
-from unlearnkit.localize.units import Block, spread, unit_sums
-from unlearnkit.train.schedule import together
+from unlearnkit.localize.units import Block, scatter_units, unit_sums
+from unlearnkit.train.schedule import joint_forward
 
 Named = dict[str, Tensor]
 
@@ -61,7 +61,7 @@ def gradients(
     return {n: t.abs_() for n, t in total.items()}
 
 
-def depth(model: nn.Module, *, deepest: bool) -> Named:
+def layer_order_scores(model: nn.Module, *, deepest: bool) -> Named:
     """Return scores that rise with the order in which layers are registered, or fall with it."""
     names = [n for n, _ in trainable(model)]
     layers = list(dict.fromkeys(n.rpartition(".")[0] for n in names))
@@ -143,7 +143,7 @@ def trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 def _two_losses(
     model: nn.Module, row: Batch, rest: Batch, task: Task
 ) -> tuple[Tensor, Tensor, Tensor]:
-    stay, go = together(task, model, rest, row)
+    stay, go = joint_forward(task, model, rest, row)
     return go, task.losses(go, row).mean(), task.losses(stay, rest).mean()
 
 
@@ -167,5 +167,5 @@ def _silence_one(
         one = torch.split(fresh, [len(s) for s in sums])
         for already, now in zip(taken, one, strict=True):
             already.logical_or_(now)
-        for n, hit in spread(units, list(one), params).items():
+        for n, hit in scatter_units(units, list(one), params).items():
             params[n].masked_fill_(hit, 0)

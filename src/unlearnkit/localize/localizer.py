@@ -1,4 +1,4 @@
-"""Find the scalars of a model that hold some rows."""
+"""Localizer: finds the mask of a model for a request."""
 
 import math
 from collections.abc import Mapping
@@ -16,15 +16,15 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
 from unlearnkit.localize.criteria import (
     critical_memory,
-    depth,
     gradients,
+    layer_order_scores,
     random_scores,
     trainable,
 )
 from unlearnkit.localize.mask import Mask
 from unlearnkit.localize.mask_spec import MaskSpec
-from unlearnkit.localize.top_k import check_scores, largest
-from unlearnkit.localize.units import blocks, fill, spread, unit_scores
+from unlearnkit.localize.top_k import check_scores, top_k
+from unlearnkit.localize.units import blocks, scatter_units, select_units, unit_scores
 from unlearnkit.train.memory_format import quick
 
 
@@ -37,14 +37,7 @@ class Localizer(MaskSpec):
         return cls(**dict(asked))
 
     def check(self, split: Partition) -> None:
-        """Refuse a case that does not give the rows that the criterion reads.
-
-        Args:
-            split: The case's rows, by the request.
-
-        Raises:
-            UnsupportedError: If they are not there.
-        """
+        """Refuse a case without the rows that the criterion reads."""
         if split.forget is None:
             raise UnsupportedError(
                 "localize: a mask is made for forget rows, which the case does not give"
@@ -84,14 +77,14 @@ class Localizer(MaskSpec):
         rt: Runtime,
         of: nn.Module | None = None,
     ) -> Mask:
-        """Return the mask of a model for rows that are at hand.
+        """Return the mask of a model for given rows.
 
         Args:
-            model: The trained model, on the run's device; comes back as it was.
+            model: The trained model, on the run's device; unchanged afterwards.
             split: The case's rows, by the request.
             task: Supplies each row's loss.
             rt: Device, seed, cost.
-            of: The model that ``model`` is a copy of, where that is in another precision.
+            of: The model that ``model`` is a copy of in another precision.
 
         Returns:
             The mask, on the CPU.
@@ -120,28 +113,14 @@ class Localizer(MaskSpec):
     def choose(
         self, model: nn.Module, forget: View, retain: View | None, task: Task, rt: Runtime
     ) -> dict[str, Tensor]:
-        """Return which scalars are chosen.
-
-        Args:
-            model: The trained model, on the run's device.
-            forget: The rows that must go.
-            retain: The rows that stay; only some criteria read them.
-            task: Supplies each row's loss.
-            rt: Device, randomness, cost.
-
-        Returns:
-            Boolean tensors by name of a parameter that requires gradients.
-
-        Raises:
-            InputError: If the model has nothing to choose from, or the budget holds no unit.
-        """
+        """Return boolean tensors by parameter name: True where a scalar is chosen."""
         params = dict(trainable(model))
         total = sum(p.numel() for p in params.values())
         if not total:
             raise InputError("localize: no parameter requires gradients; there is none to choose")
         budget = math.floor(self.budget * total + 1e-9)
         if self.granularity == "parameter":
-            chosen = largest(self._scalars(model, forget, retain, task, rt), budget)
+            chosen = top_k(self._scalars(model, forget, retain, task, rt), budget)
         else:
             units = blocks(model, heads=self.granularity == "head")
             if self.criterion == "critical_memory":
@@ -156,10 +135,10 @@ class Localizer(MaskSpec):
                 scalars = self._scalars(model, forget, retain, task, rt)
                 check_scores(scalars)
                 scores = unit_scores(units, scalars, self.top)
-            taken = fill(units, scores, budget)
+            taken = select_units(units, scores, budget)
             if self.criterion == "critical_memory":
                 taken = [t & (s > 0) for t, s in zip(taken, scores, strict=True)]
-            chosen = spread(units, taken, params)
+            chosen = scatter_units(units, taken, params)
         if not any(bool(m.any()) for m in chosen.values()):
             raise InputError(
                 f"localize: a budget of {self.budget:g}, {budget} of {total} scalars, holds no"
@@ -177,7 +156,7 @@ class Localizer(MaskSpec):
                 " 'channel'"
             )
         if self.criterion in {"deepest", "shallowest"}:
-            return depth(model, deepest=self.criterion == "deepest")
+            return layer_order_scores(model, deepest=self.criterion == "deepest")
         if self.criterion == "random":
             return random_scores(model, rt, "localize/random")
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""A mask: which scalars of one model may move to forget some rows."""
+"""Mask: the scalars of one model that may change."""
 
 import json
 from collections.abc import Mapping
@@ -91,15 +91,7 @@ class Mask:
         return {**told, "scalars": self.size, "share": self.share, "digest": self.digest()}
 
     def check(self, model: nn.Module, forget: str) -> None:
-        """Refuse a model or forget rows that the mask was not made for.
-
-        Args:
-            model: The trained model.
-            forget: Digest of the rows that must go.
-
-        Raises:
-            InputError: If one is another, or the mask lets nothing move.
-        """
+        """Refuse a model or forget rows (their digest) that the mask was not made for."""
         self.check_form(model)
         if self.model != model_digest(model):
             raise InputError(
@@ -111,14 +103,7 @@ class Mask:
             )
 
     def check_form(self, model: nn.Module) -> None:
-        """Refuse a model of another architecture than the mask's.
-
-        Args:
-            model: Trained or not.
-
-        Raises:
-            InputError: If it is, or the mask lets nothing move.
-        """
+        """Refuse a model of another architecture, and a mask that selects nothing."""
         params = {n: p for n, p in model.named_parameters() if p.requires_grad}
         odd = sorted(set(params) ^ set(self.chosen))
         if odd:
@@ -150,17 +135,7 @@ class Mask:
 
     @classmethod
     def load(cls, path: str | Path) -> "Mask":
-        """Read a mask.
-
-        Args:
-            path: A file that ``save`` wrote.
-
-        Returns:
-            The mask.
-
-        Raises:
-            InputError: If it is no such file.
-        """
+        """Read a mask that ``save`` wrote; another file is an error."""
         check_regular(Path(path), "mask")
         try:
             with safetensors.safe_open(str(path), "pt") as f:

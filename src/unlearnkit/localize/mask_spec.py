@@ -1,4 +1,4 @@
-"""How a mask is requested: in words or by fields, on the command line, in studies, in methods."""
+"""Mask specification: how a mask is written in CLI, studies and methods."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ class MaskSpec(Checked):
             How to choose.
 
         Raises:
-            UnknownNameError: If there is no such criterion, granularity or field.
-            InputError: If the budget is no share, or there are too many parts.
+            UnknownNameError: If a criterion, granularity or field is unknown.
+            InputError: If the budget is no fraction, or there are too many parts.
         """
         fields = dict(given) if isinstance(given, Mapping) else _fields(given)
         wrong = next((k for k in fields if k not in cls.model_fields), None)

@@ -1,4 +1,4 @@
-"""Methods and masks: which take one, which find their own, and what chance would choose."""
+"""Methods and masks: which method takes a mask or chooses its own."""
 
 from torch import nn
 
@@ -12,16 +12,7 @@ from unlearnkit.localize.mask import Mask
 
 
 def check_maskable(how: Method, mask: Mask | Localizer, split: Partition) -> None:
-    """Refuse a mask for a method that it cannot hold, or that cannot be found.
-
-    Args:
-        how: The method.
-        mask: The mask, or how to find it.
-        split: The case's rows, by the request.
-
-    Raises:
-        UnsupportedError: If the method is ``auto``.
-    """
+    """Refuse a mask for a method that cannot keep to it, or that cannot be found."""
     if isinstance(how, Auto):
         raise UnsupportedError(
             "auto: chooses among methods without a mask; name a method to use the mask with"
@@ -32,15 +23,7 @@ def check_maskable(how: Method, mask: Mask | Localizer, split: Partition) -> Non
 
 
 def check_held(how: Method, same: bool) -> None:
-    """Refuse what a mask cannot hold.
-
-    Args:
-        how: The method.
-        same: Whether it returns the model that it was given.
-
-    Raises:
-        UnsupportedError: If it returns another.
-    """
+    """Refuse a mask for a method that returns another model."""
     if not same:
         raise UnsupportedError(
             f"{how.id} returns another model than it was given, which a mask cannot hold; use a"
@@ -48,24 +31,14 @@ def check_held(how: Method, same: bool) -> None:
         )
 
 
-def own_localizer(how: Method) -> Localizer | None:
+def localizer_of_method(how: Method) -> Localizer | None:
     """Return how a method chooses by itself what may move; None where all of it may."""
     return next((v for v in vars(how).values() if isinstance(v, Localizer)), None)
 
 
 def own_mask(how: Method, model: nn.Module, split: Partition, rt: Runtime) -> Mask | None:
-    """Return what a method that chooses by itself has let move.
-
-    Args:
-        how: The method.
-        model: The trained model that it was given.
-        split: The case's rows, by the request.
-        rt: The run, over.
-
-    Returns:
-        The mask, on the CPU; None where everything might move.
-    """
-    own = own_localizer(how)
+    """Return the mask that a method chose by itself; None where every parameter could change."""
+    own = localizer_of_method(how)
     return own.mask(rt.masks[0], model, split, rt) if own and rt.masks else None
 
 

@@ -1,4 +1,4 @@
-"""The largest of very many scores, without sorting them."""
+"""Top-k: the largest of very many scores, without sorting."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ CHUNK = 2**22
 """Scores looked at at once."""
 
 
-def largest(scores: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+def top_k(scores: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
     """Return which scalars have the largest scores of all; ties go to the first.
 
     The threshold is found digit by digit: float32 numbers from 0 upwards are ordered as their bits
@@ -47,14 +47,7 @@ def largest(scores: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
 
 
 def check_scores(scores: Mapping[str, Tensor]) -> None:
-    """Refuse scores that cannot be ranked.
-
-    Args:
-        scores: By parameter name.
-
-    Raises:
-        DivergedError: If one is not a number.
-    """
+    """Refuse scores that are not a number."""
     for name, s in scores.items():
         if bool(s.isnan().any()):
             raise DivergedError(

@@ -1,4 +1,4 @@
-"""What a model's parameters belong to: output channels, embedding rows, attention heads."""
+"""Units: output channels, embedding rows and attention heads of a model."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -84,16 +84,7 @@ def blocks(model: nn.Module, *, heads: bool) -> list[Block]:
 
 
 def unit_scores(blocks: list[Block], scores: Mapping[str, Tensor], top: float) -> list[Tensor]:
-    """Return the score of each unit: the mean of the largest scores in it.
-
-    Args:
-        blocks: The units.
-        scores: One score a scalar, by parameter name.
-        top: Share of a unit's scalars that counts, rounded up.
-
-    Returns:
-        One tensor ``(count,)`` a block.
-    """
+    """Return of each unit the mean of its top share of scores, one tensor ``(count,)`` a block."""
     found = []
     for block in blocks:
         rows = torch.cat([_rows(p, scores[p.name], block.count) for p in block.parts], 1)
@@ -110,17 +101,8 @@ def unit_sums(blocks: list[Block], values: Mapping[str, Tensor]) -> list[Tensor]
     ]
 
 
-def fill(blocks: list[Block], scores: list[Tensor], budget: int) -> list[Tensor]:
-    """Return which units to take: whole ones, best first, until the next would not fit.
-
-    Args:
-        blocks: The units.
-        scores: Their scores; ties go to the first.
-        budget: Most scalars in all.
-
-    Returns:
-        True where a unit is taken, one tensor ``(count,)`` a block.
-    """
+def select_units(blocks: list[Block], scores: list[Tensor], budget: int) -> list[Tensor]:
+    """Return which units to take, best first until the budget is full; ties go to the first."""
     sizes = torch.cat([torch.full((b.count,), sum(p.width for p in b.parts)) for b in blocks])
     every = torch.cat([s.cpu() for s in scores])
     order = every.argsort(descending=True, stable=True)
@@ -130,19 +112,10 @@ def fill(blocks: list[Block], scores: list[Tensor], budget: int) -> list[Tensor]
     return list(torch.split(taken, [b.count for b in blocks]))
 
 
-def spread(
+def scatter_units(
     blocks: list[Block], taken: list[Tensor], like: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Return units as scalars: True at every scalar of a taken unit.
-
-    Args:
-        blocks: The units.
-        taken: Which, one boolean tensor ``(count,)`` a block.
-        like: Tensors of the parameters' shapes, by name.
-
-    Returns:
-        Boolean tensors by parameter name.
-    """
+    """Return boolean tensors by parameter name: True at every scalar of a taken unit."""
     found = {n: torch.zeros(t.shape, dtype=torch.bool, device=t.device) for n, t in like.items()}
     for block, hit in zip(blocks, taken, strict=True):
         for part in block.parts:

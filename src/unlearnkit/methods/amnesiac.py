@@ -1,18 +1,18 @@
-"""Train on with forget rows under a wrong target that is drawn once and stays."""
+"""Amnesiac relabelling: fine-tuning with one fixed wrong target for each forget row."""
 
 from typing import Annotated
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from unlearnkit.core.data import Batch
 from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
-from unlearnkit.train.features import lookup_by_row
 from unlearnkit.train.mixed_batches import RowLosses, train_mixed
+from unlearnkit.train.relabelling import fixed_target_losses
 from unlearnkit.train.schedule import Run, WarmRestart
 
 
@@ -26,33 +26,35 @@ class Amnesiac(Recalibrated):
         needs=frozenset({Need.FORGET, Need.RETAIN, Need.LABELS}),
         tasks=frozenset({"classification", "multilabel", "regression"}),
         when=(
-            "As a comparison for methods that forget classes: plain, and hard to beat there. The"
-            " record of updates that gave the name is another method and needs hooks in training."
+            "As a baseline for forgetting classes: simple, and hard to beat there. The record of"
+            " weight updates that gave the method its name is another method and needs hooks in"
+            " training."
         ),
         differs=(
             "by default it is a warm restart for 0.18 of the cost of retraining, in which all"
             " parameters shrink by exp(-0.5), with forget rows in its first 0.15 only. Published"
-            " baselines train for three epochs of Adam, as the preset does",
-            "the restart and the shrink, which are no part of it, do most of the work; `relabel`"
-            " says how much",
-            "a target is drawn once a row, and never the true one nor a class that must vanish;"
-            " published code for classes excludes the same",
-            "a step has a batch of retained rows and, with them, forget rows in proportion;"
-            " published code shuffles the union of both",
-            "multilabel rows get flipped labels, regression rows targets drawn from a Gaussian with"
+            " baselines train for three epochs of Adam: preset `paper`",
+            "the restart and the shrink are not part of the method and do most of the work;"
+            " `relabel` gives the figures",
+            "a target is wrong once a row, and never the true class nor a removed one; published"
+            " code for classes excludes the same",
+            "a step has a batch of retained rows and forget rows in proportion; published code"
+            " shuffles the union of both",
+            "multilabel rows get flipped labels; regression rows get targets from a Gaussian with"
             " the training targets' mean and deviation",
         ),
         fails=(
-            "forget rows end up as sure of a wrong target as training makes them where `early` is"
-            " 1: a random subset then looks like what it is",
-            "on a random tenth of digits the default closes 0.43 of the distance (class 3: 0.95)",
+            "with `early` at 1 the model becomes as sure of the wrong targets as training makes"
+            " it, so that a random forget set is easy to recognise",
+            "on a random tenth of digits the default closes 0.43 of the distance to retraining"
+            " (class 3: 0.95)",
         ),
         presets={
             "paper": {
                 "batch_norm": "keep",
                 "early": 1.0,
                 "run": FineTuneSchedule.exact(optimizer="adam", lr=1e-4, epochs=3, batch_size=256),
-            },
+            }
         },
         smoke={"run": {"lr": 1.0, "share": 0.2}},
     )
@@ -67,28 +69,16 @@ class Amnesiac(Recalibrated):
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
         """Draw the targets, then descend on retained and relabelled rows alike."""
         if len(p.forget):
+            far, stream = wrong_label_losses(p, rt), "amnesiac/forget"
             train_mixed(
-                p,
-                p.retain,
-                self.run,
-                p.task.losses,
-                wrong_label_losses(p, rt),
-                rt,
-                early=self.early,
-                before=0,
-                stream="amnesiac/forget",
+                p, p.retain, self.run, p.task.losses, far, rt, early=self.early, stream=stream
             )
         return p.model
 
 
 def wrong_label_losses(p: Problem, rt: Runtime) -> RowLosses:
-    """Return the loss of forget rows under targets that are wrong, drawn once a row."""
-    gone = torch.tensor(p.removed_classes, dtype=torch.long)
+    """Return the loss of forget rows under wrong targets, drawn once a row."""
+    removed = torch.tensor(p.removed_classes, dtype=torch.long)
     whole = Batch(torch.empty(len(p.forget), 0), p.forget.y, p.forget.rows)
-    drawn = p.task.wrong(whole, rt.rng("amnesiac/targets"), avoid=gone).y
-    recall = lookup_by_row(p.forget, drawn, rt)
-
-    def losses(out: Tensor, batch: Batch) -> Tensor:
-        return p.task.losses(out, Batch(batch.x, recall(batch), batch.row))
-
-    return losses
+    wrong = p.task.wrong(whole, rt.rng("amnesiac/targets"), avoid=removed).y
+    return fixed_target_losses(p, wrong, rt)

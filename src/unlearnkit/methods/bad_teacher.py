@@ -1,4 +1,4 @@
-"""Imitate a model that knows nothing on what must go, and the original on what stays."""
+"""Bad Teacher: distillation from an incompetent teacher on the forget set."""
 
 from collections.abc import Callable
 from typing import Annotated, Literal
@@ -13,10 +13,10 @@ from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
-from unlearnkit.train.features import answers, lookup_by_row
+from unlearnkit.train.features import lookup_by_row, teacher_outputs
 from unlearnkit.train.mixed_batches import train_mixed
 from unlearnkit.train.schedule import Run, WarmRestart
-from unlearnkit.train.teachers import mean_answer, untrained_teacher
+from unlearnkit.train.teachers import mean_output, untrained_teacher
 
 DRAWS = 8
 """Most random teachers drawn in search of one that does not answer with a forgotten class."""
@@ -32,45 +32,46 @@ class BadTeacher(Recalibrated):
         needs=frozenset({Need.FORGET, Need.RETAIN}),
         tasks=frozenset({"classification", "multilabel", "regression"}),
         when=(
-            "For a whole class, where rows have no targets: it reads inputs alone. Where targets"
-            " are known, methods that train on them come nearer for twice the cost. For rows drawn"
-            " at random there is little to forget; never use the preset `paper` there."
+            "For a whole class where rows have no targets: it reads inputs alone. Where targets"
+            " are known, methods that train on them come nearer to retraining for twice the cost."
+            " For rows drawn at random there is little to forget; never use the preset `paper`"
+            " there."
         ),
         differs=(
             "by default it is a warm restart for 0.09 of the cost of retraining, in which all"
-            " parameters shrink by exp(-0.3), with the recipe's optimiser; forget rows are in its"
-            " first 0.15 only, so that what retained rows teach has the last word. The paper takes"
-            " one epoch of Adam, as the presets do",
-            "by default the teacher of the forget rows is the original's mean answer on retained"
-            " rows. A fresh network mostly answers with one class whatever it is shown, by chance;"
-            " on digits, class 3, it leaves an accuracy of 0.18 where the mean leaves 0",
-            "the restart and the shrink, which are no part of Bad Teacher, do much of the work: on"
-            " digits split another way, without forget rows (`early` 0, shrink 0.5, twice the"
+            " parameters shrink by exp(-0.3), with the recipe's optimiser and forget rows in its"
+            " first 0.15 only, so that the last steps train on retained rows alone. The paper"
+            " takes one epoch of Adam: the presets",
+            "by default the teacher of the forget rows is the original's mean output on retained"
+            " rows. An untrained network predicts mostly one class, by chance; on digits, class 3,"
+            " it leaves an accuracy of 0.18 where the mean leaves 0",
+            "the restart and the shrink are not part of Bad Teacher and do much of the work: on"
+            " another split of digits, without forget rows (`early` 0, shrink 0.5, twice the"
             " rate), they close 0.70 and 0.65 of the Jensen-Shannon distance for two classes, 0.86"
             " and 0.80 with them; with forget rows and shrink 0 it is 0.74 and 0.61",
-            "a step has a batch of retained rows and, with them, forget rows in proportion;"
-            " published code shuffles the union of both, so that the mix varies by chance",
+            "a step has a batch of retained rows and forget rows in proportion; published code"
+            " shuffles the union of both, so that the mix varies by chance",
             "both teachers' outputs are computed once a row, each on its own rows; published code"
-            " runs both on every row at each step. The retained rows are read again where the"
-            " recipe augments; what the incompetent teacher says stays",
-            "the loss is a mean over rows, as printed; published code also divides by the classes"
-            " (`reduction` entries), which Adam hardly notices",
-            "the untrained teacher is the same architecture with every layer reset, checked tensor"
-            " by tensor; published code can load a pretrained network in its place. One that"
-            " answers mostly with a class that must vanish is drawn again",
-            "outputs of tasks without classes are compared by the task's own divergence; for"
-            " regression the temperature does nothing",
+            " runs both on every row at each step. Retained rows are run again where the recipe"
+            " augments them",
+            "the loss is a mean over rows, as printed; published code also divides by the number"
+            " of classes (`reduction` entries), which Adam hardly notices",
+            "the untrained teacher is the same architecture with every layer reset, checked"
+            " tensor by tensor; published code can load a pretrained network instead. A teacher"
+            " that predicts mostly a removed class is drawn again",
+            "tasks without classes compare outputs by their own divergence; in regression the"
+            " temperature has no effect",
         ),
         fails=(
-            "with the preset `paper` small models hardly change: rows of a forgotten class of"
-            " digits keep an accuracy of 1; at ten times its rate for five epochs they are"
-            " forgotten, but look untrained rather than unseen",
+            "with the preset `paper` small models hardly change: a forgotten class of digits"
+            " keeps an accuracy of 1; at ten times its rate for five epochs it is forgotten, but"
+            " outputs look untrained rather than unseen",
             "rows drawn at random: a random teacher drives the model away from retraining, which"
-            " answers such rows as well as unseen ones; the default closes 0.18 of the distance on"
-            " digits, next to nothing elsewhere or less than nothing",
+            " predicts such rows as well as unseen ones; the default closes 0.18 of the distance"
+            " on digits, and next to nothing or less than nothing elsewhere",
             "Adam at a minimum takes full steps on rounding noise: the retained loss starts at 0,"
-            " so that with the presets outputs move even where nothing must go. The default shrinks"
-            " weights first and uses the recipe's optimiser",
+            " so that with the presets outputs move even where nothing is to be forgotten. The"
+            " default shrinks weights first and uses the recipe's optimiser",
         ),
         presets={
             "paper": {
@@ -117,15 +118,7 @@ class BadTeacher(Recalibrated):
     retained batches in proportion."""
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
-        """Minimise ``sum_i (1 - l_i) KL(T_s || S) + l_i KL(T_d || S)`` (paper: equation 3).
-
-        Args:
-            p: The problem.
-            rt: Where to run.
-
-        Returns:
-            The student.
-        """
+        """Minimise ``sum_i (1 - l_i) KL(T_s || S) + l_i KL(T_d || S)`` (paper: equation 3)."""
         own = self.run.resolve(p.recipe) if isinstance(self.run, FineTuneSchedule) else p.recipe
         if own is None or not len(p.forget):
             return p.model
@@ -133,7 +126,7 @@ class BadTeacher(Recalibrated):
         retain = p.retain.sample(
             max(1, int(self.retain * len(p.retain))), rt, "bad_teacher/retain rows"
         )
-        good = answers(p.original, retain, p.task, rt, own)
+        good = teacher_outputs(p.original, retain, p.task, rt, own)
         bad = lookup_by_row(p.forget, self.incompetent(p, rt), rt) if self.early else None
 
         def taught(by: Callable[[Batch], Tensor]) -> Callable[[Tensor, Batch], Tensor]:
@@ -157,26 +150,18 @@ class BadTeacher(Recalibrated):
         return p.model
 
     def incompetent(self, p: Problem, rt: Runtime) -> Tensor:
-        """Return what the incompetent teacher says about the forget rows ``(n, K)``.
-
-        Args:
-            p: The problem.
-            rt: Where to run.
-
-        Returns:
-            Outputs, on the CPU; for classes they may be log-probabilities.
-        """
+        """Return the incompetent teacher's outputs on the forget rows ``(n, K)``, on the CPU."""
         count = len(p.forget)
         if self.teacher == "random":
-            return mean_answer(torch.stack(self._random(p, rt)), p.task)
+            return mean_output(torch.stack(self._random(p, rt)), p.task)
         few = p.retain.sample(512, rt, "bad_teacher/prior")
         seen = outputs_of(p.original, few, p.task, rt)
         if self.teacher == "uniform":
             return seen.new_zeros(count, seen.shape[1])
-        return mean_answer(seen, p.task).expand(count, -1)
+        return mean_output(seen, p.task).expand(count, -1)
 
     def _random(self, p: Problem, rt: Runtime) -> list[Tensor]:
-        """Draw networks; one that answers mostly with a vanished class is drawn again."""
+        """Draw networks; one that predicts mostly a removed class is drawn again."""
         found: list[Tensor] = []
         for k in range(self.teachers):
             for turn in range(DRAWS):
@@ -189,8 +174,8 @@ class BadTeacher(Recalibrated):
                     break
             else:
                 rt.note(
-                    f"bad_teacher: {DRAWS} untrained networks in turn answer with a class that must"
-                    " vanish; the forget rows may keep it"
+                    f"bad_teacher: {DRAWS} untrained networks in turn predict a removed class; the"
+                    " forget rows may keep it"
                 )
             found.append(out)
         return found

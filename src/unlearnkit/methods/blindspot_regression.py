@@ -1,4 +1,4 @@
-"""Answer on forget rows, and look at them, like a model that never saw them."""
+"""Blindspot for regression: distillation from a model that never saw the forget set."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from unlearnkit.train.features import lookup_by_row
 from unlearnkit.train.loop import fit
 from unlearnkit.train.mixed_batches import RowLosses, train_mixed
 from unlearnkit.train.schedule import Run, WarmRestart
-from unlearnkit.train.teachers import left_over
+from unlearnkit.train.teachers import uninitialised_tensor
 
 
 @dataclass(frozen=True)
@@ -46,18 +46,18 @@ class BlindspotRegression(Recalibrated):
         needs=frozenset({Need.FORGET, Need.RETAIN, Need.LABELS, Need.FRESH}),
         tasks=frozenset({"regression"}),
         when=(
-            "For real targets, for a range of them or an owner, where a model trained briefly on"
-            " the retained rows already answers sensibly on the rest. Not the method of the same"
-            " name for classes, which is Bad Teacher."
+            "For real targets, for a range of targets or an owner, where a model trained briefly"
+            " on the retain set already predicts the forget set sensibly. Not the method of the"
+            " same name for classes, which is Bad Teacher."
         ),
         differs=(
             "by default the blind model takes a tenth of the recipe's epochs, and a warm restart"
             " with it 0.2 of the cost of retraining, in which all parameters shrink by exp(-0.2),"
-            " with forget rows in its first half; published code takes two or ten epochs and one or"
-            " five, as the presets do",
-            "a step has a batch of retained rows and, with them, forget rows in proportion;"
-            " published code shuffles the union of both",
-            "the blind model's answers and maps are computed once a row unless inputs are"
+            " with forget rows in its first half; published code takes two or ten epochs and one"
+            " or five: the presets",
+            "a step has a batch of retained rows and forget rows in proportion; published code"
+            " shuffles the union of both",
+            "the blind model's outputs and maps are computed once a row unless inputs are"
             " augmented, and on forget rows only; published code runs it on every row",
             "the blind model is in eval mode; published code leaves that to a call that may be"
             " missing, and then its normalisation learns from the forget rows",
@@ -65,27 +65,27 @@ class BlindspotRegression(Recalibrated):
             " summed over places; published code averages over the second axis whatever it is, so"
             " that for vectors the term is 0, and over places, so that it fades as maps grow:"
             " `maps` at reference",
-            "layers that are found are the ends of stages with places; hidden units of vectors have"
-            " no order that two networks share, and count only where they are named",
-            "the weight of the attention term is in units of the loss of a model without knowledge,"
-            " except with reference maps",
+            "layers are the ends of stages with places; hidden units of vectors have no order"
+            " that two networks share, and count only where they are named",
+            "the weight of the attention term is a multiple of the loss of a model without"
+            " knowledge, except with reference maps",
         ),
         fails=(
-            "where the blind model already generalises it is the answer itself, and the original"
-            " only brings back what it knew: in the authors' notebook for sentence pairs the blind"
+            "where the blind model already generalises it gives the answer, and the original only"
+            " brings back what it knew: in the authors' notebook for sentence pairs the blind"
             " model has a retained error of 0.94 and a forget error of 6.9 (retrained: 7.2), the"
             " unlearned model 0.98 and 6.4",
-            "where it is under-trained the forget rows inherit its errors",
+            "where the blind model is under-trained the forget rows inherit its errors",
             "one epoch at the published rate moves little where batches are few: on 8x8 digits as"
-            " numbers, 0 to 2 to forget, the forget error goes from 0.4 to 1.3 (retrained: 5.2; the"
-            " default, chosen on other digits: 4.0, retained 0.75 against 0.55)",
-            "the attention term adds nothing there: 4.1 without it. On `diabetes` the restart does"
-            " nearly all of it: patients in their twenties have an error of 0.45 with and 0.44"
-            " without forget rows (retrained: 0.53, before: 0.43), so that the group is forgotten"
-            " only in part",
+            " numbers, 0 to 2 to forget, the forget error goes from 0.4 to 1.3 (retrained: 5.2;"
+            " the default, chosen on other digits: 4.0, retained 0.75 against 0.55)",
+            "the attention term adds nothing there: 4.1 without it. On `diabetes` the restart"
+            " does nearly all of the work: patients in their twenties have an error of 0.45 with"
+            " and 0.44 without forget rows (retrained: 0.53, before: 0.43), so that the group is"
+            " forgotten only in part",
             "where a fifth of the recipe is few steps the shrunk weights are not repaired: on"
-            " `demand` with half of its epochs (1,150 steps of Adam in all) homes were off by 11 %,"
-            " before and retrained by 6 %; with all of its epochs by 5.7 %",
+            " `demand` with half of its epochs (1,150 steps of Adam in all) predictions for homes"
+            " were off by 11 %, before and retrained by 6 %; with all of its epochs by 5.7 %",
             "a higher rate or shrink forgets more of `diabetes` and ruins the network with batch"
             " normalisation: at twice the rate, shrink 0.5, its retained error was 1.8 on average",
         ),
@@ -142,15 +142,7 @@ class BlindspotRegression(Recalibrated):
     tuning), forget rows mixed into the retained batches in proportion."""
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
-        """Train the blind model, then minimise ``(1 - l) L_r + l (L_out + w L_att)`` over all rows.
-
-        Args:
-            p: The problem.
-            rt: Where to run; its meter counts both trainings.
-
-        Returns:
-            The student.
-        """
+        """Train the blind model, then minimise ``(1 - l) L_r + l (L_out + w L_att)``."""
         own = p.recipe if isinstance(self.run, WarmRestart) else self.run.resolve(p.recipe)
         if own is None:
             return p.model
@@ -179,16 +171,7 @@ class BlindspotRegression(Recalibrated):
     def far(
         self, p: Problem, ask: Callable[[Batch], Seen], looks: Callable[[int], tuple[Tensor, ...]]
     ) -> RowLosses:
-        """Return the loss of forget rows: the distance to the blind model, and between the maps.
-
-        Args:
-            p: The problem.
-            ask: What the blind model says about a batch.
-            looks: The student's maps on the last rows that went through it.
-
-        Returns:
-            The function from answers and their batch to one loss a row ``(B,)``.
-        """
+        """Return the loss of forget rows: the distance to the blind model, and between the maps."""
         weight = self.attention * (1.0 if self.maps == "reference" else p.task.never_seen)
 
         def losses(out: Tensor, batch: Batch) -> Tensor:
@@ -214,18 +197,11 @@ class BlindspotRegression(Recalibrated):
     def blind_model(self, p: Problem, rt: Runtime) -> nn.Module:
         """Return a fresh model trained on retained rows alone, in eval mode, frozen.
 
-        Args:
-            p: The problem; its forget rows are not read.
-            rt: Where to run.
-
-        Returns:
-            The blind model.
-
         Raises:
             InputError: If the fresh model holds weights of the trained one.
         """
         blind = p.fresh()
-        kept = left_over(blind, p.original)
+        kept = uninitialised_tensor(blind, p.original)
         if any(kept == name for name, w in blind.named_parameters() if w.requires_grad):
             raise InputError(
                 f"fresh: builds a model whose {kept} is as in the trained model, got a model that"
@@ -244,19 +220,12 @@ class BlindspotRegression(Recalibrated):
     def compared(self, p: Problem, rt: Runtime) -> tuple[str, ...]:
         """Return the layers whose maps are compared: those with more than one place.
 
-        Args:
-            p: The problem.
-            rt: Where to run, and who is warned of layers without places.
-
-        Returns:
-            Their names.
-
         Raises:
             InputError: If a named layer gives no tensor with one entry a row.
         """
         few = first_rows(p.forget, rt)
-        asked = self.layers
-        names = stage_ends(p.original, p.task, few) if asked is None else asked
+        wanted = self.layers
+        names = stage_ends(p.original, p.task, few) if wanted is None else wanted
         with freeze(p.original), torch.no_grad(), capture_activations(p.original, names) as found:
             p.task.outputs(p.original, few)
         chosen = []
@@ -268,11 +237,11 @@ class BlindspotRegression(Recalibrated):
                     f"blindspot_regression: layer {name} must give one entry a row, got {shape};"
                     " name another"
                 )
-            if asked is None and out.ndim == 2:
+            if wanted is None and out.ndim == 2:
                 continue
             if self.looks(out).shape[1] > 1:
                 chosen.append(name)
-            elif asked is not None:
+            elif wanted is not None:
                 rt.note(f"blindspot_regression: layer {name} has one place; it is left out")
         if not chosen:
             rt.note(

@@ -1,4 +1,4 @@
-"""Reset the few parameters that hold the forget rows, and train only them again."""
+"""DEL: reset the parameters that hold the forget set, and retrain only them."""
 
 from typing import Annotated, Literal
 
@@ -14,9 +14,9 @@ from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import Categorical, SearchRange
 from unlearnkit.localize.localizer import Localizer
-from unlearnkit.train.frozen_weights import holding
+from unlearnkit.train.frozen_weights import freeze_outside_mask
 from unlearnkit.train.loop import training
-from unlearnkit.train.mixed_batches import alone
+from unlearnkit.train.mixed_batches import train_on_retained
 from unlearnkit.train.schedule import Run, WarmRestart
 from unlearnkit.train.teachers import untrained_teacher
 
@@ -35,40 +35,40 @@ class DelLocalized(Recalibrated):
         tasks=frozenset({"classification", "multilabel", "regression"}),
         may_damage=True,
         when=(
-            "Where most of the weights should stay bit by bit as they are. Compare with a mask of"
-            " the same budget whose criterion is random: it is not settled that the place matters."
+            "Where most of the weights should keep every bit. Compare with a random mask of the"
+            " same budget: it is not settled that the choice of parameters matters."
         ),
         differs=(
             "by default the mask is of single scalars, and 0.7 of fresh values is mixed in, not"
-            " all, at four times the recipe's rate: on digits that closes 0.99, 0.89, 0.98 and 0.83"
-            " of the Jensen-Shannon distance to retraining (a class, part of two classes, a"
+            " all, at four times the recipe's rate: on digits that closes 0.99, 0.89, 0.98 and"
+            " 0.83 of the Jensen-Shannon distance to retraining (a class, part of two classes, a"
             " mislabelled tenth, a random tenth) for 0.15 of its cost. Channels close 0.96, 0.87,"
             " 0.94 and 0.61; with whole fresh values 0.87, 0.78, 0.89 and 0.30; a random mask of"
-            " the same budget, of scalars, 0.94, 0.66, 0.94 and 0.60",
-            "a unit's score is the mean of a tenth of its scalars, the largest, rounded up;"
-            " reference code takes a tenth of the number of units, which is none for ten outputs"
-            " or fewer",
+            " scalars of the same budget 0.94, 0.66, 0.94 and 0.60",
+            "a unit's score is the mean of its largest tenth of scalars, rounded up; reference"
+            " code takes a tenth of the number of units, which is none for ten outputs or fewer",
             "a unit is an output channel with its bias and its batch normalisation, an embedding"
             " row or a recurrent unit, by the type of the layer; reference code takes the first"
-            " dimension for all. The last unit that would not fit whole is left out; reference"
-            " code cuts it",
+            " dimension for all. The last unit that does not fit whole is left out; reference code"
+            " cuts it",
             "scalars outside the mask keep every bit under momentum and weight decay",
-            "the head is the layer that is called last; reference code takes every parameter whose"
-            " name has 'fc' or 'mlp_head' in it, which in some networks is most of them",
-            "published scripts repair for as many epochs as training took; by default it is a warm"
+            "the head is the layer that is called last; reference code takes every parameter"
+            " whose name has 'fc' or 'mlp_head' in it, which in some networks is most of them",
+            "published scripts repair for as many epochs as training took; the default is a warm"
             " restart for a share of that, and the preset `paper` has their length as a share of 1",
             "fresh values come from each layer's own initialiser and the run's seed; reference"
             " code draws without a seed",
         ),
         fails=(
-            "with the paper's reset and channels, and a repair as long as training, the outputs on"
+            "with the paper's reset and channels, and a repair as long as training, outputs on"
             " part of two classes of digits end further from retraining than they began (-0.38),"
-            " and on a random tenth (-1.46), though the accuracies agree within 0.02",
+            " and on a random tenth (-1.46), though accuracies agree within 0.02",
             "at a tenth of the scalars in channels it closes 0.94, 0.69, 0.84 and 0.20",
             "four times the rate is too much for a deeper perceptron (digits, 64-64-64-10):"
             " accuracy on retained rows falls 0.7 to 2.2 points below retraining's, with lr 3 0.3"
             " to 1.4. On wine, two Gaussian mixtures and breast_cancer, for a class or mislabelled"
-            " rows, the two are within 0.03 of the distance closed and 0.2 points of accuracy",
+            " rows, the two rates differ by at most 0.03 of the distance closed and 0.2 points of"
+            " accuracy",
             "on `cifar10_small`, half of the birds and dogs, forget accuracy ends 0.13 from"
             " retraining's and test accuracy at 0.61 (fine-tuning: 0.67); with lr 2 0.08 and 0.66,"
             " with lr 1 0.18 and 0.67",
@@ -85,7 +85,7 @@ class DelLocalized(Recalibrated):
                     "decay": 0.0,
                     "schedule": "cosine",
                 },
-            },
+            }
         },
         smoke={"mask": {"budget": 0.5}, "run": {"lr": 1.0, "share": 0.2}},
     )
@@ -123,9 +123,9 @@ class DelLocalized(Recalibrated):
         self._reset(p, chosen, rt)
         free = {n: torch.ones_like(m) if n in whole else m for n, m in chosen.items()}
         rt.restore()
-        held = holding(rt, p.model, free)
+        held = freeze_outside_mask(rt, p.model, free)
         self._statistics(p, rt)
-        alone(p, self.run, held)
+        train_on_retained(p, self.run, held)
         return p.model
 
     def _head(self, p: Problem, rt: Runtime) -> set[str]:
@@ -188,13 +188,6 @@ class DelLocalized(Recalibrated):
 
 def last_called(p: Problem, rt: Runtime) -> str:
     """Return the name of the linear or convolutional layer that a forward pass calls last.
-
-    Args:
-        p: The problem; one row of what must go is passed through its original.
-        rt: Where to run.
-
-    Returns:
-        The name.
 
     Raises:
         InputError: If it calls none.

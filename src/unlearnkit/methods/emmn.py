@@ -1,4 +1,4 @@
-"""Forget classes by noise alone: some that the model gets wrong, some that it gets right."""
+"""EMMN: forget classes by training on noise alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
 from unlearnkit.train.activations import capture_activations
 from unlearnkit.train.data_free.class_gate import suppress_classes
-from unlearnkit.train.data_free.input_optimization import drawn_inputs, optimise_inputs
+from unlearnkit.train.data_free.input_optimization import optimise_inputs, random_inputs
 from unlearnkit.train.features import lookup_by_row
 from unlearnkit.train.loop import Norm, descend
 
@@ -31,25 +31,25 @@ class EMMN(Method):
         cite="Chundawat et al., IEEE TIFS 2023, arXiv:2201.05629",
         needs=frozenset({Need.CLASSES, Need.SHAPE}),
         tasks=frozenset({"classification"}),
-        when="For whole classes when no training row is left, and no new model can be built.",
+        when="For whole classes when no training row is left and no new model can be built.",
         differs=(
-            "noise of the classes that stay is taught the original's answers, with the forgotten"
-            " classes lowered below all others; the paper teaches its class alone. On digits with"
+            "noise of the remaining classes is taught the original's outputs, with the logits of"
+            " removed classes below all others; the paper teaches its class alone. On digits with"
             " another network that lifts retained accuracy from 0.83 to 0.91",
-            "noise of the classes that stay is not held small: a penalty on its size shrinks it to"
+            "noise of the remaining classes has no penalty on its size: a penalty shrinks it to"
             " where real inputs are not, and retained accuracy falls below 0.05",
-            "gradients are limited to a norm of 2; without, 32x32 images diverge",
-            "noise takes few and small steps, so that it stays about as large as it was drawn; 100"
-            " steps of 0.1 halve the retained accuracy of a perceptron. Means and variances that"
-            " batch normalisation remembers are matched",
+            "gradients are limited to a norm of 2; without that, 32x32 images diverge",
+            "noise takes few and small steps, so that it stays about as large as it was drawn;"
+            " 100 steps of 0.1 halve the retained accuracy of a perceptron. It matches the means"
+            " and variances that batch normalisation stores",
             "there are 256 noise inputs of each class; the paper has one batch",
             "no code was published; `paper` follows the text as far as it is known, and one pass"
             " over little noise changes next to nothing",
         ),
         fails=(
-            "on cifar10_small, where inputs are further from noise, retained accuracy falls from"
+            "on cifar10_small, where inputs are less like noise, retained accuracy falls from"
             " 0.54 to 0.37; the forgotten class is gone",
-            "noise is one kind of input for each class: what it does not show is not held",
+            "noise is one kind of input for each class: what it does not show is lost",
         ),
         presets={
             "paper": {
@@ -62,7 +62,7 @@ class EMMN(Method):
                 "teach": "classes",
                 "norm": "train",
                 "run": FineTuneSchedule.exact(lr=0.01, momentum=0.9, epochs=1, batch_size=256),
-            },
+            }
         },
         smoke={"copies": 4, "steps": 5, "run": {"lr": 1.0, "share": 0.1}},
     )
@@ -109,8 +109,8 @@ class EMMN(Method):
         recipe = self.run.resolve(p.recipe)
         if recipe is None:
             return p.model
-        gone = torch.tensor(p.removed_classes)
-        most_wrong = self.noise(p, gone, rt, "forget", wrong=True)
+        removed = torch.tensor(p.removed_classes)
+        most_wrong = self.noise(p, removed, rt, "forget", wrong=True)
         kept = torch.tensor([c for c in range(_count(p)) if c not in p.removed_classes])
         most_right = self.noise(p, kept, rt, "retain", wrong=False)
         both = (most_wrong, most_right)
@@ -121,20 +121,9 @@ class EMMN(Method):
         return p.model
 
     def noise(self, p: Problem, classes: Tensor, rt: Runtime, which: str, *, wrong: bool) -> Batch:
-        """Return noise that the original is most wrong or most right about.
-
-        Args:
-            p: The problem.
-            classes: Of which classes.
-            rt: Where to run.
-            which: Names the random stream.
-            wrong: Whether the original's loss is raised or lowered.
-
-        Returns:
-            ``copies`` inputs of each class, one after another.
-        """
+        """Return ``copies`` inputs of each class that the original is most wrong or right about."""
         assert p.input_shape is not None
-        start = drawn_inputs(
+        start = random_inputs(
             classes.repeat_interleave(self.copies), p.input_shape, rt, stream=f"emmn/{which}"
         )
         recipe = Recipe(optimizer="adam", lr=self.noise_lr)
@@ -165,14 +154,14 @@ class EMMN(Method):
                 predict(p.original, rows, p.task, rt), p.removed_classes, 0.0
             )
             goal = lookup_by_row(rows, answers, rt)
-        gone = torch.tensor(p.removed_classes, device=rt.device)
+        removed = torch.tensor(p.removed_classes, device=rt.device)
 
         def loss(batch: Batch) -> Tensor:
             out = p.task.outputs(p.model, batch)
             each = p.task.losses(out, batch)
             if goal is None:
                 return each
-            wrong = torch.isin(batch.y, gone)
+            wrong = torch.isin(batch.y, removed)
             return torch.where(wrong, each, p.task.divergence(out, goal(batch)))
 
         descend(p.model, rows, loss, recipe, rt, stream="emmn", norm=self.norm, clip=self.clip)

@@ -1,4 +1,4 @@
-"""Train on, with the rows that stay."""
+"""Fine-tuning on the retain set."""
 
 from pydantic import Field
 from torch import nn
@@ -6,14 +6,14 @@ from torch import nn
 from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.train.mixed_batches import alone
+from unlearnkit.train.mixed_batches import train_on_retained
 from unlearnkit.train.schedule import Run, WarmRestart
 from unlearnkit.train.weight_perturbation import mix_with_untrained
 
 
 @register
 class FineTune(Recalibrated):
-    """Descend on the retain loss alone and rely on forgetting by neglect."""
+    """Descend on the retain loss alone."""
 
     info = Info(
         title="Fine-tuning",
@@ -22,33 +22,33 @@ class FineTune(Recalibrated):
         uses=frozenset({Need.FRESH}),
         tasks=frozenset({"classification", "multilabel", "regression"}),
         when=(
-            "As the comparison that every other method must beat at equal cost. With its default"
-            " restart it is strong by itself for classes and for mislabelled rows. For rows drawn"
-            " at random it costs accuracy, and there is little to forget."
+            "As the baseline that every other method must beat at equal cost. With its default"
+            " restart it is strong by itself for classes and mislabelled rows. For rows drawn at"
+            " random it costs accuracy, and there is little to forget."
         ),
         differs=(
             "by default it is a warm restart: twice the recipe's peak learning rate, falling to"
             " zero, for 0.18 of the cost of retraining, and all parameters shrink by exp(-1), in"
             " total, in its first third. The preset `paper` is plain fine-tuning at published"
-            " settings, which change next to nothing on small problems: on digits, rows of a"
-            " forgotten class go from an accuracy of 1 to 0.97 where retraining has 0",
-            "the shrink is no part of fine-tuning, and for classes it does most of the work:"
-            " weights that the retained rows do not rebuild are gone, whatever they held. On digits"
-            " a forgotten class keeps an accuracy of 0.71 after the same restart without it (shrink"
-            " 0) and of 0 with it, at 0.7 points less accuracy on retained rows",
-            "`renew` is ours, after shrink and perturb (Ash & Adams, NeurIPS 2020,"
+            " settings, which change next to nothing on small problems: on digits, a forgotten"
+            " class goes from an accuracy of 1 to 0.97 where retraining has 0",
+            "the shrink is not part of fine-tuning, and for classes it does most of the work:"
+            " weights that the retained rows do not rebuild are gone, whatever they held. On"
+            " digits a forgotten class keeps an accuracy of 0.71 after the same restart without it"
+            " (shrink 0) and of 0 with it, at 0.7 points less accuracy on retained rows",
+            "`renew` is ours, after shrink and perturb (Ash and Adams, NeurIPS 2020,"
             " arXiv:1910.08475): the run starts between the model's weights and untrained ones. It"
             " is off by default, because it needs a model factory; where there is one, 0.4 with"
             " shrink 0 is the best that we know for rows drawn at random",
             "a restart whose retained loss is bad halfway starts again at half the rate",
-            "batch normalisation follows the data; one published small-scale script freezes it and"
-            " pulls weights towards the original",
+            "batch normalisation follows the data; one published small-scale script freezes it"
+            " and pulls weights towards the original",
         ),
         fails=(
-            "with the preset `paper` rows of a forgotten class keep an accuracy near 1 where"
-            " retraining has 0",
-            "where its share of the recipe is a handful of steps, the default shrinks the model and"
-            " cannot rebuild it; give a larger `share`, or `shrink` 0",
+            "with the preset `paper` a forgotten class keeps an accuracy near 1 where retraining"
+            " has 0",
+            "where its share of the recipe is a handful of steps, the default shrinks the model"
+            " and cannot rebuild it; give a larger `share`, or `shrink` 0",
         ),
         presets={
             "paper": {
@@ -81,5 +81,5 @@ class FineTune(Recalibrated):
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
         """Descend on the retained rows."""
         mix_with_untrained(p, self.renew)
-        alone(p, self.run, rt)
+        train_on_retained(p, self.run, rt)
         return p.model

@@ -1,4 +1,4 @@
-"""Teach a new model from nothing but the old one, through a gate that keeps classes out."""
+"""Gated knowledge transfer: data-free distillation without the forgotten classes."""
 
 from __future__ import annotations
 
@@ -55,37 +55,37 @@ class GatedTransfer(Method):
         when=(
             "For whole classes when no training row is left and a new model may be built, of the"
             " same architecture or another. No weight of the original is in the result. It costs"
-            " more than retraining a small model would, had one the rows."
+            " more than retraining a small model would, if its rows were available."
         ),
         differs=(
             "by default the logits of forgotten classes are lowered below all others and every"
             " pseudo-input is used (logit gate); the paper drops pseudo-inputs (sample gate). On"
-            " digits with classes 0 and 2 to forget, the sample gate lets 52 % pass and the student"
-            " still names 30 % of the forgotten rows; the logit gate none, retained rows 0.97 and"
-            " 0.96",
+            " digits with classes 0 and 2 to forget, the sample gate lets 52 % pass and the"
+            " student still predicts these classes for 30 % of the forget rows, with the logit"
+            " gate for none; retained accuracy is 0.97 and 0.96",
             "the weight of attention is 10; 250 as published slows the logit gate down: on 8x8"
             " digits with a convolutional network retained accuracy is 0.74 after 200"
             " pseudo-batches, with 10 it is 0.95",
-            "pseudo-inputs, the teacher's answers and its attention are computed once for all"
-            " student steps of a pseudo-batch, which all use the same generator and random numbers;"
-            " published code computes them at each step, to the same numbers",
+            "pseudo-inputs, the teacher's outputs and its attention are computed once for all"
+            " student steps of a pseudo-batch, which all use the same generator and random"
+            " numbers; published code computes them at each step, to the same numbers",
             "learning rates follow a cosine, or (plateau, as published) the student's own loss;"
             " published code halves them by the accuracy on real test rows and by a constant",
             "the student is in train mode; published code leaves it in eval mode, so that batch"
-            " normalisation is never updated: preset reference",
-            "the result is a running mean of the student; a run ends early, without any data, when"
-            " the generator collapses or the student comes to know a forgotten class; published"
-            " runs are cut by hand, from real test accuracy",
-            "random numbers and steps stay together when the gate holds a batch back; in published"
-            " code they drift apart. A generator that no longer passes is drawn anew at most three"
-            " times; published code reloads one from a file",
+            " normalisation is never updated: preset `reference`",
+            "the result is a running mean of the student; a run ends early, without any data,"
+            " when the generator collapses or the student learns a forgotten class; published runs"
+            " are stopped by hand, from real test accuracy",
+            "random numbers and steps stay together when the gate drops a batch; in published"
+            " code they drift apart. A generator whose inputs no longer pass is drawn anew at most"
+            " three times; published code reloads one from a file",
             "generators for sizes other than 32x32 and 28x28, and for vectors, are our own",
         ),
         fails=(
-            "with the sample gate forgotten classes leak through small probabilities and attention:"
-            " the authors' own log shows forget accuracy rise from 0 to 76 % within 150"
+            "with the sample gate forgotten classes leak through small probabilities and"
+            " attention: the authors' own log shows forget accuracy rise from 0 to 76 % within 150"
             " pseudo-batches",
-            "the meter counts rows through teacher and student; the generator's work comes on top",
+            "the meter counts rows through teacher and student, but not the generator's work",
         ),
         presets={"paper": PAPER, "reference": {**PAPER, "norm": "frozen"}},
         smoke={"batches": 4, "batch_size": 16, "student_steps": 3, "look": 2},
@@ -160,21 +160,13 @@ class GatedTransfer(Method):
     many times ``1 / K`` on pseudo-inputs that the teacher is sure are of it; infinity never."""
 
     look: int = Field(50, ge=1)
-    """Pseudo-batches between two looks at how the run comes along."""
+    """Pseudo-batches between two checks of the run."""
 
     patience: int = Field(100, ge=1)
     """Pseudo-batches in a row that the gate may hold back altogether."""
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
-        """Take turns: the generator raises the divergence, the student lowers it.
-
-        Args:
-            p: The problem; of its rows nothing is read.
-            rt: Where to run.
-
-        Returns:
-            The student.
-        """
+        """Take turns: the generator raises the divergence, the student lowers it."""
         assert p.input_shape is not None
         made = generator(
             p.input_shape, rt, "gated_transfer/generator", latent=self.latent, width=self.width
@@ -183,25 +175,15 @@ class GatedTransfer(Method):
 
 
 def transfer(how: GatedTransfer, p: Problem, made: Generator, rt: Runtime) -> nn.Module:
-    """Return a student taught on what a generator makes.
-
-    Args:
-        how: The settings.
-        p: The problem; of its rows nothing is read.
-        made: The generator; changed in place.
-        rt: Where to run.
-
-    Returns:
-        The student.
-    """
-    lesson = _Lesson(how, p, made, rt)
-    with training(lesson.student, how.norm), freeze(p.original):
+    """Return a student taught on what a generator, changed in place, makes."""
+    run = _Run(how, p, made, rt)
+    with training(run.student, how.norm), freeze(p.original):
         for k in range(how.batches):
-            lesson.pseudo_batch(k)
-            if (k + 1) % how.look == 0 and lesson.ends(k + 1):
+            run.pseudo_batch(k)
+            if (k + 1) % how.look == 0 and run.ends(k + 1):
                 break
-    lesson.tell()
-    return lesson.mean
+    run.tell()
+    return run.mean
 
 
 @dataclass(frozen=True)
@@ -216,8 +198,8 @@ class _Shown:
     """Which rows pass."""
 
 
-class _Lesson:
-    """A run: teacher, student, generator, and what is known of how it comes along."""
+class _Run:
+    """A run: teacher, student, generator, and its progress."""
 
     def __init__(self, how: GatedTransfer, p: Problem, made: Generator, rt: Runtime) -> None:
         self.how, self.p, self.made, self.rt = how, p, made, rt
@@ -261,7 +243,7 @@ class _Lesson:
         self._teach(z)
 
     def ends(self, k: int) -> bool:
-        """Look at how the run comes along; return whether it ends here."""
+        """Check the progress of the run; return whether it ends here."""
         assert self.last is not None
         rate = self.gate.rate()
         self.rt.reporter.progress(f"gated_transfer, {rate:.0%} pass", k, self.how.batches)
@@ -391,11 +373,11 @@ class _Lesson:
 
     def _leaks(self, shown: _Shown) -> bool:
         """Return whether the student knows a forgotten class from the teacher's surest inputs."""
-        gone = list(self.p.removed_classes)
-        surest = shown.out.softmax(-1)[:, gone].amax(-1) > 0.5
+        removed = list(self.p.removed_classes)
+        surest = shown.out.softmax(-1)[:, removed].amax(-1) > 0.5
         if math.isinf(self.how.leak) or not bool(surest.any()):
             return False
         with freeze(self.mean), torch.no_grad():
             out = self._outputs(self.mean, shown.x[surest])
-        known = out.softmax(-1)[:, gone].sum(-1).mean()
-        return bool(known > self.how.leak * len(gone) / out.shape[-1])
+        known = out.softmax(-1)[:, removed].sum(-1).mean()
+        return bool(known > self.how.leak * len(removed) / out.shape[-1])

@@ -1,4 +1,4 @@
-"""Train on with forget rows under real targets drawn from the spread of the training targets."""
+"""Gaussian-Amnesiac: fine-tuning with random real targets for forget rows."""
 
 from typing import Annotated, Literal
 
@@ -6,14 +6,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from unlearnkit.core.data import Batch
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
-from unlearnkit.train.features import lookup_by_row
 from unlearnkit.train.mixed_batches import train_mixed
+from unlearnkit.train.relabelling import fixed_target_losses
 from unlearnkit.train.schedule import Run, WarmRestart
 
 
@@ -27,23 +26,23 @@ class GaussianAmnesiac(Recalibrated):
         needs=frozenset({Need.FORGET, Need.RETAIN, Need.LABELS}),
         tasks=frozenset({"regression"}),
         when=(
-            "As a comparison for methods that forget in regression. Forget rows drift to the mean"
-            " target; for a range at one end of the targets that is a visible mark."
+            "As a baseline for forgetting in regression. Forget rows drift to the mean target;"
+            " for a range at one end of the targets that is a visible mark."
         ),
         differs=(
             "by default it is a warm restart for 0.18 of the cost of retraining, in which all"
             " parameters shrink by exp(-0.5), with forget rows in its first 0.15 only; published"
-            " code runs one or five epochs of Adam on all rows, as the presets do",
-            "a step has a batch of retained rows and, with them, forget rows in proportion;"
-            " published code shuffles the union of both",
-            "no checkpoint is chosen; published code for text keeps the one with the best retained"
-            " error, which cannot see whether anything was forgotten",
+            " code runs one or five epochs of Adam on all rows: the presets",
+            "a step has a batch of retained rows and forget rows in proportion; published code"
+            " shuffles the union of both",
+            "no checkpoint is chosen; published code for text keeps the one with the best"
+            " retained error, which cannot see whether anything was forgotten",
         ),
         fails=(
-            "drawn targets can lie outside the range that targets have: `clip` and `draw` at rows"
-            " keep them inside",
-            "under the absolute error the best answer on forget rows is the mean target, whatever"
-            " the row: it is noise with a known centre, not what a retrained model answers",
+            "drawn targets can lie outside the range of the targets: `clip`, or `draw` at rows,"
+            " keeps them inside",
+            "under the absolute error the best prediction on forget rows is the mean target,"
+            " whatever the row: noise with a known centre, not what a retrained model predicts",
             "with the preset `paper` little happens where batches are few: on 8x8 digits as"
             " numbers, 0 to 2 to forget, the forget error goes from 0.4 to 1.0 (retrained: 5.2;"
             " default: 3.7)",
@@ -64,8 +63,8 @@ class GaussianAmnesiac(Recalibrated):
     )
 
     statistics: Literal["all", "retain"] = "all"
-    """Whose targets say mean and deviation: all training rows, those that must go among them
-    (published code), or the rows that stay."""
+    """Whose targets give mean and deviation: all training rows, forget rows included
+    (published code), or the retained rows."""
 
     draw: Literal["gaussian", "rows"] = "gaussian"
     """Each output from a Gaussian of its own (paper), or whole targets of rows at random, which
@@ -83,33 +82,13 @@ class GaussianAmnesiac(Recalibrated):
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
         """Draw the targets, then descend on retained and relabelled rows alike."""
-        recall = lookup_by_row(p.forget, self.drawn(p, rt), rt)
-
-        def far(out: Tensor, batch: Batch) -> Tensor:
-            return p.task.losses(out, Batch(batch.x, recall(batch), batch.row))
-
-        train_mixed(
-            p,
-            p.retain,
-            self.run,
-            p.task.losses,
-            far,
-            rt,
-            early=self.early,
-            before=0,
-            stream="gaussian_amnesiac/forget",
-        )
+        far = fixed_target_losses(p, self.random_targets(p, rt), rt)
+        stream = "gaussian_amnesiac/forget"
+        train_mixed(p, p.retain, self.run, p.task.losses, far, rt, early=self.early, stream=stream)
         return p.model
 
-    def drawn(self, p: Problem, rt: Runtime) -> Tensor:
+    def random_targets(self, p: Problem, rt: Runtime) -> Tensor:
         """Return one target for each forget row ``(n, K)`` (paper: algorithm 2).
-
-        Args:
-            p: The problem.
-            rt: Draws from its stream ``gaussian_amnesiac/targets``.
-
-        Returns:
-            The targets, in the order of the forget rows; they stay for the whole run.
 
         Raises:
             InputError: If all targets are equal, or are fewer than two: nothing can be drawn.
@@ -118,9 +97,9 @@ class GaussianAmnesiac(Recalibrated):
         if self.statistics == "all":
             source = torch.cat([p.forget.y, source])
         if bool((source == source[:1]).all()):
-            told = f"{len(source)} equal targets"
+            got = f"{len(source)} equal targets"
             raise InputError(
-                f"gaussian_amnesiac: nothing can be drawn from targets without spread, got {told};"
+                f"gaussian_amnesiac: nothing can be drawn from targets without spread, got {got};"
                 " give a case whose targets differ, or another method"
             )
         rng, count = rt.rng("gaussian_amnesiac/targets"), len(p.forget)

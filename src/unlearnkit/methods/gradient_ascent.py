@@ -1,4 +1,4 @@
-"""Climb the loss of the rows that must go, and stop in time."""
+"""Gradient ascent on the forget loss, with a stop rule."""
 
 from collections.abc import Callable, Sequence
 from itertools import count
@@ -45,7 +45,7 @@ class Climb(FrozenModel):
 
 @register
 class GradientAscent(Method):
-    """Ascend on the forget loss until the rows look never seen or retained rows suffer."""
+    """Ascend on the forget loss until the rows look unseen or the retained loss suffers."""
 
     info = Info(
         title="Gradient ascent",
@@ -55,32 +55,32 @@ class GradientAscent(Method):
         tasks=frozenset({"classification", "multilabel", "regression"}),
         may_damage=True,
         when=(
-            "Where the retained rows are not at hand, or for a class in a hurry: on digits it costs"
+            "Where the retain set is not available, or for a class in a hurry: on digits it costs"
             " 0.03 of retraining. Otherwise methods that also train on retained rows come nearer"
-            " and do less harm. Where forget rows already look unseen, as wrong labels mostly do,"
-            " it changes nothing."
+            " to retraining and do less harm. Where forget rows already look unseen, as wrong"
+            " labels mostly do, it changes nothing."
         ),
         differs=(
             "by default it climbs in eval mode, without an optimiser: each pass over the forget"
             " rows moves each tensor by 0.01 of its norm, so that no rate has to be chosen; the"
             " preset climbs by SGD as published",
-            "running statistics of batch normalisation stay the original's: measured anew on"
+            "running statistics of batch normalisation stay the original's: measured again on"
             " retained rows they undo most of a climb in eval mode",
-            "published ascent has no bound and diverges: each row's loss is capped, the run ends"
-            " once rows look never seen, and weights are taken back to the floor under retained"
-            " rows; `cap` of infinity with `guard` off is the published rule",
+            "published ascent has no bound and diverges: here each row's loss is capped, the run"
+            " ends once the rows look unseen, and weights move back until the retained loss is"
+            " within its limit; `cap` of infinity with `guard` off is the published rule",
         ),
         fails=(
             "on mislabelled rows, whose loss is above that of validation rows from the start, it"
             " stops at once: on digits it closes 0 of the distance to retraining (a class: 0.74; a"
             " random tenth: 0.06)",
-            "a model whose margins are wide and rows few takes more passes than it may: wine,"
-            " class 1, closes 0.06",
-            "random training rows that look like held-out rows have nothing to climb to: their"
+            "a model with wide margins and few rows needs more passes than its budget allows:"
+            " wine, class 1, closes 0.06",
+            "random training rows that look like held-out rows leave nothing to climb to: their"
             " influence stays (Ascent Fails to Forget, 2025)",
-            "with batch normalisation, running statistics measured anew on retained rows bring back"
-            " what it removed: a class of 400 digits had an accuracy of 0.26 to 0.60 after it, and"
-            " of 0.89 to 0.97 with such statistics",
+            "with batch normalisation, running statistics measured again on retained rows bring"
+            " back what it removed: a class of 400 digits had an accuracy of 0.26 to 0.60 after"
+            " it, and of 0.89 to 0.97 with such statistics",
             "at the published rates the model either does not change or breaks",
         ),
         presets={
@@ -109,7 +109,7 @@ class GradientAscent(Method):
     knowledge; infinity is no cap."""
 
     guard: StopRule = StopRule()
-    """When it is enough, and when too much; looked at after each pass over the forget rows."""
+    """When to stop, and when to move back; checked after each pass over the forget rows."""
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
         """Ascend pass by pass; bisect the last pass where it went too far."""
@@ -118,9 +118,7 @@ class GradientAscent(Method):
             return p.model
         watch = StopMonitor(self.guard, p, rt, "gradient_ascent")
         if watch.overshot():
-            rt.note(
-                "gradient_ascent: the forget rows look never seen as they are: nothing to climb"
-            )
+            rt.note("gradient_ascent: the forget rows look unseen already: nothing to unlearn")
             return p.model
         good = snapshot(p.model)
 
@@ -154,15 +152,7 @@ def climb(
     rt: Runtime,
     enough: Callable[[int], bool],
 ) -> None:
-    """Ascend in eval mode by steps that are a share of each tensor's norm.
-
-    Args:
-        p: The problem; its model is changed in place.
-        height: From a batch of forget rows to the scalar that is maximised.
-        run: Size of the steps and the most that they may cost.
-        rt: Precision, randomness, cost.
-        enough: Called after each pass with its number from 0; the climb ends when it returns True.
-    """
+    """Ascend in eval mode by steps that are a share of each tensor's norm, until it is enough."""
     weights = [w for w in p.model.parameters() if w.requires_grad]
     budget = run.share * 3 * p.recipe.epochs * (len(p.retain) or len(p.forget))
     start = rt.cost.work
@@ -194,7 +184,7 @@ def _step(weights: Sequence[nn.Parameter], share: float, rt: Runtime) -> None:
 
 
 def _retreat(model: nn.Module, good: dict[str, Tensor], watch: StopMonitor) -> None:
-    """Go back towards a good state, as little as the watch asks."""
+    """Move back towards a good state, as little as the stop rule demands."""
     far = snapshot(model)
 
     def fine(share: float) -> bool:

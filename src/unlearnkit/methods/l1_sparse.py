@@ -1,4 +1,4 @@
-"""Train on with the rows that stay, and let small weights fade."""
+"""L1-sparse fine-tuning: descent on the retain loss with a sparsity penalty."""
 
 import math
 from typing import Annotated, Literal
@@ -25,17 +25,17 @@ class L1Sparse(Recalibrated):
         needs=frozenset({Need.RETAIN, Need.LABELS}),
         tasks=frozenset({"classification", "multilabel", "regression"}),
         when=(
-            "As a stronger fine-tuning: small weights go to exact zeros, and the model lets go of"
-            " what retained rows do not hold. It needs no forget rows. The result also compresses"
+            "As a stronger fine-tuning: small weights go to exact zeros, and the model loses what"
+            " retained rows do not hold. It needs no forget rows. The result also compresses"
             " better."
         ),
         differs=(
-            "by default it is a warm restart for 0.18 of the cost of retraining. The penalty"
-            " acts as soft thresholds in its first third that add up to 1.5 times the original's"
-            " mean absolute weight, whatever the scale of the weights; published code adds a"
-            " subgradient, as the preset does",
-            "the thresholds do most of the work for a class and the restart does for wrong labels:"
-            " on digits the same restart without them closes 0.43 and 0.93 of the Jensen-Shannon"
+            "by default it is a warm restart for 0.18 of the cost of retraining. The penalty acts"
+            " as soft thresholds in its first third that add up to 1.5 times the original's mean"
+            " absolute weight, whatever the scale of the weights; published code adds a"
+            " subgradient: preset `paper`",
+            "the thresholds do most of the work for a class, the restart for wrong labels: on"
+            " digits the same restart without them closes 0.43 and 0.93 of the Jensen-Shannon"
             " distance to retraining (a class, a mislabelled tenth), with them 0.98 and 0.95",
             "epochs without penalty at the end are a share of the run; the code counts them, and"
             " where they are all of the run it penalises instead",
@@ -43,9 +43,9 @@ class L1Sparse(Recalibrated):
             "pruning first and unlearning afterwards, the other half of the paper, is not here",
         ),
         fails=(
-            "at the published penalty rows of a forgotten class of digits keep an accuracy of 0.97"
-            " where retraining has 0",
-            "on a random tenth of digits the default closes 0.53 of the distance",
+            "at the published penalty a forgotten class of digits keeps an accuracy of 0.97 where"
+            " retraining has 0",
+            "on a random tenth of digits the default closes 0.53 of the distance to retraining",
         ),
         presets={
             "paper": {

@@ -1,4 +1,4 @@
-"""Ascend on what must go, descend on what must stay."""
+"""NegGrad+: ascend on the forget set, descend on the retain set."""
 
 from typing import Annotated
 
@@ -11,7 +11,14 @@ from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
 from unlearnkit.train.early_stopping import cap_losses
-from unlearnkit.train.schedule import LossTerms, Run, StepExtras, WarmRestart, beside, run_schedule
+from unlearnkit.train.schedule import (
+    LossTerms,
+    Run,
+    StepExtras,
+    WarmRestart,
+    early_batches,
+    run_schedule,
+)
 
 
 @register
@@ -25,14 +32,14 @@ class NegGradPlus(Recalibrated):
         tasks=frozenset({"classification", "multilabel", "regression"}),
         may_damage=True,
         when=(
-            "For classes and for mislabelled rows. For rows drawn at random the plain restart of"
+            "For classes and mislabelled rows. For rows drawn at random the plain restart of"
             " finetune at a shrink of 0.5 comes nearer to retraining: there is little to forget,"
             " and the forget term overshoots."
         ),
         differs=(
             "by default it is a warm restart for 0.18 of the cost of retraining, in which all"
             " parameters shrink by exp(-0.5); the forget term is in its first quarter only",
-            "the restart and the shrink, which are no part of NegGrad+, would do most of the work"
+            "the restart and the shrink are not part of NegGrad+ and would do most of the work"
             " alone: on digits they close 0.97 of the Jensen-Shannon distance to retraining for a"
             " class and 0.95 for a mislabelled tenth without a forget term, 0.97 and 0.94 with it."
             " The forget term can replace the shrink: with shrink 0 it closes 0.96 and 0.94, and"
@@ -42,16 +49,16 @@ class NegGradPlus(Recalibrated):
             " infinity is the published rule",
             "forget batches come in a new order and with new augmentation each time round;"
             " published code caches the first round",
-            "as published, forget and retain batches go through the model one after the other,"
-            " so batch normalisation follows both",
+            "as published, forget and retain batches go through the model one after the other, so"
+            " that batch normalisation follows both",
         ),
         fails=(
-            "the preset `paper` leaves rows of a forgotten class of digits at an accuracy of 0.96"
-            " where retraining has 0",
-            "on a random tenth of digits the default closes 0.37 of the distance, without shrink"
-            " 0.68",
-            "without a cap and with a balance of 0.05 or more the forget loss runs away and takes"
-            " the retained rows along",
+            "the preset `paper` leaves a forgotten class of digits at an accuracy of 0.96 where"
+            " retraining has 0",
+            "on a random tenth of digits the default closes 0.37 of the distance to retraining,"
+            " without shrink 0.68",
+            "without a cap and with a balance of 0.05 or more the forget loss diverges and ruins"
+            " the retained rows too",
         ),
         presets={
             "paper": {
@@ -92,7 +99,7 @@ class NegGradPlus(Recalibrated):
             return p.model
         early = self.early if self.balance else 0.0
         size = min(recipe.batch_size, len(p.forget))
-        draw = beside(p.forget, size, early, recipe, rt, stream="neggrad_plus/forget")
+        draw = early_batches(p.forget, size, early, recipe, rt, stream="neggrad_plus/forget")
 
         def loss(keep: Batch, progress: float) -> LossTerms:
             drop = draw(progress)

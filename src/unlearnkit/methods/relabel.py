@@ -1,4 +1,4 @@
-"""Teach wrong targets for the rows that must go, the right ones for the rest."""
+"""Relabelling: fine-tuning with wrong targets for the forget set."""
 
 from typing import Annotated
 
@@ -25,37 +25,34 @@ class Relabel(Recalibrated):
         uses=frozenset({Need.FRESH}),
         tasks=frozenset({"classification", "multilabel", "regression"}),
         when=(
-            "For whole classes and for mislabelled rows: targets at runner_up say what a retrained"
-            " model would say there. For rows drawn at random there is little to forget; set the"
-            " run's shrink to 0."
+            "For whole classes and mislabelled rows: targets at runner_up are what a retrained"
+            " model would predict there. For rows drawn at random there is little to forget; set"
+            " the run's shrink to 0."
         ),
         differs=(
             "by default it is a warm restart for 0.18 of the cost of retraining, in which all"
-            " parameters shrink by exp(-0.5); forget rows are in its first 0.15 only, mixed"
-            " into the retained batches in proportion. Published code alternates"
-            " passes, as the presets do",
-            "the restart and the shrink, which are no part of relabelling, would do most of the"
-            " work alone: on digits they close 0.97 of the Jensen-Shannon distance to retraining"
-            " for a class and 0.95 for a mislabelled tenth without wrong targets, 0.98 and 0.95"
-            " with them. Wrong targets can replace the shrink: with shrink 0 they close 0.97 and"
-            " 0.93",
+            " parameters shrink by exp(-0.5); forget rows are in its first 0.15 only, mixed into"
+            " the retained batches in proportion. Published code alternates passes: the presets",
+            "the restart and the shrink are not part of relabelling and would do most of the work"
+            " alone: on digits they close 0.97 of the Jensen-Shannon distance to retraining for a"
+            " class and 0.95 for a mislabelled tenth without wrong targets, 0.98 and 0.95 with"
+            " them. Wrong targets can replace the shrink: with shrink 0 they close 0.97 and 0.93",
             "targets are never the true one (the paper's rule); reference code draws from all"
-            " classes, so that one in C keeps its label",
-            "classes that must vanish whole are never drawn, because a retrained model does not"
-            " know them",
-            "`runner_up` is ours: the original's own answer without the true and the vanished"
+            " classes, so that one row in C keeps its label",
+            "removed classes are never drawn, because a retrained model does not know them",
+            "`runner_up` is ours: the original's own prediction without the true and the removed"
             " classes, as a soft target",
-            "`renew` is ours, after shrink and perturb (Ash & Adams, NeurIPS 2020,"
+            "`renew` is ours, after shrink and perturb (Ash and Adams, NeurIPS 2020,"
             " arXiv:1910.08475): the run starts between the model's weights and untrained ones",
-            "multilabel rows get flipped labels, regression rows targets drawn from a Gaussian"
-            " with the training targets' mean and deviation",
+            "multilabel rows get flipped labels; regression rows get targets from a Gaussian with"
+            " the training targets' mean and deviation",
         ),
         fails=(
-            "with uniform targets the forget rows end up unsure in a way that retrained models"
-            " are not, which membership attacks see: the preset `paper` closes 0.71 for a class of"
-            " digits and moves away from retraining for a mislabelled tenth (-0.14)",
-            "on a random tenth of digits the default closes 0.48 of the distance, without shrink"
-            " 0.74",
+            "with uniform targets the model is unsure of forget rows in a way that retrained"
+            " models are not, which membership attacks detect: the preset `paper` closes 0.71 for"
+            " a class of digits and moves away from retraining for a mislabelled tenth (-0.14)",
+            "on a random tenth of digits the default closes 0.48 of the distance to retraining,"
+            " without shrink 0.74",
         ),
         presets={
             "paper": {
@@ -83,7 +80,7 @@ class Relabel(Recalibrated):
 
     targets: Annotated[Misleading, Categorical(("uniform", "runner_up"))] = "runner_up"
     """What forget rows are taught: a wrong target drawn anew for each batch, or the original's own
-    answer (a distribution) without the true and the vanished classes. Where outcomes do not
+    answer (a distribution) without the true and the removed classes. Where outcomes do not
     exclude each other there is no runner-up, and targets are drawn."""
 
     early: Annotated[float, SearchRange(0, 1)] = Field(0.15, ge=0, le=1)

@@ -1,4 +1,4 @@
-"""Train again from scratch, without the rows that must go."""
+"""Retraining from scratch on the retain set."""
 
 from torch import nn
 
@@ -36,7 +36,7 @@ class Retrain(Method):
     )
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
-        """Fit what stays, from a fresh model."""
+        """Fit the retain set, from a fresh model."""
         model = p.fresh()
         fit(model, p.retain, p.task, p.recipe, rt, stream="retain")
         return model

@@ -1,4 +1,4 @@
-"""Teach wrong targets for the rows that must go, by the parameters that their loss pulls at."""
+"""SalUn: relabelling under a mask of salient parameters."""
 
 from typing import Annotated
 
@@ -10,7 +10,7 @@ from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import Categorical
 from unlearnkit.localize.localizer import Localizer
-from unlearnkit.train.frozen_weights import holding
+from unlearnkit.train.frozen_weights import freeze_outside_mask
 from unlearnkit.train.relabelling import Misleading, train_on_wrong_targets
 from unlearnkit.train.schedule import Run, WarmRestart
 
@@ -25,13 +25,13 @@ class SalUn(Recalibrated):
         needs=frozenset({Need.FORGET, Need.RETAIN, Need.LABELS}),
         tasks=frozenset({"classification", "multilabel", "regression"}),
         when=(
-            "Where most of the weights should stay bit by bit as they are. `relabel` is the same"
-            " without the mask: compare them, and a random mask of the same budget."
+            "Where most of the weights should keep every bit. `relabel` is the same without the"
+            " mask: compare them, and a random mask of the same budget."
         ),
         differs=(
-            "scalars outside the mask keep every bit: published code masked the gradient alone"
-            " until 2026, so that weight decay and momentum moved them; figures made before that"
-            " carry it",
+            "scalars outside the mask keep every bit; published code masked the gradient alone"
+            " until 2026, so that weight decay and momentum moved them, which affects all figures"
+            " made before",
             "the default is a warm restart as in `relabel`: only what the mask leaves free shrinks",
             "targets are never the true one (the paper's rule); reference code draws from all"
             " classes. `runner_up` is ours; see `relabel`",
@@ -66,17 +66,17 @@ class SalUn(Recalibrated):
                     batch_size=256,
                     augment="flip_crop",
                 ),
-            },
+            }
         },
         smoke={"run": {"lr": 1.0, "share": 0.2}},
     )
 
     mask: Localizer = Localizer(budget=0.5, criterion="grad", granularity="parameter")
-    """What may move."""
+    """Which scalars may move."""
 
     targets: Annotated[Misleading, Categorical(("uniform", "runner_up"))] = "runner_up"
     """What forget rows are taught: a wrong target drawn anew for each batch, or the original's own
-    answer without the true and the vanished classes."""
+    answer without the true and the removed classes."""
 
     early: float = Field(0.15, ge=0, le=1)
     """Share of the steps of a restart, or of the epochs of a plain run, from the first, that have
@@ -90,6 +90,6 @@ class SalUn(Recalibrated):
         """Find the mask (paper: equation 3), then relabel under it (paper: equation 5)."""
         chosen = self.mask.choose(p.model, p.forget, p.retain, p.task, rt)
         train_on_wrong_targets(
-            p, self.targets, self.run, holding(rt, p.model, chosen), early=self.early
+            p, self.targets, self.run, freeze_outside_mask(rt, p.model, chosen), early=self.early
         )
         return p.model

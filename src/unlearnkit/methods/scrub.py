@@ -1,4 +1,4 @@
-"""Obey the teacher on what stays, disobey it on what must go."""
+"""SCRUB: diverge from the teacher on the forget set, follow it elsewhere."""
 
 from collections.abc import Callable
 from typing import Annotated, Literal
@@ -15,14 +15,14 @@ from unlearnkit.core.recipe import FineTuneSchedule, Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
 from unlearnkit.train.early_stopping import alike, cap_losses, snapshot
-from unlearnkit.train.features import answers
+from unlearnkit.train.features import teacher_outputs
 from unlearnkit.train.loop import Pass, alternate
 from unlearnkit.train.schedule import (
     LossTerms,
     Run,
     StepExtras,
     WarmRestart,
-    beside,
+    early_batches,
     first_epochs,
     warm_restart,
 )
@@ -41,14 +41,14 @@ class Scrub(Recalibrated):
         may_damage=True,
         when=(
             "For classes, and for removing bias or wrong labels, where a high forget error is"
-            " wanted; with `rewind` and a plain run (the paper's SCRUB+R) for privacy, where the"
-            " error of unseen rows is."
+            " wanted; for privacy with `rewind` and a plain run (the paper's SCRUB+R), which aim"
+            " at the error of unseen rows."
         ),
         differs=(
             "by default it is a warm restart for 0.18 of the cost of retraining, in which all"
-            " parameters shrink by exp(-0.5). Max and min steps take turns in its first 0.15,"
-            " max steps at 0.03 of the rate; published code alternates passes, as the presets do",
-            "the restart and the shrink, which are no part of SCRUB, would do most of the work"
+            " parameters shrink by exp(-0.5). Max and min steps take turns in its first 0.15, max"
+            " steps at 0.03 of the rate; published code alternates passes: the presets",
+            "the restart and the shrink are not part of SCRUB and would do most of the work"
             " alone: on digits they close 0.97 of the Jensen-Shannon distance to retraining for a"
             " class and 0.95 for a mislabelled tenth without max steps, 0.98 and 0.95 with them."
             " Max steps can replace the shrink: with shrink 0 they close 0.96 and 0.96, and"
@@ -63,17 +63,17 @@ class Scrub(Recalibrated):
             "rewinding chooses among the states after each epoch; published code can choose the"
             " untouched original, whose file does not exist",
             "the teacher's outputs are computed once a row unless inputs are augmented; in a"
-            " restart in any case, on inputs as they are",
-            "outputs of tasks without classes are compared by the task's own divergence; for"
-            " regression the temperature scales it and no more",
+            " restart in any case, on inputs without augmentation",
+            "tasks without classes compare outputs by their own divergence; in regression the"
+            " temperature only scales it",
         ),
         fails=(
-            "three public ports train a student that never moves or a teacher that moves along;"
+            "three public ports train a student that never moves or a teacher that moves too;"
             " figures made with them say nothing about the method",
-            "at the published rate of 5e-4 small models do not change: rows of a forgotten class of"
-            " digits keep an accuracy of 1",
-            "on a random tenth of digits the default closes 0.36 of the distance, without shrink"
-            " 0.65",
+            "at the published rate of 5e-4 small models do not change: a forgotten class of"
+            " digits keeps an accuracy of 1",
+            "on a random tenth of digits the default closes 0.36 of the distance to retraining,"
+            " without shrink 0.65",
         ),
         presets={
             "paper": {
@@ -144,14 +144,7 @@ class Scrub(Recalibrated):
     (kind tuning) whose early epochs are a forget pass and then a retain pass."""
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
-        """Take max steps and min steps (paper: equation 4).
-
-        Args:
-            p: The problem.
-            rt: Where to run.
-
-        Returns:
-            The student.
+        """Return the student after max steps and min steps (paper: equation 4).
 
         Raises:
             UnsupportedError: If it should rewind and there are no validation rows, or no epochs.
@@ -179,14 +172,14 @@ class Scrub(Recalibrated):
         still = p.recipe.model_copy(update={"augment": "none"})
         away = self._away(p, still, rt) if self.early else None
         near = self._near(p, still, rt)
-        draw = beside(p.forget, size, self.early, p.recipe, rt, stream="scrub/forget")
+        draw = early_batches(p.forget, size, self.early, p.recipe, rt, stream="scrub/forget")
 
         def first(progress: float) -> Tensor | None:
             drop = draw(progress)
             return None if drop is None or away is None else away(drop)
 
-        asked = len(p.forget) if self.early else 0
-        asked += len(p.retain) if self.retain_divergence else 0
+        teacher_rows = len(p.forget) if self.early else 0
+        teacher_rows += len(p.retain) if self.retain_divergence else 0
         warm_restart(
             p.model,
             p.retain,
@@ -196,7 +189,7 @@ class Scrub(Recalibrated):
             rt,
             never_seen=p.task.never_seen,
             stream="retain",
-            extra=StepExtras(size, self.early, asked, first, self.forget_speed),
+            extra=StepExtras(size, self.early, teacher_rows, first, self.forget_speed),
         )
 
     def _alternate(self, p: Problem, recipe: Recipe, rt: Runtime) -> None:
@@ -222,7 +215,7 @@ class Scrub(Recalibrated):
 
     def _away(self, p: Problem, recipe: Recipe, rt: Runtime) -> Callable[[Batch], Tensor]:
         """Return the loss of a max step; take the random step that it needs to have a gradient."""
-        teach = answers(p.original, p.forget, p.task, rt, recipe)
+        teach = teacher_outputs(p.original, p.forget, p.task, rt, recipe)
         _nudge(p.model, self.nudge, rt)
 
         def away(drop: Batch) -> Tensor:
@@ -233,8 +226,8 @@ class Scrub(Recalibrated):
 
     def _near(self, p: Problem, recipe: Recipe, rt: Runtime) -> Callable[[Batch], LossTerms]:
         """Return the loss of a min step."""
-        asked = bool(self.retain_divergence)
-        guide = answers(p.original, p.retain, p.task, rt, recipe) if asked else None
+        guided = bool(self.retain_divergence)
+        guide = teacher_outputs(p.original, p.retain, p.task, rt, recipe) if guided else None
 
         def near(keep: Batch) -> LossTerms:
             out = p.task.outputs(p.model, keep)

@@ -1,4 +1,4 @@
-"""Overwrite classes with noise that the model is sure is not them, then repair what stays."""
+"""UNSIR: impair classes with error-maximising noise, then repair."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,9 +16,9 @@ from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.recipe import FineTuneSchedule, Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
-from unlearnkit.train.data_free.input_optimization import drawn_inputs, freeze, optimise_inputs
+from unlearnkit.train.data_free.input_optimization import freeze, optimise_inputs, random_inputs
 from unlearnkit.train.loop import Norm, descend, training
-from unlearnkit.train.schedule import together
+from unlearnkit.train.schedule import joint_forward
 
 SAMPLE = 512
 """Retained rows that the unit of noise is measured on."""
@@ -31,7 +31,7 @@ class Noise(FrozenModel):
     """Inputs learned (paper: B)."""
 
     each: Literal["request", "class"] = "request"
-    """Whether that many are shared out among all classes that go, so that ten classes cost what
+    """Whether that many are shared out among all removed classes, so that ten classes cost what
     one costs, or each class has that many (paper)."""
 
     steps: Annotated[int, SearchRange(3, 40, log=True)] = Field(10, ge=0)
@@ -54,10 +54,10 @@ class Noise(FrozenModel):
     """Whether the model is in eval mode, with its running statistics, while noise is learned, or
     in train mode, where noise overwrites them (published code)."""
 
-    def targets(self, gone: tuple[int, ...]) -> Tensor:
-        """Return the class of each input ``(M,)``: as many for each class that goes, in order."""
-        share = self.rows if self.each == "class" else -(-self.rows // len(gone))
-        return torch.tensor(gone).repeat_interleave(share)
+    def targets(self, removed: tuple[int, ...]) -> Tensor:
+        """Return the class of each input ``(M,)``: as many for each removed class, in order."""
+        share = self.rows if self.each == "class" else -(-self.rows // len(removed))
+        return torch.tensor(removed).repeat_interleave(share)
 
 
 _PAPER: dict[str, Any] = {
@@ -73,7 +73,7 @@ _PAPER: dict[str, Any] = {
 
 @register
 class Unsir(Recalibrated):
-    """Train on noise with the label of what must go next to retained rows, then on these alone."""
+    """Train on noise labelled as the removed classes with retained rows, then on these alone."""
 
     info = Info(
         title="UNSIR",
@@ -81,23 +81,23 @@ class Unsir(Recalibrated):
         needs=frozenset({Need.RETAIN, Need.LABELS, Need.CLASSES, Need.SHAPE}),
         tasks=frozenset({"classification"}),
         when=(
-            "For whole classes whose rows are gone or must not be read: it looks at retained rows"
+            "For whole classes whose rows are lost or must not be read: it reads retained rows"
             " alone, and some of each class are enough. Not for single rows, nor for tokens."
         ),
         differs=(
-            "by default it trains with the model's own recipe: it impairs for 0.01 of its steps at"
-            " half its rate and repairs for 0.07 at its rate, five times that for Adam; published"
-            " code takes one epoch each of Adam at 0.02 and 0.01, as the presets do",
+            "by default it trains with the model's own recipe: it impairs for 0.01 of its steps"
+            " at half its rate and repairs for 0.07 at its rate, five times that for Adam;"
+            " published code takes one epoch each of Adam at 0.02 and 0.01: the presets",
             "the noise of all classes is one tensor, and by default they share one number of"
             " inputs; published code learns as much again for each class, as the presets do",
-            "noise is scored in eval mode; published code leaves the model in train mode, where 40"
-            " steps overwrite the running statistics: `noise.norm` at train, as in the reference"
-            " preset. All classes then share the statistics of one batch",
-            "each noise input has the label of its own class; published code gives all of them the"
-            " label 0 (its issue 2), which no preset repeats",
-            "the penalty is the mean of squares over an input's numbers, not their sum, so that it"
-            " means the same at each size: 307.2 is the published 0.1 at 3x32x32. The code squares"
-            " the norm, the paper's formula may not; here it is squared",
+            "noise is scored in eval mode; published code leaves the model in train mode, where"
+            " 40 steps overwrite the running statistics: `noise.norm` at train, as in the preset"
+            " `reference`. All classes then share the statistics of one batch",
+            "each noise input has the label of its own class; published code gives all of them"
+            " the label 0 (its issue 2), which no preset repeats",
+            "the penalty is the mean of squares over an input's numbers, not their sum, so that"
+            " it means the same at each size: 307.2 is the published 0.1 at 3x32x32. The code"
+            " squares the norm, the paper's formula may not; here it is squared",
             "noise is by default in units of the retained inputs' spread; the presets take 1",
             "copies of noise are spread evenly over the impair steps; published code shuffles"
             " them in with the rows. Their number is a multiple of the retained rows by default",
@@ -105,18 +105,17 @@ class Unsir(Recalibrated):
             "the repair has at least 30 steps; published code has one epoch, however short",
         ),
         fails=(
-            "with five of ten classes of digits gone, 0.01 to 0.03 of their rows are still named"
-            " right; of one class none, of two classes up to 0.02",
+            "with five of ten classes of digits removed, 0.01 to 0.03 of their rows are still"
+            " classified right; of one class none, of two classes up to 0.02",
             "a short repair leaves batch normalisation with the statistics of noise: on 4,000"
             " images of CIFAR-10 test accuracy was 0.13 below retraining's with 21 steps of impair"
             " and 34 of repair, 0.03 with 7 and 48",
-            "a higher rate costs accuracy: on the same images 0.03 at the recipe's rate, 0.09 with"
-            " four times it to impair and twice to repair",
-            "rows that the model knew by heart are not learned by heart again: on cifar10_small of"
-            " 4,000 rows accuracy on retained training rows is 0.26 below retraining's, on test"
-            " rows 0.02",
+            "a higher rate costs accuracy: on the same images 0.03 at the recipe's rate, 0.09"
+            " with four times it to impair and twice to repair",
+            "memorised rows are not memorised again: on cifar10_small of 4,000 rows accuracy on"
+            " retained training rows is 0.26 below retraining's, on test rows 0.02",
             "without noise (share 0) the default forgets little: 0.64 to 0.90 of the rows of a"
-            " class of digits are still named right",
+            " class of digits are still classified right",
         ),
         presets={
             "paper": _PAPER,
@@ -158,15 +157,7 @@ class Unsir(Recalibrated):
     they came, for both."""
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
-        """Learn noise, impair, repair.
-
-        Args:
-            p: The problem; no row that must go is read.
-            rt: Where to run.
-
-        Returns:
-            The model.
-        """
+        """Learn noise, impair, repair; no forget row is read."""
         keep = subset(p.retain, self.retain_rows, rt)
         _check_real(keep, rt)
         share = self.share
@@ -196,7 +187,7 @@ class Unsir(Recalibrated):
                     go = p.task.outputs(p.model, drop)
                 stay = p.task.outputs(p.model, batch)
             else:
-                stay, go = together(p.task, p.model, batch, drop)
+                stay, go = joint_forward(p.task, p.model, batch, drop)
             return torch.cat([p.task.losses(stay, batch), p.task.losses(go, drop)]).mean()
 
         norm = self._moving()
@@ -227,31 +218,22 @@ class Unsir(Recalibrated):
 def subset(view: View, most: int, rt: Runtime) -> View:
     """Return up to ``most`` rows of each class, drawn at random, in the view's order."""
     order = torch.randperm(len(view), generator=rt.rng("unsir/retain"))
-    y, seat = view.y.cpu()[order].sort(stable=True)
+    y, place = view.y.cpu()[order].sort(stable=True)
     counts = torch.unique_consecutive(y, return_counts=True)[1]
     rank = torch.arange(len(y)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
-    return view.pick(order[seat[rank < most]].sort().values)
+    return view.pick(order[place[rank < most]].sort().values)
 
 
 def learn(p: Problem, keep: View, how: Noise, rt: Runtime) -> Batch:
-    """Return inputs that the model is sure are not of the classes that go, with these classes.
+    """Return inputs ``(M, ...)`` that the model is sure are not of the removed classes, in order.
 
     Minimises ``penalty * mean(x^2) - CE(f(x), c)``, the mean over each class's inputs, for all
-    classes at once.
-
-    Args:
-        p: The problem; its model is looked at, and changes no parameter.
-        keep: Retained rows, whose spread is the unit of noise.
-        how: How noise is learned.
-        rt: Where to run. A note says for which classes the loss did not rise.
-
-    Returns:
-        The noise ``(M, ...)``: as many inputs for each class, in the order of the classes.
+    classes at once. No parameter changes. A note says for which classes the loss did not rise.
     """
     assert p.input_shape is not None
     targets = how.targets(p.removed_classes)
     shown, dtype = _unit(keep, how, rt)
-    start = drawn_inputs(targets, p.input_shape, rt, stream="unsir/noise", dtype=dtype)
+    start = random_inputs(targets, p.input_shape, rt, stream="unsir/noise", dtype=dtype)
     inputs = len(targets) // len(p.removed_classes)
 
     def loss(out: Tensor, noise: Batch) -> Tensor:
@@ -276,18 +258,9 @@ def learn(p: Problem, keep: View, how: Noise, rt: Runtime) -> Batch:
 
 
 def copies(made: Batch, count: int, steps: int, rt: Runtime) -> Iterator[Batch]:
-    """Yield ``count`` copies of made-up inputs as one batch a step, in a random order.
+    """Yield ``count`` copies of M inputs as one batch a step, in a random order.
 
-    Each input is met ``count / M`` times, rounded up or down.
-
-    Args:
-        made: The M inputs.
-        count: Copies in all.
-        steps: Batches that they are spread over.
-        rt: Where the order comes from.
-
-    Yields:
-        The batches, which differ by one copy at most.
+    Each input is met ``count / M`` times, rounded up or down; batches differ by one copy at most.
     """
     order = torch.randperm(count, generator=rt.rng("unsir/copies")) % len(made)
     for part in order.tensor_split(steps):

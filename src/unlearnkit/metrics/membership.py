@@ -23,7 +23,7 @@ from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.inference import chunk, map_rows
 from unlearnkit.core.metric import Goal, MetricRole, Score, mean, metric
 from unlearnkit.stats import entropy, roc
-from unlearnkit.stats.roc import others_needed
+from unlearnkit.stats.roc import min_negatives
 
 PAIR = (Split.FORGET, Split.HELD_OUT)
 LABELS = ("classification",)
@@ -233,7 +233,7 @@ def _auc(members: Tensor, others: Tensor) -> Score:
 
 def _tpr(e: Evidence, fpr: float) -> Score:
     forget, unseen = (e.margins(ModelRole.UNLEARNED, s) for s in PAIR)
-    need = others_needed(fpr)
+    need = min_negatives(fpr)
     if len(unseen) < need:
         return Score(
             math.nan,

@@ -15,7 +15,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from unlearnkit.attacks.quantile_attack import AttackRows, QuantileAttack, quantile, scaled
+from unlearnkit.attacks.quantile_attack import (
+    AttackRows,
+    QuantileAttack,
+    quantile_threshold_attack,
+    scaled_residual_attack,
+)
 from unlearnkit.core.audit_terms import ReportSection
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.metric import Goal, Score, metric
@@ -48,7 +53,7 @@ def quantile_auc(e: Evidence) -> Score:
     Minus the error is the score, 0.9 the quantile; gradient boosting fits it. Bertran et al.,
     NeurIPS 2023, arXiv:2307.03694. The interval is over forget rows, the rest given.
     """
-    return _conditional(e, partial(quantile, fpr=FPR))
+    return _conditional(e, partial(quantile_threshold_attack, fpr=FPR))
 
 
 @attack()
@@ -57,7 +62,7 @@ def scaled_residual_auc(e: Evidence) -> Score:
 
     The interval is over forget rows, the rest given.
     """
-    return _conditional(e, scaled)
+    return _conditional(e, scaled_residual_attack)
 
 
 def _conditional(

@@ -17,7 +17,7 @@ from torch import Tensor
 from unlearnkit.core.audit_terms import AuditTier, ReportSection
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.metric import Goal, MetricRole, Score, metric
-from unlearnkit.stats.matched_auc import CALLIPER, LEAST_MATCHED, matched_auc
+from unlearnkit.stats.matched_auc import CALIPER, LEAST_MATCHED, matched_auc
 
 PAIR = (Split.FORGET, Split.HELD_OUT)
 attack = partial(
@@ -86,7 +86,7 @@ def _matched(e: Evidence, members: Tensor, others: Tensor) -> Score:
         return Score(
             math.nan,
             note=f"{found.members} forget rows and {found.others} never-seen rows have targets"
-            f" within {CALLIPER} deviations of each other; {LEAST_MATCHED} of each are needed",
+            f" within {CALIPER} deviations of each other; {LEAST_MATCHED} of each are needed",
         )
     note = (
         f"{found.members} of {len(members)} forget rows against {found.others} never-seen rows of"

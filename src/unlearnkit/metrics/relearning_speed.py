@@ -20,14 +20,14 @@ from unlearnkit.core.audit_terms import AuditTier, ReportSection
 from unlearnkit.core.data import View
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.metric import Goal, Score, metric
-from unlearnkit.stats.intervals import student_reach, welch_interval
+from unlearnkit.stats.intervals import t_half_width, welch_interval
 from unlearnkit.train.relearning import (
     RelearningCurve,
-    Target,
-    lesson,
-    lesson_losses,
+    RelearningTarget,
+    fine_tuning_recipe,
     published_steps,
     relearn,
+    training_losses,
 )
 
 SHARE = 0.05
@@ -289,10 +289,12 @@ def _gap(e: Evidence, losses: tuple[Tensor, Tensor]) -> Score:
     )
 
 
-def _target(e: Evidence) -> Target:
+def _target(e: Evidence) -> RelearningTarget:
     rows = e.views[Split.HELD_OUT].sample(LOOKED, e.rt, "relearn/held out")
     return e.recall(
-        "relearn target", lambda m: Target.near(m, rows, SHARE, e.task, e.rt), ModelRole.ORIGINAL
+        "relearn target",
+        lambda m: RelearningTarget.near(m, rows, SHARE, e.task, e.rt),
+        ModelRole.ORIGINAL,
     )
 
 
@@ -308,7 +310,7 @@ def _relearned(e: Evidence, who: ModelRole, k: int = 0) -> Relearned:
                 e.views[Split.RETAIN],
                 target,
                 e.task,
-                lesson(e.recipe),
+                fine_tuning_recipe(e.recipe),
                 e.rt,
                 order=order,
                 cap=CAP,
@@ -333,7 +335,7 @@ def _told(e: Evidence, found: Relearned) -> str:
 
 
 def _how(e: Evidence) -> str:
-    recipe = lesson(e.recipe)
+    recipe = fine_tuning_recipe(e.recipe)
     return f"{recipe.optimizer}, rate {recipe.lr:.3g}, batches of {recipe.batch_size}"
 
 
@@ -341,7 +343,7 @@ def _over_orders(values: list[float], found: Relearned) -> tuple[float, float] |
     if found.censored:
         return None
     centre = statistics.fmean(values)
-    half = student_reach(len(values)) * statistics.stdev(values)
+    half = t_half_width(len(values)) * statistics.stdev(values)
     return max(0.0, centre - half), min(float(CAP), centre + half)
 
 
@@ -369,10 +371,10 @@ def _pair(e: Evidence) -> tuple[View, View] | str:
 
 
 def _lessons(e: Evidence, model: nn.Module, pair: tuple[View, View]) -> tuple[Tensor, Tensor]:
-    recipe = lesson(e.recipe, LESSON_EPOCHS)
+    recipe = fine_tuning_recipe(e.recipe, LESSON_EPOCHS)
     first, second = (
         torch.stack(
-            [lesson_losses(model, v, e.task, recipe, e.rt, order=i) for i in range(LESSONS)]
+            [training_losses(model, v, e.task, recipe, e.rt, order=i) for i in range(LESSONS)]
         ).mean(0)
         for v in pair
     )

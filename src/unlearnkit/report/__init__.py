@@ -1,1 +1,1 @@
-"""What an audit found, as values, text, JSON and a page."""
+"""Reports of audits, as values, text, JSON and page."""

@@ -1,4 +1,4 @@
-"""Figures of the page: SVG that follows the page's colours and repeats byte for byte.
+"""Figures: SVG in the page's colours, byte for byte reproducible.
 
 Needs matplotlib, of the extra ``[report]``.
 """
@@ -74,17 +74,8 @@ def kind(who: str) -> str:
     return who.partition("/")[0]
 
 
-def pooled(samples: Iterable[MarginSample], split: str) -> dict[str, Floats]:
-    """Return the margins of each kind of model on a split, all oracles together.
-
-    Args:
-        samples: Margins by model and split.
-        split: The split.
-
-    Returns:
-        Sorted margins ``(n,)`` by kind of model, in the order original, unlearned, oracle;
-        a margin that is not a number is left out.
-    """
+def margins_by_role(samples: Iterable[MarginSample], split: str) -> dict[str, Floats]:
+    """Return sorted margins ``(n,)`` on a split: original, unlearned, all oracles; without NaN."""
     found: dict[str, list[float]] = {}
     for s in samples:
         if s.split == split:
@@ -102,19 +93,10 @@ def margin_figure(
     axis: str,
     names: Mapping[str, str] = NAMES,
 ) -> str:
-    """Return how margins are distributed on one split, one outline for each kind of model.
+    """Return how margins are distributed on one split, one outline for each role of model.
 
-    All splits share bins and axes, so that two figures can be laid side by side. Margins beyond
-    the 0.5 and 99.5 percentiles of all stand in the outermost bins.
-
-    Args:
-        samples: Margins of all models on all splits.
-        split: The split to draw.
-        title: Short name of the figure, for those who cannot see it.
-        desc: What it shows, in sentences.
-        unit: What the values are of.
-        axis: What the values are.
-        names: What the three kinds of model are called.
+    All splits share bins and axes, so that figures can be compared. Margins beyond the 0.5 and
+    99.5 percentiles are in the outermost bins.
 
     Returns:
         An ``<svg>`` element.
@@ -143,16 +125,7 @@ def margin_figure(
 
 
 def roc_figure(rocs: Sequence[Roc], *, title: str, desc: str) -> str:
-    """Return the attack's curves on linear axes.
-
-    Args:
-        rocs: One curve a model.
-        title: Short name of the figure.
-        desc: What it shows, in sentences.
-
-    Returns:
-        An ``<svg>`` element.
-    """
+    """Return the attack's ROC curves on linear axes, as an ``<svg>`` element."""
 
     def draw(ax: Axes) -> None:
         ax.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8)
@@ -164,14 +137,9 @@ def roc_figure(rocs: Sequence[Roc], *, title: str, desc: str) -> str:
 
 
 def low_roc_figure(rocs: Sequence[Roc], *, title: str, desc: str) -> str:
-    """Return the same curves at low false-positive rates, on logarithmic axes.
+    """Return the curves at low false-positive rates, on logarithmic axes.
 
-    Left of 10 / negatives fewer than ten false positives stand behind a point; that part is shaded.
-
-    Args:
-        rocs: One curve a model.
-        title: Short name of the figure.
-        desc: What it shows, in sentences.
+    Shaded: left of 10 / negatives a point has fewer than ten false positives.
 
     Returns:
         An ``<svg>`` element.
@@ -200,12 +168,12 @@ def make_svg(
     columns: int | None = None,
     size: tuple[float, float] = SIZE,
 ) -> str:
-    """Return a figure as an element of a page, in the page's colours and letters.
+    """Return a figure as an element of a page, in the page's colours and fonts.
 
     Args:
-        draw: Draws on the axes; what is labelled comes into a legend above.
-        name: Before every id, so that figures of a page do not clash.
-        title: Short name of the figure, for those who cannot see it.
+        draw: Draws on the axes; labels become a legend above.
+        name: Prefix of every id, so that figures of a page do not clash.
+        title: Short name of the figure, for screen readers.
         desc: What it shows, in sentences.
         columns: Of the legend; all in one row when None.
         size: Width and height, in inches.
@@ -237,7 +205,7 @@ def _edges(samples: Sequence[MarginSample]) -> Floats:
 def _shares(samples: Sequence[MarginSample], split: str, edges: Floats) -> dict[str, Floats]:
     return {
         who: np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0] / len(values)
-        for who, values in pooled(samples, split).items()
+        for who, values in margins_by_role(samples, split).items()
     }
 
 

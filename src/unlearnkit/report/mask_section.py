@@ -1,4 +1,4 @@
-"""What a mask let move, layer by layer: as values, in words, and drawn.
+"""Mask section: the share of each layer, as table and figure.
 
 Drawing needs matplotlib, of the extra ``[report]``.
 """
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST = 24
-"""Bars that can be told apart; layers beyond that are drawn together, by the module around them."""
+"""Most bars of the figure; beyond that, layers are merged by module."""
 
 _LETTERS = 22
-"""Of a layer's name beside its bar, from the end."""
+"""Characters of a layer's name at its bar, from the end."""
 
 HEAD = ("Layer", "Scalars", "In the mask", "Of the layer", "Of the mask")
 
 
-def localized(mask: Mask) -> MaskSummary:
+def mask_summary(mask: Mask) -> MaskSummary:
     """Return what a report says of a mask."""
     return MaskSummary(
         criterion=mask.criterion,
@@ -47,7 +47,7 @@ def mask_facts(found: MaskSummary) -> list[tuple[str, str]]:
     ]
 
 
-def lines(found: MaskSummary) -> list[tuple[str, ...]]:
+def layer_rows(found: MaskSummary) -> list[tuple[str, ...]]:
     """Return a row for each layer, in the order of ``HEAD``."""
     whole = _sums(found.layers)[0]
     return [
@@ -63,15 +63,8 @@ def lines(found: MaskSummary) -> list[tuple[str, ...]]:
 
 
 def mask_figure(found: MaskSummary) -> str:
-    """Return the share of each layer that is in the mask, as bars from the first layer down.
-
-    Args:
-        found: The mask. Beyond 24 layers, those of a module are one bar.
-
-    Returns:
-        An ``<svg>`` element.
-    """
-    bars = together(found.layers)
+    """Return the share of each layer in the mask as bars; beyond 24 layers, one bar a module."""
+    bars = merge_layers(found.layers)
     chosen, total = _sums(found.layers)
     shares = [x.chosen / max(1, x.scalars) for x in bars]
 
@@ -105,15 +98,8 @@ def mask_file(found: MaskSummary) -> str:
     return without_controls(figure.replace("<svg", head, 1)) + "\n"
 
 
-def together(layers: Sequence[LayerShare]) -> list[LayerShare]:
-    """Return layers with those of a module put together, as deep as leaves 24 at most.
-
-    Args:
-        layers: In order; where no depth leaves so few, they come back as they are.
-
-    Returns:
-        In order of first appearance.
-    """
+def merge_layers(layers: Sequence[LayerShare]) -> list[LayerShare]:
+    """Return layers merged by module, as deep as leaves 24 at most; unmerged where none does."""
     if len(layers) <= MOST:
         return list(layers)
     deepest = max(x.name.count(".") for x in layers)

@@ -1,4 +1,4 @@
-"""Words and numbers as readers see them, shared by the text and the page."""
+"""Phrases: texts and numbers of a report, for terminal and page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unlearnkit.report.schema import (
     Difficulty,
     MetricRow,
     NextStep,
-    Report,
+    ReportData,
     RequestSummary,
     SummaryRow,
     Verdict,
@@ -53,7 +53,8 @@ MEANINGS = {
     Verdict.LEAKS: "The model still carries information about the forget set.",
     Verdict.OVER_FORGOT: "The forget set is over-forgotten: the model knows it worse than a model"
     " that never saw it, and that shows which rows were removed.",
-    Verdict.DISTINGUISHABLE: "The model can be told from one retrained without the forget set.",
+    Verdict.DISTINGUISHABLE: "The model can be distinguished from one retrained without the"
+    " forget set.",
     Verdict.DAMAGED: "Unlearning cost accuracy that retraining keeps.",
     Verdict.INCONCLUSIVE: "No fault was found, but this audit cannot say that the model passes.",
     Verdict.MATCHES: "On every compared metric the model behaves like one retrained without the"
@@ -109,14 +110,7 @@ _SPLITS = {
 
 
 def decimals(values: Iterable[float | None]) -> int | None:
-    """Return how many decimals show three or four digits of the largest value.
-
-    Args:
-        values: What stands on one line; None and infinities do not count.
-
-    Returns:
-        The number of decimals; None when scientific notation is needed.
-    """
+    """Return the decimals for 3 or 4 digits of the largest value; None: scientific."""
     sizes = [abs(v) for v in values if v is not None and math.isfinite(v)]
     top = max(sizes, default=0.0)
     if top == 0:
@@ -127,16 +121,7 @@ def decimals(values: Iterable[float | None]) -> int | None:
 
 
 def number(value: float | None, places: int | None = 3, *, signed: bool = False) -> str:
-    """Return a number in words or digits.
-
-    Args:
-        value: The number; None is undefined.
-        places: Decimals; None for scientific notation.
-        signed: Whether a positive number carries its sign.
-
-    Returns:
-        For example ``0.986``, ``+0.013``, ``1.2e-05``, ``infinite`` or ``undefined``.
-    """
+    """Return a number as text: ``0.986``, ``+0.013``, ``1.2e-05``, ``infinite``, ``undefined``."""
     if value is None or math.isnan(value):
         return UNDEFINED
     if math.isinf(value):
@@ -155,6 +140,20 @@ def interval(
     if low is None or high is None:
         return ""
     return f"[{number(low, places, signed=signed)}, {number(high, places, signed=signed)}]"
+
+
+def gap_texts(row: MetricRow, places: int | None) -> tuple[str, str]:
+    """Return a row's gap to retrained models and its interval, each with signs.
+
+    A gap that is neither equivalent nor unjudged never reads as 0: where all of it would, it is
+    shown with decimals of its own.
+    """
+    values = (row.gap, row.gap_low, row.gap_high)
+    zero = places is not None and all(v is None or abs(v) <= 0.5 * 10**-places for v in values)
+    if zero and row.judgement in {Judgement.NOT_SHOWN, Judgement.DIFFERENT}:
+        places = decimals(values)
+    gap = ABSENT if row.gap is None else number(row.gap, places, signed=True)
+    return gap, interval(row.gap_low, row.gap_high, places, signed=True)
 
 
 def row_decimals(row: MetricRow) -> int | None:
@@ -186,7 +185,7 @@ def floor_text(row: MetricRow) -> str:
     return "" if row.floor is None else number(row.floor, decimals([row.floor]))
 
 
-def compared(rows: Iterable[MetricRow]) -> bool:
+def has_retrained(rows: Iterable[MetricRow]) -> bool:
     """Return whether any row is compared with a retrained model."""
     return any(r.oracle is not None for r in rows)
 
@@ -214,12 +213,12 @@ def answer_text(answer: Answer) -> str:
     return f"{QUESTIONS[answer.question]} {answer.sentence}"
 
 
-def verdict_text(report: Report) -> str:
+def verdict_text(report: ReportData) -> str:
     """Return verdict and meaning in one sentence: ``LEAKS: The model still ...``."""
     return f"{report.verdict.value}: {MEANINGS[report.verdict]}"
 
 
-def reason_text(report: Report) -> str:
+def reason_text(report: ReportData) -> str:
     """Return why, as a sentence that begins with a capital."""
     return end_sentence(report.reason[:1].upper() + report.reason[1:])
 
@@ -250,10 +249,10 @@ def summary_cells(row: SummaryRow) -> tuple[str, str, str, str, str]:
     return row.name, model, cell(row.original), cell(row.retrained), row.judgement
 
 
-def warning_label(report: Report, text: str) -> str:
+def warning_label(report: ReportData, text: str) -> str:
     """Return ``Warning``, or ``Note`` for what a method reports of a run that went well."""
-    told = text in report.provenance.notes and "FAILED" not in text
-    return "Note" if told else "Warning"
+    note = text in report.provenance.notes and "FAILED" not in text
+    return "Note" if note else "Warning"
 
 
 def asked_lines(asked: RequestSummary) -> list[tuple[str, str]]:
@@ -434,7 +433,7 @@ def settings_lines(settings: dict[str, object]) -> list[tuple[str, str]]:
     ]
 
 
-def provenance_lines(report: Report) -> list[tuple[str, str]]:
+def provenance_lines(report: ReportData) -> list[tuple[str, str]]:
     """Return where the numbers come from, as names and values."""
     p = report.provenance
     return [
@@ -454,7 +453,7 @@ def provenance_lines(report: Report) -> list[tuple[str, str]]:
     ]
 
 
-def removed_rows(report: Report) -> str:
+def removed_rows(report: ReportData) -> str:
     """Return digest and count of the removed rows, and their positions where they are listed."""
     p = report.provenance
     listed = "positions not listed (audit --list-rows)"

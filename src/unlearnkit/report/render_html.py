@@ -1,4 +1,4 @@
-"""The report as one self-contained page: no script, no request, light and dark, paper and phone.
+"""Report page: one HTML file without script or requests.
 
 Needs matplotlib and jinja2, the extra ``[report]``.
 """
@@ -22,7 +22,7 @@ from unlearnkit.report.schema import (
     MarginSample,
     MaskSummary,
     MetricRow,
-    Report,
+    ReportData,
     Roc,
     StrongSummary,
 )
@@ -63,23 +63,8 @@ class HtmlRow:
     more: list[Markup]
 
 
-@dataclass(frozen=True)
-class Cell:
-    """An accuracy in digits, and the share of the cell that its bar fills."""
-
-    text: str
-    share: float
-
-
-def render_page(report: Report) -> str:
-    """Return the report as one HTML page that asks nothing of a network.
-
-    Args:
-        report: What an audit found.
-
-    Returns:
-        The page. The same report gives the same bytes.
-    """
+def render_page(report: ReportData) -> str:
+    """Return the report as one HTML page without requests; equal reports give equal bytes."""
     check_installed()
     of_many = () if report.strong is None else report.strong.rows
     anchors = {row.metric: f"row-{i}" for i, row in enumerate((*report.rows, *of_many))}
@@ -90,7 +75,7 @@ def render_page(report: Report) -> str:
         w=w,
         many=ensembles,
         anchors=anchors,
-        against=w.compared(report.rows),
+        against=w.has_retrained(report.rows),
         summary=[w.summary_cells(r) for r in report.summary],
         sections=_sections(report.rows, anchors),
         ensembles=_sections(of_many, anchors),
@@ -123,11 +108,12 @@ def _mask(found: MaskSummary | None) -> Figure | None:
     if found is None:
         return None
     title = "Share of each layer in the mask"
-    return Figure(Markup(masks.mask_figure(found)), title, masks.HEAD, masks.lines(found))
+    return Figure(Markup(masks.mask_figure(found)), title, masks.HEAD, masks.layer_rows(found))
 
 
 def _line(row: MetricRow, anchor: str) -> HtmlRow:
     places = w.row_decimals(row)
+    gap, gap_interval = w.gap_texts(row, places)
     brief, *more = _doc(row.doc)
     return HtmlRow(
         anchor=anchor,
@@ -137,8 +123,8 @@ def _line(row: MetricRow, anchor: str) -> HtmlRow:
         original=w.ABSENT if row.original is None else w.number(row.original.value, places),
         oracle=w.oracle_text(row, places),
         floor=w.floor_text(row),
-        gap=w.ABSENT if row.gap is None else w.number(row.gap, places, signed=True),
-        gap_interval=w.interval(row.gap_low, row.gap_high, places, signed=True),
+        gap=gap,
+        gap_interval=gap_interval,
         z=w.ABSENT if row.z is None else w.number(row.z, 1, signed=True),
         closed=w.closed_text(row),
         judgement=w.judgement_words(row),
@@ -165,7 +151,7 @@ def _doc(doc: str) -> list[Markup]:
     return made or [Markup("")]
 
 
-def _margins(report: Report) -> list[Figure]:
+def _margins(report: ReportData) -> list[Figure]:
     axis = w.margin_words(report.asked.task)[1]
     order = {"forget": 0, "held_out": 1}
     splits = sorted(
@@ -177,7 +163,7 @@ def _margins(report: Report) -> list[Figure]:
     ]
 
 
-def _axis(report: Report) -> str:
+def _axis(report: ReportData) -> str:
     """Return what a margin is over models."""
     if report.asked.task == "regression":
         return "Prediction, towards the row's target"
@@ -215,7 +201,7 @@ def _spread(
 
     body = []
     said = []
-    for who, values in fig.pooled(samples, split).items():
+    for who, values in fig.margins_by_role(samples, split).items():
         low, mid, high = np.percentile(values, [10, 50, 90], method="nearest")
         texts = tuple(w.number(float(v), 2) for v in (low, mid, high))
         body.append((names[who], f"{len(values):,}", *texts))
@@ -290,16 +276,8 @@ def _chosen(classes: Sequence[ClassAccuracy]) -> tuple[list[ClassAccuracy], int]
     return sorted(kept, key=lambda c: c.label), len(classes) - MOST_CLASSES
 
 
-def _class_cells(c: ClassAccuracy) -> tuple[ClassAccuracy, list[Cell]]:
-    values = (
-        c.original,
-        c.unlearned,
-        c.oracle,
-        c.forget_original,
-        c.forget_unlearned,
-        c.forget_oracle,
-    )
-    return c, [
-        Cell(w.ABSENT if v is None else w.number(v, 3), 0.0 if v is None else round(v, 3))
-        for v in values
-    ]
+def _class_cells(c: ClassAccuracy) -> tuple[ClassAccuracy, list[tuple[str, float]]]:
+    """Return a class with its accuracies as text and as the width of a bar."""
+    test = (c.original, c.unlearned, c.oracle)
+    values = (*test, c.forget_original, c.forget_unlearned, c.forget_oracle)
+    return c, [(w.ABSENT, 0.0) if v is None else (w.number(v, 3), round(v, 3)) for v in values]

@@ -1,4 +1,4 @@
-"""The report in a terminal: plain text without colour, short or whole."""
+"""Report text: the summary or the whole report, for a terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from unlearnkit.report import mask_section as masks
 from unlearnkit.report import phrases as w
 from unlearnkit.report import strong_section as ensembles
-from unlearnkit.report.schema import Estimate, MetricRow, Report, StrongSummary
+from unlearnkit.report.schema import Estimate, MetricRow, ReportData, StrongSummary
 from unlearnkit.report.terminal import WIDTH, heading, table_lines, wrap
 
 _SHOWN = 20
@@ -26,16 +26,8 @@ def terminal_width() -> int:
     return max(40, shutil.get_terminal_size((WIDTH, 24)).columns)
 
 
-def render_brief(report: Report, width: int | None = None) -> str:
-    """Return both answers, verdict, next steps and summary in at most 30 lines.
-
-    Args:
-        report: What an audit found.
-        width: Columns; those of the terminal when None.
-
-    Returns:
-        Lines. Where warnings or the reason would take more, they end in a sign and a count.
-    """
+def render_brief(report: ReportData, width: int | None = None) -> str:
+    """Return both answers, verdict, next steps and summary, 30 lines; a cut ends in ``[...]``."""
     wide = terminal_width() if width is None else width
     about = f"{report.asked.case}: {report.asked.request}, {report.provenance.method}"
     head = wrap(about, width=wide)[:2]
@@ -64,23 +56,14 @@ def _cut(lines: list[str], most: int) -> list[str]:
     return [*lines[: most - 1], f"{lines[most - 1]} [...]"]
 
 
-def _more(report: Report) -> str:
+def _more(report: ReportData) -> str:
     others = len(report.findings) - 1
     found = f"{others} more finding{'s' if others > 1 else ''}, " if others else ""
     return f"({found}{len(report.rows)} metrics, limits and provenance: audit --full)"
 
 
-def render_text(report: Report, width: int = WIDTH) -> str:
-    """Return the whole report as plain text without colour.
-
-    Args:
-        report: What an audit found.
-        width: Columns.
-
-    Returns:
-        Lines: both answers, verdict, next steps, summary, the full table with its footnotes, the
-        request, cost, provenance and limits. Control characters in names are replaced.
-    """
+def render_text(report: ReportData, width: int = WIDTH) -> str:
+    """Return the whole report as plain text without colour or control characters."""
     p = report.provenance
     about = f"{report.asked.case}: {report.asked.request}, {p.method}"
     out = [*wrap(f"UNLEARNING AUDIT  {about}", width=width), "=" * width, ""]
@@ -103,7 +86,7 @@ def render_text(report: Report, width: int = WIDTH) -> str:
         out += heading("What this one model shows")
     else:
         out += heading(f"All metrics ({w.TIERS[report.tier]})")
-    out += _table(report.rows, w.LEGEND if w.compared(report.rows) else w.NO_ORACLE, width)
+    out += _table(report.rows, w.LEGEND if w.has_retrained(report.rows) else w.NO_ORACLE, width)
     out += heading("Request")
     out += _pairs(w.asked_lines(report.asked), width)
     for name, size in report.asked.headroom.items():
@@ -112,7 +95,7 @@ def render_text(report: Report, width: int = WIDTH) -> str:
     if report.localized is not None:
         out += heading("Mask: the parameters that could change")
         out += _pairs(masks.mask_facts(report.localized), width)
-        for name, scalars, chosen, share, _ in masks.lines(report.localized):
+        for name, scalars, chosen, share, _ in masks.layer_rows(report.localized):
             out += wrap(f"{name}: {share}, {chosen} of {scalars}", "  - ", width)
     out += heading("Cost")
     out += table_lines(w.SPENT_HEAD, w.spent_lines(report.spent), width=width, numbers=(1, 2))
@@ -128,7 +111,7 @@ def render_text(report: Report, width: int = WIDTH) -> str:
     return "\n".join(ln.rstrip() for ln in out)
 
 
-def _answers(report: Report, width: int) -> list[str]:
+def _answers(report: ReportData, width: int) -> list[str]:
     """Return the answers to the two questions, each with what its test could have seen."""
     texts = [f"{w.answer_text(a)} {a.power}".rstrip() for a in report.answers]
     return [*(x for text in texts for x in wrap(text, width=width)), *([""] if texts else [])]
@@ -166,11 +149,12 @@ def _table(
 ) -> list[str]:
     if not shown:
         return ["The audit has no rows."]
-    against = w.compared(shown)
+    against = w.has_retrained(shown)
     notes: list[str] = []
     head = ["metric", ours, "original"]
-    head += ["retrained", "gap", "z", "closed"] if against else []
-    head.append("judged")
+    head += ["retrained", "gap", "z", "gap\nclosed"] if against else []
+    head.append("judgement")
+    head = [h if "\n" in h or not against else f"\n{h}" for h in head]
     lines: list[list[str] | str] = []
     for title, rows in w.by_section(shown):
         lines += [title.upper(), *(_cells(row, against, notes) for row in rows)]
@@ -190,8 +174,7 @@ def _cells(row: MetricRow, against: bool, notes: list[str]) -> list[str]:
     cells = [name, _estimate(row, row.estimate, places, notes)]
     cells.append(w.ABSENT if row.original is None else w.number(row.original.value, places))
     if against:
-        gap = w.ABSENT if row.gap is None else w.number(row.gap, places, signed=True)
-        between = w.interval(row.gap_low, row.gap_high, places, signed=True)
+        gap, between = w.gap_texts(row, places)
         cells += [w.oracle_text(row, places), f"{gap}\n{between}" if between else gap]
         cells.append(w.ABSENT if row.z is None else w.number(row.z, 1, signed=True))
         cells.append(w.closed_text(row))

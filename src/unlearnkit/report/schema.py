@@ -1,32 +1,272 @@
-"""What an audit found, as values: everything that the text, the JSON and the page show."""
+"""Report schema: every value that text, JSON and page show."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from unlearnkit.core.audit_terms import AuditTier
+from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.errors import InputError
-from unlearnkit.core.files import read_text
-from unlearnkit.report.ensemble_schema import ArmComparison as ArmComparison
-from unlearnkit.report.ensemble_schema import RecordComparison as RecordComparison
-from unlearnkit.report.ensemble_schema import RowExposure as RowExposure
-from unlearnkit.report.ensemble_schema import Stratum as Stratum
-from unlearnkit.report.ensemble_schema import StrongSummary as StrongSummary
-from unlearnkit.report.row_schema import Estimate as Estimate
-from unlearnkit.report.row_schema import MarginSample as MarginSample
-from unlearnkit.report.row_schema import MetricRow as MetricRow
-from unlearnkit.report.row_schema import OracleValue as OracleValue
-from unlearnkit.report.row_schema import Value as Value
-from unlearnkit.store import write_bytes
-
-_MOST = 256 * 2**20
-"""Most bytes of a report that is read."""
+from unlearnkit.stats.oracle_gap import Judgement
 
 Design = Literal["FULL", "REUSE"]
+
+
+class Estimate(FrozenModel):
+    """A number with its uncertainty; None where it is undefined, and then the note says why."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    method: str = ""
+    """How the 95 % interval was made: Clopper-Pearson, DeLong, normal, none."""
+
+    examples: int = 0
+    """Rows behind the number."""
+
+    note: str = ""
+
+
+class OracleValue(FrozenModel):
+    """The same metric of each retrained model."""
+
+    mean: float | None
+    sd: float | None
+    """Standard deviation over oracles; None for fewer than two."""
+
+    values: tuple[float | None, ...]
+
+
+class MetricRow(FrozenModel):
+    """One line of the table."""
+
+    metric: str
+    family: str
+    goal: str
+    """``high``, ``low``, ``match retraining`` or ``descriptive``."""
+
+    ideal: float | None
+    """The best value: a constant of the metric, or the oracle's mean."""
+
+    unit: str
+    path: Literal["exact", "compat"]
+    section: int
+    """Where it stands in the order of the audit, 1 to 10."""
+
+    estimate: Estimate
+    original: Estimate | None
+    """The same metric of the original model."""
+
+    oracle: OracleValue | None
+    gap: float | None
+    """Estimate minus the oracles' mean."""
+
+    gap_low: float | None = None
+    gap_high: float | None = None
+    z: float | None
+    """Gap in oracle standard deviations; None for fewer than three oracles."""
+
+    floor: float | None = None
+    """For distances to the oracle: the oracle-oracle distance."""
+
+    closed: float | None = None
+    """For distances to the oracle: the share of the original's distance that was closed."""
+
+    margin: float | None = None
+    """Largest gap that counts as none; None where the gap is not judged."""
+
+    judgement: Judgement
+    """Of the gap to the oracles."""
+
+    models: int
+    """How many oracles stand behind the comparison."""
+
+    doc: str
+    role: str = "other"
+    """Which question of the audit it answers: ``knowledge``, ``generalization``, ``utility``,
+    ``attack``, ``distance`` or ``other``."""
+
+
+class MarginSample(FrozenModel):
+    """Margins of one model on one split, thinned for drawing."""
+
+    who: str
+    split: str
+    values: tuple[float, ...]
+
+
+class RecordComparison(FrozenModel):
+    """How two arms of models differ on one row of the forget set."""
+
+    epsilon: float | None
+    """Lower bound of their distance, corrected for the number of rows; nats."""
+
+    accuracy: float | None
+    """Of the attack that tells them apart by this row; 0.5 is chance."""
+
+    shift: float | None
+    """Mean margin of the first minus that of the second, in deviations of the second."""
+
+
+class RowExposure(RecordComparison):
+    """What a strong audit says about one row of the forget set; itself: unlearned, retrained."""
+
+    row: int
+    """Its number in the training set."""
+
+    memory: RecordComparison | None = None
+    """Unlearned against placebo models; None without a placebo arm."""
+
+    signature: RecordComparison | None = None
+    """Placebo against retrained models."""
+
+
+class ArmComparison(FrozenModel):
+    """How two arms of models of a strong audit differ on the forget set."""
+
+    name: Literal["memory", "signature", "likeness"]
+    """Memory: unlearned against placebo models, which went through the same method and never saw
+    the forget set. Signature: placebo against retrained. Likeness: unlearned against retrained."""
+
+    auc: Estimate
+    """Of U-LiRA: 0.5 = alike."""
+
+    auc_floor: float | None
+    """Of two equal sets of retrained models."""
+
+    auc_original: float | None
+    """Of originals against retrained models: what doing nothing gives."""
+
+    judgement: Judgement
+    """Of the AUC, compared with 0.5, the value of equal sets."""
+
+    klom: float | None
+    """Median over the records."""
+
+    klom_floor: float | None
+    shift: Estimate
+    """Mean shift of margins, in deviations of the second arm; above 0 the first knows them
+    better."""
+
+    attack: Estimate | None
+    """Difference in AUC of the membership attack against never-seen rows; of the signature,
+    between placebo models and the retrained models that they were made from."""
+
+    accuracy: Estimate
+    """By how much fewer errors the first arm makes on the forget set."""
+
+    accuracy_margin: float | None
+    """Largest such difference that counts as none."""
+
+    p: float | None
+    """Of the permutation test."""
+
+    records: int
+    """Rows of the forget set."""
+
+    familiar: int | None
+    """Records exposed after correction that the first arm knows better."""
+
+    strange: int | None
+    """Records exposed after correction that it knows worse."""
+
+    worst: float | None
+    """Largest corrected bound on epsilon, nats."""
+
+    detectable: float | None
+    """Smallest mean shift that the permutation test sees with 80 % power, in deviations."""
+
+    note: str = ""
+    """Why numbers are missing."""
+
+
+class Stratum(FrozenModel):
+    """What the models of a strong audit show on a third of the forgotten rows."""
+
+    by: str
+    """What the rows are ordered by: ``memorisation``, ``difficulty`` or ``entanglement``."""
+
+    part: str
+    """``low``, ``middle`` or ``high``."""
+
+    examples: int
+    level: float
+    """Mean over its rows: what having had a row adds to its probability, or takes from its error;
+    what is missing in retrained models' probability, or their error; distance of features from the
+    middle."""
+
+    auc: Estimate
+    """Of U-LiRA on these rows."""
+
+    auc_floor: float | None
+    """The same for the second set of retrained models."""
+
+    klom: float | None
+    """Median."""
+
+    klom_floor: float | None
+    exposed: int | None
+    """Rows with a corrected bound above 0."""
+
+
+class StrongSummary(FrozenModel):
+    """What ensembles of models show: of the method on this request, not of one model."""
+
+    models: int
+    """N: of originals, of unlearned models, of retrained ones, and of a second set of those."""
+
+    distinct: int
+    """How many of the unlearned models differ from each other."""
+
+    rows: tuple[MetricRow, ...]
+    """In each, ``oracle`` is the second set of retrained models."""
+
+    exposure: tuple[RowExposure, ...]
+    """Every forgotten row, the most exposed first."""
+
+    arms: tuple[ArmComparison, ...] = ()
+    """Memory, signature and likeness; likeness alone where there is no placebo arm."""
+
+    placebo: str = ""
+    """Why there is no placebo arm, or what holds of it."""
+
+    laws: tuple[MarginSample, ...]
+    """Margins of the most exposed rows over models; ``split`` names the row."""
+
+    degrees: tuple[MarginSample, ...] = ()
+    """How far each forgotten row still is on the way to the originals, mean over models: of these
+    themselves, of the unlearned models and of the second set of retrained ones."""
+
+    strata: tuple[Stratum, ...] = ()
+    """Thirds of the forgotten rows."""
+
+    detectable: float | None
+    """Smallest shift that the audit sees with 80 % power, in deviations of retrained models."""
+
+    signals: str
+    """Digest of all that the margins depend on; also the name of their folder in the cache."""
+
+    trained: int
+    """Models that had to be trained for this audit."""
+
+    seconds: float
+    """What training, unlearning and looking took in this call."""
+
+    @property
+    def exposed(self) -> tuple[RowExposure, ...]:
+        """Return the rows with a bound above 0: of memory, or of likeness without a placebo arm."""
+        return tuple(e for e in self.exposure if (e if e.memory is None else e.memory).epsilon)
+
+    def arm(self, name: str) -> ArmComparison | None:
+        """Return the comparison of that name; None where there is none."""
+        return next((a for a in self.arms if a.name == name), None)
+
+    def row(self, metric: str) -> MetricRow | None:
+        """Return the row of a metric; None where there is none."""
+        return next((r for r in self.rows if r.metric == metric), None)
 
 
 class Verdict(StrEnum):
@@ -41,7 +281,7 @@ class Verdict(StrEnum):
     MEMORY_GONE = "MEMORY GONE WITHIN LIMITS"
 
 
-class Finding(Value):
+class Finding(FrozenModel):
     """A verdict that holds, and why."""
 
     verdict: Verdict
@@ -52,7 +292,7 @@ class Finding(Value):
     """Ids of the table rows that it rests on."""
 
 
-class Answer(Value):
+class Answer(FrozenModel):
     """The answer to one of the two questions of an audit."""
 
     question: Literal["memory", "likeness"]
@@ -66,7 +306,7 @@ class Answer(Value):
     """What the test behind it could have seen; empty where nothing was tested."""
 
 
-class Roc(Value):
+class Roc(FrozenModel):
     """The margin attack's curve: true positives over false positives."""
 
     who: str
@@ -76,7 +316,7 @@ class Roc(Value):
     negatives: int
 
 
-class ClassAccuracy(Value):
+class ClassAccuracy(FrozenModel):
     """Accuracy of each model on one class."""
 
     label: int
@@ -93,7 +333,7 @@ class ClassAccuracy(Value):
     forget_oracle: float | None
 
 
-class CostComparison(Value):
+class CostComparison(FrozenModel):
     """What unlearning cost, compared with retraining."""
 
     forward: int
@@ -113,7 +353,7 @@ class CostComparison(Value):
     """Rows backward over those of retraining."""
 
 
-class Difficulty(Value):
+class Difficulty(FrozenModel):
     """How hard the forget rows are, by scores that cost little; None where undefined."""
 
     confidence: float | None = None
@@ -142,7 +382,7 @@ class Difficulty(Value):
     which a forgotten row scores above a retained one: 0.5 where they are alike."""
 
 
-class LayerShare(Value):
+class LayerShare(FrozenModel):
     """How much of one layer a mask let move."""
 
     name: str
@@ -152,12 +392,12 @@ class LayerShare(Value):
     chosen: int
 
 
-class MaskSummary(Value):
+class MaskSummary(FrozenModel):
     """What a mask let move; all else has kept every bit."""
 
     criterion: str
     budget: float
-    """Share of the trainable scalars that was asked for."""
+    """Requested fraction of the trainable scalars."""
 
     granularity: str
     seed: int
@@ -165,8 +405,8 @@ class MaskSummary(Value):
     """In the model's order."""
 
 
-class RequestSummary(Value):
-    """What was asked, and how hard it is."""
+class RequestSummary(FrozenModel):
+    """The request, and how hard it is."""
 
     case: str
     task: str
@@ -201,7 +441,7 @@ class RequestSummary(Value):
     """Removing rows is judged against retraining; removing a concept may need another target."""
 
 
-class Provenance(Value):
+class Provenance(FrozenModel):
     """Where the numbers come from."""
 
     version: str
@@ -232,12 +472,12 @@ class Provenance(Value):
     """Digest of the positions of the removed rows, as in the record of a run."""
 
     removed_rows: tuple[int, ...] | None = None
-    """Positions of the removed rows in the training data; None where nobody asked for them."""
+    """Positions of the removed rows in the training data; None unless requested."""
 
     notes: tuple[str, ...] = ()
 
 
-class SummaryRow(Value):
+class SummaryRow(FrozenModel):
     """One line of the summary."""
 
     name: str
@@ -257,7 +497,7 @@ class SummaryRow(Value):
     """In words: ``as retrained``, ``differs``, ``undecided``, ``leaks``, ``damaged``."""
 
 
-class NextStep(Value):
+class NextStep(FrozenModel):
     """What to do after a verdict."""
 
     action: str
@@ -267,7 +507,7 @@ class NextStep(Value):
     """About how long it takes, where this audit has measured what it needs."""
 
 
-class Report(Value):
+class ReportData(FrozenModel):
     """What an audit found: verdict, next steps, summary, the full table and all behind it."""
 
     schema_version: Literal[2] = 2
@@ -314,94 +554,13 @@ class Report(Value):
         return " ".join([f"{self.verdict}: {end_sentence(self.reason)}", *self.remarks])
 
     def row(self, metric: str) -> MetricRow:
-        """Return the table's row of a metric.
-
-        Args:
-            metric: The metric's id.
-
-        Returns:
-            The row.
-
-        Raises:
-            InputError: If the report has none.
-        """
+        """Return the table's row of a metric; an unknown id is an error."""
         for r in self.rows:
             if r.metric == metric:
                 return r
         raise InputError(
             f"report: no row {metric!r}; there are: {', '.join(r.metric for r in self.rows)}"
         )
-
-    def __str__(self) -> str:
-        from unlearnkit.report.render_text import render_brief  # it imports this module
-
-        return render_brief(self)
-
-    def full(self) -> str:
-        """Return all that the report says as text; ``str`` gives verdict, next step, summary."""
-        from unlearnkit.report.render_text import render_text  # it imports this module
-
-        return render_text(self)
-
-    def save(self, path: str | Path) -> Path:
-        """Write the report as a page (``.html``), as data (``.json``) or as text (``.txt``).
-
-        Args:
-            path: Where; the ending says the form. The file appears whole or not at all.
-
-        Returns:
-            The path; another ending, or a place that cannot be written, is an ``InputError``.
-        """
-        path = Path(path)
-        return write_bytes(path, self.content(path))
-
-    def content(self, path: Path) -> bytes:
-        """Return what ``save`` writes to a path.
-
-        Args:
-            path: Its ending says the form.
-
-        Returns:
-            The content of the file.
-
-        Raises:
-            InputError: If the ending is another.
-        """
-        if path.suffix == ".json":
-            return self.model_dump_json(indent=1).encode()
-        if path.suffix == ".txt":
-            return f"{self.full()}\n".encode()
-        if path.suffix == ".html":
-            from unlearnkit.report.render_html import render_page  # needs the extra
-
-            return render_page(self).encode()
-        raise InputError(f"report: ends in .html, .json or .txt, got {path.name!r}")
-
-    @classmethod
-    def load(cls, path: str | Path) -> Report:
-        """Read a report that was saved as JSON.
-
-        Args:
-            path: The file.
-
-        Returns:
-            The report.
-
-        Raises:
-            InputError: If the file is not there or is no report.
-        """
-        text = read_text(Path(path), "report", most=_MOST)
-        try:
-            return cls.model_validate_json(text)
-        except ValidationError as e:
-            if any(x["loc"] == ("schema_version",) for x in e.errors()):
-                raise InputError(
-                    f"report: {str(path)!r} was written by another version of unlearnkit; audit the"
-                    " run again: unlearnkit audit FOLDER"
-                ) from None
-            raise InputError(
-                f"report: {str(path)!r} is no report: {e.error_count()} fields are wrong"
-            ) from None
 
 
 def end_sentence(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Words and numbers of a strong audit as readers see them, shared by the text and the page."""
+"""Strong section: texts and tables of ensembles, for terminal and page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What pages share: templates, style, numbers set as readers expect them.
+"""Templates: what all HTML pages share.
 
 Needs matplotlib and jinja2, the extra ``[report]``.
 """
@@ -31,11 +31,7 @@ class Figure:
 
 
 def check_installed() -> None:
-    """Refuse to begin a page that cannot be made.
-
-    Raises:
-        InputError: If matplotlib or jinja2 is not installed.
-    """
+    """Refuse a page that cannot be made: it needs matplotlib and jinja2."""
     if not (_installed("matplotlib") and _installed("jinja2")):
         raise InputError(
             "report: the page needs matplotlib and jinja2; pip install 'unlearnkit[report]'"
@@ -43,15 +39,7 @@ def check_installed() -> None:
 
 
 def render_template(name: str, **values: object) -> str:
-    """Return a page made from a template of this package.
-
-    Args:
-        name: Path of the template below the package, such as ``report/page.html.jinja``.
-        **values: What the template names; ``style`` is the style sheet that pages share.
-
-    Returns:
-        The page, with control characters replaced. The same values give the same bytes.
-    """
+    """Return the page of a template of this package, with control characters replaced."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
     from markupsafe import Markup, escape
 
@@ -60,15 +48,15 @@ def render_template(name: str, **values: object) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        loader=FunctionLoader(packaged),
+        loader=FunctionLoader(read_resource),
     )
     environment.filters["minus"] = lambda text: re.sub(r"(?<![\w.])-(?=[\d.i])", "\u2212", text)
     environment.filters["breaks"] = lambda name: escape(name).replace("_", Markup("_<wbr>"))
-    style = Markup(packaged("report/style.css").strip())
+    style = Markup(read_resource("report/style.css").strip())
     return without_controls(environment.get_template(name).render(style=style, **values)) + "\n"
 
 
-def packaged(path: str) -> str:
+def read_resource(path: str) -> str:
     """Return a text file of this package."""
     return files("unlearnkit").joinpath(path).read_text(encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""Text and tables of a given width, without characters that move the cursor."""
+"""Terminal text: wrapped lines and tables of a given width."""
 
 from __future__ import annotations
 
@@ -61,19 +61,18 @@ def table_lines(
     rule: bool = True,
     space: int = 2,
 ) -> list[str]:
-    """Return a table as lines; long cells go on below, so that nothing is cut.
+    """Return a table as lines; long cells continue below, so that nothing is cut.
 
     Args:
         head: Headings of the columns.
         rows: Cells by line; a text alone is a heading over the lines below it.
         width: Columns of the terminal.
-        numbers: Columns that are set to the right.
+        numbers: Columns that are right-aligned.
         rule: Whether a rule stands below the headings.
-        space: Columns between two columns of the table.
+        space: Spaces between columns.
 
     Returns:
-        Lines of at most that width, columns that far apart; lines of more columns than
-        fit at one word each are as wide as these words.
+        Lines of at most that width; wider only where each column needs its longest word.
     """
     parts: list[tuple[str, list[list[str]]]] = [("", [_safe(head)])]
     for row in rows:

@@ -1,4 +1,4 @@
-"""Published tables as data: what was printed, where, and the study that repeats it here."""
+"""Published table: its values, source and study."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.core.files import read_yaml
 from unlearnkit.core.method import format_validation_error
-from unlearnkit.report.schema import Value
 from unlearnkit.studies.spec import Study, make_study
 
 FOLDER = Path(__file__).parent / "tables"
-"""One YAML file a table; beside it, as JSON, what came of it when it was last run and committed."""
+"""One YAML file a table, and its last outcome as JSON."""
 
 
-class Source(Value):
+class Source(FrozenModel):
     """Where a table was printed, and how its numbers were read."""
 
     title: str
@@ -32,7 +32,7 @@ class Source(Value):
     """How the numbers came here: from the table itself, or second-hand."""
 
 
-class PublishedValue(Value):
+class PublishedValue(FrozenModel):
     """One number of a published table."""
 
     of: str
@@ -61,7 +61,7 @@ class PublishedValue(Value):
     """What differs here for this line alone."""
 
     not_comparable: str = ""
-    """Why no number of ours stands beside it."""
+    """Why we have no number to compare."""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -72,7 +72,7 @@ class PublishedValue(Value):
         return self
 
 
-class Published(Value):
+class Published(FrozenModel):
     """A table with what it takes to repeat it."""
 
     name: str
@@ -115,23 +115,12 @@ class Published(Value):
 
 
 def names(folder: Path = FOLDER) -> list[str]:
-    """Return the names of the tables that can be asked for."""
+    """Return the names of the tables."""
     return sorted(p.stem for p in folder.glob("*.yaml"))
 
 
 def load(name: str, folder: Path = FOLDER) -> Published:
-    """Return a published table.
-
-    Args:
-        name: Its name.
-        folder: Where tables are.
-
-    Returns:
-        The table.
-
-    Raises:
-        UnknownNameError: If there is none of this name.
-    """
+    """Return a published table by name."""
     if name not in names(folder):
         raise UnknownNameError("reproduction", name, names(folder))
     return make_published(
@@ -140,18 +129,7 @@ def load(name: str, folder: Path = FOLDER) -> Published:
 
 
 def make_published(name: str, given: Mapping[str, Any]) -> Published:
-    """Return the table that a mapping describes.
-
-    Args:
-        name: What to call it, and its study.
-        given: Fields of ``Published``; ``study`` has the fields of a study file but the name.
-
-    Returns:
-        The table.
-
-    Raises:
-        InputError: If a value is wrong or missing, or a key is unknown.
-    """
+    """Return the table that a mapping describes; ``study`` is a study file without a name."""
     words = {**given, "name": name}
     if words.get("study") is not None:
         words["study"] = make_study({"name": name, **words["study"]})

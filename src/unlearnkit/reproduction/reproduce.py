@@ -1,4 +1,4 @@
-"""Repeat a published table: run its study, and put our numbers beside the printed ones."""
+"""Reproduction: published values against those of our study."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import torch
 from pydantic import ValidationError
 
 from unlearnkit.cache import Cache
+from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.errors import InputError, UnlearnkitError
 from unlearnkit.core.method import format_validation_error
 from unlearnkit.core.runtime import Reporter, Runtime
 from unlearnkit.core.version import __version__
-from unlearnkit.report.schema import Value
 from unlearnkit.reproduction.published_table import FOLDER, Published, PublishedValue
-from unlearnkit.stats.intervals import student_reach
+from unlearnkit.stats.intervals import t_half_width
 from unlearnkit.stats.paired_test import ENOUGH_FOR_INTERVALS
 from unlearnkit.store import Store
 from unlearnkit.studies.execution.run_study import run
@@ -30,8 +30,8 @@ Verdict = Literal["reproduced", "not reproduced", "not comparable"]
 VERDICTS: tuple[Verdict, ...] = ("reproduced", "not reproduced", "not comparable")
 
 
-class Compared(Value):
-    """A printed number beside ours."""
+class Compared(FrozenModel):
+    """A published value against ours."""
 
     line: PublishedValue
     ours: float | None = None
@@ -49,8 +49,8 @@ class Compared(Value):
     """Why this verdict, in words."""
 
 
-class Comparison(Value):
-    """A published table beside what came of it here."""
+class Comparison(FrozenModel):
+    """A published table and its outcome here."""
 
     name: str
     version: str
@@ -67,16 +67,8 @@ class Comparison(Value):
         return ", ".join(f"{found.count(v)} {v}" for v in VERDICTS if v in found)
 
 
-def obstacle(table: Published, device: str | None = None) -> str | None:
-    """Return why a table cannot be run on this machine; None where it can.
-
-    Args:
-        table: The table.
-        device: Where to compute; as the table says when None.
-
-    Returns:
-        The reason in words.
-    """
+def why_not_runnable(table: Published, device: str | None = None) -> str | None:
+    """Return why a table cannot be run on this machine; None where it can."""
     if table.study is None:
         return "there is nothing to run"
     try:
@@ -95,22 +87,10 @@ def reproduce(
     device: str | None = None,
     reporter: Reporter | None = None,
 ) -> Comparison:
-    """Return a table's numbers beside ours; what is in the store is not run again.
-
-    Args:
-        table: The published table.
-        store: Where runs are, and go.
-        cache: Where originals and oracles are, and go.
-        jobs: How many local processes work.
-        device: Where to compute; as the table says when None.
-        reporter: Hears how it comes along.
-
-    Returns:
-        The comparison. Where the table cannot be run here, no line is comparable.
-    """
+    """Return a published table against ours; runs in the store are not repeated."""
     study = table.study
     place = device or (study.device if study else "none")
-    why = obstacle(table, device)
+    why = why_not_runnable(table, device)
     if study is None or why is not None:
         lines = tuple(_absent(line, why or "") for line in table.lines)
     else:
@@ -129,15 +109,10 @@ def reproduce(
 
 
 def compare(table: Published, found: Table) -> tuple[Compared, ...]:
-    """Return each line of a published table beside ours.
+    """Return each published value against ours.
 
-    A line is reproduced when our mean lies within its tolerance of the printed value. Where our own
-    interval is wider than the tolerance, neither can be said. The interval speaks of seeds; what
-    another draw of forgotten rows would change is for the tolerance to hold.
-
-    Args:
-        table: The published table.
-        found: The table of its study.
+    Reproduced: our mean lies within the tolerance of the printed value. Not comparable: our 95 %
+    interval is wider than the tolerance.
 
     Returns:
         One comparison a line, in order.
@@ -145,19 +120,8 @@ def compare(table: Published, found: Table) -> tuple[Compared, ...]:
     return tuple(_compared(line, found) for line in table.lines)
 
 
-def committed(name: str, folder: Path = FOLDER) -> Comparison | None:
-    """Return what came of a table when it was last run and committed; None if it never was.
-
-    Args:
-        name: Of the table.
-        folder: Where tables are.
-
-    Returns:
-        The comparison.
-
-    Raises:
-        InputError: If the file is not one.
-    """
+def last_outcome(name: str, folder: Path = FOLDER) -> Comparison | None:
+    """Return the committed outcome of a table; None if it never ran."""
     path = folder / f"{name}.json"
     if not path.exists():
         return None
@@ -183,7 +147,7 @@ def _compared(line: PublishedValue, found: Table) -> Compared:
         return _absent(line, f"no number: {errors or 'it is undefined here'}")
     low = high = reach = None
     if cell.count >= ENOUGH_FOR_INTERVALS and cell.sd is not None and not row.same:
-        reach = student_reach(cell.count) * cell.sd
+        reach = t_half_width(cell.count) * cell.sd
         low, high = cell.mean - reach, cell.mean + reach
     verdict, reason = _judged(line, row, cell.mean - line.value, reach)
     return Compared(

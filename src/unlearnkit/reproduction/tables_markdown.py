@@ -1,4 +1,4 @@
-"""Published tables and what came of them, in words: for the terminal and for the documents."""
+"""Reproductions: published tables and outcomes as text and Markdown."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from unlearnkit.report import phrases as w
 from unlearnkit.reproduction.published_table import FOLDER, Published, load, names
-from unlearnkit.reproduction.reproduce import Compared, committed
+from unlearnkit.reproduction.reproduce import Compared, last_outcome
 
 HEAD = ("of", "request", "metric", "published", "here", "95 % interval", "n", "outcome", "why")
 
@@ -22,7 +22,7 @@ def facts(folder: Path = FOLDER) -> list[dict[str, str]]:
     """Return name, last committed outcome, time and source of every table."""
     found = []
     for name in names(folder):
-        table, last = load(name, folder), committed(name, folder)
+        table, last = load(name, folder), last_outcome(name, folder)
         found.append(
             {
                 "name": name,
@@ -73,7 +73,7 @@ def _page(folder: Path) -> Iterator[str]:
     yield "`unlearnkit reproduce NAME` repeats a table; `unlearnkit reproduce` lists them.\n"
     yield f"{RULE}\n"
     for name in names(folder):
-        table, last = load(name, folder), committed(name, folder)
+        table, last = load(name, folder), last_outcome(name, folder)
         yield f"## `{name}`\n"
         yield "\n".join(f"- {text}" for text in lead(table).splitlines())
         yield f"- Takes: {table.takes}.\n"

@@ -1,1 +1,1 @@
-"""How sure a number is: intervals, bounds, many tests at once, resampling, power."""
+"""Statistics: intervals, bounds, multiple testing, resampling, power."""

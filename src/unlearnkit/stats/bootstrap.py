@@ -1,4 +1,4 @@
-"""Intervals of any number over models and examples, by drawing both again."""
+"""Two-level bootstrap: intervals over models and examples."""
 
 from __future__ import annotations
 
@@ -46,20 +46,11 @@ def two_level_bootstrap(
 ) -> BootstrapInterval:
     """Return a number's interval when models, then examples, are drawn anew with replacement.
 
-    Each side draws its own models; all sides draw the same examples, which they have in common.
-    Drawing both is somewhat wide (at most by the variance of single cells) where one level alone
-    would be too narrow (Owen, Annals of Applied Statistics 1, 2007).
-
-    Args:
-        sides: Values of several models for the same examples ``(models, E)``, one tensor a side.
-        statistic: The number, of tensors shaped as the sides or shorter.
-        rng: Decides the draws.
-        draws: Number of draws.
-        level: Coverage.
-
-    Returns:
-        The number and its interval; nan ends with the reason where there are too few models or the
-        number is not finite in every draw.
+    ``sides`` are values of several models for the same examples ``(models, E)``, from which
+    ``statistic`` computes the number. Each side draws its own models; all sides draw the same
+    examples. Drawing both is somewhat wide (at most by the variance of single cells) where one
+    level alone would be too narrow (Owen, Annals of Applied Statistics 1, 2007). Ends are nan, with
+    the reason, for too few models or a number that is not finite in every draw.
 
     Raises:
         InputError: If there are too few draws, or the sides differ in examples.

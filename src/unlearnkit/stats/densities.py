@@ -1,4 +1,4 @@
-"""What a margin or a prediction is like over models: one law an example, from few models each.
+"""Densities of margins over models: one distribution an example.
 
 The variance of an example is drawn towards that of all examples, because with few models its own
 says little; what is left of the doubt goes into the tails (Student's t instead of a normal law).
@@ -43,14 +43,9 @@ class ExampleDensity:
         return ExampleDensity(self.centre[examples], self.scale[examples], self.freedom[examples])
 
     def log_density(self, x: Tensor) -> Tensor:
-        """Return the logarithm of the density at ``x (..., E)``, or ``(..., E, P)``.
+        """Return the log density, nats ``(..., E)``, at ``x (..., E)`` or ``(..., E, P)``.
 
-        Args:
-            x: Values of models at the same examples.
-
-        Returns:
-            Nats ``(..., E)``. A law without spread is a point: infinite at the centre, minus
-            infinite elsewhere.
+        A law without spread is a point: infinite at the centre, minus infinite elsewhere.
         """
         gap = x - self.centre
         if self.centre.ndim == 1:
@@ -98,16 +93,7 @@ class ExampleDensity:
 
 
 def log_ratio(a: ExampleDensity, b: ExampleDensity, x: Tensor) -> Tensor:
-    """Return ``log a(x) - log b(x)`` ``(..., E)``; 0 where both are infinite alike.
-
-    Args:
-        a: The law that large values speak for.
-        b: The other.
-        x: Values ``(..., E)``, or ``(..., E, P)``.
-
-    Returns:
-        Nats.
-    """
+    """Return ``log a(x) - log b(x)`` in nats ``(..., E)``; 0 where both are infinite alike."""
     above, beneath = a.log_density(x), b.log_density(x)
     return torch.where((above == beneath) & above.isinf(), 0.0, above - beneath)
 
@@ -122,7 +108,7 @@ def fit_law(
     form: Literal["student", "normal"] = "student",
     ddof: Literal[0, 1] = 1,
 ) -> ExampleDensity:
-    """Return the law of each example over models.
+    """Return the law of each example over models, float64.
 
     With k models at an example, ``scale² = (prior common + (k - 1) s²) / (prior + k - 1)``; here s²
     is the variance about the mean (vectors: the covariance) and common is that of all examples,
@@ -138,11 +124,8 @@ def fit_law(
         common: That variance, or covariance ``(P, P)``, when it is known from elsewhere.
         centre: The mean, the median of each number, or the median from 9 models on.
         form: Student's t, or a normal law with the plain scale as in the published attack.
-        ddof: What is taken off the number of models where squares are averaged: 1, or 0 as
-            ``numpy.std`` does.
-
-    Returns:
-        The laws, float64; nan where an example has no model, or no variance is known.
+        ddof: Subtracted from the number of models where squares are averaged: 1, or 0 as
+            ``numpy.std``.
     """
     vectors = cells.ndim == 3
     each = cells[0, 0].numel() ** 2 * len(cells) if len(cells) and cells.shape[1] else 1

@@ -38,18 +38,12 @@ def entropy(log_p: Tensor) -> Tensor:
 
 
 def modified_entropy(log_p: Tensor, y: Tensor) -> Tensor:
-    """Return each row's modified entropy ``(B,)``: small if surely right, large if surely wrong.
+    """Return each row's modified entropy ``(B,)``, nats: small if surely right, large if wrong.
 
     ``-(1 - p_y) log p_y - sum over k != y of p_k log(1 - p_k)`` (Song and Mittal, USENIX Security
-    2021, equation 6). ``log(1 - p_k)`` is log1p(-p_k); for the row's top class, where that rounds,
-    it is the logarithm of the sum of the other probabilities.
-
-    Args:
-        log_p: Log-probabilities ``(B, C)``.
-        y: Classes ``(B,)``.
-
-    Returns:
-        Nats, from 0 up.
+    2021, equation 6) from log-probabilities ``(B, C)`` and classes ``(B,)``. ``log(1 - p_k)`` is
+    log1p(-p_k); for the row's top class, where that rounds, it is the logarithm of the sum of the
+    other probabilities.
     """
     p = log_p.exp()
     top = log_p.argmax(-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""What errors of an attack prove about privacy: lower bounds on epsilon.
+"""Lower bounds on epsilon from the errors of an attack.
 
 A process is (epsilon, delta)-indistinguishable from another when no event is more than
 ``e^epsilon`` times as likely under one as under the other, up to delta. A bound can refute a claim
@@ -21,21 +21,13 @@ HALVINGS = 60
 
 
 def epsilon_table(n0: int, n1: int, *, delta: float = 0.0, level: float = 0.95) -> Tensor:
-    """Return the epsilon that every count of errors proves, in nats, before it is cut at 0.
+    """Return the epsilon ``(n0 + 1, n1 + 1)`` that every count of errors proves, in nats.
 
     ``max(log((1 - delta - u_fpr) / u_fnr), log((1 - delta - u_fnr) / u_fpr))`` with the upper ends
     u of two Clopper-Pearson intervals, each of this level two-sided, so that both hold at once with
-    this level (union bound; Nasr et al., USENIX Security 2023, arXiv:2302.07956).
-
-    Args:
-        n0: Trials without the event.
-        n1: Trials with it.
-        delta: Probability of events that are not bounded.
-        level: Chance, at least, that epsilon is no smaller than the bound.
-
-    Returns:
-        ``(n0 + 1, n1 + 1)``: a row for each number of false alarms, a column for each of misses;
-        -inf where the limits leave nothing.
+    this level (union bound; Nasr et al., USENIX Security 2023, arXiv:2302.07956). Rows are false
+    alarms of n0 trials without the event, columns misses of n1 trials with it; not cut at 0, and
+    -inf where the limits leave nothing.
     """
     _check("epsilon_table", delta, level)
     u_fpr, u_fnr = _upper_limits(n0, level), _upper_limits(n1, level)
@@ -52,20 +44,11 @@ def _upper_limits(n: int, level: float = 0.95) -> Tensor:
 
 
 def leak_p_values(fp: Tensor, n0: int, fn: Tensor, n1: int, *, delta: float = 0.0) -> Tensor:
-    """Return for each attack the smallest alpha at which its bound on epsilon is above 0.
+    """Return for each attack the smallest alpha at which its bound on epsilon is above 0: ``(E,)``.
 
-    ``inf {alpha: u_fpr(alpha / 2) + u_fnr(alpha / 2) < 1 - delta}``: as the bounds hold with
-    ``1 - alpha`` and shrink as alpha falls, a p-value of "epsilon is 0".
-
-    Args:
-        fp: False alarms of each attack ``(E,)``.
-        n0: Trials without the event, the same for all.
-        fn: Misses ``(E,)``.
-        n1: Trials with it.
-        delta: Probability of events that are not bounded.
-
-    Returns:
-        P-values ``(E,)``, to a relative error of 1e-9 or better.
+    ``inf {alpha: u_fpr(alpha / 2) + u_fnr(alpha / 2) < 1 - delta}``: as the bounds hold with ``1 -
+    alpha`` and shrink as alpha falls, a p-value of "epsilon is 0", to a relative error of 1e-9.
+    ``fp`` and ``fn`` are false alarms and misses ``(E,)`` of n0 and n1 trials.
     """
     _check("leak_p_values", delta, 0.95)
     pairs, where = torch.unique(torch.stack([fp, fn], 1), dim=0, return_inverse=True)
@@ -86,11 +69,7 @@ def _epsilon(u_fpr: Tensor, u_fnr: Tensor, delta: float) -> Tensor:
     return torch.maximum(first, second).log()
 
 
-def _upper(
-    k: NDArray[np.float64],
-    n: int,
-    tail: NDArray[np.float64],
-) -> NDArray[np.float64]:
+def _upper(k: NDArray[np.float64], n: int, tail: NDArray[np.float64]) -> NDArray[np.float64]:
     # The complement keeps its digits where the tail is far below the resolution of 1 - tail.
     some = special.betainccinv(k + 1, np.maximum(n - k, 0.5), tail)
     return np.where(k >= n, 1.0, some)

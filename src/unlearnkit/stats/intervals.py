@@ -1,4 +1,4 @@
-"""How uncertain a number is: intervals of rates, means and differences, and equivalence."""
+"""Intervals of rates, means and differences, and equivalence tests."""
 
 from __future__ import annotations
 
@@ -20,31 +20,25 @@ def t_quantile(level: float, freedom: float) -> float:
     return float(special.stdtrit(freedom, (1 + level) / 2))
 
 
-def normal(level: float) -> float:
+def z_quantile(level: float) -> float:
     """Return how many standard errors an interval of this coverage reaches, by the normal law."""
     return float(special.ndtri((1 + level) / 2))
 
 
-def student_p(t: float, freedom: int) -> float:
+def t_p_value(t: float, freedom: int) -> float:
     """Return the two-sided p-value of Student's t."""
     return float(2 * special.stdtr(freedom, -abs(t)))
 
 
-def student_reach(count: int, level: float = 0.95) -> float:
+def t_half_width(count: int, level: float = 0.95) -> float:
     """Return half the width of Student's interval of a mean, in standard deviations of a row."""
     return t_quantile(level, count - 1) / math.sqrt(count)
 
 
 def clopper_pearson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Return the exact interval of a rate (Clopper and Pearson, Biometrika 26, 1934).
+    """Return the exact interval of the rate k / n; (0, 1) without trials.
 
-    Args:
-        k: Successes.
-        n: Trials; without any, nothing is known: (0, 1).
-        level: Coverage, at least.
-
-    Returns:
-        Lower and upper end.
+    Clopper and Pearson, Biometrika 26, 1934.
 
     Raises:
         InputError: If k is not among 0 to n.
@@ -58,16 +52,10 @@ def clopper_pearson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
 
 
 def mean_interval(rows: Tensor, level: float = 0.95) -> tuple[float, float]:
-    """Return Student's interval of the mean of independent rows: ``mean ± t s / sqrt(n)``.
+    """Return Student's interval of the mean of independent rows ``(n,)``: ``mean ± t s / sqrt(n)``.
 
-    For rows that are all 0 or 1 ``clopper_pearson`` is right.
-
-    Args:
-        rows: One value a row ``(n,)``.
-        level: Coverage.
-
-    Returns:
-        Lower and upper end; without limits for fewer than two rows or a mean that is not finite.
+    Without limits for fewer than two rows or a mean that is not finite. For rows that are all 0 or
+    1 ``clopper_pearson`` is right.
     """
     values = rows.double()
     count = len(values)
@@ -77,15 +65,9 @@ def mean_interval(rows: Tensor, level: float = 0.95) -> tuple[float, float]:
 
 
 def welch_interval(a: Tensor, b: Tensor, level: float = 0.95) -> tuple[float, float]:
-    """Return the interval of ``mean(a) - mean(b)`` (Welch, Biometrika 34, 1947).
+    """Return the interval of ``mean(a) - mean(b)`` of ``(m,)`` and ``(n,)`` rows, two at least.
 
-    Args:
-        a: One value a row ``(m,)``, at least two rows.
-        b: One value a row ``(n,)``, at least two rows; the variances may differ.
-        level: Coverage.
-
-    Returns:
-        Lower and upper end.
+    Their variances may differ (Welch, Biometrika 34, 1947).
     """
     parts = [float(t.double().var()) / len(t) for t in (a, b)]
     error, gap = math.sqrt(math.fsum(parts)), float(a.double().mean() - b.double().mean())
@@ -98,16 +80,8 @@ def welch_interval(a: Tensor, b: Tensor, level: float = 0.95) -> tuple[float, fl
     return gap - reach, gap + reach
 
 
-def interval_of_few(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Return the same of a few numbers, such as one a seed.
-
-    Args:
-        values: Finite.
-        level: Coverage.
-
-    Returns:
-        Lower and upper end; without limits for fewer than two values.
-    """
+def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """Return Student's interval of the mean of a few finite numbers, such as one a seed."""
     count = len(values)
     if count < 2:
         return -math.inf, math.inf
@@ -117,7 +91,7 @@ def interval_of_few(values: Sequence[float], level: float = 0.95) -> tuple[float
 
 
 def _around(mean: float, deviation: float, count: int, level: float) -> tuple[float, float]:
-    reach = student_reach(count, level) * deviation
+    reach = t_half_width(count, level) * deviation
     return mean - reach, mean + reach
 
 
@@ -136,18 +110,10 @@ class Difference:
 
 
 def two_sample_t(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> Difference:
-    """Return mean(a) - mean(b) with Student's two-sample interval, one variance for both.
+    """Return mean(a) - mean(b) over models, with Student's interval, one variance for both.
 
-    ``± t(n_a + n_b - 2) s sqrt(1 / n_a + 1 / n_b)``. One value against K is a prediction interval:
-    only the K then show the spread.
-
-    Args:
-        a: One value a model, such as of unlearned models.
-        b: One value a model, such as of oracles.
-        level: Coverage.
-
-    Returns:
-        The difference; its interval is without limits for fewer than three values in all.
+    ``± t(n_a + n_b - 2) s sqrt(1 / n_a + 1 / n_b)``, without limits for fewer than three values in
+    all. One value against K is a prediction interval: only the K then show the spread.
 
     Raises:
         InputError: If one side is empty or a value is not finite.
@@ -184,15 +150,11 @@ class Equivalence:
 def tost(
     values_a: Sequence[float], values_b: Sequence[float], margin: float, alpha: float = 0.05
 ) -> Equivalence:
-    """Test whether two means differ by less than a margin (Schuirmann, 1987).
+    """Test whether two means over models differ by less than a margin fixed before looking.
 
-    Not being significantly different is no evidence of being equal; this is.
-
-    Args:
-        values_a: One value a model, such as of unlearned models.
-        values_b: One value a model, such as of oracles.
-        margin: Largest difference that counts as none, above 0, fixed before looking.
-        alpha: Chance of calling means equivalent that differ by the margin.
+    Two one-sided t tests (Schuirmann, 1987). Not being significantly different is no evidence of
+    being equal; this is. ``alpha`` is the chance of calling means equivalent that differ by the
+    margin.
 
     Returns:
         The result; it never holds for fewer than three values in all.

@@ -1,4 +1,4 @@
-"""What margins must be before anything is computed, and how they are read piece by piece."""
+"""Checks of margin matrices, and iteration over their examples."""
 
 from __future__ import annotations
 
@@ -13,16 +13,12 @@ CELLS = 1 << 20
 
 
 def check_margins(who: str, **sides: Tensor) -> None:
-    """Refuse margins that are no matrix, differ in examples, or are not finite.
+    """Refuse margins that are no matrix ``(models, E)``, differ in examples, or are not finite.
 
     How many models are enough is for each number to say; too few make it nan, with a note.
 
-    Args:
-        who: What asks, for the message.
-        sides: Margins of several models ``(models, E)`` by name, as ``unlearned=u, oracle=o``.
-
     Raises:
-        InputError: Naming the side and how many of its margins are not finite.
+        InputError: Naming ``who``, the side and how many of its margins are not finite.
     """
     first: tuple[str, int] | None = None
     for name, margins in sides.items():
@@ -60,15 +56,7 @@ def matrix(margins: Tensor) -> Tensor:
 
 
 def blocks(examples: int, each: int) -> Iterator[slice]:
-    """Yield slices over the examples, such that memory does not grow with their number.
-
-    Args:
-        examples: E.
-        each: Numbers that a step holds for one example.
-
-    Yields:
-        Slices that cover 0 to E - 1 in order, of one example at least.
-    """
+    """Yield slices over E examples such that a step of ``each`` numbers an example fits memory."""
     size = max(1, CELLS // max(1, each))
     for start in range(0, examples, size):
         yield slice(start, min(start + size, examples))

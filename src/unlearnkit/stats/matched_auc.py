@@ -1,4 +1,4 @@
-"""Rows of two kinds compared at like targets: what is easy to tell apart by target says nothing."""
+"""Matched AUC: rows of two kinds compared at like targets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unlearnkit.stats.roc import area_interval
 NEIGHBOURS = 5
 """Rows of the other kind, nearest in target, that each row is compared with; ties count in."""
 
-CALLIPER = 0.25
+CALIPER = 0.25
 """Largest distance in target of two rows that are compared, in the members' standard deviations."""
 
 AXES = 2
@@ -28,7 +28,7 @@ ENOUGH = 20
 """Rows of the other kind that each bin needs, or there are fewer bins."""
 
 CELLS = 1 << 20
-"""Pairs that are looked at at once."""
+"""Pairs that are compared at once."""
 
 LEAST_MATCHED = 10
 """Rows on each side that a matched AUC needs; of fewer its interval says nothing."""
@@ -62,24 +62,15 @@ def matched_auc(
 
     ``A = sum_ij w_ij h_ij`` where h is 1 if member i scores above row j, one half for a tie, and
     ``w_ij = 1 / (m n_i)`` over the n_i rows that are nearest to i in target and within the
-    calliper. Members without such a row do not count. Each pair shares its rows with others, so
-    the variance is that of two-way clusters (Cameron et al., Journal of Business and Economic
+    caliper. Members without such a row do not count. Each pair shares its rows with others, so the
+    variance is that of two-way clusters (Cameron et al., Journal of Business and Economic
     Statistics 29, 2011): sums over each member, plus over each other row, minus over each pair;
-    with all rows of one target it is nearly that of DeLong.
-
-    Args:
-        members: Scores ``(m,)``.
-        others: Scores ``(n,)``.
-        member_targets: ``(m, K)``.
-        other_targets: ``(n, K)``.
-        level: Coverage of the interval.
-
-    Returns:
-        The AUC and what it rests on.
+    with all rows of one target it is nearly that of DeLong. Scores are ``(m,)`` and ``(n,)``,
+    targets ``(m, K)`` and ``(n, K)``.
     """
     if len(members) and len(others) and bool(members.isnan().any() | others.isnan().any()):
         return Matched(math.nan, None, 0, 0)
-    near = like(member_targets, other_targets)
+    near = within_caliper(member_targets, other_targets)
     pairs = _matched_pairs(near)
     if pairs.members < LEAST_MATCHED or pairs.others < LEAST_MATCHED:
         return Matched(math.nan, None, pairs.members, pairs.others)
@@ -109,20 +100,12 @@ def matched_auc_difference(
     member_targets: Tensor,
     other_targets: Tensor,
 ) -> MatchedDifference:
-    """Return how much larger the matched AUC of a first score is than that of a second.
+    """Return the matched AUC of a first score minus that of a second, and its standard error.
 
-    The same pairs and weights as ``matched_auc``, on ``h(first) - h(second)``.
-
-    Args:
-        members: First and second scores of the members, ``(m,)`` each.
-        others: First and second scores of the other rows, ``(n,)`` each.
-        member_targets: ``(m, K)``.
-        other_targets: ``(n, K)``.
-
-    Returns:
-        The difference and its standard error.
+    The same pairs and weights as ``matched_auc``, on ``h(first) - h(second)``; scores are ``(m,)``
+    and ``(n,)`` each, targets ``(m, K)`` and ``(n, K)``.
     """
-    near = like(member_targets, other_targets)
+    near = within_caliper(member_targets, other_targets)
     pairs = _matched_pairs(near)
     least = min(pairs.members, pairs.others)
     if least < LEAST_MATCHED or any(bool(t.isnan().any()) for t in (*members, *others)):
@@ -160,15 +143,7 @@ def _wins(members: Tensor, others: Tensor, part: Tensor) -> Tensor:
 
 
 def _weighted_share(near: Tensor, wins: Callable[[Tensor], Tensor]) -> tuple[float, float]:
-    """Return ``sum_ij w_ij h_ij`` and its variance by two-way clusters.
-
-    Args:
-        near: Which rows are compared ``(m, n)``.
-        wins: From the positions of some members ``(b,)`` to their ``h`` ``(b, n)``.
-
-    Returns:
-        Share and variance.
-    """
+    """Return ``sum_ij w_ij h_ij`` over compared rows ``near (m, n)`` and its two-way variance."""
     rows = (near.sum(1) > 0).nonzero()[:, 0]
     m, n = len(rows), near.shape[1]
     parts = torch.split(rows, max(1, CELLS // n))
@@ -191,17 +166,9 @@ def _weighted_share(near: Tensor, wins: Callable[[Tensor], Tensor]) -> tuple[flo
     return area, max(own + theirs - single, own, theirs) * least / max(1, least - 1)
 
 
-def like(wanted: Tensor, there: Tensor) -> Tensor:
-    """Return which rows are compared with which ``(m, n)``: the nearest ones of like target.
-
-    Args:
-        wanted: Targets of the members ``(m, K)``.
-        there: Targets of the other rows ``(n, K)``.
-
-    Returns:
-        True where the other row is within the calliper and no further than the fifth nearest.
-    """
-    ours, theirs = axes(wanted, there)
+def within_caliper(wanted: Tensor, there: Tensor) -> Tensor:
+    """Return which rows are compared ``(m, n)``: the five nearest and ties, within the caliper."""
+    ours, theirs = project_targets(wanted, there)
     step = max(1, CELLS // max(1, len(theirs)))
     rows = [_near(part, theirs) for part in torch.split(ours, step)]
     return torch.cat(rows) if rows else torch.zeros(0, len(theirs), dtype=torch.bool)
@@ -213,21 +180,14 @@ def _near(ours: Tensor, theirs: Tensor) -> Tensor:
         return apart > 0
     # Distances that are equal but for rounding are ties.
     edge = apart.kthvalue(min(NEIGHBOURS, apart.shape[1]), 1, keepdim=True).values
-    return apart <= edge.clamp(max=CALLIPER) * (1 + 1e-9)
+    return apart <= edge.clamp(max=CALIPER) * (1 + 1e-9)
 
 
-def axes(wanted: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
-    """Return targets in units in which they are compared, ``(m, A)`` and ``(n, A)``.
+def project_targets(wanted: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
+    """Return targets ``(m, K)`` and ``(n, K)`` in units in which they are compared, float64.
 
     Each target is divided by its standard deviation among the wanted rows (among all rows where
     that is 0). More than two are projected on the two principal axes of the wanted rows.
-
-    Args:
-        wanted: Targets ``(m, K)``.
-        there: Targets ``(n, K)``.
-
-    Returns:
-        The coordinates, float64.
 
     Raises:
         InputError: If the two differ in targets a row, or a target is not finite.
@@ -256,18 +216,11 @@ def axes(wanted: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def quantile_bins(wanted: Tensor, there: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Return in which bin of targets each row lies; bins are quantiles of the wanted rows.
+    """Return in which bin of targets each row lies ``(m,)``, ``(n,)``, and how many bins there are.
 
-    As many bins, up to ten, as leave twenty of the other rows in each; rows of several targets are
-    compared along the first principal axis.
-
-    Args:
-        wanted: Targets ``(m, K)``, at least one row.
-        there: Targets ``(n, K)``.
-
-    Returns:
-        Bin numbers ``(m,)`` and ``(n,)``, -1 for other rows beyond the wanted ones, and how many
-        bins there are.
+    Bins are quantiles of the wanted rows: as many, up to ten, as leave twenty of the other rows in
+    each; several targets are compared along the first principal axis. Other rows beyond the wanted
+    ones have bin -1.
     """
     ours, theirs = (t[:, 0] for t in _along(wanted, there))
     low, high = ours.min(), ours.max()
@@ -284,7 +237,7 @@ def quantile_bins(wanted: Tensor, there: Tensor) -> tuple[Tensor, Tensor, int]:
 
 
 def _along(wanted: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
-    ours, theirs = axes(wanted, there)
+    ours, theirs = project_targets(wanted, there)
     if ours.shape[1] == 1:
         return ours, theirs
     _, _, v = torch.linalg.svd(ours - ours.mean(0), full_matrices=False)

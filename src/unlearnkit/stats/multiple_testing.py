@@ -1,4 +1,4 @@
-"""Many tests at once: how many of the found are true, and whether the worst is real."""
+"""Multiple testing: adjusted p-values."""
 
 from __future__ import annotations
 
@@ -9,17 +9,12 @@ from unlearnkit.core.errors import InputError
 
 
 def benjamini_hochberg(p: Tensor) -> Tensor:
-    """Return adjusted p-values: of those at most q, a share of at most q is expected to be false.
+    """Return adjusted p-values ``(E,)``: of those at most q, a share of at most q is false.
 
     ``min over j >= i of m p_(j) / j``, over rising p-values (Benjamini and Hochberg, JRSS B 57,
     1995). Valid for independent tests, and for positively dependent ones such as examples that
-    share models (Benjamini and Yekutieli, Annals of Statistics 29, 2001).
-
-    Args:
-        p: P-values ``(E,)``; nan where a test is undefined, which then counts as no test.
-
-    Returns:
-        Adjusted p-values ``(E,)``, float64; nan where p is.
+    share models (Benjamini and Yekutieli, Annals of Statistics 29, 2001). A p-value that is nan
+    counts as no test.
 
     Raises:
         InputError: If a p-value is not in [0, 1].
@@ -37,20 +32,11 @@ def benjamini_hochberg(p: Tensor) -> Tensor:
 
 
 def max_statistic(observed: Tensor, maxima: Tensor, *, complete: bool = False) -> Tensor:
-    """Return p-values that hold for all tests at once, from the largest statistic of relabellings.
+    """Return p-values ``(E,)`` for all tests at once, by the largest statistic of relabellings.
 
-    ``(1 + #{b: max_e T_b,e >= T_e}) / (B + 1)`` (Westfall and Young, 1993): with a chance of at
-    most alpha is there any example below alpha whose null hypothesis is true, whatever the
-    dependence between examples.
-
-    Args:
-        observed: Statistic of each example ``(E,)``, larger for more evidence.
-        maxima: Largest statistic over the examples for each of B relabellings ``(B,)``.
-        complete: Whether the relabellings are all there are, the observed one among them; then
-            ``#{...} / B``.
-
-    Returns:
-        Adjusted p-values ``(E,)``.
+    ``(1 + #{b: max_e T_b,e >= T_e}) / (B + 1)`` (Westfall and Young, 1993), or ``#{...} / B`` where
+    the relabellings ``(B,)`` are all there are: the chance that any example whose null hypothesis
+    is true falls below alpha is at most alpha, whatever the dependence between examples.
     """
     rising = maxima.double().sort().values
     as_large = len(rising) - torch.searchsorted(rising, _just_below(observed.double()))

@@ -10,7 +10,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Literal
 
-from unlearnkit.stats.intervals import student_p, student_reach, t_quantile, tost, two_sample_t
+from unlearnkit.stats.intervals import t_half_width, t_p_value, t_quantile, tost, two_sample_t
 
 ENOUGH_FOR_INTERVALS = 3
 """Oracles from which on a deviation over models, and so any interval of a gap, is shown."""
@@ -97,7 +97,7 @@ def compare(
     oracles: Sequence[float],
     rule: ComparisonRule,
     *,
-    least: float = 0.0,
+    examples: int = 0,
 ) -> GapComparison | None:
     """Compare a model, or several models of a method, with the oracles.
 
@@ -110,14 +110,16 @@ def compare(
         values: One a model, finite.
         oracles: One an oracle, finite.
         rule: What of the metric decides.
-        least: Smallest deviation to believe, as in ``gap``; for one value.
+        examples: Rows behind each value, which bound the deviation of a fraction from below
+            (``resolution``); 0 where they are not known.
 
     Returns:
         The comparison; None for fewer than three oracles, or without a value.
     """
     if not values:
         return None
-    apart = gap(math.fsum(values) / len(values), list(oracles), least=least, distance=rule.distance)
+    mean, least = math.fsum(values) / len(values), resolution(rule.unit, examples)
+    apart = gap(mean, list(oracles), least=least, distance=rule.distance)
     if apart is None:
         return None
     margin = equivalence_margin(rule.margin, rule.unit, apart)
@@ -130,11 +132,16 @@ def compare(
         wide, tight = ((d.low, d.high) for d in both)
         if rule.judged and margin > 0 and not (rule.low_is_fine or rule.high_is_fine):
             p = tost(values, stretched, margin).p
-    least = ROUNDING * max(map(abs, [*values, *oracles]))
+    rounding = ROUNDING * max(map(abs, [*values, *oracles]))
     judgement = Judgement.NOT_JUDGED
     if rule.judged:
-        judgement = judge_gap(*wide, *tight, max(margin, least), rule)
+        judgement = judge_gap(*wide, *tight, max(margin, rounding), rule)
     return GapComparison(apart.value, *wide, apart.deviation, margin, p, judgement)
+
+
+def resolution(unit: str, examples: int) -> float:
+    """Return what one row weighs in a fraction of rows: no deviation of it is known finer."""
+    return 1 / examples if unit == "fraction" and examples else 0.0
 
 
 def judge_gap(
@@ -214,7 +221,7 @@ def gap(
     s = max(s, least)
     g = value - statistics.mean(oracle)
     wide = t_quantile(0.95, count - 1) * s * math.sqrt(1 + 1 / count)
-    tight = student_reach(count, 0.9) * s
+    tight = t_half_width(count, 0.9) * s
     return Gap(g, g - wide, g + wide, g - tight, g + tight, s, value - g)
 
 
@@ -238,7 +245,7 @@ def outlying(value: float, oracle: list[float], *, distance: bool = False) -> fl
     if apart.deviation == 0:
         return 1.0 if apart.value == 0 else 0.0
     t = apart.value / (apart.deviation * math.sqrt(1 + 1 / len(oracle)))
-    return student_p(t, len(oracle) - 1)
+    return t_p_value(t, len(oracle) - 1)
 
 
 def equivalence_margin(own: float | None, unit: str, apart: Gap) -> float:

@@ -1,4 +1,4 @@
-"""Two methods on the same seeds: the mean difference, its interval, and an exact test."""
+"""Paired test of two methods on the same seeds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.stats.intervals import interval_of_few
+from unlearnkit.stats.intervals import t_interval
 
 ENOUGH_FOR_INTERVALS = 3
 """Seeds from which on an interval of a mean is shown."""
@@ -21,7 +21,7 @@ MOST_SEEDS = 30
 
 @dataclass(frozen=True)
 class Paired:
-    """The mean of paired differences, and what can be said about it."""
+    """The mean of paired differences, its interval and its p-value."""
 
     value: float
     low: float | None
@@ -33,18 +33,11 @@ class Paired:
 
 
 def paired(differences: Sequence[float]) -> Paired:
-    """Return the mean of paired differences with Student's 95 % interval and a sign-flip test.
-
-    Args:
-        differences: First minus second, one a seed; finite, one or more.
-
-    Returns:
-        The result; no interval for fewer than three.
-    """
+    """Return the mean of paired differences with Student's 95 % interval and a sign-flip test."""
     low: float | None = None
     high: float | None = None
     if len(differences) >= ENOUGH_FOR_INTERVALS:
-        low, high = interval_of_few(differences)
+        low, high = t_interval(differences)
     few = len(differences) <= MOST_SEEDS
     return Paired(
         value=statistics.fmean(differences),
@@ -66,18 +59,12 @@ def least_p(count: int) -> float:
 def sign_flip(differences: Sequence[float]) -> float:
     """Return the exact two-sided p-value of paired differences being symmetric about 0.
 
-    The share of all ``2^n`` choices of signs whose sum is at least as far from 0 as the sum that
-    was seen (Fisher, The Design of Experiments, 1935, section 21). The two halves of the
-    differences are summed apart and counted together, so that the work is ``2^(n/2)``.
-
-    Args:
-        differences: Finite, from 1 to 30 of them.
-
-    Returns:
-        The p-value, at least ``2 / 2^n``.
+    The share of all ``2^n`` choices of signs whose sum is at least as far from 0 as the observed
+    one (Fisher, The Design of Experiments, 1935, section 21). The two halves of the differences are
+    summed separately and counted together, so that the work is ``2^(n/2)``.
 
     Raises:
-        InputError: If there are none or too many, or one is not finite.
+        InputError: If there are none or more than 30, or one is not finite.
     """
     values = np.asarray(differences, dtype=np.float64)
     if not 0 < len(values) <= MOST_SEEDS or not np.isfinite(values).all():

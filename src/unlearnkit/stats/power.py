@@ -1,4 +1,4 @@
-"""What an audit could have seen: the smallest effects that its tests find most of the time."""
+"""Power: the smallest effect that a test finds most of the time."""
 
 from __future__ import annotations
 
@@ -14,16 +14,9 @@ POWER = 0.8
 def minimum_detectable_effect(
     power_of: Callable[[float], float], high: float, *, power: float = POWER, steps: int = HALVINGS
 ) -> float:
-    """Return the smallest effect that is found with a given chance, by bisection.
+    """Return the smallest effect that is found with a given chance, by bisection below ``high``.
 
-    Args:
-        power_of: Chance of finding an effect of this size; it rises with the size.
-        high: An effect that is surely large enough.
-        power: Wanted chance.
-        steps: Halvings.
-
-    Returns:
-        The effect; nan where even the largest is not found so often.
+    ``power_of`` rises with the effect; nan where even ``high`` is not found so often.
     """
     if power_of(high) < power:
         return math.nan

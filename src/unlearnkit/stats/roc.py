@@ -1,4 +1,4 @@
-"""ROC curves and AUC: of one score, of many rows at once, of scores that come in pieces."""
+"""ROC curves and AUC: of scores, of rows, of streams."""
 
 from __future__ import annotations
 
@@ -33,16 +33,9 @@ class RocCurve:
 
 
 def roc_curve(members: Tensor, others: Tensor) -> RocCurve:
-    """Return the ROC curve of a score that is larger for members.
+    """Return the ROC curve of scores ``(m,)``, ``(n,)`` that are larger for members, float64.
 
     Rows with equal scores enter together, so that their order does not matter.
-
-    Args:
-        members: Scores ``(m,)``, at least one.
-        others: Scores ``(n,)``, at least one.
-
-    Returns:
-        The curve, float64.
     """
     ins, outs = members.double(), others.double()
     ladder = torch.cat([ins, outs]).sort(descending=True).values
@@ -55,16 +48,10 @@ def roc_curve(members: Tensor, others: Tensor) -> RocCurve:
 
 
 def auc(members: Tensor, others: Tensor) -> float:
-    """Return the chance that a member scores above another row; a tie counts one half.
+    """Return the chance that a member ``(m,)`` scores above another row ``(n,)``; ties count half.
 
-    In O(n log n), exact: wins are whole or half numbers.
-
-    Args:
-        members: Scores ``(m,)``; infinite ones are allowed.
-        others: Scores ``(n,)``.
-
-    Returns:
-        The area under the ROC curve; nan if there are no members, no others, or a nan among them.
+    In O(n log n), exact: wins are whole or half numbers. Infinite scores are allowed; nan if there
+    are no members, no others, or a nan among them.
     """
     if not _comparable(members, others):
         return math.nan
@@ -72,33 +59,18 @@ def auc(members: Tensor, others: Tensor) -> float:
 
 
 def placement(scores: Tensor, others: Tensor) -> Tensor:
-    """Return how many others each score beats, a tie counting one half.
-
-    Args:
-        scores: ``(..., m)``; infinite ones are allowed.
-        others: ``(..., n)``, with the same leading sizes.
-
-    Returns:
-        Whole or half numbers ``(..., m)``, float64.
-    """
+    """Return how many of ``others (..., n)`` each score ``(..., m)`` beats; ties count half."""
     ladder, mine = others.double().contiguous().sort(-1).values, scores.double().contiguous()
     below = torch.searchsorted(ladder, mine, right=False)
     return (below + torch.searchsorted(ladder, mine, right=True)).double() / 2
 
 
 def delong_variance(members: Tensor, others: Tensor) -> float:
-    """Return the variance of the AUC over draws of rows, the model given.
+    """Return the variance of the AUC over draws of rows, the model given; nan below two a side.
 
     ``var(V10) / m + var(V01) / n``, where V10 is each member's share of others below it and V01
     each other row's share of members above it (DeLong et al., Biometrics 44, 1988; ranks after Sun
     and Xu, IEEE Signal Processing Letters 21, 2014).
-
-    Args:
-        members: Scores ``(m,)``.
-        others: Scores ``(n,)``.
-
-    Returns:
-        The variance; nan for fewer than two members or two others, or a nan among them.
     """
     if min(len(members), len(others)) < 2 or not _comparable(members, others):
         return math.nan
@@ -113,15 +85,8 @@ def auc_difference(
     """Return the AUC of a first score minus that of a second on the same rows, and its error.
 
     ``var(V10 - W10) / m + var(V01 - W01) / n`` with V of the first and W of the second score: the
-    paired form of DeLong et al., Biometrics 44, 1988.
-
-    Args:
-        members: First and second scores of the members, ``(m,)`` each.
-        others: First and second scores of the other rows, ``(n,)`` each.
-
-    Returns:
-        The difference and its standard error over draws of rows; nan for fewer than two rows on a
-        side, or a nan among the scores.
+    paired form of DeLong et al., Biometrics 44, 1988. Scores are ``(m,)`` and ``(n,)`` each; nan
+    for fewer than two rows on a side, or a nan among the scores.
     """
     first, second = zip(members, others, strict=True)
     least = min(len(members[0]), len(others[0]))
@@ -136,20 +101,12 @@ def auc_difference(
 def auc_interval(
     members: Tensor, others: Tensor, level: float = 0.95
 ) -> tuple[float, float] | None:
-    """Return an interval of the AUC over draws of rows, the model given.
+    """Return an interval of the AUC over draws of rows, the model given; None without variance.
 
     DeLong's variance on the logit scale: ``logit(a) ± z se / (a (1 - a))``. Where that variance is
-    0 (the scores are all equal, or separate the groups), k = min(m, n) disjoint pairs of a
-    member and another row all came out alike, so that their outcome has a chance of at least
-    ``c = ((1 - level) / 2) ** (1 / k)``, which bounds the AUC.
-
-    Args:
-        members: Scores ``(m,)``.
-        others: Scores ``(n,)``.
-        level: Coverage.
-
-    Returns:
-        Lower and upper end; None where there is no AUC, or no variance.
+    0 (the scores are all equal, or separate the groups), k = min(m, n) disjoint pairs of a member
+    and another row all came out alike, so that their outcome has a chance of at least ``c = ((1 -
+    level) / 2) ** (1 / k)``, which bounds the AUC.
     """
     pairs = min(len(members), len(others))
     return area_interval(auc(members, others), delong_variance(members, others), pairs, level)
@@ -158,17 +115,7 @@ def auc_interval(
 def area_interval(
     area: float, variance: float, pairs: int, level: float = 0.95
 ) -> tuple[float, float] | None:
-    """Return an interval of an AUC of known variance, as ``auc_interval`` does.
-
-    Args:
-        area: The AUC.
-        variance: Its variance.
-        pairs: Disjoint pairs of a member and another row, at least one.
-        level: Coverage.
-
-    Returns:
-        Lower and upper end; None where the AUC or its variance is not a number.
-    """
+    """Return an interval of an AUC of known variance, as ``auc_interval``, from disjoint pairs."""
     tail = (1 - level) / 2
     if area in {0.0, 1.0} or variance == 0:
         sure = tail ** (1 / pairs)
@@ -185,18 +132,10 @@ def area_interval(
 
 
 def caught_at_fpr(members: Tensor, others: Tensor, fpr: float) -> Tensor:
-    """Return which members a threshold catches that no more than a share of the others passes.
+    """Return which members a threshold catches that at most a share ``fpr`` of the others passes.
 
     The lowest such threshold: the largest true-positive rate with a false-positive rate of at most
     ``fpr``. Scores must exceed the ``floor(fpr * n) + 1``-th largest score of the others.
-
-    Args:
-        members: Scores ``(m,)``.
-        others: Scores ``(n,)``, at least one.
-        fpr: Share of the others that may pass, in [0, 1).
-
-    Returns:
-        One boolean a member ``(m,)``.
     """
     # The product of a share and a count that is whole must not fall short of it by rounding.
     may_pass = math.floor(fpr * len(others) * (1 + 1e-12))
@@ -215,16 +154,9 @@ def auc_rows(
     members_used: Tensor | None = None,
     others_used: Tensor | None = None,
 ) -> Tensor:
-    """Return the AUC of each row's two groups.
+    """Return the AUC of each row's two groups ``(R,)``, float64; nan where a group is empty.
 
-    Args:
-        members: Scores ``(R, m)``.
-        others: Scores ``(R, n)``.
-        members_used: Which count ``(R, m)``, boolean; all when None.
-        others_used: The same for the others ``(R, n)``.
-
-    Returns:
-        ``(R,)``, float64; nan where a group is empty.
+    Scores are ``(R, m)`` and ``(R, n)``; boolean masks of these shapes say which count.
     """
     if members_used is None:
         members_used = torch.ones_like(members, dtype=torch.bool)
@@ -265,14 +197,10 @@ class StreamingRoc:
     def tpr_at_fpr(self, fpr: float) -> float:
         """Return the largest share of members caught while at most a share of others is.
 
-        Args:
-            fpr: That share.
-
-        Returns:
-            The share of members; nan with fewer than ``10 / fpr`` others, or no member.
+        Nan with fewer than ``10 / fpr`` others, or no member.
         """
         count = int(self.others.sum())
-        if count < others_needed(fpr) or not int(self.members.sum()):
+        if count < min_negatives(fpr) or not int(self.members.sum()):
             return math.nan
         may_pass = math.floor(fpr * count * (1 + 1e-12))
         allowed = self.others.flip(0).cumsum(0) <= may_pass
@@ -280,7 +208,7 @@ class StreamingRoc:
         return float(caught.max() / self.members.sum()) if len(caught) else 0.0
 
 
-def others_needed(fpr: float) -> int:
+def min_negatives(fpr: float) -> int:
     """Return how many others a threshold of a false-positive rate takes: ten that pass it."""
     return math.ceil(ENOUGH / fpr * (1 - 1e-12))
 

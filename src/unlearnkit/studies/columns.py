@@ -1,12 +1,12 @@
-"""What a table can show: stored metrics, the share of a distance that was closed, and costs."""
+"""Table columns: metrics, shares of closed gaps, and costs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
+from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.errors import UnknownNameError
-from unlearnkit.report.schema import Value
 from unlearnkit.studies.table_schema import Column
 
 CLOSED = "closed_"
@@ -27,7 +27,7 @@ STRONG = (
     *("ensemble_accuracy_retain", "ensemble_error_retain"),
     *("ensemble_accuracy_test", "ensemble_error_test", "cost_ratio"),
 )
-"""The same where audits are strong: of N models beside N retrained ones, means over them."""
+"""Core columns of tier strong: means over N models against N retrained ones."""
 
 FORGETTING = ("js_forget", "divergence_forget", "accuracy_forget", "error_forget")
 """By the first of these that was measured, methods are compared in how they forget."""
@@ -37,7 +37,7 @@ UTILITY = {"accuracy_test": True, "error_test": False}
 whether higher is better."""
 
 
-class MetricColumn(Value):
+class MetricColumn(FrozenModel):
     """What a table must know of a metric; its function plays no part."""
 
     column: Column
@@ -67,20 +67,8 @@ def metric_columns() -> dict[str, MetricColumn]:
     }
 
 
-def chosen(names: Iterable[str], known: Mapping[str, MetricColumn]) -> list[Column]:
-    """Return the columns of these ids.
-
-    Args:
-        names: Ids of metrics, of costs, of numbers of strong audits, or ``closed_`` and the id of
-            a distance.
-        known: The metrics, by id.
-
-    Returns:
-        The columns, each once.
-
-    Raises:
-        UnknownNameError: If there is no such column.
-    """
+def select_columns(names: Iterable[str], known: Mapping[str, MetricColumn]) -> list[Column]:
+    """Return the columns of metric ids, or of ``closed_`` and the id of a distance, each once."""
     found = []
     closed = {CLOSED + i: m.column for i, m in known.items() if m.column.distance}
     for name in dict.fromkeys(names):
@@ -93,7 +81,7 @@ def chosen(names: Iterable[str], known: Mapping[str, MetricColumn]) -> list[Colu
     return found
 
 
-def stored(columns: Sequence[Column]) -> list[str]:
+def metrics_of_columns(columns: Sequence[Column]) -> list[str]:
     """Return the metrics that the columns are made from."""
     return list(dict.fromkeys(c.id.removeprefix(CLOSED) for c in columns))
 

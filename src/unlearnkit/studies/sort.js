@@ -1,7 +1,7 @@
 "use strict";
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[table.tBodies.length - 1];
-  const told = document.getElementById(table.dataset.told);
+  const status = document.getElementById(table.dataset.status);
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, i) => {
     const button = document.createElement("button");
@@ -20,7 +20,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
         return down ? compare(b, a) : compare(a, b);
       });
       body.append(...rows);
-      told.textContent = "Sorted by " + button.textContent + (down ? ", descending" : ", ascending");
+      status.textContent = "Sorted by " + button.textContent + (down ? ", descending" : ", ascending");
     });
   });
 }

@@ -1,23 +1,30 @@
-"""A study as it is written: one YAML file, checked before anything starts."""
+"""Study file: its fields, checked before anything starts."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    field_validator,
+)
 
 from unlearnkit.auditing.strong.metric_specs import ENOUGH, LEAST
 from unlearnkit.core.audit_terms import AuditTier
+from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.core.files import read_yaml
 from unlearnkit.core.method import format_validation_error
 from unlearnkit.core.precision import Precision
 from unlearnkit.core.request import Targets, parse_request
 from unlearnkit.localize.mask_spec import MaskSpec
-from unlearnkit.report.schema import Value
 
 Design = Literal["FULL", "REUSE"]
 _SEEDS = 1000
@@ -27,7 +34,43 @@ ALL = "all"
 """In the place of a method: every method that can serve the case."""
 
 
-class Chosen(Value):
+def _once(given: object, what: str) -> tuple[object, ...]:
+    if not isinstance(given, Iterable) or isinstance(given, str | Mapping):
+        raise InputError(f"study: {what}s: give a list, got {given!r}")
+    values = tuple(given)
+    names = Counter(v if isinstance(v, Hashable) else repr(v) for v in values)
+    twice = next((name for name, times in names.items() if times > 1), None)
+    if twice is not None:
+        raise InputError(f"study: {what} {twice!r} is named twice; name each once")
+    return values
+
+
+def _seeds(given: object) -> object:
+    if isinstance(given, int) and not isinstance(given, bool):
+        if given < 1:
+            raise InputError(f"study: seeds: at least one, got {given}")
+        if given > _SEEDS:
+            raise InputError(
+                f"study: seeds: at most {_SEEDS} (oracles have {_SEEDS} and up), got {given}"
+            )
+        return tuple(range(given))
+    return _once(given, "seed")
+
+
+def _natural(given: tuple[int, ...]) -> tuple[int, ...]:
+    wrong = next((s for s in given if not 0 <= s < _SEEDS), None)
+    if wrong is not None or not given:
+        raise InputError(
+            f"study: seeds: from 0 to 999 (oracles have 1000 and up), got {wrong or given}"
+        )
+    return given
+
+
+Seeds = Annotated[tuple[int, ...], BeforeValidator(_seeds), AfterValidator(_natural)]
+"""Different seeds below 1,000; a number means so many, from 0."""
+
+
+class MethodEntry(FrozenModel):
     """A method to try, with one choice of settings or a grid of them."""
 
     method: str
@@ -66,13 +109,13 @@ class Chosen(Value):
         return given
 
 
-class Tune(Value):
+class TuneSpec(FrozenModel):
     """How settings are searched, before the study and apart from it."""
 
     requests: dict[str, tuple[str, ...]]
     """Forget sets to search on, by case; others than the study's."""
 
-    seeds: tuple[int, ...] = (900, 901)
+    seeds: Seeds = (900, 901)
     """Seeds of originals and methods in the search; others than the study's."""
 
     trials: int = Field(20, ge=2, le=10_000)
@@ -84,21 +127,11 @@ class Tune(Value):
     seed: int = Field(0, ge=0)
     """Of the sampler that proposes settings."""
 
-    recipes: Path = Path("recipes")
+    folder: Path = Path("tuned")
     """The folder of found settings; seen from the study's file."""
 
-    @field_validator("seeds", mode="before")
-    @classmethod
-    def _seeds(cls, given: object) -> object:
-        return _seeds(given)
 
-    @field_validator("seeds")
-    @classmethod
-    def _natural(cls, given: tuple[int, ...]) -> tuple[int, ...]:
-        return _natural(given)
-
-
-class Study(Value):
+class Study(FrozenModel):
     """What is compared: cases x requests x methods x seeds."""
 
     beside_chance: ClassVar[bool] = True
@@ -117,10 +150,10 @@ class Study(Value):
     """What must go, by case: a case's named request, or words such as ``class=3``. One list serves
     all cases."""
 
-    methods: tuple[Chosen, ...] = Field(min_length=1)
+    methods: tuple[MethodEntry, ...] = Field(min_length=1)
     """Ids, or ids with ``preset``, ``settings`` and ``grid``; ``all`` for every one that fits."""
 
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    seeds: Seeds = (0, 1, 2, 3, 4)
     """Seeds of the method, and of the original under ``FULL``; a number means so many."""
 
     oracles: int = Field(5, ge=1, le=10_000)
@@ -135,7 +168,7 @@ class Study(Value):
     models: int = Field(ENOUGH, ge=LEAST, le=10_000)
     """Models of each kind in an audit of tier ``strong``."""
 
-    tune: Tune | None = None
+    tune: TuneSpec | None = None
     """Settings are searched first, and each method runs with its own and with the found ones."""
 
     device: str = "cpu"
@@ -162,17 +195,12 @@ class Study(Value):
             raise InputError(f"study: methods: give a list of ids, got {given!r}")
         return tuple(_chosen(entry) for entry in given)
 
-    @field_validator("seeds", mode="before")
-    @classmethod
-    def _seeds(cls, given: object) -> object:
-        return _seeds(given)
-
     @field_validator("tune", mode="before")
     @classmethod
     def _tune(cls, given: object, info: Any) -> object:
         if not isinstance(given, Mapping):
             return given
-        _known(given, Tune, "key of tune in a study")
+        _known(given, TuneSpec, "key of tune in a study")
         if info.data.get("tier") != "reference" or info.data.get("oracles", 0) < 2:
             raise InputError(
                 "study: tune: settings are judged by two oracles or more; set oracles to at least 2"
@@ -186,7 +214,7 @@ class Study(Value):
 
     @field_validator("tune")
     @classmethod
-    def _apart(cls, given: Tune | None, info: Any) -> Tune | None:
+    def _apart(cls, given: TuneSpec | None, info: Any) -> TuneSpec | None:
         used = {*info.data.get("seeds", ()), *([0] if info.data.get("design") == "REUSE" else [])}
         both = sorted(used & set(given.seeds)) if given else []
         if both:
@@ -196,28 +224,15 @@ class Study(Value):
             )
         return given
 
-    @field_validator("seeds")
-    @classmethod
-    def _natural(cls, given: tuple[int, ...]) -> tuple[int, ...]:
-        return _natural(given)
-
 
 class TrialStudy(Study):
-    """One trial of a search: nothing runs beside what is tried."""
+    """One trial of a search: without random masks."""
 
     beside_chance: ClassVar[bool] = False
 
 
 def load(path: Path) -> Study:
-    """Return the study that a YAML file describes.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The study; what is wrong with the file is told with its key, and the nearest right one.
-        Files that it names are seen from its own place.
-    """
+    """Return the study in a YAML file; paths in the file are relative to it."""
     found = make_study(read_yaml(path, "study", "cases, requests and methods"))
     here = path.parent
     methods = tuple(
@@ -226,22 +241,12 @@ def load(path: Path) -> Study:
     )
     tune = found.tune
     if tune is not None:
-        tune = tune.model_copy(update={"recipes": here / tune.recipes})
+        tune = tune.model_copy(update={"folder": here / tune.folder})
     return found.model_copy(update={"methods": methods, "tune": tune})
 
 
 def make_study(given: Mapping[str, Any]) -> Study:
-    """Return the study that a mapping describes.
-
-    Args:
-        given: Fields of ``Study``.
-
-    Returns:
-        The study.
-
-    Raises:
-        InputError: If a value is wrong or missing, or a key is unknown.
-    """
+    """Return the study that a mapping describes; a wrong value or key is an error with its name."""
     _known(given, Study, "key of a study")
     try:
         return Study.model_validate(dict(given))
@@ -255,11 +260,11 @@ def _known(given: Mapping[Any, Any], kind: type[BaseModel], what: str) -> None:
         raise UnknownNameError(what, str(wrong), kind.model_fields)
 
 
-def _chosen(entry: object) -> Chosen:
-    if isinstance(entry, Chosen):
+def _chosen(entry: object) -> MethodEntry:
+    if isinstance(entry, MethodEntry):
         return entry
     if isinstance(entry, str):
-        return Chosen(method=entry)
+        return MethodEntry(method=entry)
     if not isinstance(entry, Mapping) or len(entry) != 1:
         raise InputError(
             "study: methods: write an id, or an id with preset, tuned, settings, grid or masks,"
@@ -269,39 +274,16 @@ def _chosen(entry: object) -> Chosen:
     words = {} if words is None else words
     if not isinstance(words, Mapping):
         raise InputError(f"study: methods: {name}: give preset, settings or grid, got {words!r}")
-    fields = {k: f for k, f in Chosen.model_fields.items() if k != "method"}
+    fields = {k: f for k, f in MethodEntry.model_fields.items() if k != "method"}
     wrong = next((k for k in words if k not in fields), None)
     if wrong is not None:
         raise UnknownNameError(f"key of method {name} in a study", str(wrong), fields)
     if name == ALL and set(words) - {"masks"}:
-        raise InputError(
-            "study: methods: all takes masks and no settings; name the method beside it"
-        )
+        raise InputError("study: methods: all takes masks and no settings; name the method as well")
     try:
-        return Chosen(method=str(name), **{str(k): v for k, v in words.items()})
+        return MethodEntry(method=str(name), **{str(k): v for k, v in words.items()})
     except ValidationError as e:
         raise InputError(f"study: methods: {name}: {format_validation_error(e)}") from None
-
-
-def _seeds(given: object) -> object:
-    if isinstance(given, int) and not isinstance(given, bool):
-        if given < 1:
-            raise InputError(f"study: seeds: at least one, got {given}")
-        if given > _SEEDS:
-            raise InputError(
-                f"study: seeds: at most {_SEEDS} (oracles have {_SEEDS} and up), got {given}"
-            )
-        return tuple(range(given))
-    return _once(given, "seed")
-
-
-def _natural(given: tuple[int, ...]) -> tuple[int, ...]:
-    wrong = next((s for s in given if not 0 <= s < _SEEDS), None)
-    if wrong is not None or not given:
-        raise InputError(
-            f"study: seeds: from 0 to 999 (oracles have 1000 and up), got {wrong or given}"
-        )
-    return given
 
 
 def _by_case(given: object, cases: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -332,14 +314,3 @@ def _in_words(given: Mapping[str, Any]) -> str:
     asked = request.model_dump(mode="json")
     kind = asked["kind"]
     return f"{kind}={','.join(map(str, asked[kind]))}"
-
-
-def _once(given: object, what: str) -> tuple[object, ...]:
-    if not isinstance(given, Iterable) or isinstance(given, str | Mapping):
-        raise InputError(f"study: {what}s: give a list, got {given!r}")
-    values = tuple(given)
-    names = Counter(v if isinstance(v, Hashable) else repr(v) for v in values)
-    twice = next((name for name, times in names.items() if times > 1), None)
-    if twice is not None:
-        raise InputError(f"study: {what} {twice!r} is named twice; name each once")
-    return values

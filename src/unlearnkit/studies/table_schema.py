@@ -7,14 +7,14 @@ from typing import Literal
 from pydantic import Field
 
 from unlearnkit.core.audit_terms import AuditTier
+from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.errors import InputError
-from unlearnkit.report.schema import Value
 from unlearnkit.stats.oracle_gap import Judgement
 
 Kind = Literal["oracle", "original", "method"]
 
 
-class Column(Value):
+class Column(FrozenModel):
     """What a column shows, and which value is good."""
 
     id: str
@@ -37,8 +37,8 @@ class Column(Value):
         return "oracle" if self.distance or self.goal == "match retraining" else ""
 
 
-class TableCell(Value):
-    """One number of one line: the mean over seeds, beside the oracles."""
+class TableCell(FrozenModel):
+    """One number of one line: the mean over seeds, compared with the oracles."""
 
     mean: float | None
     """None where it is undefined."""
@@ -69,7 +69,7 @@ class TableCell(Value):
     judged: Judgement = Judgement.NOT_JUDGED
 
 
-class TableRow(Value):
+class TableRow(FrozenModel):
     """The oracles, the untouched original, or one method with its settings."""
 
     label: str
@@ -92,7 +92,7 @@ class TableRow(Value):
     """How many seeds the audit's headline was given to, where it was stored."""
 
 
-class MethodComparison(Value):
+class MethodComparison(FrozenModel):
     """Two methods on the same seeds, by how far each is from its ideal."""
 
     metric: str
@@ -123,7 +123,7 @@ class RandomMaskComparison(MethodComparison):
     """What the interval says: below 0, above 0, around 0; there is none for fewer than three."""
 
 
-class ForgetSetTable(Value):
+class ForgetSetTable(FrozenModel):
     """One forget set: a case and a request."""
 
     case: str
@@ -141,17 +141,7 @@ class ForgetSetTable(Value):
     oracles: int
 
     def line(self, label: str) -> TableRow:
-        """Return a method's line.
-
-        Args:
-            label: Its label.
-
-        Returns:
-            The line.
-
-        Raises:
-            InputError: If there is none.
-        """
+        """Return the line with a label; an unknown label is an error."""
         for line in self.lines:
             if line.label == label:
                 return line
@@ -160,7 +150,7 @@ class ForgetSetTable(Value):
         )
 
 
-class Failure(Value):
+class Failure(FrozenModel):
     """A run that came to nothing, and why."""
 
     case: str
@@ -171,7 +161,7 @@ class Failure(Value):
     error: str
 
 
-class TableData(Value):
+class TableData(FrozenModel):
     """What a study has found so far."""
 
     study: str

@@ -1,1 +1,1 @@
-"""What a model's outputs mean, one file a kind of problem."""
+"""Tasks: what outputs mean, one file a kind of problem."""

@@ -1,4 +1,4 @@
-"""Several yes-or-no labels a row."""
+"""Multi-label classification: several yes-or-no labels a row."""
 
 from __future__ import annotations
 

@@ -79,16 +79,7 @@ class Regression:
         loss: Literal["l2", "l1", "pinball"] = "l2",
         quantiles: tuple[float, ...] = (0.1, 0.5, 0.9),
     ) -> Regression:
-        """Take width, mean and standard deviation from the targets.
-
-        Args:
-            data: Rows with targets.
-            loss: As in the constructor.
-            quantiles: As in the constructor.
-
-        Returns:
-            The task.
-        """
+        """Take width, mean and standard deviation from the targets; loss and quantiles as given."""
         y = cls._columns(data.y).double()
         return cls(
             y.shape[1],
@@ -126,17 +117,10 @@ class Regression:
         return y.reshape(len(y), prod(y.shape[1:]))
 
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return predictions ``(B, K)``, or ``(B, K * Q)`` quantiles, each target's side by side.
-
-        Args:
-            model: Answers ``(B,)``, ``(B, K)``, or any shape of K (times Q) numbers a row.
-            batch: The rows.
-
-        Returns:
-            The answers, one row each.
+        """Return predictions ``(B, K)``, or the Q quantiles of each target in turn ``(B, K * Q)``.
 
         Raises:
-            UnsupportedError: If another number of answers comes back.
+            UnsupportedError: If the model does not return K (times Q) numbers a row.
         """
         out = forward(model, batch)
         wanted = self.width * (len(self.quantiles) or 1)

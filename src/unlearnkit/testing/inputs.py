@@ -10,7 +10,7 @@ from unlearnkit.core.hidden_targets import no_targets
 from unlearnkit.core.method import Method, Need
 from unlearnkit.core.request import ForgetRequest, Rows
 from unlearnkit.testing.subject import ToyProblem, bits, expect, same_bits, toy
-from unlearnkit.testing.zoo import ZOO
+from unlearnkit.testing.zoo import AWKWARD_MODELS
 from unlearnkit.unlearning.run_method import run_method
 
 
@@ -46,12 +46,15 @@ def wrong_settings_refused(s: ToyProblem) -> None:
 
 
 def unknown_settings_get_the_nearest_name(s: ToyProblem) -> None:
-    """A hyper-parameter or preset that does not exist is told with the nearest that does."""
+    """An unknown hyper-parameter or preset is an error that suggests the nearest name."""
     for name in s.method.model_fields:
-        told = _told(s.method, None, f"{name}_x")
-        expect(f"Did you mean {name!r}?" in told, f"{s.method.id}: {name}_x: no hint: {told}")
-    told = _told(s.method, "no_such_preset")
-    expect("no_such_preset" in told, f"{s.method.id}: an unknown preset is not told: {told}")
+        message = _error(s.method, None, f"{name}_x")
+        hint = f"Did you mean {name!r}?"
+        expect(hint in message, f"{s.method.id}: {name}_x: no hint in: {message}")
+    message = _error(s.method, "no_such_preset")
+    expect(
+        "no_such_preset" in message, f"{s.method.id}: the error does not name the preset: {message}"
+    )
 
 
 def other_tasks_refused(s: ToyProblem) -> None:
@@ -65,12 +68,17 @@ def missing_inputs_refused(s: ToyProblem) -> None:
     """Without an input that it needs it is refused; without one that it only uses it runs."""
     whole, info = s.case, s.method.info
     for need in sorted(info.needs):
-        asked = None if need is Need.CLASSES else s.asking(Rows(0, 1))
-        _unsupported(s, _lacking(whole, need), f"a case without {need}", [], asked)
+        request = None if need is Need.CLASSES else s.asking(Rows(0, 1))
+        _unsupported(s, _lacking(whole, need), f"a case without {need}", [], request)
     for use in sorted(info.uses):
         case = _lacking(whole, use)
         if all(_has(case, need) for need in info.needs):
             s.run(case=case)
+    if info.needs_one_of:
+        bare = whole
+        for need in sorted(info.needs_one_of):
+            bare = _lacking(bare, need)
+        _unsupported(s, bare, f"a case without any of {sorted(info.needs_one_of)}", [])
 
 
 def targets_not_needed_if_not_declared(s: ToyProblem) -> None:
@@ -88,8 +96,8 @@ def _refused(cls: type[Method], name: str, value: object) -> None:
     try:
         cls.build(**{name: value})
     except InputError as e:
-        told = str(e)
-        expect(name in told, f"{cls.id}: the error for {name} does not name it: {told}")
+        message = str(e)
+        expect(name in message, f"{cls.id}: the error for {name} does not name it: {message}")
         return
     expect(False, f"{cls.id}: {name}={value!r} is accepted")
 
@@ -108,7 +116,7 @@ def _beyond(schema: dict[str, object]) -> list[object]:
     return out
 
 
-def _told(cls: type[Method], preset: str | None, *names: str) -> str:
+def _error(cls: type[Method], preset: str | None, *names: str) -> str:
     try:
         cls.build(preset, **dict.fromkeys(names, 1))
     except InputError as e:
@@ -117,17 +125,17 @@ def _told(cls: type[Method], preset: str | None, *names: str) -> str:
 
 
 def _unsupported(
-    s: ToyProblem, case: Case, what: str, fits: list[str], asked: ForgetRequest | None = None
+    s: ToyProblem, case: Case, what: str, fits: list[str], request: ForgetRequest | None = None
 ) -> None:
     fresh = case.fresh or s.case.fresh
     assert fresh is not None
-    request = None if case.parts is not None else asked or Rows(0, 1)
+    request = None if case.parts is not None else request or Rows(0, 1)
     try:
         run_method(fresh(), case, request, s.smoke(), s.rt())
     except UnsupportedError as e:
-        told = str(e)
-        named = not fits or any(i in told for i in fits)
-        expect(named, f"{s.method.id}: refuses {what} without naming what works: {told}")
+        message = str(e)
+        named = not fits or any(i in message for i in fits)
+        expect(named, f"{s.method.id}: refuses {what} without naming what works: {message}")
         return
     expect(False, f"{s.method.id}: runs on {what}")
 
@@ -137,10 +145,12 @@ def _lacking(whole: Case, need: Need) -> Case:
         return whole.replace(validation=None)
     if need is Need.FRESH:
         return whole.replace(fresh=None)
+    if need is Need.MOMENTS:
+        return whole.replace(input_moments=None)
     if need is Need.CLASSES:
         return whole
     if need is Need.SHAPE:
-        return ZOO["two_arguments"].case(whole)
+        return AWKWARD_MODELS["two_arguments"].case(whole)
     assert isinstance(whole.train, TensorData)
     if need is Need.LABELS:
         return whole.replace(train=whole.train.with_targets(no_targets(len(whole.train))))

@@ -1,4 +1,4 @@
-"""The contract of a method, checked on toy problems and on awkward models."""
+"""The contract of a method, checked on toy problems and awkward models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unlearnkit.core.method import Method, Need
 from unlearnkit.core.module_state import structural_difference, tensors, tensors_equal
 from unlearnkit.core.request import Classes, ForgetRequest, Groups, Rows
 from unlearnkit.core.search_space import Categorical, SearchRange, search_space
-from unlearnkit.job import put_nested
+from unlearnkit.job import set_dotted
 from unlearnkit.testing.inputs import INPUT_CHECKS
 from unlearnkit.testing.probes import PROBE_CHECKS
 from unlearnkit.testing.subject import (
@@ -25,7 +25,7 @@ from unlearnkit.testing.subject import (
     same_bits,
     trained_model,
 )
-from unlearnkit.testing.zoo import TURNED, ZOO
+from unlearnkit.testing.zoo import AWKWARD_MODELS, REORDERED_INPUTS
 from unlearnkit.unlearning.run_method import Unlearned
 
 Check = Callable[[ToyProblem], None]
@@ -171,7 +171,7 @@ def search_space_declared(s: ToyProblem) -> None:
         expect(inside, f"{who}: {key}: the default {dimension.default!r} is not in {given}")
         for value in given.ends:
             settings: dict[str, object] = {}
-            put_nested(settings, key, value, who=who)
+            set_dotted(settings, key, value, who=who)
             try:
                 s.method.build(**settings)
             except InputError as e:
@@ -190,7 +190,7 @@ def quick(s: ToyProblem) -> None:
 def _zoo(name: str) -> Check:
     def check(s: ToyProblem) -> None:
         """Run on one awkward model."""
-        animal = ZOO[name]
+        animal = AWKWARD_MODELS[name]
         if Need.SHAPE in s.method.info.needs and name == "two_arguments":
             return
         key = f"{s.task}/{name}"
@@ -219,7 +219,7 @@ def inputs_in_any_order(s: ToyProblem) -> None:
     if Need.SHAPE in s.method.info.needs:
         return
     key = f"{s.task}/two_arguments"
-    one, other = ZOO["two_arguments"].case(s.case), TURNED.case(s.case)
+    one, other = AWKWARD_MODELS["two_arguments"].case(s.case), REORDERED_INPUTS.case(s.case)
     first = bits(s.run(trained_model(one, key), case=one).model)
     turned = bits(s.run(trained_model(other, key), case=other).model)
     expect(same_bits(first, turned), f"{s.method.id}: depends on the order of named inputs")
@@ -278,5 +278,5 @@ METHOD_CHECKS: dict[str, Check] = {
         search_space_declared,
         quick,
     )
-} | {f"zoo_{name}": _zoo(name) for name in ZOO}
+} | {f"zoo_{name}": _zoo(name) for name in AWKWARD_MODELS}
 """Every check, by name. A method keeps the contract if none raises."""

@@ -209,7 +209,7 @@ def leaves_all_alone(m: Measured) -> None:
     e = seen.evidence()
     for i, model in enumerate(seen.models.values()):
         model.train(i % 2 == 0)
-    told = _outputs(e)
+    before_outputs = _outputs(e)
     weights = {name: bits(model) for name, model in seen.models.items()}
     before = generators()
     one(e)
@@ -218,7 +218,7 @@ def leaves_all_alone(m: Measured) -> None:
         expect(same_bits(weights[name], bits(model)), f"{one.id}: changes the {name} model")
         modes = {x.training for x in model.modules()}
         expect(modes == {i % 2 == 0}, f"{one.id}: changes the mode of the {name} model")
-    expect(same_bits(told, _outputs(e)), f"{one.id}: changes the evidence")
+    expect(same_bits(before_outputs, _outputs(e)), f"{one.id}: changes the evidence")
 
 
 def same_value_twice(m: Measured) -> None:

@@ -1,4 +1,4 @@
-"""The part of the contract that is seen only from inside a run."""
+"""The part of the contract that is checked inside a run."""
 
 from __future__ import annotations
 
@@ -15,14 +15,7 @@ from unlearnkit.core.errors import UndeclaredReadError
 from unlearnkit.core.method import Need, Problem
 from unlearnkit.core.module_state import structural_difference
 from unlearnkit.core.runtime import Cost, Runtime
-from unlearnkit.testing.subject import (
-    ToyProblem,
-    bits,
-    expect,
-    generators,
-    same_bits,
-    with_probe,
-)
+from unlearnkit.testing.subject import ToyProblem, bits, expect, generators, same_bits, with_probe
 from unlearnkit.unlearning.run_method import run_method
 
 Inputs = tuple[object, ...]
@@ -100,19 +93,19 @@ def cost_metered(s: ToyProblem) -> None:
     seen, rt = _Seen(), s.rt()
     method = with_probe(s.smoke(), seen.inside)
     done = s.run(seen.watch(s.model()), case=seen.case(s.case), method=method, rt=rt)
-    told, who = done.cost, s.method.id
+    cost, who = done.cost, s.method.id
     if seen.hidden:
-        expect(told.forward > seen.forward, f"{who}: rows inside a transform are not metered")
+        expect(cost.forward > seen.forward, f"{who}: rows inside a transform are not metered")
     else:
         expect(
-            told.forward == seen.forward,
-            f"{who}: {seen.forward} rows went forward, the meter says {told.forward}",
+            cost.forward == seen.forward,
+            f"{who}: {seen.forward} rows went forward, the meter says {cost.forward}",
         )
-    fits = seen.backward <= told.backward <= told.forward
-    expect(fits, f"{who}: {seen.backward} rows of {seen.forward} back, metered {told.backward}")
+    fits = seen.backward <= cost.backward <= cost.forward
+    expect(fits, f"{who}: {seen.backward} rows of {seen.forward} back, metered {cost.backward}")
     expect(rt.cost == Cost(), f"{who}: a run changes the meter of the caller's runtime")
     again = s.run(rt=rt)
-    same = (again.cost.forward, again.cost.backward) == (told.forward, told.backward)
+    same = (again.cost.forward, again.cost.backward) == (cost.forward, cost.backward)
     expect(same, f"{who}: a second run on one runtime costs other than the first")
     expect(again.notes == done.notes, f"{who}: a second run on one runtime has other notes")
 
@@ -134,7 +127,7 @@ def draws_from_its_own_streams(s: ToyProblem) -> None:
 def undeclared_inputs_sealed(s: ToyProblem) -> None:
     """What is not declared raises when it is read, and is not behind the seal either."""
     info = s.method.info
-    declared = info.needs | info.uses
+    declared = info.reads
 
     @contextmanager
     def inside(p: Problem, rt: Runtime) -> Iterator[None]:

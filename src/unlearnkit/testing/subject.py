@@ -1,4 +1,4 @@
-"""What the contract is checked on: toy problems, trained models, and a look inside a run."""
+"""Toy problems and trained models that the contract is checked on."""
 
 from __future__ import annotations
 
@@ -37,15 +37,7 @@ class ContractError(UnlearnkitError, AssertionError):
 
 
 def expect(holds: bool, sentence: str) -> None:
-    """Raise if something does not hold.
-
-    Args:
-        holds: Whether it does.
-        sentence: What is wrong if not.
-
-    Raises:
-        ContractError: With the sentence.
-    """
+    """Raise a ``ContractError`` with the sentence if something does not hold."""
     if not holds:
         raise ContractError(sentence)
 
@@ -65,7 +57,7 @@ class ToyProblem:
 
     @property
     def request(self) -> ForgetRequest:
-        """Return what must go: 11 of 60 rows, so that batches of 16 leave one kept row over."""
+        """Return the request: 11 of 60 rows, so that batches of 16 leave one retained row over."""
         return self.asking(Rows(*range(11)))
 
     def asking(self, request: ForgetRequest) -> ForgetRequest:
@@ -95,24 +87,13 @@ class ToyProblem:
         method: Method | None = None,
         rt: Runtime | None = None,
     ) -> Unlearned:
-        """Return what the method makes of a model; what is not given is the toy's.
-
-        Args:
-            model: The trained model.
-            case: Its circumstances; one made from parts is asked for nothing.
-            request: What must go.
-            method: The method with its settings.
-            rt: Device, precision, seed.
-
-        Returns:
-            The result.
-        """
+        """Return what the method makes of a model; what is not given is the toy's."""
         where = case or self.case
-        asked = None if where.parts is not None else self.asking(request or self.request)
+        target = None if where.parts is not None else self.asking(request or self.request)
         return run_method(
             self.model() if model is None else model,
             where,
-            asked,
+            target,
             method or self.smoke(),
             rt or self.rt(),
         )
@@ -120,12 +101,6 @@ class ToyProblem:
 
 def toy(name: str) -> Case:
     """Return the toy problem of a task.
-
-    Args:
-        name: The task's id.
-
-    Returns:
-        The case.
 
     Raises:
         ContractError: If the task is fitted to none of the usual kinds of targets.
@@ -145,15 +120,7 @@ def toy(name: str) -> Case:
 
 
 def trained_model(case: Case, key: str) -> nn.Module:
-    """Return a model trained on a case's rows, new at each call, always with the same weights.
-
-    Args:
-        case: Rows, factory and recipe.
-        key: Names the case: weights are trained once for a key.
-
-    Returns:
-        The model, on the CPU.
-    """
+    """Return a trained model, new at each call; its weights are trained once for a key."""
     model = fresh_model(case, Runtime())
     if key not in _weights():
         rt = Runtime()
@@ -172,15 +139,7 @@ def _weights() -> dict[str, dict[str, Tensor]]:
 
 
 def with_inputs(case: Case, change: Callable[[Tensor], Any]) -> Case:
-    """Return a case whose in-memory inputs are changed in every set.
-
-    Args:
-        case: With tensor inputs.
-        change: From inputs ``(n, D)`` to inputs.
-
-    Returns:
-        The changed case.
-    """
+    """Return a case whose in-memory inputs ``(n, D)`` are changed in every set."""
     sets = {
         name: replace(data, x=change(data.x))
         for name in ("train", "test", "validation", "held_out")
@@ -190,15 +149,7 @@ def with_inputs(case: Case, change: Callable[[Tensor], Any]) -> Case:
 
 
 def with_probe(method: Method, inside: Inside) -> Method:
-    """Return the same method with something done around its ``apply``.
-
-    Args:
-        method: The method with its settings.
-        inside: From problem and runtime to a context that ``apply`` runs in.
-
-    Returns:
-        A method of a subclass, on no list.
-    """
+    """Return the same method, on no list, whose ``apply`` runs within ``inside(problem, rt)``."""
 
     class Probe(type(method)):  # type: ignore[misc]  # the base is known only now
         """The method, watched."""
@@ -242,7 +193,7 @@ def generators() -> tuple[Any, ...]:
 
 
 def disturb() -> None:
-    """Move all global generators, as somebody else's code would."""
+    """Move all global generators, as other code would."""
     torch.rand(7)
     random.random()
     np.random.rand(7)  # noqa: NPY002, TID251  # the global one

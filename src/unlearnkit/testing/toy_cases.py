@@ -23,14 +23,7 @@ TOY_CASES: dict[str, ToyCase] = {}
 
 
 def register_toy_case(task: str) -> Callable[[ToyCase], ToyCase]:
-    """Declare the toy case of a task, which the contract of methods and metrics runs on.
-
-    Args:
-        task: The task's id.
-
-    Returns:
-        A decorator for the function that builds the case; it refuses a second one for a task.
-    """
+    """Declare the toy case of a task; the contract of methods and metrics runs on it."""
 
     def register(build: ToyCase) -> ToyCase:
         if TOY_CASES.setdefault(task, build) is not build:
@@ -41,14 +34,7 @@ def register_toy_case(task: str) -> Callable[[ToyCase], ToyCase]:
 
 
 def toy_case(task: Task, seed: int = 0) -> Case:
-    """Return the toy case of a task.
-
-    Args:
-        task: What outputs mean.
-        seed: Draws the rows.
-
-    Returns:
-        The case.
+    """Return the toy case of a task; the seed draws the rows.
 
     Raises:
         UnsupportedError: If none is registered for the task.
@@ -104,17 +90,7 @@ def _regression(task: Regression, seed: int) -> Case:
 def _six_inputs(
     task: Task, draw: Callable[[int], tuple[Tensor, Tensor]], width: int, lr: float
 ) -> Case:
-    """Return a case of 60 training rows of ten owners, 45 test and 30 validation rows.
-
-    Args:
-        task: What outputs mean.
-        draw: Draws this many rows, inputs ``(N, 6)`` and targets.
-        width: Outputs of the network.
-        lr: Learning rate of its recipe.
-
-    Returns:
-        The case, with a small network.
-    """
+    """Return a case of 60 training rows of ten owners, 45 test and 30 validation rows."""
 
     def fresh() -> nn.Module:
         return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, width))

@@ -1,4 +1,4 @@
-"""Awkward models: each breaks some shortcut that unlearning code takes."""
+"""Awkward models: each breaks an assumption that unlearning code makes."""
 
 from __future__ import annotations
 
@@ -23,14 +23,7 @@ class AwkwardModel:
     """From inputs ``(n, D)`` to what the model takes."""
 
     def case(self, plain: Case) -> Case:
-        """Return a toy problem with models of this kind.
-
-        Args:
-            plain: A toy whose rows are ``(N, D)`` and whose factory's outputs are ``(n, K)``.
-
-        Returns:
-            The same rows, another factory.
-        """
+        """Return a toy problem of rows ``(N, D)``, outputs ``(n, K)`` with models of this kind."""
         assert isinstance(plain.train, TensorData)
         assert isinstance(plain.train.x, Tensor)
         assert plain.fresh is not None
@@ -127,7 +120,7 @@ def _two_inputs_reversed(x: Tensor) -> dict[str, Tensor]:
     return {"right": x.flip(1), "left": x}
 
 
-ZOO = {
+AWKWARD_MODELS = {
     "tied": AwkwardModel(Tied),
     "frozen": AwkwardModel(_frozen),
     "batch_norm": AwkwardModel(_batch_norm),
@@ -141,5 +134,5 @@ ZOO = {
 }
 """Every awkward model, by name."""
 
-TURNED = AwkwardModel(TwoArguments, _two_inputs_reversed)
+REORDERED_INPUTS = AwkwardModel(TwoArguments, _two_inputs_reversed)
 """``two_arguments`` with its inputs in the other order: nothing may depend on that."""

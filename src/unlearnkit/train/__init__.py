@@ -1,1 +1,1 @@
-"""The one training loop, and what is built on it."""
+"""Training: the one loop, and what is built on it."""

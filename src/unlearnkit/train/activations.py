@@ -1,4 +1,4 @@
-"""What the layers inside a model say: read by forward hooks, of models that stay as they are."""
+"""Activations of layers, captured by forward hooks, and attention maps."""
 
 from __future__ import annotations
 
@@ -20,17 +20,13 @@ from unlearnkit.train.data_free.input_optimization import freeze
 def capture_activations(
     model: nn.Module, names: Sequence[str], what: Literal["output", "input"] = "output"
 ) -> Iterator[Mapping[str, Tensor]]:
-    """Give the outputs of some layers: those of the model's last run, with their gradients.
+    """Give the outputs (or inputs) ``(B, ...)`` of some layers by name, at each run of a model.
 
-    A layer that runs several times in one pass leaves its last output.
-
-    Args:
-        model: Any module; its hooks are as they were afterwards.
-        names: Layers, as ``named_modules`` calls them.
-        what: Outputs, as the layers after it left them where these work in place; or inputs.
+    A layer that runs several times in one pass leaves its last output; gradients can go through.
+    Hooks are removed at the end. ``names`` are those of ``named_modules``.
 
     Yields:
-        By name, the output or input ``(B, ...)``; filled anew each time the model runs.
+        The tensors by name; filled anew each time the model runs.
 
     Raises:
         UnknownNameError: If there is no such layer.
@@ -49,19 +45,11 @@ def capture_activations(
 
 
 def stage_ends(model: nn.Module, task: Task, batch: Batch) -> tuple[str, ...]:
-    """Return the last layer of each stage of a model; the stage of its answer is left out.
+    """Return the last layer of each stage of a model, in the order of the pass.
 
-    A stage is what lies between two changes of size: of height and width where there are images
-    ``(B, C, H, W)``, else of the number of tokens ``(B, T, D)``, else of the width ``(B, D)``.
-    Images of a single position are no stage: nothing on them can be compared by place.
-
-    Args:
-        model: Any module, run once in eval mode, without gradients.
-        task: Runs it.
-        batch: Inputs of the shape that the model takes.
-
-    Returns:
-        Names, in the order of the pass; none where the model has one layer.
+    A stage lies between two changes of size: of height and width for images ``(B, C, H, W)``, else
+    of the number of tokens ``(B, T, D)``, else of the width ``(B, D)``. The output's own stage and
+    images of a single position are left out. The model runs once, in eval mode, without gradients.
     """
     layers = tuple(name for name, _ in model.named_modules() if name)
     with freeze(model), torch.no_grad(), capture_activations(model, layers) as found:
@@ -82,16 +70,11 @@ def place_shape(out: Tensor) -> tuple[int, ...]:
 
 
 def attention(out: Tensor) -> Tensor:
-    """Return where a layer looks: its mean square over channels, scaled to length 1 a row.
+    """Return the attention map ``(B, places)`` of a layer's output: mean square over channels.
 
-    Zagoruyko and Komodakis, ICLR 2017, arXiv:1612.03928, with squares.
-
-    Args:
-        out: A layer's output: channels are the second axis of images ``(B, C, H, W)`` and the last
-            of tokens ``(B, T, D)``; a vector ``(B, D)`` has one channel and D places.
-
-    Returns:
-        The map ``(B, places)``, float32 at least; zero where the output is.
+    Scaled to length 1 a row (Zagoruyko and Komodakis, ICLR 2017, arXiv:1612.03928, with squares).
+    Channels are the second axis of images ``(B, C, H, W)`` and the last of tokens ``(B, T, D)``; a
+    vector ``(B, D)`` has one channel and D places. Float32 at least; zero where the output is.
     """
     square = out.float().square() if out.dtype != torch.float64 else out.square()
     if out.ndim == 3:
@@ -102,33 +85,17 @@ def attention(out: Tensor) -> Tensor:
 
 
 def attention_gap(ours: Tensor, theirs: Tensor) -> Tensor:
-    """Return how differently two layers look, summed over rows, a place and a row.
-
-    Args:
-        ours: A map ``(B, places)``.
-        theirs: Another.
-
-    Returns:
-        ``1 / (B * places) * sum_b |ours_b - theirs_b|^2``, a scalar.
-    """
+    """Return ``1 / (B * places) * sum_b |ours_b - theirs_b|^2`` of maps ``(B, places)``."""
     return (ours - theirs).square().mean()
 
 
 def match_layers(
     teacher: nn.Module, student: nn.Module, names: Sequence[str] | None, task: Task, batch: Batch
 ) -> dict[str, str]:
-    """Return which layer of a teacher goes with which of a student.
+    """Return the layers of a student by the layers of a teacher that they are compared with.
 
-    Args:
-        teacher: One model.
-        student: Another, maybe of another architecture.
-        names: Layers that both have; found by the ends of stages when None. Stages of the two go
-            together where they have the same places.
-        task: Runs the models.
-        batch: Inputs that they take.
-
-    Returns:
-        By the teacher's layer, the student's.
+    ``names`` are layers that both have. When None, the ends of stages that have the same places are
+    paired; the student may be of another architecture.
 
     Raises:
         InputError: If layers of one name differ in places.

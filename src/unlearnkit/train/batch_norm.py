@@ -19,15 +19,9 @@ LEAST_BATCH = 32
 
 
 def eval_norms(model: nn.Module) -> dict[str, nn.Module]:
-    """Return the batch-normalisation layers that are in eval mode in a model in train mode.
+    """Return by name the batch-normalisation layers in eval mode inside a model in train mode.
 
-    Somebody froze them. In a model in eval mode there are none: nothing tells one from another.
-
-    Args:
-        model: As its owner left it.
-
-    Returns:
-        The layers by name.
+    The owner froze them. A model in eval mode gives none: nothing tells one from another.
     """
     if not model.training:
         return {}
@@ -38,15 +32,9 @@ def eval_norms(model: nn.Module) -> dict[str, nn.Module]:
 def batch_norm_layers(model: nn.Module) -> list[_BatchNorm]:
     """Return the batch-normalisation layers whose running statistics follow the data.
 
-    Left out are layers without running statistics, layers with a momentum of 0, layers whose scale
-    and shift are frozen, ``eval_norms``, and layers that stay in eval mode when the model goes to
-    train mode.
-
-    Args:
-        model: Its train and eval flags come back as they were.
-
-    Returns:
-        The layers.
+    Left out are layers without running statistics or with a momentum of 0, layers whose scale and
+    shift are frozen, ``eval_norms``, and layers that stay in eval mode when the model goes to train
+    mode.
     """
     still = set(eval_norms(model).values())
     with preserve_modes(model):
@@ -69,16 +57,9 @@ def recalibrate_batch_norm(
 ) -> None:
     """Set running means and variances to those of some rows under the model's present weights.
 
-    Each is the mean over batches, weighted by rows, of the batch's mean or unbiased variance: the
-    exact cumulative average, not an exponential one. Layers other than batch normalisation are in
-    eval mode, so that dropout draws nothing; computed without autocast.
-
-    Args:
-        model: Changed in place, in the buffers of ``batch_norm_layers``.
-        view: The rows; at most ``MOST_ROWS`` of them, drawn at random, are passed forward.
-        task: Runs the model.
-        rt: Device, randomness, cost.
-        batch_size: Rows in a batch, ``LEAST_BATCH`` at least.
+    Each is the mean over batches, weighted by rows, of the batch's mean or unbiased variance (a
+    cumulative average), over at most ``MOST_ROWS`` random rows in batches of ``LEAST_BATCH`` at
+    least. Other layers are in eval mode, so that dropout draws nothing; no autocast.
     """
     layers = batch_norm_layers(model)
     if not layers or len(view) < 2:

@@ -16,7 +16,7 @@ from unlearnkit.train.features import row_losses
 from unlearnkit.train.rng_guard import seeded_global_rngs
 
 MOST_ROWS = 512
-"""Rows that are looked at."""
+"""Most rows that are checked."""
 
 DIVERGED = 2.0
 """Loss, as a multiple of a constant answer's and of the original's, whichever is larger, from which
@@ -28,7 +28,7 @@ class Damage:
     """A model whose loss is above that of a constant answer, and above the original's."""
 
     rows: str
-    """Which rows were looked at: ``retained`` or ``test``."""
+    """Which rows were checked: ``retained`` or ``test``."""
 
     count: int
     loss: float
@@ -46,7 +46,7 @@ class Damage:
 
     @property
     def diverged(self) -> bool:
-        """Return whether retained rows fare so badly that no constant answer explains it."""
+        """Return whether the retained loss is far above that of a constant answer."""
         worst = max(self.constant, self.before)
         return self.rows == "retained" and not self.loss <= DIVERGED * worst
 
@@ -61,17 +61,10 @@ class Damage:
 def damage(
     model: nn.Module, original: nn.Module, case: Case, split: Partition, rt: Runtime
 ) -> Damage | None:
-    """Return what a model has lost, where it is worse than a constant answer.
+    """Return how a model is worse than a constant answer and than the original; None if it is not.
 
-    Args:
-        model: What came out of a method; read in eval mode.
-        original: What went in.
-        case: Its test rows of kept classes are looked at where there are no retained rows.
-        split: Has the retained rows; a random sample of them is looked at.
-        rt: Where to run; the rows are not counted in its meter.
-
-    Returns:
-        What was found; None where all is well, or where there are no rows with targets to look at.
+    Measured in eval mode, off the caller's meter, on a sample of the retain set, or on test rows of
+    the remaining classes where there is none.
     """
     looked = _rows(case, split)
     if looked is None:
@@ -94,7 +87,7 @@ def damage(
 
 
 def can_see_damage(case: Case, split: Partition) -> bool:
-    """Return whether there are rows on which damage would show."""
+    """Return whether there are rows to check for damage."""
     return _rows(case, split) is not None
 
 

@@ -1,4 +1,4 @@
-"""Many models of one architecture trained together: stacked weights, one vectorised step."""
+"""Ensembles: many models of one architecture trained together."""
 
 import copy
 import math
@@ -18,7 +18,7 @@ from unlearnkit.core.task import Task
 from unlearnkit.train.batch_norm import eval_norms
 from unlearnkit.train.loop import Moves, draw_moves, fit, moves_apply, training
 from unlearnkit.train.memory_format import quick
-from unlearnkit.train.ray_cluster import carry_out, needs, ray_session, room
+from unlearnkit.train.ray_cluster import capacity, map_tasks, ray_session, task_resources
 from unlearnkit.train.rng_guard import seeded_global_rngs
 from unlearnkit.train.training_guard import check_training_allowed
 from unlearnkit.train.vectorized.stacked_models import DropoutCall, ModelWithLoss, Stack
@@ -58,13 +58,7 @@ class EnsembleMember:
 
 
 def fit_each(members: Sequence[EnsembleMember], task: Task, recipe: Recipe) -> None:
-    """Train models one after another: the reference, and the way for what cannot be stacked.
-
-    Args:
-        members: Models, changed in place, with their rows and streams.
-        task: Gives outputs and losses.
-        recipe: The same for all.
-    """
+    """Train models one after another: the reference, and the way for what cannot be stacked."""
     for m in members:
         with seeded_global_rngs(m.rt, LAYERS), quick(m.model, first_rows(m.view, m.rt), task, m.rt):
             fit(m.model, m.view, task, recipe, m.rt, stream=m.stream)
@@ -78,17 +72,11 @@ def fit_together(
     Each model sees the orders, augmentations, dropped activations and batch statistics of its own
     sequential run. In float64 the weights differ from that run's by rounding alone (tests: 1e-9
     relative); in float32 rounding grows with the length of the run. On a CPU the bits of a model
-    that has a place do not depend on which others share its chunk. What cannot be stacked is
-    trained by ``fit_each``: data that are not in memory, and modules that ``vmap`` does not take
-    (layers other than ``Dropout`` that draw, values read in Python); so are models too large to
-    gain from it on a CPU. Models with another number of rows form another stack.
-
-    Args:
-        members: Models, changed in place, with their rows and streams.
-        task: Gives outputs and losses.
-        recipe: The same for all.
-        ray: Address of a Ray cluster whose processors take a chunk each, or ``local`` for one that
-            lasts for this call. On processors of one kind the weights are those of training here.
+    that has a place do not depend on which others share its chunk. ``fit_each`` trains what cannot
+    be stacked: data that are not in memory, modules that ``vmap`` does not take (layers other than
+    ``Dropout`` that draw, values read in Python), and models too large to gain on a CPU. ``ray`` is
+    the address of a Ray cluster whose processors take a chunk each, or ``local``; on processors of
+    one kind the weights are the same.
 
     Yields:
         Members whose training is over: one, or those of a chunk.
@@ -127,12 +115,12 @@ def _on_ray(
     """Train chunks as tasks of a cluster, at least as many as there are processors."""
     with ray_session(address, None, "ensemble") as ray:
         rt, done = members[0].rt, 0
-        there = room(ray, rt.device, "ensemble")
-        away = ray.remote(**needs(rt.device))(_fit_away)
+        there = capacity(ray, rt.device, "ensemble")
+        away = ray.remote(**task_resources(rt.device))(_fit_away)
         # a reporter may hold what cannot travel, such as a terminal
         quiet = [replace(m, rt=replace(m.rt, reporter=NullReporter())) for m in members]
         calls = ((*part, task, recipe) for part in _parts(quiet, task, recipe, there))
-        for (part, *_), kept in carry_out(ray, away, calls, there, "ensemble"):
+        for (part, *_), kept in map_tasks(ray, away, calls, there, "ensemble"):
             for m, (state, cost) in zip(part, kept, strict=True):
                 m.model.load_state_dict(state)
                 vars(m.rt.cost).update(vars(cost))
@@ -178,16 +166,7 @@ class StackProbe:
 
     @classmethod
     def of(cls, group: Sequence[EnsembleMember], task: Task, recipe: Recipe) -> "StackProbe | None":
-        """Try one step of two models; nothing changes.
-
-        Args:
-            group: Members that fit together.
-            task: Gives outputs and losses.
-            recipe: Batch size and optimiser.
-
-        Returns:
-            What was found; None where the models cannot be stacked, or are trained as soon alone.
-        """
+        """Return what a step of two models showed; None if they do not stack or would not gain."""
         first = group[0]
         moving = any(p.requires_grad for p in first.model.parameters())
         if not (moving and recipe.epochs and isinstance(first.view.data, TensorData)):
@@ -227,17 +206,10 @@ class StackProbe:
     def chunks(
         self, group: Sequence[EnsembleMember], least: int = 1
     ) -> Iterator[Sequence[EnsembleMember]]:
-        """Yield the members of a group by as many as fit into memory, on a CPU 16 at most.
+        """Yield the members of a group in chunks that fit memory, at least so many chunks.
 
-        Sixteen train as fast together as 64 (the perceptron of digits: 2.8 s against 2.9 s for 64
-        models), and what is trained can be kept four times sooner.
-
-        Args:
-            group: Members that fit together.
-            least: Fewest chunks.
-
-        Yields:
-            Members of a chunk.
+        On a CPU a chunk has 16 at most: they train as fast together as 64 (the perceptron of
+        digits: 2.8 s against 2.9 s for 64 models), and results are stored four times sooner.
         """
         device = group[0].rt.device
         free = MEMORY
@@ -290,7 +262,7 @@ def _grain(model: nn.Module) -> int:
 
 
 def _placed(members: Sequence[EnsembleMember], grain: int) -> list[EnsembleMember | None]:
-    """Return the members by place, with gaps where nobody stands, a multiple of ``grain``."""
+    """Return the members by place, with gaps, padded to a multiple of ``grain``."""
     taken: dict[int, EnsembleMember] = {}
     for i, m in enumerate(members):
         slot = (i if m.place is None else m.place) % PLACES

@@ -1,4 +1,4 @@
-"""What a model says about rows, read without moving it."""
+"""Features, losses and input gradients of rows, from a fixed model."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,19 +19,13 @@ def row_losses(model: nn.Module, view: View, task: Task, rt: Runtime) -> Tensor:
     return task.losses(out, Batch(torch.empty(len(view), 0), view.y, view.rows))
 
 
-def input_slopes(
+def input_gradients(
     model: nn.Module, batch: Batch, task: Task, step: Tensor | None = None
 ) -> Tensor | None:
-    """Return the gradient of each row's loss by its input ``(B, ...)``.
+    """Return the gradient of each row's loss by its input ``(B, ...)``, plus ``step`` if given.
 
-    Args:
-        model: In eval mode, so that rows do not depend on each other.
-        batch: The rows, with targets.
-        task: Supplies each row's loss.
-        step: Added to the inputs first ``(B, ...)``.
-
-    Returns:
-        On the batch's device; None where the inputs are not one real tensor.
+    The model must be in eval mode, so that rows are independent. None where the inputs are not one
+    real tensor.
     """
     if not isinstance(batch.x, Tensor) or not batch.x.is_floating_point():
         return None
@@ -41,23 +35,13 @@ def input_slopes(
     return slope
 
 
-def answers(
+def teacher_outputs(
     teacher: nn.Module, view: View, task: Task, rt: Runtime, recipe: Recipe
 ) -> Callable[[Batch], Tensor]:
     """Return the function from a batch of a view's rows to a fixed model's outputs ``(B, K)``.
 
-    Outputs are computed once a row, here. Where the recipe changes inputs at each step they are
-    computed once a batch instead, on the changed inputs.
-
-    Args:
-        teacher: In eval mode; it never changes.
-        view: All rows that batches may hold.
-        task: What outputs mean.
-        rt: Device, precision, cost.
-        recipe: Whether inputs change.
-
-    Returns:
-        The function; what it returns carries no gradient.
+    Outputs are computed once a row, here; where the recipe augments inputs, at each batch, on the
+    augmented inputs. They carry no gradient.
     """
     if recipe.augment != "none":
 
@@ -70,22 +54,13 @@ def answers(
 
 
 def lookup_by_row(view: View, values: Tensor, rt: Runtime) -> Callable[[Batch], Tensor]:
-    """Return the function from a batch to its rows' values.
-
-    Args:
-        view: The n rows.
-        values: One entry a row ``(n, ...)``, in the view's order.
-        rt: Where the values are kept.
-
-    Returns:
-        The function from a batch ``(B,)`` of these rows to ``(B, ...)``.
-    """
-    seat = torch.full((len(view.data),), len(view), dtype=torch.long)
-    seat[view.rows] = torch.arange(len(view))
+    """Return the function from a batch to its rows' entries of ``values (n, ...)`` of a view."""
+    position = torch.full((len(view.data),), len(view), dtype=torch.long)
+    position[view.rows] = torch.arange(len(view))
     kept = values.to(rt.device)
 
     def recall(batch: Batch) -> Tensor:
-        return kept[seat[batch.row].to(kept.device)]
+        return kept[position[batch.row].to(kept.device)]
 
     return recall
 

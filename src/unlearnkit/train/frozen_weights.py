@@ -1,4 +1,4 @@
-"""Holding some scalars of a model where they are, whatever moves the rest."""
+"""Frozen scalars: the part of a model outside a mask stays unchanged."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -25,12 +25,7 @@ class FrozenScalars:
     _versions: list[int]
 
     def __init__(self, model: nn.Module, chosen: Mapping[str, Tensor]) -> None:
-        """Take the values as they are now.
-
-        Args:
-            model: Its trainable parameters that the mask names are held where it is false.
-            chosen: True where a scalar may move, by parameter name.
-        """
+        """Take the present values of trainable parameters where the mask ``chosen`` is false."""
         some = {n: p for n, p in model.named_parameters() if p.requires_grad}
         some = {n: p for n, p in some.items() if not bool(chosen[n].all())}
         self._params = list(some.values())
@@ -63,17 +58,8 @@ class FrozenScalars:
         self._bits = [_bits(p) for p in self._params]
 
 
-def holding(rt: Runtime, model: nn.Module, chosen: Mapping[str, Tensor]) -> Runtime:
-    """Return the same run, in which some scalars of a model stay where they are now.
-
-    Args:
-        rt: The run; what it holds already it goes on holding.
-        model: The model.
-        chosen: True where a scalar may move, by name of a trainable parameter.
-
-    Returns:
-        The run, with the same meter, notes and list of masks.
-    """
+def freeze_outside_mask(rt: Runtime, model: nn.Module, chosen: Mapping[str, Tensor]) -> Runtime:
+    """Return the same run, in which scalars outside the mask ``chosen`` stay as they are now."""
     rt.masks.append(chosen)
     return replace(rt, holds=(*rt.holds, FrozenScalars(model, chosen)))
 

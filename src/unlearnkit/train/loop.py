@@ -1,4 +1,4 @@
-"""The one training loop."""
+"""The training loop: descent on one or several losses."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -114,22 +114,10 @@ def alternate(
     after_step: Callable[[float], bool | None] | None = None,
     after_epoch: Callable[[int], bool] | None = None,
 ) -> list[float]:
-    """Minimise several losses in turn: each epoch makes all passes, with one optimiser for all.
+    """Return the mean loss of each epoch of a training that minimises several losses in turn.
 
-    Args:
-        model: As in ``descend``.
-        passes: What an epoch consists of, in order.
-        recipe: Optimiser, step size, schedule (over the steps of all passes), epochs, batch size.
-        rt: Device, precision, randomness, cost.
-        norm: As in ``descend``.
-        steps: As in ``descend``.
-        clip: As in ``descend``.
-        before_step: As in ``descend``.
-        after_step: As in ``descend``.
-        after_epoch: As in ``descend``.
-
-    Returns:
-        The mean loss of each epoch over the rows of all its passes.
+    An epoch makes all passes in order, with one optimiser for all; the schedule is over the steps
+    of all passes. The other arguments are those of ``descend``.
     """
     check_training_allowed()
     params = [p for p in model.parameters() if p.requires_grad]

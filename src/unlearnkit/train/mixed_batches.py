@@ -1,4 +1,4 @@
-"""Training on retained rows, alone or with forget rows mixed into the early batches."""
+"""Training on the retain set, with forget rows mixed in or without."""
 
 from collections.abc import Callable
 
@@ -12,23 +12,17 @@ from unlearnkit.train.schedule import (
     Run,
     StepExtras,
     WarmRestart,
-    beside,
+    early_batches,
+    joint_forward,
     run_schedule,
-    together,
 )
 
 RowLosses = Callable[[Tensor, Batch], Tensor]
 """From outputs ``(B, K)`` and their batch to the loss of each row ``(B,)``."""
 
 
-def alone(p: Problem, run: Run, rt: Runtime) -> None:
-    """Minimise the task's loss on retained rows, in the order that every method sees them.
-
-    Args:
-        p: The problem; its model is changed in place.
-        run: A warm restart or a plain run.
-        rt: Device, precision, randomness, cost.
-    """
+def train_on_retained(p: Problem, run: Run, rt: Runtime) -> None:
+    """Minimise the task's loss on retained rows, in the order that every method sees them."""
 
     def loss(keep: Batch, progress: float) -> LossTerms:
         del progress
@@ -49,39 +43,29 @@ def train_mixed(
     rt: Runtime,
     *,
     early: float,
-    before: int,
     stream: str,
+    before: int = 0,
 ) -> None:
-    """Minimise one loss on retained rows and another on forget rows, both in every early batch.
+    """Minimise ``near`` on retained rows and ``far`` on forget rows, mixed in every early batch.
 
-    Forget rows stand next to the retained rows of a batch in proportion to how many there are, so
-    that a pass over the one is about a pass over the other. A step minimises ``(sum of the
-    retained losses + sum of the forget losses) / retained rows in a batch``.
-
-    Args:
-        p: The problem; its model is changed in place.
-        retain: Retained rows to draw batches from.
-        run: A warm restart or a plain run.
-        near: The losses of retained rows.
-        far: The losses of forget rows.
-        rt: Device, precision, randomness, cost.
-        early: Share of the steps, from the first, that have forget rows.
-        before: Rows that went forward before the run; off a restart's budget.
-        stream: Names the random stream that orders the forget rows.
+    Forget rows are in proportion to their number, so that a pass over one set is about a pass over
+    the other. A step minimises ``(sum of retained losses + sum of forget losses) / retained rows in
+    a batch``. ``early`` is the share of the steps, from the first, that have forget rows;
+    ``before`` counts rows that already went forward, which a restart's budget pays for.
     """
     own = p.recipe if isinstance(run, WarmRestart) else run.resolve(p.recipe)
     if own is None:
         return
     batch = min(own.batch_size, len(retain))
     size = min(max(1, round(batch * len(p.forget) / len(retain))), len(p.forget))
-    draw = beside(p.forget, size, early, own, rt, stream=stream)
+    draw = early_batches(p.forget, size, early, own, rt, stream=stream)
 
     def loss(keep: Batch, progress: float) -> LossTerms:
         drop = draw(progress)
         if drop is None:
             mean = near(p.task.outputs(p.model, keep), keep).mean()
             return LossTerms(mean, mean)
-        stay, go = together(p.task, p.model, keep, drop)
+        stay, go = joint_forward(p.task, p.model, keep, drop)
         mean = near(stay, keep).mean()
         return LossTerms(mean, mean + far(go, drop).sum() / batch)
 

@@ -1,4 +1,4 @@
-"""Work as tasks of a Ray cluster."""
+"""Ray cluster: connections, and functions run as its tasks."""
 
 from __future__ import annotations
 
@@ -24,18 +24,13 @@ _MEMORY = 128 * 2**20
 
 @contextmanager
 def ray_session(address: str, processors: int | None, who: str) -> Iterator[Any]:
-    """Hold a connection to a cluster; one that the caller has already is used and left.
+    """Yield the module ``ray``, connected; a connection that exists is used and left open.
 
-    Args:
-        address: As Ray takes it; ``local`` starts a cluster here, which ends with the context.
-        processors: Of a local cluster; all when None.
-        who: Asks, in messages.
-
-    Yields:
-        The module ``ray``.
+    ``local`` starts a cluster here with so many processors (all when None) that ends with the
+    context.
 
     Raises:
-        InputError: If the cluster cannot be reached.
+        InputError: If the cluster cannot be reached; ``who`` is named in the message.
     """
     ray = _ray(who)
     if ray.is_initialized():
@@ -45,11 +40,7 @@ def ray_session(address: str, processors: int | None, who: str) -> Iterator[Any]
     more: dict[str, Any] = {}
     if address == LOCAL:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        more = {
-            "num_cpus": processors,
-            "include_dashboard": False,
-            "object_store_memory": _MEMORY,
-        }
+        more = {"num_cpus": processors, "include_dashboard": False, "object_store_memory": _MEMORY}
     try:
         ray.init(address=address, log_to_driver=False, logging_level="error", **more)
     except (ConnectionError, ValueError, RuntimeError) as e:
@@ -61,11 +52,7 @@ def ray_session(address: str, processors: int | None, who: str) -> Iterator[Any]
 
 
 def check_reachable(address: str, who: str) -> None:
-    """Refuse a host and port that nobody answers at; Ray itself would try for many minutes.
-
-    Args:
-        address: As Ray takes it.
-        who: Asks, in messages.
+    """Refuse an address that does not answer; Ray itself would try for many minutes.
 
     Raises:
         InputError: If there is no answer.
@@ -78,16 +65,8 @@ def check_reachable(address: str, who: str) -> None:
             raise InputError(_unreachable(address, e, who)) from None
 
 
-def room(ray: Any, device: torch.device, who: str) -> int:
-    """Return how many tasks a cluster can carry out at once.
-
-    Args:
-        ray: The module, connected.
-        device: Where each computes: a processor or a GPU.
-        who: Asks, in messages.
-
-    Returns:
-        How many, at least 1.
+def capacity(ray: Any, device: torch.device, who: str) -> int:
+    """Return how many tasks a cluster can run at once, each on a processor or a GPU; at least 1.
 
     Raises:
         InputError: If there is no room for one.
@@ -102,25 +81,15 @@ def room(ray: Any, device: torch.device, who: str) -> int:
     return there
 
 
-def needs(device: torch.device) -> dict[str, Any]:
+def task_resources(device: torch.device) -> dict[str, Any]:
     """Return what a task that computes on a device takes of a cluster."""
     return {"num_cpus": 1, "num_gpus": int(device.type == "cuda")}
 
 
-def carry_out(
+def map_tasks(
     ray: Any, task: Any, calls: Iterable[tuple[Any, ...]], at_once: int, who: str
 ) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Carry out calls of a remote function, so many at once.
-
-    Args:
-        ray: The module, connected.
-        task: The remote function.
-        calls: Its arguments, call by call.
-        at_once: Most calls that are under way.
-        who: Asks, in messages.
-
-    Yields:
-        A call and what came of it, as they end.
+    """Yield each call (the arguments of a remote function) with its result, ``at_once`` at a time.
 
     Raises:
         InputError: If a call was lost.
@@ -144,8 +113,8 @@ def carry_out(
 
 def why_lost(e: Exception) -> str:
     """Return in a line why a task was lost."""
-    told = [text.strip() for text in str(e).splitlines() if text.strip()]
-    return told[-1] if told else type(e).__name__
+    lines = [text.strip() for text in str(e).splitlines() if text.strip()]
+    return lines[-1] if lines else type(e).__name__
 
 
 def _unreachable(address: str, e: Exception, who: str) -> str:

@@ -1,5 +1,6 @@
-"""Training with wrong targets for forget rows."""
+"""Training with wrong targets for the forget set."""
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -17,7 +18,7 @@ from unlearnkit.train.schedule import Run, WarmRestart, first_epochs
 
 Misleading = Literal["uniform", "runner_up"]
 """What forget rows are taught: a wrong target drawn for each batch, or the original's answer
-without the true and the vanished classes."""
+without the true and the removed classes."""
 
 EXCLUDED = -1e4
 """Logit of a class that must not be answered: its probability is zero in any precision."""
@@ -28,14 +29,9 @@ def train_on_wrong_targets(
 ) -> None:
     """Train on retained rows as they are and on forget rows with wrong targets.
 
-    Args:
-        p: The problem; its model is changed in place.
-        targets: Which wrong targets.
-        run: A warm restart on both kinds of rows mixed in proportion, or a plain run whose epochs
-            are a pass over the forget rows and then one over the retained.
-        rt: Device, precision, randomness, cost.
-        early: Share of the steps of a restart, or of the epochs of a plain run, from the first,
-            that have forget rows.
+    A warm restart mixes both kinds of rows in proportion; an epoch of a plain run is a pass over
+    the forget rows and then one over the retained. ``early`` is the share of the steps (or epochs),
+    from the first, that have forget rows.
     """
     recipe = run.resolve(p.recipe) if isinstance(run, FineTuneSchedule) else p.recipe
     if recipe is None:
@@ -70,12 +66,18 @@ def train_on_wrong_targets(
 
 def wrong_target_losses(p: Problem, rt: Runtime) -> RowLosses:
     """Return the loss on wrong targets, drawn anew for each batch."""
-    rng, gone = rt.rng("relabel/targets"), torch.tensor(p.removed_classes, dtype=torch.long)
+    rng, removed = rt.rng("relabel/targets"), torch.tensor(p.removed_classes, dtype=torch.long)
 
     def wrong(out: Tensor, drop: Batch) -> Tensor:
-        return p.task.losses(out, p.task.wrong(drop, rng, avoid=gone))
+        return p.task.losses(out, p.task.wrong(drop, rng, avoid=removed))
 
     return wrong
+
+
+def fixed_target_losses(p: Problem, targets: Tensor, rt: Runtime) -> RowLosses:
+    """Return the loss on targets ``(n, ...)`` that forget rows keep for the whole run."""
+    recall = lookup_by_row(p.forget, targets, rt)
+    return lambda out, drop: p.task.losses(out, replace(drop, y=recall(drop)))
 
 
 def soft(p: Problem, goal: Tensor, rt: Runtime) -> RowLosses:
@@ -85,15 +87,10 @@ def soft(p: Problem, goal: Tensor, rt: Runtime) -> RowLosses:
 
 
 def runner_up(p: Problem, rt: Runtime) -> Tensor | None:
-    """Return the original's answers on the forget rows without true and vanished classes.
+    """Return the original's answers on the forget rows without the true and the removed classes.
 
-    Args:
-        p: The problem.
-        rt: Where to run.
-
-    Returns:
-        Log-probabilities ``(n, C)``, not normalised, ``EXCLUDED`` where a class must not be
-        answered; None for a task whose outcomes do not exclude each other.
+    Log-probabilities ``(n, C)``, not normalised, ``EXCLUDED`` where a class must not be answered;
+    None for a task whose outcomes do not exclude each other.
     """
     logp = p.task.log_probs(outputs(p.original, p.forget, p.task, rt))
     if logp is None:

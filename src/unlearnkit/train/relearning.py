@@ -1,4 +1,4 @@
-"""Teach copies of a model what it was made to forget, and watch how fast that goes."""
+"""Relearning: how fast a copy of a model learns the forget set again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
 from unlearnkit.train.loop import descend
 from unlearnkit.train.rng_guard import seeded_global_rngs
-from unlearnkit.train.schedule import together
+from unlearnkit.train.schedule import joint_forward
 
 PACE = 0.5
 """Learning rate of the fine-tuning, as a multiple of the recipe's: slow enough to count steps."""
@@ -25,15 +25,10 @@ LEAST = 1e-3
 """Smallest loss to reach again, as a share of the loss of a model without knowledge."""
 
 
-def lesson(own: Recipe, epochs: int = 1) -> Recipe:
-    """Return how copies are taught: as the model's own recipe says, at half its rate.
+def fine_tuning_recipe(own: Recipe, epochs: int = 1) -> Recipe:
+    """Return how copies are fine-tuned: by the model's own recipe at half its rate.
 
-    Args:
-        own: The recipe that trained the model.
-        epochs: Passes over the rows.
-
-    Returns:
-        The fine-tuning run; numbers compare at equal runs only.
+    Numbers compare at equal runs only.
     """
     change = {"lr": PACE * own.lr, "schedule": "constant", "augment": "none", "epochs": epochs}
     return own.model_copy(update=change)
@@ -48,7 +43,7 @@ def trainable(model: nn.Module) -> nn.Module:
 
 
 @dataclass(frozen=True)
-class Target:
+class RelearningTarget:
     """What a model must reach again: almost what another model reaches on the same rows.
 
     Accuracy of ``(1 - share)`` times the other's; for tasks without exclusive outcomes a loss of
@@ -62,19 +57,10 @@ class Target:
     """Whether the level is an accuracy; else it is a loss."""
 
     @classmethod
-    def near(cls, model: nn.Module, rows: View, share: float, task: Task, rt: Runtime) -> Target:
-        """Return the target that a model sets.
-
-        Args:
-            model: The other model, in any mode.
-            rows: The n rows that decide.
-            share: How far below the other is enough.
-            task: What outputs mean.
-            rt: Where to run.
-
-        Returns:
-            The target.
-        """
+    def near(
+        cls, model: nn.Module, rows: View, share: float, task: Task, rt: Runtime
+    ) -> RelearningTarget:
+        """Return the target that another model sets on some rows: within ``share`` of its value."""
         out = predict(model, rows, task, rt)
         rate = task.log_probs(out[:1]) is not None
         mean = _mean(out, rows, task, rate=rate)
@@ -115,7 +101,7 @@ def relearn(
     model: nn.Module,
     forget: View,
     retain: View,
-    target: Target,
+    target: RelearningTarget,
     task: Task,
     recipe: Recipe,
     rt: Runtime,
@@ -123,24 +109,11 @@ def relearn(
     order: int,
     cap: int,
 ) -> RelearningCurve:
-    """Return how a copy of a model comes back to a target on all training rows.
+    """Return how a copy of a model comes back to a target when it is trained on all rows again.
 
-    Each batch holds both kinds of rows in proportion, and at least one that was forgotten. The
-    target is looked at before the first and after each step, in eval mode.
-
-    Args:
-        model: Not touched.
-        forget: Rows that it was made to forget.
-        retain: Rows that stayed.
-        target: Where to stop.
-        task: Its loss is minimised.
-        recipe: How to teach.
-        rt: Device, precision and seed; global generators are as before afterwards.
-        order: Number of the random order of the rows, equal for models that are compared.
-        cap: Most steps.
-
-    Returns:
-        The curve, of at most ``cap`` steps.
+    Each batch holds forget and retain rows in proportion, and at least one forget row. The target
+    is checked in eval mode before the first and after each step, of ``cap`` at most. ``order``
+    numbers the random order of the rows: equal for models that are compared.
     """
     twin = trainable(model)
     short: list[float] = []
@@ -156,12 +129,12 @@ def relearn(
     whole = len(forget) + len(retain)
     batch = min(recipe.batch_size, whole)
     size = min(max(1, round(batch * len(forget) / whole)), len(forget))
-    beside = forget.endless_batches(size, rt, shuffle=f"relearn/{order}/forget")
+    drops = forget.endless_batches(size, rt, shuffle=f"relearn/{order}/forget")
     recipe = recipe.model_copy(update={"batch_size": max(1, batch - size)})
 
     def loss(keep: Batch) -> Tensor:
-        drop = next(beside)
-        stay, go = together(task, twin, keep, drop)
+        drop = next(drops)
+        stay, go = joint_forward(task, twin, keep, drop)
         return torch.cat([task.losses(stay, keep), task.losses(go, drop)]).mean()
 
     with seeded_global_rngs(rt, f"relearn/{order}/layers"):
@@ -180,24 +153,13 @@ def relearn(
 
 
 def published_steps(
-    model: nn.Module, rows: View, target: Target, task: Task, rt: Runtime, *, epochs: int
+    model: nn.Module, rows: View, target: RelearningTarget, task: Task, rt: Runtime, *, epochs: int
 ) -> int:
     """Return the steps to a target as published code counts them, on a copy.
 
-    Adam at 1e-3, batches of 256, the target looked at after each step and not before the first;
-    the number of steps comes back even where the target was missed.
-    Code: zero-shot-unlearning, ``ain``.
-
-    Args:
-        model: Not touched.
-        rows: All training rows.
-        target: Where to stop.
-        task: Its loss is minimised.
-        rt: Device, precision and seed; global generators are as before afterwards.
-        epochs: Most passes over the rows.
-
-    Returns:
-        The steps.
+    Adam at 1e-3, batches of 256, ``epochs`` passes at most, the target checked after each step and
+    not before the first; the number comes back even where the target was missed. Code:
+    zero-shot-unlearning, ``ain``.
     """
     twin, steps = trainable(model), 0
 
@@ -215,24 +177,14 @@ def published_steps(
     return steps
 
 
-def lesson_losses(
+def training_losses(
     model: nn.Module, view: View, task: Task, recipe: Recipe, rt: Runtime, *, order: int
 ) -> Tensor:
-    """Return each row's training loss while a copy of a model learns these rows, ``(n,)``.
+    """Return each row's training loss while a copy of a model learns these rows: float64 ``(n,)``.
 
-    The mean over the epochs of a run of the loss that the row had when its turn came: the area
-    under its training-loss curve.
-
-    Args:
-        model: Not touched.
-        view: The n rows.
-        task: Its loss is minimised.
-        recipe: How to teach.
-        rt: Device, precision and seed; global generators are as before afterwards.
-        order: Number of the random order; views of equal length are read in equal order.
-
-    Returns:
-        The losses, float64, on the CPU; not finite where learning blew up.
+    The mean over the epochs of the loss that the row had when its turn came: the area under its
+    training-loss curve; not finite where training diverged. Views of equal length are read in equal
+    ``order``.
     """
     twin = trainable(model)
     total = torch.zeros(len(view.data), dtype=torch.float64)

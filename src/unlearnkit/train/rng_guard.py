@@ -1,13 +1,12 @@
-"""Runs that leave the global random generators as they were."""
+"""Guards of global state: random generators and torch settings are restored."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -68,18 +67,14 @@ def peak_memory(rt: Runtime) -> Iterator[None]:
 
 @contextmanager
 def own_settings(device: torch.device | None = None) -> Iterator[None]:
-    """Compute as the library needs it, whatever the caller's context; restore torch's settings.
+    """Compute with gradients on and autocast off, whatever the caller's context; restore settings.
 
-    Gradients are on and autocast is off inside, so that a call under ``torch.no_grad()``,
-    ``torch.inference_mode()`` or ``torch.autocast()`` gives the numbers of a plain call. Threads,
-    default type and device, determinism and precision flags come back as they were, whatever a
-    plug-in did to them.
-
-    Args:
-        device: Where to compute; the CPU when None.
+    A call under ``torch.no_grad()``, ``torch.inference_mode()`` or ``torch.autocast()`` then gives
+    the numbers of a plain call. Threads, default type and device, determinism and precision flags
+    come back as they were, whatever a plug-in did to them.
     """
     kinds = {"cpu", *([] if device is None else [device.type])}
-    settings = _settings()
+    settings = [read() for read, _ in _SETTINGS]
     try:
         with ExitStack() as plain:
             plain.enter_context(torch.inference_mode(False))
@@ -88,7 +83,9 @@ def own_settings(device: torch.device | None = None) -> Iterator[None]:
                 plain.enter_context(torch.autocast(kind, enabled=False))
             yield
     finally:
-        _restore(settings)
+        for (read, restore), was in zip(_SETTINGS, settings, strict=True):
+            if read() != was:
+                restore(was)
 
 
 def as_plain_call(fn: Callable[P, R]) -> Callable[P, R]:
@@ -103,48 +100,35 @@ def as_plain_call(fn: Callable[P, R]) -> Callable[P, R]:
     return plain
 
 
-@dataclass(frozen=True)
-class _Settings:
-    threads: int
-    dtype: torch.dtype
-    device: torch.device
-    deterministic: bool
-    warn_only: bool
-    anomaly: bool
-    anomaly_nan: bool
-    matmul: str
-    cudnn: tuple[bool, bool, bool]
-
-
-def _settings() -> _Settings:
-    return _Settings(
-        threads=torch.get_num_threads(),
-        dtype=torch.get_default_dtype(),
-        device=torch.get_default_device(),
-        deterministic=torch.are_deterministic_algorithms_enabled(),
-        warn_only=torch.is_deterministic_algorithms_warn_only_enabled(),
-        anomaly=torch.is_anomaly_enabled(),
-        anomaly_nan=torch.is_anomaly_check_nan_enabled(),
-        matmul=torch.get_float32_matmul_precision(),
-        cudnn=_cudnn(),
-    )
-
-
 def _cudnn() -> tuple[bool, bool, bool]:
     cudnn = torch.backends.cudnn
     return bool(cudnn.enabled), bool(cudnn.deterministic), bool(cudnn.benchmark)
 
 
-def _restore(was: _Settings) -> None:
-    if torch.get_num_threads() != was.threads:
-        torch.set_num_threads(was.threads)
-    torch.set_default_dtype(was.dtype)
-    if torch.get_default_device() != was.device:
-        torch.set_default_device(None if was.device.type == "cpu" else was.device)
-    torch.use_deterministic_algorithms(was.deterministic, warn_only=was.warn_only)
-    torch.autograd.set_detect_anomaly(was.anomaly, was.anomaly_nan)
-    if torch.get_float32_matmul_precision() != was.matmul:
-        torch.set_float32_matmul_precision(was.matmul)
+def _set_cudnn(was: tuple[bool, bool, bool]) -> None:
     cudnn = torch.backends.cudnn
-    if _cudnn() != was.cudnn:
-        cudnn.enabled, cudnn.deterministic, cudnn.benchmark = was.cudnn
+    cudnn.enabled, cudnn.deterministic, cudnn.benchmark = was
+
+
+_SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], object]], ...] = (
+    (torch.get_num_threads, torch.set_num_threads),
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (
+        torch.get_default_device,
+        lambda was: torch.set_default_device(None if was.type == "cpu" else was),
+    ),
+    (
+        lambda: (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+        ),
+        lambda was: torch.use_deterministic_algorithms(was[0], warn_only=was[1]),
+    ),
+    (
+        lambda: (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()),
+        lambda was: torch.autograd.set_detect_anomaly(*was),
+    ),
+    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    (_cudnn, _set_cudnn),
+)
+"""How each setting of torch is read and set."""

@@ -1,10 +1,11 @@
-"""Unlearning by a warm restart: train on, faster than before, from weights that shrink."""
+"""Warm restart: a short training at a high rate while weights shrink."""
 
 import math
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Annotated, Literal, NamedTuple
 
@@ -87,7 +88,7 @@ class StepExtras:
     """Learning rate of that step, as a multiple of the step's."""
 
     after_step: Callable[[float], None] | None = None
-    """Called after each step with its push, see ``push``; may edit parameters."""
+    """Called after each step with its push, see ``decay_weight``; may edit parameters."""
 
 
 def run_schedule(
@@ -127,7 +128,7 @@ def run_schedule(
     if own is None:
         return []
     steps = own.epochs * retain.steps(own.batch_size)
-    return _go(model, retain, loss, own, rt, stream=stream, steps=steps, span=1.0, extra=extra)
+    return _go(model, retain, loss, own, rt=rt, stream=stream, steps=steps, span=1.0, extra=extra)
 
 
 def warm_restart(
@@ -142,28 +143,17 @@ def warm_restart(
     stream: str,
     extra: StepExtras | None = None,
 ) -> list[float]:
-    """Train a model on, at a high rate that falls to zero, while its weights shrink.
+    """Return the mean total of each pass of a run at a high rate that falls, as weights shrink.
 
-    Args:
-        model: Changed in place; only parameters that require gradients move or shrink.
-        retain: The n rows to draw batches from.
-        loss: From a batch and the progress to its terms.
-        run: Rate, cost and shrink.
-        recipe: How the model was trained; retraining costs ``3 * epochs * n`` row passes.
-        rt: Device, precision, randomness, cost. A note says so when the guard fires.
-        never_seen: The task's loss of a model without knowledge; the guard's unit.
-        stream: Name of the random stream that orders the rows.
-        extra: What there is besides.
-
-    Returns:
-        The mean total of each pass over the rows; empty where ``share`` is 0.
+    Retraining costs ``3 * epochs * n`` row passes; ``run.share`` is a share of that. A note says so
+    when the run is started again. See ``run_schedule`` for the arguments.
     """
     extra = extra or StepExtras()
     budget = run.share * 3 * recipe.epochs * len(retain)
     if not budget:
         return []
     rows = max(min(recipe.batch_size, len(retain)), len(retain) / retain.steps(recipe.batch_size))
-    steps = length(budget - extra.before, rows, extra)
+    steps = affordable_steps(budget - extra.before, rows, extra)
     half = steps // 2
     seen: deque[Tensor] = deque(maxlen=max(1, steps // 10))
     start = [t.detach().clone() for t in _tensors(model)]
@@ -181,23 +171,12 @@ def warm_restart(
             astray = not halfway <= 0.5 * never_seen
         return astray
 
-    def go(rate: float, steps: int, name: str, stop: Callable[[int], bool] | None) -> list[float]:
-        own = recipe.model_copy(update={"lr": rate * recipe.lr, "schedule": "cosine"})
-        return _go(
-            model,
-            retain,
-            watched,
-            own,
-            rt,
-            stream=name,
-            steps=steps,
-            span=SPAN,
-            shrink=run.shrink,
-            extra=extra,
-            stop=stop,
-        )
+    part = partial(_go, model, retain, watched, rt=rt, span=SPAN, shrink=run.shrink, extra=extra)
 
-    curve = go(run.lr, steps, stream, guard)
+    def at(rate: float) -> Recipe:
+        return recipe.model_copy(update={"lr": rate * recipe.lr, "schedule": "cosine"})
+
+    curve = part(at(run.lr), stream=stream, steps=steps, stop=guard)
     if not astray:
         return curve
     with torch.no_grad():
@@ -209,25 +188,16 @@ def warm_restart(
         f" half of an untrained model's {never_seen:.3g}; started again from the original at half"
         f" the learning rate, {run.lr / 2:g} times the recipe's"
     )
-    again = min(steps - half, length(left, rows, extra))
-    return curve + go(run.lr / 2, again, f"{stream}/again", None)
+    again = min(steps - half, affordable_steps(left, rows, extra))
+    return curve + part(at(run.lr / 2), stream=f"{stream}/again", steps=again)
 
 
-def beside(
+def early_batches(
     view: View, size: int, share: float, recipe: Recipe, rt: Runtime, *, stream: str
 ) -> Callable[[float], Batch | None]:
-    """Return the function that draws a batch of other rows for each early step of a run.
+    """Return the function from progress to the next forget batch, or to None once past ``share``.
 
-    Args:
-        view: The rows, gone round in a new order each time.
-        size: Rows in a batch.
-        share: Steps have one while progress is below this; see ``Extra.share``.
-        recipe: Whether inputs are augmented, anew each time round.
-        rt: Where batches go, and where their order comes from.
-        stream: Name of the random stream.
-
-    Returns:
-        The function from progress, in [0, 1), to the next batch, or to None in a later step.
+    Each pass over the rows has a new order, and new augmentation if the recipe says so.
     """
     turns = enumerate(view.endless_batches(size, rt, shuffle=stream))
 
@@ -245,7 +215,7 @@ def first_epochs(share: float, recipe: Recipe) -> int:
     return math.ceil(share * recipe.epochs - 1e-9)
 
 
-def together(task: Task, model: nn.Module, keep: Batch, drop: Batch) -> tuple[Tensor, Tensor]:
+def joint_forward(task: Task, model: nn.Module, keep: Batch, drop: Batch) -> tuple[Tensor, Tensor]:
     """Return outputs on two batches that go through a model as one: ``(B, K)``, ``(F, K)``.
 
     Batch normalisation then sees few forget rows among many others, and never alone.
@@ -260,7 +230,7 @@ def together(task: Task, model: nn.Module, keep: Batch, drop: Batch) -> tuple[Te
     return out[: len(keep)], out[len(keep) :]
 
 
-def push(step: int, steps: int, span: float = SPAN) -> float:
+def decay_weight(step: int, steps: int, span: float = SPAN) -> float:
     """Return a step's share of a push that falls linearly to zero over the first ``span``.
 
     The share of ``[step, step + 1)`` under the density ``2 / w * max(0, 1 - t / w)`` with
@@ -274,16 +244,10 @@ def push(step: int, steps: int, span: float = SPAN) -> float:
     return left(step) - left(step + 1)
 
 
-def length(budget: float, rows: float, extra: StepExtras) -> int:
-    """Return the most steps that a budget pays for, and at least one.
+def affordable_steps(budget: float, rows: float, extra: StepExtras) -> int:
+    """Return the most steps, at least one, that a budget of row passes pays for.
 
-    Args:
-        budget: Row passes, where a row forward is 1 and a row backward is 2.
-        rows: Retained rows in a step, on average.
-        extra: Forget rows next to them.
-
-    Returns:
-        The number of steps.
+    A row forward is 1, a row backward 2; ``rows`` are the retained rows of a mean step.
     """
     steps = max(1, int(budget / (3 * rows + 3 * extra.share * extra.rows)))
     while steps > 1 and row_passes(steps, rows, extra) > budget:
@@ -303,8 +267,8 @@ def _go(
     retain: View,
     loss: StepLoss,
     recipe: Recipe,
-    rt: Runtime,
     *,
+    rt: Runtime,
     stream: str,
     steps: int,
     span: float,
@@ -324,7 +288,7 @@ def _go(
         nonlocal step
         del lr
         if shrink or extra.after_step is not None:
-            weight = push(step, steps, span)
+            weight = decay_weight(step, steps, span)
             _shrink(model, shrink * weight)
             if extra.after_step is not None:
                 extra.after_step(weight)

@@ -1,4 +1,4 @@
-"""Models that know nothing: the same architecture with weights drawn anew."""
+"""Untrained teachers: the same architecture with weights drawn anew."""
 
 import copy
 import math
@@ -16,19 +16,11 @@ BARE_STD = 0.02
 
 
 def untrained_teacher(model: nn.Module, rt: Runtime, stream: str) -> nn.Module:
-    """Return a copy of a model in which every module is initialised again.
+    """Return a copy of a model in which every module is initialised again, frozen, in eval mode.
 
-    Layers with ``reset_parameters`` (or ``reset_running_stats``) draw as they do when they are
-    built; other parameters are drawn from a Gaussian. A model's factory is not called: it may load
-    pretrained weights.
-
-    Args:
-        model: Read only.
-        rt: Draws from its seed; torch's global generators come back as they were.
-        stream: Name of the random stream.
-
-    Returns:
-        The copy, frozen, in eval mode, on the model's device.
+    Layers with ``reset_parameters`` (or ``reset_running_stats``) draw as when they are built; other
+    parameters are drawn from a Gaussian. A model's factory is not called: it may load pretrained
+    weights.
 
     Raises:
         UnsupportedError: If a tensor of it still equals the trained one.
@@ -42,7 +34,7 @@ def untrained_teacher(model: nn.Module, rt: Runtime, stream: str) -> nn.Module:
             else:
                 for p in module.parameters(recurse=False):
                     p.copy_(BARE_STD * torch.randn(p.shape).to(p))
-    kept = left_over(twin, model)
+    kept = uninitialised_tensor(twin, model)
     if kept:
         raise UnsupportedError(
             f"teacher: {kept} is as in the trained model after every layer was reset; choose"
@@ -51,7 +43,7 @@ def untrained_teacher(model: nn.Module, rt: Runtime, stream: str) -> nn.Module:
     return twin.eval().requires_grad_(False)
 
 
-def left_over(model: nn.Module, trained: nn.Module) -> str:
+def uninitialised_tensor(model: nn.Module, trained: nn.Module) -> str:
     """Return the name of a tensor that equals the trained model's; empty if there is none.
 
     Tensors of one value throughout, such as scales at 1, say nothing and are left out; so are
@@ -66,7 +58,7 @@ def left_over(model: nn.Module, trained: nn.Module) -> str:
     return ""
 
 
-def mean_answer(outs: Tensor, task: Task) -> Tensor:
+def mean_output(outs: Tensor, task: Task) -> Tensor:
     """Return the mean over the first dimension of outputs ``(M, ..., K)``.
 
     Probabilities are averaged where outcomes exclude each other, outputs elsewhere.

@@ -1,4 +1,4 @@
-"""A guard against training: within it, every start of a training is an error."""
+"""Training guard: a context in which starting a training is an error."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

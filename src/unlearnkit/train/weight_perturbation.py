@@ -1,4 +1,4 @@
-"""Starting between a model and an untrained one."""
+"""Shrink and perturb: a model's weights mixed with untrained ones."""
 
 import torch
 
@@ -7,13 +7,9 @@ from unlearnkit.core.method import Problem
 
 
 def mix_with_untrained(p: Problem, share: float) -> None:
-    """Mix a problem's model with an untrained one: ``(1 - share) * weights + share * untrained``.
+    """Mix trainable weights with untrained ones: ``(1 - share) * weights + share * untrained``.
 
-    Shrink and perturb (Ash & Adams, NeurIPS 2020, arXiv:1910.08475). Buffers stay as they are.
-
-    Args:
-        p: Its model is changed in place, in the parameters that require gradients.
-        share: Of the untrained weights; 0 does nothing.
+    Shrink and perturb (Ash and Adams, NeurIPS 2020, arXiv:1910.08475). Buffers stay as they are.
 
     Raises:
         UnsupportedError: If the case gives no untrained model.

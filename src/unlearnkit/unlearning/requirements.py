@@ -1,4 +1,4 @@
-"""What methods need, and what a case gives."""
+"""Requirements of methods, compared with the inputs of a case."""
 
 from __future__ import annotations
 
@@ -25,11 +25,6 @@ def applicable_methods(case: Case, split: Partition) -> list[str]:
 def check_needs(how: Method, case: Case, split: Partition) -> None:
     """Refuse a method that cannot serve a case.
 
-    Args:
-        how: The method.
-        case: The case.
-        split: Its rows, by what is asked.
-
     Raises:
         UnsupportedError: If the method is not for the task, or needs what the case does not give.
     """
@@ -50,35 +45,31 @@ def check_needs(how: Method, case: Case, split: Partition) -> None:
         )
 
 
-def _lacking(how: type[Method], case: Case, split: Partition) -> list[Need]:
-    have = available_inputs(case, split, how.info.needs | how.info.uses)
-    return sorted(how.info.needs - have)
+def _lacking(how: type[Method], case: Case, split: Partition) -> list[str]:
+    have = available_inputs(case, split, how.info.reads)
+    lacking: list[str] = sorted(how.info.needs - have)
+    any_of = how.info.needs_one_of
+    if any_of and not any_of & have:
+        lacking.append(" or ".join(sorted(any_of)))
+    return lacking
 
 
 def available_inputs(
-    case: Case, split: Partition, asked: frozenset[Need] = frozenset(Need)
+    case: Case, split: Partition, wanted: frozenset[Need] = frozenset(Need)
 ) -> frozenset[Need]:
-    """Return the inputs that a case gives.
-
-    Args:
-        case: The case.
-        split: Its rows, by what is asked.
-        asked: The inputs that are looked for; labels are there if all asked rows have them.
-
-    Returns:
-        Those of the asked inputs that are there.
-    """
+    """Return which of the inputs a case gives; labels only if all rows to be read have them."""
     reads = {Need.FORGET: split.forget, Need.RETAIN: split.retain}
     have = {
-        Need.LABELS: lambda: all(v is None or v.labelled for n, v in reads.items() if n in asked),
+        Need.LABELS: lambda: all(v is None or v.labelled for n, v in reads.items() if n in wanted),
         Need.FORGET: lambda: split.forget is not None,
         Need.RETAIN: lambda: split.retain is not None,
         Need.VALIDATION: lambda: case.validation is not None,
         Need.FRESH: lambda: case.fresh is not None,
         Need.CLASSES: lambda: _whole_classes(split),
+        Need.MOMENTS: lambda: case.input_moments is not None,
         Need.SHAPE: lambda: input_shape(case, split) is not None,
     }
-    return frozenset(n for n in asked if have[n]())
+    return frozenset(n for n in wanted if have[n]())
 
 
 def _whole_classes(split: Partition) -> bool:
@@ -88,15 +79,7 @@ def _whole_classes(split: Partition) -> bool:
 
 
 def input_shape(case: Case, split: Partition) -> tuple[int, ...] | None:
-    """Return the shape of one row's input; None where that is no single tensor.
-
-    Args:
-        case: Gives the shape where it has no training rows.
-        split: Its rows.
-
-    Returns:
-        The shape, without the rows.
-    """
+    """Return the shape of one row's input; None where that is no single tensor."""
     view = split.retain if split.forget is None else split.forget
     if view is None:
         return case.input_shape

@@ -1,4 +1,4 @@
-"""What a method may hand back: a finite model of the right form, and an original left alone."""
+"""Checks of a result: finite, of the right form, original unchanged."""
 
 from __future__ import annotations
 
@@ -10,22 +10,16 @@ from torch import nn
 from unlearnkit.core.errors import DivergedError, UnlearnkitError
 from unlearnkit.core.module_state import (
     cast,
-    get_strides,
-    set_strides,
     storage_id,
     structural_difference,
     tensors,
     tensors_equal,
 )
+from unlearnkit.train.memory_format import get_strides, set_strides
 
 
 def check_untouched(original: nn.Module, model: nn.Module, who: str) -> None:
     """Refuse a run that changed the original.
-
-    Args:
-        original: What the method was given to read.
-        model: What the caller gave.
-        who: The method's id.
 
     Raises:
         UnlearnkitError: Naming what changed.
@@ -40,16 +34,10 @@ def check_untouched(original: nn.Module, model: nn.Module, who: str) -> None:
 
 
 def check_form(out: nn.Module, like: nn.Module, given: Iterable[nn.Module], who: str) -> None:
-    """Refuse a result of another architecture, or one that shares memory with what came in.
-
-    Args:
-        out: What the method returned.
-        like: What it must be like: the given model, or what the case's factory builds.
-        given: The models whose memory is not the method's.
-        who: The method's id.
+    """Refuse a result of another architecture, or one that shares memory with ``given`` models.
 
     Raises:
-        DivergedError: If it is no model, or another one.
+        DivergedError: If it is no model, or another one than ``like``.
         UnlearnkitError: If it shares memory.
     """
     if not isinstance(out, nn.Module):
@@ -66,11 +54,6 @@ def check_form(out: nn.Module, like: nn.Module, given: Iterable[nn.Module], who:
 
 def check_values(out: nn.Module, model: nn.Module, who: str) -> None:
     """Refuse values that are not finite, and frozen parameters that moved.
-
-    Args:
-        out: What the method returned.
-        model: What it must be like; frozen parameters have their values here.
-        who: The method's id.
 
     Raises:
         DivergedError: Naming the tensor.
@@ -89,7 +72,7 @@ def check_values(out: nn.Module, model: nn.Module, who: str) -> None:
             raise DivergedError(f"{who}: changed {name}, which is frozen")
 
 
-def made_like(out: nn.Module, model: nn.Module) -> nn.Module:
+def restore_form(out: nn.Module, model: nn.Module) -> nn.Module:
     """Return a model with the types, strides, flags and modes of another; drop gradients."""
     cast(out, {name: t.dtype for name, t in tensors(model).items()})
     set_strides(out, get_strides(model))

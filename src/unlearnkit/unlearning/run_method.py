@@ -1,4 +1,4 @@
-"""The one entry point: run a method on a copy, under guard."""
+"""A run of one method on a copy of a model, under checks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 from weakref import WeakSet
 
@@ -14,7 +15,7 @@ from torch import nn
 
 from unlearnkit.catalog import method as make
 from unlearnkit.checkpoint import check_finite
-from unlearnkit.core.border import first_line, refused
+from unlearnkit.core.border import first_line, user_code_error
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import Batch, Data, TensorData, View
 from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
@@ -22,8 +23,6 @@ from unlearnkit.core.inference import batching_note, check_logits
 from unlearnkit.core.inference import predict as read
 from unlearnkit.core.method import Method, Need, Problem
 from unlearnkit.core.module_state import (
-    get_strides,
-    set_strides,
     structural_difference,
     tensors_equal,
     upcast_half_precision,
@@ -31,21 +30,27 @@ from unlearnkit.core.module_state import (
 from unlearnkit.core.recipe import ASSUMED
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Cost, Runtime
+from unlearnkit.core.training_summary import TrainingSummary
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.localize.method_masks import check_held, check_maskable, own_mask
 from unlearnkit.train.batch_norm import recalibrate_batch_norm
 from unlearnkit.train.damage import can_see_damage, damage
-from unlearnkit.train.frozen_weights import holding
-from unlearnkit.train.memory_format import to_channels_last_if_faster
+from unlearnkit.train.frozen_weights import freeze_outside_mask
+from unlearnkit.train.memory_format import get_strides, set_strides, to_channels_last_if_faster
 from unlearnkit.train.rng_guard import as_plain_call, peak_memory, seeded_global_rngs
 from unlearnkit.unlearning.requirements import check_needs, input_shape
-from unlearnkit.unlearning.result_checks import check_form, check_untouched, check_values, made_like
+from unlearnkit.unlearning.result_checks import (
+    check_form,
+    check_untouched,
+    check_values,
+    restore_form,
+)
 
 
 @dataclass(frozen=True)
 class Unlearned:
-    """A model that has been through a method, with all that an audit needs to know of it."""
+    """The result of a method: the model, with all that an audit needs."""
 
     model: nn.Module
     original: nn.Module
@@ -56,10 +61,15 @@ class Unlearned:
     seconds: float
     cost: Cost
     notes: tuple[str, ...]
-    """What the method assumed, and other things that a reader should know."""
+    """What the method assumed, and other facts that a reader should know."""
 
     mask: Mask | None = field(default=None, kw_only=True)
     """What was allowed to move; everything when None."""
+
+    @cached_property
+    def parts(self) -> Partition:
+        """Return the rows that went and the rows that stayed."""
+        return self.case.partition(self.request)
 
 
 @as_plain_call
@@ -71,12 +81,14 @@ def run_method(
     rt: Runtime | None = None,
     *,
     mask: Mask | Localizer | None = None,
+    parts: Partition | None = None,
 ) -> Unlearned:
     """Return the model that one method makes of a copy; ``uk.unlearn`` describes the arguments."""
     how = make(method) if isinstance(method, str) else method
     run = Runtime() if rt is None else rt.fork(rt.seed)
     parsed = None if request is None else parse_request(request)
-    return run_metered(model, case, parsed, how, run, mask=mask)
+    split = parts or case.partition(parsed)
+    return run_metered(model, case, parsed, how, run, split=split, mask=mask)
 
 
 @as_plain_call
@@ -87,22 +99,10 @@ def run_metered(
     how: Method,
     run: Runtime,
     *,
+    split: Partition,
     mask: Mask | Localizer | None = None,
 ) -> Unlearned:
-    """Run one method on the meter of the caller, which also holds what a failed run cost.
-
-    Args:
-        model: The trained model.
-        case: What it was trained on, and how.
-        request: What to forget; None for a case made from parts.
-        how: The method.
-        run: Device, precision, seed, reporter, meter, notes; for this run alone.
-        mask: Which scalars may move, or how to find them first; all when None.
-
-    Returns:
-        The new model, with its cost and circumstances.
-    """
-    split = case.partition(request)
+    """Run one method on the meter of the caller, which also holds what a failed run cost."""
     check_needs(how, case, split)
     if mask is not None:
         check_maskable(how, mask, split)
@@ -117,7 +117,7 @@ def run_metered(
         if isinstance(mask, Localizer):
             mask = mask.find_in(work, split, case.task, run, of=model)
         if mask is not None:
-            run = holding(run, work, mask.chosen)
+            run = freeze_outside_mask(run, work, mask.chosen)
         out = how.apply(problem, run)
         if mask is not None:
             check_held(how, out is work)
@@ -129,35 +129,25 @@ def run_metered(
     check_form(out, like, (model, original), how.id)
     check_values(out, like, how.id)
     _tell_damage(how, out, original, case, split, run)
-    cost = Cost(run.cost.forward, run.cost.backward, run.cost.peak_bytes)
     return Unlearned(
-        model=made_like(out, like),
-        original=made_like(original, model).eval().requires_grad_(False),
+        model=restore_form(out, like),
+        original=restore_form(original, model).eval().requires_grad_(False),
         case=case,
         request=request,
         method=how,
         seed=run.seed,
         seconds=seconds,
-        cost=cost,
+        cost=Cost(run.cost.forward, run.cost.backward, run.cost.peak_bytes),
         notes=tuple(run.notes),
         mask=mask or own_mask(how, model, split, run),
     )
 
 
 def frozen_copy(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> nn.Module:
-    """Return a copy of a trained model to look at, on the run's device, in eval mode.
+    """Return a copy of a trained model to read, on the run's device, in eval mode.
 
     Its weights lie in memory as suits the device. A model, rows or a request that do not fit each
     other are refused.
-
-    Args:
-        model: The trained model.
-        case: What it was trained on.
-        split: The case's rows, by what is asked.
-        rt: Where to run.
-
-    Returns:
-        The copy.
     """
     _check_model(model)
     original = _copy(model).to(rt.device).eval().requires_grad_(False)
@@ -166,20 +156,12 @@ def frozen_copy(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> 
 
 
 def fresh_model(case: Case, rt: Runtime, stream: str = "fresh") -> nn.Module:
-    """Return an untrained model of a case, initialised from a stream of the run's seed.
-
-    Args:
-        case: Gives the model factory.
-        rt: Device and seed.
-        stream: Name of the stream.
-
-    Returns:
-        The model, on the run's device.
+    """Return an untrained model of a case, on the run's device, from a stream of its seed.
 
     Raises:
         UnsupportedError: If the case has no factory.
         InputError: If the factory does not return a new module each time.
-        refused: If the factory raises; memory that ran out is raised as it is.
+        user_code_error: If the factory raises; running out of memory is raised as it is.
     """
     if case.fresh is None:
         raise UnsupportedError("fresh: the case has no model factory; give Case(fresh=make_model)")
@@ -187,7 +169,7 @@ def fresh_model(case: Case, rt: Runtime, stream: str = "fresh") -> nn.Module:
         try:
             built = case.fresh()
         except Exception as e:  # the user's own code
-            raise refused(
+            raise user_code_error(
                 e,
                 f"fresh: raised {type(e).__name__}: {first_line(e)}; it must return an untrained"
                 " model when called without arguments",
@@ -206,11 +188,6 @@ _BUILT: WeakSet[nn.Module] = WeakSet()
 
 def check_arguments(case: object, method: object, rt: object) -> None:
     """Refuse arguments of ``unlearn`` that are of another kind.
-
-    Args:
-        case: Must be a ``Case``.
-        method: Must be a ``Method``.
-        rt: Must be a ``Runtime`` or None.
 
     Raises:
         InputError: Naming the argument, and how to make one.
@@ -277,7 +254,7 @@ def _check_fit(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> B
 
 
 def _check_answers(model: nn.Module, split: Partition, case: Case, rt: Runtime) -> None:
-    """Refuse a model that answers in probabilities; note one whose answers hang on batching."""
+    """Refuse a model that returns probabilities; note one whose outputs depend on batching."""
     tried = [v for v in (split.retain, split.forget) if v is not None and len(v)]
     if not tried:
         return
@@ -288,9 +265,9 @@ def _check_answers(model: nn.Module, split: Partition, case: Case, rt: Runtime) 
             few = view.pick(torch.arange(min(ANSWERS, len(view))))
             out = read(model, few, case.task, rt.fork(rt.seed))
             check_logits(out, few.y.cpu(), case.task, "model")
-        told = batching_note(model, tried[0], case.task, rt)
-    if told:
-        rt.note(told)
+        message = batching_note(model, tried[0], case.task, rt)
+    if message:
+        rt.note(message)
 
 
 def _problem(
@@ -302,7 +279,7 @@ def _problem(
     model: nn.Module,
     rt: Runtime,
 ) -> Problem:
-    allowed = how.info.needs | how.info.uses
+    allowed = how.info.reads
     copies: dict[int, Data] = {}
 
     def own_rows(view: View) -> View:
@@ -343,11 +320,19 @@ def _problem(
         recipe=case.recipe or ASSUMED,
         removed_classes=split.removed_classes,
         input_shape=input_shape(case, split),
+        moments=_moments(how, case, model),
         build=(lambda: _untrained(case, model, original, rt, other=how.info.rebuilds))
         if may_build and case.fresh
         else None,
         sealed_build="" if may_build else f"{how.id} builds a fresh model but does not declare it",
     )
+
+
+def _moments(how: Method, case: Case, model: nn.Module) -> TrainingSummary | None:
+    if case.input_moments is None or Need.MOMENTS not in how.info.reads:
+        return None
+    case.input_moments.check_model(model)
+    return case.input_moments
 
 
 def _untrained(
@@ -381,14 +366,9 @@ def _recalibrate(how: Method, out: nn.Module, p: Problem, rt: Runtime) -> None:
 
 
 def _tell_damage(
-    how: Method,
-    out: nn.Module,
-    original: nn.Module,
-    case: Case,
-    split: Partition,
-    rt: Runtime,
+    how: Method, out: nn.Module, original: nn.Module, case: Case, split: Partition, rt: Runtime
 ) -> None:
-    """Say that a model is worse on the retain set than a constant answer; refuse a diverged one."""
+    """Note a model that is worse on the retain set than a constant answer; refuse divergence."""
     if not can_see_damage(case, split):
         rt.note(
             f"{how.id}: not checked for damage: the case has neither retained nor test rows with"
@@ -405,7 +385,7 @@ def _tell_damage(
 
 
 ANSWERS = 256
-"""Rows of each part that the model's outputs are looked at on before it unlearns."""
+"""Rows of each part on which the model's outputs are checked before unlearning."""
 
 _NOTHING = TensorData(torch.empty(0, 0), torch.empty(0, dtype=torch.long))
 """What a sealed view holds: there is nothing to find behind the seal."""
@@ -423,5 +403,5 @@ def _copy(model: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(model)
     except (RuntimeError, TypeError) as e:
-        told = str(e).splitlines()[0]
-        raise InputError(f"model: cannot be copied: {told}; detach what it keeps") from e
+        message = str(e).splitlines()[0]
+        raise InputError(f"model: cannot be copied: {message}; detach what it keeps") from e

@@ -23,7 +23,7 @@ from unlearnkit.auditing.strong.scores import EnsembleScores
 from unlearnkit.auditing.strong.table_rows import EnsembleEstimate, estimate_of, known
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.report.schema import ArmComparison, Estimate, RecordComparison
-from unlearnkit.stats.intervals import normal, two_sample_t
+from unlearnkit.stats.intervals import two_sample_t, z_quantile
 from unlearnkit.stats.oracle_gap import ComparisonRule, Judgement, compare
 from unlearnkit.stats.roc import auc_rows
 
@@ -147,9 +147,9 @@ def _judged(found: AucError) -> Judgement:
     gap = found.value - CHANCE
     if math.isnan(found.error):
         return Judgement.NOT_JUDGED
-    if abs(gap) + normal(0.9) * found.error <= MEMORY_MARGIN:
+    if abs(gap) + z_quantile(0.9) * found.error <= MEMORY_MARGIN:
         return Judgement.EQUIVALENT
-    if gap - normal(0.95) * found.error > MEMORY_MARGIN:
+    if gap - z_quantile(0.95) * found.error > MEMORY_MARGIN:
         return Judgement.DIFFERENT
     return Judgement.NOT_SHOWN
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from unlearnkit.attacks.klom import klom
 from unlearnkit.auditing.strong.table_rows import EnsembleEstimate
 from unlearnkit.stats.bootstrap import LEAST_DRAWS, BootstrapInterval, resample, two_level_bootstrap
-from unlearnkit.stats.intervals import normal
+from unlearnkit.stats.intervals import z_quantile
 
 MOST_ROWS = 100
 """Examples that KLoM is computed of in each draw, spread evenly; more would narrow the interval."""
@@ -109,7 +109,7 @@ def auc_over_models(halves: Halves) -> EnsembleEstimate:
         The number; without an interval for fewer than two models a side.
     """
     found = auc_with_error(halves)
-    value, reach = found.value, normal(0.95) * found.error
+    value, reach = found.value, z_quantile(0.95) * found.error
     if math.isnan(reach):
         return EnsembleEstimate(value)
     low, high = max(value - reach, 0.0), min(value + reach, 1.0)
@@ -181,7 +181,7 @@ def klom_reach(unlearned: Tensor, oracle: Tensor, rng: torch.Generator) -> HalfW
         ours, theirs = (torch.cat([sides[i] for sides in drawn], 1) for i in range(2))
         rows = klom(ours, theirs).rows.view(TOGETHER, -1)
         found.append(rows.quantile(rows.new_tensor([0.5, 0.95]), dim=1))
-    reach = normal(0.95) * torch.cat(found, 1).std(1)
+    reach = z_quantile(0.95) * torch.cat(found, 1).std(1)
     return HalfWidths(*reach.tolist())
 
 

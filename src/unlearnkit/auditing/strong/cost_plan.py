@@ -10,10 +10,8 @@ import torch
 from unlearnkit.auditing.sentences import format_duration
 from unlearnkit.auditing.strong.margin_store import ModelId
 from unlearnkit.auditing.strong.placebo import PLACEBO
-from unlearnkit.auditing.strong.train_ensembles import StrongAuditSpec, kinds_of
+from unlearnkit.auditing.strong.train_ensembles import TRAINED, StrongAuditSpec, kinds_of
 from unlearnkit.core.data import View
-from unlearnkit.core.runtime import Cost, Runtime
-from unlearnkit.oracles import oracle_keys, original_key
 from unlearnkit.train.loop import fit
 from unlearnkit.unlearning.run_method import fresh_model
 
@@ -67,22 +65,20 @@ def plan(subject: StrongAuditSpec, models: int, *, unlearn_seconds: float = 0.0)
         The plan.
     """
     done = set(subject.file.members())
-    keys = _keys(subject, models)
     lacking: list[str] = []
     found: list[float] = []
-    for who, sub in keys.items():
-        seen = [ModelId(w, seed) for w in kinds_of(who) for seed in subject.seeds(who, models)]
-        open_seeds = {m.seed for m in seen if m not in done}
-        for seed, key in sub.items():
-            facts = subject.cache.facts(key)
-            if facts is not None:
-                found.append(float(facts["seconds"]))
-            elif seed in open_seeds:
+    for who in TRAINED:
+        for seed in subject.seeds(who, models):
+            if done.issuperset(ModelId(w, seed) for w in kinds_of(who)):
+                continue
+            facts = subject.cache.facts(subject.training(who).key(seed))
+            if facts is None:
                 lacking.append(who)
+            else:
+                found.append(float(facts["seconds"]))
     recipe = subject.case.recipe
     assert recipe is not None
-    parts = subject.case.partition(subject.request)
-    whole, stay = len(subject.case.train or ()), len(parts.retain or ())
+    whole, stay = len(subject.case.train or ()), len(subject.parts.retain or ())
     rows = sum(recipe.epochs * (whole if who == "original" else stay) for who in lacking)
     each = sum(found) / len(found) if found else _timed(subject) if lacking else 0.0
     todo, placebo = (
@@ -100,22 +96,12 @@ def plan(subject: StrongAuditSpec, models: int, *, unlearn_seconds: float = 0.0)
     )
 
 
-def _keys(subject: StrongAuditSpec, models: int) -> dict[str, dict[int, dict[str, object]]]:
-    case, rt = subject.case, subject.rt
-    originals = subject.seeds("original", models)
-    found = {"original": {s: original_key(case, s, rt) for s in originals}}
-    for who in ("oracle", "floor"):
-        seeds = subject.seeds(who, models)
-        found[who] = dict(zip(seeds, oracle_keys(case, subject.request, seeds, rt), strict=True))
-    return found
-
-
 def _timed(subject: StrongAuditSpec) -> float:
     """Return about how long a training takes, from a few steps of one."""
     case = subject.case
     assert case.train is not None
     assert case.recipe is not None
-    rt = Runtime(subject.rt.device, subject.rt.precision, 0, Cost())
+    rt = subject.rt.fork(0, quiet=True)
     view = View.all(case.train)
     few = view.pick(torch.arange(min(len(view), 4 * case.recipe.batch_size)))
     short = case.recipe.model_copy(update={"epochs": 1})

@@ -12,9 +12,9 @@ from unlearnkit.auditing.splits import RETAIN_ROWS
 from unlearnkit.core.errors import UnsupportedError
 from unlearnkit.core.module_state import on_device
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.difficulty.entanglement import eccentricity
+from unlearnkit.difficulty.entanglement import distance_to_mean
 from unlearnkit.localize.localizer import Localizer
-from unlearnkit.localize.method_masks import own_localizer
+from unlearnkit.localize.method_masks import localizer_of_method
 from unlearnkit.train.features import features
 from unlearnkit.unlearning.run_method import Unlearned
 
@@ -32,13 +32,13 @@ def find_localizer(done: Unlearned, rt: Runtime) -> Localizer | None:
     Raises:
         UnsupportedError: If the mask was not found by a localizer, on this original.
     """
-    if done.mask is None or own_localizer(done.method) is not None:
+    if done.mask is None or localizer_of_method(done.method) is not None:
         return None
     if done.mask.found_by is not None:
         localizer = Localizer.model_validate(done.mask.found_by)
         seeded = rt.fork(done.mask.seed)
         with _trainable_as(done.model, on_device(done.original, rt.device)) as model:
-            again = localizer.find(model, done.case, done.request, seeded)
+            again = localizer.find_in(model, done.parts, done.case.task, seeded)
         if again.digest() == done.mask.digest():
             return localizer
     raise UnsupportedError(
@@ -49,7 +49,7 @@ def find_localizer(done: Unlearned, rt: Runtime) -> Localizer | None:
 
 def distance_to_feature_mean(done: Unlearned, rt: Runtime) -> Tensor | None:
     """Return how far each forget row's features are from the middle of all rows, if known."""
-    parts = done.case.partition(done.request)
+    parts = done.parts
     assert parts.forget is not None
     assert parts.retain is not None
     draw = Runtime(seed=0)
@@ -58,7 +58,7 @@ def distance_to_feature_mean(done: Unlearned, rt: Runtime) -> Tensor | None:
     inside, outside = (features(model, view, done.case.task, rt) for view in views)
     if inside is None or outside is None or inside.shape[1] != outside.shape[1]:
         return None
-    return eccentricity(torch.cat([inside, outside]))[: len(inside)]
+    return distance_to_mean(torch.cat([inside, outside]))[: len(inside)]
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unlearnkit.attacks.forgetting_quality import forgetting_quality
-from unlearnkit.attacks.iam import IamScores, degree
+from unlearnkit.attacks.iam import IamScores, iam_scores
 from unlearnkit.attacks.klom import klom
 from unlearnkit.attacks.ulira import log_ratios, ulira
 from unlearnkit.attacks.wasserstein import wasserstein
@@ -99,7 +99,7 @@ class EnsembleScores:
         return found[self.kept] if who == "unlearned" else found
 
     def _degree(self, who: str) -> IamScores:
-        return degree(self.before(who, "forget"), *self.pair(who))
+        return iam_scores(self.before(who, "forget"), *self.pair(who))
 
     def _answers(self, who: str) -> tuple[Tensor, Tensor]:
         """Return margins, or all numbers of a prediction where it has several."""

@@ -73,7 +73,7 @@ def make_row(
     apart = None
     if gap is not None and ours is not None and theirs is not None:
         rule = ComparisonRule(m.goal.value, m.unit, m.margin)
-        apart = compare(ours.tolist(), theirs.tolist(), rule)
+        apart = compare(ours.tolist(), theirs.tolist(), rule, examples=examples)
     sd = None if theirs is None or len(theirs) < 2 else float(theirs.std())
     return MetricRow(
         metric=metric,

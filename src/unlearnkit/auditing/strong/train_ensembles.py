@@ -8,7 +8,7 @@ method makes of these, the placebo arm.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 
 import torch
@@ -30,7 +30,7 @@ from unlearnkit.contamination import check_fresh
 from unlearnkit.core.auto_method import Auto
 from unlearnkit.core.border import first_line
 from unlearnkit.core.cache_folder import SIGNALS
-from unlearnkit.core.case import Case
+from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import Batch, View
 from unlearnkit.core.digest import MEASURES, source_code
 from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
@@ -40,15 +40,15 @@ from unlearnkit.core.method import Method
 from unlearnkit.core.module_state import on_device
 from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.request_inference import infer_request
-from unlearnkit.core.runtime import Cost, Runtime
+from unlearnkit.core.runtime import Runtime
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.oracles import (
     FIRST,
+    Oracles,
+    ScratchTraining,
     TrainedModel,
-    oracle,
-    oracle_keys,
-    original_key,
-    train_originals,
+    training_of_oracles,
+    training_of_originals,
 )
 from unlearnkit.unlearning.requirements import check_needs
 from unlearnkit.unlearning.run_method import fresh_model, run_method
@@ -83,6 +83,28 @@ class StrongAuditSpec:
 
     ray: str | None = None
     """Address of a Ray cluster that trains the models from scratch."""
+
+    parts: Partition = field(kw_only=True, compare=False, repr=False)
+    """The forget set and the retain set."""
+
+    @cached_property
+    def originals(self) -> ScratchTraining:
+        """How originals are trained, with their keys."""
+        return training_of_originals(self.case, self.rt)
+
+    @cached_property
+    def oracles(self) -> ScratchTraining:
+        """How oracles are trained, with their keys."""
+        return training_of_oracles(self.case, self.parts, self.rt)
+
+    def training(self, who: str) -> ScratchTraining:
+        """Return how the models of a kind are trained."""
+        return self.originals if who == "original" else self.oracles
+
+    def retrained(self, models: int) -> Oracles:
+        """Return the first oracles."""
+        runs = self.oracles.models(self.seeds("oracle", models), self.cache, self.ray)
+        return Oracles(self.case, self.request, runs)
 
     def seeds(self, who: str, models: int) -> list[int]:
         """Return the seeds of the models of a kind."""
@@ -162,8 +184,7 @@ def look(subject: StrongAuditSpec, models: Sequence[nn.Module]) -> tuple[Tensor,
 
 
 def _views(subject: StrongAuditSpec) -> dict[str, View]:
-    case = subject.case
-    parts = case.partition(subject.request)
+    case, parts = subject.case, subject.parts
     assert parts.forget is not None
     assert parts.retain is not None
     draw = Runtime(seed=0)
@@ -202,10 +223,10 @@ def _no_more(held: View, forget: View, draw: Runtime) -> View:
 
 
 def _file(subject: StrongAuditSpec) -> MarginStore:
-    case, rt, views = subject.case, subject.rt, subject.views
+    views = subject.views
     key = {
-        "original": original_key(case, 0, rt),
-        "oracle": oracle_keys(case, subject.request, [FIRST], rt)[0],
+        "original": subject.originals.key(0),
+        "oracle": subject.oracles.key(FIRST),
         "method": subject.method.id,
         "settings": subject.method.model_dump(mode="json"),
         "measures": MEASURES,
@@ -251,6 +272,8 @@ def subject_of(
     cache: Cache,
     localizer: Localizer | None = None,
     ray: str | None = None,
+    *,
+    parts: Partition | None = None,
 ) -> StrongAuditSpec:
     """Return a subject that can be audited; refuse what cannot be trained and unlearned N times.
 
@@ -262,6 +285,7 @@ def subject_of(
         cache: Where models and signals are kept.
         localizer: How it is found, on each original, what may move; all may when None.
         ray: Who trains models from scratch, as in ``oracle``.
+        parts: The rows by the request, where the caller knows them.
 
     Returns:
         The subject.
@@ -282,11 +306,11 @@ def subject_of(
             "strong: N models are trained from scratch; the case must have the whole training set,"
             " a model factory and a recipe"
         )
-    parts = case.partition(request)
+    parts = parts or case.partition(request)
     if parts.forget is None or parts.retain is None or not parts.forget.labelled:
         raise UnsupportedError("strong: forget and retained rows with targets are needed")
     check_needs(method, case, parts)
-    subject = StrongAuditSpec(case, request, method, rt, cache, localizer, ray)
+    subject = StrongAuditSpec(case, request, method, rt, cache, localizer, ray, parts=parts)
     _check_apart(subject.views)
     return subject
 
@@ -335,19 +359,17 @@ def _block(subject: StrongAuditSpec, done: set[ModelId], who: str, seeds: Sequen
 
 
 def _trained(subject: StrongAuditSpec, who: str, seeds: Sequence[int]) -> tuple[TrainedModel, ...]:
-    case, rt, cache, ray = subject.case, subject.rt, subject.cache, subject.ray
-    if who == "original":
-        return train_originals(case, seeds=seeds, rt=rt, cache=cache, ray=ray)
-    found = oracle(case, subject.request, seeds=seeds, rt=rt, cache=cache, ray=ray)
-    reference = train_originals(case, seeds=[0], rt=rt, cache=cache)[0].model
-    check_fresh(found, reference, rt)
-    return found.runs
+    runs = subject.training(who).models(seeds, subject.cache, subject.ray)
+    if who != "original":
+        (reference,) = subject.originals.models([0], subject.cache)
+        found = Oracles(subject.case, subject.request, runs)
+        check_fresh(found, reference.model, subject.parts, subject.rt)
+    return runs
 
 
 def _unlearned(subject: StrongAuditSpec, one: TrainedModel, kind: str) -> nn.Module:
     """Return what the method makes of a model, with the seed of the model's place in its set."""
-    seed = one.seed - (FLOOR if kind == PLACEBO else 0)
-    quiet = Runtime(subject.rt.device, subject.rt.precision, seed, Cost())
+    quiet = subject.rt.fork(one.seed - (FLOOR if kind == PLACEBO else 0), quiet=True)
     try:
         done = run_method(
             one.model,
@@ -356,6 +378,7 @@ def _unlearned(subject: StrongAuditSpec, one: TrainedModel, kind: str) -> nn.Mod
             subject.method,
             quiet,
             mask=subject.localizer,
+            parts=subject.parts,
         )
     except Exception as e:  # the method's own code: the other arms must survive it
         if kind == PLACEBO:

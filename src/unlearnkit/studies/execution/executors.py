@@ -1,4 +1,4 @@
-"""Who carries out the runs of a study: this process, several on this machine, or Ray's."""
+"""Executors: who works on a study's queue, processes or Ray."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
 from threading import Thread
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -18,32 +18,12 @@ from unlearnkit.cache import Cache
 from unlearnkit.core.errors import InputError
 from unlearnkit.store import Store
 from unlearnkit.studies.execution.queue import PAUSE, RunQueue
-from unlearnkit.studies.execution.worker import CapturedError, Worker
+from unlearnkit.studies.execution.worker import Worker
 from unlearnkit.studies.planning.problem import StudyProblems
 from unlearnkit.studies.planning.shared_models import batches, models
 
-
-class Executor(Protocol):
-    """Carries out what waits in a line."""
-
-    @property
-    def jobs(self) -> int:
-        """How many runs it can work on at once."""
-
-    def work(
-        self, line: RunQueue, store: Store, cache: Cache, heard: Callable[[int], None]
-    ) -> None:
-        """Carry out every run of a line that no other process has taken, and await those.
-
-        It returns when all runs are finished, or when it can do no more: what its workers left
-        undone because they died is for the caller to see in the store.
-
-        Args:
-            line: The runs.
-            store: Where results go.
-            cache: Where models go.
-            heard: Told from time to time how many workers are busy.
-        """
+if TYPE_CHECKING:
+    from unlearnkit.studies.execution.ray_executor import RayExecutor
 
 
 @dataclass(frozen=True)
@@ -55,13 +35,13 @@ class InProcessExecutor:
     """Of the study, where this process has read them."""
 
     def work(
-        self, line: RunQueue, store: Store, cache: Cache, heard: Callable[[int], None]
+        self, line: RunQueue, store: Store, cache: Cache, on_progress: Callable[[int], None]
     ) -> None:
-        """Carry out a line, run by run."""
+        """Carry out a queue, run by run; ``on_progress`` receives the number of busy workers."""
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            line.work(store, Worker(cache, self.problems), lambda: heard(1))
+            line.work(store, Worker(cache, self.problems), lambda: on_progress(1))
         finally:
             torch.set_num_threads(threads)
 
@@ -73,9 +53,9 @@ class ProcessExecutor:
     jobs: int
 
     def work(
-        self, line: RunQueue, store: Store, cache: Cache, heard: Callable[[int], None]
+        self, line: RunQueue, store: Store, cache: Cache, on_progress: Callable[[int], None]
     ) -> None:
-        """Carry out a line; models that many runs need are trained first, shared out."""
+        """Carry out a queue; models that many runs need are trained first, shared out."""
         context = multiprocessing.get_context("spawn")
         workers = [
             context.Process(
@@ -88,7 +68,7 @@ class ProcessExecutor:
                 w.start()
             while any(w.is_alive() for w in workers):
                 alive = [w.sentinel for w in workers if w.is_alive()]
-                heard(len(alive))
+                on_progress(len(alive))
                 wait(alive, timeout=PAUSE)
         finally:
             for w in workers:
@@ -99,20 +79,8 @@ class ProcessExecutor:
 
 def executor(
     jobs: int | None = None, ray: str | None = None, problems: StudyProblems | None = None
-) -> Executor:
-    """Return who carries out a study.
-
-    Args:
-        jobs: How many processes; None for one, or with Ray for as many as it has processors.
-        ray: Address of a Ray cluster, or ``local`` for one that is started for the study.
-        problems: Of the study, where this process has read them.
-
-    Returns:
-        The executor.
-
-    Raises:
-        InputError: If the number of jobs is none.
-    """
+) -> InProcessExecutor | ProcessExecutor | RayExecutor:
+    """Return the executor for a number of processes, or for a Ray cluster of this address."""
     if jobs is not None and jobs < 1:
         raise InputError(f"study: jobs must be at least 1, got {jobs}")
     if ray is not None:
@@ -131,17 +99,12 @@ def _worker(line: RunQueue, store: Path, cache: Path, number: int, jobs: int) ->
         waiting = [r for r in line.runs if not line.finished(kept, r)]
         lacking = [m for m in models(waiting, worker.problems) if m.key not in worker.cache]
         for batch in batches(lacking, worker.problems)[number::jobs]:
-            # What cannot be trained fails again, and for the record, in the run that needs it.
-            with CapturedError():
-                batch.train(worker.problems, worker.cache)
+            worker.train(batch)
         line.work(kept, worker, lambda: None)
 
 
 def _end_with_parent() -> None:
-    """Wait for the end of the process that started this one, however it came, and end at once.
-
-    That is as safe as being killed: results are put whole, and locks end with their holder.
-    """
+    """End this process with its parent; results are written whole and locks are released."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

@@ -1,6 +1,6 @@
-"""The runs of a study that wait, and the locks by which workers share them.
+"""Run queue: the open runs of a study, shared by locks.
 
-Every run has its content address, and a lock beside the store under that name. Whoever holds the
+Every run has its content address, and a lock of that name next to the store. Whoever holds the
 lock carries the run out and puts it into the store whole. So it does not matter how many processes
 work on a study, whether one command started them, or whether one of them was killed.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from unlearnkit.store import Store
-from unlearnkit.studies.execution.worker import Worker, cancelled
+from unlearnkit.studies.execution.worker import Worker, cancelled_record
 from unlearnkit.studies.planning.run_spec import RunSpec, is_finished
 
 PAUSE = 0.2
@@ -34,7 +34,7 @@ class RunQueue:
         """Return whether a run needs no more work."""
         return is_finished(store.status(run.key), self.again.get(run.key))
 
-    def work(self, store: Store, worker: Worker, heard: Callable[[], None]) -> None:
+    def work(self, store: Store, worker: Worker, on_progress: Callable[[], None]) -> None:
         """Carry out what no other process has taken; then stand by until all is finished."""
         left: Sequence[RunSpec] = self.runs
         while left:
@@ -42,8 +42,8 @@ class RunQueue:
             for run in left:
                 if self.finished(store, run):
                     continue
-                heard()
-                with taken(store.path, run) as mine:
+                on_progress()
+                with run_lock(store.path, run) as mine:
                     if not mine:
                         busy.append(run)
                         continue
@@ -51,23 +51,23 @@ class RunQueue:
                         try:
                             kept = worker.carry_out(run)
                         except KeyboardInterrupt:
-                            cancelled(run).put(store)
+                            cancelled_record(run).put(store)
                             raise
                         kept.put(store)
                     drop_lock(store.path, run)
             if busy:
-                self.stand_by(store, busy[0])
+                self.wait_for(store, busy[0])
             left = busy
 
-    def stand_by(self, store: Store, run: RunSpec) -> None:
+    def wait_for(self, store: Store, run: RunSpec) -> None:
         """Wait a moment for a run that another process holds."""
-        with taken(store.path, run, patience=PAUSE) as mine:
+        with run_lock(store.path, run, patience=PAUSE) as mine:
             if mine and self.finished(store, run):
                 drop_lock(store.path, run)
 
 
 @contextmanager
-def taken(store: Path, run: RunSpec, patience: float = 0.0) -> Iterator[bool]:
+def run_lock(store: Path, run: RunSpec, patience: float = 0.0) -> Iterator[bool]:
     """Hold a run's lock, or say that another process does; a killed process holds none."""
     path = _lock(store, run)
     path.parent.mkdir(parents=True, exist_ok=True)

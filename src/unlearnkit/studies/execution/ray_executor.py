@@ -1,4 +1,4 @@
-"""Runs of a study as tasks of a Ray cluster.
+"""Ray executor: the runs of a study as tasks of a Ray cluster.
 
 This process alone touches the store and its locks, so that machines need not share a file system:
 a task gets a run and returns what came of it. Models that many runs need are kept in the cache of
@@ -19,19 +19,19 @@ import torch
 from unlearnkit.cache import Cache
 from unlearnkit.core.errors import InputError
 from unlearnkit.store import Store
-from unlearnkit.studies.execution.queue import PAUSE, RunQueue, drop_lock, taken
-from unlearnkit.studies.execution.worker import CapturedError, Kept, Worker
+from unlearnkit.studies.execution.queue import PAUSE, RunQueue, drop_lock, run_lock
+from unlearnkit.studies.execution.worker import RunRecord, Worker
 from unlearnkit.studies.planning.problem import StudyProblems
 from unlearnkit.studies.planning.run_spec import RunSpec
 from unlearnkit.studies.planning.shared_models import ModelBatch, batches, models
-from unlearnkit.train.ray_cluster import needs, ray_session, room, why_lost
+from unlearnkit.train.ray_cluster import capacity, ray_session, task_resources, why_lost
 
 
 @dataclass
 class RayExecutor:
     """A Ray cluster, a processor (and a GPU where the study wants one) for each run."""
 
-    address: str
+    run_key_of: str
     wanted: int | None = None
     """Most runs at once; as many as the cluster has processors when None."""
 
@@ -41,27 +41,27 @@ class RayExecutor:
     jobs: int = field(default=1, init=False)
 
     def work(
-        self, line: RunQueue, store: Store, cache: Cache, heard: Callable[[int], None]
+        self, line: RunQueue, store: Store, cache: Cache, on_progress: Callable[[int], None]
     ) -> None:
-        """Carry out a line: first models, each once, then runs."""
-        with ray_session(self.address, self.wanted, "study") as ray:
+        """Carry out a queue: first models, each once, then runs."""
+        with ray_session(self.run_key_of, self.wanted, "study") as ray:
             device = torch.device(line.runs[0].device)
-            there = room(ray, device, "study")
+            there = capacity(ray, device, "study")
             self.jobs = min(self.wanted or there, there)
-            task = ray.remote(**needs(device), max_retries=0)
+            task = ray.remote(**task_resources(device), max_retries=0)
             train, carry_out = task(_train), task(_carry_out)
             waiting = [r for r in line.runs if not line.finished(store, r)]
             problems = self.problems or StudyProblems()
             lacking = [m for m in models(waiting, problems) if m.key not in cache]
             parts = batches(lacking, problems)
-            self._train(ray, [train.remote(b, cache.root) for b in parts], heard)
+            self._train(ray, [train.remote(b, cache.root) for b in parts], on_progress)
             start = lambda run: carry_out.remote(run, cache.root)  # noqa: E731  # a task, by run
-            self._carry_out(ray, start, line, store, heard)
+            self._carry_out(ray, start, line, store, on_progress)
 
-    def _train(self, ray: Any, tasks: Sequence[Any], heard: Callable[[int], None]) -> None:
+    def _train(self, ray: Any, tasks: Sequence[Any], on_progress: Callable[[int], None]) -> None:
         left = list(tasks)
         while left:
-            heard(min(self.jobs, len(left)))
+            on_progress(min(self.jobs, len(left)))
             _, left = ray.wait(left, num_returns=1, timeout=PAUSE)
 
     def _carry_out(
@@ -70,7 +70,7 @@ class RayExecutor:
         start: Callable[[RunSpec], Any],
         line: RunQueue,
         store: Store,
-        heard: Callable[[int], None],
+        on_progress: Callable[[int], None],
     ) -> None:
         """Keep so many tasks going; each run is locked from its start until it is kept."""
         left, flying = list(line.runs), dict[Any, tuple[RunSpec, ExitStack]]()
@@ -80,11 +80,11 @@ class RayExecutor:
                 while len(flying) < self.jobs and (found := _next(left, line, store)):
                     locks.push(found[1])
                     flying[start(found[0])] = found
-                heard(len(flying))
+                on_progress(len(flying))
                 if flying:
                     lost += _land(ray, flying, line, store)
                 elif left:
-                    line.stand_by(store, left[0])
+                    line.wait_for(store, left[0])
         if lost:
             raise InputError(
                 f"study: {len(lost)} runs are not finished, because Ray lost their tasks:"
@@ -98,7 +98,7 @@ def _next(left: list[RunSpec], line: RunQueue, store: Store) -> tuple[RunSpec, E
         run, lock = left.pop(0), ExitStack()
         if line.finished(store, run):
             continue
-        if not lock.enter_context(taken(store.path, run)):
+        if not lock.enter_context(run_lock(store.path, run)):
             left.append(run)
         elif line.finished(store, run):
             drop_lock(store.path, run)
@@ -128,7 +128,7 @@ def _land(
 def _keep(ray: Any, task: Any, store: Store) -> str | None:
     """Put a run into the store; return why there is nothing to put where its task was lost."""
     try:
-        kept: Kept = ray.get(task)
+        kept: RunRecord = ray.get(task)
     except ray.exceptions.RayError as e:
         return why_lost(e)
     kept.put(store)
@@ -143,11 +143,8 @@ def _worker(cache: Path) -> Worker:
 
 
 def _train(batch: ModelBatch, cache: Path) -> None:
-    # What cannot be trained fails again, and for the record, in the run that needs it.
-    with CapturedError():
-        worker = _worker(cache)
-        batch.train(worker.problems, worker.cache)
+    _worker(cache).train(batch)
 
 
-def _carry_out(run: RunSpec, cache: Path) -> Kept:
+def _carry_out(run: RunSpec, cache: Path) -> RunRecord:
     return _worker(cache).carry_out(run)

@@ -1,4 +1,4 @@
-"""Carry out a study: alone, by several workers, and after any interruption."""
+"""Study execution: every open run, and how each ended."""
 
 from __future__ import annotations
 
@@ -48,24 +48,22 @@ def run(
     """Carry out every run of a study that is not in the store yet.
 
     A run that fails is a row in the store with its error and traceback, and the study goes on. It
-    is not tried again by itself: most failures are the method's answer to its settings.
+    is tried again only with ``retry``: most failures come from the method's settings.
 
     Args:
         study: The study.
-        store: Where results are, and go.
-        cache: Where originals and oracles are, and go.
-        jobs: How many processes work; each computes with one thread, so that results on a CPU do
-            not depend on their number. One local one works in this process; it is the default.
-            With Ray: as many as it has processors.
-        ray: Address of a Ray cluster that works in place of local processes, or ``local``.
+        store: Where results are kept.
+        cache: Where originals and oracles are kept.
+        jobs: Local processes, one thread each, so that their number changes no result; 1 by
+            default, with Ray as many as it has processors.
+        ray: Address of a Ray cluster, or ``local``.
         retry: Whether runs that failed before are tried again.
-        reporter: Hears how many are done, running and failed.
-        planned: The plan of the study; when None it is made, and kept in the store for whoever
-            shows the study.
-        problems: Of the study, where this process has read them.
+        reporter: Receives how many runs are done, running and failed.
+        planned: The plan; a new one, kept in the store, when None.
+        problems: Problems of the study that this process has read.
 
     Returns:
-        How it went.
+        How many runs ended how.
 
     Raises:
         InputError: If a worker process died.

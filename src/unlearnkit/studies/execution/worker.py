@@ -1,14 +1,13 @@
-"""One run of a study: train or load, unlearn, audit, and keep what came of it."""
+"""Worker: carries out one run of a study and returns its record."""
 
 from __future__ import annotations
 
 import platform
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Self
 
 import torch
 
@@ -20,40 +19,16 @@ from unlearnkit.core.auto_method import AUTO
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.version import __version__
 from unlearnkit.localize.localizer import Localizer
-from unlearnkit.report.schema import Report
-from unlearnkit.report.store_rows import measured, spent
+from unlearnkit.report.report import Report
+from unlearnkit.report.store_rows import cost_measurements, report_measurements
 from unlearnkit.store import Measurement, Run, Store
 from unlearnkit.studies.planning.problem import StudyProblems, method_of
 from unlearnkit.studies.planning.run_spec import RunSpec
-
-
-class CapturedError:
-    """A context that keeps an error for the record, so that a study goes on after it.
-
-    Only a study may do so: the error and its traceback go to the store, and the study ends as
-    failed. Cancellation passes through.
-    """
-
-    def __init__(self) -> None:
-        self.error: Exception | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> bool:
-        if isinstance(error, Exception):
-            self.error = error
-            return True
-        return False
+from unlearnkit.studies.planning.shared_models import ModelBatch
 
 
 @dataclass(frozen=True)
-class Kept:
+class RunRecord:
     """What came of a run, as the store keeps it."""
 
     run: Run
@@ -72,36 +47,34 @@ class Worker:
         self.cache = cache
         self.problems = problems or StudyProblems()
 
-    def carry_out(self, run: RunSpec) -> Kept:
-        """Return what came of a run, to be kept: all its numbers, or a failure.
-
-        Args:
-            run: The run.
-
-        Returns:
-            A row for the store; an error is a row too.
-        """
-        row = _row(run)
-        facts = _circumstances(run)
-        caught = CapturedError()
-        with caught:
+    def carry_out(self, run: RunSpec) -> RunRecord:
+        """Return the record of a run: all its numbers, or its error."""
+        row, facts = _row(run), _circumstances(run)
+        try:
             report, seconds = self._examine(run)
-        if caught.error is not None:
-            trace = "".join(traceback.format_exception(caught.error))
-            told = str(caught.error) or type(caught.error).__name__
-            failed = replace(row, status="failed", error=" ".join(told.split()))
-            return Kept(failed, (), facts | {"traceback": trace})
+        except Exception as e:  # noqa: BLE001  # the error goes to the store, and the study goes on
+            text = " ".join((str(e) or type(e).__name__).split())
+            trace = "".join(traceback.format_exception(e))
+            return RunRecord(
+                replace(row, status="failed", error=text), (), facts | {"traceback": trace}
+            )
         cost = report.spent
         done = replace(row, seconds=cost.seconds, forward=cost.forward, backward=cost.backward)
-        numbers = (*measured(report), *spent(cost))
+        numbers = (*report_measurements(report), *cost_measurements(cost))
         if run.method == AUTO:
             facts["chosen"] = report.provenance.method
-        return Kept(done, numbers, facts | _found(report) | {"audit_seconds": f"{seconds:.4f}"})
+        facts |= _found(report) | {"audit_seconds": f"{seconds:.4f}"}
+        return RunRecord(done, numbers, facts)
+
+    def train(self, batch: ModelBatch) -> None:
+        """Train shared models; what cannot be trained fails again in the run that needs it."""
+        with suppress(Exception):
+            batch.train(self.problems, self.cache)
 
     def _examine(self, run: RunSpec) -> tuple[Report, float]:
         """Return the audit's report, and the seconds that the audit took."""
         problem, method = self.problems.hold(run), method_of(run)
-        if problem.address(run, method) != run.key:
+        if problem.run_key_of(run, method) != run.key:
             raise InputError(
                 f"study: {run.case} is no longer what it was when the study was planned; make it"
                 " give the same rows and the same model each time"
@@ -120,13 +93,14 @@ class Worker:
             models=run.models or ENOUGH,
             rt=problem.rt.fork(0),
             cache=self.cache,
+            memory=problem.memory,
         )
         return report, time.perf_counter() - clock
 
 
-def cancelled(run: RunSpec) -> Kept:
+def cancelled_record(run: RunSpec) -> RunRecord:
     """Return what is kept of a run that was interrupted; it is carried out the next time."""
-    return Kept(replace(_row(run), status="cancelled"), (), _circumstances(run))
+    return RunRecord(replace(_row(run), status="cancelled"), (), _circumstances(run))
 
 
 def _row(run: RunSpec) -> Run:

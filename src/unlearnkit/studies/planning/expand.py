@@ -1,4 +1,4 @@
-"""From a study to the list of its runs, each with the content address of all its inputs."""
+"""Expansion: the runs of a study, each with the digest of all its inputs."""
 
 from __future__ import annotations
 
@@ -15,39 +15,36 @@ from unlearnkit.core.errors import InputError
 from unlearnkit.core.method import Method
 from unlearnkit.core.search_space import search_space
 from unlearnkit.core.settings import deep_merge
-from unlearnkit.job import put_nested
+from unlearnkit.job import set_dotted
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask_spec import MaskSpec
-from unlearnkit.localize.method_masks import check_maskable, own_localizer, with_mask
-from unlearnkit.studies.planning.overlap import check_apart
+from unlearnkit.localize.method_masks import check_maskable, localizer_of_method, with_mask
+from unlearnkit.studies.planning.overlap import check_no_overlap
 from unlearnkit.studies.planning.problem import StudyProblem, StudyProblems
 from unlearnkit.studies.planning.run_spec import TUNED, RunSpec
-from unlearnkit.studies.planning.tuned_settings import load_recipe, recipe_path
-from unlearnkit.studies.spec import ALL, Chosen, Study
+from unlearnkit.studies.planning.tuned_settings import load_tuned_settings, tuned_settings_path
+from unlearnkit.studies.spec import ALL, MethodEntry, Study
 from unlearnkit.unlearning.requirements import applicable_methods, check_needs
 
 
 def expand(study: Study, problems: StudyProblems | None = None) -> tuple[RunSpec, ...]:
     """Return every run of a study, in the order case, request, seed, method.
 
-    The untouched original and the oracles are measured beside every run, so they are no runs. A
-    study that tunes runs each method with its own settings and with those that were found. The
-    design plays no part in keys: runs that ``FULL`` and ``REUSE`` have in common are done once.
-    What cannot run, such as a named method that does not serve a case's task, is refused here.
-    Beside a method that runs under a mask, or chooses one by itself, it runs under a random one of
-    the same budget.
+    Oracles and the untouched original are measured with every run, so they are no runs of their
+    own. A method under a mask, its own or a given one, also runs under a random mask of the same
+    size. With ``tune``, each method runs with its own and with the tuned settings.
 
     Args:
-        study: The study.
-        problems: Of the study, read once; read here when None.
+        study: Methods that do not serve a case's task are an error.
+        problems: Problems of the study that were read before.
 
     Returns:
-        The runs; equal studies give equal tuples.
+        The runs. Their keys do not depend on the design: ``FULL`` and ``REUSE`` share runs.
     """
     problems = problems or StudyProblems()
     if study.tune is not None:
         for case in study.cases:
-            check_apart(study, case, problems)
+            check_no_overlap(study, case, problems)
     return tuple(
         run for case in study.cases for request in study.requests[case]
         for run in runs_of(study, case, request, problems)
@@ -55,34 +52,25 @@ def expand(study: Study, problems: StudyProblems | None = None) -> tuple[RunSpec
 
 
 def tunable(study: Study, case: str, problems: StudyProblems) -> tuple[str, ...]:
-    """Return the methods of a study that are searched: those that stand at their own settings.
-
-    Args:
-        study: The study.
-        case: One of its cases.
-        problems: Of the study.
-
-    Returns:
-        Ids; a method without a declared space is left out.
-    """
+    """Return the ids of methods to tune: at default settings, with a search space."""
     subject = problems.get(case, study.requests[case][0], study.device, study.precision)
     alone = _variants(study, subject)
     return tuple(n for n, v in alone.items() if n == v.method.id and search_space(type(v.method)))
 
 
 def search_key(study: Study, case: str, method: str, problems: StudyProblems) -> str:
-    """Return the digest of what a search is asked: on what, from where to where, how long."""
+    """Return the digest of all that decides a search: rows, space, trials, budget, seeds."""
     tune = study.tune
     assert tune is not None
     sets = [
         problems.get(case, r, study.device, study.precision).parts.forget
         for r in tune.requests[case]
     ]
-    asked = tune.model_dump(mode="json", include={"seeds", "trials", "budget", "seed"})
+    settings = tune.model_dump(mode="json", include={"seeds", "trials", "budget", "seed"})
     found = search_space(methods()[method])
     return digest(
         {
-            **asked,
+            **settings,
             "rows": [None if s is None else s.key() for s in sets],
             "oracles": study.oracles,
             "method": method,
@@ -92,17 +80,7 @@ def search_key(study: Study, case: str, method: str, problems: StudyProblems) ->
 
 
 def runs_of(study: Study, case: str, request: str, problems: StudyProblems) -> Iterator[RunSpec]:
-    """Yield the runs of one case and request of a study, in the order seed, method.
-
-    Args:
-        study: The study.
-        case: One of its cases.
-        request: One of that case's requests.
-        problems: Of the study.
-
-    Yields:
-        The runs.
-    """
+    """Yield the runs of one case and request of a study, in the order seed, method."""
     subject = problems.get(case, request, study.device, study.precision)
     variants = _variants(study, subject)
     if study.tune is not None:
@@ -135,7 +113,7 @@ def runs_of(study: Study, case: str, request: str, problems: StudyProblems) -> I
                 mask=variant.mask,
                 chance=variant.chance,
             )
-            yield replace(run, key=subject.address(run, method))
+            yield replace(run, key=subject.run_key_of(run, method))
 
 
 @dataclass(frozen=True)
@@ -153,7 +131,7 @@ class _Variant:
 
     def by_chance(self) -> tuple[str, _Variant] | None:
         """Return the same with its mask drawn at random, and what to call that mask."""
-        own = own_localizer(self.method)
+        own = localizer_of_method(self.method)
         chosen = self.mask or own
         if chosen is None or chosen.criterion == "random":
             return None
@@ -164,7 +142,7 @@ class _Variant:
 
 
 def _variants(study: Study, subject: StudyProblem) -> dict[str, _Variant]:
-    """Return the methods by label; ``all`` leaves out those that are named beside it."""
+    """Return the methods by label; ``all`` leaves out those that are named as well."""
     found: dict[str, _Variant] = {}
     named = {c.method for c in study.methods}
     for chosen in study.methods:
@@ -172,7 +150,7 @@ def _variants(study: Study, subject: StudyProblem) -> dict[str, _Variant]:
             rest = [i for i in applicable_methods(subject.case, subject.parts) if i not in named]
             if chosen.masks:
                 rest = [i for i in rest if not methods()[i].info.replaces]
-            entries = [Chosen.model_construct(method=i, masks=chosen.masks) for i in rest]
+            entries = [MethodEntry.model_construct(method=i, masks=chosen.masks) for i in rest]
         else:
             entries = [chosen]
         for entry in entries:
@@ -194,7 +172,7 @@ def _twin(found: Mapping[str, _Variant], variant: _Variant) -> str | None:
     return next((n for n, v in found.items() if v.same(variant)), None)
 
 
-def _masked(entry: Chosen) -> Iterator[tuple[str, _Variant]]:
+def _masked(entry: MethodEntry) -> Iterator[tuple[str, _Variant]]:
     for label, method in _grid(entry):
         if not entry.masks:
             yield label, _Variant(entry.preset, method)
@@ -231,13 +209,13 @@ def _with_tuned(
         found[label] = variant
         if label not in wanted:
             continue
-        path = recipe_path(study.tune.recipes, study.name, case, label)
+        path = tuned_settings_path(study.tune.folder, study.name, case, label)
         if not path.is_file():
             raise InputError(
                 f"study: nothing is tuned for {label} on {case} yet, {str(path)!r} is missing; run"
                 " unlearnkit study tune first"
             )
-        kept = load_recipe(path)
+        kept = load_tuned_settings(path)
         if kept.found.search != search_key(study, case, label, problems):
             raise InputError(
                 f"study: {str(path)!r} comes from another search; run unlearnkit study tune again"
@@ -247,7 +225,7 @@ def _with_tuned(
     return found
 
 
-def _grid(chosen: Chosen) -> Iterator[tuple[str, Method]]:
+def _grid(chosen: MethodEntry) -> Iterator[tuple[str, Method]]:
     base = _nested(chosen.settings, chosen.method)
     start: Mapping[str, Any] = {}
     named = [chosen.preset] if chosen.preset else []
@@ -267,8 +245,8 @@ def _grid(chosen: Chosen) -> Iterator[tuple[str, Method]]:
         yield " ".join(words), make(chosen.method, chosen.preset, **deep_merge(start, settings))
 
 
-def _tuned_settings(chosen: Chosen, path: Path) -> Mapping[str, Any]:
-    job = load_recipe(path).job
+def _tuned_settings(chosen: MethodEntry, path: Path) -> Mapping[str, Any]:
+    job = load_tuned_settings(path).job
     if chosen.preset is not None or job.method != chosen.method:
         why = f"is of {job.method}" if job.method != chosen.method else "replaces a preset"
         raise InputError(
@@ -281,7 +259,7 @@ def _nested(given: Mapping[str, Any], who: str) -> dict[str, Any]:
     """Return settings with the dots of their names undone; mappings are put together."""
     found: dict[str, Any] = {}
     for name, value in _flat(given):
-        put_nested(found, name, value, who=f"study: methods: {who}")
+        set_dotted(found, name, value, who=f"study: methods: {who}")
     return found
 
 

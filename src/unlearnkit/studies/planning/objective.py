@@ -1,4 +1,4 @@
-"""What tuning makes small: the distance to the oracles, on both sides of them."""
+"""Tuning objective: the distance of an unlearned model from its oracles."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Mapping
 from statistics import fmean
 
+from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.errors import InputError
-from unlearnkit.report.schema import Value
 
 Values = Mapping[tuple[str, str], float | None]
 """Numbers of one run, by metric and model."""
@@ -33,7 +33,7 @@ WORDS = (
 )
 
 
-class TrialScore(Value):
+class TrialScore(FrozenModel):
     """An objective with its parts; all but the cost are 0 for a model that equals an oracle."""
 
     left: float
@@ -76,14 +76,13 @@ def score(values: Values) -> TrialScore:
     """Return the score of one run against its oracles.
 
     Args:
-        values: What the audit measured of ``METRICS``: for the unlearned model, the original and
-            two oracles or more.
+        values: Of ``METRICS``: for the unlearned model, the original and two oracles or more.
 
     Returns:
         The score.
 
     Raises:
-        InputError: If a number that it rests on is undefined.
+        InputError: If a number that it needs is undefined or infinite.
     """
     distance = "js_forget" if ("js_forget", "unlearned") in values else "divergence_forget"
     right = "accuracy" if ("accuracy_retain", "unlearned") in values else "error"
@@ -104,11 +103,7 @@ def score(values: Values) -> TrialScore:
 
 
 def _left(values: Values, metric: str) -> float:
-    """Return the excess over two oracles' distance, in units of the original's.
-
-    Where the original's is smaller than the oracles' distance itself, there is little to forget,
-    and that distance is the unit.
-    """
+    """Return the distance beyond that of two oracles, over the original's or the oracles' own."""
     floor = fmean(_oracles(values, metric))
     excess = max(0.0, _known(values, metric, "unlearned") - floor)
     unit = max(_known(values, metric, "original") - floor, floor)

@@ -1,4 +1,4 @@
-"""Overlap: whether the forget sets of tuning and of the study have rows in common."""
+"""Overlap: rows that the forget sets of tuning and evaluation share."""
 
 from __future__ import annotations
 
@@ -10,24 +10,18 @@ from unlearnkit.studies.planning.problem import StudyProblems
 from unlearnkit.studies.spec import Study
 
 
-def check_apart(study: Study, case: str, problems: StudyProblems) -> dict[str, int]:
-    """Refuse a search on forget rows that the study is going to judge by.
+def check_no_overlap(study: Study, case: str, problems: StudyProblems) -> dict[str, int]:
+    """Return how many rows the forget sets of tuning and study share, by the two requests.
 
-    On the same training set, two forget sets may have as many rows in common as two sets of their
-    sizes that are drawn at random: the mean plus three deviations of the hypergeometric
-    distribution, but never half of the smaller one. So another class is fine, and another random
-    tenth; the same rows under other words, a part of them, or a class within several are not.
-
-    Args:
-        study: With a ``tune`` block.
-        case: One of its cases.
-        problems: Of the study.
+    Two random forget sets of one training set share rows by chance. Allowed are the mean plus
+    three standard deviations of the hypergeometric distribution, and less than half of the
+    smaller set: another class or another random tenth passes, the same rows in other words do not.
 
     Returns:
-        The rows in common, by the two requests, where there are any.
+        Pairs of requests that share rows.
 
     Raises:
-        InputError: If two forget sets have more in common.
+        InputError: If two forget sets share more.
     """
     assert study.tune is not None
     judged = [_set(study, case, r, problems) for r in study.requests[case]]
@@ -39,7 +33,7 @@ def check_apart(study: Study, case: str, problems: StudyProblems) -> dict[str, i
                 continue
             both = len(mine.rows & other.rows)
             sizes = len(mine.rows), len(other.rows)
-            if both > by_chance(*sizes, mine.total) or 2 * both >= min(sizes):
+            if both > max_chance_overlap(*sizes, mine.total) or 2 * both >= min(sizes):
                 raise InputError(
                     f"study: tune: {request!r} has {both} of its {len(mine.rows)} forget rows in"
                     f" common with {other.request!r}, which the study judges by; tune on other"
@@ -50,18 +44,8 @@ def check_apart(study: Study, case: str, problems: StudyProblems) -> dict[str, i
     return shared
 
 
-def by_chance(first: int, second: int, total: int) -> float:
-    """Return the most rows in common that are put down to chance.
-
-    Args:
-        first: Size of one set.
-        second: Size of the other.
-        total: Rows that both are drawn from; more than one.
-
-    Returns:
-        ``m + 3 s`` of the hypergeometric distribution: ``m = a b / n`` and ``s^2 = m (1 - a / n)
-        (n - b) / (n - 1)``.
-    """
+def max_chance_overlap(first: int, second: int, total: int) -> float:
+    """Return ``m + 3 s`` of the hypergeometric distribution of the rows that two sets share."""
     mean = first * second / total
     spread = mean * (1 - first / total) * (total - second) / (total - 1)
     return mean + 3 * math.sqrt(spread)

@@ -1,4 +1,4 @@
-"""Cost of a study: its runs and models that are left, and the time that they take."""
+"""Cost of a study: runs and models that are left, and their time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unlearnkit.catalog import cases
 from unlearnkit.core.digest import digest
 from unlearnkit.store import Store
 from unlearnkit.studies.planning.expand import runs_of
-from unlearnkit.studies.planning.overlap import check_apart
+from unlearnkit.studies.planning.overlap import check_no_overlap
 from unlearnkit.studies.planning.problem import StudyProblems
 from unlearnkit.studies.planning.run_spec import WEIGHTS, RunSpec, is_finished
 from unlearnkit.studies.planning.shared_models import SharedModel, models
@@ -85,19 +85,12 @@ class StudyCost:
 def plan(study: Study, store: Store, cache: Cache) -> StudyCost:
     """Return what a study will take; nothing is trained or run.
 
-    A request whose rows trained models point out is listed by itself until the cache has them.
-
-    Times rest on measured ones: a model's training on those of the same architecture, device and
-    precision in the cache, row for row; a run on runs of the same method on the same case in the
-    store, of any method on that case where there are none. What has no forerunner is counted.
-
-    Args:
-        study: The study.
-        store: Where results are.
-        cache: Where originals and oracles are.
+    Times come from earlier work: training from models of the same architecture, device and
+    precision in the cache, by rows; a run from runs of the same method on the same case in the
+    store, or of any method on that case. What has no precedent is counted in ``unmeasured``.
 
     Returns:
-        The plan.
+        Runs, models and time. A request whose rows are known only after training is in ``unknown``.
     """
     problems = StudyProblems()
     runs, unknown = _runs(study, problems)
@@ -132,7 +125,7 @@ def _runs(
         for case in study.cases:
             with suppress(TrainingForbiddenError):  # not known to overlap before rows are known
                 if study.tune is not None:
-                    check_apart(study, case, problems)
+                    check_no_overlap(study, case, problems)
             for request in study.requests[case]:
                 try:
                     runs += runs_of(study, case, request, problems)
@@ -148,21 +141,16 @@ def _models_of(case: str, request: str) -> int | None:
 
 
 def design_warnings(runs: Iterable[RunSpec], store: Store) -> list[str]:
-    """Return what a reader of a study must know about its design.
+    """Return a warning for each method that gives one model for all seeds under ``REUSE``.
 
-    Under ``REUSE`` all seeds start from one original. A method without randomness then gives the
-    same model for each of them: its spread is 0 by construction, whatever the method is worth, and
-    no interval means anything. It is recognised by its results: equal weights from unequal seeds.
-
-    Args:
-        runs: The study's runs.
-        store: Where their results are; runs that are not there play no part.
+    All seeds of ``REUSE`` start from one original. A method without randomness then has a spread
+    of 0 by construction. It is recognised by equal weights from different seeds.
 
     Returns:
-        Sentences, one for each method without randomness; none under ``FULL``.
+        Sentences; none under ``FULL``.
     """
     reused = [run for run in runs if run.design == "REUSE"]
-    digests = store.named_facts([run.key for run in reused], WEIGHTS)
+    digests = store.fact_by_run([run.key for run in reused], WEIGHTS)
     weights: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for run in reused:
         if run.key in digests:
@@ -217,7 +205,7 @@ def _times(store: Store, todo: Sequence[RunSpec]) -> dict[tuple[str, str], float
     """Return the mean seconds of unlearning and audit, by case and method; "" is any method."""
     wanted = {r.case for r in todo}
     done = [r for r in store.runs("study") if r.case_name in wanted and r.status == "done"]
-    audits = store.named_facts([r.key for r in done], "audit_seconds")
+    audits = store.fact_by_run([r.key for r in done], "audit_seconds")
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
     for run in done:
         took = (run.seconds or 0.0) + float(audits.get(run.key, 0))
@@ -231,15 +219,7 @@ def _guess(run: RunSpec, times: Mapping[tuple[str, str], float]) -> float | None
 
 
 def summary(found: StudyCost, jobs: int = 1) -> dict[str, str]:
-    """Return a plan in a few words.
-
-    Args:
-        found: The plan.
-        jobs: How many processes will work.
-
-    Returns:
-        Words by what they tell.
-    """
+    """Return the plan as words, by what they say."""
     return {
         "runs": f"{len(found.runs)}: {len(found.todo)} to do, {found.done} done,"
         f" {found.failed} failed",

@@ -1,4 +1,4 @@
-"""How many runs a study has at most: counted from its file, before any run is made."""
+"""Size of a study: an upper bound of its number of runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _EVERY = 20
 
 def count_runs(study: Study) -> int:
     """Return how many runs a study has, or a little more: what coincides is not seen here."""
-    sets = sum(len(asked) for asked in study.requests.values())
+    sets = sum(len(sets) for sets in study.requests.values())
     variants = sum(
         (_EVERY if c.method == ALL else 1)
         * math.prod(len(values) for values in c.grid.values())
@@ -27,19 +27,11 @@ def count_runs(study: Study) -> int:
 
 
 def check_size(study: Study, *, yes: bool) -> None:
-    """Refuse a study of very many runs, unless the user has said that it is meant.
-
-    Args:
-        study: The study.
-        yes: Whether it is meant.
-
-    Raises:
-        InputError: If it has more than ``LARGE`` runs, with what they are made of.
-    """
+    """Refuse a study of more than ``LARGE`` runs, unless ``yes``."""
     count = count_runs(study)
     if yes or count <= LARGE:
         return
-    sets = sum(len(asked) for asked in study.requests.values())
+    sets = sum(len(sets) for sets in study.requests.values())
     seeds = len(study.seeds)
     raise InputError(
         f"study: about {count:,} runs ({sets} forget sets x {seeds} seeds x"

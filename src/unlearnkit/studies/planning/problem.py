@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from unlearnkit.auditing.audit_memory import AuditMemory
 from unlearnkit.auto.decision_table import PATH
 from unlearnkit.cache import Cache
 from unlearnkit.catalog import method as make
@@ -40,14 +41,16 @@ class StudyProblem:
     case: Case
     request: ForgetRequest | None
     rt: Runtime
-    _keys: dict[int, dict[str, Any]] = field(default_factory=dict, compare=False, repr=False)
-    _more_keys: dict[int, list[dict[str, Any]]] = field(
+    _keys: dict[tuple[str, int], list[dict[str, Any]]] = field(
         default_factory=dict, compare=False, repr=False
     )
     _digests: dict[tuple[str, int], list[str]] = field(
         default_factory=dict, compare=False, repr=False
     )
     """Of the keys: one original has runs of many methods."""
+
+    memory: AuditMemory = field(default_factory=AuditMemory, compare=False, repr=False)
+    """What audits of its runs found out about the oracles that are held."""
 
     _original: dict[int, TrainedModel] = field(default_factory=dict, compare=False, repr=False)
     _oracles: dict[int, Oracles] = field(default_factory=dict, compare=False, repr=False)
@@ -59,16 +62,16 @@ class StudyProblem:
 
     def original_key(self, seed: int) -> dict[str, Any]:
         """Return the cache key of an original."""
-        if seed not in self._keys:
-            self._keys[seed] = original_key(self.case, seed, self.rt)
-        return self._keys[seed]
+        if ("original", seed) not in self._keys:
+            self._keys["original", seed] = [original_key(self.case, seed, self.rt)]
+        return self._keys["original", seed][0]
 
     def oracle_keys(self, count: int) -> list[dict[str, Any]]:
         """Return the cache keys of the first oracles."""
-        if count not in self._more_keys:
+        if ("oracles", count) not in self._keys:
             wanted = oracle_keys(self.case, self.request, count, self.rt) if count else []
-            self._more_keys[count] = wanted
-        return self._more_keys[count]
+            self._keys["oracles", count] = wanted
+        return self._keys["oracles", count]
 
     def run_key(
         self,
@@ -83,18 +86,8 @@ class StudyProblem:
     ) -> str:
         """Return the content address of a run: every input of training, unlearning and audit.
 
-        The source of methods from elsewhere is an input, as is the decision table of ``auto``;
-        those of this package change with ``MEASURES``. Names play no part: the same work under
-        another name is the same run.
-
-        Args:
-            method: With its hyper-parameters.
-            seed: Of the method.
-            original_seed: Of the original.
-            oracles: How many.
-            tier: Of the audit.
-            models: Of each kind in a strong audit; 0 in others.
-            mask: How to find what may move; None where all may.
+        Inputs are the source of plug-in methods and the decision table of ``auto``; methods of
+        this package change with ``MEASURES``. Labels are no input.
 
         Returns:
             The digest.
@@ -104,8 +97,8 @@ class StudyProblem:
             {
                 **masked,
                 "measures": MEASURES,
-                "original": self._original_digest(original_seed),
-                "oracles": self._oracle_digests(oracles),
+                "original": self._digests_of("original", original_seed)[0],
+                "oracles": self._digests_of("oracles", oracles),
                 "rows": self._rows,
                 "method": method.id,
                 "settings": method.model_dump(mode="json"),
@@ -116,7 +109,7 @@ class StudyProblem:
             }
         )
 
-    def address(self, run: RunSpec, method: Method) -> str:
+    def run_key_of(self, run: RunSpec, method: Method) -> str:
         """Return the content address of a planned run of this problem, by its method as built."""
         return self.run_key(
             method,
@@ -128,15 +121,12 @@ class StudyProblem:
             mask=run.mask,
         )
 
-    def _original_digest(self, seed: int) -> str:
-        if ("original", seed) not in self._digests:
-            self._digests["original", seed] = [digest(self.original_key(seed))]
-        return self._digests["original", seed][0]
-
-    def _oracle_digests(self, count: int) -> list[str]:
-        if ("oracles", count) not in self._digests:
-            self._digests["oracles", count] = [digest(k) for k in self.oracle_keys(count)]
-        return self._digests["oracles", count]
+    def _digests_of(self, kind: str, number: int) -> list[str]:
+        if (kind, number) not in self._digests:
+            original = kind == "original"
+            keys = [self.original_key(number)] if original else self.oracle_keys(number)
+            self._digests[kind, number] = [digest(k) for k in keys]
+        return self._digests[kind, number]
 
     @cached_property
     def _rows(self) -> Mapping[str, str | None]:
@@ -155,6 +145,7 @@ class StudyProblem:
         """Drop the trained models that are held in memory."""
         self._original.clear()
         self._oracles.clear()
+        self.memory.clear()
 
     def original(self, seed: int, cache: Cache) -> TrainedModel:
         """Return an original, trained the first time; the last one is held in memory."""
@@ -184,17 +175,7 @@ class StudyProblems:
         self._held: StudyProblem | None = None
 
     def get(self, case: str, request: str, device: str, precision: Precision) -> StudyProblem:
-        """Return the problem that a study names, read the first time.
-
-        Args:
-            case: A built-in case, or ``package.module:function``.
-            request: In words, or by the name that the case gives it.
-            device: Where to compute.
-            precision: How numbers are rounded.
-
-        Returns:
-            The problem.
-        """
+        """Return the problem of a case and a request, read the first time."""
         name = (case, request, device, precision)
         if name not in self._problems:
             job = Job(case=case, forget=request, device=device, precision=precision)

@@ -1,4 +1,4 @@
-"""One run of a study, as a value."""
+"""Run specification: all that decides one run of a study."""
 
 from __future__ import annotations
 
@@ -22,15 +22,7 @@ WEIGHTS = "unlearned"
 
 
 def is_finished(outcome: tuple[Status, str] | None, retried: str | None = None) -> bool:
-    """Return whether a run needs no more work: it is done, or it failed and is not tried again.
-
-    Args:
-        outcome: Its status in the store and when it was started; None where it is not there.
-        retried: When the failed run was started that is to be tried again, if one is.
-
-    Returns:
-        Whether it needs none.
-    """
+    """Return whether a run is done, or failed at another time than that of the retried failure."""
     if outcome is None or outcome[0] == "cancelled":
         return False
     return outcome[0] == "done" or outcome[1] != retried

@@ -1,4 +1,4 @@
-"""The models that a study trains from scratch: originals and oracles."""
+"""Shared models: the originals and oracles that runs of a study need."""
 
 from __future__ import annotations
 
@@ -56,14 +56,10 @@ class ModelBatch:
 
 
 def batches(found: Iterable[SharedModel], problems: StudyProblems) -> tuple[ModelBatch, ...]:
-    """Return models by what has to train together, so that no split among workers changes a bit.
+    """Return models by what trains together, so that the number of workers changes no bit.
 
-    A model that was trained in a stack and one that was trained alone differ by rounding. Oracles
-    that a run would train in a stack therefore stay together; all others are shared out singly.
-
-    Args:
-        found: The models, in order.
-        problems: Of their study.
+    A model trained in a stack and one trained alone differ by rounding: oracles that a run would
+    train in a stack stay together, all others are batches of one.
 
     Returns:
         The batches, in order.
@@ -82,15 +78,7 @@ def batches(found: Iterable[SharedModel], problems: StudyProblems) -> tuple[Mode
 
 
 def models(runs: Iterable[RunSpec], problems: StudyProblems) -> tuple[SharedModel, ...]:
-    """Return the models that runs need, each once, in the order in which they are needed.
-
-    Args:
-        runs: The runs.
-        problems: Of their study; nothing is trained or loaded.
-
-    Returns:
-        The models.
-    """
+    """Return the models that runs need, each once, in the order of use; nothing is trained."""
     found: dict[str, SharedModel] = {}
     for run in runs:
         subject = problems.of_run(run)

@@ -39,31 +39,14 @@ class StudyPlan:
 
 
 def make_plan(study: Study, problems: StudyProblems | None = None) -> StudyPlan:
-    """Return the plan of a study: its cases are read, and the key of each run is computed.
-
-    Args:
-        study: The study.
-        problems: Of the study, read once; read here when None.
-
-    Returns:
-        The plan.
-    """
+    """Return the plan of a study: reads its cases and computes the key of each run."""
     from unlearnkit.studies.planning.expand import expand  # late: it loads torch
 
     return StudyPlan(expand(study, problems), metric_columns())
 
 
 def load_or_make_plan(study: Study, store: Store) -> StudyPlan:
-    """Return the plan that the last run of a study kept in the store, or a new one.
-
-    Args:
-        study: The study.
-        store: Where its results are.
-
-    Returns:
-        The kept plan, unless the study, a file that it names or this package's version has
-        changed since; the store stays as it is.
-    """
+    """Return the plan in the store if nothing that decides it has changed, else a new one."""
     content = store.plan(study.name, plan_digest(study))
     return make_plan(study) if content is None else _from_json(content)
 
@@ -91,7 +74,7 @@ def _named_files(study: Study) -> Iterator[Path]:
     yield from (c.tuned for c in study.methods if c.tuned is not None)
     requests = [r for of_case in study.requests.values() for r in of_case]
     if study.tune is not None:
-        yield from sorted(study.tune.recipes.glob("*.yaml"))
+        yield from sorted(study.tune.folder.glob("*.yaml"))
         requests += [r for of_case in study.tune.requests.values() for r in of_case]
     for request in requests:
         values = request.partition("=")[2]

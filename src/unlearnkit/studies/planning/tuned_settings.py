@@ -1,4 +1,4 @@
-"""Tuned settings: files with what a search found, how, and from what.
+"""Tuned settings: YAML files with the best settings of a search.
 
 Such a file is a job without a case; this runs it:
 ``unlearnkit unlearn CASE --forget REQUEST --config FILE``.
@@ -14,21 +14,21 @@ import yaml
 from pydantic import ValidationError
 
 from unlearnkit.catalog import method as make
+from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import read_yaml, write_text
 from unlearnkit.core.method import Method, format_validation_error
-from unlearnkit.report.schema import Value
 from unlearnkit.studies.planning.objective import TrialScore
 
 
-class Named(Value):
+class MethodSettings(FrozenModel):
     """A method with every setting."""
 
     method: str
     settings: dict[str, Any]
 
 
-class Change(Value):
+class SettingChange(FrozenModel):
     """A hyper-parameter that was searched."""
 
     default: Any
@@ -37,7 +37,7 @@ class Change(Value):
     """Where."""
 
 
-class Found(Value):
+class TuningProvenance(FrozenModel):
     """Where settings come from."""
 
     study: str
@@ -64,23 +64,23 @@ class Found(Value):
     tuned: TrialScore | None
     """The same with these settings."""
 
-    changes: dict[str, Change]
+    changes: dict[str, SettingChange]
     """What was searched, by dotted name."""
 
     shared_rows: dict[str, int]
     """Rows that forget sets of search and study have in common by chance, where there are any."""
 
     search: str
-    """Digest of what was asked of the search."""
+    """Digest of all that decides the search."""
 
     versions: dict[str, str]
 
 
-class TunedRecipe(Value):
+class TunedSettings(FrozenModel):
     """The file."""
 
-    job: Named
-    found: Found
+    job: MethodSettings
+    found: TuningProvenance
 
     def build(self) -> Method:
         """Return the method with the found settings."""
@@ -92,25 +92,15 @@ class TunedRecipe(Value):
         return write_text(path, yaml.safe_dump(content, sort_keys=False, width=100))
 
 
-def load_recipe(path: Path) -> TunedRecipe:
-    """Return the tuned settings in a file.
-
-    Args:
-        path: As ``save`` wrote it.
-
-    Returns:
-        The settings and how they were found.
-
-    Raises:
-        InputError: If the file holds none.
-    """
+def load_tuned_settings(path: Path) -> TunedSettings:
+    """Return the tuned settings in a file that ``save`` wrote; another file is an error."""
     try:
-        return TunedRecipe.model_validate(read_yaml(path, "tuned", "job and found"))
+        return TunedSettings.model_validate(read_yaml(path, "tuned", "job and found"))
     except ValidationError as e:
         raise InputError(f"tuned: {str(path)!r}: {format_validation_error(e)}") from None
 
 
-def recipe_path(folder: Path, study: str, case: str, method: str) -> Path:
+def tuned_settings_path(folder: Path, study: str, case: str, method: str) -> Path:
     """Return the file of a method's found settings: study, case and method in its name."""
     words = (study, case, method)
     return folder / ("-".join(re.sub(r"\W+", "_", w).strip("_") for w in words) + ".yaml")

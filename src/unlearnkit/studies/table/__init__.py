@@ -1,1 +1,1 @@
-"""Tables of studies: results beside retrained models, as text and page."""
+"""Tables of studies: methods compared with retrained models."""

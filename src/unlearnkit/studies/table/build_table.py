@@ -1,4 +1,4 @@
-"""From the runs of a study to its table: means, intervals, equivalence, paired comparisons."""
+"""Study table: built from the results of its runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from unlearnkit.studies.table.compare_with_oracles import (
     spread,
 )
 from unlearnkit.studies.table.load_results import Result, read
-from unlearnkit.studies.table.random_mask_control import against_chance
+from unlearnkit.studies.table.random_mask_control import compare_with_random_mask
 from unlearnkit.studies.table.study_table import Table
 from unlearnkit.studies.table_schema import (
     Column,
@@ -51,18 +51,19 @@ def show(
     """Return the table of what a study has found so far.
 
     Args:
-        study: The study; runs that are not in the store are counted as absent.
-        store: Where its runs are kept. Only the numbers that are shown are read.
-        names: Columns: ids of metrics, of costs, or ``closed_`` and the id of a distance; the core
-            when None.
-        planned: The plan of the study; that in the store, or a new one, when None.
+        study: Its runs that are not in the store count as not done.
+        store: Only the numbers that are shown are read.
+        names: Ids of the columns; the core columns when None.
+        planned: The plan; the one in the store, or a new one, when None.
 
     Returns:
         The table.
     """
     plan = planned or load_or_make_plan(study, store)
-    shown = c.chosen(names or (c.STRONG if study.tier == "strong" else c.CORE), plan.metrics)
-    wanted = [*c.stored(shown), *c.FORGETTING, *c.UTILITY]
+    shown = c.select_columns(
+        names or (c.STRONG if study.tier == "strong" else c.CORE), plan.metrics
+    )
+    wanted = [*c.metrics_of_columns(shown), *c.FORGETTING, *c.UTILITY]
     results = read(plan.runs, store, dict.fromkeys(wanted))
     return tabulate(study, results, shown, plan.metrics, keep_empty=names is not None)
 
@@ -75,18 +76,7 @@ def tabulate(
     *,
     keep_empty: bool = False,
 ) -> Table:
-    """Return the table of results.
-
-    Args:
-        study: Its name, design and seeds are printed.
-        results: Every planned run and what came of it, in the order of the study.
-        shown: The columns.
-        measures: The metrics, by id.
-        keep_empty: Whether a column is kept where nothing was measured.
-
-    Returns:
-        The table: for each case and request the oracles, the original, and each method.
-    """
+    """Return the table: for each forget set the oracles, the original and each method."""
     groups: dict[tuple[str, str], list[Result]] = {}
     for r in results:
         groups.setdefault((r.planned.case, r.planned.request), []).append(r)
@@ -177,14 +167,14 @@ def _block(
 ) -> ForgetSetTable:
     """Return the table of one forget set."""
     done = [r for r in results if r.status == "done"]
-    oracles, before = _oracles(done), _originals(done)
+    oracles, before, examples = _oracles(done), _originals(done), _examples(done)
     measured = {
         metric
         for r in done
         for (metric, who), value in r.values.items()
         if who == UNLEARNED and value is not None
     }
-    here = [s for s in shown if keep_empty or c.stored([s])[0] in measured]
+    here = [s for s in shown if keep_empty or c.metrics_of_columns([s])[0] in measured]
     by_label: dict[str, list[Result]] = {}
     for r in results:
         by_label.setdefault(r.planned.label, []).append(r)
@@ -193,8 +183,8 @@ def _block(
     if count:
         lines.append(_oracle_line(count, here, oracles, before))
     if before:
-        lines.append(_original_line(here, oracles, before, measures))
-    lines += [_method_line(runs, here, oracles, measures) for runs in by_label.values()]
+        lines.append(_original_line(here, oracles, before, measures, examples))
+    lines += [_method_line(runs, here, oracles, measures, examples) for runs in by_label.values()]
     pairs = tuple(_pairs(by_label, oracles, measured, measures))
     return ForgetSetTable(
         case=case,
@@ -202,16 +192,15 @@ def _block(
         columns=tuple(column.id for column in here),
         lines=tuple(lines),
         pairs=pairs,
-        chances=tuple(against_chance([runs[0].planned for runs in by_label.values()], pairs)),
+        chances=tuple(
+            compare_with_random_mask([runs[0].planned for runs in by_label.values()], pairs)
+        ),
         oracles=count,
     )
 
 
 def _oracles(done: Sequence[Result]) -> Oracles:
-    """Return each metric's value with each oracle in the seat, by metric.
-
-    The same oracle was measured beside every run; where the runs drew other rows it is the mean.
-    """
+    """Return each metric's value of each oracle, averaged over runs that drew other rows."""
     found: dict[str, dict[str, list[float]]] = {}
     for r in done:
         for (metric, who), value in r.values.items():
@@ -220,8 +209,17 @@ def _oracles(done: Sequence[Result]) -> Oracles:
     return {metric: [mean(v) for v in by_who.values()] for metric, by_who in found.items()}
 
 
+def _examples(done: Sequence[Result]) -> dict[str, int]:
+    """Return the rows behind each metric's values: the fewest of any run."""
+    found: dict[str, int] = {}
+    for r in done:
+        for metric, count in r.examples.items():
+            found[metric] = min(count, found.get(metric, count))
+    return found
+
+
 def _originals(done: Sequence[Result]) -> Originals:
-    """Return each metric's value with each original in the seat, by metric and training seed."""
+    """Return the value of each original, by metric and training seed."""
     found: dict[str, dict[int, list[float]]] = {}
     for r in done:
         for (metric, who), value in r.values.items():
@@ -235,47 +233,51 @@ def _oracle_line(
 ) -> TableRow:
     cells = {}
     for column in here:
-        metric = c.stored([column])[0]
-        values: list[float | None] = [*oracles.get(metric, [])]
-        if column.id != metric:
-            starts = [*before.get(metric, {}).values()]
-            start = mean(starts) if starts else None
-            values = [_closed(v, start, oracles.get(metric, [])) for v in values]
-        cells[column.id] = spread(values)
+        metric = c.metrics_of_columns([column])[0]
+        values, starts = oracles.get(metric, []), [*before.get(metric, {}).values()]
+        start = mean(starts) if starts else None
+        cells[column.id] = spread(_of_column(column, values, [start] * len(values), oracles))
     return TableRow(label=ORACLE, kind="oracle", count=count, cells=cells)
 
 
 def _original_line(
-    here: Sequence[Column], oracles: Oracles, before: Originals, measures: Measures
+    here: Sequence[Column],
+    oracles: Oracles,
+    before: Originals,
+    measures: Measures,
+    examples: Mapping[str, int],
 ) -> TableRow:
     cells = {}
     for column in here:
-        metric = c.stored([column])[0]
-        values: list[float | None] = [*before.get(metric, {}).values()]
-        if column.id != metric:
-            values = [_closed(v, v, oracles.get(metric, [])) for v in values]
-        cells[column.id] = make_cell(column, values, oracles, measures, one=False)
+        values = [*before.get(c.metrics_of_columns([column])[0], {}).values()]
+        shown = _of_column(column, values, values, oracles)
+        rows = examples.get(column.id, 0)
+        cells[column.id] = make_cell(column, shown, oracles, measures, one=False, examples=rows)
     return TableRow(
         label=ORIGINAL, kind="original", count=max(map(len, before.values())), cells=cells
     )
 
 
 def _method_line(
-    runs: Sequence[Result], here: Sequence[Column], oracles: Oracles, measures: Measures
+    runs: Sequence[Result],
+    here: Sequence[Column],
+    oracles: Oracles,
+    measures: Measures,
+    examples: Mapping[str, int],
 ) -> TableRow:
     done = [r for r in runs if r.status == "done"]
     first = runs[0].planned
-    values: dict[str, list[float | None]] = {}
-    for column in here:
-        metric = c.stored([column])[0]
-        mine = [r.values.get((metric, UNLEARNED)) for r in done]
-        if column.id != metric:
-            starts = [r.values.get((metric, ORIGINAL)) for r in done]
-            known = oracles.get(metric, [])
-            mine = [_closed(v, o, known) for v, o in zip(mine, starts, strict=True)]
-        values[column.id] = mine
     models = {r.weights for r in done}
     one = first.design == "REUSE" and len(done) > 1 and len(models) == 1 and "" not in models
+    cells = {}
+    for column in here:
+        metric = c.metrics_of_columns([column])[0]
+        values, starts = (
+            [r.values.get((metric, who)) for r in done] for who in (UNLEARNED, ORIGINAL)
+        )
+        shown = _of_column(column, values, starts, oracles)
+        rows = examples.get(column.id, 0)
+        cells[column.id] = make_cell(column, shown, oracles, measures, one=one, examples=rows)
     return TableRow(
         label=first.label,
         kind="method",
@@ -286,9 +288,23 @@ def _method_line(
         failed=sum(r.status == "failed" for r in runs),
         absent=sum(r.status in {"absent", "cancelled"} for r in runs),
         same=one,
-        cells={s.id: make_cell(s, values[s.id], oracles, measures, one=one) for s in here},
+        cells=cells,
         verdicts=dict(Counter(r.verdict for r in done if r.verdict)),
     )
+
+
+def _of_column(
+    column: Column,
+    values: Sequence[float | None],
+    starts: Sequence[float | None],
+    oracles: Oracles,
+) -> Sequence[float | None]:
+    """Return values of a metric as a column shows them: as they are, or as closed shares."""
+    metric = c.metrics_of_columns([column])[0]
+    if column.id == metric:
+        return values
+    known = oracles.get(metric, [])
+    return [_closed(v, o, known) for v, o in zip(values, starts, strict=True)]
 
 
 def _closed(value: float | None, start: float | None, oracles: Sequence[float]) -> float | None:

@@ -1,9 +1,10 @@
-"""Words and numbers of a study's table, shared by its text and its page."""
+"""Captions: texts and numbers of a study's table, for terminal and page."""
 
 from __future__ import annotations
 
 from unlearnkit.report import phrases as w
 from unlearnkit.stats.oracle_gap import Judgement
+from unlearnkit.studies.table.leaderboard import LeaderboardRow
 from unlearnkit.studies.table_schema import (
     Column,
     Failure,
@@ -23,7 +24,7 @@ MARKS = {
     Judgement.NOT_SHOWN: "?",
     Judgement.NOT_JUDGED: "",
 }
-"""Behind a mean: what two one-sided tests say of its gap to the oracles."""
+"""Before a mean: the judgement of its gap to the oracles."""
 
 GOALS = {
     "high": "higher is better",
@@ -33,31 +34,30 @@ GOALS = {
 }
 
 LEGEND = (
-    "Each method's number is the mean over seeds, with Student's 95 % interval as ± from three"
-    " seeds on. Oracle: models retrained without the forgotten rows; sd is their standard"
-    " deviation."
+    "Each method's number is the mean over seeds; ± is half of Student's 95 % interval (three seeds"
+    " or more). Oracle: models retrained without the forget set; sd: their standard deviation."
     " Original: the model before unlearning."
 )
 JUDGEMENT = (
     "Equivalent to retraining: two one-sided tests at level 0.05 put the gap to the oracles within"
-    " the margin, which is fixed beforehand (the metric's own, or two oracle deviations, and for"
-    " fractions at least 0.01). Different: the 95 % interval of the gap lies outside the margin."
-    " Not shown: neither. Being not significantly different is not being equivalent. Judged column"
-    " by column, not corrected for the number of columns."
+    " a margin fixed beforehand (the metric's own, or two oracle deviations; for fractions at least"
+    " 0.01). Different: the 95 % interval of the gap is outside the margin. Not shown: neither. No"
+    " significant difference is not equivalence. Each column is tested alone, without correction"
+    " for their number."
 )
-MARKED = "Behind a mean: = equivalent, ! different, ? not shown."
+MARKED = "Before a mean: = equivalent, ! different, ? not shown."
+PAIR_HEAD = ("seeds", "difference", "95 % interval", "p", "smallest p")
 PAIRING = (
-    "Same seeds, first minus second, in distance from the ideal: below 0 the first is nearer to"
-    " retraining. p: exact sign-flip permutation test, two-sided, not corrected for the number of"
-    " pairs; least p is the smallest that so many seeds can give, and six seeds are the least for"
-    " 0.05."
+    "Paired difference: distance from the ideal of the first method minus that of the second, same"
+    " seeds; below 0 the first is closer to retraining. p: exact two-sided sign-flip permutation"
+    " test, not corrected for the number of pairs. Smallest p: the least that so many seeds can"
+    " give; 0.05 needs six seeds."
 )
 
 CHANCE = (
-    "Where the weights that may move were chosen, the same method ran with as many drawn at random."
-    " A mask beats its random one where the 95 % interval of the paired difference lies below 0,"
-    " not corrected for the number of masks. What is not shown to beat it has not been shown to"
-    " depend on the place."
+    "A method under a mask also runs under a random mask of the same size. The mask beats it where"
+    " the 95 % interval of the paired difference is below 0, not corrected for the number of masks."
+    " Otherwise the result is no evidence that the chosen weights matter."
 )
 
 
@@ -78,7 +78,7 @@ def direction(column: Column) -> str:
     return words.get(column.goal, column.goal)
 
 
-def good(column: Column) -> str:
+def goal_text(column: Column) -> str:
     """Return which value is good, in a sentence."""
     if column.distance and column.ideal is None:
         return "Best as between two oracles."
@@ -87,7 +87,7 @@ def good(column: Column) -> str:
     return f"{text[0].upper()}{text[1:]}{ideal}."
 
 
-def places(block: ForgetSetTable, name: str) -> int | None:
+def shared_decimals(block: ForgetSetTable, name: str) -> int | None:
     """Return the decimals that a column's numbers share in a block."""
     cells = [n.cells[name] for n in block.lines if name in n.cells]
     near = [x.mean for x in cells if x.mean is not None]
@@ -95,12 +95,12 @@ def places(block: ForgetSetTable, name: str) -> int | None:
     return None if found is None else min(found, 4)
 
 
-def mean(cell: TableCell, digits: int | None) -> str:
+def mean_text(cell: TableCell, digits: int | None) -> str:
     """Return a cell's number; a dash where there is none."""
     return w.ABSENT if cell.mean is None else w.number(cell.mean, digits)
 
 
-def spread(line: TableRow, cell: TableCell, digits: int | None) -> str:
+def spread_text(line: TableRow, cell: TableCell, digits: int | None) -> str:
     """Return half the width of the interval, or the oracles' deviation; nothing without one."""
     if line.kind == "oracle":
         return "" if cell.sd is None else f"sd {_fine(cell.sd, digits)}"
@@ -109,9 +109,9 @@ def spread(line: TableRow, cell: TableCell, digits: int | None) -> str:
     return f"± {_fine((cell.high - cell.low) / 2, digits)}"
 
 
-def runs(line: TableRow) -> str:
-    """Return how many runs, oracles or originals a line is the mean of."""
-    parts = [str(line.count)]
+def runs(line: TableRow | LeaderboardRow) -> str:
+    """Return how many runs a line is the mean of, and how many are missing."""
+    parts = [str(line.done if isinstance(line, LeaderboardRow) else line.count)]
     if line.failed:
         parts.append(f"{line.failed} failed")
     if line.absent:
@@ -132,18 +132,15 @@ def reason(failure: Failure) -> str:
     return last if len(last) <= ERROR else last[:ERROR] + " ..."
 
 
-def leading(block: ForgetSetTable) -> list[MethodComparison]:
-    """Return each method's pair with the one that is nearest to its ideal, by metric.
-
-    The pair is turned so that the other comes first: its difference is how much farther it is.
-    """
+def pairs_with_best(block: ForgetSetTable) -> list[MethodComparison]:
+    """Return each method against the one nearest to its ideal, by metric; the best is second."""
     found = []
     for metric in dict.fromkeys(p.metric for p in block.pairs):
         pairs = [p for p in block.pairs if p.metric == metric]
         names = list(dict.fromkeys(n for p in pairs for n in (p.first, p.second)))
         score = {n: sum(_of(p, n) for p in pairs if n in (p.first, p.second)) for n in names}
         best = min(names, key=lambda n: score[n])
-        found += [turned(p, best) for p in pairs if best in (p.first, p.second)]
+        found += [with_second(p, best) for p in pairs if best in (p.first, p.second)]
     return found
 
 
@@ -159,7 +156,7 @@ def pair(p: MethodComparison) -> tuple[str, str, str, str, str]:
     )
 
 
-def turned(pair: MethodComparison, second: str) -> MethodComparison:
+def with_second(pair: MethodComparison, second: str) -> MethodComparison:
     """Return the same comparison with this method as the second."""
     if pair.second == second:
         return pair
@@ -179,10 +176,7 @@ def _of(pair: MethodComparison, name: str) -> float:
 
 
 def _fine(value: float, digits: int | None) -> str:
-    """Return a spread with as many decimals as its mean; more where it would read as 0.
-
-    Below 1e-12 it is the machine's rounding, and is 0.
-    """
+    """Return a spread with the decimals of its mean; more where it would read as 0."""
     text = w.number(value, digits)
     if digits is not None and value > 1e-12 and float(text) == 0:
         return f"{value:.1g}"

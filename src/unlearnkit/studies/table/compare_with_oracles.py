@@ -1,4 +1,4 @@
-"""One number of a study's table: its spread over seeds, and what may be said of its gap."""
+"""Comparison with oracles: mean, interval, gap and judgement of a cell."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-from unlearnkit.stats.intervals import interval_of_few
+from unlearnkit.stats.intervals import t_interval
 from unlearnkit.stats.oracle_gap import ENOUGH_FOR_INTERVALS as ENOUGH_ORACLES
 from unlearnkit.stats.oracle_gap import ComparisonRule, compare
 from unlearnkit.stats.paired_test import ENOUGH_FOR_INTERVALS
@@ -38,24 +38,14 @@ def make_cell(
     measures: Measures,
     *,
     one: bool,
+    examples: int = 0,
 ) -> TableCell:
-    """Return a cell with its interval, gap and judgement.
-
-    Args:
-        column: Of the cell.
-        values: One a seed.
-        oracles: By metric.
-        measures: The metrics, by id.
-        one: Whether the seeds are one model: a point has no interval.
-
-    Returns:
-        The cell.
-    """
+    """Return a cell with interval, gap and judgement; no interval where seeds are ``one`` model."""
     cell = spread(values)
     known = [v for v in values if v is not None]
     enough = len(known) >= ENOUGH_FOR_INTERVALS and all_finite(known) and not one
     if enough:
-        low, high = interval_of_few(known)
+        low, high = t_interval(known)
         cell = cell.model_copy(update={"low": low, "high": high})
     truth = oracles.get(column.id, [])
     if cell.mean is None or not truth or not all_finite([cell.mean, *truth]):
@@ -63,23 +53,15 @@ def make_cell(
     cell = cell.model_copy(update={"gap": cell.mean - statistics.fmean(truth)})
     if not enough or len(truth) < ENOUGH_ORACLES:
         return cell
-    return cell.model_copy(update=gap_fields(measures[column.id], known, truth))
+    found = gap_fields(measures[column.id], known, truth, examples=examples)
+    return cell.model_copy(update=found)
 
 
 def gap_fields(
-    m: MetricColumn, values: Sequence[float], oracles: Sequence[float]
+    m: MetricColumn, values: Sequence[float], oracles: Sequence[float], *, examples: int = 0
 ) -> dict[str, object]:
-    """Return what may be said about a method's gap to the oracles, by the rule of audits.
-
-    Args:
-        m: A metric.
-        values: One a seed, three or more.
-        oracles: One an oracle, three or more.
-
-    Returns:
-        ``gap_low``, ``gap_high``, ``margin``, ``p`` and ``judged`` of a cell.
-    """
-    found = compare(values, oracles, rule_of(m))
+    """Return the judgement of a gap to the oracles as fields of a cell, by the rule of audits."""
+    found = compare(values, oracles, rule_of(m), examples=examples)
     assert found is not None
     return {
         "gap_low": found.low,

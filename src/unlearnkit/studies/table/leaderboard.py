@@ -1,4 +1,4 @@
-"""Methods side by side over all forget sets of a case, and where each stands on the picture."""
+"""Leaderboard: the methods of a case over all its forget sets."""
 
 from __future__ import annotations
 
@@ -71,15 +71,8 @@ class LeaderboardRow:
     absent: int
 
 
-def spots(block: ForgetSetTable) -> list[TradeoffPoint]:
-    """Return where the original and the methods of a forget set stand.
-
-    Args:
-        block: The forget set.
-
-    Returns:
-        One spot a line that has both numbers, in the order of the lines.
-    """
+def tradeoff_points(block: ForgetSetTable) -> list[TradeoffPoint]:
+    """Return the point of each line that has both numbers, in order, without the oracles."""
     found = []
     for line in block.lines:
         if line.kind == "oracle":
@@ -101,16 +94,11 @@ def measures(block: ForgetSetTable) -> tuple[str, str] | None:
     return None if forgetting is None or utility is None else (forgetting, utility)
 
 
-def leaders(table: TableData, case: str) -> list[LeaderboardRow]:
-    """Return the lines of a case, methods in order.
+def leaderboard(table: TableData, case: str) -> list[LeaderboardRow]:
+    """Return the rows of a case, methods in order.
 
-    The order: methods that ran on all forget sets before the others, whose gaps are over fewer
-    sets; then the smallest share of runs that the audit found at fault, the smallest worst gap, the
-    smallest remaining gap, the cheapest.
-
-    Args:
-        table: The study's table.
-        case: The case.
+    The order: methods that ran on all forget sets; fewest runs at fault; smallest worst gap;
+    smallest remaining gap; smallest cost.
 
     Returns:
         The original, then the methods.

@@ -1,4 +1,4 @@
-"""What the store holds of a study's runs, and no more than a table needs."""
+"""Results: what the store holds of a study's runs."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ class Result:
     values: dict[tuple[str, str], float | None] = field(default_factory=dict)
     """By metric and model; None where it is undefined."""
 
+    examples: dict[str, int] = field(default_factory=dict)
+    """Rows behind a metric's values, where they are known."""
+
     verdict: str = ""
     """The headline of its audit, where it was kept."""
 
@@ -30,19 +33,10 @@ class Result:
 
 
 def read(plan: Sequence[RunSpec], store: Store, metrics: Iterable[str]) -> list[Result]:
-    """Return what came of the runs of a plan.
-
-    Args:
-        plan: The runs.
-        store: Where they are kept.
-        metrics: Ids of what is needed; nothing else is read.
-
-    Returns:
-        One result a run, in order.
-    """
+    """Return what came of planned runs, in order; only these metrics are read from the store."""
     keys = [p.key for p in plan]
     ended = store.outcomes(keys)
-    verdicts, weights = store.named_facts(keys, VERDICT), store.named_facts(keys, WEIGHTS)
+    verdicts, weights = store.fact_by_run(keys, VERDICT), store.fact_by_run(keys, WEIGHTS)
     found = {
         p.key: Result(
             p,
@@ -55,4 +49,6 @@ def read(plan: Sequence[RunSpec], store: Store, metrics: Iterable[str]) -> list[
     done = [key for key, r in found.items() if r.status == "done"]
     for number in store.numbers(done, metrics):
         found[number.run].values[number.metric, number.who] = number.value
+        if number.examples:
+            found[number.run].examples[number.metric] = number.examples
     return [found[key] for key in keys]

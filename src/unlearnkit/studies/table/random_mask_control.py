@@ -1,30 +1,22 @@
-"""Whether choosing what may move did better than a random mask of the same budget."""
+"""Random-mask control: methods under a mask against a random mask."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
 from unlearnkit.studies.planning.run_spec import RunSpec
-from unlearnkit.studies.table.captions import turned
+from unlearnkit.studies.table.captions import with_second
 from unlearnkit.studies.table_schema import MethodComparison, RandomMaskComparison
 
 
-def against_chance(
+def compare_with_random_mask(
     lines: Iterable[RunSpec], pairs: Sequence[MethodComparison]
 ) -> Iterator[RandomMaskComparison]:
-    """Yield what each mask did beside its random one, on the same seeds.
-
-    Args:
-        lines: One run of each method of a forget set.
-        pairs: Every two methods, compared by seed.
-
-    Yields:
-        The comparison by each metric that methods are paired by.
-    """
+    """Yield each method under a mask against its random mask, on the same seeds."""
     for run in lines:
         for pair in pairs:
             if run.chance and {pair.first, pair.second} == {run.label, run.chance}:
-                yield _said(turned(pair, run.chance))
+                yield _said(with_second(pair, run.chance))
 
 
 def _said(pair: MethodComparison) -> RandomMaskComparison:

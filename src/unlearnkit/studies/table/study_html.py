@@ -1,4 +1,4 @@
-"""The table of a study as one self-contained page: leaderboards, pictures, every forget set.
+"""Study page: leaderboards, figures and every forget set as one HTML file.
 
 Needs matplotlib and jinja2, the extra ``[report]``. The one script sorts leaderboards; the page
 says all that it has to say without it.
@@ -13,23 +13,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from unlearnkit.report import phrases as w
-from unlearnkit.report.templating import Figure, check_installed, packaged, render_template
+from unlearnkit.report.templating import Figure, check_installed, read_resource, render_template
 from unlearnkit.stats.oracle_gap import Judgement
 from unlearnkit.studies.table import captions as words
 from unlearnkit.studies.table.captions import short_request
 from unlearnkit.studies.table.leaderboard import (
     LeaderboardRow,
     TradeoffPoint,
-    leaders,
+    leaderboard,
     measures,
-    spots,
+    tradeoff_points,
 )
 from unlearnkit.studies.table.tradeoff_figure import tradeoff_figure
 from unlearnkit.studies.table_schema import (
     ForgetSetTable,
-    RandomMaskComparison,
     TableData,
-    TableRow,
 )
 
 if TYPE_CHECKING:
@@ -43,40 +41,13 @@ BEATEN = {
 }
 
 
-@dataclass(frozen=True)
-class ForgetSetSection:
-    """A forget set, ready to be set."""
-
-    anchor: str
-    block: ForgetSetTable
-    picture: Figure | None
-    head: list[tuple[str, str, str]]
-    """Column, which value is good, and the ideal."""
-
-    lines: list[tuple[TableRow, list[dict[str, str]], str]]
-    """A line, its cells, and the audit's verdicts."""
-
-    pairs: list[tuple[str, str, str, tuple[str, str, str, str, str]]]
-    """Metric, the farther method, the nearest one, and the numbers."""
-
-    chances: list[tuple[RandomMaskComparison, tuple[str, str, str, str, str], str]]
-    """A mask beside a random one, the numbers, and the light of what they say."""
-
-
 def render(table: TableData) -> str:
-    """Return a study's table as one HTML page that asks nothing of a network.
-
-    Args:
-        table: What the study has found.
-
-    Returns:
-        The page. The same table gives the same bytes.
-    """
+    """Return a study's table as one HTML page without requests; equal tables give equal bytes."""
     check_installed()
-    script = packaged("studies/sort.js").strip()
+    script = read_resource("studies/sort.js").strip()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     boards = [(case, _board(table, case)) for case in dict.fromkeys(b.case for b in table.blocks)]
-    numbers = {case: _numbers(leaders(table, case)) for case, _ in boards}
+    numbers = {case: _numbers(leaderboard(table, case)) for case, _ in boards}
     return render_template(
         "studies/page.html.jinja",
         table=table,
@@ -84,8 +55,9 @@ def render(table: TableData) -> str:
         words=words,
         script=_as_is(script),
         script_hash=f"sha256-{digest}",
-        extra=_as_is(packaged("studies/style.css").strip()),
+        extra=_as_is(read_resource("studies/style.css").strip()),
         boards=boards,
+        board_head=BOARD_HEAD,
         sets=[_set(table, b, i, numbers[b.case]) for i, b in enumerate(table.blocks)],
         facts=_facts(table),
     )
@@ -103,40 +75,42 @@ def _numbers(board: Sequence[LeaderboardRow]) -> dict[str, int]:
     return {x.label: i for i, x in enumerate(methods, 1)}
 
 
-def _board(table: TableData, case: str) -> list[dict[str, tuple[str, str]]]:
-    """Return the rows of a case's leaderboard: what is shown, and what it is sorted by."""
-    rows = []
-    found = leaders(table, case)
+BOARD_HEAD = (
+    *("No.", "At fault", "Worst gap", "Equivalent", "Remaining gap"),
+    *("Utility loss", "Cost", "Sets", "Runs"),
+)
+"""Columns of a leaderboard after the method."""
+
+
+@dataclass(frozen=True)
+class BoardRow:
+    """A row of a leaderboard: each cell as text and as the key that it is sorted by."""
+
+    kind: str
+    label: str
+    cells: list[tuple[str, str]]
+    """In the order of ``BOARD_HEAD``."""
+
+
+def _board(table: TableData, case: str) -> list[BoardRow]:
+    found = leaderboard(table, case)
     numbers = _numbers(found)
-    for x in found:
-        share = x.equivalent / x.judged if x.judged else None
-        runs = [str(x.done), *([f"{x.failed} failed"] if x.failed else [])]
-        runs += [f"{x.absent} to do"] if x.absent else []
-        rows.append(
-            {
-                "kind": (x.kind, ""),
-                "place": (str(numbers.get(x.label, "")), _sort(numbers.get(x.label))),
-                "method": (x.label, x.label),
-                "worst": (_gap(x.worst), _sort(x.worst)),
-                "equivalent": (
-                    w.ABSENT if share is None else f"{x.equivalent} of {x.judged}",
-                    _sort(share),
-                ),
-                "left": (_number(x.left), _sort(x.left)),
-                "lost": (_number(x.lost), _sort(x.lost)),
-                "cost": (_number(x.cost), _sort(x.cost)),
-                "faulty": (
-                    f"{x.faulty} of {x.done}" if x.kind == "method" and x.done else w.ABSENT,
-                    _sort(x.faulty / x.done if x.kind == "method" and x.done else None),
-                ),
-                "sets": (
-                    f"{x.sets} of {x.of}" if x.kind == "method" else w.ABSENT,
-                    _sort(x.sets if x.kind == "method" else None),
-                ),
-                "runs": (", ".join(runs), _sort(x.done)),
-            }
-        )
-    return rows
+    return [BoardRow(x.kind, x.label, _board_cells(x, numbers.get(x.label))) for x in found]
+
+
+def _board_cells(x: LeaderboardRow, number: int | None) -> list[tuple[str, str]]:
+    ran = x.kind == "method" and x.done > 0
+    return [
+        (str(number or ""), _sort(number)),
+        (f"{x.faulty} of {x.done}", _sort(x.faulty / x.done)) if ran else (w.ABSENT, ""),
+        (_gap(x.worst), _sort(x.worst)),
+        (f"{x.equivalent} of {x.judged}", _sort(x.equivalent / x.judged))
+        if x.judged
+        else (w.ABSENT, ""),
+        *((_number(v), _sort(v)) for v in (x.left, x.lost, x.cost)),
+        (f"{x.sets} of {x.of}", _sort(x.sets)) if x.kind == "method" else (w.ABSENT, ""),
+        (words.runs(x), _sort(x.done)),
+    ]
 
 
 def _number(value: float | None) -> str:
@@ -164,15 +138,16 @@ def _facts(table: TableData) -> list[tuple[str, str]]:
 
 def _set(
     table: TableData, block: ForgetSetTable, index: int, numbers: Mapping[str, int]
-) -> ForgetSetSection:
-    digits = {name: words.places(block, name) for name in block.columns}
+) -> dict[str, object]:
+    """Return what the page shows of a forget set, by name."""
+    digits = {name: words.shared_decimals(block, name) for name in block.columns}
     oracle = next((n for n in block.lines if n.kind == "oracle"), None)
     head = []
     for name in block.columns:
         column = table.column(name)
         best = column.best
         if best == "oracle" and oracle is not None:
-            best = words.mean(oracle.cells[name], digits[name])
+            best = words.mean_text(oracle.cells[name], digits[name])
         head.append((name, words.GOALS[column.goal], best))
     lines = []
     for line in block.lines:
@@ -182,31 +157,31 @@ def _set(
             few = f"{cell.count} of {line.count}" if 0 < cell.count < line.count else ""
             cells.append(
                 {
-                    "mean": words.mean(cell, digits[name]),
-                    "spread": words.spread(line, cell, digits[name]),
+                    "mean": words.mean_text(cell, digits[name]),
+                    "spread": words.spread_text(line, cell, digits[name]),
                     "few": few,
                     "light": w.TONES[cell.judged],
                     "judged": "" if cell.judged is Judgement.NOT_JUDGED else cell.judged.value,
                 }
             )
         lines.append((line, cells, words.verdicts(line)))
-    pairs = [(p.metric, p.first, p.second, words.pair(p)) for p in words.leading(block)]
-    return ForgetSetSection(
-        anchor=f"set-{index}",
-        block=block,
-        picture=_picture(table, block, f"set-{index}", numbers),
-        head=head,
-        lines=lines,
-        pairs=pairs,
-        chances=[(x, words.pair(x), BEATEN[x.word]) for x in block.chances],
-    )
+    pairs = [(p.metric, p.first, p.second, words.pair(p)) for p in words.pairs_with_best(block)]
+    return {
+        "anchor": f"set-{index}",
+        "block": block,
+        "picture": _picture(table, block, f"set-{index}", numbers),
+        "head": head,
+        "lines": lines,
+        "pairs": pairs,
+        "chances": [(x, words.pair(x), BEATEN[x.word]) for x in block.chances],
+    }
 
 
 def _picture(
     table: TableData, block: ForgetSetTable, name: str, numbers: Mapping[str, int]
 ) -> Figure | None:
     what = measures(block)
-    found = spots(block)
+    found = tradeoff_points(block)
     if what is None or not found:
         return None
     found.sort(key=lambda s: numbers.get(s.label, 0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.store import write_rows, write_text
+from unlearnkit.core.files import write_rows, write_text
 from unlearnkit.studies.table.study_text import render_text
 from unlearnkit.studies.table_schema import TableData
 

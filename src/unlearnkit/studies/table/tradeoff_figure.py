@@ -40,20 +40,7 @@ def tradeoff_figure(
     title: str,
     desc: str,
 ) -> str:
-    """Return the picture of a forget set, the oracle at the origin.
-
-    Args:
-        spots: The original and the methods.
-        numbers: What stands beside a method's marker, by label.
-        band: Two oracle deviations of utility, drawn as a band; none when None.
-        utility: What was lost, and its unit.
-        name: Before every id of the figure.
-        title: Short name, for those who cannot see it.
-        desc: What it shows, in sentences.
-
-    Returns:
-        An ``<svg>`` element.
-    """
+    """Return the figure as ``<svg>``; ``band`` is two oracle deviations of the utility."""
 
     def draw(ax: Axes) -> None:
         top = max([_FIRST, *(abs(s.lost) for s in spots)])
@@ -113,10 +100,7 @@ def _across(s: TradeoffPoint) -> float:
 
 
 def _name(ax: Axes, spots: Sequence[TradeoffPoint], numbers: Mapping[str, int]) -> None:
-    """Write each method's number beside its marker, where it covers the least and no axis.
-
-    A number that has to stand away from its marker is tied to it by a line.
-    """
+    """Write each method's number near its marker, where it covers least."""
     figure = ax.get_figure(root=True)
     assert figure is not None
     figure.draw_without_rendering()

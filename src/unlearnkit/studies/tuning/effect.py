@@ -1,4 +1,4 @@
-"""Whether found settings help where they were not searched: on the study's own forget sets."""
+"""Tuning effect: tuned against default settings, on unseen forget sets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ settings. ``not run``: there are no two runs to compare yet."""
 
 
 @dataclass(frozen=True)
-class Helped:
+class TuningEffect:
     """One method on one forget set of the study, with its own and with the found settings."""
 
     case: str
@@ -42,34 +42,24 @@ class Helped:
     """Student's 95 % interval of tuned minus default, over seeds."""
 
 
-def helped(study: Study, store: Store, planned: StudyPlan | None = None) -> list[Helped]:
-    """Return what tuning did to each method on each forget set that it never saw.
-
-    Args:
-        study: With a ``tune`` block, searched.
-        store: Where the study's runs are.
-        planned: The plan of the study; that in the store, or a new one, when None.
-
-    Returns:
-        By case, request and method; those that were not searched are left out.
-
-    Raises:
-        InputError: If the study has no ``tune`` block.
-    """
+def tuning_effect(
+    study: Study, store: Store, planned: StudyPlan | None = None
+) -> list[TuningEffect]:
+    """Return the effect of tuning on each method and forget set of the study."""
     if study.tune is None:
         raise InputError("study: nothing is tuned; it has no tune block")
     plan = planned or load_or_make_plan(study, store)
     return list(_compared(read(plan.runs, store, METRICS)))
 
 
-def _compared(results: Sequence[Result]) -> Iterator[Helped]:
+def _compared(results: Sequence[Result]) -> Iterator[TuningEffect]:
     sets: dict[tuple[str, str], dict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
     for r in results:
         sets[r.planned.case, r.planned.request][r.planned.label].append(r)
     for (case, request), lines in sets.items():
         for label, mine in lines.items():
             if _own(mine[0].planned):
-                found = Helped(case, request, label)
+                found = TuningEffect(case, request, label)
                 yield _pair(found, mine, lines.get(f"{label} {TUNED}"))
 
 
@@ -77,7 +67,9 @@ def _own(run: RunSpec) -> bool:
     return run.label == run.method and bool(run.settings)
 
 
-def _pair(found: Helped, default: Sequence[Result], tuned: Sequence[Result] | None) -> Helped:
+def _pair(
+    found: TuningEffect, default: Sequence[Result], tuned: Sequence[Result] | None
+) -> TuningEffect:
     if tuned is None:
         return replace(found, word="default kept")
     first, second = _scores(default), _scores(tuned)
@@ -120,7 +112,7 @@ LEGEND = (
 )
 
 
-def rows(found: Sequence[Helped]) -> list[tuple[str, ...]]:
+def rows(found: Sequence[TuningEffect]) -> list[tuple[str, ...]]:
     """Return the comparison as text, a tuple a line, in the order of ``HEAD``."""
     return [
         (
@@ -128,8 +120,8 @@ def rows(found: Sequence[Helped]) -> list[tuple[str, ...]]:
             x.request,
             x.method,
             str(x.seeds or ""),
-            shown(x.default),
-            shown(x.tuned),
+            format_objective(x.default),
+            format_objective(x.tuned),
             w.interval(x.low, x.high, 3, signed=True),
             ""
             if x.default is None or x.tuned is None
@@ -140,6 +132,6 @@ def rows(found: Sequence[Helped]) -> list[tuple[str, ...]]:
     ]
 
 
-def shown(given: TrialScore | None) -> str:
+def format_objective(given: TrialScore | None) -> str:
     """Return an objective as text."""
     return "" if given is None else f"{given.value:.3f}"

@@ -1,4 +1,4 @@
-"""Search the declared space of each method of a study, apart from what the study judges by.
+"""Hyper-parameter search: the best settings of each method of a study.
 
 A trial is a few runs of a study, one for each forget set and seed of the search, and they are kept
 as such: whatever interrupts the search, running it again proposes the same settings in the same
@@ -25,22 +25,22 @@ from unlearnkit.core.method import Method
 from unlearnkit.core.runtime import NullReporter, Reporter
 from unlearnkit.core.search_space import Categorical, SearchDimension, search_space
 from unlearnkit.core.version import __version__
-from unlearnkit.job import put_nested
+from unlearnkit.job import set_dotted
 from unlearnkit.store import Store
 from unlearnkit.studies.execution.run_study import run
 from unlearnkit.studies.planning.expand import expand, search_key, tunable
 from unlearnkit.studies.planning.objective import METRICS, WORDS, TrialScore, score
-from unlearnkit.studies.planning.overlap import check_apart
+from unlearnkit.studies.planning.overlap import check_no_overlap
 from unlearnkit.studies.planning.problem import StudyProblems
 from unlearnkit.studies.planning.study_plan import StudyPlan
 from unlearnkit.studies.planning.tuned_settings import (
-    Change,
-    Found,
-    Named,
-    TunedRecipe,
-    recipe_path,
+    MethodSettings,
+    SettingChange,
+    TunedSettings,
+    TuningProvenance,
+    tuned_settings_path,
 )
-from unlearnkit.studies.spec import Chosen, Study, TrialStudy
+from unlearnkit.studies.spec import MethodEntry, Study, TrialStudy
 from unlearnkit.studies.table.load_results import Result, read
 
 _OVER = 1e6
@@ -70,7 +70,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Tuned:
+class TuningResult:
     """The search of one method on one case."""
 
     case: str
@@ -81,7 +81,7 @@ class Tuned:
     best: Trial
     """The best that keeps within the budget; the first where there is none."""
 
-    recipe: TunedRecipe
+    recipe: TunedSettings
     path: Path
 
     @property
@@ -108,22 +108,22 @@ def tune(
     jobs: int = 1,
     retry: bool = False,
     reporter: Reporter | None = None,
-) -> list[Tuned]:
-    """Search settings for each method of a study, and keep what is found as recipes.
+) -> list[TuningResult]:
+    """Search settings for each method of a study and write the best as YAML files.
 
-    Every method has the same number of trials, the first with its own settings. A trial whose runs
-    fail is a trial with an error.
+    Every method has the same number of trials, the first with its default settings. A trial whose
+    runs fail is a trial with an error.
 
     Args:
         study: With a ``tune`` block.
-        store: Where the runs of trials are, and go.
-        cache: Where originals and oracles are, and go.
-        jobs: How many local processes work on the trials of one turn, one trial a method.
+        store: Where the runs of trials are kept.
+        cache: Where originals and oracles are kept.
+        jobs: Local processes that work on the trials of one turn, one trial a method.
         retry: Whether runs that failed before are tried again.
-        reporter: Hears how many turns are over.
+        reporter: Receives the number of finished turns.
 
     Returns:
-        What was found, by case and method; the recipes are written.
+        The result of each case and method.
 
     Raises:
         InputError: If the study has no ``tune`` block, or no method to search.
@@ -134,7 +134,7 @@ def tune(
     problems = StudyProblems()
     found = []
     for case in study.cases:
-        shared = check_apart(study, case, problems)
+        shared = check_no_overlap(study, case, problems)
         names = tunable(study, case, problems)
         searches = {m: _Search(methods()[m], study.tune.seed, optuna) for m in names}
         if not searches:
@@ -162,7 +162,7 @@ def _optuna() -> ModuleType:
 
 
 class _Search:
-    """One method's search: asks for settings, and is told how good they are."""
+    """One method's search by Optuna's ask and tell."""
 
     def __init__(self, method: type[Method], seed: int, optuna: ModuleType) -> None:
         self.method, self.space, self.trials = method, search_space(method), list[Trial]()
@@ -170,25 +170,25 @@ class _Search:
         self._study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
         self._study.enqueue_trial({key: d.default for key, d in self.space.items()})
         self._ranges = {key: _distribution(d, optuna) for key, d in self.space.items()}
-        self._asked: Any = None
+        self._trial: Any = None
         self._values: dict[str, object] = {}
 
     def ask(self) -> dict[str, object]:
         """Return the next values to try, by dotted name."""
-        self._asked = self._study.ask(self._ranges)
-        self._values = {k: _rounded(v, self.space[k]) for k, v in self._asked.params.items()}
+        self._trial = self._study.ask(self._ranges)
+        self._values = {k: _rounded(v, self.space[k]) for k, v in self._trial.params.items()}
         if not self.trials:
             self._values = {key: d.default for key, d in self.space.items()}
         return self._values
 
     def tell(self, found: TrialScore | None, error: str, budget: float) -> None:
-        """Say what came of the values that were asked for."""
+        """Record the result of the last values."""
         self.trials.append(Trial(self._values, found, error))
         if found is None:
-            self._study.tell(self._asked, state=self._optuna.trial.TrialState.FAIL)
+            self._study.tell(self._trial, state=self._optuna.trial.TrialState.FAIL)
             return
         over = _OVER + found.cost if found.over(budget) else 0.0
-        self._study.tell(self._asked, found.value + over)
+        self._study.tell(self._trial, found.value + over)
 
     def best(self, budget: float) -> Trial:
         """Return the best trial within the budget, the earliest of equals."""
@@ -199,7 +199,7 @@ class _Search:
         """Return the method with these values."""
         nested: dict[str, Any] = {}
         for key, value in values.items():
-            put_nested(nested, key, value, who=self.method.id)
+            set_dotted(nested, key, value, who=self.method.id)
         return make(self.method.id, None, **nested)
 
 
@@ -241,7 +241,7 @@ def _turn(
 ) -> None:
     """Carry out one trial of each method."""
     assert study.tune is not None
-    tried: list[Chosen] = []
+    tried: list[MethodEntry] = []
     errors: dict[str, str] = {}
     for name, search in searches.items():
         try:
@@ -249,7 +249,7 @@ def _turn(
         except UnlearnkitError as e:
             errors[name] = str(e)
             continue
-        tried.append(Chosen(method=name, settings=method.model_dump(mode="json")))
+        tried.append(MethodEntry(method=name, settings=method.model_dump(mode="json")))
     results: dict[str, list[Result]] = defaultdict(list)
     if tried:
         changed = {
@@ -291,28 +291,28 @@ def _keep(
     shared: Mapping[str, int],
     problems: StudyProblems,
     optuna: str,
-) -> Tuned:
+) -> TuningResult:
     """Write a recipe."""
-    asked, name = study.tune, search.method.id
-    assert asked is not None
-    first, best = search.trials[0], search.best(asked.budget)
-    recipe = TunedRecipe(
-        job=Named(method=name, settings=search.build(best.values).model_dump(mode="json")),
-        found=Found(
+    tune, name = study.tune, search.method.id
+    assert tune is not None
+    first, best = search.trials[0], search.best(tune.budget)
+    recipe = TunedSettings(
+        job=MethodSettings(method=name, settings=search.build(best.values).model_dump(mode="json")),
+        found=TuningProvenance(
             study=study.name,
             case=case,
-            requests=asked.requests[case],
-            seeds=asked.seeds,
+            requests=tune.requests[case],
+            seeds=tune.seeds,
             oracles=study.oracles,
             trials=len(search.trials),
             failed=sum(t.score is None for t in search.trials),
-            budget=asked.budget,
+            budget=tune.budget,
             objective=WORDS,
             reached={"default": _reached(first), "tuned": _reached(best)},
             default=first.score,
             tuned=best.score,
             changes={
-                key: Change(default=first.values[key], found=value, searched=str(d.search))
+                key: SettingChange(default=first.values[key], found=value, searched=str(d.search))
                 for (key, value), d in zip(best.values.items(), search.space.values(), strict=True)
             },
             shared_rows=dict(shared),
@@ -324,5 +324,5 @@ def _keep(
             },
         ),
     )
-    path = recipe.save(recipe_path(asked.recipes, study.name, case, name))
-    return Tuned(case, name, tuple(search.trials), best, recipe, path)
+    path = recipe.save(tuned_settings_path(tune.folder, study.name, case, name))
+    return TuningResult(case, name, tuple(search.trials), best, recipe, path)

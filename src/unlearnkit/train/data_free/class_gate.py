@@ -1,4 +1,4 @@
-"""What keeps knowledge of some classes from passing from one model to another."""
+"""Class gate: keeps forgotten classes out of a distillation."""
 
 from __future__ import annotations
 
@@ -15,53 +15,37 @@ EDGES = (0.0, 0.01, 0.1, 0.5, 0.9, 1.0)
 """Of the histogram that is shown when no input passes."""
 
 
-def opens(out: Tensor, gone: tuple[int, ...], threshold: float) -> Tensor:
-    """Return which rows pass the sample gate: no forgotten class above the threshold.
+def passes_gate(out: Tensor, removed: tuple[int, ...], threshold: float) -> Tensor:
+    """Return which rows pass the sample gate ``(B,)``: no forgotten class above the threshold.
 
-    Chundawat et al., IEEE TIFS 2023, arXiv:2201.05629: the band-pass filter.
-
-    Args:
-        out: The teacher's logits ``(B, K)``.
-        gone: The forgotten classes; none lets all pass.
-        threshold: Largest probability with which a row passes.
-
-    Returns:
-        True where a row passes ``(B,)``.
+    The band-pass filter of Chundawat et al., IEEE TIFS 2023, arXiv:2201.05629, on the teacher's
+    logits ``(B, K)``.
     """
-    return (out.softmax(-1)[:, list(gone)] <= threshold).all(-1)
+    return (out.softmax(-1)[:, list(removed)] <= threshold).all(-1)
 
 
-def suppress_classes(out: Tensor, gone: tuple[int, ...], margin: float) -> Tensor:
+def suppress_classes(out: Tensor, removed: tuple[int, ...], margin: float) -> Tensor:
     """Return logits ``(B, K)`` with those of some classes at the row's smallest less a margin."""
     hit = torch.zeros(out.shape[-1], dtype=torch.bool, device=out.device)
-    hit[list(gone)] = True
+    hit[list(removed)] = True
     return torch.where(hit, out.amin(-1, keepdim=True) - margin, out)
 
 
 class ClassGate:
-    """A gate between teacher and student, and what it has let pass."""
+    """A gate between teacher and student, with counts of what passed."""
 
     def __init__(
         self,
         kind: Kind,
-        gone: tuple[int, ...],
+        removed: tuple[int, ...],
         *,
         threshold: float,
         margin: float,
         patience: int,
         who: str,
     ) -> None:
-        """Set up the gate.
-
-        Args:
-            kind: Whether rows are dropped, logits lowered, or both.
-            gone: The forgotten classes.
-            threshold: See ``opens``.
-            margin: See ``lowered``.
-            patience: Batches in a row of which nothing passes.
-            who: The method's id, for errors.
-        """
-        self.kind, self.gone, self.who = kind, gone, who
+        """Set the gate up; ``patience`` counts batches in a row of which nothing passes."""
+        self.kind, self.removed, self.who = kind, removed, who
         self.threshold, self.margin, self.patience = threshold, margin, patience
         self.classes = torch.zeros(0)
         self._empty = 0
@@ -73,14 +57,14 @@ class ClassGate:
         """Return which rows pass ``(B,)``, given the teacher's logits ``(B, K)``."""
         if self.kind == "logit":
             return torch.ones(len(out), dtype=torch.bool, device=out.device)
-        return opens(out.detach(), self.gone, self.threshold)
+        return passes_gate(out.detach(), self.removed, self.threshold)
 
     def goal(self, out: Tensor) -> Tensor:
         """Return what the student should answer instead of the teacher's logits ``(B, K)``."""
-        return out if self.kind == "sample" else suppress_classes(out, self.gone, self.margin)
+        return out if self.kind == "sample" else suppress_classes(out, self.removed, self.margin)
 
     def count(self, out: Tensor, keep: Tensor) -> None:
-        """Count a batch: how many rows pass, and what the teacher sees in all of them."""
+        """Count a batch: how many rows pass, and which classes the teacher predicts."""
         seen = torch.bincount(out.argmax(-1), minlength=out.shape[-1])
         self.classes = seen if not len(self.classes) else self.classes + seen
         for k in (0, 1):
@@ -98,35 +82,30 @@ class ClassGate:
         return float(self._passed[0]) / max(self._rows[0], 1)
 
     def let_some_pass(self) -> None:
-        """Hear that a batch could be used."""
+        """Note that a batch could be used."""
         self._empty = 0
 
     def stuck(self, out: Tensor, *, last: bool) -> bool:
-        """Count a batch that could not be used; return whether patience is at its end.
+        """Return whether patience is at its end, after counting a batch that could not be used.
 
-        Args:
-            out: The teacher's logits on it ``(B, K)``.
-            last: Whether nothing can be done about it any more.
-
-        Returns:
-            Whether something should be done, such as to draw the inputs' source anew.
+        ``last`` says that the inputs' source cannot be drawn anew any more.
 
         Raises:
             InputError: If nothing ever passed, or nothing can be done any more.
         """
-        highest = out.softmax(-1)[:, list(self.gone)].amax(-1).float().cpu()
+        highest = out.softmax(-1)[:, list(self.removed)].amax(-1).float().cpu()
         self._held += torch.histogram(highest, torch.tensor(EDGES)).hist
         self._empty += 1
         if self._empty < self.patience:
             return False
         if last or not float(self._passed[0]):
-            told = ", ".join(
+            counts = ", ".join(
                 f"{EDGES[k]:g} to {EDGES[k + 1]:g}: {int(n)}" for k, n in enumerate(self._held)
             )
             raise InputError(
                 f"{self.who}: the gate held back {self._empty} batches in a row at threshold"
                 f" {self.threshold:g}; inputs by the highest probability of a forgotten class:"
-                f" {told}; raise the threshold, or set gate to logit"
+                f" {counts}; raise the threshold, or set gate to logit"
             )
         self._empty = 0
         return True

@@ -1,4 +1,4 @@
-"""Networks that make inputs out of random numbers."""
+"""Generator networks: random numbers in, model inputs out."""
 
 from __future__ import annotations
 
@@ -40,19 +40,10 @@ def generator(
     """Return an untrained generator for inputs of a shape, in train mode, on the run's device.
 
     Images ``(C, H, W)`` with sides of 4 to 8 are made at their size; larger ones start from at most
-    8x8 and are doubled, as often as it takes. Everything else is made as a vector. For 3x32x32 and
-    1x28x28 this is the generator of Micaelli and Storkey, NeurIPS 2019, arXiv:1905.09768.
-
-    Args:
-        shape: Of one input.
-        rt: Where it goes, and where its weights come from.
-        stream: Name of the random stream.
-        latent: Random numbers for each input.
-        width: Channels at the start; half as many after the second doubling and each later one,
-            but a quarter at least. Of a vector's generator, its hidden units.
-
-    Returns:
-        The generator.
+    8x8 and are doubled as often as needed. Everything else is made as a vector with ``width``
+    hidden units. For 3x32x32 and 1x28x28 this is the generator of Micaelli and Storkey, NeurIPS
+    2019, arXiv:1905.09768. ``width`` is the number of channels at the start; half as many after the
+    second doubling and each later one, but a quarter at least.
     """
     with torch.device("meta"):
         if len(shape) == 3 and min(shape[1:]) >= 4:

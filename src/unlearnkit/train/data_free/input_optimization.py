@@ -1,4 +1,4 @@
-"""Made-up inputs: optimised against a model that does not move."""
+"""Optimised inputs: gradient descent on the inputs of a fixed model."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ InputLoss = Callable[[Tensor, Batch], Tensor]
 to a scalar."""
 
 
-def drawn_inputs(
+def random_inputs(
     targets: Tensor,
     shape: tuple[int, ...],
     rt: Runtime,
@@ -26,18 +26,7 @@ def drawn_inputs(
     stream: str,
     dtype: torch.dtype = torch.float32,
 ) -> Batch:
-    """Return inputs of independent standard normal numbers.
-
-    Args:
-        targets: What each of the M inputs is for ``(M, ...)``.
-        shape: Of one input, such as ``(3, 32, 32)``.
-        rt: Where they go, where the numbers come from, who counts.
-        stream: Name of the random stream.
-        dtype: Type of the numbers.
-
-    Returns:
-        The batch: ``x (M, *shape)``, the targets, rows numbered from 0.
-    """
+    """Return a batch of M standard normal inputs ``(M, *shape)`` for targets ``(M, ...)``."""
     x = torch.randn(len(targets), *shape, generator=rt.rng(stream), dtype=dtype)
     rows = torch.arange(len(targets))
     return Batch(x.to(rt.device), targets.to(rt.device), rows, rt.cost)
@@ -55,26 +44,12 @@ def optimise_inputs(
     norm: Norm = "frozen",
     shown: Callable[[Tensor], Tensor] | None = None,
 ) -> Batch:
-    """Move a batch's inputs so that a loss of a fixed model's outputs on them falls.
+    """Return a batch whose inputs ``x (M, ...)`` were moved so that a fixed model's loss falls.
 
-    All inputs go through the model together in each step, whatever their targets are.
-
-    Args:
-        model: No parameter changes. Its flags come back as they were.
-        batch: Where inputs start: ``x (M, ...)``, one float tensor. It is not changed.
-        task: What outputs mean.
-        loss: What to minimise. A sum over inputs, or over targets, moves each input as if it were
-            alone.
-        recipe: Optimiser, step size, schedule; its epochs and batch size are not used.
-        rt: Device, precision, cost.
-        steps: Steps taken; 0 leaves the inputs where they are.
-        norm: With ``frozen`` the model is in eval mode and no buffer changes. With ``train`` it is
-            in train mode: inputs are seen through statistics of their own batch, and the model's
-            running statistics follow them.
-        shown: From what is moved to what the model is given; the same when None.
-
-    Returns:
-        The batch with what was moved as its inputs, without a gradient.
+    All inputs go through the model together in each of ``steps`` steps; a loss that is a sum over
+    inputs moves each as if it were alone. The recipe gives optimiser, rate and schedule. ``norm``
+    is ``frozen`` (eval mode, no buffer changes) or ``train`` (batch statistics, and running ones
+    follow). ``shown`` maps what is moved to what the model is given.
     """
     assert isinstance(batch.x, Tensor)
     x = nn.Parameter(batch.x.detach().clone())
@@ -95,15 +70,7 @@ def optimise_inputs(
 
 @contextmanager
 def freeze(model: nn.Module, norm: Norm = "frozen") -> Iterator[None]:
-    """Keep a model's parameters still: no gradient is taken of them; all flags are restored.
-
-    Args:
-        model: Put in eval mode, or in train mode where ``norm`` is ``train``.
-        norm: Whether normalisation layers and dropout act as in training.
-
-    Yields:
-        Nothing.
-    """
+    """Take no gradient of a model's parameters; in train mode only where ``norm`` is ``train``."""
     flags = [(p, p.requires_grad) for p in model.parameters()]
     with training(model):
         model.train(norm == "train")

@@ -1,4 +1,4 @@
-"""Models of one architecture as one."""
+"""Stacked models: many models of one architecture as one."""
 
 import copy
 import math
@@ -56,13 +56,6 @@ class ModelWithLoss(nn.Module):
         What it keeps or draws in Python, be it only a count of its calls, a stack would share
         between models and a recorded step would not see.
 
-        Args:
-            x: Inputs ``(B, ...)``.
-            y: Targets ``(B, ...)``.
-
-        Returns:
-            The losses.
-
         Raises:
             RuntimeError: If a buffer is another tensor than before, a plain attribute has another
                 value, or Python or NumPy have drawn.
@@ -93,14 +86,7 @@ class Stack:
     def __init__(
         self, models: Sequence[nn.Module], drops: Sequence[DropoutCall], task: Task, rt: Runtime
     ) -> None:
-        """Copy the state of models of one architecture.
-
-        Args:
-            models: Give the state; ``unload`` writes it back.
-            drops: Dropout layers, whose factors are handed to ``losses``.
-            task: Gives outputs and losses.
-            rt: Device and precision.
-        """
+        """Copy the state of models of one architecture; ``unload`` writes it back."""
         self.models, self.rt = models, rt
         self.ruled = rt.device.type == "cpu" and rt.precision == "fp32"
         self.params = _stacked([m.named_parameters() for m in models])
@@ -119,17 +105,10 @@ class Stack:
         return out
 
     def step(self, x: Inputs, y: Tensor, noises: State) -> Tensor:
-        """Put the gradient of each model's mean loss where an optimiser looks for it.
+        """Return the loss of each row ``(K, B)``; set the gradient of each model's mean loss.
 
-        By rule, a step with as many rows as one before plays that one's operations again.
-
-        Args:
-            x: Inputs ``(K, B, ...)``.
-            y: Targets ``(K, B, ...)``.
-            noises: Factors of the dropout layers ``(K, ...)``.
-
-        Returns:
-            The loss of each row of each model ``(K, B)``.
+        A step with as many rows as one before replays that one's operations, where rules apply.
+        Inputs and targets are ``(K, B, ...)``, dropout factors ``(K, ...)``.
         """
         given, rows = [*as_named_tensors(x).values(), y, *noises.values()], y.shape[1]
         if rows in self.tapes:
@@ -162,17 +141,12 @@ class Stack:
         return [losses.detach(), *(None if g is None else g.contiguous() for g in grads)]
 
     def faithful(self, x: Inputs, y: Tensor, noises: State) -> bool:
-        """Return whether a step of all models at once is a step of each by itself.
+        """Return whether a step of all models at once is a step of each by itself, up to rounding.
 
-        Compares losses, gradients and buffers up to rounding: a rule changes how numbers lie in
-        memory, and a module that edits a view in place would edit a copy. An edit that changes
-        nothing on these rows is not seen. A step is recorded twice: operations that change from
-        step to step cannot be played again. Uses the stack up: its buffers move.
-
-        Args:
-            x: Inputs ``(K, B, ...)``.
-            y: Targets ``(K, B, ...)``.
-            noises: Factors of the dropout layers ``(K, ...)``.
+        Compares losses, gradients and buffers: a rule changes how numbers lie in memory, and a
+        module that edits a view in place would edit a copy. An edit that changes nothing on these
+        rows is not seen. A step is recorded twice: operations that change from step to step cannot
+        be replayed. Uses the stack up: its buffers move.
         """
         alone = [self._step(k, x, y, noises) for k in range(len(self.models))]
         start = {n: b.clone() for n, b in self.buffers.items()}

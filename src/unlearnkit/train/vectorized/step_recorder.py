@@ -1,4 +1,4 @@
-"""Operations on tensors recorded once and played again, without the Python that led to them."""
+"""Step recorder: records the tensor operations of a step and replays them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -67,20 +67,7 @@ class StepRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Carry out an operation and write it down.
-
-        Args:
-            func: The operation.
-            types: Of its arguments.
-            args: By position.
-            kwargs: By name.
-
-        Returns:
-            What it returns.
-
-        Raises:
-            RuntimeError: If it cannot be played.
-        """
+        """Return an operation's result and record it; raise if it cannot be replayed."""
         turned = torch.Tag.inplace_view in func.tags and self._place(args[0]).at not in self._own
         if turned or _follows_values(func, args):
             raise RuntimeError(f"{func} cannot be played again")
@@ -142,14 +129,7 @@ class StepRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
 
     @torch.no_grad()
     def play(self, inputs: Sequence[Tensor]) -> list[Tensor | None]:
-        """Carry out the operations again.
-
-        Args:
-            inputs: As in the recording, in order.
-
-        Returns:
-            The results, in order.
-        """
+        """Run the recorded operations on new inputs; return their results in order."""
         memory = self._memory.copy()
         for at, t in zip(self._inputs, inputs, strict=True):
             memory[at] = t

@@ -1,4 +1,4 @@
-"""Rules for what ``vmap`` does slowly on a CPU."""
+"""Rules for operations that ``vmap`` runs slowly on a CPU."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -69,11 +69,11 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, w = ctx.saved_tensors
-        asked = ctx.needs_input_grad
+        needed = ctx.needs_input_grad
         return (
-            torch.bmm(g, w) if asked[0] else None,
-            torch.bmm(g.mT, x) if asked[1] else None,
-            g.sum(1) if asked[2] else None,
+            torch.bmm(g, w) if needed[0] else None,
+            torch.bmm(g.mT, x) if needed[1] else None,
+            g.sum(1) if needed[2] else None,
         )
 
 
@@ -176,8 +176,8 @@ def _by_channel(func: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def _cross_entropy(x: Tensor, y: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    told = {k: v for k, v in kwargs.items() if v is not None}
-    if args or told != PER_ROW or (x.ndim, y.ndim) != (2, 1):
+    given = {k: v for k, v in kwargs.items() if v is not None}
+    if args or given != PER_ROW or (x.ndim, y.ndim) != (2, 1):
         return functional.cross_entropy(x, y, *args, **kwargs)
     return _call(_Stacked, _entropies, functional.cross_entropy, x, y)
 
