@@ -196,10 +196,10 @@ def test_pushed_outputs_are_a_signature_and_the_memory_stays(world):
         "random", lambda m, i: push_outputs(m, rows, classes, 6.0), judged_only=True
     )
     memory, signature = table.arm("memory"), table.arm("signature")
-    assert {Verdict.LEAKS, Verdict.OVER_FORGOT} <= verdicts
+    assert Verdict.LEAKS in verdicts
+    assert not verdicts & {Verdict.MEMORY_GONE, Verdict.OVER_FORGOT}
     assert memory.auc.value == pytest.approx(memory.auc_original, abs=0.03)
     assert signature.shift.value < -1
-    assert signature.attack.high < -0.1
 
 
 def knows(world, model):

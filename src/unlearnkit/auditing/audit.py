@@ -19,6 +19,7 @@ from unlearnkit.auditing.figure_data import class_lines, margin_samples, roc_cur
 from unlearnkit.auditing.memory_and_likeness import single_model_answers, strong_answers
 from unlearnkit.auditing.metric_table import Reference, metric_rows
 from unlearnkit.auditing.next_steps import AuditFacts, next_steps
+from unlearnkit.auditing.placebo_models import PlaceboControl, placebo_control
 from unlearnkit.auditing.request_summary import (
     describe_request,
     duplicates_and_nearest,
@@ -91,6 +92,7 @@ def audit(
     ray: str | None = None,
     list_rows: bool = False,
     memory: AuditMemory | None = None,
+    placebo: bool = True,
 ) -> Report:
     """Measure whether an unlearned model behaves as if it had never seen the forget rows.
 
@@ -111,6 +113,8 @@ def audit(
         ray: Of the strong tier: who trains originals and retrained models, as in ``oracle``.
         list_rows: Whether the report lists the positions of the removed rows.
         memory: What earlier audits of the same case found out about the same oracles.
+        placebo: Of the reference tier: whether to run the method on the oracles as well, which
+            separates memory of the forget set from what the method does to any model.
 
     Returns:
         The report.
@@ -135,7 +139,7 @@ def audit(
         )
     oracles = oracle if oracle is not None and tier is AuditTier.REFERENCE else None
     controls = ControlModels(done.case, done.parts, rt, cache or Cache())
-    found = audit_one_model(done, oracles, tier, rt, controls, memory)
+    found = audit_one_model(done, oracles, tier, rt, controls, memory, placebo=placebo)
     return _with_data(found, done, list_rows=list_rows)
 
 
@@ -162,6 +166,8 @@ def audit_one_model(
     rt: Runtime,
     controls: ControlModels,
     memory: AuditMemory | None = None,
+    *,
+    placebo: bool = False,
 ) -> Report:
     """Return the fast or the reference audit of one model.
 
@@ -172,6 +178,7 @@ def audit_one_model(
         rt: Where to run.
         controls: Control models of the fast tier; several audits of one request share them.
         memory: As in ``audit``.
+        placebo: As in ``audit``.
 
     Returns:
         The report.
@@ -191,13 +198,15 @@ def audit_one_model(
     evidence = _evidence(done, truth, splits.views, rt, at_random=at_random)
     count = 0 if oracles is None else len(oracles)
     rows = tuple(metric_rows(evidence, tier, _known(done, truth, evidence)))
-    found = _findings(done, rows, evidence, None if tier == "fast" else count, controls)
+    control = placebo_control(done, oracles if placebo else None, evidence, rt)
+    found = _findings(done, rows, evidence, count, controls, control)
     asked = _asked(done, parts, rows, evidence)
     spent = _spent(done, oracles, parts)
     return Report(
         verdict=found[0].verdict,
         reason=found[0].reason,
-        answers=single_model_answers(found, retrained=bool(count), placebo=NO_PLACEBO),
+        answers=single_model_answers(found, control, retrained=bool(count)),
+        arms=() if isinstance(control, str) else (control.memory, control.signature),
         remarks=remarks(found, rows, count),
         next_steps=next_steps(AuditFacts(found, rows, tier, count, spent)),
         summary=summary_rows(rows, found, spent),
@@ -227,17 +236,19 @@ def _findings(
     done: Unlearned,
     rows: tuple[MetricRow, ...],
     evidence: Evidence,
-    oracles: int | None,
+    oracles: int,
     controls: ControlModels,
+    control: PlaceboControl | str,
 ) -> tuple[Finding, ...]:
-    """Return every verdict that holds; of the fast tier where there is no number of oracles."""
+    """Return every verdict that holds; of the fast tier where there is no oracle."""
     gone = bool(done.parts.removed_classes)
     unchanged = _same(done.model, done.original, below_head=False)
-    if oracles is None:
+    if not oracles:
         table = {r.metric: r for r in rows}
         return findings_of_fast_audit(FastAudit(table, evidence, controls, gone, unchanged))
     head_only = _same_below_head(done.model, done.original)
-    return judge(VerdictInputs(rows, gone, head_only, unchanged, oracles))
+    placebo = None if isinstance(control, str) else control
+    return judge(VerdictInputs(rows, gone, head_only, unchanged, oracles, placebo))
 
 
 def _batching_warnings(done: Unlearned, forget: View, rt: Runtime) -> tuple[str, ...]:
@@ -318,12 +329,6 @@ def _summary_of(table: StrongResults, signals: str, trained: int, seconds: float
         seconds=seconds,
     )
 
-
-NO_PLACEBO = (
-    "there was no placebo control, and a difference from retrained models may be memory or the"
-    " signature of the algorithm"
-)
-"""Why an audit of one model says nothing about memory alone."""
 
 _OPEN = {Verdict.INCONCLUSIVE, Verdict.MATCHES, Verdict.MEMORY_GONE}
 """What a few oracles leave open about one model; the ensembles answer that."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from unlearnkit.auditing.placebo_models import PlaceboControl
 from unlearnkit.auditing.strong.arm_comparison import MEMORY_MARGIN
 from unlearnkit.auditing.strong.results_table import StrongResults
 from unlearnkit.auditing.verdicts_memory import ROWS, estimate_words
@@ -75,42 +76,53 @@ def _differs(found: Sequence[Finding], like: ArmComparison) -> bool:
 
 
 def single_model_answers(
-    found: Sequence[Finding], *, retrained: bool, placebo: str
+    found: Sequence[Finding], placebo: PlaceboControl | str, *, retrained: bool
 ) -> tuple[Answer, Answer]:
     """Return both answers of an audit of one model.
 
     Args:
         found: Its findings.
+        placebo: The comparison with placebo models, or why there is none.
         retrained: Whether it was compared with retrained models.
-        placebo: Why it was not compared with placebo models; empty where it was.
 
     Returns:
         On memory, and on likeness.
     """
     by = {f.verdict: f for f in reversed(found)}
-    power = "" if placebo else "Single records were not tested."
+    power = ""
+    if not isinstance(placebo, str):
+        arm = placebo.memory
+        power = f"{_power(arm, f'{placebo.models} placebo')} Single records were not tested."
     if Verdict.LEAKS in by:
         memory = _answer("memory", "no", f"No. {_sentence(by[Verdict.LEAKS])}", power)
     elif Verdict.OVER_FORGOT in by:
         text = f"Gone, and more than gone. {_sentence(by[Verdict.OVER_FORGOT])}"
         memory = _answer("memory", "no", text, power)
-    elif Verdict.MEMORY_GONE in by:
-        text = f"Yes, within limits. {_sentence(by[Verdict.MEMORY_GONE])}"
-        memory = _answer("memory", "yes", text, power)
     else:
-        why = placebo or "the comparison with placebo models decides neither way"
-        memory = _answer("memory", "not shown", f"Not shown. {end_sentence(_capital(why))}", power)
+        why = (
+            placebo
+            if isinstance(placebo, str)
+            else f"{placebo.models} placebo models show no memory, and single records were not"
+            f" tested: membership AUC {estimate_words(placebo.memory.auc)}, placebo models"
+            f" {placebo.memory.auc_floor or 0.5:.3f}"
+        )
+        text = f"Not shown. {end_sentence(_capital(why))}"
+        memory = _answer("memory", "not shown", text, power)
     if not retrained:
         return memory, _answer("likeness", "not tested", _UNTESTED, "")
-    differing = next((f for f in found if f.verdict in _DIFFERENT), None)
-    if differing is not None:
-        return memory, _answer("likeness", "no", f"No. {_sentence(differing)}", "")
+    differing = [f for f in found if f.verdict in _DIFFERENT]
+    if differing:
+        # What was said of memory is not said again, where there is anything else to say.
+        last = max(differing, key=lambda f: f.verdict in _SIGNATURE)
+        return memory, _answer("likeness", "no", f"No. {_sentence(last)}", "")
     if Verdict.MATCHES in by:
         text = f"Yes, within limits. {_sentence(by[Verdict.MATCHES])}"
         return memory, _answer("likeness", "yes", text, "Single records were not tested.")
     opened = next((f for f in found if f.verdict is Verdict.INCONCLUSIVE), found[0])
     return memory, _answer("likeness", "not shown", f"Not shown. {_sentence(opened)}", "")
 
+
+_SIGNATURE = {Verdict.DISTINGUISHABLE, Verdict.DAMAGED}
 
 _DIFFERENT = {Verdict.DISTINGUISHABLE, Verdict.DAMAGED, Verdict.LEAKS, Verdict.OVER_FORGOT}
 

@@ -49,8 +49,7 @@ RULES: tuple[VerdictRule[Any], ...] = (
     VerdictRule(
         "strong",
         Verdict.OVER_FORGOT,
-        "The same evidence, where forget rows look too strange against placebo models; or the"
-        " request itself shows: the method makes them stranger to models that never saw them.",
+        "The same evidence, where forget rows look too strange against placebo models.",
         level="as for LEAKS",
     ),
     VerdictRule(

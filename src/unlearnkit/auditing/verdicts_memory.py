@@ -11,6 +11,9 @@ from unlearnkit.metrics.ensembles import AUC_MARGIN
 from unlearnkit.report.schema import ArmComparison, Estimate, Finding, Verdict
 from unlearnkit.stats.oracle_gap import Judgement
 
+SHIFT_MARGIN = 0.5
+"""Mean shift of margins that counts as no memory where single records cannot be judged."""
+
 ROWS = ("memory",)
 """The comparison that these verdicts rest on; it is no row of the table."""
 
@@ -24,16 +27,9 @@ def memory_faults(s: StrongResults) -> Iterator[Finding]:
     Yields:
         At most one of either.
     """
-    memory, signature = s.arm("memory"), s.arm("signature")
+    memory = s.arm("memory")
     assert memory is not None
-    assert signature is not None
-    leaks, over = list(_evidence(memory, 1)), list(_evidence(memory, -1))
-    if s.reads_request and _beyond(signature.attack, AUC_MARGIN, -1):
-        over.append(
-            "the request itself shows: the method makes the forget set less familiar to models that"
-            f" never saw it, membership AUC {estimate_words(signature.attack)} against"
-            " retrained models"
-        )
+    leaks, over = list(memory_evidence(memory, 1)), list(memory_evidence(memory, -1))
     if leaks:
         yield Finding(
             verdict=Verdict.LEAKS,
@@ -86,7 +82,7 @@ def memory_gone(s: StrongResults) -> Finding:
     )
 
 
-def _evidence(memory: ArmComparison, sign: int) -> Iterator[str]:
+def memory_evidence(memory: ArmComparison, sign: int) -> Iterator[str]:
     """Yield what shows that models know the forget set better (1) or worse (-1) than placebo."""
     records = memory.familiar if sign > 0 else memory.strange
     if records:
@@ -95,16 +91,22 @@ def _evidence(memory: ArmComparison, sign: int) -> Iterator[str]:
             f"{records} of {memory.records} records look too"
             f" {'familiar' if sign > 0 else 'strange'} against placebo models{bound}"
         )
-    if memory.judgement is Judgement.DIFFERENT and sign * (memory.shift.value or 0.0) > 0:
+    if sign * (memory.shift.value or 0.0) <= 0:
+        return  # averages that move against the margins' own shift are no evidence
+    if memory.judgement is Judgement.DIFFERENT and memory.familiar is not None:
         yield (
             f"U-LiRA AUC {estimate_words(memory.auc)} against placebo models"
             f" ({CHANCE:g} between equal sets)"
         )
+    if memory.familiar is None and _beyond(memory.shift, SHIFT_MARGIN, sign):
+        yield (
+            f"mean shift of margins {estimate_words(memory.shift)} standard deviations of placebo"
+            " models"
+        )
     if _beyond(memory.attack, AUC_MARGIN, sign):
         yield f"membership AUC {estimate_words(memory.attack)} against placebo models"
-    if memory.accuracy_margin is not None and _beyond(
-        memory.accuracy, memory.accuracy_margin, sign
-    ):
+    least = memory.accuracy_margin
+    if least is not None and _beyond(memory.accuracy, least, sign):
         yield f"mean error on the forget set {estimate_words(memory.accuracy, -1)} against placebo"
 
 

@@ -152,8 +152,7 @@ class ArmComparison(FrozenModel):
     better."""
 
     attack: Estimate | None
-    """Difference in AUC of the membership attack against never-seen rows; of the signature,
-    between placebo models and the retrained models that they were made from."""
+    """Difference in AUC of the membership attack against never-seen rows; of memory alone."""
 
     accuracy: Estimate
     """By how much fewer errors the first arm makes on the forget set."""
@@ -537,6 +536,9 @@ class ReportData(FrozenModel):
     rocs: tuple[Roc, ...]
     classes: tuple[ClassAccuracy, ...]
     spent: CostComparison
+    arms: tuple[ArmComparison, ...] = ()
+    """Of a reference audit with a placebo control: memory and signature, of this one model."""
+
     localized: MaskSummary | None = None
     """None where every weight might move."""
 

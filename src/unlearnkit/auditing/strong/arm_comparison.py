@@ -164,26 +164,20 @@ def _shift(ours: Tensor, theirs: Tensor) -> Estimate:
 
 
 def _attack(pair: ArmPair) -> Estimate | None:
-    """Return the difference in AUC of RMIA, against never-seen rows, between two arms.
+    """Return the difference in AUC of RMIA, forget set against never-seen rows, of memory's arms.
 
-    All are attacked with retrained models as reference. Placebo models stand against the retrained
-    models that they were made from: what the method does to forget rows alone is the request's.
+    Both are attacked with retrained models as reference, which belong to neither.
     """
-    s, other = pair.scores, {"memory": PLACEBO, "signature": "floor"}.get(pair.name)
-    if other is None or s.real or not s.has("held_out", "population"):
+    s = pair.scores
+    if pair.name != "memory" or s.real or not s.has("held_out", "population"):
         return None
     size, each = s.size("forget"), []
-    for who in (pair.ours, other):
+    for who in (pair.ours, s.against):
         ours, base = (
             torch.cat([s.at(w, part) for part in ("forget", "held_out")], 1)
             for w in (who, "oracle")
         )
-        found = rmia(
-            ours,
-            base,
-            s.at(who, "population"),
-            s.at("oracle", "population"),
-        )
+        found = rmia(ours, base, s.at(who, "population"), s.at("oracle", "population"))
         each.append(auc_rows(found.log_ratios[:, :size], found.log_ratios[:, size:]))
     return _difference(each)
 

@@ -61,9 +61,6 @@ class StrongResults:
     placebo: str
     """Why there is no placebo arm, or what holds of it; empty where neither has to be said."""
 
-    reads_request: bool
-    """Whether the method reads what is requested: if not, the request leaves no signature."""
-
     laws: tuple[MarginSample, ...]
     degrees: tuple[MarginSample, ...]
     """How far each forgotten row still is on the way to the originals, mean over models."""
@@ -147,7 +144,6 @@ def strong_table(
         exposure=exposure,
         arms=tuple(arms),
         placebo=_placebo(signals, reads_request=reads_request),
-        reads_request=reads_request,
         laws=tuple(_laws(seats, exposure)),
         degrees=() if judged_only else tuple(_degrees(seats)),
         strata=() if judged_only else tuple(strata(seats, apart)),
@@ -401,11 +397,13 @@ def _placebo(signals: MarginMatrix, *, reads_request: bool) -> str:
         f"{same} unlearned models are their placebo models, bit for bit: the result does not"
         " depend on the model that the method was given"
     ] * bool(same)
-    if not reads_request:
-        notes.append(
-            "the method reads neither forget rows nor classes, so its placebo without request is"
-            " the placebo: the request leaves no signature"
-        )
+    notes.append(
+        "the method cannot run without a request, so the signature holds what the request itself"
+        " leaves"
+        if reads_request
+        else "the method reads neither forget rows nor classes, so its placebo without request is"
+        " the placebo: the request leaves no signature"
+    )
     return "; ".join(notes)
 
 
