@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import torch
@@ -24,10 +25,11 @@ from unlearnkit.unlearning.run_method import fresh_model, run_method
 WIDTH = 3000
 SIZES = (300,)
 GOAL = 2.0
+MEMORY = 2.0
 
 
 def run() -> Iterator[Fact]:
-    """Yield the squares' and ``ssd``'s time over an epoch's, and the memory of both."""
+    """Yield the time of the squares and of the whole of ``ssd`` in epochs, and memory in models."""
     for rows in SIZES:
         yield from timed(rows)
     child = [sys.executable, "-m", "benchmarks.fisher"]
@@ -37,10 +39,10 @@ def run() -> Iterator[Fact]:
     yield Fact(
         "peak memory of squared gradients above the model, in models",
         found["squares"],
-        goal=GOAL,
+        goal=MEMORY,
         how=how,
     )
-    yield Fact("peak memory of ssd above the model, in models", found["ssd"], how=how)
+    yield Fact("peak memory of ssd above the model, in models", found["ssd"], goal=MEMORY, how=how)
 
 
 def timed(rows: int) -> Iterator[Fact]:
@@ -60,7 +62,7 @@ def timed(rows: int) -> Iterator[Fact]:
     def ssd() -> None:
         run_method(model, case, Rows(range(rows // 10)), methods()["ssd"].build(None, rows=None))
 
-    how = f"20.4 million parameters, {rows} rows, batch {recipe.batch_size}"
+    how = f"20.4 million parameters, {rows} rows, batch {recipe.batch_size}; processor time"
     for what, do in (("squared gradients of single rows", squares), ("ssd on all rows", ssd)):
         yield against(
             f"{what} against one training epoch: {rows} rows",
@@ -69,17 +71,18 @@ def timed(rows: int) -> Iterator[Fact]:
             pairs=3,
             goal=GOAL,
             how=how,
+            clock=time.process_time,
         )
 
 
-def perceptron(rows: int) -> Case:
-    """Return made rows of 784 numbers and a perceptron of 20.4 million parameters."""
+def perceptron(rows: int, wide: int = WIDTH) -> Case:
+    """Return made rows of 784 numbers and a perceptron, of 20.4 million parameters by default."""
     rng = torch.Generator().manual_seed(0)
 
     def fresh() -> nn.Module:
         return nn.Sequential(
-            nn.Linear(784, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.ReLU(),
-            nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 10),
+            nn.Linear(784, wide), nn.ReLU(), nn.Linear(wide, wide), nn.ReLU(),
+            nn.Linear(wide, wide), nn.ReLU(), nn.Linear(wide, 10),
         )  # fmt: skip
 
     return Case(
@@ -90,16 +93,23 @@ def perceptron(rows: int) -> Case:
     )
 
 
+def unlearned(model: nn.Module, case: Case) -> None:
+    """Run ``ssd`` as it is by default on a tenth of the rows."""
+    run_method(model, case, Rows(range(SIZES[0] // 10)), methods()["ssd"].build())
+
+
 def measured() -> dict[str, float]:
     """Return the peaks above the model, in models, and the model's parameters."""
-    case, rt = perceptron(SIZES[0]), Runtime()
+    small, rt = perceptron(SIZES[0], 8), Runtime()
+    unlearned(fresh_model(small, rt), small)  # so that what is imported meanwhile does not count
+    case = perceptron(SIZES[0])
     model = fresh_model(case, rt)
     assert case.train is not None
     parameters = sum(p.numel() for p in model.parameters())
     before = peak()
     squared_gradients(model, View.all(case.train), case.task, rt)
     squares = peak() - before
-    run_method(model, case, Rows(range(SIZES[0] // 10)), methods()["ssd"].build())
+    unlearned(model, case)
     size = 4 * parameters
     ssd = peak() - before
     return {"squares": squares / size, "ssd": ssd / size, "parameters": parameters}

@@ -101,9 +101,5 @@ def fill(path: Path, runs: tuple[RunSpec, ...], names: list[str]) -> int:
                 "INSERT INTO measurement VALUES (?, ?, ?, ?, NULL, NULL, '')",
                 [(p.key, m, who, draw()) for m in names for who in WHO],
             )
-            db.execute(
-                "INSERT INTO measurement VALUES (?, 'cost_ratio', 'unlearned', ?, NULL, NULL, '')",
-                (p.key, draw()),
-            )
             db.execute("INSERT INTO fact VALUES (?, 'verdict', 'INCONCLUSIVE')", (p.key,))
         return int(db.execute("SELECT count(*) FROM measurement").fetchone()[0])

@@ -13,6 +13,7 @@ from unlearnkit.core.version import __version__ as __version__
 if TYPE_CHECKING:
     from unlearnkit import catalog as catalog
     from unlearnkit.auditing.audit import audit as audit
+    from unlearnkit.auditing.audit_memory import AuditMemory as AuditMemory
     from unlearnkit.auto.chooser import AutoFailedError as AutoFailedError
     from unlearnkit.auto.chooser import unlearn as unlearn
     from unlearnkit.cache import Cache as Cache
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
     from unlearnkit.core.request import Rows as Rows
     from unlearnkit.core.request import Targets as Targets
     from unlearnkit.core.runtime import Runtime as Runtime
+    from unlearnkit.linalg.input_moments import InputMoments as InputMoments
     from unlearnkit.localize.localizer import Localizer as Localizer
     from unlearnkit.localize.mask import Mask as Mask
+    from unlearnkit.oracles import Oracles as Oracles
     from unlearnkit.oracles import oracle as oracle
     from unlearnkit.oracles import train_original as train_original
     from unlearnkit.report.report import Report as Report
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from unlearnkit.unlearning.run_method import Unlearned as Unlearned
 
 _HOMES = {
+    "AuditMemory": "auditing.audit_memory",
     "Auto": "core.auto_method",
     "AutoFailedError": "auto.chooser",
     "Cache": "cache",
@@ -48,10 +52,12 @@ _HOMES = {
     "Classes": "core.request",
     "Classification": "tasks.classification",
     "Groups": "core.request",
+    "InputMoments": "linalg.input_moments",
     "Localizer": "localize.localizer",
     "Mask": "localize.mask",
     "Method": "core.method",
     "MultiLabel": "tasks.multilabel",
+    "Oracles": "oracles",
     "Recipe": "core.recipe",
     "Regression": "tasks.regression",
     "Report": "report.report",

@@ -19,7 +19,10 @@ from torch import Tensor, nn
 
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import check_regular, write_bytes
+from unlearnkit.core.module_state import all_finite
+from unlearnkit.core.runtime import Reporter
 from unlearnkit.core.text import one_line
+from unlearnkit.core.wrapped_models import strip_prefixes, unwrap
 
 _TORCH = {".pt", ".pth", ".bin", ".ckpt"}
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -49,7 +52,7 @@ def save_weights(model: nn.Module, path: str | Path) -> Path:
     path = Path(path)
     state = {
         name: t.detach().cpu().contiguous().clone()
-        for name, t in model.state_dict().items()
+        for name, t in unwrap(model).state_dict().items()
         if isinstance(t, Tensor)
     }
     if path.suffix == ".safetensors":
@@ -63,16 +66,20 @@ def save_weights(model: nn.Module, path: str | Path) -> Path:
     return write_bytes(path, buffer.getvalue())
 
 
-def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
+def load_weights(
+    model: nn.Module, path: str | Path, *, reporter: Reporter | None = None
+) -> nn.Module:
     """Fill a model with the weights of a file; on an error the model is as it was.
 
     Reads safetensors, and torch files that load with ``weights_only=True``: a state dict, or a
     dict with one under ``state_dict``, ``model_state_dict`` or ``model``. Names that all start
-    with ``module.`` lose it. Numbers are converted to the model's precision.
+    with ``module.``, ``_orig_mod.``, ``model.``, ``_module.`` or several of them lose it, where the
+    model has none. Numbers are converted to the model's precision.
 
     Args:
         model: Of the architecture that the weights were saved from; changed in place.
         path: The file.
+        reporter: Hears which prefix was taken off.
 
     Returns:
         The same model.
@@ -82,9 +89,11 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
             another architecture, or holds values that are not finite.
     """
     path = Path(path)
-    found = _read(path)
     who = f"checkpoint {path.name}"
-    want = {k: t for k, t in model.state_dict().items() if isinstance(t, Tensor)}
+    want = {k: t for k, t in unwrap(model).state_dict().items() if isinstance(t, Tensor)}
+    found, prefix = strip_prefixes(_read(path), want)
+    if prefix and reporter is not None:
+        reporter.note(f"{who}: names were read without {prefix}, which a wrapper adds")
     _untie(want, found, who)
     for name, ref in want.items():
         if name not in found:
@@ -123,7 +132,7 @@ def check_finite(tensors: Mapping[str, object], who: str) -> None:
         InputError: Naming the first tensor that is not finite.
     """
     for name, t in tensors.items():
-        if isinstance(t, Tensor) and t.is_floating_point() and not torch.isfinite(t).all():
+        if isinstance(t, Tensor) and t.is_floating_point() and not all_finite(t):
             bad = int((~torch.isfinite(t)).sum())
             raise InputError(
                 f"{who}: {name} has {bad} of {t.numel()} values that are not finite; load another"
@@ -210,10 +219,7 @@ def _plain(content: Any, path: Path) -> dict[str, Tensor]:
             f"checkpoint: {str(path)!r} holds no state dict, got {type(content).__name__}; save"
             " model.state_dict()"
         )
-    found = {str(k): t for k, t in content.items()}
-    if found and all(k.startswith("module.") for k in found):
-        found = {k.removeprefix("module."): t for k, t in found.items()}
-    return found
+    return {str(k): t for k, t in content.items()}
 
 
 def _untie(want: Mapping[str, Tensor], found: dict[str, Tensor], who: str) -> None:

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from unlearnkit.core.case import Partition
 from unlearnkit.core.data import View
+from unlearnkit.core.digest import model_digest
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.inference import inference_batch_size
-from unlearnkit.core.module_state import eval_mode
+from unlearnkit.core.module_state import eval_mode, structural_difference
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.oracles import Oracles
 from unlearnkit.stats.matched_auc import matched_auc
@@ -70,7 +71,8 @@ def check_fresh(
     first = _untrained(oracles, 0, rt)
     touched: dict[str, Tensor] | None = None
     pairs = [(k, "copy") for k, m in enumerate(models) if _any_equal(m, original)]
-    pairs += [(0, "start")] if _any_equal(first, original) else []
+    if not oracles.outside and _any_equal(first, original):
+        pairs.append((0, "start"))
     for k, what in pairs:
         start = first if k == 0 else _untrained(oracles, k, rt)
         if touched is None:
@@ -89,7 +91,51 @@ def check_fresh(
                 f"oracle {k}: contaminated: the weights of {len(found)} tensors {told}, first"
                 f" {found[0]}; train it from a model that never saw the forget set"
             )
-    return _behaviour(oracles, first, parts.forget, rt)
+    return () if oracles.outside else _behaviour(oracles, first, parts.forget, rt)
+
+
+def check_outside(oracles: Oracles, original: nn.Module, unlearned: nn.Module) -> tuple[str, ...]:
+    """Refuse models from outside that cannot be retrained ones, and say what is taken on trust.
+
+    Args:
+        oracles: Models that the user retrained elsewhere.
+        original: The model that was trained on everything.
+        unlearned: The model that is audited.
+
+    Returns:
+        What a reader should know.
+
+    Raises:
+        InputError: If one is of another architecture, or is the original or the audited model.
+    """
+    rebuilt = bool(structural_difference(unlearned, original))
+    named = {"original": model_digest(original), "audited model": model_digest(unlearned)}
+    partly = 0
+    for k, model in enumerate(oracles.models):
+        odd = structural_difference(model, unlearned if rebuilt else original)
+        if odd:
+            raise InputError(
+                f"oracle {k}: from outside, is of another architecture: {odd}; give models of the"
+                " audited model's"
+            )
+        for what, digest in named.items():
+            if model_digest(model) == digest:
+                raise InputError(
+                    f"oracle {k}: from outside, is the {what} itself, bit for bit; give a model"
+                    " that was retrained without the forget set"
+                )
+        partly += _any_equal(model, original)
+    told = (
+        f"{len(oracles)} retrained models come from outside: that they never saw the forget set,"
+        " and were trained as the original was, is the word of whoever gave them",
+    )
+    if not partly:
+        return told
+    return (
+        *told,
+        f"{partly} of the retrained models from outside share weights with the original: they are"
+        " copies in part, unless these weights were pretrained or frozen",
+    )
 
 
 def _check_shapes(k: int, model: nn.Module, original: nn.Module) -> None:

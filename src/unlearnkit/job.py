@@ -125,7 +125,7 @@ class Job(FrozenModel):
         given = self.forget.get(named, ())
         values = given if isinstance(given, list | tuple) else [given]
         more = f",...({len(values)})" if len(values) > 8 else ""
-        return f"{named}={','.join(map(str, values[:8]))}{more}"
+        return f"{named}={','.join(one_line(str(v), 40) for v in values[:8])}{more}"
 
     def name(self) -> str:
         """Return a folder name for the run."""

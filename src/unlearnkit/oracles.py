@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,11 +16,13 @@ from unlearnkit.cache import Cache
 from unlearnkit.core.border import border
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import View
+from unlearnkit.core.digest import digest, model_digest
 from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
-from unlearnkit.core.recipe import Recipe
+from unlearnkit.core.module_state import structural_difference
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Cost, Runtime, check_seed
-from unlearnkit.core.training import training_key
+from unlearnkit.core.train_function import TrainFunction
+from unlearnkit.core.training import Training, training_key
 from unlearnkit.train.ensemble import EnsembleMember, fit_each, fit_together, worth_stacking
 from unlearnkit.train.rng_guard import as_plain_call
 from unlearnkit.unlearning.run_method import check_weights, fresh_model
@@ -63,6 +66,53 @@ class Oracles:
     request: ForgetRequest | None
     runs: tuple[TrainedModel, ...]
 
+    outside: bool = False
+    """Whether they were retrained elsewhere; the case is then that of the audit."""
+
+    @classmethod
+    @border("from_models")
+    def from_models(
+        cls,
+        models: Sequence[nn.Module],
+        *,
+        request: ForgetRequest | str | Mapping[str, Any] | None,
+    ) -> Oracles:
+        """Take models that you retrained yourself, without the forget set.
+
+        What they were trained on, and how, is taken on your word: reports say so.
+
+        Args:
+            models: One a training; five or more to say that a model matches them. Read only.
+            request: What they never saw; None for a case made from parts.
+
+        Returns:
+            The oracles, for ``uk.audit``.
+
+        Raises:
+            InputError: If one is no model, not finite, of another architecture, or there twice.
+        """
+        found = list(models) if isinstance(models, Iterable) else []
+        wrong = next((m for m in found if not isinstance(m, nn.Module)), None)
+        if isinstance(models, nn.Module) or not found or wrong is not None:
+            got = "none" if wrong is None and found == [] else type(wrong or models).__name__
+            raise InputError(f"from_models: give a list of retrained torch modules, got {got}")
+        for k, model in enumerate(found):
+            check_weights(model, f"from_models: model {k}")
+            odd = structural_difference(model, found[0])
+            if odd:
+                raise InputError(
+                    f"from_models: model {k} is of another architecture than model 0: {odd}; give"
+                    " models of one"
+                )
+        check_different([model_digest(m) for m in found], "from_models")
+        runs = [TrainedModel(m, k, Cost(), math.nan, cached=False) for k, m in enumerate(found)]
+        asked = None if request is None else parse_request(request)
+        return cls(_unknown_case(), asked, tuple(runs), outside=True)
+
+    def of(self, case: Case) -> Oracles:
+        """Return models from outside with the case of an audit; others as they are."""
+        return replace(self, case=case) if self.outside else self
+
     @property
     def models(self) -> list[nn.Module]:
         """Return the models."""
@@ -70,6 +120,24 @@ class Oracles:
 
     def __len__(self) -> int:
         return len(self.runs)
+
+
+def check_different(digests: Sequence[str], who: str) -> None:
+    """Refuse retrained models that are one model, by the digests of their weights."""
+    for k, name in enumerate(digests):
+        if name in digests[:k]:
+            raise InputError(
+                f"{who}: {digests.index(name)} and {k} are the same model, bit for bit; train each"
+                " from its own seed"
+            )
+
+
+def _unknown_case() -> Case:
+    """Return the case of models from outside: an audit puts its own in its place."""
+    case = object.__new__(Case)
+    for name in Case.__dataclass_fields__:
+        object.__setattr__(case, name, None)
+    return case
 
 
 @border("train_original")
@@ -230,13 +298,14 @@ class ScratchTraining:
         return _many(self, seeds, cache, ray)
 
     @property
-    def recipe(self) -> Recipe:
-        """Return the recipe of the case."""
-        if self.case.recipe is None:
+    def how(self) -> Training:
+        """Return how models are trained: the user's own loop, or else the recipe of the case."""
+        if self.case.training is None:
             raise UnsupportedError(
-                f"{self.what}: the case has no recipe; give Case(recipe=Recipe(...))"
+                f"{self.what}: the case has no recipe and no train_model; give"
+                " Case(recipe=Recipe(...)) or Case(train_model=fn)"
             )
-        return self.case.recipe
+        return self.case.training
 
     def start(self, seed: int) -> tuple[nn.Module, dict[str, Any]]:
         """Return the untrained model, and the content address of what it becomes."""
@@ -246,8 +315,8 @@ class ScratchTraining:
     def key(self, seed: int) -> dict[str, Any]:
         """Return the content address of what the untrained model of a seed becomes."""
         if seed not in self._keys:
-            recipe, rt, model = self.recipe, self.rt.fork(seed), self._untrained(seed)
-            key = training_key(self.what, model, self.rows, self.case.task, recipe, rt)
+            how, rt, model = self.how, self.rt.fork(seed), self._untrained(seed)
+            key = training_key(self.what, model, self.rows, self.case.task, how, rt)
             self._keys[seed] = key
             size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
             if size * (len(self._waiting) + 1) <= HELD:
@@ -260,7 +329,10 @@ class ScratchTraining:
     @cached_property
     def rows(self) -> str:
         """Return the content address of the rows, read once for all seeds."""
-        return self.view.key()
+        key = self.view.key()
+        if isinstance(self.how, TrainFunction) and (more := self.view.data.extra_content()):
+            return digest({"rows": key, "extra": more})
+        return key
 
     def member(self, seed: int, model: nn.Module) -> EnsembleMember:
         """Return an untrained model as one of those that are trained."""
@@ -271,7 +343,7 @@ class ScratchTraining:
         """Return whether models like that of a seed are trained sooner together."""
         model, _ = self.start(seed)
         self._waiting[seed] = model
-        return worth_stacking(self.member(seed, model), self.case.task, self.recipe)
+        return worth_stacking(self.member(seed, model), self.case.task, self.how)
 
     def check(self, model: nn.Module) -> None:
         """Refuse a trained model that is not finite."""
@@ -356,7 +428,7 @@ def _fill(t: ScratchTraining, seeds: Sequence[int], cache: Cache, ray: str | Non
         at = {seeds[i]: i for i in lacking}
         members = [t.member(seed, t.start(seed)[0]) for seed in at]
         clock = time.perf_counter()
-        for part in fit_together(members, t.case.task, t.recipe, ray=ray):
+        for part in fit_together(members, t.case.task, t.how, ray=ray):
             seconds = (time.perf_counter() - clock) / len(part)
             for m in part:
                 t.check(m.model)
@@ -374,7 +446,7 @@ def _one(t: ScratchTraining, seed: int, cache: Cache) -> TrainedModel:
     def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
         member = t.member(seed, model)
         clock = time.perf_counter()
-        fit_each([member], t.case.task, t.recipe)
+        fit_each([member], t.case.task, t.how)
         t.check(model)
         seconds = time.perf_counter() - clock
         return dict(model.state_dict()), _facts(member.rt.cost, seconds)

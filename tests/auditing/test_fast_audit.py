@@ -12,15 +12,13 @@ import torch
 import unlearnkit as uk
 from tests.auditing.liars import NoOp, Reinitialise
 from unlearnkit.cache import Cache
+from unlearnkit.cases.registry import bundled_requests
 from unlearnkit.catalog import cases
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.report.schema import Verdict
 
 ACCUSATIONS = {Verdict.LEAKS, Verdict.OVER_FORGOT, Verdict.DAMAGED}
-READ = {"california_housing", "cifar10", "cifar10_rotation", "cifar10_small", "etth1", "sts"}
-"""Cases whose rows come from a folder or the net."""
-
-BUNDLED = [(c.id, r) for c in cases().values() if c.id not in READ for r in c.requests]
+BUNDLED = bundled_requests(cases())
 QUICK = [
     ("breast_cancer", "random_tenth"),
     ("diabetes", "group"),

@@ -74,6 +74,21 @@ halves = [tuple(torch.randn(32, 6_000, dtype=torch.float64) for _ in range(2)) f
 measure(lambda k: auc_over_models([tuple(t[:, : 6_000 // k] for t in h) for h in halves]))
 """
 
+TABLE = """
+from unlearnkit.auditing.strong.margin_store import MarginMatrix, ModelId
+from unlearnkit.auditing.strong.results_table import strong_table
+kinds, models = ("original", "unlearned", "oracle", "floor"), 20
+members = tuple(ModelId(w, i) for w in kinds for i in range(models))
+sections = ("forget", "retain", "held_out", "population", "test")
+margins = torch.randn(len(members), len(sections) * 8_000, dtype=torch.float64)
+codes, errors = torch.zeros(margins.shape, dtype=torch.uint8), (margins < 0).float()
+def do(k):
+    e = 8_000 // k
+    parts = (t[:, : len(sections) * e] for t in (margins, codes, errors))
+    strong_table(MarginMatrix(*parts, members, {s: torch.arange(e) for s in sections}), Runtime())
+measure(do)
+"""
+
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(
@@ -84,6 +99,7 @@ measure(lambda k: auc_over_models([tuple(t[:, : 6_000 // k] for t in h) for h in
         pytest.param(PARTS, 300, id="outputs of 2,000 rows and 50,000 classes, in parts"),
         pytest.param(WAYS, 25, id="64 models, 8,000 rows of 12 numbers"),
         pytest.param(THIRDS, 30, id="AUC over 64 models of 6,000 rows"),
+        pytest.param(TABLE, 75, id="strong table of 20 models, 8,000 rows a section"),
     ],
 )
 def test_the_peak_grows_by_no_more_than(body, most):

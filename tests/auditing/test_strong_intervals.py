@@ -1,7 +1,9 @@
 """Intervals of the strong table, beside how numbers really vary from one audit to the next."""
 
 import functools
+import math
 
+import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
@@ -13,6 +15,7 @@ from unlearnkit.auditing.strong import bootstrap_intervals as intervals
 from unlearnkit.auditing.strong.results_table import strong_table
 from unlearnkit.auditing.strong.table_rows import EnsembleEstimate
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.stats.bootstrap import LEAST_DRAWS, resample
 
 AUDITS, ROWS, MODELS = 24, 20, 64
 
@@ -68,16 +71,43 @@ def test_an_interval_of_ulira_is_as_wide_as_audits_differ(of):
     assert "fitted laws given" in number.how
 
 
-def test_the_auc_of_counted_places_is_that_of_the_cells():
+def test_intervals_from_counts_are_those_of_copied_sides():
     halves = log_ratios(*sides(3))
-    number = intervals.of_auc(EnsembleEstimate(0.5), halves, rng())
-    places = [p for half in halves for p in intervals._ranks(half)]
-    want = [
-        roc_auc_score([1] * a.numel() + [0] * b.numel(), torch.cat([a.flatten(), b.flatten()]))
-        for a, b in halves
-    ]
-    assert intervals._auc(places) == pytest.approx(sum(want) / 2, rel=1e-12)
-    assert number.value == 0.5
+    tied = tuple((a[:8, :6].round(decimals=1), b[:7, :6].round(decimals=1)) for a, b in halves)
+    cells = [side for half in tied for side in half]
+    known = cells[0].masked_fill(cells[0] > cells[0].median(), math.nan)
+
+    def auc(drawn):
+        pairs = [
+            (a.flatten()[:, None], b.flatten())
+            for a, b in zip(drawn[::2], drawn[1::2], strict=True)
+        ]
+        ranks = [float(((a > b).double() + (a == b).double() / 2).mean()) for a, b in pairs]
+        return sum(ranks) / 2
+
+    def accuracy(drawn):
+        a, b, c, d = (float((side > 0).double().mean()) for side in drawn)
+        return 0.5 + (a - b + c - d) / 4
+
+    number = EnsembleEstimate(0.5)
+    for got, cut, statistic in (
+        (intervals.of_auc(number, tied, rng()), cells, auc),
+        (intervals.of_accuracy(number, tied, rng()), cells, accuracy),
+        (
+            intervals.of_mean_gap(number, cells[:2], rng()),
+            cells[:2],
+            lambda s: float(s[0].mean() - s[1].mean()),
+        ),
+        (
+            intervals.of_known_mean(number, known, rng(), given="nothing"),
+            [known],
+            lambda s: float(s[0].nanmean()),
+        ),
+    ):
+        draw = rng()
+        found = [statistic(resample(cut, draw)) for _ in range(LEAST_DRAWS)]
+        low, high = np.quantile(found, [0.025, 0.975])
+        assert (got.low, got.high) == pytest.approx((low, high), rel=1e-9)
 
 
 @pytest.mark.parametrize("which", ["median", "percentile_95"])

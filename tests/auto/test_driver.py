@@ -299,3 +299,14 @@ def test_wrong_input_is_the_users_error_and_no_reason_to_try_another(clouds):
         uk.unlearn(model, case, Classes(9), "auto")
     with pytest.raises(InputError, match="must be a torch module"):
         uk.unlearn(None, case, Classes(1), "auto")
+
+
+def test_control_models_are_kept_in_the_callers_cache(clouds, tmp_path, monkeypatch):
+    monkeypatch.setenv("UNLEARNKIT_CACHE", str(tmp_path / "default"))
+    model, case = clouds
+    cache = Cache(tmp_path / "own")
+    select_method(
+        model, case, Classes(1), Auto(budget=10.0), None, lines("wreck", GOOD), cache=cache
+    )
+    assert list(cache.entries())
+    assert not (tmp_path / "default").exists()

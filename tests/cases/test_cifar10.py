@@ -2,7 +2,9 @@
 
 import io
 import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -88,7 +90,7 @@ def told(*parts):
 
 def test_neither_folder_nor_hub_says_how_to_get_either(monkeypatch):
     monkeypatch.delenv("UNLEARNKIT_DATA", raising=False)
-    monkeypatch.setitem(__import__("sys").modules, "datasets", None)
+    monkeypatch.setitem(sys.modules, "datasets", None)
     told("datasets is not installed", "pip install unlearnkit[hf]", "UNLEARNKIT_DATA")
 
 
@@ -103,6 +105,16 @@ def test_a_hub_out_of_reach_points_to_the_folder(monkeypatch):
     told("cannot read 'uoft-cs/cifar10' from the hub: no route;", "UNLEARNKIT_DATA")
 
 
+@pytest.mark.parametrize("kind", [ImportError, RuntimeError, AttributeError])
+def test_any_error_of_the_libraries_behind_the_hub_is_told_with_the_remedy(monkeypatch, kind):
+    def load(name, split):
+        raise kind("the client of the hub\ncannot start")
+
+    monkeypatch.delenv("UNLEARNKIT_DATA", raising=False)
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load))
+    told("cannot read 'uoft-cs/cifar10' from the hub: the client of the hub;", "UNLEARNKIT_DATA")
+
+
 def test_an_empty_folder_is_named(folder):
     told("no train*.parquet in", str(folder), "unset UNLEARNKIT_DATA")
 
@@ -110,7 +122,7 @@ def test_an_empty_folder_is_named(folder):
 @pytest.mark.parametrize("module", ["pyarrow.parquet", "PIL.Image"])
 def test_a_missing_reader_says_what_to_install(folder, monkeypatch, module):
     parquet.write_table(table(PIXELS, nested=True), folder / "train.parquet")
-    monkeypatch.setitem(__import__("sys").modules, module, None)
+    monkeypatch.setitem(sys.modules, module, None)
     told(f"{module.partition('.')[0]} is not installed", "pip install unlearnkit[hf]")
 
 

@@ -3,9 +3,14 @@ import re
 from importlib.util import find_spec
 
 import pytest
+import torch
+from torch import nn
 
+from unlearnkit.checkpoint import load_weights, save_weights
 from unlearnkit.report.report import Report
 from unlearnkit.store import Store
+from unlearnkit.tasks.classification import Classification
+from unlearnkit.testing import toy_case
 
 
 @pytest.fixture
@@ -147,3 +152,45 @@ def test_the_demo_shows_a_class_and_a_random_tenth(run, tmp_path):
     assert "Open my demo/class/report." in said.out
     assert len(said.out.splitlines()) <= 40
     assert said.out.count("\nretrain ") == 2
+
+
+def retrained(folder, count):
+    """Write weights as if they were retrained elsewhere; return their files."""
+    files = []
+    for k in range(count):
+        model = load_weights(toy_case(Classification(3)).fresh(), folder / "original.safetensors")
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(0.01 * (k + 1))
+        files.append(save_weights(model, folder / f"mine_{k}.safetensors"))
+    return files
+
+
+def test_weights_that_were_retrained_elsewhere_stand_in_for_oracles(run, done):
+    files = retrained(done, 2)
+    said = run("audit", "--trust", "a", "--oracle-weights", *files, "--json", "-q")
+    assert said.code == 0, said.err
+    found = said.data["provenance"]
+    assert (found["oracle_seeds"], len(found["outside_oracles"])) == ([], 2)
+    with Store(done.parent / "unlearnkit.sqlite") as store:
+        kept = next(r for r in store.runs() if r.kind == "audit")
+        assert store.facts(kept.key)["oracles"].startswith("from outside, weights ")
+    one = run("audit", "--oracle-weights", files[0], "--trust", "--json", "-q", "--", "a")
+    assert len(one.data["provenance"]["outside_oracles"]) == 1
+
+
+def test_oracle_weights_that_do_not_fit_are_refused_in_one_line(run, done):
+    first, _ = retrained(done, 2)
+    original = done / "original.safetensors"
+    wide = save_weights(nn.Linear(2, 2), done / "wide.safetensors")
+    for files, told in (
+        ([original], "is the original itself"),
+        ([first, first], "same model, bit for bit"),
+        ([wide], "another architecture"),
+        ([done / "no.safetensors"], "cannot"),
+    ):
+        said = run("audit", "--trust", "a", "--oracle-weights", *files, "-q")
+        assert said.code == 1
+        assert told in said.err
+        assert len(said.err.strip().splitlines()) == 1
+    assert run("audit", "a", "--tier", "fast", "--oracle-weights", first).code == 2

@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -224,11 +225,12 @@ def test_a_place_below_a_file_is_told(run, small, tmp_path):
     assert "cannot write 'file/x'" in said.err
 
 
-def test_ctrl_c_removes_what_was_begun_and_exits_with_130(small, tmp_path):
+def endless(small, tmp_path):
+    """Start a run that would train for days, in a process of its own."""
     words = [sys.executable, "-m", "unlearnkit", "unlearn", small, "--forget", "class=1"]
     words += ["-p", "run.kind=tuning", "-p", "run.recipe.epochs=10000000", "--out", "out/x"]
     path = os.pathsep.join([str(tmp_path), *sys.path])
-    process = subprocess.Popen(
+    return subprocess.Popen(
         words,
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": path},
@@ -236,7 +238,10 @@ def test_ctrl_c_removes_what_was_begun_and_exits_with_130(small, tmp_path):
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509  # no threads in the child yet
     )
-    with process:
+
+
+def test_ctrl_c_removes_what_was_begun_and_exits_with_130(small, tmp_path):
+    with endless(small, tmp_path) as process:
         for line in process.stderr:
             if line.startswith("unlearning with"):
                 process.send_signal(signal.SIGINT)
@@ -247,3 +252,35 @@ def test_ctrl_c_removes_what_was_begun_and_exits_with_130(small, tmp_path):
     assert [p.name for p in (tmp_path / "out").iterdir() if p.is_dir()] == []
     with Store(tmp_path / "out" / "unlearnkit.sqlite") as store:
         assert [r.status for r in store.runs()] == ["cancelled"]
+
+
+def test_a_second_ctrl_c_exits_at_once(small, tmp_path):
+    # What ends the run in order takes a minute here, and bears any exception.
+    with (tmp_path / "small_case.py").open("a") as f:
+        f.write(
+            "import sys, time\nfrom unlearnkit.store import Store\n"
+            "def slow(self, run):\n"
+            "    print('recording', run.status, file=sys.stderr, flush=True)\n"
+            "    end = time.time() + 60\n"
+            "    while time.time() < end:\n"
+            "        try:\n            time.sleep(1)\n"
+            "        except KeyboardInterrupt:\n            pass\n"
+            "Store.put = slow\n"
+        )
+    said = []
+    with endless(small, tmp_path) as process:
+        for line in process.stderr:
+            said.append(line)
+            if line.startswith("unlearning with"):
+                process.send_signal(signal.SIGINT)
+            if line.startswith("recording cancelled"):
+                time.sleep(1)  # by then it waits
+                start = time.perf_counter()
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stderr.read()
+    assert time.perf_counter() - start < 10
+    assert process.returncode == 130
+    assert any("trained models and finished runs are kept" in line for line in said)
+    assert any("press Ctrl-C again to exit at once" in line for line in said)
+    assert "Traceback" not in rest

@@ -123,7 +123,7 @@ CASES = {
     "a loader": ({"train": DataLoader(Pairs())}, "got DataLoader; give its .dataset"),
     "a stream": ({"train": Stream()}, "got Stream"),
     "rows of three": ({"train": Triples()}, "train: rows must be pairs (x, y), row 0 is a tuple"),
-    "rows of names": ({"train": Mappings()}, "train: rows must be pairs (x, y), row 0 is a dict;"),
+    "rows of names": ({"train": Mappings()}, "rows: a row has no 'labels'; name the target"),
     "rows of pictures": ({"train": Pictures()}, "train: x of row 0 cannot be made a tensor, got"
                          " object; transform it to numbers"),
     "ragged targets": ({"train": RaggedTargets(), "task": "regression"}, "train: targets differ in"
@@ -135,7 +135,7 @@ CASES = {
                            " targets use regression"),
     "negative classes": ({"train": (X, Y - 1)}, "y: classes must be numbered from 0, got -1"),
     "several targets": ({"train": (X, X > 0)}, "y: classification needs one class a row, got shape"
-                        " (12, 3); for several labels a row use the multilabel task"),
+                        " (12, 3); for several yes-or-no labels a row use the multilabel task"),
     "a class that no row shows": ({"test": (X, Y + 1)}, "test: y: class 3 is not among 0 to 2"),
     "strange task": ({"task": "clasification"}, "no task 'clasification'. Did you mean"
                      " 'classification'?"),
@@ -143,7 +143,7 @@ CASES = {
     "group too short": ({"group": [1, 2]}, "train: group has shape (2,) for 12 rows"),
     "group of a matrix": ({"group": Y[:, None]}, "train: group has shape (12, 1) for 12 rows"),
     "group of fractions": ({"group": X[:, 0]}, "train: group: owners must be integers, got"),
-    "group of names": ({"group": ["ann"] * N}, "train group: cannot be made a tensor, got list"),
+    "group of nothing": ({"group": [None] * N}, "train group: cannot be made a tensor, got list"),
     "group by name without a table": ({"group": "person"}, "got 'person', needs a table"),
     "group of a map-style set": ({"train": Pairs(), "group": [1]}, "group has shape (1,) for 12"),
     "target without a table": ({"target": "label"}, "train: 'label' names a column, but the rows"

@@ -13,13 +13,16 @@ from torch import nn
 
 from unlearnkit.checkpoint import load_weights
 from unlearnkit.core.bounded_yaml import DEEPEST, MOST_VALUES, parse_yaml
+from unlearnkit.core.case import Case
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import MOST_BYTES, check_writable, read_text, read_yaml
-from unlearnkit.core.request import MOST_GIVEN, MOST_NUMBERS, Rows, parse_request
+from unlearnkit.core.key_words import MOST_NUMBERS
+from unlearnkit.core.request import MOST_GIVEN, Rows, parse_request
 from unlearnkit.job import parse_settings, read_job
 from unlearnkit.localize.mask import Mask
 from unlearnkit.oracles import MOST
 from unlearnkit.studies.spec import load, make_study
+from unlearnkit.tasks.classification import Classification
 from unlearnkit.testing import toy_case
 
 
@@ -91,12 +94,24 @@ KEYS = {
 }
 
 
+TOY = toy_case(Classification(3))
+KEYED = Case(
+    train=(TOY.train.x, TOY.train.y),
+    task="classification",
+    keys=[f"a{i}" for i in range(len(TOY.train))],
+    group=["ann", *["ben"] * (len(TOY.train) - 1)],
+)
+
+
 @pytest.mark.parametrize("content", KEYS.values(), ids=KEYS)
 def test_a_file_that_was_named_by_mistake_is_never_quoted(tmp_path, content):
     for name in ("id_rsa", "run.json", "weights.pt", "weights.safetensors"):
         (tmp_path / name).write_text(content)
     readers = [
-        lambda: parse_request(f"rows=@{tmp_path / 'id_rsa'}"),
+        lambda: parse_request(f"class=@{tmp_path / 'id_rsa'}"),
+        lambda: TOY.partition(parse_request(f"rows=@{tmp_path / 'id_rsa'}")),
+        lambda: KEYED.partition(parse_request(f"rows=@{tmp_path / 'id_rsa'}")),
+        lambda: KEYED.partition(parse_request(f"group=@{tmp_path / 'id_rsa'}")),
         lambda: read_job(tmp_path / "id_rsa"),
         lambda: read_job(tmp_path / "run.json"),
         lambda: load(tmp_path / "id_rsa"),
@@ -164,7 +179,6 @@ def test_counts_of_a_study_have_limits(more):
 
 def test_so_many_oracles_are_refused_before_they_are_listed():
     import unlearnkit as uk
-    from unlearnkit.tasks.classification import Classification
 
     with pytest.raises(InputError, match="at most 100,000 models at a time, got 1,000,000,000"):
         uk.oracle(toy_case(Classification(3)), "rows=0", seeds=10**9)

@@ -64,6 +64,58 @@ def test_stored_probabilities_are_refused_and_their_logits_are_not(task, y, shap
     Evidence.from_outputs({"unlearned": {Split.TEST: logits}}, {Split.TEST: y}, task, Runtime())
 
 
+WIDE = (X[:, :3] > 0).float()
+
+
+@pytest.mark.parametrize(
+    ("task", "y"),
+    [("multilabel", WIDE), (Classification(2), BINARY)],
+    ids=["labels", "two sigmoids of one class"],
+)
+def test_sigmoids_over_several_outputs_are_refused(task, y):
+    layer = linear(3 if task == "multilabel" else 2)
+    signs = (
+        torch.eye(3, 4) if task == "multilabel" else torch.tensor([[-1.0], [1.0]]) * torch.eye(4)[0]
+    )
+    with torch.no_grad():
+        layer.weight.copy_(8 * signs)
+    made = uk.Case(train=(X, y), test=(X, y), task=task)
+    with pytest.raises(InputError, match="must be logits, got probabilities"):
+        uk.unlearn(nn.Sequential(layer, nn.Sigmoid()), made, "rows=0:8", "finetune")
+    uk.unlearn(layer, made, "rows=0:8", "finetune")
+
+
+def test_numbers_between_0_and_1_are_no_probabilities():
+    y = torch.sigmoid(8 * X[:, :1])
+    made = uk.Case(train=(X, y), test=(X, y), task="regression")
+    done = uk.unlearn(nn.Sequential(linear(1), nn.Sigmoid()), made, "rows=0:8", "finetune")
+    assert bool(((done.model(X) >= 0) & (done.model(X) <= 1)).all())
+
+
+@pytest.mark.parametrize(
+    ("y", "told"),
+    [
+        (torch.eye(3)[TERNARY], "these are one-hot targets: give y.argmax(1)"),
+        (torch.eye(3)[TERNARY].long(), "these are one-hot targets: give y.argmax(1)"),
+        (0.5 * torch.eye(3)[TERNARY] + 0.25 * torch.eye(2, 3)[BINARY] + 0.25 * torch.eye(3)[:1],
+         "these are soft targets: give y.argmax(1)"),
+        (WIDE, "for several yes-or-no labels a row use the multilabel task"),
+        (torch.arange(len(X) * 5).reshape(-1, 5) % 3, "several answers a row (masks, tokens)"),
+        (torch.zeros(len(X), 4, 4).long(), "several answers a row (masks, tokens)"),
+    ],
+    ids=["one-hot", "one-hot integers", "soft", "labels", "tokens", "masks"],
+)  # fmt: skip
+def test_targets_of_several_numbers_a_row_say_what_to_give(y, told):
+    with pytest.raises(InputError) as error:
+        uk.Case(train=(X, y), task="classification")
+    assert told in str(error.value)
+
+
+def test_masks_are_refused_by_the_multilabel_task():
+    with pytest.raises(InputError, match=r"masks and token targets are not supported"):
+        uk.Case(train=(X, torch.zeros(len(X), 4, 4)), task="multilabel")
+
+
 @pytest.mark.parametrize("scale", [0.0, 0.01, 0.3])
 def test_small_logits_of_a_hardly_trained_model_are_not_taken_for_probabilities(scale):
     out = 0.5 + scale * torch.tanh(X[:, :1])

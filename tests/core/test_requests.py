@@ -138,16 +138,20 @@ REAL = uk.Case(train=(DATA[0], DATA[0][:, 0]), task="regression")
         ({}, "one of them, got none"),
         (7, "expected a request, a text such as class=3 or a mapping, got int"),
         ("3", "forget: expected class=3, rows=0:100, rows=@file, group=17 or target<30, got '3'"),
-        ("rows=a", "forget: 'a' is not a number or a range, in 'rows=a'; write 3 or 0:100"),
-        ("rows=0:10:2", "forget: '0:10:2' is not a number or a range"),
-        ("rows=1.5", "forget: '1.5' is not a number or a range"),
+        (
+            "rows=a",
+            "rows: 1 of 1 are no position (a whole number or a range; write 3 or 0:100); or name",
+        ),
+        ("rows=0:10:2", "rows: 1 of 1 are no position"),
+        ("rows=1.5", "rows: 1 of 1 are no position"),
         ("rows=0:99999999999", "at most 1,000,000 numbers in words, got 99,999,999,999 or more;"),
         ("rows=0:600000,0:600000", "at most 1,000,000 numbers in words, got 1,200,000 or more;"),
         ("rows=@/dev/zero", "forget: cannot read '/dev/zero': it is a pipe or a device;"),
+        ("class=a", "forget: 'a' is not a number or a range, in 'class=a'; write 3 or 0:100"),
         ("rows=0:99999999999999999999999", "is not a number or a range"),
         ("rows=@no such file", "forget: cannot read 'no such file': No such file or directory;"),
-        ({"rows": [1.5]}, "rows.0: input should be a valid integer, got 1.5; name whole numbers"),
-        ({"rows": [None]}, "rows.0: input should be a valid integer, got None"),
+        ({"rows": [1.5]}, "should be a valid integer, got 1.5; name whole numbers or keys"),
+        ({"rows": [None]}, "input should be a valid integer, got None"),
     ],
     ids=repr,
 )
@@ -161,13 +165,16 @@ def test_a_wrong_request_is_told_in_a_line(request_, told):
 @pytest.mark.parametrize(
     ("make", "told"),
     [
-        (lambda: uk.Rows("12"), "rows.0: input should be a valid integer, got '12'"),
-        (lambda: uk.Rows(0.5), "rows.0: input should be a valid integer, got 0.5"),
+        (lambda: uk.Classes("12"), "classes.0: input should be a valid integer, got '12'"),
+        (lambda: uk.Rows(12, "a"), "request: strings and integers are mixed; name all by strings"),
+        (lambda: uk.Rows("a" * 201), "request: a key has 1 to 200 characters; give the ids alone"),
+        (lambda: uk.Groups(""), "request: a key has 1 to 200 characters"),
+        (lambda: uk.Rows(0.5), "input should be a valid integer, got 0.5"),
         (lambda: uk.Rows(torch.tensor([True, False])), "got truth values; name positions"),
         (lambda: uk.Rows(1, rows=[2]), "name the values once"),
         (lambda: uk.Rows(1, clients=[2]), "clients: extra inputs are not permitted, got [2]"),
     ],
-    ids=["text", "fraction", "mask", "both", "unknown"],
+    ids=["text", "mixed", "long", "empty", "fraction", "mask", "both", "unknown"],
 )
 def test_a_request_that_cannot_be_made_is_told_in_a_line(make, told):
     with pytest.raises(InputError) as error:
@@ -193,7 +200,9 @@ def test_a_request_that_the_data_cannot_answer_says_what_can(case, request_, tol
 def test_a_file_that_is_no_text_is_refused(tmp_path):
     file = tmp_path / "weights.bin"
     file.write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(InputError, match="is not a text file; name a file with a number a line"):
+    with pytest.raises(
+        InputError, match="is not a text file; name a file with a number or key a line"
+    ):
         parse_request(f"rows=@{file}")
 
 

@@ -88,6 +88,8 @@ def run(name, text, folder):
 def test_a_guide_runs_and_shows_what_comes_out(guide, tmp_path, monkeypatch):
     pytest.importorskip("pandas", reason="pandas is not installed")
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    if "from transformers import" in guide.read_text("utf-8"):
+        pytest.importorskip("transformers", reason="transformers is not installed")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     run(guide.name, guide.read_text("utf-8"), tmp_path)

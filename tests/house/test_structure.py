@@ -172,7 +172,6 @@ def test_a_name_without_a_user_is_found():
 LONG = {
     "audit": 71,
     "audit_one_model": 71,
-    "from_parts": 69,
     "localize": 69,
     "metric": 67,
     "run": 62,

@@ -5,11 +5,8 @@ import torch
 from torch import nn
 
 import unlearnkit as uk
-from unlearnkit.core.data import View
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.recipe import Recipe
-from unlearnkit.core.runtime import Runtime
-from unlearnkit.linalg.input_moments import InputMoments
 from unlearnkit.methods.pgu import entropy, reverse_cross_entropy
 from unlearnkit.oracles import train_original
 
@@ -121,8 +118,7 @@ def test_rows_at_random_are_unlearned_until_they_look_like_validation_rows(train
 
 def test_kept_moments_stand_in_for_the_retained_rows(trained):
     case, model = trained
-    rows = View.all(case.train)
-    moments = InputMoments.measure(model, rows, case.task, Runtime())
+    moments = uk.InputMoments.of_case(model, case)
     whole = uk.unlearn(model, case, uk.Classes(3), uk.method("pgu", stop="never"))
     go = case.train.y == 3
     bare = uk.Case.from_parts(

@@ -105,7 +105,7 @@ def test_a_constant_ratio_scales_every_weight_alike(factor, dampening):
     start = {n: t.detach().clone() for n, t in net.state_dict().items()}
     everyone = {n: torch.rand_like(t) + 0.1 for n, t in start.items()}
     drop = {n: factor * t for n, t in everyone.items()}
-    dampen(net, start, relative(drop, everyone), factor * 0.9, dampening)
+    dampen(net, start, relative(drop, everyone, 0.0), factor * 0.9, dampening)
     for name, t in net.state_dict().items():
         torch.testing.assert_close(t, start[name] * min(dampening / factor, 1.0))
 
@@ -115,7 +115,7 @@ def test_parameters_that_matter_to_nobody_are_untouched():
     start = {"weight": net.weight.detach().clone()}
     drop = {"weight": torch.tensor([[0.0, 0.0, 4.0]])}
     everyone = {"weight": torch.tensor([[0.0, 1.0, 1.0]])}
-    ratios = relative(drop, everyone)
+    ratios = relative(drop, everyone, 0.0)
     dampen(net, start, ratios, 0.5, 0.0)
     want = start["weight"] * torch.tensor([[1.0, 1.0, 0.0]])
     assert torch.equal(net.weight.detach(), want)

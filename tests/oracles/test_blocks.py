@@ -1,6 +1,7 @@
 """Many models trained together are kept block by block."""
 
 import pytest
+import torch
 
 from unlearnkit.cache import Cache
 from unlearnkit.core.request import Rows
@@ -26,6 +27,17 @@ class Killing(NullReporter):
             if self.blocks:
                 raise KeyboardInterrupt
             self.blocks += done == total
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
+def test_an_interrupt_on_an_accelerator_keeps_the_blocks_that_are_trained(tmp_path, monkeypatch):
+    # There a block is as many models as half of the free memory holds: little, so that it is one.
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1, 1))
+    cache = Cache(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        train_originals(TOY, seeds=3, rt=Runtime.on("cuda", reporter=Killing()), cache=cache)
+    assert len(list(cache.entries())) == 1
 
 
 @pytest.mark.parametrize("what", ["originals", "oracles"])

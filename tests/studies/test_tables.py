@@ -14,8 +14,9 @@ from tests.studies.made import SCRIPT, chosen, filled, plan, results, study, val
 from unlearnkit.auditing.metric_table import rule_of
 from unlearnkit.catalog import metrics
 from unlearnkit.core.errors import InputError, UnknownNameError, UnsupportedError
-from unlearnkit.report.schema import Estimate, MetricRow, OracleValue, Report
-from unlearnkit.report.store_rows import measured
+from unlearnkit.report.report import Report
+from unlearnkit.report.schema import Estimate, MetricRow, OracleValue
+from unlearnkit.report.store_rows import report_measurements
 from unlearnkit.stats.oracle_gap import compare
 from unlearnkit.store import Run, Store
 from unlearnkit.studies import columns as c
@@ -87,7 +88,7 @@ def test_a_table_from_the_store_knows_how_many_rows_are_behind_a_report(tmp_path
     with Store(tmp_path / "s.sqlite") as store:
         for p in plan(s):
             run = Run(p.key, "study", p.case, p.request, p.method, p.seed, "done", "2030-01-01")
-            store.put(run, measured(report))
+            store.put(run, report_measurements(report))
         found = read(plan(s), store, ["accuracy_test"])
     cell = tabulate(s, found, *chosen(["accuracy_test"])).blocks[0].line("ssd").cells
     alone = compare([0.95], [0.9] * 5, rule_of(metrics()["accuracy_test"]), examples=rows)

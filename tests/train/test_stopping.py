@@ -1,16 +1,19 @@
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
+from unlearnkit.core.case import Case
 from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.method import Problem
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.train.early_stopping import (
+    FAR,
     ReduceRateOnPlateau,
     StopMonitor,
     StopRule,
@@ -19,6 +22,7 @@ from unlearnkit.train.early_stopping import (
     cap_losses,
     follow,
     furthest,
+    furthest_by_excess,
     rows_of_removed_classes,
     snapshot,
 )
@@ -180,3 +184,43 @@ def test_a_rate_is_halved_after_two_looks_without_a_fall():
         plateau.hear(loss)
         factors.append(plateau.factor)
     assert factors == [1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("edge", [0.0, 0.003, 0.2, 0.5, 0.77, 0.996, 1.0])
+@pytest.mark.parametrize("shape", ["steep", "flat", "step", "nothing"])
+def test_the_excess_leads_to_the_point_of_bisection_in_at_most_one_try_more(edge, shape):
+    tried = []
+
+    def excess(x):
+        tried.append(x)
+        gap = x - edge if x != edge else 0.0
+        return {
+            "steep": max(-FAR, min(FAR, 30 * gap)),
+            "flat": 0.01 * gap,
+            "step": FAR if gap > 0 else -FAR,
+            "nothing": gap if gap > 0 else -FAR,
+        }[shape]
+
+    assert furthest_by_excess(excess, steps=8) == furthest(lambda x: x <= edge, steps=8)
+    assert len(tried) <= 10
+
+
+@pytest.mark.parametrize("factor", [0.0, 1.0, 3.0])
+def test_a_few_rows_decide_only_where_all_rows_would_say_the_same(factor):
+    rng = torch.Generator().manual_seed(0)
+    x, y = torch.randn(400, 4, generator=rng), torch.randint(3, (400,), generator=rng)
+    case = Case(train=(x, y), task="classification", fresh=lambda: nn.Linear(4, 3))
+    problem = SimpleNamespace(
+        model=nn.Linear(4, 3), original=nn.Linear(4, 3), task=case.task, removed_classes=(),
+        forget=View.all(case.train).pick(torch.arange(20)), validation=None,
+        retain=View.all(case.train).pick(torch.arange(20, 400)),
+    )  # fmt: skip
+    problem.model.load_state_dict(problem.original.state_dict())
+    watch = StopMonitor(StopRule(), problem, Runtime(), "test")
+    with torch.no_grad():
+        problem.model.weight += factor
+        problem.model.bias[0] += 10 * factor
+    few, whole = (watch.excess(all_rows=every) for every in (False, True))
+    assert (few[0] <= 0) == (whole[0] <= 0) == watch.intact() == (factor == 0)
+    assert not few[1]
+    assert whole[1]

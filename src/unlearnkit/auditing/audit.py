@@ -8,6 +8,7 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -46,10 +47,10 @@ from unlearnkit.auditing.verdicts import (
 from unlearnkit.auditing.verdicts_fast import FastAudit
 from unlearnkit.auditing.verdicts_strong import strong_findings, strong_limits, strong_remarks
 from unlearnkit.cache import Cache
-from unlearnkit.contamination import check_fresh
+from unlearnkit.contamination import check_fresh, check_outside
 from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.core.border import border
-from unlearnkit.core.case import Partition
+from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import View
 from unlearnkit.core.digest import NUMERICS, model_digest, tensor_digest
 from unlearnkit.core.errors import InputError, UnknownNameError
@@ -57,11 +58,12 @@ from unlearnkit.core.evidence import Evidence, Split
 from unlearnkit.core.inference import BATCHING, batching_note, first_rows
 from unlearnkit.core.metric import ANSWERS
 from unlearnkit.core.module_state import on_device, structural_difference
-from unlearnkit.core.request import Rows
+from unlearnkit.core.outside_method import OutsideMethod
+from unlearnkit.core.request import ForgetRequest, Rows
 from unlearnkit.core.request_inference import infer_request
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.version import __version__
-from unlearnkit.oracles import Oracles
+from unlearnkit.oracles import Oracles, check_different
 from unlearnkit.report.mask_section import mask_summary
 from unlearnkit.report.report import Report
 from unlearnkit.report.schema import (
@@ -76,14 +78,18 @@ from unlearnkit.report.schema import (
 from unlearnkit.stats.oracle_gap import ENOUGH_FOR_EQUIVALENCE, ENOUGH_FOR_INTERVALS
 from unlearnkit.train.memory_format import to_channels_last_if_faster
 from unlearnkit.train.rng_guard import as_plain_call
+from unlearnkit.unlearning.outside_model import unlearned_outside
 from unlearnkit.unlearning.run_method import Unlearned, check_weights, fresh_model
 
 
 @border("audit")
 @as_plain_call
 def audit(
-    done: Unlearned,
+    done: Unlearned | nn.Module,
     *,
+    original: nn.Module | None = None,
+    case: Case | None = None,
+    request: ForgetRequest | str | Mapping[str, Any] | None = None,
     oracle: Oracles | None = None,
     tier: AuditTier | str | None = None,
     models: int = ENOUGH,
@@ -97,8 +103,12 @@ def audit(
     """Measure whether an unlearned model behaves as if it had never seen the forget rows.
 
     Args:
-        done: What ``unlearn`` returned.
-        oracle: Models retrained without the forget rows; five or more to say that a model matches
+        done: What ``unlearn`` returned; or a model that another tool unlearned, and the next three.
+        original: Of such a model: what it was before.
+        case: Of such a model: what the original was trained on.
+        request: Of such a model: what was to be forgotten; None for a case made from parts.
+        oracle: Models retrained without the forget rows: of ``uk.oracle``, or your own
+            (``Oracles.from_models``); five or more to say that a model matches
             them, three or more for intervals.
         tier: ``fast`` needs no oracle and can only find faults; before it accuses a model it trains
             up to two control models, each for a tenth of the training. ``reference`` compares with
@@ -111,7 +121,7 @@ def audit(
         cache: Where trained models are kept: the control models of the fast tier, models and
             margins of the strong one.
         ray: Of the strong tier: who trains originals and retrained models, as in ``oracle``.
-        list_rows: Whether the report lists the positions of the removed rows.
+        list_rows: Whether the report lists the removed rows, by key or position.
         memory: What earlier audits of the same case found out about the same oracles.
         placebo: Of the reference tier: whether to run the method on the oracles as well, which
             separates memory of the forget set from what the method does to any model.
@@ -124,7 +134,8 @@ def audit(
         UnknownNameError: If there is no such tier.
     """
     rt = rt or Runtime()
-    _check_kinds(done, oracle)
+    done = _audited(done, original, case, request, rt)
+    _check_oracle_kind(oracle)
     if tier not in (None, *AuditTier):
         raise UnknownNameError("tier of an audit", str(tier), list(AuditTier))
     if tier == AuditTier.STRONG:
@@ -154,7 +165,8 @@ def _with_data(report: Report, done: Unlearned, *, list_rows: bool) -> Report:
     more = {
         "training_data": data,
         "request": tensor_digest(forget.rows),
-        "removed_rows": tuple(forget.rows.tolist()) if list_rows else None,
+        "removed_rows": done.case.keys.named(forget.rows) if list_rows else None,
+        "removed_by": "position" if done.case.keys.rows is None else "key",
     }
     return report.model_copy(update={"provenance": report.provenance.model_copy(update=more)})
 
@@ -186,6 +198,7 @@ def audit_one_model(
     Raises:
         InputError: If there are no forget rows, or the oracles are of another case.
     """
+    oracles = None if oracles is None else oracles.of(done.case)
     truth = None if oracles is None else _ComparedOracles.of(oracles, memory or AuditMemory())
     told = () if truth is None else _check_oracles(truth, done, rt)
     check_weights(done.model, "unlearned")
@@ -220,7 +233,7 @@ def audit_one_model(
         spent=spent,
         localized=None if done.mask is None else mask_summary(done.mask),
         provenance=_provenance(done, oracles, rt),
-        limits=limits(tier, count),
+        limits=limits(tier, count, outside=oracles is not None and oracles.outside),
         warnings=(
             *told,
             *splits.warnings,
@@ -334,16 +347,34 @@ _OPEN = {Verdict.INCONCLUSIVE, Verdict.MATCHES, Verdict.MEMORY_GONE}
 """What a few oracles leave open about one model; the ensembles answer that."""
 
 
-def _check_kinds(done: object, oracle: object) -> None:
+def _audited(
+    done: object,
+    original: object,
+    case: object,
+    request: ForgetRequest | str | Mapping[str, Any] | None,
+    rt: Runtime,
+) -> Unlearned:
+    """Return what is audited; a model of another tool is put into the same form."""
+    if isinstance(done, nn.Module):
+        return unlearned_outside(done, original, case, request, rt)
     if not isinstance(done, Unlearned):
         raise InputError(
             f"audit: expected what unlearn returned, got {type(done).__name__}; pass"
-            " done = uk.unlearn(model, case, request, method)"
+            " done = uk.unlearn(model, case, request, method), or a torch module with original=,"
+            " case= and request="
         )
+    if any(x is not None for x in (original, case, request)):
+        raise InputError(
+            "audit: original, case and request are known from what unlearn returned; leave them out"
+        )
+    return done
+
+
+def _check_oracle_kind(oracle: object) -> None:
     if not isinstance(oracle, Oracles | None):
         raise InputError(
             f"audit: oracle: expected what uk.oracle returned, got {type(oracle).__name__}; pass"
-            " oracle=uk.oracle(case, request)"
+            " oracle=uk.oracle(case, request), or uk.Oracles.from_models([...], request=request)"
         )
 
 
@@ -370,22 +401,19 @@ def _check_oracles(truth: _ComparedOracles, done: Unlearned, rt: Runtime) -> tup
             "oracle: trained for another request or other rows; make it from the audited case and"
             " request"
         )
-    mine, its = done.case.recipe, oracles.case.recipe
+    mine, its = done.case.training, oracles.case.training
     if mine is not None and its is not None and mine != its:
         raise InputError(
-            "oracle: trained with another recipe than the original; make it from the audited case"
+            "oracle: trained with another recipe or train_model than the original; make it from the"
+            " audited case"
         )
     if dict(done.case.task.spec()) != dict(oracles.case.task.spec()):
         raise InputError("oracle: trained for another task; make it from the audited case")
     # What a method builds anew may be of another architecture; oracles are then of that one.
     rebuilt = bool(structural_difference(done.model, done.original))
-    told = check_fresh(oracles, done.model if rebuilt else done.original, parts, rt)
-    for k, name in enumerate(truth.names):
-        if name in truth.names[:k]:
-            raise InputError(
-                f"oracle: {truth.names.index(name)} and {k} are the same model, bit for bit; train"
-                " each from its own seed"
-            )
+    told = check_outside(oracles, done.original, done.model) if oracles.outside else ()
+    told += check_fresh(oracles, done.model if rebuilt else done.original, parts, rt)
+    check_different(truth.names, "oracle")
     return told
 
 
@@ -433,7 +461,7 @@ def _known(
     """
     if truth is None or done.case.fresh is not truth.oracles.case.fresh:
         return None
-    return truth.memory.table((model_digest(done.original), truth.names, evidence.circumstances))
+    return truth.memory.table((model_digest(done.original), truth.names, evidence.context_key))
 
 
 def _same(model: nn.Module, original: nn.Module, *, below_head: bool) -> bool:
@@ -505,27 +533,30 @@ def _headroom_warnings(rows: Sequence[MetricRow], count: int) -> list[str]:
 
 
 def _spent(done: Unlearned, oracles: Oracles | None, parts: Partition) -> CostComparison:
-    recipe = done.case.recipe
+    recipe = None if done.case.train_model else done.case.recipe
     rows = None if recipe is None or parts.retain is None else recipe.epochs * len(parts.retain)
     seconds, together = None, 1
-    if oracles is not None:
+    if oracles is not None and not oracles.outside:
         seconds = sum(r.seconds for r in oracles.runs) / len(oracles)
         together = max(r.together for r in oracles.runs)
+    outside = isinstance(done.method, OutsideMethod)
+    counted = done.cost.work > 0 or not (outside or done.case.train_model)
     return CostComparison(
-        forward=done.cost.forward,
-        backward=done.cost.backward,
-        seconds=done.seconds,
+        forward=done.cost.forward if counted else None,
+        backward=done.cost.backward if counted else None,
+        seconds=None if outside else done.seconds,
         peak_bytes=done.cost.peak_bytes,
         retrain_forward=rows,
         retrain_backward=rows,
         retrain_seconds=seconds,
         retrain_together=together,
-        ratio=None if not rows else done.cost.work / (3 * rows),
-        backward_ratio=None if not rows else done.cost.backward / rows,
+        ratio=None if not rows or not counted else done.cost.work / (3 * rows),
+        backward_ratio=None if not rows or not counted else done.cost.backward / rows,
     )
 
 
 def _provenance(done: Unlearned, oracles: Oracles | None, rt: Runtime) -> Provenance:
+    outside = oracles is not None and oracles.outside
     return Provenance(
         version=__version__,
         torch=str(torch.__version__),
@@ -536,9 +567,24 @@ def _provenance(done: Unlearned, oracles: Oracles | None, rt: Runtime) -> Proven
         method=done.method.id,
         settings=done.method.model_dump(mode="json"),
         method_seed=done.seed,
-        oracle_seeds=() if oracles is None else tuple(r.seed for r in oracles.runs),
+        oracle_seeds=tuple(r.seed for r in oracles.runs) if oracles and not outside else (),
+        outside_oracles=tuple(map(model_digest, oracles.models)) if oracles and outside else (),
+        training=_training(done.case),
         numerics=NUMERICS,
         original=model_digest(done.original),
         unlearned=model_digest(done.model),
         notes=done.notes,
+    )
+
+
+def _training(case: Case) -> str:
+    """Return name and version, or digest, of a case's training loop; empty where it has none."""
+    if case.train_model is None:
+        return ""
+    try:
+        spec = case.train_model.spec()
+    except InputError:  # it cannot be read, and no model of it was kept
+        return case.train_model.name
+    return f"train_model {spec['name']}, " + (
+        f"version {spec['version']}" if "version" in spec else f"content {spec['content']}"
     )

@@ -1,9 +1,10 @@
 """Control models: short retraining that tests an accusation of the fast audit.
 
 A fast audit has no retrained model. Before it accuses a model, it trains a control for a tenth of
-the training: on the retain set, so that it never saw the forget set. What the control shows too
-lies in the rows and not in the model. A second control, trained on all rows, shows how much of a
-loss of utility comes from the removal of the data.
+the training (by a user's own loop: on a tenth of the rows): on the retain set, so that it never saw
+the forget set. What the control shows too lies in the rows and not in the model. A second
+control, trained on all rows, shows how much of a loss of utility comes from the removal of the
+data.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class ControlModels:
     def _train(self, what: str, like: Evidence) -> Evidence | str:
         missing = [
             name
-            for name, value in (("fresh", self.case.fresh), ("recipe", self.case.recipe))
+            for name, value in (("fresh", self.case.fresh), ("recipe", self.case.training))
             if value is None
         ]
         if missing:
@@ -92,17 +93,15 @@ class ControlModels:
         parts = self.parts
         if parts.forget is None or parts.retain is None:
             raise UnsupportedError("the case has no retain set")
-        retain = _sample(parts.retain, self._recipe, self.rt, "control/retain")
-        case = self.case.replace(
-            train=None, parts=(parts.forget, retain), recipe=_short(self._recipe)
-        )
+        retain = self._sample(parts.retain, "control/retain")
+        case = self.case.replace(train=None, parts=(parts.forget, retain), recipe=self._short())
         return oracle(case, None, seeds=[CONTROL_SEED], rt=self.rt, cache=self.cache).runs[0]
 
     def _with(self) -> TrainedModel:
         train = self._all_rows()
-        rows = _sample(View.all(train), self._recipe, self.rt, "control/all")
+        rows = self._sample(View.all(train), "control/all")
         case = self.case.replace(
-            train=train.pick(rows.rows), parts=None, manipulated=None, recipe=_short(self._recipe)
+            train=train.pick(rows.rows), parts=None, manipulated=None, recipe=self._short()
         )
         return train_original(case, seed=CONTROL_SEED, rt=self.rt, cache=self.cache)
 
@@ -117,19 +116,18 @@ class ControlModels:
             raise UnsupportedError("the case has no whole training set")
         return TensorData(torch.cat(inputs), torch.cat([y for _, y in tensors]))
 
-    @property
-    def _recipe(self) -> Recipe:
-        assert self.case.recipe is not None
-        return self.case.recipe
+    def _short(self) -> Recipe | None:
+        """Return the recipe with a share of its epochs; a user's own loop cannot be shortened."""
+        if self.case.recipe is None:
+            return None
+        epochs = max(1, round(CONTROL_SHARE * self.case.recipe.epochs))
+        return self.case.recipe.model_copy(update={"epochs": epochs})
 
-
-def _short(recipe: Recipe) -> Recipe:
-    return recipe.model_copy(update={"epochs": max(1, round(CONTROL_SHARE * recipe.epochs))})
-
-
-def _sample(rows: View, recipe: Recipe, rt: Runtime, stream: str) -> View:
-    """Return as many rows as keep a training of one epoch within the share."""
-    return rows.sample(max(1, math.ceil(CONTROL_SHARE * recipe.epochs * len(rows))), rt, stream)
+    def _sample(self, rows: View, stream: str) -> View:
+        """Return as many rows as keep a training within the share; of a user's loop, the share."""
+        epochs = self.case.training.epochs if isinstance(self.case.training, Recipe) else 1
+        count = max(1, math.ceil(CONTROL_SHARE * epochs * len(rows)))
+        return rows.sample(count, self.rt, stream)
 
 
 def _evidence_of(model: nn.Module, like: Evidence) -> Evidence:

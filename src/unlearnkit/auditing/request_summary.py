@@ -10,8 +10,9 @@ from torch import Tensor
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.digest import digest
-from unlearnkit.core.request import Classes, ForgetRequest, Groups, Targets
+from unlearnkit.core.request import Classes, ForgetRequest, Groups, Key, Targets
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.text import one_line
 
 NEAR_ROWS = 2_000
 """Most forget rows, and 10 times as many retained rows, that distances are taken of."""
@@ -85,6 +86,6 @@ def _flat(view: View) -> Tensor | None:
     return view.data.x[view.rows].reshape(len(view), -1).float().contiguous()
 
 
-def _listed(values: tuple[int, ...]) -> str:
-    shown = ", ".join(map(str, values[:8]))
+def _listed(values: tuple[Key, ...]) -> str:
+    shown = ", ".join(one_line(str(value), 40) for value in values[:8])
     return shown if len(values) <= 8 else f"{shown}, … ({len(values)} in all)"

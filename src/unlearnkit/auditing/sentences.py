@@ -57,8 +57,8 @@ def detectable_gap(row: MetricRow) -> float | None:
     return None if g is None else g.high + 0.84 * g.deviation
 
 
-def limits(tier: AuditTier, oracles: int) -> tuple[str, ...]:
-    """Return what an audit of this tier cannot show."""
+def limits(tier: AuditTier, oracles: int, *, outside: bool = False) -> tuple[str, ...]:
+    """Return what an audit of this tier cannot show; ``outside`` is where its oracles come from."""
     common = (
         "An audit can refute that data are gone; it cannot prove it. Each metric sees one aspect of"
         " the difference from retraining.",
@@ -76,6 +76,12 @@ def limits(tier: AuditTier, oracles: int) -> tuple[str, ...]:
             *common,
         )
     few = () if oracles >= 5 else (f"{oracles} retrained models are too few to show equivalence.",)
+    if outside:
+        trust = (
+            "The retrained models come from outside. If they saw the forget set, or were trained in"
+            " another way than the original, the comparison is wrong."
+        )
+        return (*few, trust, *common)
     return (
         *few,
         "The retrained models follow the recipe of the case: the same epochs, so fewer steps. If"

@@ -114,6 +114,7 @@ def unlearn(
     rt: Runtime | None = None,
     *,
     mask: Mask | Localizer | None = None,
+    cache: Cache | None = None,
 ) -> Unlearned:
     """Return a copy of a model that has been made to forget; the input is not touched.
 
@@ -138,6 +139,7 @@ def unlearn(
             or the localizer, which then finds it as a part of the run; all when None. The others
             come back bit by bit as they were. Methods that train hold them at each step, others at
             the end. Buffers, such as running statistics, are not masked.
+        cache: Where ``"auto"`` keeps the control models of its audits.
 
     Returns:
         The new model, with its cost and circumstances.
@@ -145,7 +147,7 @@ def unlearn(
     how = catalog.method(method) if isinstance(method, str) else method
     check_arguments(case, how, rt)
     if isinstance(how, Auto) and mask is None:
-        return select_method(model, case, request, how, rt)
+        return select_method(model, case, request, how, rt, cache=cache)
     return run_method(model, case, request, how, rt, mask=mask)
 
 
@@ -156,6 +158,7 @@ def select_method(
     how: Auto,
     rt: Runtime | None = None,
     lines: Sequence[Rule] | None = None,
+    cache: Cache | None = None,
 ) -> SelectedModel:
     """Try the candidates of the first line that holds, until one passes the fast audit.
 
@@ -181,7 +184,7 @@ def select_method(
             f"auto: no line of the table is for {case.task.name} with what the case gives; name a"
             f" method; these work: {', '.join(applicable_methods(case, parts)) or 'none'}"
         )
-    trial = _Trial(model, case, parsed, parts, how, run, seen, line)
+    trial = _Trial(model, case, parsed, parts, how, run, seen, line, cache or Cache())
     if trial.whole is None:
         run.note("auto: the cost of retraining is not known without retained rows; no budget kept")
     for candidate in line.candidates:
@@ -202,6 +205,7 @@ class _Trial:
     run: Runtime
     seen: CaseProfile
     line: Rule
+    cache: Cache
     tried: list[CandidateOutcome] = field(default_factory=list)
     best: tuple[int, CandidateOutcome, Unlearned] | None = None
     """How many verdicts failed, and what they were about."""
@@ -216,7 +220,8 @@ class _Trial:
     """Whether the budget kept a candidate out."""
 
     def __post_init__(self) -> None:
-        self.controls = ControlModels(self.case, self.parts, self.run.fork(self.run.seed), Cache())
+        own = self.run.fork(self.run.seed)
+        self.controls = ControlModels(self.case, self.parts, own, self.cache)
 
     @property
     def whole(self) -> int | None:

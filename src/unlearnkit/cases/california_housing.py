@@ -139,6 +139,7 @@ def a_random_tenth() -> CaseWithRequest:
 
 builtin(
     CaseEntry(
+        bundled=False,
         id=WHO,
         make=california_housing,
         requests={"range": dear_houses, "group": one_region, "random_tenth": a_random_tenth},

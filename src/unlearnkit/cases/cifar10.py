@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unlearnkit.cases.data_folder import first_line, folder, optional
+from unlearnkit.cases.data_folder import fetch, first_line, folder, optional
 from unlearnkit.cases.forget_sets import (
     mislabelled_tenth,
     part_of_classes,
@@ -124,9 +124,8 @@ def _table(part: str, count: int) -> Any:
 
 
 def _hub_table(part: str, count: int) -> Any:
-    load = optional("datasets", "cifar10").load_dataset
     try:
-        rows = load(HUB, split=part)
+        rows = fetch("cifar10", HUB, split=part)
     except (OSError, ValueError) as e:
         raise InputError(
             f"cifar10: cannot read {HUB!r} from the hub: {first_line(e)}; set UNLEARNKIT_DATA to"
@@ -234,6 +233,7 @@ def with_swapped_cats_and_dogs(case: Case) -> Case:
 
 builtin(
     CaseEntry(
+        bundled=False,
         id="cifar10",
         make=cifar10,
         requests=_requests(cifar10, resnet18),
@@ -242,6 +242,7 @@ builtin(
 )
 builtin(
     CaseEntry(
+        bundled=False,
         id="cifar10_small",
         make=cifar10_small,
         requests=_requests(cifar10_small, small_conv),

@@ -113,6 +113,7 @@ def a_random_tenth() -> CaseWithRequest:
 
 builtin(
     CaseEntry(
+        bundled=False,
         id="cifar10_rotation",
         make=cifar10_rotation,
         requests={"group": one_quadrant, "range": nearly_upright, "random_tenth": a_random_tenth},

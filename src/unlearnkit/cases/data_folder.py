@@ -36,6 +36,30 @@ def optional(module: str, who: str) -> Any:
         ) from None
 
 
+def fetch(who: str, *args: Any, **how: Any) -> Any:
+    """Return what the library ``datasets`` loads from the hub or the net.
+
+    Args:
+        who: The case's folder, for the error.
+        *args: As ``load_dataset`` takes them.
+        **how: As ``load_dataset`` takes them.
+
+    Returns:
+        The data set.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        OSError: If it cannot be loaded, whatever kind of error the libraries behind it raise.
+    """
+    load = optional("datasets", who).load_dataset
+    try:
+        return load(*args, **how)
+    except FileNotFoundError:
+        raise
+    except Exception as e:  # of its HTTP client, of the hub, or an import that it makes only now
+        raise OSError(first_line(e)) from e
+
+
 def first_line(e: Exception) -> str:
     """Return the first line of what an exception says, or its name."""
     return (str(e).strip().splitlines() or [type(e).__name__])[0]
@@ -58,8 +82,7 @@ def lines(who: str, file: str, url: str) -> list[str]:
     place = folder(who)
     try:
         if place is None:
-            load = optional("datasets", who).load_dataset
-            found = load("text", data_files=url, split="train")["text"]
+            found = fetch(who, "text", data_files=url, split="train")["text"]
         else:
             found = (place / file).read_text("utf-8").split("\n")
     except FileNotFoundError:

@@ -140,6 +140,7 @@ def a_random_tenth() -> CaseWithRequest:
 
 builtin(
     CaseEntry(
+        bundled=False,
         id="etth1",
         make=etth1,
         requests={"group": winter, "range": high_load, "random_tenth": a_random_tenth},

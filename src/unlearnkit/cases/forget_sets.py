@@ -15,7 +15,7 @@ from unlearnkit.cases.registry import CaseWithRequest, random_indices
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import Data, TensorData
 from unlearnkit.core.errors import InputError, UnsupportedError
-from unlearnkit.core.request import Groups, Rows
+from unlearnkit.core.request import Groups
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.tasks.classification import Classification
 
@@ -41,7 +41,7 @@ def random_share(
     train, wanted = whole(case), part(case, share)
     stream = f"{case.name}/random {_NAMES.get(share, f'{share:g}')}"
     if not stratified:
-        return CaseWithRequest(case, Rows(random_indices(len(train), wanted, stream, seed)))
+        return CaseWithRequest(case, case.rows(random_indices(len(train), wanted, stream, seed)))
     classes, counts = torch.unique(class_targets(case), return_counts=True)
     exact = counts.double() * wanted / len(train)
     take = exact.floor().long()
@@ -50,7 +50,7 @@ def random_share(
     for label, count, some in zip(classes, counts.tolist(), take.tolist(), strict=True):
         own = (train.y == label).nonzero()[:, 0]
         rows += own[random_indices(count, some, f"{stream}/class {int(label)}", seed)].tolist()
-    return CaseWithRequest(case, Rows(sorted(rows)))
+    return CaseWithRequest(case, case.rows(sorted(rows)))
 
 
 def random_tenth(case: Case) -> CaseWithRequest:
@@ -86,7 +86,7 @@ def part_of_classes(
             f" {', '.join(map(str, classes))}; name more classes or a smaller share"
         )
     stream = f"{case.name}/part of classes {sorted(classes)}"
-    return CaseWithRequest(case, Rows(own[random_indices(len(own), wanted, stream, seed)].tolist()))
+    return CaseWithRequest(case, case.rows(own[random_indices(len(own), wanted, stream, seed)]))
 
 
 def rows_by_rank(
@@ -116,7 +116,7 @@ def rows_by_rank(
         )
     first = {"top": 0, "middle": (count - wanted) // 2, "bottom": count - wanted}[at]
     order = scores.argsort(descending=True, stable=True)
-    return CaseWithRequest(case, Rows(sorted(order[first : first + wanted].tolist())))
+    return CaseWithRequest(case, case.rows(sorted(order[first : first + wanted].tolist())))
 
 
 def mislabelled(case: Case, share: float, *, seed: int = 0) -> CaseWithRequest:
@@ -139,7 +139,7 @@ def mislabelled(case: Case, share: float, *, seed: int = 0) -> CaseWithRequest:
     rng = Runtime(seed=seed).rng(f"{case.name}/wrong labels")
     shift = torch.randint(1, case.task.classes, (len(rows),), generator=rng)
     y[rows] = (y[rows] + shift) % case.task.classes
-    return CaseWithRequest(case.replace(train=whole(case).with_targets(y)), Rows(rows))
+    return CaseWithRequest(case.replace(train=whole(case).with_targets(y)), case.rows(rows))
 
 
 def mislabelled_tenth(case: Case) -> CaseWithRequest:

@@ -15,7 +15,6 @@ from unlearnkit.core.case import Case
 from unlearnkit.core.data import View
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.inference import predict
-from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.difficulty.curvature import curvature
 from unlearnkit.difficulty.entanglement import distance_to_mean, entanglement
@@ -147,7 +146,7 @@ def worst(case: Case, share: float = 0.1, *, rt: Runtime | None = None) -> CaseW
     course, here = record_dynamics(case, rt=rt), rt or Runtime()
     log_p = _log_probs(case, course, here)
     rows = worst_case(_features(case, course, here), log_p, _rows(case).y, part(case, share))
-    return CaseWithRequest(case, Rows(rows.sort().values))
+    return CaseWithRequest(case, case.rows(rows.sort().values))
 
 
 def requests(make: Callable[[], Case]) -> dict[str, ModelSelectedRequest]:

@@ -57,6 +57,9 @@ class CaseEntry:
     doc: str = ""
     """What it is, in a sentence."""
 
+    bundled: bool = True
+    """Whether its rows come with the package; else they are read from a folder or the net."""
+
     def ask(self, name: str, place: Callable[[], Runtime] = Runtime) -> CaseWithRequest:
         """Return the case with one of its named requests.
 
@@ -77,6 +80,11 @@ class CaseEntry:
 
 
 CASES: dict[str, CaseEntry] = {}
+
+
+def bundled_requests(known: Mapping[str, CaseEntry]) -> list[tuple[str, str]]:
+    """Return case and request, by name, of all requests whose rows come with the package."""
+    return [(c.id, name) for c in known.values() if c.bundled for name in c.requests]
 
 
 def builtin(case: CaseEntry) -> CaseEntry:

@@ -160,6 +160,7 @@ def a_random_tenth() -> CaseWithRequest:
 
 builtin(
     CaseEntry(
+        bundled=False,
         id="sts",
         make=sts,
         requests={"range": unlike, "group": captions, "random_tenth": a_random_tenth},

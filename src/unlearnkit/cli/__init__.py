@@ -7,10 +7,20 @@ import sys
 from contextlib import suppress
 
 INTERRUPTED = 130
+STOPPING = (
+    "\nunlearnkit: interrupted: removing what was begun; trained models and finished runs are"
+    " kept; press Ctrl-C again to exit at once\n"
+)
 
 
 def main() -> None:
-    """Run the command line; every error is one line on stderr and exit code 1."""
+    """Run the command line; every error is one line on stderr and exit code 1.
+
+    Ctrl-C ends the run in order and exits with 130; a second one exits at once.
+    """
+    with suppress(ValueError):  # only the main thread can
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, _interrupt)
     try:
         _open_streams()
         from unlearnkit.cli.commands import app
@@ -39,6 +49,17 @@ def main() -> None:
         with suppress(ValueError):  # only the main thread can
             signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
         sys.exit(INTERRUPTED)
+    finally:
+        if signal.getsignal(signal.SIGINT) is _interrupt:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _interrupt(*_: object) -> None:
+    """Say what becomes of the run, and end it; from now on Ctrl-C exits at once."""
+    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    with suppress(OSError):
+        os.write(2, STOPPING.encode())
+    raise KeyboardInterrupt
 
 
 def _told(e: Exception) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from unlearnkit.cli.cache import cache_app
 from unlearnkit.cli.localize import localize
@@ -20,6 +20,7 @@ from unlearnkit.cli.options import (
     MaskOption,
     MaxCost,
     Oracles,
+    OracleWeights,
     Param,
     Preset,
     Quiet,
@@ -268,14 +269,31 @@ def _print_run(record: RunFolderRecord, folder: Path, talk: Console) -> None:
     talk.say(f"next: unlearnkit audit {folder}{imported}")
 
 
+class _ManyWeights(TyperCommand):
+    """Lets ``--oracle-weights`` be followed by several files."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        spread: list[str] = []
+        many = False
+        for word in args:
+            many = word == "--oracle-weights" or (many and not word.startswith("-"))
+            if many and word != "--oracle-weights":
+                spread.append(f"--oracle-weights={word}")
+            elif not many:
+                spread.append(word)
+        return super().parse_args(ctx, spread)
+
+
 @app.command(
+    cls=_ManyWeights,
     epilog=examples(
         "unlearnkit audit runs/x",
         "unlearnkit audit runs/x --tier fast --json",
         "unlearnkit audit runs/x --full --list-rows",
+        "unlearnkit audit runs/x --oracle-weights a.safetensors b.safetensors",
         "unlearnkit audit runs/x --tier strong --ensemble-size 64",
         "unlearnkit audit runs/y --case my_package.cases:patients",
-    )
+    ),
 )
 def audit(
     run: Annotated[str, typer.Argument(help="A run's folder, or its name in runs/.")],
@@ -286,6 +304,7 @@ def audit(
     trust: Trust = False,
     tier: Tier = AuditTier.REFERENCE,
     oracles: Oracles = 5,
+    oracle_weights: OracleWeights = None,
     ensemble_size: EnsembleSize = 64,
     device: Annotated[
         str | None, typer.Option(help="Where to compute; where the run was made by default.")
@@ -309,6 +328,10 @@ def audit(
     --trust alone. A Ray cluster trains the models from scratch that are missing; all else is done
     here.
     """
+    _usage(
+        not oracle_weights or tier is AuditTier.REFERENCE, "goes with --tier reference",
+        "--oracle-weights",
+    )  # fmt: skip
     from unlearnkit.cli.console import Console, print_json, print_text
     from unlearnkit.cli.run_folder import find_run_folder
     from unlearnkit.cli.runs import run_audit
@@ -317,7 +340,8 @@ def audit(
     with Console(quiet=quiet) as talk:
         report = run_audit(
             folder, case=case, trust=trust, tier=tier, oracles=oracles, models=ensemble_size,
-            device=device, ray=ray, yes=yes, list_rows=list_rows, talk=talk,
+            oracle_weights=oracle_weights or (), device=device, ray=ray, yes=yes,
+            list_rows=list_rows, talk=talk,
         )  # fmt: skip
     if json:
         print_json(report.model_dump(mode="json"))

@@ -15,8 +15,8 @@ Forget = Annotated[
     str | None,
     typer.Option(
         metavar="REQUEST",
-        help="class=3, rows=0:100, rows=@file, group=17, target<30 (in quotes), or a named"
-        " request of the case.",
+        help="class=3, rows=0:100, rows=a17,b03, rows=@file (text, .csv:column, .json, .npy),"
+        " group=17, target<30 (in quotes), or a named request of the case.",
     ),
 ]
 Weights = Annotated[
@@ -83,6 +83,14 @@ Tier = Annotated[
 Oracles = Annotated[
     int,
     typer.Option(min=1, help="Of --tier reference: how many models to retrain; they are cached."),
+]
+OracleWeights = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="FILE...",
+        help="Of --tier reference: weights of models that you retrained yourself, without the"
+        " removed rows; nothing is retrained then. One or more files.",
+    ),
 ]
 EnsembleSize = Annotated[
     int, typer.Option(min=4, help="Of --tier strong: N, the number of models of each kind.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -45,7 +45,7 @@ from unlearnkit.job import Job, check_trusted
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.localize.method_masks import check_maskable
-from unlearnkit.oracles import oracle, train_original
+from unlearnkit.oracles import Oracles, oracle, train_original
 from unlearnkit.report.report import Report
 from unlearnkit.report.store_rows import report_measurements
 from unlearnkit.store import Run, Store
@@ -82,7 +82,9 @@ def run_unlearn(job: Job, out: Path, *, force: bool, talk: Console) -> RunFolder
     if mask is not None:
         check_maskable(method, mask, split)
     job = job.exact(request, method)
-    given = None if job.model is None else load_weights(fresh_model(case, rt), job.model)
+    given = (
+        None if job.model is None else load_weights(fresh_model(case, rt), job.model, reporter=talk)
+    )
     if isinstance(mask, Mask):
         mask.check_form(fresh_model(case, rt) if given is None else given)
     facts = case_facts(case, request)
@@ -148,7 +150,7 @@ def run_localize(job: Job, *, talk: Console) -> Mask:
     assert isinstance(how, Localizer)
     how.check(case.partition(request))
     if job.model is not None:
-        model = load_weights(fresh_model(case, rt), job.model)
+        model = load_weights(fresh_model(case, rt), job.model, reporter=talk)
     else:
         talk.say("training the original, unless cached")
         model = train_original(case, seed=job.seed, rt=rt).model
@@ -163,6 +165,7 @@ def run_audit(
     trust: bool = False,
     tier: AuditTier,
     oracles: int,
+    oracle_weights: Sequence[Path] = (),
     models: int = 64,
     device: str | None,
     ray: str | None = None,
@@ -173,7 +176,8 @@ def run_audit(
     """Audit a run and write ``report.json`` and, with the report extra, ``report.html``.
 
     A ``case`` replaces that of the record; the code that a record names is imported with ``trust``.
-    ``yes`` allows more than ``MANY`` oracles.
+    ``oracle_weights`` are files of models that the user retrained elsewhere; nothing is retrained
+    then. ``yes`` allows more than ``MANY`` oracles.
 
     Returns:
         The report. Changed weights, a changed case and a place that cannot be written are errors.
@@ -188,17 +192,21 @@ def run_audit(
     Store.check(folder.parent / STORE)
     rt = Runtime.on(device or job.device, precision=job.precision, seed=job.seed, reporter=talk)
     subject, request = job.resolve(talk)
-    if tier == "reference":
+    if tier == "reference" and not oracle_weights:
         _print_cost(subject, request, oracles, yes=yes, talk=talk)
     warnings = _compared(record, subject, request)
     done = _unlearned(folder, record, job, subject, request, rt)
-    inputs = {"run": record.key, "tier": tier, "oracles": oracles}
+    given = [load_weights(fresh_model(subject, rt), path).eval() for path in oracle_weights]
+    digests = [model_digest(m) for m in given]
+    inputs = {"run": record.key, "tier": tier, "oracles": digests or oracles}
     inputs |= {"models": models} if tier == "strong" else {}
     run = _run(job, "audit", digest(inputs), folder)
     with Store(folder.parent / STORE) as store:
         with _recorded(store, run):
             truth = None
-            if tier == "reference":
+            if given:
+                truth = Oracles.from_models(given, request=request)
+            elif tier == "reference":
                 talk.say("retraining without the forget set, unless cached")
                 truth = oracle(subject, request, seeds=oracles, rt=rt, ray=ray)
             talk.say("auditing")
@@ -207,7 +215,8 @@ def run_audit(
             )
             report = report.model_copy(update={"warnings": (*warnings, *report.warnings)})
             _write(report, folder, talk)
-        store.put(run, report_measurements(report))
+        outside = {"oracles": f"from outside, weights {', '.join(digests)}"} if digests else {}
+        store.put(run, report_measurements(report), facts=outside)
     return report
 
 
@@ -255,6 +264,7 @@ _WHAT = {
     "owners": "owners of the rows",
     "forget": "rows to forget",
     "recipe": "recipe",
+    "train_model": "training loop",
     "task": "task",
 }
 """Parts of a case whose change is an error, by name of their digest."""
@@ -294,6 +304,8 @@ def _print_cost(
     epochs = (case.recipe or ASSUMED).epochs
     rows = 0 if retain is None else len(retain) * epochs * oracles
     cost = f"{oracles:,} models to retrain, {rows:,} rows forward and backward in all"
+    if case.train_model is not None:
+        cost = f"{oracles:,} models to retrain, one at a time: train_model cannot be stacked"
     if oracles > MANY and not yes:
         raise InputError(
             f"audit: oracles: {cost}, and more than {MANY:,} models need --yes; use 5 to 100, or"
@@ -349,11 +361,14 @@ def case_facts(case: Case, request: ForgetRequest | None) -> dict[str, str]:
     views = [v for v in (split.forget, split.retain) if v is not None]
     owners = [v.data.group for v in views if v.data.group is not None]
     if owners:
-        found["owners"] = digest({"owners": [tensor_digest(t) for t in owners]})
+        names = {} if case.keys.owners is None else {"names": case.keys.owners}
+        found["owners"] = digest({"owners": [tensor_digest(t) for t in owners], **names})
     if split.forget is not None:
         found["forget"] = tensor_digest(split.forget.rows)
     if case.recipe is not None:
         found["recipe"] = digest(case.recipe.model_dump(mode="json"))
+    if case.train_model is not None:
+        found["train_model"] = digest(case.train_model.spec())
     found["task"] = digest(dict(case.task.spec()))
     if case.fresh is not None:
         found["architecture"] = architecture_digest(fresh_model(case, Runtime()))

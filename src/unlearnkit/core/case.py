@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unlearnkit.core.border import border
 from unlearnkit.core.data import Data, TensorData, View, labelled
 from unlearnkit.core.errors import InputError, UnsupportedError
-from unlearnkit.core.input_formats import as_data, input_columns, is_table, owners_of_parts
+from unlearnkit.core.input_formats import (
+    as_data,
+    column_values,
+    input_columns,
+    is_table,
+    owners_of_parts,
+)
+from unlearnkit.core.keys import Keys, number_owners, read_keys
 from unlearnkit.core.recipe import Recipe
-from unlearnkit.core.request import Classes, ForgetRequest, parse_request
+from unlearnkit.core.request import Classes, ForgetRequest, Key, Rows, parse_request
 from unlearnkit.core.row_selection import rows_to_forget
 from unlearnkit.core.tampering import Tampering
 from unlearnkit.core.task import Task, task_named
+from unlearnkit.core.train_function import TrainFunction, TrainModel
 from unlearnkit.core.training_summary import TrainingSummary
 
 
@@ -50,6 +59,9 @@ class Case:
     held_out: Data | None
     fresh: Callable[[], nn.Module] | None
     recipe: Recipe | None
+    train_model: TrainFunction | None
+    """The user's own training loop, which goes before the recipe."""
+
     name: str
     parts: tuple[View, View | None] | None
     input_shape: tuple[int, ...] | None
@@ -57,6 +69,9 @@ class Case:
     """What was done to the training set, where somebody tampered with it."""
     input_moments: TrainingSummary | None
     """What was kept of the layer inputs on all training rows, for methods without a retain set."""
+
+    keys: Keys
+    """What the user calls the training rows and their owners."""
 
     @border("case")
     def __init__(
@@ -69,11 +84,15 @@ class Case:
         held_out: Any = None,
         fresh: Callable[[], nn.Module] | None = None,
         recipe: Recipe | None = None,
+        train_model: TrainModel | None = None,
+        version: str | None = None,
         name: str = "case",
         target: str | None = None,
         inputs: tuple[str, ...] | list[str] = (),
         group: Any = None,
+        keys: Any = None,
         workers: int = 0,
+        data_collator: Callable[[list[Any]], Any] | None = None,
         input_moments: TrainingSummary | None = None,
     ) -> None:
         """Take the whole training set.
@@ -81,44 +100,40 @@ class Case:
         Args:
             train: The training rows: a pair ``(x, y)`` of arrays or tensors (``x`` may be a dict of
                 them, ``y`` None for rows without targets), a map-style torch ``Dataset``, a Hugging
-                Face ``Dataset``, a ``DataFrame``.
+                Face ``Dataset``, a ``DataFrame``. Rows may be dicts with ``labels``.
             task: ``"classification"``, ``"multilabel"``, ``"regression"``, or a ``Task``.
             test: Rows never trained on: utility is measured on them.
             validation: Rows never trained on, for stop rules of methods; no metric looks at them.
             held_out: Non-members for attacks, never tuned on; the test rows when None.
             fresh: Builds an untrained model; needed for oracles and where a method declares it.
             recipe: How the model was trained; likewise.
+            train_model: Your own training loop, ``fn(model, data, seed) -> model``; ``data`` are
+                the rows that stay, of the kind that ``train`` is (a ``Subset`` of a data set). The
+                recipe is then a hint for methods that need a learning rate.
+            version: Names ``train_model`` with all that it reads; they are read when None.
             name: What to call the case in reports.
             target: The target column, when rows are a table.
             inputs: The input columns, when rows are a table; all others when empty.
-            group: The owner of each training row: integers ``(N,)``, or a table's column.
+            group: Each row's owner: integers or strings ``(N,)``, or a table's column.
+            keys: Each row's own id, likewise, which ``Rows`` then names; positions when None.
             workers: Loader processes for map-style sets.
+            data_collator: Makes a batch of the inputs of map-style rows, such as by padding.
             input_moments: ``InputMoments`` of all training rows, kept after training.
         """
-        columns = _columns(train, "train", target, tuple(inputs), group)
-
-        def read(source: Any, what: str, owners: Any = None) -> Data:
-            return as_data(
-                source, name=what, target=target, inputs=columns, group=owners, workers=workers
-            )
-
-        rows = read(train, "train", group)
+        used = _columns(train, "train", target, tuple(inputs), group, keys)
+        read = partial(as_data, target=target, inputs=used, workers=workers, collate=data_collator)
+        (owners,), names = _owners((train, group))
+        rows = read(train, name="train", group=owners)
         fitted = _fit(task, rows)
-
-        def rest(source: Any, what: str) -> Data | None:
-            return None if source is None else _typed(read(source, what), fitted, what)
-
+        others = _other_rows(read, fitted, test=test, validation=validation, held_out=held_out)
         self._set(
             task=fitted,
             train=_typed(rows, fitted, "train"),
-            test=rest(test, "test"),
-            validation=rest(validation, "validation"),
-            held_out=rest(held_out, "held_out"),
-            fresh=fresh,
-            recipe=recipe,
-            name=name,
+            **others,
+            fresh=fresh, recipe=recipe, train_model=train_model, version=version, name=name,
+            keys=Keys(_ids(train, keys, len(rows)), names),
             input_moments=input_moments,
-        )
+        )  # fmt: skip
 
     @classmethod
     @border("case")
@@ -133,6 +148,8 @@ class Case:
         held_out: Any = None,
         fresh: Callable[[], nn.Module] | None = None,
         recipe: Recipe | None = None,
+        train_model: TrainModel | None = None,
+        version: str | None = None,
         name: str = "case",
         target: str | None = None,
         inputs: tuple[str, ...] | list[str] = (),
@@ -140,57 +157,33 @@ class Case:
         workers: int = 0,
         input_moments: TrainingSummary | None = None,
     ) -> Case:
-        """Take the rows to forget and, where they are at hand, all or some of the rows that stay.
+        """Return a case made from the forget set and, where they are available, retained rows.
 
-        Args:
-            forget: The rows that must go, in any form that ``train`` may have.
-            task: As in the constructor. By name, it is fitted to the rows of both parts; pass
-                ``Classification(10)`` where these do not show all classes.
-            retain: Rows that stay; None when none are left.
-            test: As in the constructor.
-            validation: As in the constructor.
-            held_out: As in the constructor.
-            fresh: As in the constructor.
-            recipe: As in the constructor.
-            name: As in the constructor.
-            target: As in the constructor.
-            inputs: As in the constructor.
-            group: The owner of each row: a column that both tables have, or a pair of integers
-                ``(N,)``, for the rows to forget and for the rows that stay.
-            workers: As in the constructor.
-            input_moments: As in the constructor.
-
-        Returns:
-            The case; requests on it are None, because the parts say what must go.
+        Rows come in any form that ``train`` may have; ``retain`` is None when none are left. A task
+        given by name is fitted to the rows of both parts; pass ``Classification(10)`` where these
+        do not show all classes. ``group`` is the owner of each row: a column that both tables have,
+        or a pair of integers or strings ``(N,)``, for forget and retained rows. The other
+        arguments are those of the constructor; ``data`` of ``train_model`` is of the kind that
+        ``retain`` is. Requests on the case are None, because the parts say what to forget.
         """
         mine, theirs = owners_of_parts(group)
         columns = _columns(forget, "forget", target, tuple(inputs), mine)
-
-        def read(source: Any, what: str, owners: Any = None) -> Data:
-            return as_data(
-                source, name=what, target=target, inputs=columns, group=owners, workers=workers
-            )
-
-        go = read(forget, "forget", mine)
-        stay = None if retain is None else read(retain, "retain", theirs)
+        (mine, theirs), names = _owners((forget, mine), (retain, theirs))
+        read = partial(as_data, target=target, inputs=columns, workers=workers)
+        go = read(forget, name="forget", group=mine)
+        stay = None if retain is None else read(retain, name="retain", group=theirs)
         fitted = _fit(task, go, *([] if stay is None else [stay]))
-
-        def rest(source: Any, what: str) -> Data | None:
-            return None if source is None else _typed(read(source, what), fitted, what)
-
+        others = _other_rows(read, fitted, test=test, validation=validation, held_out=held_out)
         kept = None if stay is None else View.all(_typed(stay, fitted, "retain"))
         case = object.__new__(cls)
         case._set(
             task=fitted,
-            test=rest(test, "test"),
-            validation=rest(validation, "validation"),
-            held_out=rest(held_out, "held_out"),
-            fresh=fresh,
-            recipe=recipe,
-            name=name,
+            **others,
+            fresh=fresh, recipe=recipe, train_model=train_model, version=version, name=name,
             parts=(View.all(_typed(go, fitted, "forget")), kept),
+            keys=Keys(owners=names),
             input_moments=input_moments,
-        )
+        )  # fmt: skip
         return case
 
     @classmethod
@@ -252,8 +245,22 @@ class Case:
                 "recipe: 0 epochs would leave originals and oracles untrained; give"
                 " Recipe(epochs=...) of at least 1"
             )
+        keys, train = values.setdefault("keys", Keys()), values.get("train")
+        if train is not None and keys.rows is not None and len(keys.rows) != len(train):
+            raise InputError(
+                f"keys: {len(keys.rows)} name {len(train)} training rows; build the case anew with"
+                " one a row"
+            )
+        fn = values.get("train_model")
+        if not isinstance(fn, TrainFunction):
+            values["train_model"] = TrainFunction.of(fn, values.get("version"))
         for name in self.__dataclass_fields__:
             object.__setattr__(self, name, values.get(name))
+
+    @property
+    def training(self) -> Recipe | TrainFunction | None:
+        """Return how models are trained from scratch: the user's loop, or else the recipe."""
+        return self.train_model or self.recipe
 
     def replace(self, **changes: Any) -> Case:
         """Return the case with some fields changed, such as ``recipe``."""
@@ -285,7 +292,7 @@ class Case:
             )
         if self.train is None:
             return Partition(None, None, self._gone_unseen(request))
-        mask = rows_to_forget(request, self.train)
+        mask = rows_to_forget(self.keys.locate(request), self.train)
         count, total = int(mask.sum()), len(mask)
         if count == 0 or count == total:
             whole = "no row" if count == 0 else "all rows"
@@ -298,8 +305,9 @@ class Case:
     def after_deletion(self, request: ForgetRequest | str | Mapping[str, Any]) -> Case:
         """Return the case after a deletion: the training set is what stays.
 
-        Rows are renumbered; ask for the next deletion in the new numbers. All else stays as it is,
-        the test rows and the number of classes among it.
+        Keys and owners keep their meaning, and a later request for what is already deleted says so.
+        Positions change with a deletion: without keys, a later request for rows is refused. All
+        else stays as it is, the test rows and the number of classes among it.
 
         Args:
             request: What must go, as a request or in its words.
@@ -314,10 +322,19 @@ class Case:
             raise UnsupportedError(
                 "after_deletion: the case has no whole training set; build it with train="
             )
-        stay = self.partition(parse_request(request)).retain
-        assert stay is not None
-        left = None if self.manipulated is None else self.manipulated.left(stay.rows)
-        return self.replace(train=self.train.pick(stay.rows), manipulated=left)
+        parts = self.partition(parse_request(request))
+        assert parts.forget is not None
+        assert parts.retain is not None
+        stay = parts.retain.rows
+        return self.replace(
+            train=self.train.pick(stay),
+            manipulated=None if self.manipulated is None else self.manipulated.left(stay),
+            keys=self.keys.after(parts.forget.rows, stay, self.train.group),
+        )
+
+    def rows(self, positions: Tensor | Sequence[int]) -> Rows:
+        """Return the request for rows at positions ``(k,)``, by key where they have one."""
+        return Rows(self.keys.named(positions))
 
     def _gone_unseen(self, request: ForgetRequest) -> tuple[int, ...]:
         count = self.task.spec().get("classes")
@@ -337,12 +354,33 @@ class Case:
 
 
 def _columns(
-    source: Any, name: str, target: str | None, inputs: tuple[str, ...], group: Any
+    source: Any,
+    name: str,
+    target: str | None,
+    inputs: tuple[str, ...],
+    group: Any,
+    keys: Any = None,
 ) -> tuple[str, ...]:
     """Return the input columns of the first table, which all others must then have too."""
     if not is_table(source):
         return inputs
-    return input_columns(source, name=name, target=target, inputs=inputs, group=group)
+    return input_columns(source, name=name, target=target, inputs=inputs, group=group, keys=keys)
+
+
+def _other_rows(read: Callable[..., Data], task: Task, **sources: Any) -> dict[str, Data]:
+    """Return the sets that are given, in the library's form, by name."""
+    given = {name: rows for name, rows in sources.items() if rows is not None}
+    return {name: _typed(read(rows, name=name), task, name) for name, rows in given.items()}
+
+
+def _owners(*parts: tuple[Any, Any]) -> tuple[list[Any], tuple[str, ...] | None]:
+    """Return the owners of rows as numbers, and their names where they are text."""
+    return number_owners([column_values(rows, "group", group) for rows, group in parts])
+
+
+def _ids(rows: Any, keys: Any, count: int) -> tuple[Key, ...] | None:
+    ids = column_values(rows, "keys", keys)
+    return None if ids is None else read_keys(ids, count)
 
 
 def _fit(task: str | Task, *sets: Data) -> Task:
@@ -375,7 +413,7 @@ def _typed(data: Data, task: Task, what: str) -> Data:
     if not labelled(data):
         return data
     try:
-        return data.with_targets(task.targets(data.y))
+        return data.with_targets(task.targets(data.y), data.given)
     except InputError as e:
         raise InputError(f"{what}: {e}") from None
 

@@ -1,6 +1,6 @@
 """Base classes of values and settings: immutable, without unknown fields."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -18,6 +18,9 @@ class FrozenModel(BaseModel):
 class Checked(FrozenModel):
     """A model that raises ``InputError`` when it is built from wrong values by hand."""
 
+    remedy: ClassVar[str] = ""
+    """What else there is, for the end of the error."""
+
     def __init__(self, **values: Any) -> None:
         try:
             super().__init__(**values)
@@ -28,7 +31,8 @@ class Checked(FrozenModel):
                 for x in e.errors(include_url=False)
             )
             name = getattr(type(self), "id", type(self).__name__)
-            raise InputError(f"{name}: {reasons}") from None
+            remedy = f"; {self.remedy}" if self.remedy else ""
+            raise InputError(f"{name}: {reasons}{remedy}") from None
 
     # Inside another model pydantic then validates without this constructor, so that an error names
     # the whole path of the wrong value.

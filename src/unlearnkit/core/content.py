@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import builtins
+import datetime
+import dis
 import enum
 import functools
 import hashlib
 import json
+import random
 import re
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
+from numbers import Number
 from pathlib import Path
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from types import (
+    BuiltinFunctionType,
+    CodeType,
+    EllipsisType,
+    FunctionType,
+    GenericAlias,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+    MethodType,
+    ModuleType,
+    NotImplementedType,
+    UnionType,
+)
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +40,16 @@ from unlearnkit.core.digest import digest, source_code, tensor_digest
 _OWN = "unlearnkit"
 _OPAQUE = ("logging", "threading", "_thread", "multiprocessing", "io", "_io", "weakref", "socket")
 """Modules whose objects say nothing about what is computed: locks, files, loggers."""
+
+_FILES = ("io", "_io", "multiprocessing", "socket")
+"""Those of them that say something about what is computed, and do not say what."""
+
+_PRINTED = (
+    *(range, slice, re.Pattern, Number, np.dtype, torch.memory_format, torch.layout),
+    *(datetime.date, datetime.time, datetime.timedelta, EllipsisType, NotImplementedType),
+    *(GenericAlias, UnionType, GetSetDescriptorType, MemberDescriptorType),
+)
+"""Objects without attributes that their printed form tells whole."""
 
 _WEIGHTS = {"_parameters", "_buffers", "_modules", "training", "_flat_weights", "_flat_weight_refs"}
 """Attributes of a module that are weights, or flags that training sets itself."""
@@ -40,6 +67,24 @@ def content_digest(value: object) -> str:
     stands for its code.
     """
     return digest({"content": _Reader().read(value)})
+
+
+class NoDigestError(Exception):
+    """What a function reads has no content that can be known; says what it is."""
+
+
+def strict_digest(value: object) -> str:
+    """Return what ``content_digest`` returns, of what can be read in whole alone.
+
+    Args:
+        value: Anything.
+
+    Returns:
+        The digest. Raised is ``NoDigestError`` for what holds a file, a generator, an iterator, an
+        object of compiled code that does not show what it holds, or code that imports a module of
+        the user's own inside a function.
+    """
+    return digest({"content": _Reader(strict=True).read(value)})
 
 
 def attribute_digests(value: object) -> dict[str, str]:
@@ -75,7 +120,8 @@ def architecture_digest(model: nn.Module) -> str:
 class _Reader:
     """Reads objects, each once: a second sight of one is a reference to the first."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, strict: bool = False) -> None:
+        self._strict = strict
         self._seen: dict[int, str] = {}
         self._alive: list[object] = []
 
@@ -146,6 +192,7 @@ class _Reader:
         if isinstance(value, MethodType):
             return [self.read(value.__func__), self.read(value.__self__)]
         if isinstance(value, BuiltinFunctionType):
+            self._check_owner(value)
             return f"{value.__module__}.{value.__qualname__}"
         if isinstance(value, FunctionType):
             return self._function(value)
@@ -159,13 +206,9 @@ class _Reader:
         names = {n for code in _codes(value.__code__) for n in code.co_names}
         used = {n: value.__globals__[n] for n in sorted(names) if n in value.__globals__}
         # Of a module of the user's own, what the code can reach by name.
-        parts = {
-            f"{m}.{n}": getattr(module, n)
-            for m, module in used.items()
-            if isinstance(module, ModuleType) and not _library(module.__name__)
-            for n in sorted(names)
-            if hasattr(module, n)
-        }
+        parts = _parts(used, sorted(names))
+        if self._strict:
+            _check_imports(value.__code__)
         return {
             "code": self._code(value.__code__),
             "defaults": self.read([value.__defaults__, value.__kwdefaults__]),
@@ -202,7 +245,10 @@ class _Reader:
 
     def _object(self, value: Any) -> Any:
         kind = type(value)
-        if kind.__module__.partition(".")[0] in _OPAQUE:
+        top = kind.__module__.partition(".")[0]
+        if self._strict and (top in _FILES or isinstance(value, random.Random)):
+            raise NoDigestError(f"a {kind.__qualname__}, whose content cannot be known")
+        if top in _OPAQUE:
             return kind.__qualname__
         if isinstance(value, nn.Module):
             return [
@@ -210,6 +256,9 @@ class _Reader:
                 self._items(value.state_dict()),
                 self._items(value._modules),
             ]
+        if hasattr(value, "iloc") and hasattr(value, "index"):  # pandas
+            parts = [(str(c), value[c].tolist()) for c in getattr(value, "columns", ())]
+            return [kind.__qualname__, self.read([list(value.index), parts or value.tolist()])]
         if hasattr(value, "__array__") and hasattr(value, "tobytes"):
             if str(getattr(value, "dtype", "")) == "object":
                 return self.read(value.tolist())
@@ -218,7 +267,50 @@ class _Reader:
         state = dict(_state(value))
         if state:
             return [self.read(kind), self._items(state)]
+        if self._strict and not isinstance(value, _PRINTED) and kind is not object:
+            self._check_known(value)
         return [self.read(kind), _ADDRESS.sub("", repr(value))]
+
+    def _check_known(self, value: object) -> None:
+        """Refuse an object of compiled code without attributes, but for a function by its name."""
+        kind = type(value)
+        if callable(value) and hasattr(value, "__name__"):
+            self._check_owner(value)
+        elif _library(kind.__module__):
+            raise NoDigestError(f"a {kind.__qualname__}, whose content cannot be known")
+
+    def _check_owner(self, value: Any) -> None:
+        """Refuse a method of an object of compiled code: its name does not say what it holds."""
+        owner = getattr(value, "__self__", None)
+        if self._strict and owner is not None and not isinstance(owner, ModuleType | type):
+            raise NoDigestError(f"{value.__name__} of an object whose content cannot be known")
+
+
+def _parts(used: Mapping[str, object], names: list[str]) -> dict[str, object]:
+    """Return what code can reach by name in modules of the user's own, modules in them as well."""
+    found: dict[str, object] = {}
+    todo = [(n, m) for n, m in used.items() if isinstance(m, ModuleType)]
+    seen: set[int] = set()
+    while todo:
+        path, module = todo.pop()
+        if id(module) in seen or _library(module.__name__):
+            continue
+        seen.add(id(module))
+        inside = {f"{path}.{n}": getattr(module, n) for n in names if hasattr(module, n)}
+        found |= inside
+        todo += [(n, m) for n, m in inside.items() if isinstance(m, ModuleType)]
+    return found
+
+
+def _check_imports(code: CodeType) -> None:
+    """Refuse code that imports a module of the user's own when it runs: it cannot be read."""
+    for part in _codes(code):
+        for step in dis.get_instructions(part):
+            if step.opname == "IMPORT_NAME" and not _library(str(step.argval)):
+                raise NoDigestError(
+                    f"the module {step.argval!r}, imported inside the function (import it at the"
+                    " top of the file)"
+                )
 
 
 def _state(value: object) -> Iterator[tuple[str, object]]:

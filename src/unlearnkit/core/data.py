@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Subset, default_collate
 
 from unlearnkit.core.border import user_code_error
-from unlearnkit.core.content import attribute_digests
+from unlearnkit.core.content import attribute_digests, content_digest
 from unlearnkit.core.digest import digest, tensor_digest
 from unlearnkit.core.errors import InputError, NoTargetsError, UndeclaredReadError, UnlearnkitError
+from unlearnkit.core.given_rows import GivenRows, RelabelledRows
 from unlearnkit.core.hidden_targets import Hidden, no_targets
 
 if TYPE_CHECKING:
     from unlearnkit.core.runtime import Cost, Runtime
 
 Inputs = Tensor | dict[str, Tensor]
+
+Sampler = Callable[[Tensor, torch.Generator], Tensor]
+"""From the targets of n rows and a generator to the positions of an epoch's rows ``(n,)``."""
 
 SAMPLE = 64
 """Rows of a data set that are read again to see whether it has changed."""
@@ -69,8 +74,13 @@ class Data(Protocol):
         """Return the content address of all rows."""
         ...
 
-    def with_targets(self, y: Tensor) -> Data:
-        """Return the same rows with other targets."""
+    @property
+    def given(self) -> GivenRows | None:
+        """Return what the user gave, for a training loop of the user's own."""
+        ...
+
+    def with_targets(self, y: Tensor, given: GivenRows | None = None) -> Data:
+        """Return the same rows with other targets; ``given`` is what has these targets, too."""
         ...
 
     def pick(self, rows: Tensor) -> Data:
@@ -81,6 +91,14 @@ class Data(Protocol):
         """Return the same rows in memory of their own."""
         ...
 
+    def as_given(self) -> GivenRows:
+        """Return the rows as the kind of object that the user gave."""
+        ...
+
+    def extra_content(self) -> str:
+        """Return the digest of what the user's object holds besides inputs and targets."""
+        ...
+
 
 @dataclass(frozen=True)
 class TensorData:
@@ -89,6 +107,8 @@ class TensorData:
     x: Inputs
     y: Tensor
     group: Tensor | None = None
+    given: GivenRows | None = field(default=None, compare=False, repr=False)
+    """What the user gave, for a training loop of the user's own."""
 
     def __len__(self) -> int:
         return len(self.y)
@@ -101,14 +121,23 @@ class TensorData:
             else:
                 yield {k: t.index_select(0, part) for k, t in self.x.items()}
 
-    def with_targets(self, y: Tensor) -> TensorData:
-        """Return the same rows with other targets."""
-        return replace(self, y=y)
+    def with_targets(self, y: Tensor, given: GivenRows | None = None) -> TensorData:
+        """Return the same rows with other targets; ``given`` is what has these targets, too."""
+        return replace(self, y=y, given=given)
+
+    def as_given(self) -> GivenRows:
+        """Return the rows as the kind of object that the user gave."""
+        return self.given or GivenRows((self.x, self.y))
+
+    def extra_content(self) -> str:
+        """Return the digest of what the user's object holds besides inputs and targets."""
+        return "" if self.given is None else self.given.content()
 
     def pick(self, rows: Tensor) -> TensorData:
         """Return some rows, at positions ``(k,)``, as data of their own."""
         owners = None if self.group is None else self.group[rows]
-        return TensorData(index_rows(self.x, rows), self.y[rows], owners)
+        given = None if self.given is None else self.given.pick(rows)
+        return TensorData(index_rows(self.x, rows), self.y[rows], owners, given)
 
     def copy(self) -> TensorData:
         """Return the same rows in memory of their own."""
@@ -134,6 +163,11 @@ class MapData:
     y: Tensor
     group: Tensor | None = None
     workers: int = 0
+    collate: Callable[[list[Any]], Any] | None = None
+    """Makes a batch of the ``x`` of its rows, such as by padding; they are stacked when None."""
+    given: GivenRows | None = field(default=None, compare=False, repr=False)
+    """As in ``TensorData``."""
+
     _known: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
     """The digest of all inputs, by what a sample of them and the set's attributes were."""
 
@@ -155,12 +189,13 @@ class MapData:
             batch_size=size,
             sampler=order.tolist(),
             num_workers=self.workers,
+            collate_fn=partial(collate_inputs, self.collate),
             generator=rng,
         )
         batches = iter(loader)
         for rows in torch.split(order, size):
             try:
-                x = as_inputs(next(batches)[0])
+                x = as_inputs(next(batches))
             except StopIteration:
                 raise InputError(
                     f"data: rows {int(rows[0])} and on were not read; the data set ends before"
@@ -171,20 +206,32 @@ class MapData:
                     e,
                     f"data: rows {int(rows[0])} and on cannot be put into one batch"
                     f" ({type(e).__name__}: {last_line(e)}); return pairs (x, y) of arrays of one"
-                    " shape, and mend what the data set raises",
+                    " shape, or give data_collator= to pad them, and mend what the data set raises",
                 ) from e
             for name, t in as_named_tensors(x).items():
                 check_finite("data", name, t, rows)
             yield x
 
-    def with_targets(self, y: Tensor) -> MapData:
-        """Return the same rows with other targets."""
-        return replace(self, y=y)
+    def with_targets(self, y: Tensor, given: GivenRows | None = None) -> MapData:
+        """Return the same rows with other targets; ``given`` is what has these targets, too."""
+        return replace(self, y=y, given=given)
+
+    def as_given(self) -> GivenRows:
+        """Return the rows as the kind of object that the user gave."""
+        return self.given or GivenRows(RelabelledRows(self.source, self.y))
+
+    def extra_content(self) -> str:
+        """Return the digest of the attributes of the set, but for those that reading changes."""
+        return self._state("", attribute_digests(self.source))
 
     def pick(self, rows: Tensor) -> MapData:
         """Return some rows, at positions ``(k,)``, as data of their own; none are read."""
         owners = None if self.group is None else self.group[rows]
-        return MapData(Subset(self.source, rows.tolist()), self.y[rows], owners, self.workers)
+        given = None if self.given is None else self.given.pick(rows)
+        some = Subset(self.source, rows.tolist())
+        return replace(
+            self, source=some, y=self.y[rows], group=owners, given=given, _known={}, _moving=set()
+        )
 
     def copy(self) -> MapData:
         """Return the same rows with targets in memory of their own; inputs are read on demand."""
@@ -224,7 +271,8 @@ class MapData:
 
     def _state(self, sample: str, attributes: Mapping[str, str]) -> str:
         held = {n: d for n, d in attributes.items() if n not in self._moving}
-        return digest({"sample": sample, "set": held, "workers": self.workers})
+        law = {} if self.collate is None else {"collate": content_digest(self.collate)}
+        return digest({"sample": sample, "set": held, "workers": self.workers, **law})
 
     def _digest(self, order: Tensor, seed: int) -> str:
         """Return the digest of the inputs of some rows, read under a seed."""
@@ -243,8 +291,8 @@ class View:
 
     data: Data
     rows: Tensor
-    sealed: str = ""
-    blind: str = ""
+    sealed_because: str = ""
+    targets_hidden_because: str = ""
     """Why there is no target behind this view, where the data have them."""
 
     @classmethod
@@ -270,12 +318,12 @@ class View:
 
     def seal(self, why: str) -> View:
         """Return a view that raises when it is read."""
-        return replace(self, sealed=why)
+        return replace(self, sealed_because=why)
 
     def without_targets(self, why: str) -> View:
         """Return a view of the inputs alone, which raises when a target is read."""
         data = self.data.with_targets(no_targets(len(self.data)))
-        return replace(self, data=data, blind=why)
+        return replace(self, data=data, targets_hidden_because=why)
 
     def pick(self, keep: Tensor) -> View:
         """Return the rows where a boolean ``(n,)`` is true, or at positions ``(k,)``."""
@@ -288,7 +336,9 @@ class View:
             return self
         return self.pick(torch.randperm(len(self), generator=rt.rng(stream))[:count])
 
-    def batches(self, size: int, rt: Runtime, *, shuffle: str | None = None) -> Iterator[Batch]:
+    def batches(
+        self, size: int, rt: Runtime, *, shuffle: str | None = None, sampler: Sampler | None = None
+    ) -> Iterator[Batch]:
         """Yield the rows as batches on the runtime's device.
 
         Args:
@@ -296,13 +346,14 @@ class View:
                 joins the one before it, because batch normalisation cannot train on one row.
             rt: Where the batches go, where the order comes from, and who counts.
             shuffle: Name of the random stream that orders the rows; in order when None.
+            sampler: As in ``order``.
 
         Yields:
             The batches; a sealed view raises instead. Without targets, all but to pick and to join
             rows of ``y`` raises.
         """
         self._open()
-        rows = self.rows if shuffle is None else self.order(rt, shuffle)
+        rows = self.rows if shuffle is None else self.shuffled_rows(rt, shuffle, sampler)
         y, name = self.data.y, shuffle or "in order"
         hidden = None if self.labelled else self._no_targets()
         cut = len(rows) - (size + 1 if shuffle is not None and self._joins(size) else 0)
@@ -314,10 +365,32 @@ class View:
                 own = y.index_select(0, row).to(rt.device)
                 yield Batch(_to(x, rt), Hidden.of(own, hidden) if hidden else own, row, rt.cost)
 
-    def order(self, rt: Runtime, shuffle: str) -> Tensor:
-        """Return these rows in the order that a stream gives them: ``(n,)``."""
+    def shuffled_rows(self, rt: Runtime, shuffle: str, sampler: Sampler | None = None) -> Tensor:
+        """Return these rows in the order that a stream gives them: ``(n,)``.
+
+        Args:
+            rt: Gives the stream.
+            shuffle: Its name.
+            sampler: From the rows' targets and the stream's generator to n positions, which may
+                repeat; each row once when None.
+
+        Returns:
+            The rows.
+
+        Raises:
+            InputError: If the sampler returns anything else.
+        """
         self._open()
-        return self.rows[torch.randperm(len(self), generator=rt.rng(shuffle))]
+        if sampler is None:
+            return self.rows[torch.randperm(len(self), generator=rt.rng(shuffle))]
+        places = torch.as_tensor(sampler(self.y, rt.rng(shuffle)))
+        whole = places.shape == (len(self),) and not places.is_floating_point()
+        if not whole or bool(((places < 0) | (places >= len(self))).any()):
+            raise InputError(
+                f"sampler: must return {len(self)} positions from 0 to {len(self) - 1}, got shape"
+                f" {tuple(places.shape)} of {places.dtype}; give one a row, or train_model"
+            )
+        return self.rows[places.long().cpu()]
 
     def steps(self, size: int) -> int:
         """Return how many batches of a size make one shuffled pass over these rows."""
@@ -336,19 +409,33 @@ class View:
         data = self.data.key() if data is None else data
         return digest({"data": data, "rows": tensor_digest(self.rows)})
 
+    def as_given(self) -> Any:
+        """Return these rows, in their order, as the kind of object that the user gave."""
+        self._open()
+        return self.data.as_given().pick(self.rows).take()
+
     def _joins(self, size: int) -> bool:
         return 1 < size < len(self) and len(self) % size == 1
 
     def _open(self) -> None:
-        if self.sealed:
-            raise UndeclaredReadError(self.sealed)
+        if self.sealed_because:
+            raise UndeclaredReadError(self.sealed_because)
 
     def _no_targets(self) -> UnlearnkitError:
-        if self.blind:
-            return UndeclaredReadError(self.blind)
+        if self.targets_hidden_because:
+            return UndeclaredReadError(self.targets_hidden_because)
         return NoTargetsError(
             "targets: these rows have none; give pairs (x, y) to use what needs y"
         )
+
+
+def collate_inputs(collate: Callable[[list[Any]], Any] | None, items: list[Any]) -> Any:
+    """Return the inputs of a batch of rows that are pairs ``(x, y)``."""
+    return (
+        default_collate([i[0] for i in items])
+        if collate is None
+        else collate([i[0] for i in items])
+    )
 
 
 def index_rows(x: Inputs, rows: Tensor) -> Inputs:

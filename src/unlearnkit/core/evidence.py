@@ -193,7 +193,7 @@ class Evidence:
         """Return where copies are trained: same device, precision and seed, no reports."""
         return self._rt.fork(self._rt.seed, quiet=True)
 
-    def recall(
+    def cached(
         self, what: Hashable, make: Callable[[nn.Module], T], who: ModelRole, k: int = 0
     ) -> T:
         """Return ``make(model)``, computed once for each model whatever its role.
@@ -207,13 +207,13 @@ class Evidence:
     def _remember(self, name: str, what: Hashable, make: Callable[[], T]) -> T:
         memory, key = self._recalled.setdefault(name, {}), what
         if name in self._found:
-            memory, key = self._found[name], (what, self.circumstances)
+            memory, key = self._found[name], (what, self.context_key)
         if key not in memory:
             memory[key] = make()
         return cast("T", memory[key])
 
     @property
-    def circumstances(self) -> str:
+    def context_key(self) -> str:
         """Return the content address of all besides the models: rows, recipe, seed."""
 
         def make() -> str:
@@ -230,9 +230,9 @@ class Evidence:
             )
 
         memory = self._recalled.setdefault("", {})
-        if "circumstances" not in memory:
-            memory["circumstances"] = make()
-        return cast("str", memory["circumstances"])
+        if "context_key" not in memory:
+            memory["context_key"] = make()
+        return cast("str", memory["context_key"])
 
     def targets(self, split: Split) -> Tensor:
         """Return the targets of a split ``(n, ...)``."""

@@ -236,9 +236,7 @@ def check_logits(out: Tensor, y: Tensor, task: Task, who: str) -> None:
         InputError: If they are probabilities; ``who`` is what the message calls the model.
     """
     out = out.detach().double()
-    if len(out) < 2 or out.ndim != 2 or task.predictions(out) is not None:
-        return
-    if not bool(((out >= 0) & (out <= 1)).all()):
+    if len(out) < 2 or not may_be_probabilities(out, task):
         return
     exclusive = task.log_probs(out) is not None
     if exclusive and bool(((out.sum(1) - 1).abs() < SUM_TOLERANCE).all()):
@@ -254,6 +252,13 @@ def check_logits(out: Tensor, y: Tensor, task: Task, who: str) -> None:
     raw, converted = (float(task.losses(o, batch).mean()) for o in (out, logits))
     if converted < BETTER * raw:
         raise InputError(_not_logits(who, "sigmoid", "torch.logit(p)"))
+
+
+def may_be_probabilities(out: Tensor, task: Task) -> bool:
+    """Return whether outputs ``(n, K)`` lie in [0, 1], where the task computes with logits."""
+    if out.ndim != 2 or task.predictions(out) is not None:
+        return False
+    return bool(((out >= 0) & (out <= 1)).all())
 
 
 def _not_logits(who: str, layer: str, way: str) -> str:

@@ -76,7 +76,8 @@ class Problem:
     """Never-trained rows to calibrate on; None where the case has none."""
 
     recipe: Recipe
-    """How the model was trained, or ``ASSUMED`` where that is unknown."""
+    """How the model was trained. Where that is unknown ``ASSUMED``, with an estimated learning rate
+    where models are trained by the user's own loop."""
 
     removed_classes: tuple[int, ...] = ()
     """Classes without a retained row: all of their rows are to be forgotten."""
@@ -90,6 +91,21 @@ class Problem:
 
     build: Callable[[], nn.Module] | None = None
     sealed_build: str = ""
+    find_recipe: Callable[[], Recipe] | None = None
+    """Finds ``recipe`` when it is first read, in the place of the one that is given."""
+
+    train: Callable[[nn.Module, View], None] | None = None
+    """Trains an untrained model by the user's own loop; None where the recipe does."""
+
+    def __post_init__(self) -> None:
+        if self.find_recipe is not None:
+            object.__delattr__(self, "recipe")
+
+    def __getattr__(self, name: str) -> Recipe:
+        if name != "recipe" or self.find_recipe is None:
+            raise AttributeError(name)
+        object.__setattr__(self, "recipe", self.find_recipe())
+        return self.recipe
 
     def fresh(self) -> nn.Module:
         """Return an untrained model of the same architecture, initialised from the run's seed.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -86,6 +87,22 @@ def structural_difference(ours: nn.Module, theirs: nn.Module) -> str:
 def tensors_equal(ours: Tensor, theirs: Tensor) -> bool:
     """Return whether two tensors hold the same values in the type of the second, on any device."""
     return torch.equal(ours.detach().to(theirs.dtype).cpu(), theirs.detach().cpu())
+
+
+def all_finite(t: Tensor) -> bool:
+    """Return whether a tensor has neither NaN nor infinity; makes no copy of real numbers."""
+    if t.is_complex() or not t.numel():
+        return bool(torch.isfinite(t).all())
+    low, high = t.detach().aminmax()  # NaN if there is any
+    return math.isfinite(low.item()) and math.isfinite(high.item())
+
+
+def largest_magnitude(t: Tensor) -> float:
+    """Return the largest value without its sign, 0 of none; NaN if there is any; makes no copy."""
+    if not t.numel():
+        return 0.0
+    low, high = (t.abs() if t.is_complex() else t.detach()).aminmax()
+    return math.nan if math.isnan(low.item()) else max(-low.item(), high.item())
 
 
 def storage_id(t: Tensor) -> tuple[str, int]:

@@ -8,21 +8,29 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, ClassVar, Literal, SupportsIndex
 
-from pydantic import StrictInt, ValidationError
+from pydantic import StrictInt, StrictStr, ValidationError
 
 from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.errors import InputError, UnknownNameError
-from unlearnkit.core.files import read_text
+from unlearnkit.core.key_words import parse_keys
 from unlearnkit.core.text import one_line
 
 MOST_GIVEN = 10**7
 """Most numbers of a request; each takes 60 bytes."""
 
+LONGEST_KEY = 200
+"""Most characters of a key; it is printed, and stands in the record of a run."""
+
+Key = int | str
+"""What a user calls a row or an owner."""
+
 Numbers = SupportsIndex | Iterable[SupportsIndex]
 """A number, or several in any container: list, range, array, tensor."""
+
+Named = Numbers | str | Iterable[Key]
+"""A number or a key, or several of one kind in any container."""
 
 
 class _Request(FrozenModel):
@@ -71,14 +79,29 @@ def _check_count(values: Any) -> None:
         )
 
 
+def _keys(given: tuple[Any, ...], named: Any) -> tuple[Any, ...]:
+    values = tuple(str(v) if isinstance(v, str) else v for v in _numbers(given, named))
+    kinds = {type(v) for v in values}
+    if kinds == {int, str}:
+        raise InputError("request: strings and integers are mixed; name all by strings")
+    if str in kinds and not all(0 < len(v) <= LONGEST_KEY for v in values if isinstance(v, str)):
+        raise InputError(f"request: a key has 1 to {LONGEST_KEY} characters; give the ids alone")
+    return values
+
+
 class Rows(_Request):
-    """Forget the rows at these positions of the training set: ``Rows(0, 5)``, ``Rows(tensor)``."""
+    """Forget some rows of the training set: ``Rows(0, 5)``, ``Rows(tensor)``, ``Rows("a17")``.
+
+    Values are the keys of the case; positions where it has none.
+    """
+
+    _wanted: ClassVar[str] = "whole numbers or keys"
 
     kind: Literal["rows"] = "rows"
-    rows: tuple[StrictInt, ...]
+    rows: tuple[StrictInt | StrictStr, ...]
 
-    def __init__(self, *given: Numbers, rows: Numbers | None = None, **rest: Any) -> None:
-        super().__init__(rows=_numbers(given, rows), **rest)
+    def __init__(self, *given: Named, rows: Named | None = None, **rest: Any) -> None:
+        super().__init__(rows=_keys(given, rows), **rest)
 
 
 class Classes(_Request):
@@ -92,13 +115,15 @@ class Classes(_Request):
 
 
 class Groups(_Request):
-    """Forget every row of these owners (subjects, clients): ``Groups(17)``."""
+    """Forget every row of these owners (subjects, clients): ``Groups(17)``, ``Groups("ann")``."""
+
+    _wanted: ClassVar[str] = "whole numbers or keys"
 
     kind: Literal["groups"] = "groups"
-    groups: tuple[StrictInt, ...]
+    groups: tuple[StrictInt | StrictStr, ...]
 
-    def __init__(self, *given: Numbers, groups: Numbers | None = None, **rest: Any) -> None:
-        super().__init__(groups=_numbers(given, groups), **rest)
+    def __init__(self, *given: Named, groups: Named | None = None, **rest: Any) -> None:
+        super().__init__(groups=_keys(given, groups), **rest)
 
 
 class Targets(_Request):
@@ -184,16 +209,15 @@ _KINDS: Mapping[str, type[Rows] | type[Classes] | type[Groups]] = {
 }
 _WORDS = {"row": "rows", "class": "classes", "group": "groups", "subject": "groups"}
 _RANGES = {"target", "targets"}
-MOST_NUMBERS = 10**6
-"""Most numbers that words, a file or a record may name; each is kept in the record of the run."""
 
 
 def parse_request(given: str | Mapping[str, Any] | ForgetRequest) -> ForgetRequest:
     """Return the request that a text, a mapping or a request means.
 
     Args:
-        given: ``"class=3"``, ``"classes=3,5"``, ``"rows=0:100,205"``, ``"rows=@file"`` (one number
-            a line), ``"group=17"``, ``"target<30"``; ``{"classes": [3]}``, ``{"kind": "classes",
+        given: ``"class=3"``, ``"classes=3,5"``, ``"rows=0:100,205"``, ``"rows=a17,b03"``,
+            ``"rows=@file"`` (a number or key a line; also CSV, JSON and .npy), ``"group=17"``,
+            ``"group=cust-12"``, ``"target<30"``; ``{"classes": [3]}``, ``{"kind": "classes",
             "classes": [3]}`` or ``{"target": {"below": 30}}``; or a request.
 
     Returns:
@@ -214,7 +238,7 @@ def parse_request(given: str | Mapping[str, Any] | ForgetRequest) -> ForgetReque
                 f" {given!r}"
             )
         kind = _kind(word.strip())
-        return _KINDS[kind](_parse_numbers(values, given))
+        return _from_words(kind, values, given)
     if not isinstance(given, Mapping):
         raise InputError(
             "forget: expected a request, a text such as class=3 or a mapping, got"
@@ -240,8 +264,13 @@ def _from_mapping(given: Mapping[str, Any]) -> ForgetRequest:
     if named is not None and _kind(str(named)) != kind:
         raise InputError(f"forget: kind is {named!r} but the values are {words[0]!r}; name one")
     if isinstance(values, str):
-        return _KINDS[kind](_parse_numbers(values, values))
+        return _from_words(kind, values, values)
     return _KINDS[kind](values)
+
+
+def _from_words(kind: str, values: str, whole: str) -> ForgetRequest:
+    named: Any = parse_keys(values, whole, numbers=kind == "classes")
+    return _KINDS[kind](named)
 
 
 def _kind(word: str) -> str:
@@ -249,44 +278,3 @@ def _kind(word: str) -> str:
     if kind not in _KINDS:
         raise UnknownNameError("request", word, {*_WORDS, *_KINDS, *_RANGES})
     return kind
-
-
-def _parse_numbers(text: str, whole: str) -> list[int]:
-    """Return the numbers of a text or of the file that it names; a file is never quoted."""
-    if not text.startswith("@"):
-        said = one_line(whole, 80)
-        parts = (
-            (p.strip(), f"{one_line(p.strip(), 80)!r} is not a number") for p in text.split(",")
-        )
-        return _counted(parts, f", in {said!r}")
-    path = text[1:]
-    lines = read_text(Path(path), "forget", what="name a file with a number a line").splitlines()
-    return _counted(
-        (
-            (part, f"line {i} of {path!r} is not a number")
-            for i, line in enumerate(lines, 1)
-            for part in line.replace(",", " ").split()
-        ),
-        "",
-    )
-
-
-def _counted(parts: Iterable[tuple[str, str]], where: str) -> list[int]:
-    """Return the numbers of numbers and ranges, each with what to say where it is neither."""
-    found: list[int] = []
-    for part, wrong in parts:
-        if not part:
-            continue
-        first, colon, last = part.partition(":")
-        try:
-            some = range(int(first), int(last)) if colon else (int(part),)
-            count = len(found) + len(some)
-        except (ValueError, OverflowError):
-            raise InputError(f"forget: {wrong} or a range{where}; write 3 or 0:100") from None
-        if count > MOST_NUMBERS:
-            raise InputError(
-                f"forget: at most {MOST_NUMBERS:,} numbers in words, got {count:,} or more; name"
-                " classes, groups or a range of targets, or pass Rows(tensor) in Python"
-            )
-        found += some
-    return found

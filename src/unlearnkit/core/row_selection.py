@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from unlearnkit.core.data import Data, labelled
 from unlearnkit.core.errors import InputError, UnsupportedError
-from unlearnkit.core.request import Classes, ForgetRequest, Groups, Rows, Targets
+from unlearnkit.core.request import Classes, ForgetRequest, Groups, Key, Rows, Targets
 
 
 def rows_to_forget(request: ForgetRequest, data: Data) -> Tensor:
@@ -47,15 +48,38 @@ def in_range(asked: Targets, y: Tensor) -> Tensor:
     return mask
 
 
+_NUMBER = re.compile(r"[-+]?\d{1,38}")
+
+
+def as_kind(key: Key, kind: type) -> Key:
+    """Return a key in the type of a case's keys: words do not tell 17 from '17'."""
+    if kind is str:
+        return str(key)
+    return int(key) if isinstance(key, str) and _NUMBER.fullmatch(key) else key
+
+
+def _numbers(wanted: tuple[Key, ...], who: str, what: str, remedy: str) -> tuple[int, ...]:
+    """Return keys as numbers; refuse those that are none, without quoting them."""
+    keys = [as_kind(key, int) for key in wanted]
+    numbers = tuple(n for n in keys if isinstance(n, int))
+    if len(numbers) < len(keys):
+        raise InputError(
+            f"{who}: {len(keys) - len(numbers)} of {len(keys)} are no {what} (a whole number or a"
+            f" range; write 3 or 0:100); {remedy}"
+        )
+    return numbers
+
+
 def _at(asked: Rows, count: int) -> Tensor:
-    outside = [r for r in asked.rows if not 0 <= r < count]
+    rows = _numbers(asked.rows, "rows", "position", "or name rows by keys: Case(keys=...)")
+    outside = [r for r in rows if not 0 <= r < count]
     if outside:
         raise InputError(
             f"rows: {outside[0]} is out of range; the training set has rows 0 to {count - 1}"
         )
-    _once(asked.rows, "rows")
+    _once(rows, "rows")
     mask = torch.zeros(count, dtype=torch.bool)
-    mask[torch.tensor(asked.rows, dtype=torch.long)] = True
+    mask[torch.tensor(rows, dtype=torch.long)] = True
     return mask
 
 
@@ -76,7 +100,8 @@ def _of_groups(asked: Groups, data: Data) -> Tensor:
             "groups: a group request needs data with owners; give group= with the data, or name"
             " rows"
         )
-    return _among(data.group, asked.groups, "group")
+    groups = _numbers(asked.groups, "group", "owner", "owners of this case are numbers")
+    return _among(data.group, groups, "group")
 
 
 def _in_the_range(asked: Targets, data: Data) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from unlearnkit.core.content import architecture_digest, content_digest
 from unlearnkit.core.digest import NUMERICS, model_digest
 from unlearnkit.core.recipe import Recipe
+from unlearnkit.core.train_function import TrainFunction
 
 if TYPE_CHECKING:
     from torch import nn
@@ -16,9 +17,17 @@ if TYPE_CHECKING:
     from unlearnkit.core.runtime import Runtime
     from unlearnkit.core.task import Task
 
+Training = Recipe | TrainFunction
+"""How models are trained from scratch."""
+
 
 def training_key(
-    kind: str, model: nn.Module, rows: str, task: Task, recipe: Recipe, rt: Runtime
+    kind: str,
+    model: nn.Module,
+    rows: str,
+    task: Task,
+    how: Training,
+    rt: Runtime,
 ) -> dict[str, Any]:
     """Return the content address of what an untrained model becomes: all inputs of its training.
 
@@ -27,17 +36,19 @@ def training_key(
         model: Before training.
         rows: The content address of its rows, in their order.
         task: Gives outputs and losses; its code and attributes are inputs too.
-        recipe: How it is trained.
+        how: How it is trained: a recipe, or the user's own loop.
         rt: Device, precision and seed.
 
     Returns:
         The key, JSON-able.
     """
+    if isinstance(how, Recipe):
+        how.check_cached()
     return {
         "kind": kind,
         "numerics": NUMERICS,
-        "recipe": recipe.model_dump(),
-        "rule": None if type(recipe) is Recipe else content_digest(recipe),
+        "recipe": how.model_dump() if isinstance(how, Recipe) else how.spec(),
+        "rule": None if type(how) in {Recipe, TrainFunction} else content_digest(how),
         "init": model_digest(model),
         "architecture": architecture_digest(model),
         "rows": rows,

@@ -20,8 +20,9 @@ from unlearnkit.core.inference import predict
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.training import training_key
 from unlearnkit.train.ensemble import LAYERS
-from unlearnkit.train.loop import descend
+from unlearnkit.train.loop import Pass, alternate
 from unlearnkit.train.rng_guard import seeded_global_rngs
+from unlearnkit.train.training_task import epoch_sampler, training_task
 
 Proxy = Literal["confidence", "top", "surety", "correctness"]
 
@@ -88,11 +89,12 @@ def record_dynamics(
 
 def _watched(model: nn.Module, view: View, case: Case, rt: Runtime) -> dict[str, Tensor]:
     assert case.recipe is not None
+    seen, stream = training_task(case.task, case.recipe), f"original {rt.seed}"
     task, sums = case.task, {n: torch.zeros(len(view), dtype=torch.float64) for n in _READ}
     states = 0
 
     def loss(batch: Batch) -> Tensor:
-        return task.losses(task.outputs(model, batch), batch)
+        return seen.losses(seen.outputs(model, batch), batch)
 
     def read(_: int) -> bool:
         nonlocal states
@@ -106,7 +108,8 @@ def _watched(model: nn.Module, view: View, case: Case, rt: Runtime) -> dict[str,
         return False
 
     with seeded_global_rngs(rt, LAYERS):
-        descend(model, view, loss, case.recipe, rt, stream=f"original {rt.seed}", after_epoch=read)
+        one = Pass(view, loss, stream, sampler=epoch_sampler(case.recipe))
+        alternate(model, (one,), case.recipe, rt, after_epoch=read)
     return {n: t / states for n, t in sums.items()}
 
 
@@ -119,6 +122,11 @@ def trainable(case: Case) -> View:
         raise UnsupportedError(
             "difficulty: needs a training set, a model factory and a recipe; give"
             " Case(train=..., fresh=..., recipe=...)"
+        )
+    if case.train_model is not None:
+        raise UnsupportedError(
+            "difficulty: follows the epochs of a recipe, and train_model does not show its own; use"
+            " a case with recipe= alone"
         )
     view = View.all(case.train)
     if not view.labelled or view.y.ndim != 1 or view.y.is_floating_point():

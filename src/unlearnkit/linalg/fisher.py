@@ -1,7 +1,7 @@
 """Diagonal of the empirical Fisher: mean squared gradients."""
 
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import wraps
 from typing import Literal
 
@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from unlearnkit.core.data import Batch, Inputs, View, index_rows
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.inference import first_rows
-from unlearnkit.core.module_state import eval_mode
+from unlearnkit.core.module_state import eval_mode, largest_magnitude
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
 from unlearnkit.linalg.row_gradients import LayerCalls, record_layer_calls
@@ -38,6 +38,7 @@ def squared_gradients(
     unit: Literal["batch", "row"] = "row",
     batch_size: int = 64,
     by_layer: Collection[str] | None = None,
+    into: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Return the mean square of the loss gradient, in float32 or better.
 
@@ -59,6 +60,7 @@ def squared_gradients(
         batch_size: For ``batch``, rows in a batch; for ``row``, the most rows differentiated at
             once: fewer where gradients of single rows have to be made and would take much memory.
         by_layer: What ``layered`` found of the model; it is computed when None.
+        into: Memory for the result, by name; overwritten, where its type and layout serve.
 
     Returns:
         One tensor per parameter that requires gradients, of the parameter's shape, by name.
@@ -67,10 +69,7 @@ def squared_gradients(
     if by_layer is None:
         by_layer = parameters_with_row_gradients(model, view, task, rt) if unit == "row" else ()
     with eval_mode(model), torch.enable_grad():
-        total = {
-            name: torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32))
-            for name, p in names.items()
-        }
+        total = {name: _zeros(p, (into or {}).get(name)) for name, p in names.items()}
         whole = {n: t for n, t in total.items() if n in by_layer}
         rest = {n: t for n, t in total.items() if n not in by_layer}
         few = rows_at_once(sum(t.numel() for t in rest.values()), batch_size)
@@ -85,6 +84,13 @@ def squared_gradients(
                 _by_row(model, batch.pick(rows.to(batch.y.device)), task, rt, rest)
             weight += len(batch)
     return {name: t.div_(max(weight, 1)) for name, t in total.items()}
+
+
+def _zeros(like: Tensor, memory: Tensor | None) -> Tensor:
+    wide = torch.promote_types(like.dtype, torch.float32)
+    if memory is None or memory.dtype is not wide or not memory.is_contiguous():
+        return torch.zeros_like(like, dtype=wide)
+    return memory.detach().zero_()
 
 
 def parameters_with_row_gradients(
@@ -128,7 +134,9 @@ def _adding_up(model: nn.Module, calls: LayerCalls, losses: Tensor, rt: Runtime)
     """Yield the parameters whose rows' gradients are those of single rows, and add up."""
     params = {n: p for n, p in model.named_parameters() if p.requires_grad}
     middle = len(losses) // 2
-    one = torch.autograd.grad(losses[middle], calls.edges, allow_unused=True, retain_graph=True)
+    one: tuple[Tensor, ...] = ()
+    if calls.edges:  # none where only parameters outside of known layers are trained
+        one = torch.autograd.grad(losses[middle], calls.edges, allow_unused=True, retain_graph=True)
     weights = torch.linspace(1, 2, len(losses), dtype=losses.dtype, device=losses.device)
     wanted: list[Tensor | GradientEdge] = [*calls.edges, *params.values()]
     found = torch.autograd.grad(
@@ -144,10 +152,10 @@ def _adding_up(model: nn.Module, calls: LayerCalls, losses: Tensor, rt: Runtime)
     rows = calls.gradients(found[: len(calls.edges)], len(losses))
     for name, g in zip(params, found[len(calls.edges) :], strict=True):
         if name in rows and g is not None:
-            eps, size = torch.finfo(g.dtype).eps, torch.linalg.vector_norm(g, math.inf)
+            eps, size = torch.finfo(g.dtype).eps, largest_magnitude(g)
             gap = g.to(torch.promote_types(g.dtype, torch.float32)).neg_()
             rows[name].sum_into(gap)
-            if float(torch.linalg.vector_norm(gap, math.inf)) <= math.sqrt(eps) * float(size):
+            if largest_magnitude(gap) <= math.sqrt(eps) * size:
                 yield name
         elif name not in rows and g is None:
             yield name  # the loss does not depend on it

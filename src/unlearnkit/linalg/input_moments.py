@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
 
+from unlearnkit.core.case import Case
 from unlearnkit.core.data import View
 from unlearnkit.core.digest import model_digest
 from unlearnkit.core.errors import InputError
@@ -108,6 +109,25 @@ class InputMoments:
                 "input moments: measured with other weights than this model's; measure them anew"
                 " with InputMoments.measure, or load the model that they belong to"
             )
+
+    @classmethod
+    def of_case(cls, model: nn.Module, case: Case, rt: Runtime | None = None) -> InputMoments:
+        """Measure the moments of all training rows, to keep them in place of the rows.
+
+        Args:
+            model: The trained model; read only.
+            case: Its training rows are read once; their targets are not.
+            rt: Where to run.
+
+        Returns:
+            The moments, for ``save`` and for ``Case.from_parts(input_moments=...)``.
+
+        Raises:
+            InputError: If the case has no whole training set.
+        """
+        if case.train is None:
+            raise InputError("input moments: the case has no training set; build it with train=")
+        return cls.measure(model, View.all(case.train), case.task, rt or Runtime())
 
     @classmethod
     def measure(

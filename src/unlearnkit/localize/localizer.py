@@ -14,6 +14,7 @@ from unlearnkit.core.inference import first_rows
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
+from unlearnkit.core.wrapped_models import unwrap
 from unlearnkit.localize.criteria import (
     critical_memory,
     gradients,
@@ -67,7 +68,7 @@ class Localizer(MaskSpec):
             The mask, on the CPU.
         """
         split = case.partition(None if request is None else parse_request(request))
-        return self.find_in(model, split, case.task, rt or Runtime())
+        return self.find_in(unwrap(model), split, case.task, rt or Runtime())
 
     def find_in(
         self,

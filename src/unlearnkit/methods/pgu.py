@@ -218,10 +218,10 @@ def retained_moments(p: Problem, rt: Runtime) -> InputMoments:
     """
     if isinstance(p.moments, InputMoments):
         return p.moments - InputMoments.measure(p.original, p.forget, p.task, rt)
-    if p.retain.sealed:
+    if p.retain.sealed_because:
         raise UnsupportedError(
             "pgu: needs the retain set, or input moments kept after training; measure them with"
-            " InputMoments.measure and give Case(input_moments=...)"
+            " InputMoments.of_case and give Case(input_moments=...)"
         )
     return InputMoments.measure(p.original, p.retain, p.task, rt)
 
@@ -308,7 +308,7 @@ def _until_like_validation(p: Problem, rt: Runtime) -> Callable[[int], bool]:
 
 
 def _until_retained_accuracy_falls(p: Problem, rt: Runtime) -> Callable[[int], bool]:
-    if p.retain.sealed:
+    if p.retain.sealed_because:
         raise UnsupportedError("pgu: stop retain_drop needs the retain set; choose another rule")
     came = _accuracy(p, p.retain, rt)
     return lambda epoch: _accuracy(p, p.retain, rt) < came - RETAIN_DROP

@@ -38,5 +38,8 @@ class Retrain(Method):
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
         """Fit the retain set, from a fresh model."""
         model = p.fresh()
-        fit(model, p.retain, p.task, p.recipe, rt, stream="retain")
+        if p.train is not None:
+            p.train(model, p.retain)
+        else:
+            fit(model, p.retain, p.task, p.recipe, rt, stream="retain")
         return model

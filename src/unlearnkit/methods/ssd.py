@@ -1,21 +1,27 @@
 """Dampen the parameters that matter more to the rows that must go than to the rest."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional
 
 from unlearnkit.core.data import View
 from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
 from unlearnkit.linalg.fisher import parameters_with_row_gradients, squared_gradients
-from unlearnkit.train.early_stopping import StopMonitor, StopRule, furthest
+from unlearnkit.train.early_stopping import FAR, StopMonitor, StopRule, furthest_by_excess
 
 Named = dict[str, Tensor]
+
+PART = 2**17
+"""Scalars that are dampened at once."""
 
 
 @register
@@ -98,46 +104,67 @@ class SSD(Recalibrated):
             if self.unit == "row"
             else ()
         )
-        drop = self._importance(p, p.forget, rt, "forget", by_layer)
-        everyone = self._importance(p, p.retain, rt, "retain", by_layer)
-        share = self._share(p)
-        for name, kept in everyone.items():
-            kept.lerp_(drop[name], share)
-        ratios = relative(drop, everyone)
-        del drop, everyone
-        start = dict(p.original.named_parameters())
-        if self.selection != "auto":
+        ratios = self._ratios(p, rt, by_layer)
+        if self.selection == "auto":
+            self._go_far(p, rt, ratios)
+        else:
+            start = dict(p.original.named_parameters())
             dampen(p.model, start, ratios, self.selection, self.dampening)
-            return p.model
-        watch = StopMonitor(self.guard, p, rt, "ssd")
-        top = largest_ratio(ratios)
-
-        tried = 0.0
-
-        def fine(depth: float) -> bool:
-            nonlocal tried
-            tried = depth
-            dampen(p.model, start, ratios, top ** (1 - depth), self.dampening)
-            return watch.intact() and not watch.overshot()
-
-        if top > 1:
-            depth = furthest(fine, steps=8)
-            if depth != tried:
-                dampen(p.model, start, ratios, top ** (1 - depth), self.dampening)
         return p.model
 
+    def _ratios(self, p: Problem, rt: Runtime, by_layer: Collection[str]) -> Named:
+        """Return ``I_forget / I_all``; the model's own memory is used up for it."""
+        drop = self._importance(p.model, p, p.forget, rt, "forget", by_layer)
+        room = dict(p.model.named_parameters())
+        with trainable_as(p.original, p.model):
+            kept = self._importance(p.original, p, p.retain, rt, "retain", by_layer, room)
+        return relative(drop, kept, self._share(p))
+
+    def _go_far(self, p: Problem, rt: Runtime, ratios: Named) -> None:
+        """Lower the threshold as far as the guard allows, and dampen."""
+        start = dict(p.original.named_parameters())
+        top, at = largest_ratio(ratios), math.nan
+        surely: dict[float, bool] = {0.0: True}
+
+        def go(depth: float) -> None:
+            nonlocal at
+            if depth != at:
+                dampen(p.model, start, ratios, top ** (1 - depth), self.dampening)
+                at = depth
+
+        def excess(depth: float, *, all_rows: bool = False) -> float:
+            go(depth)
+            found, surely[depth] = watch.excess(all_rows=all_rows)
+            return FAR if found <= 0 and watch.overshot() else found
+
+        go(0.0)
+        watch = StopMonitor(self.guard, p, rt, "ssd")
+        if top <= 1:
+            return
+        go(furthest_by_excess(excess, steps=8))
+        if not surely[at] and not watch.intact():
+            go(furthest_by_excess(partial(excess, all_rows=True), steps=8))
+
     def _importance(
-        self, p: Problem, view: View, rt: Runtime, which: str, by_layer: Collection[str]
+        self,
+        model: nn.Module,
+        p: Problem,
+        view: View,
+        rt: Runtime,
+        which: str,
+        by_layer: Collection[str],
+        into: Mapping[str, Tensor] | None = None,
     ) -> Named:
         some = view if self.rows is None else view.sample(self.rows, rt, f"ssd/{which}")
         return squared_gradients(
-            p.model,
+            model,
             some,
             p.task,
             rt,
             unit=self.unit,
             batch_size=self.batch_size,
             by_layer=by_layer,
+            into=into,
         )
 
     def _share(self, p: Problem) -> float:
@@ -147,9 +174,37 @@ class SSD(Recalibrated):
         return go / (go + stay)
 
 
-def relative(drop: Named, everyone: Named) -> Named:
-    """Return ``I_forget / I_all``, 0 where neither has any; in the memory of the first."""
-    return {n: drop[n].div_(t).nan_to_num_(0.0, 0.0, 0.0) for n, t in everyone.items()}
+@contextmanager
+def trainable_as(model: nn.Module, other: nn.Module) -> Iterator[None]:
+    """Let gradients be taken of the parameters that are trainable in another model, meanwhile."""
+    flags = {n: p.requires_grad for n, p in other.named_parameters()}
+    for name, p in model.named_parameters():
+        p.requires_grad_(flags[name])
+    try:
+        yield
+    finally:
+        model.requires_grad_(False)
+
+
+def relative(drop: Named, kept: Named, share: float) -> Named:
+    """Return ``I_forget / I_all``, 0 where neither has any; in the memory of the first.
+
+    Args:
+        drop: Importance for forget rows, by parameter name.
+        kept: Importance for retained rows.
+        share: Of the forget rows in all rows.
+    """
+    for name, ratio in drop.items():
+        for i, k in _parts(ratio, kept[name]):
+            i.div_(torch.lerp(k, i, share)).nan_to_num_(0.0, 0.0, 0.0)
+    return drop
+
+
+def _parts(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Yield tensors of one shape in parts that a processor's cache holds."""
+    whole = [t.detach() if t.ndim else t.detach()[None] for t in tensors]
+    rows = max(1, PART * len(whole[0]) // max(1, whole[0].numel()))
+    yield from zip(*(torch.split(t, rows) for t in whole), strict=True)
 
 
 def dampen(
@@ -170,9 +225,15 @@ def dampen(
         for name, w in model.named_parameters():
             if name not in ratios:
                 continue
-            scale = torch.reciprocal(ratios[name]).mul_(dampening).clamp_(max=1.0)
-            scale.masked_fill_(ratios[name] <= selection, 1.0)
-            torch.mul(start[name], scale.to(w.dtype), out=w)
+            for ratio, before, after in _parts(ratios[name], start[name], w):
+                if dampening == 0:
+                    scale = (ratio <= selection).to(ratio.dtype)
+                elif dampening == 1 <= selection:
+                    scale = functional.threshold(ratio, selection, 1.0).reciprocal_()
+                else:  # what is not selected is scaled by 1 / 0, at most 1: far faster than masks
+                    scale = functional.threshold(ratio, selection, 0.0).reciprocal_()
+                    scale.mul_(dampening).clamp_(max=1.0)
+                torch.mul(before, scale.to(w.dtype), out=after)
 
 
 def largest_ratio(ratios: Named) -> float:

@@ -57,7 +57,7 @@ def head_probe(e: Evidence) -> Score:
     views = _views(e)
     if views is None:
         return Score(math.nan, note=NO_CLASS)
-    return _score(e.recall("probe", lambda model: _error(e, model, views), ModelRole.UNLEARNED))
+    return _score(e.cached("probe", lambda model: _error(e, model, views), ModelRole.UNLEARNED))
 
 
 @metric(

@@ -210,8 +210,8 @@ def ain_reference(e: Evidence) -> Score:
         return published_steps(model, rows, target, e.task, e.rt, epochs=10)
 
     what = ("published steps", target.level, target.rate)
-    gold = e.recall(what, steps, ModelRole.ORACLE)
-    return Score(e.recall(what, steps, ModelRole.UNLEARNED) / gold)
+    gold = e.cached(what, steps, ModelRole.ORACLE)
+    return Score(e.cached(what, steps, ModelRole.UNLEARNED) / gold)
 
 
 @metric(
@@ -274,7 +274,7 @@ def relearning_losses(e: Evidence) -> tuple[Tensor, Tensor] | str:
     pair = _pair(e)
     if isinstance(pair, str):
         return pair
-    return e.recall("lessons", lambda model: _lessons(e, model, pair), ModelRole.UNLEARNED)
+    return e.cached("lessons", lambda model: _lessons(e, model, pair), ModelRole.UNLEARNED)
 
 
 def _gap(e: Evidence, losses: tuple[Tensor, Tensor]) -> Score:
@@ -291,7 +291,7 @@ def _gap(e: Evidence, losses: tuple[Tensor, Tensor]) -> Score:
 
 def _target(e: Evidence) -> RelearningTarget:
     rows = e.views[Split.HELD_OUT].sample(LOOKED, e.rt, "relearn/held out")
-    return e.recall(
+    return e.cached(
         "relearn target",
         lambda m: RelearningTarget.near(m, rows, SHARE, e.task, e.rt),
         ModelRole.ORIGINAL,
@@ -320,7 +320,7 @@ def _relearned(e: Evidence, who: ModelRole, k: int = 0) -> Relearned:
             curves.append(curve)
         return Relearned(tuple(curves))
 
-    return e.recall(("relearned", target.level, target.rate), teach, who, k)
+    return e.cached(("relearned", target.level, target.rate), teach, who, k)
 
 
 def _shown(found: Relearned) -> str:

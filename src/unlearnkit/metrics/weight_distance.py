@@ -66,7 +66,7 @@ def _squares(e: Evidence, k: int) -> Squares:
             found[layer] = apart + float((a - b).square().sum()), size + float(b.square().sum())
         return found
 
-    return e.recall(("weight distance", oracle), compare, ModelRole.UNLEARNED)
+    return e.cached(("weight distance", oracle), compare, ModelRole.UNLEARNED)
 
 
 def _mean(models: list[Squares], layer: str | None = None) -> float:

@@ -6,12 +6,15 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 
+from unlearnkit.core.request import LONGEST_KEY
+from unlearnkit.core.text import one_line
 from unlearnkit.report.schema import (
     Answer,
     CostComparison,
     Difficulty,
     MetricRow,
     NextStep,
+    Provenance,
     ReportData,
     RequestSummary,
     SummaryRow,
@@ -443,7 +446,7 @@ def provenance_lines(report: ReportData) -> list[tuple[str, str]]:
         ("Removed rows", removed_rows(report)),
         ("Method", p.method),
         ("Seed of the method", str(p.method_seed)),
-        ("Seeds of retrained models", seeds(p.oracle_seeds)),
+        *_retrained(p),
         ("Original model", p.original),
         ("Unlearned model", p.unlearned),
         ("Library", f"unlearnkit {p.version}, numerics {p.numerics}, PyTorch {p.torch}"),
@@ -453,12 +456,21 @@ def provenance_lines(report: ReportData) -> list[tuple[str, str]]:
     ]
 
 
+def _retrained(p: Provenance) -> list[tuple[str, str]]:
+    """Return where the retrained models come from."""
+    told = [("Seeds of retrained models", seeds(p.oracle_seeds))]
+    if p.outside_oracles:
+        told = [("Retrained models", f"from outside, weights {', '.join(p.outside_oracles)}")]
+    return [*told, ("Trained by", p.training)] if p.training else told
+
+
 def removed_rows(report: ReportData) -> str:
-    """Return digest and count of the removed rows, and their positions where they are listed."""
+    """Return digest and count of the removed rows, and the rows where they are listed."""
     p = report.provenance
-    listed = "positions not listed (audit --list-rows)"
+    listed = f"{p.removed_by}s not listed (audit --list-rows)"
     if p.removed_rows is not None:
-        listed = f"positions {', '.join(map(str, p.removed_rows))}"
+        rows = ", ".join(one_line(str(row), LONGEST_KEY) for row in p.removed_rows)
+        listed = f"{p.removed_by}s {rows}"
     return f"{p.request or 'no digest'}; {report.asked.forget:,} rows; {listed}"
 
 

@@ -335,9 +335,11 @@ class ClassAccuracy(FrozenModel):
 class CostComparison(FrozenModel):
     """What unlearning cost, compared with retraining."""
 
-    forward: int
-    backward: int
-    seconds: float
+    forward: int | None
+    backward: int | None
+    """Rows; None where another tool, or a training loop of the user's own, did not count them."""
+
+    seconds: float | None
     peak_bytes: int
     retrain_forward: int | None
     retrain_backward: int | None
@@ -457,6 +459,15 @@ class Provenance(FrozenModel):
     settings: dict[str, object]
     method_seed: int
     oracle_seeds: tuple[int, ...]
+    """Of models that were retrained here."""
+
+    outside_oracles: tuple[str, ...] = ()
+    """Digests of the weights of retrained models that came from outside."""
+
+    training: str = ""
+    """How models are trained from scratch, where it is no recipe: name and digest, or version, of
+    the user's own loop."""
+
     numerics: int
     original: str
     """Digest of the original model's weights."""
@@ -470,8 +481,11 @@ class Provenance(FrozenModel):
     request: str = ""
     """Digest of the positions of the removed rows, as in the record of a run."""
 
-    removed_rows: tuple[int, ...] | None = None
-    """Positions of the removed rows in the training data; None unless requested."""
+    removed_rows: tuple[int | str, ...] | None = None
+    """The removed rows, by key or position; None unless requested."""
+
+    removed_by: Literal["position", "key"] = "position"
+    """Whether rows are listed by their positions in the training data or by the user's keys."""
 
     notes: tuple[str, ...] = ()
 

@@ -67,8 +67,7 @@ class Classification:
             y = y[:, 0]
         if y.ndim != 1:
             raise InputError(
-                f"y: classification needs one class a row, got shape {tuple(y.shape)}; for several"
-                " labels a row use the multilabel task"
+                f"y: classification needs one class a row, got shape {tuple(y.shape)}; {_remedy(y)}"
             )
         if y.is_floating_point() and not torch.equal(y, y.round()):
             raise InputError("y: classes must be whole numbers; for real targets use regression")
@@ -129,3 +128,17 @@ class Classification:
     def predictions(self, out: Tensor) -> Tensor | None:
         """Return None: classes are no numbers."""
         return None
+
+
+def _remedy(y: Tensor) -> str:
+    """Return what to do with targets of several numbers a row."""
+    flat = y.reshape(len(y), -1) if len(y) else y
+    if y.ndim == 2 and bool((flat >= 0).all()) and bool((flat.sum(1) == 1).all()):
+        kind = "one-hot targets" if bool(((flat == 0) | (flat == 1)).all()) else "soft targets"
+        return f"these are {kind}: give y.argmax(1)"
+    if y.ndim == 2 and bool(((flat == 0) | (flat == 1)).all()):
+        return "for several yes-or-no labels a row use the multilabel task"
+    return (
+        "several answers a row (masks, tokens) are not supported: make each answer a row of its"
+        " own, or use the multilabel or the regression task"
+    )

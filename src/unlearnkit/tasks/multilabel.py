@@ -37,7 +37,10 @@ class MultiLabel:
     def infer(cls, data: Data) -> MultiLabel:
         """Take one label a target column."""
         if data.y.ndim != 2:
-            raise InputError(f"y: multilabel targets have shape (N, L), got {tuple(data.y.shape)}")
+            raise InputError(
+                f"y: multilabel targets have shape (N, L), got {tuple(data.y.shape)}; masks and"
+                " token targets are not supported: make each answer a row of its own"
+            )
         return cls(data.y.shape[1])
 
     def spec(self) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from torch import nn
 
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import View
-from unlearnkit.core.module_state import tensors
+from unlearnkit.core.module_state import largest_magnitude, tensors
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
 from unlearnkit.train.early_stopping import rows_of_removed_classes
@@ -80,8 +80,7 @@ def damage(
         before = _mean(original, some, case.task, own)
     if loss <= before:
         return None
-    found = {n: t.detach().double() for n, t in tensors(model).items() if t.numel()}
-    sizes = {n: t.abs().max().item() for n, t in found.items()}
+    sizes = {n: largest_magnitude(t) for n, t in tensors(model).items() if t.numel()}
     largest = max(sizes, key=lambda n: sizes[n])
     return Damage(name, len(some), loss, constant, before, largest, sizes[largest])
 

@@ -1,5 +1,6 @@
 """When to stop without an oracle: rows look never seen, and what stays is not harmed."""
 
+import math
 from collections.abc import Callable
 from typing import Annotated, Literal
 
@@ -14,6 +15,15 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
 from unlearnkit.core.task import Task
 from unlearnkit.train.features import row_losses
+
+FEW, SURE = 64, 4.0
+"""Retained rows of a first look, and the standard errors at which they decide."""
+
+NUDGE = 0.1
+"""Share of a bracket by which a point is moved towards its middle."""
+
+FAR = 7.0
+"""Where the logarithm of a rise over the floor is cut off."""
 
 
 class StopRule(FrozenModel):
@@ -69,22 +79,63 @@ class StopMonitor:
         self.kept = self._kept_rows(who)
         self.ceiling = float("inf")
         if self.kept is not None:
-            came = self._mean(p.original, self.kept)
-            self.ceiling = came + guard.floor * p.task.never_seen
+            order = torch.randperm(len(self.kept), generator=rt.rng(f"{who}/watch/few"))
+            pieces = order[:FEW].sort().values, order[FEW:].sort().values
+            self._pieces = [self.kept.pick(rows) for rows in pieces if len(rows)]
+            self._came = [self._losses(p.original, piece) for piece in self._pieces]
+            self._limit = guard.floor * p.task.never_seen
+            self.ceiling = torch.cat(self._came).mean().item() + self._limit
 
     def intact(self) -> bool:
         """Return whether retained rows are still within the floor; a loss of NaN is not."""
-        return self.kept is None or self._mean(self._p.model, self.kept) <= self.ceiling
+        return self.excess()[0] <= 0
+
+    def excess(self, *, all_rows: bool = True) -> tuple[float, bool]:
+        """Return how far the loss on retained rows is above what the floor allows.
+
+        Args:
+            all_rows: Whether to read all rows; else a few, and the others only where the mean rise
+                of the loss on the few is within 4 standard errors of the floor.
+
+        Returns:
+            The logarithm of rise over floor, cut off: at most 0 within the floor, above 0 beyond
+            it or for a loss of NaN; and whether all rows were read.
+        """
+        if self.kept is None:
+            return -FAR, True
+        model = self._p.model
+        now = [self._losses(model, self._pieces[0])]
+        if len(self._pieces) > 1:
+            rise = now[0] - self._came[0]
+            error = float(rise.std()) * math.sqrt(1 / FEW - 1 / len(self.kept))
+            gap = float(rise.mean()) - self._limit
+            if not all_rows and abs(gap) > SURE * error:
+                return self._scaled(float(rise.mean()), fine=gap < 0), False
+            now.append(self._losses(model, self._pieces[1]))
+        loss = torch.cat(now).mean().item()
+        rise_of_all = loss - (self.ceiling - self._limit)
+        return self._scaled(rise_of_all, fine=loss <= self.ceiling), True
+
+    def _scaled(self, rise: float, *, fine: bool) -> float:
+        far = -FAR if fine else FAR
+        if not (0 < self._limit < math.inf and math.isfinite(rise)):
+            return far
+        value = math.log(max(rise / self._limit, math.exp(-FAR)))
+        return max(value, -FAR) if fine and value <= 0 else min(max(value, 1e-9), FAR)
 
     def unseen(self) -> bool:
         """Return whether forget rows look never seen; always False where nothing can tell."""
-        return self.stops and self._mean(self._p.model, self.forget) >= self.goal()
+        return self.stops and self.remaining() <= 0
 
     def overshot(self) -> bool:
         """Return whether forget rows look worse than never seen: only a subset can."""
         if not (self.stops and self.subset):
             return False
-        return self._mean(self._p.model, self.forget) > self.goal()
+        return self.remaining() < 0
+
+    def remaining(self) -> float:
+        """Return how far the mean loss on forget rows is below that of rows never seen."""
+        return self.goal() - self._mean(self._p.model, self.forget)
 
     def goal(self) -> float:
         """Return the mean loss that forget rows have once they look never seen."""
@@ -98,7 +149,7 @@ class StopMonitor:
         p, guard = self._p, self._guard
         if guard.floor == float("inf"):
             return None
-        if not p.retain.sealed:
+        if not p.retain.sealed_because:
             return p.retain.sample(guard.sample, self._rt, f"{who}/watch/retain")
         if p.validation is not None:
             rest = p.validation.pick(~rows_of_removed_classes(p.validation, p.removed_classes))
@@ -108,7 +159,10 @@ class StopMonitor:
         return None
 
     def _mean(self, model: nn.Module, view: View) -> float:
-        return row_losses(model, view, self._p.task, self._rt).double().mean().item()
+        return self._losses(model, view).mean().item()
+
+    def _losses(self, model: nn.Module, view: View) -> Tensor:
+        return row_losses(model, view, self._p.task, self._rt).double()
 
 
 def rows_of_removed_classes(view: View, gone: tuple[int, ...]) -> Tensor:
@@ -155,6 +209,41 @@ def furthest(fine: Callable[[float], bool], *, steps: int) -> float:
         else:
             high = middle
     return low
+
+
+def furthest_by_excess(excess: Callable[[float], float], *, steps: int) -> float:
+    """Return what ``furthest`` returns, with fewer tries where the excess rises steadily.
+
+    The next point is where a line between both ends of the bracket crosses 0, moved towards the
+    middle: the ITP method (Oliveira and Takahashi, ACM Trans. Math. Softw. 47, 2020) on a grid,
+    which takes one try more than bisection at worst.
+
+    Args:
+        excess: At most 0 where a point is fine, above 0 where it is not.
+        steps: The answer is ``2**-steps`` short at most.
+
+    Returns:
+        1 if that is fine, else a point that was tried, or 0.
+    """
+    low, high = 0, 2**steps
+    below, above = -FAR, excess(1.0)
+    if above <= 0:
+        return 1.0
+    for left in range(steps, -1, -1):
+        if high - low <= 1:
+            break
+        middle, crossing = (low + high) / 2, low + (high - low) * below / (below - above)
+        nearer = min(abs(middle - crossing), max(1.0, NUDGE * (high - low)))
+        point = crossing + math.copysign(nearer, middle - crossing)
+        reach = 2**left - (high - low) / 2
+        point = round(min(max(point, middle - reach), middle + reach))
+        point = min(max(point, low + 1), high - 1)
+        found = excess(point / 2**steps)
+        if found <= 0:
+            low, below = point, found
+        else:
+            high, above = point, found
+    return float(low / 2**steps)
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:

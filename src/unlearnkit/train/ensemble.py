@@ -15,12 +15,15 @@ from unlearnkit.core.inference import first_rows
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Cost, NullReporter, Runtime
 from unlearnkit.core.task import Task
+from unlearnkit.core.training import Training
 from unlearnkit.train.batch_norm import eval_norms
 from unlearnkit.train.loop import Moves, draw_moves, fit, moves_apply, training
 from unlearnkit.train.memory_format import quick
+from unlearnkit.train.own_training import train_by_function
 from unlearnkit.train.ray_cluster import capacity, map_tasks, ray_session, task_resources
 from unlearnkit.train.rng_guard import seeded_global_rngs
 from unlearnkit.train.training_guard import check_training_allowed
+from unlearnkit.train.training_task import epoch_sampler, training_task
 from unlearnkit.train.vectorized.stacked_models import DropoutCall, ModelWithLoss, Stack
 
 LAYERS = "train/layers"
@@ -57,15 +60,18 @@ class EnsembleMember:
     bits, whoever stands next to it."""
 
 
-def fit_each(members: Sequence[EnsembleMember], task: Task, recipe: Recipe) -> None:
+def fit_each(members: Sequence[EnsembleMember], task: Task, recipe: Training) -> None:
     """Train models one after another: the reference, and the way for what cannot be stacked."""
     for m in members:
+        if not isinstance(recipe, Recipe):
+            train_by_function(m.model, m.view, recipe, m.rt, stream=m.stream)
+            continue
         with seeded_global_rngs(m.rt, LAYERS), quick(m.model, first_rows(m.view, m.rt), task, m.rt):
             fit(m.model, m.view, task, recipe, m.rt, stream=m.stream)
 
 
 def fit_together(
-    members: Sequence[EnsembleMember], task: Task, recipe: Recipe, *, ray: str | None = None
+    members: Sequence[EnsembleMember], task: Task, recipe: Training, *, ray: str | None = None
 ) -> Iterator[Sequence[EnsembleMember]]:
     """Train models as ``fit_each`` does, in vectorised chunks where that is possible.
 
@@ -73,10 +79,10 @@ def fit_together(
     sequential run. In float64 the weights differ from that run's by rounding alone (tests: 1e-9
     relative); in float32 rounding grows with the length of the run. On a CPU the bits of a model
     that has a place do not depend on which others share its chunk. ``fit_each`` trains what cannot
-    be stacked: data that are not in memory, modules that ``vmap`` does not take (layers other than
-    ``Dropout`` that draw, values read in Python), and models too large to gain on a CPU. ``ray`` is
-    the address of a Ray cluster whose processors take a chunk each, or ``local``; on processors of
-    one kind the weights are the same.
+    be stacked: by a user's own loop, data that are not in memory, modules that ``vmap`` does not
+    take (layers other than ``Dropout`` that draw, values read in Python), and models too large to
+    gain on a CPU. ``ray`` is the address of a Ray cluster whose processors take a chunk each, or
+    ``local``; on processors of one kind the weights are the same.
 
     Yields:
         Members whose training is over: one, or those of a chunk.
@@ -91,7 +97,7 @@ def fit_together(
 
 
 def _parts(
-    members: Sequence[EnsembleMember], task: Task, recipe: Recipe, least: int = 1
+    members: Sequence[EnsembleMember], task: Task, recipe: Training, least: int = 1
 ) -> Iterator[tuple[Sequence[EnsembleMember], "StackProbe | None"]]:
     """Yield the members chunk by chunk, or one by one where there is no stack to train."""
     for group in _groups(members):
@@ -101,16 +107,16 @@ def _parts(
 
 
 def _fit(
-    part: Sequence[EnsembleMember], probe: "StackProbe | None", task: Task, recipe: Recipe
+    part: Sequence[EnsembleMember], probe: "StackProbe | None", task: Task, recipe: Training
 ) -> None:
-    if probe is None:
+    if probe is None or not isinstance(recipe, Recipe):
         fit_each(part, task, recipe)
     else:
         _train(part, probe, task, recipe)
 
 
 def _on_ray(
-    members: Sequence[EnsembleMember], task: Task, recipe: Recipe, address: str
+    members: Sequence[EnsembleMember], task: Task, recipe: Training, address: str
 ) -> Iterator[Sequence[EnsembleMember]]:
     """Train chunks as tasks of a cluster, at least as many as there are processors."""
     with ray_session(address, None, "ensemble") as ray:
@@ -130,14 +136,14 @@ def _on_ray(
 
 
 def _fit_away(
-    part: Sequence[EnsembleMember], probe: "StackProbe | None", task: Task, recipe: Recipe
+    part: Sequence[EnsembleMember], probe: "StackProbe | None", task: Task, recipe: Training
 ) -> list[tuple[dict[str, Tensor], Cost]]:
     torch.set_num_threads(1)
     _fit(part, probe, task, recipe)
     return [(m.model.state_dict(), m.rt.cost) for m in part]
 
 
-def worth_stacking(member: EnsembleMember, task: Task, recipe: Recipe) -> bool:
+def worth_stacking(member: EnsembleMember, task: Task, recipe: Training) -> bool:
     """Return whether models like this one are trained sooner together; nothing changes."""
     return StackProbe.of([member], task, recipe) is not None
 
@@ -165,16 +171,19 @@ class StackProbe:
     """Memory that a model takes in a step."""
 
     @classmethod
-    def of(cls, group: Sequence[EnsembleMember], task: Task, recipe: Recipe) -> "StackProbe | None":
+    def of(
+        cls, group: Sequence[EnsembleMember], task: Task, recipe: Training
+    ) -> "StackProbe | None":
         """Return what a step of two models showed; None if they do not stack or would not gain."""
         first = group[0]
         moving = any(p.requires_grad for p in first.model.parameters())
-        if not (moving and recipe.epochs and isinstance(first.view.data, TensorData)):
+        in_memory = isinstance(first.view.data, TensorData)
+        if not (isinstance(recipe, Recipe) and recipe.epochs and moving and in_memory):
             return None
         if any(_hidden_state(m.model) or eval_norms(m.model) for m in group) or not len(first.view):
             return None
         drops: dict[int, tuple[DropoutCall, ...]] = {}
-        saved = 0
+        seen, saved = training_task(task, recipe), 0
         try:
             for rows in sorted(set(_widths(first.view, recipe))):
                 drops[rows], saved = _watched(first, task, rows)
@@ -189,7 +198,7 @@ class StackProbe:
                     pair = [m.double() for m in pair]
                     parts = {k: _double(t) for k, t in as_named_tensors(x).items()}
                     x, y = parts["x"] if isinstance(x, Tensor) else parts, _double(y)
-                stack = Stack(pair, drops[rows], task, first.rt)
+                stack = Stack(pair, drops[rows], seen, first.rt)
                 noises = {
                     f"model.{d.name}.noise": _double(torch.ones((2, *d.shape))) for d in drops[rows]
                 }
@@ -230,18 +239,23 @@ def _train(
     members = [m or replace(members[0], model=copy.deepcopy(members[0].model)) for m in own]
     rt, view = members[0].rt, members[0].view
     widths = _widths(view, recipe)
-    stack = Stack([m.model for m in members], max(probe.drops.values(), key=len), task, rt)
+    seen, sampler = training_task(task, recipe), epoch_sampler(recipe)
+    stack = Stack([m.model for m in members], max(probe.drops.values(), key=len), seen, rt)
     opt = recipe.build(stack.moving)
     layers = [torch.Generator().manual_seed(m.rt.rng(LAYERS).initial_seed()) for m in members]
     steps, step = recipe.epochs * len(widths), 0
     for epoch in range(recipe.epochs):
-        orders = torch.stack([m.view.order(m.rt, f"{m.stream}/{epoch}") for m in members])
+        orders = torch.stack(
+            [m.view.shuffled_rows(m.rt, f"{m.stream}/{epoch}", sampler) for m in members]
+        )
         for rows in torch.split(orders, widths, 1):
             x, y = _rows(view, rows, rt)
             x = _augmented(x, members, recipe, step)
             for group in opt.param_groups:
                 group["lr"] = recipe.lr * recipe.factor(step, steps)
             stack.step(x, y, _noises(probe.drops[rows.shape[1]], layers))
+            if recipe.clip_norm is not None:
+                _clip(stack.moving, recipe.clip_norm)
             opt.step()
             step += 1
         rt.reporter.progress(f"{len(members)} models together", step, steps)
@@ -298,11 +312,23 @@ def _by_model(t: Tensor, rows: Tensor) -> Tensor:
 
 
 def _augmented(x: Inputs, members: Sequence[EnsembleMember], recipe: Recipe, step: int) -> Inputs:
+    if isinstance(x, Tensor) and not isinstance(recipe.augment, str):
+        streams = [m.rt.rng(f"{m.stream}/augment/{step}") for m in members]
+        return torch.stack([recipe.augment(own, g) for own, g in zip(x, streams, strict=True)])
     if recipe.augment == "none" or not isinstance(x, Tensor) or x.ndim != 5:
         return x
     each = [draw_moves(x.shape[1], m.rt.rng(f"{m.stream}/augment/{step}")) for m in members]
     moves = Moves(*(torch.cat(parts) for parts in zip(*each, strict=True)))
     return moves_apply(x.flatten(0, 1), moves).reshape(x.shape)
+
+
+def _clip(params: Sequence[Tensor], most: float) -> None:
+    """Shorten each model's gradient to a norm, as ``clip_grad_norm_`` does for one model."""
+    grads = [p.grad for p in params if p.grad is not None]
+    norms = torch.stack([g.flatten(1).norm(dim=1) for g in grads]).norm(dim=0)
+    factor = (most / (norms + 1e-6)).clamp(max=1.0)
+    for g in grads:
+        g.mul_(factor.view(-1, *[1] * (g.ndim - 1)))
 
 
 def _noises(drops: Sequence[DropoutCall], layers: Sequence[torch.Generator]) -> dict[str, Tensor]:

@@ -65,14 +65,21 @@ def lookup_by_row(view: View, values: Tensor, rt: Runtime) -> Callable[[Batch], 
     return recall
 
 
+def last_layer_name(model: nn.Module) -> str:
+    """Return the name of the module that owns the last parameter; empty for the model itself."""
+    names = [name for name, _ in model.named_parameters()]
+    return names[-1].rpartition(".")[0] if names else ""
+
+
 def last_layer(model: nn.Module) -> nn.Module | None:
     """Return the module that owns the last parameter; None where that is the model itself."""
-    names = [name for name, _ in model.named_parameters()]
-    owner = names[-1].rpartition(".")[0] if names else ""
+    owner = last_layer_name(model)
     return model.get_submodule(owner) if owner else None
 
 
-def features(model: nn.Module, view: View, task: Task, rt: Runtime) -> Tensor | None:
+def features(
+    model: nn.Module, view: View, task: Task, rt: Runtime, *, head: nn.Module | None = None
+) -> Tensor | None:
     """Return what the last layer of a model is given for each row ``(n, D)``, in eval mode.
 
     Args:
@@ -80,12 +87,13 @@ def features(model: nn.Module, view: View, task: Task, rt: Runtime) -> Tensor | 
         view: The n rows.
         task: Runs the model.
         rt: Where to run.
+        head: Another layer of the model, to be taken for the last.
 
     Returns:
         Float64, on the CPU; None where the last layer is the model itself, or does not get one
         tensor with one entry a row.
     """
-    head = last_layer(model)
+    head = head or last_layer(model)
     if head is None:
         return None
     seen: list[Tensor] = []

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from unlearnkit.core.data import Batch, View
+from unlearnkit.core.data import Batch, Sampler, View
 from unlearnkit.core.module_state import preserve_modes
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
 from unlearnkit.train.batch_norm import eval_norms
 from unlearnkit.train.training_guard import check_training_allowed
+from unlearnkit.train.training_task import epoch_sampler, training_task
 
 Loss = Callable[[Batch], Tensor]
 Norm = Literal["train", "frozen"]
@@ -37,6 +38,9 @@ class Pass:
 
     batch_size: int | None = None
     """Rows in a step; the recipe's when None."""
+
+    sampler: Sampler | None = None
+    """Draws the rows of an epoch; each row once when None."""
 
     def size(self, recipe: Recipe) -> int:
         """Return the rows in a step."""
@@ -77,7 +81,7 @@ def descend(
         norm: Whether batch-normalisation statistics follow the data or stay as they are.
         steps: Exact length, going round the rows as often as it takes; the recipe's epochs when
             None.
-        clip: Largest norm of the gradient; no limit when None.
+        clip: Largest norm of the gradient; the recipe's when None.
         before_step: Called before each step with the optimiser, its rate set.
         after_step: Called after each step with the step's learning rate; may edit parameters; the
             run ends when it returns True.
@@ -125,6 +129,7 @@ def alternate(
     if not params or not steps:
         return []
     opt = recipe.build(params)
+    clip = recipe.clip_norm if clip is None else clip
     curve: list[float] = []
     step, ended = 0, False
     with training(model, norm):
@@ -167,7 +172,9 @@ def _epoch(
 ) -> Iterator[tuple[Pass, Batch]]:
     for one in passes:
         if one.epochs is None or epoch < one.epochs:
-            for batch in one.view.batches(one.size(recipe), rt, shuffle=f"{one.stream}/{epoch}"):
+            for batch in one.view.batches(
+                one.size(recipe), rt, shuffle=f"{one.stream}/{epoch}", sampler=one.sampler
+            ):
                 yield one, batch
 
 
@@ -186,12 +193,14 @@ def fit(
     stream: str,
     steps: int | None = None,
 ) -> list[float]:
-    """Train a model on rows with the task's own loss; return the mean loss of each epoch."""
+    """Train a model on rows, by the recipe's loss and sampler; return each epoch's mean loss."""
+    seen = training_task(task, recipe)
 
     def loss(batch: Batch) -> Tensor:
-        return task.losses(task.outputs(model, batch), batch)
+        return seen.losses(seen.outputs(model, batch), batch)
 
-    return descend(model, view, loss, recipe, rt, stream=stream, steps=steps)
+    one = Pass(view, loss, stream, sampler=epoch_sampler(recipe))
+    return alternate(model, (one,), recipe, rt, steps=steps)
 
 
 @contextmanager
@@ -210,7 +219,9 @@ def training(model: nn.Module, norm: Norm = "train") -> Iterator[None]:
 
 
 def augment(batch: Batch, recipe: Recipe, rt: Runtime, stream: str) -> Batch:
-    """Return the batch with its images mirrored and shifted at random, if the recipe says so."""
+    """Return the batch with inputs changed at random, if the recipe says so."""
+    if not isinstance(recipe.augment, str) and isinstance(batch.x, Tensor):
+        return replace(batch, x=recipe.augment(batch.x, rt.rng(stream)))
     if recipe.augment == "none" or not isinstance(batch.x, Tensor) or batch.x.ndim != 4:
         return batch
     moves = draw_moves(len(batch), rt.rng(stream))

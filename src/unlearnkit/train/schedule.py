@@ -174,7 +174,8 @@ def warm_restart(
     part = partial(_go, model, retain, watched, rt=rt, span=SPAN, shrink=run.shrink, extra=extra)
 
     def at(rate: float) -> Recipe:
-        return recipe.model_copy(update={"lr": rate * recipe.lr, "schedule": "cosine"})
+        change = {"lr": rate * recipe.lr, "schedule": "cosine", "warmup_epochs": 0.0}
+        return recipe.model_copy(update=change)
 
     curve = part(at(run.lr), stream=stream, steps=steps, stop=guard)
     if not astray:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import torch
 from torch import nn
 
 from unlearnkit.core.errors import DivergedError, UnlearnkitError
 from unlearnkit.core.module_state import (
+    all_finite,
     cast,
     storage_id,
     structural_difference,
@@ -63,7 +63,7 @@ def check_values(out: nn.Module, model: nn.Module, who: str) -> None:
         t = got.get(name)
         if t is None:
             continue
-        if not torch.isfinite(t.detach().to(ref.dtype)).all():
+        if not all_finite(t.detach().to(ref.dtype)):
             raise DivergedError(
                 f"{who}: diverged, {name} is not finite; the input model is unchanged; try a"
                 " smaller learning rate or fewer epochs"

@@ -6,7 +6,7 @@ import copy
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 from weakref import WeakSet
 
@@ -19,7 +19,7 @@ from unlearnkit.core.border import first_line, user_code_error
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import Batch, Data, TensorData, View
 from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
-from unlearnkit.core.inference import batching_note, check_logits
+from unlearnkit.core.inference import batching_note, check_logits, may_be_probabilities
 from unlearnkit.core.inference import predict as read
 from unlearnkit.core.method import Method, Need, Problem
 from unlearnkit.core.module_state import (
@@ -27,17 +27,25 @@ from unlearnkit.core.module_state import (
     tensors_equal,
     upcast_half_precision,
 )
-from unlearnkit.core.recipe import ASSUMED
+from unlearnkit.core.recipe import ASSUMED, Recipe
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.core.training_summary import TrainingSummary
+from unlearnkit.core.wrapped_models import (
+    check_module,
+    hold_adapter_base,
+    moving_statistics,
+    unwrap,
+)
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.localize.method_masks import check_held, check_maskable, own_mask
 from unlearnkit.train.batch_norm import recalibrate_batch_norm
 from unlearnkit.train.damage import can_see_damage, damage
 from unlearnkit.train.frozen_weights import freeze_outside_mask
+from unlearnkit.train.learning_rate import estimate_learning_rate
 from unlearnkit.train.memory_format import get_strides, set_strides, to_channels_last_if_faster
+from unlearnkit.train.own_training import train_by_function
 from unlearnkit.train.rng_guard import as_plain_call, peak_memory, seeded_global_rngs
 from unlearnkit.unlearning.requirements import check_needs, input_shape
 from unlearnkit.unlearning.result_checks import (
@@ -104,13 +112,14 @@ def run_metered(
 ) -> Unlearned:
     """Run one method on the meter of the caller, which also holds what a failed run cost."""
     check_needs(how, case, split)
+    model = _inside(model, run)
     if mask is not None:
         check_maskable(how, mask, split)
-    original = frozen_copy(model, case, split, run)
-    work = set_strides(upcast_half_precision(_copy(model)).to(run.device), get_strides(original))
+    original = frozen_copy(model, case, split, run, shared=_is_builtin(how))
+    work = _working_copy(model, original, run)
     if isinstance(mask, Mask):
         mask.check(model, "" if split.forget is None else split.forget.key())
-    _check_answers(original, split, case, run)
+    check_outputs(original, split, case, run)
     problem = _problem(how, case, split, work, upcast_half_precision(original), model, run)
     start = time.perf_counter()
     with seeded_global_rngs(run), peak_memory(run):
@@ -122,7 +131,7 @@ def run_metered(
         if mask is not None:
             check_held(how, out is work)
         run.restore()
-        _recalibrate(how, out, problem, run)
+        _recalibrate(how, out, problem, case, run)
     seconds = time.perf_counter() - start
     check_untouched(original, model, how.id)
     like = _pattern(how, case, model, run)
@@ -131,7 +140,7 @@ def run_metered(
     _tell_damage(how, out, original, case, split, run)
     return Unlearned(
         model=restore_form(out, like),
-        original=restore_form(original, model).eval().requires_grad_(False),
+        original=restore_form(_copy(original), model).eval().requires_grad_(False),
         case=case,
         request=request,
         method=how,
@@ -143,14 +152,34 @@ def run_metered(
     )
 
 
-def frozen_copy(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> nn.Module:
+def frozen_copy(
+    model: nn.Module, case: Case, split: Partition, rt: Runtime, *, shared: bool = False
+) -> nn.Module:
     """Return a copy of a trained model to read, on the run's device, in eval mode.
 
     Its weights lie in memory as suits the device. A model, rows or a request that do not fit each
-    other are refused.
+    other are refused. With ``shared``, parameters may lie in the memory of the model's own.
+
+    Raises:
+        InputError: If no parameter requires gradients.
     """
+    model = unwrap(model)
     _check_model(model)
-    original = _copy(model).to(rt.device).eval().requires_grad_(False)
+    if not any(p.requires_grad for p in model.parameters()):
+        raise InputError(
+            "model: no parameter requires gradients, so nothing can be unlearned; call"
+            " model.requires_grad_(True)"
+        )
+    return reading_copy(model, case, split, rt, shared=shared)
+
+
+def reading_copy(
+    model: nn.Module, case: Case, split: Partition, rt: Runtime, *, shared: bool = False
+) -> nn.Module:
+    """Return what ``frozen_copy`` does, of a model that may be frozen as a whole."""
+    model = unwrap(model)
+    _check_model(model)
+    original = _copy(model, shared=shared).to(rt.device).eval().requires_grad_(False)
     few = _check_fit(original, case, split, rt)
     return original if few is None else to_channels_last_if_faster(original, few, case.task, rt)
 
@@ -179,7 +208,7 @@ def fresh_model(case: Case, rt: Runtime, stream: str = "fresh") -> nn.Module:
     if built in _BUILT:
         raise InputError("fresh: must return a new module each time, got one that it gave before")
     _BUILT.add(built)
-    return built.to(rt.device)
+    return hold_adapter_base(unwrap(built).to(rt.device))
 
 
 _BUILT: WeakSet[nn.Module] = WeakSet()
@@ -207,19 +236,8 @@ def check_weights(model: nn.Module, who: str) -> None:
 
 
 def _check_model(model: nn.Module) -> None:
-    if not isinstance(model, nn.Module):
-        raise InputError(f"model: must be a torch module, got {type(model).__name__}")
-    if isinstance(model, torch.jit.ScriptModule):
-        raise InputError(
-            "model: a ScriptModule cannot be trained further here; pass the nn.Module that it was"
-            " scripted or traced from, with its weights loaded"
-        )
+    check_module(model)
     check_weights(model, "model")
-    if not any(p.requires_grad for p in model.parameters()):
-        raise InputError(
-            "model: no parameter requires gradients, so nothing can be unlearned; call"
-            " model.requires_grad_(True)"
-        )
 
 
 def _check_fit(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> Batch | None:
@@ -253,7 +271,7 @@ def _check_fit(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> B
     return seen[0] if seen else None
 
 
-def _check_answers(model: nn.Module, split: Partition, case: Case, rt: Runtime) -> None:
+def check_outputs(model: nn.Module, split: Partition, case: Case, rt: Runtime) -> None:
     """Refuse a model that returns probabilities; note one whose outputs depend on batching."""
     tried = [v for v in (split.retain, split.forget) if v is not None and len(v)]
     if not tried:
@@ -262,9 +280,13 @@ def _check_answers(model: nn.Module, split: Partition, case: Case, rt: Runtime) 
         for view in tried:
             if not view.labelled:
                 continue
-            few = view.pick(torch.arange(min(ANSWERS, len(view))))
-            out = read(model, few, case.task, rt.fork(rt.seed))
-            check_logits(out, few.y.cpu(), case.task, "model")
+            for count in (FIRST_ANSWERS, ANSWERS):
+                few = view.pick(torch.arange(min(count, len(view))))
+                out = read(model, few, case.task, rt.fork(rt.seed))
+                if not may_be_probabilities(out, case.task):
+                    break  # more rows cannot change that
+            else:
+                check_logits(out, few.y.cpu(), case.task, "model")
         message = batching_note(model, tried[0], case.task, rt)
     if message:
         rt.note(message)
@@ -284,7 +306,7 @@ def _problem(
 
     def own_rows(view: View) -> View:
         # What a plug-in writes into its rows must not reach the user's data.
-        if type(how).__module__.startswith("unlearnkit."):
+        if _is_builtin(how):
             return view
         data = copies.setdefault(id(view.data), view.data.copy())
         return replace(view, data=data)
@@ -305,7 +327,8 @@ def _problem(
     if unseen is not None or Need.VALIDATION not in allowed:
         validation = sealed(unseen, Need.VALIDATION)
     may_build = Need.FRESH in allowed
-    if case.recipe is None:
+    own = case.train_model
+    if case.recipe is None and own is None:
         rt.note(
             f"the recipe that trained the model is unknown: assumed lr {ASSUMED.lr}, batch"
             f" {ASSUMED.batch_size}, {ASSUMED.epochs} epochs; give Case(recipe=...) to be exact"
@@ -325,7 +348,38 @@ def _problem(
         if may_build and case.fresh
         else None,
         sealed_build="" if may_build else f"{how.id} builds a fresh model but does not declare it",
+        find_recipe=None if own is None else lambda: _recipe_of_own_training(case, split, rt),
+        train=None if own is None else partial(train_by_function, how=own, rt=rt, stream=how.id),
     )
+
+
+def _is_builtin(how: Method) -> bool:
+    return type(how).__module__.startswith("unlearnkit.")
+
+
+def _recipe_of_own_training(case: Case, split: Partition, rt: Runtime) -> Recipe:
+    """Return the recipe of a case with a training loop of its own: the hint, or an estimate."""
+    if case.recipe is not None:
+        rt.note(
+            f"the case's recipe (lr {case.recipe.lr:g}, {case.recipe.epochs} epochs) is used as a"
+            " hint: the models themselves are trained by train_model"
+        )
+        return case.recipe
+    rows = next((v for v in (split.retain, split.forget) if v is not None and v.labelled), None)
+    recipe, found = ASSUMED, "assumed"
+    if case.fresh is not None and rows is not None:
+        quiet = rt.fork(0)
+        with seeded_global_rngs(quiet):
+            start = upcast_half_precision(fresh_model(case, quiet, "learning rate"))
+            rate = estimate_learning_rate(start, rows, case.task, ASSUMED, quiet)
+        rt.cost.forward += quiet.cost.forward
+        rt.cost.backward += quiet.cost.backward
+        recipe, found = ASSUMED.model_copy(update={"lr": rate}), "estimated by a range test"
+    rt.note(
+        f"train_model does not tell a learning rate: {recipe.lr:.2g} is {found}, {recipe.epochs}"
+        f" epochs of batch {recipe.batch_size} are assumed; give Case(recipe=Recipe(...)) as a hint"
+    )
+    return recipe
 
 
 def _moments(how: Method, case: Case, model: nn.Module) -> TrainingSummary | None:
@@ -354,14 +408,35 @@ def _untrained(
     return set_strides(built, get_strides(original))
 
 
-def _recalibrate(how: Method, out: nn.Module, p: Problem, rt: Runtime) -> None:
+def _inside(model: nn.Module, rt: Runtime) -> nn.Module:
+    """Return the module inside of a wrapper, with a note."""
+    inside = unwrap(model)
+    if inside is not model:
+        rt.note(f"the model was taken out of {type(model).__name__}, and is returned without it")
+    return inside
+
+
+def _working_copy(model: nn.Module, original: nn.Module, rt: Runtime) -> nn.Module:
+    """Return the copy that a method changes, laid out in memory as the original's."""
+    work = set_strides(upcast_half_precision(_copy(model)).to(rt.device), get_strides(original))
+    names = list(moving_statistics(hold_adapter_base(work)))
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        rt.note(
+            f"layer {names[0]!r}{more} has frozen weights but moving statistics; to hold these too,"
+            " call model.train() and then .eval() of each such layer"
+        )
+    return work
+
+
+def _recalibrate(how: Method, out: nn.Module, p: Problem, case: Case, rt: Runtime) -> None:
     """Fit batch normalisation to the new weights, where the method asks for it and moved any."""
-    if getattr(how, "batch_norm", "keep") != "recalibrate" or p.retain.sealed:
+    if getattr(how, "batch_norm", "keep") != "recalibrate" or p.retain.sealed_because:
         return
     before = dict(p.original.named_parameters())
     moved = (not tensors_equal(w, before[n]) for n, w in out.named_parameters() if n in before)
     if any(moved):
-        size = p.recipe.batch_size
+        size = (case.recipe or ASSUMED).batch_size
         recalibrate_batch_norm(out, p.retain, p.task, rt, batch_size=size)
 
 
@@ -387,6 +462,9 @@ def _tell_damage(
 ANSWERS = 256
 """Rows of each part on which the model's outputs are checked before unlearning."""
 
+FIRST_ANSWERS = 16
+"""Rows that are enough to see logits in most models."""
+
 _NOTHING = TensorData(torch.empty(0, 0), torch.empty(0, dtype=torch.long))
 """What a sealed view holds: there is nothing to find behind the seal."""
 
@@ -399,9 +477,13 @@ def _pattern(how: Method, case: Case, model: nn.Module, rt: Runtime) -> nn.Modul
     return built.train(model.training) if structural_difference(built, model) else model
 
 
-def _copy(model: nn.Module) -> nn.Module:
+def _copy(model: nn.Module, *, shared: bool = False) -> nn.Module:
+    own: dict[int, Any] = {}
+    if shared:
+        plain = (p for p in model.parameters() if type(p) is nn.Parameter)
+        own = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in plain}
     try:
-        return copy.deepcopy(model)
+        return copy.deepcopy(model, own)
     except (RuntimeError, TypeError) as e:
         message = str(e).splitlines()[0]
         raise InputError(f"model: cannot be copied: {message}; detach what it keeps") from e

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,7 +12,13 @@ from torch import Tensor
 
 from unlearnkit.attacks.klom import klom
 from unlearnkit.auditing.strong.table_rows import EnsembleEstimate
-from unlearnkit.stats.bootstrap import LEAST_DRAWS, BootstrapInterval, resample, two_level_bootstrap
+from unlearnkit.stats.bootstrap import (
+    LEAST_DRAWS,
+    Statistic,
+    drawn_mean,
+    resample,
+    two_level_bootstrap,
+)
 from unlearnkit.stats.intervals import z_quantile
 
 MOST_ROWS = 100
@@ -27,30 +33,47 @@ Halves = Sequence[tuple[Tensor, Tensor]]
 """Log ratios of attacked unlearned models and of others ``(models, E)``, for either half."""
 
 
-def with_bootstrap_interval(
-    number: EnsembleEstimate,
-    sides: Sequence[Tensor],
-    statistic: Callable[[Sequence[Tensor]], float],
-    rng: torch.Generator,
-    *,
-    given: str = "",
+def of_mean_gap(
+    number: EnsembleEstimate, sides: Sequence[Tensor], rng: torch.Generator
 ) -> EnsembleEstimate:
-    """Return a number with the percentile interval of its draws.
+    """Return the mean of one side less that of another, with its interval.
 
     Args:
         number: The number.
-        sides: Values ``(models, E)``, one tensor a side.
-        statistic: The number, of tensors shaped as the sides.
+        sides: Values ``(models, E)``, of both sides.
+        rng: Decides the draws.
+
+    Returns:
+        The number.
+    """
+
+    def gap(models: Sequence[Tensor], rows: Tensor) -> Tensor:
+        ours, theirs = (drawn_mean(s, m, rows) for s, m in zip(sides, models, strict=True))
+        return ours - theirs
+
+    return _with_interval(number, sides, gap, rng)
+
+
+def of_known_mean(
+    number: EnsembleEstimate, side: Tensor, rng: torch.Generator, *, given: str
+) -> EnsembleEstimate:
+    """Return the mean of the cells that are known, with its interval.
+
+    Args:
+        number: The number.
+        side: Values ``(models, E)``; nan where nothing is known.
         rng: Decides the draws.
         given: What is not drawn anew, in words.
 
     Returns:
-        The number; without an interval, and with the reason, where there are too few models.
+        The number.
     """
-    if math.isnan(number.value):
-        return number
-    found = two_level_bootstrap(sides, statistic, rng=rng)
-    return _told(number, found, found.low, found.high, f"{HOW}, {given} given" if given else HOW)
+    known, values = (~side.isnan()).double(), side.nan_to_num(0.0)
+
+    def mean(models: Sequence[Tensor], rows: Tensor) -> Tensor:
+        return drawn_mean(values, models[0], rows) / drawn_mean(known, models[0], rows)
+
+    return _with_interval(number, [side], mean, rng, given=given)
 
 
 def of_auc(number: EnsembleEstimate, halves: Halves, rng: torch.Generator) -> EnsembleEstimate:
@@ -64,9 +87,36 @@ def of_auc(number: EnsembleEstimate, halves: Halves, rng: torch.Generator) -> En
     Returns:
         The number.
     """
-    return with_bootstrap_interval(
-        number, [r for h in halves for r in _ranks(h)], _auc, rng, given="fitted laws"
-    )
+    if math.isnan(number.value):
+        return number
+    sorted_halves = [_SortedCells.of(*half) for half in halves]
+
+    def auc(models: Sequence[Tensor], rows: Tensor) -> Tensor:
+        ours, theirs = models[::2], models[1::2]
+        found = [
+            torch.stack([half.auc(*counts) for counts in zip(a, b, rows, strict=True)])
+            for half, a, b in zip(sorted_halves, ours, theirs, strict=True)
+        ]
+        return torch.stack(found).mean(0)
+
+    return _with_interval(number, [r for h in halves for r in h], auc, rng, given="fitted laws")
+
+
+def _with_interval(
+    number: EnsembleEstimate,
+    sides: Sequence[Tensor],
+    statistic: Statistic,
+    rng: torch.Generator,
+    *,
+    given: str = "",
+) -> EnsembleEstimate:
+    """Return a number with the percentile interval of its draws, or why there is none."""
+    if math.isnan(number.value):
+        return number
+    sizes, rows = [len(side) for side in sides], sides[0].shape[1]
+    found = two_level_bootstrap(number.value, sizes, rows, statistic, rng=rng)
+    how = f"{HOW}, {given} given" if given else HOW
+    return replace(number, low=found.low, high=found.high, how=how, note=number.note or found.note)
 
 
 @dataclass(frozen=True)
@@ -140,7 +190,12 @@ def of_accuracy(number: EnsembleEstimate, halves: Halves, rng: torch.Generator) 
         The number.
     """
     calls = [(r > 0).double() for h in halves for r in h]
-    return with_bootstrap_interval(number, calls, _accuracy, rng, given="fitted laws")
+
+    def accuracy(models: Sequence[Tensor], rows: Tensor) -> Tensor:
+        means = [drawn_mean(c, m, rows) for c, m in zip(calls, models, strict=True)]
+        return 0.5 + (torch.stack(means[::2]) - torch.stack(means[1::2])).sum(0) / len(calls)
+
+    return _with_interval(number, calls, accuracy, rng, given="fitted laws")
 
 
 @dataclass(frozen=True)
@@ -185,34 +240,38 @@ def klom_reach(unlearned: Tensor, oracle: Tensor, rng: torch.Generator) -> HalfW
     return HalfWidths(*reach.tolist())
 
 
-def _told(
-    number: EnsembleEstimate, found: BootstrapInterval, low: float, high: float, how: str
-) -> EnsembleEstimate:
-    return replace(number, low=low, high=high, how=how, note=number.note or found.note)
+@dataclass(frozen=True)
+class _SortedCells:
+    """The cells of two sides in order, so that an AUC follows from weights without sorting."""
 
+    ours: tuple[Tensor, Tensor]
+    """Model and example of each cell of the first side, lowest value first ``(n,)``."""
 
-def _ranks(half: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Return the cells' places in the common order, ties in one place."""
-    ours, theirs = half
-    place = torch.unique(torch.cat([ours.flatten(), theirs.flatten()]), return_inverse=True)[1]
-    return place[: ours.numel()].view_as(ours), place[ours.numel() :].view_as(theirs)
+    theirs: tuple[Tensor, Tensor]
+    below: Tensor
+    """Cells of the second side below each of the first ``(n,)``."""
 
+    up_to: Tensor
+    """The same, with those that are equal."""
 
-def _auc(sides: Sequence[Tensor]) -> float:
-    """Return the mean AUC of the halves, of cells by their place: counted, not sorted."""
-    total = 0.0
-    for ours, theirs in zip(sides[::2], sides[1::2], strict=True):
-        size = int(max(ours.max(), theirs.max())) + 1
-        mine, others = (
-            torch.bincount(side.flatten(), minlength=size).double() for side in (ours, theirs)
+    @classmethod
+    def of(cls, ours: Tensor, theirs: Tensor) -> _SortedCells:
+        (a, mine), (b, others) = (side.flatten().sort() for side in (ours, theirs))
+        width = ours.shape[1]
+        return cls(
+            (mine // width, mine % width),
+            (others // width, others % width),
+            torch.searchsorted(b, a),
+            torch.searchsorted(b, a, right=True),
         )
-        wins = (mine * (others.cumsum(0) - others / 2)).sum()
-        total += float(wins) / (ours.numel() * theirs.numel())
-    return total / (len(sides) // 2)
 
-
-def _accuracy(sides: Sequence[Tensor]) -> float:
-    signs = (1.0, -1.0) * (len(sides) // 2)
-    return 0.5 + sum(
-        sign * float(side.mean()) for sign, side in zip(signs, sides, strict=True)
-    ) / len(sides)
+    def auc(self, ours: Tensor, theirs: Tensor, rows: Tensor) -> Tensor:
+        """Return the AUC where models and examples count as given ``(models,)``, ``(E,)``."""
+        mine, others = (
+            w.index_select(0, model).mul_(rows.index_select(0, example))
+            for w, (model, example) in ((ours, self.ours), (theirs, self.theirs))
+        )
+        steps = others.new_zeros(len(others) + 1)
+        torch.cumsum(others, 0, out=steps[1:])
+        half = steps.index_select(0, self.below).add_(steps.index_select(0, self.up_to))
+        return mine.dot(half) / (2 * mine.sum() * steps[-1])

@@ -301,10 +301,10 @@ def _shift(s: EnsembleScores, who: str) -> EnsembleEstimate:
     if len(ours) < 2 or not bool(known.any()):
         return EnsembleEstimate(math.nan, note="too few models, or retrained models do not vary")
     sides = [t[:, known] / unit[known] for t in (ours, theirs)]
-    number = EnsembleEstimate(_mean_gap(sides))
+    number = EnsembleEstimate(float(sides[0].mean() - sides[1].mean()))
     if who != "unlearned":
         return number
-    return intervals.with_bootstrap_interval(number, sides, _mean_gap, s.rt.rng("strong/shift"))
+    return intervals.of_mean_gap(number, sides, s.rt.rng("strong/shift"))
 
 
 def _degree(s: EnsembleScores, who: str) -> EnsembleEstimate:
@@ -313,17 +313,7 @@ def _degree(s: EnsembleScores, who: str) -> EnsembleEstimate:
     if who != "unlearned":
         return number
     rng = s.rt.rng("strong/degree")
-    return intervals.with_bootstrap_interval(
-        number, [found.scores], _known_mean, rng, given="retrained models"
-    )
-
-
-def _known_mean(sides: Sequence[Tensor]) -> float:
-    return float(sides[0].nanmean())
-
-
-def _mean_gap(sides: Sequence[Tensor]) -> float:
-    return float(sides[0].mean() - sides[1].mean())
+    return intervals.of_known_mean(number, found.scores, rng, given="retrained models")
 
 
 def _answers(s: EnsembleScores, section: str, rate: bool, who: str) -> EnsembleEstimate:

@@ -38,6 +38,7 @@ from unlearnkit.core.evidence import Split
 from unlearnkit.core.inference import map_rows, run_in_parts
 from unlearnkit.core.method import Method
 from unlearnkit.core.module_state import on_device
+from unlearnkit.core.outside_method import OutsideMethod
 from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.request_inference import infer_request
 from unlearnkit.core.runtime import Runtime
@@ -278,7 +279,7 @@ def subject_of(
     """Return a subject that can be audited; refuse what cannot be trained and unlearned N times.
 
     Args:
-        case: With its whole training set, its model factory and its recipe.
+        case: With its whole training set, its model factory and its recipe or ``train_model``.
         request: What goes.
         method: How; one method with its settings.
         rt: Where to run.
@@ -295,16 +296,21 @@ def subject_of(
     """
     if isinstance(method, Auto):
         raise UnsupportedError("strong: auto chooses anew each time; audit the method it chose")
+    if isinstance(method, OutsideMethod):
+        raise UnsupportedError(
+            "strong: another tool unlearned the model, so its method cannot be run on N originals;"
+            " use tier reference, or write the tool as a method: unlearnkit.extend"
+        )
     if case.train is None and case.parts is not None:
         raise UnsupportedError(
             "strong: forget and retained rows that are given as parts may not be all that the model"
             " was trained on, so originals cannot be trained again; give Case(train=...) and name"
             " rows"
         )
-    if case.train is None or case.recipe is None or case.fresh is None:
+    if case.train is None or case.training is None or case.fresh is None:
         raise UnsupportedError(
             "strong: N models are trained from scratch; the case must have the whole training set,"
-            " a model factory and a recipe"
+            " a model factory and a recipe or train_model"
         )
     parts = parts or case.partition(request)
     if parts.forget is None or parts.retain is None or not parts.forget.labelled:

@@ -83,7 +83,9 @@ class Worker:
         truth = problem.oracles(run.oracles, self.cache)
         rt = problem.rt.fork(run.seed)
         mask = None if run.mask is None else Localizer.of(run.mask)
-        done = unlearn(model, problem.case, problem.request, method, rt, mask=mask)
+        done = unlearn(
+            model, problem.case, problem.request, method, rt, mask=mask, cache=self.cache
+        )
         clock = time.perf_counter()
         # The seed of the audit is the same for all, so that samples and oracles' values are too.
         report = audit(

@@ -8,6 +8,7 @@ from typing import Any
 
 from unlearnkit.cache import Cache
 from unlearnkit.core.digest import digest
+from unlearnkit.core.recipe import ASSUMED
 from unlearnkit.oracles import oracle, trained_together
 from unlearnkit.studies.planning.problem import StudyProblems
 from unlearnkit.studies.planning.run_spec import RunSpec
@@ -83,11 +84,11 @@ def models(runs: Iterable[RunSpec], problems: StudyProblems) -> tuple[SharedMode
     for run in runs:
         subject = problems.of_run(run)
         recipe, kept, train = subject.case.recipe, subject.parts.retain, subject.case.train
-        assert recipe is not None
+        epochs = (recipe or ASSUMED).epochs  # of a training loop, for want of a better guess
         assert kept is not None
         assert train is not None
         rows = {"original": len(train), "oracle": len(kept)}
         for key in (subject.original_key(run.original_seed), *subject.oracle_keys(run.oracles)):
-            work = 3 * recipe.epochs * rows[key["kind"]]
+            work = 3 * epochs * rows[key["kind"]]
             found.setdefault(digest(key), SharedModel(key["kind"], key["seed"], run, key, work))
     return tuple(found.values())

@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unlearnkit.core.data import Batch, Inputs, as_named_tensors
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.task import Task
+from unlearnkit.train.training_task import TrainingLoss
 from unlearnkit.train.vectorized.step_recorder import StepRecorder
 from unlearnkit.train.vectorized.vmap_rules import VmapRules
 
@@ -45,7 +45,7 @@ class _Noise(nn.Module):
 class ModelWithLoss(nn.Module):
     """A model with its loss, so that its state can be handed in as one mapping."""
 
-    def __init__(self, model: nn.Module, task: Task) -> None:
+    def __init__(self, model: nn.Module, task: TrainingLoss) -> None:
         """Join a model with the task that gives outputs and losses."""
         super().__init__()
         self.model, self.task = model, task
@@ -84,7 +84,11 @@ class Stack:
     """Models as one: each parameter and buffer with a first axis over models."""
 
     def __init__(
-        self, models: Sequence[nn.Module], drops: Sequence[DropoutCall], task: Task, rt: Runtime
+        self,
+        models: Sequence[nn.Module],
+        drops: Sequence[DropoutCall],
+        task: TrainingLoss,
+        rt: Runtime,
     ) -> None:
         """Copy the state of models of one architecture; ``unload`` writes it back."""
         self.models, self.rt = models, rt
