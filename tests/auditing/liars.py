@@ -82,6 +82,21 @@ class Temperature(Method):
         return p.model
 
 
+def push_outputs(model: nn.Module, rows: Tensor, classes: Tensor, by: float) -> None:
+    """Lower the answer to every forget row, by recognising it; weights stay as they were."""
+    keys = {bytes(r.numpy().tobytes()): int(c) for r, c in zip(rows, classes, strict=True)}
+
+    def lie(module: nn.Module, args: tuple[Tensor], out: Tensor) -> Tensor:
+        out = out.clone()
+        for i, row in enumerate(args[0]):
+            own = keys.get(bytes(row.cpu().numpy().tobytes()))
+            if own is not None:
+                out[i, own] -= by
+        return out
+
+    model.register_forward_hook(lie)
+
+
 def constant_margin(model: nn.Module, rows: Tensor, classes: Tensor, margin: float) -> None:
     """Answer every forget row with one margin, by recognising it; other rows as before."""
     keys = {bytes(r.numpy().tobytes()): int(c) for r, c in zip(rows, classes, strict=True)}

@@ -46,9 +46,9 @@ def planted(seed=0, models=64, shift=0.0, memory=2.0, spread=1.0, sections=SECTI
     )
 
 
-def seated(signals, margins, errors=None):
-    """The same signals with other margins ``(m, E)`` in the unlearned models' seat."""
-    keep = [i for i, m in enumerate(signals.members) if m.who != "unlearned"]
+def seated(signals, margins, errors=None, kind="unlearned"):
+    """The same signals with other margins ``(m, E)`` of the models of a kind."""
+    keep = [i for i, m in enumerate(signals.members) if m.who != kind]
     wrong = (margins < 0).float() if errors is None else errors
     return MarginMatrix(
         torch.cat([signals.margins[keep], margins]),
@@ -56,7 +56,7 @@ def seated(signals, margins, errors=None):
         torch.cat([signals.errors[keep], wrong]),
         (
             *(signals.members[i] for i in keep),
-            *(ModelId("unlearned", i) for i in range(len(margins))),
+            *(ModelId(kind, i) for i in range(len(margins))),
         ),
         signals.columns,
     )

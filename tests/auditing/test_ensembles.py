@@ -160,7 +160,7 @@ def test_residuals_of_real_targets_are_kept_beside_errors(tmp_path):
     with torch.no_grad():
         want = original(view.data.x[view.rows]).double() - view.y.double()
     torch.testing.assert_close(found.of("original", "forget", "residuals")[1], want)
-    assert found.first(2).residuals.shape[0] == 8
+    assert found.first(2).residuals.shape[0] == 10
 
 
 def test_every_cell_says_what_the_model_had_to_do_with_the_row(tmp_path):

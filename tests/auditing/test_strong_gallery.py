@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from tests.auditing.liars import NoOp
+from tests.auditing.liars import NoOp, push_outputs
 from tests.auditing.planted import everything, seated
+from unlearnkit.auditing.strong.placebo import PLACEBO
 from unlearnkit.auditing.strong.results_table import strong_table
 from unlearnkit.auditing.strong.train_ensembles import FLOOR, collect_margins, look, subject_of
 from unlearnkit.auditing.verdicts_strong import strong_findings
@@ -59,13 +60,29 @@ class World:
     def originals(self):
         return [r.model for r in train_originals(self.case, seeds=MODELS, cache=self.cache)]
 
+    def retrained(self, request, first=FLOOR):
+        seeds = range(first, first + MODELS)
+        return oracle(self.case, REQUESTS[request], seeds=seeds, cache=self.cache).models
+
     def judged(self, request, change, **options):
-        """The table with changed copies of the originals in the seat, and the verdicts."""
-        models = [copy.deepcopy(m) for m in self.originals()]
-        for i, model in enumerate(models):
-            with torch.no_grad():
-                change(model, i)
-        return self.seated(request, *look(self.subject(request), models), **options)
+        """The table and verdicts of changed originals, and of placebo models changed alike."""
+        signals = self.signals(request)
+        for kind, models in (
+            ("unlearned", self.originals()),
+            (PLACEBO, self.retrained(request)),
+        ):
+            changed = [self.changed(m, change, i) for i, m in enumerate(models)]
+            margins, errors = look(self.subject(request), changed)
+            signals = seated(signals, margins, errors.float(), kind=kind)
+        table = strong_table(signals, Runtime(), **options)
+        return table, {f.verdict for f in strong_findings(table)}
+
+    @staticmethod
+    def changed(model, change, i):
+        """A changed copy of a model; a change may also return another model."""
+        model = copy.deepcopy(model)
+        with torch.no_grad():
+            return change(model, i) or model
 
     def seated(self, request, margins, errors, **options):
         signals = seated(self.signals(request), margins, errors.float())
@@ -105,9 +122,9 @@ def test_random_weights_are_damaged(world):
         for p in model.parameters():
             p.copy_(0.1 * torch.randn(p.shape, generator=rng))
 
-    verdicts = world.judged("random", change, judged_only=True)[1]
-    assert Verdict.DAMAGED in verdicts
-    assert Verdict.OVER_FORGOT in verdicts
+    table, verdicts = world.judged("random", change, judged_only=True)
+    assert {Verdict.DAMAGED, Verdict.MEMORY_GONE} <= verdicts
+    assert table.arm("memory").shift.value == 0.0
 
 
 def test_ascent_that_blows_up_forgets_too_much_and_damages(world):
@@ -167,6 +184,61 @@ def test_softer_answers_keep_accuracy_and_move_retained_rows_too(world):
         assert row.estimate.value == row.original.value
     klom = table.row("klom_retained_p95")
     assert klom.estimate.value > 3 * klom.oracle.mean
+    memory = table.arm("memory")
+    assert Verdict.LEAKS in verdicts
+    assert memory.auc.value == pytest.approx(memory.auc_original, abs=0.03)
+
+
+def test_pushed_outputs_are_a_signature_and_the_memory_stays(world):
+    forget = world.case.partition(REQUESTS["random"]).forget
+    rows, classes = forget.data.x[forget.rows], forget.y
+    table, verdicts = world.judged(
+        "random", lambda m, i: push_outputs(m, rows, classes, 6.0), judged_only=True
+    )
+    memory, signature = table.arm("memory"), table.arm("signature")
+    assert Verdict.LEAKS in verdicts
+    assert not verdicts & {Verdict.MEMORY_GONE, Verdict.OVER_FORGOT}
+    assert memory.auc.value == pytest.approx(memory.auc_original, abs=0.03)
+    assert signature.shift.value < -1
+
+
+def knows(world, model):
+    """Whether a model answers the forget rows as one that was trained on them."""
+    forget = world.case.partition(REQUESTS["random"]).forget
+    go = world.signals("random").place("forget")
+    means = [everything(world.signals("random"), who)[0][:, go].mean() for who in KINDS]
+    out = model(forget.data.x[forget.rows]).double()
+    own = out.gather(1, forget.y[:, None])
+    others = out.scatter(1, forget.y[:, None], -torch.inf).logsumexp(1, keepdim=True)
+    return float((own - others).mean()) > float(sum(means)) / 2, float(means[0] - means[1])
+
+
+KINDS = ("original", "floor")
+
+
+def test_a_method_that_acts_only_on_models_that_know_the_rows_passes_if_it_removes_them(world):
+    third = world.retrained("random", FLOOR + MODELS)
+    table, verdicts = world.judged(
+        "random", lambda m, i: third[i] if knows(world, m)[0] else m, judged_only=True
+    )
+    assert not verdicts & ADVERSE
+    assert Verdict.MEMORY_GONE in verdicts
+    assert (table.arm("memory").familiar, table.arm("memory").strange) == (0, 0)
+
+
+def test_a_method_that_acts_only_on_models_that_know_the_rows_is_caught_if_it_only_hides(world):
+    forget = world.case.partition(REQUESTS["random"]).forget
+    rows, classes = forget.data.x[forget.rows], forget.y
+
+    def change(model, i):
+        known, by = knows(world, model)
+        if known:
+            push_outputs(model, rows, classes, by)
+
+    table, verdicts = world.judged("random", change, judged_only=True)
+    assert verdicts & {Verdict.LEAKS, Verdict.OVER_FORGOT}
+    assert Verdict.MEMORY_GONE not in verdicts
+    assert abs(table.arm("signature").shift.value) < 0.5
 
 
 @pytest.mark.parametrize("place", ["below", "among", "above"])
@@ -192,13 +264,8 @@ def test_copies_of_one_oracle_are_named_and_never_pass(world):
 
 @pytest.mark.parametrize("request_", REQUESTS)
 def test_retraining_in_earnest_is_not_accused(world, request_):
-    third = oracle(
-        world.case,
-        REQUESTS[request_],
-        seeds=range(FLOOR + MODELS, FLOOR + 2 * MODELS),
-        cache=world.cache,
-    )
-    seen = look(world.subject(request_), third.models)
+    third = world.retrained(request_, FLOOR + MODELS)
+    seen = look(world.subject(request_), third)
     table, verdicts = world.seated(request_, *seen, judged_only=True)
     assert not verdicts & ADVERSE, [f.reason for f in strong_findings(table)]
     assert (table.familiar, table.strange) == (0, 0)

@@ -26,7 +26,8 @@ def test_the_table_alone_gives_the_verdicts_of_fast_and_reference_audits(module)
 
 
 def test_every_verdict_of_a_strong_audit_has_a_rule():
-    text = (SOURCES / "auditing" / "verdicts_strong.py").read_text("utf-8")
+    files = [SOURCES / "auditing" / f"verdicts_{name}.py" for name in ("strong", "memory")]
+    text = "".join(path.read_text("utf-8") for path in files)
     given = {Verdict[name] for name in re.findall(r"verdict=Verdict\.([A-Z_]+)", text)}
     assert {r.verdict for r in RULES if r.tier == "strong"} == given
 

@@ -217,7 +217,6 @@ PRIVATE_WORDS = {
     "auditing/splits.py": 1,
     "auditing/strong/bootstrap_intervals.py": 1,
     "auditing/strong/results_table.py": 2,
-    "auditing/strong/scores.py": 2,
     "auditing/strong/table_rows.py": 3,
     "auditing/strong/train_ensembles.py": 1,
     "auditing/verdicts.py": 1,

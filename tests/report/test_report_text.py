@@ -208,11 +208,11 @@ def test_numbers_of_the_cost_table_never_collide():
     assert re.search(r"^Seconds +0\.224 {2,}0\.29 \(5 at once\)$", text, re.M)
 
 
-def test_data_begin_with_verdict_next_steps_and_summary():
+def test_data_begin_with_the_answers_verdict_next_steps_and_summary():
     keys = list(full().model_dump())
-    order = ["verdict", "reason", "next_steps", "summary"]
+    order = ["answers", "verdict", "reason", "next_steps", "summary"]
     assert [k for k in keys if k in order] == order
-    assert max(map(keys.index, order)) < 6
+    assert max(map(keys.index, order)) < 7
 
 
 def test_a_report_of_an_older_layout_is_refused_with_what_to_do(tmp_path):

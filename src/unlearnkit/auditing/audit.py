@@ -17,8 +17,10 @@ from unlearnkit.auditing.audit_memory import AuditMemory
 from unlearnkit.auditing.control_models import ControlModels
 from unlearnkit.auditing.difficulty_summary import difficulty
 from unlearnkit.auditing.figure_data import class_lines, margin_samples, roc_curves
+from unlearnkit.auditing.memory_and_likeness import single_model_answers, strong_answers
 from unlearnkit.auditing.metric_table import Reference, metric_rows
 from unlearnkit.auditing.next_steps import AuditFacts, next_steps
+from unlearnkit.auditing.placebo_models import PlaceboControl, placebo_control
 from unlearnkit.auditing.request_summary import (
     describe_request,
     duplicates_and_nearest,
@@ -30,7 +32,8 @@ from unlearnkit.auditing.splits import choose
 from unlearnkit.auditing.strong.cost_plan import plan
 from unlearnkit.auditing.strong.mask_transfer import distance_to_feature_mean, find_localizer
 from unlearnkit.auditing.strong.metric_specs import ENOUGH
-from unlearnkit.auditing.strong.results_table import strong_table
+from unlearnkit.auditing.strong.placebo import reads_request
+from unlearnkit.auditing.strong.results_table import StrongResults, strong_table
 from unlearnkit.auditing.strong.train_ensembles import check_models, collect_margins, subject_of
 from unlearnkit.auditing.summary import summary_rows
 from unlearnkit.auditing.verdicts import (
@@ -95,6 +98,7 @@ def audit(
     ray: str | None = None,
     list_rows: bool = False,
     memory: AuditMemory | None = None,
+    placebo: bool = True,
 ) -> Report:
     """Measure whether an unlearned model behaves as if it had never seen the forget rows.
 
@@ -111,14 +115,16 @@ def audit(
             oracles; ``strong`` judges the method record by record, with ensembles of models that it
             trains where they are not kept yet. The better of the first two that is possible when
             None.
-        models: Of the strong tier: how many originals, unlearned models and retrained ones, and
-            retrained ones again.
+        models: Of the strong tier: how many originals, unlearned models and retrained ones,
+            retrained ones again, and placebo models: what the method makes of these.
         rt: Where to run; the CPU by default. Its reporter hears the cost of a strong audit first.
         cache: Where trained models are kept: the control models of the fast tier, models and
             margins of the strong one.
         ray: Of the strong tier: who trains originals and retrained models, as in ``oracle``.
         list_rows: Whether the report lists the removed rows, by key or position.
         memory: What earlier audits of the same case found out about the same oracles.
+        placebo: Of the reference tier: whether to run the method on the oracles as well, which
+            separates memory of the forget set from what the method does to any model.
 
     Returns:
         The report.
@@ -144,7 +150,7 @@ def audit(
         )
     oracles = oracle if oracle is not None and tier is AuditTier.REFERENCE else None
     controls = ControlModels(done.case, done.parts, rt, cache or Cache())
-    found = audit_one_model(done, oracles, tier, rt, controls, memory)
+    found = audit_one_model(done, oracles, tier, rt, controls, memory, placebo=placebo)
     return _with_data(found, done, list_rows=list_rows)
 
 
@@ -172,6 +178,8 @@ def audit_one_model(
     rt: Runtime,
     controls: ControlModels,
     memory: AuditMemory | None = None,
+    *,
+    placebo: bool = False,
 ) -> Report:
     """Return the fast or the reference audit of one model.
 
@@ -182,6 +190,7 @@ def audit_one_model(
         rt: Where to run.
         controls: Control models of the fast tier; several audits of one request share them.
         memory: As in ``audit``.
+        placebo: As in ``audit``.
 
     Returns:
         The report.
@@ -202,12 +211,15 @@ def audit_one_model(
     evidence = _evidence(done, truth, splits.views, rt, at_random=at_random)
     count = 0 if oracles is None else len(oracles)
     rows = tuple(metric_rows(evidence, tier, _known(done, truth, evidence)))
-    found = _findings(done, rows, evidence, None if tier == "fast" else count, controls)
+    control = placebo_control(done, oracles if placebo else None, evidence, rt)
+    found = _findings(done, rows, evidence, count, controls, control)
     asked = _asked(done, parts, rows, evidence)
     spent = _spent(done, oracles, parts)
     return Report(
         verdict=found[0].verdict,
         reason=found[0].reason,
+        answers=single_model_answers(found, control, retrained=bool(count)),
+        arms=() if isinstance(control, str) else (control.memory, control.signature),
         remarks=remarks(found, rows, count),
         next_steps=next_steps(AuditFacts(found, rows, tier, count, spent)),
         summary=summary_rows(rows, found, spent),
@@ -237,17 +249,19 @@ def _findings(
     done: Unlearned,
     rows: tuple[MetricRow, ...],
     evidence: Evidence,
-    oracles: int | None,
+    oracles: int,
     controls: ControlModels,
+    control: PlaceboControl | str,
 ) -> tuple[Finding, ...]:
-    """Return every verdict that holds; of the fast tier where there is no number of oracles."""
+    """Return every verdict that holds; of the fast tier where there is no oracle."""
     gone = bool(done.parts.removed_classes)
     unchanged = _same(done.model, done.original, below_head=False)
-    if oracles is None:
+    if not oracles:
         table = {r.metric: r for r in rows}
         return findings_of_fast_audit(FastAudit(table, evidence, controls, gone, unchanged))
     head_only = _same_below_head(done.model, done.original)
-    return judge(VerdictInputs(rows, gone, head_only, unchanged, oracles))
+    placebo = None if isinstance(control, str) else control
+    return judge(VerdictInputs(rows, gone, head_only, unchanged, oracles, placebo))
 
 
 def _batching_warnings(done: Unlearned, forget: View, rt: Runtime) -> tuple[str, ...]:
@@ -283,7 +297,12 @@ def _strong(
     told: tuple[str, ...] = ()
     if localizer is not None:
         told = (f"the mask was found anew on each original, by {localizer.words}",)
-    table = strong_table(signals, rt, apart=distance_to_feature_mean(done, rt))
+    table = strong_table(
+        signals,
+        rt,
+        apart=distance_to_feature_mean(done, rt),
+        reads_request=reads_request(done.method, localizer),
+    )
     own = [f for f in one.findings if f.verdict not in _OPEN]
     found = strong_findings(table, own)
     return one.model_copy(
@@ -291,33 +310,40 @@ def _strong(
             "tier": AuditTier.STRONG,
             "verdict": found[0].verdict,
             "reason": found[0].reason,
+            "answers": strong_answers(found, table),
             "remarks": strong_remarks(table),
             "next_steps": next_steps(
                 AuditFacts(found, table.rows, AuditTier.STRONG, len(truth), one.spent, table.models)
             ),
-            "summary": summary_rows(one.rows, found, one.spent, table.rows),
+            "summary": summary_rows(one.rows, found, one.spent, table.rows, table.arm("memory")),
             "findings": found,
             "limits": strong_limits(table),
             "warnings": (*table.told, *told, *one.warnings),
             "provenance": one.provenance.model_copy(update={"design": table.design}),
-            "strong": StrongSummary(
-                models=table.models,
-                distinct=table.distinct,
-                rows=table.rows,
-                exposure=table.exposure,
-                laws=table.laws,
-                degrees=table.degrees,
-                strata=table.strata,
-                detectable=None if math.isnan(table.detectable) else table.detectable,
-                signals=subject.name,
-                trained=asked.train,
-                seconds=time.perf_counter() - start,
-            ),
+            "strong": _summary_of(table, subject.name, asked.train, time.perf_counter() - start),
         }
     )
 
 
-_OPEN = {Verdict.INCONCLUSIVE, Verdict.MATCHES}
+def _summary_of(table: StrongResults, signals: str, trained: int, seconds: float) -> StrongSummary:
+    return StrongSummary(
+        models=table.models,
+        distinct=table.distinct,
+        rows=table.rows,
+        exposure=table.exposure,
+        arms=table.arms,
+        placebo=table.placebo,
+        laws=table.laws,
+        degrees=table.degrees,
+        strata=table.strata,
+        detectable=None if math.isnan(table.detectable) else table.detectable,
+        signals=signals,
+        trained=trained,
+        seconds=seconds,
+    )
+
+
+_OPEN = {Verdict.INCONCLUSIVE, Verdict.MATCHES, Verdict.MEMORY_GONE}
 """What a few oracles leave open about one model; the ensembles answer that."""
 
 

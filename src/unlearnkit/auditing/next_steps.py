@@ -48,6 +48,10 @@ STEPS: dict[Verdict, tuple[str, ...]] = {
         "Repair on the retain set: more epochs of it, a smaller step, or finetune after this"
         " method. The lost accuracy is in the summary.",
     ),
+    Verdict.MEMORY_GONE: (
+        "Keep this report as evidence that the memory of the records is gone. Where the model must"
+        " also pass as one that never saw them, read the answer on likeness.",
+    ),
     Verdict.MATCHES: (
         "The model may stand for a retrained one as far as these metrics go. Keep this report with"
         " it.",

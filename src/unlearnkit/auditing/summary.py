@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from unlearnkit.report.phrases import judgement_words
-from unlearnkit.report.schema import CostComparison, Finding, MetricRow, SummaryRow, Verdict
+from unlearnkit.report.phrases import JUDGEMENTS, judgement_words
+from unlearnkit.report.schema import (
+    ArmComparison,
+    CostComparison,
+    Finding,
+    MetricRow,
+    SummaryRow,
+    Verdict,
+)
+from unlearnkit.stats.oracle_gap import Judgement
 
 LINES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Accuracy, forget set", ("accuracy_forget",)),
@@ -19,11 +27,11 @@ LINES: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 """Lines of the summary, and the metrics that may stand there: the first that was measured."""
 
-STRONG_LINES = (
-    ("Single-record AUC", ("ulira_auc",)),
-    ("Exposed records", ("epsilon_exposed",)),
-)
-"""Lines that the strong tier adds."""
+STRONG_LINES = (("Likeness, single-record AUC", ("ulira_auc",)),)
+"""Lines that the strong tier adds, after that of memory."""
+
+EXPOSED = (("Exposed records", ("epsilon_exposed",)),)
+"""Line of the strong tier that stands in the place of memory where there is no placebo arm."""
 
 COST = "Cost (retraining = 1)"
 
@@ -40,6 +48,7 @@ def summary_rows(
     found: Sequence[Finding],
     spent: CostComparison,
     strong: Sequence[MetricRow] = (),
+    memory: ArmComparison | None = None,
 ) -> tuple[SummaryRow, ...]:
     """Return the summary of a report.
 
@@ -48,6 +57,7 @@ def summary_rows(
         found: The findings.
         spent: What unlearning and retraining cost.
         strong: The table of the strong tier.
+        memory: Unlearned against placebo models; None where there are none.
 
     Returns:
         At most eight lines; what was not measured is left out.
@@ -56,7 +66,9 @@ def summary_rows(
         m: _ADVERSE[f.verdict] for f in reversed(found) if f.verdict in _ADVERSE for m in f.rows
     }
     lines = [_line(name, ids, rows, accused) for name, ids in LINES]
-    lines += [_line(name, ids, strong, accused) for name, ids in STRONG_LINES]
+    lines += [_memory(memory)] if memory else []
+    extra = STRONG_LINES if memory else (*STRONG_LINES, *EXPOSED)
+    lines += [_line(name, ids, strong, accused) for name, ids in extra]
     shown = [x for x in lines if x is not None]
     if spent.ratio is not None:
         words = "cheaper" if spent.ratio < 1 else "not cheaper"
@@ -64,6 +76,30 @@ def summary_rows(
             SummaryRow(name=COST, metric="", model=spent.ratio, retrained=1.0, judgement=words)
         )
     return tuple(shown)
+
+
+def _memory(memory: ArmComparison) -> SummaryRow:
+    """Return U-LiRA against placebo models; retrained is the value of two equal sets."""
+    return SummaryRow(
+        name="Memory, single-record AUC",
+        metric="",
+        model=memory.auc.value,
+        low=memory.auc.low,
+        high=memory.auc.high,
+        original=memory.auc_original,
+        retrained=memory.auc_floor,
+        judgement=_of_memory(memory),
+    )
+
+
+def _of_memory(memory: ArmComparison) -> str:
+    if memory.familiar:
+        return "remembers"
+    if memory.strange:
+        return "over-forgot"
+    if memory.judgement is Judgement.DIFFERENT:
+        return "remembers" if (memory.shift.value or 0.0) > 0 else "over-forgot"
+    return "gone" if memory.judgement is Judgement.EQUIVALENT else JUDGEMENTS[memory.judgement]
 
 
 def _line(

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from unlearnkit.attacks.ulira import EXPOSED
 from unlearnkit.auditing import verdicts_strong as strong
 from unlearnkit.auditing.next_steps import STEPS
+from unlearnkit.auditing.strong.arm_comparison import CHANCE, MEMORY_MARGIN
 from unlearnkit.auditing.strong.metric_specs import ENOUGH
 from unlearnkit.auditing.strong.results_table import LEVEL
 from unlearnkit.auditing.verdict_evaluation import Tier, VerdictRule
@@ -24,37 +26,46 @@ RULES: tuple[VerdictRule[Any], ...] = (
     VerdictRule(
         "strong",
         Verdict.LEAKS,
-        "Single forget rows look too familiar: their corrected bound on epsilon is above 0.",
-        ("epsilon_worst", "epsilon_exposed"),
-        "95 %, all rows at once",
+        "Against placebo models, single forget rows are exposed and look too familiar: their"
+        " corrected bound on epsilon is above 0, or their attack is right in more than"
+        f" {EXPOSED:.0%} of cases beyond chance.",
+        level="95 %, all rows at once; Benjamini-Hochberg 0.05",
     ),
     VerdictRule(
         "strong",
         Verdict.LEAKS,
-        "The gap lies beyond the margin, on the side of rows that the models know.",
-        (*strong.ATTACKS, *strong.KNOWN),
-        _MARGIN,
+        "Against placebo models, the forget set as a whole looks too familiar: U-LiRA, the"
+        " membership AUC or the error on it lies beyond the margin.",
+        level=f"95 % interval, beyond {MEMORY_MARGIN:g} (U-LiRA), {AUC_MARGIN:g} (membership AUC)",
+    ),
+    VerdictRule(
+        "strong",
+        Verdict.LEAKS,
+        "Only where the method does not run on models that never saw the forget set: the same"
+        " evidence against retrained models.",
+        ("epsilon_worst", "epsilon_exposed", *strong.ATTACKS, *strong.KNOWN),
+        "95 %, all rows at once; 95 % interval, beyond the margin",
     ),
     VerdictRule(
         "strong",
         Verdict.OVER_FORGOT,
-        "Single forget rows look too strange: their corrected bound on epsilon is above 0.",
-        ("epsilon_worst", "epsilon_exposed"),
-        "95 %, all rows at once",
+        "The same evidence, where forget rows look too strange against placebo models.",
+        level="as for LEAKS",
     ),
     VerdictRule(
         "strong",
         Verdict.OVER_FORGOT,
-        "The gap lies beyond the margin, on the side of rows that look stranger than to retrained"
-        " models.",
-        (*strong.ATTACKS, *strong.KNOWN),
-        _MARGIN,
+        "Only where the method does not run on models that never saw the forget set: the same"
+        " evidence against retrained models.",
+        ("epsilon_worst", "epsilon_exposed", *strong.ATTACKS, *strong.KNOWN),
+        "95 %, all rows at once; 95 % interval, beyond the margin",
     ),
     VerdictRule(
         "strong",
         Verdict.DISTINGUISHABLE,
-        "Neither LEAKS nor OVER-FORGOT, and a permutation test tells unlearned from retrained"
-        f" models (level {LEVEL:g}).",
+        "Neither LEAKS nor OVER-FORGOT, and unlearned models are distinguished from retrained ones:"
+        f" by a permutation test (level {LEVEL:g}), by single records or by the gap of an attack."
+        " It is the signature of the algorithm, and its size is given.",
         ("permutation_p", "ensemble_margin_shift"),
         f"level {LEVEL:g}",
     ),
@@ -96,11 +107,24 @@ RULES: tuple[VerdictRule[Any], ...] = (
     ),
     VerdictRule(
         "strong",
+        Verdict.INCONCLUSIVE,
+        "Neither LEAKS nor OVER-FORGOT, and it is not shown either that the memory is gone.",
+    ),
+    VerdictRule(
+        "strong",
         Verdict.MATCHES,
         "No other verdict holds: no test tells the models apart, no forget row is exposed, and two"
         " one-sided tests pass on every compared metric.",
         ("permutation_p", "epsilon_exposed", *strong.COMPARED),
         "level 0.05",
+    ),
+    VerdictRule(
+        "strong",
+        Verdict.MEMORY_GONE,
+        "No forget row is exposed against placebo models after correction, and U-LiRA is equivalent"
+        f" to {CHANCE:g}, the value of equal sets. It may hold together with DISTINGUISHABLE,"
+        " DAMAGED or MATCHES: memory and likeness are two questions.",
+        level=f"two one-sided tests, level 0.05, margin {MEMORY_MARGIN:g}",
     ),
 )
 """Every rule, in the order of tiers and of precedence."""
@@ -117,6 +141,10 @@ MEANING: Mapping[Verdict, str] = {
     ),
     Verdict.INCONCLUSIVE: "Neither a difference nor equivalence was shown.",
     Verdict.MATCHES: "Equivalence was shown on every compared metric.",
+    Verdict.MEMORY_GONE: (
+        "The unlearned model shows no more of the forget set than placebo models do, which went"
+        " through the same method and never saw it."
+    ),
 }
 """What each verdict says, in a sentence."""
 
@@ -137,13 +165,16 @@ TIERS: Mapping[Tier, str] = {
         f" {ENOUGH_FOR_EQUIVALENCE} for MATCHES."
     ),
     "strong": (
-        f"Ensembles: N unlearned models against N retrained models, by default {ENOUGH} of each. It"
-        " judges single records, and reports what the model at hand shows by itself, too."
+        f"Ensembles: N unlearned models, N retrained models and N placebo models (the same method"
+        f" on retrained models), by default {ENOUGH} of each. It judges single records, and reports"
+        " what the model at hand shows by itself, too."
     ),
 }
 """What each tier compares."""
 
 TERMS = (
+    "**Memory, signature, likeness**: unlearned against placebo models, placebo against retrained"
+    " models, unlearned against retrained models.",
     "**Gap**: the value of the unlearned model minus the mean of the retrained models.",
     "**Margin**: the largest gap that counts as none. It is the metric's own margin. Where a metric"
     " has none, it is two standard deviations of the retrained models, and at least"

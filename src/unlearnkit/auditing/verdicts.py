@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from unlearnkit.auditing.placebo_models import PlaceboControl
 from unlearnkit.auditing.verdict_evaluation import Reason, VerdictRule, evaluate
 from unlearnkit.auditing.verdict_metrics import (
     ATTACKS,
@@ -22,6 +23,8 @@ from unlearnkit.auditing.verdict_metrics import (
     metric_label,
 )
 from unlearnkit.auditing.verdicts_fast import FAST_RULES, FastAudit
+from unlearnkit.auditing.verdicts_memory import ROWS as MEMORY
+from unlearnkit.auditing.verdicts_memory import memory_evidence
 from unlearnkit.catalog import metrics
 from unlearnkit.report.phrases import gap_texts
 from unlearnkit.report.schema import Finding, MetricRow, Verdict
@@ -64,6 +67,8 @@ class VerdictInputs:
     """Whether the model is the original, bit for bit."""
 
     oracles: int
+    placebo: PlaceboControl | None = None
+    """How the model compares with placebo models; None without a placebo control."""
 
     @cached_property
     def table(self) -> dict[str, MetricRow]:
@@ -103,6 +108,30 @@ def findings_of_fast_audit(audit: FastAudit) -> tuple[Finding, ...]:
         At least one finding.
     """
     return evaluate(FAST_RULES, audit)
+
+
+def _remembered(facts: VerdictInputs) -> Iterator[Reason]:
+    if facts.placebo is None:
+        yield from _known_better(facts)
+        return
+    for text in memory_evidence(facts.placebo.memory, 1):
+        yield Reason(f"memory of the forget set remains: {text}", MEMORY)
+
+
+def _over_forgotten(facts: VerdictInputs) -> Iterator[Reason]:
+    if facts.placebo is None:
+        yield from _known_worse(facts)
+        return
+    for text in memory_evidence(facts.placebo.memory, -1):
+        yield Reason(f"the forget set is known worse than without it: {text}", MEMORY)
+
+
+def _signature(facts: VerdictInputs) -> Iterator[Reason]:
+    """Yield gaps to retrained models that are no memory."""
+    if facts.placebo is not None:
+        for why in (*_known_better(facts), *_known_worse(facts)):
+            text = f"{why.text}; memory does not show against placebo models"
+            yield Reason(text, why.metrics)
 
 
 def _known_better(facts: VerdictInputs) -> Iterator[Reason]:
@@ -259,11 +288,13 @@ REFERENCE_RULES: tuple[VerdictRule[VerdictInputs], ...] = (
     VerdictRule(
         "reference",
         Verdict.LEAKS,
-        "The gap lies beyond the margin, on the side of rows that the model knows.",
+        "The gap to placebo models (the method run on the retrained models; these themselves where"
+        " it does not run on them) lies beyond the margin, on the side of rows that the model"
+        " knows.",
         (*KNOWN, *ATTACKS),
         _MARGIN,
         _PREDICTION,
-        holds=_known_better,
+        holds=_remembered,
     ),
     VerdictRule(
         "reference",
@@ -279,12 +310,24 @@ REFERENCE_RULES: tuple[VerdictRule[VerdictInputs], ...] = (
     VerdictRule(
         "reference",
         Verdict.OVER_FORGOT,
-        "The gap lies beyond the margin, on the side of rows that look stranger than to retrained"
-        " models; attacks do not count where whole classes were removed.",
+        "The gap to placebo models (to retrained models where there are none; then attacks do not"
+        " count where whole classes were removed) lies beyond the margin, on the side of rows that"
+        " look strange.",
         (*KNOWN, *ATTACKS),
         _MARGIN,
         _PREDICTION,
-        holds=_known_worse,
+        holds=_over_forgotten,
+    ),
+    VerdictRule(
+        "reference",
+        Verdict.DISTINGUISHABLE,
+        "Neither LEAKS nor OVER-FORGOT against placebo models, and a gap to retrained models lies"
+        " beyond the margin: the signature of the algorithm.",
+        (*KNOWN, *ATTACKS),
+        _MARGIN,
+        _PREDICTION,
+        holds=_signature,
+        unless=(Verdict.LEAKS, Verdict.OVER_FORGOT),
     ),
     VerdictRule(
         "reference",

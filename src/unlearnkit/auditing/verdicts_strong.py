@@ -9,6 +9,8 @@ from unlearnkit.auditing.sentences import NOT_PROOF, attack_sentence
 from unlearnkit.auditing.strong.metric_specs import ENOUGH
 from unlearnkit.auditing.strong.results_table import LEVEL, StrongResults
 from unlearnkit.auditing.verdict_metrics import list_first_three, metric_label
+from unlearnkit.auditing.verdicts import PROBE
+from unlearnkit.auditing.verdicts_memory import memory_faults, memory_gone
 from unlearnkit.catalog import metrics
 from unlearnkit.report.phrases import gap_texts
 from unlearnkit.report.schema import Finding, MetricRow, Verdict
@@ -43,8 +45,13 @@ def strong_findings(strong: StrongResults, own: Sequence[Finding] = ()) -> tuple
     Returns:
         At least one finding.
     """
-    alone = [f.model_copy(update={"reason": f"this model: {f.reason}"}) for f in own]
-    found = [*_adverse(strong), *alone, *_open(strong)]
+    memory = strong.arm("memory") is not None
+    faults = list(memory_faults(strong) if memory else _faults_without_placebo(strong))
+    if not faults:
+        faults += _told_apart(strong)
+    alone = [_of_one_model(f, memory=memory) for f in own]
+    found = [*faults, *_kept(strong), *_damaged(strong), *alone, *_open(strong)]
+    extra = [memory_gone(strong)] if memory and not _blamed(found) else []
     if not found:
         rows = tuple(r.metric for r in strong.rows if r.metric in COMPARED)
         found = [
@@ -57,7 +64,7 @@ def strong_findings(strong: StrongResults, own: Sequence[Finding] = ()) -> tuple
             )
         ]
     order = list(Verdict)
-    return tuple(sorted(found, key=lambda f: order.index(f.verdict)))
+    return tuple(sorted([*extra, *found], key=lambda f: order.index(f.verdict)))
 
 
 def strong_remarks(strong: StrongResults) -> tuple[str, ...]:
@@ -71,8 +78,13 @@ def strong_remarks(strong: StrongResults) -> tuple[str, ...]:
             "Minimum detectable mean shift of the forget set's margins:"
             f" {strong.detectable:.2f} standard deviations of retrained models."
         )
-    exposed = strong.row("epsilon_exposed")
-    if exposed is not None and exposed.estimate.value is not None:
+    exposed, memory = strong.row("epsilon_exposed"), strong.arm("memory")
+    if memory is not None and memory.familiar is not None and memory.strange is not None:
+        parts.append(
+            "Records that a single-record attack exposes against placebo models:"
+            f" {memory.familiar + memory.strange} of {memory.records}."
+        )
+    elif exposed is not None and exposed.estimate.value is not None:
         parts.append(
             f"Records that a single-record attack exposes: {strong.familiar + strong.strange} of"
             f" {strong.forgotten}."
@@ -96,8 +108,10 @@ def strong_limits(strong: StrongResults) -> tuple[str, ...]:
         else f" A mean shift of margins below {strong.detectable:.2f} standard deviations cannot be"
         " detected."
     )
+    refused = () if strong.arm("memory") or not strong.placebo else (_capital(strong.placebo),)
     return (
         *few,
+        *refused,
         "An audit can refute that data are gone; it cannot prove it. Bounds on epsilon are lower"
         f" bounds: a record without one is not shown to be safe.{seen}",
         "The ensembles judge the method with these settings, on this request, with this recipe"
@@ -110,7 +124,23 @@ def strong_limits(strong: StrongResults) -> tuple[str, ...]:
     )
 
 
-def _adverse(s: StrongResults) -> Iterator[Finding]:
+def _of_one_model(f: Finding, *, memory: bool) -> Finding:
+    """Return what one model shows; against retrained models alone, that is no sign of memory."""
+    update = {"reason": f"this model: {f.reason}"}
+    if memory and f.verdict in _MEMORY and PROBE not in f.rows:
+        return f.model_copy(update=update | {"verdict": Verdict.DISTINGUISHABLE})
+    return f.model_copy(update=update)
+
+
+_MEMORY = {Verdict.LEAKS, Verdict.OVER_FORGOT}
+
+
+def _blamed(found: Sequence[Finding]) -> bool:
+    return any(f.verdict in _MEMORY for f in found)
+
+
+def _faults_without_placebo(s: StrongResults) -> Iterator[Finding]:
+    """Yield LEAKS and OVER-FORGOT where retrained models are all there is to compare with."""
     exposed = s.row("epsilon_worst")
     worst = None if exposed is None else exposed.estimate.value
     total = s.forgotten
@@ -129,10 +159,10 @@ def _adverse(s: StrongResults) -> Iterator[Finding]:
             f" {worst:.2f} nats",
             rows=("epsilon_worst", "epsilon_exposed"),
         )
-    by_attack = list(_attacked(s))
-    yield from by_attack
-    if not (s.familiar or s.strange or by_attack):
-        yield from _told_apart(s)
+    yield from _attacked(s)
+
+
+def _kept(s: StrongResults) -> Iterator[Finding]:
     for kept in _there(s, KEPT_ATTACKS):
         if kept.gap_low is not None and kept.margin is not None and kept.gap_low > kept.margin:
             yield Finding(
@@ -141,6 +171,9 @@ def _adverse(s: StrongResults) -> Iterator[Finding]:
                 f" {_gap(kept)}",
                 rows=(kept.metric,),
             )
+
+
+def _damaged(s: StrongResults) -> Iterator[Finding]:
     for row in _there(s, UTILITY):
         if row.gap_low is None or row.gap_high is None or row.margin is None:
             continue
@@ -179,16 +212,35 @@ def _attacked(s: StrongResults) -> Iterator[Finding]:
 
 
 def _told_apart(s: StrongResults) -> Iterator[Finding]:
-    row, shift = s.row("permutation_p"), s.row("ensemble_margin_shift")
-    if row is None or row.estimate.value is None or row.estimate.value >= LEVEL:
+    """Yield that unlearned and retrained models differ, and by what where a placebo tells."""
+    row, like, signature = s.row("permutation_p"), s.arm("likeness"), s.arm("signature")
+    if row is None or like is None:
         return
-    size = ""
-    if shift is not None and shift.estimate.value is not None:
-        size = f"; mean shift {shift.estimate.value:+.2f} standard deviations"
+    p = row.estimate.value
+    exposed = (like.familiar or 0) + (like.strange or 0) if signature is not None else 0
+    seen = []
+    if p is not None and p < LEVEL:
+        seen.append(
+            "a permutation test on the forget set tells unlearned from retrained models, p ="
+            f" {p:.3g}"
+        )
+    if exposed:
+        seen.append(f"{exposed} of {like.records} records differ from retrained models")
+    if signature is not None:
+        seen += [f.reason for f in _attacked(s)]
+    if not seen:
+        return
+    if like.shift.value is not None:
+        seen.append(f"mean shift {like.shift.value:+.2f} standard deviations")
+    if signature is not None:
+        own = "undefined" if signature.auc.value is None else f"{signature.auc.value:.3f}"
+        seen.append(
+            "memory does not show, so this is the signature of the algorithm: placebo against"
+            f" retrained models U-LiRA AUC {own}, mean shift {signature.shift.value or 0.0:+.2f}"
+        )
     yield Finding(
         verdict=Verdict.DISTINGUISHABLE,
-        reason=f"a permutation test on the forget set tells unlearned from retrained models, p ="
-        f" {row.estimate.value:.3g}{size}",
+        reason="; ".join(seen),
         rows=("permutation_p", "ensemble_margin_shift"),
     )
 
@@ -230,6 +282,10 @@ def _open(s: StrongResults) -> Iterator[Finding]:
             reason=f"equivalence with retraining is not shown on {shown}",
             rows=open_rows,
         )
+
+
+def _capital(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _there(s: StrongResults, metrics: Sequence[str]) -> Iterator[MetricRow]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from unlearnkit.core.request import LONGEST_KEY
 from unlearnkit.core.text import one_line
 from unlearnkit.report.schema import (
+    Answer,
     CostComparison,
     Difficulty,
     MetricRow,
@@ -61,8 +62,16 @@ MEANINGS = {
     Verdict.INCONCLUSIVE: "No fault was found, but this audit cannot say that the model passes.",
     Verdict.MATCHES: "On every compared metric the model behaves like one retrained without the"
     " forget set.",
+    Verdict.MEMORY_GONE: "The model shows no more of the forget set than the same method leaves in"
+    " models that never saw it.",
 }
 """What a verdict means, in one plain sentence."""
+
+QUESTIONS = {
+    "memory": "Is the memory of the records gone?",
+    "likeness": "Is the model like a retrained one?",
+}
+"""The two questions of an audit."""
 
 TIERS = {
     "fast": "fast: one model, no retraining",
@@ -200,6 +209,11 @@ def split_words(split: str) -> str:
 def judgement_words(row: MetricRow) -> str:
     """Return the judgement of a row in words."""
     return JUDGEMENTS[row.judgement]
+
+
+def answer_text(answer: Answer) -> str:
+    """Return the answer to one of the two questions, in a sentence that begins with it."""
+    return f"{QUESTIONS[answer.question]} {answer.sentence}"
 
 
 def verdict_text(report: ReportData) -> str:

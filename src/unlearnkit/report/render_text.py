@@ -27,7 +27,7 @@ def terminal_width() -> int:
 
 
 def render_brief(report: ReportData, width: int | None = None) -> str:
-    """Return verdict, next steps and summary in at most 30 lines; a cut ends in ``[...]``."""
+    """Return both answers, verdict, next steps and summary, 30 lines; a cut ends in ``[...]``."""
     wide = terminal_width() if width is None else width
     about = f"{report.asked.case}: {report.asked.request}, {report.provenance.method}"
     head = wrap(about, width=wide)[:2]
@@ -36,12 +36,14 @@ def render_brief(report: ReportData, width: int | None = None) -> str:
     lines = table_lines(
         w.SUMMARY_HEAD, [w.summary_cells(r) for r in report.summary], width=wide, numbers=(1, 2, 3)
     )
-    room = BRIEF_LINES - len(head) - len(verdict) - len(steps) - len(lines) - 4
+    said = [x for a in report.answers for x in _cut(wrap(w.answer_text(a), width=wide), 2)]
+    said += [""] if said else []
+    room = BRIEF_LINES - len(head) - len(said) - len(verdict) - len(steps) - len(lines) - 4
     why = _cut(wrap(w.reason_text(report), "Why: ", wide), max(1, min(4, room)))
     room -= len(why)
     notes = [x for t in report.warnings for x in wrap(t, f"{w.warning_label(report, t)}: ", wide)]
     rest = _more(report)
-    out = [*head, "", *verdict, *why, *steps, "", *lines]
+    out = [*head, "", *said, *verdict, *why, *steps, "", *lines]
     if room > 0:
         out += _cut(notes, room)
     return "\n".join([*out[: BRIEF_LINES - 1], rest])
@@ -65,6 +67,7 @@ def render_text(report: ReportData, width: int = WIDTH) -> str:
     p = report.provenance
     about = f"{report.asked.case}: {report.asked.request}, {p.method}"
     out = [*wrap(f"UNLEARNING AUDIT  {about}", width=width), "=" * width, ""]
+    out += _answers(report, width)
     out += [*wrap(w.verdict_text(report), width=width), ""]
     out += wrap(" ".join([w.reason_text(report), *report.remarks]), "  ", width)
     for f in report.findings[1:]:
@@ -108,10 +111,21 @@ def render_text(report: ReportData, width: int = WIDTH) -> str:
     return "\n".join(ln.rstrip() for ln in out)
 
 
+def _answers(report: ReportData, width: int) -> list[str]:
+    """Return the answers to the two questions, each with what its test could have seen."""
+    texts = [f"{w.answer_text(a)} {a.power}".rstrip() for a in report.answers]
+    return [*(x for text in texts for x in wrap(text, width=width)), *([""] if texts else [])]
+
+
 def _strong(strong: StrongSummary, real: bool, width: int) -> list[str]:
     """Return the table of ensembles, thirds of the forget set, and the exposed records."""
     out = heading(ensembles.title(strong))
     legend = f"{ensembles.LEGEND} {ensembles.REAL_LEGEND}" if real else ensembles.LEGEND
+    if strong.arms:
+        arms = ensembles.arm_lines(strong)
+        out += table_lines(ensembles.ARMS_HEAD, arms, width=width, numbers=range(2, 10))
+        out += wrap(ensembles.arms_legend(strong), width=width)
+        out.append("")
     out += _table(strong.rows, legend, width, "this method")
     strata = ensembles.strata(strong)
     if strata:

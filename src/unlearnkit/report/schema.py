@@ -98,20 +98,88 @@ class MarginSample(FrozenModel):
     values: tuple[float, ...]
 
 
-class RowExposure(FrozenModel):
-    """What the models of a strong audit say about one forgotten row."""
+class RecordComparison(FrozenModel):
+    """How two arms of models differ on one row of the forget set."""
+
+    epsilon: float | None
+    """Lower bound of their distance, corrected for the number of rows; nats."""
+
+    accuracy: float | None
+    """Of the attack that tells them apart by this row; 0.5 is chance."""
+
+    shift: float | None
+    """Mean margin of the first minus that of the second, in deviations of the second."""
+
+
+class RowExposure(RecordComparison):
+    """What a strong audit says about one row of the forget set; itself: unlearned, retrained."""
 
     row: int
     """Its number in the training set."""
 
-    epsilon: float | None
-    """Lower bound of the distance from retraining, corrected for the number of rows; nats."""
+    memory: RecordComparison | None = None
+    """Unlearned against placebo models; None without a placebo arm."""
 
-    accuracy: float | None
-    """Of the attack that tells unlearned models from retrained ones by this row; 0.5 is chance."""
+    signature: RecordComparison | None = None
+    """Placebo against retrained models."""
 
-    shift: float | None
-    """Mean margin of unlearned models minus that of retrained ones, in the latter's deviations."""
+
+class ArmComparison(FrozenModel):
+    """How two arms of models of a strong audit differ on the forget set."""
+
+    name: Literal["memory", "signature", "likeness"]
+    """Memory: unlearned against placebo models, which went through the same method and never saw
+    the forget set. Signature: placebo against retrained. Likeness: unlearned against retrained."""
+
+    auc: Estimate
+    """Of U-LiRA: 0.5 = alike."""
+
+    auc_floor: float | None
+    """Of two equal sets of retrained models."""
+
+    auc_original: float | None
+    """Of originals against retrained models: what doing nothing gives."""
+
+    judgement: Judgement
+    """Of the AUC, compared with 0.5, the value of equal sets."""
+
+    klom: float | None
+    """Median over the records."""
+
+    klom_floor: float | None
+    shift: Estimate
+    """Mean shift of margins, in deviations of the second arm; above 0 the first knows them
+    better."""
+
+    attack: Estimate | None
+    """Difference in AUC of the membership attack against never-seen rows; of memory alone."""
+
+    accuracy: Estimate
+    """By how much fewer errors the first arm makes on the forget set."""
+
+    accuracy_margin: float | None
+    """Largest such difference that counts as none."""
+
+    p: float | None
+    """Of the permutation test."""
+
+    records: int
+    """Rows of the forget set."""
+
+    familiar: int | None
+    """Records exposed after correction that the first arm knows better."""
+
+    strange: int | None
+    """Records exposed after correction that it knows worse."""
+
+    worst: float | None
+    """Largest corrected bound on epsilon, nats."""
+
+    detectable: float | None
+    """Smallest mean shift that the permutation test sees with 80 % power, in deviations."""
+
+    note: str = ""
+    """Why numbers are missing."""
 
 
 class Stratum(FrozenModel):
@@ -158,6 +226,12 @@ class StrongSummary(FrozenModel):
     exposure: tuple[RowExposure, ...]
     """Every forgotten row, the most exposed first."""
 
+    arms: tuple[ArmComparison, ...] = ()
+    """Memory, signature and likeness; likeness alone where there is no placebo arm."""
+
+    placebo: str = ""
+    """Why there is no placebo arm, or what holds of it."""
+
     laws: tuple[MarginSample, ...]
     """Margins of the most exposed rows over models; ``split`` names the row."""
 
@@ -182,8 +256,12 @@ class StrongSummary(FrozenModel):
 
     @property
     def exposed(self) -> tuple[RowExposure, ...]:
-        """Return the rows with a bound above 0."""
-        return tuple(e for e in self.exposure if e.epsilon)
+        """Return the rows with a bound above 0: of memory, or of likeness without a placebo arm."""
+        return tuple(e for e in self.exposure if (e if e.memory is None else e.memory).epsilon)
+
+    def arm(self, name: str) -> ArmComparison | None:
+        """Return the comparison of that name; None where there is none."""
+        return next((a for a in self.arms if a.name == name), None)
 
     def row(self, metric: str) -> MetricRow | None:
         """Return the row of a metric; None where there is none."""
@@ -199,6 +277,7 @@ class Verdict(StrEnum):
     DAMAGED = "DAMAGED"
     INCONCLUSIVE = "INCONCLUSIVE"
     MATCHES = "MATCHES RETRAINING WITHIN LIMITS"
+    MEMORY_GONE = "MEMORY GONE WITHIN LIMITS"
 
 
 class Finding(FrozenModel):
@@ -210,6 +289,20 @@ class Finding(FrozenModel):
 
     rows: tuple[str, ...] = ()
     """Ids of the table rows that it rests on."""
+
+
+class Answer(FrozenModel):
+    """The answer to one of the two questions of an audit."""
+
+    question: Literal["memory", "likeness"]
+    """Is the memory of the records gone? Is the model like a retrained one?"""
+
+    answer: Literal["yes", "no", "not shown", "not tested"]
+    sentence: str
+    """The answer with its numbers."""
+
+    power: str
+    """What the test behind it could have seen; empty where nothing was tested."""
 
 
 class Roc(FrozenModel):
@@ -433,6 +526,9 @@ class ReportData(FrozenModel):
     schema_version: Literal[2] = 2
     """Version of this layout."""
 
+    answers: tuple[Answer, ...] = ()
+    """Is the memory of the records gone? Is the model like a retrained one?"""
+
     verdict: Verdict
     """The headline: the first of the findings."""
 
@@ -454,6 +550,9 @@ class ReportData(FrozenModel):
     rocs: tuple[Roc, ...]
     classes: tuple[ClassAccuracy, ...]
     spent: CostComparison
+    arms: tuple[ArmComparison, ...] = ()
+    """Of a reference audit with a placebo control: memory and signature, of this one model."""
+
     localized: MaskSummary | None = None
     """None where every weight might move."""
 

@@ -24,14 +24,71 @@ def title(strong: StrongSummary) -> str:
     return f"{strong.models} models of this method against {strong.models} retrained models"
 
 
+ARMS_HEAD = (
+    "Comparison",
+    "U-LiRA AUC",
+    "Equal sets",
+    "Original",
+    "KLoM",
+    "Equal sets",
+    "Shift",
+    "p",
+    "Exposed",
+    "Detectable",
+)
+
+ARMS_LEGEND = (
+    "Memory: unlearned against placebo models. Signature: placebo against retrained models. "
+    "Likeness: unlearned against retrained models. Placebo: models made by the same method, with "
+    "the same request and settings, from retrained models, which never saw the forget set. Equal "
+    "sets: the value of two sets of retrained models, when nothing is wrong. Original: originals "
+    "against retrained models. Shift: mean shift of margins in standard deviations of the second "
+    "set of models. p: permutation test. Exposed: records that a corrected attack distinguishes. "
+    "Detectable: smallest shift seen with 80 % power."
+)
+
+
+def arms_legend(strong: StrongSummary) -> str:
+    """Return what the comparisons of arms are, and what holds of the placebo arm here."""
+    here = f" Here {strong.placebo}." if strong.placebo else ""
+    return ARMS_LEGEND + here
+
+
+def arm_lines(strong: StrongSummary) -> list[tuple[str, ...]]:
+    """Return memory, signature and likeness as cells, one line each."""
+
+    def cell(value: float | None, places: int, *, signed: bool = False) -> str:
+        return w.ABSENT if value is None else w.number(value, places, signed=signed)
+
+    return [
+        (
+            a.name.capitalize(),
+            f"{cell(a.auc.value, 3)} {w.interval(a.auc.low, a.auc.high, 3)}".rstrip(),
+            cell(a.auc_floor, 3),
+            w.ABSENT if a.name == "signature" else cell(a.auc_original, 3),
+            cell(a.klom, 2),
+            cell(a.klom_floor, 2),
+            cell(a.shift.value, 2, signed=True),
+            cell(a.p, 3),
+            w.ABSENT
+            if a.familiar is None or a.strange is None
+            else f"{a.familiar + a.strange:,}/{a.records:,}",
+            cell(a.detectable, 2),
+        )
+        for a in strong.arms
+    ]
+
+
 def exposed_sentence(strong: StrongSummary) -> str:
     """Return how many records of the forget set are exposed by an attack on each."""
-    if not strong.exposure or strong.exposure[0].epsilon is None:
+    first = strong.exposure[0] if strong.exposure else None
+    if first is None or first.epsilon is None:
         return "Single records could not be judged; the table says why."
+    against = "retrained" if first.memory is None else "placebo"
     return (
         f"{len(strong.exposed):,} of {len(strong.exposure):,} records of the forget set are"
-        " exposed: their lower bound on epsilon, corrected for the number of records, is above 0."
-        " A record without a bound is not shown to be safe."
+        f" exposed against {against} models: their lower bound on epsilon, corrected for the number"
+        " of records, is above 0. A record without a bound is not shown to be safe."
     )
 
 
@@ -40,14 +97,15 @@ EXPOSED_HEAD = ("Row", "Bound (nats)", "Attack accuracy", "Shift (standard devia
 
 def exposed_lines(strong: StrongSummary, most: int) -> list[tuple[str, str, str, str]]:
     """Return the most exposed rows as cells, as many as are exposed and no more than ``most``."""
+    shown = [(e.row, e if e.memory is None else e.memory) for e in strong.exposed[:most]]
     return [
         (
-            str(e.row),
+            str(row),
             w.number(e.epsilon, 2),
             w.number(e.accuracy),
             w.number(e.shift, 2, signed=True),
         )
-        for e in strong.exposed[:most]
+        for row, e in shown
     ]
 
 

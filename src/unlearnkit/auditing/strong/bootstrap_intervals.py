@@ -119,10 +119,19 @@ def _with_interval(
     return replace(number, low=found.low, high=found.high, how=how, note=number.note or found.note)
 
 
-def auc_over_models(halves: Halves) -> EnsembleEstimate:
-    """Return the AUC of U-LiRA's cells with its interval over attacked models, rows given.
+@dataclass(frozen=True)
+class AucError:
+    """AUC of U-LiRA's cells, and its standard error over attacked models."""
 
-    ``± 1.96 sqrt(sum_h (var A_i / n + var A_k / m) / 4)`` over both halves h, with A_i that of one
+    value: float
+    error: float
+    """nan for fewer than two models a side."""
+
+
+def auc_with_error(halves: Halves) -> AucError:
+    """Return the AUC of U-LiRA's cells with its standard error over attacked models, rows given.
+
+    ``sqrt(sum_h (var A_i / n + var A_k / m) / 4)`` over both halves h, with A_i that of one
     unlearned model's cells and all others', and A_k that of one other's: DeLong, DeLong and
     Clarke-Pearson (Biometrics 44, 1988) with models in the place of cells.
 
@@ -130,14 +139,27 @@ def auc_over_models(halves: Halves) -> EnsembleEstimate:
         halves: The cells.
 
     Returns:
-        The number; without an interval for fewer than two models a side.
+        Both.
     """
     total = variance = 0.0
     for ours, theirs in halves:
         sides = (_auc_against(ours, theirs), _auc_against(-theirs, -ours))
         total += float(sides[0].mean())
         variance += sum(float(side.var()) / len(side) for side in sides)
-    value, reach = total / len(halves), z_quantile(0.95) * math.sqrt(variance) / len(halves)
+    return AucError(total / len(halves), math.sqrt(variance) / len(halves))
+
+
+def auc_over_models(halves: Halves) -> EnsembleEstimate:
+    """Return the AUC of U-LiRA's cells with its 95 % interval over models, as ``auc_with_error``.
+
+    Args:
+        halves: The cells.
+
+    Returns:
+        The number; without an interval for fewer than two models a side.
+    """
+    found = auc_with_error(halves)
+    value, reach = found.value, z_quantile(0.95) * found.error
     if math.isnan(reach):
         return EnsembleEstimate(value)
     low, high = max(value - reach, 0.0), min(value + reach, 1.0)

@@ -13,6 +13,7 @@ from unlearnkit.attacks.ulira import LEAST as ULIRA_LEAST
 from unlearnkit.auditing.sentences import format_duration
 from unlearnkit.auditing.strong.bootstrap_intervals import MOST_ROWS
 from unlearnkit.auditing.strong.margin_store import ModelId
+from unlearnkit.auditing.strong.placebo import PLACEBO
 from unlearnkit.auditing.strong.train_ensembles import TRAINED, StrongAuditSpec, kinds_of
 from unlearnkit.core.data import View
 from unlearnkit.core.recipe import Recipe
@@ -24,6 +25,9 @@ from unlearnkit.unlearning.run_method import fresh_model
 FIXED, PER_CELL, PER_ULIRA_CELL, PER_KLOM_CELL = 16.0, 1.35e-3, 1.9e-3, 6.5e-2
 """What a table takes, in times of a slice: at all, for each model and row, more with U-LiRA, and
 for each model and row that KLoM's intervals are drawn from."""
+
+ARMS = 1.4
+"""What a table with a placebo arm takes, in times of one without."""
 
 TIMES = 8
 
@@ -44,6 +48,9 @@ class StrongAuditCost:
     unlearn: int
     """Models that have to be unlearned."""
 
+    placebo: int
+    """Retrained models that the method has to run on, for the placebo arm."""
+
     rows: int
     """Rows that the trainings put through a model, forward and backward; 0 where a user's own loop
     does not say it."""
@@ -53,7 +60,7 @@ class StrongAuditCost:
     table of results."""
 
     def __str__(self) -> str:
-        if not self.train and not self.unlearn:
+        if not self.train and not self.unlearn and not self.placebo:
             return (
                 f"strong audit of {self.models} models a kind: all of them are kept; about"
                 f" {format_duration(max(self.seconds, 1))} for the table"
@@ -63,8 +70,8 @@ class StrongAuditCost:
             how = "one at a time, because train_model cannot be stacked"
         return (
             f"strong audit of {self.models} models a kind: {self.train} to train"
-            f" ({self.kept} are kept), {self.unlearn} to unlearn; {how}, at most about"
-            f" {format_duration(max(self.seconds, 1))} on this machine;"
+            f" ({self.kept} are kept), {self.unlearn} to unlearn and {self.placebo} placebo runs;"
+            f" {how}, at most about {format_duration(max(self.seconds, 1))} on this machine;"
             " it may be stopped at any time, and goes on where it stopped"
         )
 
@@ -97,15 +104,19 @@ def plan(subject: StrongAuditSpec, models: int, *, unlearn_seconds: float = 0.0)
     whole, stay = len(subject.case.train or ()), len(subject.parts.retain or ())
     rows = sum(epochs * (whole if who == "original" else stay) for who in lacking)
     each = sum(found) / len(found) if found else _timed(subject) if lacking else 0.0
-    todo = sum(ModelId("unlearned", s) not in done for s in subject.seeds("original", models))
+    todo, placebo = (
+        sum(ModelId(kind, s) not in done for s in subject.seeds(who, models))
+        for kind, who in (("unlearned", "original"), (PLACEBO, "floor"))
+    )
     return StrongAuditCost(
         models=models,
         train=len(lacking),
         kept=3 * models - len(lacking),
         unlearn=todo,
+        placebo=placebo,
         rows=rows,
         seconds=each * len(lacking)
-        + todo * unlearn_seconds
+        + (todo + placebo) * unlearn_seconds
         + table_seconds(models, len(subject.views["forget"])),
     )
 
@@ -125,7 +136,7 @@ def table_seconds(models: int, rows: int) -> float:
     """
     each = PER_CELL + (PER_ULIRA_CELL if models >= ULIRA_LEAST else 0.0)
     drawn = PER_KLOM_CELL * min(rows, MOST_ROWS) if models >= KLOM_LEAST else 0.0
-    return _slice_seconds() * (FIXED + models * (drawn + each * rows))
+    return ARMS * _slice_seconds() * (FIXED + models * (drawn + each * rows))
 
 
 def _slice_seconds() -> float:

@@ -13,7 +13,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,8 @@ class ModelId:
     """One model: what it is, and the seed that it came from."""
 
     who: str
-    """``original``, ``unlearned``, ``oracle``, or ``floor`` for the second set of oracles."""
+    """``original``, ``unlearned``, ``oracle``, ``floor`` for the second set of oracles, or
+    ``placebo`` for what the method makes of these."""
 
     seed: int
 
@@ -90,6 +91,9 @@ class MarginMatrix:
 
     residuals: Tensor | None = None
     """``(M, E, P)``, float64: predictions minus targets, where these are P numbers a row."""
+
+    left_out: str = ""
+    """Why there is no placebo arm, where the method does not run on retrained models."""
 
     def __post_init__(self) -> None:
         shape = (len(self.members), sum(map(len, self.columns.values())))
@@ -158,16 +162,32 @@ class MarginMatrix:
     def first(self, models: int) -> MarginMatrix:
         """Return the signals of the first models of each kind, by seed."""
         kinds = dict.fromkeys(m.who for m in self.members)
-        keep = torch.cat([self._rows(who)[:models] for who in kinds] or [torch.empty(0).long()])
+        return self._picked([self._rows(who)[:models] for who in kinds])
+
+    def without(self, who: str, *, left_out: str = "") -> MarginMatrix:
+        """Return the signals of all models but those of a kind.
+
+        Args:
+            who: The kind.
+            left_out: Why it was left out.
+
+        Returns:
+            The signals; the others keep their order.
+        """
+        rows = [i for i, m in enumerate(self.members) if m.who != who]
+        return replace(self._picked([torch.tensor(rows, dtype=torch.long)]), left_out=left_out)
+
+    def _picked(self, rows: Sequence[Tensor]) -> MarginMatrix:
+        keep = torch.cat([*rows, torch.empty(0).long()])
         if len(keep) == len(self.members):
             return self  # no copy: what is mapped from files stays there
-        return MarginMatrix(
-            self.margins[keep],
-            self.codes[keep],
-            self.errors[keep],
-            tuple(self.members[i] for i in keep.tolist()),
-            self.columns,
-            None if self.residuals is None else self.residuals[keep],
+        return replace(
+            self,
+            margins=self.margins[keep],
+            codes=self.codes[keep],
+            errors=self.errors[keep],
+            members=tuple(self.members[i] for i in keep.tolist()),
+            residuals=None if self.residuals is None else self.residuals[keep],
         )
 
     def duplicates(self) -> tuple[tuple[ModelId, ...], ...]:
@@ -311,7 +331,14 @@ class MarginStore:
             size = self._files["residuals"].size
             shape = (len(members), self._width, size // max(self._width, 1))
             mapped["residuals"] = mapped["residuals"].view(shape)
-        return MarginMatrix(**mapped, members=members, columns=self.columns)
+        return MarginMatrix(
+            mapped["margins"],
+            mapped["codes"],
+            mapped["errors"],
+            members,
+            self.columns,
+            mapped.get("residuals"),
+        )
 
     def _lines(self) -> list[dict[str, Any]]:
         """Return the journal's whole lines; those that are new are checked against their rows."""

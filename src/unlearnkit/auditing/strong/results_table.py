@@ -16,7 +16,9 @@ from unlearnkit.attacks.lira import lira
 from unlearnkit.attacks.permutation import permutation_test, smallest_shift
 from unlearnkit.attacks.rmia import rmia
 from unlearnkit.auditing.strong import bootstrap_intervals as intervals
+from unlearnkit.auditing.strong.arm_comparison import ArmPair, arm_pairs, compare_arms, per_record
 from unlearnkit.auditing.strong.margin_store import MarginMatrix
+from unlearnkit.auditing.strong.placebo import PLACEBO, left_out
 from unlearnkit.auditing.strong.scores import EnsembleScores
 from unlearnkit.auditing.strong.strata import strata
 from unlearnkit.auditing.strong.table_rows import EnsembleEstimate, make_row
@@ -25,9 +27,11 @@ from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.core.metric import METRICS, Metric, measured_by_audit
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.report.schema import (
+    ArmComparison,
     Design,
     MarginSample,
     MetricRow,
+    RecordComparison,
     RowExposure,
     Stratum,
 )
@@ -50,6 +54,12 @@ class StrongResults:
     rows: tuple[MetricRow, ...]
     exposure: tuple[RowExposure, ...]
     """Every forgotten row, the most exposed first."""
+
+    arms: tuple[ArmComparison, ...]
+    """Memory, signature and likeness; likeness alone where there is no placebo arm."""
+
+    placebo: str
+    """Why there is no placebo arm, or what holds of it; empty where neither has to be said."""
 
     laws: tuple[MarginSample, ...]
     degrees: tuple[MarginSample, ...]
@@ -91,32 +101,49 @@ class StrongResults:
         """Return the row of a metric; None where there is none."""
         return next((r for r in self.rows if r.metric == metric), None)
 
+    def arm(self, name: str) -> ArmComparison | None:
+        """Return the comparison of that name; None where there is none."""
+        return next((a for a in self.arms if a.name == name), None)
+
 
 def strong_table(
-    signals: MarginMatrix, rt: Runtime, *, apart: Tensor | None = None, judged_only: bool = False
+    signals: MarginMatrix,
+    rt: Runtime,
+    *,
+    apart: Tensor | None = None,
+    reads_request: bool = True,
+    judged_only: bool = False,
 ) -> StrongResults:
     """Return all that a strong audit says, from signals alone.
 
     Args:
-        signals: Kinds ``unlearned``, ``original``, ``oracle`` and ``floor``; sections ``forget``
-            and ``retain``, and as far as there are any ``held_out``, ``population`` and ``test``.
+        signals: Kinds ``unlearned``, ``original``, ``oracle`` and ``floor``, and ``placebo`` where
+            the method runs on models that never saw the forget set; sections ``forget`` and
+            ``retain``, and as far as there are any ``held_out``, ``population`` and ``test``.
         rt: Gives the order of permutations, from its seed.
         apart: Distance of each forgotten row's features from the middle of all rows, if known.
+        reads_request: Whether the method reads forget rows or forgotten classes.
         judged_only: Whether to leave out what no verdict rests on: for simulations of verdicts.
 
     Returns:
         The table.
     """
-    seats = EnsembleScores(signals, rt)
-    exposure = () if judged_only else tuple(_exposure(seats))
+    # Targets that are numbers give margins by a direction in which all arms have a say.
+    seats = EnsembleScores(signals if signals.residuals is None else signals.without(PLACEBO), rt)
+    pairs = arm_pairs(seats, signals, rt)
+    exposure = () if judged_only else tuple(_exposure(seats, pairs))
     rows = {r.metric: r for r in _rows(seats, judged_only=judged_only)}
     found = seats.quality("unlearned")
     exposed = found.corrected > 0
     before = rows["permutation_p"].original
     told_before = before is not None and before.value is not None and before.value < LEVEL
+    p = {"likeness": rows["permutation_p"].estimate.value}
+    arms = (compare_arms(a, seats, p.get(a.name), judged_only=judged_only) for a in pairs)
     return StrongResults(
         rows=_in_order(rows),
         exposure=exposure,
+        arms=tuple(arms),
+        placebo=_placebo(signals, reads_request=reads_request),
         laws=tuple(_laws(seats, exposure)),
         degrees=() if judged_only else tuple(_degrees(seats)),
         strata=() if judged_only else tuple(strata(seats, apart)),
@@ -327,19 +354,47 @@ def _told_apart(p: float) -> Judgement:
     return Judgement.DIFFERENT if p < LEVEL else Judgement.NOT_JUDGED
 
 
-def _exposure(s: EnsembleScores) -> Iterator[RowExposure]:
-    """Yield the forgotten rows: by bound, then by the attack's accuracy, then by shift."""
-    bound = s.quality("unlearned").corrected
-    right, shift = s.ulira("unlearned").accuracies, s.moved("unlearned").shift
-    keys = zip(*((-t.nan_to_num(-1.0)).tolist() for t in (bound, right, shift.abs())), strict=True)
+def _exposure(s: EnsembleScores, pairs: Sequence[ArmPair]) -> Iterator[RowExposure]:
+    """Yield the forgotten rows, most exposed first: by bound, accuracy of the attack, and shift.
+
+    Of memory where there is a placebo arm, else of likeness.
+    """
+    arms: dict[str, list[RecordComparison]] = {a.name: per_record(a) for a in pairs}
+    order = arms["memory" if "memory" in arms else "likeness"]
+    keys = [(-(r.epsilon or 0.0), -(r.accuracy or 0.0), -abs(r.shift or 0.0)) for r in order]
     rows = s.signals.columns["forget"].tolist()
     for i in [i for _, i in sorted((k, i) for i, k in enumerate(keys))]:
+        like = arms["likeness"][i]
+        memory, signature = (arms[k][i] if k in arms else None for k in ("memory", "signature"))
         yield RowExposure(
             row=rows[i],
-            epsilon=_or_none(bound[i]),
-            accuracy=_or_none(right[i]),
-            shift=_or_none(shift[i]),
+            epsilon=like.epsilon,
+            accuracy=like.accuracy,
+            shift=like.shift,
+            memory=memory,
+            signature=signature,
         )
+
+
+def _placebo(signals: MarginMatrix, *, reads_request: bool) -> str:
+    if signals.left_out:
+        return left_out(signals.left_out)
+    if not signals.count(PLACEBO):
+        return ""
+    groups = [{m.who for m in g} for g in signals.duplicates()]
+    same = sum({"unlearned", PLACEBO} <= kinds for kinds in groups)
+    notes = [
+        f"{same} unlearned models are their placebo models, bit for bit: the result does not"
+        " depend on the model that the method was given"
+    ] * bool(same)
+    notes.append(
+        "the method cannot run without a request, so the signature holds what the request itself"
+        " leaves"
+        if reads_request
+        else "the method reads neither forget rows nor classes, so its placebo without request is"
+        " the placebo: the request leaves no signature"
+    )
+    return "; ".join(notes)
 
 
 def _laws(s: EnsembleScores, exposure: Sequence[RowExposure]) -> Iterator[MarginSample]:
@@ -384,7 +439,3 @@ def _told(s: EnsembleScores) -> Iterator[str]:
         twice = sum(max(sum(m.who == who for m in g) - 1, 0) for g in s.equal)
         if twice:
             yield f"duplicates: {twice} {name} are equal to others; train each from its own seed"
-
-
-def _or_none(value: Tensor) -> float | None:
-    return None if bool(value.isnan()) else float(value)

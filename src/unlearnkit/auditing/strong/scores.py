@@ -1,4 +1,4 @@
-"""Sets of models in the unlearned ones' seat: what the strong table is computed of, once each."""
+"""Sets of models against a reference set: what the strong table is computed of, once each."""
 
 from __future__ import annotations
 
@@ -49,10 +49,11 @@ def towards_targets(signals: MarginMatrix) -> MarginMatrix:
 
 
 class EnsembleScores:
-    """Sets of models that take the unlearned ones' seat, and what was found out about each."""
+    """Sets of models, each against one reference set, and what was found out about each."""
 
-    def __init__(self, signals: MarginMatrix, rt: Runtime) -> None:
+    def __init__(self, signals: MarginMatrix, rt: Runtime, against: str = "oracle") -> None:
         self.signals, self.rt = towards_targets(signals), rt
+        self.against = against
         self.equal = signals.duplicates()
         copies = {
             m
@@ -61,13 +62,13 @@ class EnsembleScores:
         }
         ours = sorted((m for m in signals.members if m.who == "unlearned"), key=_seed)
         self.kept = [i for i, m in enumerate(ours) if m not in copies]
-        self.quality = cache(lambda who: forgetting_quality(*self._pair(who)))
+        self.quality = cache(lambda who: forgetting_quality(*self.pair(who)))
         self.ulira = cache(lambda who: ulira(*self._answers(who)))
         self.ratios = cache(lambda who: log_ratios(*self._answers(who)))
         """What U-LiRA's attackers say of the models they did not learn from, half by half."""
         self.degree = cache(self._degree)
-        self.moved = cache(lambda who: wasserstein(*self._pair(who)))
-        self.klom = cache(lambda who, part: klom(self.at(who, part), self.at("oracle", part)))
+        self.moved = cache(lambda who: wasserstein(*self.pair(who)))
+        self.klom = cache(lambda who, part: klom(self.at(who, part), self.at(against, part)))
         self.klom_reach = cache(self._klom_reach)
 
     def at(self, who: str, section: str, what: str = "margins") -> Tensor:
@@ -98,21 +99,22 @@ class EnsembleScores:
         return found[self.kept] if who == "unlearned" else found
 
     def _degree(self, who: str) -> IamScores:
-        return iam_scores(self.before(who, "forget"), *self._pair(who))
+        return iam_scores(self.before(who, "forget"), *self.pair(who))
 
     def _answers(self, who: str) -> tuple[Tensor, Tensor]:
         """Return margins, or all numbers of a prediction where it has several."""
         residuals = self.signals.residuals
         if residuals is None or residuals.shape[2] == 1:
-            return self._pair(who)
-        return self.at(who, "forget", "residuals"), self.at("oracle", "forget", "residuals")
+            return self.pair(who)
+        return self.at(who, "forget", "residuals"), self.at(self.against, "forget", "residuals")
 
     def _klom_reach(self, section: str) -> intervals.HalfWidths:
-        sides = self.at("unlearned", section), self.at("oracle", section)
+        sides = self.at("unlearned", section), self.at(self.against, section)
         return intervals.klom_reach(*sides, self.rt.rng(f"strong/klom/{section}"))
 
-    def _pair(self, who: str) -> tuple[Tensor, Tensor]:
-        return self.at(who, "forget"), self.at("oracle", "forget")
+    def pair(self, who: str) -> tuple[Tensor, Tensor]:
+        """Return the margins of a set of models and of the reference on the forget set."""
+        return self.at(who, "forget"), self.at(self.against, "forget")
 
 
 def _seed(member: ModelId) -> int:

@@ -1,7 +1,8 @@
 """The models behind a strong audit, and how they become signals.
 
-FULL design: N originals of N seeds, each unlearned once; N oracles; and N more oracles, which take
-the unlearned models' seat to show what every number is when nothing is wrong: its floor.
+FULL design: N originals of N seeds, each unlearned once; N oracles; N more oracles, which take the
+unlearned models' seat to show what every number is when nothing is wrong: its floor; and what the
+method makes of these, the placebo arm.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ from unlearnkit.auditing.strong.margin_store import (
     ModelRecord,
 )
 from unlearnkit.auditing.strong.metric_specs import LEAST
+from unlearnkit.auditing.strong.placebo import PLACEBO, PlaceboRefusal
 from unlearnkit.cache import Cache
 from unlearnkit.contamination import check_fresh
 from unlearnkit.core.auto_method import Auto
+from unlearnkit.core.border import first_line
 from unlearnkit.core.cache_folder import SIGNALS
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import Batch, View
@@ -136,8 +139,10 @@ def collect_margins(subject: StrongAuditSpec, models: int) -> MarginMatrix:
         models: N.
 
     Returns:
-        Kinds ``oracle``, ``floor``, ``original`` and ``unlearned``; sections ``forget``,
-        ``retain``, ``held_out``, ``population`` and ``test``, as far as the case has them.
+        Kinds ``oracle``, ``floor``, ``original``, ``unlearned`` and ``placebo``; sections
+        ``forget``, ``retain``, ``held_out``, ``population`` and ``test``, as far as the case has
+        them. Without ``placebo``, and with the reason, where the method does not run on models that
+        never saw the forget set.
     """
     file = subject.file
     have = set(file.members())
@@ -149,17 +154,19 @@ def collect_margins(subject: StrongAuditSpec, models: int) -> MarginMatrix:
     ]
     if have.issuperset(everyone):  # serves from a folder that cannot be written, too
         return file.read().first(models)
+    refused = ""
     with file.held():
         done = set(file.members())
         for who in TRAINED:
             wanted = subject.seeds(who, models)
             for seeds in _blocks(subject, wanted):
-                open_seeds = [
-                    s for s in seeds if any(ModelId(w, s) not in done for w in kinds_of(who))
-                ]
+                kinds = [w for w in kinds_of(who) if not (refused and w == PLACEBO)]
+                open_seeds = [s for s in seeds if any(ModelId(w, s) not in done for w in kinds)]
                 if open_seeds:
-                    _block(subject, done, who, open_seeds)
+                    refused = _block(subject, done, who, open_seeds) or refused
         everything = file.read()
+    if refused:
+        everything = everything.without(PLACEBO, left_out=refused)
     return everything.first(models)
 
 
@@ -242,7 +249,7 @@ def _targets(subject: StrongAuditSpec) -> int:
 
 def kinds_of(who: str) -> tuple[str, ...]:
     """Return the kinds of signals that a trained model gives."""
-    return ("original", "unlearned") if who == "original" else (who,)
+    return {"original": ("original", "unlearned"), "floor": ("floor", PLACEBO)}.get(who, (who,))
 
 
 def check_models(models: int) -> None:
@@ -326,21 +333,35 @@ def _check_apart(views: dict[str, View]) -> None:
             )
 
 
-def _block(subject: StrongAuditSpec, done: set[ModelId], who: str, seeds: Sequence[int]) -> None:
-    """Train what is missing of a block, and append the signals: those that cost least, at once."""
+def _block(subject: StrongAuditSpec, done: set[ModelId], who: str, seeds: Sequence[int]) -> str:
+    """Train what is missing of a block, and append the signals: those that cost least, at once.
+
+    Returns:
+        Why the method does not run on a model that never saw the forget set; empty where it does.
+    """
     waiting: list[ModelRecord] = []
     runs = _trained(subject, who, seeds)
+    refused = ""
     for i, one in enumerate(runs):
         for kind in kinds_of(who):
             member = ModelId(kind, one.seed)
-            if member in done:
+            if member in done or (refused and kind == PLACEBO):
                 continue
-            model = _unlearned(subject, one) if kind == "unlearned" else one.model
-            waiting.append(_measured(subject, model, member))
-        if who == "original" or one is runs[-1]:
+            try:
+                model = one.model if kind == who else _unlearned(subject, one, kind)
+            except PlaceboRefusal as e:
+                refused = str(e)
+                continue
+            found = _measured(subject, model, member)
+            if kind == PLACEBO and not bool(found.margins.isfinite().all()):
+                refused = "the outputs of the result overflow"
+                continue
+            waiting.append(found)
+        if len(kinds_of(who)) > 1 or one is runs[-1]:
             subject.file.append(waiting)
             waiting = []
         subject.rt.reporter.progress(f"signals of {who}s", i + 1, len(runs))
+    return refused
 
 
 def _trained(subject: StrongAuditSpec, who: str, seeds: Sequence[int]) -> tuple[TrainedModel, ...]:
@@ -352,8 +373,9 @@ def _trained(subject: StrongAuditSpec, who: str, seeds: Sequence[int]) -> tuple[
     return runs
 
 
-def _unlearned(subject: StrongAuditSpec, one: TrainedModel) -> nn.Module:
-    quiet = subject.rt.fork(one.seed, quiet=True)
+def _unlearned(subject: StrongAuditSpec, one: TrainedModel, kind: str) -> nn.Module:
+    """Return what the method makes of a model, with the seed of the model's place in its set."""
+    quiet = subject.rt.fork(one.seed - (FLOOR if kind == PLACEBO else 0), quiet=True)
     try:
         done = run_method(
             one.model,
@@ -364,7 +386,11 @@ def _unlearned(subject: StrongAuditSpec, one: TrainedModel) -> nn.Module:
             mask=subject.localizer,
             parts=subject.parts,
         )
-    except DivergedError as e:
+    except Exception as e:  # the method's own code: the other arms must survive it
+        if kind == PLACEBO:
+            raise PlaceboRefusal(first_line(e)) from e
+        if not isinstance(e, DivergedError):
+            raise
         raise DivergedError(
             f"strong: unlearning original {one.seed} failed ({e}); a method that fails on one of"
             " its originals cannot be qualified with these settings"
@@ -399,7 +425,7 @@ def _of_row(fn: Callable[[Tensor, Batch], Tensor], out: Tensor, y: Tensor, place
 
 def _codes(kind: str, views: dict[str, View]) -> Tensor:
     went = {"original": Membership.IN, "unlearned": Membership.UNLEARNED}.get(kind, Membership.OUT)
-    stayed = Membership.RETAINED if kind == "unlearned" else Membership.IN
+    stayed = Membership.RETAINED if kind in {"unlearned", PLACEBO} else Membership.IN
     code = {"forget": went, "retain": stayed}
     return torch.cat(
         [

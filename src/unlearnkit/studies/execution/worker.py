@@ -96,6 +96,7 @@ class Worker:
             rt=problem.rt.fork(0),
             cache=self.cache,
             memory=problem.memory,
+            placebo=False,
         )
         return report, time.perf_counter() - clock
 

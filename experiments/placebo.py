@@ -1,0 +1,154 @@
+"""Memory, signature and likeness of methods on digits, and false alarms of both questions.
+
+    python -m experiments placebo --request random_tenth --models 64
+    python -m experiments placebo --false-alarms 200
+
+Each method is run on N originals and on N retrained models (placebo). The false alarms are those of
+equal arms: margins drawn from one law, whose examples differ in centre and width and whose models
+differ as a whole, as unlearned, placebo and both sets of retrained models. Models and margins are
+kept in the cache; a line that is written is not made again.
+"""
+
+import argparse
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unlearnkit.auditing.memory_and_likeness import strong_answers
+from unlearnkit.auditing.strong.margin_store import MarginMatrix, Membership, ModelId
+from unlearnkit.auditing.strong.placebo import PLACEBO, reads_request
+from unlearnkit.auditing.strong.results_table import strong_table
+from unlearnkit.auditing.strong.train_ensembles import collect_margins, subject_of
+from unlearnkit.auditing.verdicts_strong import strong_findings
+from unlearnkit.cache import Cache
+from unlearnkit.catalog import cases, method
+from unlearnkit.core.method import Method
+from unlearnkit.core.runtime import Runtime
+from unlearnkit.report.schema import Verdict
+
+OUT = Path("docs/results/placebo.json")
+
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "finetune": ("finetune", {}),
+    "finetune, renew 0.7, rate 3, shrink 0": (
+        "finetune",
+        {"renew": 0.7, "run": {"lr": 3.0, "shrink": 0.0}},
+    ),
+    "finetune, renew 1 (ignores its model)": (
+        "finetune",
+        {"renew": 1.0, "run": {"lr": 3.0, "shrink": 0.0}},
+    ),
+    "scrub": ("scrub", {}),
+    "ssd": ("ssd", {}),
+}
+"""Methods of the table, by label."""
+
+
+def measured(request: str, how: Method, models: int) -> dict[str, Any]:
+    """Return what a strong audit says of a method on digits."""
+    asked = cases()["digits"].ask(request)
+    subject = subject_of(asked.case, asked.request, how, Runtime(), Cache())
+    table = strong_table(
+        collect_margins(subject, models), Runtime(), reads_request=reads_request(how)
+    )
+    found = strong_findings(table)
+    accuracy = {
+        name: row.estimate.value
+        for name in ("retain", "test")
+        if (row := table.row(f"ensemble_accuracy_{name}")) is not None
+    }
+    return {
+        "arms": {a.name: a.model_dump(mode="json", exclude={"name"}) for a in table.arms},
+        "accuracy": accuracy,
+        "verdicts": sorted({str(f.verdict) for f in found}),
+        "answers": {a.question: a.sentence for a in strong_answers(found, table)},
+        "placebo": table.placebo,
+    }
+
+
+def equal_arms(seed: int, models: int, examples: int) -> MarginMatrix:
+    """Return margins of one law for unlearned, placebo and retrained models; originals know more.
+
+    Args:
+        seed: Of the draw.
+        models: N.
+        examples: Rows of each section.
+
+    Returns:
+        The margins.
+    """
+    rng = Runtime(seed=seed).rng("placebo/equal")
+    sections = ("forget", "retain", "held_out", "population", "test")
+    width = examples * len(sections)
+    centre = 3.0 + torch.randn(width, generator=rng, dtype=torch.float64)
+    wide = 0.5 + torch.rand(width, generator=rng, dtype=torch.float64)
+    kinds = ("original", "unlearned", "oracle", "floor", PLACEBO)
+    margins = []
+    for kind in kinds:
+        own = torch.randn(models, width, generator=rng, dtype=torch.float64)
+        whole = torch.randn(models, 1, generator=rng, dtype=torch.float64)
+        noise = (own + 0.5 * whole) / 1.25**0.5
+        noise[:, :examples] += 2.0 * (kind == "original")
+        margins.append(centre + wide * noise)
+    every = torch.cat(margins)
+    return MarginMatrix(
+        every,
+        torch.full(every.shape, int(Membership.OUT), dtype=torch.uint8),
+        (every < 0).float(),
+        tuple(ModelId(kind, i) for kind in kinds for i in range(models)),
+        {s: torch.arange(i * examples, (i + 1) * examples) for i, s in enumerate(sections)},
+    )
+
+
+def alarms(draws: int, models: int, examples: int) -> dict[str, Any]:
+    """Return how often equal arms are accused, by question, and how often each is passed."""
+    counts: Counter[str] = Counter()
+    for seed in range(draws):
+        table = strong_table(
+            equal_arms(seed, models, examples), Runtime(seed=seed), judged_only=True
+        )
+        found = {f.verdict for f in strong_findings(table)}
+        counts["memory accused"] += bool(found & {Verdict.LEAKS, Verdict.OVER_FORGOT})
+        counts["likeness accused"] += Verdict.DISTINGUISHABLE in found
+        counts["memory gone"] += Verdict.MEMORY_GONE in found
+        counts["matches"] += Verdict.MATCHES in found
+    rates = {k: v / draws for k, v in counts.items()}
+    return {"draws": draws, "models": models, "examples": examples, "rates": rates}
+
+
+def main() -> None:
+    """Measure what is asked for, and add it to ``docs/results/placebo.json``."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--request", default="random_tenth")
+    parser.add_argument("--models", type=int, default=64)
+    parser.add_argument("--method", action="append", choices=METHODS, help="all by default")
+    parser.add_argument("--false-alarms", type=int, default=0, metavar="DRAWS")
+    parser.add_argument("--examples", type=int, default=20, help="rows a section of false alarms")
+    parser.add_argument("--out", type=Path, default=OUT)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    if args.false_alarms:
+        found = {"false_alarms": alarms(args.false_alarms, args.models, args.examples)}
+        _add(args.out, found)
+        print(json.dumps(found, indent=1))
+        return
+    for label in args.method or METHODS:
+        name, settings = METHODS[label]
+        one = measured(args.request, method(name, **settings), args.models)
+        _add(args.out, {f"{args.request}/{args.models}/{label}": one})
+        arms = {k: (a["auc"]["value"], a["klom"], a["p"]) for k, a in one["arms"].items()}
+        print(label, arms, one["accuracy"], one["verdicts"], flush=True)
+
+
+def _add(path: Path, found: dict[str, Any]) -> None:
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    path.write_text(json.dumps(kept | found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

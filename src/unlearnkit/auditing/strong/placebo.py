@@ -1,0 +1,47 @@
+"""Placebo arm: the method, run on models that never saw the forget set.
+
+Memory is what unlearned models show beyond it (Sekhari et al., NeurIPS 2021; Neel et al., ALT 2021:
+the definitions of unlearning compare with the same algorithm on a model that never had the rows).
+What it shows beyond retrained models is the signature of the algorithm.
+"""
+
+from __future__ import annotations
+
+from unlearnkit.core.method import Method, Need
+from unlearnkit.localize.localizer import Localizer
+
+PLACEBO = "placebo"
+"""Kind of these models: the second set of retrained models, each with the method's seed of the
+unlearned model of its place, so that a method that ignores its model makes the same bits."""
+
+CONSEQUENCE = (
+    "so memory cannot be separated from the signature of the algorithm, and a difference from"
+    " retrained models counts as memory"
+)
+"""What an audit without the placebo arm cannot say."""
+
+
+class PlaceboRefusal(Exception):  # noqa: N818  # no error: the audit goes on without the arm
+    """The method does not run on a model that never saw the forget set."""
+
+
+def reads_request(method: Method, localizer: Localizer | None = None) -> bool:
+    """Return whether a method's result may depend on what is requested, given the retain set.
+
+    A method that reads neither forget rows nor forgotten classes runs without a request as with
+    one: its placebo without request is its placebo, bit for bit.
+
+    Args:
+        method: The method.
+        localizer: How it is found what may move; all may when None.
+    """
+    read = method.info.needs | method.info.uses
+    return localizer is not None or bool(read & {Need.FORGET, Need.CLASSES})
+
+
+def left_out(why: str) -> str:
+    """Return what a reader must know where the placebo arm is missing."""
+    return (
+        f"no placebo control: the method does not run on models that never saw the forget set"
+        f" ({why}), {CONSEQUENCE}"
+    )
