@@ -181,19 +181,9 @@ def audit_one_model(
     *,
     placebo: bool = False,
 ) -> Report:
-    """Return the fast or the reference audit of one model.
+    """Return the fast or the reference audit of one model; arguments are those of ``audit``.
 
-    Args:
-        done: What ``unlearn`` returned.
-        oracles: Retrained models; None for the fast tier.
-        tier: ``fast`` or ``reference``.
-        rt: Where to run.
-        controls: Control models of the fast tier; several audits of one request share them.
-        memory: As in ``audit``.
-        placebo: As in ``audit``.
-
-    Returns:
-        The report.
+    Without oracles it is the fast one. Several audits of one request share their control models.
 
     Raises:
         InputError: If there are no forget rows, or the oracles are of another case.
@@ -235,12 +225,9 @@ def audit_one_model(
         provenance=_provenance(done, oracles, rt),
         limits=limits(tier, count, outside=oracles is not None and oracles.outside),
         warnings=(
-            *told,
-            *splits.warnings,
-            *_headroom_warnings(rows, count),
-            *_tampered_warnings(asked),
-            *done.notes,
-            *_batching_warnings(done, splits.views[Split.FORGET], rt),
+            *(told + splits.warnings),
+            *(_headroom_warnings(rows, count) + _tampered_warnings(asked)),
+            *(done.notes + _batching_warnings(done, splits.views[Split.FORGET], rt)),
         ),
     )
 

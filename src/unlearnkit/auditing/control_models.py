@@ -33,7 +33,7 @@ CONTROL_SEED = 3000
 
 @dataclass
 class ControlModels:
-    """The controls of a case and a request, trained when they are asked for, once each."""
+    """The controls of a case and a request, trained when they are needed, once each."""
 
     case: Case
     parts: Partition

@@ -32,7 +32,7 @@ WORK = 4 * 10**7
 """Most multiplications that a noisy last layer may take: fewer rows of wide layers are scored."""
 
 FEWEST = 50
-"""Rows of a kind below which flips are not told."""
+"""Rows of a kind below which flips are not reported."""
 
 
 def difficulty(e: Evidence) -> Difficulty:

@@ -1,4 +1,4 @@
-"""The audit's table: every metric of the tier, with the oracle's own value beside it."""
+"""The audit's table: every metric of the tier, with the oracle's own value for comparison."""
 
 from __future__ import annotations
 

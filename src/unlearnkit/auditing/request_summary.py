@@ -1,4 +1,4 @@
-"""What was asked, and how hard it is to tell whether it was done."""
+"""The request, and how hard it is to measure whether it was carried out."""
 
 from __future__ import annotations
 

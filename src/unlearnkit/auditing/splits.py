@@ -41,7 +41,7 @@ def choose(
         case: Gives test and held-out rows.
         parts: Forget and retain rows.
         rt: Draws samples.
-        request: What was asked; a range of targets holds for never-seen rows too.
+        request: What must be forgotten; a range of targets holds for never-seen rows too.
 
     Returns:
         The splits.

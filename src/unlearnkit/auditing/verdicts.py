@@ -54,7 +54,7 @@ HEADROOM = 3.0
 
 @dataclass(frozen=True)
 class VerdictInputs:
-    """What verdicts rest on beside the table."""
+    """What verdicts rest on besides the table."""
 
     rows: Sequence[MetricRow]
     gone: bool

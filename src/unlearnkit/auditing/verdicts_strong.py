@@ -40,7 +40,7 @@ def strong_findings(strong: StrongResults, own: Sequence[Finding] = ()) -> tuple
 
     Args:
         strong: The table.
-        own: What the model at hand shows by itself, beside a few retrained ones.
+        own: What the model at hand shows by itself, next to a few retrained ones.
 
     Returns:
         At least one finding.
@@ -267,7 +267,7 @@ def _open(s: StrongResults) -> Iterator[Finding]:
         yield Finding(
             verdict=Verdict.INCONCLUSIVE,
             reason="this forget set cannot tell methods apart: even the originals, which forgot"
-            " nothing, cannot be told from retrained models",
+            " nothing, look like retrained models",
             rows=("permutation_p",),
         )
     open_rows = tuple(

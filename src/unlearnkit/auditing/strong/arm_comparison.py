@@ -20,7 +20,7 @@ from unlearnkit.auditing.strong.bootstrap_intervals import (
 from unlearnkit.auditing.strong.margin_store import MarginMatrix
 from unlearnkit.auditing.strong.placebo import PLACEBO
 from unlearnkit.auditing.strong.scores import EnsembleScores
-from unlearnkit.auditing.strong.table_rows import EnsembleEstimate, estimate_of, known
+from unlearnkit.auditing.strong.table_rows import EnsembleEstimate, estimate_of, finite_or_none
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.report.schema import ArmComparison, Estimate, RecordComparison
 from unlearnkit.stats.intervals import two_sample_t, z_quantile
@@ -104,21 +104,21 @@ def compare_arms(
     return ArmComparison(
         name=pair.name,
         auc=auc,
-        auc_floor=known(floor.auc),
-        auc_original=known(equal.ulira("original").auc),
+        auc_floor=finite_or_none(floor.auc),
+        auc_original=finite_or_none(equal.ulira("original").auc),
         judgement=judgement,
-        klom=None if judged_only else known(s.klom(ours, "forget").median),
-        klom_floor=None if judged_only else known(equal.klom("floor", "forget").median),
+        klom=None if judged_only else finite_or_none(s.klom(ours, "forget").median),
+        klom_floor=None if judged_only else finite_or_none(equal.klom("floor", "forget").median),
         shift=_shift(*sides),
         attack=_attack(pair),
         accuracy=accuracy,
         accuracy_margin=margin,
-        p=known(p),
+        p=finite_or_none(p),
         records=len(proven.rows),
         familiar=None if exposed is None else int((exposed & (proven.shift > 0)).sum()),
         strange=None if exposed is None else int((exposed & (proven.shift <= 0)).sum()),
-        worst=known(proven.worst),
-        detectable=known(detectable),
+        worst=finite_or_none(proven.worst),
+        detectable=finite_or_none(detectable),
         note="; ".join(dict.fromkeys(x for x in (few, attack.note) if x)),
     )
 
@@ -128,7 +128,9 @@ def per_record(pair: ArmPair) -> list[RecordComparison]:
     bound = pair.scores.quality(pair.ours).corrected
     right, shift = pair.scores.ulira(pair.ours).accuracies, pair.scores.moved(pair.ours).shift
     return [
-        RecordComparison(epsilon=known(b), accuracy=known(a), shift=known(x))
+        RecordComparison(
+            epsilon=finite_or_none(b), accuracy=finite_or_none(a), shift=finite_or_none(x)
+        )
         for b, a, x in zip(bound.tolist(), right.tolist(), shift.tolist(), strict=True)
     ]
 

@@ -219,7 +219,7 @@ def klom_reach(unlearned: Tensor, oracle: Tensor, rng: torch.Generator) -> HalfW
 
     Models that are drawn twice make KLoM larger: its floor is that of fewer models. The draws'
     deviation is used and their place is not, so that the interval is that of this many models, as
-    the floor beside it is.
+    its floor is.
 
     Args:
         unlearned: Margins ``(N, E)``, of enough models for KLoM.

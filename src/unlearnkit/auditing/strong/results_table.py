@@ -39,7 +39,7 @@ from unlearnkit.stats.oracle_gap import Judgement
 from unlearnkit.stats.roc import auc_rows
 
 LEVEL = 0.01
-"""Below this p-value the method is told from retraining."""
+"""Below this p-value the method differs from retraining."""
 
 DRAWN = 4
 """Most exposed rows whose margins are drawn."""
@@ -90,7 +90,7 @@ class StrongResults:
     """Smallest shift that is seen with 80 % power, in oracle deviations; nan if none is."""
 
     hidden: bool
-    """Whether the originals themselves are not told from retrained models: no headroom."""
+    """Whether the originals themselves do not differ from retrained models: no headroom."""
 
     @property
     def design(self) -> Design:

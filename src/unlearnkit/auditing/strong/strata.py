@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unlearnkit.auditing.strong import bootstrap_intervals as intervals
 from unlearnkit.auditing.strong.scores import EnsembleScores
-from unlearnkit.auditing.strong.table_rows import EnsembleEstimate, estimate_of, known
+from unlearnkit.auditing.strong.table_rows import EnsembleEstimate, estimate_of, finite_or_none
 from unlearnkit.report.schema import Stratum
 
 PARTS = ("low", "middle", "high")
@@ -79,8 +79,8 @@ def _stratum(s: EnsembleScores, by: str, part: str, rows: Tensor, level: float) 
         examples=len(rows),
         level=level,
         auc=estimate_of(auc, len(rows)),
-        auc_floor=known(floor),
-        klom=known(float(near["unlearned"][rows].median())),
-        klom_floor=known(float(near["floor"][rows].median())),
+        auc_floor=finite_or_none(floor),
+        klom=finite_or_none(float(near["unlearned"][rows].median())),
+        klom_floor=finite_or_none(float(near["floor"][rows].median())),
         exposed=None if bool(bound.isnan().any()) else int((bound > 0).sum()),
     )

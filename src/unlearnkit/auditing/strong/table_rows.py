@@ -55,10 +55,10 @@ def make_row(
     Args:
         metric: Id of a metric of tier strong.
         number: Of the unlearned models.
-        original: Of the originals in their seat; None where that says nothing.
-        floor: Of the second set of retrained models in their seat.
+        original: Of the originals, measured as unlearned models; None where that says nothing.
+        floor: Of the second set of retrained models, measured in the same way.
         examples: Rows behind it.
-        models: Models in the seat.
+        models: Models that are measured.
         judgement: Where it does not come from the gap over models.
 
     Returns:
@@ -75,17 +75,18 @@ def make_row(
         rule = ComparisonRule(m.goal.value, m.unit, m.margin)
         apart = compare(ours.tolist(), theirs.tolist(), rule, examples=examples)
     sd = None if theirs is None or len(theirs) < 2 else float(theirs.std())
+    reference = finite_or_none(floor.value)
     return MetricRow(
         metric=metric,
         family=m.family,
         goal=m.goal.value,
-        ideal=known(floor.value) if m.goal is Goal.ORACLE else None,
+        ideal=reference if m.goal is Goal.ORACLE else None,
         unit=m.unit,
         path="exact",
         section=m.section,
         estimate=estimate_of(number, examples),
         original=None if original is None else estimate_of(original, examples),
-        oracle=OracleValue(mean=known(floor.value), sd=sd, values=(known(floor.value),)),
+        oracle=OracleValue(mean=reference, sd=sd, values=(reference,)),
         gap=gap,
         gap_low=None if apart is None else apart.low,
         gap_high=None if apart is None else apart.high,
@@ -100,7 +101,7 @@ def make_row(
 
 def estimate_of(number: EnsembleEstimate, examples: int) -> Estimate:
     """Return a number as a report has it."""
-    value = known(number.value)
+    value = finite_or_none(number.value)
     ends = (number.low, number.high)
     told = value is not None and not any(map(math.isnan, ends)) and all(map(math.isfinite, ends))
     return Estimate(
@@ -113,6 +114,6 @@ def estimate_of(number: EnsembleEstimate, examples: int) -> Estimate:
     )
 
 
-def known(value: float) -> float | None:
+def finite_or_none(value: float) -> float | None:
     """Return a number, or None where it is undefined."""
     return None if math.isnan(value) else value

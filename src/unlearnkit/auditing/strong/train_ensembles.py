@@ -1,8 +1,8 @@
 """The models behind a strong audit, and how they become signals.
 
-FULL design: N originals of N seeds, each unlearned once; N oracles; N more oracles, which take the
-unlearned models' seat to show what every number is when nothing is wrong: its floor; and what the
-method makes of these, the placebo arm.
+FULL design: N originals of N seeds, each unlearned once; N oracles; N more oracles, which are
+measured as if they were unlearned, to show what every number is when nothing is wrong: its floor;
+and what the method makes of these, the placebo arm.
 """
 
 from __future__ import annotations
