@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unlearnkit.attacks.permutation import permutation_test
 from unlearnkit.auditing.strong.mask_transfer import find_localizer
-from unlearnkit.auditing.strong.placebo import left_out
+from unlearnkit.auditing.strong.placebo import PlaceboRefusal, left_out
 from unlearnkit.core.auto_method import Auto
 from unlearnkit.core.border import first_line
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
@@ -77,8 +77,22 @@ def placebo_control(
     if isinstance(done.method, Auto):
         return "no placebo control: auto chooses anew each time; audit the method that it chose"
     try:
+        models = _placebo_models(done, oracles, rt)
+    except PlaceboRefusal as e:
+        return left_out(str(e))
+    margins = _Margins.of(done, models, evidence)
+    return PlaceboControl(
+        memory=_memory(margins),
+        signature=_signature(margins, rt),
+        models=len(models),
+    )
+
+
+def _placebo_models(done: Unlearned, oracles: Oracles, rt: Runtime) -> list[nn.Module]:
+    """Return what the method makes of each retrained model."""
+    try:
         localizer = find_localizer(done, rt)
-        models = [
+        return [
             run_method(
                 one.model,
                 done.case,
@@ -90,14 +104,8 @@ def placebo_control(
             ).model
             for one in oracles.runs
         ]
-        margins = _Margins.of(done, models, evidence)
-    except Exception as e:  # noqa: BLE001  # the method's own code: the audit goes on without
-        return left_out(first_line(e))
-    return PlaceboControl(
-        memory=_memory(margins),
-        signature=_signature(margins, rt),
-        models=len(models),
-    )
+    except Exception as e:  # the method's own code: the audit goes on without the arm
+        raise PlaceboRefusal(first_line(e)) from e
 
 
 @dataclass(frozen=True)
