@@ -8,6 +8,8 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.report.report import Report
 from unlearnkit.report.schema import (
+    Answer,
+    ArmComparison,
     ClassAccuracy,
     CostComparison,
     Estimate,
@@ -406,6 +408,12 @@ def strong():
         rows=rows,
         exposure=exposure,
         laws=laws,
+        arms=(
+            arm("memory", 0.561, 0.17, 3),
+            arm("signature", 0.998, -6.92, 137),
+            arm("likeness", 0.997, -6.8, 134),
+        ),
+        placebo="the method reads neither forget rows nor classes",
         degrees=tuple(
             MarginSample(who=who, split="degree", values=tuple(rng.normal(centre, 0.1, 40)))
             for who, centre in (("original", 1.0), ("unlearned", 0.4), ("oracle", 0.0))
@@ -430,7 +438,48 @@ def strong():
         trained=192,
         seconds=81.2,
     )
-    return full(tier=AuditTier.STRONG, strong=part)
+    return full(tier=AuditTier.STRONG, strong=part, answers=answers())
+
+
+def arm(name, auc, shift, exposed):
+    """Two arms of 64 models on 143 records."""
+    return ArmComparison(
+        name=name,
+        auc=Estimate(value=auc, low=auc - 0.01, high=min(auc + 0.01, 1.0)),
+        auc_floor=0.502,
+        auc_original=0.772,
+        judgement="not shown",
+        klom=4.29 if auc > 0.9 else 0.15,
+        klom_floor=0.14,
+        shift=Estimate(value=shift, low=shift - 0.06, high=shift + 0.06),
+        attack=None,
+        accuracy=Estimate(value=0.007),
+        accuracy_margin=0.02,
+        p=0.001,
+        records=143,
+        familiar=exposed,
+        strange=0,
+        worst=0.19,
+        detectable=0.17,
+    )
+
+
+def answers():
+    """Both answers, as long as they get."""
+    return (
+        Answer(
+            question="memory",
+            answer="no",
+            sentence="No. Memory of the forget set remains: 3 of 143 records look too familiar.",
+            power="Detectable with 80 % power: a mean shift of 0.17 standard deviations.",
+        ),
+        Answer(
+            question="likeness",
+            answer="no",
+            sentence="No. " + "Unlearned against retrained models: U-LiRA AUC 0.997. " * 4,
+            power="",
+        ),
+    )
 
 
 def masked(layers=("stem", SCRIPT, "", "encoder.layers.11.self_attention.out_projection")):

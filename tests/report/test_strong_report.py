@@ -103,3 +103,29 @@ def test_real_targets_are_said_to_have_another_margin(report):
     assert "how close a prediction is" in " ".join(render_text(real).split())
     assert "towards the row" in render_page(real)
     assert "how close a prediction is" not in " ".join(render_text(report).split())
+
+
+def test_the_report_begins_with_the_answers_to_both_questions(report):
+    memory = "Is the memory of the records gone? No. Memory of the forget set remains"
+    brief, text, page = str(report), render_text(report), render_page(report)
+    for said in (brief, text):
+        lines = said.splitlines()
+        first = next(i for i, x in enumerate(lines) if x.startswith(memory))
+        second = next(i for i, x in enumerate(lines) if x.startswith("Is the model like a"))
+        verdict = next(i for i, x in enumerate(lines) if x.startswith(report.verdict.value))
+        assert first < second < verdict
+        assert first <= 3
+    assert page.index("Is the memory of the records gone?") < page.index('id="verdict"')
+    assert len(brief.splitlines()) <= 30
+
+
+def test_memory_signature_and_likeness_stand_in_one_table(report):
+    text = render_text(report)
+    lines = [x for x in text.splitlines() if x.startswith(("Memory  ", "Signature ", "Likeness  "))]
+    assert [x.split()[0] for x in lines] == ["Memory", "Signature", "Likeness"]
+    assert "0.561 [0.551, 0.571]" in lines[0]
+    assert "3/143" in lines[0]
+    assert "Here the method reads neither forget rows nor classes." in " ".join(text.split())
+    one = full(arms=report.strong.arms[:2])
+    assert "MEMORY AND SIGNATURE" in render_text(one)
+    assert "Single records were not tested" in render_page(one)

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from unlearnkit.report import mask_section as masks
 from unlearnkit.report import phrases as w
 from unlearnkit.report import strong_section as ensembles
-from unlearnkit.report.schema import Estimate, MetricRow, ReportData, StrongSummary
+from unlearnkit.report.schema import ArmComparison, Estimate, MetricRow, ReportData, StrongSummary
 from unlearnkit.report.terminal import WIDTH, heading, table_lines, wrap
 
 _SHOWN = 20
 """Most exposed rows that are printed."""
+
+CUT = " [...]"
 
 BRIEF_LINES = 30
 """Most lines of a brief report."""
@@ -36,7 +38,9 @@ def render_brief(report: ReportData, width: int | None = None) -> str:
     lines = table_lines(
         w.SUMMARY_HEAD, [w.summary_cells(r) for r in report.summary], width=wide, numbers=(1, 2, 3)
     )
-    said = [x for a in report.answers for x in _cut(wrap(w.answer_text(a), width=wide), 2)]
+    said = [
+        x for a in report.answers for x in _cut(wrap(w.answer_text(a), width=wide - len(CUT)), 2)
+    ]
     said += [""] if said else []
     room = BRIEF_LINES - len(head) - len(said) - len(verdict) - len(steps) - len(lines) - 4
     why = _cut(wrap(w.reason_text(report), "Why: ", wide), max(1, min(4, room)))
@@ -53,7 +57,7 @@ def _cut(lines: list[str], most: int) -> list[str]:
     """Return at most some lines; where there were more, the last one says so."""
     if len(lines) <= most:
         return lines
-    return [*lines[: most - 1], f"{lines[most - 1]} [...]"]
+    return [*lines[: most - 1], lines[most - 1] + CUT]
 
 
 def _more(report: ReportData) -> str:
@@ -81,11 +85,7 @@ def render_text(report: ReportData, width: int = WIDTH) -> str:
         out += heading("Summary")
         cells = [w.summary_cells(r) for r in report.summary]
         out += table_lines(w.SUMMARY_HEAD, cells, width=width, numbers=(1, 2, 3))
-    if report.strong is not None:
-        out += _strong(report.strong, report.asked.task == "regression", width)
-        out += heading("What this one model shows")
-    else:
-        out += heading(f"All metrics ({w.TIERS[report.tier]})")
+    out += _ensembles(report, width)
     out += _table(report.rows, w.LEGEND if w.has_retrained(report.rows) else w.NO_ORACLE, width)
     out += heading("Request")
     out += _pairs(w.asked_lines(report.asked), width)
@@ -111,10 +111,30 @@ def render_text(report: ReportData, width: int = WIDTH) -> str:
     return "\n".join(ln.rstrip() for ln in out)
 
 
+def _ensembles(report: ReportData, width: int) -> list[str]:
+    """Return what ensembles or placebo models show, and the heading of the one model's table."""
+    if report.strong is not None:
+        real = report.asked.task == "regression"
+        return [*_strong(report.strong, real, width), *heading("What this one model shows")]
+    out = []
+    if report.arms:
+        out += heading("Memory and signature")
+        out += _arms(report.arms, ensembles.ONE_MODEL_LEGEND, width)
+    return [*out, *heading(f"All metrics ({w.TIERS[report.tier]})")]
+
+
 def _answers(report: ReportData, width: int) -> list[str]:
     """Return the answers to the two questions, each with what its test could have seen."""
     texts = [f"{w.answer_text(a)} {a.power}".rstrip() for a in report.answers]
     return [*(x for text in texts for x in wrap(text, width=width)), *([""] if texts else [])]
+
+
+def _arms(arms: Sequence[ArmComparison], legend: str, width: int) -> list[str]:
+    """Return the comparisons of arms of models."""
+    lines = table_lines(
+        ensembles.ARMS_HEAD, ensembles.arm_lines(arms), width=width, numbers=range(2, 10), space=1
+    )
+    return [*lines, *wrap(legend, width=width)]
 
 
 def _strong(strong: StrongSummary, real: bool, width: int) -> list[str]:
@@ -122,10 +142,7 @@ def _strong(strong: StrongSummary, real: bool, width: int) -> list[str]:
     out = heading(ensembles.title(strong))
     legend = f"{ensembles.LEGEND} {ensembles.REAL_LEGEND}" if real else ensembles.LEGEND
     if strong.arms:
-        arms = ensembles.arm_lines(strong)
-        out += table_lines(ensembles.ARMS_HEAD, arms, width=width, numbers=range(2, 10))
-        out += wrap(ensembles.arms_legend(strong), width=width)
-        out.append("")
+        out += [*_arms(strong.arms, ensembles.arms_legend(strong), width), ""]
     out += _table(strong.rows, legend, width, "this method")
     strata = ensembles.strata(strong)
     if strata:

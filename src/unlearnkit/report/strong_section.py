@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from unlearnkit.report import phrases as w
-from unlearnkit.report.schema import Stratum, StrongSummary
+from unlearnkit.report.schema import ArmComparison, Stratum, StrongSummary
 
 LEGEND = (
     "N unlearned models, each made from its own original, against N models retrained without the "
@@ -26,25 +28,35 @@ def title(strong: StrongSummary) -> str:
 
 ARMS_HEAD = (
     "Comparison",
-    "U-LiRA AUC",
-    "Equal sets",
+    "AUC",
+    "Equal",
     "Original",
     "KLoM",
-    "Equal sets",
+    "Equal",
     "Shift",
     "p",
     "Exposed",
-    "Detectable",
+    "Seen",
 )
 
-ARMS_LEGEND = (
+_ARMS = (
     "Memory: unlearned against placebo models. Signature: placebo against retrained models. "
     "Likeness: unlearned against retrained models. Placebo: models made by the same method, with "
-    "the same request and settings, from retrained models, which never saw the forget set. Equal "
-    "sets: the value of two sets of retrained models, when nothing is wrong. Original: originals "
-    "against retrained models. Shift: mean shift of margins in standard deviations of the second "
-    "set of models. p: permutation test. Exposed: records that a corrected attack distinguishes. "
-    "Detectable: smallest shift seen with 80 % power."
+    "the same request and settings, from retrained models, which never saw the forget set. "
+)
+
+ARMS_LEGEND = _ARMS + (
+    "AUC: U-LiRA, 0.5 = alike. Equal: the value of two sets of retrained models, when nothing is "
+    "wrong. Original: originals against retrained models. Shift: mean shift of margins in standard "
+    "deviations of the second set of models. p: permutation test. Exposed: records that a "
+    "corrected attack distinguishes. Seen: smallest shift that is seen with 80 % power."
+)
+
+ONE_MODEL_LEGEND = _ARMS + (
+    "Here there is one unlearned model. AUC: membership attack on the forget set, calibrated by "
+    "placebo models. Equal: that of placebo models. Original: that of the original. Shift: mean "
+    "shift of margins in standard deviations. p: permutation test. Seen: smallest shift that is "
+    "seen with 80 % power. Single records were not tested."
 )
 
 
@@ -54,7 +66,7 @@ def arms_legend(strong: StrongSummary) -> str:
     return ARMS_LEGEND + here
 
 
-def arm_lines(strong: StrongSummary) -> list[tuple[str, ...]]:
+def arm_lines(arms: Sequence[ArmComparison]) -> list[tuple[str, ...]]:
     """Return memory, signature and likeness as cells, one line each."""
 
     def cell(value: float | None, places: int, *, signed: bool = False) -> str:
@@ -75,7 +87,7 @@ def arm_lines(strong: StrongSummary) -> list[tuple[str, ...]]:
             else f"{a.familiar + a.strange:,}/{a.records:,}",
             cell(a.detectable, 2),
         )
-        for a in strong.arms
+        for a in arms
     ]
 
 
