@@ -51,10 +51,12 @@ def test_a_model_that_knows_the_rows_by_heart_leaks(memorised, tier):
     report = uk.audit(untouched(memorised), oracle=truth, tier=tier)
     assert report.verdict is Verdict.LEAKS
     leaks = {m for f in report.findings if f.verdict is Verdict.LEAKS for m in f.rows}
-    assert "matched_margin_auc" in leaks
     assert "margin_auc" not in leaks
-    if tier == "reference":
-        assert "error_forget" in leaks
+    if tier == "fast":
+        assert "matched_margin_auc" in leaks
+    else:
+        assert leaks == {"memory"}
+        assert "standard deviations of placebo models" in report.sentence
         assert "on the forget set, against rows of similar target: AUC" in report.sentence
         assert report.row("paired_difference_forget").closed == pytest.approx(0, abs=0.05)
         assert report.row("wasserstein_forget").floor is not None
