@@ -12,12 +12,13 @@ from benchmarks.measure import Fact
 from benchmarks.memory import peak
 from unlearnkit.auditing.strong.cost_plan import table_seconds
 from unlearnkit.auditing.strong.margin_store import MarginMatrix, ModelId
+from unlearnkit.auditing.strong.placebo import PLACEBO
 from unlearnkit.auditing.strong.results_table import strong_table
 from unlearnkit.core.runtime import Runtime
 
 MODELS = 64
 ROWS = (5_000, 20_000, 50_000)
-KINDS = ("original", "unlearned", "oracle", "floor")
+KINDS = ("original", "unlearned", "oracle", "floor", PLACEBO)
 SECTIONS = ("forget", "retain", "held_out", "population", "test")
 GOAL = 1.0
 WITHIN = 2.0

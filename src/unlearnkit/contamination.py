@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -94,11 +95,14 @@ def check_fresh(
     return () if oracles.outside else _behaviour(oracles, first, parts.forget, rt)
 
 
-def check_outside(oracles: Oracles, original: nn.Module, unlearned: nn.Module) -> tuple[str, ...]:
+def check_outside(
+    oracles: Oracles, digests: Sequence[str], original: nn.Module, unlearned: nn.Module
+) -> tuple[str, ...]:
     """Refuse models from outside that cannot be retrained ones, and say what is taken on trust.
 
     Args:
         oracles: Models that the user retrained elsewhere.
+        digests: Theirs, in order.
         original: The model that was trained on everything.
         unlearned: The model that is audited.
 
@@ -109,21 +113,20 @@ def check_outside(oracles: Oracles, original: nn.Module, unlearned: nn.Module) -
         InputError: If one is of another architecture, or is the original or the audited model.
     """
     rebuilt = bool(structural_difference(unlearned, original))
-    named = {"original": model_digest(original), "audited model": model_digest(unlearned)}
+    named = {model_digest(unlearned): "audited model", model_digest(original): "original"}
     partly = 0
-    for k, model in enumerate(oracles.models):
+    for k, (model, digest) in enumerate(zip(oracles.models, digests, strict=True)):
         odd = structural_difference(model, unlearned if rebuilt else original)
         if odd:
             raise InputError(
                 f"oracle {k}: from outside, is of another architecture: {odd}; give models of the"
                 " audited model's"
             )
-        for what, digest in named.items():
-            if model_digest(model) == digest:
-                raise InputError(
-                    f"oracle {k}: from outside, is the {what} itself, bit for bit; give a model"
-                    " that was retrained without the forget set"
-                )
+        if digest in named:
+            raise InputError(
+                f"oracle {k}: from outside, is the {named[digest]} itself, bit for bit; give a"
+                " model that was retrained without the forget set"
+            )
         partly += _any_equal(model, original)
     told = (
         f"{len(oracles)} retrained models come from outside: that they never saw the forget set,"

@@ -1,9 +1,19 @@
 """Audits of many classes, many models and many rows need little memory above their data."""
 
+import os
 import subprocess
 import sys
 
 import pytest
+
+# glibc keeps freed memory, how much of it depends on its threads: one thread and one arena
+# that give blocks back at once leave the peak of what is held, on every machine.
+FREED_AT_ONCE = {
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": "65536",
+    "MALLOC_TRIM_THRESHOLD_": "65536",
+}
 
 HEAD = """
 import torch, unlearnkit
@@ -104,6 +114,10 @@ measure(do)
 )
 def test_the_peak_grows_by_no_more_than(body, most):
     child = subprocess.run(
-        [sys.executable, "-c", HEAD + body], check=True, capture_output=True, text=True
+        [sys.executable, "-c", HEAD + body],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **FREED_AT_ONCE},
     )
-    assert float(child.stdout) < most  # MiB
+    assert 0 < float(child.stdout) < most  # MiB

@@ -246,7 +246,7 @@ def _findings(
     if not oracles:
         table = {r.metric: r for r in rows}
         return findings_of_fast_audit(FastAudit(table, evidence, controls, gone, unchanged))
-    head_only = _same_below_head(done.model, done.original)
+    head_only = _same(done.model, done.original, below_head=True)
     placebo = None if isinstance(control, str) else control
     return judge(VerdictInputs(rows, gone, head_only, unchanged, oracles, placebo))
 
@@ -398,7 +398,9 @@ def _check_oracles(truth: _ComparedOracles, done: Unlearned, rt: Runtime) -> tup
         raise InputError("oracle: trained for another task; make it from the audited case")
     # What a method builds anew may be of another architecture; oracles are then of that one.
     rebuilt = bool(structural_difference(done.model, done.original))
-    told = check_outside(oracles, done.original, done.model) if oracles.outside else ()
+    told: tuple[str, ...] = ()
+    if oracles.outside:
+        told = check_outside(oracles, truth.names, done.original, done.model)
     told += check_fresh(oracles, done.model if rebuilt else done.original, parts, rt)
     check_different(truth.names, "oracle")
     return told
@@ -461,10 +463,6 @@ def _same(model: nn.Module, original: nn.Module, *, below_head: bool) -> bool:
     return bool(watched) and all(
         torch.equal(ours[n].detach().cpu(), theirs[n].detach().cpu()) for n in watched
     )
-
-
-def _same_below_head(model: nn.Module, original: nn.Module) -> bool:
-    return _same(model, original, below_head=True)
 
 
 def _asked(

@@ -8,7 +8,7 @@ from unlearnkit.auditing.placebo_models import PlaceboControl
 from unlearnkit.auditing.strong.arm_comparison import MEMORY_MARGIN
 from unlearnkit.auditing.strong.results_table import StrongResults
 from unlearnkit.auditing.verdicts_memory import ROWS, estimate_words
-from unlearnkit.report.schema import Answer, ArmComparison, Finding, Verdict, end_sentence
+from unlearnkit.report.schema import Answer, ArmComparison, Finding, Verdict, as_sentence
 
 _UNTESTED = "Not tested: there was no retrained model."
 
@@ -32,18 +32,18 @@ def _memory(found: Sequence[Finding], table: StrongResults) -> Answer:
     if memory is not None:
         power = _power(memory, "placebo")
     if Verdict.LEAKS in by:
-        return _answer("memory", "no", f"No. {_sentence(by[Verdict.LEAKS])}", power)
+        return _answer("memory", "no", f"No. {as_sentence(by[Verdict.LEAKS].reason)}", power)
     if Verdict.OVER_FORGOT in by:
-        text = f"Gone, and more than gone. {_sentence(by[Verdict.OVER_FORGOT])}"
+        text = f"Gone, and more than gone. {as_sentence(by[Verdict.OVER_FORGOT].reason)}"
         return _answer("memory", "no", text, power)
     if memory is None:
         why = table.placebo or "no placebo control was run"
-        return _answer("memory", "not shown", f"Not shown. {end_sentence(_capital(why))}", "")
+        return _answer("memory", "not shown", f"Not shown. {as_sentence(why)}", "")
     if Verdict.MEMORY_GONE in by:
-        text = f"Yes, within limits. {_sentence(by[Verdict.MEMORY_GONE])}"
+        text = f"Yes, within limits. {as_sentence(by[Verdict.MEMORY_GONE].reason)}"
         return _answer("memory", "yes", text, power)
     opened = next(f for f in found if f.verdict is Verdict.INCONCLUSIVE and f.rows == ROWS)
-    return _answer("memory", "not shown", f"Not shown. {_sentence(opened)}", power)
+    return _answer("memory", "not shown", f"Not shown. {as_sentence(opened.reason)}", power)
 
 
 def _likeness(found: Sequence[Finding], table: StrongResults) -> Answer:
@@ -94,9 +94,9 @@ def single_model_answers(
         arm = placebo.memory
         power = f"{_power(arm, f'{placebo.models} placebo')} Single records were not tested."
     if Verdict.LEAKS in by:
-        memory = _answer("memory", "no", f"No. {_sentence(by[Verdict.LEAKS])}", power)
+        memory = _answer("memory", "no", f"No. {as_sentence(by[Verdict.LEAKS].reason)}", power)
     elif Verdict.OVER_FORGOT in by:
-        text = f"Gone, and more than gone. {_sentence(by[Verdict.OVER_FORGOT])}"
+        text = f"Gone, and more than gone. {as_sentence(by[Verdict.OVER_FORGOT].reason)}"
         memory = _answer("memory", "no", text, power)
     else:
         why = (
@@ -106,7 +106,7 @@ def single_model_answers(
             f" tested: membership AUC {estimate_words(placebo.memory.auc)}, placebo models"
             f" {placebo.memory.auc_floor or 0.5:.3f}"
         )
-        text = f"Not shown. {end_sentence(_capital(why))}"
+        text = f"Not shown. {as_sentence(why)}"
         memory = _answer("memory", "not shown", text, power)
     if not retrained:
         return memory, _answer("likeness", "not tested", _UNTESTED, "")
@@ -114,12 +114,12 @@ def single_model_answers(
     if differing:
         # What was said of memory is not said again, where there is anything else to say.
         last = max(differing, key=lambda f: f.verdict in _SIGNATURE)
-        return memory, _answer("likeness", "no", f"No. {_sentence(last)}", "")
+        return memory, _answer("likeness", "no", f"No. {as_sentence(last.reason)}", "")
     if Verdict.MATCHES in by:
-        text = f"Yes, within limits. {_sentence(by[Verdict.MATCHES])}"
+        text = f"Yes, within limits. {as_sentence(by[Verdict.MATCHES].reason)}"
         return memory, _answer("likeness", "yes", text, "Single records were not tested.")
     opened = next((f for f in found if f.verdict is Verdict.INCONCLUSIVE), found[0])
-    return memory, _answer("likeness", "not shown", f"Not shown. {_sentence(opened)}", "")
+    return memory, _answer("likeness", "not shown", f"Not shown. {as_sentence(opened.reason)}", "")
 
 
 _SIGNATURE = {Verdict.DISTINGUISHABLE, Verdict.DAMAGED}
@@ -141,11 +141,3 @@ def _power(arm: ArmComparison, against: str) -> str:
         f"Detectable with 80 % power: a mean shift of {arm.detectable:.2f} standard deviations of"
         f" {against} models{margin}."
     )
-
-
-def _sentence(f: Finding) -> str:
-    return end_sentence(_capital(f.reason))
-
-
-def _capital(words: str) -> str:
-    return words[:1].upper() + words[1:]

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from unlearnkit.attacks.permutation import permutation_test
 from unlearnkit.auditing.strong.mask_transfer import find_localizer
-from unlearnkit.auditing.strong.placebo import PlaceboRefusal, left_out
+from unlearnkit.auditing.strong.placebo import PlaceboRefusal, left_out, run_placebo
 from unlearnkit.core.auto_method import Auto
 from unlearnkit.core.border import first_line
+from unlearnkit.core.errors import UnlearnkitError
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.metrics.ensembles import AUC_MARGIN
@@ -28,7 +29,7 @@ from unlearnkit.stats.oracle_gap import (
     compare,
 )
 from unlearnkit.stats.roc import auc_rows
-from unlearnkit.unlearning.run_method import Unlearned, run_method
+from unlearnkit.unlearning.run_method import Unlearned
 
 NO_PLACEBO = (
     "there was no placebo control, and a difference from retrained models may be memory or the"
@@ -77,23 +78,9 @@ def placebo_control(
     if isinstance(done.method, Auto):
         return "no placebo control: auto chooses anew each time; audit the method that it chose"
     try:
-        models = _placebo_models(done, oracles, rt)
-    except PlaceboRefusal as e:
-        return left_out(str(e))
-    margins = _Margins.of(done, models, evidence)
-    return PlaceboControl(
-        memory=_memory(margins),
-        signature=_signature(margins, rt),
-        models=len(models),
-    )
-
-
-def _placebo_models(done: Unlearned, oracles: Oracles, rt: Runtime) -> list[nn.Module]:
-    """Return what the method makes of each retrained model."""
-    try:
         localizer = find_localizer(done, rt)
-        return [
-            run_method(
+        models = [
+            run_placebo(
                 one.model,
                 done.case,
                 done.request,
@@ -104,8 +91,14 @@ def _placebo_models(done: Unlearned, oracles: Oracles, rt: Runtime) -> list[nn.M
             ).model
             for one in oracles.runs
         ]
-    except Exception as e:  # the method's own code: the audit goes on without the arm
-        raise PlaceboRefusal(first_line(e)) from e
+        margins = _Margins.of(done, models, evidence)
+    except (PlaceboRefusal, UnlearnkitError) as e:
+        return left_out(first_line(e))
+    return PlaceboControl(
+        memory=_memory(margins),
+        signature=_signature(margins, rt),
+        models=len(models),
+    )
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from unlearnkit.core.data import Batch, View
+from unlearnkit.core.data import Batch
 from unlearnkit.core.errors import UnknownNameError, UnsupportedError
-from unlearnkit.core.inference import predict
 from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.recipe import FineTuneSchedule, Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
 from unlearnkit.train.activations import capture_activations
 from unlearnkit.train.early_stopping import alike, rows_of_removed_classes
-from unlearnkit.train.features import features, last_layer_name, lookup_by_row
+from unlearnkit.train.features import features, last_layer_name, lookup_by_row, mean_error
 from unlearnkit.train.loop import Norm, descend
 from unlearnkit.train.schedule import joint_forward
 
@@ -143,7 +142,7 @@ class Duck(Recalibrated):
         layer = embedding_head(p.model, self.head)
         aims = self._aims(p, layer, rt)
         goal = self._goal(p, rt)
-        if goal is not None and _accuracy(p, p.forget, rt) <= goal:
+        if goal is not None and 1 - mean_error(p.model, p.forget, p.task, rt) <= goal:
             rt.note(f"duck: did nothing: the accuracy on forget rows is {goal:.3g} or less already")
             return p.model
         size = min(self.forget_batch or recipe.batch_size, len(p.forget))
@@ -174,7 +173,7 @@ class Duck(Recalibrated):
             del lr
             step += 1
             if plan.goal is not None and (step % plan.turn == 0 or step == plan.steps):
-                reached = _accuracy(p, p.forget, rt) <= plan.goal
+                reached = 1 - mean_error(p.model, p.forget, p.task, rt) <= plan.goal
             return reached
 
         with capture_activations(p.model, [layer], "input") as seen:
@@ -229,7 +228,7 @@ class Duck(Recalibrated):
             )
             return None
         like = alike(p.validation, p.forget.pick(~gone))
-        return share * self.gone + (1 - share) * _accuracy(p, like, rt)
+        return share * self.gone + (1 - share) * (1 - mean_error(p.model, like, p.task, rt))
 
     def _steps(
         self, p: Problem, recipe: Recipe, size: int, turn: int, start: int, rt: Runtime
@@ -329,9 +328,3 @@ def cosine_distance(z: Tensor, c: Tensor) -> Tensor:
     sizes = torch.linalg.vector_norm(z, dim=1) * torch.linalg.vector_norm(c, dim=1)
     near: Tensor = (z * c).sum(1) / sizes.where(sizes > 0, 1)
     return 1 - near
-
-
-def _accuracy(p: Problem, view: View, rt: Runtime) -> float:
-    out = predict(p.model, view, p.task, rt)
-    batch = Batch(torch.empty(len(view), 0), view.y, view.rows)
-    return 1 - p.task.errors(out, batch).double().mean().item()

@@ -19,9 +19,8 @@ from unlearnkit.train.early_stopping import (
     OFF,
     StopMonitor,
     StopRule,
-    bisect_state,
     cap_losses,
-    furthest,
+    retreat,
     snapshot,
 )
 from unlearnkit.train.loop import descend
@@ -132,7 +131,7 @@ class GradientAscent(Method):
             if watch.intact() and not watch.overshot():
                 good = snapshot(p.model)
                 return watch.unseen()
-            _retreat(p.model, good, watch)
+            retreat(p.model, good, watch, tries=5)
             return True
 
         if isinstance(self.run, FineTuneSchedule):
@@ -181,14 +180,3 @@ def _step(weights: Sequence[nn.Parameter], share: float, rt: Runtime) -> None:
                 w.add_(share * w.norm() / size * w.grad)
             w.grad = None
     rt.restore()
-
-
-def _retreat(model: nn.Module, good: dict[str, Tensor], watch: StopMonitor) -> None:
-    """Move back towards a good state, as little as the stop rule demands."""
-    far = snapshot(model)
-
-    def fine(share: float) -> bool:
-        bisect_state(model, good, far, share)
-        return watch.intact() and not watch.overshot()
-
-    bisect_state(model, good, far, furthest(fine, steps=5))

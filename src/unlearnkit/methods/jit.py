@@ -24,8 +24,7 @@ from unlearnkit.train.early_stopping import (
     OFF,
     StopMonitor,
     StopRule,
-    bisect_state,
-    furthest,
+    retreat,
     snapshot,
 )
 from unlearnkit.train.input_noise import Clip, InputNoise, Unit, input_noise
@@ -255,7 +254,7 @@ class JiT(Method):
                 if self.reset == "step":
                     p.model.zero_grad(set_to_none=True)
             if not watch.intact() or watch.overshot():
-                _retreat(p.model, good, watch)
+                retreat(p.model, good, watch, TRIES)
                 return "going on harms what stays"
             if watch.unseen():
                 return ""
@@ -321,17 +320,6 @@ def _relative_step(
         for w, g in slopes:
             w.sub_(rate * g)
     rt.restore()
-
-
-def _retreat(model: nn.Module, good: dict[str, Tensor], watch: StopMonitor) -> None:
-    """Go back towards a good state, as little as the guard demands."""
-    far = snapshot(model)
-
-    def fine(share: float) -> bool:
-        bisect_state(model, good, far, share)
-        return watch.intact() and not watch.overshot()
-
-    bisect_state(model, good, far, furthest(fine, steps=TRIES))
 
 
 def _with_own_answers(p: Problem, sample: int, rt: Runtime) -> Problem:

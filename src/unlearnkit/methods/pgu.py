@@ -11,9 +11,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unlearnkit.core.data import Batch, View
+from unlearnkit.core.data import Batch
 from unlearnkit.core.errors import UnsupportedError
-from unlearnkit.core.inference import predict
 from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
@@ -25,6 +24,7 @@ from unlearnkit.linalg.gradient_projection import (
 )
 from unlearnkit.linalg.input_moments import InputMoments
 from unlearnkit.train.early_stopping import OFF, StopMonitor, StopRule, alike, snapshot
+from unlearnkit.train.features import mean_error
 from unlearnkit.train.loop import descend
 
 _PUBLISHED = {"epochs": 100, "start_rate": 0.05, "fall": 0.2}
@@ -294,7 +294,7 @@ def _until_like_validation(p: Problem, rt: Runtime) -> Callable[[int], bool]:
 
     def enough(epoch: int) -> bool:
         nonlocal last, before
-        gap = _accuracy(p, unseen, rt) - _accuracy(p, p.forget, rt)
+        gap = mean_error(p.model, p.forget, p.task, rt) - mean_error(p.model, unseen, p.task, rt)
         if gap > 0:
             if epoch < 0:
                 rt.note("pgu: forget rows are no more accurate than validation rows as they are")
@@ -310,10 +310,5 @@ def _until_like_validation(p: Problem, rt: Runtime) -> Callable[[int], bool]:
 def _until_retained_accuracy_falls(p: Problem, rt: Runtime) -> Callable[[int], bool]:
     if p.retain.sealed_because:
         raise UnsupportedError("pgu: stop retain_drop needs the retain set; choose another rule")
-    came = _accuracy(p, p.retain, rt)
-    return lambda epoch: _accuracy(p, p.retain, rt) < came - RETAIN_DROP
-
-
-def _accuracy(p: Problem, view: View, rt: Runtime) -> float:
-    out = predict(p.model, view, p.task, rt)
-    return (out.argmax(1) == view.y.cpu()).double().mean().item()
+    came = mean_error(p.model, p.retain, p.task, rt)
+    return lambda epoch: mean_error(p.model, p.retain, p.task, rt) > came + RETAIN_DROP

@@ -7,15 +7,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from unlearnkit.core.data import Batch, View
+from unlearnkit.core.data import Batch
 from unlearnkit.core.errors import UnsupportedError
-from unlearnkit.core.inference import predict
 from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.recipe import FineTuneSchedule, Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
 from unlearnkit.train.early_stopping import alike, cap_losses, snapshot
-from unlearnkit.train.features import teacher_outputs
+from unlearnkit.train.features import mean_error, teacher_outputs
 from unlearnkit.train.loop import Pass, alternate
 from unlearnkit.train.schedule import (
     LossTerms,
@@ -205,12 +204,12 @@ class Scrub(Recalibrated):
         def keep_state(epoch: int) -> bool:
             del epoch
             if self.rewind == "unseen":
-                states.append((snapshot(p.model), _error(p, p.forget, rt)))
+                states.append((snapshot(p.model), mean_error(p.model, p.forget, p.task, rt)))
             return False
 
         alternate(p.model, passes, recipe, rt, after_epoch=keep_state)
         if self.rewind == "unseen" and p.validation is not None:
-            goal = _error(p, alike(p.validation, p.forget), rt)
+            goal = mean_error(p.model, alike(p.validation, p.forget), p.task, rt)
             p.model.load_state_dict(min(states, key=lambda s: abs(s[1] - goal))[0])
 
     def _away(self, p: Problem, recipe: Recipe, rt: Runtime) -> Callable[[Batch], Tensor]:
@@ -254,9 +253,3 @@ def _nudge(model: nn.Module, share: float, rt: Runtime) -> None:
             if w.requires_grad:
                 noise = torch.randn(w.shape, generator=rng, dtype=torch.float64).to(w)
                 w.add_(share * w.square().mean().sqrt() * noise)
-
-
-def _error(p: Problem, view: View, rt: Runtime) -> float:
-    out = predict(p.model, view, p.task, rt)
-    batch = Batch(torch.empty(len(view), 0), view.y, view.rows)
-    return p.task.errors(out, batch).double().mean().item()

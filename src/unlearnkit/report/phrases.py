@@ -19,7 +19,7 @@ from unlearnkit.report.schema import (
     RequestSummary,
     SummaryRow,
     Verdict,
-    end_sentence,
+    as_sentence,
 )
 from unlearnkit.stats.oracle_gap import Judgement
 
@@ -223,7 +223,7 @@ def verdict_text(report: ReportData) -> str:
 
 def reason_text(report: ReportData) -> str:
     """Return why, as a sentence that begins with a capital."""
-    return end_sentence(report.reason[:1].upper() + report.reason[1:])
+    return as_sentence(report.reason)
 
 
 def step_text(step: NextStep) -> str:

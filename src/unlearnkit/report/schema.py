@@ -579,6 +579,11 @@ class ReportData(FrozenModel):
         )
 
 
+def as_sentence(text: str) -> str:
+    """Return text that begins with a capital and ends in a full stop."""
+    return end_sentence(text[:1].upper() + text[1:])
+
+
 def end_sentence(text: str) -> str:
     """Return text that ends in a full stop."""
     return text if text.endswith((".", "!", "?")) else f"{text}."

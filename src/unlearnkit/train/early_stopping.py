@@ -263,6 +263,24 @@ def bisect_state(
                 t.copy_(end[name] if share > 0 else start[name])
 
 
+def retreat(model: nn.Module, good: dict[str, Tensor], watch: StopMonitor, tries: int) -> None:
+    """Take a model back towards a good state, as little as the monitor demands.
+
+    Args:
+        model: Changed in place.
+        good: A state that is intact and not overshot.
+        watch: Looks at this model.
+        tries: Looks between the two states.
+    """
+    far = snapshot(model)
+
+    def fine(share: float) -> bool:
+        bisect_state(model, good, far, share)
+        return watch.intact() and not watch.overshot()
+
+    bisect_state(model, good, far, furthest(fine, steps=tries))
+
+
 def follow(mean: nn.Module, model: nn.Module, share: float) -> None:
     """Move a running mean of a model's state; whole numbers are the model's.
 

@@ -19,6 +19,13 @@ def row_losses(model: nn.Module, view: View, task: Task, rt: Runtime) -> Tensor:
     return task.losses(out, Batch(torch.empty(len(view), 0), view.y, view.rows))
 
 
+def mean_error(model: nn.Module, view: View, task: Task, rt: Runtime) -> float:
+    """Return the task's mean error over rows, in eval mode; of classes the share of wrong ones."""
+    out = predict(model, view, task, rt)
+    batch = Batch(torch.empty(len(view), 0), view.y, view.rows)
+    return task.errors(out, batch).double().mean().item()
+
+
 def input_gradients(
     model: nn.Module, batch: Batch, task: Task, step: Tensor | None = None
 ) -> Tensor | None:

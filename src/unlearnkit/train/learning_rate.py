@@ -64,9 +64,16 @@ def estimate_learning_rate(
         return not means[-1] <= LOST * min(means)
 
     descend(
-        model, view, loss, recipe, rt, stream="learning rate", steps=STEPS,
-        before_step=grow, after_step=lost,
-    )  # fmt: skip
+        model,
+        view,
+        loss,
+        recipe,
+        rt,
+        stream="learning rate",
+        steps=STEPS,
+        before_step=grow,
+        after_step=lost,
+    )
     known = [m if math.isfinite(m) else math.inf for m in means]
     best = known.index(min(known))
     return SHARE * LOW * math.pow(growth, best)

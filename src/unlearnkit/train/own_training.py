@@ -11,9 +11,10 @@ from torch import nn
 from unlearnkit.core.border import first_line, user_code_error
 from unlearnkit.core.data import View
 from unlearnkit.core.errors import DivergedError, InputError
-from unlearnkit.core.module_state import structural_difference, tensors_equal
+from unlearnkit.core.module_state import all_finite, structural_difference, tensors_equal
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.train_function import TrainFunction
+from unlearnkit.core.wrapped_models import unwrap
 from unlearnkit.train.rng_guard import own_settings, seeded_global_rngs
 from unlearnkit.train.training_guard import check_training_allowed
 
@@ -49,19 +50,11 @@ def train_by_function(
             raise user_code_error(
                 e, f"train_model: {how.name} raised {type(e).__name__}: {first_line(e)}; mend it"
             ) from e
-    out = _bare(out)
+    out = unwrap(out)
     _check(out, model, how)
     _RETURNED.add(out)
     with torch.no_grad():
         model.load_state_dict(out.state_dict())
-
-
-def _bare(out: nn.Module) -> nn.Module:
-    """Return the module inside a compiled or a parallel one."""
-    if isinstance(out, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        out = out.module
-    inner = getattr(out, "_orig_mod", out)
-    return inner if isinstance(inner, nn.Module) else out
 
 
 def _check(out: object, before: nn.Module, how: TrainFunction) -> None:
@@ -91,7 +84,7 @@ def _check(out: object, before: nn.Module, how: TrainFunction) -> None:
         )
     trained = dict(out.named_parameters())
     for name, t in out.state_dict().items():
-        if isinstance(t, torch.Tensor) and not torch.isfinite(t).all():
+        if isinstance(t, torch.Tensor) and not all_finite(t):
             raise DivergedError(
                 f"{who} diverged: {name} is not finite; use a smaller learning rate"
             )

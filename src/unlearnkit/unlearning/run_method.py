@@ -170,15 +170,19 @@ def frozen_copy(
             "model: no parameter requires gradients, so nothing can be unlearned; call"
             " model.requires_grad_(True)"
         )
-    return reading_copy(model, case, split, rt, shared=shared)
+    return _fitting_copy(model, case, split, rt, shared=shared)
 
 
-def reading_copy(
-    model: nn.Module, case: Case, split: Partition, rt: Runtime, *, shared: bool = False
-) -> nn.Module:
+def reading_copy(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> nn.Module:
     """Return what ``frozen_copy`` does, of a model that may be frozen as a whole."""
     model = unwrap(model)
     _check_model(model)
+    return _fitting_copy(model, case, split, rt, shared=False)
+
+
+def _fitting_copy(
+    model: nn.Module, case: Case, split: Partition, rt: Runtime, *, shared: bool
+) -> nn.Module:
     original = _copy(model, shared=shared).to(rt.device).eval().requires_grad_(False)
     few = _check_fit(original, case, split, rt)
     return original if few is None else to_channels_last_if_faster(original, few, case.task, rt)

@@ -61,7 +61,8 @@ def arm_pairs(likeness: EnsembleScores, signals: MarginMatrix, rt: Runtime) -> l
     if not signals.count(PLACEBO):
         return [like]
     memory = EnsembleScores(signals, rt, against=PLACEBO)
-    signature = EnsembleScores(signals, rt)
+    # Where margins do not hang on which arms there are, the scores of likeness serve both.
+    signature = likeness if signals.residuals is None else EnsembleScores(signals, rt)
     return [
         ArmPair("memory", "unlearned", memory),
         ArmPair("signature", PLACEBO, signature),

@@ -7,8 +7,16 @@ What it shows beyond retrained models is the signature of the algorithm.
 
 from __future__ import annotations
 
+from torch import nn
+
+from unlearnkit.core.border import first_line
+from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.method import Method, Need
+from unlearnkit.core.request import ForgetRequest
+from unlearnkit.core.runtime import Runtime
 from unlearnkit.localize.localizer import Localizer
+from unlearnkit.localize.mask import Mask
+from unlearnkit.unlearning.run_method import Unlearned, run_method
 
 PLACEBO = "placebo"
 """Kind of these models: the second set of retrained models, each with the method's seed of the
@@ -23,6 +31,39 @@ CONSEQUENCE = (
 
 class PlaceboRefusal(Exception):  # noqa: N818  # no error: the audit goes on without the arm
     """The method does not run on a model that never saw the forget set."""
+
+
+def run_placebo(
+    model: nn.Module,
+    case: Case,
+    request: ForgetRequest | None,
+    how: Method,
+    rt: Runtime,
+    *,
+    mask: Mask | Localizer | None,
+    parts: Partition,
+) -> Unlearned:
+    """Return what a method makes of a model that never saw the forget set; as ``run_method``.
+
+    Args:
+        model: A retrained model.
+        case: What it was trained on, but for the forget set.
+        request: What the method must remove.
+        how: The method.
+        rt: Where to run.
+        mask: What may move.
+        parts: The rows of the request.
+
+    Returns:
+        The result.
+
+    Raises:
+        PlaceboRefusal: If the method fails on such a model.
+    """
+    try:
+        return run_method(model, case, request, how, rt, mask=mask, parts=parts)
+    except Exception as e:  # the method's own code: the audit goes on without the arm
+        raise PlaceboRefusal(first_line(e)) from e
 
 
 def reads_request(method: Method, localizer: Localizer | None = None) -> bool:

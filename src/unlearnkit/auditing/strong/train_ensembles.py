@@ -24,11 +24,10 @@ from unlearnkit.auditing.strong.margin_store import (
     ModelRecord,
 )
 from unlearnkit.auditing.strong.metric_specs import LEAST
-from unlearnkit.auditing.strong.placebo import PLACEBO, PlaceboRefusal
+from unlearnkit.auditing.strong.placebo import PLACEBO, PlaceboRefusal, run_placebo
 from unlearnkit.cache import Cache
 from unlearnkit.contamination import check_fresh
 from unlearnkit.core.auto_method import Auto
-from unlearnkit.core.border import first_line
 from unlearnkit.core.cache_folder import SIGNALS
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import Batch, View
@@ -375,27 +374,18 @@ def _trained(subject: StrongAuditSpec, who: str, seeds: Sequence[int]) -> tuple[
 
 def _unlearned(subject: StrongAuditSpec, one: TrainedModel, kind: str) -> nn.Module:
     """Return what the method makes of a model, with the seed of the model's place in its set."""
+    case, request, how = subject.case, subject.request, subject.method
     quiet = subject.rt.fork(one.seed - (FLOOR if kind == PLACEBO else 0), quiet=True)
+    run = run_placebo if kind == PLACEBO else run_method
     try:
-        done = run_method(
-            one.model,
-            subject.case,
-            subject.request,
-            subject.method,
-            quiet,
-            mask=subject.localizer,
-            parts=subject.parts,
-        )
-    except Exception as e:  # the method's own code: the other arms must survive it
-        if kind == PLACEBO:
-            raise PlaceboRefusal(first_line(e)) from e
-        if not isinstance(e, DivergedError):
-            raise
+        return run(
+            one.model, case, request, how, quiet, mask=subject.localizer, parts=subject.parts
+        ).model
+    except DivergedError as e:
         raise DivergedError(
             f"strong: unlearning original {one.seed} failed ({e}); a method that fails on one of"
             " its originals cannot be qualified with these settings"
         ) from None
-    return done.model
 
 
 def _measured(subject: StrongAuditSpec, model: nn.Module, member: ModelId) -> ModelRecord:
