@@ -146,6 +146,7 @@ def _add(path: Path, found: dict[str, Any]) -> None:
     kept |= found
     path.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     path.with_suffix(".md").write_text(page(kept), encoding="utf-8")
+    plot(kept, path.with_suffix(".svg"))
 
 
 HEAD = """# Placebo control: memory, signature and likeness
@@ -155,6 +156,12 @@ digits. Memory: unlearned against placebo models (the same method on models that
 forget set). Signature: placebo against retrained models. Likeness: unlearned against retrained
 models. Each cell: U-LiRA AUC (0.5 = alike), median KLoM, mean shift of margins in standard
 deviations, and exposed records. Original: the AUC of the untouched model. Last but one: accuracy.
+
+![Memory against test accuracy](placebo.svg)
+
+The line is the dial of `shrink_perturb`, which costs 0.18 of retraining. Its last point (`renew` 1)
+is a short retraining, which never saw the forget set: a dial below it is worth its name only where
+it answers test rows better.
 
 | request, models | method | original | memory | signature | likeness | retain / test | verdicts |
 |---|---|---|---|---|---|---|---|
@@ -178,6 +185,46 @@ def page(kept: dict[str, Any]) -> str:
     if "false_alarms" in kept:
         text += _alarms_text(kept["false_alarms"])
     return text
+
+
+DIAL = "shrink_perturb, renew "
+
+
+def plot(kept: dict[str, Any], path: Path) -> None:
+    """Write memory against test accuracy, a panel for each request, the dial as a line."""
+    import matplotlib.style
+    from matplotlib.figure import Figure
+
+    lines = [(*key.split("/", 2), one) for key, one in sorted(kept.items()) if "/" in key]
+    requests = list(dict.fromkeys(request for request, *_ in lines))
+    style = {"svg.hashsalt": "unlearnkit", "svg.fonttype": "none", "font.size": 9}
+    with matplotlib.style.context(["default", style]):
+        figure = Figure(figsize=(4.2 * len(requests), 4.0), layout="constrained")
+        panels = figure.subplots(1, len(requests), squeeze=False, sharey=True)[0]
+        for ax, request in zip(panels, requests, strict=True):
+            points = [
+                (label, one["arms"]["memory"]["auc"]["value"], one["accuracy"]["test"])
+                for name, _, label, one in lines
+                if name == request
+            ]
+            dial = [(x, y) for label, x, y in points if label.startswith(DIAL)]
+            if dial:
+                ax.plot(*zip(*dial, strict=True), "-", color="0.7", zorder=0)
+            for label, x, y in points:
+                own = label.startswith(DIAL)
+                ax.plot(x, y, "o" if own else "s", ms=5, color="C0" if own else "C1")
+                text = label.removeprefix(DIAL).partition(" (")[0]
+                ax.annotate(
+                    text,
+                    (x, y),
+                    xytext=(3, 4 if own else -9),
+                    textcoords="offset points",
+                    fontsize=7,
+                )
+            ax.axvline(0.5, color="0.6", lw=0.8, ls=":")
+            ax.set(title=request.replace("_", " "), xlabel="Memory: U-LiRA AUC (0.5 = none)")
+        panels[0].set_ylabel("Test accuracy")
+        figure.savefig(path, metadata={"Date": None})
 
 
 def _cell(arm: dict[str, Any]) -> str:
