@@ -39,8 +39,8 @@ class ShrinkPerturb(Recalibrated):
             " class that must go keeps an accuracy of 0.60 without it and of 0 with it",
         ),
         fails=(
-            "a class of digits: memory shows up to 0.9 (U-LiRA AUC 0.67), nearly ends at 0.95 (0.55),"
-            " and test accuracy is there that of a short retraining",
+            "a class of digits: memory shows up to 0.9 (U-LiRA AUC 0.67) and nearly ends at 0.95"
+            " (0.55), where test accuracy is that of a short retraining",
             "its result is a model that was trained for a shorter time: attacks that compare it"
             " with retrained models see that, although no memory of the forget set shows",
             "large convolutional networks on photographs lose accuracy, because so short a"
