@@ -28,6 +28,19 @@ MASK = "mask.safetensors"
 RUNS = Path("runs")
 
 
+class ContinuedRun(FrozenModel):
+    """The run whose model a later run changed; the requests are in the later run's job."""
+
+    record: str
+    """Digest of all that its record says, and so of the runs before it."""
+
+    requests: int = Field(ge=1)
+    """Requests answered up to it, it included."""
+
+    rows: int = Field(ge=0)
+    """Rows that these requests removed; 0 where the case has no rows."""
+
+
 class RunFolderRecord(FrozenModel):
     """Everything needed to run a run again, and what it was."""
 
@@ -58,6 +71,9 @@ class RunFolderRecord(FrozenModel):
     auto: Selection | None = None
     """What was tried and why, where ``auto`` chose; the job then names the method that it chose."""
 
+    continues: ContinuedRun | None = None
+    """The run from whose model this one went on; None where it went on from none."""
+
     @classmethod
     def read(cls, folder: Path) -> RunFolderRecord:
         """Return the record in a run folder; a damaged, edited or newer one is an error."""
@@ -82,6 +98,8 @@ class RunFolderRecord(FrozenModel):
         """Return the digest of all that the record says, but for this digest."""
         content = json.loads(self.model_dump_json())
         content["digests"].pop("record", None)
+        if self.continues is None:  # records written before it was known stay valid
+            content.pop("continues")
         return digest(content)
 
     def sealed(self) -> RunFolderRecord:
