@@ -533,7 +533,7 @@ def plot(kept: Mapping[str, Any], path: Path) -> None:
     names = [c for c in CASES if any(key.startswith(f"{c}/") for key in kept)]
     style = {"svg.hashsalt": "unlearnkit", "svg.fonttype": "none", "font.size": 9}
     with matplotlib.style.context(["default", style]):
-        figure = Figure(figsize=(3.6 * len(names), 8), layout="constrained")
+        figure = Figure(figsize=(3.8 * len(names), 8.6), layout="constrained")
         axes = figure.subplots(len(PANELS), len(names), squeeze=False, sharex=True)
         for column, name in enumerate(names):
             mine = {k.split("/")[1]: v for k, v in kept.items() if k.startswith(f"{name}/")}
@@ -541,8 +541,10 @@ def plot(kept: Mapping[str, Any], path: Path) -> None:
                 _panel(axes[row][column], mine, value, row)
                 if column == 0:
                     axes[row][column].set_ylabel(what)
-            axes[0][column].set_title(name, loc="left")
-            axes[0][column].legend(frameon=False, fontsize=8)
+            axes[0][column].legend(
+                title=name, loc="lower left", bbox_to_anchor=(-0.05, 1.0), frameon=False,
+                fontsize=8, title_fontsize=10, alignment="left",
+            )  # fmt: skip
             axes[-1][column].set(xlabel="Requests answered", xticks=range(1, REQUESTS + 1))
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
@@ -562,8 +564,10 @@ def _panel(
         ax.set_yscale("log")
         floor = [s["distance_floor"] for s in some["steps"]]
         ax.plot(along, floor, color="#8a8f99", ls="--", lw=1, label="_floor")
-        ax.annotate("between retrained models", (1, floor[0]), (2, 2), textcoords="offset points",
-                    fontsize=7.5, color="#5a5f69")  # fmt: skip
+        ax.annotate(
+            "between retrained models", (REQUESTS, floor[-1]), (0, 4),
+            textcoords="offset points", fontsize=7.5, color="#5a5f69", ha="right",
+        )  # fmt: skip
     else:
         ax.axhline(0.5, color="#8a8f99", lw=0.8)
         before = some["original"]["auc"]

@@ -117,6 +117,19 @@ def test_an_audit_compares_with_models_that_never_saw_any_deleted_row(
     assert "had answered 1 request (2 rows); retrained models are without" in told
 
 
+def test_show_names_the_earlier_requests_and_what_a_run_continues(run, first, tmp_path):
+    assert then(run, "--forget", SECOND, "--name", "b").code == 0
+    said = run("show", "runs/b")
+    assert said.code == 0, said.err
+    assert "Earlier requests: rows=a3,a1" in said.out
+    assert "Request: rows=a0,a7" in said.out
+    assert record(first)["digests"]["record"] in "".join(said.out.split())
+    assert run("show", "runs/b", "--json").data == record(tmp_path / "runs" / "b")
+    assert "Earlier" not in run("show", "runs/a").out
+    (first / "run.json").write_text("{}")
+    assert "is no record of a run" in run("show", "runs/a").err
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -149,19 +149,28 @@ def _list(kind: str, json: bool, **head: str) -> None:
     print_facts([getattr(describe, f"{kind}_facts")(x) for x in entries], json, head)
 
 
-@app.command(epilog=examples("unlearnkit show ssd", "unlearnkit show digits --json"))
+@app.command(
+    epilog=examples(
+        "unlearnkit show ssd", "unlearnkit show digits --json", "unlearnkit show runs/x"
+    )
+)
 def show(
     name: Annotated[
         str,
-        typer.Argument(help="A method, a metric or a case.", autocompletion=_method_ids),
+        typer.Argument(
+            help="A method, a metric, a case or a run's folder.", autocompletion=_method_ids
+        ),
     ],
     json: Json = False,
 ) -> None:
-    """Describe a method, a metric or a case."""
+    """Describe a method, a metric, a case or a run."""
     from unlearnkit import describe
     from unlearnkit.cli.console import print_json, print_page
+    from unlearnkit.cli.run_folder import RECORD, describe_run
 
-    facts, page = describe.find(name)
+    folder = Path(name)
+    is_run = (folder / RECORD).is_file()
+    facts, page = describe_run(folder) if is_run else describe.find(name)
     if json:
         print_json(facts)
     else:

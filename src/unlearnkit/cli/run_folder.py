@@ -21,6 +21,7 @@ from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.digest import digest
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import check_writable, read_text
+from unlearnkit.core.text import one_line
 from unlearnkit.job import Job
 
 RECORD, MODEL, ORIGINAL = "run.json", "model.safetensors", "original.safetensors"
@@ -125,6 +126,33 @@ def find_run_folder(run: str) -> Path:
     if not folder.is_dir():
         raise InputError(f"run: no folder {run!r}; unlearnkit unlearn makes one")
     return folder
+
+
+def describe_run(folder: Path) -> tuple[dict[str, Any], str]:
+    """Return the record of a run as facts, JSON-able, and as a page; a damaged one is an error."""
+    record = RunFolderRecord.read(folder)
+    job = record.job
+    earlier = [job.model_copy(update={"forget": words}).asked() for words in job.after]
+    lines = [
+        f"# Run {one_line(str(folder), 80)}",
+        "",
+        f"- Case: {one_line(job.case, 80)}",
+        f"- Earlier requests: {'; '.join(earlier)}" if earlier else "",
+        f"- Request: {job.asked()}",
+        f"- Method: {job.method}, seed {job.seed}",
+        f"- Made: {record.made}, {record.seconds:.2f} seconds,"
+        f" {record.forward:,} rows forward, {record.backward:,} backward",
+        f"- Original model: {record.digests.get('original', '')}",
+        f"- Unlearned model: {record.digests.get('unlearned', '')}",
+    ]
+    if record.continues is not None:
+        lines.append(
+            f"- Continues: record {record.continues.record}, {record.continues.rows:,} rows removed"
+            " before"
+        )
+    lines += [f"- Note: {one_line(note, 200)}" for note in record.notes]
+    page = "\n".join(line for k, line in enumerate(lines) if line or k == 1)
+    return record.model_dump(mode="json"), page + "\n"
 
 
 def check_free(out: Path, *, force: bool) -> None:
