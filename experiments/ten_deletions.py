@@ -275,10 +275,15 @@ def outputs(model: nn.Module, view: View, case: Case) -> Tensor:
     return predict(model.eval(), view, case.task, Runtime())
 
 
+def rights(models: Sequence[nn.Module], view: View, case: Case) -> Tensor:
+    """Return for each row the share of models that are right."""
+    right = [(outputs(m, view, case).argmax(1) == view.y).double() for m in models]
+    return torch.stack(right).mean(0)
+
+
 def accuracy(models: Sequence[nn.Module], view: View, case: Case) -> float:
     """Return the accuracy on some rows, a mean over models."""
-    right = [(outputs(m, view, case).argmax(1) == view.y).double().mean() for m in models]
-    return float(torch.stack(right).mean())
+    return float(rights(models, view, case).mean())
 
 
 def margins(models: Sequence[nn.Module], view: View, case: Case) -> Tensor:
@@ -303,14 +308,21 @@ def memory(
     """Return how much more familiar forget rows are to models than to the placebo.
 
     A row's score is its margin, a mean over models, less that of the placebo. Forget rows are
-    compared with rows that neither ever saw.
+    compared with rows that neither ever saw; and so is the share of models that are right.
 
     Returns:
-        The AUC, 0.5 where nothing is remembered, and a two-sided p (Mann-Whitney, over rows).
+        The AUC, 0.5 where nothing is remembered, and two-sided p (Mann-Whitney, over rows) of
+        margins and of right answers.
     """
     known, never = (margins(ours, v, case) - margins(placebo, v, case) for v in (forget, unseen))
-    p = mannwhitneyu(known.numpy(), never.numpy()).pvalue
-    return {"auc": auc(known, never), "p": float(p)}
+    right, usual = (rights(ours, v, case) - rights(placebo, v, case) for v in (forget, unseen))
+    return {"auc": auc(known, never), "p": _p(known, never), "p_right": _p(right, usual)}
+
+
+def _p(known: Tensor, never: Tensor) -> float:
+    if len(torch.cat([known, never]).unique()) == 1:
+        return 1.0
+    return float(mannwhitneyu(known.numpy(), never.numpy()).pvalue)
 
 
 def forget_views(chain: Chain) -> list[View]:
@@ -408,7 +420,7 @@ class Outcome:
     """Requests whose memory is found after the tenth, each tested alone."""
 
     together: bool
-    """Whether memory is found in the rows of all requests together."""
+    """Whether memory is found in the rows of all requests together, by margins or right answers."""
 
     cost: float
     """Work of the tenth request over that of the first."""
@@ -429,12 +441,13 @@ class Outcome:
 def outcome(found: Mapping[str, Any]) -> Outcome:
     """Return the outcome of a chain."""
     first, last = found["steps"][0], found["steps"][-1]
-    p = [*(m["p"] for m in last["memory"]), last["memory_all"]["p"]]
-    told = [v < LEVEL for v in adjusted(p)]
+    every = last["memory_all"]
+    p = [*(m["p"] for m in last["memory"]), every["p"], every["p_right"]]
+    *each, margin, right = (v < LEVEL for v in adjusted(p))
     return Outcome(
         gap=100 * (last["retained_retrained"] - last["retained"]),
-        remembered=sum(told[:-1]),
-        together=told[-1],
+        remembered=sum(each),
+        together=margin or right,
         cost=sum(last["work"]) / sum(first["work"]),
     )
 
@@ -458,8 +471,9 @@ passes (forward plus twice backward).
 ## After ten requests
 
 Limits: retained accuracy within 1 point of retraining; no memory found in any of the ten requests
-nor in all of them together (Mann-Whitney over rows, Holm over the eleven tests, 5 %); the tenth
-request at most 1.1 times the row passes of the first. A single request has few rows: of 14 rows
+nor in all of them together, by margins and, for all together, by right answers (Mann-Whitney over
+rows, Holm over the twelve tests, 5 %); the tenth request at most 1.1 times the row passes of the
+first. A single request has few rows: of 14 rows
 against 270 an AUC of 0.72 is found with 80 % power, of all 140 rows one of 0.58. Where the
 untouched model (original) has an AUC near 0.5 there was nothing to find, and no memory found says
 nothing of the method.
@@ -472,7 +486,7 @@ nothing of the method.
 def page(kept: Mapping[str, Any]) -> str:
     """Return the results as a page of Markdown."""
     lines = [_line(*key.split("/"), one) for key, one in kept.items()]
-    text = HEAD + "\n".join(lines) + "\n\n## By request\n\n"
+    text = HEAD + "\n".join(lines) + "\n\n" + _summary(kept) + "\n## By request\n\n"
     text += (
         "Memory of all rows deleted so far, and of each request after the tenth; retained accuracy"
         " less that of retrained models, in points, after each request.\n\n"
@@ -491,6 +505,20 @@ def page(kept: Mapping[str, Any]) -> str:
         }
         for what, values in rows.items():
             text += f"| {' | '.join([*key.split('/'), what, *values])} |\n"
+    return text
+
+
+def _summary(kept: Mapping[str, Any]) -> str:
+    """Return by kind of data which methods keep to all limits, and which limits others miss."""
+    text = ""
+    for data in dict.fromkeys(one["data"] for one in kept.values()):
+        told = []
+        for key, one in kept.items():
+            if one["data"] == data:
+                missed = outcome(one).missed
+                word = f"misses {' and '.join(missed)}" if missed else "within all limits"
+                told.append(f"{key.split('/')[1]} on {key.split('/')[0]} {word}")
+        text += f"- **{data}**: {'; '.join(told)}.\n"
     return text
 
 

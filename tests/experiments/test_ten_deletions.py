@@ -82,7 +82,10 @@ def test_memory_is_a_half_for_equal_models_and_one_where_only_forget_rows_are_su
     assert memory(same, [Fixed(1.0)], sure, flat, chain.case)["auc"] == 0.5
     found = memory(ours, same, sure, flat, chain.case)
     assert found["auc"] == 1.0
+    assert found["p_right"] == 1.0
     assert found["p"] < 1e-6
+    wrong = memory(same, [Fixed(-1.0)], sure, flat, chain.case)
+    assert wrong["p_right"] < 1e-6
 
 
 def test_p_values_are_adjusted_as_holm_did():
@@ -90,14 +93,14 @@ def test_p_values_are_adjusted_as_holm_did():
     assert adjusted([0.9, 0.8]) == [1.0, 1.0]
 
 
-def step(retained, work, p, p_all):
+def step(retained, work, p, p_all, p_right=1.0):
     each = [{"auc": 0.5, "p": v} for v in p]
     return {
         "retained": retained,
         "retained_retrained": 0.99,
         "work": work,
         "memory": each,
-        "memory_all": {"auc": 0.5, "p": p_all},
+        "memory_all": {"auc": 0.5, "p": p_all, "p_right": p_right},
     }
 
 
@@ -108,6 +111,7 @@ def step(retained, work, p, p_all):
         (step(0.975, [11, 11], [0.2, 0.5], 0.9), ["retained accuracy"]),
         (step(0.985, [12, 11], [0.2, 0.01], 0.9), ["memory", "cost"]),
         (step(0.985, [10, 10], [0.2, 0.5], 0.001), ["memory"]),
+        (step(0.985, [10, 10], [0.2, 0.5], 0.5, 0.001), ["memory"]),
     ],
 )
 def test_a_limit_that_is_passed_is_named(last, missed):
