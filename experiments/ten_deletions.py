@@ -202,11 +202,10 @@ class Way:
     """Fewer seeds for a method that costs more than retraining; as asked when 0."""
 
 
-RESTART = {"renew": 0.7, "run": {"lr": 3.0, "shrink": 0.0}}
 WAYS: dict[str, Way] = {
     "scrub": Way("scrub", {}, "all rows", all_rows),
     "finetune": Way("finetune", {}, "retained rows", all_rows),
-    "finetune, renew 0.7": Way("finetune", RESTART, "retained rows", all_rows),
+    "shrink_perturb": Way("shrink_perturb", {}, "retained rows", all_rows),
     "pgu": Way("pgu", {}, "forget rows and input moments", forget_rows, moments=True),
     "jit": Way("jit", {}, "forget rows", forget_rows),
     "gated_transfer": Way(
