@@ -208,6 +208,7 @@ WAYS: dict[str, Way] = {
     "shrink_perturb": Way("shrink_perturb", {}, "retained rows", all_rows),
     "pgu": Way("pgu", {}, "forget rows and input moments", forget_rows, moments=True),
     "jit": Way("jit", {}, "forget rows", forget_rows),
+    "gradient_ascent": Way("gradient_ascent", {}, "forget rows", forget_rows),
     "gated_transfer": Way(
         "gated_transfer", {}, "no rows", no_rows, cases=("digits in 20 classes",), seeds=2
     ),
@@ -542,7 +543,7 @@ def _line(case: str, label: str, one: Mapping[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 PANELS: dict[str, Callable[[Mapping[str, Any]], float]] = {
     "Retained accuracy less\nretraining's (points)": lambda s: (
         100 * (s["retained"] - s["retained_retrained"])
