@@ -517,6 +517,8 @@ def _summary(kept: Mapping[str, Any]) -> str:
             if one["data"] == data:
                 missed = outcome(one).missed
                 word = f"misses {' and '.join(missed)}" if missed else "within all limits"
+                if one["original"]["p"] >= LEVEL:
+                    word += " (the original shows no memory either)"
                 told.append(f"{key.split('/')[1]} on {key.split('/')[0]} {word}")
         text += f"- **{data}**: {'; '.join(told)}.\n"
     return text
