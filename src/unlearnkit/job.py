@@ -12,14 +12,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from unlearnkit import catalog
 from unlearnkit.core.border import first_line
 from unlearnkit.core.bounded_yaml import parse_yaml
 from unlearnkit.core.case import Case
 from unlearnkit.core.checked import FrozenModel
-from unlearnkit.core.errors import InputError, UnknownNameError, UnlearnkitError
+from unlearnkit.core.errors import InputError, UnknownNameError, UnlearnkitError, UnsupportedError
 from unlearnkit.core.files import read_yaml
 from unlearnkit.core.method import Method, format_validation_error
 from unlearnkit.core.precision import Precision
@@ -48,6 +48,9 @@ class Job(FrozenModel):
     forget: str | dict[str, Any] | None = None
     """Request words, or a named request of the case; None for a case made from parts."""
 
+    after: tuple[str | dict[str, Any], ...] = ()
+    """Earlier requests, in order: ``case`` is what they have left; the first may be a named one."""
+
     method: str = DEFAULT_METHOD
     preset: str | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -62,10 +65,18 @@ class Job(FrozenModel):
     device: str = "cpu"
     precision: Precision = "fp32"
 
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out ``after`` where it is empty: records written before it was known stay valid."""
+        found: dict[str, Any] = dump(self)
+        if not self.after:
+            found.pop("after", None)
+        return found
+
     def resolve(
         self, reporter: Reporter | None = None, *, made: Case | None = None
     ) -> tuple[Case, ForgetRequest | None]:
-        """Return the case and the request; None for a case made from parts.
+        """Return the case, after earlier requests, and the request; None for one made from parts.
 
         Args:
             reporter: Receives the cost and progress where models must be trained to find the rows.
@@ -74,6 +85,8 @@ class Job(FrozenModel):
         Returns:
             Case and request.
         """
+        if self.after:
+            return self._resolve_after(reporter, made)
         known = catalog.cases()
         if self.case not in known:
             case = made or _imported(self.case, known)
@@ -84,6 +97,31 @@ class Job(FrozenModel):
             asked = ours.ask(str(self.forget), place)
             return asked.case, asked.request
         return made or ours.make(), None if self.forget is None else parse_request(self.forget)
+
+    def _resolve_after(
+        self, reporter: Reporter | None, made: Case | None
+    ) -> tuple[Case, ForgetRequest | None]:
+        """Return the case after the earlier requests, and the request."""
+        first, *later = (
+            self.model_copy(update={"after": (), "forget": words})
+            for words in (*self.after, self.forget)
+        )
+        start, request = first.resolve(reporter, made=made)
+        case = start
+        for one in later:
+            if request is None:
+                raise UnsupportedError(
+                    "after: the case was made from parts, which say what to forget; build it with"
+                    " train= to answer one request after another"
+                )
+            case = case.after_deletion(request)
+            found, request = one.resolve(reporter, made=start)
+            if one.has_named_request and _rows(found) != _rows(start):
+                raise InputError(
+                    f"forget: {one_line(str(one.forget), 60)!r} brings another training set than"
+                    " that of the requests before; name rows, classes or groups"
+                )
+        return case, request
 
     @property
     def has_named_request(self) -> bool:
@@ -129,8 +167,13 @@ class Job(FrozenModel):
 
     def name(self) -> str:
         """Return a folder name for the run."""
-        words = (self.case.rpartition(":")[2], self.asked().partition("@")[0], self.method)
+        case = self.case.rpartition(":")[2] + ("_then" if self.after else "")
+        words = (case, self.asked().partition("@")[0], self.method)
         return "-".join(re.sub(r"[^\w=,]+", "_", w).strip("_=")[:40] for w in words)
+
+
+def _rows(case: Case) -> str:
+    return "" if case.train is None else case.train.key()
 
 
 def make_job(given: Mapping[str, Any]) -> Job:

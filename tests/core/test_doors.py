@@ -448,3 +448,13 @@ class DisagreesInside(Pairs):
 def test_targets_come_from_the_rows_where_the_ready_ones_disagree_in_the_middle():
     case = uk.Case(train=DisagreesInside(*rows()), task="classification")
     assert torch.equal(case.train.y, rows()[1])
+
+
+def test_a_case_without_data_remembers_its_deleted_classes():
+    case = uk.Case.without_data(task=uk.Classification(4), input_shape=(3,))
+    left = case.after_deletion("class=1").after_deletion("class=3")
+    assert left.partition(uk.Classes(0)).removed_classes == (0, 1, 3)
+    with pytest.raises(InputError, match="class: 1 of 2 are already deleted: 3; name only what is"):
+        left.partition(uk.Classes(0, 3))
+    with pytest.raises(InputError, match="names 2 of 2 classes; name some and keep some"):
+        left.partition(uk.Classes(0, 2))

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -145,3 +146,73 @@ def test_a_held_whole_model_says_that_nothing_moves(trained):
     assert all(
         torch.equal(a, b) for a, b in zip(out.model.parameters(), model.parameters(), strict=True)
     )
+
+
+# ten requests: the artefact is updated
+
+
+@pytest.fixture(scope="module")
+def keyed():
+    case = digits(0)
+    case = case.replace(recipe=Recipe(lr=0.1, momentum=0.9, epochs=8))
+    case = uk.Case(
+        train=(case.train.x, case.train.y),
+        validation=(case.validation.x, case.validation.y),
+        keys=range(len(case.train)),
+        task=case.task,
+        fresh=case.fresh,
+        recipe=case.recipe,
+    )
+    return case, train_original(case, seed=0).model
+
+
+def relative(a, b):
+    return float((a - b).norm() / b.norm())
+
+
+def test_moments_after_requests_are_updated_by_subtraction_and_reading_forget_rows_alone(keyed):
+    case, model = keyed
+    case = case.replace(input_moments=uk.InputMoments.of_case(model, case))
+    for request in (uk.Rows(range(20)), uk.Rows(range(30, 50))):
+        done = uk.unlearn(model, case, request, uk.method("pgu", stop="never", epochs=5))
+        model, case = done.model, done.case_after_deletion()
+        assert not any("negative" in note for note in done.notes)
+    kept, fresh = case.input_moments, uk.InputMoments.of_case(model, case)
+    assert kept.rows == fresh.rows == len(case.train)
+    assert kept.model == fresh.model
+    first, *later = kept.products
+    dense = case.train.x.double().mT @ case.train.x.double()
+    assert torch.allclose(kept.products[first][0], dense, rtol=1e-5, atol=1e-6 * dense.max())
+    assert all(relative(kept.products[n], fresh.products[n]) < 0.05 for n in later)
+    uk.unlearn(model, case, uk.Rows(25), uk.method("pgu", stop="never", epochs=1))
+
+
+def test_moments_of_the_model_before_are_not_kept_by_a_deletion_alone(keyed):
+    case, model = keyed
+    whole = case.replace(input_moments=uk.InputMoments.of_case(model, case))
+    assert whole.after_deletion("rows=1").input_moments is None
+    assert len(whole.after_deletion("rows=1").train) == len(case.train) - 1
+
+
+def test_a_case_of_parts_gives_the_moments_for_the_next_one(keyed):
+    case, model = keyed
+    moments = uk.InputMoments.of_case(model, case)
+    x, y = case.train.x, case.train.y
+
+    def bare(rows, kept):
+        return uk.Case.from_parts(
+            forget=(x[rows], y[rows]), task=case.task, recipe=case.recipe, input_moments=kept
+        )
+
+    how = uk.method("pgu", stop="never", epochs=2)
+    done = uk.unlearn(model, bare([0, 1], moments), None, how)
+    with pytest.raises(UnsupportedError, match="made from parts"):
+        done.case_after_deletion()
+    left = done.input_moments_after_deletion()
+    assert left.rows == moments.rows - 2
+    uk.unlearn(done.model, bare([2, 3], left), None, how)
+    with pytest.raises(InputError, match="other weights"):
+        uk.unlearn(done.model, bare([2, 3], moments), None, how)
+    whole = replace(done, case=done.case.replace(input_moments=left))
+    with pytest.raises(InputError, match="other weights"):
+        whole.input_moments_after_deletion()

@@ -149,19 +149,28 @@ def _list(kind: str, json: bool, **head: str) -> None:
     print_facts([getattr(describe, f"{kind}_facts")(x) for x in entries], json, head)
 
 
-@app.command(epilog=examples("unlearnkit show ssd", "unlearnkit show digits --json"))
+@app.command(
+    epilog=examples(
+        "unlearnkit show ssd", "unlearnkit show digits --json", "unlearnkit show runs/x"
+    )
+)
 def show(
     name: Annotated[
         str,
-        typer.Argument(help="A method, a metric or a case.", autocompletion=_method_ids),
+        typer.Argument(
+            help="A method, a metric, a case or a run's folder.", autocompletion=_method_ids
+        ),
     ],
     json: Json = False,
 ) -> None:
-    """Describe a method, a metric or a case."""
+    """Describe a method, a metric, a case or a run."""
     from unlearnkit import describe
     from unlearnkit.cli.console import print_json, print_page
+    from unlearnkit.cli.run_folder import RECORD, describe_run
 
-    facts, page = describe.find(name)
+    folder = Path(name)
+    is_run = (folder / RECORD).is_file()
+    facts, page = describe_run(folder) if is_run else describe.find(name)
     if json:
         print_json(facts)
     else:
@@ -177,6 +186,7 @@ def show(
         "unlearnkit unlearn my_package.cases:patients --forget group=17 --model in.safetensors",
         "unlearnkit unlearn --config job.yaml",
         "unlearnkit unlearn --config runs/x/run.json --out runs/again",
+        "unlearnkit unlearn runs/x --then --forget class=5 --out runs/y",
     )
 )
 def unlearn(
@@ -203,6 +213,22 @@ def unlearn(
     out: Annotated[Path | None, typer.Option(help="The run's folder.")] = None,
     name: Annotated[str | None, typer.Option(help="The run's name: a folder in runs/.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an older run.")] = False,
+    then: Annotated[
+        bool,
+        typer.Option(
+            "--then",
+            help="CASE is a run's folder, or its name in runs/: answer a further request on its"
+            " model, with its method unless another is named.",
+        ),
+    ] = False,
+    run_case: Annotated[
+        str | None,
+        typer.Option(
+            "--case",
+            help="With --then: the run's case, where it is no built-in one:"
+            " package.module:function.",
+        ),
+    ] = None,
     source: Config = None,
     trust: Trust = False,
     json: Json = False,
@@ -212,9 +238,17 @@ def unlearn(
 
     Options given here win over those of the file. A YAML file may name code that is
     imported, as a program may; a run.json may with --trust alone.
+
+    With --then the rows of all earlier requests are gone: they are named by key, and the
+    audit compares with models retrained without them.
     """
     _usage(case is not None or source is not None, "give a case, or a file with --config", "CASE")
     _usage(out is None or name is None, "give --out or --name, not both", "--name")
+    _usage(then or run_case is None, "goes with --then; else CASE is the case", "--case")
+    if then:
+        _usage(case is not None and source is None, "name one run's folder before it", "--then")
+        _usage(model is None, "with --then the model is the run's", "--model")
+        _usage(forget is not None, "name what must be forgotten next", "--forget")
     from unlearnkit.cli.console import Console, print_json
     from unlearnkit.cli.run_folder import run_folder
     from unlearnkit.cli.runs import run_unlearn
@@ -231,6 +265,8 @@ def unlearn(
 
 def _job(options: Mapping[str, Any]) -> Job:
     """Return the job of the options of ``unlearn``; those of a job have its fields' names."""
+    from unlearnkit.cli.continuation import next_job
+    from unlearnkit.cli.run_folder import find_run_folder
     from unlearnkit.core.auto_method import AUTO
     from unlearnkit.core.settings import deep_merge
     from unlearnkit.job import Job, make_job, parse_settings, read_job
@@ -238,6 +274,10 @@ def _job(options: Mapping[str, Any]) -> Job:
     words: dict[str, Any] = {}
     if options["source"] is not None:
         words = read_job(options["source"], trust=options["trust"] or options["case"] is not None)
+    if options["then"]:
+        folder = find_run_folder(options["case"])
+        words = next_job(folder, case=options["run_case"], trust=options["trust"])
+        options = {**options, "case": None}
     if options["method"] is not None or options["preset"] is not None:
         words.pop("settings", None)
     words |= {k: v for k, v in options.items() if k in Job.model_fields and v is not None}

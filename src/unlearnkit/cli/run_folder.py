@@ -21,11 +21,25 @@ from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.digest import digest
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import check_writable, read_text
+from unlearnkit.core.text import one_line
 from unlearnkit.job import Job
 
 RECORD, MODEL, ORIGINAL = "run.json", "model.safetensors", "original.safetensors"
 MASK = "mask.safetensors"
 RUNS = Path("runs")
+
+
+class ContinuedRun(FrozenModel):
+    """The run whose model a later run changed; the requests are in the later run's job."""
+
+    record: str
+    """Digest of all that its record says, and so of the runs before it."""
+
+    requests: int = Field(ge=1)
+    """Requests answered up to it, it included."""
+
+    rows: int = Field(ge=0)
+    """Rows that these requests removed; 0 where the case has no rows."""
 
 
 class RunFolderRecord(FrozenModel):
@@ -58,6 +72,9 @@ class RunFolderRecord(FrozenModel):
     auto: Selection | None = None
     """What was tried and why, where ``auto`` chose; the job then names the method that it chose."""
 
+    continues: ContinuedRun | None = None
+    """The run from whose model this one went on; None where it went on from none."""
+
     @classmethod
     def read(cls, folder: Path) -> RunFolderRecord:
         """Return the record in a run folder; a damaged, edited or newer one is an error."""
@@ -82,6 +99,8 @@ class RunFolderRecord(FrozenModel):
         """Return the digest of all that the record says, but for this digest."""
         content = json.loads(self.model_dump_json())
         content["digests"].pop("record", None)
+        if self.continues is None:  # records written before it was known stay valid
+            content.pop("continues")
         return digest(content)
 
     def sealed(self) -> RunFolderRecord:
@@ -107,6 +126,33 @@ def find_run_folder(run: str) -> Path:
     if not folder.is_dir():
         raise InputError(f"run: no folder {run!r}; unlearnkit unlearn makes one")
     return folder
+
+
+def describe_run(folder: Path) -> tuple[dict[str, Any], str]:
+    """Return the record of a run as facts, JSON-able, and as a page; a damaged one is an error."""
+    record = RunFolderRecord.read(folder)
+    job = record.job
+    earlier = [job.model_copy(update={"forget": words}).asked() for words in job.after]
+    lines = [
+        f"# Run {one_line(str(folder), 80)}",
+        "",
+        f"- Case: {one_line(job.case, 80)}",
+        f"- Earlier requests: {'; '.join(earlier)}" if earlier else "",
+        f"- Request: {job.asked()}",
+        f"- Method: {job.method}, seed {job.seed}",
+        f"- Made: {record.made}, {record.seconds:.2f} seconds,"
+        f" {record.forward:,} rows forward, {record.backward:,} backward",
+        f"- Original model: {record.digests.get('original', '')}",
+        f"- Unlearned model: {record.digests.get('unlearned', '')}",
+    ]
+    if record.continues is not None:
+        lines.append(
+            f"- Continues: record {record.continues.record}, {record.continues.rows:,} rows removed"
+            " before"
+        )
+    lines += [f"- Note: {one_line(note, 200)}" for note in record.notes]
+    page = "\n".join(line for k, line in enumerate(lines) if line or k == 1)
+    return record.model_dump(mode="json"), page + "\n"
 
 
 def check_free(out: Path, *, force: bool) -> None:

@@ -18,23 +18,24 @@ from torch import nn
 
 import unlearnkit
 from unlearnkit.auditing.audit import audit
-from unlearnkit.auditing.request_summary import training_digest
 from unlearnkit.auto.chooser import AutoFailedError, SelectedModel, unlearn
 from unlearnkit.checkpoint import load_weights, save_weights
 from unlearnkit.cli.console import Console
+from unlearnkit.cli.continuation import check_continued
+from unlearnkit.cli.run_checks import case_facts, compare_case, recorded_weights
 from unlearnkit.cli.run_folder import (
     MASK,
     MODEL,
     ORIGINAL,
     RECORD,
+    ContinuedRun,
     RunFolderRecord,
     check_free,
     new_folder,
 )
 from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.core.case import Case
-from unlearnkit.core.content import architecture_digest
-from unlearnkit.core.digest import NUMERICS, digest, model_digest, tensor_digest
+from unlearnkit.core.digest import NUMERICS, digest, model_digest
 from unlearnkit.core.errors import InputError, UnlearnkitError
 from unlearnkit.core.files import check_writable, write_text, write_together
 from unlearnkit.core.method import Method
@@ -75,6 +76,7 @@ def run_unlearn(job: Job, out: Path, *, force: bool, talk: Console) -> RunFolder
     check_free(out, force=force)
     Store.check(out.parent / STORE)
     rt = Runtime.on(job.device, precision=job.precision, seed=job.seed, reporter=talk)
+    continued = check_continued(job, out, rt)
     case, request = job.resolve(talk)
     method = job.build()
     split = case.partition(request)
@@ -99,7 +101,7 @@ def run_unlearn(job: Job, out: Path, *, force: bool, talk: Console) -> RunFolder
         with _recorded(store, run):
             talk.say(f"unlearning with {method.id}")
             done, failed = _done(given, case, request, method, mask, rt)
-        record = _record(job, run, inputs["original"], facts, done)
+        record = _record(job, run, inputs["original"], facts, done, continued)
         save_weights(done.model, part / MODEL)
         save_weights(done.original, part / ORIGINAL)
         if done.mask is not None:
@@ -194,7 +196,7 @@ def run_audit(
     subject, request = job.resolve(talk)
     if tier == "reference" and not oracle_weights:
         _print_cost(subject, request, oracles, yes=yes, talk=talk)
-    warnings = _compared(record, subject, request)
+    warnings = compare_case(record, subject, request)
     done = _unlearned(folder, record, job, subject, request, rt)
     given = [load_weights(fresh_model(subject, rt), path).eval() for path in oracle_weights]
     digests = [model_digest(m) for m in given]
@@ -230,8 +232,8 @@ def _unlearned(
 ) -> Unlearned:
     """Return the result that a run folder holds; changed files are an error."""
     return Unlearned(
-        model=_weights(case, rt, folder / MODEL, record.digests["unlearned"]),
-        original=_weights(case, rt, folder / ORIGINAL, record.digests["original"]),
+        model=recorded_weights(case, rt, folder / MODEL, record.digests["unlearned"]),
+        original=recorded_weights(case, rt, folder / ORIGINAL, record.digests["original"]),
         case=case,
         request=request,
         method=job.build(),
@@ -254,46 +256,6 @@ def _write(report: Report, folder: Path, talk: Console) -> None:
     write_together({path: report.content(path) for path in files})
     if page not in files:
         page.unlink(missing_ok=True)  # it is of an older audit
-
-
-_WHAT = {
-    "train": "training rows",
-    "test": "test rows",
-    "validation": "validation rows",
-    "held_out": "held-out rows",
-    "owners": "owners of the rows",
-    "forget": "rows to forget",
-    "recipe": "recipe",
-    "train_model": "training loop",
-    "task": "task",
-}
-"""Parts of a case whose change is an error, by name of their digest."""
-
-
-def _compared(record: RunFolderRecord, case: Case, request: ForgetRequest | None) -> list[str]:
-    """Return warnings about a case that differs from the run's; changed rows are an error."""
-    told: list[str] = []
-    if record.schema_version == 1:
-        told.append(
-            "the run's record is of an older version and has no digests of test rows, owners,"
-            " recipe and of itself: changes of these would not be noticed"
-        )
-    now = case_facts(case, request)
-    known = {k: v for k, v in record.digests.items() if k in {*_WHAT, "architecture"}}
-    names = known if record.schema_version == 1 else {*known, *now}
-    changed = [k for k in names if now.get(k, "") != known.get(k, "")]
-    wrong = [what for k, what in _WHAT.items() if k in changed]
-    if wrong:
-        raise InputError(
-            f"audit: {', '.join(wrong)} of {record.job.case} are no longer those of the run; run it"
-            " again"
-        )
-    if "architecture" in changed:
-        told.append(
-            "the source of the model's classes or layers has changed since the run: the same"
-            " weights may compute something else"
-        )
-    return told
 
 
 def _print_cost(
@@ -351,30 +313,6 @@ def _inputs(
     }
 
 
-def case_facts(case: Case, request: ForgetRequest | None) -> dict[str, str]:
-    """Return the digests of all that a case gives to a run and to its audit, by name."""
-    split = case.partition(request)
-    rows = {"test": case.test, "validation": case.validation, "held_out": case.held_out}
-    found = {"train": training_digest(case)} | {
-        k: d.key() for k, d in rows.items() if d is not None
-    }
-    views = [v for v in (split.forget, split.retain) if v is not None]
-    owners = [v.data.group for v in views if v.data.group is not None]
-    if owners:
-        names = {} if case.keys.owners is None else {"names": case.keys.owners}
-        found["owners"] = digest({"owners": [tensor_digest(t) for t in owners], **names})
-    if split.forget is not None:
-        found["forget"] = tensor_digest(split.forget.rows)
-    if case.recipe is not None:
-        found["recipe"] = digest(case.recipe.model_dump(mode="json"))
-    if case.train_model is not None:
-        found["train_model"] = digest(case.train_model.spec())
-    found["task"] = digest(dict(case.task.spec()))
-    if case.fresh is not None:
-        found["architecture"] = architecture_digest(fresh_model(case, Runtime()))
-    return found
-
-
 def _run(job: Job, kind: str, key: str, folder: Path) -> Run:
     return Run(
         key=key,
@@ -392,7 +330,12 @@ def _run(job: Job, kind: str, key: str, folder: Path) -> Run:
 
 
 def _record(
-    job: Job, run: Run, original: str, facts: dict[str, str], done: Unlearned
+    job: Job,
+    run: Run,
+    original: str,
+    facts: dict[str, str],
+    done: Unlearned,
+    continued: ContinuedRun | None,
 ) -> RunFolderRecord:
     choice = done.choice if isinstance(done, SelectedModel) else None
     if choice is not None:
@@ -417,14 +360,17 @@ def _record(
         forward=done.cost.forward,
         backward=done.cost.backward,
         peak_bytes=done.cost.peak_bytes,
-        notes=done.notes,
+        notes=(*done.notes, *([] if continued is None else [_earlier(continued)])),
         mask=None if done.mask is None else done.mask.facts(),
         auto=choice,
+        continues=continued,
     ).sealed()
 
 
-def _weights(case: Case, rt: Runtime, path: Path, want: str) -> nn.Module:
-    model = load_weights(fresh_model(case, rt), path).eval()
-    if model_digest(model) != want:
-        raise InputError(f"audit: {str(path)!r} was changed after the run; run it again")
-    return model
+def _earlier(run: ContinuedRun) -> str:
+    many = "s" if run.requests != 1 else ""
+    rows = f" ({run.rows:,} rows)" if run.rows else ""
+    return (
+        f"the model came from a run that had answered {run.requests} request{many}{rows}; retrained"
+        " models are without what these removed as well"
+    )

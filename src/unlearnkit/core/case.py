@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -41,7 +41,7 @@ class Partition:
     """Rows that stay; None when they are not at hand."""
 
     removed_classes: tuple[int, ...]
-    """Classes that no kept row has."""
+    """Classes that no kept row has; without data, with those of earlier deletions."""
 
 
 @dataclass(frozen=True, init=False)
@@ -307,7 +307,9 @@ class Case:
 
         Keys and owners keep their meaning, and a later request for what is already deleted says so.
         Positions change with a deletion: without keys, a later request for rows is refused. All
-        else stays as it is, the test rows and the number of classes among it.
+        else stays as it is, the test rows and the number of classes among it. A case without data
+        remembers its deleted classes. Input moments are of rows that are gone and of the model
+        before: they are left out, and ``Unlearned.case_after_deletion`` updates them.
 
         Args:
             request: What must go, as a request or in its words.
@@ -316,8 +318,11 @@ class Case:
             The case without these rows.
 
         Raises:
-            UnsupportedError: If the case has no whole training set.
+            UnsupportedError: If the case was made from parts.
         """
+        if self.train is None and self.parts is None:
+            gone = self.partition(parse_request(request)).removed_classes
+            return self.replace(keys=replace(self.keys, deleted_classes=frozenset(gone)))
         if self.train is None:
             raise UnsupportedError(
                 "after_deletion: the case has no whole training set; build it with train="
@@ -330,6 +335,7 @@ class Case:
             train=self.train.pick(stay),
             manipulated=None if self.manipulated is None else self.manipulated.left(stay),
             keys=self.keys.after(parts.forget.rows, stay, self.train.group),
+            input_moments=None,
         )
 
     def rows(self, positions: Tensor | Sequence[int]) -> Rows:
@@ -345,12 +351,15 @@ class Case:
         strange = [c for c in request.classes if not 0 <= c < count]
         if strange:
             raise InputError(f"class: {strange[0]} is not among 0 to {count - 1}; name one that is")
-        if not 0 < len(set(request.classes)) < count:
+        self.keys.refuse_deleted_classes(request.classes)
+        gone = self.keys.deleted_classes | set(request.classes)
+        if not (request.classes and len(gone) < count):
+            left = count - len(self.keys.deleted_classes)
             raise InputError(
-                f"forget: the request names {len(request.classes)} of {count} classes; name some"
+                f"forget: the request names {len(request.classes)} of {left} classes; name some"
                 " and keep some"
             )
-        return request.classes
+        return tuple(sorted(gone))
 
 
 def _columns(

@@ -35,6 +35,9 @@ class Keys:
     deleted_owners: frozenset[Key] = frozenset()
     """Owners whose rows ``Case.after_deletion`` removed."""
 
+    deleted_classes: frozenset[int] = frozenset()
+    """Classes that ``Case.after_deletion`` removed from a case without data."""
+
     renumbered: int = 0
     """Rows without keys that were removed: positions now are not those of before."""
 
@@ -77,6 +80,10 @@ class Keys:
             rows=self.named(stay),
             deleted_rows=self.deleted_rows | frozenset(self.named(go)),
         )
+
+    def refuse_deleted_classes(self, classes: Sequence[int]) -> None:
+        """Refuse classes that are already deleted, where there are no rows to tell."""
+        _refuse_deleted([c for c in classes if c in self.deleted_classes], len(classes), "class")
 
     def named(self, rows: Tensor | Sequence[int]) -> tuple[Key, ...]:
         """Return what the user calls the rows at these positions ``(k,)``."""

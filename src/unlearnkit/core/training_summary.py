@@ -1,8 +1,15 @@
 """What is kept of the training rows after training, in place of the rows."""
 
-from typing import Protocol
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
 
 from torch import nn
+
+if TYPE_CHECKING:
+    from unlearnkit.core.data import View
+    from unlearnkit.core.runtime import Runtime
+    from unlearnkit.core.task import Task
 
 
 class TrainingSummary(Protocol):
@@ -13,4 +20,10 @@ class TrainingSummary(Protocol):
 
     def check_model(self, model: nn.Module) -> None:
         """Refuse a model that the summary was not made with."""
+        ...
+
+    def after_deletion(
+        self, original: nn.Module, unlearned: nn.Module, forget: View, task: Task, rt: Runtime
+    ) -> TrainingSummary:
+        """Return the summary without some rows, for the model that an unlearning has left."""
         ...

@@ -64,7 +64,8 @@ class InputMoments:
     """How many rows are in the moments."""
 
     model: str
-    """Digest of the model whose layers took the inputs in."""
+    """Digest of the model whose layers took the inputs in; after a deletion of the unlearned one.
+    """
 
     data: str
     """Digest of the rows that were measured first."""
@@ -109,6 +110,37 @@ class InputMoments:
                 "input moments: measured with other weights than this model's; measure them anew"
                 " with InputMoments.measure, or load the model that they belong to"
             )
+
+    def after_deletion(
+        self,
+        original: nn.Module,
+        unlearned: nn.Module,
+        forget: View,
+        task: Task,
+        rt: Runtime | None = None,
+    ) -> InputMoments:
+        """Return the moments without rows that have left, to be used with the unlearned model.
+
+        ``C - A_f^T A_f``, with the forget rows' inputs ``A_f`` in the model before: one pass over
+        the forget rows, none over the others. The first layer's moments are exact. Those of later
+        layers are of the inputs before the unlearning; ``pgu`` moves weights where retained inputs
+        have no part, so that to first order these stay. After methods that move the retained rows'
+        features, measure anew.
+
+        Args:
+            original: The model before, which the moments belong to; read only.
+            unlearned: The model after.
+            forget: The rows that have left.
+            task: Runs the model.
+            rt: Where to run.
+
+        Returns:
+            The moments of the rows that stay, for the unlearned model. Moments of another model
+            than the original, and rows that are not among those measured, are refused.
+        """
+        self.check_model(original)
+        left = self - self.measure(original, forget, task, rt or Runtime())
+        return replace(left, model=model_digest(unlearned))
 
     @classmethod
     def of_case(cls, model: nn.Module, case: Case, rt: Runtime | None = None) -> InputMoments:

@@ -79,6 +79,49 @@ class Unlearned:
         """Return the rows that went and the rows that stayed."""
         return self.case.partition(self.request)
 
+    def case_after_deletion(self, rt: Runtime | None = None) -> Case:
+        """Return the case of ``model``: without the forget set, input moments updated.
+
+        It is ``case.after_deletion(request)``. Where the case has input moments, they are updated
+        by subtraction, in one pass over the forget rows: they then belong to ``model``.
+
+        Args:
+            rt: Where to run.
+
+        Returns:
+            The case for the next request. Input moments of another model than ``original`` are
+            refused.
+
+        Raises:
+            UnsupportedError: If the case was made from parts; ``input_moments_after_deletion`` then
+                gives the moments for the next one.
+        """
+        if self.request is None:
+            raise UnsupportedError(
+                "case_after_deletion: the case was made from parts; build the next with"
+                " Case.from_parts(input_moments=done.input_moments_after_deletion())"
+            )
+        after = self.case.after_deletion(self.request)
+        return after.replace(input_moments=self.input_moments_after_deletion(rt))
+
+    def input_moments_after_deletion(self, rt: Runtime | None = None) -> TrainingSummary | None:
+        """Return the case's input moments without the forget set, for ``model``; None without any.
+
+        Args:
+            rt: Where to run.
+
+        Returns:
+            The moments; one pass over the forget rows. Those of another model than ``original`` are
+            refused.
+        """
+        kept, forget = self.case.input_moments, self.parts.forget
+        if kept is None or forget is None:
+            return kept
+        run = Runtime() if rt is None else rt.fork(rt.seed)
+        return kept.after_deletion(
+            self.original.to(run.device), self.model, forget, self.case.task, run
+        )
+
 
 @as_plain_call
 def run_method(
