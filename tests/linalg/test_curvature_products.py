@@ -94,9 +94,7 @@ def test_products_are_those_of_the_dense_matrix(make, kind):
 def test_some_layers_alone_give_their_block():
     net, view, task = built(perceptron)
     want = dense(net, view, task, "hessian")
-    got = curvature_matrix(
-        net, view, task, Runtime(), kind="hessian", only=["2.weight", "2.bias"]
-    )
+    got = curvature_matrix(net, view, task, Runtime(), kind="hessian", only=["2.weight", "2.bias"])
     torch.testing.assert_close(got, want[15:, 15:], rtol=1e-10, atol=1e-12)
 
 
@@ -111,7 +109,9 @@ def test_single_precision_is_summed_and_returned_in_single_precision():
 def test_a_product_counts_its_rows():
     net, view, task = built(perceptron)
     rt = Runtime()
-    curvature_product(net, view, task, rt, {n: torch.ones_like(p) for n, p in net.named_parameters()})
+    curvature_product(
+        net, view, task, rt, {n: torch.ones_like(p) for n, p in net.named_parameters()}
+    )
     assert (rt.cost.forward, rt.cost.backward) == (ROWS, 3 * ROWS)
 
 

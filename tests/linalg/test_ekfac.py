@@ -32,10 +32,18 @@ NETS = {
         nn.Conv2d(2, 4, 2, stride=2, padding=1, groups=2), nn.BatchNorm2d(4), nn.Tanh(),
         nn.Conv2d(4, 2, 2), nn.Flatten(), nn.Linear(8, 3),
     ),
+    "dense_convolution": lambda: nn.Sequential(
+        nn.Conv2d(2, 4, 2, stride=2, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(36, 3)
+    ),
     "words": Words,
     "recurrent": lambda: nn.Sequential(nn.RNN(3, 4, batch_first=True), Last(), nn.Linear(4, 3)),
 }  # fmt: skip
-INPUTS = {"perceptron": (4,), "convolution": (2, 4, 4), "recurrent": (2, 3)}
+INPUTS = {
+    "perceptron": (4,),
+    "dense_convolution": (2, 4, 4),
+    "convolution": (2, 4, 4),
+    "recurrent": (2, 3),
+}
 
 
 class Last(nn.Module):
@@ -149,7 +157,7 @@ def test_a_wide_layer_keeps_its_leading_directions_and_the_trace():
     got = measured(net, view, Classification(3))
     block = got.blocks["weight"]
     assert block.values.shape[-1] < 600
-    out = net(x).softmax(1)
+    out = net(x).detach().softmax(1)
     want = float((out * (1 - out)).sum(1) @ x.square().sum(1)) / 20
     kept = block.values.sum() + (600 - block.values.shape[-1]) * block.rest.sum()
     assert float(kept) == pytest.approx(want, rel=1e-8)
@@ -191,3 +199,33 @@ def test_bad_input_is_refused():
         got.solve({"2.bias": torch.ones(3, dtype=torch.float64)}, 0.0)
     with pytest.raises(InputError, match="no block for 'nothing'"):
         got.solve({"nothing": torch.ones(1)}, 1.0)
+
+
+@pytest.mark.parametrize("corrected", [True, False])
+@pytest.mark.parametrize("net", ["perceptron", "dense_convolution"])
+def test_products_are_those_of_curvlinops(net, corrected):
+    curvlinops = pytest.importorskip("curvlinops", reason="curvlinops is not installed")
+    model, view, task = built(net)
+    model.eval()
+    params = dict(model.named_parameters())
+    (batch,) = view.batches(ROWS, Runtime())
+    kind = curvlinops.EKFACLinearOperator if corrected else curvlinops.KFACLinearOperator
+    operator = kind(
+        model,
+        nn.CrossEntropyLoss(),
+        list(params.values()),
+        [(batch.x, batch.y)],
+        fisher_type="type-2",
+        separate_weight_and_bias=True,
+    )
+    rng = torch.Generator().manual_seed(0)
+    v = {
+        n: torch.randn(p.shape, generator=rng, dtype=torch.float64)
+        for n, p in params.items()
+        if n.endswith("weight")
+    }
+    zero = {n: torch.zeros_like(p) for n, p in params.items()} | v
+    want = dict(zip(params, operator @ list(zero.values()), strict=True))
+    got = measured(model, view, task, corrected=corrected).product(v)
+    for name in v:
+        torch.testing.assert_close(got[name], want[name], rtol=1e-8, atol=1e-11)

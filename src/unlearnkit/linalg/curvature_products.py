@@ -171,32 +171,40 @@ class _Rows:
     def outputs(self, params: Vector) -> Tensor:
         return self.task.outputs(BoundModel(self.model, params), self.batch)
 
-    def losses_of(self, out: Tensor) -> Tensor:
-        return self.task.losses(out, self.batch)
-
     def losses(self, params: Vector) -> Tensor:
-        return self.losses_of(self.outputs(params))
+        return self.task.losses(self.outputs(params), self.batch)
+
+    def loss(self, params: Vector) -> Tensor:
+        return self.losses(params).sum()
+
+    def loss_of(self, out: Tensor) -> Tensor:
+        return self.task.losses(out, self.batch).sum()
 
 
 def _gauss_newton(rows: _Rows, params: Vector, along: Vector) -> Vector:
-    out, pull = vjp(rows.outputs, params)
-    _, bend = vjp(grad(lambda o: rows.losses_of(o).sum()), out.detach())
+    out, pull = _vjp(rows.outputs, params)
+    _, bend = _vjp(grad(rows.loss_of), out.detach())
     return _pulled(pull, bend(_moved(out, pull, along))[0])
 
 
 def _hessian(rows: _Rows, params: Vector, along: Vector) -> Vector:
-    _, pull = vjp(grad(lambda p: rows.losses(p).sum()), params)
+    _, pull = _vjp(grad(rows.loss), params)
     return _pulled(pull, along)
 
 
 def _empirical_fisher(rows: _Rows, params: Vector, along: Vector) -> Vector:
-    losses, pull = vjp(rows.losses, params)
+    losses, pull = _vjp(rows.losses, params)
     return _pulled(pull, _moved(losses, pull, along))
+
+
+def _vjp(function: Callable[..., Any], at: Tensor | Vector) -> tuple[Tensor, Pull]:
+    found: Any = vjp(function, at)
+    return found[0], found[1]
 
 
 def _moved(out: Tensor, pull: Pull, along: Vector) -> Tensor:
     """Return ``J v``: the gradient of ``u^T J v`` in u, by reverse mode alone."""
-    _, twice = vjp(lambda u: pull(u)[0], torch.zeros_like(out))
+    _, twice = _vjp(lambda u: pull(u)[0], torch.zeros_like(out))
     found: Tensor = twice(along)[0]
     return found.detach()
 

@@ -344,7 +344,7 @@ class _Passes:
         if not rows:
             return out.new_zeros(1, *out.shape)
         values, vectors = torch.linalg.eigh(torch.stack(rows, 1))
-        root = vectors * values.clamp(min=0).sqrt()[:, None]
+        root: Tensor = vectors * values.clamp(min=0).sqrt()[:, None]
         if self.probes is None:
             return root.permute(2, 0, 1)
         drawn = torch.randn(*out.shape, self.probes, generator=rng, dtype=torch.float32)
@@ -361,7 +361,8 @@ class _Along:
         return self.task.outputs(model, batch)
 
     def losses(self, out: Tensor, batch: Batch) -> Tensor:
-        return (out * batch.y).sum(1)
+        products: Tensor = out * batch.y
+        return products.sum(1)
 
 
 def _output_rows(rows: RowGradients) -> Tensor | None:

@@ -261,7 +261,7 @@ def _convolution(
         return a, at[part]
 
     places = g[0, 0].numel()
-    at = g.flatten(2).unflatten(1, (groups, -1)).mT
+    at = g.reshape(len(g), groups, -1, places).mT
     scalars = places * layer.weight[0].numel() * groups
     return {
         "weight": FactoredRows(len(x), (WeightUse(factors, places, scalars, at),), groups),
