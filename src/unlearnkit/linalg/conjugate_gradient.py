@@ -62,12 +62,8 @@ def conjugate_gradient(
         InputError: If the damping is negative or not finite, ``b`` is not finite, or a direction
             of no or negative curvature is met: the system is singular or indefinite.
     """
-    if not (damping >= 0 and math.isfinite(damping)):
-        raise InputError(f"damping: must be a finite number from 0, got {damping}")
     r = {n: t.detach().clone() for n, t in right.items()}
-    size = math.sqrt(_dot(r, r))
-    if not math.isfinite(size):
-        raise InputError("conjugate gradient: the right side is not finite; check the gradients")
+    size = _length(r, damping)
     x = {n: torch.zeros_like(t) for n, t in r.items()}
     if not size:
         return LinearSolution(x, 0.0, 0, converged=True)
@@ -80,15 +76,8 @@ def conjugate_gradient(
     energy, step = _dot(r, z), 0
     while step < iterations and math.sqrt(_dot(r, r)) > tolerance * size:
         ap = damped(p)
-        bend = _dot(p, ap)
-        if not bend > _FLAT * _dot(p, p):
-            raise InputError(
-                f"conjugate gradient: curvature {bend / _dot(p, p):.3g} along step {step + 1}: the"
-                f" matrix is singular or indefinite at damping {damping:g}; raise the damping, or"
-                " use gauss_newton"
-            )
         step += 1
-        rate = energy / bend
+        rate = energy / _bend(p, ap, step, damping)
         for n in x:
             x[n].add_(p[n], alpha=rate)
             r[n].sub_(ap[n], alpha=rate)
@@ -104,6 +93,28 @@ def conjugate_gradient(
 
 _FLAT = 1e-14
 """Curvature along a direction of length 1, below which the matrix is called singular."""
+
+
+def _length(right: Mapping[str, Tensor], damping: float) -> float:
+    """Return the length of the right side; refuse a system that is none."""
+    if not (damping >= 0 and math.isfinite(damping)):
+        raise InputError(f"damping: must be a finite number from 0, got {damping}")
+    size = math.sqrt(_dot(right, right))
+    if not math.isfinite(size):
+        raise InputError("conjugate gradient: the right side is not finite; check the gradients")
+    return size
+
+
+def _bend(p: Mapping[str, Tensor], ap: Mapping[str, Tensor], step: int, damping: float) -> float:
+    """Return ``p^T A p``; refuse a direction without curvature."""
+    bend, size = _dot(p, ap), _dot(p, p)
+    if not bend > _FLAT * size:
+        raise InputError(
+            f"conjugate gradient: curvature {bend / size:.3g} along step {step}: the matrix is"
+            f" singular or indefinite at damping {damping:g}; raise the damping, or use"
+            " gauss_newton"
+        )
+    return bend
 
 
 def _dot(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
