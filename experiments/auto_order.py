@@ -27,11 +27,11 @@ def _run(**run: float) -> dict[str, Any]:
 
 POOL: dict[str, tuple[str, dict[str, Any]]] = {
     "finetune": ("finetune", {}),
-    "finetune renew=0.2": ("finetune", {"renew": 0.2, **_run(shrink=0.0)}),
-    "finetune renew=0.3": ("finetune", {"renew": 0.3, **_run(shrink=0.0)}),
-    "finetune renew=0.4": ("finetune", {"renew": 0.4, **_run(shrink=0.0)}),
-    "finetune renew=0.5": ("finetune", {"renew": 0.5, **_run(shrink=0.0)}),
-    "finetune renew=0.5 lr=3": ("finetune", {"renew": 0.5, **_run(shrink=0.0, lr=3.0)}),
+    "shrink_perturb renew=0.2": ("shrink_perturb", {"renew": 0.2, **_run(lr=2.0)}),
+    "shrink_perturb renew=0.3": ("shrink_perturb", {"renew": 0.3, **_run(lr=2.0)}),
+    "shrink_perturb renew=0.4": ("shrink_perturb", {"renew": 0.4, **_run(lr=2.0)}),
+    "shrink_perturb renew=0.5": ("shrink_perturb", {"renew": 0.5, **_run(lr=2.0)}),
+    "shrink_perturb renew=0.5 lr=3": ("shrink_perturb", {"renew": 0.5, **_run(lr=3.0)}),
     "relabel": ("relabel", {}),
     "relabel renew=0.2 early=0.05": (
         "relabel",

@@ -33,14 +33,10 @@ OUT = Path("docs/results/placebo.json")
 
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "finetune": ("finetune", {}),
-    "finetune, renew 0.7, rate 3, shrink 0": (
-        "finetune",
-        {"renew": 0.7, "run": {"lr": 3.0, "shrink": 0.0}},
-    ),
-    "finetune, renew 1 (ignores its model)": (
-        "finetune",
-        {"renew": 1.0, "run": {"lr": 3.0, "shrink": 0.0}},
-    ),
+    **{
+        f"shrink_perturb, renew {share:g}": ("shrink_perturb", {"renew": share})
+        for share in (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
+    },
     "scrub": ("scrub", {}),
     "ssd": ("ssd", {}),
 }

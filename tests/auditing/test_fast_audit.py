@@ -201,7 +201,8 @@ def test_a_training_of_few_epochs_has_a_control_on_a_sample_of_rows(noisy_model,
 
 
 def test_the_levels_of_all_tests_together_are_those_of_one_false_alarm_in_a_hundred(noisy_model):
-    from unlearnkit.auditing.verdicts_fast import FALSE_ALARMS, FastAudit
+    from unlearnkit.auditing.verdict_evaluation import FALSE_ALARMS
+    from unlearnkit.auditing.verdicts_fast import FastAudit
 
     done = uk.unlearn(noisy_model, noisy_case(), GO, NoOp())
     table = {r.metric: r for r in uk.audit(done, tier="fast").rows}

@@ -159,7 +159,7 @@ def test_a_forget_set_that_originals_did_not_memorise_gives_no_statement():
 
 
 def test_a_method_that_ignores_its_model_is_its_own_placebo_bit_for_bit(tmp_path):
-    short = method("finetune", renew=1.0, run={"shrink": 0.0, "lr": 3.0})
+    short = method("shrink_perturb", renew=1.0)
     signals = collect_margins(subject_of(TOY, GO, short, Runtime(), Cache(tmp_path)), 8)
     assert torch.equal(signals.of("unlearned", "test"), signals.of(PLACEBO, "test"))
     assert not torch.equal(signals.of("original", "test"), signals.of("floor", "test"))

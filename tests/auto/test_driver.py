@@ -77,10 +77,12 @@ def test_what_leaks_damages_idles_diverges_or_is_not_there_is_fallen_back_from(c
 def test_a_candidate_that_the_case_cannot_serve_is_passed_over(clouds):
     model, case = clouds
     done = go(
-        (model, case.replace(fresh=None)), {"method": "finetune", "settings": {"renew": 0.4}}, GOOD
+        (model, case.replace(fresh=None)),
+        {"method": "shrink_perturb", "settings": {"renew": 0.4}},
+        GOOD,
     )
     assert done.method.id == "relabel"
-    assert "no model factory" in told(done)["finetune renew=0.4"]
+    assert "no model factory" in told(done)["shrink_perturb renew=0.4"]
 
 
 @pytest.mark.parametrize("bad", [("speck",), ("speck", "wreck"), ("wreck", "speck", "idle")])

@@ -76,12 +76,12 @@ def test_a_method_that_finds_its_own_mask_runs_beside_a_random_one(method):
 
 
 def test_masks_go_with_presets_and_grids():
-    entry = masked("grad:0.2", preset="paper", grid={"renew": [0, 0.1]})
+    entry = masked("grad:0.2", preset="paper", grid={"batch_norm": ["keep", "recalibrate"]})
     assert labels(entry) == [
-        "finetune paper renew=0 @ grad 0.2",
-        "finetune paper renew=0 @ random 0.2",
-        "finetune paper renew=0.1 @ grad 0.2",
-        "finetune paper renew=0.1 @ random 0.2",
+        "finetune paper batch_norm=keep @ grad 0.2",
+        "finetune paper batch_norm=keep @ random 0.2",
+        "finetune paper batch_norm=recalibrate @ grad 0.2",
+        "finetune paper batch_norm=recalibrate @ random 0.2",
     ]
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from unlearnkit.attacks.permutation import permutation_test
 from unlearnkit.auditing.strong.mask_transfer import find_localizer
 from unlearnkit.auditing.strong.placebo import PlaceboRefusal, left_out, run_placebo
+from unlearnkit.auditing.verdict_evaluation import FALSE_ALARMS
 from unlearnkit.core.auto_method import Auto
 from unlearnkit.core.border import first_line
 from unlearnkit.core.errors import UnlearnkitError
@@ -159,10 +160,15 @@ def _calibrated(margins: dict[str, Tensor], who: str, reference: str) -> Tensor:
 
 
 def _memory(m: _Margins) -> ArmComparison:
-    placebo, count = m.forget["placebo"], m.forget["placebo"].shape[1]
+    placebo, (models, count) = m.forget["placebo"], m.forget["placebo"].shape
     unit = _spread(placebo)
     shifts = [_calibrated(m.forget, who, "placebo").mean(1) / unit for who in ("model", "placebo")]
-    shift = _compared(shifts[0], shifts[1], ComparisonRule("match retraining", "", None))
+    shift = _compared(
+        shifts[0],
+        shifts[1],
+        ComparisonRule("match retraining", "", None),
+        left_out=(models - 1) / models,
+    )
     unit_name = "fraction" if m.rate else "as targets"
     known = _compared(
         -m.errors["model"],
@@ -174,7 +180,10 @@ def _memory(m: _Margins) -> ArmComparison:
     if m.held_out:
         values = m.aucs("model", "placebo"), m.aucs("placebo", "placebo")
         attack = _compared(
-            values[0], values[1], ComparisonRule("match retraining", "fraction", AUC_MARGIN)
+            values[0],
+            values[1],
+            ComparisonRule("match retraining", "fraction", AUC_MARGIN),
+            left_out=math.sqrt((models - 1) / (models + 1)),
         )
         original = float(m.aucs("original", "retrained")[0])
     limit = None if shift is None else shift.high - shift.value + POWER_REACH * shift.deviation
@@ -233,14 +242,25 @@ def _spread(margins: Tensor) -> float:
 
 
 def _compared(
-    one: Tensor, others: Tensor, rule: ComparisonRule, examples: int = 0
+    one: Tensor,
+    others: Tensor,
+    rule: ComparisonRule,
+    *,
+    examples: int = 0,
+    left_out: float = 1.0,
 ) -> GapComparison | None:
-    """Return the gap with a prediction interval; three tests share the level (Bonferroni)."""
+    """Return the gap with a prediction interval; three tests share the level (Bonferroni).
+
+    Of K placebo models each is calibrated on K - 1, the candidate on all K. Theirs then spread too
+    far: a mean shift by ``K / (K - 1)``; an AUC, which sees the shift in units of the rows' own
+    spread, together with the mean that it is compared with by ``sqrt((K + 1) / (K - 1))``.
+    ``left_out`` takes that back.
+    """
     found = compare(one.tolist(), others.tolist(), rule, examples=examples)
     if found is None:
         return None
     freedom = len(others) - 1
-    stretch = t_quantile(1 - 0.05 / TESTS, freedom) / t_quantile(0.95, freedom)
+    stretch = left_out * t_quantile(1 - FALSE_ALARMS / TESTS, freedom) / t_quantile(0.95, freedom)
     reach = stretch * (found.high - found.value)
     return replace(found, low=found.value - reach, high=found.value + reach)
 
@@ -253,7 +273,7 @@ def _estimate(gap: GapComparison | None, mean: float = 0.0) -> Estimate:
         value=mean + gap.value,
         low=mean + gap.low,
         high=mean + gap.high,
-        method=f"Student's{how} prediction interval, {TESTS} tests together 95 %",
+        method=f"Student's{how} prediction interval, {TESTS} tests together {1 - FALSE_ALARMS:.0%}",
     )
 
 

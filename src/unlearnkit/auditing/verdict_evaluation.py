@@ -11,6 +11,10 @@ from unlearnkit.report.schema import Finding, Verdict
 Tier = Literal["fast", "reference", "strong"]
 Facts = TypeVar("Facts")
 
+FALSE_ALARMS = 0.01
+"""Chance that any test of a fast audit, or any test against placebo models of a reference audit,
+accuses a retrained model: all of them together (Bonferroni)."""
+
 
 @dataclass(frozen=True)
 class Reason:

@@ -11,9 +11,9 @@ from unlearnkit.auditing.next_steps import STEPS
 from unlearnkit.auditing.strong.arm_comparison import CHANCE, MEMORY_MARGIN
 from unlearnkit.auditing.strong.metric_specs import ENOUGH
 from unlearnkit.auditing.strong.results_table import LEVEL
-from unlearnkit.auditing.verdict_evaluation import Tier, VerdictRule
+from unlearnkit.auditing.verdict_evaluation import FALSE_ALARMS, Tier, VerdictRule
 from unlearnkit.auditing.verdicts import REFERENCE_RULES
-from unlearnkit.auditing.verdicts_fast import FALSE_ALARMS, FAST_RULES
+from unlearnkit.auditing.verdicts_fast import FAST_RULES
 from unlearnkit.metrics.ensembles import AUC_MARGIN
 from unlearnkit.report.schema import Verdict
 from unlearnkit.stats.oracle_gap import ENOUGH_FOR_EQUIVALENCE, ENOUGH_FOR_INTERVALS, LEAST_MARGIN
@@ -162,7 +162,8 @@ TIERS: Mapping[Tier, str] = {
     ),
     "reference": (
         f"Retrained models: at least {ENOUGH_FOR_INTERVALS} for intervals, at least"
-        f" {ENOUGH_FOR_EQUIVALENCE} for MATCHES."
+        f" {ENOUGH_FOR_EQUIVALENCE} for MATCHES. Its tests against placebo models together accuse"
+        f" a retrained model in at most {100 * FALSE_ALARMS:g} of 100 audits (Bonferroni)."
     ),
     "strong": (
         f"Ensembles: N unlearned models, N retrained models and N placebo models (the same method"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from unlearnkit.auditing.placebo_models import PlaceboControl
-from unlearnkit.auditing.verdict_evaluation import Reason, VerdictRule, evaluate
+from unlearnkit.auditing.verdict_evaluation import FALSE_ALARMS, Reason, VerdictRule, evaluate
 from unlearnkit.auditing.verdict_metrics import (
     ATTACKS,
     COMPARED,
@@ -280,6 +280,10 @@ def _equivalent(facts: VerdictInputs) -> Iterator[Reason]:
 
 
 _MARGIN = "95 % interval, beyond the margin"
+_PLACEBO_MARGIN = (
+    f"beyond the margin: all tests against placebo models together {FALSE_ALARMS:g} (Bonferroni);"
+    " a 95 % interval against retrained models"
+)
 _PREDICTION = "Student's prediction interval of one more retrained model"
 _TOST = "two one-sided tests (Schuirmann, 1987)"
 _ADVERSE = (Verdict.LEAKS, Verdict.OVER_FORGOT, Verdict.DISTINGUISHABLE, Verdict.DAMAGED)
@@ -292,7 +296,7 @@ REFERENCE_RULES: tuple[VerdictRule[VerdictInputs], ...] = (
         " it does not run on them) lies beyond the margin, on the side of rows that the model"
         " knows.",
         (*KNOWN, *ATTACKS),
-        _MARGIN,
+        _PLACEBO_MARGIN,
         _PREDICTION,
         holds=_remembered,
     ),
@@ -314,7 +318,7 @@ REFERENCE_RULES: tuple[VerdictRule[VerdictInputs], ...] = (
         " count where whole classes were removed) lies beyond the margin, on the side of rows that"
         " look strange.",
         (*KNOWN, *ATTACKS),
-        _MARGIN,
+        _PLACEBO_MARGIN,
         _PREDICTION,
         holds=_over_forgotten,
     ),

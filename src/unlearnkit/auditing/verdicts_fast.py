@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from unlearnkit.auditing.control_models import ControlModels
-from unlearnkit.auditing.verdict_evaluation import Reason, VerdictRule
+from unlearnkit.auditing.verdict_evaluation import FALSE_ALARMS, Reason, VerdictRule
 from unlearnkit.auditing.verdict_metrics import (
     ATTACKS,
     MATCHED,
@@ -35,10 +35,6 @@ from unlearnkit.stats.roc import auc, auc_difference, auc_interval
 
 FAST_MARGIN = 0.02
 """Margin where there is no oracle: two points of accuracy, 0.02 of AUC."""
-
-FALSE_ALARMS = 0.01
-"""Chance that any test of one fast audit accuses a retrained model, all tests together
-(Bonferroni)."""
 
 CONTROL_LEVEL = 0.98
 """Coverage of the interval of the difference from a control. It matters only where the forget set

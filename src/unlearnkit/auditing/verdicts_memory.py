@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from statistics import NormalDist
 
 from unlearnkit.auditing.strong.arm_comparison import CHANCE, MEMORY_MARGIN
 from unlearnkit.auditing.strong.metric_specs import ENOUGH
@@ -11,8 +13,9 @@ from unlearnkit.metrics.ensembles import AUC_MARGIN
 from unlearnkit.report.schema import ArmComparison, Estimate, Finding, Verdict
 from unlearnkit.stats.oracle_gap import Judgement
 
-SHIFT_MARGIN = 0.5
-"""Mean shift of margins that counts as no memory where single records cannot be judged."""
+SHIFT_MARGIN = math.sqrt(2) * NormalDist().inv_cdf(CHANCE + MEMORY_MARGIN)
+"""Mean shift of margins, in deviations, that counts as no memory where single records cannot be
+judged: 0.18, at which the AUC between two normal laws is what ``MEMORY_MARGIN`` allows."""
 
 ROWS = ("memory",)
 """The comparison that these verdicts rest on; it is no row of the table."""

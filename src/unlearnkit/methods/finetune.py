@@ -1,6 +1,5 @@
 """Fine-tuning on the retain set."""
 
-from pydantic import Field
 from torch import nn
 
 from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
@@ -8,7 +7,6 @@ from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.train.mixed_batches import train_on_retained
 from unlearnkit.train.schedule import Run, WarmRestart
-from unlearnkit.train.weight_perturbation import mix_with_untrained
 
 
 @register
@@ -19,7 +17,6 @@ class FineTune(Recalibrated):
         title="Fine-tuning",
         cite="Golatkar et al., CVPR 2020, arXiv:1911.04933",
         needs=frozenset({Need.RETAIN, Need.LABELS}),
-        uses=frozenset({Need.FRESH}),
         tasks=frozenset({"classification", "multilabel", "regression"}),
         when=(
             "As the baseline that every other method must beat at equal cost. With its default"
@@ -36,10 +33,6 @@ class FineTune(Recalibrated):
             " weights that the retained rows do not rebuild are gone, whatever they held. On"
             " digits a forgotten class keeps an accuracy of 0.71 after the same restart without it"
             " (shrink 0) and of 0 with it, at 0.7 points less accuracy on retained rows",
-            "`renew` is ours, after shrink and perturb (Ash and Adams, NeurIPS 2020,"
-            " arXiv:1910.08475): the run starts between the model's weights and untrained ones. It"
-            " is off by default, because it needs a model factory; where there is one, 0.4 with"
-            " shrink 0 is the best that we know for rows drawn at random",
             "a restart whose retained loss is bad halfway starts again at half the rate",
             "batch normalisation follows the data; one published small-scale script freezes it"
             " and pulls weights towards the original",
@@ -74,12 +67,7 @@ class FineTune(Recalibrated):
     """How long and how fast to train on: a warm restart, or a plain run (kind tuning). A share of
     0 changes nothing."""
 
-    renew: float = Field(0.0, ge=0, le=1)
-    """Share of untrained weights that each parameter is mixed with at the start: 0 is none, 1
-    starts afresh. Above 0 the case must give a model factory."""
-
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
         """Descend on the retained rows."""
-        mix_with_untrained(p, self.renew)
         train_on_retained(p, self.run, rt)
         return p.model
