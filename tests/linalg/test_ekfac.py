@@ -143,10 +143,11 @@ def test_layers_without_factors_are_named_and_have_the_diagonal():
 def test_random_probes_have_the_exact_blocks_as_their_mean():
     model, view, task = built("perceptron")
     bias = model[2].bias
-    many = block_of(measured(model, view, task, probes=2000), "2.bias", bias)
+    many = block_of(measured(model, view, task, probes=400), "2.bias", bias)
     want = block_of(measured(model, view, task), "2.bias", bias)
-    # Each of 24,000 products has a deviation of about its mean: five standard errors are .03.
-    assert float((many - want).abs().max()) <= 0.03 * float(want.diagonal().max()) + 1e-12
+    # A product of two Gaussians has a deviation of at most sqrt(2) times the largest variance; of
+    # 4,800 products five standard errors are 0.10.
+    assert float((many - want).abs().max()) <= 0.1 * float(want.diagonal().max()) + 1e-12
 
 
 def test_a_wide_layer_keeps_its_leading_directions_and_the_trace():

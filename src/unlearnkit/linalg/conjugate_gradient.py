@@ -56,11 +56,9 @@ def conjugate_gradient(
             ``EkFac.solve``; none when None.
 
     Returns:
-        The solution with its residual. It is not refused where the residual is large.
-
-    Raises:
-        InputError: If the damping is negative or not finite, ``b`` is not finite, or a direction
-            of no or negative curvature is met: the system is singular or indefinite.
+        The solution with its residual. It is not refused where the residual is large. Refused with
+        an ``InputError`` are a damping that is negative or not finite, a ``b`` that is not finite,
+        and a direction of no or negative curvature: the system is singular or indefinite.
     """
     r = {n: t.detach().clone() for n, t in right.items()}
     size = _length(r, damping)
