@@ -66,6 +66,11 @@ if TYPE_CHECKING:
     from unlearnkit.core.task import Task as Task
     from unlearnkit.core.task import register_task as register_task
     from unlearnkit.difficulty.memorization import leave_out as leave_out
+    from unlearnkit.linalg.conjugate_gradient import LinearSolution as LinearSolution
+    from unlearnkit.linalg.conjugate_gradient import conjugate_gradient as conjugate_gradient
+    from unlearnkit.linalg.curvature_products import curvature_matrix as curvature_matrix
+    from unlearnkit.linalg.curvature_products import curvature_product as curvature_product
+    from unlearnkit.linalg.ekfac import EkFac as EkFac
     from unlearnkit.linalg.fisher import squared_gradients as squared_gradients
     from unlearnkit.localize.localizer import Localizer as Localizer
     from unlearnkit.localize.mask import Mask as Mask
@@ -94,6 +99,7 @@ _HOMES = {
     "Cost": "core.runtime",
     "Data": "core.data",
     "DivergedError": "core.errors",
+    "EkFac": "linalg.ekfac",
     "Evidence": "core.evidence",
     "FineTuneSchedule": "core.recipe",
     "ForgetRequest": "core.request",
@@ -101,6 +107,7 @@ _HOMES = {
     "Groups": "core.request",
     "Info": "core.method",
     "InputError": "core.errors",
+    "LinearSolution": "linalg.conjugate_gradient",
     "Localizer": "localize.localizer",
     "LossTerms": "train.schedule",
     "Mask": "localize.mask",
@@ -135,6 +142,9 @@ _HOMES = {
     "alternate": "train.loop",
     "backdoor": "cases.tampered_sets",
     "builtin": "cases.registry",
+    "conjugate_gradient": "linalg.conjugate_gradient",
+    "curvature_matrix": "linalg.curvature_products",
+    "curvature_product": "linalg.curvature_products",
     "descend": "train.loop",
     "entangled": "cases.hard_forget_sets",
     "features": "train.features",

@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
-from functools import wraps
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
-from torch.func import functional_call, grad, vmap
+from torch.func import grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unlearnkit.core.data import Batch, Inputs, View, index_rows
@@ -17,6 +16,7 @@ from unlearnkit.core.inference import first_rows
 from unlearnkit.core.module_state import eval_mode, largest_magnitude
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
+from unlearnkit.linalg.bound_model import BoundModel
 from unlearnkit.linalg.row_gradients import LayerCalls, record_layer_calls
 
 CACHED = 2**21
@@ -224,7 +224,7 @@ def _loss_of_one(model: nn.Module, task: Task) -> "Loss":
     def loss(params: dict[str, Tensor], x: Inputs, y: Tensor) -> Tensor:
         lone = x[None] if isinstance(x, Tensor) else {k: t[None] for k, t in x.items()}
         one = Batch(lone, y[None], row)
-        return task.losses(task.outputs(_Bound(model, params), one), one)[0]
+        return task.losses(task.outputs(BoundModel(model, params), one), one)[0]
 
     return loss
 
@@ -250,23 +250,3 @@ def _one_by_one(loss: Loss, params: dict[str, Tensor], batch: Batch) -> dict[str
 def _loops(model: nn.Module) -> bool:
     """Return whether a model has recurrent layers, whose kernels vmap does not take."""
     return any(isinstance(m, nn.RNNBase) for m in model.modules())
-
-
-class _Bound(nn.Module):
-    """A model with some parameters replaced, for functional transforms."""
-
-    def __init__(self, model: nn.Module, params: dict[str, Tensor]) -> None:
-        super().__init__()
-
-        @wraps(model.forward)
-        def forward(*args: Tensor, **kwargs: Tensor) -> object:
-            return functional_call(model, params, args, kwargs)
-
-        self.__dict__["inner"] = model
-        self.__dict__["forward"] = forward
-        self.training = model.training
-
-    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
-        """Yield the parameters of the model itself: their types matter, not their values."""
-        inner: nn.Module = self.__dict__["inner"]
-        return inner.parameters(recurse)

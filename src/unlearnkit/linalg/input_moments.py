@@ -179,7 +179,7 @@ class InputMoments:
             grouped, transposed), embeddings, the projections of ``MultiheadAttention``.
         """
         found: dict[str, Tensor] = {}
-        with eval_mode(model), torch.no_grad(), _measured(model, found):
+        with eval_mode(model), torch.no_grad(), add_input_products(model, found):
             for batch in view.batches(batch_size, rt):
                 task.outputs(model, batch)
         return cls(found, len(view), model_digest(model), view.key())
@@ -324,7 +324,7 @@ def _weight(layer: nn.Module) -> Tensor | None:
 
 
 @contextmanager
-def _measured(model: nn.Module, found: dict[str, Tensor]) -> Iterator[None]:
+def add_input_products(model: nn.Module, found: dict[str, Tensor]) -> Iterator[None]:
     """Add to each weight's product what its layers take in; the hooks are removed at the end."""
     names = {id(p): name for name, p in model.named_parameters()}
 

@@ -68,6 +68,9 @@ class WeightUse:
     scalars: int
     """Scalars of a row's factors that are made anew for a chunk of rows."""
 
+    grads: Tensor
+    """The output gradients of all rows ``(B, G, T, O)``, without the inputs."""
+
 
 @dataclass(frozen=True)
 class FactoredRows:
@@ -230,7 +233,7 @@ def _linear(layer: nn.Linear, x: Tensor, g: Tensor) -> dict[str, RowGradients] |
     if x.ndim < 2:
         return None
     a, g = (t.reshape(len(t), 1, -1, t.shape[-1]) for t in (x, g))
-    use = WeightUse(lambda part: (a[part], g[part]), a.shape[2], 0)
+    use = WeightUse(lambda part: (a[part], g[part]), a.shape[2], 0, g)
     return {"weight": FactoredRows(len(x), (use,)), "bias": DenseRows(g.sum((1, 2)))}
 
 
@@ -254,15 +257,14 @@ def _convolution(
         images = functional.pad(x[part], padding, mode=mode)
         images = images[:, :, None] if one else images
         patches = functional.unfold(images, kernel, dilation=dilation, stride=stride)
-        a, at = (
-            t.reshape(len(t), groups, -1, t.shape[-1]).mT for t in (patches, g[part].flatten(2))
-        )
-        return a, at
+        a = patches.reshape(len(patches), groups, -1, patches.shape[-1]).mT
+        return a, at[part]
 
     places = g[0, 0].numel()
+    at = g.reshape(len(g), groups, -1, places).mT
     scalars = places * layer.weight[0].numel() * groups
     return {
-        "weight": FactoredRows(len(x), (WeightUse(factors, places, scalars),), groups),
+        "weight": FactoredRows(len(x), (WeightUse(factors, places, scalars, at),), groups),
         "bias": bias,
     }
 
