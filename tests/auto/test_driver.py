@@ -82,7 +82,7 @@ def test_a_candidate_that_the_case_cannot_serve_is_passed_over(clouds):
         GOOD,
     )
     assert done.method.id == "relabel"
-    assert "no model factory" in told(done)["shrink_perturb renew=0.4"]
+    assert "needs fresh, which the case does not give" in told(done)["shrink_perturb renew=0.4"]
 
 
 @pytest.mark.parametrize("bad", [("speck",), ("speck", "wreck"), ("wreck", "speck", "idle")])

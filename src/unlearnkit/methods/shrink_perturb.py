@@ -20,14 +20,13 @@ class ShrinkPerturb(Recalibrated):
     info = Info(
         title="Shrink and perturb",
         cite="Ash and Adams, NeurIPS 2020, arXiv:1910.08475 (there for warm starts)",
-        needs=frozenset({Need.RETAIN, Need.LABELS}),
-        uses=frozenset({Need.FRESH}),
+        needs=frozenset({Need.RETAIN, Need.LABELS, Need.FRESH}),
         tasks=frozenset({"classification", "multilabel", "regression"}),
         when=(
             "When the memory of rows must go and the retain set and a model factory are there. It"
             " never reads the forget set. The dial `renew` goes from the original (0) to a short"
             " retraining (1): 0.7 is enough for rows drawn at random; classes and wrong labels"
-            " need 0.95, the preset `thorough`."
+            " need 0.95."
         ),
         differs=(
             "the paper mixes weights to go on training with more data; here the training goes on"
@@ -46,7 +45,6 @@ class ShrinkPerturb(Recalibrated):
             "large convolutional networks on photographs lose accuracy, because so short a"
             " training does not rebuild them; give a larger `share`",
         ),
-        presets={"thorough": {"renew": 0.95}},
         smoke={"run": {"lr": 1.0, "share": 0.2}},
     )
 
