@@ -52,8 +52,9 @@ def conjugate_gradient(
         damping: Added to the diagonal.
         tolerance: Relative residual to stop at.
         iterations: Most steps.
-        precondition: ``r`` to about ``(A + damping I)^-1 r``, symmetric and positive, such as
-            ``EkFac.solve``; none when None.
+        precondition: ``r`` to about ``(A + damping I)^-1 r``, symmetric and positive; none
+            when None. Compare ``iterations`` with none: ``EkFac.solve`` raised them from 33 to 59
+            on a perceptron of digits.
 
     Returns:
         The solution with its residual. It is not refused where the residual is large. Refused with
