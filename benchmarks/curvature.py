@@ -1,16 +1,17 @@
-"""EK-FAC factors of a small residual network, beside one training epoch."""
+"""EK-FAC factors of a thin ResNet-18, beside one training epoch."""
 
 import json
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import torch
-from torch import Tensor, nn
 
 from benchmarks.measure import Fact, against
 from benchmarks.memory import peak
+from unlearnkit.cases.networks import resnet18
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import View
 from unlearnkit.core.recipe import Recipe
@@ -22,25 +23,11 @@ from unlearnkit.unlearning.run_method import fresh_model
 
 ROWS = 1000
 SIDE = 16
+WIDTH = 20
+"""Filters of the first stage: a thin ResNet-18."""
+
 GOAL = 2.0
 MEMORY = 3.0
-
-
-class Residual(nn.Module):
-    """Two convolutions with batch normalisation, and a way around them."""
-
-    def __init__(self, come: int, go: int, stride: int) -> None:
-        super().__init__()
-        self.one = nn.Conv2d(come, go, 3, stride, 1, bias=False)
-        self.norm_one = nn.BatchNorm2d(go)
-        self.two = nn.Conv2d(go, go, 3, 1, 1, bias=False)
-        self.norm_two = nn.BatchNorm2d(go)
-        self.around = nn.Conv2d(come, go, 1, stride, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return ``(B, go, h, w)``."""
-        inside = self.norm_two(self.two(torch.relu(self.norm_one(self.one(x)))))
-        return torch.relu(inside + self.around(x))
 
 
 def run() -> Iterator[Fact]:
@@ -56,7 +43,7 @@ def run() -> Iterator[Fact]:
         lambda: fit(model, whole, case.task, recipe, rt, stream="epoch"),
         pairs=3,
         goal=GOAL,
-        how=f"{SIDE} x {SIDE} images, widths 64 to 256; processor time",
+        how=f"{SIDE} x {SIDE} images, widths {WIDTH} to {8 * WIDTH}; processor time",
         clock=time.process_time,
     )
     child = [sys.executable, "-m", "benchmarks.curvature"]
@@ -73,20 +60,12 @@ def run() -> Iterator[Fact]:
 
 
 def photographs() -> Case:
-    """Return made images and a residual network of 1.2 million parameters."""
+    """Return made images and a ResNet-18 of 1.1 million parameters."""
     rng = torch.Generator().manual_seed(0)
-
-    def fresh() -> nn.Module:
-        return nn.Sequential(
-            nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU(),
-            Residual(64, 64, 1), Residual(64, 128, 2), Residual(128, 256, 2),
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(256, 10),
-        )  # fmt: skip
-
     return Case(
         train=(torch.randn(ROWS, 3, SIDE, SIDE, generator=rng), torch.arange(ROWS) % 10),
         task=Classification(10),
-        fresh=fresh,
+        fresh=partial(resnet18, width=WIDTH),
         recipe=Recipe(lr=0.01, momentum=0.9, batch_size=64, epochs=1),
     )
 

@@ -12,11 +12,13 @@ kept in the cache; a line that is written is not made again.
 import argparse
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from experiments.drawing import figure
 from unlearnkit.auditing.memory_and_likeness import strong_answers
 from unlearnkit.auditing.strong.margin_store import MarginMatrix, Membership, ModelId
 from unlearnkit.auditing.strong.placebo import PLACEBO, reads_request
@@ -31,10 +33,13 @@ from unlearnkit.report.schema import Verdict
 
 OUT = Path("docs/results/placebo.json")
 
+DIAL = "shrink_perturb, renew "
+"""Label of the dial, before its setting."""
+
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "finetune": ("finetune", {}),
     **{
-        f"shrink_perturb, renew {share:g}": ("shrink_perturb", {"renew": share})
+        f"{DIAL}{share:g}": ("shrink_perturb", {"renew": share})
         for share in (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
     },
     "scrub": ("scrub", {}),
@@ -187,44 +192,34 @@ def page(kept: dict[str, Any]) -> str:
     return text
 
 
-DIAL = "shrink_perturb, renew "
-
-
 def plot(kept: dict[str, Any], path: Path) -> None:
     """Write memory against test accuracy, a panel for each request, the dial as a line."""
-    import matplotlib.style
-    from matplotlib.figure import Figure
-
     lines = [(*key.split("/", 2), one) for key, one in sorted(kept.items()) if "/" in key]
     requests = list(dict.fromkeys(request for request, *_ in lines))
-    style = {"svg.hashsalt": "unlearnkit", "svg.fonttype": "none", "font.size": 9}
-    with matplotlib.style.context(["default", style]):
-        figure = Figure(figsize=(4.2 * len(requests), 4.0), layout="constrained")
-        panels = figure.subplots(1, len(requests), squeeze=False, sharey=True)[0]
+    with figure(path, 4.2 * len(requests), 4.0) as drawn:
+        panels = drawn.subplots(1, len(requests), squeeze=False, sharey=True)[0]
         for ax, request in zip(panels, requests, strict=True):
             points = [
                 (label, one["arms"]["memory"]["auc"]["value"], one["accuracy"]["test"])
                 for name, _, label, one in lines
                 if name == request
             ]
-            dial = [(x, y) for label, x, y in points if label.startswith(DIAL)]
-            if dial:
-                ax.plot(*zip(*dial, strict=True), "-", color="0.7", zorder=0)
-            for label, x, y in points:
-                own = label.startswith(DIAL)
-                ax.plot(x, y, "o" if own else "s", ms=5, color="C0" if own else "C1")
-                text = label.removeprefix(DIAL).partition(" (")[0]
-                ax.annotate(
-                    text,
-                    (x, y),
-                    xytext=(3, 4 if own else -9),
-                    textcoords="offset points",
-                    fontsize=7,
-                )
-            ax.axvline(0.5, color="0.6", lw=0.8, ls=":")
+            _panel(ax, points)
             ax.set(title=request.replace("_", " "), xlabel="Memory: U-LiRA AUC (0.5 = none)")
         panels[0].set_ylabel("Test accuracy")
-        figure.savefig(path, metadata={"Date": None})
+
+
+def _panel(ax: Any, points: Sequence[tuple[str, float, float]]) -> None:
+    dial = [(x, y) for label, x, y in points if label.startswith(DIAL)]
+    if dial:
+        ax.plot(*zip(*dial, strict=True), "-", color="0.7", zorder=0)
+    for label, x, y in points:
+        own = label.startswith(DIAL)
+        ax.plot(x, y, "o" if own else "s", ms=5, color="C0" if own else "C1")
+        at = (3, 4 if own else -9)
+        text = label.removeprefix(DIAL)
+        ax.annotate(text, (x, y), xytext=at, textcoords="offset points", fontsize=7)
+    ax.axvline(0.5, color="0.6", lw=0.8, ls=":")
 
 
 def _cell(arm: dict[str, Any]) -> str:

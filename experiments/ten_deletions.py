@@ -25,6 +25,7 @@ import torch
 from scipy.stats import mannwhitneyu
 from torch import Tensor, nn
 
+from experiments.drawing import figure
 from unlearnkit.auto.chooser import unlearn
 from unlearnkit.cases.digits import digits
 from unlearnkit.cases.registry import random_indices
@@ -288,7 +289,7 @@ def accuracy(models: Sequence[nn.Module], view: View, case: Case) -> float:
 
 def margins(models: Sequence[nn.Module], view: View, case: Case) -> Tensor:
     """Return each row's margin (log-odds of its class), a mean over models."""
-    rows = Batch(torch.empty(0), view.y, view.rows)
+    rows = Batch.of_targets(view.y, view.rows)
     found = [case.task.margin(outputs(m, view, case).double(), rows) for m in models]
     return torch.stack(found).mean(0)
 
@@ -557,14 +558,9 @@ PANELS: dict[str, Callable[[Mapping[str, Any]], float]] = {
 
 def plot(kept: Mapping[str, Any], path: Path) -> None:
     """Write the drift over requests: a column for each case, a row for each quantity."""
-    import matplotlib.style
-    from matplotlib.figure import Figure
-
     names = [c for c in CASES if any(key.startswith(f"{c}/") for key in kept)]
-    style = {"svg.hashsalt": "unlearnkit", "svg.fonttype": "none", "font.size": 9}
-    with matplotlib.style.context(["default", style]):
-        figure = Figure(figsize=(3.8 * len(names), 8.6), layout="constrained")
-        axes = figure.subplots(len(PANELS), len(names), squeeze=False, sharex=True)
+    with figure(path, 3.8 * len(names), 8.6) as drawn:
+        axes = drawn.subplots(len(PANELS), len(names), squeeze=False, sharex=True)
         for column, name in enumerate(names):
             mine = {k.split("/")[1]: v for k, v in kept.items() if k.startswith(f"{name}/")}
             for row, (what, value) in enumerate(PANELS.items()):
@@ -576,7 +572,6 @@ def plot(kept: Mapping[str, Any], path: Path) -> None:
                 fontsize=8, title_fontsize=10, alignment="left",
             )  # fmt: skip
             axes[-1][column].set(xlabel="Requests answered", xticks=range(1, REQUESTS + 1))
-        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def _panel(

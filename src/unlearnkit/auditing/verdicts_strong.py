@@ -13,7 +13,7 @@ from unlearnkit.auditing.verdicts import PROBE
 from unlearnkit.auditing.verdicts_memory import memory_faults, memory_gone
 from unlearnkit.catalog import metrics
 from unlearnkit.report.phrases import gap_texts
-from unlearnkit.report.schema import Finding, MetricRow, Verdict
+from unlearnkit.report.schema import Finding, MetricRow, Verdict, as_sentence
 from unlearnkit.stats.oracle_gap import Judgement
 
 ATTACKS = ("rmia_auc", "lira_auc")
@@ -108,7 +108,7 @@ def strong_limits(strong: StrongResults) -> tuple[str, ...]:
         else f" A mean shift of margins below {strong.detectable:.2f} standard deviations cannot be"
         " detected."
     )
-    refused = () if strong.arm("memory") or not strong.placebo else (_capital(strong.placebo),)
+    refused = () if strong.arm("memory") or not strong.placebo else (as_sentence(strong.placebo),)
     return (
         *few,
         *refused,
@@ -282,10 +282,6 @@ def _open(s: StrongResults) -> Iterator[Finding]:
             reason=f"equivalence with retraining is not shown on {shown}",
             rows=open_rows,
         )
-
-
-def _capital(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _there(s: StrongResults, metrics: Sequence[str]) -> Iterator[MetricRow]:

@@ -137,7 +137,7 @@ def describe_run(folder: Path) -> tuple[dict[str, Any], str]:
         f"# Run {one_line(str(folder), 80)}",
         "",
         f"- Case: {one_line(job.case, 80)}",
-        f"- Earlier requests: {'; '.join(earlier)}" if earlier else "",
+        *([f"- Earlier requests: {'; '.join(earlier)}"] if earlier else []),
         f"- Request: {job.asked()}",
         f"- Method: {job.method}, seed {job.seed}",
         f"- Made: {record.made}, {record.seconds:.2f} seconds,"
@@ -151,8 +151,7 @@ def describe_run(folder: Path) -> tuple[dict[str, Any], str]:
             " before"
         )
     lines += [f"- Note: {one_line(note, 200)}" for note in record.notes]
-    page = "\n".join(line for k, line in enumerate(lines) if line or k == 1)
-    return record.model_dump(mode="json"), page + "\n"
+    return record.model_dump(mode="json"), "\n".join(lines) + "\n"
 
 
 def check_free(out: Path, *, force: bool) -> None:

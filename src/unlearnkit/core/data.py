@@ -43,6 +43,11 @@ class Batch:
     cost: Cost | None = None
     """Counts the rows that go through a model; None where they are counted otherwise."""
 
+    @classmethod
+    def of_targets(cls, y: Tensor, row: Tensor) -> Batch:
+        """Return rows without inputs, for what is read of outputs and targets alone."""
+        return cls(torch.empty(len(row), 0), y, row)
+
     def __len__(self) -> int:
         return self.row.shape[0]
 

@@ -310,7 +310,7 @@ class Evidence:
         if key not in self._derived:
             out, y = self.outputs(who, split, k), self.targets(split)
             self._derived[key] = map_rows(
-                lambda o, t, r: fn(o, Batch(torch.empty(len(r), 0), t, r)),
+                lambda o, t, r: fn(o, Batch.of_targets(t, r)),
                 out,
                 y,
                 torch.arange(len(y)),

@@ -248,7 +248,7 @@ def check_logits(out: Tensor, y: Tensor, task: Task, who: str) -> None:
     logits = torch.logit(out, SMALLEST)
     if one:
         logits = torch.stack([torch.zeros_like(out[:, 1]), logits[:, 1]], 1)
-    batch = Batch(torch.empty(len(y), 0), y, torch.arange(len(y)))
+    batch = Batch.of_targets(y, torch.arange(len(y)))
     raw, converted = (float(task.losses(o, batch).mean()) for o in (out, logits))
     if converted < BETTER * raw:
         raise InputError(_not_logits(who, "sigmoid", "torch.logit(p)"))

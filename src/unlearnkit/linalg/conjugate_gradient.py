@@ -61,8 +61,9 @@ def conjugate_gradient(
         an ``InputError`` are a damping that is negative or not finite, a ``b`` that is not finite,
         and a direction of no or negative curvature: the system is singular or indefinite.
     """
+    check_damping(damping)
     r = {n: t.detach().clone() for n, t in right.items()}
-    size = _length(r, damping)
+    size = _length(r)
     x = {n: torch.zeros_like(t) for n, t in r.items()}
     if not size:
         return LinearSolution(x, 0.0, 0, converged=True)
@@ -94,10 +95,14 @@ _FLAT = 1e-14
 """Curvature along a direction of length 1, below which the matrix is called singular."""
 
 
-def _length(right: Mapping[str, Tensor], damping: float) -> float:
-    """Return the length of the right side; refuse a system that is none."""
+def check_damping(damping: float) -> None:
+    """Refuse a damping that is negative or not finite."""
     if not (damping >= 0 and math.isfinite(damping)):
         raise InputError(f"damping: must be a finite number from 0, got {damping}")
+
+
+def _length(right: Mapping[str, Tensor]) -> float:
+    """Return the length of the right side; refuse one that is not finite."""
     size = math.sqrt(_dot(right, right))
     if not math.isfinite(size):
         raise InputError("conjugate gradient: the right side is not finite; check the gradients")

@@ -17,6 +17,7 @@ from unlearnkit.core.errors import InputError
 from unlearnkit.core.module_state import eval_mode
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
+from unlearnkit.linalg.conjugate_gradient import check_damping
 from unlearnkit.linalg.curvature_products import Vector
 from unlearnkit.linalg.fisher import parameters_with_row_gradients, squared_gradients
 from unlearnkit.linalg.input_moments import InputMoments, add_input_products
@@ -168,8 +169,7 @@ class EkFac:
             InputError: If a parameter has no block, the damping is negative or not finite, or it is
                 0 and the matrix singular.
         """
-        if not (damping >= 0 and math.isfinite(damping)):
-            raise InputError(f"damping: must be a finite number from 0, got {damping}")
+        check_damping(damping)
         for name in vector:
             block = self._block(name)
             if damping == 0 and float(block.values.min()) <= _SINGULAR * float(block.values.max()):

@@ -79,6 +79,6 @@ class Amnesiac(Recalibrated):
 def wrong_label_losses(p: Problem, rt: Runtime) -> RowLosses:
     """Return the loss of forget rows under wrong targets, drawn once a row."""
     removed = torch.tensor(p.removed_classes, dtype=torch.long)
-    whole = Batch(torch.empty(len(p.forget), 0), p.forget.y, p.forget.rows)
+    whole = Batch.of_targets(p.forget.y, p.forget.rows)
     wrong = p.task.wrong(whole, rt.rng("amnesiac/targets"), avoid=removed).y
     return fixed_target_losses(p, wrong, rt)

@@ -16,13 +16,13 @@ from unlearnkit.core.task import Task
 def row_losses(model: nn.Module, view: View, task: Task, rt: Runtime) -> Tensor:
     """Return the task's loss of each row ``(n,)``, in eval mode, on the CPU."""
     out = predict(model, view, task, rt)
-    return task.losses(out, Batch(torch.empty(len(view), 0), view.y, view.rows))
+    return task.losses(out, Batch.of_targets(view.y, view.rows))
 
 
 def mean_error(model: nn.Module, view: View, task: Task, rt: Runtime) -> float:
     """Return the task's mean error over rows, in eval mode; of classes the share of wrong ones."""
     out = predict(model, view, task, rt)
-    batch = Batch(torch.empty(len(view), 0), view.y, view.rows)
+    batch = Batch.of_targets(view.y, view.rows)
     return task.errors(out, batch).double().mean().item()
 
 

@@ -200,6 +200,6 @@ def training_losses(
 
 
 def _mean(out: Tensor, rows: View, task: Task, *, rate: bool) -> float:
-    batch = Batch(torch.empty(len(rows), 0), rows.y, rows.rows)
+    batch = Batch.of_targets(rows.y, rows.rows)
     values = task.errors(out, batch) if rate else task.losses(out, batch)
     return values.double().mean().item()

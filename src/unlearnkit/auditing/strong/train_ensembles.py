@@ -410,7 +410,7 @@ def _measured(subject: StrongAuditSpec, model: nn.Module, member: ModelId) -> Mo
 
 
 def _of_row(fn: Callable[[Tensor, Batch], Tensor], out: Tensor, y: Tensor, place: Tensor) -> Tensor:
-    return fn(out, Batch(torch.empty(len(place), 0), y, place))
+    return fn(out, Batch.of_targets(y, place))
 
 
 def _codes(kind: str, views: dict[str, View]) -> Tensor:
