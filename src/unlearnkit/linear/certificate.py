@@ -40,8 +40,10 @@ class RemovalBudget(Checked):
     accounting: Accounting = "analytic"
     """Exact trade-off of Gaussians, or the formula of Guo et al."""
 
-    charge: Literal["bound", "measured"] = "bound"
-    """What is charged: the bound of the residual, or the residual itself, which needs the rows."""
+    charge: Literal["bound", "uniform", "measured"] = "bound"
+    """What is charged: the data-dependent bound of the residual; a bound that holds for all draws
+    of the noise, so that serving a request does not depend on it (looser; ``newton_removal``
+    alone); or the residual itself, which needs the rows."""
 
 
 class Certificate(FrozenModel):
@@ -76,7 +78,7 @@ class Certificate(FrozenModel):
     """Bound on the gradient residual norm of the model on the data that stay."""
 
     measured_residual: float | None
-    """The gradient residual norm itself, where the rows are at hand and it was asked for."""
+    """The gradient residual norm itself, if the rows are at hand and it was computed."""
 
     distance: float | None
     """Bound on the Euclidean distance of the noiseless weights from the retrained ones; None where

@@ -136,6 +136,7 @@ class FittedModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn is not t
         Returns:
             The model itself.
         """
+        self._check_settings()
         x, targets, weights = self._validated(X, y, sample_weight)
         self._fits = 0
         self._digest = data_digest(x, targets, weights)
@@ -166,9 +167,12 @@ class FittedModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn is not t
             )
         if self.method not in STEPS:
             raise FitInputError(f"fit: method must be one of {', '.join(STEPS)}")
+        self._smallest_ridge = float(self._penalties(2)[0].min())
+        self._context: tuple[str, ...] = getattr(self, "_context", ())
+        free = self.fit_intercept and not self.penalize_intercept
+        check_terms(self._terms(), intercept_is_free=free)
 
     def _train(self, x: Matrix, y: Array, weights: Array) -> Self:
-        self._check_settings()
         outputs = self._outputs()
         ridge, lasso = self._penalties(x.shape[1])
         tilt = np.zeros((outputs, x.shape[1]))
@@ -176,10 +180,6 @@ class FittedModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn is not t
         if b is not None and b.perturbation == "objective":
             tilt = b.sigma * gaussian_noise(b.noise, f"tilt/{self._fits}", tilt.shape)
         risk = Risk(x, y, weights, self._loss(), outputs, ridge, lasso, tilt)
-        self._smallest_ridge = float(ridge.min())
-        self._context: tuple[str, ...] = ()
-        free = self.fit_intercept and not self.penalize_intercept
-        check_terms(self._terms(), intercept_is_free=free)
         self._check_size(risk)
         self._risk: Risk | None = risk
         done = minimize_risk(risk, np.zeros_like(tilt), steps=self.max_iter)
@@ -363,7 +363,8 @@ class FittedModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn is not t
         if extra["classes"] is not None:
             self.classes_ = np.array(extra["classes"])
         ridge, lasso = self._penalties(state.w.shape[1])
-        self._smallest_ridge, self._context = float(ridge.min()), ()
+        self._smallest_ridge = float(ridge.min())
+        self._context = getattr(self, "_context", ())
         none = np.empty((0, len(ridge)))
         self._risk = Risk(
             none, none[:, 0], none[:, 0], self._loss(), len(state.w), ridge, lasso, state.tilt

@@ -65,7 +65,7 @@ def shift_of(sigma: float, epsilon: float, delta: float, accounting: Accounting)
         The distance, in the unit of sigma.
 
     Raises:
-        InputError: If the classical formula is asked for with an epsilon above 1.
+        InputError: If the classical formula is chosen with an epsilon above 1.
     """
     if accounting == "classical":
         if epsilon > 1:

@@ -28,6 +28,11 @@ CERTIFIED = (
     "noise is a floating-point approximation of a Gaussian",
     "the state file and the weights without noise stay private",
 )
+NOISY_CHARGE = (
+    "the charge depends on the noise through the weights: if the budget runs out for some draws of"
+    " the noise only, probabilities change by as much as those draws weigh; charge='uniform' or"
+    " noise in the output avoid that",
+)
 OBJECTIVE = (
     "the gradient residual counts as a shift that does not depend on the noise, as in the proof of"
     " Guo et al. (2020), Theorem 3",
@@ -84,11 +89,12 @@ def check_terms(terms: Terms, *, intercept_is_free: bool) -> None:
     """Refuse a budget where no certificate is possible.
 
     Args:
-        terms: What was asked of the model.
+        terms: Settings of the model.
         intercept_is_free: Whether there is an intercept without penalty.
 
     Raises:
-        UnsupportedError: If the loss is not convex, or the penalty not smooth.
+        UnsupportedError: If the loss is not convex, the penalty not smooth, or no uniform bound
+            exists.
         InputError: If alpha is 0, or the intercept has no penalty.
     """
     if terms.budget is None:
@@ -107,6 +113,16 @@ def check_terms(terms: Terms, *, intercept_is_free: bool) -> None:
         raise InputError(
             "budget: the certificate needs a penalty in every direction; set"
             " penalize_intercept=True or fit_intercept=False"
+        )
+    if terms.budget.charge == "uniform" and terms.method != "newton_removal":
+        raise InputError(
+            f"budget: charge='uniform' bounds steps of newton_removal, got {terms.method}; choose"
+            " charge='bound'"
+        )
+    if terms.budget.charge == "uniform" and terms.loss.slope_bound() == float("inf"):
+        raise UnsupportedError(
+            f"budget: {type(terms.loss).__name__} has no bounded slope, which charge='uniform'"
+            " needs; choose charge='bound'"
         )
     if not terms.smallest_ridge > 0:
         raise InputError(
@@ -192,6 +208,8 @@ def _assumptions(terms: Terms, evidence: Evidence) -> tuple[str, ...]:
     if b is not None:
         said += CERTIFIED
         said += OBJECTIVE if b.perturbation == "objective" else OUTPUT
+        if b.perturbation == "objective" and b.charge != "uniform":
+            said += NOISY_CHARGE
         said.append(f"no row is longer than {b.row_norm:g}, which fit checked")
         if b.noise != "system":
             said.append("nobody who sees the model knows the recorded seed of the noise")

@@ -46,6 +46,10 @@ class Loss:
         """Return the second derivatives by the scores ``(N, K, K)``."""
         raise NotImplementedError
 
+    def slope_bound(self) -> float:
+        """Return the largest norm of the first derivative; infinite without one."""
+        return math.inf
+
     def third_bound(self, radius: Array) -> Array:
         """Return bounds on the third derivative wherever the scores have at most this norm.
 
@@ -97,6 +101,10 @@ class LogisticLoss(Loss):
         out: Array = (expit(z) * expit(-z))[:, :, None]
         return out
 
+    def slope_bound(self) -> float:
+        """Return 1."""
+        return 1.0
+
     def third_bound(self, radius: Array) -> Array:
         """Return ``1 / (6 sqrt 3)``, about 0.0962."""
         return np.full_like(radius, LOGISTIC_THIRD)
@@ -130,6 +138,10 @@ class SmoothHingeLoss(Loss):
         t = (1 - y[:, None] * z) / self.smoothing
         out: Array = (expit(t) * expit(-t))[:, :, None] / self.smoothing
         return out
+
+    def slope_bound(self) -> float:
+        """Return 1."""
+        return 1.0
 
     def third_bound(self, radius: Array) -> Array:
         """Return ``1 / (6 sqrt(3) h^2)``."""
@@ -183,6 +195,10 @@ class MultinomialLoss(Loss):
         at = np.arange(z.shape[1])
         out[:, at, at] += p
         return out
+
+    def slope_bound(self) -> float:
+        """Return ``sqrt 2``: the distance of two probability vectors."""
+        return math.sqrt(2)
 
     def third_bound(self, radius: Array) -> Array:
         """Return ``1 / sqrt 2``.

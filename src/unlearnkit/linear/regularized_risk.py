@@ -128,6 +128,21 @@ class Risk:
         )
 
 
+@dataclass(frozen=True)
+class Change:
+    """What a request changes: the same rows before and after it."""
+
+    before: Risk
+    """The affected rows as they were."""
+
+    after: Risk
+    """The affected rows as they are now; removed rows have weight 0."""
+
+    def gradient(self, w: Array) -> Array:
+        """Return new minus old gradients ``(K, D)``, G of Warnecke et al."""
+        return self.after.data_gradient(w) - self.before.data_gradient(w)
+
+
 def data_hessian(x: Matrix, blocks: Array) -> Array:
     """Return ``sum_i blocks_i (x) x_i x_i^T``, ``(K D, K D)``."""
     count, width = blocks.shape[1], x.shape[1]

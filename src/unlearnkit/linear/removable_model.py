@@ -16,9 +16,10 @@ from unlearnkit.linear.certificate import Certificate
 from unlearnkit.linear.design_matrix import erase_rows, without_columns
 from unlearnkit.linear.fitted_model import FittedModel
 from unlearnkit.linear.losses import Matrix
-from unlearnkit.linear.regularized_risk import Risk
-from unlearnkit.linear.removal import STEPS, Change, alignment, newton_removal, proximal_removal
+from unlearnkit.linear.regularized_risk import Change, Risk
+from unlearnkit.linear.removal import STEPS, alignment, newton_removal, proximal_removal
 from unlearnkit.linear.removal_state import RemovalState, with_anchor
+from unlearnkit.linear.residual_bounds import uniform_bound
 from unlearnkit.linear.risk_minimizer import minimize_risk
 from unlearnkit.linear.row_requests import column_numbers, new_targets, row_numbers
 
@@ -158,9 +159,13 @@ class RemovableModel(FittedModel):
                 done = with_anchor(done, after, factors=True)
         else:
             done = STEPS[self.method](state, after or change.before, change)
+        charge = "bound" if self.budget is None else self.budget.charge
+        if charge == "uniform":
+            bound = uniform_bound(self._data("uniform bound"), change, done.spectral, done.row_norm)
+            done = replace(done, spent=state.spent + bound)
         if repair and after is not None:
             done = self._repaired(done, after)
-        if self.budget is not None and self.budget.charge == "measured" and after is not None:
+        if charge == "measured" and after is not None:
             done = replace(done, spent=float(np.linalg.norm(after.gradient(done.w))))
         done = replace(done, history=(*done.history, done.spent))
         self._refuse_if_spent(done)

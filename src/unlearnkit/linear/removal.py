@@ -5,30 +5,15 @@ stored factors only, in O(P^2) a row.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from unlearnkit.linear.losses import Array
-from unlearnkit.linear.regularized_risk import Risk, data_hessian, weighted_gram
+from unlearnkit.linear.regularized_risk import Change, Risk, data_hessian, weighted_gram
 from unlearnkit.linear.removal_state import Factors, RemovalState, inverse_of
 from unlearnkit.linear.residual_bounds import step_bound, stored_bound
 from unlearnkit.linear.risk_minimizer import newton_direction, proximal_step
-
-
-@dataclass(frozen=True)
-class Change:
-    """What a request changes: the same rows before and after it."""
-
-    before: Risk
-    """The affected rows as they were."""
-
-    after: Risk
-    """The affected rows as they are now; removed rows have weight 0."""
-
-    def gradient(self, w: Array) -> Array:
-        """Return new minus old gradients ``(K, D)``, G of Warnecke et al."""
-        return self.after.data_gradient(w) - self.before.data_gradient(w)
 
 
 def newton_removal(state: RemovalState, risk: Risk, change: Change) -> RemovalState:

@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from unlearnkit.linear.design_matrix import row_norms
 from unlearnkit.linear.losses import Array, Loss
-from unlearnkit.linear.regularized_risk import Risk
+from unlearnkit.linear.regularized_risk import Change, Risk
 from unlearnkit.linear.removal_state import RemovalState
 
 
@@ -51,6 +52,28 @@ def stored_bound(state: RemovalState, loss: Loss, gram: Array, move: Array) -> f
         return 0.0
     change = float(np.sqrt(max(np.einsum("kd,de,ke->", move, gram, move), 0.0)))
     return 0.5 * kappa * state.spectral * state.row_norm * length * change
+
+
+def uniform_bound(risk: Risk, change: Change, spectral: float, row_norm: float) -> float:
+    """Return a bound on the remainder of a Newton step that holds whatever the weights are.
+
+    ``(kappa / 2) ||X||_2^2 R (sum_i s_i L ||x_i|| / alpha)^2`` over the affected rows, before and
+    after. It reads no weights, so that it does not depend on the noise of objective perturbation.
+
+    Args:
+        risk: Supplies loss and penalty.
+        change: The affected rows.
+        spectral: Upper bound on the spectral norm of ``diag(sqrt s) X``.
+        row_norm: Largest norm of a row, R.
+
+    Returns:
+        The bound, in the unit of the gradient; infinite where the loss has no bounded slope.
+    """
+    pull = risk.loss.slope_bound() * sum(
+        float(part.weights @ row_norms(part.x)) for part in (change.before, change.after)
+    )
+    kappa = float(risk.loss.third_bound(np.array([np.inf]))[0])
+    return 0.5 * kappa * spectral**2 * row_norm * (pull / float(risk.ridge.min())) ** 2
 
 
 def worst_case_bound(
