@@ -63,16 +63,35 @@ def test_dense_and_sparse_rows_give_the_same_certificate_and_weights():
     assert done[0].spent == pytest.approx(done[1].spent, rel=1e-8)
 
 
-def test_conjugate_gradients_reach_the_same_weights_as_a_dense_hessian(monkeypatch):
+@pytest.fixture
+def large(monkeypatch):
+    """Treat every sparse problem as too large for a dense Hessian."""
+    for name in ("risk_minimizer.MOST_SPARSE", "removal_state.MOST_DENSE"):
+        monkeypatch.setattr(f"unlearnkit.linear.{name}", 3)
+
+
+@pytest.mark.usefixtures("large")
+@pytest.mark.parametrize("request_", [{"features": [2, 5]}, {"rows": [1, 8]}], ids=str)
+def test_conjugate_gradients_reach_the_same_weights_as_a_dense_hessian(request_):
     x, y = made("logistic", width=12)
-    dense = model("logistic").fit(x, y)
-    dense.unlearn(features=[2])
-    for module in ("risk_minimizer", "removal_state", "fitted_model"):
-        monkeypatch.setattr(f"unlearnkit.linear.{module}.MOST_DENSE", 3)
-    large = model("logistic").fit(sparse(x), y)
-    done = large.unlearn(features=[2])
-    np.testing.assert_allclose(weights(large), weights(dense), atol=1e-9)
-    assert large.gradient_residual_norm() <= done.spent
+    dense, products = model("logistic", 5.0).fit(x, y), model("logistic", 5.0).fit(sparse(x), y)
+    np.testing.assert_allclose(weights(products), weights(dense), atol=1e-9)
+    a, b = dense.unlearn(**request_), products.unlearn(**request_)
+    assert products.gradient_residual_norm() <= b.spent
+    step = np.linalg.norm(weights(products) - weights(dense))
+    assert step <= 0.1 * b.spent / 5.0
+    assert a.spent <= b.spent
+
+
+@pytest.mark.usefixtures("large")
+def test_conjugate_gradients_are_exact_for_ridge_and_removed_columns():
+    x, y = made("ridge", width=12)
+    done = model("ridge").fit(sparse(x), y)
+    done.unlearn(features=[2, 5])
+    x[:, [2, 5]] = 0
+    want = model("ridge").fit(x, y)
+    np.testing.assert_allclose(weights(done), weights(want), atol=1e-8)
+    assert abs(done.coef_[[2, 5]]).max() < 1e-12
 
 
 def test_a_loss_of_your_own_is_fitted_like_a_built_in_one():

@@ -154,7 +154,7 @@ class RemovableModel(FittedModel):
         if after is not None and after.lasso.any():
             done = proximal_removal(state, after, change)
         elif whole and after is not None:
-            done = newton_removal(state, after, change)
+            done = newton_removal(state, after, change, corrected=True)
             if self._stores_factors():
                 done = with_anchor(done, after, factors=True)
         else:
@@ -162,7 +162,7 @@ class RemovableModel(FittedModel):
         charge = "bound" if self.budget is None else self.budget.charge
         if charge == "uniform":
             bound = uniform_bound(self._data("uniform bound"), change, done.spectral, done.row_norm)
-            done = replace(done, spent=state.spent + bound)
+            done = replace(done, spent=(0.0 if whole else state.spent) + bound)
         if repair and after is not None:
             done = self._repaired(done, after)
         if charge == "measured" and after is not None:

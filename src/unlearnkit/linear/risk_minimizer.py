@@ -9,8 +9,12 @@ from scipy.optimize import minimize
 from scipy.sparse.linalg import LinearOperator, cg
 
 from unlearnkit.core.errors import InputError
+from unlearnkit.linear.design_matrix import is_sparse
 from unlearnkit.linear.losses import Array
 from unlearnkit.linear.regularized_risk import MOST_DENSE, Risk
+
+MOST_SPARSE = 512
+"""Most parameters for which a Hessian of sparse rows is formed at each step."""
 
 POLISH = 12
 """Most Newton steps after the trust region, which stops where the value can no longer tell."""
@@ -64,7 +68,7 @@ def minimize_risk(risk: Risk, start: Array, *, steps: int) -> Minimum:
     w = done.x.reshape(start.shape)
     gradient, taken = risk.gradient(w), 0
     while taken < POLISH and gradient.any():
-        better = w - newton_direction(risk, w, gradient)
+        better = w - newton_direction(risk, w, gradient, accuracy=1e-3)
         there = risk.gradient(better)
         if not np.linalg.norm(there) < 0.5 * np.linalg.norm(gradient):
             break
@@ -73,7 +77,7 @@ def minimize_risk(risk: Risk, start: Array, *, steps: int) -> Minimum:
 
 
 def _second_order(risk: Risk, start: Array) -> dict[str, Any]:
-    if risk.size <= MOST_DENSE:
+    if solves_dense(risk):
         return {"method": "trust-exact", "hess": lambda v: risk.hessian(v.reshape(start.shape))}
     last: list[Any] = [np.full(start.size, np.nan), None]
 
@@ -85,13 +89,31 @@ def _second_order(risk: Risk, start: Array) -> dict[str, Any]:
     return {"method": "trust-ncg", "hessp": product}
 
 
-def newton_direction(risk: Risk, w: Array, right: Array) -> Array:
+def solves_dense(risk: Risk) -> bool:
+    """Return whether a Hessian is formed for each step: not for many columns of sparse rows."""
+    return risk.size <= (MOST_SPARSE if is_sparse(risk.x) else MOST_DENSE)
+
+
+def newton_direction(
+    risk: Risk, w: Array, right: Array, *, accuracy: float, start: Array | None = None
+) -> Array:
     """Return ``H(w)^-1 right``, ``(K, D)``: by Cholesky factors, or by conjugate gradients.
+
+    Args:
+        risk: Supplies the Hessian.
+        w: Weights ``(K, D)``.
+        right: Right-hand side ``(K, D)``.
+        accuracy: Residual at which conjugate gradients stop, as a share of the right-hand side.
+        start: First solution of conjugate gradients; that of the diagonal alone if None, which is
+            exact for a column without entries.
+
+    Returns:
+        The solution.
 
     Raises:
         InputError: If the Hessian is singular.
     """
-    if risk.size <= MOST_DENSE:
+    if solves_dense(risk):
         return cholesky_solve(risk.hessian(w), right.ravel()).reshape(w.shape)
     blocks = risk.blocks(w)
     diagonal = risk.diagonal(blocks).ravel()
@@ -102,7 +124,8 @@ def newton_direction(risk: Risk, w: Array, right: Array) -> Array:
         shape, matvec=lambda v: risk.product(blocks, v.reshape(w.shape)).ravel(), dtype=float
     )
     scaling = LinearOperator(shape, matvec=lambda v: v.ravel() / diagonal, dtype=float)
-    found, _ = cg(operator, right.ravel(), rtol=1e-12, maxiter=2000, M=scaling)
+    first = right.ravel() / diagonal if start is None else start.ravel()
+    found, _ = cg(operator, right.ravel(), x0=first, rtol=accuracy, maxiter=5000, M=scaling)
     out: Array = found.reshape(w.shape)
     return out
 
