@@ -80,6 +80,10 @@ def test_other_data_are_refused(tmp_path):
     x[0, 0] += 1e-9
     with pytest.raises(InputError, match="not the data that the model was fitted on"):
         again.attach(x, y)
+    with pytest.raises(InputError, match="not the data that the model was fitted on"):
+        again.attach(x[:, :3], np.where(y == 1, "yes", "no"))
+    assert list(again.classes_) == [0, 1]
+    assert again.n_features_in_ == 6
 
 
 def test_a_damaged_state_is_refused(tmp_path):

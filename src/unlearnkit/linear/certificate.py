@@ -72,7 +72,7 @@ class Certificate(FrozenModel):
     """Columns removed so far."""
 
     requests: int
-    """Requests served so far."""
+    """Requests and repairs since the last fit."""
 
     gradient_residual: float
     """Bound on the gradient residual norm of the model on the data that stay."""

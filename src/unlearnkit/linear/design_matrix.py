@@ -35,10 +35,12 @@ def design_matrix(X: Matrix, *, intercept: bool, longest: float | None) -> Matri
         lengths = row_norms(x)
         factor = np.minimum(1.0, longest / np.maximum(lengths, np.finfo(float).tiny))
         x = sp.csr_array(sp.diags_array(factor) @ x) if is_sparse(x) else factor[:, None] * x
-    if not intercept:
-        return x
-    ones: Matrix = np.ones((x.shape[0], 1))
-    return sp.csr_array(sp.hstack([x, ones])) if is_sparse(x) else np.hstack([x, ones])
+    if intercept:
+        ones: Matrix = np.ones((x.shape[0], 1))
+        x = sp.csr_array(sp.hstack([x, ones])) if is_sparse(x) else np.hstack([x, ones])
+    if is_sparse(x) and max(x.nnz, *x.shape) < np.iinfo(np.int32).max:
+        x.indices, x.indptr = x.indices.astype(np.int32), x.indptr.astype(np.int32)
+    return x
 
 
 def squares(x: Matrix) -> Matrix:

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -394,7 +394,7 @@ class FittedModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn is not t
             InputError: If they are not the data of the fit.
         """
         check_is_fitted(self)
-        x, targets, weights = self._validated(X, y, sample_weight)
+        x, targets, weights = clone(self)._validated(X, y, sample_weight)
         if data_digest(x, targets, weights) != self._digest:
             raise InputError(
                 "attach: these are not the data that the model was fitted on; give the same rows,"

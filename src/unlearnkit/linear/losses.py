@@ -169,7 +169,7 @@ class PoissonLoss(Loss):
 
     def third_bound(self, radius: Array) -> Array:
         """Return ``exp(radius)``: the third derivative has no bound that holds everywhere."""
-        out: Array = np.exp(radius)
+        out: Array = np.exp(np.minimum(radius, 700.0))  # the largest that float64 holds
         return out
 
 

@@ -70,7 +70,16 @@ class Risk:
 
     def scores(self, w: Array) -> Array:
         """Return ``X W^T``, ``(N, K)``."""
+        if self.outputs == 1:
+            return np.asarray(self.x @ w[0])[:, None]
         out: Array = np.asarray(self.x @ w.T)
+        return out
+
+    def _transposed(self, t: Array) -> Array:
+        """Return ``t^T X``, ``(K, D)``; a product with a vector is the fastest for sparse rows."""
+        if self.outputs == 1:
+            return np.asarray(self.x.T @ t[:, 0])[None]
+        out: Array = np.asarray(self.x.T @ t).T
         return out
 
     def value(self, w: Array) -> float:
@@ -86,8 +95,7 @@ class Risk:
     def data_gradient(self, w: Array) -> Array:
         """Return the gradient of the losses alone ``(K, D)``."""
         slope = self.loss.slope(self.scores(w), self.y) * self.weights[:, None]
-        out: Array = np.asarray(self.x.T @ slope).T
-        return out
+        return self._transposed(slope)
 
     def blocks(self, w: Array) -> Array:
         """Return the weighted second derivatives by the scores ``(N, K, K)``."""
@@ -104,8 +112,7 @@ class Risk:
     def product(self, blocks: Array, v: Array) -> Array:
         """Return the Hessian with these blocks times ``v (K, D)``."""
         turned = np.einsum("nkl,nl->nk", blocks, self.scores(v))
-        out: Array = np.asarray(self.x.T @ turned).T + self._penalty_product(v)
-        return out
+        return self._transposed(turned) + self._penalty_product(v)
 
     def diagonal(self, blocks: Array) -> Array:
         """Return the diagonal of the Hessian ``(K, D)``."""

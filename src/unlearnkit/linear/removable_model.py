@@ -212,6 +212,7 @@ class RemovableModel(FittedModel):
         """
         check_is_fitted(self)
         done = self._repaired(self._state, self._data("repair"))
+        done = replace(done, history=(*done.history, done.spent))
         self._refuse_if_spent(done)
         self._release(done)
         return self.certificate()
@@ -233,6 +234,7 @@ class RemovableModel(FittedModel):
         if request.get("rows") is not None:
             at = row_numbers(request["rows"], old)
             weights[at], removed[at] = 0.0, True
+            x = x.copy()
             erase_rows(x, at)
         if request.get("labels") is not None:
             at = row_numbers(list(request["labels"]), old)

@@ -58,13 +58,14 @@ def minimize_risk(risk: Risk, start: Array, *, steps: int) -> Minimum:
     if risk.lasso.any():
         return _proximal_newton(risk, start, steps)
     run: Any = minimize  # its types know no dictionary of options
-    done = run(
-        lambda v: risk.value(v.reshape(start.shape)),
-        start.ravel(),
-        jac=lambda v: risk.gradient(v.reshape(start.shape)).ravel(),
-        options={"gtol": 1e-6, "maxiter": steps},
-        **_second_order(risk, start),
-    )
+    with np.errstate(over="ignore"):  # a step too far has an infinite value, and is taken back
+        done = run(
+            lambda v: risk.value(v.reshape(start.shape)),
+            start.ravel(),
+            jac=lambda v: risk.gradient(v.reshape(start.shape)).ravel(),
+            options={"gtol": 1e-6, "maxiter": steps},
+            **_second_order(risk, start),
+        )
     w = done.x.reshape(start.shape)
     gradient, taken = risk.gradient(w), 0
     while taken < POLISH and gradient.any():
