@@ -60,8 +60,8 @@ How to read it:
 - The residual is the norm of the gradient on the rows that stay: 0 is a retrained model. A bound
   from stored numbers alone (`newton_step`, `infinitesimal_jackknife`) is loose, since it knows only
   norms of the removed step; one that reads the rows (`newton_removal`) is near the residual.
-- With `alpha` as small as on Adult a single row can carry the bound: high noise or a larger `alpha`
-  makes a budget useful, and both cost accuracy.
+- Feature requests do not need a factor of the Hessian: conjugate gradients stop where what they
+  leave is a tenth of the bound, and it is charged.
 - A budget that runs out for some draws of the noise and not for others breaks its epsilon: models
   whose charge is too high are replaced by retrained ones, so that the rest is a selection. The
   certificate names this among its assumptions. `charge="uniform"` and noise in the output avoid it.

@@ -94,6 +94,18 @@ def test_two_requests_are_one_request_for_both(kind, method):
     np.testing.assert_allclose(weights(one), weights(two), atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["logistic", "multinomial", "hinge"])
+def test_rank_one_updates_keep_the_inverse_hessian_of_the_rows_that_stay(kind):
+    x, y = made(kind)
+    done = model(kind, method="newton_step").fit(x, y)
+    anchor = model(kind).fit(x, y)
+    for row in range(100):
+        done.unlearn(rows=[row])
+    kept = done._risk  # removed rows have weight 0 there
+    want = np.linalg.inv(kept.hessian(anchor._state.w))
+    np.testing.assert_allclose(done._state.factors.inverse, want, atol=1e-10)
+
+
 def aligned(m):
     """Return data whose first rows are one row many times, and a logistic label."""
     x, y = made("logistic", rows=1200, seed=3)
