@@ -26,6 +26,7 @@ _NEEDS = {
     Need.FRESH: "a function that builds an untrained model",
     Need.CLASSES: "a request for whole classes",
     Need.MOMENTS: "input moments kept after training",
+    Need.CORRECTED: "the corrected rows of a request for features or labels",
     Need.SHAPE: "inputs that are one tensor of a known shape",
 }
 _GOALS = {

@@ -1,7 +1,7 @@
 """When to stop without an oracle: rows look never seen, and what stays is not harmed."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Literal
 
 import torch
@@ -261,6 +261,14 @@ def bisect_state(
                 t.copy_(torch.lerp(start[name], end[name], share))
             else:
                 t.copy_(end[name] if share > 0 else start[name])
+
+
+def move_weights(model: nn.Module, step: Mapping[str, Tensor], factor: float) -> None:
+    """Add ``factor`` times a step, tensors by name, to a model's parameters."""
+    with torch.no_grad():
+        for name, w in model.named_parameters():
+            if name in step:
+                w.add_(step[name].to(w), alpha=factor)
 
 
 def retreat(model: nn.Module, good: dict[str, Tensor], watch: StopMonitor, tries: int) -> None:

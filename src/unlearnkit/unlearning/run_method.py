@@ -367,7 +367,7 @@ def _problem(
         absent = "does not declare it" if need not in allowed else "the case has none"
         return View.all(_NOTHING).seal(f"{how.id} reads {need} rows but {absent}")
 
-    unseen = None if case.validation is None else View.all(case.validation)
+    unseen = None if case.validation is None else View.all(split.as_used(case.validation))
     if unseen is not None and Need.LABELS in allowed and not unseen.labelled:
         unseen = None
     validation = unseen
@@ -386,6 +386,7 @@ def _problem(
         task=case.task,
         forget=sealed(split.forget, Need.FORGET),
         retain=sealed(split.retain, Need.RETAIN),
+        corrected=None if split.corrected is None else sealed(split.corrected, Need.CORRECTED),
         validation=validation,
         recipe=case.recipe or ASSUMED,
         removed_classes=split.removed_classes,
