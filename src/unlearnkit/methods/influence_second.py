@@ -62,9 +62,13 @@ class InfluenceSecond(Method):
             "weights move back where the loss on retained rows rises by more than its limit",
         ),
         fails=(
-            "on a random tenth of digits an influence step leaves more memory of the rows than the"
-            " untouched model shows (docs/results/placebo.md has the same of ssd): margins of the"
-            " forget rows move too far and too unevenly",
+            "it does not remove the memory of single rows: on a random tenth of digits, with 64"
+            " models of each kind, an attack tells forget rows from placebo models at U-LiRA AUC"
+            " 0.798, those of the untouched model at 0.772 (at damping 0.003: 0.842)",
+            "a feature of all rows is no small change for a network: on digits with 8 of 64 pixels"
+            " removed, test accuracy rises from 0.741 to 0.752, with Kronecker factors to 0.833;"
+            " retrained models have 0.952, finetune has 0.948 at 0.18 of the cost of retraining",
+            "meeting the request in several steps, as published code can, diverged on diabetes",
         ),
         presets={
             "lissa": {"solver": "lissa", "iterations": 30, "damping": 0.01, "guard": OFF},
@@ -80,7 +84,7 @@ class InfluenceSecond(Method):
     """Which matrix; of conjugate gradients and LiSSA."""
 
     damping: Annotated[float, SearchRange(1e-4, 1, log=True)] = Field(
-        0.003, ge=0, allow_inf_nan=False
+        0.03, ge=0, allow_inf_nan=False
     )
     """Added to the diagonal, in units of the mean loss; weight decay comes on top."""
 
