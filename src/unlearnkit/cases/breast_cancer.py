@@ -42,6 +42,7 @@ def _sets() -> tuple[tuple[Tensor, Tensor, Tensor], ...]:
     return tuple((x[r], y[r], patient[r]) for r in (train, test, validation))
 
 
+@cache
 def breast_cancer() -> Case:
     """Return the case: 399 training, 114 test, 56 validation patients.
 
