@@ -101,7 +101,7 @@ class Pool:
         e = Evidence.from_outputs(outputs, targets, self.case.task, RT)
         rows = tuple(metric_rows(e, "reference"))
         facts = VerdictInputs(
-            rows, gone=False, head_only=False, unchanged=False, oracles=len(beside)
+            rows, classes_removed=False, head_only=False, unchanged=False, oracles=len(beside)
         )
         return {f.verdict for f in judge(facts, "reference")}
 

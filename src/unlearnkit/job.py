@@ -138,7 +138,7 @@ class Job(FrozenModel):
             return Mask.load(self.mask)
         return None if self.mask is None else Localizer.read(self.mask)
 
-    def exact(self, request: ForgetRequest | None, method: Method) -> Job:
+    def with_all_settings(self, request: ForgetRequest | None, method: Method) -> Job:
         """Return the job with everything spelt out, so that it can be run again as it was."""
         whole = None if request is None else request.model_dump(mode="json")
         forget = self.forget if self.has_named_request else whole
@@ -152,7 +152,7 @@ class Job(FrozenModel):
             }
         )
 
-    def asked(self) -> str:
+    def request_text(self) -> str:
         """Return what must go, in a few words."""
         if not isinstance(self.forget, dict):
             return self.forget or "parts"
@@ -168,7 +168,7 @@ class Job(FrozenModel):
     def name(self) -> str:
         """Return a folder name for the run."""
         case = self.case.rpartition(":")[2] + ("_then" if self.after else "")
-        words = (case, self.asked().partition("@")[0], self.method)
+        words = (case, self.request_text().partition("@")[0], self.method)
         return "-".join(re.sub(r"[^\w=,]+", "_", w).strip("_=")[:40] for w in words)
 
 

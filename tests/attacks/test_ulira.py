@@ -40,7 +40,7 @@ def test_a_shift_of_d_deviations_gives_the_best_auc_there_is(d):
 def test_a_second_set_of_oracles_is_not_told_apart(seed):
     got = ulira(draw(128, 90, 10 + seed), draw(128, 90, 20 + seed))
     assert abs(got.auc - 0.5) < 0.02
-    assert int(got.exposed.sum()) == 0
+    assert int(got.exposed_rows.sum()) == 0
 
 
 def test_the_tests_of_examples_hold_their_level_on_second_oracles():
@@ -54,7 +54,7 @@ def test_the_exposed_are_those_that_were_planted():
     unlearned = draw(128, 200, 1)
     unlearned[:, ::20] += 6
     got = ulira(unlearned, draw(128, 200, 2))
-    assert got.exposed.nonzero()[:, 0].tolist() == list(range(0, 200, 20))
+    assert got.exposed_rows.nonzero()[:, 0].tolist() == list(range(0, 200, 20))
     assert got.exposed_share == 0.05
     assert sorted(got.worst(0.05).tolist()) == list(range(0, 200, 20))
     assert bool((got.shifts[::20] > 2).all())

@@ -105,7 +105,7 @@ def test_doing_nothing_leaks_and_every_attack_sees_it(world):
     assert table.familiar > 0
     for metric in ("klom_forget_p95", "ensemble_wasserstein_forget", "epsilon_worst"):
         assert table.row(metric).estimate.value > table.row(metric).oracle.mean
-    assert "64 unlearned models answer exactly as an original: nothing changed" in table.told
+    assert "64 unlearned models answer exactly as an original: nothing changed" in table.warnings
 
 
 def test_eight_models_of_each_kind_are_enough_to_tell_nothing_from_retraining(world):
@@ -259,7 +259,7 @@ def test_copies_of_one_oracle_are_named_and_never_pass(world):
     copies = (margins[3:4].repeat(MODELS, 1), errors[3:4].repeat(MODELS, 1))
     table, verdicts = world.seated("random", *copies, judged_only=True)
     assert verdicts == {Verdict.INCONCLUSIVE}
-    assert any("only 1 of 64" in t for t in table.told)
+    assert any("only 1 of 64" in t for t in table.warnings)
 
 
 @pytest.mark.parametrize("request_", REQUESTS)

@@ -215,13 +215,13 @@ def audit_one_model(
         summary=summary_rows(rows, found, spent),
         tier=tier,
         findings=found,
-        asked=asked,
+        request_summary=asked,
         rows=rows,
         margins=margin_samples(evidence),
         rocs=roc_curves(evidence),
         classes=class_lines(evidence, parts.removed_classes),
-        spent=spent,
-        localized=None if done.mask is None else mask_summary(done.mask),
+        cost=spent,
+        mask=None if done.mask is None else mask_summary(done.mask),
         provenance=_provenance(done, oracles, rt),
         limits=limits(tier, count, outside=oracles is not None and oracles.outside),
         warnings=(
@@ -278,7 +278,7 @@ def _strong(
     signals = collect_margins(subject, models)
     if truth is None:
         few = min(models, ENOUGH_FOR_EQUIVALENCE)
-        truth = subject.retrained(few)
+        truth = subject.retrained_models(few)
     controls = ControlModels(done.case, done.parts, rt, cache)
     one = audit_one_model(done, truth, AuditTier.REFERENCE, rt, controls, memory)
     told: tuple[str, ...] = ()
@@ -300,12 +300,12 @@ def _strong(
             "answers": strong_answers(found, table),
             "remarks": strong_remarks(table),
             "next_steps": next_steps(
-                AuditFacts(found, table.rows, AuditTier.STRONG, len(truth), one.spent, table.models)
+                AuditFacts(found, table.rows, AuditTier.STRONG, len(truth), one.cost, table.models)
             ),
-            "summary": summary_rows(one.rows, found, one.spent, table.rows, table.arm("memory")),
+            "summary": summary_rows(one.rows, found, one.cost, table.rows, table.arm("memory")),
             "findings": found,
             "limits": strong_limits(table),
-            "warnings": (*table.told, *told, *one.warnings),
+            "warnings": (*table.warnings, *told, *one.warnings),
             "provenance": one.provenance.model_copy(update={"design": table.design}),
             "strong": _summary_of(table, subject.name, asked.train, time.perf_counter() - start),
         }
@@ -325,7 +325,7 @@ def _summary_of(table: StrongResults, signals: str, trained: int, seconds: float
         strata=table.strata,
         detectable=None if math.isnan(table.detectable) else table.detectable,
         signals=signals,
-        trained=trained,
+        trained_models=trained,
         seconds=seconds,
     )
 
@@ -471,7 +471,7 @@ def _asked(
     assert parts.forget is not None
     twins, nearest = duplicates_and_nearest(parts, evidence.rt)
     bad = done.case.manipulated
-    known = None if bad is None else bad.known(parts.forget.rows)
+    known = None if bad is None else bad.known_share(parts.forget.rows)
     room = {r.metric: h for r in rows if (h := headroom(r)) is not None}
     return RequestSummary(
         case=done.case.name,
@@ -487,17 +487,18 @@ def _asked(
             enough_headroom(rows) if evidence.oracles >= ENOUGH_FOR_INTERVALS else None
         ),
         difficulty=difficulty(evidence),
-        tampered=None if bad is None else len(bad.rows),
-        known=known,
+        tampered_rows=None if bad is None else len(bad.rows),
+        known_share=known,
         target="rows" if known in {None, 1.0} else "concept",
     )
 
 
 def _tampered_warnings(asked: RequestSummary) -> list[str]:
-    if asked.tampered is None or asked.known is None or asked.known == 1:
+    if asked.tampered_rows is None or asked.known_share is None or asked.known_share == 1:
         return []
+    named = round(asked.known_share * asked.tampered_rows)
     return [
-        f"the request names {round(asked.known * asked.tampered)} of {asked.tampered} rows that"
+        f"the request names {named} of {asked.tampered_rows} rows that"
         " were tampered with: a model retrained without them still learns the others, so"
         " matching it corrects nothing; judge by accuracy_corrected, accuracy_elsewhere and"
         " attack_success"
@@ -547,7 +548,7 @@ def _provenance(done: Unlearned, oracles: Oracles | None, rt: Runtime) -> Proven
         torch=str(torch.__version__),
         device=f"{rt.device.type} ({platform.machine()})",
         precision=rt.precision,
-        made=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        time=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         design="REUSE",
         method=done.method.id,
         settings=done.method.model_dump(mode="json"),

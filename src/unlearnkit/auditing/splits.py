@@ -68,9 +68,9 @@ def choose(
                     " seen on training rows alone"
                 )
     if case.manipulated is not None:
-        views[Split.AFFECTED] = View.all(case.manipulated.affected)
-        views[Split.AIMED] = View.all(case.manipulated.aimed)
-        views[Split.ELSEWHERE] = View.all(case.manipulated.elsewhere)
+        views[Split.AFFECTED] = View.all(case.manipulated.affected_rows)
+        views[Split.AIMED] = View.all(case.manipulated.attacker_targets)
+        views[Split.ELSEWHERE] = View.all(case.manipulated.unaffected_rows)
     views |= _corrected(parts, rt)
     blank = [str(s) for s, view in views.items() if not view.labelled]
     if blank:

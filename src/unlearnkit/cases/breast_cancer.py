@@ -43,13 +43,13 @@ def _sets() -> tuple[tuple[Tensor, Tensor, Tensor], ...]:
     return tuple((x[r], y[r], patient[r]) for r in (train, test, validation))
 
 
-@cache
 def _columns() -> tuple[str, ...]:
-    from sklearn.datasets import load_breast_cancer
+    from sklearn.datasets import load_breast_cancer  # late: slow to import
 
     return tuple(map(str, load_breast_cancer().feature_names))
 
 
+@cache
 def breast_cancer() -> Case:
     """Return the case: 399 training, 114 test, 56 validation patients.
 

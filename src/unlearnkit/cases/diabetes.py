@@ -38,6 +38,7 @@ def _sets() -> tuple[tuple[Tensor, Tensor, Tensor], ...]:
     return tuple((x[r], y[r], decade[r]) for r in rows)
 
 
+@cache
 def diabetes() -> Case:
     """Return the case: 310 training, 88 test, 44 validation patients.
 

@@ -132,13 +132,13 @@ def describe_run(folder: Path) -> tuple[dict[str, Any], str]:
     """Return the record of a run as facts, JSON-able, and as a page; a damaged one is an error."""
     record = RunFolderRecord.read(folder)
     job = record.job
-    earlier = [job.model_copy(update={"forget": words}).asked() for words in job.after]
+    earlier = [job.model_copy(update={"forget": words}).request_text() for words in job.after]
     lines = [
         f"# Run {one_line(str(folder), 80)}",
         "",
         f"- Case: {one_line(job.case, 80)}",
         *([f"- Earlier requests: {'; '.join(earlier)}"] if earlier else []),
-        f"- Request: {job.asked()}",
+        f"- Request: {job.request_text()}",
         f"- Method: {job.method}, seed {job.seed}",
         f"- Made: {record.made}, {record.seconds:.2f} seconds,"
         f" {record.forward:,} rows forward, {record.backward:,} backward",

@@ -377,7 +377,7 @@ class Case:
         stay = parts.retain.rows
         return self.replace(
             train=self.train.pick(stay),
-            manipulated=None if self.manipulated is None else self.manipulated.left(stay),
+            manipulated=None if self.manipulated is None else self.manipulated.after_deletion(stay),
             keys=self.keys.after(parts.forget.rows, stay, self.train.group),
             input_moments=None,
         )

@@ -312,7 +312,7 @@ class ReduceRateOnPlateau:
     def __init__(self) -> None:
         self.factor, self._best, self._bad = 1.0, float("inf"), 0
 
-    def hear(self, loss: float) -> None:
+    def step(self, loss: float) -> None:
         """Hear the loss of a look."""
         self._bad = 0 if loss < self._best * (1 - 1e-4) else self._bad + 1
         self._best = min(self._best, loss)

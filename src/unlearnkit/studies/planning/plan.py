@@ -94,7 +94,7 @@ def plan(study: Study, store: Store, cache: Cache) -> StudyCost:
     """
     problems = StudyProblems()
     runs, unknown = _runs(study, problems)
-    ended = store.ended("study")
+    ended = store.statuses("study")
     todo = tuple(r for r in runs if not is_finished(ended.get(r.key)))
     rates, there = _rates(cache)
     needs = tuple(_need(m, rates, there) for m in models(todo, problems))
