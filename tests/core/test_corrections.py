@@ -74,9 +74,9 @@ def test_the_forget_rows_are_those_that_change_and_line_up_with_their_correction
     x[::2, 0] = 0  # nothing to remove there
     parts = parts_of("feature=0", uk.Case(train=(x, Y), task="classification"))
     assert parts.forget.rows.tolist() == list(range(1, N, 2))
-    assert torch.equal(parts.corrected.rows, parts.forget.rows)
+    assert torch.equal(parts.corrections.rows, parts.forget.rows)
     assert len(parts.retain) == N
-    assert parts.unchanged.rows.tolist() == list(range(0, N, 2))
+    assert parts.unchanged_rows.rows.tolist() == list(range(0, N, 2))
 
 
 def test_a_feature_of_some_rows_leaves_rows_in_use_alone():
@@ -137,7 +137,7 @@ def test_labels_in_all_words(words):
     assert torch.equal(parts.retain.y, want)
     assert parts.forget.rows.tolist() == [0, 4]
     assert parts.forget.y.tolist() == [0, 1]
-    assert parts.corrected.y.tolist() == [1, 2]
+    assert parts.corrections.y.tolist() == [1, 2]
 
 
 @pytest.mark.parametrize("head", ["", "key,label\n", "id\tright\n"])

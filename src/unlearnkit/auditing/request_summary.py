@@ -71,7 +71,7 @@ def duplicates_and_nearest(parts: Partition, rt: Runtime) -> tuple[int | None, f
         How many forget rows stand bit for bit among the retained rows, and the median Euclidean
         distance from a forget row to the nearest retained row, both over samples.
     """
-    others = parts.unchanged
+    others = parts.unchanged_rows
     if parts.forget is None or others is None:
         return None, None
     go = _flat(parts.forget.sample(NEAR_ROWS, rt, "audit/near/forget"))

@@ -86,11 +86,11 @@ def choose(
 
 def _corrected(parts: Partition, rt: Runtime) -> dict[Split, View]:
     """Return the rows that a correction changed, and these with each other's old values."""
-    if parts.forget is None or parts.corrected is None:
+    if parts.forget is None or parts.corrections is None:
         return {}
-    shuffled = _shuffled(parts.forget, parts.corrected, rt)
+    shuffled = _shuffled(parts.forget, parts.corrections, rt)
     more = {} if shuffled is None else {Split.SHUFFLED: shuffled}
-    return {Split.CORRECTED: parts.corrected} | more
+    return {Split.CORRECTED: parts.corrections} | more
 
 
 def _shuffled(forget: View, corrected: View, rt: Runtime) -> View | None:

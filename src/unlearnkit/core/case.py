@@ -56,18 +56,18 @@ class Partition:
     removed_classes: tuple[int, ...]
     """Classes that no kept row has; without data, with those of earlier deletions."""
 
-    corrected: View | None = None
+    corrections: View | None = None
     """The forget rows as they stand in ``retain``, in the same order; None where rows go."""
 
     in_use: Callable[[Data], Data] | None = field(default=None, compare=False)
     """Makes of any rows what the model gets from then on, where a feature is removed."""
 
     @property
-    def unchanged(self) -> View | None:
+    def unchanged_rows(self) -> View | None:
         """Return the retained rows that the request does not touch; None where none are left."""
-        if self.corrected is None or self.retain is None:
+        if self.corrections is None or self.retain is None:
             return self.retain
-        left = ~torch.isin(self.retain.rows, self.corrected.rows)
+        left = ~torch.isin(self.retain.rows, self.corrections.rows)
         return self.retain.pick(left) if bool(left.any()) else None
 
     def as_used(self, rows: Data) -> Data:
@@ -339,7 +339,7 @@ class Case:
     def _corrected(self, request: Features | Labels, train: Data) -> Partition:
         """Return the rows that a request corrects, and the corrected training set."""
         edit = edit_rows(request, train, self.task, own_loop=self.train_model is not None)
-        rows = edit.changed.nonzero()[:, 0]
+        rows = edit.mask.nonzero()[:, 0]
         go, stay = View(train, rows), View.all(edit.data)
         return Partition(go, stay, _gone(go, stay), View(edit.data, rows), edit.in_use)
 
@@ -372,7 +372,7 @@ class Case:
         parts = self.partition(parse_request(request))
         assert parts.forget is not None
         assert parts.retain is not None
-        if parts.corrected is not None:
+        if parts.corrections is not None:
             return self._after_correction(parts)
         stay = parts.retain.rows
         return self.replace(

@@ -82,7 +82,7 @@ class Problem:
     """How the model was trained. Where that is unknown ``ASSUMED``, with an estimated learning rate
     where models are trained by the user's own loop."""
 
-    corrected: View | None = None
+    corrections: View | None = None
     """The forget rows as they should have been, in the same order; part of ``retain``. None where
     rows are to be forgotten altogether."""
 

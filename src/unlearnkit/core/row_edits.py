@@ -29,7 +29,7 @@ from unlearnkit.core.text import one_line
 class RowEdit:
     """The corrected training set, and what holds for rows to come."""
 
-    changed: Tensor
+    mask: Tensor
     """Which training rows are changed, a boolean ``(N,)``."""
 
     data: Data

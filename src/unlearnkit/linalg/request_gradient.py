@@ -27,11 +27,11 @@ def request_gradient(p: Problem, rt: Runtime, names: Collection[str]) -> dict[st
         One tensor per name; exactly zero where no row is changed.
     """
     old = summed_gradient(p.model, p.forget, p.task, rt, names)
-    if p.corrected is None:
+    if p.corrections is None:
         decay = p.recipe.weight_decay * len(p.forget)
         weights = dict(p.model.named_parameters())
         return {n: -g - decay * weights[n].detach().to(g.dtype) for n, g in old.items()}
-    new = summed_gradient(p.model, p.corrected, p.task, rt, names)
+    new = summed_gradient(p.model, p.corrections, p.task, rt, names)
     return {n: new[n] - g for n, g in old.items()}
 
 

@@ -386,7 +386,9 @@ def _problem(
         task=case.task,
         forget=sealed(split.forget, Need.FORGET),
         retain=sealed(split.retain, Need.RETAIN),
-        corrected=None if split.corrected is None else sealed(split.corrected, Need.CORRECTED),
+        corrections=None
+        if split.corrections is None
+        else sealed(split.corrections, Need.CORRECTED),
         validation=validation,
         recipe=case.recipe or ASSUMED,
         removed_classes=split.removed_classes,
