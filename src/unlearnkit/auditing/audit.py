@@ -127,31 +127,33 @@ def audit(
             separates memory of the forget set from what the method does to any model.
 
     Returns:
-        The report.
-
-    Raises:
-        InputError: If the tier needs oracles and none are given, or they are of another case.
-        UnknownNameError: If there is no such tier.
+        The report. A tier that needs oracles where none are given, oracles of another case, and an
+        unknown tier are errors.
     """
     rt = rt or Runtime()
     done = _audited(done, original, case, request, rt)
     _check_oracle_kind(oracle)
-    if tier not in (None, *AuditTier):
-        raise UnknownNameError("tier of an audit", str(tier), list(AuditTier))
-    if tier == AuditTier.STRONG:
+    tier = _tier_of(tier, oracle)
+    if tier is AuditTier.STRONG:
         found = _strong(done, oracle, models, rt, cache or Cache(), ray, memory)
         return _with_data(found, done, list_rows=list_rows)
+    oracles = oracle if oracle is not None and tier is AuditTier.REFERENCE else None
+    controls = ControlModels(done.case, done.parts, rt, cache or Cache())
+    found = audit_one_model(done, oracles, tier, rt, controls, memory, placebo=placebo)
+    return _with_data(found, done, list_rows=list_rows)
+
+
+def _tier_of(wanted: AuditTier | str | None, oracle: Oracles | None) -> AuditTier:
+    if wanted not in (None, *AuditTier):
+        raise UnknownNameError("tier of an audit", str(wanted), list(AuditTier))
     least = AuditTier.FAST if oracle is None else AuditTier.REFERENCE
-    tier = least if tier is None else AuditTier(tier)
+    tier = least if wanted is None else AuditTier(wanted)
     if tier is AuditTier.REFERENCE and oracle is None:
         raise InputError(
             "audit: tier reference needs oracles; pass oracle=uk.oracle(case, request), or ask for"
             " tier fast"
         )
-    oracles = oracle if oracle is not None and tier is AuditTier.REFERENCE else None
-    controls = ControlModels(done.case, done.parts, rt, cache or Cache())
-    found = audit_one_model(done, oracles, tier, rt, controls, memory, placebo=placebo)
-    return _with_data(found, done, list_rows=list_rows)
+    return tier
 
 
 def _with_data(report: Report, done: Unlearned, *, list_rows: bool) -> Report:
