@@ -21,22 +21,23 @@ from unlearnkit.auditing.memory_and_likeness import single_model_answers, strong
 from unlearnkit.auditing.metric_table import Reference, metric_rows
 from unlearnkit.auditing.next_steps import AuditFacts, next_steps
 from unlearnkit.auditing.placebo_models import PlaceboControl, placebo_control
+from unlearnkit.auditing.remarks import limits, remarks
 from unlearnkit.auditing.request_summary import (
     describe_request,
     duplicates_and_nearest,
     target_counts,
     training_digest,
 )
-from unlearnkit.auditing.sentences import limits, remarks
 from unlearnkit.auditing.splits import choose
 from unlearnkit.auditing.strong.cost_plan import plan
+from unlearnkit.auditing.strong.ensemble_size import ENOUGH
 from unlearnkit.auditing.strong.mask_transfer import distance_to_feature_mean, find_localizer
-from unlearnkit.auditing.strong.metric_specs import ENOUGH
 from unlearnkit.auditing.strong.placebo import reads_request
 from unlearnkit.auditing.strong.results_table import StrongResults, strong_table
 from unlearnkit.auditing.strong.train_ensembles import check_models, collect_margins, subject_of
 from unlearnkit.auditing.summary import summary_rows
-from unlearnkit.auditing.verdicts import (
+from unlearnkit.auditing.verdicts_fast import FastAudit
+from unlearnkit.auditing.verdicts_reference import (
     HEADROOM,
     VerdictInputs,
     enough_headroom,
@@ -44,7 +45,6 @@ from unlearnkit.auditing.verdicts import (
     headroom,
     judge,
 )
-from unlearnkit.auditing.verdicts_fast import FastAudit
 from unlearnkit.auditing.verdicts_strong import strong_findings, strong_limits, strong_remarks
 from unlearnkit.cache import Cache
 from unlearnkit.contamination import check_fresh, check_outside
