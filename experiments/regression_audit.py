@@ -28,7 +28,7 @@ from torch import Tensor
 from experiments.regression import CASES
 from unlearnkit.auditing.metric_table import metric_rows
 from unlearnkit.auditing.splits import choose
-from unlearnkit.auditing.verdicts import VerdictInputs, judge
+from unlearnkit.auditing.verdicts_reference import VerdictInputs, judge
 from unlearnkit.cases.registry import CaseWithRequest
 from unlearnkit.catalog import cases
 from unlearnkit.core.case import Case

@@ -7,7 +7,7 @@ import torch
 
 from unlearnkit.attacks.forgetting_quality import forgetting_quality
 from unlearnkit.core.errors import InputError
-from unlearnkit.stats import margin_checks as cells
+from unlearnkit.stats import matrix_checks as cells
 from unlearnkit.stats.epsilon_bounds import epsilon_table
 
 

@@ -100,7 +100,7 @@ def test_the_order_of_examples_does_not_matter():
 def test_pieces_give_what_the_whole_gives(monkeypatch):
     unlearned, null = draw(64, 25, 1, 1.0), draw(64, 25, 2)
     whole = ulira(unlearned, null)
-    monkeypatch.setattr("unlearnkit.stats.margin_checks.CELLS", 2000)
+    monkeypatch.setattr("unlearnkit.stats.matrix_checks.CELLS", 2000)
     pieces = ulira(unlearned, null)
     assert whole.auc == pytest.approx(pieces.auc, abs=1e-12)
     torch.testing.assert_close(whole.aucs, pieces.aucs, rtol=0, atol=1e-12)

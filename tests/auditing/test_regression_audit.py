@@ -7,7 +7,7 @@ from torch import nn
 import unlearnkit as uk
 from unlearnkit.auditing.metric_table import metric_rows
 from unlearnkit.auditing.splits import choose
-from unlearnkit.auditing.verdicts import VerdictInputs, judge
+from unlearnkit.auditing.verdicts_reference import VerdictInputs, judge
 from unlearnkit.catalog import cases, metrics
 from unlearnkit.core.data import View
 from unlearnkit.core.evidence import Evidence, ModelRole, Split

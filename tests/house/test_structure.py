@@ -209,14 +209,9 @@ def test_a_name_without_a_user_is_found():
     assert unreached(source, {"used"}) == ["B", "lost"]
 
 
-LONG = {
-    "audit": 71,
-    "localize": 69,
-    "metric": 67,
-    "run": 62,
-    "unlearn": 111,
-}
-"""Functions over 60 lines, docstring and signature included, and how long they may be at most."""
+LONG = {"metric": 67}
+"""Functions over 60 lines, docstring and signature included, and how long they may be at most:
+the declaration of a metric has a line for each of its 17 fields, in signature, text and call."""
 
 
 @pytest.mark.parametrize("path", FILES, ids=module)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unlearnkit.stats.epsilon_bounds import epsilon_table, leak_p_values
-from unlearnkit.stats.margin_checks import blocks, check_margins
+from unlearnkit.stats.matrix_checks import blocks, check_margins
 from unlearnkit.stats.multiple_testing import benjamini_hochberg
 
 LEAST_MODELS = 16

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unlearnkit.core.errors import InputError
 from unlearnkit.stats.densities import fit_law
-from unlearnkit.stats.margin_checks import blocks, check_margins
+from unlearnkit.stats.matrix_checks import blocks, check_margins
 
 STEPS = 100
 OVER = 1.96

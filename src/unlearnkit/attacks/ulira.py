@@ -17,7 +17,7 @@ from torch import Tensor
 
 from unlearnkit.core.errors import InputError
 from unlearnkit.stats.densities import PRIOR, Centre, ExampleDensity, fit_law, log_ratio
-from unlearnkit.stats.margin_checks import blocks, check_margins, matrix
+from unlearnkit.stats.matrix_checks import blocks, check_margins, matrix
 from unlearnkit.stats.multiple_testing import benjamini_hochberg
 from unlearnkit.stats.roc import StreamingRoc, auc_rows
 

@@ -21,22 +21,23 @@ from unlearnkit.auditing.memory_and_likeness import single_model_answers, strong
 from unlearnkit.auditing.metric_table import Reference, metric_rows
 from unlearnkit.auditing.next_steps import AuditFacts, next_steps
 from unlearnkit.auditing.placebo_models import PlaceboControl, placebo_control
+from unlearnkit.auditing.remarks import limits, remarks
 from unlearnkit.auditing.request_summary import (
     describe_request,
     duplicates_and_nearest,
     target_counts,
     training_digest,
 )
-from unlearnkit.auditing.sentences import limits, remarks
 from unlearnkit.auditing.splits import choose
 from unlearnkit.auditing.strong.cost_plan import plan
+from unlearnkit.auditing.strong.ensemble_size import ENOUGH
 from unlearnkit.auditing.strong.mask_transfer import distance_to_feature_mean, find_localizer
-from unlearnkit.auditing.strong.metric_specs import ENOUGH
 from unlearnkit.auditing.strong.placebo import reads_request
 from unlearnkit.auditing.strong.results_table import StrongResults, strong_table
 from unlearnkit.auditing.strong.train_ensembles import check_models, collect_margins, subject_of
 from unlearnkit.auditing.summary import summary_rows
-from unlearnkit.auditing.verdicts import (
+from unlearnkit.auditing.verdicts_fast import FastAudit
+from unlearnkit.auditing.verdicts_reference import (
     HEADROOM,
     VerdictInputs,
     enough_headroom,
@@ -44,7 +45,6 @@ from unlearnkit.auditing.verdicts import (
     headroom,
     judge,
 )
-from unlearnkit.auditing.verdicts_fast import FastAudit
 from unlearnkit.auditing.verdicts_strong import strong_findings, strong_limits, strong_remarks
 from unlearnkit.cache import Cache
 from unlearnkit.contamination import check_fresh, check_outside
@@ -127,31 +127,33 @@ def audit(
             separates memory of the forget set from what the method does to any model.
 
     Returns:
-        The report.
-
-    Raises:
-        InputError: If the tier needs oracles and none are given, or they are of another case.
-        UnknownNameError: If there is no such tier.
+        The report. A tier that needs oracles where none are given, oracles of another case, and an
+        unknown tier are errors.
     """
     rt = rt or Runtime()
     done = _audited(done, original, case, request, rt)
     _check_oracle_kind(oracle)
-    if tier not in (None, *AuditTier):
-        raise UnknownNameError("tier of an audit", str(tier), list(AuditTier))
-    if tier == AuditTier.STRONG:
+    tier = _tier_of(tier, oracle)
+    if tier is AuditTier.STRONG:
         found = _strong(done, oracle, models, rt, cache or Cache(), ray, memory)
         return _with_data(found, done, list_rows=list_rows)
+    oracles = oracle if oracle is not None and tier is AuditTier.REFERENCE else None
+    controls = ControlModels(done.case, done.parts, rt, cache or Cache())
+    found = audit_one_model(done, oracles, tier, rt, controls, memory, placebo=placebo)
+    return _with_data(found, done, list_rows=list_rows)
+
+
+def _tier_of(wanted: AuditTier | str | None, oracle: Oracles | None) -> AuditTier:
+    if wanted not in (None, *AuditTier):
+        raise UnknownNameError("tier of an audit", str(wanted), list(AuditTier))
     least = AuditTier.FAST if oracle is None else AuditTier.REFERENCE
-    tier = least if tier is None else AuditTier(tier)
+    tier = least if wanted is None else AuditTier(wanted)
     if tier is AuditTier.REFERENCE and oracle is None:
         raise InputError(
             "audit: tier reference needs oracles; pass oracle=uk.oracle(case, request), or ask for"
             " tier fast"
         )
-    oracles = oracle if oracle is not None and tier is AuditTier.REFERENCE else None
-    controls = ControlModels(done.case, done.parts, rt, cache or Cache())
-    found = audit_one_model(done, oracles, tier, rt, controls, memory, placebo=placebo)
-    return _with_data(found, done, list_rows=list_rows)
+    return tier
 
 
 def _with_data(report: Report, done: Unlearned, *, list_rows: bool) -> Report:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from unlearnkit.auditing.strong.metric_specs import ENOUGH
-from unlearnkit.auditing.verdicts import enough_headroom
+from unlearnkit.auditing.strong.ensemble_size import ENOUGH
+from unlearnkit.auditing.verdicts_reference import enough_headroom
 from unlearnkit.catalog import metrics
 from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.report.schema import (

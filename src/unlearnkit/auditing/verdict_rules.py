@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from unlearnkit.auditing.next_steps import STEPS
-from unlearnkit.auditing.strong.metric_specs import ENOUGH
+from unlearnkit.auditing.strong.ensemble_size import ENOUGH
 from unlearnkit.auditing.verdict_evaluation import FALSE_ALARMS, Tier, VerdictRule
-from unlearnkit.auditing.verdicts import REFERENCE_RULES
 from unlearnkit.auditing.verdicts_fast import FAST_RULES
+from unlearnkit.auditing.verdicts_reference import REFERENCE_RULES
 from unlearnkit.auditing.verdicts_strong import STRONG_RULES
 from unlearnkit.report.schema import Verdict
 from unlearnkit.stats.oracle_gap import ENOUGH_FOR_EQUIVALENCE, ENOUGH_FOR_INTERVALS, LEAST_MARGIN

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from statistics import NormalDist
 
 from unlearnkit.auditing.strong.arm_comparison import CHANCE, MEMORY_MARGIN
-from unlearnkit.auditing.strong.metric_specs import ENOUGH
+from unlearnkit.auditing.strong.ensemble_size import ENOUGH
 from unlearnkit.auditing.strong.results_table import StrongResults
 from unlearnkit.auditing.verdict_evaluation import Reason
 from unlearnkit.metrics.ensembles import AUC_MARGIN

@@ -11,19 +11,19 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from unlearnkit.attacks.ulira import EXPOSED
-from unlearnkit.auditing.sentences import NOT_PROOF, attack_sentence
+from unlearnkit.auditing.remarks import NOT_PROOF, attack_sentence
 from unlearnkit.auditing.strong.arm_comparison import CHANCE, MEMORY_MARGIN
-from unlearnkit.auditing.strong.metric_specs import ENOUGH
+from unlearnkit.auditing.strong.ensemble_size import ENOUGH
 from unlearnkit.auditing.strong.results_table import LEVEL, StrongResults
 from unlearnkit.auditing.verdict_evaluation import Reason, VerdictRule, evaluate
 from unlearnkit.auditing.verdict_metrics import list_first_three, metric_label
-from unlearnkit.auditing.verdicts import PROBE
 from unlearnkit.auditing.verdicts_memory import (
     memory_below_placebo,
     memory_gone,
     memory_not_shown_gone,
     memory_remains,
 )
+from unlearnkit.auditing.verdicts_reference import PROBE
 from unlearnkit.catalog import metrics
 from unlearnkit.metrics.ensembles import AUC_MARGIN
 from unlearnkit.report.phrases import gap_texts

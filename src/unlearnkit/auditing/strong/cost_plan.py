@@ -10,7 +10,7 @@ import torch
 
 from unlearnkit.attacks.klom import LEAST_MODELS as KLOM_LEAST
 from unlearnkit.attacks.ulira import LEAST as ULIRA_LEAST
-from unlearnkit.auditing.sentences import format_duration
+from unlearnkit.auditing.remarks import format_duration
 from unlearnkit.auditing.strong.bootstrap_intervals import MOST_ROWS
 from unlearnkit.auditing.strong.margin_store import ModelId
 from unlearnkit.auditing.strong.placebo import PLACEBO

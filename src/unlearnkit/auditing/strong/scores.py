@@ -16,7 +16,7 @@ from unlearnkit.attacks.wasserstein import wasserstein
 from unlearnkit.auditing.strong import bootstrap_intervals as intervals
 from unlearnkit.auditing.strong.margin_store import MarginMatrix, ModelId
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.stats.margin_checks import blocks
+from unlearnkit.stats.matrix_checks import blocks
 
 
 def towards_targets(signals: MarginMatrix) -> MarginMatrix:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from unlearnkit.auditing.request_summary import row_bytes
 from unlearnkit.auditing.splits import choose
+from unlearnkit.auditing.strong.ensemble_size import LEAST
 from unlearnkit.auditing.strong.margin_store import (
     MarginMatrix,
     MarginStore,
@@ -23,7 +24,6 @@ from unlearnkit.auditing.strong.margin_store import (
     ModelId,
     ModelRecord,
 )
-from unlearnkit.auditing.strong.metric_specs import LEAST
 from unlearnkit.auditing.strong.placebo import PLACEBO, PlaceboRefusal, run_placebo
 from unlearnkit.cache import Cache
 from unlearnkit.contamination import check_fresh

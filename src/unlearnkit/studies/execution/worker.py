@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import torch
 
 from unlearnkit.auditing.audit import audit
-from unlearnkit.auditing.strong.metric_specs import ENOUGH
+from unlearnkit.auditing.strong.ensemble_size import ENOUGH
 from unlearnkit.auto.chooser import unlearn
 from unlearnkit.cache import Cache
 from unlearnkit.core.auto_method import AUTO

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from statistics import fmean
 
-from unlearnkit.auditing.sentences import format_duration
+from unlearnkit.auditing.remarks import format_duration
 from unlearnkit.cache import Cache
 from unlearnkit.cases.registry import ModelSelectedRequest
 from unlearnkit.catalog import cases
