@@ -146,7 +146,7 @@ def test_labels_come_from_a_file(tmp_path, head):
     file = tmp_path / "corrections.csv"
     file.write_text(f"{head}a0{mark}1\na4{mark}2\n")
     case = uk.Case(train=(X, Y), keys=[f"a{i}" for i in range(N)], task="classification")
-    assert parts_of(f"labels=@{file}", case).corrected.y.tolist() == [1, 2]
+    assert parts_of(f"labels=@{file}", case).corrections.y.tolist() == [1, 2]
 
 
 def test_labels_follow_keys_and_survive_a_deletion():
