@@ -12,13 +12,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
+from pydantic import Field, ValidationError
 
 from unlearnkit import catalog
 from unlearnkit.core.border import first_line
 from unlearnkit.core.bounded_yaml import parse_yaml
 from unlearnkit.core.case import Case
-from unlearnkit.core.checked import FrozenModel
+from unlearnkit.core.checked import Record
 from unlearnkit.core.errors import InputError, UnknownNameError, UnlearnkitError, UnsupportedError
 from unlearnkit.core.files import read_yaml
 from unlearnkit.core.method import Method, format_validation_error
@@ -39,8 +39,10 @@ DEFAULT_METHOD = "finetune"
 """Used when no method is named: it serves every task and needs only the rows that stay."""
 
 
-class Job(FrozenModel):
+class Job(Record):
     """One request to forget."""
+
+    added = frozenset({"after"})
 
     case: str
     """A built-in case, or ``package.module:function``."""
@@ -64,14 +66,6 @@ class Job(FrozenModel):
     seed: int = Field(0, ge=0, lt=SEEDS, strict=True)
     device: str = "cpu"
     precision: Precision = "fp32"
-
-    @model_serializer(mode="wrap")
-    def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out ``after`` where it is empty: records written before it was known stay valid."""
-        found: dict[str, Any] = dump(self)
-        if not self.after:
-            found.pop("after", None)
-        return found
 
     def resolve(
         self, reporter: Reporter | None = None, *, made: Case | None = None

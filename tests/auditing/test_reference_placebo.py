@@ -6,6 +6,8 @@ from typing import ClassVar
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.auditing.liars import NoOp
 from unlearnkit.auditing import placebo_models
@@ -17,12 +19,26 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.oracles import Oracles, oracle, train_original
 from unlearnkit.report.schema import Verdict
 from unlearnkit.stats.intervals import t_quantile
+from unlearnkit.stats.oracle_gap import ComparisonRule, Judgement
 from unlearnkit.unlearning.run_method import run_method
 
 MEMORY = {Verdict.LEAKS, Verdict.OVER_FORGOT}
 
 COUNTS = {"random_tenth": 10, "class": 5, "mislabelled_tenth": 5}
 """Retrained models: five show the memory of a class, not that of rows drawn at random."""
+
+
+@settings(deadline=None)
+@given(gap=st.floats(-0.3, 0.3), placebo=st.lists(st.floats(0.4, 0.6), min_size=5, max_size=9))
+def test_a_comparison_says_different_where_its_own_interval_lies_beyond_the_margin(gap, placebo):
+    others = torch.tensor(placebo, dtype=torch.float64)
+    rule = ComparisonRule("match retraining", "fraction", 0.02)
+    found = placebo_models._compared(others.mean()[None] + gap, others, rule)
+    beyond = found.low > 0.02 or found.high < -0.02
+    if found.judgement is Judgement.EQUIVALENT:
+        assert abs(found.value) <= 0.02 + 1e-9
+    else:
+        assert (found.judgement is Judgement.DIFFERENT) == beyond
 
 
 @pytest.fixture(scope="module")
