@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.auditing.liars import NoOp
 from unlearnkit.auditing import placebo_models
 from unlearnkit.auditing.audit import audit
+from unlearnkit.auditing.audit_memory import AuditMemory
 from unlearnkit.auditing.placebo_models import placebo_control
 from unlearnkit.catalog import cases
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
@@ -152,7 +153,8 @@ def test_a_retrained_model_is_not_accused_of_memory_by_its_like(world):
     asked, model, truth = world("random_tenth")
     done = run_method(model, asked.case, asked.request, NoOp())
     strangers = oracle(asked.case, asked.request, seeds=range(77, 87)).models
-    reports = [audit(replace(done, model=m), oracle=truth) for m in strangers]
+    memory = AuditMemory()
+    reports = [audit(replace(done, model=m), oracle=truth, memory=memory) for m in strangers]
     accused = sum(bool({f.verdict for f in r.findings} & MEMORY) for r in reports)
     assert accused <= 1  # of 10 at 1 %: more has a chance of 4 in 1,000
 
