@@ -111,15 +111,14 @@ def variants(case: Case) -> dict[str, Recipe]:
     return {name: recipe.model_copy(update=change) for name, change in changes.items()}
 
 
-def measured(
-    case: Case, retain: View, recipe: Recipe, seeds: range
-) -> list[Mapping[str, float]]:
+def measured(case: Case, retain: View, recipe: Recipe, seeds: range) -> list[Mapping[str, float]]:
     """Return the measures of models that a recipe gives, one a seed; trained if missing."""
     rt = Runtime()
     assert case.test is not None
     test = View.all(case.test)
     runs = train_originals(case.replace(recipe=recipe), seeds=seeds)
-    return [recipe_measures(r.model, retain, test, case.task, rt) for r in runs]
+    moving = {n for n, _ in runs[0].model.named_parameters()}
+    return [recipe_measures(r.model, retain, test, case.task, rt, moving) for r in runs]
 
 
 def problem_rates(name: str, draws: int, pool: int, first: int) -> dict[str, dict[str, float]]:
@@ -162,7 +161,9 @@ def page(facts: Mapping[str, object]) -> str:
         "|---|" + "---:|" * len(kinds),
     ]
     for name, found in rates.items():
-        lines.append(f"| {name} | " + " | ".join(f"{found[k]['accused']:.3f}" for k in kinds) + " |")
+        lines.append(
+            f"| {name} | " + " | ".join(f"{found[k]['accused']:.3f}" for k in kinds) + " |"
+        )
     lines += [
         "",
         f"Input noise is Gaussian, with {NOISE:g} of the deviation of the training inputs."
@@ -193,7 +194,9 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--pool", type=int, default=200)
     parser.add_argument("--first", type=int, default=FIRST, help="seed of the first original")
-    parser.add_argument("--case", choices=PROBLEMS, action="append", help="these alone; all if none")
+    parser.add_argument(
+        "--case", choices=PROBLEMS, action="append", help="these alone; all if none"
+    )
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -6,7 +6,7 @@ import datetime
 import math
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,8 @@ from unlearnkit.auditing.memory_and_likeness import single_model_answers, strong
 from unlearnkit.auditing.metric_table import Reference, metric_rows
 from unlearnkit.auditing.next_steps import AuditFacts, next_steps
 from unlearnkit.auditing.placebo_models import PlaceboControl, placebo_control
+from unlearnkit.auditing.recipe_check import check_recipe, not_checked
+from unlearnkit.auditing.recipe_marks import mark_findings, recipe_limits, under_recipe
 from unlearnkit.auditing.request_summary import (
     describe_request,
     duplicates_and_nearest,
@@ -71,6 +73,7 @@ from unlearnkit.report.schema import (
     Finding,
     MetricRow,
     Provenance,
+    RecipeCheck,
     RequestSummary,
     StrongSummary,
     Verdict,
@@ -99,6 +102,7 @@ def audit(
     list_rows: bool = False,
     memory: AuditMemory | None = None,
     placebo: bool = True,
+    recipe_check: bool = True,
 ) -> Report:
     """Measure whether an unlearned model behaves as if it had never seen the forget rows.
 
@@ -125,6 +129,9 @@ def audit(
         memory: What earlier audits of the same case found out about the same oracles.
         placebo: Of the reference tier: whether to run the method on the oracles as well, which
             separates memory of the forget set from what the method does to any model.
+        recipe_check: Of the reference and the strong tier: whether to ask first if the case's
+            recipe, or ``train_model``, gives models like the original. It trains originals, five
+            where models are small, which are kept in the cache.
 
     Returns:
         The report.
@@ -138,8 +145,10 @@ def audit(
     _check_oracle_kind(oracle)
     if tier not in (None, *AuditTier):
         raise UnknownNameError("tier of an audit", str(tier), list(AuditTier))
+    cache, memory = cache or Cache(), memory or AuditMemory()
+    check = _RecipeChecker(done, oracle, rt, cache, memory, ray, wanted=recipe_check)
     if tier == AuditTier.STRONG:
-        found = _strong(done, oracle, models, rt, cache or Cache(), ray, memory)
+        found = _strong(done, oracle, models, rt, cache, ray, memory, check)
         return _with_data(found, done, list_rows=list_rows)
     least = AuditTier.FAST if oracle is None else AuditTier.REFERENCE
     tier = least if tier is None else AuditTier(tier)
@@ -149,9 +158,33 @@ def audit(
             " tier fast"
         )
     oracles = oracle if oracle is not None and tier is AuditTier.REFERENCE else None
-    controls = ControlModels(done.case, done.parts, rt, cache or Cache())
-    found = audit_one_model(done, oracles, tier, rt, controls, memory, placebo=placebo)
+    controls = ControlModels(done.case, done.parts, rt, cache)
+    found = audit_one_model(
+        done, oracles, tier, rt, controls, memory, placebo=placebo, recipe_check=check
+    )
     return _with_data(found, done, list_rows=list_rows)
+
+
+@dataclass(frozen=True)
+class _RecipeChecker:
+    """Makes the recipe check of an audit, once its rows are known."""
+
+    done: Unlearned
+    oracles: Oracles | None
+    rt: Runtime
+    cache: Cache
+    memory: AuditMemory
+    ray: str | None
+    wanted: bool
+
+    def __call__(self, views: Mapping[Split, View], tier: AuditTier) -> RecipeCheck:
+        if tier is AuditTier.FAST:
+            return not_checked("the fast tier compares with no retrained model")
+        if not self.wanted:
+            return not_checked("the check was switched off (recipe_check=False)")
+        return check_recipe(
+            self.done, self.oracles, views, self.rt, self.cache, self.memory, self.ray
+        )
 
 
 def _with_data(report: Report, done: Unlearned, *, list_rows: bool) -> Report:
@@ -180,10 +213,12 @@ def audit_one_model(
     memory: AuditMemory | None = None,
     *,
     placebo: bool = False,
+    recipe_check: Callable[[Mapping[Split, View], AuditTier], RecipeCheck] | None = None,
 ) -> Report:
     """Return the fast or the reference audit of one model; arguments are those of ``audit``.
 
     Without oracles it is the fast one. Several audits of one request share their control models.
+    ``recipe_check`` makes the check of the recipe from the rows; there is none when None.
 
     Raises:
         InputError: If there are no forget rows, or the oracles are of another case.
@@ -202,17 +237,18 @@ def audit_one_model(
     count = 0 if oracles is None else len(oracles)
     rows = tuple(metric_rows(evidence, tier, _known(done, truth, evidence)))
     control = placebo_control(done, oracles if placebo else None, evidence, rt)
-    found = _findings(done, rows, evidence, count, controls, control)
+    recipe = None if recipe_check is None else recipe_check(splits.views, tier)
+    found = _findings(done, rows, evidence, count, controls, control, recipe)
     asked = _asked(done, parts, rows, evidence)
     spent = _spent(done, oracles, parts)
     return Report(
         verdict=found[0].verdict,
         reason=found[0].reason,
-        answers=single_model_answers(found, control, retrained=bool(count)),
+        answers=under_recipe(single_model_answers(found, control, retrained=bool(count)), recipe),
         arms=() if isinstance(control, str) else (control.memory, control.signature),
         remarks=remarks(found, rows, count),
-        next_steps=next_steps(AuditFacts(found, rows, tier, count, spent)),
-        summary=summary_rows(rows, found, spent),
+        next_steps=next_steps(AuditFacts(found, rows, tier, count, spent, recipe=recipe)),
+        summary=summary_rows(rows, found, spent, recipe=recipe),
         tier=tier,
         findings=found,
         asked=asked,
@@ -222,8 +258,9 @@ def audit_one_model(
         classes=class_lines(evidence, parts.removed_classes),
         spent=spent,
         localized=None if done.mask is None else mask_summary(done.mask),
+        recipe=recipe,
         provenance=_provenance(done, oracles, rt),
-        limits=limits(tier, count, outside=oracles is not None and oracles.outside),
+        limits=limits(tier, count, recipe, outside=oracles is not None and oracles.outside),
         warnings=(
             *(told + splits.warnings),
             *(_headroom_warnings(rows, count) + _tampered_warnings(asked)),
@@ -239,6 +276,7 @@ def _findings(
     oracles: int,
     controls: ControlModels,
     control: PlaceboControl | str,
+    recipe: RecipeCheck | None,
 ) -> tuple[Finding, ...]:
     """Return every verdict that holds; of the fast tier where there is no oracle."""
     gone = bool(done.parts.removed_classes)
@@ -248,7 +286,8 @@ def _findings(
         return findings_of_fast_audit(FastAudit(table, evidence, controls, gone, unchanged))
     head_only = _same(done.model, done.original, below_head=True)
     placebo = None if isinstance(control, str) else control
-    return judge(VerdictInputs(rows, gone, head_only, unchanged, oracles, placebo))
+    inputs = VerdictInputs(rows, gone, head_only, unchanged, oracles, placebo, recipe)
+    return mark_findings(judge(inputs), recipe)
 
 
 def _batching_warnings(done: Unlearned, forget: View, rt: Runtime) -> tuple[str, ...]:
@@ -264,7 +303,8 @@ def _strong(
     rt: Runtime,
     cache: Cache,
     ray: str | None,
-    memory: AuditMemory | None,
+    memory: AuditMemory,
+    check: _RecipeChecker,
 ) -> Report:
     """Return the reference audit of the model at hand, and the ensembles' verdict on its method."""
     check_models(models)
@@ -280,7 +320,9 @@ def _strong(
         few = min(models, ENOUGH_FOR_EQUIVALENCE)
         truth = subject.retrained(few)
     controls = ControlModels(done.case, done.parts, rt, cache)
-    one = audit_one_model(done, truth, AuditTier.REFERENCE, rt, controls, memory)
+    one = audit_one_model(
+        done, truth, AuditTier.REFERENCE, rt, controls, memory, recipe_check=check
+    )
     told: tuple[str, ...] = ()
     if localizer is not None:
         told = (f"the mask was found anew on each original, by {localizer.words}",)
@@ -291,20 +333,23 @@ def _strong(
         reads_request=reads_request(done.method, localizer),
     )
     own = [f for f in one.findings if f.verdict not in _OPEN]
-    found = strong_findings(table, own)
+    found = mark_findings(strong_findings(table, own, one.recipe), one.recipe)
+    facts = AuditFacts(
+        found, table.rows, AuditTier.STRONG, len(truth), one.spent, table.models, one.recipe
+    )
     return one.model_copy(
         update={
             "tier": AuditTier.STRONG,
             "verdict": found[0].verdict,
             "reason": found[0].reason,
-            "answers": strong_answers(found, table),
+            "answers": under_recipe(strong_answers(found, table), one.recipe),
             "remarks": strong_remarks(table),
-            "next_steps": next_steps(
-                AuditFacts(found, table.rows, AuditTier.STRONG, len(truth), one.spent, table.models)
+            "next_steps": next_steps(facts),
+            "summary": summary_rows(
+                one.rows, found, one.spent, table.rows, table.arm("memory"), one.recipe
             ),
-            "summary": summary_rows(one.rows, found, one.spent, table.rows, table.arm("memory")),
             "findings": found,
-            "limits": strong_limits(table),
+            "limits": (*strong_limits(table), *recipe_limits(one.recipe)),
             "warnings": (*table.told, *told, *one.warnings),
             "provenance": one.provenance.model_copy(update={"design": table.design}),
             "strong": _summary_of(table, subject.name, asked.train, time.perf_counter() - start),

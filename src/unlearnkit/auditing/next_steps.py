@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unlearnkit.auditing.strong.metric_specs import ENOUGH
 from unlearnkit.auditing.verdicts import enough_headroom
@@ -14,6 +14,7 @@ from unlearnkit.report.schema import (
     Finding,
     MetricRow,
     NextStep,
+    RecipeCheck,
     Verdict,
 )
 from unlearnkit.stats.intervals import t_half_width
@@ -72,6 +73,9 @@ class AuditFacts:
     models: int = 0
     """Models of each kind, of the strong tier."""
 
+    recipe: RecipeCheck | None = None
+    """Whether the recipe gives models like the original; None where that was not asked."""
+
     def training_seconds(self, count: int) -> float | None:
         """Return about how long it takes to retrain some models; None where it is not known."""
         one = self.spent.retrain_seconds
@@ -85,8 +89,12 @@ def next_steps(audit: AuditFacts) -> tuple[NextStep, ...]:
         audit: Findings, table, tier and costs.
 
     Returns:
-        One or two steps, the first the most useful.
+        One to three steps, the first the most useful: to mend the recipe, where it gives other
+        models than the one at hand.
     """
+    if audit.recipe is not None and audit.recipe.outcome == "mismatch":
+        after = next_steps(replace(audit, recipe=None))
+        return (NextStep(action=audit.recipe.remedy), *after)
     verdict = audit.found[0].verdict
     if verdict is Verdict.INCONCLUSIVE:
         return tuple(inconclusive_steps(audit))

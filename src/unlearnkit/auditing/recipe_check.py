@@ -10,7 +10,14 @@ from statistics import fmean
 from torch import nn
 
 from unlearnkit.auditing.audit_memory import AuditMemory
-from unlearnkit.auditing.recipe_measures import SHOWN, TESTED, RecipeQuantity, recipe_measures
+from unlearnkit.auditing.recipe_measures import (
+    ACCURACY,
+    ERROR,
+    SHOWN,
+    TESTED,
+    RecipeQuantity,
+    recipe_measures,
+)
 from unlearnkit.cache import Cache
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import View
@@ -37,6 +44,9 @@ LEVEL = 0.01
 
 VISIBLE = 0.005
 """Least difference of an accuracy that is named, as a fraction."""
+
+VISIBLE_ERROR = 0.02
+"""Least difference of a mean error that is named, as a share of it."""
 
 CONSEQUENCE = "the retrained models below are not what this model would have become"
 
@@ -118,12 +128,11 @@ def compare_with_originals(
         found.append(_measure(quantity.words, _value(given, name), values, p))
     rate = all(m.get("rate") == 1 for m in (given, *originals))
     for name, words in SHOWN.items():
-        values = [_value(m, name) for m in originals]
-        one = _value(given, name)
+        values = [_value(m, name) for m in (given, *originals)]
         if rate:
-            words = words.replace("mean error", "accuracy")
-            values, one = [1 - v for v in values], 1 - one
-        found.append(_measure(words, one, values, None))
+            values = [1 - v for v in values]
+        shown = words.replace(ERROR, ACCURACY) if rate else words
+        found.append(_measure(shown, values[0], values[1:], None))
     tests = [m.p for m in found if m.p is not None]
     return RecipeComparison(
         cauchy_combination(tests) if tests else None,
@@ -131,9 +140,7 @@ def compare_with_originals(
     )
 
 
-def _nothing_to_check(
-    done: Unlearned, oracles: Oracles | None, views: Mapping[Split, View]
-) -> str:
+def _nothing_to_check(done: Unlearned, oracles: Oracles | None, views: Mapping[Split, View]) -> str:
     case = done.case
     if oracles is not None and oracles.outside:
         return "the retrained models come from outside and follow no recipe of the case"
@@ -150,10 +157,11 @@ def _nothing_to_check(
         return f"the case has no {' and no '.join(missing)}"
     if Split.RETAIN not in views or not views[Split.RETAIN].labelled:
         return "there are no retain rows with targets"
-    keys = case.keys
-    if keys.renumbered or keys.deleted_rows or keys.deleted_owners:
-        return "the model went through earlier deletions, which no training from scratch repeats"
     return ""
+
+
+def _after_deletions(case: Case) -> bool:
+    return bool(case.keys.renumbered or case.keys.deleted_rows or case.keys.deleted_owners)
 
 
 def _rows(views: Mapping[Split, View]) -> dict[str, str]:
@@ -178,6 +186,8 @@ def _checked(
             forward=same.cost.forward,
             backward=same.cost.backward,
         )
+    if _after_deletions(done.case):
+        return not_checked("the model may have gone through the earlier deletions of the case")
     runs = _originals(training, cache, ray)
     odd = structural_difference(done.original, runs[0].model)
     if odd:
@@ -185,8 +195,10 @@ def _checked(
     rt, task = training.rt, done.case.task
     test = views.get(Split.TEST)
 
+    moving = {n for n, p in runs[0].model.named_parameters() if p.requires_grad}
+
     def measured(model: nn.Module) -> dict[str, float]:
-        return recipe_measures(model, views[Split.RETAIN], test, task, rt)
+        return recipe_measures(model, views[Split.RETAIN], test, task, rt, moving)
 
     originals = [measured(r.model) for r in runs]
     compared = compare_with_originals(measured(done.original), originals)
@@ -204,9 +216,7 @@ def _checked(
     )
 
 
-def _cached_twin(
-    done: Unlearned, training: ScratchTraining, cache: Cache
-) -> TrainedModel | None:
+def _cached_twin(done: Unlearned, training: ScratchTraining, cache: Cache) -> TrainedModel | None:
     """Return the original of the cache that the given model is, bit for bit; None where none is."""
     wanted = model_digest(done.original)
     for seed in dict.fromkeys((done.seed, *range(ORIGINALS))):
@@ -246,9 +256,7 @@ def _measure(
     )
 
 
-def _p_value(
-    quantity: RecipeQuantity, given: float, originals: Sequence[float]
-) -> float | None:
+def _p_value(quantity: RecipeQuantity, given: float, originals: Sequence[float]) -> float | None:
     """Return Student's p-value of one quantity; None where it is undefined or has no spread."""
     values = [given, *originals]
     if not all(map(math.isfinite, values)):
@@ -264,7 +272,11 @@ def _p_value(
 
 def _outcome(compared: RecipeComparison, case: Case) -> RecipeCheck:
     """Return the outcome of a comparison, in a sentence with its numbers."""
-    told = {"p": compared.p, "measures": compared.measures}
+    found = _judged(compared, case)
+    return found.model_copy(update={"p": compared.p, "measures": compared.measures})
+
+
+def _judged(compared: RecipeComparison, case: Case) -> RecipeCheck:
     count = len(compared.measures[0].originals)
     if count < ENOUGH_FOR_INTERVALS:
         numbers = "; ".join(_beside(m) for m in compared.measures if "retain" in m.name)
@@ -273,7 +285,6 @@ def _outcome(compared: RecipeComparison, case: Case) -> RecipeCheck:
             sentence=f"{count} original{'s' if count > 1 else ''} trained by the recipe"
             f" {'do' if count > 1 else 'does'} not show how far such models differ from each other,"
             f" so nothing is concluded: {numbers}",
-            **told,
         )
     if compared.p is None or compared.p >= LEVEL:
         level = "" if compared.p is None else f" (p = {compared.p:.2g}, level {LEVEL:g})"
@@ -281,29 +292,29 @@ def _outcome(compared: RecipeComparison, case: Case) -> RecipeCheck:
             outcome="reproduced",
             sentence=f"the given model does not differ from {count} originals trained by the"
             f" recipe{level}",
-            **told,
         )
     return RecipeCheck(
         outcome="mismatch",
         sentence=f"{_difference(compared.measures)}: {CONSEQUENCE}",
         remedy=_remedy(compared.measures, case),
-        **told,
     )
 
 
 def _difference(measures: Sequence[RecipeMeasure]) -> str:
-    """Return the difference that a reader sees best: an accuracy, else the clearest quantity."""
+    """Return the difference that a reader sees best: accuracy or error, else the clearest."""
     for m in measures:
         known = [v for v in m.originals if v is not None]
-        if not m.name.startswith("accuracy") or m.given is None or not known:
+        if m.given is None or not known or min(known) <= m.given <= max(known):
             continue
-        apart = abs(m.given - fmean(known))
-        if apart >= VISIBLE and not min(known) <= m.given <= max(known):
-            rows = m.name.removeprefix("accuracy, ")
+        apart, mean = abs(m.given - fmean(known)), fmean(known)
+        if m.name.startswith(ACCURACY) and apart >= VISIBLE:
+            rows = m.name.removeprefix(f"{ACCURACY}, ")
             return (
                 f"the given model answers {_percent(m.given)} of the {rows}, models trained by this"
-                f" recipe {_percent(fmean(known))}"
+                f" recipe {_percent(mean)}"
             )
+        if m.name.startswith(ERROR) and apart >= VISIBLE_ERROR * mean:
+            return _beside(m)
     clearest = min((m for m in measures if m.p is not None), key=lambda m: m.p or 0.0)
     return _beside(clearest)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -48,14 +49,21 @@ TESTED: Mapping[str, RecipeQuantity] = MappingProxyType(
 )
 """What is tested, by name."""
 
+ERROR, ACCURACY = "mean error", "accuracy"
+
 SHOWN: Mapping[str, str] = MappingProxyType(
-    {"error_retain": "mean error, retain set", "error_test": "mean error, test set"}
+    {"error_retain": f"{ERROR}, retain set", "error_test": f"{ERROR}, test set"}
 )
 """What is shown beside it: accuracies are steps, so their spread over a few models is no law."""
 
 
 def recipe_measures(
-    model: nn.Module, retain: View, test: View | None, task: Task, rt: Runtime
+    model: nn.Module,
+    retain: View,
+    test: View | None,
+    task: Task,
+    rt: Runtime,
+    moving: Collection[str],
 ) -> dict[str, float]:
     """Return what is compared of a model, by the names of ``TESTED`` and ``SHOWN``.
 
@@ -65,11 +73,14 @@ def recipe_measures(
         test: Rows that it was not trained on; without them what needs them is left out.
         task: Gives losses, margins (in units of the task) and errors.
         rt: Where to run; counts the cost.
+        moving: Names of the parameters that training moves, whatever flags the model has.
 
     Returns:
         One number each, not finite where it is undefined; ``rate``, 1 where all errors are 0 or 1.
     """
-    model = on_device(model, rt.device)
+    model = copy.deepcopy(on_device(model, rt.device))  # noqa: TID251  # flags of the copy change
+    for name, p in model.named_parameters():
+        p.requires_grad_(name in moving)
     found: dict[str, float] = {"rate": 1.0}
     for name, view in (("retain", retain), ("test", test)):
         if view is None or not len(view) or not view.labelled:
@@ -85,8 +96,8 @@ def recipe_measures(
             found["margin_deviation"] = float(margins.std(correction=0))
             columns = out.flatten(1)
             found["output_deviation"] = float((columns - columns.mean(0)).square().mean().sqrt())
-    moving = [p.detach().cpu().double() for p in model.parameters() if p.requires_grad]
-    found["weight_norm"] = math.sqrt(math.fsum(float(t.square().sum()) for t in moving))
+    weights = [p.detach().cpu().double() for p in model.parameters() if p.requires_grad]
+    found["weight_norm"] = math.sqrt(math.fsum(float(t.square().sum()) for t in weights))
     few = retain.sample(GRADIENT_ROWS, Runtime(), "recipe check/gradient")
     found["gradient_norm"] = _gradient_norm(model, few, task, rt)
     return found

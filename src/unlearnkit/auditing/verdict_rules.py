@@ -87,6 +87,14 @@ RULES: tuple[VerdictRule[Any], ...] = (
     VerdictRule(
         "strong",
         Verdict.INCONCLUSIVE,
+        "Models trained by the recipe are not like the given model (recipe check). MEMORY GONE"
+        " WITHIN LIMITS and MATCHES then do not hold.",
+        level="level 0.01, all quantities together",
+        source="Student's prediction interval, Cauchy combination (Liu and Xie, 2020)",
+    ),
+    VerdictRule(
+        "strong",
+        Verdict.INCONCLUSIVE,
         f"There are fewer than {ENOUGH} models of each kind, some unlearned models are copies of"
         " one another, or there are no never-seen rows for the attacks.",
     ),
@@ -183,6 +191,9 @@ TERMS = (
     " error).",
     "**95 % interval**: of one model, the range in which the gap of one more retrained model would"
     " lie in 95 of 100 audits; of several models, Student's two-sample interval.",
+    "**Recipe check**: whether originals trained anew by the recipe, or by `train_model`, are like"
+    " the given model. Where they are not, no verdict passes, and every other one says that it"
+    " stands under a recipe that does not reproduce the model.",
     "**Two one-sided tests**: the 90 % interval of the gap lies inside the margin. For a distance"
     " to the retrained models only the far side counts.",
 )

@@ -9,11 +9,11 @@ from unlearnkit.auditing.sentences import NOT_PROOF, attack_sentence
 from unlearnkit.auditing.strong.metric_specs import ENOUGH
 from unlearnkit.auditing.strong.results_table import LEVEL, StrongResults
 from unlearnkit.auditing.verdict_metrics import list_first_three, metric_label
-from unlearnkit.auditing.verdicts import PROBE
+from unlearnkit.auditing.verdicts import OTHER_RECIPE, PROBE
 from unlearnkit.auditing.verdicts_memory import memory_faults, memory_gone
 from unlearnkit.catalog import metrics
 from unlearnkit.report.phrases import gap_texts
-from unlearnkit.report.schema import Finding, MetricRow, Verdict, as_sentence
+from unlearnkit.report.schema import Finding, MetricRow, RecipeCheck, Verdict, as_sentence
 from unlearnkit.stats.oracle_gap import Judgement
 
 ATTACKS = ("rmia_auc", "lira_auc")
@@ -35,12 +35,15 @@ COMPARED = (*KNOWN, *UTILITY, *ATTACKS, *KEPT_ATTACKS, "ensemble_two_model_auc")
 """Rows on which equivalence with retraining must be shown; fixed before looking."""
 
 
-def strong_findings(strong: StrongResults, own: Sequence[Finding] = ()) -> tuple[Finding, ...]:
+def strong_findings(
+    strong: StrongResults, own: Sequence[Finding] = (), recipe: RecipeCheck | None = None
+) -> tuple[Finding, ...]:
     """Return every verdict that holds of a method, headline first.
 
     Args:
         strong: The table.
         own: What the model at hand shows by itself, next to a few retrained ones.
+        recipe: Whether the recipe gives models like the original; None where that was not asked.
 
     Returns:
         At least one finding.
@@ -50,8 +53,11 @@ def strong_findings(strong: StrongResults, own: Sequence[Finding] = ()) -> tuple
     if not faults:
         faults += _told_apart(strong)
     alone = [_of_one_model(f, memory=memory) for f in own]
-    found = [*faults, *_kept(strong), *_damaged(strong), *alone, *_open(strong)]
+    found = [*faults, *_kept(strong), *_damaged(strong), *alone]
+    found += [*_other_recipe(recipe), *_open(strong)]
     extra = [memory_gone(strong)] if memory and not _blamed(found) else []
+    if any(True for _ in _other_recipe(recipe)):
+        extra = [f.model_copy(update={"verdict": Verdict.INCONCLUSIVE}) for f in extra]
     if not found:
         rows = tuple(r.metric for r in strong.rows if r.metric in COMPARED)
         found = [
@@ -243,6 +249,11 @@ def _told_apart(s: StrongResults) -> Iterator[Finding]:
         reason="; ".join(seen),
         rows=("permutation_p", "ensemble_margin_shift"),
     )
+
+
+def _other_recipe(recipe: RecipeCheck | None) -> Iterator[Finding]:
+    if recipe is not None and recipe.outcome == "mismatch":
+        yield Finding(verdict=Verdict.INCONCLUSIVE, reason=f"{OTHER_RECIPE}: {recipe.sentence}")
 
 
 def _open(s: StrongResults) -> Iterator[Finding]:

@@ -173,13 +173,15 @@ def run_audit(
     ray: str | None = None,
     yes: bool = False,
     list_rows: bool = False,
+    recipe_check: bool = True,
     talk: Console,
 ) -> Report:
     """Audit a run and write ``report.json`` and, with the report extra, ``report.html``.
 
     A ``case`` replaces that of the record; the code that a record names is imported with ``trust``.
     ``oracle_weights`` are files of models that the user retrained elsewhere; nothing is retrained
-    then. ``yes`` allows more than ``MANY`` oracles.
+    then. ``yes`` allows more than ``MANY`` oracles. Without ``recipe_check`` it is not asked
+    whether the recipe gives models like the original.
 
     Returns:
         The report. Changed weights, a changed case and a place that cannot be written are errors.
@@ -202,6 +204,7 @@ def run_audit(
     digests = [model_digest(m) for m in given]
     inputs = {"run": record.key, "tier": tier, "oracles": digests or oracles}
     inputs |= {"models": models} if tier == "strong" else {}
+    inputs |= {} if recipe_check else {"recipe_check": False}
     run = _run(job, "audit", digest(inputs), folder)
     with Store(folder.parent / STORE) as store:
         with _recorded(store, run):
@@ -213,8 +216,9 @@ def run_audit(
                 truth = oracle(subject, request, seeds=oracles, rt=rt, ray=ray)
             talk.say("auditing")
             report = audit(
-                done, oracle=truth, tier=tier, models=models, rt=rt, ray=ray, list_rows=list_rows
-            )
+                done, oracle=truth, tier=tier, models=models, rt=rt, ray=ray, list_rows=list_rows,
+                recipe_check=recipe_check,
+            )  # fmt: skip
             report = report.model_copy(update={"warnings": (*warnings, *report.warnings)})
             _write(report, folder, talk)
         outside = {"oracles": f"from outside, weights {', '.join(digests)}"} if digests else {}
