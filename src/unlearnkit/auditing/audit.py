@@ -7,7 +7,7 @@ import math
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -65,7 +65,7 @@ from unlearnkit.core.request import ForgetRequest, Rows
 from unlearnkit.core.request_inference import infer_request
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.version import __version__
-from unlearnkit.oracles import Oracles, check_different
+from unlearnkit.oracles import Oracles, ScratchTraining, check_different
 from unlearnkit.report.mask_section import mask_summary
 from unlearnkit.report.report import Report
 from unlearnkit.report.schema import (
@@ -176,6 +176,8 @@ class _RecipeChecker:
     memory: AuditMemory
     ray: str | None
     wanted: bool
+    training: ScratchTraining | None = None
+    """How originals are trained, where their keys are known."""
 
     def __call__(self, views: Mapping[Split, View], tier: AuditTier) -> RecipeCheck:
         if tier is AuditTier.FAST:
@@ -183,7 +185,14 @@ class _RecipeChecker:
         if not self.wanted:
             return not_checked("the check was switched off (recipe_check=False)")
         return check_recipe(
-            self.done, self.oracles, views, self.rt, self.cache, self.memory, self.ray
+            self.done,
+            self.oracles,
+            views,
+            self.rt,
+            self.cache,
+            self.memory,
+            self.ray,
+            self.training,
         )
 
 
@@ -320,6 +329,7 @@ def _strong(
         few = min(models, ENOUGH_FOR_EQUIVALENCE)
         truth = subject.retrained(few)
     controls = ControlModels(done.case, done.parts, rt, cache)
+    check = replace(check, training=subject.originals)
     one = audit_one_model(
         done, truth, AuditTier.REFERENCE, rt, controls, memory, recipe_check=check
     )

@@ -69,6 +69,7 @@ def check_recipe(
     cache: Cache,
     memory: AuditMemory,
     ray: str | None = None,
+    training: ScratchTraining | None = None,
 ) -> RecipeCheck:
     """Return whether the recipe of a case gives models like the original at hand.
 
@@ -83,6 +84,7 @@ def check_recipe(
         cache: Where originals are kept.
         memory: What earlier audits of the same original found.
         ray: As in ``uk.oracle``.
+        training: How originals are trained, where the caller has their keys.
 
     Returns:
         The outcome; ``not checked``, with the reason, where there is nothing to compare.
@@ -91,7 +93,7 @@ def check_recipe(
     if why:
         return not_checked(why)
     try:
-        training = training_of_originals(done.case, rt)
+        training = training or training_of_originals(done.case, rt)
         key = (model_digest(done.original), digest(training.key(0)), digest(_rows(views)))
         if key not in memory.recipes:
             memory.recipes[key] = _checked(done, training, views, cache, ray)
@@ -219,7 +221,7 @@ def _checked(
 def _cached_twin(done: Unlearned, training: ScratchTraining, cache: Cache) -> TrainedModel | None:
     """Return the original of the cache that the given model is, bit for bit; None where none is."""
     wanted = model_digest(done.original)
-    for seed in dict.fromkeys((done.seed, *range(ORIGINALS))):
+    for seed in dict.fromkeys((0, done.seed, *range(ORIGINALS))):
         if training.key(seed) in cache:
             (one,) = training.models([seed], cache)
             if model_digest(one.model) == wanted:
