@@ -18,8 +18,9 @@ from unlearnkit.cache import Cache
 from unlearnkit.core.data import View
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.report.recipe_outcome import RecipeCheck
 from unlearnkit.report.report import Report
-from unlearnkit.report.schema import RecipeCheck, Verdict
+from unlearnkit.report.schema import Verdict
 from unlearnkit.stats.multiple_testing import cauchy_combination
 from unlearnkit.testing import toy_case
 

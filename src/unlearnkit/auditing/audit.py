@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
 import math
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +19,8 @@ from unlearnkit.auditing.memory_and_likeness import single_model_answers, strong
 from unlearnkit.auditing.metric_table import Reference, metric_rows
 from unlearnkit.auditing.next_steps import AuditFacts, next_steps
 from unlearnkit.auditing.placebo_models import PlaceboControl, placebo_control
-from unlearnkit.auditing.recipe_check import check_recipe, not_checked
+from unlearnkit.auditing.provenance import provenance
+from unlearnkit.auditing.recipe_check import RecipeChecker
 from unlearnkit.auditing.recipe_marks import mark_findings, recipe_limits, under_recipe
 from unlearnkit.auditing.request_summary import (
     describe_request,
@@ -54,7 +53,7 @@ from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.core.border import border
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import View
-from unlearnkit.core.digest import NUMERICS, model_digest, tensor_digest
+from unlearnkit.core.digest import model_digest, tensor_digest
 from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.core.evidence import Evidence, Split
 from unlearnkit.core.inference import BATCHING, batching_note, first_rows
@@ -64,16 +63,14 @@ from unlearnkit.core.outside_method import OutsideMethod
 from unlearnkit.core.request import ForgetRequest, Rows
 from unlearnkit.core.request_inference import infer_request
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.version import __version__
-from unlearnkit.oracles import Oracles, ScratchTraining, check_different
+from unlearnkit.oracles import Oracles, check_different
 from unlearnkit.report.mask_section import mask_summary
+from unlearnkit.report.recipe_outcome import RecipeCheck
 from unlearnkit.report.report import Report
 from unlearnkit.report.schema import (
     CostComparison,
     Finding,
     MetricRow,
-    Provenance,
-    RecipeCheck,
     RequestSummary,
     StrongSummary,
     Verdict,
@@ -83,6 +80,11 @@ from unlearnkit.train.memory_format import to_channels_last_if_faster
 from unlearnkit.train.rng_guard import as_plain_call
 from unlearnkit.unlearning.outside_model import unlearned_outside
 from unlearnkit.unlearning.run_method import Unlearned, check_weights, fresh_model
+
+_NO_ORACLE = (
+    "audit: tier reference needs oracles; pass oracle=uk.oracle(case, request), or ask for tier"
+    " fast"
+)
 
 
 @border("audit")
@@ -129,9 +131,8 @@ def audit(
         memory: What earlier audits of the same case found out about the same oracles.
         placebo: Of the reference tier: whether to run the method on the oracles as well, which
             separates memory of the forget set from what the method does to any model.
-        recipe_check: Of the reference and the strong tier: whether to ask first if the case's
-            recipe, or ``train_model``, gives models like the original. It trains originals, five
-            where models are small, which are kept in the cache.
+        recipe_check: Whether to ask before any comparison if the case's recipe, or ``train_model``,
+            gives models like the original: it trains one to five originals, kept in the cache.
 
     Returns:
         The report.
@@ -146,54 +147,19 @@ def audit(
     if tier not in (None, *AuditTier):
         raise UnknownNameError("tier of an audit", str(tier), list(AuditTier))
     cache, memory = cache or Cache(), memory or AuditMemory()
-    check = _RecipeChecker(done, oracle, rt, cache, memory, ray, wanted=recipe_check)
+    check = RecipeChecker(done, oracle, rt, cache, memory, ray, wanted=recipe_check)
     if tier == AuditTier.STRONG:
         found = _strong(done, oracle, models, rt, cache, ray, memory, check)
         return _with_data(found, done, list_rows=list_rows)
-    least = AuditTier.FAST if oracle is None else AuditTier.REFERENCE
-    tier = least if tier is None else AuditTier(tier)
+    tier = AuditTier(tier or (AuditTier.FAST if oracle is None else AuditTier.REFERENCE))
     if tier is AuditTier.REFERENCE and oracle is None:
-        raise InputError(
-            "audit: tier reference needs oracles; pass oracle=uk.oracle(case, request), or ask for"
-            " tier fast"
-        )
-    oracles = oracle if oracle is not None and tier is AuditTier.REFERENCE else None
+        raise InputError(_NO_ORACLE)
+    oracles = oracle if tier is AuditTier.REFERENCE else None
     controls = ControlModels(done.case, done.parts, rt, cache)
     found = audit_one_model(
         done, oracles, tier, rt, controls, memory, placebo=placebo, recipe_check=check
     )
     return _with_data(found, done, list_rows=list_rows)
-
-
-@dataclass(frozen=True)
-class _RecipeChecker:
-    """Makes the recipe check of an audit, once its rows are known."""
-
-    done: Unlearned
-    oracles: Oracles | None
-    rt: Runtime
-    cache: Cache
-    memory: AuditMemory
-    ray: str | None
-    wanted: bool
-    training: ScratchTraining | None = None
-    """How originals are trained, where their keys are known."""
-
-    def __call__(self, views: Mapping[Split, View], tier: AuditTier) -> RecipeCheck:
-        if tier is AuditTier.FAST:
-            return not_checked("the fast tier compares with no retrained model")
-        if not self.wanted:
-            return not_checked("the check was switched off (recipe_check=False)")
-        return check_recipe(
-            self.done,
-            self.oracles,
-            views,
-            self.rt,
-            self.cache,
-            self.memory,
-            self.ray,
-            self.training,
-        )
 
 
 def _with_data(report: Report, done: Unlearned, *, list_rows: bool) -> Report:
@@ -250,6 +216,7 @@ def audit_one_model(
     found = _findings(done, rows, evidence, count, controls, control, recipe)
     asked = _asked(done, parts, rows, evidence)
     spent = _spent(done, oracles, parts)
+    batching = _batching_warnings(done, splits.views[Split.FORGET], rt)
     return Report(
         verdict=found[0].verdict,
         reason=found[0].reason,
@@ -268,14 +235,16 @@ def audit_one_model(
         spent=spent,
         localized=None if done.mask is None else mask_summary(done.mask),
         recipe=recipe,
-        provenance=_provenance(done, oracles, rt),
+        provenance=provenance(done, oracles, rt),
         limits=limits(tier, count, recipe, outside=oracles is not None and oracles.outside),
-        warnings=(
-            *(told + splits.warnings),
-            *(_headroom_warnings(rows, count) + _tampered_warnings(asked)),
-            *(done.notes + _batching_warnings(done, splits.views[Split.FORGET], rt)),
-        ),
+        warnings=(*told, *splits.warnings, *_warnings(done, rows, count, asked), *batching),
     )
+
+
+def _warnings(
+    done: Unlearned, rows: Sequence[MetricRow], oracles: int, asked: RequestSummary
+) -> tuple[str, ...]:
+    return (*_headroom_warnings(rows, oracles), *_tampered_warnings(asked), *done.notes)
 
 
 def _findings(
@@ -313,7 +282,7 @@ def _strong(
     cache: Cache,
     ray: str | None,
     memory: AuditMemory,
-    check: _RecipeChecker,
+    check: RecipeChecker,
 ) -> Report:
     """Return the reference audit of the model at hand, and the ensembles' verdict on its method."""
     check_models(models)
@@ -592,39 +561,4 @@ def _spent(done: Unlearned, oracles: Oracles | None, parts: Partition) -> CostCo
         retrain_together=together,
         ratio=None if not rows or not counted else done.cost.work / (3 * rows),
         backward_ratio=None if not rows or not counted else done.cost.backward / rows,
-    )
-
-
-def _provenance(done: Unlearned, oracles: Oracles | None, rt: Runtime) -> Provenance:
-    outside = oracles is not None and oracles.outside
-    return Provenance(
-        version=__version__,
-        torch=str(torch.__version__),
-        device=f"{rt.device.type} ({platform.machine()})",
-        precision=rt.precision,
-        made=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        design="REUSE",
-        method=done.method.id,
-        settings=done.method.model_dump(mode="json"),
-        method_seed=done.seed,
-        oracle_seeds=tuple(r.seed for r in oracles.runs) if oracles and not outside else (),
-        outside_oracles=tuple(map(model_digest, oracles.models)) if oracles and outside else (),
-        training=_training(done.case),
-        numerics=NUMERICS,
-        original=model_digest(done.original),
-        unlearned=model_digest(done.model),
-        notes=done.notes,
-    )
-
-
-def _training(case: Case) -> str:
-    """Return name and version, or digest, of a case's training loop; empty where it has none."""
-    if case.train_model is None:
-        return ""
-    try:
-        spec = case.train_model.spec()
-    except InputError:  # it cannot be read, and no model of it was kept
-        return case.train_model.name
-    return f"train_model {spec['name']}, " + (
-        f"version {spec['version']}" if "version" in spec else f"content {spec['content']}"
     )

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from unlearnkit.auditing.metric_table import Reference
-from unlearnkit.report.schema import RecipeCheck
+from unlearnkit.report.recipe_outcome import RecipeCheck
 
 
 @dataclass

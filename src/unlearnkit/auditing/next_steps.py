@@ -9,12 +9,12 @@ from unlearnkit.auditing.strong.metric_specs import ENOUGH
 from unlearnkit.auditing.verdicts import enough_headroom
 from unlearnkit.catalog import metrics
 from unlearnkit.core.audit_terms import AuditTier
+from unlearnkit.report.recipe_outcome import RecipeCheck
 from unlearnkit.report.schema import (
     CostComparison,
     Finding,
     MetricRow,
     NextStep,
-    RecipeCheck,
     Verdict,
 )
 from unlearnkit.stats.intervals import t_half_width
@@ -74,7 +74,7 @@ class AuditFacts:
     """Models of each kind, of the strong tier."""
 
     recipe: RecipeCheck | None = None
-    """Whether the recipe gives models like the original; None where that was not asked."""
+    """Whether the recipe gives models like the original; None where there was no check."""
 
     def training_seconds(self, count: int) -> float | None:
         """Return about how long it takes to retrain some models; None where it is not known."""

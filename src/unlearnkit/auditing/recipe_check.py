@@ -19,6 +19,7 @@ from unlearnkit.auditing.recipe_measures import (
     recipe_measures,
 )
 from unlearnkit.cache import Cache
+from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import View
 from unlearnkit.core.digest import digest, model_digest
@@ -28,7 +29,7 @@ from unlearnkit.core.module_state import structural_difference
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.train_function import TrainFunction
 from unlearnkit.oracles import Oracles, ScratchTraining, TrainedModel, training_of_originals
-from unlearnkit.report.schema import RecipeCheck, RecipeMeasure
+from unlearnkit.report.recipe_outcome import RecipeCheck, RecipeMeasure
 from unlearnkit.stats.multiple_testing import cauchy_combination
 from unlearnkit.stats.oracle_gap import ENOUGH_FOR_INTERVALS, outlying
 from unlearnkit.unlearning.run_method import Unlearned
@@ -59,6 +60,38 @@ class RecipeComparison:
     """Of the given model being one more of them; None with fewer than three."""
 
     measures: tuple[RecipeMeasure, ...]
+
+
+@dataclass(frozen=True)
+class RecipeChecker:
+    """Makes the recipe check of an audit, once its rows are known."""
+
+    done: Unlearned
+    oracles: Oracles | None
+    rt: Runtime
+    cache: Cache
+    memory: AuditMemory
+    ray: str | None
+    wanted: bool
+    training: ScratchTraining | None = None
+    """How originals are trained, where their keys are known."""
+
+    def __call__(self, views: Mapping[Split, View], tier: AuditTier) -> RecipeCheck:
+        """Return the check on these rows; ``not checked`` in the fast tier, or if not wanted."""
+        if tier is AuditTier.FAST:
+            return not_checked("the fast tier compares with no retrained model")
+        if not self.wanted:
+            return not_checked("the check was switched off (recipe_check=False)")
+        return check_recipe(
+            self.done,
+            self.oracles,
+            views,
+            self.rt,
+            self.cache,
+            self.memory,
+            self.ray,
+            self.training,
+        )
 
 
 def check_recipe(

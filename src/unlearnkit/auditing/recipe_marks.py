@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from unlearnkit.report.schema import Answer, Finding, RecipeCheck, Verdict, as_sentence
+from unlearnkit.report.recipe_outcome import RecipeCheck
+from unlearnkit.report.schema import Answer, Finding, Verdict, as_sentence
 
 MARK = "under a recipe that does not reproduce the model"
 """What every finding of an audit says whose recipe check found a mismatch."""
@@ -15,7 +16,7 @@ def mark_findings(found: Iterable[Finding], recipe: RecipeCheck | None) -> tuple
 
     Args:
         found: Of an audit, headline first. None of them passes where there is a mismatch.
-        recipe: The recipe check; None where it was not asked.
+        recipe: The recipe check; None where there was none.
 
     Returns:
         As many findings, in the same order.
@@ -35,7 +36,7 @@ def under_recipe(answers: Iterable[Answer], recipe: RecipeCheck | None) -> tuple
 
     Args:
         answers: On memory and on likeness.
-        recipe: The recipe check; None where it was not asked.
+        recipe: The recipe check; None where there was none.
 
     Returns:
         As many answers.
@@ -55,7 +56,7 @@ def _marked(a: Answer) -> Answer:
 
 
 def recipe_limits(recipe: RecipeCheck | None) -> tuple[str, ...]:
-    """Return what the recipe check left open; nothing where it was made, or not asked."""
+    """Return what the recipe check left open; nothing where it came to an end, or was not due."""
     if recipe is None or recipe.outcome in {"reproduced", "mismatch"}:
         return ()
     return (as_sentence(recipe.sentence),)

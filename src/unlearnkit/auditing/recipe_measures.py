@@ -54,7 +54,7 @@ ERROR, ACCURACY = "mean error", "accuracy"
 SHOWN: Mapping[str, str] = MappingProxyType(
     {"error_retain": f"{ERROR}, retain set", "error_test": f"{ERROR}, test set"}
 )
-"""What is shown beside it: accuracies are steps, so their spread over a few models is no law."""
+"""What is shown as well: accuracies are steps, so their spread over a few models is no law."""
 
 
 def recipe_measures(

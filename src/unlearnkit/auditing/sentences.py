@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from unlearnkit.auditing.recipe_marks import recipe_limits
 from unlearnkit.auditing.verdict_metrics import MATCHED, attack_of, format_estimate
 from unlearnkit.core.audit_terms import AuditTier
-from unlearnkit.report.schema import Finding, MetricRow, RecipeCheck, Verdict
+from unlearnkit.report.recipe_outcome import RecipeCheck
+from unlearnkit.report.schema import Finding, MetricRow, Verdict
 from unlearnkit.stats.oracle_gap import gap
 
 NOT_PROOF = "This is evidence, not proof of deletion."

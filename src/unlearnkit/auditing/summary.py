@@ -7,12 +7,12 @@ from statistics import fmean
 
 from unlearnkit.auditing.recipe_measures import ACCURACY, ERROR
 from unlearnkit.report.phrases import JUDGEMENTS, judgement_words
+from unlearnkit.report.recipe_outcome import RecipeCheck
 from unlearnkit.report.schema import (
     ArmComparison,
     CostComparison,
     Finding,
     MetricRow,
-    RecipeCheck,
     SummaryRow,
     Verdict,
 )
@@ -70,7 +70,7 @@ def summary_rows(
         spent: What unlearning and retraining cost.
         strong: The table of the strong tier.
         memory: Unlearned against placebo models; None where there are none.
-        recipe: Whether the recipe gives models like the original; None where that was not asked.
+        recipe: Whether the recipe gives models like the original; None where there was no check.
 
     Returns:
         At most eight lines; what was not measured is left out.

@@ -27,7 +27,8 @@ from unlearnkit.auditing.verdicts_memory import ROWS as MEMORY
 from unlearnkit.auditing.verdicts_memory import memory_evidence
 from unlearnkit.catalog import metrics
 from unlearnkit.report.phrases import gap_texts
-from unlearnkit.report.schema import Finding, MetricRow, RecipeCheck, Verdict
+from unlearnkit.report.recipe_outcome import RecipeCheck
+from unlearnkit.report.schema import Finding, MetricRow, Verdict
 from unlearnkit.stats.oracle_gap import (
     ENOUGH_FOR_EQUIVALENCE,
     ENOUGH_FOR_INTERVALS,
@@ -74,7 +75,7 @@ class VerdictInputs:
     """How the model compares with placebo models; None without a placebo control."""
 
     recipe: RecipeCheck | None = None
-    """Whether the recipe gives models like the original; None where that was not asked."""
+    """Whether the recipe gives models like the original; None where there was no check."""
 
     @cached_property
     def table(self) -> dict[str, MetricRow]:

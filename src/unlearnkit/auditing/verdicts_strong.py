@@ -13,7 +13,8 @@ from unlearnkit.auditing.verdicts import OTHER_RECIPE, PROBE
 from unlearnkit.auditing.verdicts_memory import memory_faults, memory_gone
 from unlearnkit.catalog import metrics
 from unlearnkit.report.phrases import gap_texts
-from unlearnkit.report.schema import Finding, MetricRow, RecipeCheck, Verdict, as_sentence
+from unlearnkit.report.recipe_outcome import RecipeCheck
+from unlearnkit.report.schema import Finding, MetricRow, Verdict, as_sentence
 from unlearnkit.stats.oracle_gap import Judgement
 
 ATTACKS = ("rmia_auc", "lira_auc")
@@ -43,7 +44,7 @@ def strong_findings(
     Args:
         strong: The table.
         own: What the model at hand shows by itself, next to a few retrained ones.
-        recipe: Whether the recipe gives models like the original; None where that was not asked.
+        recipe: Whether the recipe gives models like the original; None where there was no check.
 
     Returns:
         At least one finding.

@@ -180,8 +180,7 @@ def run_audit(
 
     A ``case`` replaces that of the record; the code that a record names is imported with ``trust``.
     ``oracle_weights`` are files of models that the user retrained elsewhere; nothing is retrained
-    then. ``yes`` allows more than ``MANY`` oracles. Without ``recipe_check`` it is not asked
-    whether the recipe gives models like the original.
+    then. ``yes`` allows more than ``MANY`` oracles; ``recipe_check`` is that of ``uk.audit``.
 
     Returns:
         The report. Changed weights, a changed case and a place that cannot be written are errors.
@@ -203,15 +202,12 @@ def run_audit(
     given = [load_weights(fresh_model(subject, rt), path).eval() for path in oracle_weights]
     digests = [model_digest(m) for m in given]
     inputs = {"run": record.key, "tier": tier, "oracles": digests or oracles}
-    inputs |= {"models": models} if tier == "strong" else {}
-    inputs |= {} if recipe_check else {"recipe_check": False}
+    inputs |= ({"models": models} if tier == "strong" else {}) | _switched_off(recipe_check)
     run = _run(job, "audit", digest(inputs), folder)
     with Store(folder.parent / STORE) as store:
         with _recorded(store, run):
-            truth = None
-            if given:
-                truth = Oracles.from_models(given, request=request)
-            elif tier == "reference":
+            truth = Oracles.from_models(given, request=request) if given else None
+            if truth is None and tier == "reference":
                 talk.say("retraining without the forget set, unless cached")
                 truth = oracle(subject, request, seeds=oracles, rt=rt, ray=ray)
             talk.say("auditing")
@@ -224,6 +220,11 @@ def run_audit(
         outside = {"oracles": f"from outside, weights {', '.join(digests)}"} if digests else {}
         store.put(run, report_measurements(report), facts=outside)
     return report
+
+
+def _switched_off(recipe_check: bool) -> dict[str, bool]:
+    """Return what an audit's key says of the recipe check: nothing where it is made."""
+    return {} if recipe_check else {"recipe_check": False}
 
 
 def _unlearned(

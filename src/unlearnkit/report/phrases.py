@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from unlearnkit.core.request import LONGEST_KEY
 from unlearnkit.core.text import one_line
+from unlearnkit.report.recipe_outcome import RecipeCheck
 from unlearnkit.report.schema import (
     Answer,
     CostComparison,
@@ -15,7 +16,6 @@ from unlearnkit.report.schema import (
     MetricRow,
     NextStep,
     Provenance,
-    RecipeCheck,
     ReportData,
     RequestSummary,
     SummaryRow,
