@@ -9,9 +9,10 @@ import torch
 from scipy import stats
 
 import unlearnkit as uk
+from tests.report.report_samples import row
 from unlearnkit.auditing.audit_memory import AuditMemory
 from unlearnkit.auditing.recipe_check import compare_with_originals
-from unlearnkit.auditing.recipe_marks import MARK
+from unlearnkit.auditing.recipe_marks import MARK, mark_findings, under_recipe
 from unlearnkit.auditing.recipe_measures import TESTED, recipe_measures
 from unlearnkit.auditing.verdicts import OTHER_RECIPE, VerdictInputs, judge
 from unlearnkit.cache import Cache
@@ -20,11 +21,14 @@ from unlearnkit.core.errors import InputError
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.report.recipe_outcome import RecipeCheck
 from unlearnkit.report.report import Report
-from unlearnkit.report.schema import Verdict
+from unlearnkit.report.schema import Answer, Finding, Verdict
 from unlearnkit.stats.multiple_testing import cauchy_combination
+from unlearnkit.stats.oracle_gap import Judgement
 from unlearnkit.testing import toy_case
 
 GO = uk.Rows(range(31))
+MISMATCH = RecipeCheck(outcome="mismatch", sentence="it differs")
+GENUINE = RecipeCheck(outcome="reproduced", sentence="it does not differ")
 CASES = ("breast_cancer", "diabetes")
 
 
@@ -100,16 +104,37 @@ def test_a_mismatch_leaves_no_passing_verdict_and_marks_every_other_one(wrong):
     assert all(a.answer != "yes" for a in wrong.answers)
 
 
-def test_a_mismatch_comes_first_among_what_is_inconclusive():
-    facts = VerdictInputs((), False, False, False, 5)
-    bare = [f.verdict for f in judge(facts)]
-    other = VerdictInputs(
-        (), False, False, False, 5, recipe=RecipeCheck(outcome="mismatch", sentence="it differs")
-    )
-    turned = judge(other)
-    assert bare.count(Verdict.INCONCLUSIVE) + 1 == len(turned)
-    assert turned[0].verdict is Verdict.INCONCLUSIVE
-    assert turned[0].reason == f"{OTHER_RECIPE}: it differs"
+def reference_verdicts(recipe):
+    """Verdicts of a model that equals retraining where the original does not."""
+    oracles = (0.90, 0.91, 0.89, 0.905, 0.895)
+    one = row("accuracy_test", 0.9, original=0.5, oracles=oracles, margin=0.05)
+    one = one.model_copy(update={"judgement": Judgement.EQUIVALENT})
+    return judge(VerdictInputs([one], False, False, False, 5, recipe=recipe))
+
+
+def test_a_verdict_that_would_pass_is_turned():
+    assert [f.verdict for f in reference_verdicts(None)] == [Verdict.MATCHES]
+    assert [f.verdict for f in reference_verdicts(GENUINE)] == [Verdict.MATCHES]
+    (turned,) = reference_verdicts(MISMATCH)
+    assert turned.verdict is Verdict.INCONCLUSIVE
+    assert turned.reason == f"{OTHER_RECIPE}: it differs"
+
+
+def test_other_verdicts_and_answers_are_marked_once():
+    found = [
+        Finding(verdict=Verdict.LEAKS, reason="rows are known"),
+        Finding(verdict=Verdict.INCONCLUSIVE, reason="too few"),
+    ]
+    assert mark_findings(found, GENUINE) == tuple(found)
+    once = mark_findings(found, MISMATCH)
+    assert [f.reason for f in once] == [f"rows are known; {MARK}", "too few"]
+    assert mark_findings(once, MISMATCH) == once
+    yes = Answer(question="likeness", answer="yes", sentence="Yes: equal.", power="")
+    no = Answer(question="memory", answer="no", sentence=f"No. It leaks; {MARK}.", power="")
+    answers = under_recipe([yes, no], MISMATCH)
+    assert [a.answer for a in answers] == ["not shown", "no"]
+    assert [a.sentence.count(MARK) for a in answers] == [1, 1]
+    assert under_recipe([yes, no], GENUINE) == (yes, no)
 
 
 def test_originals_are_trained_once_and_their_cost_is_told(toy, cache, monkeypatch):
