@@ -14,7 +14,7 @@ from unlearnkit.auditing.audit_memory import AuditMemory
 from unlearnkit.auditing.recipe_check import compare_with_originals
 from unlearnkit.auditing.recipe_marks import MARK, mark_findings, under_recipe
 from unlearnkit.auditing.recipe_measures import TESTED, recipe_measures
-from unlearnkit.auditing.verdicts import OTHER_RECIPE, VerdictInputs, judge
+from unlearnkit.auditing.verdicts_reference import OTHER_RECIPE, VerdictInputs, judge
 from unlearnkit.cache import Cache
 from unlearnkit.core.data import View
 from unlearnkit.core.errors import InputError

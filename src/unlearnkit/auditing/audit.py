@@ -22,22 +22,23 @@ from unlearnkit.auditing.placebo_models import PlaceboControl, placebo_control
 from unlearnkit.auditing.provenance import provenance
 from unlearnkit.auditing.recipe_check import RecipeChecker
 from unlearnkit.auditing.recipe_marks import mark_findings, recipe_limits, under_recipe
+from unlearnkit.auditing.remarks import limits, remarks
 from unlearnkit.auditing.request_summary import (
     describe_request,
     duplicates_and_nearest,
     target_counts,
     training_digest,
 )
-from unlearnkit.auditing.sentences import limits, remarks
 from unlearnkit.auditing.splits import choose
 from unlearnkit.auditing.strong.cost_plan import plan
+from unlearnkit.auditing.strong.ensemble_size import ENOUGH
 from unlearnkit.auditing.strong.mask_transfer import distance_to_feature_mean, find_localizer
-from unlearnkit.auditing.strong.metric_specs import ENOUGH
 from unlearnkit.auditing.strong.placebo import reads_request
 from unlearnkit.auditing.strong.results_table import StrongResults, strong_table
 from unlearnkit.auditing.strong.train_ensembles import check_models, collect_margins, subject_of
 from unlearnkit.auditing.summary import summary_rows
-from unlearnkit.auditing.verdicts import (
+from unlearnkit.auditing.verdicts_fast import FastAudit
+from unlearnkit.auditing.verdicts_reference import (
     HEADROOM,
     VerdictInputs,
     enough_headroom,
@@ -45,7 +46,6 @@ from unlearnkit.auditing.verdicts import (
     headroom,
     judge,
 )
-from unlearnkit.auditing.verdicts_fast import FastAudit
 from unlearnkit.auditing.verdicts_strong import strong_findings, strong_limits, strong_remarks
 from unlearnkit.cache import Cache
 from unlearnkit.contamination import check_fresh, check_outside
@@ -80,11 +80,6 @@ from unlearnkit.train.memory_format import to_channels_last_if_faster
 from unlearnkit.train.rng_guard import as_plain_call
 from unlearnkit.unlearning.outside_model import unlearned_outside
 from unlearnkit.unlearning.run_method import Unlearned, check_weights, fresh_model
-
-_NO_ORACLE = (
-    "audit: tier reference needs oracles; pass oracle=uk.oracle(case, request), or ask for tier"
-    " fast"
-)
 
 
 @border("audit")
@@ -135,31 +130,37 @@ def audit(
             gives models like the original: it trains one to five originals, kept in the cache.
 
     Returns:
-        The report.
-
-    Raises:
-        InputError: If the tier needs oracles and none are given, or they are of another case.
-        UnknownNameError: If there is no such tier.
+        The report. A tier that needs oracles where none are given, oracles of another case, and an
+        unknown tier are errors.
     """
     rt = rt or Runtime()
     done = _audited(done, original, case, request, rt)
     _check_oracle_kind(oracle)
-    if tier not in (None, *AuditTier):
-        raise UnknownNameError("tier of an audit", str(tier), list(AuditTier))
     cache, memory = cache or Cache(), memory or AuditMemory()
     check = RecipeChecker(done, oracle, rt, cache, memory, ray, wanted=recipe_check)
-    if tier == AuditTier.STRONG:
+    tier = _tier_of(tier, oracle)
+    if tier is AuditTier.STRONG:
         found = _strong(done, oracle, models, rt, cache, ray, memory, check)
         return _with_data(found, done, list_rows=list_rows)
-    tier = AuditTier(tier or (AuditTier.FAST if oracle is None else AuditTier.REFERENCE))
-    if tier is AuditTier.REFERENCE and oracle is None:
-        raise InputError(_NO_ORACLE)
     oracles = oracle if tier is AuditTier.REFERENCE else None
     controls = ControlModels(done.case, done.parts, rt, cache)
     found = audit_one_model(
         done, oracles, tier, rt, controls, memory, placebo=placebo, recipe_check=check
     )
     return _with_data(found, done, list_rows=list_rows)
+
+
+def _tier_of(wanted: AuditTier | str | None, oracle: Oracles | None) -> AuditTier:
+    if wanted not in (None, *AuditTier):
+        raise UnknownNameError("tier of an audit", str(wanted), list(AuditTier))
+    least = AuditTier.FAST if oracle is None else AuditTier.REFERENCE
+    tier = least if wanted is None else AuditTier(wanted)
+    if tier is AuditTier.REFERENCE and oracle is None:
+        raise InputError(
+            "audit: tier reference needs oracles; pass oracle=uk.oracle(case, request), or ask for"
+            " tier fast"
+        )
+    return tier
 
 
 def _with_data(report: Report, done: Unlearned, *, list_rows: bool) -> Report:
@@ -227,13 +228,13 @@ def audit_one_model(
         summary=summary_rows(rows, found, spent, recipe=recipe),
         tier=tier,
         findings=found,
-        asked=asked,
+        request_summary=asked,
         rows=rows,
         margins=margin_samples(evidence),
         rocs=roc_curves(evidence),
         classes=class_lines(evidence, parts.removed_classes),
-        spent=spent,
-        localized=None if done.mask is None else mask_summary(done.mask),
+        cost=spent,
+        mask=None if done.mask is None else mask_summary(done.mask),
         recipe=recipe,
         provenance=provenance(done, oracles, rt),
         limits=limits(tier, count, recipe, outside=oracles is not None and oracles.outside),
@@ -296,7 +297,7 @@ def _strong(
     signals = collect_margins(subject, models)
     if truth is None:
         few = min(models, ENOUGH_FOR_EQUIVALENCE)
-        truth = subject.retrained(few)
+        truth = subject.retrained_models(few)
     controls = ControlModels(done.case, done.parts, rt, cache)
     check = replace(check, training=subject.originals)
     one = audit_one_model(
@@ -314,7 +315,7 @@ def _strong(
     own = [f for f in one.findings if f.verdict not in _OPEN]
     found = mark_findings(strong_findings(table, own, one.recipe), one.recipe)
     facts = AuditFacts(
-        found, table.rows, AuditTier.STRONG, len(truth), one.spent, table.models, one.recipe
+        found, table.rows, AuditTier.STRONG, len(truth), one.cost, table.models, one.recipe
     )
     return one.model_copy(
         update={
@@ -325,11 +326,11 @@ def _strong(
             "remarks": strong_remarks(table),
             "next_steps": next_steps(facts),
             "summary": summary_rows(
-                one.rows, found, one.spent, table.rows, table.arm("memory"), one.recipe
+                one.rows, found, one.cost, table.rows, table.arm("memory"), one.recipe
             ),
             "findings": found,
             "limits": (*strong_limits(table), *recipe_limits(one.recipe)),
-            "warnings": (*table.told, *told, *one.warnings),
+            "warnings": (*table.warnings, *told, *one.warnings),
             "provenance": one.provenance.model_copy(update={"design": table.design}),
             "strong": _summary_of(table, subject.name, asked.train, time.perf_counter() - start),
         }
@@ -349,7 +350,7 @@ def _summary_of(table: StrongResults, signals: str, trained: int, seconds: float
         strata=table.strata,
         detectable=None if math.isnan(table.detectable) else table.detectable,
         signals=signals,
-        trained=trained,
+        trained_models=trained,
         seconds=seconds,
     )
 
@@ -495,7 +496,7 @@ def _asked(
     assert parts.forget is not None
     twins, nearest = duplicates_and_nearest(parts, evidence.rt)
     bad = done.case.manipulated
-    known = None if bad is None else bad.known(parts.forget.rows)
+    known = None if bad is None else bad.known_share(parts.forget.rows)
     room = {r.metric: h for r in rows if (h := headroom(r)) is not None}
     return RequestSummary(
         case=done.case.name,
@@ -511,17 +512,18 @@ def _asked(
             enough_headroom(rows) if evidence.oracles >= ENOUGH_FOR_INTERVALS else None
         ),
         difficulty=difficulty(evidence),
-        tampered=None if bad is None else len(bad.rows),
-        known=known,
+        tampered_rows=None if bad is None else len(bad.rows),
+        known_share=known,
         target="rows" if known in {None, 1.0} else "concept",
     )
 
 
 def _tampered_warnings(asked: RequestSummary) -> list[str]:
-    if asked.tampered is None or asked.known is None or asked.known == 1:
+    if asked.tampered_rows is None or asked.known_share is None or asked.known_share == 1:
         return []
+    named = round(asked.known_share * asked.tampered_rows)
     return [
-        f"the request names {round(asked.known * asked.tampered)} of {asked.tampered} rows that"
+        f"the request names {named} of {asked.tampered_rows} rows that"
         " were tampered with: a model retrained without them still learns the others, so"
         " matching it corrects nothing; judge by accuracy_corrected, accuracy_elsewhere and"
         " attack_success"

@@ -34,7 +34,7 @@ def provenance(done: Unlearned, oracles: Oracles | None, rt: Runtime) -> Provena
         torch=str(torch.__version__),
         device=f"{rt.device.type} ({platform.machine()})",
         precision=rt.precision,
-        made=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        time=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         design="REUSE",
         method=done.method.id,
         settings=done.method.model_dump(mode="json"),
