@@ -18,6 +18,7 @@ from torch import nn
 
 import unlearnkit
 from unlearnkit.auditing.audit import audit
+from unlearnkit.auditing.recipe_check import ORIGINALS
 from unlearnkit.auto.chooser import AutoFailedError, SelectedModel, unlearn
 from unlearnkit.checkpoint import load_weights, save_weights
 from unlearnkit.cli.console import Console
@@ -196,7 +197,7 @@ def run_audit(
     rt = Runtime.on(device or job.device, precision=job.precision, seed=job.seed, reporter=talk)
     subject, request = job.resolve(talk)
     if tier == "reference" and not oracle_weights:
-        _print_cost(subject, request, oracles, yes=yes, talk=talk)
+        _print_cost(subject, request, oracles, recipe_check, yes=yes, talk=talk)
     warnings = compare_case(record, subject, request)
     done = _unlearned(folder, record, job, subject, request, rt)
     given = [load_weights(fresh_model(subject, rt), path).eval() for path in oracle_weights]
@@ -264,7 +265,13 @@ def _write(report: Report, folder: Path, talk: Console) -> None:
 
 
 def _print_cost(
-    case: Case, request: ForgetRequest | None, oracles: int, *, yes: bool, talk: Console
+    case: Case,
+    request: ForgetRequest | None,
+    oracles: int,
+    recipe_check: bool,
+    *,
+    yes: bool,
+    talk: Console,
 ) -> None:
     """Print the cost of the oracles; refuse more than ``MANY`` without ``yes``."""
     retain = case.partition(request).retain
@@ -278,7 +285,8 @@ def _print_cost(
             f"audit: oracles: {cost}, and more than {MANY:,} models need --yes; use 5 to 100, or"
             " add --yes"
         )
-    talk.say(f"at most {cost}; those in the cache are reused")
+    more = f", and up to {ORIGINALS} originals for the recipe check" if recipe_check else ""
+    talk.say(f"at most {cost}{more}; those in the cache are reused")
 
 
 @contextmanager
