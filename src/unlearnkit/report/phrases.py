@@ -243,11 +243,11 @@ def recipe_lines(check: RecipeCheck) -> list[tuple[str, str, str, str]]:
     lines = []
     for m in check.measures:
         known = [v for v in m.originals if v is not None]
-        places = decimals([m.given, *known])
+        places = decimals([m.original, *known])
         spread = interval(min(known), max(known), places) if len(known) > 1 else ""
         mean = number(math.fsum(known) / len(known) if known else None, places)
         p = ABSENT if m.p is None else f"{m.p:.2g}"
-        lines.append((m.name, number(m.given, places), f"{mean} {spread}".rstrip(), p))
+        lines.append((m.name, number(m.original, places), f"{mean} {spread}".rstrip(), p))
     return lines
 
 

@@ -13,7 +13,7 @@ class RecipeMeasure(FrozenModel):
     name: str
     """In words: ``mean loss, retain set``."""
 
-    given: float | None
+    original: float | None
     """Of the model at hand; None where it is undefined."""
 
     originals: tuple[float | None, ...]
