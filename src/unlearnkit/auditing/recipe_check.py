@@ -245,7 +245,7 @@ def _checked(
     return _outcome(compared, done.case).model_copy(
         update={
             "seeds": tuple(r.seed for r in runs),
-            "trained": len(new),
+            "trained_models": len(new),
             "seconds": math.fsum(r.seconds for r in runs),
             "forward": sum(r.cost.forward for r in runs),
             "backward": sum(r.cost.backward for r in runs),
@@ -347,8 +347,8 @@ def _difference(measures: Sequence[RecipeMeasure]) -> str:
         if m.name.startswith(ACCURACY) and apart >= VISIBLE:
             rows = m.name.removeprefix(f"{ACCURACY}, ")
             return (
-                f"the given model answers {_percent(m.original)} of the {rows}, models trained by this"
-                f" recipe {_percent(mean)}"
+                f"the given model answers {_percent(m.original)} of the {rows}, models trained by"
+                f" this recipe {_percent(mean)}"
             )
         if m.name.startswith(ERROR) and apart >= VISIBLE_ERROR * mean:
             return _beside(m)

@@ -40,7 +40,7 @@ class RecipeCheck(FrozenModel):
     seeds: tuple[int, ...] = ()
     """Of the originals that were trained by the recipe."""
 
-    trained: int = 0
+    trained_models: int = 0
     """How many of them had to be trained for this audit; the others came from the cache."""
 
     seconds: float = 0.0
