@@ -189,7 +189,7 @@ def run_metered(
         method=how,
         seed=run.seed,
         seconds=seconds,
-        cost=Cost(run.cost.forward, run.cost.backward, run.cost.peak_bytes),
+        cost=replace(run.cost, pending=0),
         notes=tuple(run.notes),
         mask=mask or own_mask(how, model, split, run),
     )
@@ -380,6 +380,11 @@ def _problem(
             f"the recipe that trained the model is unknown: assumed lr {ASSUMED.lr}, batch"
             f" {ASSUMED.batch_size}, {ASSUMED.epochs} epochs; give Case(recipe=...) to be exact"
         )
+
+    def built(place: Runtime) -> nn.Module:
+        return _untrained(case, model, original, place, other=how.info.rebuilds)
+
+    builds = may_build and case.fresh is not None
     return Problem(
         model=work,
         original=original,
@@ -391,12 +396,12 @@ def _problem(
         removed_classes=split.removed_classes,
         input_shape=input_shape(case, split),
         moments=_moments(how, case, model),
-        build=(lambda: _untrained(case, model, original, rt, other=how.info.rebuilds))
-        if may_build and case.fresh
-        else None,
+        build=partial(built, rt) if builds else None,
+        build_from=(lambda seed: built(rt.fork(seed, quiet=True))) if builds else None,
         sealed_build="" if may_build else f"{how.id} builds a fresh model but does not declare it",
         find_recipe=None if own is None else lambda: _recipe_of_own_training(case, split, rt),
         train=None if own is None else partial(train_by_function, how=own, rt=rt, stream=how.id),
+        training=case.training,
     )
 
 
