@@ -61,10 +61,13 @@ class AttributedModel:
 
     @classmethod
     def of_problem(cls, p: Problem) -> AttributedModel:
-        """Return the original model of a method's problem, with forget and retain set as one."""
+        """Return the model of a method's problem, with forget and retain set as one.
+
+        It is ``p.model``, whose parameters may move: to be read before it is changed.
+        """
         train, forget = joined(p.forget, p.retain)
         build = None if p.build_from is None else p.fresh
-        return cls(p.original, p.task, train, forget, p.training or p.recipe, build)
+        return cls(p.model, p.task, train, forget, p.training or p.recipe, build)
 
     @classmethod
     def of_case(cls, model: nn.Module, case: Case, request: ForgetRequest) -> AttributedModel:
@@ -90,6 +93,18 @@ class AttributedModel:
         train, forget = joined(parts.forget, parts.retain)
         build = None if case.fresh is None else partial(_built, case)
         return cls(model, case.task, train, forget, case.training, build)
+
+    def check_trainable(self) -> None:
+        """Refuse a model that is frozen as a whole: no attribution by gradients is possible.
+
+        Raises:
+            InputError: Saying so.
+        """
+        if not any(p.requires_grad for p in self.model.parameters()):
+            raise InputError(
+                "attribution: no parameter of the model requires gradients; call"
+                " model.requires_grad_(True)"
+            )
 
     @property
     def rows(self) -> Tensor:

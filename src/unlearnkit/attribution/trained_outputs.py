@@ -79,10 +79,7 @@ class TrainedOutputs:
         return [self.plan[i : i + BLOCK] for i in range(0, len(self.plan), BLOCK)]
 
     def _keys(self) -> list[dict[str, Any]]:
-        """Return the content address of each block.
-
-        A factory counts by what it builds from the first and the last seed of a block.
-        """
+        # A factory counts by what it builds from the first and the last seed of a block.
         subject, how = self.subject, self.subject.training
         if how is None or subject.build is None:
             raise UnsupportedError(

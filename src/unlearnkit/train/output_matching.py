@@ -14,6 +14,7 @@ from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
 from unlearnkit.core.task import Task
+from unlearnkit.train.features import lookup_by_row
 from unlearnkit.train.loop import descend
 
 
@@ -105,17 +106,15 @@ def match_outputs(
     """
     epochs = how.epochs or max(1, round(how.share * recipe.epochs * retained / len(rows)))
     run = Recipe(optimizer="adam", lr=how.lr, epochs=epochs, batch_size=how.batch_size)
-    place = torch.zeros(len(rows.data), dtype=torch.long)
-    place[rows.rows] = torch.arange(len(rows))
     free = how.outputs == "centred"
-    wanted = (centred(targets, task) if free else targets).to(rt.device)
+    wanted = lookup_by_row(rows, centred(targets, task) if free else targets, rt)
     start = [p.detach().clone() for p in model.parameters() if p.requires_grad]
     steps, taken = rows.steps(how.batch_size), 0
 
     def loss(batch: Batch) -> Tensor:
         out = task.outputs(model, batch)
         out = centred(out, task) if free else out
-        error = (out - wanted[place[batch.row].to(wanted.device)]).square().mean(1)
+        error = (out - wanted(batch)).square().mean(1)
         if not how.pull:
             return error
         now = (p for p in model.parameters() if p.requires_grad)
