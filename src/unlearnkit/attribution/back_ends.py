@@ -8,8 +8,11 @@ from pydantic import Field
 
 from unlearnkit.attribution.attributed_model import AttributedModel
 from unlearnkit.attribution.datamodel import DatamodelAttribution
+from unlearnkit.attribution.influence import EkFacAttribution
 from unlearnkit.attribution.leave_out_models import OracleAttribution
+from unlearnkit.attribution.linear_head import LinearHeadAttribution
 from unlearnkit.attribution.predicted_shift import PredictedShift
+from unlearnkit.attribution.trak import TrakAttribution
 from unlearnkit.cache import Cache
 from unlearnkit.core.data import View
 from unlearnkit.core.recipe import Recipe

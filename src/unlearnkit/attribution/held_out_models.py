@@ -63,9 +63,7 @@ def held_out_quality(
     seeds = range(FIRST_HELD_OUT, FIRST_HELD_OUT + models)
     gone = [random_forget(subject.forget, s) for s in seeds]
     every = torch.arange(len(subject.forget))
-    without = [
-        PlannedTraining(s, (~g).nonzero()[:, 0]) for s, g in zip(seeds, gone, strict=True)
-    ]
+    without = [PlannedTraining(s, (~g).nonzero()[:, 0]) for s, g in zip(seeds, gone, strict=True)]
     whole = [PlannedTraining(s, every) for s in seeds]
     plan, outs, work = (*without, *whole), [], 0
     for block, spent in TrainedOutputs(subject, plan, read, rt, cache).blocks():

@@ -119,4 +119,3 @@ def fallback_notes(factors: EkFac) -> tuple[str, ...]:
 
 _SHOWN = 5
 """Most parameters that a note names."""
-
