@@ -10,7 +10,7 @@ from unlearnkit.testing import toy_case
 
 
 def linear_world(rows, models, noise, *, seed=0, sparse=None, outputs=1):
-    """Return subsets (m, n), outputs (m, T) = b + sum of effects + noise, and the effects (n, T)."""
+    """Return subsets (m, n), outputs (m, T) that are sums of effects, and the effects (n, T)."""
     g = torch.Generator().manual_seed(seed)
     masks = torch.rand(models, rows, generator=g) < 0.5
     effects = torch.randn(rows, outputs, generator=g, dtype=torch.float64)

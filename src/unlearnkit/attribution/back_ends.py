@@ -18,7 +18,14 @@ from unlearnkit.core.data import View
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 
-Attributor = Annotated[DatamodelAttribution | OracleAttribution, Field(discriminator="kind")]
+Attributor = Annotated[
+    DatamodelAttribution
+    | EkFacAttribution
+    | TrakAttribution
+    | LinearHeadAttribution
+    | OracleAttribution,
+    Field(discriminator="kind"),
+]
 """How a shift is predicted. Given by ``kind``."""
 
 REQUESTS = (1, 10, 100)
