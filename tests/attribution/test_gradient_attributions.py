@@ -102,7 +102,9 @@ def test_layers_without_factors_are_named_with_what_happens(toy):
     odd = AttributedModel(Scaled(), subject.task, subject.train, subject.forget)
     rt = Runtime()
     predict_shift(odd, EkFacAttribution(), rt)
-    assert any("no Kronecker factors for scale: their curvature is the diagonal" in n for n in rt.notes)
+    assert any(
+        "no Kronecker factors for scale: their curvature is the diagonal" in n for n in rt.notes
+    )
 
 
 def logistic_rows(seed=0):
@@ -173,7 +175,10 @@ def test_trak_is_its_formula_row_by_row(toy):
     of_gone = (phi * weight[:, None])[subject.forget].sum(0)
     row = 11
     want = torch.stack(
-        [-(projected(net(x[row][None])[0, c]) @ torch.linalg.solve(inner, of_gone)) for c in range(3)]
+        [
+            -(projected(net(x[row][None])[0, c]) @ torch.linalg.solve(inner, of_gone))
+            for c in range(3)
+        ]
     )
     want = want - want.mean()
     torch.testing.assert_close(found.shift[row].double(), want, rtol=1e-4, atol=1e-6)

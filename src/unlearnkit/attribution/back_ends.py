@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from unlearnkit.attribution.attributed_model import AttributedModel
+from unlearnkit.attribution.blended import BlendedAttribution
 from unlearnkit.attribution.datamodel import DatamodelAttribution
 from unlearnkit.attribution.influence import EkFacAttribution
 from unlearnkit.attribution.leave_out_models import OracleAttribution
@@ -23,6 +24,7 @@ Attributor = Annotated[
     | EkFacAttribution
     | TrakAttribution
     | LinearHeadAttribution
+    | BlendedAttribution
     | OracleAttribution,
     Field(discriminator="kind"),
 ]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unlearnkit.attribution.attributed_model import AttributedModel
 from unlearnkit.attribution.linear_datamodel import difference_weights, lasso_effects, ridge_weights
+from unlearnkit.attribution.leave_out_models import WITH
 from unlearnkit.attribution.predicted_shift import PredictedShift
 from unlearnkit.attribution.shift_quality import ShiftQuality, shift_quality
 from unlearnkit.attribution.trained_outputs import PlannedTraining, TrainedOutputs
@@ -30,6 +31,9 @@ PATH = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
 
 SAMPLED = 2048
 """Outputs (row and class) on which penalties are compared and the quality is measured."""
+
+_IN_PLAN = {"models", "share", "whole"}
+"""Settings that say which models are trained: the address of their outputs has them."""
 
 FIRST = 500_000
 """Seed of the first subset: far from those of originals and oracles."""
@@ -53,6 +57,10 @@ class DatamodelAttribution(FrozenModel):
     """Size of a subset, of the training rows (paper: alpha, 0.5). Larger subsets are nearer to the
     full set, where a row has less effect, and cost more."""
 
+    whole: int = Field(64, ge=0)
+    """Models trained on all rows, besides: subsets of one size do not tell what a smaller training
+    set does as such. The difference in means has none, as published."""
+
     held_out: float = Field(0.1, gt=0, lt=1)
     """Share of the models that choose the penalty and measure the quality; at the end all models
     are used."""
@@ -73,13 +81,16 @@ class DatamodelAttribution(FrozenModel):
             that diverges, a row that every subset has, and a subset without rows are errors of
             their own.
         """
-        plan = subset_plan(len(subject.train), self.models, self.share)
+        n = len(subject.train)
+        whole = 0 if self.estimator == "difference" else self.whole
+        every = [PlannedTraining(WITH + k, torch.arange(n)) for k in range(whole)]
+        plan = (*every, *subset_plan(n, self.models, self.share))
         outputs = TrainedOutputs(subject, plan, read, rt, cache)
         key = {
             "kind": "datamodel shift",
             "outputs": outputs.address(),
             "forget": subject.request_digest(),
-            "how": {n: v for n, v in self.model_dump().items() if n not in {"models", "share"}},
+            "how": {n: v for n, v in self.model_dump().items() if n not in _IN_PLAN},
         }
         kept = cache.get(key, lambda: self._made(subject, outputs))
         facts = dict(kept.facts)
@@ -101,7 +112,7 @@ class DatamodelAttribution(FrozenModel):
         masks = torch.zeros(len(outputs.plan), n, dtype=torch.bool)
         for k, one in enumerate(outputs.plan):
             masks[k, one.rows] = True
-        test = max(1, round(self.held_out * len(masks)))
+        test = max(1, round(self.held_out * self.models))
         away = -subject.forget.double()[None]
         if self.estimator == "lasso":
             shift, quality, work = _by_lasso(masks, test, away[0], outputs)
@@ -113,19 +124,20 @@ class DatamodelAttribution(FrozenModel):
         self, masks: Tensor, test: int, away: Tensor, outputs: TrainedOutputs
     ) -> tuple[Tensor, ShiftQuality, int]:
         """Return shift, quality and work by an estimator that is linear in the outputs."""
-        whole = self._weights(masks, away)[:, 0]  # (L, m)
+        final = self._weights(masks, away)[:, 0]  # (L, m)
         fitted, held = masks[:-test], masks[-test:]
-        inclusion = held.double() - fitted.double().mean(0)
+        whole = int(masks.all(1).sum())  # they come first
+        inclusion = held.double() - fitted[whole:].double().mean(0)
         trial = self._weights(fitted, inclusion)  # (L, H, m - H)
         shift, sample, work, start = torch.zeros(0), [], 0, 0
         for block, spent in _read(outputs):
-            part = whole[:, start : start + len(block)]
+            part = final[:, start : start + len(block)]
             moved = part @ block.flatten(1).double()
             shift = moved if not len(shift) else shift + moved
             sample.append(_sampled(block))
             start, work = start + len(block), work + spent
         some = torch.cat(sample).double()
-        observed = some[-test:] - some[:-test].mean(0)
+        observed = some[-test:] - some[whole:-test].mean(0)
         predicted = trial @ some[:-test]
         errors = (predicted - observed).square().mean((1, 2))
         best = int(errors.argmin())
@@ -176,8 +188,7 @@ def _read(outputs: TrainedOutputs) -> Iterator[tuple[Tensor, int]]:
 
 def _scale(masks: Tensor) -> float:
     """Return the mean diagonal of ``X^T X`` of centred inclusion."""
-    share = masks.double().mean(0)
-    return len(masks) * max(float((share * (1 - share)).mean()), 1e-12)
+    return float((masks.double() - masks.double().mean(0)).square().sum(0).mean())
 
 
 def _sampled(block: Tensor) -> Tensor:
@@ -201,8 +212,9 @@ def _by_lasso(
     y = torch.cat(parts)
     fitted, held = y[:-test], y[-test:]
     path = _path(masks[:-test], fitted)
-    inclusion = (masks[-test:].float() - masks[:-test].float().mean(0)).to(y)
-    observed = held - fitted.mean(0)
+    whole = int(masks.all(1).sum())  # they come first
+    inclusion = (masks[-test:].float() - masks[whole:-test].float().mean(0)).to(y)
+    observed = held - fitted[whole:].mean(0)
     guesses = torch.stack([inclusion @ beta for beta in path])  # (L, H, T)
     best = (guesses - observed).square().mean(1).argmin(0)
     predicted = guesses.gather(0, best.expand(1, len(held), -1))[0]

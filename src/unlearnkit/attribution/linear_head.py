@@ -26,7 +26,7 @@ from unlearnkit.train.output_matching import centred
 STEPS = 500
 """Most steps of the fit (L-BFGS)."""
 
-FLAT = 1e-7
+FLAT = 1e-6
 """Largest entry of the gradient at the end of a fit, as a share of that at the start."""
 
 

@@ -69,7 +69,7 @@ class DatamodelMatching(Method):
                 },
             },
         },
-        smoke={"attribution": {"models": 8}, "matching": {"epochs": 2}},
+        smoke={"attribution": {"models": 8, "whole": 2}, "matching": {"epochs": 2}},
     )
 
     attribution: Attributor = DatamodelAttribution()
