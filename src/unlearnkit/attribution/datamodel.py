@@ -10,8 +10,8 @@ from pydantic import Field
 from torch import Tensor
 
 from unlearnkit.attribution.attributed_model import AttributedModel
-from unlearnkit.attribution.linear_datamodel import difference_weights, lasso_effects, ridge_weights
 from unlearnkit.attribution.leave_out_models import WITH
+from unlearnkit.attribution.linear_datamodel import difference_weights, lasso_effects, ridge_weights
 from unlearnkit.attribution.predicted_shift import PredictedShift
 from unlearnkit.attribution.shift_quality import ShiftQuality, shift_quality
 from unlearnkit.attribution.trained_outputs import PlannedTraining, TrainedOutputs

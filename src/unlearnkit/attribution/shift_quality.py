@@ -40,7 +40,8 @@ class ShiftQuality:
     @classmethod
     def of_facts(cls, facts: Mapping[str, Any]) -> ShiftQuality:
         """Return the quality that ``facts`` were made of."""
-        return cls(**{k: math.nan if v is None else v for k, v in facts.items()})
+        found: dict[str, Any] = {k: math.nan if v is None else v for k, v in facts.items()}
+        return cls(**found)
 
     def sentence(self) -> str:
         """Return the quality in words."""

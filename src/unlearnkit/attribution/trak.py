@@ -47,8 +47,9 @@ class TrakAttribution(FrozenModel):
     projection: int = Field(512, ge=1)
     """Dimensions that gradients are projected to (paper: k)."""
 
-    ridge: float = Field(1e-3, gt=0, allow_inf_nan=False)
-    """Added to ``Phi^T Phi``, as a share of its mean diagonal (paper: lambda, 0)."""
+    ridge: float = Field(0.1, gt=0, allow_inf_nan=False)
+    """Added to ``Phi^T Phi``, as a share of its mean diagonal (paper: lambda, 0). On digits 0.1
+    predicts with a correlation of 0.67, 0.001 with 0.46."""
 
     calibrated_on: int = Field(8, ge=0)
     """Models trained without random rows, and as many on all rows. The first half gives the scale,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,9 +46,10 @@ def directional_derivative(
             def outputs(params: dict[str, Tensor]) -> Tensor:
                 return task.outputs(BoundModel(model, params), batch)  # noqa: B023  # called here
 
-            out, pull = vjp(outputs, here)
-            _, twice = vjp(lambda u: pull(u)[0], torch.zeros_like(out))  # noqa: B023  # called here
-            parts.append(twice(along)[0].detach().cpu())
+            found: Any = vjp(outputs, here)
+            out, pull = found[0], found[1]
+            twice: Any = vjp(lambda u: pull(u)[0], torch.zeros_like(out))  # noqa: B023  # called here
+            parts.append(twice[1](along)[0].detach().cpu())
             rt.cost.pending = 0
             rt.cost.backward += 2 * len(batch)
     return torch.cat(parts)

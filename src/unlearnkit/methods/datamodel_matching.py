@@ -68,6 +68,7 @@ class DatamodelMatching(Method):
                     "norm": "train",
                 },
             },
+            "blended": {"attribution": {"kind": "blended"}},
         },
         smoke={"attribution": {"models": 8, "whole": 2}, "matching": {"epochs": 2}},
     )
