@@ -31,7 +31,7 @@ from unlearnkit.catalog import cases, method
 from unlearnkit.core.inference import predict
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.oracles import oracle, train_originals
-from unlearnkit.train.output_matching import centred
+from unlearnkit.train.output_matching import centre_outputs
 
 OUT = Path("docs/results/attribution.json")
 REQUEST = "random_tenth"
@@ -88,7 +88,7 @@ def qualities(out: Path, only: list[str]) -> None:
     def outputs(models: list[torch.nn.Module]) -> torch.Tensor:
         return torch.stack([predict(m, subject.train, case.task, rt) for m in models])
 
-    shift = centred(outputs(retrained).mean(0) - outputs(whole).mean(0), case.task)
+    shift = centre_outputs(outputs(retrained).mean(0) - outputs(whole).mean(0), case.task)
     for label in only or BACK_ENDS:
         start, run = time.process_time(), Runtime()
         found = predict_shift(subject, BACK_ENDS[label], run, cache=Cache())

@@ -12,7 +12,7 @@ from unlearnkit.tasks.regression import Regression
 from unlearnkit.train.loop import descend
 from unlearnkit.train.output_matching import (
     OutputMatching,
-    centred,
+    centre_outputs,
     match_outputs,
     matched_rows,
 )
@@ -108,5 +108,5 @@ def test_the_cost_is_the_share_of_retraining(share):
 
 def test_outputs_of_other_tasks_are_not_centred():
     out = torch.tensor([[1.0, 3.0]])
-    assert torch.equal(centred(out, Classification(2)), torch.tensor([[-1.0, 1.0]]))
-    assert torch.equal(centred(out, Regression()), out)
+    assert torch.equal(centre_outputs(out, Classification(2)), torch.tensor([[-1.0, 1.0]]))
+    assert torch.equal(centre_outputs(out, Regression()), out)

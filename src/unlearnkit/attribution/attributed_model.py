@@ -65,7 +65,7 @@ class AttributedModel:
 
         It is ``p.model``, whose parameters may move: to be read before it is changed.
         """
-        train, forget = joined(p.forget, p.retain)
+        train, forget = join_rows(p.forget, p.retain)
         build = None if p.build_from is None else p.fresh
         return cls(p.model, p.task, train, forget, p.training or p.recipe, build)
 
@@ -90,7 +90,7 @@ class AttributedModel:
             raise UnsupportedError(
                 "attribution: needs the rows that go and the rows that stay; give Case(train=...)"
             )
-        train, forget = joined(parts.forget, parts.retain)
+        train, forget = join_rows(parts.forget, parts.retain)
         build = None if case.fresh is None else partial(_built, case)
         return cls(model, case.task, train, forget, case.training, build)
 
@@ -116,7 +116,7 @@ class AttributedModel:
         return tensor_digest(self.forget)
 
 
-def joined(forget: View, retain: View) -> tuple[View, Tensor]:
+def join_rows(forget: View, retain: View) -> tuple[View, Tensor]:
     """Return the rows of two views as one, in the order of their data, and which are forget rows.
 
     Args:

@@ -49,7 +49,7 @@ def predict_shift(
         subject: A trained model, its training rows, and which of them go.
         how: The back end with its settings.
         rt: Where to compute; gets the notes, and the precomputation on its meter.
-        read: The N rows whose outputs are asked for; all training rows when None.
+        read: The N rows whose shift is predicted; all training rows when None.
         cache: Where what serves other requests is kept; the user's cache when None.
         who: Whose notes they are.
 

@@ -21,7 +21,7 @@ from unlearnkit.core.data import View
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
-from unlearnkit.train.output_matching import centred
+from unlearnkit.train.output_matching import centre_outputs
 
 PENALTIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 """Ridge penalties that are tried, as multiples of the mean diagonal of ``X^T X``."""
@@ -183,7 +183,7 @@ def subset_plan(rows: int, models: int, share: float) -> tuple[PlannedTraining, 
 
 def _read(outputs: TrainedOutputs) -> Iterator[tuple[Tensor, int]]:
     for block, work in outputs.blocks():
-        yield centred(block, outputs.subject.task), work
+        yield centre_outputs(block, outputs.subject.task), work
 
 
 def _scale(masks: Tensor) -> float:

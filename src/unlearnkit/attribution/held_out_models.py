@@ -15,7 +15,7 @@ from unlearnkit.attribution.trained_outputs import PlannedTraining, TrainedOutpu
 from unlearnkit.cache import Cache
 from unlearnkit.core.data import View
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.train.output_matching import centred
+from unlearnkit.train.output_matching import centre_outputs
 
 FIRST_HELD_OUT = 900_000
 """Seed of the first held-out model: none is among an audit's models, or in an attribution."""
@@ -67,7 +67,7 @@ def held_out_quality(
     whole = [PlannedTraining(s, every) for s in seeds]
     plan, outs, work = (*without, *whole), [], 0
     for block, spent in TrainedOutputs(subject, plan, read, rt, cache).blocks():
-        outs.append(centred(block, subject.task))
+        outs.append(centre_outputs(block, subject.task))
         work += spent
     all_outs = torch.cat(outs)
     observed = all_outs[:models] - all_outs[models:].mean(0)

@@ -19,7 +19,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
 from unlearnkit.linalg.directional_derivative import directional_derivative, summed_gradient
 from unlearnkit.linalg.ekfac import EkFac
-from unlearnkit.train.output_matching import centred
+from unlearnkit.train.output_matching import centre_outputs
 
 
 class EkFacAttribution(FrozenModel):
@@ -59,7 +59,7 @@ class EkFacAttribution(FrozenModel):
         def shift(forget: Tensor) -> Tensor:
             step = leave_out_step(subject, forget, factors, self.damping, rt)
             moved = directional_derivative(subject.model, read, subject.task, rt, step)
-            return centred(moved, subject.task)
+            return centre_outputs(moved, subject.task)
 
         held = held_out_quality(subject, shift, read, self.checked_on, rt, cache)
         return PredictedShift(

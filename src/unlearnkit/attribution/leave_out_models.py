@@ -17,7 +17,7 @@ from unlearnkit.cache import Cache
 from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.data import View
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.train.output_matching import centred
+from unlearnkit.train.output_matching import centre_outputs
 
 WITHOUT, WITH = 700_000, 800_000
 """Seeds of the first model of each kind: none is among an audit's originals or oracles."""
@@ -63,8 +63,8 @@ class OracleAttribution(FrozenModel):
         whole = mean_outputs(subject, self.models, read, rt, cache, forget=False)
         one, two = without.halves - whole.halves, (without.halves - whole.halves).flip(0)
         return PredictedShift(
-            centred(without.mean - whole.mean, subject.task),
-            shift_quality(centred(one, subject.task), centred(two, subject.task)),
+            centre_outputs(without.mean - whole.mean, subject.task),
+            shift_quality(centre_outputs(one, subject.task), centre_outputs(two, subject.task)),
             f"oracle ({self.models} retrained models, {self.models} originals)",
             rows=subject.train.key(),
             forget=subject.request_digest(),

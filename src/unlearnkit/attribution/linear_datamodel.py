@@ -23,7 +23,7 @@ def ridge_weights(masks: Tensor, along: Tensor, penalties: Tensor) -> Tensor:
 
     Args:
         masks: Which rows each model was trained on ``(m, n)``.
-        along: Sums over rows that are asked for ``(q, n)``, such as 1 for rows that go.
+        along: Weights of rows in q sums of effects ``(q, n)``, such as 1 for rows that go.
         penalties: Ridge penalties ``(L,)``, above 0.
 
     Returns:
@@ -53,7 +53,7 @@ def difference_weights(masks: Tensor, along: Tensor) -> Tensor:
 
     Args:
         masks: Which rows each model was trained on ``(m, n)``.
-        along: Sums over rows that are asked for ``(q, n)``.
+        along: Weights of rows in q sums of effects ``(q, n)``.
 
     Returns:
         Float64 ``(1, q, m)``, in the form of ``ridge_weights``.
@@ -64,8 +64,8 @@ def difference_weights(masks: Tensor, along: Tensor) -> Tensor:
     x = masks.double()
     inside = x.sum(0)
     outside = len(x) - inside
-    asked = (along != 0).any(0)
-    lost = (asked & ((inside == 0) | (outside == 0))).nonzero()[:, 0]
+    counted = (along != 0).any(0)
+    lost = (counted & ((inside == 0) | (outside == 0))).nonzero()[:, 0]
     if len(lost):
         raise InputError(
             f"datamodel: row {int(lost[0])} is in {int(inside[lost[0]])} of {len(x)} models, so its"

@@ -21,7 +21,7 @@ from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
 from unlearnkit.train.features import features, last_layer
-from unlearnkit.train.output_matching import centred
+from unlearnkit.train.output_matching import centre_outputs
 
 STEPS = 500
 """Most steps of the fit (L-BFGS)."""
@@ -37,7 +37,7 @@ class LinearHeadAttribution(FrozenModel):
     """From the last layer alone, refitted with and without the forget set."""
 
     decay: float = Field(1e-3, ge=0, allow_inf_nan=False)
-    """L2 penalty of the fit, ``decay / 2 * ||weights||^2`` beside the mean loss, where the recipe
+    """L2 penalty of the fit, ``decay / 2 * ||weights||^2`` added to the mean loss, where the recipe
     has no weight decay. 0 has no minimum where classes can be separated."""
 
     checked_on: int = Field(0, ge=0)
@@ -70,7 +70,7 @@ class LinearHeadAttribution(FrozenModel):
         def shift(forget: Tensor) -> Tensor:
             stay = ~forget
             some = fit_head(mine[stay], known.pick(stay), task, decay, whole)
-            return centred((_with_one(theirs) @ (some - whole).mT).float(), task)
+            return centre_outputs((_with_one(theirs) @ (some - whole).mT).float(), task)
 
         held = held_out_quality(subject, shift, read, self.checked_on, rt, cache)
         return PredictedShift(

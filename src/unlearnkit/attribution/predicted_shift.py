@@ -19,7 +19,7 @@ class PredictedShift:
 
     shift: Tensor
     """Outputs of retrained models minus those of original models, in the mean: ``(N, K)`` for the N
-    rows that were asked for. Logits of exclusive classes are centred: their mean is 0."""
+    rows of ``read``. Logits of exclusive classes are centred: their mean is 0."""
 
     quality: ShiftQuality
     source: str

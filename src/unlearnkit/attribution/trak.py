@@ -24,7 +24,7 @@ from unlearnkit.core.module_state import eval_mode
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
 from unlearnkit.linalg.bound_model import BoundModel
-from unlearnkit.train.output_matching import centred
+from unlearnkit.train.output_matching import centre_outputs
 
 LARGEST = 2**28
 """Most entries of the projection: 1 GiB."""
@@ -87,7 +87,7 @@ class TrakAttribution(FrozenModel):
         logits = rows.logits(read)  # (N, K, k)
 
         def raw(forget: Tensor) -> Tensor:
-            return -centred(logits @ solved[:, forget].sum(1), task).float()
+            return -centre_outputs(logits @ solved[:, forget].sum(1), task).float()
 
         held = held_out_quality(subject, raw, read, self.calibrated_on, rt, cache)
         scale, quality = _calibrated(held)

@@ -36,12 +36,22 @@ class DatamodelMatching(Method):
             "logits are matched up to their mean, which the softmax ignores; batch normalisation"
             " stays frozen; rows are shuffled; the retained rows are drawn for each run anew. In"
             " the published code one draw serves all models and batches are not shuffled",
+            "models of subsets come with models of all rows: subsets of one size do not tell what a"
+            " smaller training set does as such (on digits, 2,560 models: correlation with the true"
+            " shift 0.76 without, 0.84 with)",
             "length in units of the model's own training; presets have the published ones",
+            "the preset blended averages the datamodel's shift with that of the refitted last layer"
+            " (correlation 0.90 on digits); it is ours",
         ),
         fails=(
             "what is kept in the cache are outputs of models that were trained on forget rows:"
             " after a deletion remove them too (`unlearnkit cache`)",
             "after a deletion the subsets are of other rows: models are trained anew",
+            "the default of 1,024 models on halves costs as much as 640 retrainings, once for all"
+            " requests on the same rows (6.4 a request over 100 requests), and fewer models than"
+            " training rows leave errors that single-record attacks see",
+            "on a model that never saw the forget set it subtracts their effect all the same: the"
+            " placebo control shows that as over-forgetting",
             "effects are summed as if each row acted alone: copies of one row are mispredicted",
         ),
         presets={

@@ -107,13 +107,13 @@ def match_outputs(
     epochs = how.epochs or max(1, round(how.share * recipe.epochs * retained / len(rows)))
     run = Recipe(optimizer="adam", lr=how.lr, epochs=epochs, batch_size=how.batch_size)
     free = how.outputs == "centred"
-    wanted = lookup_by_row(rows, centred(targets, task) if free else targets, rt)
+    wanted = lookup_by_row(rows, centre_outputs(targets, task) if free else targets, rt)
     start = [p.detach().clone() for p in model.parameters() if p.requires_grad]
     steps, taken = rows.steps(how.batch_size), 0
 
     def loss(batch: Batch) -> Tensor:
         out = task.outputs(model, batch)
-        out = centred(out, task) if free else out
+        out = centre_outputs(out, task) if free else out
         error = (out - wanted(batch)).square().mean(1)
         if not how.pull:
             return error
@@ -132,7 +132,7 @@ def match_outputs(
     )
 
 
-def centred(out: Tensor, task: Task) -> Tensor:
+def centre_outputs(out: Tensor, task: Task) -> Tensor:
     """Return outputs ``(..., K)`` without what the task ignores: the mean of exclusive classes."""
     if out.ndim < 2 or not out.numel():
         return out

@@ -373,7 +373,6 @@ def _problem(
     validation = unseen
     if unseen is not None or Need.VALIDATION not in allowed:
         validation = sealed(unseen, Need.VALIDATION)
-    may_build = Need.FRESH in allowed
     own = case.train_model
     if case.recipe is None and own is None:
         rt.note(
@@ -381,10 +380,6 @@ def _problem(
             f" {ASSUMED.batch_size}, {ASSUMED.epochs} epochs; give Case(recipe=...) to be exact"
         )
 
-    def built(place: Runtime) -> nn.Module:
-        return _untrained(case, model, original, place, other=how.info.rebuilds)
-
-    builds = may_build and case.fresh is not None
     return Problem(
         model=work,
         original=original,
@@ -396,13 +391,29 @@ def _problem(
         removed_classes=split.removed_classes,
         input_shape=input_shape(case, split),
         moments=_moments(how, case, model),
-        build=partial(built, rt) if builds else None,
-        build_from=(lambda seed: built(rt.fork(seed, quiet=True))) if builds else None,
-        sealed_build="" if may_build else f"{how.id} builds a fresh model but does not declare it",
+        **_factories(how, case, model, original, rt),
         find_recipe=None if own is None else lambda: _recipe_of_own_training(case, split, rt),
         train=None if own is None else partial(train_by_function, how=own, rt=rt, stream=how.id),
         training=case.training,
     )
+
+
+def _factories(
+    how: Method, case: Case, model: nn.Module, original: nn.Module, rt: Runtime
+) -> dict[str, Any]:
+    """Return how a method builds untrained models: from the run's seed, and from others."""
+    if Need.FRESH not in how.info.reads:
+        return {"sealed_build": f"{how.id} builds a fresh model but does not declare it"}
+    if case.fresh is None:
+        return {}
+
+    def build(place: Runtime) -> nn.Module:
+        return _untrained(case, model, original, place, other=how.info.rebuilds)
+
+    return {
+        "build": partial(build, rt),
+        "build_from": lambda seed: build(rt.fork(seed, quiet=True)),
+    }
 
 
 def _is_builtin(how: Method) -> bool:
