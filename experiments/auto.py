@@ -136,13 +136,13 @@ def judge(ground: Ground, measured: Sequence[Measured]) -> Judged:
         except uk.AutoFailedError as e:
             done.append(e.best)
     found = ground.measured("auto", line_of(ground), done)
-    audits = [sum(t.audit for t in d.choice.tried) / d.cost.work for d in done]
+    audits = [sum(t.audit for t in d.choice.candidates) / d.cost.work for d in done]
     return Judged(
         measured=replace(
             found, cost=tuple(c * (1 - a) for c, a in zip(found.cost, audits, strict=True))
         ),
-        chosen=tuple(d.choice.chosen for d in done),
-        tries=tuple(sum(t.ran for t in d.choice.tried) for d in done),
+        chosen=tuple(d.choice.candidate for d in done),
+        tries=tuple(sum(t.ran for t in d.choice.candidates) for d in done),
         passed=tuple(d.choice.passed for d in done),
         whole_cost=found.cost,
     )

@@ -86,9 +86,9 @@ def values(case: Case, models: Sequence[nn.Module]) -> dict[str, list[float]]:
     harm = case.manipulated
     assert harm is not None
     views = {
-        Split.AFFECTED: View.all(harm.affected),
-        Split.AIMED: View.all(harm.aimed),
-        Split.ELSEWHERE: View.all(harm.elsewhere),
+        Split.AFFECTED: View.all(harm.affected_rows),
+        Split.AIMED: View.all(harm.attacker_targets),
+        Split.ELSEWHERE: View.all(harm.unaffected_rows),
     }
     seen = [Evidence({"unlearned": m}, views, case.task, uk.Runtime()) for m in models]
     return {n: [metrics()[n](e).value for e in seen] for n in NUMBERS}

@@ -113,7 +113,7 @@ def measured(asked: Study, store: Store) -> Iterator[Line]:
     wanted = [*DISTANCES.values(), *GAPS.values(), "cost_ratio"]
     found: dict[tuple[str, bool, str], list[Result]] = {}
     for r in read(expand(asked), store, wanted):
-        p = r.planned
+        p = r.spec
         if r.status == "done":
             found.setdefault((p.request, p.label != p.method, p.label), []).append(r)
     for (request, apart, label), runs in sorted(found.items()):

@@ -28,7 +28,7 @@ from torch import Tensor
 from experiments.regression import CASES
 from unlearnkit.auditing.metric_table import metric_rows
 from unlearnkit.auditing.splits import choose
-from unlearnkit.auditing.verdicts import VerdictInputs, judge
+from unlearnkit.auditing.verdicts_reference import VerdictInputs, judge
 from unlearnkit.cases.registry import CaseWithRequest
 from unlearnkit.catalog import cases
 from unlearnkit.core.case import Case
@@ -101,7 +101,7 @@ class Pool:
         e = Evidence.from_outputs(outputs, targets, self.case.task, RT)
         rows = tuple(metric_rows(e, "reference"))
         facts = VerdictInputs(
-            rows, gone=False, head_only=False, unchanged=False, oracles=len(beside)
+            rows, classes_removed=False, head_only=False, unchanged=False, oracles=len(beside)
         )
         return {f.verdict for f in judge(facts, "reference")}
 

@@ -97,7 +97,7 @@ def line(signals: MarginMatrix, who: str) -> str:
         f"{float(population.mean()):.3f}",
         f"{ulira(go, base, least=min(64, len(go))).auc:.3f}",
         f"{near.median:.2f} / {near.percentile_95:.2f}",
-        f"| {found.score:.3f} {found.exposed:.0f} rows with a corrected bound above 0",
+        f"| {found.score:.3f} {found.exposed_count:.0f} rows with a corrected bound above 0",
     ]
     return " ".join(cells)
 

@@ -1,7 +1,7 @@
 """Make trained PyTorch models forget chosen training data, and measure honestly whether they did.
 
-Four nouns: ``Case``, a request (``Rows``, ``Classes``, ``Groups``, ``Targets``), ``Method``,
-``Report``.
+Four nouns: ``Case``, a request (``Rows``, ``Classes``, ``Groups``, ``Targets``, ``Features``,
+``Labels``), ``Method``, ``Report``.
 Three verbs: ``unlearn``, ``oracle``, ``audit``.
 """
 
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from unlearnkit.core.method import Method as Method
     from unlearnkit.core.recipe import Recipe as Recipe
     from unlearnkit.core.request import Classes as Classes
+    from unlearnkit.core.request import Features as Features
     from unlearnkit.core.request import Groups as Groups
+    from unlearnkit.core.request import Labels as Labels
     from unlearnkit.core.request import Rows as Rows
     from unlearnkit.core.request import Targets as Targets
     from unlearnkit.core.runtime import Runtime as Runtime
@@ -51,8 +53,10 @@ _HOMES = {
     "Case": "core.case",
     "Classes": "core.request",
     "Classification": "tasks.classification",
+    "Features": "core.request",
     "Groups": "core.request",
     "InputMoments": "linalg.input_moments",
+    "Labels": "core.request",
     "Localizer": "localize.localizer",
     "Mask": "localize.mask",
     "Method": "core.method",

@@ -1,7 +1,7 @@
 """Descriptions of methods, metrics and cases, as facts and Markdown."""
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from unlearnkit import catalog
@@ -15,6 +15,7 @@ from unlearnkit.core.errors import UnknownNameError
 from unlearnkit.core.method import Method, Need
 from unlearnkit.core.metric import Metric, MetricRole
 from unlearnkit.core.search_space import search_space
+from unlearnkit.report.schema import ReportData
 
 Facts = dict[str, Any]
 
@@ -26,6 +27,7 @@ _NEEDS = {
     Need.FRESH: "a function that builds an untrained model",
     Need.CLASSES: "a request for whole classes",
     Need.MOMENTS: "input moments kept after training",
+    Need.CORRECTED: "the corrected rows of a request for features or labels",
     Need.SHAPE: "inputs that are one tensor of a known shape",
 }
 _GOALS = {
@@ -315,7 +317,8 @@ def verdict_page() -> str:
     parts = [
         "# Verdicts",
         "An audit ends in one verdict, followed by its reason. Several can hold; the headline is"
-        " the first in this list.",
+        " the first in this list. Verdict, reason and remarks are joined into one text by"
+        f" {_file(ReportData.row)}.",
         meaning,
         "## Terms of the rules",
         _list(verdict_rules.TERMS),
@@ -326,7 +329,9 @@ def verdict_page() -> str:
             for r in verdict_rules.RULES
             if r.tier == tier
         ]
+        code = sorted({_file(r.holds) for r in verdict_rules.RULES if r.tier == tier})
         parts += [f"## {tier.capitalize()} tier", about]
+        parts += [f"Conditions and sentences of these rules: {_comma(code)}."]
         parts += [table(("verdict", "rule", "rests on", "level or margin", "source"), rows)]
     parts += [
         "## What no verdict says",
@@ -334,6 +339,11 @@ def verdict_page() -> str:
         " tier could not see.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _file(function: Callable[..., object]) -> str:
+    """Return where a function is written: the path of its file in the repository."""
+    return f"`src/{function.__module__.replace('.', '/')}.py`"
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -12,13 +12,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
+from pydantic import Field, ValidationError
 
 from unlearnkit import catalog
 from unlearnkit.core.border import first_line
 from unlearnkit.core.bounded_yaml import parse_yaml
 from unlearnkit.core.case import Case
-from unlearnkit.core.checked import FrozenModel
+from unlearnkit.core.checked import Record
 from unlearnkit.core.errors import InputError, UnknownNameError, UnlearnkitError, UnsupportedError
 from unlearnkit.core.files import read_yaml
 from unlearnkit.core.method import Method, format_validation_error
@@ -39,8 +39,10 @@ DEFAULT_METHOD = "finetune"
 """Used when no method is named: it serves every task and needs only the rows that stay."""
 
 
-class Job(FrozenModel):
+class Job(Record):
     """One request to forget."""
+
+    added = frozenset({"after"})
 
     case: str
     """A built-in case, or ``package.module:function``."""
@@ -64,14 +66,6 @@ class Job(FrozenModel):
     seed: int = Field(0, ge=0, lt=SEEDS, strict=True)
     device: str = "cpu"
     precision: Precision = "fp32"
-
-    @model_serializer(mode="wrap")
-    def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out ``after`` where it is empty: records written before it was known stay valid."""
-        found: dict[str, Any] = dump(self)
-        if not self.after:
-            found.pop("after", None)
-        return found
 
     def resolve(
         self, reporter: Reporter | None = None, *, made: Case | None = None
@@ -138,7 +132,7 @@ class Job(FrozenModel):
             return Mask.load(self.mask)
         return None if self.mask is None else Localizer.read(self.mask)
 
-    def exact(self, request: ForgetRequest | None, method: Method) -> Job:
+    def with_all_settings(self, request: ForgetRequest | None, method: Method) -> Job:
         """Return the job with everything spelt out, so that it can be run again as it was."""
         whole = None if request is None else request.model_dump(mode="json")
         forget = self.forget if self.has_named_request else whole
@@ -152,7 +146,7 @@ class Job(FrozenModel):
             }
         )
 
-    def asked(self) -> str:
+    def request_text(self) -> str:
         """Return what must go, in a few words."""
         if not isinstance(self.forget, dict):
             return self.forget or "parts"
@@ -168,7 +162,7 @@ class Job(FrozenModel):
     def name(self) -> str:
         """Return a folder name for the run."""
         case = self.case.rpartition(":")[2] + ("_then" if self.after else "")
-        words = (case, self.asked().partition("@")[0], self.method)
+        words = (case, self.request_text().partition("@")[0], self.method)
         return "-".join(re.sub(r"[^\w=,]+", "_", w).strip("_=")[:40] for w in words)
 
 

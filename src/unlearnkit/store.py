@@ -170,7 +170,7 @@ class Store:
         """Close the file."""
         self._db.close()
 
-    def put(
+    def save_run(
         self,
         run: Run,
         measurements: Iterable[Measurement] = (),
@@ -200,7 +200,7 @@ class Store:
             )
         return True
 
-    def put_plan(self, study: str, digest: str, content: str) -> None:
+    def save_plan(self, study: str, digest: str, content: str) -> None:
         """Keep the plan of a study as text, in place of the one that it had."""
         with self._errors(), self._transaction():
             self._db.execute("REPLACE INTO plan VALUES (?, ?, ?)", (study, digest, content))
@@ -225,7 +225,7 @@ class Store:
             held = [dict(zip(names, row, strict=True)) for row in rows]
         return [Run(**{**h, "settings": json.loads(h["settings"])}) for h in held]
 
-    def ended(self, kind: str) -> dict[str, tuple[Status, str]]:
+    def statuses(self, kind: str) -> dict[str, tuple[Status, str]]:
         """Return how each run of a kind ended and when it was started, by key."""
         with self._errors():
             rows = self._db.execute("SELECT key, status, started FROM run WHERE kind = ?", (kind,))
@@ -249,7 +249,7 @@ class Store:
             )
             return [Measurement(*row) for row in rows]
 
-    def outcomes(self, keys: Iterable[str]) -> dict[str, tuple[Status, str]]:
+    def statuses_and_errors(self, keys: Iterable[str]) -> dict[str, tuple[Status, str]]:
         """Return status and error of the runs of these keys that are there, by key."""
         with self._errors():
             rows = self._db.execute(
@@ -269,7 +269,7 @@ class Store:
                 )
             )
 
-    def numbers(self, keys: Iterable[str], metrics: Iterable[str]) -> Iterator[RunValue]:
+    def run_values(self, keys: Iterable[str], metrics: Iterable[str]) -> Iterator[RunValue]:
         """Yield what was measured in these runs by these metrics; nothing else is read."""
         with self._errors():
             yield from map(

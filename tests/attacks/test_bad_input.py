@@ -58,7 +58,7 @@ SCALARS = {
     "klom, published bins": ("median", "percentile_95"),
     "wasserstein": ("median", "percentile_95"),
     "permutation": ("p", "statistic"),
-    "quality": ("score", "worst", "exposed", "ceiling"),
+    "quality": ("score", "worst", "exposed_count", "ceiling"),
     "ulira": ("auc", "accuracy", "tpr_at_1_percent", "exposed_share"),
     "lira": (),
     "degree": ("value", "oracle_value", "over_share"),

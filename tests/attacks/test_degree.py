@@ -63,7 +63,7 @@ def test_an_original_below_the_oracles_turns_the_way_round():
     up = iam_scores(draw(1, 1, lift=6.0), draw(9, 3, lift=2.0), draw(30, 2))
     down = iam_scores(-draw(1, 1, lift=6.0), -draw(9, 3, lift=2.0), -draw(30, 2))
     torch.testing.assert_close(up.scores, down.scores)
-    assert torch.equal(up.over, down.over)
+    assert torch.equal(up.over_forgotten, down.over_forgotten)
 
 
 def test_rows_without_headroom_have_no_score():

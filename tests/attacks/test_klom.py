@@ -9,7 +9,7 @@ from scipy import stats
 
 from unlearnkit.attacks.klom import klom
 from unlearnkit.core.errors import InputError
-from unlearnkit.stats import margin_checks as cells
+from unlearnkit.stats import matrix_checks as cells
 
 ALL = ["quantile", "equal", "easydub", "bench"]
 

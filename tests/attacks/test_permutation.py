@@ -9,7 +9,7 @@ from scipy import stats
 
 from unlearnkit.attacks.permutation import permutation_test, smallest_shift
 from unlearnkit.core.errors import InputError
-from unlearnkit.stats import margin_checks as cells
+from unlearnkit.stats import matrix_checks as cells
 
 BOTH = pytest.mark.parametrize("statistic", ["energy", "mean"])
 

@@ -7,7 +7,7 @@ import torch
 
 from unlearnkit.attacks.forgetting_quality import forgetting_quality
 from unlearnkit.core.errors import InputError
-from unlearnkit.stats import margin_checks as cells
+from unlearnkit.stats import matrix_checks as cells
 from unlearnkit.stats.epsilon_bounds import epsilon_table
 
 
@@ -22,7 +22,7 @@ def test_without_a_difference_next_to_nothing_is_proven(models):
     # Nominally 0.05: Clopper-Pearson limits on both sides are that careful.
     assert float((got.rows > 0).double().mean()) <= 0.005
     assert got.score == pytest.approx(1.0, abs=0.002)
-    assert (got.exposed, got.worst) == (0, 0.0)
+    assert (got.exposed_count, got.worst) == (0, 0.0)
     assert float((got.q <= 0.05).double().mean()) == 0.0
 
 
@@ -45,14 +45,14 @@ def test_four_deviations_have_the_known_median(models, median):
 def test_separated_models_reach_the_ceiling(attacked, ceiling):
     got = forgetting_quality(normal(2 * attacked, 1, 1) + 100, normal(2 * attacked, 1, 2))
     assert float(got.rows) == pytest.approx(ceiling, abs=0.005)
-    assert got.worst == got.ceiling == float(got.corrected)
-    assert got.exposed == 1
+    assert got.worst == got.ceiling == float(got.corrected_rows)
+    assert got.exposed_count == 1
 
 
 @pytest.mark.parametrize("shift", [5.0, -5.0])
 def test_the_shift_tells_too_familiar_from_too_strange(shift):
     got = forgetting_quality(normal(64, 3, 1) + shift, normal(64, 3, 2))
-    assert got.exposed == 3
+    assert got.exposed_count == 3
     assert (got.shift.sign() == math.copysign(1, shift)).all()
 
 
@@ -67,7 +67,7 @@ def test_a_constant_margin_is_found_wherever_it_lies(constant, errors):
     got = forgetting_quality(u, normal(64, 5, 2))
     # Among oracles' own margins a few of them come as near to the constant as those fitted on.
     least = float(epsilon_table(32, 32, level=1 - 0.05 / 5)[errors, 0])
-    assert least <= float(got.corrected.min()) <= got.worst <= got.ceiling
+    assert least <= float(got.corrected_rows.min()) <= got.worst <= got.ceiling
 
 
 def test_two_equal_constants_prove_nothing():
@@ -78,10 +78,10 @@ def test_two_equal_constants_prove_nothing():
 
 def test_bounds_for_all_at_once_are_smaller_and_p_values_agree_with_them():
     got = forgetting_quality(normal(128, 60, 1) + 1, normal(128, 60, 2))
-    assert (got.corrected <= got.rows).all()
+    assert (got.corrected_rows <= got.rows).all()
     assert torch.equal(got.rows > 0, got.p < 0.05)
-    assert torch.equal(got.corrected > 0, got.p < 0.05 / 60)
-    assert got.exposed == int((got.corrected > 0).sum())
+    assert torch.equal(got.corrected_rows > 0, got.p < 0.05 / 60)
+    assert got.exposed_count == int((got.corrected_rows > 0).sum())
 
 
 def test_the_score_halves_with_every_half_nat():

@@ -40,7 +40,7 @@ def test_a_shift_of_d_deviations_gives_the_best_auc_there_is(d):
 def test_a_second_set_of_oracles_is_not_told_apart(seed):
     got = ulira(draw(128, 90, 10 + seed), draw(128, 90, 20 + seed))
     assert abs(got.auc - 0.5) < 0.02
-    assert int(got.exposed.sum()) == 0
+    assert int(got.exposed_rows.sum()) == 0
 
 
 def test_the_tests_of_examples_hold_their_level_on_second_oracles():
@@ -54,7 +54,7 @@ def test_the_exposed_are_those_that_were_planted():
     unlearned = draw(128, 200, 1)
     unlearned[:, ::20] += 6
     got = ulira(unlearned, draw(128, 200, 2))
-    assert got.exposed.nonzero()[:, 0].tolist() == list(range(0, 200, 20))
+    assert got.exposed_rows.nonzero()[:, 0].tolist() == list(range(0, 200, 20))
     assert got.exposed_share == 0.05
     assert sorted(got.worst(0.05).tolist()) == list(range(0, 200, 20))
     assert bool((got.shifts[::20] > 2).all())
@@ -100,7 +100,7 @@ def test_the_order_of_examples_does_not_matter():
 def test_pieces_give_what_the_whole_gives(monkeypatch):
     unlearned, null = draw(64, 25, 1, 1.0), draw(64, 25, 2)
     whole = ulira(unlearned, null)
-    monkeypatch.setattr("unlearnkit.stats.margin_checks.CELLS", 2000)
+    monkeypatch.setattr("unlearnkit.stats.matrix_checks.CELLS", 2000)
     pieces = ulira(unlearned, null)
     assert whole.auc == pytest.approx(pieces.auc, abs=1e-12)
     torch.testing.assert_close(whole.aucs, pieces.aucs, rtol=0, atol=1e-12)

@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 
 from unlearnkit.attacks.wasserstein import wasserstein
-from unlearnkit.stats import margin_checks as cells
+from unlearnkit.stats import matrix_checks as cells
 
 
 def normal(models, examples, seed):

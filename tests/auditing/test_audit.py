@@ -107,7 +107,7 @@ def test_rows_that_stand_on_both_sides_are_counted():
     case = uk.Case(train=(x, y), test=(base.test.x, base.test.y), task=base.task,
                    fresh=base.fresh, recipe=base.recipe)  # fmt: skip
     done = uk.unlearn(uk.train_original(case).model, case, uk.Rows(range(4)), "finetune")
-    assert uk.audit(done).asked.duplicates == 4
+    assert uk.audit(done).request_summary.duplicates == 4
 
 
 def test_an_audit_changes_no_model_and_no_generator(problem):

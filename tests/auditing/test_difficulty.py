@@ -119,7 +119,9 @@ def test_a_report_shows_it_and_keeps_it(tmp_path):
         "Least disagree metric",
     ):
         assert words in text
-    assert uk.Report.load(report.save(tmp_path / "r.json")).asked == report.asked
+    assert (
+        uk.Report.load(report.save(tmp_path / "r.json")).request_summary == report.request_summary
+    )
     page = report.save(tmp_path / "r.html").read_text("utf-8")
     assert "Least disagree metric" in page
 
@@ -164,7 +166,7 @@ def test_rows_that_training_learned_last_look_known_by_heart_by_every_proxy():
     model = uk.train_original(case).model
     for at, side in (("top", 1), ("bottom", -1)):
         done = uk.unlearn(model, case, memorised(case, 0.1, at).request, "finetune")
-        found = uk.audit(done).asked.difficulty.harder
+        found = uk.audit(done).request_summary.difficulty.harder
         assert set(found) == {"curvature", "hold_out", "influence"}
         assert min(side * (share - 0.5) for share in found.values()) > 0.15, found
 

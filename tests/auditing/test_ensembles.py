@@ -186,13 +186,13 @@ def test_no_example_stands_in_two_sections_that_are_compared(tmp_path):
 
 def test_the_cost_is_said_before_and_shrinks_with_what_is_kept(tmp_path):
     first = plan(subject(tmp_path), 4, unlearn_seconds=0.5)
-    assert (first.train, first.kept, first.unlearn) == (12, 0, 4)
+    assert (first.train, first.already_trained, first.unlearn) == (12, 0, 4)
     assert first.rows == TOY.recipe.epochs * (4 * 60 + 8 * 51)
     assert first.seconds > 4 * 0.5
     assert "12 to train (0 are kept), 4 to unlearn" in str(first)
     assert not list(Cache(tmp_path).entries())
     oracle(TOY, GO, seeds=3, cache=Cache(tmp_path))
-    assert (plan(subject(tmp_path), 4).train, plan(subject(tmp_path), 4).kept) == (9, 3)
+    assert (plan(subject(tmp_path), 4).train, plan(subject(tmp_path), 4).already_trained) == (9, 3)
     collect_margins(subject(tmp_path), 4)
     last = plan(subject(tmp_path), 4)
     assert (last.train, last.unlearn, last.rows) == (0, 0, 0)

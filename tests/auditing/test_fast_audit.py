@@ -76,7 +76,7 @@ def test_auto_returns_a_model_on_every_bundled_request(case_id, name):
     model = uk.train_original(problem.case).model
     done = uk.unlearn(model, problem.case, problem.request, "auto")
     assert done.choice.passed
-    assert done.choice.spent is None or done.choice.spent <= done.choice.budget
+    assert done.choice.cost is None or done.choice.cost <= done.choice.budget
 
 
 def noisy_case(**changes):
@@ -206,7 +206,7 @@ def test_the_levels_of_all_tests_together_are_those_of_one_false_alarm_in_a_hund
 
     done = uk.unlearn(noisy_model, noisy_case(), GO, NoOp())
     table = {r.metric: r for r in uk.audit(done, tier="fast").rows}
-    audit = FastAudit(table, None, None, gone=False, unchanged=False)
+    audit = FastAudit(table, None, None, classes_removed=False, unchanged=False)
     # The attack, the relearning test, accuracy on retain and on test rows.
     assert audit.level == pytest.approx(1 - FALSE_ALARMS / 4)
-    assert replace(audit, gone=True).level == pytest.approx(1 - FALSE_ALARMS / 5)
+    assert replace(audit, classes_removed=True).level == pytest.approx(1 - FALSE_ALARMS / 5)

@@ -58,7 +58,7 @@ def test_doing_nothing_to_a_class_leaks_and_even_the_fast_tier_sees_it(world):
 def test_doing_nothing_to_a_random_tenth_is_told_from_retraining_by_the_distance(world):
     report = judged(world, "random_tenth", NoOp(), tier="reference")
     assert verdicts(report) & {Verdict.LEAKS, Verdict.DISTINGUISHABLE}
-    assert report.row("js_forget").closed == pytest.approx(0.0, abs=1e-9)
+    assert report.row("js_forget").gap_closed == pytest.approx(0.0, abs=1e-9)
 
 
 @pytest.mark.parametrize("name", ["class", "random_tenth", "mislabelled_tenth"])

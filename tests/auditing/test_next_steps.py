@@ -7,13 +7,13 @@ from unlearnkit.auditing.next_steps import STEPS, AuditFacts, next_steps, oracle
 from unlearnkit.auditing.summary import summary_rows
 from unlearnkit.report.schema import Finding, Verdict
 
-SPENT = full().spent.model_copy(update={"retrain_seconds": 10.0})
+SPENT = full().cost.model_copy(update={"retrain_seconds": 10.0})
 ROOM = row("js_forget", 0.5, 0.9, (0.1, 0.2, 0.3, 0.2, 0.1), unit="nats")
 
 
 def facts(verdict, *, rows=(), ids=(), **more):
     found = (Finding(verdict=verdict, reason="so it is", rows=ids),)
-    defaults = {"tier": "reference", "oracles": 5, "spent": SPENT}
+    defaults = {"tier": "reference", "oracles": 5, "cost": SPENT}
     return AuditFacts(found, rows, **{**defaults, **more})
 
 
@@ -43,7 +43,7 @@ def test_a_fast_audit_is_decided_by_five_retrained_models():
 
 def test_a_cost_that_is_not_known_is_not_invented():
     spent = SPENT.model_copy(update={"retrain_seconds": None})
-    (step,) = next_steps(facts(Verdict.INCONCLUSIVE, spent=spent, oracles=3))
+    (step,) = next_steps(facts(Verdict.INCONCLUSIVE, cost=spent, oracles=3))
     assert step.seconds is None
 
 
@@ -65,7 +65,7 @@ def test_a_gap_beyond_the_margin_is_not_answered_with_more_retrained_models():
 
 def test_a_summary_has_at_most_eight_lines_in_a_fixed_order():
     report = full()
-    lines = summary_rows(report.rows, report.findings, report.spent)
+    lines = summary_rows(report.rows, report.findings, report.cost)
     assert [x.metric for x in lines] == [
         "accuracy_forget", "accuracy_test", "js_forget", "margin_auc", "",
     ]  # fmt: skip
@@ -74,12 +74,12 @@ def test_a_summary_has_at_most_eight_lines_in_a_fixed_order():
         "margin_auc", "matched_margin_auc", "tow",
     )]  # fmt: skip
     strong = [row(m, 0.5, 0.5) for m in ("ulira_auc", "epsilon_exposed", "rmia_auc")]
-    assert len(summary_rows(many, report.findings, report.spent, strong)) == 8
+    assert len(summary_rows(many, report.findings, report.cost, strong)) == 8
 
 
 def test_a_summary_agrees_with_the_table_and_names_what_a_verdict_rests_on():
     report = full()
-    lines = {x.metric: x for x in summary_rows(report.rows, report.findings, report.spent)}
+    lines = {x.metric: x for x in summary_rows(report.rows, report.findings, report.cost)}
     auc = report.row("margin_auc")
     assert (lines["margin_auc"].model, lines["margin_auc"].retrained) == (
         auc.estimate.value,

@@ -7,7 +7,7 @@ from torch import nn
 import unlearnkit as uk
 from unlearnkit.auditing.metric_table import metric_rows
 from unlearnkit.auditing.splits import choose
-from unlearnkit.auditing.verdicts import VerdictInputs, judge
+from unlearnkit.auditing.verdicts_reference import VerdictInputs, judge
 from unlearnkit.catalog import cases, metrics
 from unlearnkit.core.data import View
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
@@ -58,7 +58,7 @@ def test_a_model_that_knows_the_rows_by_heart_leaks(memorised, tier):
         assert leaks == {"memory"}
         assert "standard deviations of placebo models" in report.sentence
         assert "on the forget set, against rows of similar target: AUC" in report.sentence
-        assert report.row("paired_difference_forget").closed == pytest.approx(0, abs=0.05)
+        assert report.row("paired_difference_forget").gap_closed == pytest.approx(0, abs=0.05)
         assert report.row("wasserstein_forget").floor is not None
 
 
@@ -73,7 +73,9 @@ def test_genuine_oracles_are_not_said_to_leak(memorised):
     said = []
     for k in range(6):
         rows = tuple(metric_rows(e.with_candidate(ModelRole.ORACLE, k), "reference"))
-        facts = VerdictInputs(rows, gone=False, head_only=False, unchanged=False, oracles=5)
+        facts = VerdictInputs(
+            rows, classes_removed=False, head_only=False, unchanged=False, oracles=5
+        )
         said += [f.verdict for f in judge(facts)]
     # At a level of one in twenty, two of six would come once in thirty such tests.
     assert said.count(Verdict.LEAKS) <= 1
@@ -129,9 +131,13 @@ SAME = (0.50, 0.51, 0.49, 0.505, 0.495)
 def test_of_two_attacks_the_matched_one_decides():
     known = row("margin_auc", 0.9, 0.85, 0.95, judgement="different", oracles=SAME)
     matched = row("matched_margin_auc", 0.5, 0.45, 0.55, judgement="equivalent", oracles=SAME)
-    facts = VerdictInputs((known, matched), gone=False, head_only=False, unchanged=False, oracles=5)
+    facts = VerdictInputs(
+        (known, matched), classes_removed=False, head_only=False, unchanged=False, oracles=5
+    )
     assert Verdict.LEAKS not in {f.verdict for f in judge(facts)}
-    alone = VerdictInputs((known,), gone=False, head_only=False, unchanged=False, oracles=5)
+    alone = VerdictInputs(
+        (known,), classes_removed=False, head_only=False, unchanged=False, oracles=5
+    )
     assert judge(alone)[0].verdict is Verdict.LEAKS
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from unlearnkit.auditing.verdicts import VerdictInputs, judge
+from unlearnkit.auditing.verdicts_reference import VerdictInputs, judge
 from unlearnkit.report.schema import Estimate, MetricRow, OracleValue, Verdict
 
 
@@ -30,7 +30,9 @@ def row(metric, value, *, low=None, high=None, original=None, oracles=()):
 
 
 def leaks(*rows):
-    found = judge(VerdictInputs(rows, gone=True, head_only=False, unchanged=False, oracles=5))
+    found = judge(
+        VerdictInputs(rows, classes_removed=True, head_only=False, unchanged=False, oracles=5)
+    )
     return [f for f in found if f.verdict is Verdict.LEAKS]
 
 

@@ -29,7 +29,7 @@ def test_memorised_rows_leak_and_the_others_are_a_control():
     assert found["high"].auc.low > found["high"].auc_floor + 0.1
     assert found["low"].auc.low < 0.55
     assert found["high"].klom > 3 * found["high"].klom_floor
-    assert (found["low"].exposed, found["high"].exposed > 4) == (0, True)
+    assert (found["low"].exposed_rows, found["high"].exposed_rows > 4) == (0, True)
 
 
 def test_a_level_is_the_mean_gain_in_probability():
@@ -53,8 +53,8 @@ def test_the_more_entangled_rows_are_those_nearer_to_the_middle():
         p for p in strata(EnsembleScores(memorised(), Runtime()), apart) if p.by == "entanglement"
     ]
     assert [p.level for p in found] == [19.5, 11.5, 3.5]
-    assert found[0].exposed > 4  # rows 16 to 23, the memorised ones
-    assert found[1].exposed == found[2].exposed == 0
+    assert found[0].exposed_rows > 4  # rows 16 to 23, the memorised ones
+    assert found[1].exposed_rows == found[2].exposed_rows == 0
 
 
 def test_few_rows_and_rows_that_are_alike_have_no_thirds():
@@ -68,7 +68,7 @@ def test_where_no_number_of_a_third_is_known_there_are_no_thirds():
     few = EnsembleScores(memorised().first(8), Runtime())
     some = EnsembleScores(memorised().first(32), Runtime())
     assert not list(strata(few))
-    assert {(p.auc.value, p.klom is None, p.exposed is None) for p in strata(some)} == {
+    assert {(p.auc.value, p.klom is None, p.exposed_rows is None) for p in strata(some)} == {
         (None, False, False)
     }
 
@@ -102,7 +102,7 @@ def test_models_half_way_from_retrained_ones_have_half_a_degree(way, expected):
     go = signals.place("forget")
     moved = surer(signals, go, base, width)
     margins[:, go] = base[go] + 8.0 * way * width[go]
-    found = EnsembleScores(seated(moved, margins, errors), Runtime()).degree("unlearned")
+    found = EnsembleScores(seated(moved, margins, errors), Runtime()).iam("unlearned")
     assert found.value == pytest.approx(expected, abs=0.06)
 
 

@@ -109,7 +109,7 @@ def test_the_side_is_lost_in_errors_and_kept_here():
         signals.margins, signals.codes, signals.errors, signals.members, signals.columns
     )
     gap = [
-        abs(float(s.at("unlearned", "forget").mean() - s.at("oracle", "forget").mean()))
+        abs(float(s.answers("unlearned", "forget").mean() - s.answers("oracle", "forget").mean()))
         for s in (EnsembleScores(errors, Runtime()), EnsembleScores(signals, Runtime()))
     ]
     assert gap[0] < 0.2

@@ -147,21 +147,21 @@ def test_copies_of_one_retrained_model_never_pass_and_are_named():
     table, verdicts = judged(seated(signals, margins[:1].repeat(64, 1), errors[:1].repeat(64, 1)))
     assert (table.design, table.distinct) == ("REUSE", 1)
     assert verdicts == {Verdict.INCONCLUSIVE}
-    assert any("only 1 of 64 unlearned models differ" in t for t in table.told)
-    assert any("exactly as a retrained one" in t for t in table.told)
+    assert any("only 1 of 64 unlearned models differ" in t for t in table.warnings)
+    assert any("exactly as a retrained one" in t for t in table.warnings)
     assert table.row("permutation_p").estimate.value is None
 
 
 def test_originals_in_the_seat_are_called_unchanged():
     signals = planted()
     table, verdicts = judged(seated(signals, *everything(signals, "original")))
-    assert "64 unlearned models answer exactly as an original: nothing changed" in table.told
+    assert "64 unlearned models answer exactly as an original: nothing changed" in table.warnings
     assert Verdict.LEAKS in verdicts
 
 
 def test_a_forget_set_without_any_memory_cannot_rank_methods():
     table, verdicts = judged(planted(memory=0.0))
-    assert table.hidden
+    assert table.originals_indistinguishable
     assert verdicts == {Verdict.INCONCLUSIVE}
 
 
@@ -267,7 +267,7 @@ def plugin(monkeypatch):
     monkeypatch.setattr("unlearnkit.auditing.strong.results_table.METRICS", listing.METRICS)
 
     def mean_margin(scores, who):
-        return Score(math.nan, scores.at(who, "forget").mean(1))
+        return Score(math.nan, scores.answers(who, "forget").mean(1))
 
     declare(
         "mean_margin",

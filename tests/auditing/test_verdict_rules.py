@@ -1,15 +1,20 @@
 """The rules of the verdicts are listed in code, and their document is made from that list."""
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from unlearnkit.auditing.strong.results_table import StrongResults
 from unlearnkit.auditing.verdict_evaluation import Reason, VerdictRule, evaluate
 from unlearnkit.auditing.verdict_rules import MEANING, RULES, TIERS
+from unlearnkit.auditing.verdicts_fast import FAST_RULES
+from unlearnkit.auditing.verdicts_reference import REFERENCE_RULES
+from unlearnkit.auditing.verdicts_strong import STRONG_RULES, strong_findings
 from unlearnkit.catalog import metrics
 from unlearnkit.describe import verdict_page
-from unlearnkit.report.schema import Verdict
+from unlearnkit.report.schema import ArmComparison, Estimate, Finding, Verdict
 
 SOURCES = Path(__file__).parents[2] / "src" / "unlearnkit"
 
@@ -18,18 +23,17 @@ def test_every_verdict_is_explained_in_order_of_precedence():
     assert list(MEANING) == list(Verdict)
 
 
-@pytest.mark.parametrize("module", ["verdicts.py", "verdicts_fast.py"])
-def test_the_table_alone_gives_the_verdicts_of_fast_and_reference_audits(module):
-    text = (SOURCES / "auditing" / module).read_text("utf-8")
-    assert "Finding(" not in text
-    assert all(r.holds is not None for r in RULES if r.tier in {"fast", "reference"})
+FILES = sorted((SOURCES / "auditing").rglob("*.py"))
 
 
-def test_every_verdict_of_a_strong_audit_has_a_rule():
-    files = [SOURCES / "auditing" / f"verdicts_{name}.py" for name in ("strong", "memory")]
-    text = "".join(path.read_text("utf-8") for path in files)
-    given = {Verdict[name] for name in re.findall(r"verdict=Verdict\.([A-Z_]+)", text)}
-    assert {r.verdict for r in RULES if r.tier == "strong"} == given
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_the_table_of_rules_alone_makes_findings(path):
+    made = "Finding(" in path.read_text("utf-8")
+    assert made == (path.stem == "verdict_evaluation")
+
+
+def test_the_page_lists_the_rules_that_are_evaluated():
+    assert (*FAST_RULES, *REFERENCE_RULES, *STRONG_RULES) == RULES
 
 
 def rule(verdict, *reasons, unless=()):
@@ -53,6 +57,40 @@ def test_the_headline_is_the_first_rule_that_holds():
         (Verdict.INCONCLUSIVE, "c"),
     ]
     assert found[0].rows == ("m",)
+
+
+def strong_results(**changes):
+    """Return a strong audit without rows, in which nothing was found but that it is open."""
+    empty = {f.name: () for f in fields(StrongResults)}
+    numbers = {"forget_rows": 9, "familiar": 0, "strange": 0, "models": 64, "distinct": 64}
+    return StrongResults(
+        **empty
+        | numbers
+        | {"placebo": "", "detectable": 0.3, "originals_indistinguishable": False}
+        | changes
+    )
+
+
+def placebo_arm(name):
+    """Return a comparison that shows nothing, and leaves it open whether the memory is gone."""
+    flat = Estimate(value=0.5, low=0.4, high=0.6)
+    empty = dict.fromkeys(ArmComparison.model_fields)
+    return ArmComparison.model_construct(
+        **empty | {"name": name, "auc": flat, "shift": Estimate(value=0.0), "records": 9}
+    )
+
+
+def test_what_one_model_shows_counts_as_the_page_says():
+    def found(verdict, metric, **results):
+        own = Finding(verdict=verdict, reason="x", rows=(metric,))
+        return [f.verdict for f in strong_findings(strong_results(**results), [own])]
+
+    with_placebo = {"arms": (placebo_arm("memory"), placebo_arm("signature"))}
+    open_ = [Verdict.INCONCLUSIVE]
+    assert found(Verdict.LEAKS, "margin_auc") == [Verdict.LEAKS, *open_]
+    assert found(Verdict.LEAKS, "margin_auc", **with_placebo)[0] is Verdict.DISTINGUISHABLE
+    assert found(Verdict.LEAKS, "head_probe", **with_placebo)[0] is Verdict.LEAKS
+    assert found(Verdict.DAMAGED, "accuracy_test", **with_placebo)[0] is Verdict.DAMAGED
 
 
 @pytest.mark.parametrize("tier", ["fast", "reference"])

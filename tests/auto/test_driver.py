@@ -37,14 +37,14 @@ def go(clouds, *candidates, budget=10.0, request=None, rt=None):
 
 
 def told(done):
-    return {t.candidate: t.outcome for t in done.choice.tried}
+    return {t.candidate: t.outcome for t in done.choice.candidates}
 
 
 def test_a_candidate_that_passes_is_returned_with_its_reasons_and_nothing_else_is_tried(clouds):
     done = go(clouds, GOOD, "wreck")
     assert isinstance(done, SelectedModel)
     assert (done.method.id, done.choice.passed, done.choice.audited) == ("relabel", True, True)
-    assert [t.candidate for t in done.choice.tried] == ["relabel"]
+    assert [t.candidate for t in done.choice.candidates] == ["relabel"]
     (note,) = [n for n in done.notes if n.startswith("auto: ")]
     assert note.startswith("auto: relabel, because it is a test (line only; none); ")
     assert "\n" not in note
@@ -150,8 +150,8 @@ def test_the_returned_cost_is_that_of_all_tries_the_audits_and_the_look(clouds, 
     forward += controls.rt.cost.forward
     backward += controls.rt.cost.backward
     assert (done.cost.forward, done.cost.backward) == (forward, backward)
-    assert done.choice.spent == pytest.approx(done.cost.work / (3 * 40 * 54))
-    assert done.cost.work == 60 + sum(t.work + t.audit for t in done.choice.tried)
+    assert done.choice.cost == pytest.approx(done.cost.work / (3 * 40 * 54))
+    assert done.cost.work == 60 + sum(t.work + t.audit for t in done.choice.candidates)
 
 
 def test_the_callers_meter_and_notes_stay_as_they_are(clouds):
@@ -164,7 +164,7 @@ def test_a_candidate_beyond_the_budget_is_passed_over_and_a_cheaper_one_tried(cl
     dear = {"method": "relabel", "settings": {"run": {"share": 0.6}}, "cost": 0.6}
     done = go(clouds, dear, GOOD, budget=0.5)
     assert done.method.id == "relabel"
-    assert done.choice.spent < 0.5
+    assert done.choice.cost < 0.5
     # 0.6 for the method, 0.2 for two control models, and two models on all rows for the audit.
     assert "needs about 0.84 of retraining, and 0.50" in told(done)["relabel run.share=0.6"]
 
@@ -173,17 +173,17 @@ def test_the_cost_of_retraining_is_kept_in_reserve_from_a_budget_of_one_up(cloud
     done = go(clouds, "wreck", RETRAIN, budget=1.2)
     assert done.method.id == "retrain"
     assert "needs about 0.34 of retraining, and 0.20 of the budget" in told(done)["wreck"]
-    assert done.choice.spent <= done.choice.budget
+    assert done.choice.cost <= done.choice.budget
     done = go(clouds, "wreck", RETRAIN, budget=1.5)
     assert "DAMAGED" in told(done)["wreck"]
     assert done.method.id == "retrain"
-    assert done.choice.spent <= done.choice.budget
+    assert done.choice.cost <= done.choice.budget
 
 
 def test_below_a_budget_of_one_nothing_is_kept_in_reserve_and_retraining_is_not_tried(clouds):
     with pytest.raises(AutoFailedError, match="a larger budget lets more of them run") as e:
         go(clouds, "wreck", RETRAIN, budget=0.9)
-    assert [(t.candidate, t.ran) for t in e.value.best.choice.tried] == [
+    assert [(t.candidate, t.ran) for t in e.value.best.choice.candidates] == [
         ("wreck", True),
         ("retrain", False),
     ]
@@ -261,7 +261,7 @@ def test_the_door_without_retained_rows_passes_over_what_needs_them_and_keeps_no
         )
     done = e.value.best
     assert "needs retain" in told(done)["relabel"]
-    assert done.choice.spent is None
+    assert done.choice.cost is None
     assert any("no budget kept" in n for n in done.notes)
 
 

@@ -10,9 +10,13 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.linear_model import LogisticRegression, Ridge
 
 import unlearnkit as uk
+from unlearnkit import catalog
+from unlearnkit.cases import digits
+from unlearnkit.cases.registry import ModelSelectedRequest, bundled_requests
 from unlearnkit.core.data import View
 from unlearnkit.core.request import Groups
 from unlearnkit.oracles import train_original
+from unlearnkit.studies.planning.problem import StudyProblems
 
 BUNDLED = ("digits", "breast_cancer", "diabetes", "digits_number", "demand")
 SIZES = {
@@ -224,3 +228,32 @@ def test_listing_cases_does_not_load_scikit_learn():
         " sys.exit(any(m in sys.modules for m in ('sklearn', 'datasets', 'pandas', 'PIL')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+OWN_ROWS = {"sub_class", "mislabelled_tenth"}
+"""Requests that bring a training set of their own."""
+
+
+SHARED = [
+    (case, name)
+    for case, name in bundled_requests(catalog.cases())
+    if name not in OWN_ROWS
+    and not isinstance(catalog.cases()[case].requests[name], ModelSelectedRequest)
+]
+
+
+@pytest.mark.parametrize(("case", "name"), SHARED)
+def test_a_case_is_built_once_for_all_requests_that_leave_its_rows(case, name):
+    entry = catalog.cases()[case]
+    assert entry.make() is entry.make()
+    assert entry.requests[name]().case is entry.make()
+
+
+def test_a_study_reads_the_rows_of_a_case_once(monkeypatch):
+    reads, rows = [], digits._sets()
+    monkeypatch.setattr(digits, "_sets", lambda: reads.append(1) or rows)
+    digits.digits.cache_clear()
+    problems = StudyProblems()
+    for request in ("class", "classes", "random_tenth", "sub_class", "classes=3", "rows=1,2"):
+        assert len(problems.get("digits", request, "cpu", "fp32").parts.forget) > 0
+    assert len(reads) == 1

@@ -32,8 +32,10 @@ TABLE = {
 @pytest.fixture(autouse=True)
 def _nothing_remembered():
     home._sets.cache_clear()
+    home.california_housing.cache_clear()
     yield
     home._sets.cache_clear()
+    home.california_housing.cache_clear()
 
 
 @pytest.fixture
@@ -88,6 +90,7 @@ def test_the_download_gives_the_same_case_as_the_table(write, monkeypatch):
     write(TABLE)
     ours = home.california_housing()
     home._sets.cache_clear()
+    home.california_housing.cache_clear()
     x, y = by_hand()
     monkeypatch.delenv("UNLEARNKIT_DATA")
     fetched = sklearn.utils.Bunch(data=x, target=y)

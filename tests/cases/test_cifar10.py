@@ -36,9 +36,11 @@ def table(images, *, nested):
 
 @pytest.fixture(autouse=True)
 def _nothing_remembered():
-    home.images.cache_clear()
+    for held in (home.images, home.cifar10, home.cifar10_small):
+        held.cache_clear()
     yield
-    home.images.cache_clear()
+    for held in (home.images, home.cifar10, home.cifar10_small):
+        held.cache_clear()
 
 
 @pytest.fixture

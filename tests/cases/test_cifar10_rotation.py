@@ -21,10 +21,10 @@ DISC = SIDE.square() + SIDE.square()[:, None] <= 1
 
 @pytest.fixture(autouse=True)
 def _nothing_remembered():
-    for held in (source.images, home._sets):
+    for held in (source.images, home._sets, home.cifar10_rotation):
         held.cache_clear()
     yield
-    for held in (source.images, home._sets):
+    for held in (source.images, home._sets, home.cifar10_rotation):
         held.cache_clear()
 
 
@@ -82,6 +82,7 @@ def test_rows_are_turned_by_angles_of_a_seed_and_grouped_by_quadrant(folder):
     want = home.rotate(upright.double(), angle.double())
     torch.testing.assert_close(case.train.x.double(), want, rtol=0, atol=1e-3)
     home._sets.cache_clear()
+    home.cifar10_rotation.cache_clear()
     assert home.cifar10_rotation().train.key() == case.train.key()
 
 

@@ -27,14 +27,14 @@ TEXT = "\n".join(["date,HUFL,HULL,MUFL,MULL,LUFL,LULL,OT", *map(row, range(HOURS
 @pytest.fixture(autouse=True)
 def _nothing_remembered():
     yield
-    home._sets.cache_clear()
-    home._hours.cache_clear()
+    for held in (home.etth1, home._sets, home._hours):
+        held.cache_clear()
 
 
 @pytest.fixture
 def write(tmp_path, monkeypatch):
-    home._sets.cache_clear()
-    home._hours.cache_clear()
+    for held in (home.etth1, home._sets, home._hours):
+        held.cache_clear()
     monkeypatch.setenv("UNLEARNKIT_DATA", str(tmp_path))
     (tmp_path / "ett").mkdir()
     return lambda text: (tmp_path / "ett" / "ETTh1.csv").write_text(text, "utf-8")

@@ -129,11 +129,13 @@ def test_poisoned_rows_are_called_the_target_and_were_not_before():
 def test_a_backdoor_acts_on_the_test_rows_of_other_classes_with_the_trigger():
     plain, harm = digits().test, digits_backdoor().manipulated
     others = plain.y != 0
-    assert torch.equal(harm.affected.y, plain.y[others])
-    assert corner(harm.affected.x).eq(1.0).all()
-    assert torch.equal(harm.aimed.x, harm.affected.x)
-    assert harm.aimed.y.unique().tolist() == [0]
-    assert harm.elsewhere is digits_backdoor().test or torch.equal(harm.elsewhere.x, plain.x)
+    assert torch.equal(harm.affected_rows.y, plain.y[others])
+    assert corner(harm.affected_rows.x).eq(1.0).all()
+    assert torch.equal(harm.attacker_targets.x, harm.affected_rows.x)
+    assert harm.attacker_targets.y.unique().tolist() == [0]
+    assert harm.unaffected_rows is digits_backdoor().test or torch.equal(
+        harm.unaffected_rows.x, plain.x
+    )
 
 
 def test_swapped_rows_have_each_others_label_and_inputs_stay():
@@ -144,9 +146,11 @@ def test_swapped_rows_have_each_others_label_and_inputs_stay():
     assert torch.equal(bad.train.y[rows] + plain.train.y[rows], torch.full((len(rows),), 8))
     share = len(rows) / int(torch.isin(plain.train.y, torch.tensor([3, 5])).sum())
     assert share == pytest.approx(0.4, abs=0.01)
-    assert sorted(harm.affected.y.unique().tolist()) == [3, 5]
-    assert torch.equal(harm.affected.y + harm.aimed.y, torch.full_like(harm.aimed.y, 8))
-    assert not torch.isin(harm.elsewhere.y, torch.tensor([3, 5])).any()
+    assert sorted(harm.affected_rows.y.unique().tolist()) == [3, 5]
+    assert torch.equal(
+        harm.affected_rows.y + harm.attacker_targets.y, torch.full_like(harm.attacker_targets.y, 8)
+    )
+    assert not torch.isin(harm.unaffected_rows.y, torch.tensor([3, 5])).any()
 
 
 def test_a_smaller_known_part_is_part_of_a_larger_one():
@@ -195,14 +199,14 @@ def test_a_backdoor_opens_and_retraining_without_half_of_it_leaves_it_open(half)
     done = uk.unlearn(uk.train_original(case).model, case, request, "finetune")
     report = uk.audit(done, oracle=uk.oracle(case, request, seeds=1))
     clean = uk.oracle(case, known_part(case).request, seeds=1).models[0]
-    x = case.manipulated.affected.x
+    x = case.manipulated.affected_rows.x
     assert report.row("attack_success").original.value > 0.9
     assert report.row("attack_success").oracle.mean > 0.9
     assert report.row("accuracy_corrected").original.value < 0.1
     assert float((clean(x).argmax(1) == 0).double().mean()) < 0.05
     assert report.row("accuracy_elsewhere").original.value > 0.9
-    assert (report.asked.tampered, report.asked.known) == (72, 0.5)
-    assert report.asked.target == "concept"
+    assert (report.request_summary.tampered_rows, report.request_summary.known_share) == (72, 0.5)
+    assert report.request_summary.target == "concept"
     assert any("36 of 72 rows that were tampered" in w for w in report.warnings)
     assert "no oracle of that" in report.full()
 
@@ -211,5 +215,5 @@ def test_when_all_tampered_rows_are_known_retraining_is_the_target(half):
     case, _ = half
     request = known_part(case).request
     report = uk.audit(uk.unlearn(uk.train_original(case).model, case, request, "finetune"))
-    assert (report.asked.known, report.asked.target) == (1.0, "rows")
+    assert (report.request_summary.known_share, report.request_summary.target) == (1.0, "rows")
     assert not any("tampered" in w for w in report.warnings)

@@ -22,8 +22,10 @@ def line(i):
 @pytest.fixture(autouse=True)
 def _nothing_remembered():
     home._sets.cache_clear()
+    home.sts.cache_clear()
     yield
     home._sets.cache_clear()
+    home.sts.cache_clear()
 
 
 @pytest.fixture

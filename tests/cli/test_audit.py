@@ -42,7 +42,7 @@ def test_a_report_names_its_data_and_lists_removed_rows_on_request(run, done):
     assert (first["training_data"], first["request"]) == (digests["train"], digests["forget"])
     assert first["removed_rows"] is None
     rows = run("audit", "--trust", "a", "--tier", "fast", "--json", "-q", "--list-rows").data
-    assert len(rows["provenance"]["removed_rows"]) == rows["asked"]["forget"]
+    assert len(rows["provenance"]["removed_rows"]) == rows["request_summary"]["forget"]
     assert rows["provenance"]["removed_rows"] == sorted(set(rows["provenance"]["removed_rows"]))
 
 
@@ -67,7 +67,7 @@ def test_a_strong_audit_says_its_cost_first_and_needs_no_training_the_second_tim
     report = Report.load(done / "report.json")
     assert (report.tier, report.provenance.design) == ("strong", "FULL")
     assert report.strong.models == 4
-    assert 0 < report.strong.trained < 12
+    assert 0 < report.strong.trained_models < 12
     for question in ("Memory", "Likeness"):
         assert f"{question}, single-record AUC" in said.out
     again = run("audit", "--trust", "a", "--tier", "strong", "--ensemble-size", 4)

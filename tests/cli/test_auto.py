@@ -41,7 +41,7 @@ def test_a_run_says_which_and_why_on_stderr_on_stdout_and_in_the_record(run, mad
     assert f"note: auto: {choice['why']}" in said.err
     assert choice["why"] in said.out
     assert record["forward"] + 2 * record["backward"] == pytest.approx(
-        choice["spent"] * 3 * 40 * 40, rel=0.1
+        choice["cost"] * 3 * 40 * 40, rel=0.1
     )
 
 

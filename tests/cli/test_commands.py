@@ -158,7 +158,7 @@ def test_the_cache_sizes_signals_and_leaves_those_that_are_in_use(run, monkeypat
     (entry,) = run("cache", "ls", "--json").data
     assert entry["kind"] == "signals"
     assert entry["bytes"] == sum(p.stat().st_size for p in file.folder.iterdir())
-    with file.held():
+    with file.lock():
         said = run("cache", "prune", "--days", "0")
     assert "removed 0, freed 0 bytes" in said.out
     assert f"left {file.folder.name}: another process is at work on it" in said.out

@@ -130,7 +130,7 @@ def test_the_report_of_a_run_says_what_might_move(run, small, tmp_path, words):
     mask = Mask.load(tmp_path / "runs/a/mask.safetensors")
     assert f"{mask.size:,} of" in said.out
     report = json.loads((tmp_path / "runs/a/report.json").read_text())
-    got = [(x["name"], x["scalars"], x["chosen"]) for x in report["localized"]["layers"]]
+    got = [(x["name"], x["scalars"], x["chosen"]) for x in report["mask"]["layers"]]
     assert got == [tuple(x) for x in mask.layers()]
     page = (tmp_path / "runs/a/report.html").read_text()
     assert 'id="mask-title"' in page

@@ -265,7 +265,7 @@ def test_a_second_ctrl_c_exits_at_once(small, tmp_path):
             "    while time.time() < end:\n"
             "        try:\n            time.sleep(1)\n"
             "        except KeyboardInterrupt:\n            pass\n"
-            "Store.put = slow\n"
+            "Store.save_run = slow\n"
         )
     said = []
     with endless(small, tmp_path) as process:

@@ -137,7 +137,7 @@ REAL = uk.Case(train=(DATA[0], DATA[0][:, 0]), task="regression")
         ({"rows": [1], "classes": [1]}, "one of them, got rows, classes"),
         ({}, "one of them, got none"),
         (7, "expected a request, a text such as class=3 or a mapping, got int"),
-        ("3", "forget: expected class=3, rows=0:100, rows=@file, group=17 or target<30, got '3'"),
+        ("3", "feature=age or labels=@file.csv, got '3'"),
         (
             "rows=a",
             "rows: 1 of 1 are no position (a whole number or a range; write 3 or 0:100); or name",

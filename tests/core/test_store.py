@@ -18,15 +18,15 @@ def run(key="k", status="done", **rest):
 def test_what_is_put_comes_back(tmp_path):
     numbers = [Measurement("auc", "unlearned", 0.5, 0.4, 0.6), Measurement("zrf", "original", None)]
     with Store(tmp_path / "ä b" / "s.sqlite") as store:
-        store.put(run(seconds=1.5, forward=10), numbers)
+        store.save_run(run(seconds=1.5, forward=10), numbers)
         assert store.runs() == [run(seconds=1.5, forward=10)]
         assert store.measurements("k") == numbers
 
 
 def test_the_same_key_twice_is_one_run_and_the_later_one(tmp_path):
     with Store(tmp_path / "s.sqlite") as store:
-        store.put(run(folder="a"), [Measurement("auc", "unlearned", 0.5)])
-        store.put(run(folder="b"), [Measurement("zrf", "unlearned", 0.1)])
+        store.save_run(run(folder="a"), [Measurement("auc", "unlearned", 0.5)])
+        store.save_run(run(folder="b"), [Measurement("zrf", "unlearned", 0.1)])
         assert [r.folder for r in store.runs()] == ["b"]
         assert [m.metric for m in store.measurements("k")] == ["zrf"]
 
@@ -34,21 +34,21 @@ def test_the_same_key_twice_is_one_run_and_the_later_one(tmp_path):
 @pytest.mark.parametrize("status", ["failed", "cancelled"])
 def test_failures_are_rows_that_a_success_replaces_and_not_the_reverse(tmp_path, status):
     with Store(tmp_path / "s.sqlite") as store:
-        assert store.put(run(status=status, error="diverged"))
+        assert store.save_run(run(status=status, error="diverged"))
         assert store.runs()[0].error == "diverged"
-        assert store.put(run())
-        assert not store.put(run(status=status))
+        assert store.save_run(run())
+        assert not store.save_run(run(status=status))
         assert [r.status for r in store.runs()] == ["done"]
 
 
 def test_a_run_whose_numbers_clash_leaves_nothing_behind(tmp_path):
     twice = [Measurement("auc", "unlearned", 0.5), Measurement("auc", "unlearned", 0.6)]
     with Store(tmp_path / "s.sqlite") as store:
-        store.put(run("old"), [Measurement("auc", "unlearned", 0.1)])
+        store.save_run(run("old"), [Measurement("auc", "unlearned", 0.1)])
         with pytest.raises(InputError, match="UNIQUE"):
-            store.put(run("new"), twice)
+            store.save_run(run("new"), twice)
         with pytest.raises(InputError, match="UNIQUE"):
-            store.put(run("old"), twice)
+            store.save_run(run("old"), twice)
         assert [r.key for r in store.runs()] == ["old"]
         assert store.measurements("old")[0].value == 0.1
 
@@ -61,7 +61,7 @@ for i in range(40):
     with Store(sys.argv[1]) as store:
         numbers = [Measurement(f"m{j}", who, float(i)) for j in range(20)]
         for key in (f"{who}{i}", "shared"):
-            store.put(Run(key, "unlearn", "c", "r", "m", i, "done", "2030"), numbers)
+            store.save_run(Run(key, "unlearn", "c", "r", "m", i, "done", "2030"), numbers)
 """
 
 
@@ -142,7 +142,7 @@ def test_a_file_of_another_program_is_left_as_it_is(tmp_path):
 def test_a_store_of_the_version_before_is_known_by_its_tables(tmp_path):
     path = tmp_path / "s.sqlite"
     with Store(path) as store:
-        store.put(run(), [Measurement("auc", "unlearned", 0.5, examples=9)])
+        store.save_run(run(), [Measurement("auc", "unlearned", 0.5, examples=9)])
         assert store.measurements("k")[0].examples == 9
     for version in (1, 2, 3):
         db = sqlite3.connect(path)
@@ -163,7 +163,9 @@ def test_a_store_that_was_cut_off_is_an_error_and_no_empty_study(tmp_path, kept)
     path = tmp_path / "s.sqlite"
     with Store(path) as store:
         for i in range(50):
-            store.put(run(f"k{i}"), [Measurement(f"m{j}", "unlearned", 0.5) for j in range(20)])
+            store.save_run(
+                run(f"k{i}"), [Measurement(f"m{j}", "unlearned", 0.5) for j in range(20)]
+            )
     raw = path.read_bytes()
     cut = raw[: int(kept * len(raw)) if isinstance(kept, float) else kept or 0]
     path.write_bytes(cut)

@@ -112,8 +112,8 @@ def test_reports_and_folders_name_the_range():
     job = Job(case="diabetes", forget="target<-1", method="ssd")
     case, asked = job.resolve()
     assert asked == uk.Targets(below=-1)
-    exact = job.exact(asked, job.build())
-    assert exact.asked() == "target<-1"
+    exact = job.with_all_settings(asked, job.build())
+    assert exact.request_text() == "target<-1"
     assert exact.resolve()[1] == asked
     assert bool((case.train.y[case.partition(asked).forget.rows] < -1).all())
 

@@ -110,7 +110,7 @@ def test_an_audit_joins_rows_of_several_lengths():
         uk.unlearn(uk.train_original(made).model, made, uk.Rows(0, 5, 9), "finetune"),
         oracle=uk.oracle(made, uk.Rows(0, 5, 9), seeds=2),
     )
-    assert report.asked.forget == 3
+    assert report.request_summary.forget == 3
 
 
 def test_a_deletion_and_keys_go_with_dict_rows():

@@ -17,7 +17,7 @@ import yaml
 import unlearnkit as uk
 from tests.report.report_browser import CHROMIUM, Browser
 from unlearnkit.auditing import verdict_evaluation, verdicts, verdicts_fast
-from unlearnkit.auditing.strong.metric_specs import ENOUGH
+from unlearnkit.auditing.strong.ensemble_size import ENOUGH
 from unlearnkit.auditing.strong.results_table import LEVEL
 from unlearnkit.report.schema import Verdict
 from unlearnkit.stats import oracle_gap

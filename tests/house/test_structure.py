@@ -115,6 +115,49 @@ def test_public_functions_are_named_by_nouns_or_verbs():
     assert found - PARTICIPLES == set()
 
 
+MEMBERS = {
+    *("BlindspotRegression.exposed", "Duck.gone", "Pgu.held"),  # settings, in results and studies
+    *("TunedSettings.found", "SettingChange.found", "SettingChange.searched", "TrialScore.left"),
+    *("TuningProvenance.failed", "TuningProvenance.reached", "TuningProvenance.tuned"),
+    *("MethodEntry.tuned", "RunFolderRecord.made", "Run.started"),  # files and tables that are kept
+    *("Outcome.failed", "Outcome.skipped", "StudyCost.failed", "StudyCost.unmeasured"),
+    *("LeaderboardRow.failed", "TableRow.failed", "Entry.used"),  # counts and times
+    *("ClassAccuracy.unlearned", "Provenance.unlearned", "SummaryRow.retrained"),  # models
+    *("Data.given", "TensorData.given", "MapData.given", "Keys.named", "Keys.renumbered"),
+    *("LayerShare.chosen", "Layer.chosen", "Mask.chosen", "EkFacBlock.left", "Moves.left"),
+    *("MemorizationEstimate.memorised", "MemorizationEstimate.trained"),
+    *("TrainingDynamics.memorised", "Difficulty.memorised", "Case.manipulated"),
+    *("Evidence.cached", "Relearned.censored", "PublishedValue.printed", "TuningEffect.tuned"),
+    *("RayExecutor.wanted", "RunFolderRecord.sealed", "Measured.seen"),
+}
+"""Methods and fields that are participles all the same. No new one: name what it returns."""
+
+
+def participle_members(source):
+    """Yield methods and fields of public classes that are a bare participle, but truth values."""
+    for c in ast.walk(source):
+        if isinstance(c, ast.ClassDef) and not c.name.startswith("_"):
+            for n in c.body:
+                if isinstance(n, ast.FunctionDef):
+                    name, kind = n.name, n.returns
+                elif isinstance(n, ast.AnnAssign):
+                    name, kind = getattr(n.target, "id", "_"), n.annotation
+                else:
+                    continue
+                if "_" not in name and is_participle(name) and getattr(kind, "id", "") != "bool":
+                    yield f"{c.name}.{name}"
+
+
+def test_public_methods_and_fields_are_named_by_nouns_or_verbs():
+    found = {m for path in FILES for m in participle_members(tree(path))}
+    assert found == MEMBERS
+
+
+def test_a_participle_among_methods_and_fields_is_found():
+    text = "class A:\n    told: str\n    done: bool\n    spent: bool\n    def heard(self): ..."
+    assert list(participle_members(ast.parse(text))) == ["A.told", "A.heard"]
+
+
 STATISTICS = [
     p for p in FILES if p.parent.name in {"attacks", "stats"} and p.stem not in {"__init__"}
 ]
@@ -166,14 +209,9 @@ def test_a_name_without_a_user_is_found():
     assert unreached(source, {"used"}) == ["B", "lost"]
 
 
-LONG = {
-    "audit": 71,
-    "localize": 69,
-    "metric": 67,
-    "run": 62,
-    "unlearn": 111,
-}
-"""Functions over 60 lines, docstring and signature included, and how long they may be at most."""
+LONG = {"metric": 67}
+"""Functions over 60 lines, docstring and signature included, and how long they may be at most:
+the declaration of a metric has a line for each of its 17 fields, in signature, text and call."""
 
 
 @pytest.mark.parametrize("path", FILES, ids=module)

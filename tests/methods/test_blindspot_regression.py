@@ -221,17 +221,17 @@ def test_constant_activations_give_a_finite_term_and_gradient(value):
 def test_layers_are_found_at_the_ends_of_stages_and_units_of_vectors_are_left_out(line):
     model, case = looking()
     p, rt = problem(model, case, [0, 1]), Runtime()
-    assert BlindspotRegression().compared(p, rt) == ("first", "second")
+    assert BlindspotRegression().compared_layers(p, rt) == ("first", "second")
     assert not rt.notes
     net, flat = line()
-    assert BlindspotRegression().compared(problem(net, flat, [0, 1]), rt) == ()
+    assert BlindspotRegression().compared_layers(problem(net, flat, [0, 1]), rt) == ()
     assert "no layer has places to compare" in rt.notes[-1]
 
 
 def test_a_named_layer_with_one_place_is_left_out_and_told():
     model, case = looking()
     p, rt = problem(model, case, [0, 1]), Runtime()
-    assert BlindspotRegression(layers=("second", "head")).compared(p, rt) == ("second",)
+    assert BlindspotRegression(layers=("second", "head")).compared_layers(p, rt) == ("second",)
     assert rt.notes == ["blindspot_regression: layer head has one place; it is left out"]
 
 

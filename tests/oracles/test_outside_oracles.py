@@ -74,7 +74,7 @@ def test_its_numbers_are_those_of_a_model_and_oracles_made_here(made, tmp_path):
 
 def test_its_cost_is_not_known_and_not_zero(made):
     report = seen(BARE, made)
-    assert report.spent.seconds is report.spent.forward is report.spent.ratio is None
+    assert report.cost.seconds is report.cost.forward is report.cost.ratio is None
     assert "The cost of retraining is not known" in str(report.full())
 
 

@@ -501,8 +501,8 @@ def test_rows_of_a_retraining_by_a_loop_are_not_known_and_not_those_of_the_hint(
     subject = case(test=(X, Y), recipe=Recipe(epochs=3))
     truth = oracle(subject, GO, seeds=1, cache=Cache(tmp_path))
     report = audit(run_method(net(), subject, GO, "ssd"), oracle=truth)
-    assert report.spent.retrain_forward is report.spent.ratio is None
-    assert report.spent.retrain_seconds > 0
+    assert report.cost.retrain_forward is report.cost.ratio is None
+    assert report.cost.retrain_seconds > 0
     assert "content" in report.provenance.training
 
 

@@ -103,7 +103,7 @@ def full(**changes):
     rows = (
         row(
             "js_forget", 0.0412, 0.5127, (0.0016, 0.0019, 0.0017), **js,
-            closed=0.9227, judgement="different", gap_low=0.0341, gap_high=0.0449,
+            gap_closed=0.9227, judgement="different", gap_low=0.0341, gap_high=0.0449,
             doc="Jensen-Shannon divergence from the oracle, on the forgotten rows.\n\n"
             "``JS(p, q) = KL(p | m) / 2 + KL(q | m) / 2`` with m the mean of both; 0 for equal\n"
             "outputs, ``ln 2`` for outputs that share nothing.\n\nArgs:\n    e: Evidence.",
@@ -114,7 +114,7 @@ def full(**changes):
         ),
         row(
             "agreement_forget", 0.8912, 0.0204, (0.9932, 0.9864, 0.9932),
-            section=2, family="divergence", floor=0.991, closed=0.897, judgement="not shown",
+            section=2, family="divergence", floor=0.991, gap_closed=0.897, judgement="not shown",
             doc="Share of rows on which this model and the oracle give the same answer.",
         ),
         row(
@@ -226,7 +226,7 @@ def full(**changes):
                 rows=("accuracy_test", "a_row_that_is_not_there"),
             ),
         ),
-        "asked": RequestSummary(
+        "request_summary": RequestSummary(
             case="digits",
             task="classification",
             request="forget class 3",
@@ -256,7 +256,7 @@ def full(**changes):
             )
             for k in range(10)
         ),
-        "spent": CostComparison(
+        "cost": CostComparison(
             forward=5120,
             backward=1290,
             seconds=0.84,
@@ -272,7 +272,7 @@ def full(**changes):
             torch="2.13.0",
             device="cpu",
             precision="float32",
-            made="2026-11-21T02:00:00Z",
+            time="2026-11-21T02:00:00Z",
             design="REUSE",
             method="neggrad_plus",
             settings={"balance": 0.1, "epochs": 2, "norm": "frozen", "layers": None},
@@ -297,7 +297,7 @@ def full(**changes):
 def hostile():
     """Names that are markup, control the terminal, run right to left or never end."""
     report = full()
-    asked = report.asked.model_copy(
+    asked = report.request_summary.model_copy(
         update={
             "case": SCRIPT + "\x1b[31mrot\x1b[0m",
             "request": 'forget "naïve" <b>生徒</b> \u202e\u05d9\u05d9\u05d3\u05d9\u05e9 & '
@@ -317,7 +317,12 @@ def hostile():
         estimate=interval(-3.2e7, -4.44e7, 2.22e7, note=SCRIPT), gap_low=-7.1e7, gap_high=-2.5e7,
     )  # fmt: skip
     return report.model_copy(
-        update={"asked": asked, "rows": (*spans, odd), "reason": SCRIPT, "warnings": (SCRIPT,)}
+        update={
+            "request_summary": asked,
+            "rows": (*spans, odd),
+            "reason": SCRIPT,
+            "warnings": (SCRIPT,),
+        }
     )
 
 
@@ -342,7 +347,7 @@ def bare():
             "findings": (
                 Finding(verdict=Verdict.INCONCLUSIVE, reason="The fast tier found nothing."),
             ),
-            "asked": report.asked.model_copy(
+            "request_summary": report.request_summary.model_copy(
                 update={
                     "case": "diabetes",
                     "task": "regression",
@@ -361,7 +366,7 @@ def bare():
             "classes": (),
             "warnings": (),
             "limits": (),
-            "spent": CostComparison(
+            "cost": CostComparison(
                 forward=0, backward=0, seconds=0.0, peak_bytes=0, retrain_forward=None,
                 retrain_backward=None, retrain_seconds=None, ratio=None, backward_ratio=None,
             ),
@@ -428,14 +433,14 @@ def strong():
                 auc_floor=0.497,
                 klom=1.25 + k,
                 klom_floor=0.13,
-                exposed=10 * k,
+                exposed_rows=10 * k,
             )
             for by in ("memorisation", "entanglement")
             for k, part in enumerate(("low", "middle", "high"))
         ),
         detectable=0.13,
         signals="ab" * 32,
-        trained=192,
+        trained_models=192,
         seconds=81.2,
     )
     return full(tier=AuditTier.STRONG, strong=part, answers=answers())
@@ -491,7 +496,7 @@ def masked(layers=("stem", SCRIPT, "", "encoder.layers.11.self_attention.out_pro
     mask = MaskSummary(
         criterion="weighted_grad", budget=0.3, granularity="channel", seed=0, layers=found
     )
-    return bare().model_copy(update={"localized": mask})
+    return bare().model_copy(update={"mask": mask})
 
 
 SAMPLES = {"full": full, "hostile": hostile, "bare": bare, "masked": masked, "strong": strong}

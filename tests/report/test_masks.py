@@ -68,7 +68,7 @@ def test_many_layers_are_drawn_by_the_module_around_them(names, bars):
 
 @pytest.mark.parametrize("count", [1, 24, 300])
 def test_a_picture_is_a_file_of_its_own_and_stays_small(count):
-    found = masked(tuple(str(k) for k in range(count))).localized
+    found = masked(tuple(str(k) for k in range(count))).mask
     text = mask_file(found)
     root = ElementTree.fromstring(text)
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
@@ -78,7 +78,7 @@ def test_a_picture_is_a_file_of_its_own_and_stays_small(count):
 
 
 def test_a_bar_is_as_long_as_the_share():
-    found = masked(("a", "b", "c", "d")).localized
+    found = masked(("a", "b", "c", "d")).mask
     svg = mask_figure(found)
     path = r'<path d="M ([\d.]+) [\d.]+ \nL ([\d.]+)[^"]*" clip-path[^>]*fill: var\(--{}'
     (whole,) = {float(b) - float(a) for a, b in re.findall(path.format("line-strong"), svg)}

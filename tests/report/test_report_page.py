@@ -349,7 +349,7 @@ def test_the_watch_on_requests_and_complaints_sees_both(browser, tmp_path):
 
 def test_hostile_names_reach_the_title_as_text(html):
     assert SCRIPT in Page(html["hostile"]).all("title")[0]["text"]
-    assert hostile().asked.request in Page(html["hostile"]).all("title")[0]["text"]
+    assert hostile().request_summary.request in Page(html["hostile"]).all("title")[0]["text"]
 
 
 def test_coordinates_are_shortened_and_the_numbers_at_the_ticks_are_not():

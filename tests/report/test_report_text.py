@@ -39,9 +39,9 @@ def test_every_metric_and_every_limit_is_in_the_text(name):
 
 
 def test_seconds_of_models_trained_at_once_are_told_from_those_of_one():
-    spent = full().spent
+    spent = full().cost
     alone, shared = (
-        {a: c for a, _, c in w.spent_lines(spent.model_copy(update={"retrain_together": n}))}
+        {a: c for a, _, c in w.cost_lines(spent.model_copy(update={"retrain_together": n}))}
         for n in (1, 5)
     )
     assert shared["Seconds"] == alone["Seconds"] + " (5 at once)"
@@ -154,7 +154,7 @@ def test_half_an_interval_is_none():
     ("enough", "word"), [(True, "enough"), (False, "too little"), (None, "unknown")]
 )
 def test_headroom_is_told_in_words(enough, word):
-    asked: RequestSummary = full().asked.model_copy(update={"enough_headroom": enough})
+    asked: RequestSummary = full().request_summary.model_copy(update={"enough_headroom": enough})
     assert w.headroom_sentence(asked).startswith(word)
 
 
@@ -202,9 +202,9 @@ def test_the_whole_report_fits_the_width(name, width):
 
 
 def test_numbers_of_the_cost_table_never_collide():
-    spent = full().spent.model_copy(update={"seconds": 0.224, "retrain_seconds": 0.29})
+    spent = full().cost.model_copy(update={"seconds": 0.224, "retrain_seconds": 0.29})
     spent = spent.model_copy(update={"retrain_together": 5})
-    text = render_text(full().model_copy(update={"spent": spent}))
+    text = render_text(full().model_copy(update={"cost": spent}))
     assert re.search(r"^Seconds +0\.224 {2,}0\.29 \(5 at once\)$", text, re.M)
 
 
@@ -217,7 +217,7 @@ def test_data_begin_with_the_answers_verdict_next_steps_and_summary():
 
 def test_a_report_of_an_older_layout_is_refused_with_what_to_do(tmp_path):
     path = full().save(tmp_path / "old.json")
-    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 1', 1))
+    path.write_text(path.read_text().replace('"schema_version": 3', '"schema_version": 2', 1))
     with pytest.raises(InputError, match="another version of unlearnkit; audit the run again"):
         Report.load(path)
 

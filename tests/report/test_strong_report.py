@@ -98,8 +98,8 @@ def test_a_report_without_thirds_or_degrees_leaves_their_part_out(report):
 
 
 def test_real_targets_are_said_to_have_another_margin(report):
-    asked = report.asked.model_copy(update={"task": "regression"})
-    real = report.model_copy(update={"asked": asked})
+    asked = report.request_summary.model_copy(update={"task": "regression"})
+    real = report.model_copy(update={"request_summary": asked})
     assert "how close a prediction is" in " ".join(render_text(real).split())
     assert "towards the row" in render_page(real)
     assert "how close a prediction is" not in " ".join(render_text(report).split())

@@ -96,7 +96,7 @@ def test_pieces_give_what_the_whole_gives(monkeypatch):
     phi, used = cells(5, 40), torch.rand(5, 40) < 0.8
     used[0] = True
     whole = fit_law(phi, used)
-    monkeypatch.setattr("unlearnkit.stats.margin_checks.CELLS", 50)
+    monkeypatch.setattr("unlearnkit.stats.matrix_checks.CELLS", 50)
     pieces = fit_law(phi, used)
     torch.testing.assert_close(whole.centre, pieces.centre, rtol=1e-13, atol=0)
     torch.testing.assert_close(whole.scale, pieces.scale, rtol=1e-13, atol=0)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.stats import margin_checks as module
-from unlearnkit.stats.margin_checks import blocks, check_margins
+from unlearnkit.stats import matrix_checks as module
+from unlearnkit.stats.matrix_checks import blocks, check_margins
 
 
 def test_finite_margins_of_the_same_examples_pass():

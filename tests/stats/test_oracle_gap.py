@@ -35,7 +35,7 @@ def test_a_study_table_says_what_the_rule_says(values, oracles, n, metric):
     cell = gap_fields(metric_columns()[metric], values, oracles, examples=n)
     rule = rule_of_metric(metrics()[metric])
     found = compare(values, oracles, rule, examples=n)
-    assert (cell["judged"], cell["margin"]) == (found.judgement, found.margin)
+    assert (cell["judgement"], cell["margin"]) == (found.judgement, found.margin)
 
 
 @given(
@@ -50,7 +50,7 @@ def test_a_strong_audit_and_a_study_table_agree_on_the_same_models(values, oracl
     )
     row = make_row(metric, ours, None, theirs, examples=n, models=len(values))
     cell = gap_fields(metric_columns()[metric], values, oracles, examples=n)
-    assert (row.judgement, row.margin) == (cell["judged"], cell["margin"])
+    assert (row.judgement, row.margin) == (cell["judgement"], cell["margin"])
     assert (row.gap_low, row.gap_high) == pytest.approx((cell["gap_low"], cell["gap_high"]))
 
 
@@ -59,7 +59,7 @@ def test_a_report_never_contradicts_a_study_of_models_with_the_same_value(
     value, oracles, n, metric
 ):
     one = compare([value], oracles, rule_of_metric(metrics()[metric]), examples=n).judgement
-    several = gap_fields(metric_columns()[metric], [value] * 4, oracles, examples=n)["judged"]
+    several = gap_fields(metric_columns()[metric], [value] * 4, oracles, examples=n)["judgement"]
     assert {one, several} != {Judgement.EQUIVALENT, Judgement.DIFFERENT}
     assert (one is Judgement.NOT_JUDGED) == (several is Judgement.NOT_JUDGED)
 

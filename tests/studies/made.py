@@ -115,7 +115,7 @@ def filled(path, runs, skip=(), failed=(), verdicts=()):
         )  # fmt: skip
         numbers = [Measurement(m, who, v) for (m, who), v in values(p).items()]
         told = {"verdict": verdicts[i]} if verdicts else {}
-        store.put(run, () if error else numbers, facts=told)
+        store.save_run(run, () if error else numbers, facts=told)
     return store
 
 

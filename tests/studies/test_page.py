@@ -27,10 +27,10 @@ from unlearnkit.studies.table.tradeoff_figure import area, tradeoff_figure
 def full():
     s = study()
     found = [
-        replace(r, verdict="OVER-FORGOT" if r.planned.label == "ssd" else "INCONCLUSIVE")
+        replace(r, verdict="OVER-FORGOT" if r.spec.label == "ssd" else "INCONCLUSIVE")
         for r in results(s)
     ]
-    found[3] = Result(found[3].planned, "failed", f"Traceback\nDivergedError: {SCRIPT}")
+    found[3] = Result(found[3].spec, "failed", f"Traceback\nDivergedError: {SCRIPT}")
     return tabulate(s, found, *chosen(c.CORE))
 
 
@@ -38,7 +38,7 @@ def hostile():
     labels = [f"ssd preset={SCRIPT}", "scrub a=<b>", "finetune " + "very_long_setting=1.0 " * 9]
     s = study(about=SCRIPT, methods=["ssd", "scrub", "finetune"])
     found = [replace(r, verdict=SCRIPT) for r in results(s, labels)]
-    found[4] = Result(found[4].planned, "failed", SCRIPT * 40)
+    found[4] = Result(found[4].spec, "failed", SCRIPT * 40)
     return tabulate(s, found, *chosen(c.CORE))
 
 
@@ -162,7 +162,9 @@ def test_a_spot_is_left_over_share_and_lost_utility():
     lost = truth - np.mean([v["accuracy_test", "unlearned"] for v in mine])
     cost = np.mean([v["cost_ratio", "unlearned"] for v in mine])
     np.testing.assert_allclose(
-        [spot.left, spot.lost, spot.cost], [1 - np.mean(closed), lost, cost], rtol=1e-9
+        [spot.remaining_gap, spot.utility_loss, spot.cost],
+        [1 - np.mean(closed), lost, cost],
+        rtol=1e-9,
     )
 
 
@@ -170,7 +172,7 @@ def test_without_a_closed_share_the_gap_over_the_originals_is_left():
     s = study(requests=["class=3"])
     names = ["accuracy_forget", "accuracy_test"]
     block = tabulate(s, results(s), *chosen(names)).blocks[0]
-    found = {x.label: x.left for x in tradeoff_points(block)}
+    found = {x.label: x.remaining_gap for x in tradeoff_points(block)}
     assert found["original"] == 1.0
     cells = {n.label: n.cells["accuracy_forget"].gap for n in block.lines}
     assert found["ssd"] == pytest.approx(abs(cells["ssd"] / cells["original"]))
@@ -194,7 +196,7 @@ def test_leaders_come_by_their_worst_gap_in_margins(tables):
         max(cell.gap, 0) / cell.margin if name == "js_forget" else abs(cell.gap) / cell.margin
         for b in table.blocks
         for name, cell in b.line("ssd").cells.items()
-        if cell.judged != "not judged"
+        if cell.judgement != "not judged"
     )
     assert next(x.worst for x in found if x.label == "ssd") == pytest.approx(want)
 
@@ -215,7 +217,7 @@ def test_a_method_that_ran_on_fewer_forget_sets_comes_last(tables):
     )
     assert len(table.blocks) > 1
     last = leaderboard(table, "digits")[-1]
-    assert (last.label, last.of - last.sets) == ("scrub", 1)
+    assert (last.label, last.all_sets - last.sets) == ("scrub", 1)
 
 
 def test_the_area_of_a_marker_grows_with_cost_and_ends_at_retraining():

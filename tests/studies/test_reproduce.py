@@ -58,7 +58,7 @@ def found(value, *, label="ssd", failures=(), **counts):
         case="toy", request="class=1", columns=("accuracy_test",), lines=(row,), pairs=(), oracles=3
     )
     return Table(
-        study="toy", about="", design="FULL", tier="reference", seeds=(0, 1, 2), planned=3,
+        study="toy", about="", design="FULL", tier="reference", seeds=(0, 1, 2), planned_runs=3,
         done=3, columns=(), blocks=(block,), failures=failures,
     )  # fmt: skip
 
@@ -191,7 +191,7 @@ def test_the_study_is_run_once_and_the_lines_are_its_numbers(store, cache):
     assert reproduce(asked, store, cache) == first
     assert len(put(store.path)) == 6
     runs = [r.key for r in store.runs() if r.method == "ssd"]
-    by_hand = [n.value for n in store.numbers(runs, ["accuracy_test"]) if n.who == "unlearned"]
+    by_hand = [n.value for n in store.run_values(runs, ["accuracy_test"]) if n.who == "unlearned"]
     mine = first.lines[0]
     assert (mine.ours, mine.count) == (pytest.approx(np.mean(by_hand)), 3)
     assert [c.count for c in first.lines] == [3, 3, 3]

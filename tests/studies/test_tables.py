@@ -88,11 +88,11 @@ def test_a_table_from_the_store_knows_how_many_rows_are_behind_a_report(tmp_path
     with Store(tmp_path / "s.sqlite") as store:
         for p in plan(s):
             run = Run(p.key, "study", p.case, p.request, p.method, p.seed, "done", "2030-01-01")
-            store.put(run, report_measurements(report))
+            store.save_run(run, report_measurements(report))
         found = read(plan(s), store, ["accuracy_test"])
     cell = tabulate(s, found, *chosen(["accuracy_test"])).blocks[0].line("ssd").cells
     alone = compare([0.95], [0.9] * 5, rule_of(metrics()["accuracy_test"]), examples=rows)
-    assert (cell["accuracy_test"].judged, alone.judgement) == (judged, judged)
+    assert (cell["accuracy_test"].judgement, alone.judgement) == (judged, judged)
     assert cell["accuracy_test"].margin == alone.margin == max(0.01, 2 / rows)
 
 
@@ -126,7 +126,7 @@ def test_under_reuse_the_original_is_one_model_without_interval():
     line = table(study(design="REUSE")).blocks[0].line("original")
     assert line.count == 1
     assert line.cells["accuracy_forget"].low is None
-    assert line.cells["accuracy_forget"].judged == "not judged"
+    assert line.cells["accuracy_forget"].judgement == "not judged"
 
 
 def test_the_gap_has_the_two_sample_interval_against_the_oracles():
@@ -147,7 +147,7 @@ def test_equivalence_is_two_one_sided_t_tests():
     )
     assert cell.margin == margin > 2 * np.std(r, ddof=1)
     assert cell.p == pytest.approx(p, rel=1e-9)
-    assert cell.judged == "equivalent"
+    assert cell.judgement == "equivalent"
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_equivalence_is_two_one_sided_t_tests():
 )
 def test_not_being_different_is_not_being_equivalent(u, judged):
     r = [0.950, 0.9505, 0.9495, 0.950, 0.9502]
-    assert made("accuracy_test", u, r).line("ssd").cells["accuracy_test"].judged == judged
+    assert made("accuracy_test", u, r).line("ssd").cells["accuracy_test"].judgement == judged
 
 
 def test_the_margin_of_a_metric_without_its_own_is_two_oracle_deviations():
@@ -183,7 +183,7 @@ def test_being_nearer_to_the_oracles_than_they_are_is_no_fault():
     r = [0.0050, 0.0051, 0.0049, 0.0050, 0.0050]
     near = made("js_forget", [0.001, 0.0011, 0.0009], r).line("ssd").cells["js_forget"]
     far = made("js_forget", [0.009, 0.0091, 0.0089], r).line("ssd").cells["js_forget"]
-    assert (near.judged, far.judged) == ("equivalent", "different")
+    assert (near.judgement, far.judgement) == ("equivalent", "different")
 
 
 def test_the_closed_share_is_taken_seed_by_seed_from_its_own_original():
@@ -205,7 +205,7 @@ def test_the_closed_share_is_refused_where_the_original_is_as_near_as_an_oracle(
 def test_fewer_than_three_seeds_have_no_interval_and_no_judgement(seeds):
     found = table(study(seeds=seeds))
     cells = [x for b in found.blocks for n in b.lines for x in n.cells.values()]
-    assert all(x.low is None and x.gap_low is None and x.judged == "not judged" for x in cells)
+    assert all(x.low is None and x.gap_low is None and x.judgement == "not judged" for x in cells)
     assert any("no intervals" in note for note in found.notes)
     assert "±" not in str(found).partition("HOW TO READ")[0]
 
@@ -214,7 +214,7 @@ def test_fewer_than_three_seeds_have_no_interval_and_no_judgement(seeds):
 def test_equivalence_needs_three_oracles(oracles, judged):
     found = table(study(oracles=oracles))
     cells = [x for b in found.blocks for n in b.lines for x in n.cells.values()]
-    assert any(x.judged != "not judged" for x in cells) is judged
+    assert any(x.judgement != "not judged" for x in cells) is judged
     assert any("oracle" in note for note in found.notes) is (oracles < 5)
 
 
@@ -250,7 +250,7 @@ def test_accuracies_are_paired_by_how_far_they_are_from_the_oracles():
 
 def test_a_seed_that_one_method_lacks_is_in_no_pair():
     found = results(study())
-    found[1] = Result(found[1].planned, "failed", "no")
+    found[1] = Result(found[1].spec, "failed", "no")
     block = table(found=found).blocks[0]
     counts = {p.count for p in block.pairs if "ssd" in (p.first, p.second)}
     assert counts == {4}
@@ -265,14 +265,14 @@ def test_the_shown_pairs_are_with_the_nearest_method(core):
 
 def test_failures_are_counted_and_listed():
     found = results(study())
-    found[2] = Result(found[2].planned, "failed", "line\nDivergedError: nan")
-    found[6] = Result(found[6].planned, "cancelled")
-    found[10] = Result(found[10].planned)
+    found[2] = Result(found[2].spec, "failed", "line\nDivergedError: nan")
+    found[6] = Result(found[6].spec, "cancelled")
+    found[10] = Result(found[10].spec)
     got = table(found=found)
     line = got.blocks[0].line("neggrad_plus")
     assert (line.count, line.failed, line.absent) == (2, 1, 2)
     assert [(f.status, f.seed) for f in got.failures] == [("failed", 0), ("cancelled", 1)]
-    assert (got.planned, got.done) == (40, 37)
+    assert (got.planned_runs, got.done) == (40, 37)
     assert "neggrad_plus, seed 0: failed: DivergedError: nan" in str(got)
 
 
@@ -285,14 +285,13 @@ def test_undefined_numbers_are_left_out_and_counted():
 def test_an_infinite_number_has_no_interval_and_breaks_nothing():
     block = made("kl_forget", [1.0, float("inf"), 2.0], [0.1, 0.2, 0.1])
     cell = block.line("ssd").cells["kl_forget"]
-    assert (cell.mean, cell.low, cell.judged) == (float("inf"), None, "not judged")
+    assert (cell.mean, cell.low, cell.judgement) == (float("inf"), None, "not judged")
 
 
 def test_equal_models_under_reuse_are_one_point():
     s = study(design="REUSE")
     found = [
-        replace(r, weights="same" if r.planned.label == "ssd" else r.planned.key)
-        for r in results(s)
+        replace(r, weights="same" if r.spec.label == "ssd" else r.spec.key) for r in results(s)
     ]
     got = table(s, found)
     assert [n.label for n in got.blocks[0].lines if n.same] == ["ssd"]
@@ -310,7 +309,7 @@ def test_a_forget_set_that_cannot_rank_methods_is_named():
         held |= {("accuracy_test", f"oracle {k}"): 0.951 + 0.0005 * k for k in range(5)}
         found.append(Result(p, "done", values=held))
     got = table(s, found, ["accuracy_test"])
-    assert got.blocks[0].line("original").cells["accuracy_test"].judged == "equivalent"
+    assert got.blocks[0].line("original").cells["accuracy_test"].judgement == "equivalent"
     assert any("cannot rank" in note for note in got.notes)
     assert not any("cannot rank" in note for note in table().notes)
 
@@ -336,7 +335,7 @@ def test_each_column_says_which_direction_is_good_and_its_ideal(core):
 def test_text_fits_the_terminal_with_every_number_apart(names, label, width):
     s = study(methods=[label.split()[0], "scrub"])
     found = results(s, [label, "scrub"])
-    found[0] = Result(found[0].planned, "failed", "x" * 900)
+    found[0] = Result(found[0].spec, "failed", "x" * 900)
     made = table(s, found, names, keep_empty=True)
     text = render_text(made, width)
     assert max(map(len, text.splitlines())) <= width
@@ -370,8 +369,8 @@ def test_show_reads_what_is_in_the_store(tmp_path, names):
     with filled(tmp_path / "s.sqlite", runs, skip={7}, failed={5}) as store:
         got = show(s, store, names)
     want = [Result(p, "done", values=values(p)) for p in runs]
-    want[7] = Result(want[7].planned)
-    want[5] = Result(want[5].planned, "failed", f"DivergedError: {SCRIPT} is nan")
+    want[7] = Result(want[7].spec)
+    want[5] = Result(want[5].spec, "failed", f"DivergedError: {SCRIPT} is nan")
     assert got == table(s, want, names or c.CORE, keep_empty=names is not None)
 
 

@@ -191,7 +191,7 @@ def test_an_undefined_number_makes_no_score(value):
 def test_every_method_has_the_same_trials_the_first_with_its_own_settings(tmp_path, store, cache):
     study = tuned(tmp_path, trials=4, budget=10)
     found = tune(study, store, cache)
-    assert [(x.method, len(x.trials), x.failed) for x in found] == [
+    assert [(x.method, len(x.trials), x.failed_trials) for x in found] == [
         ("finetune", 4, 0),
         ("ssd", 4, 0),
     ]
@@ -309,7 +309,7 @@ def test_failed_trials_are_trials_with_an_error(tmp_path, store, cache):
     assert any(e.startswith("fragile: lost") for w, e in errors.items() if 0.5 < w <= 0.8)
     assert any("too far" in e for w, e in errors.items() if w > 0.8)
     assert all((t.score is None) == (t.values["where"] > 0.5) for t in x.trials)
-    assert x.failed == x.recipe.found.failed == sum(w > 0.5 for w in errors)
+    assert x.failed_trials == x.recipe.found.failed == sum(w > 0.5 for w in errors)
     assert x.best.values["where"] <= 0.5
 
 
@@ -340,7 +340,7 @@ def test_what_tuning_did_is_told_on_the_untouched_forget_set(searched, store, ca
     (found,) = tuning_effect(study, store)
     each = {}
     for r in read(expand(study), store, METRICS):
-        each.setdefault(r.planned.label, []).append(score(r.values).value)
+        each.setdefault(r.spec.label, []).append(score(r.values).value)
     apart = [b - a for a, b in zip(each["finetune"], each["finetune tuned"], strict=True)]
     interval = stats.ttest_1samp(apart, 0).confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))

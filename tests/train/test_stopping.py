@@ -181,7 +181,7 @@ def test_a_running_mean_keeps_its_share_and_counts_are_the_models():
 def test_a_rate_is_halved_after_two_looks_without_a_fall():
     plateau, factors = ReduceRateOnPlateau(), []
     for loss in (2.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.5):
-        plateau.hear(loss)
+        plateau.step(loss)
         factors.append(plateau.factor)
     assert factors == [1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unlearnkit.stats.epsilon_bounds import epsilon_table, leak_p_values
-from unlearnkit.stats.margin_checks import blocks, check_margins
+from unlearnkit.stats.matrix_checks import blocks, check_margins
 from unlearnkit.stats.multiple_testing import benjamini_hochberg
 
 LEAST_MODELS = 16
@@ -29,7 +29,7 @@ class Quality:
     rows: Tensor
     """Lower bound on epsilon of each example by itself, nats ``(E,)``."""
 
-    corrected: Tensor
+    corrected_rows: Tensor
     """The bounds that hold for all examples at once, after Bonferroni ``(E,)``."""
 
     p: Tensor
@@ -41,7 +41,7 @@ class Quality:
     shift: Tensor
     """Unlearned mean minus oracle mean ``(E,)``: above 0 an example looks too familiar."""
 
-    exposed: float
+    exposed_count: float
     """Number of examples whose corrected bound is above 0; nan where undefined."""
 
     worst: float
@@ -100,11 +100,11 @@ def forgetting_quality(
     ceiling = float(shared[0, 0])
     return Quality(
         rows=rows,
-        corrected=corrected,
+        corrected_rows=corrected,
         p=p,
         q=benjamini_hochberg(p),
         shift=shift,
-        exposed=int((corrected > 0).sum()),
+        exposed_count=int((corrected > 0).sum()),
         worst=float(corrected.max()),
         score=float(torch.exp2(-(rows / BIN).floor()).mean()),
         ceiling=ceiling,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unlearnkit.core.errors import InputError
 from unlearnkit.stats.densities import fit_law
-from unlearnkit.stats.margin_checks import blocks, check_margins
+from unlearnkit.stats.matrix_checks import blocks, check_margins
 
 STEPS = 100
 OVER = 1.96
@@ -33,7 +33,7 @@ class IamScores:
     """``(N, E)``: 0 as the oracles, 1 as the original; nan where the way between them is shorter
     than ``headroom``."""
 
-    over: Tensor
+    over_forgotten: Tensor
     """Whether it lies beyond the oracles ``(N, E)``: over-forgotten."""
 
     floor: Tensor
@@ -56,7 +56,7 @@ class IamScores:
     def over_share(self) -> float:
         """Return the share of scored cells that are over-forgotten; by chance about 0.025."""
         known = ~self.scores.isnan()
-        return float(self.over[known].double().mean()) if bool(known.any()) else math.nan
+        return float(self.over_forgotten[known].double().mean()) if bool(known.any()) else math.nan
 
 
 def iam_scores(

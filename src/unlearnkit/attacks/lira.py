@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unlearnkit.core.errors import InputError
 from unlearnkit.stats.densities import PRIOR, Centre, fit_law, log_ratio
-from unlearnkit.stats.margin_checks import blocks, check_margins, matrix
+from unlearnkit.stats.matrix_checks import blocks, check_margins, matrix
 
 LEAST = 4
 """Shadow models that an example needs on a side."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.stats.margin_checks import blocks, check_margins
+from unlearnkit.stats.matrix_checks import blocks, check_margins
 from unlearnkit.stats.multiple_testing import max_statistic
 from unlearnkit.stats.power import POWER, minimum_detectable_effect
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.stats.margin_checks import blocks, check_margins
+from unlearnkit.stats.matrix_checks import blocks, check_margins
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from unlearnkit.core.errors import InputError
 from unlearnkit.stats.densities import PRIOR, Centre, ExampleDensity, fit_law, log_ratio
-from unlearnkit.stats.margin_checks import blocks, check_margins, matrix
+from unlearnkit.stats.matrix_checks import blocks, check_margins, matrix
 from unlearnkit.stats.multiple_testing import benjamini_hochberg
 from unlearnkit.stats.roc import StreamingRoc, auc_rows
 
@@ -65,7 +65,7 @@ class ULira:
     """Why numbers are nan."""
 
     @property
-    def exposed(self) -> Tensor:
+    def exposed_rows(self) -> Tensor:
         """Return which examples are distinguished with an accuracy above 0.75, beyond chance.
 
         Chance is ruled out with false discoveries held at ``level`` (Benjamini and Hochberg).
@@ -76,7 +76,7 @@ class ULira:
     def exposed_share(self) -> float:
         """Return the share of the examples that are exposed; nan where none had enough models."""
         known = int((~self.accuracies.isnan()).sum())
-        return int(self.exposed.sum()) / known if known else math.nan
+        return int(self.exposed_rows.sum()) / known if known else math.nan
 
     def quantile(self, q: float, of: Literal["aucs", "accuracies"] = "accuracies") -> float:
         """Return a quantile over the examples that had enough models; nan where none had."""

@@ -21,22 +21,23 @@ from unlearnkit.auditing.memory_and_likeness import single_model_answers, strong
 from unlearnkit.auditing.metric_table import Reference, metric_rows
 from unlearnkit.auditing.next_steps import AuditFacts, next_steps
 from unlearnkit.auditing.placebo_models import PlaceboControl, placebo_control
+from unlearnkit.auditing.remarks import limits, remarks
 from unlearnkit.auditing.request_summary import (
     describe_request,
     duplicates_and_nearest,
     target_counts,
     training_digest,
 )
-from unlearnkit.auditing.sentences import limits, remarks
 from unlearnkit.auditing.splits import choose
 from unlearnkit.auditing.strong.cost_plan import plan
+from unlearnkit.auditing.strong.ensemble_size import ENOUGH
 from unlearnkit.auditing.strong.mask_transfer import distance_to_feature_mean, find_localizer
-from unlearnkit.auditing.strong.metric_specs import ENOUGH
 from unlearnkit.auditing.strong.placebo import reads_request
 from unlearnkit.auditing.strong.results_table import StrongResults, strong_table
 from unlearnkit.auditing.strong.train_ensembles import check_models, collect_margins, subject_of
 from unlearnkit.auditing.summary import summary_rows
-from unlearnkit.auditing.verdicts import (
+from unlearnkit.auditing.verdicts_fast import FastAudit
+from unlearnkit.auditing.verdicts_reference import (
     HEADROOM,
     VerdictInputs,
     enough_headroom,
@@ -44,7 +45,6 @@ from unlearnkit.auditing.verdicts import (
     headroom,
     judge,
 )
-from unlearnkit.auditing.verdicts_fast import FastAudit
 from unlearnkit.auditing.verdicts_strong import strong_findings, strong_limits, strong_remarks
 from unlearnkit.cache import Cache
 from unlearnkit.contamination import check_fresh, check_outside
@@ -127,31 +127,33 @@ def audit(
             separates memory of the forget set from what the method does to any model.
 
     Returns:
-        The report.
-
-    Raises:
-        InputError: If the tier needs oracles and none are given, or they are of another case.
-        UnknownNameError: If there is no such tier.
+        The report. A tier that needs oracles where none are given, oracles of another case, and an
+        unknown tier are errors.
     """
     rt = rt or Runtime()
     done = _audited(done, original, case, request, rt)
     _check_oracle_kind(oracle)
-    if tier not in (None, *AuditTier):
-        raise UnknownNameError("tier of an audit", str(tier), list(AuditTier))
-    if tier == AuditTier.STRONG:
+    tier = _tier_of(tier, oracle)
+    if tier is AuditTier.STRONG:
         found = _strong(done, oracle, models, rt, cache or Cache(), ray, memory)
         return _with_data(found, done, list_rows=list_rows)
+    oracles = oracle if oracle is not None and tier is AuditTier.REFERENCE else None
+    controls = ControlModels(done.case, done.parts, rt, cache or Cache())
+    found = audit_one_model(done, oracles, tier, rt, controls, memory, placebo=placebo)
+    return _with_data(found, done, list_rows=list_rows)
+
+
+def _tier_of(wanted: AuditTier | str | None, oracle: Oracles | None) -> AuditTier:
+    if wanted not in (None, *AuditTier):
+        raise UnknownNameError("tier of an audit", str(wanted), list(AuditTier))
     least = AuditTier.FAST if oracle is None else AuditTier.REFERENCE
-    tier = least if tier is None else AuditTier(tier)
+    tier = least if wanted is None else AuditTier(wanted)
     if tier is AuditTier.REFERENCE and oracle is None:
         raise InputError(
             "audit: tier reference needs oracles; pass oracle=uk.oracle(case, request), or ask for"
             " tier fast"
         )
-    oracles = oracle if oracle is not None and tier is AuditTier.REFERENCE else None
-    controls = ControlModels(done.case, done.parts, rt, cache or Cache())
-    found = audit_one_model(done, oracles, tier, rt, controls, memory, placebo=placebo)
-    return _with_data(found, done, list_rows=list_rows)
+    return tier
 
 
 def _with_data(report: Report, done: Unlearned, *, list_rows: bool) -> Report:
@@ -215,13 +217,13 @@ def audit_one_model(
         summary=summary_rows(rows, found, spent),
         tier=tier,
         findings=found,
-        asked=asked,
+        request_summary=asked,
         rows=rows,
         margins=margin_samples(evidence),
         rocs=roc_curves(evidence),
         classes=class_lines(evidence, parts.removed_classes),
-        spent=spent,
-        localized=None if done.mask is None else mask_summary(done.mask),
+        cost=spent,
+        mask=None if done.mask is None else mask_summary(done.mask),
         provenance=_provenance(done, oracles, rt),
         limits=limits(tier, count, outside=oracles is not None and oracles.outside),
         warnings=(
@@ -278,7 +280,7 @@ def _strong(
     signals = collect_margins(subject, models)
     if truth is None:
         few = min(models, ENOUGH_FOR_EQUIVALENCE)
-        truth = subject.retrained(few)
+        truth = subject.retrained_models(few)
     controls = ControlModels(done.case, done.parts, rt, cache)
     one = audit_one_model(done, truth, AuditTier.REFERENCE, rt, controls, memory)
     told: tuple[str, ...] = ()
@@ -300,12 +302,12 @@ def _strong(
             "answers": strong_answers(found, table),
             "remarks": strong_remarks(table),
             "next_steps": next_steps(
-                AuditFacts(found, table.rows, AuditTier.STRONG, len(truth), one.spent, table.models)
+                AuditFacts(found, table.rows, AuditTier.STRONG, len(truth), one.cost, table.models)
             ),
-            "summary": summary_rows(one.rows, found, one.spent, table.rows, table.arm("memory")),
+            "summary": summary_rows(one.rows, found, one.cost, table.rows, table.arm("memory")),
             "findings": found,
             "limits": strong_limits(table),
-            "warnings": (*table.told, *told, *one.warnings),
+            "warnings": (*table.warnings, *told, *one.warnings),
             "provenance": one.provenance.model_copy(update={"design": table.design}),
             "strong": _summary_of(table, subject.name, asked.train, time.perf_counter() - start),
         }
@@ -325,7 +327,7 @@ def _summary_of(table: StrongResults, signals: str, trained: int, seconds: float
         strata=table.strata,
         detectable=None if math.isnan(table.detectable) else table.detectable,
         signals=signals,
-        trained=trained,
+        trained_models=trained,
         seconds=seconds,
     )
 
@@ -471,7 +473,7 @@ def _asked(
     assert parts.forget is not None
     twins, nearest = duplicates_and_nearest(parts, evidence.rt)
     bad = done.case.manipulated
-    known = None if bad is None else bad.known(parts.forget.rows)
+    known = None if bad is None else bad.known_share(parts.forget.rows)
     room = {r.metric: h for r in rows if (h := headroom(r)) is not None}
     return RequestSummary(
         case=done.case.name,
@@ -487,17 +489,18 @@ def _asked(
             enough_headroom(rows) if evidence.oracles >= ENOUGH_FOR_INTERVALS else None
         ),
         difficulty=difficulty(evidence),
-        tampered=None if bad is None else len(bad.rows),
-        known=known,
+        tampered_rows=None if bad is None else len(bad.rows),
+        known_share=known,
         target="rows" if known in {None, 1.0} else "concept",
     )
 
 
 def _tampered_warnings(asked: RequestSummary) -> list[str]:
-    if asked.tampered is None or asked.known is None or asked.known == 1:
+    if asked.tampered_rows is None or asked.known_share is None or asked.known_share == 1:
         return []
+    named = round(asked.known_share * asked.tampered_rows)
     return [
-        f"the request names {round(asked.known * asked.tampered)} of {asked.tampered} rows that"
+        f"the request names {named} of {asked.tampered_rows} rows that"
         " were tampered with: a model retrained without them still learns the others, so"
         " matching it corrects nothing; judge by accuracy_corrected, accuracy_elsewhere and"
         " attack_success"
@@ -547,7 +550,7 @@ def _provenance(done: Unlearned, oracles: Oracles | None, rt: Runtime) -> Proven
         torch=str(torch.__version__),
         device=f"{rt.device.type} ({platform.machine()})",
         precision=rt.precision,
-        made=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        time=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         design="REUSE",
         method=done.method.id,
         settings=done.method.model_dump(mode="json"),

@@ -68,7 +68,7 @@ def _row(m: Metric, e: Evidence, tier: AuditTier, references: dict[str, Referenc
         gap_high=None if apart is None else apart.high,
         z=None if apart is None or apart.deviation == 0 else apart.value / apart.deviation,
         floor=oracle.mean if oracle and distance else None,
-        closed=_closed(value, original, known) if distance else None,
+        gap_closed=_closed(value, original, known) if distance else None,
         margin=apart.margin if apart is not None and rule_of(m).judged else None,
         judgement=Judgement.NOT_JUDGED if apart is None else apart.judgement,
         models=len(known),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from unlearnkit.auditing.strong.metric_specs import ENOUGH
-from unlearnkit.auditing.verdicts import enough_headroom
+from unlearnkit.auditing.strong.ensemble_size import ENOUGH
+from unlearnkit.auditing.verdicts_reference import enough_headroom
 from unlearnkit.catalog import metrics
 from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.report.schema import (
@@ -64,17 +64,17 @@ STEPS: dict[Verdict, tuple[str, ...]] = {
 class AuditFacts:
     """What next steps depend on."""
 
-    found: Sequence[Finding]
+    findings: Sequence[Finding]
     rows: Sequence[MetricRow]
     tier: AuditTier
     oracles: int
-    spent: CostComparison
+    cost: CostComparison
     models: int = 0
     """Models of each kind, of the strong tier."""
 
     def training_seconds(self, count: int) -> float | None:
         """Return about how long it takes to retrain some models; None where it is not known."""
-        one = self.spent.retrain_seconds
+        one = self.cost.retrain_seconds
         return None if one is None else one * count
 
 
@@ -87,7 +87,7 @@ def next_steps(audit: AuditFacts) -> tuple[NextStep, ...]:
     Returns:
         One or two steps, the first the most useful.
     """
-    verdict = audit.found[0].verdict
+    verdict = audit.findings[0].verdict
     if verdict is Verdict.INCONCLUSIVE:
         return tuple(inconclusive_steps(audit))
     steps = tuple(NextStep(action=text) for text in STEPS[verdict])
@@ -131,7 +131,7 @@ def inconclusive_steps(audit: AuditFacts) -> Iterator[NextStep]:
 
 
 def _more_oracles(audit: AuditFacts) -> NextStep:
-    open_rows = {m for f in audit.found if f.verdict is Verdict.INCONCLUSIVE for m in f.rows}
+    open_rows = {m for f in audit.findings if f.verdict is Verdict.INCONCLUSIVE for m in f.rows}
     needed = [oracles_to_decide(r) for r in audit.rows if r.metric in open_rows]
     known = [n for n in needed if n is not None]
     if known and len(known) == len(needed):

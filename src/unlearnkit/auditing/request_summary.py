@@ -10,7 +10,15 @@ from torch import Tensor
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.digest import digest
-from unlearnkit.core.request import Classes, ForgetRequest, Groups, Key, Targets
+from unlearnkit.core.request import (
+    Classes,
+    Features,
+    ForgetRequest,
+    Groups,
+    Key,
+    Labels,
+    Targets,
+)
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.text import one_line
 
@@ -27,6 +35,10 @@ def describe_request(request: ForgetRequest | None, count: int) -> str:
         return f"forget group {_listed(request.groups)} ({rows})"
     if isinstance(request, Targets):
         return f"forget {request.words} ({rows})"
+    if isinstance(request, Features):
+        return f"remove {request.words} ({rows} changed)"
+    if isinstance(request, Labels):
+        return f"correct the labels of {rows}"
     return f"forget {rows}"
 
 
@@ -59,10 +71,11 @@ def duplicates_and_nearest(parts: Partition, rt: Runtime) -> tuple[int | None, f
         How many forget rows stand bit for bit among the retained rows, and the median Euclidean
         distance from a forget row to the nearest retained row, both over samples.
     """
-    if parts.forget is None or parts.retain is None:
+    others = parts.unchanged_rows
+    if parts.forget is None or others is None:
         return None, None
     go = _flat(parts.forget.sample(NEAR_ROWS, rt, "audit/near/forget"))
-    stay = _flat(parts.retain.sample(10 * NEAR_ROWS, rt, "audit/near/retain"))
+    stay = _flat(others.sample(10 * NEAR_ROWS, rt, "audit/near/retain"))
     if go is None or stay is None:
         return None, None
     nearest = torch.cat([torch.cdist(part, stay).min(1).values for part in torch.split(go, 256)])

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unlearnkit.auditing.request_summary import row_bytes
 from unlearnkit.core.case import Case, Partition
-from unlearnkit.core.data import View
+from unlearnkit.core.data import TensorData, View, as_named_tensors, index_rows
 from unlearnkit.core.evidence import Split
 from unlearnkit.core.request import ForgetRequest, Targets
 from unlearnkit.core.row_selection import in_range
@@ -55,7 +55,7 @@ def choose(
         if len(parts.retain) > RETAIN_ROWS:
             warnings.append(f"retained rows are a sample of {RETAIN_ROWS} of {len(parts.retain)}")
     if case.test is not None:
-        whole = View.all(case.test)
+        whole = View.all(parts.as_used(case.test))
         forgotten = _forgotten(whole, parts, request)
         if forgotten is None or not bool(forgotten.any()):
             views[Split.TEST] = whole
@@ -68,9 +68,10 @@ def choose(
                     " seen on training rows alone"
                 )
     if case.manipulated is not None:
-        views[Split.AFFECTED] = View.all(case.manipulated.affected)
-        views[Split.AIMED] = View.all(case.manipulated.aimed)
-        views[Split.ELSEWHERE] = View.all(case.manipulated.elsewhere)
+        views[Split.AFFECTED] = View.all(case.manipulated.affected_rows)
+        views[Split.AIMED] = View.all(case.manipulated.attacker_targets)
+        views[Split.ELSEWHERE] = View.all(case.manipulated.unaffected_rows)
+    views |= _corrected(parts, rt)
     blank = [str(s) for s, view in views.items() if not view.labelled]
     if blank:
         warnings.append(
@@ -81,6 +82,33 @@ def choose(
     if held is not None:
         views[Split.HELD_OUT] = held
     return Splits(views, (*warnings, *told))
+
+
+def _corrected(parts: Partition, rt: Runtime) -> dict[Split, View]:
+    """Return the rows that a correction changed, and these with each other's old values."""
+    if parts.forget is None or parts.corrections is None:
+        return {}
+    shuffled = _shuffled(parts.forget, parts.corrections, rt)
+    more = {} if shuffled is None else {Split.SHUFFLED: shuffled}
+    return {Split.CORRECTED: parts.corrections} | more
+
+
+def _shuffled(forget: View, corrected: View, rt: Runtime) -> View | None:
+    """Return the forget rows with each other's values where a correction changed inputs.
+
+    None where it changed none, or where rows differ in which numbers it changed, as with tokens.
+    """
+    old, new = forget.data, corrected.data
+    if not (isinstance(old, TensorData) and isinstance(new, TensorData)) or old.x is new.x:
+        return None
+    order = torch.randperm(len(forget), generator=rt.rng("audit/shuffled"))
+    before = as_named_tensors(index_rows(old.x, forget.rows))
+    after = as_named_tensors(index_rows(new.x, corrected.rows))
+    if not all(t.is_floating_point() for n, t in before.items() if not torch.equal(t, after[n])):
+        return None
+    parted = {n: torch.where((t != after[n]).any(0), t[order], t) for n, t in before.items()}
+    x = parted["x"] if isinstance(old.x, Tensor) else parted
+    return View.all(TensorData(x, old.y[forget.rows]))
 
 
 def _forgotten(view: View, parts: Partition, request: ForgetRequest | None) -> Tensor | None:

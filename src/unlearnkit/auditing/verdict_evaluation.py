@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
 from unlearnkit.report.schema import Finding, Verdict
@@ -43,7 +43,7 @@ class VerdictRule(Generic[Facts]):
     source: str = ""
     """Where the test comes from."""
 
-    holds: Callable[[Facts], Iterable[Reason]] | None = None
+    holds: Callable[[Facts], Iterable[Reason]] = field(kw_only=True)
     """The condition: each reason why the rule holds, none where it does not."""
 
     unless: tuple[Verdict, ...] = ()
@@ -62,7 +62,7 @@ def evaluate(rules: Iterable[VerdictRule[Facts]], facts: Facts) -> tuple[Finding
     """
     found: list[Finding] = []
     for r in rules:
-        if r.holds is None or any(f.verdict in r.unless for f in found):
+        if any(f.verdict in r.unless for f in found):
             continue
         found += [
             Finding(verdict=r.verdict, reason=why.text, rows=why.metrics) for why in r.holds(facts)

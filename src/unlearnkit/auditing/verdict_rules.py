@@ -5,128 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from unlearnkit.attacks.ulira import EXPOSED
-from unlearnkit.auditing import verdicts_strong as strong
 from unlearnkit.auditing.next_steps import STEPS
-from unlearnkit.auditing.strong.arm_comparison import CHANCE, MEMORY_MARGIN
-from unlearnkit.auditing.strong.metric_specs import ENOUGH
-from unlearnkit.auditing.strong.results_table import LEVEL
+from unlearnkit.auditing.strong.ensemble_size import ENOUGH
 from unlearnkit.auditing.verdict_evaluation import FALSE_ALARMS, Tier, VerdictRule
-from unlearnkit.auditing.verdicts import REFERENCE_RULES
 from unlearnkit.auditing.verdicts_fast import FAST_RULES
-from unlearnkit.metrics.ensembles import AUC_MARGIN
+from unlearnkit.auditing.verdicts_reference import REFERENCE_RULES
+from unlearnkit.auditing.verdicts_strong import STRONG_RULES
 from unlearnkit.report.schema import Verdict
 from unlearnkit.stats.oracle_gap import ENOUGH_FOR_EQUIVALENCE, ENOUGH_FOR_INTERVALS, LEAST_MARGIN
 
-_MARGIN = "95 % interval, beyond the margin"
-
-RULES: tuple[VerdictRule[Any], ...] = (
-    *FAST_RULES,
-    *REFERENCE_RULES,
-    VerdictRule(
-        "strong",
-        Verdict.LEAKS,
-        "Against placebo models, single forget rows are exposed and look too familiar: their"
-        " corrected bound on epsilon is above 0, or their attack is right in more than"
-        f" {EXPOSED:.0%} of cases beyond chance.",
-        level="95 %, all rows at once; Benjamini-Hochberg 0.05",
-    ),
-    VerdictRule(
-        "strong",
-        Verdict.LEAKS,
-        "Against placebo models, the forget set as a whole looks too familiar: U-LiRA, the"
-        " membership AUC or the error on it lies beyond the margin.",
-        level=f"95 % interval, beyond {MEMORY_MARGIN:g} (U-LiRA), {AUC_MARGIN:g} (membership AUC)",
-    ),
-    VerdictRule(
-        "strong",
-        Verdict.LEAKS,
-        "Only where the method does not run on models that never saw the forget set: the same"
-        " evidence against retrained models.",
-        ("epsilon_worst", "epsilon_exposed", *strong.ATTACKS, *strong.KNOWN),
-        "95 %, all rows at once; 95 % interval, beyond the margin",
-    ),
-    VerdictRule(
-        "strong",
-        Verdict.OVER_FORGOT,
-        "The same evidence, where forget rows look too strange against placebo models.",
-        level="as for LEAKS",
-    ),
-    VerdictRule(
-        "strong",
-        Verdict.OVER_FORGOT,
-        "Only where the method does not run on models that never saw the forget set: the same"
-        " evidence against retrained models.",
-        ("epsilon_worst", "epsilon_exposed", *strong.ATTACKS, *strong.KNOWN),
-        "95 %, all rows at once; 95 % interval, beyond the margin",
-    ),
-    VerdictRule(
-        "strong",
-        Verdict.DISTINGUISHABLE,
-        "Neither LEAKS nor OVER-FORGOT, and unlearned models are distinguished from retrained ones:"
-        f" by a permutation test (level {LEVEL:g}), by single records or by the gap of an attack."
-        " It is the signature of the algorithm, and its size is given.",
-        ("permutation_p", "ensemble_margin_shift"),
-        f"level {LEVEL:g}",
-    ),
-    VerdictRule(
-        "strong",
-        Verdict.DISTINGUISHABLE,
-        "Retain rows look more familiar than to retrained models.",
-        strong.KEPT_ATTACKS,
-        f"95 % interval, beyond {AUC_MARGIN:g}",
-    ),
-    VerdictRule(
-        "strong",
-        Verdict.DAMAGED,
-        "Accuracy or error on the retain set or the test rows is worse than retrained models' by"
-        " more than the margin.",
-        strong.UTILITY,
-        _MARGIN,
-    ),
-    VerdictRule(
-        "strong",
-        Verdict.INCONCLUSIVE,
-        f"There are fewer than {ENOUGH} models of each kind, some unlearned models are copies of"
-        " one another, or there are no never-seen rows for the attacks.",
-    ),
-    VerdictRule(
-        "strong",
-        Verdict.INCONCLUSIVE,
-        "No test separates the original models from retrained ones, so this forget set cannot rank"
-        " methods.",
-        ("permutation_p", "epsilon_exposed"),
-        f"level {LEVEL:g}",
-    ),
-    VerdictRule(
-        "strong",
-        Verdict.INCONCLUSIVE,
-        "Equivalence is not shown on a compared metric.",
-        strong.COMPARED,
-        "two one-sided tests, level 0.05",
-    ),
-    VerdictRule(
-        "strong",
-        Verdict.INCONCLUSIVE,
-        "Neither LEAKS nor OVER-FORGOT, and it is not shown either that the memory is gone.",
-    ),
-    VerdictRule(
-        "strong",
-        Verdict.MATCHES,
-        "No other verdict holds: no test tells the models apart, no forget row is exposed, and two"
-        " one-sided tests pass on every compared metric.",
-        ("permutation_p", "epsilon_exposed", *strong.COMPARED),
-        "level 0.05",
-    ),
-    VerdictRule(
-        "strong",
-        Verdict.MEMORY_GONE,
-        "No forget row is exposed against placebo models after correction, and U-LiRA is equivalent"
-        f" to {CHANCE:g}, the value of equal sets. It may hold together with DISTINGUISHABLE,"
-        " DAMAGED or MATCHES: memory and likeness are two questions.",
-        level=f"two one-sided tests, level 0.05, margin {MEMORY_MARGIN:g}",
-    ),
-)
+RULES: tuple[VerdictRule[Any], ...] = (*FAST_RULES, *REFERENCE_RULES, *STRONG_RULES)
 """Every rule, in the order of tiers and of precedence."""
 
 MEANING: Mapping[Verdict, str] = {

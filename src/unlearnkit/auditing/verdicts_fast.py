@@ -67,7 +67,7 @@ class FastAudit:
     evidence: Evidence
     controls: ControlModels
 
-    gone: bool
+    classes_removed: bool
     """Whether whole classes had to go: no retain row has them."""
 
     unchanged: bool
@@ -97,22 +97,22 @@ class FastAudit:
         return found
 
     @cached_property
-    def recognised(self) -> tuple[FastTest, ...]:
+    def class_tests(self) -> tuple[FastTest, ...]:
         """Return whether removed classes are still named."""
         return tuple(_recognised(self))
 
     @cached_property
-    def attacked(self) -> tuple[FastTest, ...]:
+    def attack_tests(self) -> tuple[FastTest, ...]:
         """Return what the membership attack found."""
         return tuple(_attack(self))
 
     @cached_property
-    def relearned(self) -> tuple[FastTest, ...]:
+    def relearning_tests(self) -> tuple[FastTest, ...]:
         """Return what the relearning test found."""
         return tuple(_relearning(self))
 
     @cached_property
-    def damaged(self) -> tuple[FastTest, ...]:
+    def damage_tests(self) -> tuple[FastTest, ...]:
         """Return where utility was lost."""
         return tuple(t for split, row in self.utility.items() for t in _damage(self, split, row))
 
@@ -120,7 +120,7 @@ class FastAudit:
     def level(self) -> float:
         """Return the coverage of each interval, corrected for the number of tests."""
         tests = (self.attack is not None) + (self.relearning is not None)
-        tests += len(self.utility) + self.gone
+        tests += len(self.utility) + self.classes_removed
         return 1 - FALSE_ALARMS / max(1, tests)
 
 
@@ -139,7 +139,7 @@ class FastTest:
 
 def _recognised(audit: FastAudit) -> Iterator[FastTest]:
     row = audit.table.get("accuracy_forget")
-    if not audit.gone or row is None or row.estimate.value is None:
+    if not audit.classes_removed or row is None or row.estimate.value is None:
         return
     right = 1 - audit.evidence.errors(ModelRole.UNLEARNED, Split.FORGET)
     low, _ = clopper_pearson(int(right.sum()), len(right), audit.level)
@@ -275,7 +275,7 @@ def _damage(audit: FastAudit, split: Split, row: MetricRow) -> Iterator[FastTest
     without = audit.controls.without_forget_set(e)
     both = without if isinstance(without, str) else audit.controls.with_forget_set(e)
     if isinstance(without, str) or isinstance(both, str):
-        if split is Split.RETAIN or audit.gone or e.at_random:
+        if split is Split.RETAIN or audit.classes_removed or e.at_random:
             yield FastTest(row.metric, shown)
         else:
             yield FastTest(row.metric, f"{shown}; {NO_CONTROL.format(why=both)}", open=True)
@@ -313,7 +313,7 @@ def _accusing(
 
 
 def _explained(audit: FastAudit) -> Iterator[Reason]:
-    for t in (*audit.attacked, *audit.relearned, *audit.damaged):
+    for t in (*audit.attack_tests, *audit.relearning_tests, *audit.damage_tests):
         if t.open:
             yield Reason(t.text, (t.metric,))
 
@@ -338,7 +338,7 @@ FAST_RULES: tuple[VerdictRule[FastAudit], ...] = (
         ("accuracy_forget",),
         f"accuracy above {FAST_MARGIN:g}; {_ALL_TESTS}",
         "interval of a share (Clopper and Pearson, 1934)",
-        holds=_accusing(lambda a: a.recognised),
+        holds=_accusing(lambda a: a.class_tests),
     ),
     VerdictRule(
         "fast",
@@ -348,7 +348,7 @@ FAST_RULES: tuple[VerdictRule[FastAudit], ...] = (
         ATTACKS,
         f"margin {FAST_MARGIN:g}; {_ALL_TESTS}",
         _INTERVAL,
-        holds=_accusing(lambda a: a.attacked),
+        holds=_accusing(lambda a: a.attack_tests),
     ),
     VerdictRule(
         "fast",
@@ -358,7 +358,7 @@ FAST_RULES: tuple[VerdictRule[FastAudit], ...] = (
         (RELEARNING,),
         f"{RELEARNING_MARGIN:g} of the loss of fresh rows; {_ALL_TESTS}",
         "two-sample interval (Welch, 1947)",
-        holds=_accusing(lambda a: a.relearned),
+        holds=_accusing(lambda a: a.relearning_tests),
     ),
     VerdictRule(
         "fast",
@@ -368,7 +368,7 @@ FAST_RULES: tuple[VerdictRule[FastAudit], ...] = (
         ATTACKS,
         f"margin {FAST_MARGIN:g}; {_ALL_TESTS}",
         _INTERVAL,
-        holds=_accusing(lambda a: a.attacked, familiar=False),
+        holds=_accusing(lambda a: a.attack_tests, familiar=False),
     ),
     VerdictRule(
         "fast",
@@ -378,7 +378,7 @@ FAST_RULES: tuple[VerdictRule[FastAudit], ...] = (
         UTILITY,
         f"for errors {FAST_MARGIN:g} of the original error; {_ALL_TESTS}",
         "Student's interval of a mean over rows",
-        holds=_accusing(lambda a: a.damaged),
+        holds=_accusing(lambda a: a.damage_tests),
     ),
     VerdictRule(
         "fast",

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from statistics import NormalDist
 
 from unlearnkit.auditing.strong.arm_comparison import CHANCE, MEMORY_MARGIN
-from unlearnkit.auditing.strong.metric_specs import ENOUGH
+from unlearnkit.auditing.strong.ensemble_size import ENOUGH
 from unlearnkit.auditing.strong.results_table import StrongResults
+from unlearnkit.auditing.verdict_evaluation import Reason
 from unlearnkit.metrics.ensembles import AUC_MARGIN
-from unlearnkit.report.schema import ArmComparison, Estimate, Finding, Verdict
+from unlearnkit.report.schema import ArmComparison, Estimate
 from unlearnkit.stats.oracle_gap import Judgement
 
 SHIFT_MARGIN = math.sqrt(2) * NormalDist().inv_cdf(CHANCE + MEMORY_MARGIN)
@@ -21,68 +22,47 @@ ROWS = ("memory",)
 """The comparison that these verdicts rest on; it is no row of the table."""
 
 
-def memory_faults(s: StrongResults) -> Iterator[Finding]:
-    """Yield LEAKS and OVER-FORGOT: records, or the whole forget set, that differ from placebo.
-
-    Args:
-        s: The table, with a placebo arm.
-
-    Yields:
-        At most one of either.
-    """
-    memory = s.arm("memory")
-    assert memory is not None
-    leaks, over = list(memory_evidence(memory, 1)), list(memory_evidence(memory, -1))
-    if leaks:
-        yield Finding(
-            verdict=Verdict.LEAKS,
-            reason=f"memory of the forget set remains: {'; '.join(leaks)}",
-            rows=ROWS,
-        )
-    if over:
-        yield Finding(
-            verdict=Verdict.OVER_FORGOT,
-            reason=f"the forget set is known worse than without it: {'; '.join(over)}",
-            rows=ROWS,
-        )
+def memory_remains(memory: ArmComparison) -> Iterator[Reason]:
+    """Yield at most one reason: the forget set looks too familiar against placebo models."""
+    evidence = list(memory_evidence(memory, 1))
+    if evidence:
+        yield Reason(f"memory of the forget set remains: {'; '.join(evidence)}", ROWS)
 
 
-def memory_gone(s: StrongResults) -> Finding:
-    """Return MEMORY GONE WITHIN LIMITS, or INCONCLUSIVE and why; of a table without faults.
+def memory_below_placebo(memory: ArmComparison) -> Iterator[Reason]:
+    """Yield at most one reason: the forget set looks too strange against placebo models."""
+    evidence = list(memory_evidence(memory, -1))
+    if evidence:
+        yield Reason(f"the forget set is known worse than without it: {'; '.join(evidence)}", ROWS)
 
-    Args:
-        s: The table, with a placebo arm.
 
-    Returns:
-        The finding.
-    """
-    memory = s.arm("memory")
-    assert memory is not None
-    why = ""
+def memory_not_shown_gone(s: StrongResults, memory: ArmComparison) -> Iterator[Reason]:
+    """Yield at most one reason why a table without faults does not show that memory is gone."""
     if memory.familiar is None or memory.auc.value is None:
         why = f"{memory.note or 'there are too few models'}; at least {ENOUGH} of each kind"
     elif s.distinct < s.models:
         why = f"only {s.distinct} of {s.models} unlearned models differ from each other"
-    elif s.hidden:
+    elif s.originals_indistinguishable:
         why = "the originals, which forgot nothing, are not distinguished from retrained models"
     elif memory.judgement is not Judgement.EQUIVALENT:
         why = (
             f"U-LiRA AUC {estimate_words(memory.auc)} is not shown to be within {MEMORY_MARGIN:g}"
             f" of {CHANCE:g}, the value of equal sets"
         )
-    if why:
-        return Finding(
-            verdict=Verdict.INCONCLUSIVE,
-            reason=f"it is not shown that the memory of the forget set is gone: {why}",
-            rows=ROWS,
+    else:
+        return
+    yield Reason(f"it is not shown that the memory of the forget set is gone: {why}", ROWS)
+
+
+def memory_gone(s: StrongResults, memory: ArmComparison) -> Iterator[Reason]:
+    """Yield at most one reason: a table without faults shows that memory is gone."""
+    if not any(memory_not_shown_gone(s, memory)):
+        yield Reason(
+            f"no record of {memory.records} is exposed against placebo models, which never saw"
+            f" the forget set, and U-LiRA AUC {estimate_words(memory.auc)} is equivalent to"
+            f" {CHANCE:g}, the value of equal sets (margin {MEMORY_MARGIN:g})",
+            ROWS,
         )
-    return Finding(
-        verdict=Verdict.MEMORY_GONE,
-        reason=f"no record of {memory.records} is exposed against placebo models, which never saw"
-        f" the forget set, and U-LiRA AUC {estimate_words(memory.auc)} is equivalent to {CHANCE:g},"
-        f" the value of equal sets (margin {MEMORY_MARGIN:g})",
-        rows=ROWS,
-    )
 
 
 def memory_evidence(memory: ArmComparison, sign: int) -> Iterator[str]:

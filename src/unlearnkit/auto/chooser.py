@@ -66,7 +66,7 @@ class CandidateOutcome(FrozenModel):
 class Selection(FrozenModel):
     """What ``auto`` chose, and why."""
 
-    chosen: str
+    candidate: str
     """The method with its settings."""
 
     line: str
@@ -79,7 +79,7 @@ class Selection(FrozenModel):
     share: float | None
     atypicality: float | None
     budget: float
-    spent: float | None
+    cost: float | None
     """Cost of all that was tried, audits included, as a share of retraining's; None where that is
     not known."""
 
@@ -87,7 +87,7 @@ class Selection(FrozenModel):
     passed: bool
     """Whether the returned model passed the fast audit, or could not be audited."""
 
-    tried: tuple[CandidateOutcome, ...]
+    candidates: tuple[CandidateOutcome, ...]
 
 
 @dataclass(frozen=True)
@@ -281,17 +281,17 @@ class _Trial:
                 "notes": (*self.run.notes, *done.notes),
             },
             choice=Selection(
-                chosen=chosen.candidate,
+                candidate=chosen.candidate,
                 line=self.line.id,
                 why=why,
                 kind=self.seen.kind,
                 share=self.seen.share,
                 atypicality=self.seen.atypicality,
                 budget=self.how.budget,
-                spent=self._spent(),
+                cost=self._spent(),
                 audited=self.audited > 0,
                 passed=chosen.passed,
-                tried=tuple(self.tried),
+                candidates=tuple(self.tried),
             ),
         )
         if chosen.passed:

@@ -14,6 +14,7 @@ from unlearnkit.cases.registry import (
     standardise,
 )
 from unlearnkit.core.case import Case
+from unlearnkit.core.data import TensorData
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import Classes, Groups
 from unlearnkit.tasks.classification import Classification
@@ -42,6 +43,13 @@ def _sets() -> tuple[tuple[Tensor, Tensor, Tensor], ...]:
     return tuple((x[r], y[r], patient[r]) for r in (train, test, validation))
 
 
+def _columns() -> tuple[str, ...]:
+    from sklearn.datasets import load_breast_cancer  # late: slow to import
+
+    return tuple(map(str, load_breast_cancer().feature_names))
+
+
+@cache
 def breast_cancer() -> Case:
     """Return the case: 399 training, 114 test, 56 validation patients.
 
@@ -50,7 +58,7 @@ def breast_cancer() -> Case:
     """
     (x, y, patient), test, validation = _sets()
     return Case(
-        train=(x, y),
+        train=TensorData(x, y, columns=_columns()),
         group=patient,
         test=test[:2],
         validation=validation[:2],

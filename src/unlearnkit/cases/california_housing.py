@@ -100,6 +100,7 @@ def _fetched() -> tuple[Tensor, Tensor]:
     return x[:, [0, 1, 2, 4, 5, 6, 7]], y[:, None]
 
 
+@cache
 def california_housing() -> Case:
     """Return the case: 14,448 training, 4,128 test, 2,064 validation block groups.
 

@@ -48,6 +48,7 @@ RECIPE = Recipe(
 SMALL_RECIPE = RECIPE.model_copy(update={"epochs": 20, "batch_size": 64, "augment": "none"})
 
 
+@cache
 def cifar10() -> Case:
     """Return the case of the literature: a ResNet-18, 45,000 training and 10,000 test rows.
 
@@ -58,6 +59,7 @@ def cifar10() -> Case:
     return _case("cifar10", 45_000, 5_000, 10_000, resnet18, RECIPE)
 
 
+@cache
 def cifar10_small() -> Case:
     """Return a case for a CPU: a small network, 10,000 training, 1,000 validation, 2,000 test rows.
 

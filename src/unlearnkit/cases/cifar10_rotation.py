@@ -75,6 +75,7 @@ def _rotated(x: Tensor, part: str) -> TensorData:
     return TensorData(rotate(x, angle), y, (4 * share).long())
 
 
+@cache
 def cifar10_rotation() -> Case:
     """Return the case: 4,000 training, 1,000 test, 500 validation photographs, each turned.
 

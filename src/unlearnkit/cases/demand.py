@@ -100,6 +100,7 @@ def _sets() -> tuple[TensorData, ...]:
     )
 
 
+@cache
 def demand() -> Case:
     """Return the case: forecasts of a week from the 14 days before it and the temperatures.
 

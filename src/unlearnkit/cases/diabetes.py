@@ -17,6 +17,8 @@ RECIPE = Recipe(
     lr=0.01, momentum=0.9, weight_decay=5e-3, schedule="cosine", epochs=60, batch_size=32
 )
 TWENTIES = 2
+COLUMNS = ("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6")
+"""As scikit-learn names them: s1 to s6 are blood serum measurements."""
 
 
 def network() -> nn.Module:
@@ -36,6 +38,7 @@ def _sets() -> tuple[tuple[Tensor, Tensor, Tensor], ...]:
     return tuple((x[r], y[r], decade[r]) for r in rows)
 
 
+@cache
 def diabetes() -> Case:
     """Return the case: 310 training, 88 test, 44 validation patients.
 
@@ -45,7 +48,7 @@ def diabetes() -> Case:
     """
     (x, y, decade), test, validation = _sets()
     return Case(
-        train=(x, y),
+        train=TensorData(x, y, columns=COLUMNS),
         group=decade,
         test=TensorData(*test),
         validation=TensorData(*validation),

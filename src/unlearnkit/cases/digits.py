@@ -44,6 +44,7 @@ def _sets() -> tuple[tuple[Tensor, Tensor], ...]:
     return tuple((x[r], y[r]) for r in (train, test, validation))
 
 
+@cache
 def digits() -> Case:
     """Return the case: 1,437 training, 270 test, 90 validation rows."""
     train, test, validation = _sets()

@@ -40,11 +40,12 @@ def _sets() -> tuple[tuple[Tensor, Tensor], ...]:
     return tuple((x[r], y[r]) for r in parts)
 
 
-def digits_half(labels: Tensor | None = None) -> Case:
-    """Return 900 training and 897 test rows; ``labels`` replace the true ones."""
-    (x, y), test = _sets()
+@cache
+def digits_half() -> Case:
+    """Return 900 training and 897 test rows."""
+    train, test = _sets()
     return Case(
-        train=(x, y if labels is None else labels),
+        train=train,
         test=test,
         task=Classification(10),
         fresh=network,
@@ -64,10 +65,12 @@ def random_tenth() -> CaseWithRequest:
 
 def mislabelled_tenth() -> CaseWithRequest:
     """Forget the same 90 rows, which got a wrong label before training."""
-    rows, y = _tenth(), _sets()[0][1].clone()
+    case, rows = digits_half(), _tenth()
+    assert case.train is not None
+    y = case.train.y.clone()
     shift = torch.randint(1, 10, (FORGOTTEN,), generator=Runtime().rng("digits half/wrong labels"))
     y[rows] = (y[rows] + shift) % 10
-    return CaseWithRequest(digits_half(y), Rows(rows))
+    return CaseWithRequest(case.replace(train=case.train.with_targets(y)), Rows(rows))
 
 
 builtin(

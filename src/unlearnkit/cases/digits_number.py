@@ -1,5 +1,7 @@
 """Handwritten digits read as a number: regression on images that come with scikit-learn."""
 
+from functools import cache
+
 from torch import nn
 
 from unlearnkit.cases.digits import digits
@@ -35,6 +37,7 @@ def network() -> nn.Module:
     )
 
 
+@cache
 def digits_number() -> Case:
     """Return the case: 1,437 training, 270 test, 90 validation rows; the target is the digit.
 

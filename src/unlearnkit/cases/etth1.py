@@ -100,6 +100,7 @@ def _sets() -> tuple[TensorData, ...]:
     return rows(0), rows(1), rows(2)
 
 
+@cache
 def etth1() -> Case:
     """Return the case: forecasts of the load of 24 hours from the 48 before, every six hours.
 

@@ -49,7 +49,8 @@ class CaseEntry:
     """Its name on the command line."""
 
     make: Callable[[], Case]
-    """Builds the case."""
+    """Builds the case; under ``functools.cache`` where its requests call it, so that a process
+    reads the rows once."""
 
     requests: Mapping[str, Callable[[], CaseWithRequest]] = field(default_factory=dict)
     """Named requests; one may come with its own training set, such as planted wrong labels."""

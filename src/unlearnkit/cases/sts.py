@@ -123,6 +123,7 @@ def _pair(line: str, file: str, i: int) -> tuple[float, str, str]:
     return value, a, b
 
 
+@cache
 def sts() -> Case:
     """Return the case: 3,000 training, 500 test, 250 validation pairs, drawn from all six genres.
 

@@ -55,7 +55,9 @@ def backdoor(
     return case.replace(
         train=replace(train, x=x, y=y),
         held_out=aimed,
-        manipulated=Tampering(bad, affected=seen, aimed=aimed, elsewhere=test),
+        manipulated=Tampering(
+            bad, affected_rows=seen, attacker_targets=aimed, unaffected_rows=test
+        ),
         name=f"{case.name}_backdoor",
     )
 
@@ -89,7 +91,9 @@ def swap_labels(case: Case, first: int, second: int, share: float, *, seed: int 
     return case.replace(
         train=train.with_targets(y),
         held_out=aimed,
-        manipulated=Tampering(rows, affected=seen, aimed=aimed, elsewhere=rest),
+        manipulated=Tampering(
+            rows, affected_rows=seen, attacker_targets=aimed, unaffected_rows=rest
+        ),
         name=f"{case.name}_swapped",
     )
 

@@ -25,6 +25,8 @@ from unlearnkit.cli.options import (
     Preset,
     Quiet,
     Ray,
+    RunCase,
+    Then,
     Tier,
     Trust,
     Weights,
@@ -213,22 +215,8 @@ def unlearn(
     out: Annotated[Path | None, typer.Option(help="The run's folder.")] = None,
     name: Annotated[str | None, typer.Option(help="The run's name: a folder in runs/.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an older run.")] = False,
-    then: Annotated[
-        bool,
-        typer.Option(
-            "--then",
-            help="CASE is a run's folder, or its name in runs/: answer a further request on its"
-            " model, with its method unless another is named.",
-        ),
-    ] = False,
-    run_case: Annotated[
-        str | None,
-        typer.Option(
-            "--case",
-            help="With --then: the run's case, where it is no built-in one:"
-            " package.module:function.",
-        ),
-    ] = None,
+    then: Then = False,
+    run_case: RunCase = None,
     source: Config = None,
     trust: Trust = False,
     json: Json = False,
@@ -242,13 +230,7 @@ def unlearn(
     With --then the rows of all earlier requests are gone: they are named by key, and the
     audit compares with models retrained without them.
     """
-    _usage(case is not None or source is not None, "give a case, or a file with --config", "CASE")
-    _usage(out is None or name is None, "give --out or --name, not both", "--name")
-    _usage(then or run_case is None, "goes with --then; else CASE is the case", "--case")
-    if then:
-        _usage(case is not None and source is None, "name one run's folder before it", "--then")
-        _usage(model is None, "with --then the model is the run's", "--model")
-        _usage(forget is not None, "name what must be forgotten next", "--forget")
+    _check_options(context.params)
     from unlearnkit.cli.console import Console, print_json
     from unlearnkit.cli.run_folder import run_folder
     from unlearnkit.cli.runs import run_unlearn
@@ -261,6 +243,20 @@ def unlearn(
         print_json({"folder": str(folder), **record.model_dump(mode="json")})
     else:
         _print_run(record, folder, talk)
+
+
+def _check_options(given: Mapping[str, Any]) -> None:
+    """Refuse options of ``unlearn`` that do not go together."""
+    case, source, then = given["case"], given["source"], given["then"]
+    _usage(case is not None or source is not None, "give a case, or a file with --config", "CASE")
+    _usage(
+        given["out"] is None or given["name"] is None, "give --out or --name, not both", "--name"
+    )
+    _usage(then or given["run_case"] is None, "goes with --then; else CASE is the case", "--case")
+    if then:
+        _usage(case is not None and source is None, "name one run's folder before it", "--then")
+        _usage(given["model"] is None, "with --then the model is the run's", "--model")
+        _usage(given["forget"] is not None, "name what must be forgotten next", "--forget")
 
 
 def _job(options: Mapping[str, Any]) -> Job:

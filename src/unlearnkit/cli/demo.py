@@ -49,8 +49,8 @@ def demo_text(found: dict[Path, Report], width: int | None = None) -> str:
     """Return what the demo found in at most 40 lines."""
     wide = terminal_width() if width is None else width
     out: list[str] = []
-    for request in dict.fromkeys(r.asked.request for r in found.values()):
-        reports = [r for r in found.values() if r.asked.request == request]
+    for request in dict.fromkeys(r.request_summary.request for r in found.values()):
+        reports = [r for r in found.values() if r.request_summary.request == request]
         first = reports[0]
         out += wrap(f"digits: {request}", width=wide)
         rows = [_cells(r) for r in reports]
@@ -70,7 +70,7 @@ def _cells(report: Report) -> list[str]:
     table = {r.metric: r for r in report.rows}
     values = [table[m].estimate.value if m in table else None for m in _COLUMNS]
     method, verdict = report.provenance.method, report.verdict.value
-    return [method, verdict, *_numbers(values), number(report.spent.ratio, 2)]
+    return [method, verdict, *_numbers(values), number(report.cost.ratio, 2)]
 
 
 def _retrained(report: Report) -> list[str]:

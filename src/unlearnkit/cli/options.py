@@ -67,6 +67,21 @@ MaskOption = Annotated[
         " (.safetensors).",
     ),
 ]
+Then = Annotated[
+    bool,
+    typer.Option(
+        "--then",
+        help="CASE is a run's folder, or its name in runs/: answer a further request on its"
+        " model, with its method unless another is named.",
+    ),
+]
+RunCase = Annotated[
+    str | None,
+    typer.Option(
+        "--case",
+        help="With --then: the run's case, where it is no built-in one: package.module:function.",
+    ),
+]
 Config = Annotated[
     Path | None,
     typer.Option(

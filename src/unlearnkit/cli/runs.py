@@ -83,7 +83,7 @@ def run_unlearn(job: Job, out: Path, *, force: bool, talk: Console) -> RunFolder
     mask = job.build_mask()
     if mask is not None:
         check_maskable(method, mask, split)
-    job = job.exact(request, method)
+    job = job.with_all_settings(request, method)
     given = (
         None if job.model is None else load_weights(fresh_model(case, rt), job.model, reporter=talk)
     )
@@ -117,7 +117,7 @@ def run_unlearn(job: Job, out: Path, *, force: bool, talk: Console) -> RunFolder
 def _keep(out: Path, run: Run, record: RunFolderRecord, failed: AutoFailedError | None) -> None:
     """Record a run in the store next to its folder."""
     with Store(out.parent / STORE) as store:
-        store.put(
+        store.save_run(
             replace(
                 run,
                 status="done" if failed is None else "failed",
@@ -218,7 +218,7 @@ def run_audit(
             report = report.model_copy(update={"warnings": (*warnings, *report.warnings)})
             _write(report, folder, talk)
         outside = {"oracles": f"from outside, weights {', '.join(digests)}"} if digests else {}
-        store.put(run, report_measurements(report), facts=outside)
+        store.save_run(run, report_measurements(report), facts=outside)
     return report
 
 
@@ -282,10 +282,10 @@ def _recorded(store: Store, run: Run) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        store.put(replace(run, status="cancelled"))
+        store.save_run(replace(run, status="cancelled"))
         raise
     except UnlearnkitError as e:
-        store.put(replace(run, status="failed", error=str(e)))
+        store.save_run(replace(run, status="failed", error=str(e)))
         raise
 
 
@@ -318,7 +318,7 @@ def _run(job: Job, kind: str, key: str, folder: Path) -> Run:
         key=key,
         kind=kind,
         case_name=job.case,
-        request=job.asked(),
+        request=job.request_text(),
         method=job.method,
         settings=job.settings,
         seed=job.seed,

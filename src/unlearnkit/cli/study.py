@@ -154,7 +154,7 @@ def tune_study(
         (format_objective(x.default.score), format_objective(x.best.score), str(x.path))
         for x in found
     ]
-    counted = [(x.case, x.method, str(len(x.trials)), str(x.failed)) for x in found]
+    counted = [(x.case, x.method, str(len(x.trials)), str(x.failed_trials)) for x in found]
     print_table(head, [(*a, *b) for a, b in zip(counted, reached, strict=True)])
     talk.say(f"next: unlearnkit study run {file}; then unlearnkit study show {file}")
 

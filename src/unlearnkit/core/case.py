@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,16 @@ from unlearnkit.core.input_formats import (
 )
 from unlearnkit.core.keys import Keys, number_owners, read_keys
 from unlearnkit.core.recipe import Recipe
-from unlearnkit.core.request import Classes, ForgetRequest, Key, Rows, parse_request
+from unlearnkit.core.request import (
+    Classes,
+    Features,
+    ForgetRequest,
+    Key,
+    Labels,
+    Rows,
+    parse_request,
+)
+from unlearnkit.core.row_edits import edit_rows
 from unlearnkit.core.row_selection import rows_to_forget
 from unlearnkit.core.tampering import Tampering
 from unlearnkit.core.task import Task, task_named
@@ -32,7 +41,11 @@ from unlearnkit.core.training_summary import TrainingSummary
 
 @dataclass(frozen=True)
 class Partition:
-    """The training rows in two parts: disjoint, and complete where the training set is known."""
+    """The training rows in two parts: disjoint, and complete where the training set is known.
+
+    Where a request corrects rows, ``forget`` are these rows as they were, and ``retain`` is the
+    whole corrected training set: what a retrained model is trained on.
+    """
 
     forget: View | None
     """Rows that must go; None when there is no data."""
@@ -42,6 +55,24 @@ class Partition:
 
     removed_classes: tuple[int, ...]
     """Classes that no kept row has; without data, with those of earlier deletions."""
+
+    corrections: View | None = None
+    """The forget rows as they stand in ``retain``, in the same order; None where rows go."""
+
+    in_use: Callable[[Data], Data] | None = field(default=None, compare=False)
+    """Makes of any rows what the model gets from then on, where a feature is removed."""
+
+    @property
+    def unchanged_rows(self) -> View | None:
+        """Return the retained rows that the request does not touch; None where none are left."""
+        if self.corrections is None or self.retain is None:
+            return self.retain
+        left = ~torch.isin(self.retain.rows, self.corrections.rows)
+        return self.retain.pick(left) if bool(left.any()) else None
+
+    def as_used(self, rows: Data) -> Data:
+        """Return rows as the model gets them from then on: without a removed feature."""
+        return rows if self.in_use is None else self.in_use(rows)
 
 
 @dataclass(frozen=True, init=False)
@@ -292,7 +323,10 @@ class Case:
             )
         if self.train is None:
             return Partition(None, None, self._gone_unseen(request))
-        mask = rows_to_forget(self.keys.locate(request), self.train)
+        located = self.keys.locate(request)
+        if isinstance(located, Features | Labels):
+            return self._corrected(located, self.train)
+        mask = rows_to_forget(located, self.train)
         count, total = int(mask.sum()), len(mask)
         if count == 0 or count == total:
             whole = "no row" if count == 0 else "all rows"
@@ -302,9 +336,17 @@ class Case:
         go, stay = View(self.train, mask.nonzero()[:, 0]), View(self.train, (~mask).nonzero()[:, 0])
         return Partition(go, stay, _gone(go, stay))
 
+    def _corrected(self, request: Features | Labels, train: Data) -> Partition:
+        """Return the rows that a request corrects, and the corrected training set."""
+        edit = edit_rows(request, train, self.task, own_loop=self.train_model is not None)
+        rows = edit.mask.nonzero()[:, 0]
+        go, stay = View(train, rows), View.all(edit.data)
+        return Partition(go, stay, _gone(go, stay), View(edit.data, rows), edit.in_use)
+
     def after_deletion(self, request: ForgetRequest | str | Mapping[str, Any]) -> Case:
         """Return the case after a deletion: the training set is what stays.
 
+        A correction of features or labels leaves all rows: the case then has the corrected ones.
         Keys and owners keep their meaning, and a later request for what is already deleted says so.
         Positions change with a deletion: without keys, a later request for rows is refused. All
         else stays as it is, the test rows and the number of classes among it. A case without data
@@ -330,11 +372,25 @@ class Case:
         parts = self.partition(parse_request(request))
         assert parts.forget is not None
         assert parts.retain is not None
+        if parts.corrections is not None:
+            return self._after_correction(parts)
         stay = parts.retain.rows
         return self.replace(
             train=self.train.pick(stay),
-            manipulated=None if self.manipulated is None else self.manipulated.left(stay),
+            manipulated=None if self.manipulated is None else self.manipulated.after_deletion(stay),
             keys=self.keys.after(parts.forget.rows, stay, self.train.group),
+            input_moments=None,
+        )
+
+    def _after_correction(self, parts: Partition) -> Case:
+        """Return the case with corrected rows: none is gone, and positions are what they were."""
+        assert parts.retain is not None
+        others = {"test": self.test, "validation": self.validation, "held_out": self.held_out}
+        used = {n: None if rows is None else parts.as_used(rows) for n, rows in others.items()}
+        return self.replace(
+            train=parts.retain.data,
+            **used,
+            manipulated=None,
             input_moments=None,
         )
 

@@ -115,6 +115,9 @@ class TensorData:
     given: GivenRows | None = field(default=None, compare=False, repr=False)
     """What the user gave, for a training loop of the user's own."""
 
+    columns: tuple[str, ...] | None = None
+    """Names of the columns of ``x (N, columns)``; None where they have none."""
+
     def __len__(self) -> int:
         return len(self.y)
 
@@ -142,7 +145,7 @@ class TensorData:
         """Return some rows, at positions ``(k,)``, as data of their own."""
         owners = None if self.group is None else self.group[rows]
         given = None if self.given is None else self.given.pick(rows)
-        return TensorData(index_rows(self.x, rows), self.y[rows], owners, given)
+        return TensorData(index_rows(self.x, rows), self.y[rows], owners, given, self.columns)
 
     def copy(self) -> TensorData:
         """Return the same rows in memory of their own."""

@@ -46,6 +46,13 @@ class Split(StrEnum):
     TEST_FORGET = "test_forget"
     """Test rows of the forgotten classes or range; exists for such requests only."""
 
+    CORRECTED = "corrected"
+    """The forget rows with corrected features or labels, as a retrained model is trained on them;
+    exists for such requests only."""
+
+    SHUFFLED = "shuffled"
+    """The forget rows with each other's values of a removed feature; likewise."""
+
     AFFECTED = "affected"
     """Never trained on; what tampered training rows act on, with right targets."""
 

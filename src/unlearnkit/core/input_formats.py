@@ -241,7 +241,7 @@ def _from_frame(
             )
     x = frame[list(inputs)].to_numpy(dtype="float32", na_value=float("nan"))
     y = as_tensor(frame[target], f"{name} {target}")
-    return TensorData(as_tensor(x, name), y, _owners(name, group))
+    return TensorData(as_tensor(x, name), y, _owners(name, group), columns=tuple(map(str, inputs)))
 
 
 def _from_hub(

@@ -50,6 +50,43 @@ def parse_keys(text: str, whole: str, *, numbers: bool) -> list[int] | list[str]
     return _read(words, f", in {said!r}", numbers)
 
 
+def parse_pairs(text: str, whole: str) -> list[tuple[int | str, str]]:
+    """Return the keys and values of a text such as ``12:3,40:1``, or of a file of two columns.
+
+    Args:
+        text: ``key:value`` pairs with commas between, or ``@file.csv`` with a key and a value a
+            line, with or without a header.
+        whole: What the user wrote, for errors; a file is never quoted.
+
+    Returns:
+        One pair a row; keys are all integers or all strings.
+
+    Raises:
+        InputError: If a pair has no key or no value.
+    """
+    if text.startswith("@"):
+        cells = _cells(Path(text[1:]))
+        if cells and len(cells[0]) == 2 and _HEADER.fullmatch(cells[0][0].strip()):
+            cells = cells[1:]
+        pairs = [tuple(cell.strip() for cell in row) for row in cells]
+        where = f"row {{}} of {text[1:]!r}"
+    else:
+        pairs = [tuple(p.strip() for p in part.rsplit(":", 1)) for part in text.split(",")]
+        where = f"pair {{}} of {one_line(whole, 80)!r}"
+    for i, pair in enumerate(pairs, 1):
+        if len(pair) != 2 or not all(pair):
+            raise InputError(
+                f"forget: {where.format(i)} is no key and value; write labels=12:3,40:1, or a CSV"
+                " file with a key and a value a line"
+            )
+    if not pairs:
+        raise InputError("forget: the file names no row; write a key and a value a line")
+    keys = _read([(key, "") for key, _ in pairs], "", numbers=False)
+    if len(keys) != len(pairs):
+        raise InputError("forget: a key of a correction is a range; name each row by itself")
+    return list(zip(keys, (value for _, value in pairs), strict=True))
+
+
 def _from_file(name: str, numbers: bool) -> list[int] | list[str]:
     table = _TABLE.fullmatch(name)
     if table is not None:
@@ -105,15 +142,20 @@ def _lines(path: Path) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def _column(path: Path, name: str | None) -> list[str]:
-    """Return one column of a CSV file: the one that is named, or the only one."""
+def _cells(path: Path) -> list[list[str]]:
+    """Return the cells of a CSV file by row, without empty rows."""
     text = read_text(path, "forget", what=_FILES).removeprefix("\ufeff")
     first = text.partition("\n")[0]
     mark = next((m for m in "\t;," if m in first), ",")
     try:
-        rows = [row for row in csv.reader(io.StringIO(text), delimiter=mark) if any(row)]
+        return [row for row in csv.reader(io.StringIO(text), delimiter=mark) if any(row)]
     except csv.Error as e:
         raise InputError(f"forget: {str(path)!r} is no CSV file: {e}") from None
+
+
+def _column(path: Path, name: str | None) -> list[str]:
+    """Return one column of a CSV file: the one that is named, or the only one."""
+    rows = _cells(path)
     head = [cell.strip() for cell in rows[0]] if rows else []
     if name is None and len(head) > 1:
         raise InputError(

@@ -12,7 +12,15 @@ import numpy as np
 from torch import Tensor
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.core.request import LONGEST_KEY, ForgetRequest, Groups, Key, Rows
+from unlearnkit.core.request import (
+    LONGEST_KEY,
+    Features,
+    ForgetRequest,
+    Groups,
+    Key,
+    Labels,
+    Rows,
+)
 from unlearnkit.core.row_selection import as_kind
 from unlearnkit.core.text import one_line
 
@@ -55,6 +63,11 @@ class Keys:
             return Rows(self._positions(request.rows))
         if isinstance(request, Groups):
             return Groups(self._owner_numbers(request.groups))
+        if isinstance(request, Features) and request.rows is not None:
+            return request.model_copy(update={"rows": tuple(self._positions(request.rows))})
+        if isinstance(request, Labels):
+            targets = (target for _, target in request.labels)
+            return Labels(tuple(zip(self._positions(request.rows), targets, strict=True)))
         return request
 
     def after(self, go: Tensor, stay: Tensor, group: Tensor | None) -> Keys:

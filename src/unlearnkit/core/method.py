@@ -56,6 +56,9 @@ class Need(StrEnum):
     MOMENTS = "input moments"
     """Second moments of layer inputs, measured on the training rows and kept (``InputMoments``)."""
 
+    CORRECTED = "corrected rows"
+    """The forget rows with right features or labels; a request for features or labels has them."""
+
     SHAPE = "one input tensor"
     """Inputs that are one tensor, of a known shape."""
 
@@ -79,6 +82,10 @@ class Problem:
     recipe: Recipe
     """How the model was trained. Where that is unknown ``ASSUMED``, with an estimated learning rate
     where models are trained by the user's own loop."""
+
+    corrections: View | None = None
+    """The forget rows as they should have been, in the same order; part of ``retain``. None where
+    rows are to be forgotten altogether."""
 
     removed_classes: tuple[int, ...] = ()
     """Classes without a retained row: all of their rows are to be forgotten."""

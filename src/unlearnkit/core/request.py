@@ -14,7 +14,7 @@ from pydantic import StrictInt, StrictStr, ValidationError
 
 from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.errors import InputError, UnknownNameError
-from unlearnkit.core.key_words import parse_keys
+from unlearnkit.core.key_words import parse_keys, parse_pairs
 from unlearnkit.core.text import one_line
 
 MOST_GIVEN = 10**7
@@ -201,7 +201,132 @@ def _read_range(text: str) -> dict[str, Any]:
     return bounds | ({} if column is None else {"column": int(column)})
 
 
-ForgetRequest = Rows | Classes | Groups | Targets
+class Features(_Request):
+    """Remove input features: ``Features("age")``, ``Features(3, 5)``, ``Features(tokens=17)``.
+
+    Their values are replaced, in the training rows and wherever the model is used from then on.
+    Name one kind: columns, tokens of integer inputs, or a region of images.
+    """
+
+    _wanted: ClassVar[str] = "columns by name or position"
+
+    kind: Literal["features"] = "features"
+    features: tuple[StrictInt | StrictStr, ...] = ()
+    """Columns, by name or by position from 0."""
+
+    tokens: tuple[StrictInt, ...] = ()
+    """Token numbers: each is replaced wherever it stands in integer inputs."""
+
+    region: str | None = None
+    """Rows and columns of an image, from and to: ``0:4,2:6``."""
+
+    value: float | Literal["mean"] = 0.0
+    """What stands in their place: a number, or the mean of the column over the training rows."""
+
+    rows: tuple[StrictInt | StrictStr, ...] | None = None
+    """Only in these rows, by key or position; then the model still gets the feature in use."""
+
+    def __init__(self, *given: Named, features: Named | None = None, **rest: Any) -> None:
+        named = {n: _keys((), rest.pop(n)) for n in ("tokens", "rows") if rest.get(n) is not None}
+        columns = _column_names(given, features)
+        super().__init__(features=columns, **named, **rest)
+        chosen = [bool(self.features), bool(self.tokens), self.region is not None]
+        if sum(chosen) != 1:
+            raise InputError(
+                "features: name columns, tokens or one region, one of the three, such as"
+                ' Features("age"), Features(tokens=17) or Features(region="0:4,0:4")'
+            )
+        if isinstance(self.value, float) and not math.isfinite(self.value):
+            raise InputError(f"features: value must be finite or 'mean', got {self.value}")
+        if self.value == "mean" and self.tokens:
+            raise InputError("features: tokens have no mean; give a token number as value")
+        if self.region is not None:
+            self.box()
+
+    def box(self) -> tuple[slice, slice]:
+        """Return the rows and columns of the region."""
+        found = re.fullmatch(r"(\d{1,6}):(\d{1,6}),(\d{1,6}):(\d{1,6})", self.region or "")
+        ends = [int(n) for n in found.groups()] if found else [0, 0, 0, 0]
+        if not (ends[0] < ends[1] and ends[2] < ends[3]):
+            raise InputError(
+                f"features: region {one_line(str(self.region), 60)!r} is no box; write rows and"
+                " columns from and to, such as 0:4,2:6"
+            )
+        return slice(ends[0], ends[1]), slice(ends[2], ends[3])
+
+    @property
+    def words(self) -> str:
+        """Return the request as it is written on the command line: ``features=age,value=mean``."""
+        if self.region is not None:
+            what = f"region={self.region}"
+        elif self.tokens:
+            what = f"tokens={','.join(map(str, self.tokens))}"
+        else:
+            what = f"features={','.join(map(str, self.features))}"
+        if self.value == 0:
+            return what
+        return f"{what},value={self.value if isinstance(self.value, str) else _short(self.value)}"
+
+
+class Labels(_Request):
+    """Correct labels: ``Labels({"a17": 3, "b03": 1})``. The rows stay, with the given targets."""
+
+    _wanted: ClassVar[str] = "a target for each row"
+
+    kind: Literal["labels"] = "labels"
+    labels: tuple[tuple[StrictInt | StrictStr, float], ...]
+    """The rows, by key or position, and the right target of each."""
+
+    def __init__(self, *given: Any, labels: Any = None, **rest: Any) -> None:
+        if given and (labels is not None or len(given) > 1):
+            raise InputError("labels: give one mapping from rows to targets: Labels({12: 3})")
+        pairs = given[0] if given else labels
+        pairs = list(pairs.items()) if isinstance(pairs, Mapping) else pairs
+        if not isinstance(pairs, list | tuple) or not all(
+            isinstance(p, list | tuple) and len(p) == 2 for p in pairs
+        ):
+            raise InputError(
+                f"labels: give a mapping from rows to targets, such as Labels({{12: 3}}), got"
+                f" {type(pairs).__name__}"
+            )
+        keys = _keys((tuple(key for key, _ in pairs),), None)
+        super().__init__(labels=tuple(zip(keys, map(_target, pairs), strict=True)), **rest)
+        if not self.labels:
+            raise InputError("labels: the mapping is empty; name at least one row")
+
+    @property
+    def rows(self) -> tuple[Key, ...]:
+        """Return the rows that are corrected, by key or position."""
+        return tuple(key for key, _ in self.labels)
+
+    @property
+    def words(self) -> str:
+        """Return the request as it is written on the command line: ``labels=12:3,40:1``."""
+        return "labels=" + ",".join(f"{key}:{_short(target)}" for key, target in self.labels)
+
+
+def _target(pair: tuple[Any, Any]) -> float:
+    key, target = pair
+    try:
+        return float(target)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"labels: the target of row {one_line(repr(key), 60)} must be a number, got"
+            f" {one_line(repr(target), 60)}"
+        ) from None
+
+
+def _column_names(given: tuple[Any, ...], features: Any) -> tuple[Key, ...]:
+    """Return columns by name or position; both kinds may stand together."""
+    if given and features is not None:
+        raise InputError("request: name the values once, by position or by name")
+    values = given or (features if isinstance(features, list | tuple) else (features,))
+    if len(values) == 1 and not isinstance(values[0], str):
+        return () if values[0] is None else _keys((values[0],), None)
+    return tuple(v if isinstance(v, str) else v.__index__() for v in values)
+
+
+ForgetRequest = Rows | Classes | Groups | Targets | Features | Labels
 _KINDS: Mapping[str, type[Rows] | type[Classes] | type[Groups]] = {
     "rows": Rows,
     "classes": Classes,
@@ -209,6 +334,15 @@ _KINDS: Mapping[str, type[Rows] | type[Classes] | type[Groups]] = {
 }
 _WORDS = {"row": "rows", "class": "classes", "group": "groups", "subject": "groups"}
 _RANGES = {"target", "targets"}
+_FEATURES = {
+    "feature": "features",
+    "features": "features",
+    "column": "features",
+    "token": "tokens",
+    "tokens": "tokens",
+    "region": "region",
+}
+_LABELS = {"label", "labels"}
 
 
 def parse_request(given: str | Mapping[str, Any] | ForgetRequest) -> ForgetRequest:
@@ -226,7 +360,7 @@ def parse_request(given: str | Mapping[str, Any] | ForgetRequest) -> ForgetReque
     Raises:
         InputError: If it means none.
     """
-    if isinstance(given, Rows | Classes | Groups | Targets):
+    if isinstance(given, ForgetRequest):
         return given
     if isinstance(given, str) and is_range(given):
         return Targets(given)
@@ -234,11 +368,15 @@ def parse_request(given: str | Mapping[str, Any] | ForgetRequest) -> ForgetReque
         word, equals, values = given.partition("=")
         if not equals:
             raise InputError(
-                f"forget: expected class=3, rows=0:100, rows=@file, group=17 or target<30, got"
-                f" {given!r}"
+                f"forget: expected class=3, rows=0:100, rows=@file, group=17, target<30,"
+                f" feature=age or labels=@file.csv, got {given!r}"
             )
-        kind = _kind(word.strip())
-        return _from_words(kind, values, given)
+        word = word.strip()
+        if word in _FEATURES:
+            return _features_from_words(_FEATURES[word], values, given)
+        if word in _LABELS:
+            return Labels(parse_pairs(values, given))
+        return _from_words(_kind(word), values, given)
     if not isinstance(given, Mapping):
         raise InputError(
             "forget: expected a request, a text such as class=3 or a mapping, got"
@@ -255,6 +393,11 @@ def _from_mapping(given: Mapping[str, Any]) -> ForgetRequest:
     if named is None and len(content) == 1 and _RANGES & set(content):
         (bounds,) = content.values()
         return Targets(**bounds) if isinstance(bounds, Mapping) else Targets(str(bounds))
+    if named == "features" or (named is None and set(content) & set(_FEATURES)):
+        return Features(**{_FEATURES.get(str(k), str(k)): v for k, v in content.items()})
+    if named == "labels" or (named is None and len(content) == 1 and set(content) & _LABELS):
+        (pairs,) = content.values() if len(content) == 1 else (None,)
+        return Labels(pairs)
     words = [str(word) for word in content]
     if len(words) != 1:
         raise InputError(
@@ -273,8 +416,27 @@ def _from_words(kind: str, values: str, whole: str) -> ForgetRequest:
     return _KINDS[kind](named)
 
 
+def _features_from_words(field: str, values: str, whole: str) -> Features:
+    """Return a request for features: names after ``=``, then ``,value=`` and what replaces them."""
+    names, given, value = values.partition(",value=")
+    value = value.strip()
+    try:
+        put: dict[str, Any] = {}
+        if given:
+            put["value"] = "mean" if value == "mean" else float(value)
+    except ValueError:
+        raise InputError(
+            f"forget: value= must be a number or mean, got {one_line(value, 60)!r}; write"
+            " feature=age,value=mean"
+        ) from None
+    if field == "region":
+        return Features(region=names.replace(" ", ""), **put)
+    keys = parse_keys(names, whole, numbers=field == "tokens")
+    return Features(tokens=keys, **put) if field == "tokens" else Features(features=keys, **put)
+
+
 def _kind(word: str) -> str:
     kind = _WORDS.get(word, word)
     if kind not in _KINDS:
-        raise UnknownNameError("request", word, {*_WORDS, *_KINDS, *_RANGES})
+        raise UnknownNameError("request", word, {*_WORDS, *_KINDS, *_RANGES, *_FEATURES, *_LABELS})
     return kind

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from unlearnkit.core.data import Data, labelled
 from unlearnkit.core.errors import InputError, UnsupportedError
-from unlearnkit.core.request import Classes, ForgetRequest, Groups, Key, Rows, Targets
+from unlearnkit.core.request import Classes, Groups, Key, Rows, Targets
 
 
-def rows_to_forget(request: ForgetRequest, data: Data) -> Tensor:
+def rows_to_forget(request: Rows | Classes | Groups | Targets, data: Data) -> Tensor:
     """Return which rows must be forgotten.
 
     Args:
@@ -70,16 +70,21 @@ def _numbers(wanted: tuple[Key, ...], who: str, what: str, remedy: str) -> tuple
     return numbers
 
 
-def _at(asked: Rows, count: int) -> Tensor:
-    rows = _numbers(asked.rows, "rows", "position", "or name rows by keys: Case(keys=...)")
+def positions(wanted: tuple[Key, ...], count: int) -> Tensor:
+    """Return positions ``(k,)`` that keys mean in a set of so many rows; each is named once."""
+    rows = _numbers(wanted, "rows", "position", "or name rows by keys: Case(keys=...)")
     outside = [r for r in rows if not 0 <= r < count]
     if outside:
         raise InputError(
             f"rows: {outside[0]} is out of range; the training set has rows 0 to {count - 1}"
         )
     _once(rows, "rows")
+    return torch.tensor(rows, dtype=torch.long)
+
+
+def _at(asked: Rows, count: int) -> Tensor:
     mask = torch.zeros(count, dtype=torch.bool)
-    mask[torch.tensor(rows, dtype=torch.long)] = True
+    mask[positions(asked.rows, count)] = True
     return mask
 
 

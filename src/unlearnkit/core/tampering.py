@@ -21,20 +21,20 @@ class Tampering:
     rows: Tensor
     """Positions in the training set of all tampered rows ``(M,)``, known or not."""
 
-    affected: Data
+    affected_rows: Data
     """Rows never trained on that the tampering acts on, with their right targets."""
 
-    aimed: Data
+    attacker_targets: Data
     """The same rows with the targets that the tampering is after."""
 
-    elsewhere: Data
+    unaffected_rows: Data
     """Rows never trained on that it does not act on."""
 
-    def known(self, rows: Tensor) -> float:
+    def known_share(self, rows: Tensor) -> float:
         """Return which share of the tampered rows is among these training rows ``(K,)``."""
         return float(torch.isin(self.rows, rows).double().mean())
 
-    def left(self, stay: Tensor) -> Tampering | None:
+    def after_deletion(self, stay: Tensor) -> Tampering | None:
         """Return the same for the training set that is left when these rows ``(K,)`` stay."""
         rows = torch.isin(stay, self.rows).nonzero()[:, 0]
         return replace(self, rows=rows) if len(rows) else None

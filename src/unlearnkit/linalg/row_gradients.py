@@ -19,7 +19,7 @@ CHUNK = 2**21
 class RowGradients(Protocol):
     """The gradients of one parameter for B rows, in a form that needs little memory."""
 
-    def joined(self, other: RowGradients) -> RowGradients | None:
+    def concatenate(self, other: RowGradients) -> RowGradients | None:
         """Return the sum, row by row, with another use of the parameter; None if there is none."""
         ...
 
@@ -38,7 +38,7 @@ class DenseRows:
 
     rows: Tensor
 
-    def joined(self, other: RowGradients) -> RowGradients | None:
+    def concatenate(self, other: RowGradients) -> RowGradients | None:
         """Return the sum, row by row, with another use of the parameter; None if there is none."""
         return DenseRows(self.rows + other.rows) if isinstance(other, DenseRows) else None
 
@@ -80,7 +80,7 @@ class FactoredRows:
     uses: tuple[WeightUse, ...]
     groups: int = 1
 
-    def joined(self, other: RowGradients) -> RowGradients | None:
+    def concatenate(self, other: RowGradients) -> RowGradients | None:
         """Return the sum, row by row, with another use of the parameter; None if there is none."""
         if not isinstance(other, FactoredRows) or self.groups != other.groups:
             return None
@@ -136,7 +136,7 @@ class EmbeddingRows:
     grads: Tensor
     """``(B, T, D)``."""
 
-    def joined(self, other: RowGradients) -> RowGradients | None:
+    def concatenate(self, other: RowGradients) -> RowGradients | None:
         """Return the sum, row by row, with another use of the parameter; None if there is none."""
         if not isinstance(other, EmbeddingRows):
             return None
@@ -201,7 +201,7 @@ class LayerCalls:
                 made = rule(layer, x, g) if rule is not None else None
                 for key, name in mine.items():
                     new = None if made is None else made.get(key)
-                    joined = found[name].joined(new) if new and name in found else new
+                    joined = found[name].concatenate(new) if new and name in found else new
                     if joined is None:
                         lost.add(name)
                     else:

@@ -148,7 +148,7 @@ class BlindspotRegression(Recalibrated):
             return p.model
         work = rt.cost.work
         blind = self.blind_model(p, rt)
-        names = self.compared(p, rt) if self.attention and self.early else ()
+        names = self.compared_layers(p, rt) if self.attention and self.early else ()
         ask = _asking(p, blind, self, names, own, rt)
         with capture_activations(p.model, names) as found:
 
@@ -217,7 +217,7 @@ class BlindspotRegression(Recalibrated):
             fit(blind, some, p.task, recipe, rt, stream="blindspot_regression/blind", steps=steps)
         return blind.eval().requires_grad_(False)
 
-    def compared(self, p: Problem, rt: Runtime) -> tuple[str, ...]:
+    def compared_layers(self, p: Problem, rt: Runtime) -> tuple[str, ...]:
         """Return the layers whose maps are compared: those with more than one place.
 
         Raises:

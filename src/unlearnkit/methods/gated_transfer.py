@@ -248,7 +248,7 @@ class _Run:
         rate = self.gate.rate()
         self.rt.reporter.progress(f"gated_transfer, {rate:.0%} pass", k, self.how.batches)
         if self.how.schedule == "plateau" and self.losses:
-            self.plateau.hear(float(torch.stack(self.losses).mean()))
+            self.plateau.step(float(torch.stack(self.losses).mean()))
         self.losses = []
         if constant(self.last.x):
             self.rt.note(

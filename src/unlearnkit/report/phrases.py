@@ -95,7 +95,7 @@ LEGEND = (
     "Brackets: 95 % intervals. A dash: no value."
 )
 NO_ORACLE = "There was no retrained model, so nothing here is compared with retraining."
-SPENT_HEAD = ("Quantity", "Unlearning", "Retraining")
+COST_HEAD = ("Quantity", "Unlearning", "Retraining")
 SUMMARY_HEAD = ("Measured", "This model", "Original", "Retrained", "Judgement")
 UNDEFINED = "undefined"
 ABSENT = "-"
@@ -258,7 +258,7 @@ def warning_label(report: ReportData, text: str) -> str:
     return "Note" if note else "Warning"
 
 
-def asked_lines(asked: RequestSummary) -> list[tuple[str, str]]:
+def request_lines(asked: RequestSummary) -> list[tuple[str, str]]:
     """Return the request, and how hard it is, as names and sentences."""
     lines = [
         ("Case", asked.case),
@@ -284,16 +284,18 @@ def asked_lines(asked: RequestSummary) -> list[tuple[str, str]]:
         )
     lines += difficulty_lines(asked.difficulty)
     lines.append(("Headroom", headroom_sentence(asked)))
-    if asked.tampered is not None and asked.known is not None:
-        named = round(asked.known * asked.tampered)
-        lines.append(("Tampered rows", f"{asked.tampered:,}; the request names {named:,} of them"))
+    if asked.tampered_rows is not None and asked.known_share is not None:
+        named = round(asked.known_share * asked.tampered_rows)
+        lines.append(
+            ("Tampered rows", f"{asked.tampered_rows:,}; the request names {named:,} of them")
+        )
     lines.append(("Target", target_sentence(asked)))
     return lines
 
 
 def target_sentence(asked: RequestSummary) -> str:
     """Return which model the unlearned one should be like."""
-    if asked.known is not None and asked.known < 1:
+    if asked.known_share is not None and asked.known_share < 1:
         return (
             "correct answers on the rows that the tampering affects; a model retrained without the "
             "named rows still learns the other tampered rows, so it is no oracle of that"
@@ -367,9 +369,9 @@ def margin_words(task: str) -> tuple[str, str]:
 
 def closed_text(row: MetricRow) -> str:
     """Return the closed share; far below 0, where the original was near, it is only bounded."""
-    if row.closed is None:
+    if row.gap_closed is None:
         return ABSENT
-    return "< -1" if row.closed < -1 else number(row.closed, 2)
+    return "< -1" if row.gap_closed < -1 else number(row.gap_closed, 2)
 
 
 def label_counts(labels: dict[str, int], most: int = 12) -> str:
@@ -380,7 +382,7 @@ def label_counts(labels: dict[str, int], most: int = 12) -> str:
     return f"{shown}, and {rest:,} more targets" if rest > 0 else shown
 
 
-def spent_lines(spent: CostComparison) -> list[tuple[str, str, str]]:
+def cost_lines(spent: CostComparison) -> list[tuple[str, str, str]]:
     """Return the cost as lines of quantity, unlearning and retraining."""
 
     def count(v: int | None) -> str:
@@ -395,7 +397,7 @@ def spent_lines(spent: CostComparison) -> list[tuple[str, str, str]]:
     ]
 
 
-def spent_sentence(spent: CostComparison) -> str:
+def cost_sentence(spent: CostComparison) -> str:
     """Return the cost in a sentence."""
     if spent.ratio is None:
         return "The cost of retraining is not known, so there is no ratio."
@@ -451,7 +453,7 @@ def provenance_lines(report: ReportData) -> list[tuple[str, str]]:
         ("Unlearned model", p.unlearned),
         ("Library", f"unlearnkit {p.version}, numerics {p.numerics}, PyTorch {p.torch}"),
         ("Device", f"{p.device}, {p.precision}"),
-        ("Made", p.made),
+        ("Made", p.time),
         ("Layout of this report", f"version {report.schema_version}"),
     ]
 
@@ -471,7 +473,7 @@ def removed_rows(report: ReportData) -> str:
     if p.removed_rows is not None:
         rows = ", ".join(one_line(str(row), LONGEST_KEY) for row in p.removed_rows)
         listed = f"{p.removed_by}s {rows}"
-    return f"{p.request or 'no digest'}; {report.asked.forget:,} rows; {listed}"
+    return f"{p.request or 'no digest'}; {report.request_summary.forget:,} rows; {listed}"
 
 
 def seeds(values: Sequence[int]) -> str:

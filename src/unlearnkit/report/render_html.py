@@ -55,7 +55,7 @@ class HtmlRow:
     gap: str
     gap_interval: str
     z: str
-    closed: str
+    gap_closed: str
     judgement: str
     tone: str
     goal: str
@@ -88,8 +88,8 @@ def render_page(report: ReportData) -> str:
         rocs=_rocs(report.rocs),
         classes=[_class_cells(c) for c in classes],
         left_out=left_out,
-        mask=_mask(report.localized),
-        mask_facts=[] if report.localized is None else masks.mask_facts(report.localized),
+        mask=_mask(report.mask),
+        mask_facts=[] if report.mask is None else masks.mask_facts(report.mask),
     )
 
 
@@ -126,7 +126,7 @@ def _line(row: MetricRow, anchor: str) -> HtmlRow:
         gap=gap,
         gap_interval=gap_interval,
         z=w.ABSENT if row.z is None else w.number(row.z, 1, signed=True),
-        closed=w.closed_text(row),
+        gap_closed=w.closed_text(row),
         judgement=w.judgement_words(row),
         tone=w.TONES[row.judgement],
         goal=_GOALS.get(row.goal, row.goal),
@@ -152,7 +152,7 @@ def _doc(doc: str) -> list[Markup]:
 
 
 def _margins(report: ReportData) -> list[Figure]:
-    axis = w.margin_words(report.asked.task)[1]
+    axis = w.margin_words(report.request_summary.task)[1]
     order = {"forget": 0, "held_out": 1}
     splits = sorted(
         {s.split for s in report.margins if s.values}, key=lambda s: (order.get(s, 2), s)
@@ -165,9 +165,9 @@ def _margins(report: ReportData) -> list[Figure]:
 
 def _axis(report: ReportData) -> str:
     """Return what a margin is over models."""
-    if report.asked.task == "regression":
+    if report.request_summary.task == "regression":
         return "Prediction, towards the row's target"
-    return w.margin_words(report.asked.task)[1]
+    return w.margin_words(report.request_summary.task)[1]
 
 
 def _degrees(strong: StrongSummary) -> list[Figure]:

@@ -31,7 +31,8 @@ def terminal_width() -> int:
 def render_brief(report: ReportData, width: int | None = None) -> str:
     """Return both answers, verdict, next steps and summary, 30 lines; a cut ends in ``[...]``."""
     wide = terminal_width() if width is None else width
-    about = f"{report.asked.case}: {report.asked.request}, {report.provenance.method}"
+    request = report.request_summary
+    about = f"{request.case}: {request.request}, {report.provenance.method}"
     head = wrap(about, width=wide)[:2]
     verdict = wrap(w.verdict_text(report), width=wide)
     steps = [x for s in report.next_steps for x in wrap(w.step_text(s), "Next: ", wide)]
@@ -69,7 +70,7 @@ def _more(report: ReportData) -> str:
 def render_text(report: ReportData, width: int = WIDTH) -> str:
     """Return the whole report as plain text without colour or control characters."""
     p = report.provenance
-    about = f"{report.asked.case}: {report.asked.request}, {p.method}"
+    about = f"{report.request_summary.case}: {report.request_summary.request}, {p.method}"
     out = [*wrap(f"UNLEARNING AUDIT  {about}", width=width), "=" * width, ""]
     out += _answers(report, width)
     out += [*wrap(w.verdict_text(report), width=width), ""]
@@ -88,18 +89,18 @@ def render_text(report: ReportData, width: int = WIDTH) -> str:
     out += _ensembles(report, width)
     out += _table(report.rows, w.LEGEND if w.has_retrained(report.rows) else w.NO_ORACLE, width)
     out += heading("Request")
-    out += _pairs(w.asked_lines(report.asked), width)
-    for name, size in report.asked.headroom.items():
+    out += _pairs(w.request_lines(report.request_summary), width)
+    for name, size in report.request_summary.headroom.items():
         value = w.UNDEFINED if size is None else f"{w.number(size, 1)} standard deviations"
         out += wrap(f"headroom of {name}: {value}", "  - ", width)
-    if report.localized is not None:
+    if report.mask is not None:
         out += heading("Mask: the parameters that could change")
-        out += _pairs(masks.mask_facts(report.localized), width)
-        for name, scalars, chosen, share, _ in masks.layer_rows(report.localized):
+        out += _pairs(masks.mask_facts(report.mask), width)
+        for name, scalars, chosen, share, _ in masks.layer_rows(report.mask):
             out += wrap(f"{name}: {share}, {chosen} of {scalars}", "  - ", width)
     out += heading("Cost")
-    out += table_lines(w.SPENT_HEAD, w.spent_lines(report.spent), width=width, numbers=(1, 2))
-    out += wrap(w.spent_sentence(report.spent), width=width)
+    out += table_lines(w.COST_HEAD, w.cost_lines(report.cost), width=width, numbers=(1, 2))
+    out += wrap(w.cost_sentence(report.cost), width=width)
     out += heading("Provenance")
     out += _pairs(w.provenance_lines(report), width)
     settings = w.settings_lines(p.settings)
@@ -114,7 +115,7 @@ def render_text(report: ReportData, width: int = WIDTH) -> str:
 def _ensembles(report: ReportData, width: int) -> list[str]:
     """Return what ensembles or placebo models show, and the heading of the one model's table."""
     if report.strong is not None:
-        real = report.asked.task == "regression"
+        real = report.request_summary.task == "regression"
         return [*_strong(report.strong, real, width), *heading("What this one model shows")]
     out = []
     if report.arms:
@@ -156,8 +157,8 @@ def _strong(strong: StrongSummary, real: bool, width: int) -> list[str]:
     lines = ensembles.exposed_lines(strong, _SHOWN)
     if lines:
         out += table_lines(ensembles.EXPOSED_HEAD, lines, width=width, numbers=range(4))
-    if len(strong.exposed) > len(lines):
-        out += wrap(f"{len(strong.exposed) - len(lines)} more are in the data file (.json)")
+    if len(strong.exposed_rows) > len(lines):
+        out += wrap(f"{len(strong.exposed_rows) - len(lines)} more are in the data file (.json)")
     return out
 
 

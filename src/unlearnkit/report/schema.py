@@ -72,7 +72,7 @@ class MetricRow(FrozenModel):
     floor: float | None = None
     """For distances to the oracle: the oracle-oracle distance."""
 
-    closed: float | None = None
+    gap_closed: float | None = None
     """For distances to the oracle: the share of the original's distance that was closed."""
 
     margin: float | None = None
@@ -207,7 +207,7 @@ class Stratum(FrozenModel):
     """Median."""
 
     klom_floor: float | None
-    exposed: int | None
+    exposed_rows: int | None
     """Rows with a corrected bound above 0."""
 
 
@@ -248,14 +248,14 @@ class StrongSummary(FrozenModel):
     signals: str
     """Digest of all that the margins depend on; also the name of their folder in the cache."""
 
-    trained: int
+    trained_models: int
     """Models that had to be trained for this audit."""
 
     seconds: float
     """What training, unlearning and looking took in this call."""
 
     @property
-    def exposed(self) -> tuple[RowExposure, ...]:
+    def exposed_rows(self) -> tuple[RowExposure, ...]:
         """Return the rows with a bound above 0: of memory, or of likeness without a placebo arm."""
         return tuple(e for e in self.exposure if (e if e.memory is None else e.memory).epsilon)
 
@@ -432,10 +432,10 @@ class RequestSummary(FrozenModel):
     """Whether any gap is at least 3 oracle deviations; None without three oracles."""
 
     difficulty: Difficulty = Difficulty()
-    tampered: int | None = None
+    tampered_rows: int | None = None
     """Training rows that somebody tampered with; None where nothing is known of such."""
 
-    known: float | None = None
+    known_share: float | None = None
     """Share of them that the request names."""
 
     target: Literal["rows", "concept"] = "rows"
@@ -449,7 +449,7 @@ class Provenance(FrozenModel):
     torch: str
     device: str
     precision: str
-    made: str
+    time: str
     """UTC, ISO 8601."""
 
     design: Design
@@ -523,7 +523,7 @@ class NextStep(FrozenModel):
 class ReportData(FrozenModel):
     """What an audit found: verdict, next steps, summary, the full table and all behind it."""
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     """Version of this layout."""
 
     answers: tuple[Answer, ...] = ()
@@ -544,16 +544,16 @@ class ReportData(FrozenModel):
     findings: tuple[Finding, ...]
     """Every verdict that holds; the headline is the first."""
 
-    asked: RequestSummary
+    request_summary: RequestSummary
     rows: tuple[MetricRow, ...]
     margins: tuple[MarginSample, ...]
     rocs: tuple[Roc, ...]
     classes: tuple[ClassAccuracy, ...]
-    spent: CostComparison
+    cost: CostComparison
     arms: tuple[ArmComparison, ...] = ()
     """Of a reference audit with a placebo control: memory and signature, of this one model."""
 
-    localized: MaskSummary | None = None
+    mask: MaskSummary | None = None
     """None where every weight might move."""
 
     provenance: Provenance

@@ -98,7 +98,7 @@ def exposed_sentence(strong: StrongSummary) -> str:
         return "Single records could not be judged; the table says why."
     against = "retrained" if first.memory is None else "placebo"
     return (
-        f"{len(strong.exposed):,} of {len(strong.exposure):,} records of the forget set are"
+        f"{len(strong.exposed_rows):,} of {len(strong.exposure):,} records of the forget set are"
         f" exposed against {against} models: their lower bound on epsilon, corrected for the number"
         " of records, is above 0. A record without a bound is not shown to be safe."
     )
@@ -109,7 +109,7 @@ EXPOSED_HEAD = ("Row", "Bound (nats)", "Attack accuracy", "Shift (standard devia
 
 def exposed_lines(strong: StrongSummary, most: int) -> list[tuple[str, str, str, str]]:
     """Return the most exposed rows as cells, as many as are exposed and no more than ``most``."""
-    shown = [(e.row, e if e.memory is None else e.memory) for e in strong.exposed[:most]]
+    shown = [(e.row, e if e.memory is None else e.memory) for e in strong.exposed_rows[:most]]
     return [
         (
             str(row),
@@ -165,5 +165,5 @@ def _cells(part: Stratum) -> tuple[str, ...]:
         cell(part.auc_floor, 3),
         cell(part.klom, 2),
         cell(part.klom_floor, 2),
-        w.ABSENT if part.exposed is None else f"{part.exposed:,}",
+        w.ABSENT if part.exposed_rows is None else f"{part.exposed_rows:,}",
     )

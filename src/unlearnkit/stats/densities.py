@@ -14,7 +14,7 @@ import torch
 from scipy import special  # not scipy.stats: it takes half a second to import
 from torch import Tensor
 
-from unlearnkit.stats.margin_checks import blocks
+from unlearnkit.stats.matrix_checks import blocks
 
 Centre = Literal["auto", "mean", "median"]
 

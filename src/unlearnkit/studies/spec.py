@@ -16,7 +16,7 @@ from pydantic import (
     field_validator,
 )
 
-from unlearnkit.auditing.strong.metric_specs import ENOUGH, LEAST
+from unlearnkit.auditing.strong.ensemble_size import ENOUGH, LEAST
 from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.errors import InputError, UnknownNameError

@@ -66,7 +66,7 @@ class TableCell(FrozenModel):
     p: float | None = None
     """Of the test of equivalence."""
 
-    judged: Judgement = Judgement.NOT_JUDGED
+    judgement: Judgement = Judgement.NOT_JUDGED
 
 
 class TableRow(FrozenModel):
@@ -169,7 +169,7 @@ class TableData(FrozenModel):
     design: Literal["FULL", "REUSE"]
     tier: AuditTier
     seeds: tuple[int, ...]
-    planned: int
+    planned_runs: int
     done: int
     columns: tuple[Column, ...]
     blocks: tuple[ForgetSetTable, ...]

@@ -147,7 +147,7 @@ def _lacking(whole: Case, need: Need) -> Case:
         return whole.replace(fresh=None)
     if need is Need.MOMENTS:
         return whole.replace(input_moments=None)
-    if need is Need.CLASSES:
+    if need in {Need.CLASSES, Need.CORRECTED}:  # of the request, not of the case
         return whole
     if need is Need.SHAPE:
         return AWKWARD_MODELS["two_arguments"].case(whole)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unlearnkit import catalog
 from unlearnkit.core.case import Case
@@ -78,9 +78,13 @@ class Measured:
         for i, name in enumerate(["unlearned", *(f"oracle/{k}" for k in range(ORACLES))]):
             models[name] = fresh_model(case, Runtime(seed=100 + i))
         train, test = View.all(case.train), View.all(case.test)
+        assert isinstance(case.train.x, Tensor)
+        halved = View.all(replace(case.train, x=case.train.x / 2))
+        turned = View.all(replace(case.train, x=case.train.x.flip(0)))
         parts = {Split.FORGET: (train, 0, 12), Split.RETAIN: (train, 12, 60)}
         parts |= {Split.HELD_OUT: (test, 0, 15), Split.TEST: (test, 15, 35)}
         parts |= {Split.TEST_FORGET: (test, 35, 45), Split.AFFECTED: (test, 5, 25)}
+        parts |= {Split.CORRECTED: (halved, 0, 12), Split.SHUFFLED: (turned, 0, 12)}
         parts |= {Split.AIMED: (test, 10, 30), Split.ELSEWHERE: (test, 25, 45)}
         views = {s: v.pick(torch.arange(a, b)) for s, (v, a, b) in parts.items()}
         for m in models.values():

@@ -1,7 +1,7 @@
 """When to stop without an oracle: rows look never seen, and what stays is not harmed."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Literal
 
 import torch
@@ -263,6 +263,14 @@ def bisect_state(
                 t.copy_(end[name] if share > 0 else start[name])
 
 
+def move_weights(model: nn.Module, step: Mapping[str, Tensor], factor: float) -> None:
+    """Add ``factor`` times a step, tensors by name, to a model's parameters."""
+    with torch.no_grad():
+        for name, w in model.named_parameters():
+            if name in step:
+                w.add_(step[name].to(w), alpha=factor)
+
+
 def retreat(model: nn.Module, good: dict[str, Tensor], watch: StopMonitor, tries: int) -> None:
     """Take a model back towards a good state, as little as the monitor demands.
 
@@ -304,7 +312,7 @@ class ReduceRateOnPlateau:
     def __init__(self) -> None:
         self.factor, self._best, self._bad = 1.0, float("inf"), 0
 
-    def hear(self, loss: float) -> None:
+    def step(self, loss: float) -> None:
         """Hear the loss of a look."""
         self._bad = 0 if loss < self._best * (1 - 1e-4) else self._bad + 1
         self._best = min(self._best, loss)

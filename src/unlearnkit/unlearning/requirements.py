@@ -67,6 +67,7 @@ def available_inputs(
         Need.FRESH: lambda: case.fresh is not None,
         Need.CLASSES: lambda: _whole_classes(split),
         Need.MOMENTS: lambda: case.input_moments is not None,
+        Need.CORRECTED: lambda: split.corrections is not None,
         Need.SHAPE: lambda: input_shape(case, split) is not None,
     }
     return frozenset(n for n in wanted if have[n]())

@@ -367,9 +367,7 @@ def _problem(
         absent = "does not declare it" if need not in allowed else "the case has none"
         return View.all(_NOTHING).seal(f"{how.id} reads {need} rows but {absent}")
 
-    unseen = None if case.validation is None else View.all(case.validation)
-    if unseen is not None and Need.LABELS in allowed and not unseen.labelled:
-        unseen = None
+    unseen = _unseen(case, split, labelled=Need.LABELS in allowed)
     validation = unseen
     if unseen is not None or Need.VALIDATION not in allowed:
         validation = sealed(unseen, Need.VALIDATION)
@@ -386,6 +384,9 @@ def _problem(
         task=case.task,
         forget=sealed(split.forget, Need.FORGET),
         retain=sealed(split.retain, Need.RETAIN),
+        corrections=None
+        if split.corrections is None
+        else sealed(split.corrections, Need.CORRECTED),
         validation=validation,
         recipe=case.recipe or ASSUMED,
         removed_classes=split.removed_classes,
@@ -414,6 +415,14 @@ def _factories(
         "build": partial(build, rt),
         "build_from": lambda seed: build(rt.fork(seed, quiet=True)),
     }
+
+
+def _unseen(case: Case, split: Partition, *, labelled: bool) -> View | None:
+    """Return the validation rows as the model gets them, where they have what is needed."""
+    if case.validation is None:
+        return None
+    rows = View.all(split.as_used(case.validation))
+    return rows if rows.labelled or not labelled else None
 
 
 def _is_builtin(how: Method) -> bool:

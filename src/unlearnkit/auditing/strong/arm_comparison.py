@@ -126,8 +126,8 @@ def compare_arms(
 
 def per_record(pair: ArmPair) -> list[RecordComparison]:
     """Return how two arms differ on each record of the forget set, in its order."""
-    bound = pair.scores.quality(pair.ours).corrected
-    right, shift = pair.scores.ulira(pair.ours).accuracies, pair.scores.moved(pair.ours).shift
+    bound = pair.scores.quality(pair.ours).corrected_rows
+    right, shift = pair.scores.ulira(pair.ours).accuracies, pair.scores.wasserstein(pair.ours).shift
     return [
         RecordComparison(
             epsilon=finite_or_none(b), accuracy=finite_or_none(a), shift=finite_or_none(x)
@@ -141,8 +141,8 @@ def _exposed(pair: ArmPair) -> Tensor | None:
     proven, attack = pair.scores.quality(pair.ours), pair.scores.ulira(pair.ours)
     if math.isnan(proven.worst):
         return None
-    bounded = proven.corrected > 0
-    return bounded if math.isnan(attack.auc) else bounded | attack.exposed
+    bounded = proven.corrected_rows > 0
+    return bounded if math.isnan(attack.auc) else bounded | attack.exposed_rows
 
 
 def _judged(found: AucError) -> Judgement:
@@ -172,15 +172,15 @@ def _attack(pair: ArmPair) -> Estimate | None:
     Both are attacked with retrained models as reference, which belong to neither.
     """
     s = pair.scores
-    if pair.name != "memory" or s.real or not s.has("held_out", "population"):
+    if pair.name != "memory" or s.is_regression or not s.has("held_out", "population"):
         return None
     size, each = s.size("forget"), []
     for who in (pair.ours, s.against):
         ours, base = (
-            torch.cat([s.at(w, part) for part in ("forget", "held_out")], 1)
+            torch.cat([s.answers(w, part) for part in ("forget", "held_out")], 1)
             for w in (who, "oracle")
         )
-        found = rmia(ours, base, s.at(who, "population"), s.at("oracle", "population"))
+        found = rmia(ours, base, s.answers(who, "population"), s.answers("oracle", "population"))
         each.append(auc_rows(found.log_ratios[:, :size], found.log_ratios[:, size:]))
     return _difference(each)
 
@@ -188,7 +188,7 @@ def _attack(pair: ArmPair) -> Estimate | None:
 def _knowledge(pair: ArmPair) -> tuple[Estimate, float | None]:
     """Return by how much fewer errors one arm makes on the forget set, and the margin of that."""
     s = pair.scores
-    wrong = [s.at(who, "forget", "errors").double() for who in (pair.ours, s.against)]
+    wrong = [s.answers(who, "forget", "errors").double() for who in (pair.ours, s.against)]
     rate = all(bool(((w == 0) | (w == 1)).all()) for w in wrong)
     sides = [-w.mean(1) for w in wrong]
     rule = ComparisonRule("match retraining", "fraction" if rate else "as targets", None)

@@ -10,7 +10,7 @@ import torch
 
 from unlearnkit.attacks.klom import LEAST_MODELS as KLOM_LEAST
 from unlearnkit.attacks.ulira import LEAST as ULIRA_LEAST
-from unlearnkit.auditing.sentences import format_duration
+from unlearnkit.auditing.remarks import format_duration
 from unlearnkit.auditing.strong.bootstrap_intervals import MOST_ROWS
 from unlearnkit.auditing.strong.margin_store import ModelId
 from unlearnkit.auditing.strong.placebo import PLACEBO
@@ -42,7 +42,7 @@ class StrongAuditCost:
     train: int
     """Models that have to be trained."""
 
-    kept: int
+    already_trained: int
     """Models that were trained before, or whose signals are kept."""
 
     unlearn: int
@@ -70,9 +70,9 @@ class StrongAuditCost:
             how = "one at a time, because train_model cannot be stacked"
         return (
             f"strong audit of {self.models} models a kind: {self.train} to train"
-            f" ({self.kept} are kept), {self.unlearn} to unlearn and {self.placebo} placebo runs;"
-            f" {how}, at most about {format_duration(max(self.seconds, 1))} on this machine;"
-            " it may be stopped at any time, and goes on where it stopped"
+            f" ({self.already_trained} are kept), {self.unlearn} to unlearn and {self.placebo}"
+            f" placebo runs; {how}, at most about {format_duration(max(self.seconds, 1))} on this"
+            " machine; it may be stopped at any time, and goes on where it stopped"
         )
 
 
@@ -111,7 +111,7 @@ def plan(subject: StrongAuditSpec, models: int, *, unlearn_seconds: float = 0.0)
     return StrongAuditCost(
         models=models,
         train=len(lacking),
-        kept=3 * models - len(lacking),
+        already_trained=3 * models - len(lacking),
         unlearn=todo,
         placebo=placebo,
         rows=rows,

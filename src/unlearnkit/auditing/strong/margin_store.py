@@ -260,7 +260,7 @@ class MarginStore:
             )
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Let no other process append meanwhile."""
         with self._told(), FileLock(self.folder / ".lock"):
             yield

@@ -68,7 +68,7 @@ class StrongResults:
     strata: tuple[Stratum, ...]
     """Thirds of the forgotten rows, by how they are."""
 
-    forgotten: int
+    forget_rows: int
     """How many forgotten rows there are."""
 
     familiar: int
@@ -83,13 +83,13 @@ class StrongResults:
     distinct: int
     """Unlearned models that differ from each other."""
 
-    told: tuple[str, ...]
+    warnings: tuple[str, ...]
     """What a reader must know of equal models."""
 
     detectable: float
     """Smallest shift that is seen with 80 % power, in oracle deviations; nan if none is."""
 
-    hidden: bool
+    originals_indistinguishable: bool
     """Whether the originals themselves do not differ from retrained models: no headroom."""
 
     @property
@@ -134,7 +134,7 @@ def strong_table(
     exposure = () if judged_only else tuple(_exposure(seats, pairs))
     rows = {r.metric: r for r in _rows(seats, judged_only=judged_only)}
     found = seats.quality("unlearned")
-    exposed = found.corrected > 0
+    exposed = found.corrected_rows > 0
     before = rows["permutation_p"].original
     told_before = before is not None and before.value is not None and before.value < LEVEL
     p = {"likeness": rows["permutation_p"].estimate.value}
@@ -147,14 +147,15 @@ def strong_table(
         laws=tuple(_laws(seats, exposure)),
         degrees=() if judged_only else tuple(_degrees(seats)),
         strata=() if judged_only else tuple(strata(seats, apart)),
-        forgotten=len(exposed),
+        forget_rows=len(exposed),
         familiar=int((exposed & (found.shift > 0)).sum()),
         strange=int((exposed & (found.shift <= 0)).sum()),
         models=signals.count("unlearned"),
-        distinct=len(seats.kept),
-        told=tuple(_told(seats)),
+        distinct=len(seats.distinct_models),
+        warnings=tuple(_warnings(seats)),
         detectable=math.nan if judged_only else _detectable(seats),
-        hidden=not told_before and not bool((seats.quality("original").corrected > 0).any()),
+        originals_indistinguishable=not told_before
+        and not bool((seats.quality("original").corrected_rows > 0).any()),
     )
 
 
@@ -165,7 +166,7 @@ def _in_order(rows: Mapping[str, MetricRow]) -> tuple[MetricRow, ...]:
 
 
 def _detectable(s: EnsembleScores) -> float:
-    ours, theirs = s.at("unlearned", "forget"), s.at("oracle", "forget")
+    ours, theirs = s.answers("unlearned", "forget"), s.answers("oracle", "forget")
     return smallest_shift(ours, theirs, rng=s.rt.rng("strong/power"))
 
 
@@ -183,7 +184,7 @@ def _row(
         fn("original"),
         fn("floor"),
         examples=s.size(section),
-        models=len(s.kept),
+        models=len(s.distinct_models),
         judgement=judge(mine.value),
     )
 
@@ -197,7 +198,7 @@ def _rows(s: EnsembleScores, *, judged_only: bool) -> Iterator[MetricRow]:
     )
     yield row("epsilon_exposed", "forget", lambda w: _share(q(w), 0.0), _any)
     yield row("epsilon_above_1", "forget", lambda w: _share(q(w), 1.0), _any)
-    if s.real:
+    if s.is_regression:
         if s.has("held_out"):
             yield row("lira_auc", "forget", partial(_lira, s, "forget"))
             yield row("lira_auc_retained", "retain", partial(_lira, s, "retain"))
@@ -210,7 +211,7 @@ def _rows(s: EnsembleScores, *, judged_only: bool) -> Iterator[MetricRow]:
         yield row("ensemble_two_model_auc", "forget", partial(_two_models, s))
     for section in ("forget", "retain", "test"):
         if s.has(section):
-            wrong = s.at("oracle", section, "errors")
+            wrong = s.answers("oracle", section, "errors")
             rate = bool(((wrong == 0) | (wrong == 1)).all())
             name = f"ensemble_{'accuracy' if rate else 'error'}_{section}"
             yield row(name, section, partial(_answers, s, section, rate))
@@ -221,12 +222,12 @@ def _rows(s: EnsembleScores, *, judged_only: bool) -> Iterator[MetricRow]:
     yield row(
         "degree_over",
         "forget",
-        lambda w: EnsembleEstimate(s.degree(w).over_share, note=s.degree(w).note),
+        lambda w: EnsembleEstimate(s.iam(w).over_share, note=s.iam(w).note),
     )
     yield row(
         "ensemble_wasserstein_forget",
         "forget",
-        lambda w: EnsembleEstimate(s.moved(w).median, note=s.moved(w).note),
+        lambda w: EnsembleEstimate(s.wasserstein(w).median, note=s.wasserstein(w).note),
     )
     yield row("klom_forget", "forget", partial(_klom, s, "forget", "median"))
     yield row("klom_forget_p95", "forget", partial(_klom, s, "forget", "percentile_95"))
@@ -263,7 +264,7 @@ def _from_plugin(s: EnsembleScores, m: Metric, who: str) -> EnsembleEstimate:
 
 def _permuted(s: EnsembleScores, section: str, who: str) -> EnsembleEstimate:
     found = permutation_test(
-        s.at(who, section), s.at("oracle", section), rng=s.rt.rng("strong/permutation")
+        s.answers(who, section), s.answers("oracle", section), rng=s.rt.rng("strong/permutation")
     )
     return EnsembleEstimate(found.p, note=found.note)
 
@@ -272,8 +273,11 @@ def _rmia(
     s: EnsembleScores, members: str, others: str, strangers: str, who: str
 ) -> EnsembleEstimate:
     """Return the AUC of RMIA of members against others, with a third section as population."""
-    ours, theirs = s.beside(who, members, others), s.beside("oracle", members, others)
-    found = rmia(ours, theirs, s.at(who, strangers), s.at("oracle", strangers))
+    ours, theirs = (
+        s.margins_of_sections(who, members, others),
+        s.margins_of_sections("oracle", members, others),
+    )
+    found = rmia(ours, theirs, s.answers(who, strangers), s.answers("oracle", strangers))
     known = s.size(members)
     each = auc_rows(found.log_ratios[:, :known], found.log_ratios[:, known:])
     return EnsembleEstimate.mean(each, found.note)
@@ -281,7 +285,10 @@ def _rmia(
 
 def _lira(s: EnsembleScores, members: str, who: str) -> EnsembleEstimate:
     """Return the AUC of offline LiRA: of how far beyond retrained models' predictions each lies."""
-    ours, theirs = s.beside(who, members, "held_out"), s.beside("oracle", members, "held_out")
+    ours, theirs = (
+        s.margins_of_sections(who, members, "held_out"),
+        s.margins_of_sections("oracle", members, "held_out"),
+    )
     found, known = lira(ours, theirs), s.size(members)
     each = auc_rows(found.scores[:, :known], found.scores[:, known:])
     return EnsembleEstimate.mean(each, found.note)
@@ -289,13 +296,13 @@ def _lira(s: EnsembleScores, members: str, who: str) -> EnsembleEstimate:
 
 def _two_models(s: EnsembleScores, who: str) -> EnsembleEstimate:
     """Return the AUC of the fall of the margin from each original to the model made from it."""
-    before = torch.cat([s.before(who, part) for part in ("forget", "held_out")], 1)
-    falls, known = before - s.beside(who, "forget", "held_out"), s.size("forget")
+    before = torch.cat([s.original_margins(who, part) for part in ("forget", "held_out")], 1)
+    falls, known = before - s.margins_of_sections(who, "forget", "held_out"), s.size("forget")
     return EnsembleEstimate.mean(auc_rows(falls[:, :known], falls[:, known:]))
 
 
 def _shift(s: EnsembleScores, who: str) -> EnsembleEstimate:
-    ours, theirs = s.at(who, "forget"), s.at("oracle", "forget")
+    ours, theirs = s.answers(who, "forget"), s.answers("oracle", "forget")
     unit = theirs.std(0)
     known = unit > 0
     if len(ours) < 2 or not bool(known.any()):
@@ -308,7 +315,7 @@ def _shift(s: EnsembleScores, who: str) -> EnsembleEstimate:
 
 
 def _degree(s: EnsembleScores, who: str) -> EnsembleEstimate:
-    found = s.degree(who)
+    found = s.iam(who)
     number = EnsembleEstimate(found.value, note=found.note)
     if who != "unlearned":
         return number
@@ -317,7 +324,7 @@ def _degree(s: EnsembleScores, who: str) -> EnsembleEstimate:
 
 
 def _answers(s: EnsembleScores, section: str, rate: bool, who: str) -> EnsembleEstimate:
-    wrong = s.at(who, section, "errors").double().mean(1)
+    wrong = s.answers(who, section, "errors").double().mean(1)
     return EnsembleEstimate.mean(1 - wrong if rate else wrong)
 
 
@@ -341,9 +348,9 @@ def _ulira(s: EnsembleScores, which: Literal["auc", "accuracy"], who: str) -> En
 
 
 def _share(found: Quality, least: float) -> EnsembleEstimate:
-    if bool(found.corrected.isnan().any()):
+    if bool(found.corrected_rows.isnan().any()):
         return EnsembleEstimate(math.nan, note=found.note)
-    return EnsembleEstimate(float((found.corrected > least).double().mean()), note=found.note)
+    return EnsembleEstimate(float((found.corrected_rows > least).double().mean()), note=found.note)
 
 
 def _any(value: float) -> Judgement:
@@ -402,25 +409,25 @@ def _laws(s: EnsembleScores, exposure: Sequence[RowExposure]) -> Iterator[Margin
     worst = [e.row for e in exposure if e.epsilon or e.accuracy is None or e.accuracy > 0.5]
     for row in worst[:DRAWN]:
         for who in ("original", "unlearned", "oracle"):
-            values = s.at(who, "forget")[:, rows.index(row)].sort().values
+            values = s.answers(who, "forget")[:, rows.index(row)].sort().values
             yield MarginSample(who=who, split=f"row-{row}", values=tuple(values.tolist()))
 
 
 def _degrees(s: EnsembleScores) -> Iterator[MarginSample]:
     for who, seat in (("original", "original"), ("unlearned", "unlearned"), ("oracle", "floor")):
-        scores = s.degree(seat).scores.nanmean(0)
+        scores = s.iam(seat).scores.nanmean(0)
         values = scores[~scores.isnan()].sort().values.tolist()
         if values:
             yield MarginSample(who=who, split="degree", values=tuple(values))
 
 
-def _told(s: EnsembleScores) -> Iterator[str]:
+def _warnings(s: EnsembleScores) -> Iterator[str]:
     """Yield what must be known of models that are equal on all examples."""
     total = s.signals.count("unlearned")
-    if len(s.kept) < total:
+    if len(s.distinct_models) < total:
         yield (
-            f"duplicates: only {len(s.kept)} of {total} unlearned models differ, so the design is"
-            " REUSE, not FULL; each of the others was left out"
+            f"duplicates: only {len(s.distinct_models)} of {total} unlearned models differ, so the"
+            " design is REUSE, not FULL; each of the others was left out"
         )
     same = {
         who: sum(

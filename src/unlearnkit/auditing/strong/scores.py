@@ -16,7 +16,7 @@ from unlearnkit.attacks.wasserstein import wasserstein
 from unlearnkit.auditing.strong import bootstrap_intervals as intervals
 from unlearnkit.auditing.strong.margin_store import MarginMatrix, ModelId
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.stats.margin_checks import blocks
+from unlearnkit.stats.matrix_checks import blocks
 
 
 def towards_targets(signals: MarginMatrix) -> MarginMatrix:
@@ -61,24 +61,26 @@ class EnsembleScores:
             for m in sorted((m for m in group if m.who == "unlearned"), key=_seed)[1:]
         }
         ours = sorted((m for m in signals.members if m.who == "unlearned"), key=_seed)
-        self.kept = [i for i, m in enumerate(ours) if m not in copies]
+        self.distinct_models = [i for i, m in enumerate(ours) if m not in copies]
         self.quality = cache(lambda who: forgetting_quality(*self.pair(who)))
         self.ulira = cache(lambda who: ulira(*self._answers(who)))
         self.ratios = cache(lambda who: log_ratios(*self._answers(who)))
         """What U-LiRA's attackers say of the models they did not learn from, half by half."""
-        self.degree = cache(self._degree)
-        self.moved = cache(lambda who: wasserstein(*self.pair(who)))
-        self.klom = cache(lambda who, part: klom(self.at(who, part), self.at(against, part)))
+        self.iam = cache(self._degree)
+        self.wasserstein = cache(lambda who: wasserstein(*self.pair(who)))
+        self.klom = cache(
+            lambda who, part: klom(self.answers(who, part), self.answers(against, part))
+        )
         self.klom_reach = cache(self._klom_reach)
 
-    def at(self, who: str, section: str, what: str = "margins") -> Tensor:
+    def answers(self, who: str, section: str, what: str = "margins") -> Tensor:
         """Return what a set of models says; of equal unlearned models the first alone."""
         found = self.signals.of(who, section, what)
-        return found[self.kept] if who == "unlearned" else found
+        return found[self.distinct_models] if who == "unlearned" else found
 
-    def beside(self, who: str, *sections: str) -> Tensor:
+    def margins_of_sections(self, who: str, *sections: str) -> Tensor:
         """Return the margins of several sections side by side."""
-        return torch.cat([self.at(who, part) for part in sections], 1)
+        return torch.cat([self.answers(who, part) for part in sections], 1)
 
     def has(self, *sections: str) -> bool:
         """Return whether there are examples in these sections."""
@@ -89,32 +91,34 @@ class EnsembleScores:
         return len(self.signals.columns.get(section, ()))
 
     @property
-    def real(self) -> bool:
+    def is_regression(self) -> bool:
         """Return whether targets are numbers, and margins say how near predictions are."""
         return self.signals.residuals is not None
 
-    def before(self, who: str, section: str) -> Tensor:
+    def original_margins(self, who: str, section: str) -> Tensor:
         """Return the margins of the originals that a set of models is held against, in order."""
         found = self.signals.of("original", section)
-        return found[self.kept] if who == "unlearned" else found
+        return found[self.distinct_models] if who == "unlearned" else found
 
     def _degree(self, who: str) -> IamScores:
-        return iam_scores(self.before(who, "forget"), *self.pair(who))
+        return iam_scores(self.original_margins(who, "forget"), *self.pair(who))
 
     def _answers(self, who: str) -> tuple[Tensor, Tensor]:
         """Return margins, or all numbers of a prediction where it has several."""
         residuals = self.signals.residuals
         if residuals is None or residuals.shape[2] == 1:
             return self.pair(who)
-        return self.at(who, "forget", "residuals"), self.at(self.against, "forget", "residuals")
+        return self.answers(who, "forget", "residuals"), self.answers(
+            self.against, "forget", "residuals"
+        )
 
     def _klom_reach(self, section: str) -> intervals.HalfWidths:
-        sides = self.at("unlearned", section), self.at(self.against, section)
+        sides = self.answers("unlearned", section), self.answers(self.against, section)
         return intervals.klom_reach(*sides, self.rt.rng(f"strong/klom/{section}"))
 
     def pair(self, who: str) -> tuple[Tensor, Tensor]:
         """Return the margins of a set of models and of the reference on the forget set."""
-        return self.at(who, "forget"), self.at(self.against, "forget")
+        return self.answers(who, "forget"), self.answers(self.against, "forget")
 
 
 def _seed(member: ModelId) -> int:

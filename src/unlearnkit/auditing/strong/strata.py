@@ -46,7 +46,7 @@ def strata(s: EnsembleScores, apart: Tensor | None = None) -> Iterator[Stratum]:
     # The order, and what is told of a third: its mean.
     orders = {
         "memorisation": (having - without, having - without),
-        "difficulty": (-without, (0.0 if s.real else 1.0) - without),
+        "difficulty": (-without, (0.0 if s.is_regression else 1.0) - without),
     }
     if apart is not None:
         orders["entanglement"] = (-apart, apart)
@@ -60,9 +60,9 @@ def strata(s: EnsembleScores, apart: Tensor | None = None) -> Iterator[Stratum]:
 
 def _sure(s: EnsembleScores, who: str) -> Tensor:
     """Return the mean probability of the right answer, or minus the mean error ``(E,)``."""
-    if s.real:
-        return -s.at(who, "forget", "errors").double().mean(0)
-    return s.at(who, "forget").sigmoid().mean(0)
+    if s.is_regression:
+        return -s.answers(who, "forget", "errors").double().mean(0)
+    return s.answers(who, "forget").sigmoid().mean(0)
 
 
 def _stratum(s: EnsembleScores, by: str, part: str, rows: Tensor, level: float) -> Stratum:
@@ -72,7 +72,7 @@ def _stratum(s: EnsembleScores, by: str, part: str, rows: Tensor, level: float) 
     if not math.isnan(found.auc):
         mine, theirs = ([(a[:, rows], b[:, rows]) for a, b in s.ratios(seat)] for seat in SEATS)
         auc, floor = intervals.auc_over_models(mine), intervals.auc_over_models(theirs).value
-    bound = s.quality("unlearned").corrected[rows]
+    bound = s.quality("unlearned").corrected_rows[rows]
     return Stratum(
         by=by,
         part=part,
@@ -82,5 +82,5 @@ def _stratum(s: EnsembleScores, by: str, part: str, rows: Tensor, level: float) 
         auc_floor=finite_or_none(floor),
         klom=finite_or_none(float(near["unlearned"][rows].median())),
         klom_floor=finite_or_none(float(near["floor"][rows].median())),
-        exposed=None if bool(bound.isnan().any()) else int((bound > 0).sum()),
+        exposed_rows=None if bool(bound.isnan().any()) else int((bound > 0).sum()),
     )

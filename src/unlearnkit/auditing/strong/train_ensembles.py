@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from unlearnkit.auditing.request_summary import row_bytes
 from unlearnkit.auditing.splits import choose
+from unlearnkit.auditing.strong.ensemble_size import LEAST
 from unlearnkit.auditing.strong.margin_store import (
     MarginMatrix,
     MarginStore,
@@ -23,7 +24,6 @@ from unlearnkit.auditing.strong.margin_store import (
     ModelId,
     ModelRecord,
 )
-from unlearnkit.auditing.strong.metric_specs import LEAST
 from unlearnkit.auditing.strong.placebo import PLACEBO, PlaceboRefusal, run_placebo
 from unlearnkit.cache import Cache
 from unlearnkit.contamination import check_fresh
@@ -101,7 +101,7 @@ class StrongAuditSpec:
         """Return how the models of a kind are trained."""
         return self.originals if who == "original" else self.oracles
 
-    def retrained(self, models: int) -> Oracles:
+    def retrained_models(self, models: int) -> Oracles:
         """Return the first oracles."""
         runs = self.oracles.models(self.seeds("oracle", models), self.cache, self.ray)
         return Oracles(self.case, self.request, runs)
@@ -154,7 +154,7 @@ def collect_margins(subject: StrongAuditSpec, models: int) -> MarginMatrix:
     if have.issuperset(everyone):  # serves from a folder that cannot be written, too
         return file.read().first(models)
     refused = ""
-    with file.held():
+    with file.lock():
         done = set(file.members())
         for who in TRAINED:
             wanted = subject.seeds(who, models)

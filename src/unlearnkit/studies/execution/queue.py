@@ -51,9 +51,9 @@ class RunQueue:
                         try:
                             kept = worker.carry_out(run)
                         except KeyboardInterrupt:
-                            cancelled_record(run).put(store)
+                            cancelled_record(run).save(store)
                             raise
-                        kept.put(store)
+                        kept.save(store)
                     drop_lock(store.path, run)
             if busy:
                 self.wait_for(store, busy[0])

@@ -131,7 +131,7 @@ def _keep(ray: Any, task: Any, store: Store) -> str | None:
         kept: RunRecord = ray.get(task)
     except ray.exceptions.RayError as e:
         return why_lost(e)
-    kept.put(store)
+    kept.save(store)
     return None
 
 

@@ -75,12 +75,12 @@ def run(
         keep_plan(study, store, planned)
     runs = planned.runs
     heard = reporter or NullReporter()
-    before = store.ended("study")
+    before = store.statuses("study")
     failures = {r.key: before[r.key][1] for r in runs if _how(before, r) == "failed"}
     line = RunQueue(runs, failures if retry else {})
     teller = _Teller(heard, store, line)
     workers.work(line, store, cache, lambda busy: teller.tell(busy, workers.jobs))
-    after = store.ended("study")
+    after = store.statuses("study")
     left = sum(not is_finished(after.get(r.key), line.again.get(r.key)) for r in runs)
     if left:
         raise InputError(
@@ -104,7 +104,7 @@ def _how(ended: Mapping[str, tuple[str, str]], run: RunSpec) -> str | None:
 class _Teller:
     """Says how a study comes along, not more often than anybody can read."""
 
-    heard: Reporter
+    reporter: Reporter
     store: Store
     line: RunQueue
     last: float = field(default=0.0)
@@ -115,10 +115,10 @@ class _Teller:
         if now < self.last + PAUSE and not at_once:
             return
         self.last = now
-        ended, runs = self.store.ended("study"), self.line.runs
+        ended, runs = self.store.statuses("study"), self.line.runs
         again = self.line.again
         over = [_how(ended, r) for r in runs if is_finished(ended.get(r.key), again.get(r.key))]
-        self.heard.progress("runs", len(over), len(runs))
-        self.heard.progress("running", min(working, len(runs) - len(over)), jobs)
+        self.reporter.progress("runs", len(over), len(runs))
+        self.reporter.progress("running", min(working, len(runs) - len(over)), jobs)
         if failed := over.count("failed"):
-            self.heard.progress("failed", failed, len(runs))
+            self.reporter.progress("failed", failed, len(runs))

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import torch
 
 from unlearnkit.auditing.audit import audit
-from unlearnkit.auditing.strong.metric_specs import ENOUGH
+from unlearnkit.auditing.strong.ensemble_size import ENOUGH
 from unlearnkit.auto.chooser import unlearn
 from unlearnkit.cache import Cache
 from unlearnkit.core.auto_method import AUTO
@@ -32,12 +32,12 @@ class RunRecord:
     """What came of a run, as the store keeps it."""
 
     run: Run
-    numbers: tuple[Measurement, ...]
+    measurements: tuple[Measurement, ...]
     facts: dict[str, str]
 
-    def put(self, store: Store) -> None:
+    def save(self, store: Store) -> None:
         """Keep it."""
-        store.put(self.run, self.numbers, facts=self.facts)
+        store.save_run(self.run, self.measurements, facts=self.facts)
 
 
 class Worker:
@@ -58,7 +58,7 @@ class Worker:
             return RunRecord(
                 replace(row, status="failed", error=text), (), facts | {"traceback": trace}
             )
-        cost = report.spent
+        cost = report.cost
         done = replace(row, seconds=cost.seconds, forward=cost.forward, backward=cost.backward)
         numbers = (*report_measurements(report), *cost_measurements(cost))
         if run.method == AUTO:
@@ -147,8 +147,8 @@ def _found(report: Report) -> dict[str, str]:
 
 def _moved(report: Report) -> dict[str, str]:
     """Return the share of the scalars that might move, where a mask held the others."""
-    if report.localized is None:
+    if report.mask is None:
         return {}
-    layers = report.localized.layers
+    layers = report.mask.layers
     share = sum(x.chosen for x in layers) / sum(x.scalars for x in layers)
     return {"mask_share": f"{share:.6f}"}

@@ -60,7 +60,7 @@ class TrialScore(FrozenModel):
         weighted = POINT * (self.retain + self.test)
         return self.left + self.forget + 2 * self.membership + weighted
 
-    def over(self, budget: float) -> bool:
+    def exceeds(self, budget: float) -> bool:
         """Return whether it costs more than a budget."""
         return self.cost > budget
 

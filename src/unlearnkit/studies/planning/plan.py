@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from statistics import fmean
 
-from unlearnkit.auditing.sentences import format_duration
+from unlearnkit.auditing.remarks import format_duration
 from unlearnkit.cache import Cache
 from unlearnkit.cases.registry import ModelSelectedRequest
 from unlearnkit.catalog import cases
@@ -94,7 +94,7 @@ def plan(study: Study, store: Store, cache: Cache) -> StudyCost:
     """
     problems = StudyProblems()
     runs, unknown = _runs(study, problems)
-    ended = store.ended("study")
+    ended = store.statuses("study")
     todo = tuple(r for r in runs if not is_finished(ended.get(r.key)))
     rates, there = _rates(cache)
     needs = tuple(_need(m, rates, there) for m in models(todo, problems))

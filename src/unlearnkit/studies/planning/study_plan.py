@@ -53,7 +53,7 @@ def load_or_make_plan(study: Study, store: Store) -> StudyPlan:
 
 def keep_plan(study: Study, store: Store, plan: StudyPlan) -> None:
     """Keep the plan of a study in the store, in place of the one that it had."""
-    store.put_plan(study.name, plan_digest(study), _to_json(plan))
+    store.save_plan(study.name, plan_digest(study), _to_json(plan))
 
 
 def plan_digest(study: Study) -> str:

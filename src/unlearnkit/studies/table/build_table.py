@@ -79,7 +79,7 @@ def tabulate(
     """Return the table: for each forget set the oracles, the original and each method."""
     groups: dict[tuple[str, str], list[Result]] = {}
     for r in results:
-        groups.setdefault((r.planned.case, r.planned.request), []).append(r)
+        groups.setdefault((r.spec.case, r.spec.request), []).append(r)
     blocks = tuple(
         _block(case, request, group, shown, measures, keep_empty)
         for (case, request), group in groups.items()
@@ -91,7 +91,7 @@ def tabulate(
         design=study.design,
         tier=study.tier,
         seeds=study.seeds,
-        planned=len(results),
+        planned_runs=len(results),
         done=sum(r.status == "done" for r in results),
         columns=tuple(column for column in shown if column.id in used),
         blocks=blocks,
@@ -103,7 +103,7 @@ def tabulate(
 def _failures(results: Sequence[Result]) -> Iterator[Failure]:
     for r in results:
         if r.status == "failed" or r.status == "cancelled":
-            p = r.planned
+            p = r.spec
             yield Failure(
                 case=p.case,
                 request=p.request,
@@ -144,11 +144,11 @@ def _notes(
         )
     for b in blocks:
         judged = [
-            cell.judged
+            cell.judgement
             for n in b.lines
             if n.kind == "original"
             for cell in n.cells.values()
-            if cell.judged is not Judgement.NOT_JUDGED
+            if cell.judgement is not Judgement.NOT_JUDGED
         ]
         if judged and all(j is Judgement.EQUIVALENT for j in judged):
             yield (
@@ -177,7 +177,7 @@ def _block(
     here = [s for s in shown if keep_empty or c.metrics_of_columns([s])[0] in measured]
     by_label: dict[str, list[Result]] = {}
     for r in results:
-        by_label.setdefault(r.planned.label, []).append(r)
+        by_label.setdefault(r.spec.label, []).append(r)
     count = max(map(len, oracles.values()), default=0)
     lines = []
     if count:
@@ -193,7 +193,7 @@ def _block(
         lines=tuple(lines),
         pairs=pairs,
         chances=tuple(
-            compare_with_random_mask([runs[0].planned for runs in by_label.values()], pairs)
+            compare_with_random_mask([runs[0].spec for runs in by_label.values()], pairs)
         ),
         oracles=count,
     )
@@ -224,7 +224,7 @@ def _originals(done: Sequence[Result]) -> Originals:
     for r in done:
         for (metric, who), value in r.values.items():
             if value is not None and who == ORIGINAL:
-                found.setdefault(metric, {}).setdefault(r.planned.original_seed, []).append(value)
+                found.setdefault(metric, {}).setdefault(r.spec.original_seed, []).append(value)
     return {m: {seed: mean(v) for seed, v in by.items()} for m, by in found.items()}
 
 
@@ -266,7 +266,7 @@ def _method_line(
     examples: Mapping[str, int],
 ) -> TableRow:
     done = [r for r in runs if r.status == "done"]
-    first = runs[0].planned
+    first = runs[0].spec
     models = {r.weights for r in done}
     one = first.design == "REUSE" and len(done) > 1 and len(models) == 1 and "" not in models
     cells = {}
@@ -328,7 +328,7 @@ def _pairs(
         centre = statistics.fmean(oracles[metric]) if near else 0.0
         far = {
             label: {
-                (r.planned.seed, r.planned.original_seed): abs(v - centre)
+                (r.spec.seed, r.spec.original_seed): abs(v - centre)
                 for r in runs
                 if (v := r.values.get((metric, UNLEARNED))) is not None and math.isfinite(v)
             }

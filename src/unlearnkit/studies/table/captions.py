@@ -69,7 +69,7 @@ def design(table: TableData) -> str:
 def progress(table: TableData) -> str:
     """Return how much of the study is done."""
     failed = sum(f.status == "failed" for f in table.failures)
-    return f"{table.done} of {table.planned} runs done, {failed} failed"
+    return f"{table.done} of {table.planned_runs} runs done, {failed} failed"
 
 
 def direction(column: Column) -> str:

@@ -68,7 +68,7 @@ def gap_fields(
         "gap_high": found.high,
         "margin": found.margin,
         "p": found.p,
-        "judged": found.judgement,
+        "judgement": found.judgement,
     }
 
 

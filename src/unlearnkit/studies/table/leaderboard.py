@@ -21,17 +21,17 @@ class TradeoffPoint:
 
     label: str
     kind: Kind
-    left: float
+    remaining_gap: float
     """1 minus the closed share: 0 as an oracle, 1 as the original. Where the share is not known,
     the size of the gap to the oracles over that of the original."""
 
-    left_reach: float | None
+    remaining_gap_reach: float | None
     """Half the width of its 95 % interval."""
 
-    lost: float
+    utility_loss: float
     """What is worse than the oracles in utility: accuracy below theirs, or error above."""
 
-    lost_reach: float | None
+    utility_loss_reach: float | None
     cost: float | None
 
 
@@ -44,23 +44,23 @@ class LeaderboardRow:
     sets: int
     """Forget sets with a run that is done."""
 
-    of: int
+    all_sets: int
     """Forget sets of the case."""
 
     faulty: int
     """Runs whose audit says LEAKS, OVER-FORGOT or DAMAGED."""
 
     equivalent: int
-    judged: int
+    judged_cells: int
     """Cells compared with the oracles, and those where equivalence is shown."""
 
     worst: float | None
     """The largest gap to the oracles, on the wrong side, in margins, over columns and sets."""
 
-    left: float | None
-    """Mean over forget sets of the distance of ``TradeoffPoint.left`` from 0, either way."""
+    remaining_gap: float | None
+    """Mean size over forget sets of ``TradeoffPoint.remaining_gap``."""
 
-    lost: float | None
+    utility_loss: float | None
     """The worst over forget sets."""
 
     cost: float | None
@@ -112,10 +112,10 @@ def leaderboard(table: TableData, case: str) -> list[LeaderboardRow]:
 def _rank(x: LeaderboardRow) -> tuple[bool, bool, float, float, float, float]:
     return (
         x.kind == "method",
-        x.sets < x.of,
+        x.sets < x.all_sets,
         x.faulty / x.done if x.done else math.inf,
         math.inf if x.worst is None else x.worst,
-        math.inf if x.left is None else x.left,
+        math.inf if x.remaining_gap is None else x.remaining_gap,
         math.inf if x.cost is None else x.cost,
     )
 
@@ -133,13 +133,13 @@ def _leader(
         label=label,
         kind=kind,
         sets=sum(n.count > 0 for _, n in mine),
-        of=len(blocks),
+        all_sets=len(blocks),
         faulty=sum(n.verdicts.get(v, 0) for _, n in mine for v in FAULTS),
-        equivalent=sum(cell.judged is Judgement.EQUIVALENT for cell in cells),
-        judged=sum(cell.judged is not Judgement.NOT_JUDGED for cell in cells),
+        equivalent=sum(cell.judgement is Judgement.EQUIVALENT for cell in cells),
+        judged_cells=sum(cell.judgement is not Judgement.NOT_JUDGED for cell in cells),
         worst=max(wide, default=None),
-        left=math.fsum(left) / len(left) if left else None,
-        lost=max(lost) if lost else None,
+        remaining_gap=math.fsum(left) / len(left) if left else None,
+        utility_loss=max(lost) if lost else None,
         cost=math.fsum(cost) / len(cost) if cost else None,
         done=sum(n.count for _, n in mine),
         failed=sum(n.failed for _, n in mine),
@@ -149,7 +149,7 @@ def _leader(
 
 def _gap(table: TableData, name: str, cell: TableCell) -> float | None:
     """Return a judged cell's gap in margins; 0 where it is nearer to the oracles than they are."""
-    if cell.judged is Judgement.NOT_JUDGED or cell.gap is None or not cell.margin:
+    if cell.judgement is Judgement.NOT_JUDGED or cell.gap is None or not cell.margin:
         return None
     column = table.column(name)
     gap = cell.gap

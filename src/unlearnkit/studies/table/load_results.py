@@ -14,7 +14,7 @@ from unlearnkit.studies.planning.run_spec import VERDICT, WEIGHTS, RunSpec
 class Result:
     """One planned run and what came of it."""
 
-    planned: RunSpec
+    spec: RunSpec
     status: Status | Literal["absent"] = "absent"
     """``absent``: it was not tried yet."""
 
@@ -35,7 +35,7 @@ class Result:
 def read(plan: Sequence[RunSpec], store: Store, metrics: Iterable[str]) -> list[Result]:
     """Return what came of planned runs, in order; only these metrics are read from the store."""
     keys = [p.key for p in plan]
-    ended = store.outcomes(keys)
+    ended = store.statuses_and_errors(keys)
     verdicts, weights = store.fact_by_run(keys, VERDICT), store.fact_by_run(keys, WEIGHTS)
     found = {
         p.key: Result(
@@ -47,7 +47,7 @@ def read(plan: Sequence[RunSpec], store: Store, metrics: Iterable[str]) -> list[
         for p in plan
     }
     done = [key for key, r in found.items() if r.status == "done"]
-    for number in store.numbers(done, metrics):
+    for number in store.run_values(done, metrics):
         found[number.run].values[number.metric, number.who] = number.value
         if number.examples:
             found[number.run].examples[number.metric] = number.examples

@@ -104,11 +104,11 @@ def _board_cells(x: LeaderboardRow, number: int | None) -> list[tuple[str, str]]
         (str(number or ""), _sort(number)),
         (f"{x.faulty} of {x.done}", _sort(x.faulty / x.done)) if ran else (w.ABSENT, ""),
         (_gap(x.worst), _sort(x.worst)),
-        (f"{x.equivalent} of {x.judged}", _sort(x.equivalent / x.judged))
-        if x.judged
+        (f"{x.equivalent} of {x.judged_cells}", _sort(x.equivalent / x.judged_cells))
+        if x.judged_cells
         else (w.ABSENT, ""),
-        *((_number(v), _sort(v)) for v in (x.left, x.lost, x.cost)),
-        (f"{x.sets} of {x.of}", _sort(x.sets)) if x.kind == "method" else (w.ABSENT, ""),
+        *((_number(v), _sort(v)) for v in (x.remaining_gap, x.utility_loss, x.cost)),
+        (f"{x.sets} of {x.all_sets}", _sort(x.sets)) if x.kind == "method" else (w.ABSENT, ""),
         (words.runs(x), _sort(x.done)),
     ]
 
@@ -160,8 +160,10 @@ def _set(
                     "mean": words.mean_text(cell, digits[name]),
                     "spread": words.spread_text(line, cell, digits[name]),
                     "few": few,
-                    "light": w.TONES[cell.judged],
-                    "judged": "" if cell.judged is Judgement.NOT_JUDGED else cell.judged.value,
+                    "light": w.TONES[cell.judgement],
+                    "judged": ""
+                    if cell.judgement is Judgement.NOT_JUDGED
+                    else cell.judgement.value,
                 }
             )
         lines.append((line, cells, words.verdicts(line)))
@@ -202,4 +204,4 @@ def _picture(
 def _body(found: Sequence[TradeoffPoint], numbers: Mapping[str, int]) -> Iterator[tuple[str, ...]]:
     for s in found:
         number = str(numbers.get(s.label, "")) if s.kind == "method" else w.ABSENT
-        yield s.label, number, _number(s.left), _number(s.lost), _number(s.cost)
+        yield s.label, number, _number(s.remaining_gap), _number(s.utility_loss), _number(s.cost)

@@ -59,7 +59,7 @@ class Table(TableData):
                             *(cell.mean, cell.low, cell.high, cell.sd, cell.count, line.failed),
                             *((truth.mean, truth.sd, truth.count) if truth else (None, None, 0)),
                             *(cell.gap, cell.gap_low, cell.gap_high, cell.margin, cell.p),
-                            cell.judged,
+                            cell.judgement,
                         )
                     )
         return found

@@ -85,7 +85,7 @@ def _column(table: TableData, block: ForgetSetTable, name: str) -> Cells:
 
 def _cell(line: TableRow, name: str, digits: int | None) -> str:
     cell = line.cells[name]
-    mark = words.MARKS[cell.judged]
+    mark = words.MARKS[cell.judgement]
     parts = [f"{mark} {words.mean_text(cell, digits)}".lstrip()]
     parts += [spread] if (spread := words.spread_text(line, cell, digits)) else []
     parts += [f"({cell.count} of {line.count})"] if 0 < cell.count < line.count else []

@@ -43,8 +43,8 @@ def tradeoff_figure(
     """Return the figure as ``<svg>``; ``band`` is two oracle deviations of the utility."""
 
     def draw(ax: Axes) -> None:
-        top = max([_FIRST, *(abs(s.lost) for s in spots)])
-        low = min([0.0, *(s.lost for s in spots)])
+        top = max([_FIRST, *(abs(s.utility_loss) for s in spots)])
+        low = min([0.0, *(s.utility_loss for s in spots)])
         reach = (min(1.5 * low, -0.4 * min(top, _FIRST)), top * 1.35)
         if top > 4 * _FIRST:
             ax.set_yscale("symlog", linthresh=_FIRST, linscale=0.8)
@@ -83,20 +83,20 @@ _LOOKS: dict[str, dict[str, Any]] = {
 def _mark(ax: Axes, s: TradeoffPoint) -> None:
     x = _across(s)
     if s.kind == "original":
-        ax.scatter([x], [s.lost], **_LOOKS["Original"])
+        ax.scatter([x], [s.utility_loss], **_LOOKS["Original"])
         return
-    if s.left_reach is not None and s.lost_reach is not None:
+    if s.remaining_gap_reach is not None and s.utility_loss_reach is not None:
         ax.errorbar(
-            [x], [s.lost], xerr=[s.left_reach], yerr=[s.lost_reach],
+            [x], [s.utility_loss], xerr=[s.remaining_gap_reach], yerr=[s.utility_loss_reach],
             color=COLOURS["unlearned"], linewidth=0.8, alpha=0.55, zorder=3,
         )  # fmt: skip
-    edge = ">" if s.left > LEFT[1] else "<" if s.left < LEFT[0] else "o"
+    edge = ">" if s.remaining_gap > LEFT[1] else "<" if s.remaining_gap < LEFT[0] else "o"
     look = {**_LOOKS["Method, by its number"], "s": area(s.cost), "marker": edge}
-    ax.scatter([x], [s.lost], zorder=2, clip_on=False, **look)
+    ax.scatter([x], [s.utility_loss], zorder=2, clip_on=False, **look)
 
 
 def _across(s: TradeoffPoint) -> float:
-    return float(np.clip(s.left, *LEFT))
+    return float(np.clip(s.remaining_gap, *LEFT))
 
 
 def _name(ax: Axes, spots: Sequence[TradeoffPoint], numbers: Mapping[str, int]) -> None:
@@ -110,13 +110,13 @@ def _name(ax: Axes, spots: Sequence[TradeoffPoint], numbers: Mapping[str, int]) 
     def radius(s: TradeoffPoint) -> float:
         return math.sqrt(area(s.cost) / math.pi) * points
 
-    taken = [(at((_across(s), s.lost)), radius(s)) for s in spots]
+    taken = [(at((_across(s), s.utility_loss)), radius(s)) for s in spots]
     taken.append((at((0.0, 0.0)), 5 * points))
     turns = [k * math.pi / 8 for k in (2, 6, 14, 10, 0, 8, 4, 12, 1, 3, 5, 7, 9, 11, 13, 15)]
     for s in spots:
         if s.kind != "method" or s.label not in numbers:
             continue
-        spot = at((_across(s), s.lost))
+        spot = at((_across(s), s.utility_loss))
         places = [
             (spot + np.array([math.cos(t), math.sin(t)]) * (radius(s) + 9 + more), more)
             for more in (0, 12, 24, 36, 48)
@@ -131,7 +131,8 @@ def _name(ax: Axes, spots: Sequence[TradeoffPoint], numbers: Mapping[str, int]) 
         taken.append((best, 6 * points))
         tie = {"arrowstyle": "-", "color": INK, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0}
         ax.annotate(
-            str(numbers[s.label]), (_across(s), s.lost), xytext=tuple((best - spot) / points),
-            textcoords="offset points", ha="center", va="center", color=INK, fontsize=9.5,
+            str(numbers[s.label]), (_across(s), s.utility_loss),
+            xytext=tuple((best - spot) / points), textcoords="offset points",
+            ha="center", va="center", color=INK, fontsize=9.5,
             annotation_clip=False, zorder=6, arrowprops=tie if away else None,
         )  # fmt: skip

@@ -55,10 +55,10 @@ def tuning_effect(
 def _compared(results: Sequence[Result]) -> Iterator[TuningEffect]:
     sets: dict[tuple[str, str], dict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
     for r in results:
-        sets[r.planned.case, r.planned.request][r.planned.label].append(r)
+        sets[r.spec.case, r.spec.request][r.spec.label].append(r)
     for (case, request), lines in sets.items():
         for label, mine in lines.items():
-            if _own(mine[0].planned):
+            if _own(mine[0].spec):
                 found = TuningEffect(case, request, label)
                 yield _pair(found, mine, lines.get(f"{label} {TUNED}"))
 
@@ -98,7 +98,7 @@ def _scores(results: Sequence[Result]) -> Mapping[int, TrialScore]:
     for r in results:
         if r.status == "done":
             try:
-                found[r.planned.seed] = score(r.values)
+                found[r.spec.seed] = score(r.values)
             except InputError:
                 continue
     return found

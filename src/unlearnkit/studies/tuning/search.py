@@ -90,7 +90,7 @@ class TuningResult:
         return self.trials[0]
 
     @property
-    def failed(self) -> int:
+    def failed_trials(self) -> int:
         """Return how many trials ended with an error."""
         return sum(t.score is None for t in self.trials)
 
@@ -187,12 +187,12 @@ class _Search:
         if found is None:
             self._study.tell(self._trial, state=self._optuna.trial.TrialState.FAIL)
             return
-        over = _OVER + found.cost if found.over(budget) else 0.0
+        over = _OVER + found.cost if found.exceeds(budget) else 0.0
         self._study.tell(self._trial, found.value + over)
 
     def best(self, budget: float) -> Trial:
         """Return the best trial within the budget, the earliest of equals."""
-        within = [t for t in self.trials if t.score is not None and not t.score.over(budget)]
+        within = [t for t in self.trials if t.score is not None and not t.score.exceeds(budget)]
         return min(within, key=_value, default=self.trials[0])
 
     def build(self, values: Mapping[str, object]) -> Method:
@@ -265,7 +265,7 @@ def _turn(
         plan = StudyPlan(expand(part, problems), {})
         run(part, store, cache, jobs=jobs, retry=retry, planned=plan, problems=problems)
         for r in read(plan.runs, store, METRICS):
-            results[r.planned.method].append(r)
+            results[r.spec.method].append(r)
     for name, search in searches.items():
         if name in errors:
             search.tell(None, errors[name], study.tune.budget)

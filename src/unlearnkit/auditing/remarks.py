@@ -1,4 +1,4 @@
-"""The sentences of a report. No sentence says more than its tier can see."""
+"""Remarks and limits of a report: sentences after the verdict, within what its tier can see."""
 
 from __future__ import annotations
 

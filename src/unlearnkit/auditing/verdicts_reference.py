@@ -57,7 +57,7 @@ class VerdictInputs:
     """What verdicts rest on besides the table."""
 
     rows: Sequence[MetricRow]
-    gone: bool
+    classes_removed: bool
     """Whether whole classes had to go: no kept row has them."""
 
     head_only: bool
@@ -76,7 +76,7 @@ class VerdictInputs:
         return {r.metric: r for r in self.rows}
 
     @cached_property
-    def compared(self) -> dict[str, Gap]:
+    def compared_gaps(self) -> dict[str, Gap]:
         """Return the gaps on which equivalence must be shown, by metric."""
         return _compared(self.table)
 
@@ -149,7 +149,7 @@ def _known_worse(facts: VerdictInputs) -> Iterator[Reason]:
     for row, g, sign in _familiarity(facts):
         _, high = sorted((sign * g.low, sign * g.high))
         # Of classes that go whole an oracle knows no row: there is no less than that.
-        if high < -_margin(row) and not (facts.gone and row.metric in ATTACKS):
+        if high < -_margin(row) and not (facts.classes_removed and row.metric in ATTACKS):
             text = _beside_retrained(row, g)
             yield Reason(
                 f"the model knows the forget set worse than retrained models do: {text}",
@@ -160,9 +160,9 @@ def _known_worse(facts: VerdictInputs) -> Iterator[Reason]:
 def _familiarity(facts: VerdictInputs) -> Iterator[tuple[MetricRow, Gap, float]]:
     """Yield row, gap and sign of each metric of familiarity; larger is more familiar."""
     for metric in (*KNOWN, *ATTACKS):
-        if metric in facts.compared:
+        if metric in facts.compared_gaps:
             sign = -1.0 if metrics()[metric].higher_is_better is False else 1.0
-            yield facts.table[metric], facts.compared[metric], sign
+            yield facts.table[metric], facts.compared_gaps[metric], sign
 
 
 def _margin(row: MetricRow) -> float:
@@ -206,7 +206,9 @@ def _outside(facts: VerdictInputs) -> Iterator[Reason]:
         if p is None or p >= OUTSIDE_LEVEL / tests or (distance and (row.gap or 0.0) <= 0):
             continue
         closed = (
-            "" if row.closed is None else f", {row.closed:.0%} of the original's distance closed"
+            ""
+            if row.gap_closed is None
+            else f", {row.gap_closed:.0%} of the original's distance closed"
         )
         yield Reason(
             f"farther from retraining than retrained models are from each other:"
@@ -220,9 +222,9 @@ def _outside(facts: VerdictInputs) -> Iterator[Reason]:
 
 def _utility_lost(facts: VerdictInputs) -> Iterator[Reason]:
     for metric in UTILITY:
-        if metric not in facts.compared:
+        if metric not in facts.compared_gaps:
             continue
-        row, g = facts.table[metric], facts.compared[metric]
+        row, g = facts.table[metric], facts.compared_gaps[metric]
         worse = -g.high if metrics()[metric].higher_is_better else g.low
         if worse > _margin(row):
             yield Reason(_beside_retrained(row, g), (metric,))
@@ -264,7 +266,7 @@ def _no_headroom(facts: VerdictInputs) -> Iterator[Reason]:
 
 def _not_equivalent(facts: VerdictInputs) -> Iterator[Reason]:
     open_rows = tuple(
-        m for m in facts.compared if facts.table[m].judgement is not Judgement.EQUIVALENT
+        m for m in facts.compared_gaps if facts.table[m].judgement is not Judgement.EQUIVALENT
     )
     if open_rows:
         yield Reason(
@@ -275,7 +277,7 @@ def _not_equivalent(facts: VerdictInputs) -> Iterator[Reason]:
 
 
 def _equivalent(facts: VerdictInputs) -> Iterator[Reason]:
-    rows = tuple(facts.compared)
+    rows = tuple(facts.compared_gaps)
     yield Reason(f"equivalence with retraining is shown on all {len(rows)} compared metrics", rows)
 
 
