@@ -163,7 +163,8 @@ def page(kept: dict[str, Any]) -> str:
         _, models, label = key.split("/", 2)
         arms = one["arms"]
         cells = [models, label, *(_cell(arms[name]) for name in ("likeness", "memory"))]
-        cells += [f"{arms['likeness'][name]:.3f}" for name in ("klom_floor", "auc_original")]
+        known = (arms["likeness"][name] for name in ("klom_floor", "auc_original"))
+        cells += ["-" if value is None else f"{value:.3f}" for value in known]
         cells.append(" / ".join(f"{one['accuracy'][s]:.3f}" for s in ("retain", "test")))
         cells.append(", ".join(one["verdicts"]))
         text += f"| {' | '.join(cells)} |\n"
@@ -172,7 +173,8 @@ def page(kept: dict[str, Any]) -> str:
 
 def _cell(arm: dict[str, Any]) -> str:
     auc, shift = arm["auc"]["value"], arm["shift"]["value"]
-    return f"{auc:.3f}, {arm['klom']:.3f}, {shift:+.2f}, {arm['familiar'] + arm['strange']}"
+    klom = "too few models" if arm["klom"] is None else f"{arm['klom']:.3f}"
+    return f"{auc:.3f}, {klom}, {shift:+.2f}, {arm['familiar'] + arm['strange']}"
 
 
 def main() -> None:

@@ -25,10 +25,10 @@ FIRST_HELD_OUT = 900_000
 class HeldOutShifts:
     """Shifts of models that were trained without random rows, and what is predicted for them."""
 
-    predicted: Tensor
+    predictions: Tensor
     """``(M, N, K)``."""
 
-    observed: Tensor
+    shifts: Tensor
     """Each model's outputs minus the mean outputs of models trained on all rows."""
 
     work: int

@@ -108,13 +108,13 @@ class TrakAttribution(FrozenModel):
 
 def _calibrated(held: HeldOutShifts) -> tuple[float | None, ShiftQuality]:
     """Return the scale from the first half of the held-out models, the quality from the second."""
-    half = len(held.predicted) // 2
+    half = len(held.predictions) // 2
     if half < _FEW:
         return None, held.quality
-    slope = shift_quality(held.predicted[:half], held.observed[:half]).slope
+    slope = shift_quality(held.predictions[:half], held.shifts[:half]).slope
     if not math.isfinite(slope):
         return None, held.quality
-    return slope, shift_quality(slope * held.predicted[half:], held.observed[half:])
+    return slope, shift_quality(slope * held.predictions[half:], held.shifts[half:])
 
 
 _FEW = 2
