@@ -67,6 +67,11 @@ class Job(Record):
     device: str = "cpu"
     precision: Precision = "fp32"
 
+    def make_case(self) -> Case:
+        """Return the case as it is before any request."""
+        known = catalog.cases()
+        return known[self.case].make() if self.case in known else _imported(self.case, known)
+
     def resolve(
         self, reporter: Reporter | None = None, *, made: Case | None = None
     ) -> tuple[Case, ForgetRequest | None]:
@@ -81,16 +86,13 @@ class Job(Record):
         """
         if self.after:
             return self._resolve_after(reporter, made)
-        known = catalog.cases()
-        if self.case not in known:
-            case = made or _imported(self.case, known)
-            return case, None if self.forget is None else parse_request(self.forget)
-        ours = known[self.case]
-        if self.has_named_request:
+        ours = catalog.cases().get(self.case)
+        if ours is not None and self.has_named_request:
             place = partial(Runtime.on, self.device, precision=self.precision, reporter=reporter)
             asked = ours.ask(str(self.forget), place)
             return asked.case, asked.request
-        return made or ours.make(), None if self.forget is None else parse_request(self.forget)
+        case = made or self.make_case()
+        return case, None if self.forget is None else parse_request(self.forget)
 
     def _resolve_after(
         self, reporter: Reporter | None, made: Case | None

@@ -211,9 +211,10 @@ def audit():
     tilt, *others = (SIGMA * gaussian_noise(k, "audit", (100_000,)) for k in range(3))
     w = trained(x, y, tilt, ALPHA)
     keep = x[REMOVED:]
-    p = expit(np.outer(w, keep))
+    values, count = np.unique(keep, return_counts=True)
+    p = expit(np.outer(w, values))
     pull = (expit(np.outer(w, x[:REMOVED])) - y[:REMOVED]) @ x[:REMOVED]
-    step = pull / ((p * (1 - p)) @ keep**2 + ALPHA)
+    step = pull / ((p * (1 - p)) @ (count * values**2) + ALPHA)
     bound = LOGISTIC_THIRD / 2 * np.linalg.norm(keep) * np.sqrt((keep**4).sum()) * step**2
     again, fresh = (trained(keep, y[REMOVED:], b, ALPHA) for b in others)
     return x, y, tilt, w, w + step, bound, again, fresh

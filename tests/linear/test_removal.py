@@ -166,6 +166,7 @@ def test_the_residual_of_every_request_is_within_its_bound(kind, method):
     assert distance(done, again) <= found.distance + ROUNDING
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_thousand_removals_one_by_one_stay_within_the_bound(method):
     x, y = made("logistic", rows=1500)

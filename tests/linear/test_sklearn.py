@@ -10,6 +10,7 @@ from unlearnkit.linear import Loss, RemovableGLM
 from unlearnkit.linear.losses import LogisticLoss
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # scikit-learn's checks provoke warnings of their own
 @pytest.mark.parametrize("kind", KINDS)
 def test_scikit_learns_own_checks_pass(kind):

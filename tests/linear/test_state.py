@@ -119,6 +119,7 @@ for row in range(len(y)):
 """
 
 
+@pytest.mark.slow
 def test_a_kill_leaves_a_state_between_two_requests(tmp_path):
     root = Path(__file__).parents[2]
     child = subprocess.Popen(
