@@ -259,7 +259,7 @@ def recipe_cost(check: RecipeCheck) -> str:
     rows = f", {check.forward:,} rows forward and {check.backward:,} backward" * bool(check.forward)
     return (
         f"Recipe check: {count} original{'s' if count > 1 else ''} (seeds {seeds(check.seeds)}),"
-        f" {check.trained_models} trained for this audit; training {'them' if count > 1 else 'it'} takes"
+        f" {check.trained_models} trained for this audit; all training takes"
         f" {duration(check.seconds)}{rows}."
     )
 
