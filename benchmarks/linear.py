@@ -126,7 +126,7 @@ def adult_facts() -> Iterator[Fact]:
             times.append(time.perf_counter() - start)
             if k + 1 in MEASURED:
                 residual.append(model.gradient_residual_norm())
-                bound.append(last.spent)
+                bound.append(last.budget_spent)
         middle = 1e3 * statistics.median(times)
         yield Fact(f"{method}: one deletion", middle, "ms", goal=5.0, how=f"{size}, median")
         yield Fact(
@@ -180,11 +180,11 @@ def removal_facts(x: np.ndarray, y: np.ndarray, size: str) -> Iterator[Fact]:
         spent = time.perf_counter() - start
         yield Fact(
             f"newton_removal, budget: share spent by 100 {name}",
-            last.spent / last.budget,
+            last.budget_spent / last.budget,
             goal=1.0,
             how=f"{size}, alpha 32, epsilon 1, delta 1e-4, sigma 10; alignment"
             f" {last.alignment:.2f}; measured residual {model.gradient_residual_norm():.2g} of the"
-            f" {last.spent:.2g} charged; {spent:.2f} s; accuracy {model.score(x, y):.3f}",
+            f" {last.budget_spent:.2g} charged; {spent:.2f} s; accuracy {model.score(x, y):.3f}",
         )
 
 
@@ -219,7 +219,7 @@ def drebin_facts() -> Iterator[Fact]:
                 "s",
                 goal=1.0,
                 how=f"{size}; residual {model.gradient_residual_norm():.2g}, bound"
-                f" {last.spent:.2g}; largest weight left"
+                f" {last.budget_spent:.2g}; largest weight left"
                 f" {abs(model.coef_[0, chosen]).max():.1g}",
             )
     yield Fact(

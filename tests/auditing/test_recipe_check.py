@@ -140,7 +140,7 @@ def test_other_verdicts_and_answers_are_marked_once():
 def test_originals_are_trained_once_and_their_cost_is_told(toy, cache, monkeypatch):
     case, given = toy
     first = audited(given, case, cache, uk.Rows(range(12)), memory=AuditMemory())
-    assert first.recipe.trained == 5
+    assert first.recipe.trained_models == 5
     calls = []
     monkeypatch.setattr(
         "unlearnkit.oracles.fit_together", lambda *_, **__: calls.append(1) or iter(())
@@ -148,7 +148,7 @@ def test_originals_are_trained_once_and_their_cost_is_told(toy, cache, monkeypat
     monkeypatch.setattr("unlearnkit.oracles.fit_each", lambda *_: calls.append(1))
     again = audited(given, case, cache, uk.Rows(range(12)), memory=AuditMemory())
     assert not calls
-    assert again.recipe.trained == 0
+    assert again.recipe.trained_models == 0
     assert again.recipe.p == first.recipe.p
     rows = len(case.train) * case.recipe.epochs
     assert again.recipe.forward == again.recipe.backward == 5 * rows
@@ -214,7 +214,7 @@ def test_a_loop_of_the_users_own_is_checked_like_a_recipe(epochs, outcome, tmp_p
     done = uk.unlearn(given, case, GO, "retrain")
     report = uk.audit(done, oracle=uk.oracle(case, GO, seeds=1, cache=place), cache=place)
     assert report.recipe.outcome == outcome
-    assert report.recipe.trained == 5
+    assert report.recipe.trained_models == 5
     if outcome == "mismatch":
         assert "Make train_model the training" in report.next_steps[0].action
         assert "more closely" in report.next_steps[0].action

@@ -99,10 +99,10 @@ def test_retraining_is_due_exactly_when_the_budget_is_spent(method, perturbation
             break
         served += 1
         assert found.budget == pytest.approx(limit)
-        assert found.spent + found.left == pytest.approx(limit)
-        assert 0 <= found.spent <= limit
+        assert found.budget_spent + found.budget_left == pytest.approx(limit)
+        assert 0 <= found.budget_spent <= limit
         assert found.epsilon <= 1.0
-        assert done.gradient_residual_norm() <= found.spent
+        assert done.gradient_residual_norm() <= found.budget_spent
     assert 0 < served < 399
     assert np.array_equal(weights(done), before)
     assert done.certificate().rows == served
@@ -111,16 +111,16 @@ def test_retraining_is_due_exactly_when_the_budget_is_spent(method, perturbation
         again._state = done._state
         again._risk = done._risk
         again._release(done._state)
-        assert again.unlearn(rows=[row]).spent > limit
+        assert again.unlearn(rows=[row]).budget_spent > limit
 
 
 def test_the_bounds_of_a_sequence_add_up():
     x, y = made("logistic", rows=400)
     done = certified(sigma=10.0).fit(x, y)
-    spent = [done.unlearn(rows=[row]).spent for row in range(20)]
+    spent = [done.unlearn(rows=[row]).budget_spent for row in range(20)]
     steps = np.diff([0.0, *spent])
     assert (steps > 0).all()
-    alone = certified(sigma=10.0).fit(x, y).unlearn(rows=[0]).spent
+    alone = certified(sigma=10.0).fit(x, y).unlearn(rows=[0]).budget_spent
     assert spent[0] == alone
 
 
@@ -130,7 +130,7 @@ def test_after_the_budget_a_retrained_model_has_fresh_noise_and_a_fresh_account(
     with pytest.raises(NeedsRetrain, match="nothing has changed: call retrain with the same"):
         done.unlearn(rows=range(200))
     old = done._state.tilt
-    assert done.retrain(rows=range(200)).certificate().spent < 1e-9
+    assert done.retrain(rows=range(200)).certificate().budget_spent < 1e-9
     assert not np.array_equal(done._state.tilt, old)
     assert done.certificate().rows == 200
     w = done.coef_[0]
@@ -145,7 +145,7 @@ def test_a_spent_budget_is_repaired_by_choice():
     done = certified(sigma=0.05).fit(x, y)
     with pytest.raises(NeedsRetrain):
         done.unlearn(rows=range(200))
-    assert done.unlearn(rows=range(200), repair=True).spent < 1e-9
+    assert done.unlearn(rows=range(200), repair=True).budget_spent < 1e-9
 
 
 def test_each_output_release_has_noise_of_its_own_and_the_sequence_composes():
@@ -166,7 +166,7 @@ def test_a_measured_charge_is_the_residual():
     x, y = made("logistic", rows=400)
     done = certified(charge="measured", sigma=5.0).fit(x, y)
     found = done.unlearn(rows=range(30))
-    assert found.spent == pytest.approx(done.gradient_residual_norm(), rel=1e-9)
+    assert found.budget_spent == pytest.approx(done.gradient_residual_norm(), rel=1e-9)
     assert any("measured on the data" in a for a in found.assumptions)
 
 
@@ -238,7 +238,7 @@ def test_the_audited_mechanism_is_that_of_the_model(audit):
     step = (expit(w * gone) - y[:REMOVED]) @ gone / ((p * (1 - p)) @ keep**2 + ALPHA)
     found = one.unlearn(rows=range(REMOVED))
     assert one.coef_[0, 0] == pytest.approx(w + step, abs=1e-9)
-    assert bound.min() < found.spent < bound.max()
+    assert bound.min() < found.budget_spent < bound.max()
 
 
 def test_the_density_ratio_is_within_epsilon_when_the_budget_pays_for_every_draw(audit):
@@ -266,7 +266,7 @@ def test_a_uniform_charge_is_the_same_for_every_draw_and_at_least_every_bound(au
         one = certified(alpha=ALPHA, sigma=1e4, charge="uniform", noise=seed)
         one.fit(x[:, None], y.astype(int))
         found = one.unlearn(rows=range(REMOVED))
-        spent.add(round(found.spent, 6))
+        spent.add(round(found.budget_spent, 6))
         assert not any("runs out for some draws" in a for a in found.assumptions)
     assert len(spent) == 1
     assert spent.pop() >= bound.max()

@@ -157,8 +157,8 @@ def test_the_residual_of_every_request_is_within_its_bound(kind, method):
     for request in requests:
         found = done.unlearn(**request)
         residual = done.gradient_residual_norm()
-        assert residual <= found.spent + ROUNDING
-        assert residual > 0.001 * found.spent
+        assert residual <= found.budget_spent + ROUNDING
+        assert residual > 0.001 * found.budget_spent
     keep = np.r_[40:80, 100:200]
     x[:, 2] = 0
     y[70] = other
@@ -173,7 +173,7 @@ def test_a_thousand_removals_one_by_one_stay_within_the_bound(method):
     done = model("logistic", 5.0, method=method, penalize_intercept=True).fit(x, y)
     for row in range(1000):
         found = done.unlearn(rows=[row])
-        assert done.gradient_residual_norm() <= found.spent
+        assert done.gradient_residual_norm() <= found.budget_spent
     again = retrained("logistic", x[1000:], y[1000:], 5.0, penalize_intercept=True)
     assert distance(done, again) <= found.distance
     assert found.rows == 1000
@@ -185,7 +185,7 @@ def test_the_worst_case_bound_is_far_above_the_data_dependent_one():
     worst = worst_case_bound(
         LogisticLoss(), rows=1500, removed=1, alpha=5.0, slope=1.0, row_norm=np.sqrt(2)
     )
-    assert found.spent < 0.01 * worst
+    assert found.budget_spent < 0.01 * worst
 
 
 def test_a_removed_column_gets_the_weight_zero():
@@ -261,7 +261,7 @@ def test_repair_takes_an_aligned_removal_to_the_retrained_model(method):
     assert found.alignment > 4
     assert "no random draw" in found.notes[0]
     assert distance(done, retrained("logistic", x[keep], y[keep])) > 1e-3
-    assert done.repair().spent < 1e-9
+    assert done.repair().budget_spent < 1e-9
     want = retrained("logistic", x[keep], y[keep])
     np.testing.assert_allclose(weights(done), weights(want), atol=1e-8)
     done.unlearn(rows=[keep[0]], repair=True)

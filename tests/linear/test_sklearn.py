@@ -61,7 +61,7 @@ def test_dense_and_sparse_rows_give_the_same_certificate_and_weights():
     both = [model("logistic").fit(f(x), y) for f in (np.asarray, sparse)]
     done = [m.unlearn(rows=[3, 5]) for m in both]
     np.testing.assert_allclose(weights(both[0]), weights(both[1]), rtol=1e-10)
-    assert done[0].spent == pytest.approx(done[1].spent, rel=1e-8)
+    assert done[0].budget_spent == pytest.approx(done[1].budget_spent, rel=1e-8)
 
 
 @pytest.fixture
@@ -78,10 +78,10 @@ def test_conjugate_gradients_reach_the_same_weights_as_a_dense_hessian(request_)
     dense, products = model("logistic", 5.0).fit(x, y), model("logistic", 5.0).fit(sparse(x), y)
     np.testing.assert_allclose(weights(products), weights(dense), atol=1e-9)
     a, b = dense.unlearn(**request_), products.unlearn(**request_)
-    assert products.gradient_residual_norm() <= b.spent
+    assert products.gradient_residual_norm() <= b.budget_spent
     step = np.linalg.norm(weights(products) - weights(dense))
-    assert step <= 0.1 * b.spent / 5.0
-    assert a.spent <= b.spent
+    assert step <= 0.1 * b.budget_spent / 5.0
+    assert a.budget_spent <= b.budget_spent
 
 
 @pytest.mark.usefixtures("large")

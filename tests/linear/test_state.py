@@ -49,7 +49,7 @@ def test_noise_and_account_survive_a_restart(tmp_path):
     done.unlearn(rows=[4], save_to=tmp_path)
     again = model("logistic", fit_intercept=False, budget=BUDGET).load(tmp_path).attach(x, y)
     assert again.gradient_residual_norm() == pytest.approx(done.gradient_residual_norm(), abs=1e-12)
-    assert again.unlearn(rows=[8]).spent == done.unlearn(rows=[8]).spent
+    assert again.unlearn(rows=[8]).budget_spent == done.unlearn(rows=[8]).budget_spent
 
 
 def test_sparse_data_with_names_of_classes_survive(tmp_path):

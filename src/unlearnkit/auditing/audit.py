@@ -141,13 +141,28 @@ def audit(
     tier = _tier_of(tier, oracle)
     if tier is AuditTier.STRONG:
         found = _strong(done, oracle, models, rt, cache, ray, memory, check)
-        return _with_data(found, done, list_rows=list_rows)
+    else:
+        found = _single(done, oracle, tier, rt, cache, memory, check, placebo=placebo)
+    return _with_data(found, done, list_rows=list_rows)
+
+
+def _single(
+    done: Unlearned,
+    oracle: Oracles | None,
+    tier: AuditTier,
+    rt: Runtime,
+    cache: Cache,
+    memory: AuditMemory,
+    check: RecipeChecker,
+    *,
+    placebo: bool,
+) -> Report:
+    """Return the fast or the reference audit of the model at hand."""
     oracles = oracle if tier is AuditTier.REFERENCE else None
     controls = ControlModels(done.case, done.parts, rt, cache)
-    found = audit_one_model(
+    return audit_one_model(
         done, oracles, tier, rt, controls, memory, placebo=placebo, recipe_check=check
     )
-    return _with_data(found, done, list_rows=list_rows)
 
 
 def _tier_of(wanted: AuditTier | str | None, oracle: Oracles | None) -> AuditTier:

@@ -171,7 +171,9 @@ def compare_with_originals(
     tests = [m.p for m in found if m.p is not None]
     return RecipeComparison(
         cauchy_combination(tests) if tests else None,
-        tuple(m for m in found if m.given is not None or any(v is not None for v in m.originals)),
+        tuple(
+            m for m in found if m.original is not None or any(v is not None for v in m.originals)
+        ),
     )
 
 
@@ -243,7 +245,7 @@ def _checked(
     return _outcome(compared, done.case).model_copy(
         update={
             "seeds": tuple(r.seed for r in runs),
-            "trained": len(new),
+            "trained_models": len(new),
             "seconds": math.fsum(r.seconds for r in runs),
             "forward": sum(r.cost.forward for r in runs),
             "backward": sum(r.cost.backward for r in runs),
@@ -287,7 +289,7 @@ def _measure(
         return value if math.isfinite(value) else None
 
     return RecipeMeasure(
-        name=words, given=known(given), originals=tuple(map(known, originals)), p=p
+        name=words, original=known(given), originals=tuple(map(known, originals)), p=p
     )
 
 
@@ -339,14 +341,14 @@ def _difference(measures: Sequence[RecipeMeasure]) -> str:
     """Return the difference that a reader sees best: accuracy or error, else the clearest."""
     for m in measures:
         known = [v for v in m.originals if v is not None]
-        if m.given is None or not known or min(known) <= m.given <= max(known):
+        if m.original is None or not known or min(known) <= m.original <= max(known):
             continue
-        apart, mean = abs(m.given - fmean(known)), fmean(known)
+        apart, mean = abs(m.original - fmean(known)), fmean(known)
         if m.name.startswith(ACCURACY) and apart >= VISIBLE:
             rows = m.name.removeprefix(f"{ACCURACY}, ")
             return (
-                f"the given model answers {_percent(m.given)} of the {rows}, models trained by this"
-                f" recipe {_percent(mean)}"
+                f"the given model answers {_percent(m.original)} of the {rows}, models trained by"
+                f" this recipe {_percent(mean)}"
             )
         if m.name.startswith(ERROR) and apart >= VISIBLE_ERROR * mean:
             return _beside(m)
@@ -358,7 +360,7 @@ def _beside(m: RecipeMeasure) -> str:
     known = [v for v in m.originals if v is not None]
     mean = "undefined" if not known else f"{fmean(known):.4g}"
     spread = f" ({min(known):.4g} to {max(known):.4g})" if len(known) > 1 else ""
-    given = "undefined" if m.given is None else f"{m.given:.4g}"
+    given = "undefined" if m.original is None else f"{m.original:.4g}"
     return f"{m.name}: the given model {given}, models trained by this recipe {mean}{spread}"
 
 
@@ -371,8 +373,8 @@ def _remedy(measures: Sequence[RecipeMeasure], case: Case) -> str:
     loss = next((m for m in measures if m.name == TESTED["loss_retain"].words), None)
     known = [v for v in loss.originals if v is not None] if loss else []
     look = "epochs, lr and augment"
-    if loss is not None and loss.given is not None and known:
-        closer = loss.given < fmean(known)
+    if loss is not None and loss.original is not None and known:
+        closer = loss.original < fmean(known)
         look += (
             f" (the given model fits the retain set {'more' if closer else 'less'} closely than"
             " models of this recipe)"

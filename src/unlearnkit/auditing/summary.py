@@ -103,7 +103,7 @@ def _of_recipe(recipe: RecipeCheck) -> SummaryRow:
     shown = [m for m in recipe.measures if m.name in RETAINED]
     given, values = None, list[float]()
     if shown:
-        given, values = shown[0].given, [v for v in shown[0].originals if v is not None]
+        given, values = shown[0].original, [v for v in shown[0].originals if v is not None]
     return SummaryRow(
         name=RECIPE,
         metric="",

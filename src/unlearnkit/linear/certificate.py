@@ -65,7 +65,7 @@ class Certificate(FrozenModel):
     rows: int
     """Training rows removed so far."""
 
-    relabelled: int
+    corrected_labels: int
     """Rows whose labels were changed so far."""
 
     features: tuple[int, ...]
@@ -87,10 +87,10 @@ class Certificate(FrozenModel):
     budget: float | None
     """Largest residual that the noise hides; None without a budget."""
 
-    spent: float
+    budget_spent: float
     """Part of the budget that is spent: the bound above, or the measured residual if charged."""
 
-    left: float | None
+    budget_left: float | None
     """What is left of the budget."""
 
     epsilon: float | None

@@ -241,11 +241,11 @@ class FittedModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn is not t
 
     def _refuse_if_spent(self, state: RemovalState) -> None:
         limit = self._terms().limit
-        if limit is not None and state.spent > limit:
+        if limit is not None and state.budget_spent > limit:
             raise NeedsRetrain(
-                f"budget: the gradient residual would be {state.spent:.4g}, and the noise hides at"
-                f" most {limit:.4g}; nothing has changed: call retrain with the same request, which"
-                " draws fresh noise, or unlearn with repair=True"
+                f"budget: the gradient residual would be {state.budget_spent:.4g}, and the noise"
+                f" hides at most {limit:.4g}; nothing has changed: call retrain with the same"
+                " request, which draws fresh noise, or unlearn with repair=True"
             )
 
     def _publish(self, w: Array) -> None:
@@ -280,9 +280,9 @@ class FittedModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn is not t
         X = validate_data(self, X, accept_sparse="csr", dtype=np.float64, reset=False)
         x = self._with_intercept(X, check=False)
         w = self._released
-        if self._state.dropped:
+        if self._state.dropped_columns:
             w = w.copy()
-            w[:, list(self._state.dropped)] = 0.0
+            w[:, list(self._state.dropped_columns)] = 0.0
         out: Array = np.asarray(x @ w.T)
         return out
 
@@ -402,10 +402,10 @@ class FittedModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn is not t
             )
         assert self._risk is not None
         state = self._state
-        x = without_columns(x, state.dropped)
-        for row, target in state.relabelled.items():
+        x = without_columns(x, state.dropped_columns)
+        for row, target in state.new_labels.items():
             targets[row] = target
-        gone = np.flatnonzero(state.removed)
+        gone = np.flatnonzero(state.removed_rows)
         weights[gone] = 0.0
         erase_rows(x, gone)
         self._risk = replace(self._risk, x=x, y=targets, weights=weights)

@@ -83,9 +83,9 @@ class RemovableModel(FittedModel):
         zeros = np.zeros(len(at))
         change = Change(before, replace(before, weights=zeros))
         pulled = alignment(self._state, change)
-        removed = self._state.removed.copy()
+        removed = self._state.removed_rows.copy()
         removed[at] = True
-        state = replace(self._state, removed=removed)
+        state = replace(self._state, removed_rows=removed)
         after = None
         if self._reads_rows(repair=repair):
             whole = self._data("rows")
@@ -110,7 +110,7 @@ class RemovableModel(FittedModel):
         new = dict(zip(at.tolist(), targets.tolist(), strict=True))
         new_targets(labels, present, new)
         change = Change(before, replace(before, y=targets))
-        state = replace(self._state, relabelled={**self._state.relabelled, **new})
+        state = replace(self._state, new_labels={**self._state.new_labels, **new})
         after = None
         if self._reads_rows(repair=repair):
             whole = self._data("labels")
@@ -130,7 +130,7 @@ class RemovableModel(FittedModel):
             return self.certificate()
         before = self._data("features")
         after = replace(before, x=without_columns(before.x, columns))
-        state = replace(self._state, dropped=(*self._state.dropped, *columns))
+        state = replace(self._state, dropped_columns=(*self._state.dropped_columns, *columns))
         if not self.alpha * (1 - self.l1_ratio) > 0:
             raise InputError(
                 "unlearn: without a squared penalty the weight of a removed feature is not"
@@ -162,18 +162,18 @@ class RemovableModel(FittedModel):
         charge = "bound" if self.budget is None else self.budget.charge
         if charge == "uniform":
             bound = uniform_bound(self._data("uniform bound"), change, done.spectral, done.row_norm)
-            done = replace(done, spent=(0.0 if whole else state.spent) + bound)
+            done = replace(done, budget_spent=(0.0 if whole else state.budget_spent) + bound)
         if repair and after is not None:
             done = self._repaired(done, after)
         if charge == "measured" and after is not None:
-            done = replace(done, spent=float(np.linalg.norm(after.gradient(done.w))))
-        done = replace(done, history=(*done.history, done.spent))
+            done = replace(done, budget_spent=float(np.linalg.norm(after.gradient(done.w))))
+        done = replace(done, history=(*done.history, done.budget_spent))
         self._refuse_if_spent(done)
         return done
 
     def _repaired(self, state: RemovalState, risk: Risk) -> RemovalState:
         found = minimize_risk(risk, state.w, steps=self.max_iter)
-        done = replace(state, w=found.w, spent=found.residual)
+        done = replace(state, w=found.w, budget_spent=found.residual)
         return with_anchor(done, risk, factors=self._stores_factors())
 
     def _reads_rows(self, *, repair: bool) -> bool:
@@ -193,9 +193,9 @@ class RemovableModel(FittedModel):
             )
         X, y, weights = given
         X = validate_data(self, X, accept_sparse="csr", dtype=np.float64, reset=False)
-        x = without_columns(self._with_intercept(X, check=True), self._state.dropped)
+        x = without_columns(self._with_intercept(X, check=True), self._state.dropped_columns)
         targets = self._encode(list(np.asarray(y)))
-        moved = self._state.relabelled
+        moved = self._state.new_labels
         targets = np.array([moved.get(int(r), t) for r, t in zip(at, targets, strict=False)])
         s = np.ones(len(at)) if weights is None else np.asarray(weights, dtype=np.float64)
         if x.shape[0] != len(at) or len(targets) != len(at) or s.shape != (len(at),):
@@ -212,7 +212,7 @@ class RemovableModel(FittedModel):
         """
         check_is_fitted(self)
         done = self._repaired(self._state, self._data("repair"))
-        done = replace(done, history=(*done.history, done.spent))
+        done = replace(done, history=(*done.history, done.budget_spent))
         self._refuse_if_spent(done)
         self._release(done)
         return self.certificate()
@@ -230,7 +230,11 @@ class RemovableModel(FittedModel):
         old = self._state
         risk = self._data("retrain")
         x, y, weights = risk.x, risk.y.copy(), risk.weights.copy()
-        removed, relabelled, dropped = old.removed.copy(), dict(old.relabelled), old.dropped
+        removed, relabelled, dropped = (
+            old.removed_rows.copy(),
+            dict(old.new_labels),
+            old.dropped_columns,
+        )
         if request.get("rows") is not None:
             at = row_numbers(request["rows"], old)
             weights[at], removed[at] = 0.0, True
@@ -246,5 +250,7 @@ class RemovableModel(FittedModel):
             x, dropped = without_columns(x, columns), (*dropped, *columns)
         self._fits += 1
         self._train(x, y, weights)
-        self._state = replace(self._state, removed=removed, relabelled=relabelled, dropped=dropped)
+        self._state = replace(
+            self._state, removed_rows=removed, new_labels=relabelled, dropped_columns=dropped
+        )
         return self

@@ -46,8 +46,8 @@ def newton_removal(
         if unsolved <= bound / 10 or accuracy < 1e-11:
             break
         accuracy /= 10
-    earlier = 0.0 if corrected else state.spent
-    return replace(state, w=state.w + move, spent=earlier + bound + unsolved)
+    earlier = 0.0 if corrected else state.budget_spent
+    return replace(state, w=state.w + move, budget_spent=earlier + bound + unsolved)
 
 
 def newton_step(state: RemovalState, risk: Risk, change: Change) -> RemovalState:
@@ -79,7 +79,7 @@ def newton_step(state: RemovalState, risk: Risk, change: Change) -> RemovalState
     gram = _gram(f, change)
     bound = state.residual + stored_bound(state, risk.loss, gram, move) + unsolved
     stored = Factors(inverse, hessian, gram, f.shift, pull)
-    return replace(state, w=state.anchor + move, spent=bound, factors=stored)
+    return replace(state, w=state.anchor + move, budget_spent=bound, factors=stored)
 
 
 def infinitesimal_jackknife(state: RemovalState, risk: Risk, change: Change) -> RemovalState:
@@ -107,7 +107,9 @@ def infinitesimal_jackknife(state: RemovalState, risk: Risk, change: Change) -> 
     gram = _gram(f, change)
     bound = stored_bound(state, risk.loss, gram, move) + float(np.linalg.norm(unsolved))
     stored = Factors(f.inverse, f.hessian, gram, shift, pull)
-    return replace(state, w=state.anchor + move, spent=state.residual + bound, factors=stored)
+    return replace(
+        state, w=state.anchor + move, budget_spent=state.residual + bound, factors=stored
+    )
 
 
 Step = Callable[[RemovalState, Risk, Change], RemovalState]
@@ -145,7 +147,7 @@ def alignment(state: RemovalState, change: Change) -> float:
     Norm of their summed gradient at the anchor over the root mean square of that norm for as many
     of the N rows drawn at random.
     """
-    total, count = len(state.removed), len(change.before.y)
+    total, count = len(state.removed_rows), len(change.before.y)
     pulled = float(np.linalg.norm(change.before.data_gradient(state.anchor)))
     mean = count**2 * float((state.gradient_mean**2).sum())
     spread = count * max(total - count, 0) / max(total - 1, 1) * state.gradient_spread

@@ -49,13 +49,13 @@ class RemovalState:
     tilt: Array
     """Noise of objective perturbation ``(K, D)``; keep it private."""
 
-    removed: NDArray[np.bool_]
+    removed_rows: NDArray[np.bool_]
     """Which rows are removed ``(N,)``."""
 
-    relabelled: dict[int, float]
+    new_labels: dict[int, float]
     """New targets of rows, as the loss reads them."""
 
-    dropped: tuple[int, ...]
+    dropped_columns: tuple[int, ...]
     """Columns that are removed."""
 
     spectral: float
@@ -73,7 +73,7 @@ class RemovalState:
     residual: float
     """Bound on the gradient residual norm at the anchor."""
 
-    spent: float
+    budget_spent: float
     """Bound on the gradient residual norm now, or the measured one where that is charged."""
 
     factors: Factors | None = None
@@ -107,15 +107,15 @@ def first_state(
         w=w,
         anchor=w,
         tilt=risk.tilt,
-        removed=np.zeros(len(risk.y), dtype=bool),
-        relabelled={},
-        dropped=(),
+        removed_rows=np.zeros(len(risk.y), dtype=bool),
+        new_labels={},
+        dropped_columns=(),
         spectral=0.0,
         row_norm=largest,
         gradient_mean=mean,
         gradient_spread=spread,
         residual=residual,
-        spent=residual,
+        budget_spent=residual,
     )
     return with_anchor(state, risk, factors=factors)
 
@@ -142,7 +142,7 @@ def with_anchor(state: RemovalState, risk: Risk, *, factors: bool) -> RemovalSta
         state,
         anchor=state.w,
         spectral=spectral,
-        residual=state.spent,
+        residual=state.budget_spent,
         factors=stored,
         gradient_mean=mean,
         gradient_spread=spread,

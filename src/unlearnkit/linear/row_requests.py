@@ -23,7 +23,7 @@ def row_numbers(rows: Sequence[int] | NDArray[np.intp], state: RemovalState) -> 
         InputError: If one is no position, is named twice, or is removed already.
     """
     found = np.asarray(rows)
-    total = len(state.removed)
+    total = len(state.removed_rows)
     if found.size == 0:
         return np.empty(0, dtype=np.intp)
     if found.ndim != 1 or not np.issubdtype(found.dtype, np.integer):
@@ -39,7 +39,7 @@ def row_numbers(rows: Sequence[int] | NDArray[np.intp], state: RemovalState) -> 
         raise InputError(
             f"unlearn: row {int(values[counts.argmax()])} is named twice; name each row once"
         )
-    gone = found[state.removed[found]]
+    gone = found[state.removed_rows[found]]
     if len(gone):
         raise InputError(
             f"unlearn: row {int(gone[0])} is removed already; leave it out of the request"
@@ -80,7 +80,7 @@ def column_numbers(
             at = int(feature)
         if not 0 <= at < width:
             raise InputError(f"unlearn: no feature {feature!r}; columns go from 0 to {width - 1}")
-        if at in state.dropped:
+        if at in state.dropped_columns:
             raise InputError(
                 f"unlearn: feature {feature!r} is removed already; leave it out of the request"
             )

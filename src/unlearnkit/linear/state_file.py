@@ -21,8 +21,8 @@ NAME = "state.json"
 FORMAT = 1
 """Raised when a state of an older version can no longer be read."""
 
-ARRAYS = ("w", "anchor", "tilt", "removed", "gradient_mean")
-NUMBERS = ("spectral", "row_norm", "gradient_spread", "residual", "spent")
+ARRAYS = ("w", "anchor", "tilt", "removed_rows", "gradient_mean")
+NUMBERS = ("spectral", "row_norm", "gradient_spread", "residual", "budget_spent")
 
 
 def write_state(
@@ -62,8 +62,8 @@ def write_state(
         "tensors": name,
         "sha256": digest,
         "numbers": {name: getattr(state, name) for name in NUMBERS},
-        "relabelled": {str(k): v for k, v in state.relabelled.items()},
-        "dropped": list(state.dropped),
+        "new_labels": {str(k): v for k, v in state.new_labels.items()},
+        "dropped_columns": list(state.dropped_columns),
         "history": list(state.history),
         "releases": state.releases,
         "extra": dict(extra),
@@ -124,8 +124,8 @@ def read_state(
     values |= {name: float(record["numbers"][name]) for name in NUMBERS}
     state = RemovalState(
         **values,
-        relabelled={int(k): float(v) for k, v in record["relabelled"].items()},
-        dropped=tuple(record["dropped"]),
+        new_labels={int(k): float(v) for k, v in record["new_labels"].items()},
+        dropped_columns=tuple(record["dropped_columns"]),
         factors=factors,
         history=tuple(record["history"]),
         releases=int(record["releases"]),

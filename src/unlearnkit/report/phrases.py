@@ -243,11 +243,11 @@ def recipe_lines(check: RecipeCheck) -> list[tuple[str, str, str, str]]:
     lines = []
     for m in check.measures:
         known = [v for v in m.originals if v is not None]
-        places = decimals([m.given, *known])
+        places = decimals([m.original, *known])
         spread = interval(min(known), max(known), places) if len(known) > 1 else ""
         mean = number(math.fsum(known) / len(known) if known else None, places)
         p = ABSENT if m.p is None else f"{m.p:.2g}"
-        lines.append((m.name, number(m.given, places), f"{mean} {spread}".rstrip(), p))
+        lines.append((m.name, number(m.original, places), f"{mean} {spread}".rstrip(), p))
     return lines
 
 
@@ -259,7 +259,7 @@ def recipe_cost(check: RecipeCheck) -> str:
     rows = f", {check.forward:,} rows forward and {check.backward:,} backward" * bool(check.forward)
     return (
         f"Recipe check: {count} original{'s' if count > 1 else ''} (seeds {seeds(check.seeds)}),"
-        f" {check.trained} trained for this audit; training {'them' if count > 1 else 'it'} takes"
+        f" {check.trained_models} trained for this audit; training {'them' if count > 1 else 'it'} takes"
         f" {duration(check.seconds)}{rows}."
     )
 

@@ -13,7 +13,7 @@ class RecipeMeasure(FrozenModel):
     name: str
     """In words: ``mean loss, retain set``."""
 
-    given: float | None
+    original: float | None
     """Of the model at hand; None where it is undefined."""
 
     originals: tuple[float | None, ...]
@@ -40,7 +40,7 @@ class RecipeCheck(FrozenModel):
     seeds: tuple[int, ...] = ()
     """Of the originals that were trained by the recipe."""
 
-    trained: int = 0
+    trained_models: int = 0
     """How many of them had to be trained for this audit; the others came from the cache."""
 
     seconds: float = 0.0
