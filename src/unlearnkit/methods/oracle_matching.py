@@ -41,7 +41,7 @@ class OracleMatching(Method):
         ),
         fails=(
             "it costs as much as the retrainings whose outputs it matches",
-            "even with the targets of 64 retrained models the match is not perfect: digits, a random"
+            "with targets of 64 retrained models the match is still not perfect: digits, a random"
             " tenth, 64 models: median KLoM 0.18 (retrained models among themselves 0.14), U-LiRA"
             " AUC 0.57",
         ),
