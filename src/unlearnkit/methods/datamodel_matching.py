@@ -51,7 +51,12 @@ class DatamodelMatching(Method):
             " requests on the same rows (6.4 a request over 100 requests), and fewer models than"
             " training rows leave errors that single-record attacks see",
             "on a model that never saw the forget set it subtracts their effect all the same: the"
-            " placebo control shows that as over-forgetting",
+            " placebo control finds as much memory as before (digits, a random tenth, 64 models:"
+            " U-LiRA AUC 0.78, original 0.77)",
+            "likeness on the same case, with 2,944 models on 0.75 of the rows: median KLoM 0.27,"
+            " 0.22 blended (retrained models among themselves 0.14), U-LiRA AUC 0.68 and 0.65, 17"
+            " and 18 records of 143 exposed; this precomputation costs 2,540 retrainings. The"
+            " default of 1,024 models has not been audited",
             "effects are summed as if each row acted alone: copies of one row are mispredicted",
         ),
         presets={

@@ -39,7 +39,12 @@ class OracleMatching(Method):
             "length, rate and rows of the matching are those of `datamodel_matching`; the preset"
             " reference has the published ones",
         ),
-        fails=("it costs as much as the retrainings whose outputs it matches",),
+        fails=(
+            "it costs as much as the retrainings whose outputs it matches",
+            "with targets of 64 retrained models the match is still not perfect: digits, a random"
+            " tenth, 64 models: median KLoM 0.18 (retrained models among themselves 0.14), U-LiRA"
+            " AUC 0.57",
+        ),
         presets={
             "reference": {
                 "target": "mean",
