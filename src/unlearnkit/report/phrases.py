@@ -259,8 +259,8 @@ def recipe_cost(check: RecipeCheck) -> str:
     rows = f", {check.forward:,} rows forward and {check.backward:,} backward" * bool(check.forward)
     return (
         f"Recipe check: {count} original{'s' if count > 1 else ''} (seeds {seeds(check.seeds)}),"
-        f" {check.trained_models} trained for this audit; training {'them' if count > 1 else 'it'} takes"
-        f" {duration(check.seconds)}{rows}."
+        f" {check.trained_models} trained for this audit; training"
+        f" {'them' if count > 1 else 'it'} takes {duration(check.seconds)}{rows}."
     )
 
 
