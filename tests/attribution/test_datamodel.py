@@ -165,3 +165,10 @@ def test_rows_that_were_never_trained_on_can_be_read(toy):
     got = predict_shift(subject, DatamodelAttribution(models=8, whole=2), Runtime(), read=read)
     assert got.shift.shape == (45, 3)
     assert got.shift.sum(1).abs().max() < 1e-4  # centred
+
+
+def test_a_request_that_corrects_rows_is_refused():
+    x, y = torch.randn(12, 3), torch.arange(12) % 2
+    case = uk.Case(train=(x, y), task="classification", recipe=uk.Recipe())
+    with pytest.raises(UnsupportedError, match="influence_second"):
+        AttributedModel.of_case(torch.nn.Linear(3, 2), case, uk.Features(1))

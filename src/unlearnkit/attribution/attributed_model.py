@@ -64,7 +64,9 @@ class AttributedModel:
         """Return the model of a method's problem, with forget and retain set as one.
 
         It is ``p.model``, whose parameters may move: to be read before it is changed.
+        A request that corrects rows is refused.
         """
+        _refuse_corrections(p.corrections)
         train, forget = join_rows(p.forget, p.retain)
         build = None if p.build_from is None else p.fresh
         return cls(p.model, p.task, train, forget, p.training or p.recipe, build)
@@ -86,6 +88,7 @@ class AttributedModel:
             UnsupportedError: If the case has no rows that go, or none that stay.
         """
         parts = case.partition(request)
+        _refuse_corrections(parts.corrections)
         if parts.forget is None or parts.retain is None:
             raise UnsupportedError(
                 "attribution: needs the rows that go and the rows that stay; give Case(train=...)"
@@ -150,6 +153,14 @@ def _concatenated(one: TensorData, two: TensorData) -> Data:
         return TensorData(torch.cat([one.x, two.x]), y)
     mine, theirs = as_named_tensors(one.x), as_named_tensors(two.x)
     return TensorData({k: torch.cat([t, theirs[k]]) for k, t in mine.items()}, y)
+
+
+def _refuse_corrections(corrections: View | None) -> None:
+    if corrections is not None:
+        raise UnsupportedError(
+            "attribution: predicts what leaving rows out does, not what correcting them does; use"
+            " influence_first, influence_second or finetune for a request for features or labels"
+        )
 
 
 def _built(case: Case, seed: int) -> nn.Module:
