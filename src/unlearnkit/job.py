@@ -42,7 +42,7 @@ DEFAULT_METHOD = "finetune"
 class Job(Record):
     """One request to forget."""
 
-    added = frozenset({"after"})
+    later_fields = frozenset({"after"})
 
     case: str
     """A built-in case, or ``package.module:function``."""

@@ -109,23 +109,19 @@ def audit(
         case: Of such a model: what the original was trained on.
         request: Of such a model: what was to be forgotten; None for a case made from parts.
         oracle: Models retrained without the forget rows: of ``uk.oracle``, or your own
-            (``Oracles.from_models``); five or more to say that a model matches
-            them, three or more for intervals.
+            (``Oracles.from_models``); five or more for a match, three or more for intervals.
         tier: ``fast`` needs no oracle and can only find faults; before it accuses a model it trains
             up to two control models, each for a tenth of the training. ``reference`` compares with
-            oracles; ``strong`` judges the method record by record, with ensembles of models that it
-            trains where they are not kept yet. The better of the first two that is possible when
-            None.
+            oracles; ``strong`` judges the method record by record, with ensembles that it trains
+            where they are not kept yet. None: the better of the first two that is possible.
         models: Of the strong tier: how many originals, unlearned models and retrained ones,
             retrained ones again, and placebo models: what the method makes of these.
         rt: Where to run; the CPU by default. Its reporter hears the cost of a strong audit first.
-        cache: Where trained models are kept: the control models of the fast tier, models and
-            margins of the strong one.
+        cache: Where trained models are kept: control models, ensembles and their margins.
         ray: Of the strong tier: who trains originals and retrained models, as in ``oracle``.
         list_rows: Whether the report lists the removed rows, by key or position.
         memory: What earlier audits of the same case found out about the same oracles.
-        placebo: Of the reference tier: whether to run the method on the oracles as well, which
-            separates memory of the forget set from what the method does to any model.
+        placebo: Of the reference tier: whether the method runs on the oracles too, to tell memory.
         recipe_check: Whether to ask before any comparison if the case's recipe, or ``train_model``,
             gives models like the original: it trains one to five originals, kept in the cache.
 
@@ -142,7 +138,11 @@ def audit(
     if tier is AuditTier.STRONG:
         found = _strong(done, oracle, models, rt, cache, ray, memory, check)
     else:
-        found = _single(done, oracle, tier, rt, cache, memory, check, placebo=placebo)
+        oracles = oracle if tier is AuditTier.REFERENCE else None
+        controls = ControlModels(done.case, done.parts, rt, cache)
+        found = audit_one_model(
+            done, oracles, tier, rt, controls, memory, placebo=placebo, recipe_check=check
+        )
     return _with_data(found, done, list_rows=list_rows)
 
 

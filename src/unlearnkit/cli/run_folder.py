@@ -45,7 +45,7 @@ class ContinuedRun(FrozenModel):
 class RunFolderRecord(Record):
     """Everything needed to run a run again, and what it was."""
 
-    added = frozenset({"continues"})
+    later_fields = frozenset({"continues"})
 
     schema_version: Literal[1, 2] = 2
     """1 had no digests of the record itself, nor of ``case`` and ``forget``."""

@@ -22,18 +22,18 @@ class FrozenModel(BaseModel):
 
 
 class Record(FrozenModel):
-    """A model that is written to files: fields of ``added`` are left out where they are empty.
+    """A model that is written to files: its ``later_fields`` are left out where they are empty.
 
     Files, and digests of files, that are older than these fields stay valid.
     """
 
-    added: ClassVar[frozenset[str]] = frozenset()
+    later_fields: ClassVar[frozenset[str]] = frozenset()
     """Fields that the first files did not have."""
 
     @model_serializer(mode="wrap")
     def _without_empty(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         content: dict[str, Any] = dump(self)
-        empty = {name for name in self.added if not getattr(self, name)}
+        empty = {name for name in self.later_fields if not getattr(self, name)}
         return {name: value for name, value in content.items() if name not in empty}
 
 
