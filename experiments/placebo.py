@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from experiments.drawing import figure
+from benchmarks.drawing import figure
 from unlearnkit.auditing.memory_and_likeness import strong_answers
 from unlearnkit.auditing.strong.margin_store import MarginMatrix, Membership, ModelId
 from unlearnkit.auditing.strong.placebo import PLACEBO, reads_request
