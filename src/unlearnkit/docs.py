@@ -21,7 +21,7 @@ COMPARED = "docs/results/over_finetuning.json"
 """What the experiment ``over_finetuning`` measured."""
 
 BASELINE = "finetune"
-"""The method that all others of that experiment stand beside."""
+"""The method that all others of that experiment stand next to."""
 
 
 def build(readme: str, compared: Sequence[Mapping[str, Any]] = ()) -> dict[str, str]:
@@ -56,7 +56,7 @@ def build(readme: str, compared: Sequence[Mapping[str, Any]] = ()) -> dict[str, 
 
 
 def over_finetuning(method: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the section of a method's page with its rows beside those of plain fine-tuning.
+    """Return the section of a method's page with its rows next to those of plain fine-tuning.
 
     Args:
         method: Its id.
@@ -73,12 +73,12 @@ def over_finetuning(method: str, rows: Sequence[Mapping[str, Any]]) -> str:
         there = [r for r in rows if (r["setting"], r["method"]) == (one["setting"], BASELINE)]
         same = [r for r in there if r["schedule"] == one["schedule"]]
         shown += [one, *(r for r in same or there[:1] if r is not one)]
-    beside = "" if method == BASELINE else ", beside `finetune` on the same schedule"
+    next_to = "" if method == BASELINE else ", next to `finetune` on the same schedule"
     if not mine[0]["schedule"]:
-        beside = ", on a schedule of its own, beside `finetune`"
+        next_to = ", on a schedule of its own, next to `finetune`"
     return (
         f"\n## {'Measured' if method == BASELINE else 'What it adds to fine-tuning'}\n\n"
-        f"At its defaults{beside}. Memory: against the same method on models that never saw the"
+        f"At its defaults{next_to}. Memory: against the same method on models that never saw the"
         " forget set; likeness: against retrained models; both as U-LiRA AUC (0.5 is alike) and"
         " mean shift of margins in standard deviations. Cost: share of retraining's."
         " [All methods](../results/over_finetuning.md).\n\n"

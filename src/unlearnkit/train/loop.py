@@ -127,29 +127,23 @@ def alternate(
     """Return the mean loss of each epoch of a training that minimises several losses in turn.
 
     An epoch makes all passes in order, with one optimiser for all; the schedule is over the steps
-    of all passes, and its steps fall between epochs, however long each is. The other arguments are
-    those of ``descend``.
+    of all passes, or by epochs however long each is. Other arguments are those of ``descend``.
     """
     check_training_allowed()
     params = [p for p in model.parameters() if p.requires_grad]
-    stepped = steps is None and recipe.schedule == "step"
-    steps = sum(one.steps(recipe) for one in passes) if steps is None else steps
+    whole = sum(one.steps(recipe) for one in passes)
+    by_epoch = whole / max(recipe.epochs, 1) if steps is None and recipe.schedule == "step" else 0.0
+    steps = whole if steps is None else steps
     if not params or not steps:
         return []
-    opt = recipe.build(params)
-    clip = recipe.clip_norm if clip is None else clip
-    curve: list[float] = []
-    step, ended = 0, False
+    opt, clip = recipe.build(params), recipe.clip_norm if clip is None else clip
+    curve, step, ended = list[float](), 0, False
     with training(model, norm):
         for epoch in count():
             seen: list[tuple[Tensor, int]] = []
-            length = sum(one.steps_in(epoch, recipe) for one in passes)
-            for i, (one, plain) in enumerate(
-                islice(_epoch(passes, recipe, rt, epoch), steps - step)
-            ):
+            for one, plain, place in islice(_epoch(passes, recipe, rt, epoch), steps - step):
                 batch = augment(plain, recipe, rt, f"{one.stream}/augment/{step}")
-                at = (epoch + i / length) * steps / recipe.epochs if stepped else step
-                lr = recipe.lr * recipe.factor(at, steps)
+                lr = recipe.lr * recipe.factor(place * by_epoch if by_epoch else step, steps)
                 for group in opt.param_groups:
                     group["lr"] = lr
                 if before_step is not None:
@@ -181,13 +175,16 @@ def alternate(
 
 def _epoch(
     passes: Sequence[Pass], recipe: Recipe, rt: Runtime, epoch: int
-) -> Iterator[tuple[Pass, Batch]]:
+) -> Iterator[tuple[Pass, Batch, float]]:
+    """Yield the batches of an epoch, each with its pass and its place in epochs."""
+    length, i = sum(one.steps_in(epoch, recipe) for one in passes), 0
     for one in passes:
         if one.epochs is None or epoch < one.epochs:
             for batch in one.view.batches(
                 one.size(recipe), rt, shuffle=f"{one.stream}/{epoch}", sampler=one.sampler
             ):
-                yield one, batch
+                yield one, batch, epoch + i / length
+                i += 1
 
 
 def _mean(seen: list[tuple[Tensor, int]]) -> float:
