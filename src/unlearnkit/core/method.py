@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from unlearnkit.core.recipe import Recipe
     from unlearnkit.core.runtime import Runtime
     from unlearnkit.core.task import Task
+    from unlearnkit.core.train_function import TrainFunction
     from unlearnkit.core.training_summary import TrainingSummary
 
 
@@ -57,6 +58,12 @@ class Need(StrEnum):
 
     CORRECTED = "corrected rows"
     """The forget rows with right features or labels; a request for features or labels has them."""
+
+    CLIENTS = "rows with owners"
+    """Rows that belong to clients: the owner of each (``group``), as in a federated training."""
+
+    HISTORY = "update history"
+    """What clients sent in each round of a federated training, as it was kept."""
 
     SHAPE = "one input tensor"
     """Inputs that are one tensor, of a known shape."""
@@ -100,6 +107,9 @@ class Problem:
     sealed_build: str = ""
     find_recipe: Callable[[], Recipe] | None = None
     """Finds ``recipe`` when it is first read, in the place of the one that is given."""
+
+    own_training: TrainFunction | None = None
+    """How models are trained where no recipe does: the user's own loop, or federated rounds."""
 
     train: Callable[[nn.Module, View], None] | None = None
     """Trains an untrained model by the user's own loop; None where the recipe does."""

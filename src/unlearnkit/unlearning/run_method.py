@@ -397,6 +397,7 @@ def _problem(
         else None,
         sealed_build="" if may_build else f"{how.id} builds a fresh model but does not declare it",
         find_recipe=None if own is None else lambda: _recipe_of_own_training(case, split, rt),
+        own_training=own,
         train=None if own is None else partial(train_by_function, how=own, rt=rt, stream=how.id),
     )
 

@@ -1,0 +1,1 @@
+"""Federated training in this process: clients, rounds of averaging, and their history."""
