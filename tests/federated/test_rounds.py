@@ -18,8 +18,10 @@ from unlearnkit.federated.federated_case import Client, federated_case
 from unlearnkit.federated.federation import Federation, rows_by_client
 from unlearnkit.federated.rounds import train_in_rounds
 from unlearnkit.federated.update_history import DiskHistory, MemoryHistory
+from unlearnkit.oracles import original_key
 from unlearnkit.testing.toy_cases import toy_case
 from unlearnkit.train.loop import fit
+from unlearnkit.unlearning.run_method import fresh_model
 
 TASK = uk.Classification(3)
 LOCAL = uk.Recipe(lr=0.05, epochs=2, batch_size=4)
@@ -180,18 +182,18 @@ def test_frozen_statistics_do_not_move_and_others_do():
 
 
 def test_local_statistics_go_on_from_the_clients_own():
-    """After one round local and averaged statistics agree, after two they do not."""
+    """Clients that sit out rounds come back with old statistics under the policy ``local``."""
     ends = {
-        (policy, rounds): trained(toy(rounds=rounds, batch_norm=policy), start(norm=True))
+        (policy, rounds): trained(
+            toy(rounds=rounds, batch_norm=policy, share=0.5), start(norm=True)
+        )
         for policy in ("average", "local")
-        for rounds in (1, 2)
+        for rounds in (1, 3)
     }
-    name = "1.running_mean"
     assert same(ends["average", 1], ends["local", 1])
-    assert torch.equal(ends["average", 2]["0.weight"], ends["local", 2]["0.weight"])
-    gap = ends["average", 2][name] - ends["local", 2][name]
-    # linear in the running mean: means of means are the mean, but for client weights and rounding
-    assert gap.abs().max() < 1e-5
+    assert torch.equal(ends["average", 3]["0.weight"], ends["local", 3]["0.weight"])
+    gap = ends["average", 3]["1.running_mean"] - ends["local", 3]["1.running_mean"]
+    assert gap.abs().max() > 1e-3
 
 
 def test_a_client_trains_by_its_own_recipe():
@@ -210,7 +212,7 @@ def test_the_schedule_runs_over_the_rounds():
 
 def test_an_update_that_is_not_finite_is_refused_by_name():
     case = toy(client_recipes=((5, LOCAL.model_copy(update={"lr": 1e30})),))
-    with pytest.raises(DivergedError, match="client 5 in round 0"):
+    with pytest.raises(DivergedError, match=r"0\.weight of client 5 in round 0"):
         trained(case, start())
 
 
@@ -252,16 +254,13 @@ def test_the_oracle_without_a_client_never_sees_its_rows():
 
 
 def test_retrain_is_the_federated_training_of_those_who_stay():
-    case = toy()
-    model = uk.train_original(case).model
-    rt = Runtime(seed=1000)
-    done = uk.unlearn(model, case, Client(3), "retrain", rt=rt)
-    by_hand = done.original
+    case, rt = toy(), Runtime(seed=7)
+    done = uk.unlearn(uk.train_original(case).model, case, Client(3), "retrain", rt=rt)
     clients = rows_by_client(case.partition(Client(3)).retain)
+    by_hand = fresh_model(case, rt.fork(7))
+    train_in_rounds(by_hand, clients, case.task, case.train_model.federation, rt.fork(7))
     assert 3 not in clients
-    del by_hand
-    again = uk.unlearn(model, case, Client(3), "retrain", rt=Runtime(seed=1000))
-    assert same(done.model.state_dict(), again.model.state_dict())
+    assert same(done.model.state_dict(), by_hand.state_dict())
 
 
 def test_another_split_of_the_same_rows_is_another_oracle():
@@ -269,8 +268,6 @@ def test_another_split_of_the_same_rows_is_another_oracle():
     keys = []
     for seed in (0, 1):
         case = federated_case(base, federation, clients=iid_split(60, 5, seed=seed))
-        from unlearnkit.oracles import original_key  # the address of an original
-
         keys.append(original_key(case, 0, Runtime()))
     assert keys[0] != keys[1]
 

@@ -67,6 +67,6 @@ def check_architectures(states: Mapping[int, State]) -> None:
             )
 
 
-def is_finite(state: State) -> bool:
-    """Return whether all tensors of a state are finite."""
-    return all(all_finite(t) for t in state.values())
+def non_finite_tensor(state: State) -> str:
+    """Return the name of the first tensor that is not finite; empty if all are."""
+    return next((n for n, t in state.items() if not all_finite(t)), "")

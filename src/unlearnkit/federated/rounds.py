@@ -13,7 +13,7 @@ from unlearnkit.core.data import View
 from unlearnkit.core.errors import DivergedError, InputError
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
-from unlearnkit.federated.aggregation import is_finite, weighted_mean
+from unlearnkit.federated.aggregation import non_finite_tensor, weighted_mean
 from unlearnkit.federated.federation import Federation
 from unlearnkit.train.loop import Norm, fit
 
@@ -90,10 +90,10 @@ def run_round(
             lost.append(client)
             continue
         state = _copy(model)
-        if not is_finite(state):
+        if odd := non_finite_tensor(state):
             if federation.non_finite == "refuse":
                 raise DivergedError(
-                    f"federated: the update of client {client} in round {number} is not finite;"
+                    f"federated: {odd} of client {client} in round {number} is not finite;"
                     " use a smaller learning rate, or non_finite='leave_out'"
                 )
             rt.note(f"federated: client {client} left out of round {number}: update not finite")

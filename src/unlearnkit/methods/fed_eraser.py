@@ -13,6 +13,7 @@ from unlearnkit.core.errors import InputError
 from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
+from unlearnkit.core.task import Task
 from unlearnkit.federated.aggregation import State, check_architectures, weighted_mean
 from unlearnkit.federated.federated_case import FederatedTraining, training_of_problem
 from unlearnkit.federated.federation import rows_by_client
@@ -58,10 +59,6 @@ class FedEraser(Method):
     calibration: Annotated[float, SearchRange(0.1, 1)] = Field(0.5, gt=0, le=1)
     """Length of a calibration, as a share of the local epochs (r), rounded up."""
 
-    stretch: Annotated[float, SearchRange(1, 3, log=True)] = Field(1.0, gt=0, allow_inf_nan=False)
-    """Factor on the stored lengths after the first round: 1 as published. A stored round stands for
-    all rounds since the one before it, so that more than 1 makes up for rounds left out."""
-
     match: Literal["client", "tensor"] = "client"
     """Whose length an update gets: that of the client's whole stored update, or of each tensor."""
 
@@ -73,7 +70,7 @@ class FedEraser(Method):
         for sent in stored_rounds(p, how, retain, rt):
             if sent.start and sent.round_number == 0:
                 _load(model, sent.start)
-            rebuild_round(model, sent, how, retain, set(forget), self, p, rt)
+            rebuild_round(model, sent, how, retain, set(forget), self, p.task, rt)
         return model
 
 
@@ -125,7 +122,7 @@ def rebuild_round(
     retain: Mapping[int, View],
     tainted: set[int],
     settings: FedEraser,
-    p: Problem,
+    task: Task,
     rt: Runtime,
 ) -> None:
     """Advance the rebuilt model by one stored round: ``w + sum_k share_k |U_k| V_k / |V_k|``.
@@ -140,7 +137,7 @@ def rebuild_round(
         retain: The retained rows of each client.
         tainted: Clients of the request.
         settings: Length of a calibration, and what is matched.
-        p: The problem.
+        task: Outputs and losses.
         rt: Device, seed, cost.
     """
     present = [k for k in sent.weights if k in retain]
@@ -153,7 +150,7 @@ def rebuild_round(
             continue
         epochs = how.federation.recipe_of(k, sent.round_number).epochs
         train = local_training(
-            retain[k], p.task, how.federation, rt, client=k, number=sent.round_number,
+            retain[k], task, how.federation, rt, client=k, number=sent.round_number,
             epochs=max(1, math.ceil(settings.calibration * epochs - 1e-9)),
         )  # fmt: skip
         _load(model, start)
@@ -161,7 +158,6 @@ def rebuild_round(
         made = {n: t.detach().clone() for n, t in model.state_dict().items()}
         if k in sent.states:
             scale = update_scales(sent.start, sent.states[k], start, made, names, settings.match)
-            scale = {n: settings.stretch * s for n, s in scale.items()}
             made |= {n: start[n] + scale[n] * (made[n] - start[n]) for n in names}
         new[k] = made
     if new:

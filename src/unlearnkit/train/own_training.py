@@ -29,7 +29,8 @@ def train_by_function(
 
     The loop gets a copy of the model on the run's device, the rows as the user gave them, and the
     run's seed; federated rounds get the view and the run. Global generators are seeded before, and
-    are afterwards as they were; so are threads, default type and device, gradient mode and torch's other settings.
+    are afterwards as they were; so are threads, default type and device, gradient mode and torch's
+    other settings.
 
     Args:
         model: Untrained; its weights become those of the model that the loop returns.
