@@ -98,7 +98,7 @@ def fill(path: Path, runs: tuple[RunSpec, ...], names: list[str]) -> int:
                 (p.key, p.case, p.request, p.method, p.seed),
             )
             db.executemany(
-                "INSERT INTO measurement VALUES (?, ?, ?, ?, NULL, NULL, '')",
+                "INSERT INTO measurement VALUES (?, ?, ?, ?, NULL, NULL, '', NULL)",
                 [(p.key, m, who, draw()) for m in names for who in WHO],
             )
             db.execute("INSERT INTO fact VALUES (?, 'verdict', 'INCONCLUSIVE')", (p.key,))

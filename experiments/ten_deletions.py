@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from scipy.stats import mannwhitneyu
@@ -287,11 +287,31 @@ def accuracy(models: Sequence[nn.Module], view: View, case: Case) -> float:
     return float(rights(models, view, case).mean())
 
 
-def margins(models: Sequence[nn.Module], view: View, case: Case) -> Tensor:
-    """Return each row's margin (log-odds of its class), a mean over models."""
-    rows = Batch.of_targets(view.y, view.rows)
-    found = [case.task.margin(outputs(m, view, case).double(), rows) for m in models]
-    return torch.stack(found).mean(0)
+@dataclass(frozen=True)
+class Familiarity:
+    """How well models know some rows, less how well the placebo does; one value a row."""
+
+    margin: Tensor
+    """Margin (log-odds of the row's class), a mean over models."""
+
+    right: Tensor
+    """Share of models that are right."""
+
+    @classmethod
+    def of(
+        cls, ours: Sequence[nn.Module], placebo: Sequence[nn.Module], view: View, case: Case
+    ) -> Self:
+        """Predict the rows once with each model."""
+        rows = Batch.of_targets(view.y, view.rows)
+
+        def mean(models: Sequence[nn.Module]) -> tuple[Tensor, Tensor]:
+            answers = [outputs(m, view, case) for m in models]
+            margins = torch.stack([case.task.margin(a.double(), rows) for a in answers])
+            right = torch.stack([(a.argmax(1) == view.y).double() for a in answers])
+            return margins.mean(0), right.mean(0)
+
+        (margin, right), (usual, usually) = mean(ours), mean(placebo)
+        return cls(margin - usual, right - usually)
 
 
 def distance(
@@ -303,9 +323,7 @@ def distance(
     return float(torch.stack([js(logs[a], logs[b]).mean() for a, b in pairs]).mean())
 
 
-def memory(
-    ours: Sequence[nn.Module], placebo: Sequence[nn.Module], forget: View, unseen: View, case: Case
-) -> dict[str, float]:
+def memory(forget: Familiarity, unseen: Familiarity) -> dict[str, float]:
     """Return how much more familiar forget rows are to models than to the placebo.
 
     A row's score is its margin, a mean over models, less that of the placebo. Forget rows are
@@ -315,9 +333,11 @@ def memory(
         The AUC, 0.5 where nothing is remembered, and two-sided p (Mann-Whitney, over rows) of
         margins and of right answers.
     """
-    known, never = (margins(ours, v, case) - margins(placebo, v, case) for v in (forget, unseen))
-    right, usual = (rights(ours, v, case) - rights(placebo, v, case) for v in (forget, unseen))
-    return {"auc": auc(known, never), "p": _p(known, never), "p_right": _p(right, usual)}
+    return {
+        "auc": auc(forget.margin, unseen.margin),
+        "p": _p(forget.margin, unseen.margin),
+        "p_right": _p(forget.right, unseen.right),
+    }
 
 
 def _p(known: Tensor, never: Tensor) -> float:
@@ -361,7 +381,8 @@ def measured(chain: Chain, way: Way, seeds: int) -> dict[str, Any]:
         test = never_seen(chain, k)
         ours = [r[k].model for r in runs]
         blank = [r[k].model for r in placebos]
-        tell = partial(memory, ours, blank, unseen=test, case=case)
+        know = partial(Familiarity.of, ours, blank, case=case)
+        unseen = know(test)
         every = together(views[: k + 1])
         retrained = shared.retrained[k]
         steps.append(
@@ -372,18 +393,16 @@ def measured(chain: Chain, way: Way, seeds: int) -> dict[str, Any]:
                 "test_retrained": accuracy(retrained, test, case),
                 "distance": distance(ours, retrained, test, case),
                 "distance_floor": distance(retrained, retrained, test, case),
-                "memory": [tell(forget=v) for v in views[: k + 1]],
-                "memory_all": tell(forget=every),
+                "memory": [memory(know(v), unseen) for v in views[: k + 1]],
+                "memory_all": memory(know(every), unseen),
                 "forget": accuracy(ours, every, case),
                 "forget_placebo": accuracy(blank, every, case),
                 "work": [r[k].cost.work for r in runs],
                 "seconds": [r[k].seconds for r in runs],
             }
         )
-    before = memory(
-        shared.originals, shared.placebo, together(views), never_seen(chain, REQUESTS - 1),
-        chain.case,
-    )  # fmt: skip
+    know = partial(Familiarity.of, shared.originals, shared.placebo, case=chain.case)
+    before = memory(know(together(views)), know(never_seen(chain, REQUESTS - 1)))
     rows, recipe = len(chain.case.train or ()), chain.case.recipe
     assert recipe is not None
     return {

@@ -12,6 +12,7 @@ from unlearnkit.core.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from unlearnkit import catalog as catalog
+    from unlearnkit import linear as linear
     from unlearnkit.auditing.audit import audit as audit
     from unlearnkit.auditing.audit_memory import AuditMemory as AuditMemory
     from unlearnkit.auto.chooser import AutoFailedError as AutoFailedError
@@ -73,6 +74,7 @@ _HOMES = {
     "applicable_methods": "unlearning.requirements",
     "audit": "auditing.audit",
     "catalog": "catalog",
+    "linear": "linear",
     "load_weights": "checkpoint",
     "method": "catalog",
     "oracle": "oracles",
@@ -86,6 +88,8 @@ _HOMES = {
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "linear":
+        return importlib.import_module(f"{__name__}.linear")
     catalog = importlib.import_module(f"{__name__}.catalog")
     catalog.tasks()
     if name == "catalog":

@@ -9,6 +9,17 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from unlearnkit.attribution.attributed_model import AttributedModel as AttributedModel
+    from unlearnkit.attribution.back_ends import predict_shift as predict_shift
+    from unlearnkit.attribution.blended import BlendedAttribution as BlendedAttribution
+    from unlearnkit.attribution.datamodel import DatamodelAttribution as DatamodelAttribution
+    from unlearnkit.attribution.influence import EkFacAttribution as EkFacAttribution
+    from unlearnkit.attribution.leave_out_models import OracleAttribution as OracleAttribution
+    from unlearnkit.attribution.linear_head import LinearHeadAttribution as LinearHeadAttribution
+    from unlearnkit.attribution.predicted_shift import PredictedShift as PredictedShift
+    from unlearnkit.attribution.shift_quality import ShiftQuality as ShiftQuality
+    from unlearnkit.attribution.shift_quality import shift_quality as shift_quality
+    from unlearnkit.attribution.trak import TrakAttribution as TrakAttribution
     from unlearnkit.cases.forget_sets import mislabelled as mislabelled
     from unlearnkit.cases.forget_sets import part_of_classes as part_of_classes
     from unlearnkit.cases.forget_sets import random_share as random_share
@@ -83,13 +94,17 @@ if TYPE_CHECKING:
     from unlearnkit.train.loop import descend as descend
     from unlearnkit.train.loop import fit as fit
     from unlearnkit.train.loop import training as training
+    from unlearnkit.train.output_matching import OutputMatching as OutputMatching
+    from unlearnkit.train.output_matching import match_outputs as match_outputs
     from unlearnkit.train.schedule import LossTerms as LossTerms
     from unlearnkit.train.schedule import StepExtras as StepExtras
     from unlearnkit.train.schedule import WarmRestart as WarmRestart
     from unlearnkit.train.schedule import run_schedule as run_schedule
 
 _HOMES = {
+    "AttributedModel": "attribution.attributed_model",
     "Batch": "core.data",
+    "BlendedAttribution": "attribution.blended",
     "Case": "core.case",
     "CaseEntry": "cases.registry",
     "CaseWithRequest": "cases.registry",
@@ -98,8 +113,10 @@ _HOMES = {
     "Classification": "tasks.classification",
     "Cost": "core.runtime",
     "Data": "core.data",
+    "DatamodelAttribution": "attribution.datamodel",
     "DivergedError": "core.errors",
     "EkFac": "linalg.ekfac",
+    "EkFacAttribution": "attribution.influence",
     "Evidence": "core.evidence",
     "FineTuneSchedule": "core.recipe",
     "ForgetRequest": "core.request",
@@ -107,6 +124,7 @@ _HOMES = {
     "Groups": "core.request",
     "Info": "core.method",
     "InputError": "core.errors",
+    "LinearHeadAttribution": "attribution.linear_head",
     "LinearSolution": "linalg.conjugate_gradient",
     "Localizer": "localize.localizer",
     "LossTerms": "train.schedule",
@@ -118,7 +136,10 @@ _HOMES = {
     "MultiLabel": "tasks.multilabel",
     "Need": "core.method",
     "NoTargetsError": "core.errors",
+    "OracleAttribution": "attribution.leave_out_models",
+    "OutputMatching": "train.output_matching",
     "Partition": "core.case",
+    "PredictedShift": "attribution.predicted_shift",
     "Problem": "core.method",
     "Recalibrated": "core.method",
     "Recipe": "core.recipe",
@@ -128,11 +149,13 @@ _HOMES = {
     "Runtime": "core.runtime",
     "Score": "core.metric",
     "SearchRange": "core.search_space",
+    "ShiftQuality": "attribution.shift_quality",
     "Split": "core.evidence",
     "StepExtras": "train.schedule",
     "Targets": "core.request",
     "Task": "core.task",
     "TensorData": "core.data",
+    "TrakAttribution": "attribution.trak",
     "UndeclaredReadError": "core.errors",
     "UnknownNameError": "core.errors",
     "UnlearnkitError": "core.errors",
@@ -151,17 +174,20 @@ _HOMES = {
     "fit": "train.loop",
     "known_part": "cases.tampered_sets",
     "leave_out": "difficulty.memorization",
+    "match_outputs": "train.output_matching",
     "mean": "core.metric",
     "memorised": "cases.hard_forget_sets",
     "metric": "core.metric",
     "mislabelled": "cases.forget_sets",
     "part_of_classes": "cases.forget_sets",
+    "predict_shift": "attribution.back_ends",
     "random_share": "cases.forget_sets",
-    "rows_by_rank": "cases.forget_sets",
     "register": "core.method",
     "register_task": "core.task",
     "row_losses": "train.features",
+    "rows_by_rank": "cases.forget_sets",
     "run_schedule": "train.schedule",
+    "shift_quality": "attribution.shift_quality",
     "squared_gradients": "linalg.fisher",
     "sub_class": "cases.forget_sets",
     "swap_labels": "cases.tampered_sets",

@@ -12,13 +12,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
+from pydantic import Field, ValidationError
 
 from unlearnkit import catalog
 from unlearnkit.core.border import first_line
 from unlearnkit.core.bounded_yaml import parse_yaml
 from unlearnkit.core.case import Case
-from unlearnkit.core.checked import FrozenModel
+from unlearnkit.core.checked import Record
 from unlearnkit.core.errors import InputError, UnknownNameError, UnlearnkitError, UnsupportedError
 from unlearnkit.core.files import read_yaml
 from unlearnkit.core.method import Method, format_validation_error
@@ -39,8 +39,10 @@ DEFAULT_METHOD = "finetune"
 """Used when no method is named: it serves every task and needs only the rows that stay."""
 
 
-class Job(FrozenModel):
+class Job(Record):
     """One request to forget."""
+
+    later_fields = frozenset({"after"})
 
     case: str
     """A built-in case, or ``package.module:function``."""
@@ -65,13 +67,10 @@ class Job(FrozenModel):
     device: str = "cpu"
     precision: Precision = "fp32"
 
-    @model_serializer(mode="wrap")
-    def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out ``after`` where it is empty: records written before it was known stay valid."""
-        found: dict[str, Any] = dump(self)
-        if not self.after:
-            found.pop("after", None)
-        return found
+    def make_case(self) -> Case:
+        """Return the case as it is before any request."""
+        known = catalog.cases()
+        return known[self.case].make() if self.case in known else _imported(self.case, known)
 
     def resolve(
         self, reporter: Reporter | None = None, *, made: Case | None = None
@@ -87,16 +86,13 @@ class Job(FrozenModel):
         """
         if self.after:
             return self._resolve_after(reporter, made)
-        known = catalog.cases()
-        if self.case not in known:
-            case = made or _imported(self.case, known)
-            return case, None if self.forget is None else parse_request(self.forget)
-        ours = known[self.case]
-        if self.has_named_request:
+        ours = catalog.cases().get(self.case)
+        if ours is not None and self.has_named_request:
             place = partial(Runtime.on, self.device, precision=self.precision, reporter=reporter)
             asked = ours.ask(str(self.forget), place)
             return asked.case, asked.request
-        return made or ours.make(), None if self.forget is None else parse_request(self.forget)
+        case = made or self.make_case()
+        return case, None if self.forget is None else parse_request(self.forget)
 
     def _resolve_after(
         self, reporter: Reporter | None, made: Case | None

@@ -12,6 +12,7 @@ from unlearnkit.attacks.klom import klom
 from unlearnkit.attacks.permutation import permutation_test
 from unlearnkit.attacks.ulira import ulira
 from unlearnkit.auditing.memory_and_likeness import strong_answers
+from unlearnkit.auditing.recipe_marks import under_recipe
 from unlearnkit.auditing.strong.cost_plan import plan
 from unlearnkit.auditing.strong.margin_store import MarginMatrix, ModelId
 from unlearnkit.auditing.strong.placebo import PLACEBO, reads_request
@@ -25,6 +26,7 @@ from unlearnkit.core.request import Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.oracles import oracle
+from unlearnkit.report.recipe_outcome import RecipeCheck
 from unlearnkit.report.schema import Verdict
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.regression import Regression
@@ -78,6 +80,16 @@ def test_a_method_that_equals_retraining_gets_both_statements():
     assert verdicts == {Verdict.MATCHES, Verdict.MEMORY_GONE}
     assert strong_findings(table)[0].verdict is Verdict.MATCHES
     assert [a.answer for a in answers] == ["yes", "yes"]
+
+
+def test_under_another_recipe_neither_statement_holds():
+    table, *_ = judged(arms(0.0, 0.0, sections=WIDE, seed=1))
+    other = RecipeCheck(outcome="mismatch", sentence="the models differ")
+    found = strong_findings(table, recipe=other)
+    assert {f.verdict for f in found} == {Verdict.INCONCLUSIVE}
+    assert any("the models differ" in f.reason for f in found)
+    answers = under_recipe(strong_answers(found, table), other)
+    assert "yes" not in {a.answer for a in answers}
 
 
 def test_a_signature_without_memory_is_distinguishable_and_memory_is_gone():
@@ -279,8 +291,8 @@ def test_real_targets_have_a_placebo_arm_too_and_the_table_keeps_its_numbers(tmp
 
 
 @pytest.mark.slow
-def test_both_questions_accuse_equal_arms_no_more_often_than_said():
-    draws = 200
+@pytest.mark.parametrize("draws", [40, pytest.param(200, marks=pytest.mark.exhaustive)])
+def test_both_questions_accuse_equal_arms_no_more_often_than_said(draws):
     found = [
         judged(arms(0.0, 0.0, sections=SMALL, seed=s), reads_request=True) for s in range(draws)
     ]

@@ -6,10 +6,13 @@ from typing import ClassVar
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.auditing.liars import NoOp
 from unlearnkit.auditing import placebo_models
 from unlearnkit.auditing.audit import audit
+from unlearnkit.auditing.audit_memory import AuditMemory
 from unlearnkit.auditing.placebo_models import placebo_control
 from unlearnkit.catalog import cases
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
@@ -17,12 +20,26 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.oracles import Oracles, oracle, train_original
 from unlearnkit.report.schema import Verdict
 from unlearnkit.stats.intervals import t_quantile
+from unlearnkit.stats.oracle_gap import ComparisonRule, Judgement
 from unlearnkit.unlearning.run_method import run_method
 
 MEMORY = {Verdict.LEAKS, Verdict.OVER_FORGOT}
 
 COUNTS = {"random_tenth": 10, "class": 5, "mislabelled_tenth": 5}
 """Retrained models: five show the memory of a class, not that of rows drawn at random."""
+
+
+@settings(deadline=None)
+@given(gap=st.floats(-0.3, 0.3), placebo=st.lists(st.floats(0.4, 0.6), min_size=5, max_size=9))
+def test_a_comparison_says_different_where_its_own_interval_lies_beyond_the_margin(gap, placebo):
+    others = torch.tensor(placebo, dtype=torch.float64)
+    rule = ComparisonRule("match retraining", "fraction", 0.02)
+    found = placebo_models._compared(others.mean()[None] + gap, others, rule)
+    beyond = found.low > 0.02 or found.high < -0.02
+    if found.judgement is Judgement.EQUIVALENT:
+        assert abs(found.value) <= 0.02 + 1e-9
+    else:
+        assert (found.judgement is Judgement.DIFFERENT) == beyond
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +153,8 @@ def test_a_retrained_model_is_not_accused_of_memory_by_its_like(world):
     asked, model, truth = world("random_tenth")
     done = run_method(model, asked.case, asked.request, NoOp())
     strangers = oracle(asked.case, asked.request, seeds=range(77, 87)).models
-    reports = [audit(replace(done, model=m), oracle=truth) for m in strangers]
+    memory = AuditMemory()
+    reports = [audit(replace(done, model=m), oracle=truth, memory=memory) for m in strangers]
     accused = sum(bool({f.verdict for f in r.findings} & MEMORY) for r in reports)
     assert accused <= 1  # of 10 at 1 %: more has a chance of 4 in 1,000
 

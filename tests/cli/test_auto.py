@@ -37,7 +37,7 @@ def test_a_run_says_which_and_why_on_stderr_on_stdout_and_in_the_record(run, mad
     choice = record["auto"]
     assert choice["passed"]
     assert choice["line"] == "shallow_class"
-    assert record["job"]["method"] == choice["chosen"].split()[0]
+    assert record["job"]["method"] == choice["candidate"].split()[0]
     assert f"note: auto: {choice['why']}" in said.err
     assert choice["why"] in said.out
     assert record["forward"] + 2 * record["backward"] == pytest.approx(

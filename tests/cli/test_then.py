@@ -13,7 +13,10 @@ MODULE = """
 import unlearnkit as uk
 from unlearnkit.testing import toy_case
 
+made = []
+
 def make():
+    made.append(1)
     toy = toy_case(uk.Classification(3))
     return uk.Case(
         train=(toy.train.x + SHIFT, toy.train.y), test=(toy.test.x, toy.test.y), task=toy.task,
@@ -220,8 +223,8 @@ def test_a_run_of_parts_has_no_next_request(run, module):
 def test_records_written_before_runs_were_continued_stay_valid(run, first):
     old = record(first)
     assert "after" not in old["job"]
-    assert old.pop("continues") is None
-    (first / "run.json").write_text(json.dumps(old))
+    assert "continues" not in old
+    (first / "run.json").write_text(json.dumps(old | {"continues": None}))
     said = then(run, "--forget", SECOND)
     assert said.code == 0, said.err
 
@@ -262,3 +265,9 @@ def test_positions_after_a_deletion_are_refused_and_named_requests_of_one_set_ar
         assert said.code == 1
         assert what in said.err
     assert run("unlearn", "a", "--then", "--forget", "class", "--name", "b", "-q").code == 0
+
+
+def test_a_further_request_reads_the_case_once(run, module, first):
+    module.made.clear()
+    assert then(run, "--forget", SECOND).code == 0
+    assert len(module.made) == 1

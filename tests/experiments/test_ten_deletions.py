@@ -7,6 +7,7 @@ from torch import nn
 import unlearnkit as uk
 from experiments.ten_deletions import (
     Chain,
+    Familiarity,
     Outcome,
     adjusted,
     forget_rows,
@@ -79,12 +80,17 @@ def test_memory_is_a_half_for_equal_models_and_one_where_only_forget_rows_are_su
     sure = View.all(TensorData(torch.rand(30, 4, generator=rng) + 9 * torch.eye(4)[0], y))
     flat = View.all(TensorData(torch.zeros(30, 4), y))
     ours, same = [Fixed(2.0)], [Fixed(1.0)]
-    assert memory(same, [Fixed(1.0)], sure, flat, chain.case)["auc"] == 0.5
-    found = memory(ours, same, sure, flat, chain.case)
+
+    def told(models, placebo):
+        sides = (Familiarity.of(models, placebo, rows, chain.case) for rows in (sure, flat))
+        return memory(*sides)
+
+    assert told(same, [Fixed(1.0)])["auc"] == 0.5
+    found = told(ours, same)
     assert found["auc"] == 1.0
     assert found["p_right"] == 1.0
     assert found["p"] < 1e-6
-    wrong = memory(same, [Fixed(-1.0)], sure, flat, chain.case)
+    wrong = told(same, [Fixed(-1.0)])
     assert wrong["p_right"] < 1e-6
 
 

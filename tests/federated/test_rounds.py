@@ -272,6 +272,24 @@ def test_another_split_of_the_same_rows_is_another_oracle():
     assert keys[0] != keys[1]
 
 
+def test_a_history_does_not_change_the_address_of_a_model(tmp_path):
+    base, federation = toy_case(TASK), Federation(rounds=1, recipe=LOCAL)
+    plain, kept = (
+        federated_case(base, federation, history=history) for history in (None, MemoryHistory())
+    )
+    uk.train_original(kept, cache=uk.Cache(tmp_path))
+    assert original_key(plain, 0, Runtime()) == original_key(kept, 0, Runtime())
+
+
+def test_other_rounds_are_another_address():
+    base = toy_case(TASK)
+    one, two = (
+        original_key(federated_case(base, Federation(rounds=r, recipe=LOCAL)), 0, Runtime())
+        for r in (1, 2)
+    )
+    assert one != two
+
+
 def test_clients_have_names():
     names = [f"hospital-{i % 4}" for i in range(60)]
     case = federated_case(toy_case(TASK), Federation(rounds=1, recipe=LOCAL), clients=names)

@@ -12,6 +12,7 @@ FILES = (
     "my_package/shrink_perturb.py", "test_shrink_perturb.py", "my_package/sureness.py",
     "test_sureness.py", "my_package/wine.py",
 )  # fmt: skip
+KIND = re.compile(r"isinstance\([^)]*\b(?:Rows|Classes|Groups|Targets|Features|Labels)\b")
 LAST = """
 from my_package.wine import one_grower
 def test_the_request_of_the_case_has_rows():
@@ -36,3 +37,15 @@ def test_the_examples_pass_their_own_tests(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "6 passed" in done.stdout
+
+
+def test_the_files_that_ask_for_the_kind_of_a_request_are_listed():
+    source = ROOT / "src" / "unlearnkit"
+    found = {
+        p.relative_to(source).as_posix()
+        for p in source.rglob("*.py")
+        if p.parent.name != "linalg" and KIND.search(p.read_text("utf-8"))
+    }
+    section = TEXT.partition("## Add a kind of request")[2].partition("\n## ")[0]
+    listed = set(re.findall(r"^\| `(\S+)` \|", section, flags=re.MULTILINE))
+    assert listed == found - {"core/request.py"}

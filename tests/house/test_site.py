@@ -16,7 +16,7 @@ import yaml
 
 import unlearnkit as uk
 from tests.report.report_browser import CHROMIUM, Browser
-from unlearnkit.auditing import verdict_evaluation, verdicts, verdicts_fast
+from unlearnkit.auditing import verdict_evaluation, verdicts_fast, verdicts_reference
 from unlearnkit.auditing.strong.ensemble_size import ENOUGH
 from unlearnkit.auditing.strong.results_table import LEVEL
 from unlearnkit.report.schema import Verdict
@@ -220,7 +220,7 @@ def test_the_rules_of_verdicts_have_the_numbers_of_the_code():
         f"below {0.5 - verdicts_fast.FAST_MARGIN:g},",
         f"fallen by more than {verdicts_fast.FAST_MARGIN:g},",
         f"at most {100 * verdict_evaluation.FALSE_ALARMS:g} of 100 audits",
-        f"(level {verdicts.OUTSIDE_LEVEL:g}, Bonferroni)",
+        f"(level {verdicts_reference.OUTSIDE_LEVEL:g}, Bonferroni)",
         f"at least {oracle_gap.LEAST_MARGIN:g} for fractions",
         f"by default {ENOUGH} of each",
         f"(level {LEVEL:g})",

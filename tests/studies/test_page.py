@@ -217,7 +217,7 @@ def test_a_method_that_ran_on_fewer_forget_sets_comes_last(tables):
     )
     assert len(table.blocks) > 1
     last = leaderboard(table, "digits")[-1]
-    assert (last.label, last.of - last.sets) == ("scrub", 1)
+    assert (last.label, last.all_sets - last.sets) == ("scrub", 1)
 
 
 def test_the_area_of_a_marker_grows_with_cost_and_ends_at_retraining():

@@ -191,7 +191,7 @@ def test_an_undefined_number_makes_no_score(value):
 def test_every_method_has_the_same_trials_the_first_with_its_own_settings(tmp_path, store, cache):
     study = tuned(tmp_path, trials=4, budget=10)
     found = tune(study, store, cache)
-    assert [(x.method, len(x.trials), x.failed) for x in found] == [
+    assert [(x.method, len(x.trials), x.failed_trials) for x in found] == [
         ("finetune", 4, 0),
         ("ssd", 4, 0),
     ]

@@ -41,8 +41,6 @@ class Klom:
     percentile_95: float
     """Over the examples: the number that papers report."""
 
-    unlearned_models: int
-    oracle_models: int
     note: str = ""
     """Why it is undefined, or what limits it."""
 
@@ -71,7 +69,7 @@ def klom(unlearned: Tensor, oracle: Tensor, *, bins: Bins = "quantile") -> Klom:
     rows = torch.full((examples,), math.nan, dtype=torch.float64)
     if min(n, m) < LEAST_MODELS:
         why = f"{n} unlearned models and {m} oracles; {LEAST_MODELS} of each are the least"
-        return Klom(rows, math.nan, math.nan, n, m, why)
+        return Klom(rows, math.nan, math.nan, why)
     divergence: Callable[[Tensor, Tensor], Tensor] = _by_quantiles
     if bins != "quantile":
         divergence = _Equal(bins)
@@ -80,9 +78,9 @@ def klom(unlearned: Tensor, oracle: Tensor, *, bins: Bins = "quantile") -> Klom:
     lost = int(rows.isnan().sum())
     note = f"undefined for {lost} of {examples} examples" if lost else ""
     if not examples:
-        return Klom(rows, math.nan, math.nan, n, m, "no examples")
+        return Klom(rows, math.nan, math.nan, "no examples")
     median, high = torch.quantile(rows, rows.new_tensor([0.5, 0.95])).tolist()
-    return Klom(rows, median, high, n, m, note)
+    return Klom(rows, median, high, note)
 
 
 def _by_quantiles(ours: Tensor, theirs: Tensor) -> Tensor:

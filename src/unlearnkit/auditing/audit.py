@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import datetime
 import math
-import platform
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,6 +19,9 @@ from unlearnkit.auditing.memory_and_likeness import single_model_answers, strong
 from unlearnkit.auditing.metric_table import Reference, metric_rows
 from unlearnkit.auditing.next_steps import AuditFacts, next_steps
 from unlearnkit.auditing.placebo_models import PlaceboControl, placebo_control
+from unlearnkit.auditing.provenance import provenance
+from unlearnkit.auditing.recipe_check import RecipeChecker
+from unlearnkit.auditing.recipe_marks import mark_findings, recipe_limits, under_recipe
 from unlearnkit.auditing.remarks import limits, remarks
 from unlearnkit.auditing.request_summary import (
     describe_request,
@@ -52,7 +53,7 @@ from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.core.border import border
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import View
-from unlearnkit.core.digest import NUMERICS, model_digest, tensor_digest
+from unlearnkit.core.digest import model_digest, tensor_digest
 from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.core.evidence import Evidence, Split
 from unlearnkit.core.inference import BATCHING, batching_note, first_rows
@@ -62,15 +63,14 @@ from unlearnkit.core.outside_method import OutsideMethod
 from unlearnkit.core.request import ForgetRequest, Rows
 from unlearnkit.core.request_inference import infer_request
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.version import __version__
 from unlearnkit.oracles import Oracles, check_different
 from unlearnkit.report.mask_section import mask_summary
+from unlearnkit.report.recipe_outcome import RecipeCheck
 from unlearnkit.report.report import Report
 from unlearnkit.report.schema import (
     CostComparison,
     Finding,
     MetricRow,
-    Provenance,
     RequestSummary,
     StrongSummary,
     Verdict,
@@ -99,6 +99,7 @@ def audit(
     list_rows: bool = False,
     memory: AuditMemory | None = None,
     placebo: bool = True,
+    recipe_check: bool = True,
 ) -> Report:
     """Measure whether an unlearned model behaves as if it had never seen the forget rows.
 
@@ -108,23 +109,21 @@ def audit(
         case: Of such a model: what the original was trained on.
         request: Of such a model: what was to be forgotten; None for a case made from parts.
         oracle: Models retrained without the forget rows: of ``uk.oracle``, or your own
-            (``Oracles.from_models``); five or more to say that a model matches
-            them, three or more for intervals.
+            (``Oracles.from_models``); five or more for a match, three or more for intervals.
         tier: ``fast`` needs no oracle and can only find faults; before it accuses a model it trains
             up to two control models, each for a tenth of the training. ``reference`` compares with
-            oracles; ``strong`` judges the method record by record, with ensembles of models that it
-            trains where they are not kept yet. The better of the first two that is possible when
-            None.
+            oracles; ``strong`` judges the method record by record, with ensembles that it trains
+            where they are not kept yet. None: the better of the first two that is possible.
         models: Of the strong tier: how many originals, unlearned models and retrained ones,
             retrained ones again, and placebo models: what the method makes of these.
         rt: Where to run; the CPU by default. Its reporter hears the cost of a strong audit first.
-        cache: Where trained models are kept: the control models of the fast tier, models and
-            margins of the strong one.
+        cache: Where trained models are kept: control models, ensembles and their margins.
         ray: Of the strong tier: who trains originals and retrained models, as in ``oracle``.
         list_rows: Whether the report lists the removed rows, by key or position.
         memory: What earlier audits of the same case found out about the same oracles.
-        placebo: Of the reference tier: whether to run the method on the oracles as well, which
-            separates memory of the forget set from what the method does to any model.
+        placebo: Of the reference tier: whether the method runs on the oracles too, to tell memory.
+        recipe_check: Whether to ask before any comparison if the case's recipe, or ``train_model``,
+            gives models like the original: it trains one to five originals, kept in the cache.
 
     Returns:
         The report. A tier that needs oracles where none are given, oracles of another case, and an
@@ -133,14 +132,37 @@ def audit(
     rt = rt or Runtime()
     done = _audited(done, original, case, request, rt)
     _check_oracle_kind(oracle)
+    cache, memory = cache or Cache(), memory or AuditMemory()
+    check = RecipeChecker(done, oracle, rt, cache, memory, ray, wanted=recipe_check)
     tier = _tier_of(tier, oracle)
     if tier is AuditTier.STRONG:
-        found = _strong(done, oracle, models, rt, cache or Cache(), ray, memory)
-        return _with_data(found, done, list_rows=list_rows)
-    oracles = oracle if oracle is not None and tier is AuditTier.REFERENCE else None
-    controls = ControlModels(done.case, done.parts, rt, cache or Cache())
-    found = audit_one_model(done, oracles, tier, rt, controls, memory, placebo=placebo)
+        found = _strong(done, oracle, models, rt, cache, ray, memory, check)
+    else:
+        oracles = oracle if tier is AuditTier.REFERENCE else None
+        controls = ControlModels(done.case, done.parts, rt, cache)
+        found = audit_one_model(
+            done, oracles, tier, rt, controls, memory, placebo=placebo, recipe_check=check
+        )
     return _with_data(found, done, list_rows=list_rows)
+
+
+def _single(
+    done: Unlearned,
+    oracle: Oracles | None,
+    tier: AuditTier,
+    rt: Runtime,
+    cache: Cache,
+    memory: AuditMemory,
+    check: RecipeChecker,
+    *,
+    placebo: bool,
+) -> Report:
+    """Return the fast or the reference audit of the model at hand."""
+    oracles = oracle if tier is AuditTier.REFERENCE else None
+    controls = ControlModels(done.case, done.parts, rt, cache)
+    return audit_one_model(
+        done, oracles, tier, rt, controls, memory, placebo=placebo, recipe_check=check
+    )
 
 
 def _tier_of(wanted: AuditTier | str | None, oracle: Oracles | None) -> AuditTier:
@@ -182,10 +204,12 @@ def audit_one_model(
     memory: AuditMemory | None = None,
     *,
     placebo: bool = False,
+    recipe_check: Callable[[Mapping[Split, View], AuditTier], RecipeCheck] | None = None,
 ) -> Report:
     """Return the fast or the reference audit of one model; arguments are those of ``audit``.
 
     Without oracles it is the fast one. Several audits of one request share their control models.
+    ``recipe_check`` makes the check of the recipe from the rows; there is none when None.
 
     Raises:
         InputError: If there are no forget rows, or the oracles are of another case.
@@ -204,17 +228,19 @@ def audit_one_model(
     count = 0 if oracles is None else len(oracles)
     rows = tuple(metric_rows(evidence, tier, _known(done, truth, evidence)))
     control = placebo_control(done, oracles if placebo else None, evidence, rt)
-    found = _findings(done, rows, evidence, count, controls, control)
+    recipe = None if recipe_check is None else recipe_check(splits.views, tier)
+    found = _findings(done, rows, evidence, count, controls, control, recipe)
     asked = _asked(done, parts, rows, evidence)
     spent = _spent(done, oracles, parts)
+    batching = _batching_warnings(done, splits.views[Split.FORGET], rt)
     return Report(
         verdict=found[0].verdict,
         reason=found[0].reason,
-        answers=single_model_answers(found, control, retrained=bool(count)),
+        answers=under_recipe(single_model_answers(found, control, retrained=bool(count)), recipe),
         arms=() if isinstance(control, str) else (control.memory, control.signature),
         remarks=remarks(found, rows, count),
-        next_steps=next_steps(AuditFacts(found, rows, tier, count, spent)),
-        summary=summary_rows(rows, found, spent),
+        next_steps=next_steps(AuditFacts(found, rows, tier, count, spent, recipe=recipe)),
+        summary=summary_rows(rows, found, spent, recipe=recipe),
         tier=tier,
         findings=found,
         request_summary=asked,
@@ -224,14 +250,17 @@ def audit_one_model(
         classes=class_lines(evidence, parts.removed_classes),
         cost=spent,
         mask=None if done.mask is None else mask_summary(done.mask),
-        provenance=_provenance(done, oracles, rt),
-        limits=limits(tier, count, outside=oracles is not None and oracles.outside),
-        warnings=(
-            *(told + splits.warnings),
-            *(_headroom_warnings(rows, count) + _tampered_warnings(asked)),
-            *(done.notes + _batching_warnings(done, splits.views[Split.FORGET], rt)),
-        ),
+        recipe=recipe,
+        provenance=provenance(done, oracles, rt),
+        limits=limits(tier, count, recipe, outside=oracles is not None and oracles.outside),
+        warnings=(*told, *splits.warnings, *_warnings(done, rows, count, asked), *batching),
     )
+
+
+def _warnings(
+    done: Unlearned, rows: Sequence[MetricRow], oracles: int, asked: RequestSummary
+) -> tuple[str, ...]:
+    return (*_headroom_warnings(rows, oracles), *_tampered_warnings(asked), *done.notes)
 
 
 def _findings(
@@ -241,6 +270,7 @@ def _findings(
     oracles: int,
     controls: ControlModels,
     control: PlaceboControl | str,
+    recipe: RecipeCheck | None,
 ) -> tuple[Finding, ...]:
     """Return every verdict that holds; of the fast tier where there is no oracle."""
     gone = bool(done.parts.removed_classes)
@@ -250,7 +280,8 @@ def _findings(
         return findings_of_fast_audit(FastAudit(table, evidence, controls, gone, unchanged))
     head_only = _same(done.model, done.original, below_head=True)
     placebo = None if isinstance(control, str) else control
-    return judge(VerdictInputs(rows, gone, head_only, unchanged, oracles, placebo))
+    inputs = VerdictInputs(rows, gone, head_only, unchanged, oracles, placebo, recipe)
+    return mark_findings(judge(inputs), recipe)
 
 
 def _batching_warnings(done: Unlearned, forget: View, rt: Runtime) -> tuple[str, ...]:
@@ -266,7 +297,8 @@ def _strong(
     rt: Runtime,
     cache: Cache,
     ray: str | None,
-    memory: AuditMemory | None,
+    memory: AuditMemory,
+    check: RecipeChecker,
 ) -> Report:
     """Return the reference audit of the model at hand, and the ensembles' verdict on its method."""
     check_models(models)
@@ -282,7 +314,10 @@ def _strong(
         few = min(models, ENOUGH_FOR_EQUIVALENCE)
         truth = subject.retrained_models(few)
     controls = ControlModels(done.case, done.parts, rt, cache)
-    one = audit_one_model(done, truth, AuditTier.REFERENCE, rt, controls, memory)
+    check = replace(check, training=subject.originals)
+    one = audit_one_model(
+        done, truth, AuditTier.REFERENCE, rt, controls, memory, recipe_check=check
+    )
     told: tuple[str, ...] = ()
     if localizer is not None:
         told = (f"the mask was found anew on each original, by {localizer.words}",)
@@ -293,20 +328,23 @@ def _strong(
         reads_request=reads_request(done.method, localizer),
     )
     own = [f for f in one.findings if f.verdict not in _OPEN]
-    found = strong_findings(table, own)
+    found = mark_findings(strong_findings(table, own, one.recipe), one.recipe)
+    facts = AuditFacts(
+        found, table.rows, AuditTier.STRONG, len(truth), one.cost, table.models, one.recipe
+    )
     return one.model_copy(
         update={
             "tier": AuditTier.STRONG,
             "verdict": found[0].verdict,
             "reason": found[0].reason,
-            "answers": strong_answers(found, table),
+            "answers": under_recipe(strong_answers(found, table), one.recipe),
             "remarks": strong_remarks(table),
-            "next_steps": next_steps(
-                AuditFacts(found, table.rows, AuditTier.STRONG, len(truth), one.cost, table.models)
+            "next_steps": next_steps(facts),
+            "summary": summary_rows(
+                one.rows, found, one.cost, table.rows, table.arm("memory"), one.recipe
             ),
-            "summary": summary_rows(one.rows, found, one.cost, table.rows, table.arm("memory")),
             "findings": found,
-            "limits": strong_limits(table),
+            "limits": (*strong_limits(table), *recipe_limits(one.recipe)),
             "warnings": (*table.warnings, *told, *one.warnings),
             "provenance": one.provenance.model_copy(update={"design": table.design}),
             "strong": _summary_of(table, subject.name, asked.train, time.perf_counter() - start),
@@ -540,39 +578,4 @@ def _spent(done: Unlearned, oracles: Oracles | None, parts: Partition) -> CostCo
         retrain_together=together,
         ratio=None if not rows or not counted else done.cost.work / (3 * rows),
         backward_ratio=None if not rows or not counted else done.cost.backward / rows,
-    )
-
-
-def _provenance(done: Unlearned, oracles: Oracles | None, rt: Runtime) -> Provenance:
-    outside = oracles is not None and oracles.outside
-    return Provenance(
-        version=__version__,
-        torch=str(torch.__version__),
-        device=f"{rt.device.type} ({platform.machine()})",
-        precision=rt.precision,
-        time=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        design="REUSE",
-        method=done.method.id,
-        settings=done.method.model_dump(mode="json"),
-        method_seed=done.seed,
-        oracle_seeds=tuple(r.seed for r in oracles.runs) if oracles and not outside else (),
-        outside_oracles=tuple(map(model_digest, oracles.models)) if oracles and outside else (),
-        training=_training(done.case),
-        numerics=NUMERICS,
-        original=model_digest(done.original),
-        unlearned=model_digest(done.model),
-        notes=done.notes,
-    )
-
-
-def _training(case: Case) -> str:
-    """Return name and version, or digest, of a case's training loop; empty where it has none."""
-    if case.train_model is None:
-        return ""
-    try:
-        spec = case.train_model.spec()
-    except InputError:  # it cannot be read, and no model of it was kept
-        return case.train_model.name
-    return f"train_model {spec['name']}, " + (
-        f"version {spec['version']}" if "version" in spec else f"content {spec['content']}"
     )

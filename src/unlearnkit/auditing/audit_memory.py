@@ -6,6 +6,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from unlearnkit.auditing.metric_table import Reference
+from unlearnkit.report.recipe_outcome import RecipeCheck
 
 
 @dataclass
@@ -22,6 +23,9 @@ class AuditMemory:
     tables: dict[Hashable, dict[str, Reference]] = field(default_factory=dict)
     """By original, oracles and circumstances: their values of each metric."""
 
+    recipes: dict[Hashable, RecipeCheck] = field(default_factory=dict)
+    """By original, training and rows: whether the recipe gives models like it."""
+
     def model(self, name: str) -> dict[Hashable, object]:
         """Return what is known of the model of a digest; what is found is added there."""
         return self.models.setdefault(name, {})
@@ -34,3 +38,4 @@ class AuditMemory:
         """Forget everything."""
         self.models.clear()
         self.tables.clear()
+        self.recipes.clear()

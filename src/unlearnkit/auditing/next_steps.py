@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unlearnkit.auditing.strong.ensemble_size import ENOUGH
 from unlearnkit.auditing.verdicts_reference import enough_headroom
 from unlearnkit.catalog import metrics
 from unlearnkit.core.audit_terms import AuditTier
+from unlearnkit.report.recipe_outcome import RecipeCheck
 from unlearnkit.report.schema import (
     CostComparison,
     Finding,
@@ -72,6 +73,9 @@ class AuditFacts:
     models: int = 0
     """Models of each kind, of the strong tier."""
 
+    recipe: RecipeCheck | None = None
+    """Whether the recipe gives models like the original; None where there was no check."""
+
     def training_seconds(self, count: int) -> float | None:
         """Return about how long it takes to retrain some models; None where it is not known."""
         one = self.cost.retrain_seconds
@@ -85,8 +89,12 @@ def next_steps(audit: AuditFacts) -> tuple[NextStep, ...]:
         audit: Findings, table, tier and costs.
 
     Returns:
-        One or two steps, the first the most useful.
+        One to three steps, the first the most useful: to mend the recipe, where it gives other
+        models than the one at hand.
     """
+    if audit.recipe is not None and audit.recipe.outcome == "mismatch":
+        after = next_steps(replace(audit, recipe=None))
+        return (NextStep(action=audit.recipe.remedy), *after)
     verdict = audit.findings[0].verdict
     if verdict is Verdict.INCONCLUSIVE:
         return tuple(inconclusive_steps(audit))

@@ -249,7 +249,9 @@ def _compared(
     examples: int = 0,
     left_out: float = 1.0,
 ) -> GapComparison | None:
-    """Return the gap with a prediction interval; three tests share the level (Bonferroni).
+    """Return the gap with a prediction interval, and its judgement by that interval.
+
+    Three tests share the level (Bonferroni).
 
     Of K placebo models each is calibrated on K - 1, the candidate on all K. Theirs then spread too
     far: a mean shift by ``K / (K - 1)``; an AUC, which sees the shift in units of the rows' own
@@ -262,7 +264,12 @@ def _compared(
     freedom = len(others) - 1
     stretch = left_out * t_quantile(1 - FALSE_ALARMS / TESTS, freedom) / t_quantile(0.95, freedom)
     reach = stretch * (found.high - found.value)
-    return replace(found, low=found.value - reach, high=found.value + reach)
+    low, high = found.value - reach, found.value + reach
+    judgement = found.judgement
+    if judgement is not Judgement.EQUIVALENT:
+        beyond = low > found.margin or high < -found.margin
+        judgement = Judgement.DIFFERENT if beyond else Judgement.NOT_SHOWN
+    return replace(found, low=low, high=high, judgement=judgement)
 
 
 def _estimate(gap: GapComparison | None, mean: float = 0.0) -> Estimate:

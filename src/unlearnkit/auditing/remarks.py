@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from unlearnkit.auditing.recipe_marks import recipe_limits
 from unlearnkit.auditing.verdict_metrics import MATCHED, attack_of, format_estimate
 from unlearnkit.core.audit_terms import AuditTier
+from unlearnkit.report.recipe_outcome import RecipeCheck
 from unlearnkit.report.schema import Finding, MetricRow, Verdict
 from unlearnkit.stats.oracle_gap import gap
 
@@ -57,7 +59,9 @@ def detectable_gap(row: MetricRow) -> float | None:
     return None if g is None else g.high + 0.84 * g.deviation
 
 
-def limits(tier: AuditTier, oracles: int, *, outside: bool = False) -> tuple[str, ...]:
+def limits(
+    tier: AuditTier, oracles: int, recipe: RecipeCheck | None = None, *, outside: bool = False
+) -> tuple[str, ...]:
     """Return what an audit of this tier cannot show; ``outside`` is where its oracles come from."""
     common = (
         "An audit can refute that data are gone; it cannot prove it. Each metric sees one aspect of"
@@ -86,6 +90,7 @@ def limits(tier: AuditTier, oracles: int, *, outside: bool = False) -> tuple[str
         *few,
         "The retrained models follow the recipe of the case: the same epochs, so fewer steps. If"
         " the original was trained in another way, the comparison is wrong.",
+        *recipe_limits(recipe),
         *common,
     )
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 
+from unlearnkit.auditing.recipe_measures import ACCURACY, ERROR
 from unlearnkit.report.phrases import JUDGEMENTS, judgement_words
+from unlearnkit.report.recipe_outcome import RecipeCheck
 from unlearnkit.report.schema import (
     ArmComparison,
     CostComparison,
@@ -35,6 +38,14 @@ EXPOSED = (("Exposed records", ("epsilon_exposed",)),)
 
 COST = "Cost (retraining = 1)"
 
+RECIPE = "Recipe check, retain set"
+"""Line that says whether the recipe gives models like the original."""
+
+RETAINED = tuple(f"{what}, retain set" for what in (ACCURACY, ERROR))
+"""What it shows of both."""
+
+MOST_LINES = 8
+
 _ADVERSE = {
     Verdict.LEAKS: "leaks",
     Verdict.OVER_FORGOT: "over-forgot",
@@ -49,6 +60,7 @@ def summary_rows(
     spent: CostComparison,
     strong: Sequence[MetricRow] = (),
     memory: ArmComparison | None = None,
+    recipe: RecipeCheck | None = None,
 ) -> tuple[SummaryRow, ...]:
     """Return the summary of a report.
 
@@ -58,6 +70,7 @@ def summary_rows(
         spent: What unlearning and retraining cost.
         strong: The table of the strong tier.
         memory: Unlearned against placebo models; None where there are none.
+        recipe: Whether the recipe gives models like the original; None where there was no check.
 
     Returns:
         At most eight lines; what was not measured is left out.
@@ -75,7 +88,30 @@ def summary_rows(
         shown.append(
             SummaryRow(name=COST, metric="", model=spent.ratio, retrained=1.0, judgement=words)
         )
+    if recipe is not None and recipe.outcome != "not checked":
+        shown.append(_of_recipe(recipe))
+        if len(shown) > MOST_LINES:  # likeness has an answer of its own
+            shown = [x for x in shown if x.name != STRONG_LINES[0][0]]
     return tuple(shown)
+
+
+def _of_recipe(recipe: RecipeCheck) -> SummaryRow:
+    """Return the retain set's accuracy or error: of the original, and of originals by the recipe.
+
+    The latter stand in the column of retrained models.
+    """
+    shown = [m for m in recipe.measures if m.name in RETAINED]
+    given, values = None, list[float]()
+    if shown:
+        given, values = shown[0].original, [v for v in shown[0].originals if v is not None]
+    return SummaryRow(
+        name=RECIPE,
+        metric="",
+        model=None,
+        original=given,
+        retrained=fmean(values) if values else None,
+        judgement=recipe.outcome,
+    )
 
 
 def _memory(memory: ArmComparison) -> SummaryRow:

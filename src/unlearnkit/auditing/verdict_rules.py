@@ -71,6 +71,9 @@ TERMS = (
     " error).",
     "**95 % interval**: of one model, the range in which the gap of one more retrained model would"
     " lie in 95 of 100 audits; of several models, Student's two-sample interval.",
+    "**Recipe check**: whether originals trained anew by the recipe, or by `train_model`, are like"
+    " the given model. Where they are not, no verdict passes, and every other one says that it"
+    " stands under a recipe that does not reproduce the model.",
     "**Two one-sided tests**: the 90 % interval of the gap lies inside the margin. For a distance"
     " to the retrained models only the far side counts.",
 )

@@ -27,6 +27,7 @@ from unlearnkit.auditing.verdicts_memory import ROWS as MEMORY
 from unlearnkit.auditing.verdicts_memory import memory_evidence
 from unlearnkit.catalog import metrics
 from unlearnkit.report.phrases import gap_texts
+from unlearnkit.report.recipe_outcome import RecipeCheck
 from unlearnkit.report.schema import Finding, MetricRow, Verdict
 from unlearnkit.stats.oracle_gap import (
     ENOUGH_FOR_EQUIVALENCE,
@@ -47,6 +48,9 @@ HALF = 0.5
 
 OUTSIDE_LEVEL = 0.01
 """Level at which a model is no further oracle, all tests of it together (Bonferroni)."""
+
+OTHER_RECIPE = "the recipe does not reproduce the given model"
+"""How the reason begins where the recipe check found a mismatch."""
 
 HEADROOM = 3.0
 """Oracle deviations between original and oracle below which a metric cannot rank methods."""
@@ -69,6 +73,9 @@ class VerdictInputs:
     oracles: int
     placebo: PlaceboControl | None = None
     """How the model compares with placebo models; None without a placebo control."""
+
+    recipe: RecipeCheck | None = None
+    """Whether the recipe gives models like the original; None where there was no check."""
 
     @cached_property
     def table(self) -> dict[str, MetricRow]:
@@ -230,6 +237,11 @@ def _utility_lost(facts: VerdictInputs) -> Iterator[Reason]:
             yield Reason(_beside_retrained(row, g), (metric,))
 
 
+def _other_recipe(facts: VerdictInputs) -> Iterator[Reason]:
+    if facts.recipe is not None and facts.recipe.outcome == "mismatch":
+        yield Reason(f"{OTHER_RECIPE}: {facts.recipe.sentence}")
+
+
 def _no_intervals(facts: VerdictInputs) -> Iterator[Reason]:
     if facts.oracles < ENOUGH_FOR_INTERVALS:
         yield Reason(
@@ -355,6 +367,14 @@ REFERENCE_RULES: tuple[VerdictRule[VerdictInputs], ...] = (
         _MARGIN,
         _PREDICTION,
         holds=_utility_lost,
+    ),
+    VerdictRule(
+        "reference",
+        Verdict.INCONCLUSIVE,
+        "Models trained by the recipe are not like the given model (recipe check).",
+        level="level 0.01, all quantities together",
+        source="Student's prediction interval, Cauchy combination (Liu and Xie, 2020)",
+        holds=_other_recipe,
     ),
     VerdictRule(
         "reference",

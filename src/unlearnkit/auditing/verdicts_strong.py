@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from unlearnkit.attacks.ulira import EXPOSED
+from unlearnkit.auditing.recipe_marks import MARK
 from unlearnkit.auditing.remarks import NOT_PROOF, attack_sentence
 from unlearnkit.auditing.strong.arm_comparison import CHANCE, MEMORY_MARGIN
 from unlearnkit.auditing.strong.ensemble_size import ENOUGH
@@ -23,10 +24,11 @@ from unlearnkit.auditing.verdicts_memory import (
     memory_not_shown_gone,
     memory_remains,
 )
-from unlearnkit.auditing.verdicts_reference import PROBE
+from unlearnkit.auditing.verdicts_reference import OTHER_RECIPE, PROBE
 from unlearnkit.catalog import metrics
 from unlearnkit.metrics.ensembles import AUC_MARGIN
 from unlearnkit.report.phrases import gap_texts
+from unlearnkit.report.recipe_outcome import RecipeCheck
 from unlearnkit.report.schema import ArmComparison, Finding, MetricRow, Verdict, as_sentence
 from unlearnkit.stats.oracle_gap import Judgement
 
@@ -60,6 +62,14 @@ class StrongInputs:
     own: Sequence[Finding] = ()
     """What the model at hand shows by itself, next to a few retrained ones."""
 
+    recipe: RecipeCheck | None = None
+    """Whether the recipe gives models like the original; None where there was no check."""
+
+    @property
+    def other_recipe(self) -> bool:
+        """Return whether the recipe gives other models than the original."""
+        return self.recipe is not None and self.recipe.outcome == "mismatch"
+
     @property
     def memory(self) -> ArmComparison | None:
         """Return the comparison with placebo models; None where there are none."""
@@ -74,17 +84,20 @@ class StrongInputs:
         return tuple(_of_one_model(f, memory=self.memory is not None) for f in self.own)
 
 
-def strong_findings(strong: StrongResults, own: Sequence[Finding] = ()) -> tuple[Finding, ...]:
+def strong_findings(
+    strong: StrongResults, own: Sequence[Finding] = (), recipe: RecipeCheck | None = None
+) -> tuple[Finding, ...]:
     """Return every verdict of a strong audit that holds, headline first.
 
     Args:
         strong: The table.
         own: What the model at hand shows by itself, next to a few retrained ones.
+        recipe: Whether the recipe gives models like the original; None where there was no check.
 
     Returns:
         At least one finding.
     """
-    return evaluate(STRONG_RULES, StrongInputs(strong, own))
+    return evaluate(STRONG_RULES, StrongInputs(strong, own, recipe))
 
 
 def strong_remarks(strong: StrongResults) -> tuple[str, ...]:
@@ -297,9 +310,18 @@ def _utility_lost(facts: StrongInputs) -> Iterator[Reason]:
             yield Reason(f"{_plain(row.metric)}: {_gap(row)}", (row.metric,))
 
 
+def _other_recipe(facts: StrongInputs) -> Iterator[Reason]:
+    if facts.recipe is not None and facts.other_recipe:
+        yield Reason(f"{OTHER_RECIPE}: {facts.recipe.sentence}")
+
+
 def _memory_open(facts: StrongInputs) -> Iterator[Reason]:
-    if facts.memory is not None:
-        yield from memory_not_shown_gone(facts.results, facts.memory)
+    if facts.memory is None:
+        return
+    yield from memory_not_shown_gone(facts.results, facts.memory)
+    if facts.other_recipe:
+        for why in memory_gone(facts.results, facts.memory):
+            yield Reason(f"{why.text}; {MARK}", why.metrics)
 
 
 def _too_few(facts: StrongInputs) -> Iterator[Reason]:
@@ -351,7 +373,7 @@ _UNLIKE = (
 
 
 def _equivalent(facts: StrongInputs) -> Iterator[Reason]:
-    if facts.own or any(any(holds(facts)) for holds in _UNLIKE):
+    if facts.own or facts.other_recipe or any(any(holds(facts)) for holds in _UNLIKE):
         return
     s = facts.results
     rows = tuple(r.metric for r in s.rows if r.metric in COMPARED)
@@ -363,7 +385,7 @@ def _equivalent(facts: StrongInputs) -> Iterator[Reason]:
 
 
 def _memory_gone(facts: StrongInputs) -> Iterator[Reason]:
-    if facts.memory is not None:
+    if facts.memory is not None and not facts.other_recipe:
         yield from memory_gone(facts.results, facts.memory)
 
 
@@ -474,6 +496,15 @@ STRONG_RULES: tuple[VerdictRule[StrongInputs], ...] = (
         holds=_utility_lost,
     ),
     VerdictRule("strong", Verdict.DAMAGED, f"{_BY_ITSELF}.", holds=_own(Verdict.DAMAGED)),
+    VerdictRule(
+        "strong",
+        Verdict.INCONCLUSIVE,
+        "Models trained by the recipe are not like the given model (recipe check). MATCHES and"
+        " MEMORY GONE WITHIN LIMITS then do not hold.",
+        level="level 0.01, all quantities together",
+        source="Student's prediction interval, Cauchy combination (Liu and Xie, 2020)",
+        holds=_other_recipe,
+    ),
     VerdictRule(
         "strong",
         Verdict.INCONCLUSIVE,

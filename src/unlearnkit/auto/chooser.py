@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -277,7 +277,7 @@ class _Trial:
             **{
                 **{name: getattr(done, name) for name in Unlearned.__dataclass_fields__},
                 "seconds": seconds,
-                "cost": Cost(cost.forward, cost.backward, cost.peak_bytes),
+                "cost": replace(cost, pending=0),
                 "notes": (*self.run.notes, *done.notes),
             },
             choice=Selection(

@@ -19,6 +19,7 @@ from unlearnkit.cli.options import (
     Json,
     MaskOption,
     MaxCost,
+    NoRecipeCheck,
     Oracles,
     OracleWeights,
     Param,
@@ -342,6 +343,7 @@ def audit(
     oracles: Oracles = 5,
     oracle_weights: OracleWeights = None,
     ensemble_size: EnsembleSize = 64,
+    no_recipe_check: NoRecipeCheck = False,
     device: Annotated[
         str | None, typer.Option(help="Where to compute; where the run was made by default.")
     ] = None,
@@ -377,7 +379,7 @@ def audit(
         report = run_audit(
             folder, case=case, trust=trust, tier=tier, oracles=oracles, models=ensemble_size,
             oracle_weights=oracle_weights or (), device=device, ray=ray, yes=yes,
-            list_rows=list_rows, talk=talk,
+            recipe_check=not no_recipe_check, list_rows=list_rows, talk=talk,
         )  # fmt: skip
     if json:
         print_json(report.model_dump(mode="json"))

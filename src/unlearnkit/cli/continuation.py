@@ -7,6 +7,7 @@ from typing import Any
 
 from unlearnkit.cli.run_checks import compare_case, recorded_weights
 from unlearnkit.cli.run_folder import MODEL, ORIGINAL, RECORD, ContinuedRun, RunFolderRecord
+from unlearnkit.core.case import Case
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.job import Job, check_trusted
@@ -51,13 +52,14 @@ def next_job(folder: Path, *, case: str | None = None, trust: bool = False) -> d
     return words | ({"mask": job.mask} if isinstance(job.mask, dict) else {})
 
 
-def check_continued(job: Job, out: Path, rt: Runtime) -> ContinuedRun | None:
+def check_continued(job: Job, out: Path, rt: Runtime, made: Case) -> ContinuedRun | None:
     """Return the run that a job goes on from, after checks; None where it is not in a run folder.
 
     Args:
         job: The job.
         out: Where its own run will be.
         rt: Where to run.
+        made: The case of both, as it was before any request.
 
     Returns:
         What the new record says of the run.
@@ -81,7 +83,7 @@ def check_continued(job: Job, out: Path, rt: Runtime) -> ContinuedRun | None:
             f"{WHO}: the run in {str(folder)!r} answered other requests than the job names before"
             " its own; name the run again with --then"
         )
-    case, request = record.job.model_copy(update={"case": job.case}).resolve()
+    case, request = record.job.model_copy(update={"case": job.case}).resolve(made=made)
     compare_case(record, case, request, WHO)
     for name, who in ((MODEL, "unlearned"), (ORIGINAL, "original")):
         recorded_weights(case, rt, folder / name, record.digests[who], WHO)

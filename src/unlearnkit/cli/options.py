@@ -107,6 +107,14 @@ OracleWeights = Annotated[
         " removed rows; nothing is retrained then. One or more files.",
     ),
 ]
+NoRecipeCheck = Annotated[
+    bool,
+    typer.Option(
+        "--no-recipe-check",
+        help="Do not ask first whether the recipe gives models like the original; the check may"
+        " train five originals.",
+    ),
+]
 EnsembleSize = Annotated[
     int, typer.Option(min=4, help="Of --tier strong: N, the number of models of each kind.")
 ]

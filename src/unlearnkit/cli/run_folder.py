@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from unlearnkit.auto.chooser import Selection
-from unlearnkit.core.checked import FrozenModel
+from unlearnkit.core.checked import FrozenModel, Record
 from unlearnkit.core.digest import digest
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import check_writable, read_text
@@ -42,8 +42,10 @@ class ContinuedRun(FrozenModel):
     """Rows that these requests removed; 0 where the case has no rows."""
 
 
-class RunFolderRecord(FrozenModel):
+class RunFolderRecord(Record):
     """Everything needed to run a run again, and what it was."""
+
+    later_fields = frozenset({"continues"})
 
     schema_version: Literal[1, 2] = 2
     """1 had no digests of the record itself, nor of ``case`` and ``forget``."""
@@ -99,8 +101,6 @@ class RunFolderRecord(FrozenModel):
         """Return the digest of all that the record says, but for this digest."""
         content = json.loads(self.model_dump_json())
         content["digests"].pop("record", None)
-        if self.continues is None:  # records written before it was known stay valid
-            content.pop("continues")
         return digest(content)
 
     def sealed(self) -> RunFolderRecord:

@@ -18,6 +18,7 @@ from torch import nn
 
 import unlearnkit
 from unlearnkit.auditing.audit import audit
+from unlearnkit.auditing.recipe_check import ORIGINALS
 from unlearnkit.auto.chooser import AutoFailedError, SelectedModel, unlearn
 from unlearnkit.checkpoint import load_weights, save_weights
 from unlearnkit.cli.console import Console
@@ -76,8 +77,9 @@ def run_unlearn(job: Job, out: Path, *, force: bool, talk: Console) -> RunFolder
     check_free(out, force=force)
     Store.check(out.parent / STORE)
     rt = Runtime.on(job.device, precision=job.precision, seed=job.seed, reporter=talk)
-    continued = check_continued(job, out, rt)
-    case, request = job.resolve(talk)
+    made = job.make_case()
+    continued = check_continued(job, out, rt, made)
+    case, request = job.resolve(talk, made=made)
     method = job.build()
     split = case.partition(request)
     mask = job.build_mask()
@@ -173,13 +175,14 @@ def run_audit(
     ray: str | None = None,
     yes: bool = False,
     list_rows: bool = False,
+    recipe_check: bool = True,
     talk: Console,
 ) -> Report:
     """Audit a run and write ``report.json`` and, with the report extra, ``report.html``.
 
     A ``case`` replaces that of the record; the code that a record names is imported with ``trust``.
     ``oracle_weights`` are files of models that the user retrained elsewhere; nothing is retrained
-    then. ``yes`` allows more than ``MANY`` oracles.
+    then. ``yes`` allows more than ``MANY`` oracles; ``recipe_check`` is that of ``uk.audit``.
 
     Returns:
         The report. Changed weights, a changed case and a place that cannot be written are errors.
@@ -195,31 +198,35 @@ def run_audit(
     rt = Runtime.on(device or job.device, precision=job.precision, seed=job.seed, reporter=talk)
     subject, request = job.resolve(talk)
     if tier == "reference" and not oracle_weights:
-        _print_cost(subject, request, oracles, yes=yes, talk=talk)
+        _print_cost(subject, request, oracles, recipe_check, yes=yes, talk=talk)
     warnings = compare_case(record, subject, request)
     done = _unlearned(folder, record, job, subject, request, rt)
     given = [load_weights(fresh_model(subject, rt), path).eval() for path in oracle_weights]
     digests = [model_digest(m) for m in given]
     inputs = {"run": record.key, "tier": tier, "oracles": digests or oracles}
-    inputs |= {"models": models} if tier == "strong" else {}
+    inputs |= ({"models": models} if tier == "strong" else {}) | _switched_off(recipe_check)
     run = _run(job, "audit", digest(inputs), folder)
     with Store(folder.parent / STORE) as store:
         with _recorded(store, run):
-            truth = None
-            if given:
-                truth = Oracles.from_models(given, request=request)
-            elif tier == "reference":
+            truth = Oracles.from_models(given, request=request) if given else None
+            if truth is None and tier == "reference":
                 talk.say("retraining without the forget set, unless cached")
                 truth = oracle(subject, request, seeds=oracles, rt=rt, ray=ray)
             talk.say("auditing")
             report = audit(
-                done, oracle=truth, tier=tier, models=models, rt=rt, ray=ray, list_rows=list_rows
-            )
+                done, oracle=truth, tier=tier, models=models, rt=rt, ray=ray, list_rows=list_rows,
+                recipe_check=recipe_check,
+            )  # fmt: skip
             report = report.model_copy(update={"warnings": (*warnings, *report.warnings)})
             _write(report, folder, talk)
         outside = {"oracles": f"from outside, weights {', '.join(digests)}"} if digests else {}
         store.save_run(run, report_measurements(report), facts=outside)
     return report
+
+
+def _switched_off(recipe_check: bool) -> dict[str, int]:
+    """Return what an audit's key says of the recipe check: nothing where it is made."""
+    return {} if recipe_check else {"recipe_check": False}
 
 
 def _unlearned(
@@ -259,7 +266,13 @@ def _write(report: Report, folder: Path, talk: Console) -> None:
 
 
 def _print_cost(
-    case: Case, request: ForgetRequest | None, oracles: int, *, yes: bool, talk: Console
+    case: Case,
+    request: ForgetRequest | None,
+    oracles: int,
+    recipe_check: bool,
+    *,
+    yes: bool,
+    talk: Console,
 ) -> None:
     """Print the cost of the oracles; refuse more than ``MANY`` without ``yes``."""
     retain = case.partition(request).retain
@@ -273,7 +286,8 @@ def _print_cost(
             f"audit: oracles: {cost}, and more than {MANY:,} models need --yes; use 5 to 100, or"
             " add --yes"
         )
-    talk.say(f"at most {cost}; those in the cache are reused")
+    more = f", and up to {ORIGINALS} originals for the recipe check" if recipe_check else ""
+    talk.say(f"at most {cost}{more}; those in the cache are reused")
 
 
 @contextmanager

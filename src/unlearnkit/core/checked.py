@@ -2,7 +2,13 @@
 
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from unlearnkit.core.errors import InputError
 
@@ -13,6 +19,22 @@ class FrozenModel(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, ser_json_inf_nan="strings"
     )
+
+
+class Record(FrozenModel):
+    """A model that is written to files: its ``later_fields`` are left out where they are empty.
+
+    Files, and digests of files, that are older than these fields stay valid.
+    """
+
+    later_fields: ClassVar[frozenset[str]] = frozenset()
+    """Fields that the first files did not have."""
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = dump(self)
+        empty = {name for name in self.later_fields if not getattr(self, name)}
+        return {name: value for name, value in content.items() if name not in empty}
 
 
 class Checked(FrozenModel):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from unlearnkit.core.recipe import Recipe
     from unlearnkit.core.runtime import Runtime
     from unlearnkit.core.task import Task
-    from unlearnkit.core.train_function import TrainFunction
+    from unlearnkit.core.training import Training
     from unlearnkit.core.training_summary import TrainingSummary
 
 
@@ -108,11 +108,15 @@ class Problem:
     find_recipe: Callable[[], Recipe] | None = None
     """Finds ``recipe`` when it is first read, in the place of the one that is given."""
 
-    own_training: TrainFunction | None = None
-    """How models are trained where no recipe does: the user's own loop, or federated rounds."""
-
     train: Callable[[nn.Module, View], None] | None = None
     """Trains an untrained model by the user's own loop; None where the recipe does."""
+
+    training: Training | None = None
+    """How models are trained from scratch: the user's own loop, or the recipe. For methods that
+    train models from seeds of their own; None where ``recipe`` says it."""
+
+    build_from: Callable[[int], nn.Module] | None = None
+    """Builds an untrained model from a seed of its own."""
 
     def __post_init__(self) -> None:
         if self.find_recipe is not None:
@@ -124,15 +128,25 @@ class Problem:
         object.__setattr__(self, "recipe", self.find_recipe())
         return self.recipe
 
-    def fresh(self) -> nn.Module:
-        """Return an untrained model of the same architecture, initialised from the run's seed.
+    def fresh(self, seed: int | None = None) -> nn.Module:
+        """Return an untrained model of the same architecture.
+
+        Args:
+            seed: What it is initialised from; the run's seed when None, so that all are alike.
+
+        Returns:
+            The model.
 
         Raises:
             UndeclaredReadError: If the method does not declare that it needs one.
         """
         if self.sealed_build or self.build is None:
             raise UndeclaredReadError(self.sealed_build or "the case gives no fresh model")
-        return self.build()
+        if seed is None:
+            return self.build()
+        if self.build_from is None:
+            raise UndeclaredReadError("fresh: this problem builds models from the run's seed alone")
+        return self.build_from(seed)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,11 @@ class Cost:
     peak_bytes: int = 0
     """Most accelerator memory held at once; 0 where the device does not count it."""
 
+    precomputation: int = 0
+    """Work, counted as in ``work``, of what is kept and serves other requests on the same rows too,
+    such as models of random subsets. The same whether it was made now or read from the cache; not
+    part of the numbers above."""
+
     pending: int = field(default=0, repr=False)
 
     @property

@@ -60,6 +60,8 @@ class FederatedTraining(TrainFunction):
 
     def spec(self) -> dict[str, Any]:
         """Return what names the training in a content address."""
+        for recipe in (self.federation.recipe, *dict(self.federation.client_recipes).values()):
+            recipe.check_cached()
         settings = self.federation.model_dump(mode="json")
         return {"name": self.name, "content": digest(settings), "federation": settings}
 
@@ -142,8 +144,8 @@ def training_of_problem(p: Problem) -> FederatedTraining:
 
     Without a federated case: rounds of one local epoch, as many as the recipe has epochs.
     """
-    if isinstance(p.own_training, FederatedTraining):
-        return p.own_training
+    if isinstance(p.training, FederatedTraining):
+        return p.training
     recipe = p.recipe.model_copy(update={"epochs": 1})
     federation = Federation(rounds=max(p.recipe.epochs, 1), recipe=recipe)
     return FederatedTraining(federation=federation, task=p.task)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from unlearnkit.core.request import LONGEST_KEY
 from unlearnkit.core.text import one_line
+from unlearnkit.report.recipe_outcome import RecipeCheck
 from unlearnkit.report.schema import (
     Answer,
     CostComparison,
@@ -20,6 +21,7 @@ from unlearnkit.report.schema import (
     SummaryRow,
     Verdict,
     as_sentence,
+    end_sentence,
 )
 from unlearnkit.stats.oracle_gap import Judgement
 
@@ -96,6 +98,7 @@ LEGEND = (
 )
 NO_ORACLE = "There was no retrained model, so nothing here is compared with retraining."
 COST_HEAD = ("Quantity", "Unlearning", "Retraining")
+RECIPE_HEAD = ("Quantity", "Given model", "Models of the recipe, mean [least, largest]", "p")
 SUMMARY_HEAD = ("Measured", "This model", "Original", "Retrained", "Judgement")
 UNDEFINED = "undefined"
 ABSENT = "-"
@@ -226,6 +229,41 @@ def reason_text(report: ReportData) -> str:
     return as_sentence(report.reason)
 
 
+def recipe_text(report: ReportData) -> str:
+    """Return what the recipe check found, where a reader must know it first; else nothing."""
+    check = report.recipe
+    if check is None or check.outcome not in {"mismatch", "spread unknown"}:
+        return ""
+    label = "Warning" if check.outcome == "mismatch" else "Note"
+    return f"{label}: {end_sentence(check.sentence)}"
+
+
+def recipe_lines(check: RecipeCheck) -> list[tuple[str, str, str, str]]:
+    """Return the quantities of the recipe check as cells, in the order of ``RECIPE_HEAD``."""
+    lines = []
+    for m in check.measures:
+        known = [v for v in m.originals if v is not None]
+        places = decimals([m.original, *known])
+        spread = interval(min(known), max(known), places) if len(known) > 1 else ""
+        mean = number(math.fsum(known) / len(known) if known else None, places)
+        p = ABSENT if m.p is None else f"{m.p:.2g}"
+        lines.append((m.name, number(m.original, places), f"{mean} {spread}".rstrip(), p))
+    return lines
+
+
+def recipe_cost(check: RecipeCheck) -> str:
+    """Return what the originals of the recipe check cost, in a sentence."""
+    count = len(check.seeds)
+    if not count:
+        return "The recipe check trained no model."
+    rows = f", {check.forward:,} rows forward and {check.backward:,} backward" * bool(check.forward)
+    return (
+        f"Recipe check: {count} original{'s' if count > 1 else ''} (seeds {seeds(check.seeds)}),"
+        f" {check.trained_models} trained for this audit; all training takes"
+        f" {duration(check.seconds)}{rows}."
+    )
+
+
 def step_text(step: NextStep) -> str:
     """Return a next step, and about how long it takes where that is known."""
     if step.seconds is None:
@@ -249,6 +287,8 @@ def summary_cells(row: SummaryRow) -> tuple[str, str, str, str, str]:
 
     between = interval(row.low, row.high, places)
     model = number(row.model, places) + (f" {between}" if between else "")
+    if row.model is None and not row.metric:
+        model = ABSENT
     return row.name, model, cell(row.original), cell(row.retrained), row.judgement
 
 
@@ -451,6 +491,7 @@ def provenance_lines(report: ReportData) -> list[tuple[str, str]]:
         *_retrained(p),
         ("Original model", p.original),
         ("Unlearned model", p.unlearned),
+        *([("Recipe check", report.recipe.sentence)] if report.recipe is not None else []),
         ("Library", f"unlearnkit {p.version}, numerics {p.numerics}, PyTorch {p.torch}"),
         ("Device", f"{p.device}, {p.precision}"),
         ("Made", p.time),

@@ -9,7 +9,14 @@ from collections.abc import Sequence
 from unlearnkit.report import mask_section as masks
 from unlearnkit.report import phrases as w
 from unlearnkit.report import strong_section as ensembles
-from unlearnkit.report.schema import ArmComparison, Estimate, MetricRow, ReportData, StrongSummary
+from unlearnkit.report.schema import (
+    ArmComparison,
+    Estimate,
+    MetricRow,
+    ReportData,
+    StrongSummary,
+    as_sentence,
+)
 from unlearnkit.report.terminal import WIDTH, heading, table_lines, wrap
 
 _SHOWN = 20
@@ -43,6 +50,9 @@ def render_brief(report: ReportData, width: int | None = None) -> str:
         x for a in report.answers for x in _cut(wrap(w.answer_text(a), width=wide - len(CUT)), 2)
     ]
     said += [""] if said else []
+    told = w.recipe_text(report)
+    if told:
+        head += ["", *_cut(wrap(told, width=wide - len(CUT)), 4)]
     room = BRIEF_LINES - len(head) - len(said) - len(verdict) - len(steps) - len(lines) - 4
     why = _cut(wrap(w.reason_text(report), "Why: ", wide), max(1, min(4, room)))
     room -= len(why)
@@ -72,6 +82,8 @@ def render_text(report: ReportData, width: int = WIDTH) -> str:
     p = report.provenance
     about = f"{report.request_summary.case}: {report.request_summary.request}, {p.method}"
     out = [*wrap(f"UNLEARNING AUDIT  {about}", width=width), "=" * width, ""]
+    if told := w.recipe_text(report):
+        out += [*wrap(told, width=width), ""]
     out += _answers(report, width)
     out += [*wrap(w.verdict_text(report), width=width), ""]
     out += wrap(" ".join([w.reason_text(report), *report.remarks]), "  ", width)
@@ -101,6 +113,7 @@ def render_text(report: ReportData, width: int = WIDTH) -> str:
     out += heading("Cost")
     out += table_lines(w.COST_HEAD, w.cost_lines(report.cost), width=width, numbers=(1, 2))
     out += wrap(w.cost_sentence(report.cost), width=width)
+    out += _recipe(report, width)
     out += heading("Provenance")
     out += _pairs(w.provenance_lines(report), width)
     settings = w.settings_lines(p.settings)
@@ -110,6 +123,18 @@ def render_text(report: ReportData, width: int = WIDTH) -> str:
     for text in report.limits or ("No limit was named.",):
         out += wrap(text, "  - ", width)
     return "\n".join(ln.rstrip() for ln in out)
+
+
+def _recipe(report: ReportData, width: int) -> list[str]:
+    """Return the quantities of the recipe check, and what it cost."""
+    check = report.recipe
+    if check is None or check.outcome == "not checked":
+        return []
+    out = [*heading("Recipe check"), *wrap(as_sentence(check.sentence), width=width)]
+    if check.measures:
+        cells = w.recipe_lines(check)
+        out += table_lines(w.RECIPE_HEAD, cells, width=width, numbers=(1, 2, 3))
+    return [*out, *wrap(w.recipe_cost(check), width=width)]
 
 
 def _ensembles(report: ReportData, width: int) -> list[str]:

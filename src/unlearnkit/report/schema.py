@@ -10,6 +10,7 @@ from pydantic import Field
 from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.errors import InputError
+from unlearnkit.report.recipe_outcome import RecipeCheck
 from unlearnkit.stats.oracle_gap import Judgement
 
 Design = Literal["FULL", "REUSE"]
@@ -555,6 +556,9 @@ class ReportData(FrozenModel):
 
     mask: MaskSummary | None = None
     """None where every weight might move."""
+
+    recipe: RecipeCheck | None = None
+    """Whether the recipe gives models like the original; None in reports of earlier versions."""
 
     provenance: Provenance
     limits: tuple[str, ...]

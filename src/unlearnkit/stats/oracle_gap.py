@@ -225,7 +225,9 @@ def gap(
     return Gap(g, g - wide, g + wide, g - tight, g + tight, s, value - g)
 
 
-def outlying(value: float, oracle: list[float], *, distance: bool = False) -> float | None:
+def outlying(
+    value: float, oracle: list[float], *, distance: bool = False, least: float = 0.0
+) -> float | None:
     """Return the p-value of a candidate being one more oracle, two-sided; None below three.
 
     ``t = (value - mean) / (s sqrt(1 + 1/K))`` with K - 1 degrees of freedom: exact if the metric
@@ -235,11 +237,12 @@ def outlying(value: float, oracle: list[float], *, distance: bool = False) -> fl
         value: The candidate's.
         oracle: The oracles', K of them.
         distance: As in ``gap``.
+        least: As in ``gap``.
 
     Returns:
         The p-value.
     """
-    apart = gap(value, oracle, distance=distance)
+    apart = gap(value, oracle, distance=distance, least=least)
     if apart is None:
         return None
     if apart.deviation == 0:

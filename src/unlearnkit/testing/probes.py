@@ -89,11 +89,13 @@ def cost_metered(s: ToyProblem) -> None:
     Rows forward: every row that goes through any model inside ``apply``, exactly. Where a
     transform of ``torch.func`` hides the rows, the hooks' count is a lower bound. Rows backward: at
     least the rows that a gradient came back to, and no more than rows forward, or three times these
-    where a transform goes back through one pass again: a curvature product does.
+    where a transform goes back through one pass again: a curvature product does. What is kept for
+    other requests too is made before, and has a meter of its own.
     """
     seen, rt = _Seen(), s.rt()
-    method = with_probe(s.smoke(), seen.inside)
-    done = s.run(seen.watch(s.model()), case=seen.case(s.case), method=method, rt=rt)
+    method, case = with_probe(s.smoke(), seen.inside), seen.case(s.case)
+    first = s.run(seen.watch(s.model()), case=case)
+    done = s.run(seen.watch(s.model()), case=case, method=method, rt=rt)
     cost, who = done.cost, s.method.id
     if seen.hidden:
         expect(cost.forward > seen.forward, f"{who}: rows inside a transform are not metered")
@@ -106,6 +108,10 @@ def cost_metered(s: ToyProblem) -> None:
     fits = seen.backward <= cost.backward <= most
     expect(fits, f"{who}: {seen.backward} rows of {seen.forward} back, metered {cost.backward}")
     expect(rt.cost == Cost(), f"{who}: a run changes the meter of the caller's runtime")
+    kept = first.cost.precomputation == cost.precomputation
+    expect(
+        kept, f"{who}: what is kept costs {first.cost.precomputation}, then {cost.precomputation}"
+    )
     again = s.run(rt=rt)
     same = (again.cost.forward, again.cost.backward) == (cost.forward, cost.backward)
     expect(same, f"{who}: a second run on one runtime costs other than the first")

@@ -189,7 +189,7 @@ def run_metered(
         method=how,
         seed=run.seed,
         seconds=seconds,
-        cost=Cost(run.cost.forward, run.cost.backward, run.cost.peak_bytes),
+        cost=replace(run.cost, pending=0),
         notes=tuple(run.notes),
         mask=mask or own_mask(how, model, split, run),
     )
@@ -371,13 +371,13 @@ def _problem(
     validation = unseen
     if unseen is not None or Need.VALIDATION not in allowed:
         validation = sealed(unseen, Need.VALIDATION)
-    may_build = Need.FRESH in allowed
     own = case.train_model
     if case.recipe is None and own is None:
         rt.note(
             f"the recipe that trained the model is unknown: assumed lr {ASSUMED.lr}, batch"
             f" {ASSUMED.batch_size}, {ASSUMED.epochs} epochs; give Case(recipe=...) to be exact"
         )
+
     return Problem(
         model=work,
         original=original,
@@ -392,14 +392,29 @@ def _problem(
         removed_classes=split.removed_classes,
         input_shape=input_shape(case, split),
         moments=_moments(how, case, model),
-        build=(lambda: _untrained(case, model, original, rt, other=how.info.rebuilds))
-        if may_build and case.fresh
-        else None,
-        sealed_build="" if may_build else f"{how.id} builds a fresh model but does not declare it",
+        **_factories(how, case, model, original, rt),
         find_recipe=None if own is None else lambda: _recipe_of_own_training(case, split, rt),
-        own_training=own,
         train=None if own is None else partial(train_by_function, how=own, rt=rt, stream=how.id),
+        training=case.training,
     )
+
+
+def _factories(
+    how: Method, case: Case, model: nn.Module, original: nn.Module, rt: Runtime
+) -> dict[str, Any]:
+    """Return how a method builds untrained models: from the run's seed, and from others."""
+    if Need.FRESH not in how.info.reads:
+        return {"sealed_build": f"{how.id} builds a fresh model but does not declare it"}
+    if case.fresh is None:
+        return {}
+
+    def build(place: Runtime) -> nn.Module:
+        return _untrained(case, model, original, place, other=how.info.rebuilds)
+
+    return {
+        "build": partial(build, rt),
+        "build_from": lambda seed: build(rt.fork(seed, quiet=True)),
+    }
 
 
 def _unseen(case: Case, split: Partition, *, labelled: bool) -> View | None:

@@ -97,6 +97,7 @@ class Worker:
             cache=self.cache,
             memory=problem.memory,
             placebo=False,
+            recipe_check=False,  # the originals are those of the recipe
         )
         return report, time.perf_counter() - clock
 
