@@ -45,7 +45,7 @@ class ClientUpdates:
 class LocalStatistics:
     """Running statistics that clients keep for themselves, by client."""
 
-    held: dict[int, dict[str, Tensor]] = field(default_factory=dict)
+    by_client: dict[int, dict[str, Tensor]] = field(default_factory=dict)
 
 
 def run_round(
@@ -83,7 +83,7 @@ def run_round(
     states: dict[int, dict[str, Tensor]] = {}
     lost: list[int] = []
     for client, train in local.items():
-        held = {} if statistics is None else statistics.held.get(client, {})
+        held = {} if statistics is None else statistics.by_client.get(client, {})
         _load(model, {**start, **held})
         train(model)
         if federation.drops_out(client, number, rt, stream):
@@ -102,7 +102,7 @@ def run_round(
         states[client] = state
         if statistics is not None and federation.batch_norm == "local":
             names = running_statistics(model)
-            statistics.held[client] = {n: state[n] for n in names}
+            statistics.by_client[client] = {n: state[n] for n in names}
     _load(model, weighted_mean(states, weights) if states else start)
     if not states:
         rt.note(f"federated: no update arrived in round {number}: the global model stays")
