@@ -16,8 +16,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from benchmarks.__main__ import section, told
+from benchmarks.drawing import figure
 from benchmarks.measure import Fact, machine, seconds, skipped
-from experiments.drawing import figure
 from unlearnkit.cases.data_folder import folder
 from unlearnkit.linear import RemovableLogisticRegression, RemovalBudget
 from unlearnkit.linear.gaussian_accounting import gaussian_epsilon

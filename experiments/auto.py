@@ -95,11 +95,14 @@ class Ground:
         return sign * (metric(e).value - statistics.mean(oracles))
 
 
-def measure(grounds: Iterable[Ground]) -> Iterator[Measured]:
-    """Yield every candidate on every case."""
+def measure(grounds: Iterable[Ground], kept: Sequence[Measured]) -> Iterator[Measured]:
+    """Yield every candidate on every case but for those that are kept."""
+    there = {(x.case, x.candidate) for x in kept}
     for ground in grounds:
         line = line_of(ground)
         for name, (method, settings) in POOL.items():
+            if (ground.small.name, name) in there:
+                continue
             yield ground.measured(name, line, list(_runs(ground, uk.method(method, **settings))))
 
 
@@ -153,19 +156,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help="write docs/results/auto.md and .json")
     parser.add_argument("--kept", action="store_true", help="measure no candidate anew")
+    parser.add_argument("--missing", action="store_true", help="measure those not kept, judge none")
     parser.add_argument("--replay", action="store_true", help="run nothing: read kept results")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     kept = asked.kept or asked.replay
     grounds = [] if asked.replay else [Ground.of(small) for small in SMALL]
-    measured = kept_results() if kept else []
-    for x in () if kept else measure(grounds):
+    measured = kept_results() if kept or asked.missing else []
+    for x in () if kept else measure(grounds, measured):
         print(told(x), flush=True)
         measured.append(x)
     for line in without(None, measured):
         print(line.id, *(f"\n    {c.words()} cost {c.cost}" for c in line.candidates))
     judged = []
-    for x in replayed(measured) if asked.replay else (judge(g, measured) for g in grounds):
+    read = asked.replay or asked.missing
+    for x in replayed(measured) if read else (judge(g, measured) for g in grounds):
         print(told_judged(x), flush=True)
         judged.append(x)
     if asked.write:

@@ -41,7 +41,7 @@ METRICS = (
     "cost_ratio",
 )
 HEAD = ("family", "line", "request", "candidate", "models", *METRICS)
-BESIDE = {"shallow_class": ("relabel renew=0.2 early=0.05", "del_localized lr=3")}
+BESIDE = {"shallow_class": ("relabel_restart renew=0.2 early=0.05",)}
 """Of the pool, by line: candidates of the line for deeper networks, to be compared."""
 
 Ground = tuple[str, str, str, str]

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from experiments.drawing import figure
+from benchmarks.drawing import figure
 from unlearnkit.auditing.memory_and_likeness import strong_answers
 from unlearnkit.auditing.strong.margin_store import MarginMatrix, Membership, ModelId
 from unlearnkit.auditing.strong.placebo import PLACEBO, reads_request
@@ -37,7 +37,7 @@ DIAL = "shrink_perturb, renew "
 """Label of the dial, before its setting."""
 
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
-    "finetune": ("finetune", {}),
+    "warm_restart": ("warm_restart", {}),
     **{
         f"{DIAL}{share:g}": ("shrink_perturb", {"renew": share})
         for share in (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0)

@@ -25,7 +25,7 @@ import torch
 from scipy.stats import mannwhitneyu
 from torch import Tensor, nn
 
-from experiments.drawing import figure
+from benchmarks.drawing import figure
 from unlearnkit.auto.chooser import unlearn
 from unlearnkit.cases.digits import digits
 from unlearnkit.cases.registry import random_indices

@@ -1,7 +1,8 @@
 """Generated documents: ``python -m unlearnkit.docs`` writes or checks them."""
 
+import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,29 @@ from unlearnkit.reproduction import tables_markdown as reproductions_text
 
 WIDTH = 100
 _METHODS = "docs/methods"
+COMPARED = "docs/results/over_finetuning.json"
+"""What the experiment ``over_finetuning`` measured."""
+
+BASELINE = "finetune"
+"""The method that all others of that experiment stand beside."""
 
 
-def build(readme: str) -> dict[str, str]:
-    """Return every generated document by path; the README between its markers is replaced."""
+def build(readme: str, compared: Sequence[Mapping[str, Any]] = ()) -> dict[str, str]:
+    """Return every generated document by path; the README between its markers is replaced.
+
+    Args:
+        readme: The README as it is.
+        compared: Rows of ``COMPARED``, which go to the pages of their methods.
+
+    Returns:
+        The documents.
+    """
     methods, metrics, cases = catalog.methods(), catalog.metrics(), catalog.cases()
     here, from_root = pages.tables(""), pages.tables(f"{_METHODS}/")
-    found = {f"{_METHODS}/{i}.md": pages.method_page(m) for i, m in methods.items()}
+    found = {
+        f"{_METHODS}/{i}.md": pages.method_page(m) + over_finetuning(i, compared)
+        for i, m in methods.items()
+    }
     found[f"{_METHODS}/index.md"] = f"# Methods\n\n{here['methods']}\n"
     found["docs/metrics.md"] = _list(
         "Metrics", here["metrics"], {i: pages.metric_section(m) for i, m in metrics.items()}
@@ -36,6 +53,61 @@ def build(readme: str) -> dict[str, str]:
     found["docs/results/reproductions.md"] = reproductions_text.page()
     found["README.md"] = fill(readme, {"methods": from_root["methods"]})
     return found
+
+
+def over_finetuning(method: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the section of a method's page with its rows beside those of plain fine-tuning.
+
+    Args:
+        method: Its id.
+        rows: Of all methods.
+
+    Returns:
+        Markdown; empty where the method has no row.
+    """
+    mine = [r for r in rows if r["method"] == method]
+    if not mine:
+        return ""
+    shown = []
+    for one in mine:
+        there = [r for r in rows if (r["setting"], r["method"]) == (one["setting"], BASELINE)]
+        same = [r for r in there if r["schedule"] == one["schedule"]]
+        shown += [one, *(r for r in same or there[:1] if r is not one)]
+    beside = "" if method == BASELINE else ", beside `finetune` on the same schedule"
+    if not mine[0]["schedule"]:
+        beside = ", on a schedule of its own, beside `finetune`"
+    return (
+        f"\n## {'Measured' if method == BASELINE else 'What it adds to fine-tuning'}\n\n"
+        f"At its defaults{beside}. Memory: against the same method on models that never saw the"
+        " forget set; likeness: against retrained models; both as U-LiRA AUC (0.5 is alike) and"
+        " mean shift of margins in standard deviations. Cost: share of retraining's."
+        " [All methods](../results/over_finetuning.md).\n\n"
+        f"{compared_table(shown)}\n"
+    )
+
+
+def compared_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows of ``COMPARED`` as a Markdown table."""
+
+    def attack(found: Mapping[str, float]) -> str:
+        return f"{found['auc']:.3f} ({found['shift']:+.1f})"
+
+    head = ("request", "method", "schedule", "memory", "likeness", "forget / retain / test", "cost")
+    return pages.table(
+        head,
+        [
+            (
+                r["setting"],
+                f"`{r['method']}`",
+                "{lr:g} x, {share:g}".format(**r["schedule"]) if r["schedule"] else "its own",
+                attack(r["memory"]),
+                attack(r["likeness"]),
+                " / ".join(f"{r[k]:.3f}" for k in ("forget", "retain", "test")),
+                f"{r['cost']:.3f}",
+            )
+            for r in rows
+        ],
+    )
 
 
 def fill(text: str, tables: Mapping[str, str]) -> str:
@@ -67,7 +139,9 @@ def main(arguments: list[str], root: Path) -> int:
     readme = root / "README.md"
     if not readme.is_file():
         raise InputError("docs: no README.md here; run from a checkout of the repository")
-    built = build(readme.read_text(encoding="utf-8"))
+    kept = root / COMPARED
+    compared = json.loads(kept.read_text(encoding="utf-8"))["rows"] if kept.is_file() else []
+    built = build(readme.read_text(encoding="utf-8"), compared)
     wrong = differing(root, built)
     if arguments:
         if wrong:

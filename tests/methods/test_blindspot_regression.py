@@ -257,7 +257,7 @@ def test_attention_moves_the_student_towards_where_the_blind_model_looks():
     for attention in (0.0, 20.0):
         built = []
         model, case = looking(built=built)
-        how = BlindspotRegression(attention=attention, early=1, run={"shrink": 0, "share": 1})
+        how = BlindspotRegression(attention=attention, early=1, run={"share": 1})
         done = uk.unlearn(model, case, uk.Rows(range(8)), how)
         x = case.train.x[:8]
         looks = [

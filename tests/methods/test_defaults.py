@@ -9,7 +9,10 @@ GOALS = [
     pytest.param(one_class, 0.9, 4, id="class 3"),
     pytest.param(a_mislabelled_tenth, 0.6, 2, id="mislabelled tenth"),
 ]
-TRAINING = ["finetune", "l1_sparse", "neggrad_plus", "relabel", "scrub"]
+TRAINING = ["amnesiac", "del_localized", "l1_sparse", "neggrad_plus", "relabel", "scrub"]
+"""Published methods; ``finetune`` is what they are measured against."""
+
+OURS = ["relabel_restart", "shrink_perturb", "warm_restart"]
 QUICK = ["gradient_ascent", "ssd"]
 
 
@@ -28,8 +31,8 @@ def test_defaults_come_near_retraining_for_a_fifth_of_its_cost(make, share, want
     asked, cache = make(), uk.Cache(tmp_path)
     model = uk.train_original(asked.case, cache=cache).model
     reference = uk.oracle(asked.case, asked.request, seeds=3, cache=cache)
-    got = {m: closed(asked, m, model, reference) for m in [*TRAINING, *QUICK]}
+    got = {m: closed(asked, m, model, reference) for m in [*TRAINING, *OURS, *QUICK]}
     assert sum(got[m] >= share for m in TRAINING) >= wanted, got
-    # all five do today; one that falls far behind is a defect of its own
-    assert min(got[m] for m in TRAINING) >= share - 0.05, got
+    # all nine do today; one that falls far behind is a defect of its own
+    assert min(got[m] for m in [*TRAINING, *OURS]) >= share - 0.05, got
     assert min(got[m] for m in QUICK) >= 0, got

@@ -13,13 +13,12 @@ from unlearnkit.methods.finetune import FineTune
 from unlearnkit.oracles import oracle, train_original
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.testing import toy_case
-from unlearnkit.train.schedule import WarmRestart
 from unlearnkit.train.teachers import untrained_teacher
 from unlearnkit.unlearning.run_method import fresh_model, run_method
 
 ASK = Rows(*range(11))
 HALF = Localizer(budget=0.5, granularity="parameter")
-STILL = WarmRestart(share=0)
+STILL = FineTuneSchedule(share=0)
 
 
 def chosen(model, case, how=HALF):
@@ -81,7 +80,7 @@ def test_a_reset_alone_loses_accuracy(toy):
 @pytest.mark.parametrize(
     "run",
     [
-        WarmRestart(share=0.2, shrink=1),
+        FineTuneSchedule(share=0.2),
         FineTuneSchedule.exact(lr=0.05, momentum=0.9, weight_decay=5e-2, epochs=3, batch_size=16),
         FineTuneSchedule.exact(
             optimizer="adam", lr=0.05, weight_decay=5e-2, epochs=3, batch_size=16
@@ -101,7 +100,7 @@ def test_only_the_mask_and_the_head_move(toy, run, head):
 
 def test_no_reset_and_everything_free_is_fine_tuning(toy):
     model, case = toy
-    run = WarmRestart(share=0.2, shrink=0.5)
+    run = FineTuneSchedule(share=0.2)
     how = DelLocalized(mask=Localizer(budget=1), reset="none", run=run)
     got, want = (run_method(model, case, ASK, m).model for m in (how, FineTune(run=run)))
     assert all(torch.equal(a, b) for a, b in zip(got.parameters(), want.parameters(), strict=True))
@@ -142,7 +141,7 @@ def test_the_head_is_the_layer_called_last():
         model = Backwards()
     how = DelLocalized(
         mask=Localizer(budget=0.05, criterion="deepest", granularity="parameter"),
-        run=WarmRestart(share=0.1),
+        run=FineTuneSchedule(share=0.1),
     )
     done = run_method(model, case, ASK, how).model
     assert bool((done.head.weight != model.head.weight).all())
@@ -207,7 +206,9 @@ def test_part_of_two_classes_is_forgotten_better_than_with_a_random_mask():
         goal = sum(accuracy(m, rows.forget) for m in truth) / len(truth)
         gaps["original"] += abs(accuracy(model, rows.forget) - goal)
         for criterion in ("weighted_grad", "random"):
-            how = DelLocalized(mask=Localizer(criterion=criterion))
+            how = DelLocalized(
+                mask=Localizer(criterion=criterion), run=FineTuneSchedule(lr=4.0, share=0.15)
+            )
             done = run_method(model, case, ask, how, Runtime(seed=seed)).model
             gaps[criterion] += abs(accuracy(done, rows.forget) - goal)
             if criterion == "weighted_grad":

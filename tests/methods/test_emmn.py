@@ -134,3 +134,14 @@ def test_on_digits_the_default_forgets_and_keeps(trained, seed):
     right, gone = (out.argmax(-1) == y).double(), y == 3
     assert float(right[gone].mean()) <= 0.05
     assert float(right[~gone].mean()) >= 0.93  # retraining: 0.967
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_on_batch_normalisation_the_default_forgets_and_keeps(normed_digits, seed):
+    model, case = normed_digits
+    bare = uk.Case.without_data(task=case.task, input_shape=(1, 8, 8), recipe=case.recipe)
+    done = uk.unlearn(model, bare, "class=3", "emmn", Runtime(seed=seed))
+    out, y = predict(done.model, View.all(case.test), case.task, Runtime()), case.test.y
+    right, gone = (out.argmax(-1) == y).double(), y == 3
+    assert float(right[gone].mean()) <= 0.1
+    assert float(right[~gone].mean()) >= 0.75  # at the recipe's rate 0.5

@@ -1,7 +1,6 @@
 """Fine-tuning: its limits, and that it never looks at what must go."""
 
 import json
-import math
 
 import pytest
 import torch
@@ -9,7 +8,8 @@ from torch import nn
 
 from unlearnkit.cases.digits import digits
 from unlearnkit.core.case import Case
-from unlearnkit.core.recipe import Recipe
+from unlearnkit.core.errors import InputError
+from unlearnkit.core.recipe import FineTuneSchedule, Recipe
 from unlearnkit.core.request import Classes, Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.finetune import FineTune
@@ -18,11 +18,10 @@ from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.multilabel import MultiLabel
 from unlearnkit.tasks.regression import Regression
 from unlearnkit.testing import toy_case
-from unlearnkit.train.schedule import WarmRestart
 from unlearnkit.unlearning.run_method import run_method
 
 RUNS = [
-    pytest.param(WarmRestart(shrink=1.0), id="restart"),
+    pytest.param({}, id="default"),
     pytest.param(FineTune.info.presets["paper"]["run"], id="paper"),
 ]
 
@@ -63,9 +62,7 @@ def test_the_forget_rows_never_influence_the_result(run):
     "run",
     [
         {"share": 0.0},
-        {"kind": "tuning", "share": 0.0},
-        {"kind": "tuning", "lr": 0.0},
-        {"lr": 0.0, "shrink": 0.0},
+        {"lr": 0.0},
     ],
     ids=str,
 )
@@ -74,14 +71,13 @@ def test_no_rate_or_no_length_moves_no_parameter(run):
     assert all(torch.equal(p.detach(), after[name]) for name, p in before.named_parameters())
 
 
-def test_without_a_rate_the_parameters_shrink_by_one_unit():
-    before, after = network(), forgot(case(), run={"lr": 0.0})
-    for name, p in before.named_parameters():
-        torch.testing.assert_close(after[name], math.exp(-1) * p.detach())
+def test_shrinking_restarts_are_another_method():
+    with pytest.raises(InputError, match=r"run\.kind: input should be 'tuning', got 'restart'"):
+        FineTune.build(run={"kind": "restart"})
 
 
 def test_settings_given_in_part_keep_the_rest_of_the_default():
-    assert FineTune.build(run={"share": 0.3}).run == WarmRestart(share=0.3, shrink=1.0)
+    assert FineTune.build(run={"share": 0.3}).run == FineTuneSchedule(lr=2.0, share=0.3)
 
 
 @pytest.mark.parametrize("preset", [None, *FineTune.info.presets])
@@ -103,12 +99,12 @@ def test_every_task_keeps_its_retained_rows_within_the_cost_that_was_asked(task)
     with torch.no_grad():
         loss = task.losses(task.outputs(done.model.eval(), batch), batch).mean().item()
     assert loss < 0.25 * task.never_seen
-    assert done.cost.work <= 0.18 * 3 * toy.recipe.epochs * len(view)
+    assert done.cost.work == 3 * 15 * len(view)
     assert not done.notes
 
 
 @pytest.mark.slow
-def test_a_class_of_digits_is_forgotten_by_default_and_not_by_the_published_settings():
+def test_a_class_of_digits_is_known_afterwards_by_default_and_more_so_as_published():
     case = digits()
     model = train_original(case).model
     split = case.partition(Classes(3))
@@ -120,6 +116,6 @@ def test_a_class_of_digits_is_forgotten_by_default_and_not_by_the_published_sett
 
     default = run_method(model, case, Classes(3), FineTune()).model
     paper = run_method(model, case, Classes(3), FineTune.build("paper")).model
-    assert accuracy(default, split.forget) < 0.02
-    assert accuracy(default, split.retain) > 0.98
+    assert 0.5 < accuracy(default, split.forget) < 0.85
+    assert accuracy(default, split.retain) > 0.99
     assert accuracy(paper, split.forget) > 0.9

@@ -5,7 +5,6 @@ from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.request import Rows
 from unlearnkit.methods.finetune import FineTune
 from unlearnkit.methods.l1_sparse import L1Sparse
-from unlearnkit.train.schedule import WarmRestart
 from unlearnkit.unlearning.run_method import run_method
 
 GO = Rows(0, 1, 2, 3)
@@ -29,16 +28,11 @@ def test_the_penalty_adds_the_sign_of_each_weight_and_fades_by_the_epoch(line):
     torch.testing.assert_close(got, w, rtol=1e-7, atol=1e-9)  # the penalty is summed in float32
 
 
-@pytest.mark.parametrize(
-    ("run", "pushes"),
-    [
-        pytest.param(TWO, [0.75, 0.25], id="plain"),
-        pytest.param(WarmRestart(lr=0.5, share=0.001, shrink=0), [1.0], id="restart"),
-    ],
-)
+@pytest.mark.parametrize(("run", "pushes"), [(TWO, [0.75, 0.25]), (STEP, [1.0])], ids=["2", "1"])
 def test_the_proximal_steps_are_soft_thresholds_that_add_up_to_the_penalty(line, run, pushes):
     net, case = line()
-    got = run_method(net, case, GO, L1Sparse(penalty=0.7, run=run)).model.weight.detach()
+    how = L1Sparse(penalty=0.7, step="proximal", covers="weights", run=run)
+    got = run_method(net, case, GO, how).model.weight.detach()
     w = net.weight.detach()
     mean = w.abs().mean()
     for push in pushes:
@@ -57,11 +51,9 @@ def test_a_large_proximal_penalty_gives_exact_zeros(toy):
 @pytest.mark.parametrize(
     ("step", "penalties"), [("subgradient", [0.0, 0.01, 0.1, 0.3]), ("proximal", [0, 0.5, 1.5, 4])]
 )
-@pytest.mark.parametrize(
-    "run", [WarmRestart(shrink=0), FineTuneSchedule(share=0.3)], ids=lambda r: r.kind
-)
-def test_a_larger_penalty_leaves_a_smaller_norm(toy, run, step, penalties):
+def test_a_larger_penalty_leaves_a_smaller_norm(toy, step, penalties):
     model, case = toy
+    run = FineTuneSchedule(share=0.3)
 
     def norm(penalty):
         got = run_method(model, case, GO, L1Sparse(penalty=penalty, step=step, run=run)).model

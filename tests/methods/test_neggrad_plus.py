@@ -5,7 +5,6 @@ from unlearnkit.core.case import Case
 from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.request import Rows
 from unlearnkit.methods.neggrad_plus import NegGradPlus
-from unlearnkit.train.schedule import WarmRestart
 from unlearnkit.unlearning.run_method import run_method
 
 GO = Rows(0, 1, 2, 3)
@@ -13,16 +12,22 @@ INF = float("inf")
 STEP = FineTuneSchedule.exact(lr=0.05, momentum=0.0, epochs=1, batch_size=64)
 
 
-@pytest.mark.parametrize("run", [STEP, WarmRestart(lr=0.5, share=0.001, shrink=0)], ids=str)
 @pytest.mark.parametrize("balance", [0.05, 0.3, 1.0])
-def test_a_step_follows_the_difference_of_the_two_gradients(line, balance, run):
+def test_a_step_follows_the_difference_of_the_two_gradients(line, balance):
     net, case = line()
-    how = NegGradPlus(balance=balance, early=1, run=run, cap=INF)
+    how = NegGradPlus(balance=balance, early=1, run=STEP, cap=INF)
     got = run_method(net, case, GO, how).model.weight.detach()
     x, y, w = case.train.x, case.train.y, net.weight.detach().T
     rows = 2 * (x @ w - y) * x
     grad = (1 - balance) * rows[4:].mean(0) - balance * rows[:4].mean(0)
     torch.testing.assert_close(got, (w - 0.05 * grad[:, None]).T, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("size", "rows"), [(None, 4), (2, 2), (9, 4)])
+def test_a_forget_batch_has_as_many_rows_as_asked(line, size, rows):
+    net, case = line()
+    how = NegGradPlus(balance=0.3, early=1, run=STEP, forget_batch=size)
+    assert run_method(net, case, GO, how).cost.backward == 16 + rows
 
 
 def test_a_cap_below_every_forget_loss_leaves_the_retain_term(line):

@@ -13,7 +13,6 @@ from unlearnkit.oracles import train_original
 from unlearnkit.tasks.multilabel import MultiLabel
 from unlearnkit.tasks.regression import Regression
 from unlearnkit.testing import toy_case
-from unlearnkit.train.schedule import WarmRestart
 from unlearnkit.unlearning.run_method import run_method
 
 STEP = FineTuneSchedule.exact(lr=0.05, momentum=0.0, epochs=1, batch_size=64)
@@ -39,7 +38,8 @@ def silenced(case, request):
 
 def test_an_epoch_is_a_forget_step_to_the_runner_up_and_then_a_retain_step(clouds):
     net, case = clouds()
-    got = run_method(net, case, Rows(0, 1, 2, 3), Relabel(early=1, run=STEP)).model
+    how = Relabel(targets="runner_up", early=1, passes="in turn", run=STEP)
+    got = run_method(net, case, Rows(0, 1, 2, 3), how).model
     x, y = case.train.x, case.train.y
     w, b = net.weight.detach(), net.bias.detach()
     goal = torch.stack([softmax_without(w @ x[i] + b, {int(y[i])}) for i in range(4)])
@@ -51,9 +51,9 @@ def test_an_epoch_is_a_forget_step_to_the_runner_up_and_then_a_retain_step(cloud
     torch.testing.assert_close(got.bias.detach(), b, rtol=1e-10, atol=1e-10)
 
 
-def test_a_step_of_a_restart_mixes_both_kinds_of_rows_in_proportion(clouds):
+def test_a_mixed_step_has_both_kinds_of_rows_in_proportion(clouds):
     net, case = clouds()
-    how = Relabel(run=WarmRestart(lr=0.5, share=0.001, shrink=0))
+    how = Relabel(targets="runner_up", early=1, run=STEP)
     done = run_method(net, case, Rows(0, 1, 2, 3), how)
     x, y = case.train.x, case.train.y
     w, b = net.weight.detach(), net.bias.detach()
@@ -65,9 +65,10 @@ def test_a_step_of_a_restart_mixes_both_kinds_of_rows_in_proportion(clouds):
     assert (done.cost.forward, done.cost.backward) == (30 + 4, 30)
 
 
-def test_a_lone_row_comes_to_answer_as_the_original_without_its_class(clouds):
+@pytest.mark.parametrize("passes", ["mixed", "in turn"])
+def test_a_lone_row_comes_to_answer_as_the_original_without_its_class(clouds, passes):
     net, case = silenced(clouds()[1], Rows(5))
-    how = Relabel(early=1, run=LONG)
+    how = Relabel(targets="runner_up", early=1, passes=passes, run=LONG)
     got = run_method(net, case, Rows(5), how).model
     x, y = case.train.x[5], int(case.train.y[5])
     want = softmax_without(net(x), {y})
@@ -87,7 +88,7 @@ def test_vanished_classes_are_never_taught(clouds, targets):
 def test_uniform_targets_of_a_lone_row_settle_on_all_other_classes(clouds):
     net, case = silenced(clouds()[1], Rows(5))
     slow = FineTuneSchedule.exact(lr=0.03, momentum=0.0, epochs=600, batch_size=64)
-    how = Relabel(targets="uniform", early=1, run=slow)
+    how = Relabel(targets="uniform", early=1, passes="in turn", run=slow)
     x, y = case.train.x[5], int(case.train.y[5])
     p = run_method(net, case, Rows(5), how).model(x).softmax(0).detach()
     others = [k for k in range(4) if k != y]

@@ -6,20 +6,21 @@ from unlearnkit.core.request import Rows
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.methods.relabel import Relabel
 from unlearnkit.methods.salun import SalUn
-from unlearnkit.train.schedule import WarmRestart
 from unlearnkit.unlearning.run_method import run_method
 
 ASK = Rows(*range(11))
 PLAIN = FineTuneSchedule.exact(lr=0.05, momentum=0.9, weight_decay=5e-2, epochs=3, batch_size=16)
 
 
-@pytest.mark.parametrize("run", [WarmRestart(share=0.2), PLAIN])
+@pytest.mark.parametrize("run", [FineTuneSchedule(share=0.2), PLAIN])
 @pytest.mark.parametrize("targets", ["uniform", "runner_up"])
-def test_with_everything_free_it_is_relabelling(toy, run, targets):
+@pytest.mark.parametrize("passes", ["mixed", "in turn"])
+def test_with_everything_free_it_is_relabelling(toy, run, targets, passes):
     model, case = toy
+    how = {"targets": targets, "passes": passes, "run": run}
     everything = Localizer(budget=1, criterion="grad", granularity="parameter")
-    got = run_method(model, case, ASK, SalUn(mask=everything, targets=targets, run=run)).model
-    want = run_method(model, case, ASK, Relabel(targets=targets, run=run)).model
+    got = run_method(model, case, ASK, SalUn(mask=everything, **how)).model
+    want = run_method(model, case, ASK, Relabel(**how)).model
     assert all(torch.equal(a, b) for a, b in zip(got.parameters(), want.parameters(), strict=True))
 
 

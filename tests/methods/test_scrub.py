@@ -9,7 +9,6 @@ from unlearnkit.core.request import Classes, Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.scrub import Scrub
 from unlearnkit.train.early_stopping import alike
-from unlearnkit.train.schedule import WarmRestart
 from unlearnkit.unlearning.run_method import run_method
 
 GO = Rows(0, 1, 2, 3)
@@ -40,11 +39,7 @@ def test_the_distance_puts_the_teacher_first_and_scales_with_the_square(clouds, 
     assert abs(got - t * t * kl(q, p)) > 0.05
 
 
-def cosine(lr, steps):
-    return [lr * (1 + math.cos(math.pi * k / steps)) / 2 for k in range(steps)]
-
-
-def by_hand(net, case, *, lrs, forget, forget_lr=1.0, gamma, alpha=0.3, t=3.0):
+def by_hand(net, case, *, lrs, forget, gamma, alpha=0.3, t=3.0):
     """Take full-batch steps with the gradients of a linear softmax model, written out."""
     x, y = case.train.x, case.train.y
     w, b = net.weight.detach(), net.bias.detach()
@@ -58,7 +53,7 @@ def by_hand(net, case, *, lrs, forget, forget_lr=1.0, gamma, alpha=0.3, t=3.0):
     for k, lr in enumerate(lrs):
         if k < forget:
             z = x @ w.T + b
-            w, b = step(w, b, slice(0, 4), -t * ((z / t).softmax(1) - teacher), forget_lr * lr)
+            w, b = step(w, b, slice(0, 4), -t * ((z / t).softmax(1) - teacher), lr)
         z = x @ w.T + b
         stay = gamma * (z.softmax(1) - right) + alpha * t * ((z / t).softmax(1) - teacher)
         w, b = step(w, b, slice(4, None), stay, lr)
@@ -160,28 +155,6 @@ def test_rewinding_without_validation_rows_is_refused(toy):
     model, case = toy
     with pytest.raises(UnsupportedError, match="rewind needs validation rows"):
         run_method(model, case.replace(validation=None), GO, Scrub(rewind="unseen"))
-
-
-def test_a_restart_has_no_epochs_to_rewind_to(toy):
-    model, case = toy
-    with pytest.raises(UnsupportedError, match=r"give a run of kind tuning"):
-        run_method(model, case, GO, Scrub(rewind="unseen"))
-
-
-def test_a_restart_takes_small_forget_steps_each_before_a_retain_step(clouds):
-    net, case = clouds()
-    case = case.replace(train=case.train.with_targets(net(case.train.x).argmax(1)))
-    run = WarmRestart(lr=0.5, share=305 / 780, shrink=0)
-    how = Scrub(
-        retain_divergence=0.3, temperature=3, early=0.5, forget_speed=0.4, cap=INF, nudge=0, run=run
-    )
-    done = run_method(net, case, GO, how)
-    assert not done.notes  # retained rows were fitted: no second start
-    w, b = by_hand(net, case, lrs=cosine(0.05, 3), forget=2, forget_lr=0.4, gamma=0.99)
-    torch.testing.assert_close(done.model.weight.detach(), w, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(done.model.bias.detach(), b, rtol=1e-9, atol=1e-9)
-    assert done.cost.backward == 3 * 26 + 2 * 4
-    assert done.cost.forward == done.cost.backward + 30
 
 
 @pytest.mark.parametrize(("size", "rows"), [(None, 20), (5, 20), (7, 20)])

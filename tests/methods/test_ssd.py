@@ -59,6 +59,30 @@ def test_squared_batch_gradients_are_those_of_published_code():
     assert not torch.equal(got, w)
 
 
+def test_mixed_batches_are_of_all_rows_in_a_random_order():
+    net, case = problem(1, rows=24)
+    how = SSD(selection=0.01, dampening=0.01, unit="batch", batches="mixed", batch_size=4)
+    rt = Runtime(seed=3)
+    got = run_method(net, case, Rows(range(8)), how, rt).model.weight.detach()
+    w, x, y = net.weight.detach(), case.train.x, case.train.y
+    rows = 2 * (x @ w.T - y) * x
+    order = torch.randperm(24, generator=rt.rng("ssd/mixed"))
+    drop = rows[:8].reshape(2, 4, 3).mean(1).square().mean(0)
+    everyone = rows[order].reshape(6, 4, 3).mean(1).square().mean(0)
+    want = torch.where(drop > 0.01 * everyone, w * (0.01 * everyone / drop).clamp(max=1), w)
+    torch.testing.assert_close(got, want)
+    assert not torch.equal(got, w)
+
+
+def test_of_single_rows_mixed_and_apart_are_one_number():
+    net, case = problem(2, rows=24)
+    one, two = (
+        run_method(net, case, Rows(range(8)), SSD(selection=0.5, batches=b, rows=None)).model.weight
+        for b in ("apart", "mixed")
+    )
+    torch.testing.assert_close(one, two)
+
+
 def test_an_infinite_threshold_changes_nothing(layered):
     model, case = layered
     got = run_method(model, case, GO, SSD(selection=INF)).model
@@ -159,3 +183,27 @@ def test_a_sample_of_rows_is_enough_work(toy):
     model, case = toy
     few = run_method(model, case, Classes(1), SSD(selection=1.0, rows=5), Runtime()).cost
     assert few.backward == 10 + 2 * TRIED  # five of each kind; rows that the way is tried on, twice
+
+
+def class_accuracies(done, case, gone):
+    with torch.no_grad():
+        right = done.model.eval()(case.train.x).argmax(1) == case.train.y
+    go = case.train.y == gone
+    return right[go].double().mean().item(), right[~go].double().mean().item()
+
+
+@pytest.mark.parametrize(
+    ("preset", "go", "stay"),
+    [
+        pytest.param(None, (0.0, 0.05), (0.98, 1.0), id="default"),
+        pytest.param("paper", (0.9, 1.0), (0.98, 1.0), id="paper"),
+        pytest.param("reference", (0.0, 0.05), (0.0, 0.8), id="reference"),
+    ],
+)
+def test_on_batch_normalisation_the_default_forgets_and_keeps(normed_digits, preset, go, stay):
+    """The paper's threshold is out of reach of single rows; authors' batches ruin the model."""
+    model, case = normed_digits
+    done = run_method(model, case, Classes(3), SSD.build(preset))
+    went, stayed = class_accuracies(done, case, 3)
+    assert go[0] <= went <= go[1]
+    assert stay[0] <= stayed <= stay[1]

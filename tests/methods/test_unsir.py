@@ -1,3 +1,4 @@
+import math
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
@@ -14,7 +15,6 @@ from unlearnkit.core.recipe import FineTuneSchedule, Recipe
 from unlearnkit.core.request import Classes, Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.methods.unsir import Noise, Unsir, copies, learn, subset
-from unlearnkit.oracles import train_original
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.train.loop import descend
 from unlearnkit.unlearning.run_method import run_method
@@ -314,44 +314,6 @@ def test_a_class_that_is_not_there_and_all_classes_are_refused(toy, wrong):
 # check 4, and the default
 
 
-def conv_digits():
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    x = torch.tensor(bunch.images / 16, dtype=torch.float32)[:, None]
-    y = torch.tensor(bunch.target)
-    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(5))
-    train, test = order[:1257], order[1257:]
-
-    def block(a, b, stride):
-        return [nn.Conv2d(a, b, 3, stride, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU()]
-
-    def fresh():
-        return nn.Sequential(
-            *block(1, 16, 1),
-            *block(16, 16, 2),
-            *block(16, 16, 1),
-            *block(16, 16, 2),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-            nn.Linear(16, 10),
-        )
-
-    return Case(
-        train=(x[train], y[train]),
-        test=(x[test], y[test]),
-        task=Classification(10),
-        fresh=fresh,
-        recipe=Recipe(optimizer="adam", lr=0.01, epochs=6, batch_size=64, schedule="cosine"),
-    )
-
-
-@pytest.fixture(scope="module")
-def digits():
-    case = conv_digits()
-    return train_original(case).model, case
-
-
 def accuracies(model, rows, *gone):
     """Return the shares of rows named right: of classes that go, and of the others."""
     with torch.no_grad():
@@ -362,13 +324,13 @@ def accuracies(model, rows, *gone):
 
 # two classes leave 25 steps for one epoch of repair, which the spec finds too few
 @pytest.mark.parametrize(("gone", "least"), [((3,), 0), ((0, 2), 30)])
-def test_at_published_rates_a_small_net_forgets_and_keeps_the_rest(digits, gone, least):
-    model, case = digits
+def test_at_published_rates_a_small_net_forgets_and_keeps_the_rest(normed_digits, gone, least):
+    model, case = normed_digits
     how = Unsir.build(
         "paper",
         retain_rows=100,
         copies=16,
-        noise={"rows": 32, "penalty": 6.4},
+        noise={"rows": 32},
         impair=FineTuneSchedule.exact(optimizer="adam", lr=0.02, batch_size=32),
         repair=FineTuneSchedule.exact(optimizer="adam", lr=0.01, batch_size=32),
         least=least,
@@ -382,10 +344,32 @@ def test_at_published_rates_a_small_net_forgets_and_keeps_the_rest(digits, gone,
     assert min(stay for _, stay in shares) >= 0.93
 
 
-def test_forty_steps_raise_the_loss_on_noise_as_far_as_measured(digits):
-    model, case = digits
+@pytest.mark.parametrize("shape", [(5,), (3, 4, 4)])
+def test_the_sum_of_squares_is_the_mean_times_how_many_numbers_there_are(shape):
+    count = math.prod(shape)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(count, 3))
+    g = torch.Generator().manual_seed(2)
+    x = torch.randn(12, *shape, generator=g)
+    case = Case(train=(x, torch.arange(12) % 3), task=Classification(3))
+    p = problem(net, case, 1)
+    how = {"rows": 4, "each": "class", "steps": 5, "unit": "one", "recipe": Recipe(lr=0.05)}
+    one = learn(p, p.retain, Noise(penalty=0.1, size="sum", **how), Runtime())
+    two = learn(p, p.retain, Noise(penalty=0.1 * count, **how), Runtime())
+    torch.testing.assert_close(one.x, two.x)
+
+
+def test_at_the_published_rates_and_copies_it_ruins_a_small_net(normed_digits):
+    model, case = normed_digits
+    done = run_method(model, case, Classes(3), Unsir.build("paper"))
+    go, stay = accuracies(done.model, case.train, 3)
+    assert go <= 0.02
+    assert stay < 0.5
+
+
+def test_forty_steps_raise_the_loss_on_noise_as_far_as_measured(normed_digits):
+    model, case = normed_digits
     p = problem(model, case, 3)
-    how = Noise(rows=32, each="class", steps=40, penalty=6.4, unit="one")
+    how = Noise(rows=32, each="class", steps=40, penalty=0.1, size="sum", unit="one")
     made = learn(p, p.retain, how, Runtime())
     with torch.no_grad():
         loss = case.task.losses(model.eval()(made.x), made).mean().item()
@@ -393,8 +377,8 @@ def test_forty_steps_raise_the_loss_on_noise_as_far_as_measured(digits):
     assert loss > 10
 
 
-def test_the_default_forgets_a_class_for_a_tenth_of_the_cost_of_retraining(digits):
-    model, case = digits
+def test_the_default_forgets_a_class_for_a_tenth_of_the_cost_of_retraining(normed_digits):
+    model, case = normed_digits
     case = case.replace(recipe=case.recipe.model_copy(update={"epochs": 40}))
     done = run_method(model, case, Classes(7), "unsir")
     go, stay = accuracies(done.model, case.test, 7)

@@ -41,12 +41,12 @@ def test_a_grid_is_every_combination_on_top_of_preset_and_settings():
         "settings": {"run.shrink": 2, "run": {"kind": "restart"}},
         "grid": {"run.lr": [1, 2], "run.share": [0.1, 0.2, 0.3]},
     }
-    found = expand(small(methods=[{"relabel": entry}], seeds=1))
+    found = expand(small(methods=[{"relabel_restart": entry}], seeds=1))
     got = [(r.settings["run"]["lr"], r.settings["run"]["share"]) for r in found]
     assert got == list(itertools.product([1.0, 2.0], [0.1, 0.2, 0.3]))
     assert {r.settings["run"]["shrink"] for r in found} == {2.0}
-    assert found[0].label == "relabel run.shrink=2 run.kind=restart run.lr=1 run.share=0.1"
-    base = catalog.method("relabel").model_dump(mode="json")
+    assert found[0].label == "relabel_restart run.shrink=2 run.kind=restart run.lr=1 run.share=0.1"
+    base = catalog.method("relabel_restart").model_dump(mode="json")
     assert {k: v for k, v in found[0].settings.items() if k != "run"} == {
         k: v for k, v in base.items() if k != "run"
     }

@@ -68,3 +68,13 @@ def test_the_cosine_spans_the_steps_of_all_passes():
     recipe = Recipe(lr=1e-3, epochs=3, batch_size=99, schedule="cosine")
     alternate(net, passes, recipe, Runtime(), after_step=rates.append)
     assert rates == [recipe.lr * recipe.factor(k, 4) for k in range(4)]
+
+
+def test_steps_of_the_rate_fall_between_epochs_although_early_ones_are_longer():
+    net, view = problem()
+    recipe = Recipe(lr=0.1, schedule="step", step_epochs=3, epochs=5, batch_size=3)
+    passes = [Pass(view, error(net), "a", 3, batch_size=4), Pass(view, error(net), "b")]
+    rates = []
+    alternate(net, passes, recipe, Runtime(), after_step=rates.append)
+    a, b = (view.steps(size) for size in (4, 3))
+    assert rates == pytest.approx([0.1] * 3 * (a + b) + [0.01] * 2 * b, rel=1e-12)

@@ -6,7 +6,7 @@ import torch
 from unlearnkit.core.errors import UnsupportedError
 from unlearnkit.core.request import Classes
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.methods.relabel import Relabel
+from unlearnkit.methods.relabel_restart import RelabelRestart
 from unlearnkit.methods.shrink_perturb import ShrinkPerturb
 from unlearnkit.oracles import train_original
 from unlearnkit.tasks.classification import Classification
@@ -48,5 +48,5 @@ def test_without_a_model_factory_it_is_refused_and_without_renewal_none_is_neede
     model, case = toy
     bare = case.replace(fresh=None)
     with pytest.raises(UnsupportedError, match=r"renew: .* the case gives no model factory"):
-        run_method(model, bare, Classes(1), Relabel.build(renew=0.1))
-    run_method(model, bare, Classes(1), Relabel.build(renew=0.0))
+        run_method(model, bare, Classes(1), RelabelRestart.build(renew=0.1))
+    run_method(model, bare, Classes(1), RelabelRestart.build(renew=0.0))

@@ -283,34 +283,6 @@ def test_frozen_parameters_never_move():
     assert not torch.equal(after["3.weight"], before["3.weight"])
 
 
-def test_the_first_step_ascends_at_its_own_rate_with_the_same_optimiser():
-    view, rt, steps = rows(64), Runtime(seed=5), 8
-    got, want = network(), network()
-    term = ce(got)
-    drop = next(rows(12, seed=1).batches(12, rt))
-
-    def first(progress):
-        return -term(drop, progress).total if progress < 0.25 else None
-
-    extra = StepExtras(rows=12, share=0.25, first=first, first_lr=0.03)
-    share = 3 * (8.5 * 16 + 2 * 12) / (3 * 10 * 64)
-    restart(got, view, WarmRestart(lr=1.0, share=share, shrink=0.0), rt=rt, extra=extra)
-    opt = torch.optim.SGD(want.parameters(), lr=0.0, momentum=0.9, weight_decay=5e-4)
-
-    def step(batch, lr, sign):
-        opt.param_groups[0]["lr"] = lr
-        opt.zero_grad()
-        (sign * functional.cross_entropy(want(batch.x), batch.y)).backward()
-        opt.step()
-
-    for t, batch in enumerate(islice(view.endless_batches(16, rt, shuffle="test/retain"), steps)):
-        lr = 0.05 * 0.5 * (1 + math.cos(math.pi * t / steps))
-        if t < 2:
-            step(drop, 0.03 * lr, -1)
-        step(batch, lr, 1)
-    torch.testing.assert_close(state(got), state(want), rtol=1e-12, atol=1e-15)
-
-
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_only_the_early_share_of_steps_has_other_rows(share):
     draw = early_batches(rows(5), 2, share, RECIPE, Runtime(), stream="other")

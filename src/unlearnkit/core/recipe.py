@@ -123,8 +123,11 @@ class Recipe(Checked):
             params, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay
         )
 
-    def factor(self, step: int, steps: int) -> float:
-        """Return the multiple of ``lr`` at a step, 0-based, of a run of ``steps``."""
+    def factor(self, step: float, steps: int) -> float:
+        """Return the multiple of ``lr`` at a step, 0-based, of a run of ``steps``.
+
+        A place between two steps is one of a schedule by epochs, where these differ in length.
+        """
         epoch = steps / max(self.epochs, 1)
         warm = min(self.warmup_epochs * epoch, steps)
         if step < warm:

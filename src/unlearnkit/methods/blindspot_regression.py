@@ -21,7 +21,6 @@ from unlearnkit.train.data_free.input_optimization import freeze
 from unlearnkit.train.features import lookup_by_row
 from unlearnkit.train.loop import fit
 from unlearnkit.train.mixed_batches import RowLosses, train_mixed
-from unlearnkit.train.schedule import Run, WarmRestart
 from unlearnkit.train.teachers import uninitialised_tensor
 
 
@@ -51,10 +50,10 @@ class BlindspotRegression(Recalibrated):
             " same name for classes, which is Bad Teacher."
         ),
         differs=(
-            "by default the blind model takes a tenth of the recipe's epochs, and a warm restart"
-            " with it 0.2 of the cost of retraining, in which all parameters shrink by exp(-0.2),"
-            " with forget rows in its first half; published code takes two or ten epochs and one"
-            " or five: the presets",
+            "by default the blind model takes a tenth of the recipe's epochs, and the student as"
+            " many at the recipe's peak rate, falling to zero along a cosine, with forget rows in"
+            " the first half of the steps; published code takes two or ten epochs and one or five:"
+            " the presets",
             "a step has a batch of retained rows and forget rows in proportion; published code"
             " shuffles the union of both",
             "the blind model's outputs and maps are computed once a row unless inputs are"
@@ -77,17 +76,7 @@ class BlindspotRegression(Recalibrated):
             " unlearned model 0.98 and 6.4",
             "where the blind model is under-trained the forget rows inherit its errors",
             "one epoch at the published rate moves little where batches are few: on 8x8 digits as"
-            " numbers, 0 to 2 to forget, the forget error goes from 0.4 to 1.3 (retrained: 5.2;"
-            " the default, chosen on other digits: 4.0, retained 0.75 against 0.55)",
-            "the attention term adds nothing there: 4.1 without it. On `diabetes` the restart"
-            " does nearly all of the work: patients in their twenties have an error of 0.45 with"
-            " and 0.44 without forget rows (retrained: 0.53, before: 0.43), so that the group is"
-            " forgotten only in part",
-            "where a fifth of the recipe is few steps the shrunk weights are not repaired: on"
-            " `demand` with half of its epochs (1,150 steps of Adam in all) predictions for homes"
-            " were off by 11 %, before and retrained by 6 %; with all of its epochs by 5.7 %",
-            "a higher rate or shrink forgets more of `diabetes` and ruins the network with batch"
-            " normalisation: at twice the rate, shrink 0.5, its retained error was 1.8 on average",
+            " numbers, 0 to 2 to forget, the forget error goes from 0.4 to 1.3 (retrained: 5.2)",
         ),
         presets={
             "paper": {
@@ -116,7 +105,7 @@ class BlindspotRegression(Recalibrated):
 
     blind: FineTuneSchedule = FineTuneSchedule(share=0.1)
     """How the blind model is trained on retained rows, from nothing: how long it is exposed. A
-    share is not rounded up to whole epochs: it would eat the restart of a short recipe."""
+    share is not rounded up to whole epochs."""
 
     exposed: Annotated[float, SearchRange(0.3, 1)] = Field(1.0, gt=0, le=1)
     """Share of the retained rows that the blind model ever sees, drawn once; at least one row."""
@@ -137,13 +126,12 @@ class BlindspotRegression(Recalibrated):
     early: Annotated[float, SearchRange(0.05, 1)] = Field(0.5, ge=0, le=1)
     """Share of the steps, from the first, that have forget rows; at 1 all, as published."""
 
-    run: Run = WarmRestart(lr=1.0, share=0.2, shrink=0.2)
-    """How to train: a warm restart whose share includes the blind model, or a plain run (kind
-    tuning), forget rows mixed into the retained batches in proportion."""
+    run: FineTuneSchedule = FineTuneSchedule(lr=1.0, share=0.1)
+    """How to train, forget rows mixed into the retained batches in proportion."""
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
         """Train the blind model, then minimise ``(1 - l) L_r + l (L_out + w L_att)``."""
-        own = p.recipe if isinstance(self.run, WarmRestart) else self.run.resolve(p.recipe)
+        own = self.run.resolve(p.recipe)
         if own is None:
             return p.model
         work = rt.cost.work

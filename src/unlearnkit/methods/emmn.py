@@ -39,6 +39,7 @@ class EMMN(Method):
             "noise of the remaining classes has no penalty on its size: a penalty shrinks it to"
             " where real inputs are not, and retained accuracy falls below 0.05",
             "gradients are limited to a norm of 2; without that, 32x32 images diverge",
+            "the model is trained at half of the recipe's peak rate for 0.2 of its length",
             "noise takes few and small steps, so that it stays about as large as it was drawn;"
             " 100 steps of 0.1 halve the retained accuracy of a perceptron. It matches the means"
             " and variances that batch normalisation stores",
@@ -47,6 +48,10 @@ class EMMN(Method):
             " over little noise changes next to nothing",
         ),
         fails=(
+            "on 8x8 digits with three convolutional networks with batch normalisation the default"
+            " forgets a class and leaves 0.79 to 0.99 of the retained rows right; at the recipe's"
+            " own rate 0.44 to 0.97, and with the preset `paper` 0.29 to 0.88. Small networks that"
+            " average over places suffer most",
             "on cifar10_small, where inputs are less like noise, retained accuracy falls from"
             " 0.54 to 0.37; the forgotten class is gone",
             "noise is one kind of input for each class: what it does not show is lost",
@@ -101,7 +106,7 @@ class EMMN(Method):
     norm: Norm = "frozen"
     """Whether batch-normalisation statistics follow the noise."""
 
-    run: FineTuneSchedule = FineTuneSchedule(lr=1.0, share=0.2)
+    run: FineTuneSchedule = FineTuneSchedule(lr=0.5, share=0.2)
     """How the model is trained on the noise."""
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:

@@ -13,7 +13,6 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
 from unlearnkit.train.mixed_batches import train_mixed
 from unlearnkit.train.relabelling import fixed_target_losses
-from unlearnkit.train.schedule import Run, WarmRestart
 
 
 @register
@@ -30,9 +29,9 @@ class GaussianAmnesiac(Recalibrated):
             " for a range at one end of the targets that is a visible mark."
         ),
         differs=(
-            "by default it is a warm restart for 0.18 of the cost of retraining, in which all"
-            " parameters shrink by exp(-0.5), with forget rows in its first 0.15 only; published"
-            " code runs one or five epochs of Adam on all rows: the presets",
+            "by default at twice the recipe's peak learning rate, falling to zero along a cosine,"
+            " for 0.15 of the recipe's epochs, with forget rows in the first 0.15 of the"
+            " steps; published code runs one or five epochs of Adam on all rows: the presets",
             "a step has a batch of retained rows and forget rows in proportion; published code"
             " shuffles the union of both",
             "no checkpoint is chosen; published code for text keeps the one with the best"
@@ -44,8 +43,7 @@ class GaussianAmnesiac(Recalibrated):
             "under the absolute error the best prediction on forget rows is the mean target,"
             " whatever the row: noise with a known centre, not what a retrained model predicts",
             "with the preset `paper` little happens where batches are few: on 8x8 digits as"
-            " numbers, 0 to 2 to forget, the forget error goes from 0.4 to 1.0 (retrained: 5.2;"
-            " default: 3.7)",
+            " numbers, 0 to 2 to forget, the forget error goes from 0.4 to 1.0 (retrained: 5.2)",
         ),
         presets={
             "paper": {
@@ -76,9 +74,8 @@ class GaussianAmnesiac(Recalibrated):
     early: Annotated[float, SearchRange(0.05, 1)] = Field(0.15, ge=0, le=1)
     """Share of the steps, from the first, that have forget rows; at 1 all, as published."""
 
-    run: Run = WarmRestart()
-    """How to train: a warm restart or a plain run (kind tuning), forget rows mixed into the
-    retained batches in proportion."""
+    run: FineTuneSchedule = FineTuneSchedule(lr=2.0, share=0.15)
+    """How to train, forget rows mixed into the retained batches in proportion."""
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
         """Draw the targets, then descend on retained and relabelled rows alike."""

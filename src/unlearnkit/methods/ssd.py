@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Literal
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unlearnkit.core.data import View
+from unlearnkit.core.errors import UnsupportedError
 from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
@@ -45,12 +47,19 @@ class SSD(Recalibrated):
             "importance is the mean squared gradient of single rows (the Fisher diagonal), on a"
             " sample of rows; published code squares mean gradients of batches, which depends on"
             " the batch size: `unit` at batch",
-            "batches hold either forget or retained rows; published code mixes them",
+            "by default I_all is the weighted mean of the importance of forget and of retained"
+            " rows, which for single rows is that of all rows. Published code squares mean"
+            " gradients of batches in which both are mixed: `batches` at mixed, as in the preset"
+            " `reference`",
             "I_forget / I_all cannot exceed n / n_forget, so a fixed selection of 10 does nothing"
             " to a tenth of the rows or more: by default it is found by bisection, as low as a"
             " floor under the retained loss allows",
         ),
         fails=(
+            "on 8x8 digits with two convolutional networks with batch normalisation, a class of"
+            " ten: the preset `paper` changes at most one weight, because the ratio of single rows"
+            " hardly passes 10; the preset `reference` forgets the class and leaves 0.40 to 0.91"
+            " of the retained rows right; the default forgets it and leaves 0.997 to 1",
             "on mislabelled rows, whose loss is above that of validation rows from the start, auto"
             " finds nothing to dampen: on digits it closes 0 of the distance to retraining (a"
             " class: 0.86, between 0.77 and 0.91 over seeds; a random tenth: 0.09)",
@@ -70,6 +79,7 @@ class SSD(Recalibrated):
                 "selection": 10.0,
                 "dampening": 1.0,
                 "unit": "batch",
+                "batches": "mixed",
                 "batch_size": 128,
                 "rows": None,
             },
@@ -89,6 +99,11 @@ class SSD(Recalibrated):
 
     batch_size: int = Field(64, ge=1)
     """Rows differentiated at once; matters only where the unit is a batch."""
+
+    batches: Literal["apart", "mixed"] = "apart"
+    """Where the importance for all rows comes from: of forget and of retained rows, weighted by
+    their numbers, or of all rows in a random order (published code). For single rows these are
+    two estimates of one number; of batches, those of forget rows alone have larger gradients."""
 
     rows: int | None = Field(1024, ge=1)
     """Most forget and most retained rows that importance is measured on, drawn at random; all when
@@ -114,11 +129,13 @@ class SSD(Recalibrated):
 
     def _ratios(self, p: Problem, rt: Runtime, by_layer: Collection[str]) -> Named:
         """Return ``I_forget / I_all``; the model's own memory is used up for it."""
+        mixed = self.batches == "mixed"
+        rest, which = (everything(p, rt), "all") if mixed else (p.retain, "retain")
         drop = self._importance(p.model, p, p.forget, rt, "forget", by_layer)
         room = dict(p.model.named_parameters())
         with trainable_as(p.original, p.model):
-            kept = self._importance(p.original, p, p.retain, rt, "retain", by_layer, room)
-        return relative(drop, kept, self._share(p))
+            kept = self._importance(p.original, p, rest, rt, which, by_layer, room)
+        return relative(drop, kept, 0.0 if mixed else self._share(p))
 
     def _go_far(self, p: Problem, rt: Runtime, ratios: Named) -> None:
         """Lower the threshold as far as the guard allows, and dampen."""
@@ -172,6 +189,22 @@ class SSD(Recalibrated):
         if self.unit == "batch":
             go, stay = math.ceil(go / self.batch_size), math.ceil(stay / self.batch_size)
         return go / (go + stay)
+
+
+def everything(p: Problem, rt: Runtime) -> View:
+    """Return forget and retained rows in one random order.
+
+    Raises:
+        UnsupportedError: If they are not rows of one data set.
+    """
+    if p.forget.data is not p.retain.data:
+        raise UnsupportedError(
+            "ssd: batches of mixed rows need forget and retained rows of one data set; give"
+            " Case(train=...), or batches 'apart'"
+        )
+    rows = torch.cat([p.forget.rows, p.retain.rows])
+    order = torch.randperm(len(rows), generator=rt.rng("ssd/mixed"))
+    return replace(p.retain, rows=rows[order])
 
 
 @contextmanager

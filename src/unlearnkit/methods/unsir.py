@@ -43,8 +43,10 @@ class Noise(FrozenModel):
     penalty: Annotated[float, SearchRange(0.1, 10, log=True)] = Field(
         1.0, ge=0, allow_inf_nan=False
     )
-    """Weight of the mean square of an input's numbers, next to the cross-entropy. The paper's
-    lambda times how many numbers an input has."""
+    """Weight of the size of an input, next to the cross-entropy (paper: lambda)."""
+
+    size: Literal["mean", "sum"] = "mean"
+    """Size of an input: the mean or the sum (paper) of the squares of its numbers."""
 
     unit: Literal["retain", "one"] = "retain"
     """Unit of each number: its deviation over retained rows, from their mean, or 1, from 0, which
@@ -65,7 +67,14 @@ _PAPER: dict[str, Any] = {
     "retain_rows": 1000,
     "copies": 20,
     "least": 0,
-    "noise": {"rows": 256, "each": "class", "steps": 40, "penalty": 307.2, "unit": "one"},
+    "noise": {
+        "rows": 256,
+        "each": "class",
+        "steps": 40,
+        "penalty": 0.1,
+        "size": "sum",
+        "unit": "one",
+    },
     "impair": FineTuneSchedule.exact(optimizer="adam", lr=0.02, batch_size=256),
     "repair": FineTuneSchedule.exact(optimizer="adam", lr=0.01, batch_size=256),
 }
@@ -95,9 +104,9 @@ class Unsir(Recalibrated):
             " `reference`. All classes then share the statistics of one batch",
             "each noise input has the label of its own class; published code gives all of them"
             " the label 0 (its issue 2), which no preset repeats",
-            "the penalty is the mean of squares over an input's numbers, not their sum, so that"
-            " it means the same at each size: 307.2 is the published 0.1 at 3x32x32. The code"
-            " squares the norm, the paper's formula may not; here it is squared",
+            "the penalty is by default on the mean of squares over an input's numbers, so that it"
+            " means the same at each size; the presets take the published 0.1 on their sum. The"
+            " code squares the norm, the paper's formula may not; here it is squared",
             "noise is by default in units of the retained inputs' spread; the presets take 1",
             "copies of noise are spread evenly over the impair steps; published code shuffles"
             " them in with the rows. Their number is a multiple of the retained rows by default",
@@ -105,6 +114,11 @@ class Unsir(Recalibrated):
             "the repair has at least 30 steps; published code has one epoch, however short",
         ),
         fails=(
+            "on 8x8 digits with two convolutional networks with batch normalisation both presets"
+            " ruin the model: 20 copies of 256 noise inputs are several times the retained rows,"
+            " and running variances grow up to 96-fold. With `paper` 0.11 to 0.26 of the retained"
+            " rows stay right; with `reference` the model answers the forgotten class (0.94 to 0.99"
+            " of its rows right) or diverges. The default keeps 0.98 to 1 and forgets the class",
             "with five of ten classes of digits removed, 0.01 to 0.03 of their rows are still"
             " classified right; of one class none, of two classes up to 0.02",
             "a short repair leaves batch normalisation with the statistics of noise: on 4,000"
@@ -227,7 +241,7 @@ def subset(view: View, most: int, rt: Runtime) -> View:
 def learn(p: Problem, keep: View, how: Noise, rt: Runtime) -> Batch:
     """Return inputs ``(M, ...)`` that the model is sure are not of the removed classes, in order.
 
-    Minimises ``penalty * mean(x^2) - CE(f(x), c)``, the mean over each class's inputs, for all
+    Minimises ``penalty * size(x) - CE(f(x), c)``, the mean over each class's inputs, for all
     classes at once. No parameter changes. A note says for which classes the loss did not rise.
     """
     assert p.input_shape is not None
@@ -238,7 +252,8 @@ def learn(p: Problem, keep: View, how: Noise, rt: Runtime) -> Batch:
 
     def loss(out: Tensor, noise: Batch) -> Tensor:
         assert isinstance(noise.x, Tensor)
-        size = noise.x.flatten(1).square().mean(1)
+        squares = noise.x.flatten(1).square()
+        size = squares.mean(1) if how.size == "mean" else squares.sum(1)
         return (how.penalty * size - p.task.losses(out, noise)).sum() / inputs
 
     end = optimise_inputs(

@@ -46,6 +46,12 @@ class Pass:
         """Return the rows in a step."""
         return self.batch_size or recipe.batch_size
 
+    def steps_in(self, epoch: int, recipe: Recipe) -> int:
+        """Return the steps in an epoch, from 0."""
+        if self.epochs is not None and epoch >= self.epochs:
+            return 0
+        return self.view.steps(self.size(recipe))
+
     def steps(self, recipe: Recipe) -> int:
         """Return the steps of the whole run."""
         times = recipe.epochs if self.epochs is None else min(self.epochs, recipe.epochs)
@@ -121,10 +127,12 @@ def alternate(
     """Return the mean loss of each epoch of a training that minimises several losses in turn.
 
     An epoch makes all passes in order, with one optimiser for all; the schedule is over the steps
-    of all passes. The other arguments are those of ``descend``.
+    of all passes, and its steps fall between epochs, however long each is. The other arguments are
+    those of ``descend``.
     """
     check_training_allowed()
     params = [p for p in model.parameters() if p.requires_grad]
+    stepped = steps is None and recipe.schedule == "step"
     steps = sum(one.steps(recipe) for one in passes) if steps is None else steps
     if not params or not steps:
         return []
@@ -135,9 +143,13 @@ def alternate(
     with training(model, norm):
         for epoch in count():
             seen: list[tuple[Tensor, int]] = []
-            for one, plain in islice(_epoch(passes, recipe, rt, epoch), steps - step):
+            length = sum(one.steps_in(epoch, recipe) for one in passes)
+            for i, (one, plain) in enumerate(
+                islice(_epoch(passes, recipe, rt, epoch), steps - step)
+            ):
                 batch = augment(plain, recipe, rt, f"{one.stream}/augment/{step}")
-                lr = recipe.lr * recipe.factor(step, steps)
+                at = (epoch + i / length) * steps / recipe.epochs if stepped else step
+                lr = recipe.lr * recipe.factor(at, steps)
                 for group in opt.param_groups:
                     group["lr"] = lr
                 if before_step is not None:

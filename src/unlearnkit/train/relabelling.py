@@ -24,21 +24,31 @@ EXCLUDED = -1e4
 """Logit of a class that must not be answered: its probability is zero in any precision."""
 
 
+Passes = Literal["mixed", "in turn"]
+"""Whether both kinds of rows are in one batch, in proportion, or an epoch is a pass over the forget
+rows and then one over the retained."""
+
+
 def train_on_wrong_targets(
-    p: Problem, targets: Misleading, run: Run, rt: Runtime, *, early: float
+    p: Problem,
+    targets: Misleading,
+    run: Run,
+    rt: Runtime,
+    *,
+    early: float,
+    passes: Passes = "mixed",
 ) -> None:
     """Train on retained rows as they are and on forget rows with wrong targets.
 
-    A warm restart mixes both kinds of rows in proportion; an epoch of a plain run is a pass over
-    the forget rows and then one over the retained. ``early`` is the share of the steps (or epochs),
-    from the first, that have forget rows.
+    ``early`` is the share of the steps (or, in turn, of the epochs), from the first, that have
+    forget rows. A warm restart has no epochs: it always mixes.
     """
     recipe = run.resolve(p.recipe) if isinstance(run, FineTuneSchedule) else p.recipe
     if recipe is None:
         return
     second = runner_up(p, rt) if targets == "runner_up" and early > 0 else None
     wrong = wrong_target_losses(p, rt) if second is None else soft(p, second, rt)
-    if isinstance(run, WarmRestart):
+    if passes == "mixed" or isinstance(run, WarmRestart):
         before = 0 if second is None else len(p.forget)
         train_mixed(
             p,
@@ -60,8 +70,8 @@ def train_on_wrong_targets(
         return p.task.losses(p.task.outputs(p.model, keep), keep).mean()
 
     times = first_epochs(early, recipe)
-    passes = (Pass(p.forget, lie, "relabel/forget", times), Pass(p.retain, right, "retain"))
-    alternate(p.model, passes, recipe, rt)
+    turns = (Pass(p.forget, lie, "relabel/forget", times), Pass(p.retain, right, "retain"))
+    alternate(p.model, turns, recipe, rt)
 
 
 def wrong_target_losses(p: Problem, rt: Runtime) -> RowLosses:

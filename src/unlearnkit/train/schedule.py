@@ -80,13 +80,6 @@ class StepExtras:
     before: int = 0
     """Rows that went forward before the run, such as a teacher's; off the budget."""
 
-    first: Callable[[float], Tensor | None] | None = None
-    """From progress to a loss that is minimised in a step of its own before the step; no such step
-    where it returns None."""
-
-    first_lr: float = 1.0
-    """Learning rate of that step, as a multiple of the step's."""
-
     after_step: Callable[[float], None] | None = None
     """Called after each step with its push, see ``decay_weight``; may edit parameters."""
 
@@ -282,9 +275,6 @@ def _go(
     def total(batch: Batch) -> Tensor:
         return loss(batch, step / steps).total
 
-    def before(opt: torch.optim.Optimizer) -> None:
-        _first(opt, extra, step / steps, rt)
-
     def after(lr: float) -> bool:
         nonlocal step
         del lr
@@ -304,27 +294,8 @@ def _go(
         rt,
         stream=stream,
         steps=steps,
-        before_step=before,
         after_step=after,
     )
-
-
-def _first(opt: torch.optim.Optimizer, extra: StepExtras, progress: float, rt: Runtime) -> None:
-    if extra.first is None:
-        return
-    opt.zero_grad(set_to_none=True)
-    with rt.autocast():
-        value = extra.first(progress)
-    if value is None:
-        return
-    rates = [group["lr"] for group in opt.param_groups]
-    for group in opt.param_groups:
-        group["lr"] *= extra.first_lr
-    rt.backward(value)
-    opt.step()
-    rt.restore()
-    for group, lr in zip(opt.param_groups, rates, strict=True):
-        group["lr"] = lr
 
 
 def _shrink(model: nn.Module, amount: float) -> None:

@@ -1,4 +1,4 @@
-"""Figures of experiments: the same bytes for the same numbers."""
+"""Figures for pages of results: the same bytes for the same numbers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
