@@ -196,9 +196,12 @@ def page(lines: Sequence[Line], seeds: int, ratio: float) -> str:
         "",
         "Forget, retained, test: accuracy on the forget set, on the retained rows, and on test rows"
         " of classes that stay. Gap: distance of mean forget accuracy from the oracles'; margin: two"
-        " standard deviations of the oracles, at least 0.01, as in an audit. Backdoor: share of test images of other classes with the trigger that are"
-        " called 0 (in the other requests there is no trigger in training). Rounds: in rounds of"
-        " full local training.",
+        " standard deviations of the oracles, at least 0.01, as in an audit. Backdoor: share of test"
+        " images of other classes with the trigger that are called 0 (in the other requests there"
+        " is no trigger in training). Rounds: in rounds of full local training.",
+        "",
+        "Defaults were chosen on the class requests. Clients that forget make ten local epochs over"
+        " their forget rows in an unlearning round.",
         "",
     ]
     for split in SPLITS:
@@ -215,7 +218,12 @@ def page(lines: Sequence[Line], seeds: int, ratio: float) -> str:
             if x.split == split
         ]
         out.append("")
+    best = [x for x in lines if x.model == METHODS[0]]
+    beyond = [f"{x.request} ({x.split}): {x.gap:.3f}" for x in best if x.gap > x.margin]
     out += [
+        f"Forget accuracy of `{METHODS[0]}` is within the margin in {len(best) - len(beyond)} of"
+        f" {len(best)} lines; beyond it: {', '.join(beyond) or 'none'}.",
+        "",
         "Federated active forgetting is a reconstruction from abstracts and a third-party program;"
         " see its [page](../methods/federated_active_forgetting.md).",
         "",
