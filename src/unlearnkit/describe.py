@@ -28,6 +28,8 @@ _NEEDS = {
     Need.CLASSES: "a request for whole classes",
     Need.MOMENTS: "input moments kept after training",
     Need.CORRECTED: "the corrected rows of a request for features or labels",
+    Need.CLIENTS: "the owner (client) of each row",
+    Need.HISTORY: "the updates that clients sent in each round of training",
     Need.SHAPE: "inputs that are one tensor of a known shape",
 }
 _GOALS = {

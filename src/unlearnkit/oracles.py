@@ -330,7 +330,8 @@ class ScratchTraining:
     def rows(self) -> str:
         """Return the content address of the rows, read once for all seeds."""
         key = self.view.key()
-        if isinstance(self.how, TrainFunction) and (more := self.view.data.extra_content()):
+        how = self.how
+        if isinstance(how, TrainFunction) and (more := how.row_content(self.view.data)):
             return digest({"rows": key, "extra": more})
         return key
 

@@ -59,6 +59,12 @@ class Need(StrEnum):
     CORRECTED = "corrected rows"
     """The forget rows with right features or labels; a request for features or labels has them."""
 
+    CLIENTS = "rows with owners"
+    """Rows that belong to clients: the owner of each (``group``), as in a federated training."""
+
+    HISTORY = "update history"
+    """What clients sent in each round of a federated training, as it was kept."""
+
     SHAPE = "one input tensor"
     """Inputs that are one tensor, of a known shape."""
 

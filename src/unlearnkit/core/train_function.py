@@ -5,12 +5,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from unlearnkit.core.content import NoDigestError, strict_digest
 from unlearnkit.core.errors import InputError
+
+if TYPE_CHECKING:
+    from unlearnkit.core.data import Data, View
+    from unlearnkit.core.runtime import Runtime
 
 TrainModel = Callable[[nn.Module, Any, int], nn.Module]
 """From an untrained model, the rows as the user gave them, and a seed, to the trained model."""
@@ -61,6 +65,23 @@ class TrainFunction:
         except ValueError:  # a function without a readable signature is tried as it is
             pass
         return cls(fn, version)
+
+    def bind(self, view: View, rt: Runtime) -> Callable[[nn.Module], nn.Module]:
+        """Return the loop on some rows: a function from an untrained to the trained model.
+
+        Args:
+            view: The rows, which the loop gets as the user gave them.
+            rt: Gives the seed.
+
+        Returns:
+            The function.
+        """
+        data = view.as_given()
+        return lambda model: self.fn(model, data, rt.seed)
+
+    def row_content(self, data: Data) -> str:
+        """Return the digest of what the loop reads of rows besides inputs and targets."""
+        return data.extra_content()
 
     def spec(self) -> dict[str, str]:
         """Return what names the loop in a content address.

@@ -48,7 +48,9 @@ def training_key(
         "kind": kind,
         "numerics": NUMERICS,
         "recipe": how.model_dump() if isinstance(how, Recipe) else how.spec(),
-        "rule": None if type(how) in {Recipe, TrainFunction} else content_digest(how),
+        "rule": content_digest(how)
+        if isinstance(how, Recipe) and type(how) is not Recipe
+        else None,
         "init": model_digest(model),
         "architecture": architecture_digest(model),
         "rows": rows,

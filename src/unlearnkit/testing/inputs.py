@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from unlearnkit import catalog
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import TensorData, View, labelled
@@ -147,6 +149,11 @@ def _lacking(whole: Case, need: Need) -> Case:
         return whole.replace(fresh=None)
     if need is Need.MOMENTS:
         return whole.replace(input_moments=None)
+    if need is Need.HISTORY:
+        return whole.replace(train_model=None)
+    if need is Need.CLIENTS:
+        assert isinstance(whole.train, TensorData)
+        return whole.replace(train=replace(whole.train, group=None))
     if need in {Need.CLASSES, Need.CORRECTED}:  # of the request, not of the case
         return whole
     if need is Need.SHAPE:

@@ -200,6 +200,7 @@ def fit(
     rt: Runtime,
     *,
     stream: str,
+    norm: Norm = "train",
     steps: int | None = None,
 ) -> list[float]:
     """Train a model on rows, by the recipe's loss and sampler; return each epoch's mean loss."""
@@ -209,7 +210,7 @@ def fit(
         return seen.losses(seen.outputs(model, batch), batch)
 
     one = Pass(view, loss, stream, sampler=epoch_sampler(recipe))
-    return alternate(model, (one,), recipe, rt, steps=steps)
+    return alternate(model, (one,), recipe, rt, norm=norm, steps=steps)
 
 
 @contextmanager

@@ -28,8 +28,9 @@ def train_by_function(
     """Train a model by the user's own loop.
 
     The loop gets a copy of the model on the run's device, the rows as the user gave them, and the
-    run's seed. Global generators are seeded before, and are afterwards as they were; so are
-    threads, default type and device, gradient mode and torch's other settings.
+    run's seed; federated rounds get the view and the run. Global generators are seeded before, and
+    are afterwards as they were; so are threads, default type and device, gradient mode and torch's
+    other settings.
 
     Args:
         model: Untrained; its weights become those of the model that the loop returns.
@@ -42,10 +43,10 @@ def train_by_function(
         user_code_error: If the loop raises; memory that ran out is raised as it is.
     """
     check_training_allowed()
-    data, work = view.as_given(), copy.deepcopy(model)
+    train, work = how.bind(view, rt), copy.deepcopy(model)
     with own_settings(rt.device), seeded_global_rngs(rt, stream):
         try:
-            out = how.fn(work, data, rt.seed)
+            out = train(work)
         except Exception as e:  # the user's own code
             raise user_code_error(
                 e, f"train_model: {how.name} raised {type(e).__name__}: {first_line(e)}; mend it"

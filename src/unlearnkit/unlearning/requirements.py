@@ -68,6 +68,10 @@ def available_inputs(
         Need.CLASSES: lambda: _whole_classes(split),
         Need.MOMENTS: lambda: case.input_moments is not None,
         Need.CORRECTED: lambda: split.corrections is not None,
+        Need.CLIENTS: lambda: all(
+            v is None or v.data.group is not None for n, v in reads.items() if n in wanted
+        ),
+        Need.HISTORY: lambda: bool(getattr(case.train_model, "history", None)),
         Need.SHAPE: lambda: input_shape(case, split) is not None,
     }
     return frozenset(n for n in wanted if have[n]())

@@ -1,0 +1,151 @@
+"""Federated case: originals and oracles are trained in rounds by clients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unlearnkit.core.case import Case
+from unlearnkit.core.data import Data, MapData, TensorData, View
+from unlearnkit.core.digest import digest, tensor_digest
+from unlearnkit.core.errors import InputError, UnsupportedError
+from unlearnkit.core.keys import number_owners
+from unlearnkit.core.method import Problem
+from unlearnkit.core.request import Groups
+from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.task import Task
+from unlearnkit.core.train_function import TrainFunction, TrainModel
+from unlearnkit.federated.federation import Federation, rows_by_client
+from unlearnkit.federated.rounds import ClientUpdates, train_in_rounds
+from unlearnkit.federated.update_history import UpdateHistory, training_name
+
+Client = Groups
+"""A request for all rows of clients: ``Client("hospital-3")``, ``Client(4, 7)``."""
+
+
+def _not_called(model: nn.Module, data: Any, seed: int) -> nn.Module:
+    raise UnsupportedError(
+        "federated: rounds need the owners of rows; train with uk.train_original or uk.oracle"
+    )
+
+
+@dataclass(frozen=True)
+class FederatedTraining(TrainFunction):
+    """Training from scratch in rounds, on whichever rows stay: a client without rows is out."""
+
+    fn: TrainModel = _not_called
+    version: str | None = None
+    federation: Federation = field(kw_only=True)
+    task: Task = field(kw_only=True)
+    history: UpdateHistory | None = field(default=None, kw_only=True, compare=False)
+    """Where the rounds of trainings on all rows are kept; it changes no result."""
+
+    def bind(self, view: View, rt: Runtime) -> Callable[[nn.Module], nn.Module]:
+        """Return the training on some rows: a function from an untrained to the trained model."""
+
+        def train(model: nn.Module) -> nn.Module:
+            self._train(model, view, rt)
+            return model
+
+        return train
+
+    def row_content(self, data: Data) -> str:
+        """Return the digest of the owner of each row."""
+        return "" if data.group is None else digest({"owners": tensor_digest(data.group)})
+
+    def spec(self) -> dict[str, Any]:
+        """Return what names the training in a content address."""
+        for recipe in (self.federation.recipe, *dict(self.federation.client_recipes).values()):
+            recipe.check_cached()
+        settings = self.federation.model_dump(mode="json")
+        return {"name": self.name, "content": digest(settings), "federation": settings}
+
+    @property
+    def name(self) -> str:
+        """Return the name of the training in messages."""
+        return "federated averaging"
+
+    def _train(self, model: nn.Module, view: View, rt: Runtime) -> None:
+        clients, history = rows_by_client(view), self.history
+        if history is None or len(view) < len(view.data):
+            train_in_rounds(model, clients, self.task, self.federation, rt)
+            return
+        name = training_name(model.state_dict(), view.key(), rt.seed)
+        history.begin(name)
+
+        def keep(sent: ClientUpdates) -> None:
+            history.add(name, sent)
+
+        train_in_rounds(model, clients, self.task, self.federation, rt, after_round=keep)
+        history.end(name, model)
+
+
+def federated_case(
+    case: Case,
+    federation: Federation,
+    *,
+    clients: Tensor | list[int] | list[str] | None = None,
+    history: UpdateHistory | None = None,
+) -> Case:
+    """Return a case whose originals and oracles are trained by clients in rounds.
+
+    Oracles, ``retrain``, the audit and the strong tier then work as for any case: retrained models
+    are federated trainings without the client, class or rows that go.
+
+    Args:
+        case: Rows, task, model factory. Its own recipe gives way to the federation.
+        federation: Rounds, recipes, policies.
+        clients: The client of each training row: whole numbers or texts ``(N,)``; the owners
+            (``group``) of the case when None.
+        history: Where the updates of trainings on all rows are kept, for ``fed_eraser``.
+
+    Returns:
+        The case.
+
+    Raises:
+        InputError: If rows have no clients, or a recipe is for a client that has no rows.
+    """
+    train, keys = case.train, case.keys
+    if train is None:
+        raise InputError("federated: the case has no training rows; give Case(train=...)")
+    if clients is not None:
+        (given,), names = number_owners((clients,), "clients")
+        owners = torch.as_tensor(np.asarray(given)).long()
+        if owners.shape != (len(train),):
+            raise InputError(
+                f"clients: got {tuple(owners.shape)} for {len(train)} training rows; give one a row"
+            )
+        train = _with_owners(train, owners)
+        keys = type(keys)(rows=keys.rows, owners=names)
+    present = set(rows_by_client(View.all(train)))
+    strange = [k for k, _ in federation.client_recipes if k not in present]
+    if strange:
+        raise InputError(f"client_recipes: clients {strange} have no rows; leave them out")
+    how = FederatedTraining(federation=federation, task=case.task, history=history)
+    return case.replace(
+        train=train, keys=keys, train_model=how, recipe=federation.whole_recipe,
+        name=f"{case.name} federated",
+    )  # fmt: skip
+
+
+def _with_owners(data: Data, owners: Tensor) -> Data:
+    if not isinstance(data, TensorData | MapData):
+        raise UnsupportedError("clients: such rows take no owners; give Case(group=...)")
+    return replace(data, group=owners)
+
+
+def training_of_problem(p: Problem) -> FederatedTraining:
+    """Return how the clients of a problem trained the model.
+
+    Without a federated case: rounds of one local epoch, as many as the recipe has epochs.
+    """
+    if isinstance(p.training, FederatedTraining):
+        return p.training
+    recipe = p.recipe.model_copy(update={"epochs": 1})
+    federation = Federation(rounds=max(p.recipe.epochs, 1), recipe=recipe)
+    return FederatedTraining(federation=federation, task=p.task)
