@@ -195,9 +195,10 @@ def page(lines: Sequence[Line], seeds: int, ratio: float) -> str:
         " oracle is a federated training without the class or the client.",
         "",
         "Forget, retained, test: accuracy on the forget set, on the retained rows, and on test rows"
-        " of classes that stay. Gap: distance of mean forget accuracy from the oracles'; margin: two"
-        " standard deviations of the oracles, at least 0.01, as in an audit. Backdoor: share of test"
-        " images of other classes with the trigger that are called 0 (in the other requests there"
+        " of classes that stay. Gap: distance of mean forget accuracy from the oracles'; margin:"
+        " two standard deviations of the oracles, at least 0.01, as in an audit. Backdoor: share of"
+        " test images of other classes with the trigger that are called 0 (in the"
+        " other requests there"
         " is no trigger in training). Rounds: in rounds of full local training.",
         "",
         "Defaults were chosen on the class requests. Clients that forget make ten local epochs over"

@@ -63,7 +63,7 @@ class FederatedActiveForgetting(Method):
             "targets without knowledge make forget rows look less known than rows never seen, until"
             " repair rounds bring them back to what other rows teach",
             "on digits with 10 clients its forget accuracy is within the oracles' margin in 3 of 6"
-            " requests; after a backdoor it stays 0.014 to 0.036 above the oracles', and 3 to 4 % of"
+            " requests; after a backdoor it stays 0.014 to 0.036 above theirs, and 3 to 4 % of"
             " images with the trigger still get the attacker's label",
             "with one client of many, averaging dilutes what it forgets by its weight in a round;"
             " `least_weight` counters that",
