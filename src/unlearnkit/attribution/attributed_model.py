@@ -159,7 +159,7 @@ def _refuse_corrections(corrections: View | None) -> None:
     if corrections is not None:
         raise UnsupportedError(
             "attribution: predicts what leaving rows out does, not what correcting them does; use"
-            " influence_first, influence_second or finetune for a request for features or labels"
+            " influence_second or warm_restart for a request for features or labels"
         )
 
 

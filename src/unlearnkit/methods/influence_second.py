@@ -67,7 +67,7 @@ class InfluenceSecond(Method):
             " 0.798, those of the untouched model at 0.772 (at damping 0.003: 0.842)",
             "a feature of all rows is no small change for a network: on digits with 8 of 64 pixels"
             " removed, test accuracy rises from 0.741 to 0.752, with Kronecker factors to 0.833;"
-            " retrained models have 0.952, finetune has 0.948 at 0.18 of the cost of retraining",
+            " retrained models have 0.952, warm_restart has 0.948 for 0.18 of their cost",
             "meeting the request in several steps, as published code can, diverged on diabetes",
         ),
         presets={
