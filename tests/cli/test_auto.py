@@ -132,6 +132,6 @@ def test_a_study_keeps_which_method_was_chosen_and_a_failure_as_a_failure(tmp_pa
         good, bad = (r for r in sorted(store.runs("study"), key=lambda r: -r.settings["budget"]))
         assert good.status == "done"
         chosen = store.facts(good.key)["chosen"]
-        assert chosen in {"relabel", "amnesiac", "del_localized", "retrain"}
+        assert chosen in {"relabel_restart", "shrink_perturb", "warm_restart", "retrain"}
         assert bad.status == "failed"
         assert "no candidate of line shallow_class could run" in bad.error

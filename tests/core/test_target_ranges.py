@@ -87,7 +87,7 @@ def test_a_bound_is_met_by_a_target_of_single_precision():
         ({"target": {"above": 1, "at_least": 2}}, "name one finite lower bound"),
         ({"target": {"under": 1}}, "under: extra inputs are not permitted, got 1; name bounds:"),
         ({"target": {"below": "x"}}, "below: input should be a valid number"),
-        ("age<30", "rows=@file, group=17 or target<30, got 'age<30'"),
+        ("age<30", "feature=age or labels=@file.csv, got 'age<30'"),
     ],
     ids=repr,
 )

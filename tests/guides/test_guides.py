@@ -118,14 +118,19 @@ def advised():
     return {method: [float(x) for x in numbers.split(" | ")] for method, numbers in rows}
 
 
+MEASURED_AS = {"warm_restart": "finetune", "relabel_restart": "relabel"}
+"""Whose defaults these were when the study was run, by their names now."""
+
+
 @pytest.mark.parametrize("method", advised())
 def test_the_advice_on_methods_is_what_the_study_found(method):
     found = studied()
+    held = MEASURED_AS.get(method, method)
     want = [
-        float(found[request, method, "closed_js_forget"])
+        float(found[request, held, "closed_js_forget"])
         for request in ("class", "mislabelled_tenth", "random_tenth")
     ]
-    want.append(float(found["class", method, "cost_ratio"]))
+    want.append(float(found["class", held, "cost_ratio"]))
     assert advised()[method] == pytest.approx(want, abs=0.01)
 
 

@@ -15,6 +15,8 @@ SIZES = {
     Split.HELD_OUT: 14,
     Split.TEST: 20,
     Split.TEST_FORGET: 6,
+    Split.CORRECTED: 12,
+    Split.SHUFFLED: 12,
     Split.AFFECTED: 9,
     Split.AIMED: 9,
     Split.ELSEWHERE: 11,

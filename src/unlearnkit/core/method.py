@@ -89,10 +89,6 @@ class Problem:
     """How the model was trained. Where that is unknown ``ASSUMED``, with an estimated learning rate
     where models are trained by the user's own loop."""
 
-    corrections: View | None = None
-    """The forget rows as they should have been, in the same order; part of ``retain``. None where
-    rows are to be forgotten altogether."""
-
     removed_classes: tuple[int, ...] = ()
     """Classes without a retained row: all of their rows are to be forgotten."""
 
@@ -117,6 +113,10 @@ class Problem:
 
     build_from: Callable[[int], nn.Module] | None = None
     """Builds an untrained model from a seed of its own."""
+
+    corrections: View | None = None
+    """The forget rows as they should have been, in the same order; part of ``retain``. None where
+    rows are to be forgotten altogether."""
 
     def __post_init__(self) -> None:
         if self.find_recipe is not None:

@@ -212,6 +212,22 @@ _SINGULAR = 1e-12
 """Eigenvalue below this share of the largest: none."""
 
 
+def _eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues and eigenvectors of a symmetric matrix ``(..., d, d)``.
+
+    In float32 LAPACK can fail on a wide matrix of low rank, with an error or with values that are
+    not finite; it is then solved in float64.
+    """
+    try:
+        found = torch.linalg.eigh(matrix)
+        solved = all(bool(t.isfinite().all()) for t in found)
+    except RuntimeError:  # LinAlgError is one
+        solved = False
+    if not solved:
+        found = torch.linalg.eigh(matrix.double())
+    return found[0].to(matrix.dtype), found[1].to(matrix.dtype)
+
+
 def _diagonal(values: Tensor) -> EkFacBlock:
     flat = values.reshape(1, 1, -1)
     return EkFacBlock(None, None, flat, flat[..., 0])
@@ -249,7 +265,7 @@ class _Passes:
 
     def _basis(self, name: str, out: Tensor, places: int, moments: InputMoments) -> EkFacBlock:
         n = len(self.view)
-        values, vectors = torch.linalg.eigh(out)
+        values, vectors = _eigen(out)
         values = values.clamp(min=0)[:, :, None] / places
         if name not in moments.products:
             whole = values.mT
@@ -343,7 +359,7 @@ class _Passes:
             ]
         if not rows:
             return out.new_zeros(1, *out.shape)
-        values, vectors = torch.linalg.eigh(torch.stack(rows, 1))
+        values, vectors = _eigen(torch.stack(rows, 1))
         root: Tensor = vectors * values.clamp(min=0).sqrt()[:, None]
         if self.probes is None:
             return root.permute(2, 0, 1)

@@ -104,9 +104,9 @@ class FederatedActiveForgetting(Method):
     teachers: int = Field(10, ge=1)
     """Untrained teachers whose predictions are averaged (Q)."""
 
-    debias: float = Field(float("inf"), ge=0)
-    """How far teachers are moved away from the label to forget (kappa): 0 is not at all, infinity
-    sets its probability to 0."""
+    debias: float | None = Field(None, ge=0)
+    """How far teachers are moved away from the label to forget (kappa): 0 is not at all; None is
+    without limit and sets its probability to 0."""
 
     preserve: Literal["refined", "plain"] = "refined"
     """Elastic weight consolidation: ``refined`` also raises the loss on the labels that the model
@@ -128,6 +128,10 @@ class FederatedActiveForgetting(Method):
 
     least_weight: Annotated[float, SearchRange(0, 0.5)] = Field(0.3, ge=0, lt=1)
     """Least weight of a client that forgets, as a share of all rows (eta); 0 is its rows alone."""
+
+    @property
+    def _strength(self) -> float:
+        return math.inf if self.debias is None else self.debias
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
         """Overwrite in rounds, then repair in rounds."""
@@ -157,7 +161,7 @@ class FederatedActiveForgetting(Method):
         memories = {
             k: memory_targets(
                 self.targets, p.model, p.original, view, p.task, rt,
-                teachers=self.teachers, strength=self.debias, stream=f"{self.id}/{k}",
+                teachers=self.teachers, strength=self._strength, stream=f"{self.id}/{k}",
             )
             for k, view in forget.items()
         }  # fmt: skip

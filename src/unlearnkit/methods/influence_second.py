@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from unlearnkit.core.data import View
-from unlearnkit.core.method import Info, Method, Need, Problem, register
+from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
 from unlearnkit.linalg.conjugate_gradient import LinearSolution, conjugate_gradient
@@ -34,7 +34,7 @@ LEAST = 128
 
 
 @register
-class InfluenceSecond(Method):
+class InfluenceSecond(Recalibrated):
     """Move once by the inverse curvature of the corrected data times the request's gradient."""
 
     info = Info(
@@ -71,8 +71,14 @@ class InfluenceSecond(Method):
             "meeting the request in several steps, as published code can, diverged on diabetes",
         ),
         presets={
-            "lissa": {"solver": "lissa", "iterations": 30, "damping": 0.01, "guard": OFF},
-            "last_layers": {"last": 6},
+            "lissa": {
+                "solver": "lissa",
+                "iterations": 30,
+                "damping": 0.01,
+                "guard": OFF,
+                "batch_norm": "keep",
+            },
+            "last_layers": {"last": 6, "batch_norm": "keep"},
         },
         smoke={"iterations": 5, "damping": 0.1},
     )
