@@ -59,6 +59,7 @@ def problem(name):
     shape = SHAPES.get(name, (3, 32, 32))
     case = uk.Case(
         train=noise(24, shape, 0),
+        group=torch.arange(24) // 12,
         test=noise(16, shape, 1),
         validation=noise(12, shape, 2),
         task=uk.Classification(CLASSES),

@@ -57,6 +57,7 @@ def expected_fisher(
     for label in range(classes):
         rows = _labelled(view, torch.full((len(view),), label))
         part = squared_gradients(model, rows, weighted, rt, by_layer=by_layer)
+        part = {n: t.detach() for n, t in part.items()}
         total = {n: total[n] + t for n, t in part.items()} if total else part
     return total
 

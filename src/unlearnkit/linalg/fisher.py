@@ -1,6 +1,7 @@
 """Diagonal of the empirical Fisher: mean squared gradients."""
 
 import math
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Literal
 
@@ -234,7 +235,9 @@ Loss = Callable[[dict[str, Tensor], Inputs, Tensor], Tensor]
 
 def _at_once(loss: Loss, params: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
     rows = vmap(grad(loss), in_dims=(None, 0, 0), randomness="different")
-    with sdpa_kernel(SDPBackend.MATH):  # fused attention would go through vmap row by row
+    # Fused attention would go through vmap row by row; other layers that do, torch tells of.
+    with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="There is a performance drop")
         found: dict[str, Tensor] = rows(params, batch.x, batch.y)
     return found
 
