@@ -172,7 +172,10 @@ def exported():
         (scripted, "a ScriptModule cannot be trained further here; pass the nn.Module"),
         (exported, "got ExportedProgram; pass the nn.Module that it was exported from"),
         (lambda: exported().module(), "a model of torch.export cannot be trained further"),
-        (LogisticRegression, r"got LogisticRegression of scikit-learn; no method .* Fit it again"),
+        (
+            LogisticRegression,
+            r"LogisticRegression of scikit-learn; no method .* Fit it again .*unlearnkit\.linear",
+        ),
         (lambda: "w.pt", r"got str; pass uk\.load_weights\(make_model\(\), path\)"),
         (lambda: net().state_dict(), "got OrderedDict; load the state dict into the module"),
         (lambda: nn.Linear, "got the class Linear; pass an instance"),

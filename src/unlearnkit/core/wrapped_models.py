@@ -128,8 +128,8 @@ def _remedy(model: object) -> str:
     if hasattr(model, "fit") or hasattr(model, "predict"):
         return (
             "no method changes such a model in place. Fit it again on the rows that stay"
-            " (case.partition(request).retain), which is exact; a linear or logistic regression can"
-            " be written as torch.nn.Linear"
+            " (case.partition(request).retain), which is exact. Linear models that can remove rows,"
+            " labels and features are in unlearnkit.linear"
         )
     if type(model).__name__ == "ExportedProgram":
         return "pass the nn.Module that it was exported from, with its weights loaded"
