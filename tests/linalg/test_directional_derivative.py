@@ -5,7 +5,8 @@ from torch import nn
 
 from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.linalg.directional_derivative import directional_derivative, summed_gradient
+from unlearnkit.linalg.directional_derivative import directional_derivative
+from unlearnkit.linalg.loss_gradient import summed_gradient
 from unlearnkit.tasks.classification import Classification
 
 

@@ -17,8 +17,9 @@ from unlearnkit.core.digest import model_digest
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
-from unlearnkit.linalg.directional_derivative import directional_derivative, summed_gradient
+from unlearnkit.linalg.directional_derivative import directional_derivative
 from unlearnkit.linalg.ekfac import EkFac
+from unlearnkit.linalg.loss_gradient import summed_gradient
 from unlearnkit.train.output_matching import centre_outputs
 
 

@@ -53,34 +53,3 @@ def directional_derivative(
             rt.cost.pending = 0
             rt.cost.backward += 2 * len(batch)
     return torch.cat(parts)
-
-
-def summed_gradient(
-    model: nn.Module, view: View, task: Task, rt: Runtime, *, batch_size: int = 256
-) -> dict[str, Tensor]:
-    """Return the gradient of the summed loss of some rows.
-
-    Args:
-        model: Read only, in eval mode.
-        view: The rows.
-        task: Supplies outputs and losses.
-        rt: Device, cost.
-        batch_size: Rows at once.
-
-    Returns:
-        One tensor per parameter that requires gradients, in float32 or better, by name.
-    """
-    names = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    total = {
-        n: torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32))
-        for n, p in names.items()
-    }
-    with eval_mode(model), torch.enable_grad():
-        for batch in view.batches(batch_size, rt):
-            loss = task.losses(task.outputs(model, batch), batch).sum()
-            grads = torch.autograd.grad(loss, list(names.values()), allow_unused=True)
-            rt.cost.count_backward()
-            for name, g in zip(names, grads, strict=True):
-                if g is not None:
-                    total[name] += g.to(total[name].dtype)
-    return total

@@ -18,7 +18,7 @@ def summed_gradient(
     view: View,
     task: Task,
     rt: Runtime,
-    names: Collection[str],
+    names: Collection[str] | None = None,
     *,
     batch_size: int = 256,
 ) -> dict[str, Tensor]:
@@ -29,21 +29,21 @@ def summed_gradient(
         view: The rows, with targets.
         task: Supplies each row's loss.
         rt: Device, cost.
-        names: Parameters to differentiate.
+        names: Parameters to differentiate; all that require gradients when None.
         batch_size: Rows at once.
 
     Returns:
-        One tensor per name, of the parameter's shape, in float32 or better.
+        One tensor per parameter, by name, of the parameter's shape, in float32 or better.
     """
-    params = {n: p for n, p in model.named_parameters() if n in names}
+    own = model.named_parameters()
+    params = {n: p for n, p in own if (p.requires_grad if names is None else n in names)}
     wide = {n: torch.promote_types(p.dtype, torch.float32) for n, p in params.items()}
     total = {n: torch.zeros_like(p, dtype=wide[n]) for n, p in params.items()}
     with eval_mode(model), torch.enable_grad():
         for batch in view.batches(batch_size, rt):
             losses = task.losses(task.outputs(model, batch), batch)
             found = torch.autograd.grad(losses.sum(), list(params.values()), allow_unused=True)
-            rt.cost.backward += len(batch)
-            rt.cost.pending = 0
+            rt.cost.count_backward()
             for n, g in zip(params, found, strict=True):
                 if g is not None:
                     total[n] += g.detach().to(wide[n])
