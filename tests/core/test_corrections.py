@@ -269,3 +269,14 @@ def test_an_oracle_of_a_correction_is_trained_on_the_corrected_rows():
     oracle = uk.oracle(case, uk.Features(1), seeds=[5]).models[0]
     same = uk.oracle(by_hand, None, seeds=[5]).models[0]
     assert torch.equal(oracle.weight, same.weight)
+
+
+def test_input_moments_are_not_carried_over_a_correction():
+    torch.manual_seed(0)
+    model = nn.Linear(3, 3)
+    moments = uk.InputMoments.of_case(model, CASE)
+    case = CASE.replace(input_moments=moments)
+    gone = uk.unlearn(model, case, uk.Rows(0), "influence_first")
+    assert gone.case_after_deletion().input_moments.rows == N - 1
+    done = uk.unlearn(model, case, uk.Features(1), "influence_first")
+    assert done.case_after_deletion().input_moments is None

@@ -107,6 +107,8 @@ class Unlearned:
     def input_moments_after_deletion(self, rt: Runtime | None = None) -> TrainingSummary | None:
         """Return the case's input moments without the forget set, for ``model``; None without any.
 
+        None after a correction too: rows stay, with other inputs, and moments are measured anew.
+
         Args:
             rt: Where to run.
 
@@ -114,6 +116,8 @@ class Unlearned:
             The moments; one pass over the forget rows. Those of another model than ``original`` are
             refused.
         """
+        if self.parts.corrections is not None:
+            return None
         kept, forget = self.case.input_moments, self.parts.forget
         if kept is None or forget is None:
             return kept
