@@ -36,8 +36,11 @@ from unlearnkit.unlearning.run_method import run_method
 
 CLASSIFIERS = (
     *("l1_sparse", "scrub", "neggrad_plus", "relabel", "amnesiac", "salun", "bad_teacher"),
-    "del_localized",
+    *("del_localized", "duck", "jit", "pgu"),
 )
+BRIEF = {"lr": 1.0, "share": 0.035}
+"""A fine-tuning that costs what ``jit`` and ``pgu`` do: their schedules are their own."""
+
 NUMBERS = ("gaussian_amnesiac", "blindspot_regression")
 OURS = ("warm_restart",)
 """Beside them, for comparison: methods of the library's own, on schedules of their own."""
@@ -168,7 +171,8 @@ def wanted() -> Iterator[tuple[Setting, Method]]:
     """Yield every line: on each setting fine-tuning on each schedule, the methods, ours."""
     for setting in SETTINGS:
         each = [method(name) for name in setting.methods]
-        for told in {tuple(schedule_of(how).items()): None for how in each}:
+        paces = [schedule_of(how) or BRIEF for how in each]
+        for told in {tuple(pace.items()): None for pace in paces}:
             yield setting, method("finetune", run=dict(told))
         for how in each:
             yield setting, how
@@ -183,27 +187,29 @@ def main() -> None:
     )
     parser.add_argument("--models", type=int, default=24)
     parser.add_argument("--setting", action="append", choices=[s.name for s in SETTINGS])
+    parser.add_argument("--method", action="append", help="all by default")
     parser.add_argument("--out", type=Path, default=Path(COMPARED))
     args = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
     for setting, how in wanted():
-        if args.setting is None or setting.name in args.setting:
+        if setting.name in (args.setting or [setting.name]) and how.id in (args.method or [how.id]):
             one = measured(setting, how, args.models)
-            rows.append(asdict(one))
+            held = {"models": args.models, "rows": merged(args.out, asdict(one))}
+            args.out.write_text(json.dumps(rounded(held), indent=1) + "\n", encoding="utf-8")
+            args.out.with_suffix(".md").write_text(page(held), encoding="utf-8")
             print(one, flush=True)
-    held = {"models": args.models, "rows": _merged(args.out, rows)}
-    args.out.write_text(json.dumps(rounded(held), indent=1) + "\n", encoding="utf-8")
-    args.out.with_suffix(".md").write_text(page(held), encoding="utf-8")
 
 
-def _merged(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return kept rows of settings that were not measured now, and those that were."""
+def merged(path: Path, row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of a file with one in the place of its older self, in the usual order."""
     kept = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
-    now = {r["setting"] for r in rows}
-    every = [r for r in kept if r["setting"] not in now] + rows
-    order = [s.name for s in SETTINGS]
-    return sorted(every, key=lambda r: order.index(r["setting"]))
+
+    def line(r: dict[str, Any]) -> tuple[str, str, tuple[Any, ...]]:
+        return r["setting"], r["method"], tuple(r["schedule"].items())
+
+    order = [(s.name, how.id, tuple(schedule_of(how).items())) for s, how in wanted()]
+    every = {line(r): r for r in [*kept, row]}
+    return [every[key] for key in order if key in every]
 
 
 READ = (

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from unlearnkit.core.request import Rows as Rows
     from unlearnkit.core.request import Targets as Targets
     from unlearnkit.core.runtime import Runtime as Runtime
+    from unlearnkit.linalg.gradient_projection import RetainedSubspace as RetainedSubspace
     from unlearnkit.linalg.input_moments import InputMoments as InputMoments
     from unlearnkit.localize.localizer import Localizer as Localizer
     from unlearnkit.localize.mask import Mask as Mask
@@ -66,6 +67,7 @@ _HOMES = {
     "Recipe": "core.recipe",
     "Regression": "tasks.regression",
     "Report": "report.report",
+    "RetainedSubspace": "linalg.gradient_projection",
     "Rows": "core.request",
     "Runtime": "core.runtime",
     "Targets": "core.request",

@@ -72,10 +72,11 @@ def over_finetuning(method: str, rows: Sequence[Mapping[str, Any]]) -> str:
     for one in mine:
         there = [r for r in rows if (r["setting"], r["method"]) == (one["setting"], BASELINE)]
         same = [r for r in there if r["schedule"] == one["schedule"]]
-        shown += [one, *(r for r in same or there[:1] if r is not one)]
+        near = sorted(there, key=lambda r: abs(r["cost"] - one["cost"]))  # noqa: B023
+        shown += [one, *(r for r in same or near[:1] if r is not one)]
     next_to = "" if method == BASELINE else ", next to `finetune` on the same schedule"
     if not mine[0]["schedule"]:
-        next_to = ", on a schedule of its own, next to `finetune`"
+        next_to = ", on a schedule of its own, next to the `finetune` of the nearest cost"
     return (
         f"\n## {'Measured' if method == BASELINE else 'What it adds to fine-tuning'}\n\n"
         f"At its defaults{next_to}. Memory: against the same method on models that never saw the"

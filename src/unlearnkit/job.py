@@ -21,11 +21,13 @@ from unlearnkit.core.case import Case
 from unlearnkit.core.checked import Record
 from unlearnkit.core.errors import InputError, UnknownNameError, UnlearnkitError, UnsupportedError
 from unlearnkit.core.files import read_yaml
-from unlearnkit.core.method import Method, format_validation_error
+from unlearnkit.core.method import Method, Need, format_validation_error
 from unlearnkit.core.precision import Precision
 from unlearnkit.core.request import ForgetRequest, Targets, is_range, parse_request
 from unlearnkit.core.runtime import SEEDS, Reporter, Runtime
 from unlearnkit.core.text import one_line
+from unlearnkit.linalg.gradient_projection import RetainedSubspace
+from unlearnkit.linalg.input_moments import InputMoments
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
 
@@ -42,7 +44,7 @@ DEFAULT_METHOD = "finetune"
 class Job(Record):
     """One request to forget."""
 
-    later_fields = frozenset({"after"})
+    later_fields = frozenset({"after", "projection", "moments"})
 
     case: str
     """A built-in case, or ``package.module:function``."""
@@ -62,6 +64,14 @@ class Job(Record):
     mask: str | dict[str, Any] | None = None
     """Which scalars may move: a saved mask (.safetensors), or how to find one, in words such as
     ``weighted_grad:0.3`` or by the fields of ``Localizer``; all when None."""
+
+    projection: str | float | dict[str, Any] | None = None
+    """Which directions of retained inputs are held, in words such as ``0.9`` or ``singular:0.95``,
+    or by the fields of ``RetainedSubspace``; none when None."""
+
+    moments: str | None = None
+    """A file of input moments (.safetensors), of the model and of all training rows before the
+    request; measured on retained rows where they are read when None."""
 
     seed: int = Field(0, ge=0, lt=SEEDS, strict=True)
     device: str = "cpu"
@@ -134,17 +144,47 @@ class Job(Record):
             return Mask.load(self.mask)
         return None if self.mask is None else Localizer.read(self.mask)
 
+    def build_projection(self) -> RetainedSubspace | None:
+        """Return what of the retained inputs is held; None where nothing is."""
+        if self.projection is None:
+            return None
+        given = self.projection
+        return RetainedSubspace.read(given if isinstance(given, Mapping) else str(given))
+
+    def reads_moments(self, method: Method) -> bool:
+        """Return whether input moments have a part in the run."""
+        return self.projection is not None or Need.MOMENTS in method.info.reads
+
+    def with_moments(self, case: Case, method: Method) -> Case:
+        """Return a case with the moments of the job's file.
+
+        A file that nothing reads is refused, but for that of an earlier run, which is left alone.
+
+        Raises:
+            InputError: If the file holds none, or neither method nor projection reads it.
+        """
+        if self.moments is None or (self.after and not self.reads_moments(method)):
+            return case
+        if not self.reads_moments(method):
+            raise InputError(
+                f"moments: {method.id} reads none; use pgu, or hold its steps with --projection 0.9"
+            )
+        return case.replace(input_moments=InputMoments.load(self.moments))
+
     def with_all_settings(self, request: ForgetRequest | None, method: Method) -> Job:
         """Return the job with everything spelt out, so that it can be run again as it was."""
         whole = None if request is None else request.model_dump(mode="json")
         forget = self.forget if self.has_named_request else whole
         mask = self.build_mask()
         found = mask.model_dump(mode="json") if isinstance(mask, Localizer) else self.mask
+        held = self.build_projection()
         return self.model_copy(
             update={
                 "forget": forget,
                 "settings": method.model_dump(mode="json"),
                 "mask": found,
+                "projection": None if held is None else held.model_dump(mode="json"),
+                "moments": self.moments if self.reads_moments(method) else None,
             }
         )
 

@@ -1,9 +1,11 @@
 """What methods add to fine-tuning: attacks of known arms, and rows beside their baseline."""
 
+import json
+
 import pytest
 import torch
 
-from experiments.over_finetuning import SETTINGS, attack, schedule_of, wanted
+from experiments.over_finetuning import SETTINGS, attack, merged, schedule_of, wanted
 from unlearnkit import catalog
 from unlearnkit.auditing.strong.margin_store import MarginMatrix, ModelId
 from unlearnkit.docs import over_finetuning
@@ -40,7 +42,7 @@ def test_an_attack_tells_what_differs_and_nothing_else(shift, low, high):
 
 def test_every_published_method_with_a_schedule_in_units_of_the_recipe_is_compared():
     own = {"warm_restart", "relabel_restart", "shrink_perturb", "finetune"}
-    other = {"duck", "emmn", "pgu"}  # no retained rows, or a schedule that is a part of the method
+    other = {"emmn"}  # no retained rows
     known = {i for i, m in catalog.methods().items() if schedule_of(m())}
     assert known - own - other <= {name for s in SETTINGS for name in s.methods}
 
@@ -66,3 +68,24 @@ def test_a_page_shows_a_row_beside_the_baseline_of_its_schedule():
     ]  # fmt: skip
     assert over_finetuning("retrain", rows) == ""
     assert "on a schedule of its own" in over_finetuning("ours", rows)
+
+
+def test_a_method_on_a_schedule_of_its_own_stands_beside_the_fine_tuning_of_its_cost():
+    slow, brief = {"lr": 1.0, "share": 0.1}, {"lr": 1.0, "share": 0.03}
+    rows = [
+        {**row("finetune", "a", slow, 0.91), "cost": 0.1},
+        {**row("finetune", "a", brief, 0.92), "cost": 0.03},
+        {**row("ours", "a", {}, 0.55), "cost": 0.02},
+    ]
+    text = over_finetuning("ours", rows)
+    assert ("0.920" in text, "0.910" in text) == (True, False)
+
+
+def test_a_row_that_is_measured_again_takes_the_place_of_its_older_self(tmp_path):
+    path, pace = tmp_path / "x.json", {"lr": 2.0, "share": 0.15}
+    old = [row("scrub", "digits, class", pace, 0.9), row("gone", "digits, class", pace, 0.8)]
+    path.write_text(json.dumps({"rows": old}))
+    found = merged(path, row("scrub", "digits, class", pace, 0.7))
+    assert [(r["method"], r["memory"]["auc"]) for r in found] == [("scrub", 0.7)]
+    first = merged(path, row("finetune", "digits, class", pace, 0.6))
+    assert [r["method"] for r in first] == ["finetune", "scrub"]

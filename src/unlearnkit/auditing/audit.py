@@ -304,8 +304,9 @@ def _strong(
     check_models(models)
     localizer = find_localizer(done, rt)
     subject = subject_of(
-        done.case, done.request, done.method, rt, cache, localizer, ray, parts=done.parts
-    )
+        done.case, done.request, done.method, rt, cache, localizer, ray,
+        projection=done.projection, parts=done.parts,
+    )  # fmt: skip
     asked = plan(subject, models, unlearn_seconds=done.seconds)
     rt.reporter.note(str(asked))
     start = time.perf_counter()

@@ -88,6 +88,7 @@ def placebo_control(
                 done.method,
                 rt.fork(one.seed, quiet=True),
                 mask=localizer,
+                projection=done.projection,
                 parts=done.parts,
             ).model
             for one in oracles.runs

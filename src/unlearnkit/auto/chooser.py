@@ -26,6 +26,7 @@ from unlearnkit.core.module_state import tensors, tensors_equal
 from unlearnkit.core.recipe import ASSUMED
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Cost, Runtime
+from unlearnkit.linalg.gradient_projection import RetainedSubspace
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.report.report import Report
@@ -114,6 +115,7 @@ def unlearn(
     rt: Runtime | None = None,
     *,
     mask: Mask | Localizer | None = None,
+    projection: RetainedSubspace | None = None,
     cache: Cache | None = None,
 ) -> Unlearned:
     """Return a copy of a model that has been made to forget; the input is not touched.
@@ -139,6 +141,11 @@ def unlearn(
             or the localizer, which then finds it as a part of the run; all when None. The others
             come back bit by bit as they were. Methods that train hold them at each step, others at
             the end. Buffers, such as running statistics, are not masked.
+        projection: Which directions of retained inputs are held: weights then move only where
+            answers on retained rows stay, to first order (``pgu`` does it with a loss of its own).
+            The directions are those of the case's input moments without the forget set, else of the
+            retained rows. Parameters without such directions, biases among them, are frozen. For
+            methods that take gradient steps, without a mask; nothing is held when None.
         cache: Where ``"auto"`` keeps the control models of its audits.
 
     Returns:
@@ -146,9 +153,9 @@ def unlearn(
     """
     how = catalog.method(method) if isinstance(method, str) else method
     check_arguments(case, how, rt)
-    if isinstance(how, Auto) and mask is None:
+    if isinstance(how, Auto) and mask is None and projection is None:
         return select_method(model, case, request, how, rt, cache=cache)
-    return run_method(model, case, request, how, rt, mask=mask)
+    return run_method(model, case, request, how, rt, mask=mask, projection=projection)
 
 
 def select_method(

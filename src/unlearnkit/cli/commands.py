@@ -11,6 +11,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from unlearnkit.cli.cache import cache_app
 from unlearnkit.cli.localize import localize
+from unlearnkit.cli.moments import moments
 from unlearnkit.cli.options import (
     ACase,
     Config,
@@ -19,11 +20,13 @@ from unlearnkit.cli.options import (
     Json,
     MaskOption,
     MaxCost,
+    MomentsFile,
     NoRecipeCheck,
     Oracles,
     OracleWeights,
     Param,
     Preset,
+    Projection,
     Quiet,
     Ray,
     RunCase,
@@ -45,7 +48,7 @@ if TYPE_CHECKING:
     from unlearnkit.job import Job
 
 COMMANDS = (
-    "demo", "unlearn", "audit", "study", "localize",
+    "demo", "unlearn", "audit", "study", "localize", "moments",
     "methods", "metrics", "cases", "show", "reproduce", "cache",
 )  # fmt: skip
 """Commands in the order of ``--help``: verbs by first use, then lists, then the rest."""
@@ -77,6 +80,14 @@ app.command(
         "unlearnkit localize digits --forget class=3 --criterion grad --fraction 0.1 --plot m.svg",
     )
 )(localize)
+
+
+app.command(
+    epilog=examples(
+        "unlearnkit moments digits --out moments.safetensors",
+        "unlearnkit moments my_package.cases:patients --model in.safetensors --out m.safetensors",
+    )
+)(moments)
 
 
 def _ids(folder: str) -> list[str]:
@@ -154,26 +165,35 @@ def _list(kind: str, json: bool, **head: str) -> None:
 
 @app.command(
     epilog=examples(
-        "unlearnkit show ssd", "unlearnkit show digits --json", "unlearnkit show runs/x"
+        "unlearnkit show ssd",
+        "unlearnkit show digits --json",
+        "unlearnkit show runs/x",
+        "unlearnkit show moments.safetensors",
     )
 )
 def show(
     name: Annotated[
         str,
         typer.Argument(
-            help="A method, a metric, a case or a run's folder.", autocompletion=_method_ids
+            help="A method, a metric, a case, a run's folder or a file of input moments.",
+            autocompletion=_method_ids,
         ),
     ],
     json: Json = False,
 ) -> None:
-    """Describe a method, a metric, a case or a run."""
+    """Describe a method, a metric, a case, a run or a file of input moments."""
     from unlearnkit import describe
     from unlearnkit.cli.console import print_json, print_page
+    from unlearnkit.cli.moments import describe_moments
     from unlearnkit.cli.run_folder import RECORD, describe_run
 
-    folder = Path(name)
-    is_run = (folder / RECORD).is_file()
-    facts, page = describe_run(folder) if is_run else describe.find(name)
+    place = Path(name)
+    if (place / RECORD).is_file():
+        facts, page = describe_run(place)
+    elif place.suffix == ".safetensors":
+        facts, page = describe_moments(place)
+    else:
+        facts, page = describe.find(name)
     if json:
         print_json(facts)
     else:
@@ -186,6 +206,8 @@ def show(
         "unlearnkit unlearn digits --forget random_tenth --method finetune -p run.lr=2",
         "unlearnkit unlearn digits --forget class=3 --method auto --max-cost 0.5",
         "unlearnkit unlearn digits --forget class=3 --mask weighted_grad:0.3",
+        "unlearnkit unlearn digits --forget class=3 --method scrub --projection 0.9",
+        "unlearnkit unlearn digits --forget class=3 --method pgu --moments moments.safetensors",
         "unlearnkit unlearn my_package.cases:patients --forget group=17 --model in.safetensors",
         "unlearnkit unlearn --config job.yaml",
         "unlearnkit unlearn --config runs/x/run.json --out runs/again",
@@ -208,6 +230,8 @@ def unlearn(
     param: Param = None,
     model: Weights = None,
     mask: MaskOption = None,
+    projection: Projection = None,
+    moments: MomentsFile = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Root of all randomness; 0.")] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1, mps or auto; cpu by default.")

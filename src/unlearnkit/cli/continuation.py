@@ -2,23 +2,61 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from unlearnkit.cli.run_checks import compare_case, recorded_weights
-from unlearnkit.cli.run_folder import MODEL, ORIGINAL, RECORD, ContinuedRun, RunFolderRecord
+from unlearnkit.cli.run_folder import (
+    MODEL,
+    MOMENTS,
+    ORIGINAL,
+    RECORD,
+    ContinuedRun,
+    RunFolderRecord,
+)
 from unlearnkit.core.case import Case
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.job import Job, check_trusted
+from unlearnkit.linalg.input_moments import InputMoments
 
 WHO = "unlearn --then"
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What a run goes on from."""
+
+    run: ContinuedRun
+    model: nn.Module
+    """The model that the run before has left."""
+
+    moments: Path | None
+    """The input moments that it has left, where the job goes on from these too."""
+
+    digest: str
+    """Of these moments, as the record says."""
+
+    def check_moments(self, case: Case) -> None:
+        """Refuse input moments that were changed after the run that wrote them."""
+        kept = case.input_moments
+        if self.moments is None or not isinstance(kept, InputMoments):
+            return
+        if kept.digest() != self.digest:
+            raise InputError(
+                f"{WHO}: {str(self.moments)!r} was changed after the run; measure them anew:"
+                " unlearnkit moments"
+            )
 
 
 def next_job(folder: Path, *, case: str | None = None, trust: bool = False) -> dict[str, Any]:
     """Return the fields of a job that goes on from a run, all but its request.
 
-    Method, settings, seed, device, precision and the way a mask is found are those of the run.
+    Method, settings, seed, device, precision, the way a mask is found and the projection are those
+    of the run, and so are the input moments that it has left.
 
     Args:
         folder: The run's folder.
@@ -49,11 +87,14 @@ def next_job(folder: Path, *, case: str | None = None, trust: bool = False) -> d
     words = job.model_dump(mode="json", include={"method", "settings", "seed", "device"})
     words |= {"case": case or job.case, "precision": job.precision}
     words |= {"after": [*job.after, job.forget], "model": str(folder / MODEL)}
-    return words | ({"mask": job.mask} if isinstance(job.mask, dict) else {})
+    words |= {"mask": job.mask} if isinstance(job.mask, dict) else {}
+    words |= {} if job.projection is None else {"projection": job.projection}
+    left = folder / MOMENTS
+    return words | ({"moments": str(left)} if left.is_file() else {})
 
 
-def check_continued(job: Job, out: Path, rt: Runtime, made: Case) -> ContinuedRun | None:
-    """Return the run that a job goes on from, after checks; None where it is not in a run folder.
+def check_continued(job: Job, out: Path, rt: Runtime, made: Case) -> Continuation | None:
+    """Return what a job goes on from, after checks; None where it is not in a run folder.
 
     Args:
         job: The job.
@@ -62,7 +103,7 @@ def check_continued(job: Job, out: Path, rt: Runtime, made: Case) -> ContinuedRu
         made: The case of both, as it was before any request.
 
     Returns:
-        What the new record says of the run.
+        The run, with its model, which is read once.
 
     Raises:
         InputError: If the record does not match its files, its case or the job, or would be
@@ -85,12 +126,15 @@ def check_continued(job: Job, out: Path, rt: Runtime, made: Case) -> ContinuedRu
         )
     case, request = record.job.model_copy(update={"case": job.case}).resolve(made=made)
     compare_case(record, case, request, WHO)
-    for name, who in ((MODEL, "unlearned"), (ORIGINAL, "original")):
-        recorded_weights(case, rt, folder / name, record.digests[who], WHO)
+    recorded_weights(case, rt, folder / ORIGINAL, record.digests["original"], WHO)
+    model = recorded_weights(case, rt, folder / MODEL, record.digests["unlearned"], WHO)
     gone = case.partition(request).forget
     earlier = 0 if record.continues is None else record.continues.rows
-    return ContinuedRun(
+    run = ContinuedRun(
         record=record.own_digest(),
         requests=len(job.after),
         rows=earlier + (0 if gone is None else len(gone)),
     )
+    left = folder / MOMENTS
+    same = job.moments is not None and Path(job.moments) == left
+    return Continuation(run, model, left if same else None, record.digests.get("moments", ""))

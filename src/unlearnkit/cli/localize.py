@@ -58,7 +58,7 @@ def localize(
 
     for path, ending in ((out, MASK), (plot, ".svg")):
         if path is not None:
-            _check_place(path, ending, force=force)
+            check_place(path, ending, "localize", force=force)
     if plot is not None:
         check_installed()
     _check_fraction(fraction)
@@ -90,14 +90,15 @@ def _check_fraction(fraction: float) -> None:
         raise InputError(f"localize: --fraction: must be above 0 and at most 1, got {fraction:g}")
 
 
-def _check_place(path: Path, ending: str, *, force: bool) -> None:
+def check_place(path: Path, ending: str, who: str, *, force: bool) -> None:
+    """Refuse a file that another ending is for, that is there, or that cannot be written."""
     from unlearnkit.core.errors import InputError
     from unlearnkit.core.files import check_writable
 
     if path.suffix != ending:
-        raise InputError(f"localize: ends in {ending}, got {path.name!r}")
+        raise InputError(f"{who}: ends in {ending}, got {path.name!r}")
     if path.exists() and not force:
         raise InputError(
-            f"localize: {str(path)!r} is there; choose another place, or replace it: --force"
+            f"{who}: {str(path)!r} is there; choose another place, or replace it: --force"
         )
-    check_writable(path, "localize")
+    check_writable(path, who)

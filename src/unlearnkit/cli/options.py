@@ -67,6 +67,24 @@ MaskOption = Annotated[
         " (.safetensors).",
     ),
 ]
+Projection = Annotated[
+    str | None,
+    typer.Option(
+        "--projection",
+        metavar="SHARE",
+        help="Hold the directions that retained inputs use: a share of their energy such as 0.9,"
+        " or rule:share:count.",
+    ),
+]
+MomentsFile = Annotated[
+    str | None,
+    typer.Option(
+        "--moments",
+        metavar="FILE",
+        help="Input moments that unlearnkit moments saved, in place of retained rows"
+        " (.safetensors).",
+    ),
+]
 Then = Annotated[
     bool,
     typer.Option(

@@ -74,7 +74,7 @@ def recorded_weights(
     case: Case, rt: Runtime, path: Path, want: str, who: str = "audit"
 ) -> nn.Module:
     """Return the weights of a run folder; others than those that were recorded are an error."""
-    model = load_weights(fresh_model(case, rt), path).eval()
+    model = load_weights(fresh_model(case, rt), path)
     if model_digest(model) != want:
         raise InputError(f"{who}: {str(path)!r} was changed after the run; run it again")
     return model

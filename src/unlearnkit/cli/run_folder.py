@@ -25,7 +25,7 @@ from unlearnkit.core.text import one_line
 from unlearnkit.job import Job
 
 RECORD, MODEL, ORIGINAL = "run.json", "model.safetensors", "original.safetensors"
-MASK = "mask.safetensors"
+MASK, MOMENTS = "mask.safetensors", "moments.safetensors"
 RUNS = Path("runs")
 
 
@@ -59,7 +59,8 @@ class RunFolderRecord(Record):
 
     versions: dict[str, str]
     digests: dict[str, str]
-    """Of the weights ``original`` and ``unlearned``, of what the case gave (its rows by part,
+    """Of the weights ``original`` and ``unlearned``, of the input ``moments`` for the unlearned
+    model where the run read any and rows left, of what the case gave (its rows by part,
     ``owners``, ``recipe``, ``task``, ``architecture``), of the rows to ``forget``, and of all else
     in this ``record``."""
 

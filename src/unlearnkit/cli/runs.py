@@ -1,4 +1,4 @@
-"""Runs: what ``unlearn``, ``audit``, ``localize`` and ``demo`` do."""
+"""Runs: what ``unlearn``, ``audit``, ``localize``, ``moments`` and ``demo`` do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import platform
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,11 +22,12 @@ from unlearnkit.auditing.recipe_check import ORIGINALS
 from unlearnkit.auto.chooser import AutoFailedError, SelectedModel, unlearn
 from unlearnkit.checkpoint import load_weights, save_weights
 from unlearnkit.cli.console import Console
-from unlearnkit.cli.continuation import check_continued
+from unlearnkit.cli.continuation import Continuation, check_continued
 from unlearnkit.cli.run_checks import case_facts, compare_case, recorded_weights
 from unlearnkit.cli.run_folder import (
     MASK,
     MODEL,
+    MOMENTS,
     ORIGINAL,
     RECORD,
     ContinuedRun,
@@ -44,6 +45,8 @@ from unlearnkit.core.recipe import ASSUMED
 from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.job import Job, check_trusted
+from unlearnkit.linalg.gradient_projection import RetainedSubspace
+from unlearnkit.linalg.input_moments import InputMoments
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.localize.method_masks import check_maskable
@@ -51,6 +54,7 @@ from unlearnkit.oracles import Oracles, oracle, train_original
 from unlearnkit.report.report import Report
 from unlearnkit.report.store_rows import report_measurements
 from unlearnkit.store import Run, Store
+from unlearnkit.unlearning.projected_steps import check_projectable
 from unlearnkit.unlearning.run_method import Unlearned, fresh_model
 
 STORE = "unlearnkit.sqlite"
@@ -81,39 +85,72 @@ def run_unlearn(job: Job, out: Path, *, force: bool, talk: Console) -> RunFolder
     continued = check_continued(job, out, rt, made)
     case, request = job.resolve(talk, made=made)
     method = job.build()
-    split = case.partition(request)
-    mask = job.build_mask()
-    if mask is not None:
-        check_maskable(method, mask, split)
+    case, limits = job.with_moments(case, method), _limits(job, case, request, method)
     job = job.with_all_settings(request, method)
-    given = (
-        None if job.model is None else load_weights(fresh_model(case, rt), job.model, reporter=talk)
-    )
-    if isinstance(mask, Mask):
-        mask.check_form(fresh_model(case, rt) if given is None else given)
+    if continued is not None:
+        continued.check_moments(case)
+    given = continued.model if continued else _weights(job, case, rt, talk)
+    if isinstance(limits.mask, Mask):
+        limits.mask.check_form(fresh_model(case, rt) if given is None else given)
     facts = case_facts(case, request)
+    files = _file_digests(limits, case)
     with new_folder(out, force=force) as part, Store(out.parent / STORE) as store:
         if given is None:
             talk.say("training the original, unless cached")
-            key = digest(_inputs(job, facts, None, mask))
+            key = digest(_inputs(job, facts, None, files))
             with _recorded(store, _run(job, "unlearn", key, out)):
                 given = train_original(case, seed=job.seed, rt=rt).model
-        inputs = _inputs(job, facts, given, mask)
+        inputs = _inputs(job, facts, given, files)
         run = _run(job, "unlearn", digest(inputs), out)
         with _recorded(store, run):
             talk.say(f"unlearning with {method.id}")
-            done, failed = _done(given, case, request, method, mask, rt)
+            done, failed = _done(given, case, request, method, limits, rt)
+            facts |= _save(done, part, rt, moments=job.reads_moments(method))
         record = _record(job, run, inputs["original"], facts, done, continued)
-        save_weights(done.model, part / MODEL)
-        save_weights(done.original, part / ORIGINAL)
-        if done.mask is not None:
-            done.mask.save(part / MASK)
         write_text(part / RECORD, record.model_dump_json(indent=1) + "\n")
     _keep(out, run, record, failed)
     if failed is not None:
         told = f"{failed}; the least bad is in {str(out)!r}, not to be used"
         raise AutoFailedError(told, failed.best)
     return record
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """What holds a run back: its mask and its projection."""
+
+    mask: Mask | Localizer | None
+    projection: RetainedSubspace | None
+
+
+def _limits(job: Job, case: Case, request: ForgetRequest | None, method: Method) -> _Limits:
+    """Return the mask and the projection of a job; those that the method cannot keep to fail."""
+    found = _Limits(job.build_mask(), job.build_projection())
+    if found.mask is not None:
+        check_maskable(method, found.mask, case.partition(request))
+    if found.projection is not None:
+        check_projectable(method, masked=found.mask is not None)
+    return found
+
+
+def _weights(job: Job, case: Case, rt: Runtime, talk: Console) -> nn.Module | None:
+    """Return the model that a job names; None where it is trained from scratch."""
+    if job.model is None:
+        return None
+    return load_weights(fresh_model(case, rt), job.model, reporter=talk)
+
+
+def _save(done: Unlearned, part: Path, rt: Runtime, *, moments: bool) -> dict[str, str]:
+    """Write what a run has made; return the digest of the moments for a further request."""
+    save_weights(done.model, part / MODEL)
+    save_weights(done.original, part / ORIGINAL)
+    if done.mask is not None:
+        done.mask.save(part / MASK)
+    left = done.input_moments_after_deletion(rt) if moments else None
+    if not isinstance(left, InputMoments):
+        return {}
+    left.save(part / MOMENTS)
+    return {"moments": left.digest()}
 
 
 def _keep(out: Path, run: Run, record: RunFolderRecord, failed: AutoFailedError | None) -> None:
@@ -137,11 +174,12 @@ def _done(
     case: Case,
     request: ForgetRequest | None,
     method: Method,
-    mask: Mask | Localizer | None,
+    limits: _Limits,
     rt: Runtime,
 ) -> tuple[Unlearned, AutoFailedError | None]:
+    mask, projection = limits.mask, limits.projection
     try:
-        return unlearn(model, case, request, method, rt, mask=mask), None
+        return unlearn(model, case, request, method, rt, mask=mask, projection=projection), None
     except AutoFailedError as e:
         return e.best, e
 
@@ -153,13 +191,27 @@ def run_localize(job: Job, *, talk: Console) -> Mask:
     how = job.build_mask()
     assert isinstance(how, Localizer)
     how.check(case.partition(request))
-    if job.model is not None:
-        model = load_weights(fresh_model(case, rt), job.model, reporter=talk)
-    else:
-        talk.say("training the original, unless cached")
-        model = train_original(case, seed=job.seed, rt=rt).model
+    model = _trained(job, case, rt, talk)
     talk.say(f"finding the mask by {how.words}")
     return how.find(model.to(rt.device), case, request, rt)
+
+
+def run_moments(job: Job, *, talk: Console) -> InputMoments:
+    """Return the input moments of a trained model on all training rows, as a job says."""
+    rt = Runtime.on(job.device, precision=job.precision, seed=job.seed, reporter=talk)
+    case = job.make_case()
+    model = _trained(job, case, rt, talk)
+    talk.say("measuring what its layers take in")
+    return InputMoments.of_case(model.to(rt.device), case, rt)
+
+
+def _trained(job: Job, case: Case, rt: Runtime, talk: Console) -> nn.Module:
+    """Return the model that a job names, or the one that its seed trains."""
+    model = _weights(job, case, rt, talk)
+    if model is None:
+        talk.say("training the original, unless cached")
+        model = train_original(case, seed=job.seed, rt=rt).model
+    return model
 
 
 def run_audit(
@@ -239,8 +291,8 @@ def _unlearned(
 ) -> Unlearned:
     """Return the result that a run folder holds; changed files are an error."""
     return Unlearned(
-        model=recorded_weights(case, rt, folder / MODEL, record.digests["unlearned"]),
-        original=recorded_weights(case, rt, folder / ORIGINAL, record.digests["original"]),
+        model=recorded_weights(case, rt, folder / MODEL, record.digests["unlearned"]).eval(),
+        original=recorded_weights(case, rt, folder / ORIGINAL, record.digests["original"]).eval(),
         case=case,
         request=request,
         method=job.build(),
@@ -249,6 +301,7 @@ def _unlearned(
         cost=Cost(record.forward, record.backward, record.peak_bytes),
         notes=record.notes,
         mask=_kept_mask(record, folder / MASK),
+        projection=job.build_projection(),
     )
 
 
@@ -312,14 +365,20 @@ def _kept_mask(record: RunFolderRecord, path: Path) -> Mask | None:
     return mask
 
 
+def _file_digests(limits: _Limits, case: Case) -> dict[str, str]:
+    """Return the digests of a saved mask and of input moments, which stand for their paths."""
+    found = {"mask": limits.mask.digest()} if isinstance(limits.mask, Mask) else {}
+    kept = case.input_moments
+    return found | ({"moments": kept.digest()} if isinstance(kept, InputMoments) else {})
+
+
 def _inputs(
-    job: Job, facts: dict[str, str], original: nn.Module | None, mask: Mask | Localizer | None
+    job: Job, facts: dict[str, str], original: nn.Module | None, files: dict[str, str]
 ) -> dict[str, Any]:
     """Return all that decides a run; its original is None while it is not trained."""
-    own: dict[str, Any] = {"mask": mask.digest()} if isinstance(mask, Mask) else {}
     return {
-        "job": job.model_dump(mode="json", exclude={"model", *own}),
-        **own,
+        "job": job.model_dump(mode="json", exclude={"model", *files}),
+        **files,
         "original": None if original is None else model_digest(original),
         "case": facts,
         "numerics": NUMERICS,
@@ -349,8 +408,9 @@ def _record(
     original: str,
     facts: dict[str, str],
     done: Unlearned,
-    continued: ContinuedRun | None,
+    continued: Continuation | None,
 ) -> RunFolderRecord:
+    before = None if continued is None else continued.run
     choice = done.choice if isinstance(done, SelectedModel) else None
     if choice is not None:
         settings = done.method.model_dump(mode="json")
@@ -374,10 +434,10 @@ def _record(
         forward=done.cost.forward,
         backward=done.cost.backward,
         peak_bytes=done.cost.peak_bytes,
-        notes=(*done.notes, *([] if continued is None else [_earlier(continued)])),
+        notes=(*done.notes, *([] if before is None else [_earlier(before)])),
         mask=None if done.mask is None else done.mask.facts(),
         auto=choice,
-        continues=continued,
+        continues=before,
     ).sealed()
 
 

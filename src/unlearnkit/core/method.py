@@ -178,6 +178,10 @@ class Info:
     replaces: bool = False
     """Whether it returns another model than it was given; a mask cannot hold that."""
 
+    gradient_steps: bool = True
+    """Whether it moves weights by steps along gradients. False where they are computed at once: a
+    projection of gradients then has nothing to change."""
+
     may_damage: bool = False
     """Whether a diverged model is a known outcome at published settings: one whose loss on the
     retain set is above twice that of a constant answer comes with a note then. Other methods that

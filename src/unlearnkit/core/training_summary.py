@@ -22,8 +22,19 @@ class TrainingSummary(Protocol):
         """Refuse a model that the summary was not made with."""
         ...
 
+    def check_rows(self, rows: View) -> None:
+        """Refuse training rows that the summary is not of."""
+        ...
+
     def after_deletion(
-        self, original: nn.Module, unlearned: nn.Module, forget: View, task: Task, rt: Runtime
+        self,
+        original: nn.Module,
+        unlearned: nn.Module,
+        forget: View,
+        task: Task,
+        rt: Runtime,
+        *,
+        stay: View | None = None,
     ) -> TrainingSummary:
         """Return the summary without some rows, for the model that an unlearning has left."""
         ...

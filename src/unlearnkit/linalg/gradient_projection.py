@@ -5,19 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
-from unlearnkit.core.checked import FrozenModel
-from unlearnkit.core.errors import InputError
+from unlearnkit.core.checked import Checked
+from unlearnkit.core.data import View
+from unlearnkit.core.errors import InputError, UnknownNameError, UnsupportedError
+from unlearnkit.core.method import format_validation_error
+from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
+from unlearnkit.core.task import Task
 from unlearnkit.linalg.input_moments import InputMoments, matrix_of, measured_weights, weight_of
 
+MISMATCH = 1e-3
+"""Share of negative eigenvalues that rounding of a stored file does not explain."""
 
-class RetainedSubspace(FrozenModel):
+
+class RetainedSubspace(Checked):
     """How much of what layers take in on retained rows is held: the Core Gradient Space."""
 
     threshold: Annotated[float, SearchRange(0.7, 0.99)] = Field(0.9, ge=0, le=1)
@@ -33,12 +40,53 @@ class RetainedSubspace(FrozenModel):
     layers: Mapping[str, float] = Field(default_factory=dict)
     """Other shares for some weights, by pattern of the name, such as ``{"layer2.*": 0.95}``."""
 
+    @classmethod
+    def read(cls, given: str | Mapping[str, Any]) -> Self:
+        """Return what a user wrote.
+
+        Args:
+            given: ``threshold``, ``rule:threshold`` or ``rule:threshold:count``, such as ``0.9`` or
+                ``singular:0.95``; or fields by name.
+
+        Returns:
+            How much is held.
+
+        Raises:
+            UnknownNameError: If there is no such field.
+            InputError: If a value is none of its field's, or there are too many parts.
+        """
+        fields = dict(given) if isinstance(given, Mapping) else _fields(given)
+        wrong = next((k for k in fields if k not in cls.model_fields), None)
+        if wrong is not None:
+            raise UnknownNameError("field of a projection", str(wrong), cls.model_fields)
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as e:
+            raise InputError(f"projection: {format_validation_error(e)}") from None
+
+    @property
+    def words(self) -> str:
+        """Return it in a few words; what is as by default goes without saying."""
+        said = [self.rule, f"{self.threshold:g}"]
+        said += [self.count] if self.count != type(self).model_fields["count"].default else []
+        return " ".join([*said, *(f"{name}={share:g}" for name, share in self.layers.items())])
+
     def share_of(self, name: str) -> float:
         """Return the share that is held of one weight's inputs."""
         for pattern, share in self.layers.items():
             if fnmatchcase(name, pattern):
                 return share
         return self.threshold
+
+
+def _fields(words: str) -> dict[str, Any]:
+    parts = words.split(":")
+    if len(parts) > 3:
+        raise InputError(
+            f"projection: expected rule:threshold:count, such as energy:0.9:within, got {words!r}"
+        )
+    names = ("threshold",) if len(parts) == 1 else ("rule", "threshold", "count")
+    return dict(zip(names, parts, strict=False))
 
 
 @dataclass(frozen=True)
@@ -62,8 +110,39 @@ class LayerProjection:
     """Orthonormal ``(groups, d, rank)``; None where the whole weight is frozen."""
 
 
+def retained_moments(
+    kept: object, original: nn.Module, forget: View | None, retain: View | None, task: Task,
+    rt: Runtime, who: str,
+) -> InputMoments:  # fmt: skip
+    """Return the moments of the retained rows: kept ones without the forget rows, or measured.
+
+    Args:
+        kept: ``InputMoments`` of all training rows; None where none were kept.
+        original: The trained model.
+        forget: The rows to forget; None where there are none, and kept moments stay as they are.
+        retain: The rows that stay; None, or sealed, where they are not at hand.
+        task: Runs the model.
+        rt: Where to run.
+        who: What the error calls the caller.
+
+    Returns:
+        The moments.
+
+    Raises:
+        UnsupportedError: If there are neither kept moments nor retained rows.
+    """
+    if isinstance(kept, InputMoments):
+        return kept if forget is None else kept - InputMoments.measure(original, forget, task, rt)
+    if retain is None or retain.sealed_because:
+        raise UnsupportedError(
+            f"{who}: needs the retain set, or input moments kept after training; measure them with"
+            " InputMoments.of_case and give Case(input_moments=...), on the command line --moments"
+        )
+    return InputMoments.measure(original, retain, task, rt)
+
+
 def retained_projections(
-    model: nn.Module, moments: InputMoments, how: RetainedSubspace
+    model: nn.Module, moments: InputMoments, how: RetainedSubspace, rt: Runtime | None = None
 ) -> list[LayerProjection]:
     """Return what is held of each weight whose inputs were measured.
 
@@ -71,6 +150,7 @@ def retained_projections(
         model: Has the weights.
         moments: Of the inputs on retained rows.
         how: How much is held.
+        rt: Takes a note where the moments do not fit the rows that were subtracted.
 
     Returns:
         One entry a weight, in the model's order.
@@ -87,10 +167,27 @@ def retained_projections(
             raise InputError(
                 f"layers: {pattern!r} fits no weight; there are {', '.join(moments.products)}"
             )
-    return [_projection(name, moments, how) for name in layers if name in moments.products]
+    held = [held_of(name, moments, how) for name in layers if name in moments.products]
+    negative = max((one.negative_share for one in held), default=0.0)
+    if rt is not None and negative > MISMATCH:
+        rt.note(
+            f"input moments: {negative:.1%} of a layer's were negative after the subtraction: they"
+            " were measured on other rows, or with random augmentation"
+        )
+    return held
 
 
-def _projection(name: str, moments: InputMoments, how: RetainedSubspace) -> LayerProjection:
+def held_of(name: str, moments: InputMoments, how: RetainedSubspace) -> LayerProjection:
+    """Return what is held of one weight, by the moments of its inputs.
+
+    Args:
+        name: The weight.
+        moments: Of the inputs on retained rows.
+        how: How much is held.
+
+    Returns:
+        What is held.
+    """
     spectrum, share = moments.spectrum(name), how.share_of(name)
     groups, width, _ = spectrum.vectors.shape
     total = spectrum.values.sum(1).clamp(min=torch.finfo(torch.float64).tiny)

@@ -20,7 +20,7 @@ from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
 
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import View
-from unlearnkit.core.digest import model_digest
+from unlearnkit.core.digest import digest, model_digest, tensor_digest
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import check_regular, write_bytes
 from unlearnkit.core.module_state import eval_mode
@@ -68,7 +68,8 @@ class InputMoments:
     """
 
     data: str
-    """Digest of the rows that were measured first."""
+    """Digest of the training rows that are in the moments; where only forget rows were at hand when
+    rows left, of those before."""
 
     def __add__(self, other: InputMoments) -> InputMoments:
         """Return the moments of both sets of rows."""
@@ -111,6 +112,27 @@ class InputMoments:
                 " with InputMoments.measure, or load the model that they belong to"
             )
 
+    def check_rows(self, rows: View) -> None:
+        """Refuse training rows that the moments are not of.
+
+        Args:
+            rows: All training rows.
+
+        Raises:
+            InputError: If they have another digest.
+        """
+        if rows.key() != self.data:
+            raise InputError(
+                f"input moments: of {self.rows:,} other rows than the case's {len(rows):,} training"
+                " rows; measure them anew with InputMoments.of_case, or give those that a run has"
+                " updated"
+            )
+
+    def digest(self) -> str:
+        """Return the digest of the moments as ``save`` writes them."""
+        parts = {n: tensor_digest(_packed(t).float()) for n, t in self.products.items()}
+        return digest({"model": self.model, "data": self.data, "rows": self.rows, **parts})
+
     def after_deletion(
         self,
         original: nn.Module,
@@ -118,6 +140,8 @@ class InputMoments:
         forget: View,
         task: Task,
         rt: Runtime | None = None,
+        *,
+        stay: View | None = None,
     ) -> InputMoments:
         """Return the moments without rows that have left, to be used with the unlearned model.
 
@@ -133,6 +157,7 @@ class InputMoments:
             forget: The rows that have left.
             task: Runs the model.
             rt: Where to run.
+            stay: All training rows that stay, of which the digest is taken; they are not measured.
 
         Returns:
             The moments of the rows that stay, for the unlearned model. Moments of another model
@@ -140,7 +165,8 @@ class InputMoments:
         """
         self.check_model(original)
         left = self - self.measure(original, forget, task, rt or Runtime())
-        return replace(left, model=model_digest(unlearned))
+        data = self.data if stay is None else stay.key()
+        return replace(left, model=model_digest(unlearned), data=data)
 
     @classmethod
     def of_case(cls, model: nn.Module, case: Case, rt: Runtime | None = None) -> InputMoments:

@@ -22,11 +22,11 @@ def check_maskable(how: Method, mask: Mask | Localizer, split: Partition) -> Non
         mask.check(split)
 
 
-def check_held(how: Method, same: bool) -> None:
-    """Refuse a mask for a method that returns another model."""
+def check_held(how: Method, same: bool, by: str = "mask") -> None:
+    """Refuse a mask, or a projection, for a method that returns another model."""
     if not same:
         raise UnsupportedError(
-            f"{how.id} returns another model than it was given, which a mask cannot hold; use a"
+            f"{how.id} returns another model than it was given, which a {by} cannot hold; use a"
             " method that trains the model, such as finetune"
         )
 

@@ -53,6 +53,7 @@ class InfluenceFirst(Method):
             " of affected rows",
         ),
         presets={"paper": {"rate": 2e-5, "last": 6, "guard": OFF}},
+        gradient_steps=False,
         smoke={"rate": 0.01},
     )
 

@@ -80,6 +80,7 @@ class InfluenceSecond(Recalibrated):
             },
             "last_layers": {"last": 6, "batch_norm": "keep"},
         },
+        gradient_steps=False,
         smoke={"iterations": 5, "damping": 0.1},
     )
 

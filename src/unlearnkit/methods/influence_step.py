@@ -49,6 +49,7 @@ class InfluenceStep(Recalibrated):
             "whole classes are far outside what one linear step can reach",
             "repeated full steps diverge",
         ),
+        gradient_steps=False,
         smoke={"damping": 0.01},
     )
 

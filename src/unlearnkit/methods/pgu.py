@@ -20,9 +20,9 @@ from unlearnkit.core.search_space import SearchRange
 from unlearnkit.linalg.gradient_projection import (
     GradientProjection,
     RetainedSubspace,
+    retained_moments,
     retained_projections,
 )
-from unlearnkit.linalg.input_moments import InputMoments
 from unlearnkit.train.early_stopping import OFF, StopMonitor, StopRule, alike, snapshot
 from unlearnkit.train.features import mean_error
 from unlearnkit.train.loop import descend
@@ -140,16 +140,15 @@ class Pgu(Method):
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
         """Find what is held, then descend on the forget rows outside it."""
-        held = retained_projections(p.model, retained_moments(p, rt), self.held)
-        free = sum(1 for one in held if one.basis is not None)
-        if not free:
+        moments = retained_moments(p.moments, p.original, p.forget, p.retain, p.task, rt, who="pgu")
+        held = retained_projections(p.model, moments, self.held, rt)
+        if all(one.basis is None for one in held):
             rt.note("pgu: every layer is held whole: nothing moves; lower held.threshold")
             return p.model
-        negative = max(one.negative_share for one in held)
-        if negative > _MISMATCH:
+        if self.held.threshold and not any(one.rank for one in held):
             rt.note(
-                f"pgu: {negative:.1%} of a layer's moments were negative after the subtraction: the"
-                " moments were measured on other rows, or with random augmentation"
+                "pgu: no direction of any layer is held: retained answers are not protected; raise"
+                " held.threshold"
             )
         epochs = self.epochs or self._affordable(p)
         recipe = Recipe(lr=self.start_rate, momentum=0, epochs=epochs, batch_size=self.batch_size)
@@ -198,32 +197,6 @@ class Pgu(Method):
 
 RETAIN_DROP = 0.05
 """Fall of retained accuracy after which the published rule for classes stops."""
-
-_MISMATCH = 1e-3
-"""Share of negative eigenvalues that rounding of a stored file does not explain."""
-
-
-def retained_moments(p: Problem, rt: Runtime) -> InputMoments:
-    """Return the moments of the retained rows: kept ones without the forget rows, or measured.
-
-    Args:
-        p: The problem.
-        rt: Where to run.
-
-    Returns:
-        The moments.
-
-    Raises:
-        UnsupportedError: If there are neither kept moments nor retained rows.
-    """
-    if isinstance(p.moments, InputMoments):
-        return p.moments - InputMoments.measure(p.original, p.forget, p.task, rt)
-    if p.retain.sealed_because:
-        raise UnsupportedError(
-            "pgu: needs the retain set, or input moments kept after training; measure them with"
-            " InputMoments.of_case and give Case(input_moments=...)"
-        )
-    return InputMoments.measure(p.original, p.retain, p.task, rt)
 
 
 def reverse_cross_entropy(logits: Tensor, y: Tensor, epsilon: float) -> Tensor:

@@ -84,6 +84,7 @@ class SSD(Recalibrated):
                 "rows": None,
             },
         },
+        gradient_steps=False,
         smoke={"selection": 0.01, "dampening": 0.0},
     )
 

@@ -37,6 +37,7 @@ from unlearnkit.core.wrapped_models import (
     moving_statistics,
     unwrap,
 )
+from unlearnkit.linalg.gradient_projection import RetainedSubspace
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.localize.method_masks import check_held, check_maskable, own_mask
@@ -47,6 +48,11 @@ from unlearnkit.train.learning_rate import estimate_learning_rate
 from unlearnkit.train.memory_format import get_strides, set_strides, to_channels_last_if_faster
 from unlearnkit.train.own_training import train_by_function
 from unlearnkit.train.rng_guard import as_plain_call, peak_memory, seeded_global_rngs
+from unlearnkit.unlearning.projected_steps import (
+    check_moments,
+    check_projectable,
+    project_steps,
+)
 from unlearnkit.unlearning.requirements import check_needs, input_shape
 from unlearnkit.unlearning.result_checks import (
     check_form,
@@ -73,6 +79,9 @@ class Unlearned:
 
     mask: Mask | None = field(default=None, kw_only=True)
     """What was allowed to move; everything when None."""
+
+    projection: RetainedSubspace | None = field(default=None, kw_only=True)
+    """What of the retained inputs was held at each step; nothing when None."""
 
     @cached_property
     def parts(self) -> Partition:
@@ -122,8 +131,12 @@ class Unlearned:
         if kept is None or forget is None:
             return kept
         run = Runtime() if rt is None else rt.fork(rt.seed)
+        stay = None
+        if self.request is not None and self.case.train is not None:
+            after = self.case.after_deletion(self.request).train
+            stay = None if after is None else View.all(after)
         return kept.after_deletion(
-            self.original.to(run.device), self.model, forget, self.case.task, run
+            self.original.to(run.device), self.model, forget, self.case.task, run, stay=stay
         )
 
 
@@ -136,6 +149,7 @@ def run_method(
     rt: Runtime | None = None,
     *,
     mask: Mask | Localizer | None = None,
+    projection: RetainedSubspace | None = None,
     parts: Partition | None = None,
 ) -> Unlearned:
     """Return the model that one method makes of a copy; ``uk.unlearn`` describes the arguments."""
@@ -143,7 +157,7 @@ def run_method(
     run = Runtime() if rt is None else rt.fork(rt.seed)
     parsed = None if request is None else parse_request(request)
     split = parts or case.partition(parsed)
-    return run_metered(model, case, parsed, how, run, split=split, mask=mask)
+    return run_metered(model, case, parsed, how, run, split=split, mask=mask, projection=projection)
 
 
 @as_plain_call
@@ -156,12 +170,15 @@ def run_metered(
     *,
     split: Partition,
     mask: Mask | Localizer | None = None,
+    projection: RetainedSubspace | None = None,
 ) -> Unlearned:
     """Run one method on the meter of the caller, which also holds what a failed run cost."""
     check_needs(how, case, split)
     model = _inside(model, run)
     if mask is not None:
         check_maskable(how, mask, split)
+    if projection is not None:
+        check_projectable(how, masked=mask is not None)
     original = frozen_copy(model, case, split, run, shared=_is_builtin(how))
     work = _working_copy(model, original, run)
     if isinstance(mask, Mask):
@@ -174,9 +191,11 @@ def run_metered(
             mask = mask.find_in(work, split, case.task, run, of=model)
         if mask is not None:
             run = freeze_outside_mask(run, work, mask.chosen)
+        if projection is not None:
+            run = project_steps(run, work, problem.original, model, case, split, projection)
         out = how.apply(problem, run)
-        if mask is not None:
-            check_held(how, out is work)
+        if mask is not None or projection is not None:
+            check_held(how, out is work, "mask" if projection is None else "projection")
         run.restore()
         _recalibrate(how, out, problem, case, run)
     seconds = time.perf_counter() - start
@@ -196,6 +215,7 @@ def run_metered(
         cost=replace(run.cost, pending=0),
         notes=tuple(run.notes),
         mask=mask or own_mask(how, model, split, run),
+        projection=projection,
     )
 
 
@@ -461,7 +481,7 @@ def _recipe_of_own_training(case: Case, split: Partition, rt: Runtime) -> Recipe
 def _moments(how: Method, case: Case, model: nn.Module) -> TrainingSummary | None:
     if case.input_moments is None or Need.MOMENTS not in how.info.reads:
         return None
-    case.input_moments.check_model(model)
+    check_moments(case, model)
     return case.input_moments
 
 

@@ -14,6 +14,7 @@ from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.method import Method, Need
 from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.linalg.gradient_projection import RetainedSubspace
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.unlearning.run_method import Unlearned, run_method
@@ -41,9 +42,12 @@ def run_placebo(
     rt: Runtime,
     *,
     mask: Mask | Localizer | None,
+    projection: RetainedSubspace | None,
     parts: Partition,
 ) -> Unlearned:
     """Return what a method makes of a model that never saw the forget set; as ``run_method``.
+
+    Input moments belong to the model at hand: where retained rows are, they are measured anew.
 
     Args:
         model: A retrained model.
@@ -52,6 +56,7 @@ def run_placebo(
         how: The method.
         rt: Where to run.
         mask: What may move.
+        projection: What is held.
         parts: The rows of the request.
 
     Returns:
@@ -60,10 +65,18 @@ def run_placebo(
     Raises:
         PlaceboRefusal: If the method fails on such a model.
     """
+    own = without_moments(case, parts)
     try:
-        return run_method(model, case, request, how, rt, mask=mask, parts=parts)
+        return run_method(
+            model, own, request, how, rt, mask=mask, projection=projection, parts=parts
+        )
     except Exception as e:  # the method's own code: the audit goes on without the arm
         raise PlaceboRefusal(first_line(e)) from e
+
+
+def without_moments(case: Case, parts: Partition) -> Case:
+    """Return a case for another model than its input moments are of: they are measured anew."""
+    return case if parts.retain is None else case.replace(input_moments=None)
 
 
 def reads_request(method: Method, localizer: Localizer | None = None) -> bool:

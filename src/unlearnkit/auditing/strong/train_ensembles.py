@@ -24,7 +24,12 @@ from unlearnkit.auditing.strong.margin_store import (
     ModelId,
     ModelRecord,
 )
-from unlearnkit.auditing.strong.placebo import PLACEBO, PlaceboRefusal, run_placebo
+from unlearnkit.auditing.strong.placebo import (
+    PLACEBO,
+    PlaceboRefusal,
+    run_placebo,
+    without_moments,
+)
 from unlearnkit.cache import Cache
 from unlearnkit.contamination import check_fresh
 from unlearnkit.core.auto_method import Auto
@@ -41,6 +46,7 @@ from unlearnkit.core.outside_method import OutsideMethod
 from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.request_inference import infer_request
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.linalg.gradient_projection import RetainedSubspace
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.oracles import (
     FIRST,
@@ -83,6 +89,9 @@ class StrongAuditSpec:
 
     ray: str | None = None
     """Address of a Ray cluster that trains the models from scratch."""
+
+    projection: RetainedSubspace | None = None
+    """What is held on each original; nothing when None."""
 
     parts: Partition = field(kw_only=True, compare=False, repr=False)
     """The forget set and the retain set."""
@@ -235,6 +244,8 @@ def _file(subject: StrongAuditSpec) -> MarginStore:
     }
     if subject.localizer is not None:
         key["mask"] = subject.localizer.model_dump(mode="json")
+    if subject.projection is not None:
+        key["projection"] = subject.projection.model_dump(mode="json")
     columns = {name: view.rows for name, view in views.items()}
     return MarginStore(subject.cache.root / SIGNALS, key, columns, _targets(subject))
 
@@ -273,6 +284,7 @@ def subject_of(
     localizer: Localizer | None = None,
     ray: str | None = None,
     *,
+    projection: RetainedSubspace | None = None,
     parts: Partition | None = None,
 ) -> StrongAuditSpec:
     """Return a subject that can be audited; refuse what cannot be trained and unlearned N times.
@@ -285,6 +297,7 @@ def subject_of(
         cache: Where models and signals are kept.
         localizer: How it is found, on each original, what may move; all may when None.
         ray: Who trains models from scratch, as in ``oracle``.
+        projection: What is held on each original; nothing when None.
         parts: The rows by the request, where the caller knows them.
 
     Returns:
@@ -315,7 +328,9 @@ def subject_of(
     if parts.forget is None or parts.retain is None or not parts.forget.labelled:
         raise UnsupportedError("strong: forget and retained rows with targets are needed")
     check_needs(method, case, parts)
-    subject = StrongAuditSpec(case, request, method, rt, cache, localizer, ray, parts=parts)
+    subject = StrongAuditSpec(
+        case, request, method, rt, cache, localizer, ray, projection, parts=parts
+    )
     _check_apart(subject.views)
     return subject
 
@@ -374,13 +389,15 @@ def _trained(subject: StrongAuditSpec, who: str, seeds: Sequence[int]) -> tuple[
 
 def _unlearned(subject: StrongAuditSpec, one: TrainedModel, kind: str) -> nn.Module:
     """Return what the method makes of a model, with the seed of the model's place in its set."""
-    case, request, how = subject.case, subject.request, subject.method
+    request, how, parts = subject.request, subject.method, subject.parts
+    case = without_moments(subject.case, parts)
     quiet = subject.rt.fork(one.seed - (FLOOR if kind == PLACEBO else 0), quiet=True)
     run = run_placebo if kind == PLACEBO else run_method
     try:
         return run(
-            one.model, case, request, how, quiet, mask=subject.localizer, parts=subject.parts
-        ).model
+            one.model, case, request, how, quiet, mask=subject.localizer,
+            projection=subject.projection, parts=parts,
+        ).model  # fmt: skip
     except DivergedError as e:
         raise DivergedError(
             f"strong: unlearning original {one.seed} failed ({e}); a method that fails on one of"
