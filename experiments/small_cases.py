@@ -12,6 +12,7 @@ from unlearnkit.cases.breast_cancer import breast_cancer, one_class, ten_patient
 from unlearnkit.cases.diabetes import diabetes, one_group
 from unlearnkit.cases.digits import digits
 from unlearnkit.cases.registry import CaseWithRequest, random_indices, standardise
+from unlearnkit.catalog import cases
 from unlearnkit.core.case import Case
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import Classes, Rows
@@ -32,6 +33,26 @@ class Small:
     or ``half`` of all, or a ``group``."""
 
     make: Callable[[], CaseWithRequest]
+
+
+@cache
+def photographs() -> Case:
+    """Return a part of ``cifar10_small``: 1,000 training, 200 validation, 500 test rows, 10 epochs.
+
+    Its models train in less than a minute; its rows are not known by heart.
+    """
+    case = cases()["cifar10_small"].make()
+    assert case.train is not None
+    assert case.validation is not None
+    assert case.test is not None
+    assert case.recipe is not None
+    return case.replace(
+        train=case.train.pick(torch.arange(1000)),
+        validation=case.validation.pick(torch.arange(200)),
+        test=case.test.pick(torch.arange(500)),
+        recipe=case.recipe.model_copy(update={"epochs": 10}),
+        name="photographs",
+    )
 
 
 def chosen_rows(case: Case, share: float, stream: str) -> Tensor:

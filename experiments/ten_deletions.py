@@ -37,6 +37,7 @@ from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import Classes, ForgetRequest, Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.training_summary import TrainingSummary
+from unlearnkit.linalg.gradient_projection import RetainedSubspace
 from unlearnkit.linalg.input_moments import InputMoments
 from unlearnkit.oracles import oracle, train_originals
 from unlearnkit.stats.entropy import js
@@ -199,15 +200,34 @@ class Way:
     door: Door
     moments: bool = False
     cases: tuple[str, ...] = ("digits", "digits, batch norm")
+    projection: RetainedSubspace | None = None
+    """What is held of the retained inputs."""
+
     seeds: int = 0
     """Fewer seeds for a method that costs more than retraining; as asked when 0."""
 
 
 WAYS: dict[str, Way] = {
     "scrub": Way("scrub", {}, "all rows", all_rows),
+    "duck": Way("duck", {}, "all rows", all_rows, cases=("digits",)),
     "finetune": Way("finetune", {}, "retained rows", all_rows),
     "shrink_perturb": Way("shrink_perturb", {}, "retained rows", all_rows),
     "pgu": Way("pgu", {}, "forget rows and input moments", forget_rows, moments=True),
+    "pgu, accuracy of validation rows": Way(
+        "pgu",
+        {"stop": "validation_gap"},
+        "forget rows and input moments",
+        forget_rows,
+        moments=True,
+    ),
+    "gradient_ascent, projected": Way(
+        "gradient_ascent",
+        {},
+        "forget rows and input moments",
+        forget_rows,
+        moments=True,
+        projection=RetainedSubspace(),
+    ),
     "jit": Way("jit", {}, "forget rows", forget_rows),
     "gradient_ascent": Way("gradient_ascent", {}, "forget rows", forget_rows),
     "gated_transfer": Way(
@@ -239,7 +259,7 @@ def answered(
     for step, request in enumerate(chain.requests):
         case, asked = way.door(case_at(step), request, moments)
         how = method(way.method, **way.settings)
-        done = unlearn(model, case, asked, how, Runtime(seed=seed))
+        done = unlearn(model, case, asked, how, Runtime(seed=seed), projection=way.projection)
         if way.moments:
             moments = done.input_moments_after_deletion()
         model = done.model
@@ -565,7 +585,10 @@ def _line(case: str, label: str, one: Mapping[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+PALETTE = (
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"),
+    *("#000000", "#7f5539", "#7b2cbf"),
+)
 PANELS: dict[str, Callable[[Mapping[str, Any]], float]] = {
     "Retained accuracy less\nretraining's (points)": lambda s: (
         100 * (s["retained"] - s["retained_retrained"])
@@ -597,6 +620,7 @@ def _panel(
     ax: Any, mine: Mapping[str, Any], value: Callable[[Mapping[str, Any]], float], row: int
 ) -> None:
     along = range(1, REQUESTS + 1)
+    assert len(mine) <= len(PALETTE)
     for colour, (label, one) in zip(PALETTE, mine.items(), strict=False):
         shown = f"{label} ({one['data']})"
         ax.plot(along, [value(s) for s in one["steps"]], "o-", ms=3, color=colour, label=shown)

@@ -312,8 +312,7 @@ def _strong(
     start = time.perf_counter()
     signals = collect_margins(subject, models)
     if truth is None:
-        few = min(models, ENOUGH_FOR_EQUIVALENCE)
-        truth = subject.retrained_models(few)
+        truth = subject.retrained_models(min(models, ENOUGH_FOR_EQUIVALENCE))
     controls = ControlModels(done.case, done.parts, rt, cache)
     check = replace(check, training=subject.originals)
     one = audit_one_model(
