@@ -211,6 +211,7 @@ WAYS: dict[str, Way] = {
     "scrub": Way("scrub", {}, "all rows", all_rows),
     "duck": Way("duck", {}, "all rows", all_rows, cases=("digits",)),
     "finetune": Way("finetune", {}, "retained rows", all_rows),
+    "warm_restart": Way("warm_restart", {}, "retained rows", all_rows),
     "shrink_perturb": Way("shrink_perturb", {}, "retained rows", all_rows),
     "pgu": Way("pgu", {}, "forget rows and input moments", forget_rows, moments=True),
     "pgu, accuracy of validation rows": Way(

@@ -216,3 +216,30 @@ def test_a_case_of_parts_gives_the_moments_for_the_next_one(keyed):
     whole = replace(done, case=done.case.replace(input_moments=left))
     with pytest.raises(InputError, match="other weights"):
         whole.input_moments_after_deletion()
+
+
+# bad input
+
+
+def test_a_subspace_without_a_direction_is_told(toy):
+    model, case = toy
+    how = uk.method("pgu", held={"threshold": 1e-6}, stop="never", epochs=1)
+    notes = uk.unlearn(model, case, uk.Classes(1), how).notes
+    assert any("no direction of any layer is held" in note for note in notes)
+    free = uk.method("pgu", held={"threshold": 0}, stop="never", epochs=1)
+    assert not any("is held" in n for n in uk.unlearn(model, case, uk.Classes(1), free).notes)
+
+
+@pytest.mark.parametrize("method", ["jit", "pgu", "duck"])
+def test_all_classes_cannot_be_forgotten(toy, method):
+    model, case = toy
+    with pytest.raises(InputError, match="names all rows"):
+        uk.unlearn(model, case, uk.Classes(0, 1, 2), method)
+
+
+@pytest.mark.parametrize("method", ["jit", "pgu", "duck"])
+def test_rows_that_are_already_deleted_cannot_be_forgotten(keyed, method):
+    case, model = keyed
+    after = case.after_deletion(uk.Rows(3, 4))
+    with pytest.raises(InputError, match="1 of 2 are already deleted"):
+        uk.unlearn(model, after, uk.Rows(4, 5), method)
