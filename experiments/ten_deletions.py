@@ -499,7 +499,8 @@ Written by `python -m experiments ten_deletions`; [numbers](ten_deletions.json).
 of the training rows each, by key, on digits with the perceptron and with a small convolutional
 network with batch normalisation; where there are no data, ten classes of twenty. Each request
 starts from the model and the case that the one before has left. A method sees only the data of its
-column.
+column. `projected`: its steps are held by a projection of the input moments (`projection=`).
+`accuracy of validation rows`: it stops by that, as its authors do for rows.
 
 Retrained: models trained without all rows deleted so far. Placebo: the same ten unlearnings of a
 model that never saw a row of any request, with no such row among its retained rows. Memory: AUC of
@@ -588,7 +589,7 @@ def _line(case: str, label: str, one: Mapping[str, Any]) -> str:
 
 PALETTE = (
     *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"),
-    *("#000000", "#7f5539", "#7b2cbf"),
+    *("#000000", "#7f5539", "#7b2cbf", "#8a9a5b"),
 )
 PANELS: dict[str, Callable[[Mapping[str, Any]], float]] = {
     "Retained accuracy less\nretraining's (points)": lambda s: (
