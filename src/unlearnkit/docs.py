@@ -74,7 +74,7 @@ def over_finetuning(method: str, rows: Sequence[Mapping[str, Any]]) -> str:
     for one in mine:
         there = [r for r in rows if (r["setting"], r["method"]) == (one["setting"], BASELINE)]
         same = [r for r in there if r["schedule"] == one["schedule"]]
-        near = sorted(there, key=lambda r: abs(r["cost"] - one["cost"]))  # noqa: B023
+        near = sorted(there, key=lambda r: abs(r["cost"] - one["cost"]))
         shown += [one, *(r for r in same or near[:1] if r is not one)]
     next_to = "" if method == BASELINE else ", next to `finetune` on the same schedule"
     if not mine[0]["schedule"]:

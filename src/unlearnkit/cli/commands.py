@@ -181,7 +181,7 @@ def show(
     ],
     json: Json = False,
 ) -> None:
-    """Describe a method, a metric, a case, a run or a file of input moments."""
+    """Describe a method, metric, case, run or file of input moments."""
     from unlearnkit import describe
     from unlearnkit.cli.console import print_json, print_page
     from unlearnkit.cli.moments import describe_moments

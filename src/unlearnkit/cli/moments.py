@@ -26,9 +26,9 @@ def moments(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure what layers take in on the training rows, after training.
+    """Measure what layers take in on the training rows.
 
-    The second moments of these inputs are kept in place of the rows: unlearn reads them, for
+    Their second moments are kept after training, in place of the rows: unlearn reads them, for
     --method pgu or --projection, and each run writes them without its forget set.
     """
     from unlearnkit.cli.console import Console, print_json, print_table
