@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from unlearnkit.core.checked import FrozenModel
 
 EvidenceKind = Literal["exact", "certified", "empirical"]
@@ -23,5 +25,5 @@ class EvidenceStatement(FrozenModel):
     source: str
     """What gave it: a method with its settings, or an audit."""
 
-    numbers: dict[str, float | None] = {}
+    numbers: dict[str, float | None] = Field(default_factory=dict)
     """Numbers of a certificate by name: epsilon, delta, budget; None where it has none."""

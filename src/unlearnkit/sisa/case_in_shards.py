@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,7 +56,7 @@ class ShardTraining(TrainFunction):
         return train
 
     def train_shards(
-        self, model: nn.Module, view: View, rt: Runtime, shards: Any
+        self, model: nn.Module, view: View, rt: Runtime, shards: Iterable[int]
     ) -> None:
         """Train the untrained networks of some shards on their rows of a view, in place.
 
@@ -65,6 +65,9 @@ class ShardTraining(TrainFunction):
             view: Rows of the plan's training set.
             rt: Seed, device, cost.
             shards: Which ones.
+
+        Raises:
+            InputError: If the training set is another than the plan's, or the model has no shards.
         """
         if len(self.plan) != len(view.data):
             raise InputError(
@@ -159,9 +162,7 @@ def sharded_case(
 def case_of_plan(case: Case, plan: ShardPlan, aggregation: Aggregation) -> Case:
     """Return a case whose models are trained in the shards of a plan."""
     assert case.fresh is not None
-    how = ShardTraining(
-        plan=plan, task=case.task, how=check_training(case.training, plan.slices)
-    )
+    how = ShardTraining(plan=plan, task=case.task, how=check_training(case.training, plan.slices))
     return case.replace(
         fresh=ShardNetworkFactory(case.fresh, plan.shards, case.task.name, aggregation),
         train_model=how,

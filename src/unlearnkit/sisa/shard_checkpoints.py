@@ -207,9 +207,7 @@ class FolderCheckpoints:
     def _plan(self, kept: KeptFile, shards: int, slices: int) -> ShardPlan:
         parts: dict[str, Positions] = load(self._content(kept))
         try:
-            return ShardPlan(
-                parts["ids"], parts["shard"], parts["slice_number"], shards, slices
-            )
+            return ShardPlan(parts["ids"], parts["shard"], parts["slice_number"], shards, slices)
         except KeyError:
             raise InputError(f"sisa: {kept.name!r} is no plan of shards; fit again") from None
 

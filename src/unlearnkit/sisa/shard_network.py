@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -110,7 +111,7 @@ def slice_epochs(epochs: int, slices: int) -> list[int]:
     """
     each = 2 * epochs / (slices + 1)
     ends = [math.floor(each * k + 0.5) for k in range(slices + 1)]
-    return [max(1, after - before) for before, after in zip(ends, ends[1:], strict=False)]
+    return [max(1, after - before) for before, after in pairwise(ends)]
 
 
 def check_training(how: Training | None, slices: int) -> Training:

@@ -18,7 +18,7 @@ from sklearn.utils import _safe_indexing
 
 from unlearnkit.core.digest import digest
 from unlearnkit.core.errors import InputError, UnsupportedError
-from unlearnkit.core.runtime import SEEDS, check_seed
+from unlearnkit.core.runtime import check_seed
 from unlearnkit.sisa.shard_network import Aggregation
 from unlearnkit.sisa.shard_plan import (
     Positions,
@@ -82,7 +82,7 @@ class EstimatorLearner:
         return not is_classifier(start) or np.array_equal(start.classes_, np.unique(y))
 
     def _members(self, stage: int) -> int:
-        return round(self.estimator.get_params()["n_estimators"] * stage / self.slices)
+        return round(int(self.estimator.get_params()["n_estimators"]) * stage / self.slices)
 
     def dump(self, trained: Any) -> bytes:
         """Return an estimator as bytes, by skops: no pickle."""
@@ -107,7 +107,7 @@ class EstimatorLearner:
         return str(joblib.hash(part, hash_name="sha1"))
 
 
-class _Sharded(BaseEstimator):
+class _Sharded(BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
     """What classifiers and regressors in shards have in common."""
 
     _aggregations: tuple[str, ...] = ("mean",)
@@ -261,7 +261,7 @@ class _Sharded(BaseEstimator):
         return keys
 
 
-class ShardedClassifier(ClassifierMixin, _Sharded):
+class ShardedClassifier(ClassifierMixin, _Sharded):  # type: ignore[misc]  # as above
     """Classifiers of shards (SISA) whose answers are put together: forgets rows exactly.
 
     Works for any classifier of scikit-learn: the shard of a removed row is refitted. Ensembles with
@@ -317,7 +317,7 @@ class ShardedClassifier(ClassifierMixin, _Sharded):
         return super()._learner(X, y)
 
 
-class ShardedRegressor(RegressorMixin, _Sharded):
+class ShardedRegressor(RegressorMixin, _Sharded):  # type: ignore[misc]  # as above
     """Regressors of shards (SISA) whose answers are averaged: forgets rows exactly.
 
     Arguments are those of ``ShardedClassifier``; the only aggregation is ``mean``.
@@ -330,8 +330,7 @@ class ShardedRegressor(RegressorMixin, _Sharded):
     def _learner(self, X: Any, y: ArrayLike) -> EstimatorLearner:
         if is_classifier(self.estimator):
             raise InputError(
-                f"estimator: {type(self.estimator).__name__} is a classifier; use"
-                " ShardedClassifier"
+                f"estimator: {type(self.estimator).__name__} is a classifier; use ShardedClassifier"
             )
         return super()._learner(X, y)
 

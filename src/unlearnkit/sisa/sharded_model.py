@@ -23,10 +23,10 @@ from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
 from unlearnkit.core.module_state import all_finite
 from unlearnkit.core.request import Features, ForgetRequest, Labels, Rows, parse_request
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.sisa.case_in_shards import ShardTraining, case_of_plan, sharded_case
 from unlearnkit.sisa.shard_checkpoints import FolderCheckpoints
 from unlearnkit.sisa.shard_network import Aggregation, ShardNetwork, slice_epochs, train_slice
 from unlearnkit.sisa.shard_plan import Positions, row_ids
-from unlearnkit.sisa.case_in_shards import ShardTraining, case_of_plan, sharded_case
 from unlearnkit.sisa.sharded_training import ShardedTraining, ShardRemoval
 from unlearnkit.train.rng_guard import as_plain_call, seeded_global_rngs
 

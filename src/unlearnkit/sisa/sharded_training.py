@@ -222,10 +222,8 @@ class ShardedTraining:
             ids: Numbers of the rows.
 
         Returns:
-            What was retrained, and what it took.
-
-        Raises:
-            InputError: If a row is unknown, named twice or removed already, or no row is left.
+            What was retrained, and what it took. Rows that are unknown, named twice or removed
+            already are refused, and so is the last row.
         """
         start, state, plan = time.perf_counter(), self.state, self.state.plan
         wanted = list(ids)
@@ -273,10 +271,7 @@ class ShardedTraining:
         return len(self._rows_up_to(shard, stage)) * self.learner.passes(stage)
 
     def _train(self) -> tuple[int, int]:
-        """Train missing slices, each written as soon as it is done; return how many, and the work.
-
-        What was trained before a kill is read once, where training goes on from it.
-        """
+        """Return how many missing slices were trained, and the work; each is written when done."""
         state, stages, work = self.state, 0, 0
         self._shards = []
         for shard, done in enumerate(state.stages):
@@ -296,7 +291,8 @@ class ShardedTraining:
     def _rows_up_to(self, shard: int, stage: int) -> Positions:
         plan = self.state.plan
         inside = (plan.shard == shard) & (plan.slice_number <= stage) & (self.place >= 0)
-        return self.place[inside]
+        found: Positions = self.place[inside]
+        return found
 
     def _digest(self, shard: int, piece: int) -> str:
         inside = _members(self.state.plan, shard, piece) & (self.place >= 0)
