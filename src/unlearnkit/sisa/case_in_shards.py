@@ -26,7 +26,12 @@ from unlearnkit.sisa.shard_network import (
     check_training,
     train_slice,
 )
-from unlearnkit.sisa.shard_plan import ShardPlan, plan_at_random, plan_by_expected_deletions
+from unlearnkit.sisa.shard_plan import (
+    Balance,
+    ShardPlan,
+    plan_at_random,
+    plan_by_expected_deletions,
+)
 
 
 def _not_called(model: nn.Module, data: Any, seed: int) -> nn.Module:
@@ -124,6 +129,7 @@ def sharded_case(
     slices: int = 1,
     aggregation: Aggregation = "mean",
     expected_deletions: ArrayLike | None = None,
+    balance: Balance = "cost",
     seed: int = 0,
 ) -> Case:
     """Return a case whose originals and oracles are trained in shards.
@@ -138,6 +144,7 @@ def sharded_case(
         aggregation: ``mean`` of probabilities, or ``vote`` of classes.
         expected_deletions: How likely each training row is to go ``(N,)``: shards by expected
             deletions. At random when None.
+        balance: Of shards by expected deletions, as in ``plan_by_expected_deletions``.
         seed: Of the places of rows.
 
     Returns:
@@ -154,7 +161,7 @@ def sharded_case(
         plan = plan_at_random(keys, shards=shards, slices=slices, seed=seed)
     else:
         plan = plan_by_expected_deletions(
-            keys, expected_deletions, shards=shards, slices=slices, seed=seed
+            keys, expected_deletions, shards=shards, slices=slices, seed=seed, balance=balance
         )
     return case_of_plan(case, plan, aggregation)
 

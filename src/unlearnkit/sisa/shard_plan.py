@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 from unlearnkit.core.errors import InputError
 
 Positions = NDArray[np.int64]
+
+Balance = Literal["cost", "deletions"]
+"""What shards by expected deletions have in equal parts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,15 +105,19 @@ def plan_by_expected_deletions(
     shards: int,
     slices: int = 1,
     seed: int = 0,
+    balance: Balance = "cost",
 ) -> ShardPlan:
-    """Return a plan whose shards all expect as many deletions: rows likely to go stand together.
+    """Return a plan in which rows that are likely to go stand together, in small shards.
 
-    Rows are ordered by how likely they are to go and cut where the sum reaches the next multiple of
-    ``total / shards`` (Bourtoule et al. 2021, algorithm 1): many rows that are unlikely to go make
-    a large shard, few that are likely a small one. Within a shard the same order is cut into slices
-    of equal size, so that the rows most likely to go come last and cost least. A shard that would
-    be empty is left out. The expectations must be known before training: what the plan says of a
-    row must not come from its content.
+    Rows are ordered by how likely they are to go, and cut where a sum reaches the next multiple of
+    its ``total / shards``. ``deletions`` sums the expected deletions ``p`` (Bourtoule et al. 2021,
+    algorithm 1): every shard is retrained as often. A single request then still costs ``1 / shards``
+    of a retraining, as at random. ``cost`` sums ``sqrt(p)``: of all cuts into that many shards it
+    has nearly the smallest expected number of rows to train again, ``sum_s P_s n_s`` with P_s the
+    probability of a request and n_s the rows of a shard. Within a shard the same order is cut into
+    slices of equal size, so that the rows most likely to go come last and cost least. A shard that
+    would be empty is left out. The expectations must be known before training: what the plan says
+    of a row must not come from its content.
 
     Args:
         keys: One a row, unique.
@@ -118,12 +126,19 @@ def plan_by_expected_deletions(
         shards: Most shards.
         slices: Slices of a shard.
         seed: Orders rows with equal expectations.
+        balance: What is summed.
 
     Returns:
         The plan.
+
+    Raises:
+        InputError: If the balance is unknown.
     """
     _check_counts(len(keys), shards, slices)
+    if balance not in {"cost", "deletions"}:
+        raise InputError(f"balance: must be cost or deletions, got {balance!r}")
     weights = _weights(expected, len(keys))
+    weights = np.sqrt(weights) if balance == "cost" else weights
     ids = row_ids(keys, seed)
     order = np.lexsort((ids, weights))
     before = np.cumsum(weights[order]) - weights[order]

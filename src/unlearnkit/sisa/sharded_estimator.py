@@ -21,6 +21,7 @@ from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.runtime import check_seed
 from unlearnkit.sisa.shard_network import Aggregation
 from unlearnkit.sisa.shard_plan import (
+    Balance,
     Positions,
     plan_at_random,
     plan_by_expected_deletions,
@@ -132,6 +133,7 @@ class _Sharded(BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
         *,
         keys: Sequence[object] | None = None,
         expected_deletions: ArrayLike | None = None,
+        balance: Balance = "cost",
     ) -> Self:
         """Train all shards; a training in the same folder that was killed goes on.
 
@@ -141,6 +143,7 @@ class _Sharded(BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
             keys: Each row's own name: whole numbers or texts; positions when None.
             expected_deletions: How likely each row is to go ``(N,)``: shards by expected deletions.
                 At random when None.
+            balance: Of these, as in ``plan_by_expected_deletions``.
 
         Returns:
             The model itself.
@@ -150,7 +153,9 @@ class _Sharded(BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
         if expected_deletions is None:
             plan = plan_at_random(names, **counts)
         else:
-            plan = plan_by_expected_deletions(names, expected_deletions, **counts)
+            plan = plan_by_expected_deletions(
+                names, expected_deletions, balance=balance, **counts
+            )
         self._training = ShardedTraining.begin(learner, plan, self._folder())
         return self._fitted(learner)
 

@@ -26,7 +26,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.sisa.case_in_shards import ShardTraining, case_of_plan, sharded_case
 from unlearnkit.sisa.shard_checkpoints import FolderCheckpoints
 from unlearnkit.sisa.shard_network import Aggregation, ShardNetwork, slice_epochs, train_slice
-from unlearnkit.sisa.shard_plan import Positions, row_ids
+from unlearnkit.sisa.shard_plan import Balance, Positions, row_ids
 from unlearnkit.sisa.sharded_training import ShardedTraining, ShardRemoval
 from unlearnkit.train.rng_guard import as_plain_call, seeded_global_rngs
 
@@ -137,19 +137,22 @@ class ShardedModel:
 
     @border("sisa")
     @as_plain_call
-    def fit(self, *, expected_deletions: ArrayLike | None = None) -> Self:
+    def fit(
+        self, *, expected_deletions: ArrayLike | None = None, balance: Balance = "cost"
+    ) -> Self:
         """Train all shards; a training in the same folder that was killed goes on.
 
         Args:
             expected_deletions: How likely each training row is to go ``(N,)``: shards by expected
                 deletions. At random when None.
+            balance: Of these, as in ``plan_by_expected_deletions``.
 
         Returns:
             The model itself.
         """
         case = sharded_case(
             self.case, shards=self.shards, slices=self.slices, aggregation=self.aggregation,
-            expected_deletions=expected_deletions, seed=self.rt.seed,
+            expected_deletions=expected_deletions, balance=balance, seed=self.rt.seed,
         )  # fmt: skip
         assert isinstance(case.train_model, ShardTraining)
         plan = case.train_model.plan
