@@ -55,6 +55,9 @@ class MemoryCheckpoints:
     def write(self, state: ShardState) -> None:
         """Keep a state: in memory there is nothing to do."""
 
+    def clean(self, state: ShardState) -> None:
+        """Remove what a kill has left: in memory there is nothing to do."""
+
     def keep(self, shard: int, stage: int, trained: Any, dump: Any) -> Any:
         """Return what stands for a trained model in a state: the model itself."""
         return trained
@@ -127,7 +130,7 @@ class FolderCheckpoints:
         write_text(self.folder / NAME, text)
         self._written = text
         self._plan_file = kept
-        self._clean({kept.name, *(f.name for shard in state.stages for f in shard if f)})
+        self.clean(state)
 
     def keep(self, shard: int, stage: int, trained: Any, dump: Any) -> KeptFile | None:
         """Write a trained model and return its file; None stands for an untrained one."""
@@ -225,8 +228,10 @@ class FolderCheckpoints:
         except OSError:
             return None
 
-    def _clean(self, named: set[str]) -> None:
+    def clean(self, state: ShardState) -> None:
         """Remove files of ours that the state does not name: models that saw removed rows."""
+        named = {f.name for shard in state.stages for f in shard if f}
+        named |= {self._plan_file.name} if self._plan_file else set()
         for path in (
             *self.folder.glob("shard-*.bin"),
             *self.folder.glob(".shard-*.part"),

@@ -261,6 +261,7 @@ class ShardedTraining:
         """Train what is not trained: after a kill, or an error in a removal."""
         with self.checkpoints.guard():
             self._train()
+            self.checkpoints.clean(self.state)
 
     def full_work(self) -> int:
         """Return rows times passes of training all shards from the start on the rows that stay."""
