@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 import torch
 from scipy import sparse
-from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
-from sklearn.ensemble import GradientBoostingRegressor
+from sklearn.ensemble import (
+    GradientBoostingClassifier,
+    GradientBoostingRegressor,
+    RandomForestClassifier,
+)
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
@@ -115,9 +118,9 @@ def test_a_slice_adds_members_that_are_fitted_on_all_slices_so_far():
     assert model.n_estimators_ == 6
     plan = done._trained().state.plan
     first = np.flatnonzero(plan.slice_number == 0)
-    alone = GradientBoostingClassifier(
-        n_estimators=2, random_state=model.random_state
-    ).fit(x[first], y[first])
+    alone = GradientBoostingClassifier(n_estimators=2, random_state=model.random_state).fit(
+        x[first], y[first]
+    )
     assert np.array_equal(model.estimators_[0, 0].tree_.threshold, alone[0, 0].tree_.threshold)
 
 
@@ -194,9 +197,7 @@ def test_votes_are_counted_and_ties_go_to_the_mean_probability():
     tie = ShardNetwork(members[:2], task="classification", aggregation="vote")
     assert tie(x).argmax().item() == 2
     one = ShardNetwork([Says(2.0), Says(-1.0)], task="classification")
-    torch.testing.assert_close(
-        one(x).softmax(-1)[0, 1], torch.tensor([2.0, -1.0]).sigmoid().mean()
-    )
+    torch.testing.assert_close(one(x).softmax(-1)[0, 1], torch.tensor([2.0, -1.0]).sigmoid().mean())
     labels = ShardNetwork([Says(2.0, 1.0), Says(-1.0, 3.0)], task="multilabel")
     want = torch.tensor([[2.0, 1.0], [-1.0, 3.0]]).sigmoid().mean(0)
     torch.testing.assert_close(labels(x)[0].sigmoid(), want)

@@ -136,9 +136,9 @@ def test_a_fit_does_not_take_the_place_of_a_model_that_rows_were_removed_from(tm
     again = sharded(case(), tmp_path).fit()
     assert same(done.network(), again.network())
     again.unlearn(name(2))
-    with pytest.raises(InputError, match="1 rows were removed from the model in .* call load"):
+    with pytest.raises(InputError, match=r"1 rows were removed from the model in .* call load"):
         sharded(case(), tmp_path).fit()
-    with pytest.raises(InputError, match="another process has changed the state .* call load"):
+    with pytest.raises(InputError, match=r"another process has changed the state .* call load"):
         done.unlearn(name(5))
 
 
@@ -223,7 +223,7 @@ def test_an_error_while_shards_are_trained_keeps_the_removal(tmp_path, monkeypat
         m.setattr(type(done._training.learner), "train", fails)
         with pytest.raises(DivergedError):
             done.unlearn(name(first))
-        with pytest.raises(InputError, match="1 shards are not trained to the end.*call resume"):
+        with pytest.raises(InputError, match=r"1 shards are not trained to the end.*call resume"):
             done.network()
     want = sharded(case(without(first))).fit().network()
     assert same(done.resume().network(), want)

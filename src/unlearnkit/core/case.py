@@ -338,7 +338,10 @@ class Case:
 
     def _corrected(self, request: Features | Labels, train: Data) -> Partition:
         """Return the rows that a request corrects, and the corrected training set."""
-        edit = edit_rows(request, train, self.task, own_loop=self.train_model is not None)
+        named = self.keys.named(request.rows) if isinstance(request, Labels) else ()
+        edit = edit_rows(
+            request, train, self.task, own_loop=self.train_model is not None, names=named
+        )
         rows = edit.mask.nonzero()[:, 0]
         go, stay = View(train, rows), View.all(edit.data)
         return Partition(go, stay, _gone(go, stay), View(edit.data, rows), edit.in_use)

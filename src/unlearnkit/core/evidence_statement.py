@@ -27,3 +27,6 @@ class EvidenceStatement(FrozenModel):
 
     numbers: dict[str, float | None] = Field(default_factory=dict)
     """Numbers of a certificate by name: epsilon, delta, budget; None where it has none."""
+
+    notes: tuple[str, ...] = ()
+    """What a reader should know of this request."""

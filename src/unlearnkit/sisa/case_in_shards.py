@@ -13,6 +13,7 @@ from torch import nn
 
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import View
+from unlearnkit.core.digest import digest
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
@@ -100,7 +101,8 @@ class ShardTraining(TrainFunction):
         if isinstance(self.how, Recipe):
             self.how.check_cached()
         how = self.how.model_dump() if isinstance(self.how, Recipe) else self.how.spec()
-        return {"name": self.name, "plan": self.plan.name, "training": how}
+        content = digest({"plan": self.plan.name, "training": how})
+        return {"name": self.name, "content": content, "training": how}
 
     @property
     def name(self) -> str:

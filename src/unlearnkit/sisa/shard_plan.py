@@ -111,13 +111,13 @@ def plan_by_expected_deletions(
 
     Rows are ordered by how likely they are to go, and cut where a sum reaches the next multiple of
     its ``total / shards``. ``deletions`` sums the expected deletions ``p`` (Bourtoule et al. 2021,
-    algorithm 1): every shard is retrained as often. A single request then still costs ``1 / shards``
-    of a retraining, as at random. ``cost`` sums ``sqrt(p)``: of all cuts into that many shards it
-    has nearly the smallest expected number of rows to train again, ``sum_s P_s n_s`` with P_s the
-    probability of a request and n_s the rows of a shard. Within a shard the same order is cut into
-    slices of equal size, so that the rows most likely to go come last and cost least. A shard that
-    would be empty is left out. The expectations must be known before training: what the plan says
-    of a row must not come from its content.
+    algorithm 1): every shard is retrained as often. A single request then still costs
+    ``1 / shards`` of a retraining, as at random. ``cost`` sums ``sqrt(p)``: of all cuts into that
+    many shards it has nearly the smallest expected number of rows to train again, ``sum_s P_s n_s``
+    with P_s the probability of a request and n_s the rows of a shard. Within a shard the same order
+    is cut into slices of equal size, so that the rows most likely to go come last and cost least. A
+    shard that would be empty is left out. The expectations must be known before training: what the
+    plan says of a row must not come from its content.
 
     Args:
         keys: One a row, unique.

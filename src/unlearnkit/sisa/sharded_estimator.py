@@ -153,9 +153,7 @@ class _Sharded(BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
         if expected_deletions is None:
             plan = plan_at_random(names, **counts)
         else:
-            plan = plan_by_expected_deletions(
-                names, expected_deletions, balance=balance, **counts
-            )
+            plan = plan_by_expected_deletions(names, expected_deletions, balance=balance, **counts)
         self._training = ShardedTraining.begin(learner, plan, self._folder())
         return self._fitted(learner)
 

@@ -254,7 +254,7 @@ class ShardedTraining:
             work=work,
             full_work=self.full_work(),
             seconds=time.perf_counter() - start,
-            evidence=exact_statement(f"sisa: {plan.shards} shards, {plan.slices} slices"),
+            evidence=exact_statement(f"sisa: {plan.shards} x {plan.slices} (shards x slices)"),
         )
 
     def complete(self) -> None:
