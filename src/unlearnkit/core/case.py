@@ -338,7 +338,8 @@ class Case:
 
     def _corrected(self, request: Features | Labels, train: Data) -> Partition:
         """Return the rows that a request corrects, and the corrected training set."""
-        named = self.keys.named(request.rows) if isinstance(request, Labels) else ()
+        located = [int(row) for row in request.rows or ()] if isinstance(request, Labels) else []
+        named = self.keys.named(located)
         edit = edit_rows(
             request, train, self.task, own_loop=self.train_model is not None, names=named
         )
