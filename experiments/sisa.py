@@ -3,10 +3,10 @@
     python -m experiments sisa
 
 Each line trains in shards, then removes random single rows one after another. A request's cost is
-counted (rows times passes) and timed, as a share of training all shards from the start. It stands
-beside what the sizes of shards and the paper's formula for slices say: ``sum_s (n_s / N)^2`` times
-``2/3 + 1/(3R)``. The target is ``1.1 / shards``. Accuracy is that of the test rows, over seeds, beside
-one model trained on all rows.
+counted (rows times passes) and timed, as a share of training all shards from the start, and
+compared with what the sizes of shards and the paper's formula for slices say: ``sum_s (n_s / N)^2``
+times ``2/3 + 1/(3R)``. The target is ``1.1 / shards``. Accuracy is that of the test rows, over
+seeds, compared with one model trained on all rows.
 """
 
 import argparse
@@ -146,7 +146,7 @@ def page(lines: list[Line]) -> str:
         " passes that are trained again, as a share of training all shards from the start, mean"
         " with its standard error. Expected: from the sizes of the shards, and `2/3 + 1/(3R)` for R"
         " slices (Bourtoule et al. 2021, section V). Time: the same share in seconds, of one run;"
-        " other programs shared the machine. Accuracy: on test rows, mean over seeds, beside one"
+        " other programs shared the machine. Accuracy: on test rows, mean over seeds, and of one"
         " model trained on all rows.\n\n"
         f"The target, at most 1.1 / shards, is met in {met} of {len(lines)} lines.\n\n"
         "| Data | Model | Rows | Shards | Slices | Requests | Cost | Expected | Target | Time |"

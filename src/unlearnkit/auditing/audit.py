@@ -131,8 +131,8 @@ def audit(
         recipe_check: Whether to ask before any comparison if the case's recipe, or ``train_model``,
             gives models like the original: it trains one to five originals, kept in the cache.
         certificate: What came with the model: the certificate of ``unlearnkit.linear``, or the
-            evidence of a removal by ``unlearnkit.sisa``. The report prints it beside what the audit
-            measured, with all its assumptions; it changes no verdict.
+            evidence of a removal by ``unlearnkit.sisa``. The report prints it, with all its
+            assumptions, next to what the audit measured; it changes no verdict.
 
     Returns:
         The report. A tier that needs oracles where none are given, oracles of another case, and an

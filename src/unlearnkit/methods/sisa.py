@@ -30,7 +30,8 @@ class Sisa(Method):
         differs=(
             "each row's place is drawn by itself, from a seed and the row's key, where the paper"
             " cuts a random order into equal parts: a model trained without the rows then has the"
-            " same shards. `plan_by_expected_deletions` is the paper's algorithm 1",
+            " same shards. The paper's algorithm 1 is `plan_by_expected_deletions` with `deletions`"
+            " as its balance",
             "as a method it has the networks alone and no checkpoints of slices, so that a touched"
             " shard is trained from its start; the classes of `unlearnkit.sisa` have them",
             "optimiser and learning-rate schedule start anew with each slice",
