@@ -59,7 +59,7 @@ def test_the_method_keeps_untouched_networks_and_retrains_the_others():
     given = sharded_case(case(), shards=3, slices=2, seed=5)
     model = uk.train_original(given).model
     done = uk.unlearn(model, given, name(3), "sisa")
-    (touched,) = given.train_model.touched(torch.tensor([3]))
+    (touched,) = given.train_model.shards_of(torch.tensor([3]))
     for k in range(3):
         assert same(model.networks[k], done.model.networks[k]) == (k != touched)
     again = uk.unlearn(model, given, name(3), "sisa", rt=uk.Runtime(seed=3))
@@ -140,7 +140,7 @@ def test_only_what_is_touched_is_trained_again():
             sum(
                 (plan.shard == 1)
                 & (plan.slice_number <= k)
-                & ~np.isin(plan.ids, list(done._training.state.removed))
+                & ~np.isin(plan.ids, list(done._training.state.removed_ids))
             )
             for k in range(4)
         ]

@@ -130,9 +130,8 @@ def audit(
         placebo: Of the reference tier: whether the method runs on the oracles too, to tell memory.
         recipe_check: Whether to ask before any comparison if the case's recipe, or ``train_model``,
             gives models like the original: it trains one to five originals, kept in the cache.
-        certificate: What came with the model: the certificate of ``unlearnkit.linear``, or the
-            evidence of a removal by ``unlearnkit.sisa``. The report prints it, with all its
-            assumptions, next to what the audit measured; it changes no verdict.
+        certificate: Of ``unlearnkit.linear``, or the evidence of a removal by ``unlearnkit.sisa``:
+            printed with all its assumptions, next to what was measured; it changes no verdict.
 
     Returns:
         The report. A tier that needs oracles where none are given, oracles of another case, and an
@@ -148,11 +147,7 @@ def audit(
     if tier is AuditTier.STRONG:
         found = _strong(done, oracle, models, rt, cache, ray, memory, check)
     else:
-        oracles = oracle if tier is AuditTier.REFERENCE else None
-        controls = ControlModels(done.case, done.parts, rt, cache)
-        found = audit_one_model(
-            done, oracles, tier, rt, controls, memory, placebo=placebo, recipe_check=check
-        )
+        found = _single(done, oracle, tier, rt, cache, memory, check, placebo=placebo)
     return with_evidence(_with_data(found, done, list_rows=list_rows), done, stated)
 
 

@@ -63,7 +63,7 @@ class Sisa(Method):
             return model
         plan = p.training.plan
         new, given = as_shard_network(model, plan), as_shard_network(p.model, plan)
-        touched = p.training.touched(p.forget.rows)
+        touched = p.training.shards_of(p.forget.rows)
         with torch.no_grad():
             new.weight.copy_(given.weight)
         for k, network in enumerate(given.networks):

@@ -92,7 +92,7 @@ class ShardTraining(TrainFunction):
                     at = (k, stage, slices)
                     train_slice(network.networks[k], rows, self.task, self.how, rt, at=at)
 
-    def touched(self, rows: torch.Tensor) -> list[int]:
+    def shards_of(self, rows: torch.Tensor) -> list[int]:
         """Return the shards of rows at these positions ``(k,)``."""
         return sorted(set(self.plan.shard[rows.numpy()].tolist()))
 

@@ -32,7 +32,7 @@ class ShardState:
     """Settings of the training; a state of other settings is refused."""
 
     plan: ShardPlan
-    removed: set[int]
+    removed_ids: set[int]
     """Ids of the rows that were removed."""
 
     digests: list[list[str]]
@@ -122,7 +122,7 @@ class FolderCheckpoints:
             "shards": plan.shards,
             "slices": plan.slices,
             "plan": vars(kept),
-            "removed": sorted(state.removed),
+            "removed": sorted(state.removed_ids),
             "rows": state.digests,
             "stages": [[f and vars(f) for f in shard] for shard in state.stages],
         }

@@ -40,8 +40,8 @@ class EstimatorLearner:
     estimator: Any
     x: Any
     y: NDArray[Any]
-    asked: dict[str, str]
-    """Shards and slices, as they were asked for."""
+    counts: dict[str, str]
+    """Shards and slices, as they were requested."""
 
     slices: int
     seed: int
@@ -50,7 +50,7 @@ class EstimatorLearner:
         """Return the settings that decide what is trained, by name."""
         kind = type(self.estimator)
         settings = {k: repr(v) for k, v in self.estimator.get_params(deep=True).items()}
-        return self.asked | {
+        return self.counts | {
             "estimator": f"{kind.__module__}.{kind.__qualname__}",
             "settings": digest(settings),
             "seed": str(self.seed),
@@ -207,7 +207,7 @@ class _Sharded(BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
                     f"sisa: no row {row!r:.60}; name rows by their keys, or by their positions in"
                     " the data of the fit"
                 )
-            if number in training.state.removed:
+            if number in training.state.removed_ids:
                 raise InputError(f"sisa: row {row!r:.60} is removed already; leave it out")
         return training.remove(ids.tolist())
 
@@ -245,8 +245,8 @@ class _Sharded(BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
                 f"slices: {self.slices} slices need as many members; raise n_estimators"
             )
         seed = check_seed(self.seed, "seed")
-        asked = {"shards": str(self.shards), "slices": str(self.slices)}
-        return EstimatorLearner(self.estimator, X, targets, asked, self.slices, seed)
+        counts = {"shards": str(self.shards), "slices": str(self.slices)}
+        return EstimatorLearner(self.estimator, X, targets, counts, self.slices, seed)
 
     def _folder(self) -> Path | None:
         if self.folder is None:

@@ -38,23 +38,24 @@ class NetworkLearner:
     """Trains the network of one shard by the recipe of a case."""
 
     case: Case
-    asked: dict[str, str]
-    """Shards and slices, as they were asked for."""
+    counts: dict[str, str]
+    """Shards and slices, as they were requested."""
 
     slices: int
     rt: Runtime
-    untrained: ShardNetwork
+    first: ShardNetwork
+    """Untrained networks: where each shard starts."""
 
     def identity(self) -> dict[str, str]:
         """Return the settings that decide what is trained, by name."""
         how = self.case.train_model
         assert isinstance(how, ShardTraining)
-        return self.asked | {
+        return self.counts | {
             "task": digest(dict(self.case.task.spec())),
             "loss": content_digest(self.case.task),
             "training": digest(how.spec()["training"]),
-            "architecture": architecture_digest(self.untrained.networks[0]),
-            "untrained weights": model_digest(self.untrained),
+            "architecture": architecture_digest(self.first.networks[0]),
+            "untrained weights": model_digest(self.first),
             "seed": str(self.rt.seed),
             "device": self.rt.device.type,
             "precision": self.rt.precision,
@@ -71,7 +72,7 @@ class NetworkLearner:
         how, data = self.case.train_model, self.case.train
         assert isinstance(how, ShardTraining)
         assert data is not None
-        network = copy.deepcopy(self.untrained.networks[shard])
+        network = copy.deepcopy(self.first.networks[shard])
         if start is not None:
             network.load_state_dict(start)
         at = (shard, stage, self.slices)
@@ -199,24 +200,24 @@ class ShardedModel:
         Raises:
             UnsupportedError: If it corrects rows in place of removing them.
         """
-        training, asked = self._training, parse_request(request)
-        if isinstance(asked, Features | Labels):
+        training, wanted = self._training, parse_request(request)
+        if isinstance(wanted, Features | Labels):
             raise UnsupportedError(
                 "sisa: a corrected row stays, with another content; remove the rows, or use"
                 " uk.unlearn(model, sharded_case(case, ...), request, 'sisa')"
             )
-        forget = self.case.partition(asked).forget
+        forget = self.case.partition(wanted).forget
         assert forget is not None
         ids = self._ids()[forget.rows.numpy()].tolist()
-        if not isinstance(asked, Rows):
-            ids = [i for i in ids if i not in training.state.removed]
+        if not isinstance(wanted, Rows):
+            ids = [i for i in ids if i not in training.state.removed_ids]
         return training.remove(ids)
 
     def network(self) -> ShardNetwork:
         """Return the present model, in eval mode; a copy that is yours."""
         models, learner = self._training.models, self._training.learner
         assert isinstance(learner, NetworkLearner)
-        out = copy.deepcopy(learner.untrained)
+        out = copy.deepcopy(learner.first)
         for k, weights in enumerate(models):
             out.weight[k] = float(weights is not None)
             if weights is not None:
@@ -228,7 +229,7 @@ class ShardedModel:
         assert self.case.train is not None
         training = self._training
         plan, state = training.state.plan, training.state
-        gone = np.flatnonzero(np.isin(plan.ids, list(state.removed)))
+        gone = np.flatnonzero(np.isin(plan.ids, list(state.removed_ids)))
         rows = torch.from_numpy(training.rows)
         keys = self.case.keys
         left = self.case.replace(
@@ -256,5 +257,5 @@ class ShardedModel:
         with seeded_global_rngs(self.rt, "train/init"):
             built: nn.Module = case.fresh()
         assert isinstance(built, ShardNetwork)
-        asked = {"shards": str(self.shards), "slices": str(self.slices)}
-        return NetworkLearner(case, asked, self.slices, self.rt, built.to(self.rt.device))
+        counts = {"shards": str(self.shards), "slices": str(self.slices)}
+        return NetworkLearner(case, counts, self.slices, self.rt, built.to(self.rt.device))

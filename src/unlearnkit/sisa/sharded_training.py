@@ -133,9 +133,9 @@ class ShardedTraining:
         """
         if folder is not None and FolderCheckpoints(folder).there:
             found = cls.resume(learner, plan.ids, folder, complete=False)
-            if found.state.removed:
+            if found.state.removed_ids:
                 raise InputError(
-                    f"sisa: {len(found.state.removed)} rows were removed from the model in"
+                    f"sisa: {len(found.state.removed_ids)} rows were removed from the model in"
                     f" {str(folder)!r}; call load to go on with it, or fit into another folder"
                 )
             if found.state.plan != plan:
@@ -180,7 +180,7 @@ class ShardedTraining:
             state = kept.read(learner.identity())
         at = {int(number): i for i, number in enumerate(ids)}
         place = np.array(
-            [-1 if n in state.removed else at.get(n, -2) for n in state.plan.ids.tolist()]
+            [-1 if n in state.removed_ids else at.get(n, -2) for n in state.plan.ids.tolist()]
         )
         missing = int((place == -2).sum())
         unknown = len(set(at) - set(state.plan.ids.tolist()))
@@ -242,7 +242,10 @@ class ShardedTraining:
                         place[_members(plan, shard, piece) & (place >= 0)]
                     )
             new = replace(
-                state, removed={*state.removed, *wanted}, digests=digests, stages=stages_left
+                state,
+                removed_ids={*state.removed_ids, *wanted},
+                digests=digests,
+                stages=stages_left,
             )
             self.checkpoints.write(new)
             self.state, self.place, self._shards = new, place, []
@@ -316,12 +319,12 @@ class ShardedTraining:
             raise InputError("sisa: the request names a row twice; name each once")
         if set(wanted) - known:
             raise InputError("sisa: the request names a row that the model was not trained on")
-        again = len(set(wanted) & self.state.removed)
+        again = len(set(wanted) & self.state.removed_ids)
         if again:
             raise InputError(
                 f"sisa: {again} of the {len(wanted)} rows are removed already; leave them out"
             )
-        if len(wanted) + len(self.state.removed) == len(known):
+        if len(wanted) + len(self.state.removed_ids) == len(known):
             raise InputError("sisa: the request names all rows that are left; keep some")
 
 
