@@ -124,6 +124,19 @@ def test_a_slice_adds_members_that_are_fitted_on_all_slices_so_far():
     assert np.array_equal(model.estimators_[0, 0].tree_.threshold, alone[0, 0].tree_.threshold)
 
 
+def test_an_ensemble_starts_anew_where_a_slice_brings_a_class():
+    x, y = clouds()
+    done = estimator(GradientBoostingClassifier(n_estimators=4), slices=2, shards=1).fit(x, y)
+    plan = done._trained().state.plan
+    first = plan.slice_number == 0
+    done.unlearn(np.flatnonzero(first & (y == 2)).tolist())
+    (model,) = done._models()
+    rest = np.flatnonzero(~first | (y != 2))
+    alone = GradientBoostingClassifier(n_estimators=4, random_state=model.random_state)
+    assert model.classes_.tolist() == [0, 1, 2]
+    assert np.array_equal(model.predict_proba(x), alone.fit(x[rest], y[rest]).predict_proba(x))
+
+
 def test_only_what_is_touched_is_trained_again():
     done = sharded(case(), slices=4).fit()
     plan = done._training.state.plan
@@ -164,6 +177,9 @@ def test_a_shard_that_becomes_empty_has_no_say():
     rows = np.flatnonzero(net._training.state.plan.shard == 2)
     net.unlearn(name(*rows))
     assert net.network().weight.tolist() == [1, 1, 0]
+    inputs = torch.tensor(x).float()
+    two = ShardNetwork(list(net.network().networks)[:2], task="classification").eval()
+    assert torch.equal(net.network()(inputs), two(inputs))
     assert same(net.network(), sharded(case(without(*rows))).fit().network())
 
 

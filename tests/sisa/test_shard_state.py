@@ -321,3 +321,4 @@ def test_many_kills_at_random_moments_lose_nothing(turn, tmp_path):
             told = kill(child)
         before = removed
         removed = check(tmp_path, [*rows[:before], *told], rows)
+    assert len(record(tmp_path)["removed"]) == removed
