@@ -62,6 +62,9 @@ def test_the_method_keeps_untouched_networks_and_retrains_the_others():
     (touched,) = given.train_model.shards_of(torch.tensor([3]))
     for k in range(3):
         assert same(model.networks[k], done.model.networks[k]) == (k != touched)
+    # Touched networks are trained from fresh weights, as retraining of all from the same seed does.
+    everything = uk.unlearn(model, given, name(3), "retrain")
+    assert same(done.model.networks[touched], everything.model.networks[touched])
     again = uk.unlearn(model, given, name(3), "sisa", rt=uk.Runtime(seed=3))
     assert same(again.model.networks[touched], done.model.networks[touched]) is False
     labels = uk.unlearn(model, given, uk.Labels({"row-3": 1}), "sisa")
