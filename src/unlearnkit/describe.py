@@ -233,6 +233,12 @@ def method_page(cls: type[Method]) -> str:
         _list(map(_line, info.differs)) or "In nothing known.",
     ]
     parts += ["## Known failures", _list(map(_line, info.fails)) or "None is recorded yet."]
+    if info.exact:
+        parts += [
+            "## What makes it exact",
+            "No part of the model was trained on the forget set. That holds if:",
+            _list(map(_line, info.exact)),
+        ]
     parts += ["Unlearning is measured, not proven: audit every result."]
     return "\n\n".join(p for p in parts if p) + "\n"
 

@@ -176,6 +176,18 @@ def test_wrong_labels_are_refused(labels, told):
         parts_of(uk.Labels(labels), case)
 
 
+def test_a_label_that_is_no_class_names_its_row():
+    with pytest.raises(InputError, match="labels: row 4: class 7 is not among 0 to 2"):
+        parts_of(uk.Labels({2: 1, 4: 7}))
+    with pytest.raises(InputError, match="labels: row 4: class -1 is not among 0 to 2"):
+        parts_of(uk.Labels({4: -1, 2: 1}))
+    keyed = uk.Case(train=(X, Y), task="classification", keys=[f"patient-{i}" for i in range(N)])
+    with pytest.raises(InputError, match="labels: row 'patient-4': class 7 is not among 0 to 2"):
+        keyed.partition(uk.Labels({"patient-2": 1, "patient-4": 7}))
+    with pytest.raises(InputError, match="target already, such as row 'patient-3'"):
+        keyed.partition(uk.Labels({"patient-2": 1, "patient-3": 0}))
+
+
 def test_a_request_that_changes_nothing_is_refused():
     x = X.clone()
     x[:, 1] = 0

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -14,6 +14,7 @@ from torch import nn
 from unlearnkit.auditing.audit_memory import AuditMemory
 from unlearnkit.auditing.control_models import ControlModels
 from unlearnkit.auditing.difficulty_summary import difficulty
+from unlearnkit.auditing.evidence_kinds import read_certificate, with_evidence
 from unlearnkit.auditing.figure_data import class_lines, margin_samples, roc_curves
 from unlearnkit.auditing.memory_and_likeness import single_model_answers, strong_answers
 from unlearnkit.auditing.metric_table import Reference, metric_rows
@@ -56,6 +57,7 @@ from unlearnkit.core.data import View
 from unlearnkit.core.digest import model_digest, tensor_digest
 from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.core.evidence import Evidence, Split
+from unlearnkit.core.evidence_statement import EvidenceStatement
 from unlearnkit.core.inference import BATCHING, batching_note, first_rows
 from unlearnkit.core.metric import ANSWERS
 from unlearnkit.core.module_state import on_device, structural_difference
@@ -81,6 +83,9 @@ from unlearnkit.train.rng_guard import as_plain_call
 from unlearnkit.unlearning.outside_model import unlearned_outside
 from unlearnkit.unlearning.run_method import Unlearned, check_weights, fresh_model
 
+if TYPE_CHECKING:
+    from unlearnkit.linear.certificate import Certificate
+
 
 @border("audit")
 @as_plain_call
@@ -100,6 +105,7 @@ def audit(
     memory: AuditMemory | None = None,
     placebo: bool = True,
     recipe_check: bool = True,
+    certificate: Certificate | EvidenceStatement | None = None,
 ) -> Report:
     """Measure whether an unlearned model behaves as if it had never seen the forget rows.
 
@@ -124,6 +130,8 @@ def audit(
         placebo: Of the reference tier: whether the method runs on the oracles too, to tell memory.
         recipe_check: Whether to ask before any comparison if the case's recipe, or ``train_model``,
             gives models like the original: it trains one to five originals, kept in the cache.
+        certificate: Of ``unlearnkit.linear``, or the evidence of a removal by ``unlearnkit.sisa``:
+            printed with all its assumptions, next to what was measured; it changes no verdict.
 
     Returns:
         The report. A tier that needs oracles where none are given, oracles of another case, and an
@@ -132,18 +140,15 @@ def audit(
     rt = rt or Runtime()
     done = _audited(done, original, case, request, rt)
     _check_oracle_kind(oracle)
+    stated = read_certificate(certificate, done)
     cache, memory = cache or Cache(), memory or AuditMemory()
     check = RecipeChecker(done, oracle, rt, cache, memory, ray, wanted=recipe_check)
     tier = _tier_of(tier, oracle)
     if tier is AuditTier.STRONG:
         found = _strong(done, oracle, models, rt, cache, ray, memory, check)
     else:
-        oracles = oracle if tier is AuditTier.REFERENCE else None
-        controls = ControlModels(done.case, done.parts, rt, cache)
-        found = audit_one_model(
-            done, oracles, tier, rt, controls, memory, placebo=placebo, recipe_check=check
-        )
-    return _with_data(found, done, list_rows=list_rows)
+        found = _single(done, oracle, tier, rt, cache, memory, check, placebo=placebo)
+    return with_evidence(_with_data(found, done, list_rows=list_rows), done, stated)
 
 
 def _single(

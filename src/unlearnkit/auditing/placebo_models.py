@@ -17,6 +17,7 @@ from unlearnkit.core.auto_method import Auto
 from unlearnkit.core.border import first_line
 from unlearnkit.core.errors import UnlearnkitError
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
+from unlearnkit.core.outside_method import OutsideMethod
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.metrics.ensembles import AUC_MARGIN
 from unlearnkit.oracles import Oracles
@@ -78,6 +79,8 @@ def placebo_control(
         return f"no placebo control: it needs at least {ENOUGH_FOR_INTERVALS} retrained models"
     if isinstance(done.method, Auto):
         return "no placebo control: auto chooses anew each time; audit the method that it chose"
+    if isinstance(done.method, OutsideMethod):
+        return left_out("another tool unlearned the model")
     try:
         localizer = find_localizer(done, rt)
         models = [

@@ -338,7 +338,11 @@ class Case:
 
     def _corrected(self, request: Features | Labels, train: Data) -> Partition:
         """Return the rows that a request corrects, and the corrected training set."""
-        edit = edit_rows(request, train, self.task, own_loop=self.train_model is not None)
+        located = [int(row) for row in request.rows or ()] if isinstance(request, Labels) else []
+        named = self.keys.named(located)
+        edit = edit_rows(
+            request, train, self.task, own_loop=self.train_model is not None, names=named
+        )
         rows = edit.mask.nonzero()[:, 0]
         go, stay = View(train, rows), View.all(edit.data)
         return Partition(go, stay, _gone(go, stay), View(edit.data, rows), edit.in_use)

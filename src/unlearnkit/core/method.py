@@ -196,6 +196,10 @@ class Info:
     fails: tuple[str, ...] = ()
     """Known failures, with evidence."""
 
+    exact: tuple[str, ...] = ()
+    """What it rests on that the result is a model trained without the forget set; empty for methods
+    whose result is only near one."""
+
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Named settings: ``paper`` as published, ``reference`` as its code where that differs."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,7 +39,14 @@ class RowEdit:
     """Makes of any rows what the model gets from then on; None where these stay as they are."""
 
 
-def edit_rows(request: Features | Labels, data: Data, task: Task, *, own_loop: bool) -> RowEdit:
+def edit_rows(
+    request: Features | Labels,
+    data: Data,
+    task: Task,
+    *,
+    own_loop: bool,
+    names: Sequence[Key] = (),
+) -> RowEdit:
     """Return what a request changes.
 
     Args:
@@ -47,17 +54,18 @@ def edit_rows(request: Features | Labels, data: Data, task: Task, *, own_loop: b
         data: The training rows, N of them.
         task: Says which targets are valid.
         own_loop: Whether a training loop of the user's own gets the rows as the user gave them.
+        names: What the user calls the rows of corrected labels; positions when empty.
 
     Returns:
         The corrected rows. Features, rows or targets that are not there, a request that changes
         nothing, and inputs that are read on demand, so that they cannot be replaced, are refused.
     """
     if isinstance(request, Labels):
-        return _relabelled(request, data, task)
+        return _relabelled(request, data, task, names or request.rows)
     return _without_features(request, data, own_loop=own_loop)
 
 
-def _relabelled(request: Labels, data: Data, task: Task) -> RowEdit:
+def _relabelled(request: Labels, data: Data, task: Task, names: Sequence[Key]) -> RowEdit:
     if not labelled(data):
         raise UnsupportedError("labels: the rows have no targets to correct")
     if data.y.ndim != 1 and data.y[0].numel() != 1:
@@ -78,16 +86,27 @@ def _relabelled(request: Labels, data: Data, task: Task) -> RowEdit:
         first = int(same.nonzero()[0, 0])
         raise InputError(
             f"labels: {int(same.sum())} of {len(at)} rows have the given target already, such as"
-            f" row {_said(request.rows[first])}; leave them out"
+            f" row {_said(names[first])}; leave them out"
         )
     y[at] = new
     try:
         checked = task.targets(y)
     except InputError as e:
-        raise InputError(f"labels: {e}") from None
+        why = str(e).removeprefix("y: ")
+        raise InputError(f"labels: {_refused_row(new, names, task)}{why}") from None
     changed = torch.zeros(len(data), dtype=torch.bool)
     changed[at] = True
     return RowEdit(changed, data.with_targets(checked, _given_labels(data, checked)))
+
+
+def _refused_row(new: Tensor, names: Sequence[Key], task: Task) -> str:
+    """Return which row's new target the task refuses, as the begin of a message."""
+    for target, name in zip(new, names, strict=True):
+        try:
+            task.targets(target[None])
+        except InputError:
+            return f"row {_said(name)}: "
+    return ""
 
 
 def _given_labels(data: Data, y: Tensor) -> GivenRows | None:

@@ -18,9 +18,17 @@ from unlearnkit.linear.removal_state import NeedsRetrain as NeedsRetrain
 
 if TYPE_CHECKING:
     from unlearnkit.linear.linear_probe import LinearProbe as LinearProbe
+    from unlearnkit.linear.torch_export import linear_case as linear_case
+    from unlearnkit.linear.torch_export import linear_network as linear_network
+
+_NEED_TORCH = {
+    "LinearProbe": "linear_probe",
+    "linear_case": "torch_export",
+    "linear_network": "torch_export",
+}
 
 
 def __getattr__(name: str) -> object:
-    if name != "LinearProbe":
+    if name not in _NEED_TORCH:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return importlib.import_module(f"{__name__}.linear_probe").LinearProbe  # it needs torch
+    return getattr(importlib.import_module(f"{__name__}.{_NEED_TORCH[name]}"), name)

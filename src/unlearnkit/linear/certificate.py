@@ -5,6 +5,8 @@ from typing import Literal
 from pydantic import Field
 
 from unlearnkit.core.checked import Checked, FrozenModel
+from unlearnkit.core.errors import InputError
+from unlearnkit.core.evidence_statement import EvidenceStatement
 from unlearnkit.linear.gaussian_accounting import Accounting
 from unlearnkit.linear.noise import NoiseSource
 
@@ -112,3 +114,50 @@ class Certificate(FrozenModel):
 
     notes: tuple[str, ...] = ()
     """What a reader should know of this request."""
+
+    def as_statement(self) -> EvidenceStatement:
+        """Return the certificate for a report: guarantee, assumptions and numbers.
+
+        Returns:
+            The statement, exact or certified.
+
+        Raises:
+            InputError: If the certificate guarantees nothing.
+        """
+        if self.evidence == "approximate":
+            raise InputError(
+                "certificate: its evidence is approximate, which guarantees no likeness to"
+                " retraining; audit without it, or fit the model with a budget"
+            )
+        done = ", ".join(
+            f"{count} {what}{'' if count == 1 else 's'}"
+            for count, what in (
+                (self.rows, "row"),
+                (self.corrected_labels, "label"),
+                (len(self.features), "feature"),
+                (self.requests, "request"),
+            )
+            if count
+        )
+        noise = "" if self.noise is None else ", noise from the system's entropy"
+        if isinstance(self.noise, int):
+            noise = f", noise from the recorded seed {self.noise}"
+        return EvidenceStatement(
+            kind=self.evidence,
+            statement=self.guarantee,
+            assumptions=self.assumptions,
+            source=f"{self.method}: {done or 'no request'}{noise}",
+            numbers={
+                "epsilon": self.epsilon,
+                "delta": self.delta,
+                "epsilon of all releases": self.epsilon_sequence,
+                "budget": self.budget,
+                "budget spent": self.budget_spent,
+                "budget left": self.budget_left,
+                "gradient residual, bound": self.gradient_residual,
+                "gradient residual, measured": self.measured_residual,
+                "distance from retrained weights, bound": self.distance,
+                "alignment of the removed rows": self.alignment,
+            },
+            notes=self.notes,
+        )

@@ -257,12 +257,9 @@ class FittedModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn is not t
 
     def _with_intercept(self, X: Matrix, *, check: bool) -> Matrix:
         """Return a copy of rows as the risk reads them, inside the norm bound of a budget."""
-        b = self.budget
-        if b is None:
-            return design_matrix(X, intercept=self.fit_intercept, longest=None)
-        room = float(np.sqrt(max(b.row_norm**2 - float(self.fit_intercept), 0.0)))
-        rescale = b.rows_outside == "rescale" and room > 0
-        if check and not rescale:
+        b, longest = self.budget, self._longest_row()
+        if b is not None and check and longest is None:
+            room = self._room(b)
             lengths = row_norms(X)
             outside = int((lengths > room * (1 + 1e-12)).sum())
             if outside:
@@ -272,8 +269,18 @@ class FittedModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn is not t
                     f" {lengths.max():.4g}; scale the data, raise row_norm, or choose"
                     " rows_outside='rescale'"
                 )
-        longest = room if rescale else None
         return design_matrix(X, intercept=self.fit_intercept, longest=longest)
+
+    def _room(self, budget: RemovalBudget) -> float:
+        """Return the largest norm of a row's features that the budget leaves."""
+        return float(np.sqrt(max(budget.row_norm**2 - float(self.fit_intercept), 0.0)))
+
+    def _longest_row(self) -> float | None:
+        """Return the norm that longer rows are scaled down to; None where none are scaled."""
+        b = self.budget
+        if b is None or b.rows_outside != "rescale":
+            return None
+        return self._room(b) or None
 
     def _scores(self, X: Matrix) -> Array:
         check_is_fitted(self)

@@ -33,6 +33,16 @@ class Retrain(Method):
             "one retrained model is one draw: its distance from another is the noise floor of any"
             " comparison",
         ),
+        exact=(
+            "layers that are frozen in the model hold nothing of the removed rows",
+            "settings, such as the number of epochs, were not chosen with the removed rows",
+            "nothing else that the model rests on was fitted on the removed rows: no feature"
+            " extractor, scaling or selection of columns",
+            "what is known of a removed row from elsewhere, such as from near-copies among the rows"
+            " that stay, is not removed",
+            "whoever compares models from before and after a request learns more than from one of"
+            " them",
+        ),
     )
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 
+from unlearnkit.core.evidence_statement import EvidenceStatement
 from unlearnkit.core.request import LONGEST_KEY
 from unlearnkit.core.text import one_line
 from unlearnkit.report.recipe_outcome import RecipeCheck
@@ -68,6 +69,21 @@ MEANINGS = {
     " models that never saw it.",
 }
 """What a verdict means, in one plain sentence."""
+
+KINDS = {
+    "exact": (
+        "By construction: holds if every assumption below holds. Nothing was measured for it."
+    ),
+    "certified": (
+        "By proof: a bound on the difference from retraining, which holds if every assumption below"
+        " holds. Nothing was measured for it."
+    ),
+    "empirical": (
+        "By measurement: what this audit found on this model. It proves nothing about attacks that"
+        " it did not run."
+    ),
+}
+"""What a kind of evidence is worth."""
 
 QUESTIONS = {
     "memory": "Is the memory of the records gone?",
@@ -236,6 +252,28 @@ def recipe_text(report: ReportData) -> str:
         return ""
     label = "Warning" if check.outcome == "mismatch" else "Note"
     return f"{label}: {end_sentence(check.sentence)}"
+
+
+def guarantees(report: ReportData) -> list[EvidenceStatement]:
+    """Return the exact and the certified statements; what the audit measured is the rest."""
+    return [s for s in report.evidence if s.kind != "empirical"]
+
+
+def evidence_text(report: ReportData) -> str:
+    """Return which kinds of evidence there are, in a line; nothing for an audit alone."""
+    kinds = []
+    for s in guarantees(report):
+        e, d = s.numbers.get("epsilon"), s.numbers.get("delta")
+        size = "" if e is None or d is None else f", epsilon {e:.3g}, delta {d:.2g}"
+        kinds.append(f"{s.kind} ({s.source.partition(':')[0]}{size})")
+    if not kinds:
+        return ""
+    return f"Evidence: {'; '.join([*kinds, 'empirical (this audit)'])}. Each stands by itself."
+
+
+def evidence_numbers(statement: EvidenceStatement) -> list[tuple[str, str]]:
+    """Return the numbers of a certificate that are known, by name."""
+    return [(k, f"{v:.4g}") for k, v in statement.numbers.items() if v is not None]
 
 
 def recipe_lines(check: RecipeCheck) -> list[tuple[str, str, str, str]]:

@@ -50,6 +50,8 @@ def render_brief(report: ReportData, width: int | None = None) -> str:
         x for a in report.answers for x in _cut(wrap(w.answer_text(a), width=wide - len(CUT)), 2)
     ]
     said += [""] if said else []
+    if kinds := w.evidence_text(report):
+        head += _cut(wrap(kinds, width=wide - len(CUT)), 2)
     told = w.recipe_text(report)
     if told:
         head += ["", *_cut(wrap(told, width=wide - len(CUT)), 4)]
@@ -82,7 +84,7 @@ def render_text(report: ReportData, width: int = WIDTH) -> str:
     p = report.provenance
     about = f"{report.request_summary.case}: {report.request_summary.request}, {p.method}"
     out = [*wrap(f"UNLEARNING AUDIT  {about}", width=width), "=" * width, ""]
-    if told := w.recipe_text(report):
+    for told in filter(None, (w.evidence_text(report), w.recipe_text(report))):
         out += [*wrap(told, width=width), ""]
     out += _answers(report, width)
     out += [*wrap(w.verdict_text(report), width=width), ""]
@@ -94,6 +96,7 @@ def render_text(report: ReportData, width: int = WIDTH) -> str:
     if report.next_steps:
         out += heading("What to do next")
         out += [x for s in report.next_steps for x in wrap(w.step_text(s), "  - ", width)]
+    out += _evidence(report, width)
     if report.summary:
         out += heading("Summary")
         cells = [w.summary_cells(r) for r in report.summary]
@@ -123,6 +126,24 @@ def render_text(report: ReportData, width: int = WIDTH) -> str:
     for text in report.limits or ("No limit was named.",):
         out += wrap(text, "  - ", width)
     return "\n".join(ln.rstrip() for ln in out)
+
+
+def _evidence(report: ReportData, width: int) -> list[str]:
+    """Return each kind of evidence under a heading of its own; nothing for an audit alone."""
+    if not w.guarantees(report):
+        return []
+    out = []
+    for s in report.evidence:
+        out += heading(f"{s.kind} evidence")
+        out += wrap(as_sentence(s.statement), width=width)
+        out += wrap(w.KINDS[s.kind], width=width)
+        out += _pairs([("Source", s.source), *w.evidence_numbers(s)], width)
+        out += [x for note in s.notes for x in wrap(note, "  ! ", width)]
+        if s.kind == "empirical":
+            continue  # its limits have a section of their own
+        out += wrap("It assumes:", width=width)
+        out += [x for text in s.assumptions for x in wrap(text, "  - ", width)]
+    return out
 
 
 def _recipe(report: ReportData, width: int) -> list[str]:

@@ -10,6 +10,7 @@ from pydantic import Field
 from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.errors import InputError
+from unlearnkit.core.evidence_statement import EvidenceStatement
 from unlearnkit.report.recipe_outcome import RecipeCheck
 from unlearnkit.stats.oracle_gap import Judgement
 
@@ -563,6 +564,10 @@ class ReportData(FrozenModel):
     provenance: Provenance
     limits: tuple[str, ...]
     """What this audit cannot show."""
+
+    evidence: tuple[EvidenceStatement, ...] = ()
+    """What is known of the model by each kind of evidence: exact, certified, empirical, in this
+    order. None decides another. Empty in reports of earlier versions."""
 
     warnings: tuple[str, ...] = ()
     strong: StrongSummary | None = None
