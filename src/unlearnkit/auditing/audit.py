@@ -37,7 +37,8 @@ from unlearnkit.auditing.strong.placebo import reads_request
 from unlearnkit.auditing.strong.results_table import StrongResults, strong_table
 from unlearnkit.auditing.strong.train_ensembles import check_models, collect_margins, subject_of
 from unlearnkit.auditing.summary import summary_rows
-from unlearnkit.auditing.verdicts_fast import FastAudit
+from unlearnkit.auditing.verdict_metrics import ATTACKS, UTILITY
+from unlearnkit.auditing.verdicts_fast import RELEARNING, FastAudit
 from unlearnkit.auditing.verdicts_reference import (
     HEADROOM,
     VerdictInputs,
@@ -255,6 +256,44 @@ def audit_one_model(
         limits=limits(tier, count, recipe, outside=oracles is not None and oracles.outside),
         warnings=(*told, *splits.warnings, *_warnings(done, rows, count, asked), *batching),
     )
+
+
+@dataclass(frozen=True)
+class FastVerdict:
+    """What a fast audit finds, without the rest of its report."""
+
+    findings: tuple[Finding, ...]
+    metrics: frozenset[str]
+    """Ids of the numbers that could be had."""
+
+
+def fast_verdict(
+    done: Unlearned, rt: Runtime, controls: ControlModels, *, retain_rows: int
+) -> FastVerdict:
+    """Return the findings of a fast audit alone: no number is computed that no verdict reads.
+
+    Args:
+        done: The model, with a forget set.
+        rt: Where to run.
+        controls: Control models, shared by audits of one request.
+        retain_rows: Most retained rows that are looked at.
+    """
+    check_weights(done.model, "unlearned")
+    request = infer_request(done.request, done.parts)
+    views = choose(done.case, done.parts, rt, request, retain_rows=retain_rows).views
+    at_random = isinstance(request, Rows | None) and not done.parts.removed_classes
+    evidence = _evidence(done, None, views, rt, at_random=at_random)
+    alone = (*ATTACKS, RELEARNING, "accuracy_forget")
+    rows = tuple(
+        metric_rows(
+            evidence,
+            AuditTier.FAST,
+            dict.fromkeys(alone, (None, None)),
+            only=frozenset({*alone, *UTILITY}),
+        )
+    )
+    found = _findings(done, rows, evidence, 0, controls, "", None)
+    return FastVerdict(found, frozenset(r.metric for r in rows))
 
 
 def _warnings(
