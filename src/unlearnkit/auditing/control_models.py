@@ -46,7 +46,7 @@ class ControlModels:
     cache: Cache
 
     share: float = CONTROL_SHARE
-    """Length of a control's training, as a share of the original's."""
+    """Length of a control's training, as a share of the original's; at 0 there are none."""
 
     leaks_only: bool = False
     """Whether only forget rows that look too familiar are followed up: whoever acts on leaks alone
@@ -82,6 +82,8 @@ class ControlModels:
         return self._trained[what]
 
     def _train(self, what: str, like: Evidence) -> Evidence | str:
+        if not self.share:
+            return "none was asked for"
         missing = [
             name
             for name, value in (("fresh", self.case.fresh), ("recipe", self.case.training))

@@ -50,8 +50,9 @@ then cost at most a fifth of what it runs, where a recipe has 30 epochs or more.
 AUTO_CONTROL_SHARE = 0.05
 """Length of a control's training, as a share of the original's."""
 
-LEAST_SHARE = 0.05
-"""Shortest training from scratch that is tried at the end of a budget, as a share of retraining."""
+SCRATCH, LEAST_SHARE = 0.18, 0.02
+"""Length of a training from scratch that is kept in reserve below a budget of 1, and the shortest
+that is tried at its end, as shares of retraining."""
 
 LONGER = 2
 """How many times as long the best candidate is run once more where it lost accuracy."""
@@ -338,7 +339,7 @@ class _Trial:
         spent = self._spent()
         if spent is None:
             return
-        share = math.floor(100 * (self.how.budget - spent - self._audit_cost())) / 100
+        share = math.floor(100 * (self.how.budget - spent - self._reading_cost())) / 100
         if LEAST_SHARE <= share:
             settings = {"renew": 1.0, "run": {"share": share}}
             yield Candidate(method="shrink_perturb", settings=settings, cost=share, exact=True)
@@ -353,7 +354,7 @@ class _Trial:
             self._record(candidate, run.cost, outcome=str(e))
             return False
         looked = self.run.fork(self.run.seed)
-        report = self._audit(done, looked)
+        report = self._audit(done, looked, controls=not candidate.exact or candidate.whole)
         loss = utility_loss(
             done.model, done.original, self.case, self.parts, self.request, looked
         )
@@ -473,7 +474,7 @@ class _Trial:
                 self.short = True
                 raise UnsupportedError(
                     f"needs about {need:.2f} of retraining, and {max(0.0, left):.2f} of the budget"
-                    " is left"
+                    " is left for it"
                 )
         return how
 
@@ -487,15 +488,19 @@ class _Trial:
         return max([1.0, *taken])
 
     def _reserve(self) -> float:
-        """Return what retraining would cost after other candidates, where it can follow them."""
-        for candidate in self.line.candidates:
-            if candidate.exact and candidate.cost <= self.how.budget:
-                try:
-                    check_needs(catalog.method(candidate.method), self.case, self.parts)
-                except UnsupportedError:
-                    continue
-                return candidate.cost
-        return 0.0
+        """Return what must be left after other candidates: for retraining, or a part of it."""
+        exact = [c for c in self.line.candidates if c.exact and self._can_run(c.method)]
+        costs = [c.cost for c in exact if c.cost <= self.how.budget]
+        if costs or not exact:
+            return max(costs, default=0.0)
+        return SCRATCH + self._reading_cost() if self._can_run("shrink_perturb") else 0.0
+
+    def _can_run(self, method: str) -> bool:
+        try:
+            check_needs(catalog.method(method), self.case, self.parts)
+        except UnsupportedError:
+            return False
+        return True
 
     def _audit_cost(self) -> float:
         """Return what the next audit costs, as a share of retraining: as the dearest so far.
@@ -505,19 +510,25 @@ class _Trial:
         assert self.whole is not None
         if self.audited:
             return self.audited / self.whole
+        controls = 2 * AUTO_CONTROL_SHARE if self.case.fresh is not None else 0.0
+        return self._reading_cost() + controls
+
+    def _reading_cost(self) -> float:
+        """Return what two models on the rows of an audit cost, as a share of retraining."""
+        assert self.whole is not None
         views = (self.parts.forget, self.case.test, self.case.held_out, self.case.validation)
         rows = sum(len(v) for v in views if v is not None)
         rows += 0 if self.parts.retain is None else min(AUDIT_ROWS, len(self.parts.retain))
-        controls = 2 * AUTO_CONTROL_SHARE if self.case.fresh is not None else 0.0
-        return 2 * rows / self.whole + controls
+        return 2 * rows / self.whole
 
     def _spent(self) -> float | None:
         return None if self.whole is None else self.run.cost.work / self.whole
 
-    def _audit(self, done: Unlearned, rt: Runtime) -> FastVerdict | None:
+    def _audit(self, done: Unlearned, rt: Runtime, *, controls: bool) -> FastVerdict | None:
         if self.parts.forget is None:
             return None
-        report = fast_verdict(done, rt, self.controls, retain_rows=AUDIT_ROWS)
+        asked = self.controls if controls else replace(self.controls, share=0.0, _trained={})
+        report = fast_verdict(done, rt, asked, retain_rows=AUDIT_ROWS)
         spent, self.controls.rt = self.controls.rt.cost, self.run.fork(self.run.seed)
         rt.cost.forward += spent.forward
         rt.cost.backward += spent.backward
