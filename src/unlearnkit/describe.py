@@ -30,6 +30,7 @@ _NEEDS = {
     Need.CORRECTED: "the corrected rows of a request for features or labels",
     Need.CLIENTS: "the owner (client) of each row",
     Need.HISTORY: "the updates that clients sent in each round of training",
+    Need.CHECKPOINTS: "the states that the training went through",
     Need.SHAPE: "inputs that are one tensor of a known shape",
 }
 _GOALS = {
