@@ -10,7 +10,6 @@ into ``docs/results/memory_table``.
 import argparse
 import itertools
 import json
-import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -25,7 +24,6 @@ from experiments.small_cases import SMALL, wrong_rows
 from experiments.ten_deletions import digits_conv
 from unlearnkit.auditing.strong.placebo import PLACEBO
 from unlearnkit.auditing.strong.train_ensembles import collect_margins, subject_of
-from unlearnkit.auto.decision_table import Candidate
 from unlearnkit.cache import Cache
 from unlearnkit.cases.cifar10 import images
 from unlearnkit.cases.networks import small_conv
@@ -111,7 +109,9 @@ GROUNDS = (
         8,
         lambda: wrong_rows(digits_conv, 0.1, "digits_conv"),
     ),
-    Ground("photographs, class", "class", False, 8, lambda: CaseWithRequest(photographs(), Classes(3))),
+    Ground(
+        "photographs, class", "class", False, 8, lambda: CaseWithRequest(photographs(), Classes(3))
+    ),
     Ground("digits, batch norm, class 8", "class", True, 8, _conv(8)),
 )
 

@@ -157,6 +157,7 @@ def kept_rows(subject: StrongAuditSpec) -> Tensor:
 
 
 def cost_share(subject: StrongAuditSpec, how: Method) -> float:
+    """Return what a method takes, in row passes, as a share of retraining."""
     case = subject.case
     assert case.recipe is not None
     assert subject.parts.retain is not None

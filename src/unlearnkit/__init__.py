@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from unlearnkit import linear as linear
     from unlearnkit.auditing.audit import audit as audit
     from unlearnkit.auditing.audit_memory import AuditMemory as AuditMemory
-    from unlearnkit.auto.chooser import AutoFailedError as AutoFailedError
     from unlearnkit.auto.chooser import unlearn as unlearn
+    from unlearnkit.auto.selection import AutoFailedError as AutoFailedError
     from unlearnkit.cache import Cache as Cache
     from unlearnkit.catalog import method as method
     from unlearnkit.checkpoint import load_weights as load_weights
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AuditMemory": "auditing.audit_memory",
     "Auto": "core.auto_method",
-    "AutoFailedError": "auto.chooser",
+    "AutoFailedError": "auto.selection",
     "Cache": "cache",
     "Case": "core.case",
     "Classes": "core.request",

@@ -7,16 +7,11 @@ import torch
 
 import unlearnkit as uk
 from experiments.small_cases import mixture, perceptron, wrong_rows
-from unlearnkit.auditing.audit import fast_verdict
 from unlearnkit.auditing.control_models import ControlModels
-from unlearnkit.auto.chooser import (
-    AUDIT_ROWS,
-    AUTO_CONTROL_SHARE,
-    AutoFailedError,
-    SelectedModel,
-    select_method,
-)
+from unlearnkit.auditing.fast_verdict import fast_verdict
+from unlearnkit.auto.chooser import AUDIT_ROWS, AUTO_CONTROL_SHARE, select_method
 from unlearnkit.auto.decision_table import Rule
+from unlearnkit.auto.selection import AutoFailedError, SelectedModel
 from unlearnkit.cache import Cache
 from unlearnkit.core.auto_method import Auto
 from unlearnkit.core.case import Case
@@ -146,7 +141,9 @@ def test_a_model_that_lost_accuracy_is_kept_in_hand_while_others_are_tried(cloud
     done = go(with_copies(clouds, 3), "graze", GOOD)
     assert done.method.id == "relabel"
     assert done.choice.lost < 0.01
-    assert "on 40 validation rows of what stays accuracy went from 1.000 to 0.925" in done.choice.why
+    assert (
+        "on 40 validation rows of what stays accuracy went from 1.000 to 0.925" in done.choice.why
+    )
 
 
 def test_a_loss_that_may_be_chance_is_told_and_does_not_lead_to_retraining(clouds):
@@ -170,7 +167,11 @@ def test_a_loss_beyond_chance_leads_to_retraining_where_the_budget_allows(clouds
 
 
 def test_the_best_of_damaged_candidates_is_tried_once_more_for_twice_as_long(clouds):
-    brief = {"method": "warm_restart", "settings": {"run": {"share": 0.03, "shrink": 9.0}}, "cost": 0.03}
+    brief = {
+        "method": "warm_restart",
+        "settings": {"run": {"share": 0.03, "shrink": 9.0}},
+        "cost": 0.03,
+    }
     done = go(clouds, brief, RETRAIN, request=Rows(range(0, 60, 10)))
     tries = [t.candidate for t in done.choice.candidates]
     assert tries[:2] == [f"warm_restart run.share={s} run.shrink=9.0" for s in (0.03, 0.06)]

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from unlearnkit.auditing.audit_evidence import evidence_of
 from unlearnkit.auditing.audit_memory import AuditMemory
 from unlearnkit.auditing.control_models import ControlModels
 from unlearnkit.auditing.difficulty_summary import difficulty
@@ -37,8 +38,7 @@ from unlearnkit.auditing.strong.placebo import reads_request
 from unlearnkit.auditing.strong.results_table import StrongResults, strong_table
 from unlearnkit.auditing.strong.train_ensembles import check_models, collect_margins, subject_of
 from unlearnkit.auditing.summary import summary_rows
-from unlearnkit.auditing.verdict_metrics import ATTACKS, UTILITY
-from unlearnkit.auditing.verdicts_fast import RELEARNING, FastAudit
+from unlearnkit.auditing.verdicts_fast import FastAudit
 from unlearnkit.auditing.verdicts_reference import (
     HEADROOM,
     VerdictInputs,
@@ -57,11 +57,11 @@ from unlearnkit.core.data import View
 from unlearnkit.core.digest import model_digest, tensor_digest
 from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.core.evidence import Evidence, Split
-from unlearnkit.core.inference import BATCHING, batching_note, first_rows
+from unlearnkit.core.inference import BATCHING, batching_note
 from unlearnkit.core.metric import ANSWERS
-from unlearnkit.core.module_state import on_device, structural_difference
+from unlearnkit.core.module_state import structural_difference
 from unlearnkit.core.outside_method import OutsideMethod
-from unlearnkit.core.request import ForgetRequest, Rows
+from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.request_inference import infer_request
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.oracles import Oracles, check_different
@@ -77,10 +77,9 @@ from unlearnkit.report.schema import (
     Verdict,
 )
 from unlearnkit.stats.oracle_gap import ENOUGH_FOR_EQUIVALENCE, ENOUGH_FOR_INTERVALS
-from unlearnkit.train.memory_format import to_channels_last_if_faster
 from unlearnkit.train.rng_guard import as_plain_call
 from unlearnkit.unlearning.outside_model import unlearned_outside
-from unlearnkit.unlearning.run_method import Unlearned, check_weights, fresh_model
+from unlearnkit.unlearning.run_method import Unlearned, check_weights
 
 
 @border("audit")
@@ -224,8 +223,8 @@ def audit_one_model(
     splits = choose(done.case, parts, rt, request)
     if Split.FORGET not in splits.views:
         raise InputError("audit: the case has no forget rows to look at; give them with the case")
-    at_random = isinstance(request, Rows | None) and not parts.removed_classes
-    evidence = _evidence(done, truth, splits.views, rt, at_random=at_random)
+    models, found_before = _oracle_models(truth)
+    evidence = evidence_of(done, splits.views, rt, oracles=models, found=found_before)
     count = 0 if oracles is None else len(oracles)
     rows = tuple(metric_rows(evidence, tier, _known(done, truth, evidence)))
     control = placebo_control(done, oracles if placebo else None, evidence, rt)
@@ -256,44 +255,6 @@ def audit_one_model(
         limits=limits(tier, count, recipe, outside=oracles is not None and oracles.outside),
         warnings=(*told, *splits.warnings, *_warnings(done, rows, count, asked), *batching),
     )
-
-
-@dataclass(frozen=True)
-class FastVerdict:
-    """What a fast audit finds, without the rest of its report."""
-
-    findings: tuple[Finding, ...]
-    metrics: frozenset[str]
-    """Ids of the numbers that could be had."""
-
-
-def fast_verdict(
-    done: Unlearned, rt: Runtime, controls: ControlModels, *, retain_rows: int
-) -> FastVerdict:
-    """Return the findings of a fast audit alone: no number is computed that no verdict reads.
-
-    Args:
-        done: The model, with a forget set.
-        rt: Where to run.
-        controls: Control models, shared by audits of one request.
-        retain_rows: Most retained rows that are looked at.
-    """
-    check_weights(done.model, "unlearned")
-    request = infer_request(done.request, done.parts)
-    views = choose(done.case, done.parts, rt, request, retain_rows=retain_rows).views
-    at_random = isinstance(request, Rows | None) and not done.parts.removed_classes
-    evidence = _evidence(done, None, views, rt, at_random=at_random)
-    alone = (*ATTACKS, RELEARNING, "accuracy_forget")
-    rows = tuple(
-        metric_rows(
-            evidence,
-            AuditTier.FAST,
-            dict.fromkeys(alone, (None, None)),
-            only=frozenset({*alone, *UTILITY}),
-        )
-    )
-    found = _findings(done, rows, evidence, 0, controls, "", None)
-    return FastVerdict(found, frozenset(r.metric for r in rows))
 
 
 def _warnings(
@@ -485,39 +446,14 @@ def _check_oracles(truth: _ComparedOracles, done: Unlearned, rt: Runtime) -> tup
     return told
 
 
-def _evidence(
-    done: Unlearned,
+def _oracle_models(
     truth: _ComparedOracles | None,
-    views: Mapping[Split, View],
-    rt: Runtime,
-    *,
-    at_random: bool,
-) -> Evidence:
-    models: dict[str, nn.Module] = {"original": done.original, "unlearned": done.model}
-    found = {}
-    if truth is not None:
-        models |= {f"oracle/{k}": m for k, m in enumerate(truth.oracles.models)}
-        found = {f"oracle/{k}": truth.memory.model(name) for k, name in enumerate(truth.names)}
-    factory = None
-    if done.case.fresh is not None:
-
-        def factory(seed: int) -> nn.Module:
-            return fresh_model(done.case, rt, f"audit/random/{seed}")
-
-    few, task = first_rows(views[Split.FORGET], rt), done.case.task
-    return Evidence(
-        {
-            name: to_channels_last_if_faster(on_device(m, rt.device), few, task, rt)
-            for name, m in models.items()
-        },
-        views,
-        task,
-        rt,
-        random=factory,
-        recipe=done.case.recipe,
-        found=found,
-        at_random=at_random,
-    )
+) -> tuple[dict[str, nn.Module], dict[str, dict[object, Any]]]:
+    """Return the oracles by name, and what is known of each."""
+    if truth is None:
+        return {}, {}
+    models = {f"oracle/{k}": m for k, m in enumerate(truth.oracles.models)}
+    return models, {f"oracle/{k}": truth.memory.model(name) for k, name in enumerate(truth.names)}
 
 
 def _known(

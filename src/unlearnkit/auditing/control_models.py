@@ -83,7 +83,7 @@ class ControlModels:
 
     def _train(self, what: str, like: Evidence) -> Evidence | str:
         if not self.share:
-            return "none was asked for"
+            return "none is wanted"
         missing = [
             name
             for name, value in (("fresh", self.case.fresh), ("recipe", self.case.training))

@@ -11,16 +11,21 @@ from typing import Any
 from torch import nn
 
 from unlearnkit import catalog
-from unlearnkit.auditing.audit import FastVerdict, fast_verdict
 from unlearnkit.auditing.control_models import ControlModels
+from unlearnkit.auditing.fast_verdict import FastVerdict, fast_verdict
 from unlearnkit.auto.case_profile import CaseProfile, profile_case
 from unlearnkit.auto.decision_table import Candidate, Rule, load_decision_table
+from unlearnkit.auto.selection import (
+    AutoFailedError,
+    CandidateOutcome,
+    SelectedModel,
+    Selection,
+)
 from unlearnkit.cache import Cache
 from unlearnkit.core.auto_method import Auto
 from unlearnkit.core.border import border
 from unlearnkit.core.case import Case, Partition
-from unlearnkit.core.checked import FrozenModel
-from unlearnkit.core.errors import DivergedError, UnlearnkitError, UnsupportedError
+from unlearnkit.core.errors import DivergedError, UnsupportedError
 from unlearnkit.core.method import Method
 from unlearnkit.core.module_state import tensors, tensors_equal
 from unlearnkit.core.recipe import ASSUMED
@@ -56,87 +61,6 @@ that is tried at its end, as shares of retraining."""
 
 LONGER = 2
 """How many times as long the best candidate is run once more where it lost accuracy."""
-
-
-class CandidateOutcome(FrozenModel):
-    """The outcome of one candidate."""
-
-    candidate: str
-    """The method with its settings."""
-
-    ran: bool
-    """Whether it ran to its end."""
-
-    passed: bool
-    outcome: str
-    """The result of the fast audit, or why the candidate did not run."""
-
-    work: int = 0
-    """The candidate's row passes, a backward pass counted as two."""
-
-    audit: int = 0
-    """Its audit's."""
-
-    lost: float | None = None
-    """Accuracy lost on validation rows of kept classes, against the original, as a fraction;
-    for real targets the error gained, in deviations of the targets. None where it is not known."""
-
-
-class Selection(FrozenModel):
-    """What ``auto`` chose, and why."""
-
-    candidate: str
-    """The method with its settings."""
-
-    line: str
-    """Of the decision table."""
-
-    why: str
-    """In one line."""
-
-    kind: str
-    share: float | None
-    atypicality: float | None
-    budget: float
-    cost: float | None
-    """Cost of all that was tried, audits included, in row passes, as a share of retraining's; None
-    where that is not known."""
-
-    checks: float | None = None
-    """Cost of the look and of all audits, as a share of what all candidates cost; None where none
-    ran."""
-
-    processor_seconds: float = 0.0
-    """Processor time of all of it; on an accelerator the time by the wall."""
-
-    processor_cost: float | None = None
-    """The same as a share of retraining's, which is estimated from a few steps; None where the case
-    has no factory, no recipe of its own or no retained rows."""
-
-    audited: bool
-    passed: bool
-    """Whether the returned model passed the fast audit, or could not be audited. False: it is
-    damaged, and the budget did not allow for better."""
-
-    lost: float | None = None
-    """As of the candidate."""
-
-    candidates: tuple[CandidateOutcome, ...]
-
-
-@dataclass(frozen=True)
-class SelectedModel(Unlearned):
-    """The model that ``auto`` returns; ``method`` made it, ``cost`` counts all tries."""
-
-    choice: Selection
-
-
-class AutoFailedError(UnlearnkitError):
-    """All that could run leaks or changed nothing; ``best`` is to be inspected, not to be used."""
-
-    def __init__(self, message: str, best: SelectedModel) -> None:
-        super().__init__(message)
-        self.best = best
 
 
 @border("unlearn")
@@ -203,7 +127,7 @@ def select_method(
     passes but lost more than a point of accuracy on validation rows, and more than one standard
     error, is kept in hand while the others are tried, then the best one for twice as long.
     Retraining follows where the loss is above two standard errors; a loss that may be chance is
-    told in the note. From a budget of 1 up its cost is kept in reserve; where it does not fit, a
+    in the note. From a budget of 1 up its cost is kept in reserve; where it does not fit, a
     training from scratch follows for as long as the budget allows: it never saw the forget rows.
 
     What comes back is, in this order: a model that passed; one that passed and lost accuracy, with
@@ -328,10 +252,9 @@ class _Trial:
                 yield longer
         if best is not None and best.rank[0] == 1 and not _beyond_chance(best):
             return
-        for candidate in self.line.candidates:
-            if candidate.exact:
-                yield candidate
-        if any(c.exact for c in self.line.candidates) and not any(t.candidate.exact for t in self.ran):
+        exact = [c for c in self.line.candidates if c.exact]
+        yield from exact
+        if exact and not any(t.candidate.exact for t in self.ran):
             yield from self._as_long_as_the_budget_allows()
 
     def _as_long_as_the_budget_allows(self) -> Iterator[Candidate]:
@@ -340,7 +263,7 @@ class _Trial:
         if spent is None:
             return
         share = math.floor(100 * (self.how.budget - spent - self._reading_cost())) / 100
-        if LEAST_SHARE <= share:
+        if share >= LEAST_SHARE:
             settings = {"renew": 1.0, "run": {"share": share}}
             yield Candidate(method="shrink_perturb", settings=settings, cost=share, exact=True)
 
@@ -355,9 +278,7 @@ class _Trial:
             return False
         looked = self.run.fork(self.run.seed)
         report = self._audit(done, looked, controls=not candidate.exact or candidate.whole)
-        loss = utility_loss(
-            done.model, done.original, self.case, self.parts, self.request, looked
-        )
+        loss = utility_loss(done.model, done.original, self.case, self.parts, self.request, looked)
         self.audited = max(self.audited, looked.cost.work)
         wrong = self._wrong(done, report, loss)
         outcome = _outcome(report, wrong)
@@ -527,8 +448,8 @@ class _Trial:
     def _audit(self, done: Unlearned, rt: Runtime, *, controls: bool) -> FastVerdict | None:
         if self.parts.forget is None:
             return None
-        asked = self.controls if controls else replace(self.controls, share=0.0, _trained={})
-        report = fast_verdict(done, rt, asked, retain_rows=AUDIT_ROWS)
+        own = self.controls if controls else replace(self.controls, share=0.0, _trained={})
+        report = fast_verdict(done, rt, own, retain_rows=AUDIT_ROWS)
         spent, self.controls.rt = self.controls.rt.cost, self.run.fork(self.run.seed)
         rt.cost.forward += spent.forward
         rt.cost.backward += spent.backward

@@ -105,8 +105,8 @@ _KEEP = "train by case = with_checkpoints(case, MemoryCheckpoints()) to keep the
 
 def _said(point: Checkpoint, p: Problem, left: int, epochs: int) -> str:
     where = f"rewind: went back to epoch {point.epoch}, {left} epochs were left"
-    told = where if epochs == left else f"{where}, gone through in {epochs}"
+    text = where if epochs == left else f"{where}, gone through in {epochs}"
     unread = bool(torch.isin(p.forget.rows.cpu(), point.unread).all())
     if unread:
-        return f"{told}; exact: no step before had read a forget row"
-    return f"{told}; not exact: steps before had read forget rows, whose loss had not fallen yet"
+        return f"{text}; exact: no step before had read a forget row"
+    return f"{text}; not exact: steps before had read forget rows, whose loss had not fallen yet"

@@ -137,7 +137,7 @@ def trained_model(case: Case, key: str) -> nn.Module:
 
 
 class _OfAnyModel(MemoryCheckpoints):
-    """One checkpoint, the state of whichever model is asked about, before it read any row."""
+    """One checkpoint, the state of whichever model is given."""
 
     def find(self, model: nn.Module) -> str | None:
         """Return a training whose one state is the model's."""

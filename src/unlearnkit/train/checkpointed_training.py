@@ -130,7 +130,7 @@ def train_from(
         done: Epochs that are over.
         epochs: Epochs in which the rest of the schedule is gone through; as many as are left when
             None.
-        on_batch: Is told each batch.
+        on_batch: Is called with each batch.
         after_epoch: As in ``descend``.
     """
     seen, left = training_task(task, recipe), recipe.epochs - done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -42,12 +43,12 @@ def seconds_a_row_pass(
         stamps.append(processor_seconds(rt.device))
 
     descend(model, view, loss, recipe, rt, stream="time", steps=STEPS, after_step=stamp)
-    best = min(b - a for a, b in zip(stamps, stamps[1:], strict=False))
+    best = min(b - a for a, b in pairwise(stamps))
     return best / (3 * rows)
 
 
 def processor_seconds(device: torch.device) -> float:
-    """Return a clock: of all threads of this process, or of the wall beside an accelerator."""
+    """Return a clock: of all threads of this process, or of the wall where an accelerator works."""
     if device.type == "cpu":
         return time.process_time()
     torch.accelerator.synchronize()
