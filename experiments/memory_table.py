@@ -10,6 +10,9 @@ into ``docs/results/memory_table``.
 import argparse
 import itertools
 import json
+import math
+import platform
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -24,7 +27,7 @@ from experiments.small_cases import SMALL, wrong_rows
 from experiments.ten_deletions import digits_conv
 from unlearnkit.auditing.strong.placebo import PLACEBO
 from unlearnkit.auditing.strong.train_ensembles import collect_margins, subject_of
-from unlearnkit.auto.decision_table import Candidate
+from unlearnkit.auto.decision_table import Candidate, Rule
 from unlearnkit.cache import Cache
 from unlearnkit.cases.cifar10 import images
 from unlearnkit.cases.networks import small_conv

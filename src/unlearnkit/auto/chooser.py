@@ -254,7 +254,7 @@ class _Trial:
             return
         exact = [c for c in self.line.candidates if c.exact]
         yield from exact
-        if exact and not any(t.candidate.exact for t in self.ran):
+        if exact and not any(t.candidate.whole for t in self.ran):
             yield from self._as_long_as_the_budget_allows()
 
     def _as_long_as_the_budget_allows(self) -> Iterator[Candidate]:
