@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from unlearnkit.tasks.classification import Classification as Classification
     from unlearnkit.tasks.multilabel import MultiLabel as MultiLabel
     from unlearnkit.tasks.regression import Regression as Regression
+    from unlearnkit.train.checkpoint_history import DiskCheckpoints as DiskCheckpoints
+    from unlearnkit.train.checkpoint_history import MemoryCheckpoints as MemoryCheckpoints
+    from unlearnkit.train.checkpointed_training import with_checkpoints as with_checkpoints
     from unlearnkit.unlearning.requirements import applicable_methods as applicable_methods
     from unlearnkit.unlearning.run_method import Unlearned as Unlearned
 
@@ -54,12 +57,14 @@ _HOMES = {
     "Case": "core.case",
     "Classes": "core.request",
     "Classification": "tasks.classification",
+    "DiskCheckpoints": "train.checkpoint_history",
     "Features": "core.request",
     "Groups": "core.request",
     "InputMoments": "linalg.input_moments",
     "Labels": "core.request",
     "Localizer": "localize.localizer",
     "Mask": "localize.mask",
+    "MemoryCheckpoints": "train.checkpoint_history",
     "Method": "core.method",
     "MultiLabel": "tasks.multilabel",
     "Oracles": "oracles",
@@ -81,6 +86,7 @@ _HOMES = {
     "save_weights": "checkpoint",
     "train_original": "oracles",
     "unlearn": "auto.chooser",
+    "with_checkpoints": "train.checkpointed_training",
 }
 """Where each public name lives; imported when it is first used: ``--help`` stays quick."""
 

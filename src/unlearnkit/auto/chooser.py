@@ -263,7 +263,8 @@ class _Trial:
         if spent is None:
             return
         share = math.floor(100 * (self.how.budget - spent - self._reading_cost())) / 100
-        if share >= LEAST_SHARE:
+        tried = [t.candidate.cost for t in self.ran if t.candidate.exact]
+        if share >= LEAST_SHARE and share > max(tried, default=0.0):
             settings = {"renew": 1.0, "run": {"share": share}}
             yield Candidate(method="shrink_perturb", settings=settings, cost=share, exact=True)
 
