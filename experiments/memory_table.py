@@ -246,9 +246,9 @@ JUDGED = {
 GONE, SHOWN = 0.55, 0.65
 """Memory AUC up to which memory counts as gone, and above which a candidate is out."""
 
-POINT, DEAREST, TRIES = 0.01, 0.2, 2
-"""Most of test accuracy that may be lost against retraining; most of its cost; candidates of a line
-before the trainings from scratch."""
+POINT, DEAREST, GAIN, TRIES = 0.01, 0.2, 0.001, 2
+"""Most of test accuracy that may be lost against retraining; most of its cost; least that a
+candidate must be better than a training from scratch; candidates of a line before those."""
 
 SCRATCH = (
     Candidate(method="shrink_perturb", settings={"renew": 1.0}, cost=0.19, exact=True),
@@ -307,7 +307,7 @@ def _rank(name: str, mine: list[dict[str, Any]], short: list[dict[str, Any]]) ->
         "remembers more than the original": any(
             r["memory"]["auc"] > max(r["original"]["auc"], GONE) for r in mine
         ),
-        "answers no better than a training from scratch": statistics.mean(gain) <= 0,
+        "answers no better than a training from scratch": statistics.mean(gain) < GAIN,
     }
     why = next((text for text, holds in reasons.items() if holds), "")
     return Rank(name, excess, statistics.mean(gain), cost, why)
@@ -364,7 +364,7 @@ def _judged(rows: Sequence[dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for ground, line in JUDGED.items():
-        first = next(r.candidate for r in ranked(line, rows) if not r.why_not)
+        first = next((r.candidate for r in ranked(line, rows) if not r.why_not), SHORT)
         mine, short = found.get((ground, first)), found.get((ground, SHORT))
         if mine is not None and short is not None:
             lines.append(
@@ -398,11 +398,13 @@ def _attack(found: dict[str, float]) -> str:
     return f"{found['auc']:.3f} ({found['shift']:+.1f})"
 
 
-JUDGEMENT = """Memory is gone on all of them. Test accuracy is within a point of retraining on
-shallow networks and on wrong labels; in the deeper perceptron the first choice for a class and for
-a random tenth loses two points, more than the training from scratch. There the stop rule of `auto`
-is what is left: it looks at validation rows, and tries the next candidate where these show the
-loss."""
+JUDGEMENT = """Where no candidate is better than the training from scratch by a tenth of a point,
+that training comes first: nothing of the forget set can be in it. Without this limit
+`renew_distill` at 0.9 came first for classes, on a difference that 8 models do not show, and lost
+1.8 points on the deeper perceptron: the limit was set after that was seen, so for classes these
+grounds judge no more. In the deeper perceptron the first choice for a random tenth loses two
+points. There the stop rule of `auto` is what is left: it looks at validation rows, and tries the
+next candidate where these show the loss."""
 
 HEAD = """# What candidates of auto keep of the forget set
 
@@ -435,11 +437,11 @@ What can be read here:
 
 A candidate is out whose memory shows (above 0.65 on average), that on any ground loses more than a
 point of test accuracy against retrained models, costs more than a fifth of retraining, or remembers
-more than the untouched model; so is one that answers test rows no better than the training from
-scratch. The others are ordered by the mean of what their memory is above 0.55, to hundredths, then
-by test accuracy; the best of each method, at most two, then the training from scratch, then
-retraining. Grounds that are not measured yet play no part. The lines `rows` and `many` have no
-ground of their own yet: they take the nearest."""
+more than the untouched model; so is one that answers test rows no better, by a tenth of a point,
+than the training from scratch. The others are ordered by the mean of what their memory is above
+0.55, to hundredths, then by test accuracy; the best of each method, at most two, then the training
+from scratch, then retraining. Grounds that are not measured yet play no part. The lines `rows` and
+`many` have no ground of their own yet: they take the nearest."""
 
 
 def main() -> None:

@@ -250,12 +250,18 @@ class _Trial:
             longer = _for_longer(best)
             if longer is not None:
                 yield longer
-        if best is not None and best.rank[0] == 1 and not _beyond_chance(best):
-            return
         exact = [c for c in self.line.candidates if c.exact]
-        yield from exact
-        if exact and not any(t.candidate.whole for t in self.ran):
+        for candidate in exact:
+            if self._lost_by_chance():
+                return
+            yield candidate
+        if exact and not self._lost_by_chance() and not any(t.candidate.whole for t in self.ran):
             yield from self._as_long_as_the_budget_allows()
+
+    def _lost_by_chance(self) -> bool:
+        """Return whether the best model passed and lost no more than chance explains."""
+        best = self.best
+        return best is not None and best.rank[0] == 1 and not _beyond_chance(best)
 
     def _as_long_as_the_budget_allows(self) -> Iterator[Candidate]:
         """Yield a training from scratch on the retain set for what is left of the budget."""
