@@ -96,6 +96,10 @@ def page(measured: Sequence[Measured], judged: Sequence[Judged]) -> str:
         f" {platform.machine()}); {SEEDS} seeds, each with an original of its own, {ORACLES}"
         " oracles.",
         "",
+        "**The order of the table is now that of [memory, utility and cost](memory_table.md): the"
+        " closed share is a proxy, and does not decide. What follows judges the order by it that"
+        " came before, and is kept for comparison.**",
+        "",
         "## On cases that were left out",
         "",
         "Each family of cases (one source of rows, all its networks and requests) is left out in"
@@ -132,9 +136,9 @@ def page(measured: Sequence[Measured], judged: Sequence[Judged]) -> str:
         "|---|---|---|---|---|---|---|---|---|---|---|",
         *map(told_judged, judged),
         "",
-        "## What the table rests on",
+        "## What the order by the closed share rested on",
         "",
-        "The mean score of each candidate on each line, all families in; the shipped order.",
+        "The mean score of each candidate on each line, all families in; the order by it.",
     ]
     for line in dict.fromkeys(x.line for x in measured):
         mine = [x for x in measured if x.line == line]

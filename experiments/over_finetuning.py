@@ -121,7 +121,7 @@ def measured(setting: Setting, how: Method, models: int) -> Row:
     subject = subject_of(asked.case, asked.request, how, Runtime(), Cache())
     found = collect_margins(subject, models)
     errors = asked.case.task.name == "regression"
-    kept = _kept(subject)
+    kept = kept_rows(subject)
 
     def level(who: str, section: str) -> float:
         each = found.of(who, section, "errors")
@@ -140,7 +140,7 @@ def measured(setting: Setting, how: Method, models: int) -> Row:
         retain=level("unlearned", "retain"),
         test=level("unlearned", "test"),
         retrained_test=level("oracle", "test"),
-        cost=_cost(subject, how),
+        cost=cost_share(subject, how),
     )
 
 
@@ -151,7 +151,7 @@ def attack(found: MarginMatrix, one: str, other: str) -> Attack:
     return Attack(told.auc, float(told.shifts.mean()))
 
 
-def _kept(subject: StrongAuditSpec) -> Tensor:
+def kept_rows(subject: StrongAuditSpec) -> Tensor:
     """Return which test rows are of no forgotten class."""
     y = subject.views["test"].y
     if y.is_floating_point() or y.ndim > 1:
@@ -159,7 +159,8 @@ def _kept(subject: StrongAuditSpec) -> Tensor:
     return ~torch.isin(y, torch.tensor(subject.parts.removed_classes, dtype=y.dtype))
 
 
-def _cost(subject: StrongAuditSpec, how: Method) -> float:
+def cost_share(subject: StrongAuditSpec, how: Method) -> float:
+    """Return what a method takes, in row passes, as a share of retraining."""
     case = subject.case
     assert case.recipe is not None
     assert subject.parts.retain is not None

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from unlearnkit import linear as linear
     from unlearnkit.auditing.audit import audit as audit
     from unlearnkit.auditing.audit_memory import AuditMemory as AuditMemory
-    from unlearnkit.auto.chooser import AutoFailedError as AutoFailedError
     from unlearnkit.auto.chooser import unlearn as unlearn
+    from unlearnkit.auto.selection import AutoFailedError as AutoFailedError
     from unlearnkit.cache import Cache as Cache
     from unlearnkit.catalog import method as method
     from unlearnkit.checkpoint import load_weights as load_weights
@@ -44,23 +44,28 @@ if TYPE_CHECKING:
     from unlearnkit.tasks.classification import Classification as Classification
     from unlearnkit.tasks.multilabel import MultiLabel as MultiLabel
     from unlearnkit.tasks.regression import Regression as Regression
+    from unlearnkit.train.checkpoint_history import DiskCheckpoints as DiskCheckpoints
+    from unlearnkit.train.checkpoint_history import MemoryCheckpoints as MemoryCheckpoints
+    from unlearnkit.train.checkpointed_training import with_checkpoints as with_checkpoints
     from unlearnkit.unlearning.requirements import applicable_methods as applicable_methods
     from unlearnkit.unlearning.run_method import Unlearned as Unlearned
 
 _HOMES = {
     "AuditMemory": "auditing.audit_memory",
     "Auto": "core.auto_method",
-    "AutoFailedError": "auto.chooser",
+    "AutoFailedError": "auto.selection",
     "Cache": "cache",
     "Case": "core.case",
     "Classes": "core.request",
     "Classification": "tasks.classification",
+    "DiskCheckpoints": "train.checkpoint_history",
     "Features": "core.request",
     "Groups": "core.request",
     "InputMoments": "linalg.input_moments",
     "Labels": "core.request",
     "Localizer": "localize.localizer",
     "Mask": "localize.mask",
+    "MemoryCheckpoints": "train.checkpoint_history",
     "Method": "core.method",
     "MultiLabel": "tasks.multilabel",
     "Oracles": "oracles",
@@ -83,6 +88,7 @@ _HOMES = {
     "save_weights": "checkpoint",
     "train_original": "oracles",
     "unlearn": "auto.chooser",
+    "with_checkpoints": "train.checkpointed_training",
 }
 """Where each public name lives; imported when it is first used: ``--help`` stays quick."""
 

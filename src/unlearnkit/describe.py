@@ -30,6 +30,7 @@ _NEEDS = {
     Need.CORRECTED: "the corrected rows of a request for features or labels",
     Need.CLIENTS: "the owner (client) of each row",
     Need.HISTORY: "the updates that clients sent in each round of training",
+    Need.CHECKPOINTS: "the states that the training went through",
     Need.SHAPE: "inputs that are one tensor of a known shape",
 }
 _GOALS = {
@@ -101,14 +102,23 @@ def auto_page() -> str:
         "It looks at what the case gives, at the request, and at how well the original fits the"
         " forget and retain rows. The first line that holds gives the candidates,"
         " tried in order: each that runs goes through the fast audit, and the next one follows"
-        " where that says LEAKS or DAMAGED, where no weight has changed, or where the run diverged."
+        " where that says LEAKS or DAMAGED, where more than a point of accuracy (and more than one"
+        " standard error) went on validation rows of what stays, where no weight has changed, or"
+        " where the run diverged; then the best of them for twice as long, then retraining."
         " What is not installed, does not serve the case or does not fit the budget is passed over."
-        " The result says which candidate made it, why, and what became of the others; its cost"
-        " counts the look, every try and every audit. Where none passes, an error is raised that"
-        " carries the least bad model (`AutoFailedError.best`); the command line leaves it in the"
-        " run's folder, marked as failed, and exits with 1. What retraining makes is accepted"
-        " whatever the fast audit says, and the note says what that was. Without forget rows"
-        " nothing can be audited, and the result says so.",
+        " Where retraining does not fit, a training from scratch follows for as long as the budget"
+        " allows. The result says which candidate made it, why, and what became of the others; its"
+        " cost counts the look, every try and every audit, in row passes and in processor time.",
+        "",
+        "What comes back is a model that passed; else one that passed and lost accuracy, with a"
+        " note; else one that the audit calls DAMAGED but not LEAKS, with a note and"
+        " `choice.passed` False (the command line exits with 0, says so, and refuses to go on from"
+        " it). A model that leaks is never returned: an error is raised that carries it"
+        " (`AutoFailedError.best`); the command line leaves it in the run's folder, marked as"
+        " failed, and exits with 1. What retraining makes is accepted whatever the fast audit says,"
+        " and the note says what that was. Where rows that go fit the model badly, as wrong labels"
+        " do, a lower fit of retained rows is no damage as long as validation rows lost nothing."
+        " Without forget rows nothing can be audited, and the result says so.",
         "",
         f"`budget` (default {Auto().budget:g}): "
         + _text(Auto.model_fields["budget"].description or ""),

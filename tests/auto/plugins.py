@@ -50,6 +50,34 @@ class Wreck(Method):
         return p.model
 
 
+class Scratch(Method):
+    """Loses class 1, and most of class 2 along with it: less damage than ``Wreck``."""
+
+    info = _info(Need.RETAIN, Need.LABELS)
+
+    def apply(self, p: Problem, rt: Runtime) -> nn.Module:
+        out = torch.cat([p.task.outputs(p.original, b) for b in p.retain.batches(16, rt)])
+        mine = out[p.retain.y == 2]
+        with torch.no_grad():
+            p.model[-1].bias[1] -= 50.0
+            p.model[-1].bias[2] -= (mine[:, 2] - mine[:, 0]).quantile(0.8)
+        return p.model
+
+
+class Graze(Method):
+    """Loses class 1, and of class 2 the one validation row that was least sure, and its copies."""
+
+    info = _info(Need.VALIDATION, Need.LABELS)
+
+    def apply(self, p: Problem, rt: Runtime) -> nn.Module:
+        out = torch.cat([p.task.outputs(p.original, b) for b in p.validation.batches(16, rt)])
+        mine = out[p.validation.y == 2]
+        with torch.no_grad():
+            p.model[-1].bias[1] -= 50.0
+            p.model[-1].bias[2] -= (mine[:, 2] - mine[:, 0]).min() + 1e-3
+        return p.model
+
+
 class Burst(Method):
     """Works through the retained rows, then diverges."""
 
@@ -72,7 +100,7 @@ class Blind(Method):
         return p.model
 
 
-PLUGINS = (Idle, Speck, Wreck, Burst, Blind)
+PLUGINS = (Idle, Speck, Wreck, Scratch, Graze, Burst, Blind)
 
 
 def install() -> None:

@@ -64,11 +64,3 @@ def test_every_card_is_of_a_line_and_of_a_number_that_was_kept():
     assert {c.line for c in kept_cards()} <= lines
     assert {c.far for c in plain} <= kept
     assert len(plain) == 3 * len({"gradient_ascent", "relabel_restart", "ssd", "warm_restart"})
-
-
-@pytest.mark.parametrize("line", load_decision_table(), ids=lambda x: x.id)
-def test_a_line_that_cards_speak_of_cites_them(line):
-    spoken = {c.candidate for c in kept_cards() if c.line == line.id}
-    cited = "method_cards.csv" in line.evidence
-    assert cited == any(c.words() in spoken for c in line.candidates)
-    assert all((RESULTS / name).exists() for name in ("auto_cards.csv", "auto.md"))

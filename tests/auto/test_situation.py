@@ -5,7 +5,7 @@ import torch
 from scipy.stats import mannwhitneyu
 
 from experiments.small_cases import mixture_sgd, wrong_rows
-from unlearnkit.auto.case_profile import profile_case
+from unlearnkit.auto.case_profile import ROWS, profile_case
 from unlearnkit.core.case import Case
 from unlearnkit.core.request import Classes, Groups, Rows
 from unlearnkit.core.runtime import Runtime
@@ -47,10 +47,8 @@ def test_rows_with_wrong_labels_are_atypical_and_the_share_is_the_mann_whitney_s
     found = seen(model, asked.case, asked.request)
     assert found.kind == "atypical"
     parts = asked.case.partition(asked.request)
-    go, stay = (
-        row_losses(model, v, asked.case.task, Runtime()).double().numpy()
-        for v in (parts.forget, parts.retain)
-    )
+    drawn = (parts.forget, parts.retain.sample(ROWS, Runtime(), "auto/retain"))
+    go, stay = (row_losses(model, v, asked.case.task, Runtime()).double().numpy() for v in drawn)
     want = mannwhitneyu(go, stay).statistic / (len(go) * len(stay))
     assert found.atypicality == pytest.approx(want, abs=1e-12)
 

@@ -3,6 +3,7 @@
 import pytest
 
 from experiments.auto_order import kept_results, without
+from experiments.memory_table import CANDIDATES, LINES, SHORT, derived, kept_lines, ranked
 from unlearnkit import catalog
 from unlearnkit.auto.case_profile import CaseProfile
 from unlearnkit.auto.decision_table import Rule, load_decision_table
@@ -38,6 +39,7 @@ def line(kind="random", *, has=ALL, task="classification", share=0.1, layers=3):
         ("shallow", {"kind": "random", "layers": 2, "share": 0.5}),
         ("shallow_class", {"kind": "class", "layers": 2}),
         ("numbers", {"kind": "random", "layers": 2, "task": "regression"}),
+        ("no_factory", {"kind": "class", "has": ALL - {Need.FRESH}}),
         ("no_retained", {"has": {Need.FORGET}, "share": None, "layers": 2}),
     ],
 )
@@ -75,8 +77,57 @@ def test_lines_have_different_names():
     assert len({x.id for x in load_decision_table()}) == len(load_decision_table())
 
 
-def test_the_shipped_orders_settings_and_costs_are_those_that_the_kept_results_give():
-    assert without(None, kept_results()) == list(load_decision_table())
+@pytest.mark.parametrize("one", load_decision_table(), ids=lambda x: x.id)
+def test_the_shipped_candidates_settings_and_costs_are_those_that_the_kept_results_give(one):
+    assert (one.id in LINES) == ("memory_table" in one.evidence)
+    if one.id in LINES:
+        assert derived(one, kept_lines()) == one
+
+
+def line_of(memory, test, **changes):
+    """Return the results of one candidate on the ground of a line, and of a short retraining."""
+    row = {"ground": "diabetes, group", "errors": False, "retrained_test": 0.97, "cost": 0.18}
+    row |= {"original": {"auc": 0.9}, "memory": {"auc": memory}, "test": test}
+    return {**row, **changes}
+
+
+def rank_of(memory, test, **changes):
+    rows = [line_of(0.5, 0.965, candidate=SHORT)]
+    rows += [line_of(memory, test, candidate="ssd", **changes)]
+    (found,) = ranked("numbers", rows)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("memory", "test", "changes", "why"),
+    [
+        (0.55, 0.968, {}, ""),
+        (0.64, 0.968, {}, ""),
+        (0.66, 0.968, {}, "memory shows"),
+        (0.5, 0.9599, {}, "loses more than a point"),
+        (0.5, 0.9659, {}, "answers no better than a training from scratch"),
+        (0.5, 0.968, {"cost": 0.21}, "costs more than a fifth"),
+        (0.6, 0.968, {"original": {"auc": 0.58}}, "remembers more than the original"),
+    ],
+)
+def test_a_candidate_is_out_for_memory_utility_or_cost(memory, test, changes, why):
+    assert rank_of(memory, test, **changes).why_not == why
+
+
+def test_candidates_are_ordered_by_memory_and_then_by_test_accuracy():
+    few = list(CANDIDATES)[1:5]
+    numbers = zip(few, (0.60, 0.55, 0.50, 0.64), (0.970, 0.966, 0.969, 0.972), strict=True)
+    rows = [line_of(0.5, 0.965, candidate=SHORT)]
+    rows += [line_of(m, t, candidate=c) for c, m, t in numbers]
+    assert [r.candidate for r in ranked("numbers", rows)] == [few[2], few[1], few[0], few[3]]
+
+
+def test_for_numbers_less_error_is_better():
+    worse = {"errors": True, "retrained_test": 0.965}
+    rows = [line_of(0.5, 0.965, candidate=SHORT, **worse)]
+    rows += [line_of(0.5, 0.968, candidate="ssd", **worse)]
+    (found,) = ranked("numbers", rows)
+    assert found.gain == pytest.approx(-0.003)
 
 
 def test_leaving_a_family_out_changes_a_line_that_rests_on_it_alone():

@@ -10,6 +10,8 @@ from torch import nn
 import unlearnkit as uk
 from unlearnkit.cases.networks import all_cnn, mobilenet_v2, resnet18, small_conv, vit
 from unlearnkit.core.errors import UnsupportedError
+from unlearnkit.core.method import Need
+from unlearnkit.testing.subject import with_toy_checkpoints
 from unlearnkit.unlearning.requirements import applicable_methods
 
 CLASSES = 4
@@ -77,6 +79,8 @@ def smoke(method):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_forgets_a_class_of_a_network(method, name):
     case, model = problem(name)
+    if Need.CHECKPOINTS in METHODS[method].info.needs:
+        case = with_toy_checkpoints(case)
     request = uk.Classes(CLASSES - 1)
     assert method in applicable_methods(case, case.partition(request))
     before = {k: t.clone() for k, t in model.state_dict().items()}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from unlearnkit.auditing.audit_evidence import evidence_of
 from unlearnkit.auditing.audit_memory import AuditMemory
 from unlearnkit.auditing.control_models import ControlModels
 from unlearnkit.auditing.difficulty_summary import difficulty
@@ -60,9 +61,9 @@ from unlearnkit.core.evidence import Evidence, Split
 from unlearnkit.core.evidence_statement import EvidenceStatement
 from unlearnkit.core.inference import BATCHING, batching_note, first_rows
 from unlearnkit.core.metric import ANSWERS
-from unlearnkit.core.module_state import on_device, structural_difference
+from unlearnkit.core.module_state import structural_difference
 from unlearnkit.core.outside_method import OutsideMethod
-from unlearnkit.core.request import ForgetRequest, Rows
+from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.request_inference import infer_request
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.oracles import Oracles, check_different
@@ -78,10 +79,9 @@ from unlearnkit.report.schema import (
     Verdict,
 )
 from unlearnkit.stats.oracle_gap import ENOUGH_FOR_EQUIVALENCE, ENOUGH_FOR_INTERVALS
-from unlearnkit.train.memory_format import to_channels_last_if_faster
 from unlearnkit.train.rng_guard import as_plain_call
 from unlearnkit.unlearning.outside_model import unlearned_outside
-from unlearnkit.unlearning.run_method import Unlearned, check_weights, fresh_model
+from unlearnkit.unlearning.run_method import Unlearned, check_weights
 
 if TYPE_CHECKING:
     from unlearnkit.linear.certificate import Certificate
@@ -228,8 +228,8 @@ def audit_one_model(
     splits = choose(done.case, parts, rt, request)
     if Split.FORGET not in splits.views:
         raise InputError("audit: the case has no forget rows to look at; give them with the case")
-    at_random = isinstance(request, Rows | None) and not parts.removed_classes
-    evidence = _evidence(done, truth, splits.views, rt, at_random=at_random)
+    models, found_before = _oracle_models(truth)
+    evidence = evidence_of(done, splits.views, rt, oracles=models, found=found_before)
     count = 0 if oracles is None else len(oracles)
     rows = tuple(metric_rows(evidence, tier, _known(done, truth, evidence)))
     control = placebo_control(done, oracles if placebo else None, evidence, rt)
@@ -451,39 +451,14 @@ def _check_oracles(truth: _ComparedOracles, done: Unlearned, rt: Runtime) -> tup
     return told
 
 
-def _evidence(
-    done: Unlearned,
+def _oracle_models(
     truth: _ComparedOracles | None,
-    views: Mapping[Split, View],
-    rt: Runtime,
-    *,
-    at_random: bool,
-) -> Evidence:
-    models: dict[str, nn.Module] = {"original": done.original, "unlearned": done.model}
-    found = {}
-    if truth is not None:
-        models |= {f"oracle/{k}": m for k, m in enumerate(truth.oracles.models)}
-        found = {f"oracle/{k}": truth.memory.model(name) for k, name in enumerate(truth.names)}
-    factory = None
-    if done.case.fresh is not None:
-
-        def factory(seed: int) -> nn.Module:
-            return fresh_model(done.case, rt, f"audit/random/{seed}")
-
-    few, task = first_rows(views[Split.FORGET], rt), done.case.task
-    return Evidence(
-        {
-            name: to_channels_last_if_faster(on_device(m, rt.device), few, task, rt)
-            for name, m in models.items()
-        },
-        views,
-        task,
-        rt,
-        random=factory,
-        recipe=done.case.recipe,
-        found=found,
-        at_random=at_random,
-    )
+) -> tuple[dict[str, nn.Module], dict[str, dict[object, Any]]]:
+    """Return the oracles by name, and what is known of each."""
+    if truth is None:
+        return {}, {}
+    models = {f"oracle/{k}": m for k, m in enumerate(truth.oracles.models)}
+    return models, {f"oracle/{k}": truth.memory.model(name) for k, name in enumerate(truth.names)}
 
 
 def _known(

@@ -44,6 +44,14 @@ class ControlModels:
     not."""
 
     cache: Cache
+
+    share: float = CONTROL_SHARE
+    """Length of a control's training, as a share of the original's; at 0 there are none."""
+
+    leaks_only: bool = False
+    """Whether only forget rows that look too familiar are followed up: whoever acts on leaks alone
+    needs no control for rows that look unfamiliar, such as wrong labels."""
+
     _trained: dict[str, Evidence | str] = field(default_factory=dict)
 
     def without_forget_set(self, like: Evidence) -> Evidence | str:
@@ -74,6 +82,8 @@ class ControlModels:
         return self._trained[what]
 
     def _train(self, what: str, like: Evidence) -> Evidence | str:
+        if not self.share:
+            return "none is wanted"
         missing = [
             name
             for name, value in (("fresh", self.case.fresh), ("recipe", self.case.training))
@@ -120,13 +130,13 @@ class ControlModels:
         """Return the recipe with a share of its epochs; a user's own loop cannot be shortened."""
         if self.case.recipe is None:
             return None
-        epochs = max(1, round(CONTROL_SHARE * self.case.recipe.epochs))
+        epochs = max(1, round(self.share * self.case.recipe.epochs))
         return self.case.recipe.model_copy(update={"epochs": epochs})
 
     def _sample(self, rows: View, stream: str) -> View:
         """Return as many rows as keep a training within the share; of a user's loop, the share."""
         epochs = self.case.training.epochs if isinstance(self.case.training, Recipe) else 1
-        count = max(1, math.ceil(CONTROL_SHARE * epochs * len(rows)))
+        count = max(1, math.ceil(self.share * epochs * len(rows)))
         return rows.sample(count, self.rt, stream)
 
 

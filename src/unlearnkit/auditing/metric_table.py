@@ -21,7 +21,10 @@ Reference = tuple[Estimate | None, OracleValue | None]
 
 
 def metric_rows(
-    e: Evidence, tier: AuditTier, known: dict[str, Reference] | None = None
+    e: Evidence,
+    tier: AuditTier,
+    known: dict[str, Reference] | None = None,
+    only: frozenset[str] | None = None,
 ) -> Iterator[MetricRow]:
     """Yield one row for each metric that the tier and the evidence allow, in the audit's order.
 
@@ -30,11 +33,16 @@ def metric_rows(
         tier: ``fast`` reads no oracle.
         known: By metric, what another audit of this tier has found with this original, these
             oracles and these rows; what is not there yet is found and added.
+        only: Ids of the metrics that are wanted; all when None.
 
     Yields:
         The rows.
     """
-    able = [m for m in metrics().values() if m.serves(e) and (m.tier == "fast" or tier != "fast")]
+    able = [
+        m
+        for m in metrics().values()
+        if (only is None or m.id in only) and m.serves(e) and (m.tier == "fast" or tier != "fast")
+    ]
     for m in sorted(able, key=lambda m: (m.section, m.family, m.id)):
         yield _row(m, e, tier, {} if known is None else known)
 

@@ -29,7 +29,12 @@ class Splits:
 
 
 def choose(
-    case: Case, parts: Partition, rt: Runtime, request: ForgetRequest | None = None
+    case: Case,
+    parts: Partition,
+    rt: Runtime,
+    request: ForgetRequest | None = None,
+    *,
+    retain_rows: int = RETAIN_ROWS,
 ) -> Splits:
     """Return the rows of each split.
 
@@ -42,6 +47,7 @@ def choose(
         parts: Forget and retain rows.
         rt: Draws samples.
         request: What must be forgotten; a range of targets holds for never-seen rows too.
+        retain_rows: Most retained rows that are looked at.
 
     Returns:
         The splits.
@@ -51,9 +57,9 @@ def choose(
     if parts.forget is not None:
         views[Split.FORGET] = parts.forget
     if parts.retain is not None:
-        views[Split.RETAIN] = parts.retain.sample(RETAIN_ROWS, rt, "audit/retain")
-        if len(parts.retain) > RETAIN_ROWS:
-            warnings.append(f"retained rows are a sample of {RETAIN_ROWS} of {len(parts.retain)}")
+        views[Split.RETAIN] = parts.retain.sample(retain_rows, rt, "audit/retain")
+        if len(parts.retain) > retain_rows:
+            warnings.append(f"retained rows are a sample of {retain_rows} of {len(parts.retain)}")
     if case.test is not None:
         whole = View.all(parts.as_used(case.test))
         forgotten = _forgotten(whole, parts, request)

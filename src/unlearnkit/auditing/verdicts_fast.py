@@ -177,6 +177,9 @@ def _attack(audit: FastAudit) -> Iterator[FastTest]:
         return
     word = "more" if familiar else "less"
     shown = f"forget rows look {word} familiar than never-seen rows: AUC {format_estimate(row)}"
+    if audit.controls.leaks_only and not familiar:
+        yield FastTest(row.metric, f"{shown}; no control was wanted", familiar, open=True)
+        return
     control = audit.controls.without_forget_set(audit.evidence)
     if isinstance(control, str):
         yield FastTest(row.metric, f"{shown}; {NO_CONTROL.format(why=control)}", open=True)

@@ -26,7 +26,7 @@ docs/results/auto.md, rows with wrong labels 0.94 to 1."""
 SURE = 3.0
 """Standard errors by which that share must lie above a half."""
 
-ROWS = 2_000
+ROWS = 500
 """Most rows of each kind that are read."""
 
 

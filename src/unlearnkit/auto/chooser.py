@@ -2,108 +2,66 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
 
 from unlearnkit import catalog
-from unlearnkit.auditing.audit import audit_one_model
-from unlearnkit.auditing.control_models import CONTROL_SHARE, ControlModels
+from unlearnkit.auditing.control_models import ControlModels
+from unlearnkit.auditing.fast_verdict import FastVerdict, fast_verdict
 from unlearnkit.auto.case_profile import CaseProfile, profile_case
 from unlearnkit.auto.decision_table import Candidate, Rule, load_decision_table
+from unlearnkit.auto.selection import (
+    AutoFailedError,
+    CandidateOutcome,
+    SelectedModel,
+    Selection,
+)
 from unlearnkit.cache import Cache
-from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.core.auto_method import Auto
 from unlearnkit.core.border import border
 from unlearnkit.core.case import Case, Partition
-from unlearnkit.core.checked import FrozenModel
-from unlearnkit.core.errors import DivergedError, UnlearnkitError, UnsupportedError
+from unlearnkit.core.errors import DivergedError, UnsupportedError
 from unlearnkit.core.method import Method
 from unlearnkit.core.module_state import tensors, tensors_equal
 from unlearnkit.core.recipe import ASSUMED
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Cost, Runtime
 from unlearnkit.linalg.gradient_projection import RetainedSubspace
+from unlearnkit.core.settings import deep_merge
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
-from unlearnkit.report.report import Report
-from unlearnkit.report.schema import Verdict
+from unlearnkit.report.schema import Finding, Verdict
+from unlearnkit.train.retraining_time import processor_seconds, seconds_a_row_pass
+from unlearnkit.train.rng_guard import seeded_global_rngs
+from unlearnkit.train.utility_loss import UtilityLoss, utility_loss
 from unlearnkit.unlearning.requirements import applicable_methods, check_needs
 from unlearnkit.unlearning.run_method import (
     Unlearned,
     check_arguments,
+    fresh_model,
     frozen_copy,
     run_metered,
     run_method,
 )
 
-FAILING = (Verdict.LEAKS, Verdict.DAMAGED)
-"""Verdicts that make ``auto`` try the next candidate."""
+AUDIT_ROWS = 500
+"""Most retained rows that an audit of ``auto`` reads: with the look and the other rows its audits
+then cost at most a fifth of what it runs, where a recipe has 30 epochs or more."""
 
+AUTO_CONTROL_SHARE = 0.05
+"""Length of a control's training, as a share of the original's."""
 
-class CandidateOutcome(FrozenModel):
-    """The outcome of one candidate."""
+SCRATCH, LEAST_SHARE = 0.18, 0.02
+"""Length of a training from scratch that is kept in reserve below a budget of 1, and the shortest
+that is tried at its end, as shares of retraining."""
 
-    candidate: str
-    """The method with its settings."""
-
-    ran: bool
-    """Whether it ran to its end."""
-
-    passed: bool
-    outcome: str
-    """The result of the fast audit, or why the candidate did not run."""
-
-    work: int = 0
-    """The candidate's row passes, a backward pass counted as two."""
-
-    audit: int = 0
-    """Its audit's."""
-
-
-class Selection(FrozenModel):
-    """What ``auto`` chose, and why."""
-
-    candidate: str
-    """The method with its settings."""
-
-    line: str
-    """Of the decision table."""
-
-    why: str
-    """In one line."""
-
-    kind: str
-    share: float | None
-    atypicality: float | None
-    budget: float
-    cost: float | None
-    """Cost of all that was tried, audits included, as a share of retraining's; None where that is
-    not known."""
-
-    audited: bool
-    passed: bool
-    """Whether the returned model passed the fast audit, or could not be audited."""
-
-    candidates: tuple[CandidateOutcome, ...]
-
-
-@dataclass(frozen=True)
-class SelectedModel(Unlearned):
-    """The model that ``auto`` returns; ``method`` made it, ``cost`` counts all tries."""
-
-    choice: Selection
-
-
-class AutoFailedError(UnlearnkitError):
-    """No candidate passed the fast audit; ``best`` is the least bad, to inspect, not to use."""
-
-    def __init__(self, message: str, best: SelectedModel) -> None:
-        super().__init__(message)
-        self.best = best
+LONGER = 2
+"""How many times as long the best candidate is run once more where it lost accuracy."""
 
 
 @border("unlearn")
@@ -125,9 +83,12 @@ def unlearn(
     finite model of the same architecture (``DivergedError``), or if it broke its contract.
 
     With ``"auto"`` the method is chosen from a table of measured results, its model goes through
-    the fast audit, and the next candidate is tried where that says LEAKS or DAMAGED. The result
-    says in its notes which it was and why; its cost counts every try and every audit. Where none
-    passes, ``AutoFailedError`` is raised, with the least bad model as its ``best``.
+    the fast audit, and the next candidate is tried where that says LEAKS or DAMAGED, or where more
+    than a point of accuracy went on validation rows; then retraining. The result says in its notes
+    which it was and why; its cost counts every try and every audit. Where the budget ends before
+    one passes, the best model that does not leak comes back, with a note and ``choice.passed``
+    False. A model that leaks is never returned: ``AutoFailedError`` is raised then, with it as its
+    ``best``.
 
     Args:
         model: The trained model.
@@ -169,16 +130,27 @@ def select_method(
 ) -> SelectedModel:
     """Try the candidates of the first line that holds, until one passes the fast audit.
 
-    See ``unlearn``; ``lines`` are the decision table, the package's own when None.
+    See ``unlearn``; ``lines`` are the decision table, the package's own when None. A candidate that
+    passes but lost more than a point of accuracy on validation rows, and more than one standard
+    error, is kept in hand while the others are tried, then the best one for twice as long.
+    Retraining follows where the loss is above two standard errors; a loss that may be chance is
+    in the note. From a budget of 1 up its cost is kept in reserve; where it does not fit, a
+    training from scratch follows for as long as the budget allows: it never saw the forget rows.
+
+    What comes back is, in this order: a model that passed; one that passed and lost accuracy, with
+    a note; one that the audit calls DAMAGED but not LEAKS, with a note and ``choice.passed`` False.
+    This is the safest order for the owner of the data: accuracy can be seen and repaired by the
+    user, a leak cannot be seen.
 
     Returns:
-        The model of the first candidate that passed, or could not be audited.
+        The model.
 
     Raises:
         UnsupportedError: If no line of the table holds.
     """
     start = time.perf_counter()
     run = Runtime() if rt is None else rt.fork(rt.seed)
+    clock = processor_seconds(run.device)
     parsed = None if request is None else parse_request(request)
     parts = case.partition(parsed)
     original = frozen_copy(model, case, parts, run)
@@ -192,12 +164,42 @@ def select_method(
             f" method; these work: {', '.join(applicable_methods(case, parts)) or 'none'}"
         )
     trial = _Trial(model, case, parsed, parts, how, run, seen, line, cache or Cache())
+    trial.clock = clock
     if trial.whole is None:
         run.note("auto: the cost of retraining is not known without retained rows; no budget kept")
-    for candidate in line.candidates:
+    for candidate in trial.plan():
         if trial.attempt(candidate):
             break
     return trial.result(time.perf_counter() - start)
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A candidate that ran, and what was found."""
+
+    candidate: Candidate
+    outcome: CandidateOutcome
+    done: Unlearned
+    wrong: tuple[str, ...]
+    """Verdicts against it."""
+
+    loss: UtilityLoss | None
+    """On validation rows."""
+
+    @property
+    def rank(self) -> tuple[int, float]:
+        """Return what orders models, best first: passed, passed with a loss, damaged, others."""
+        lost = 0.0 if self.loss is None else self.loss.lost
+        if self.candidate.whole:
+            return (0, 0.0)
+        if self.outcome.passed:
+            return (int(self.lossy), lost)
+        return (2, lost) if self.wrong == (Verdict.DAMAGED,) else (3, float(len(self.wrong)))
+
+    @property
+    def lossy(self) -> bool:
+        """Return whether more than a point of accuracy went, and more than a standard error."""
+        return self.loss is not None and self.loss.beyond(1)
 
 
 @dataclass
@@ -213,9 +215,11 @@ class _Trial:
     seen: CaseProfile
     line: Rule
     cache: Cache
+    clock: float = 0.0
+    """Processor time at the start."""
+
     tried: list[CandidateOutcome] = field(default_factory=list)
-    best: tuple[int, CandidateOutcome, Unlearned] | None = None
-    """How many verdicts failed, and what they were about."""
+    ran: list[_Tried] = field(default_factory=list)
 
     audited: int = 0
     """Work of the dearest audit so far."""
@@ -228,7 +232,9 @@ class _Trial:
 
     def __post_init__(self) -> None:
         own = self.run.fork(self.run.seed)
-        self.controls = ControlModels(self.case, self.parts, own, self.cache)
+        self.controls = ControlModels(
+            self.case, self.parts, own, self.cache, AUTO_CONTROL_SHARE, leaks_only=True
+        )
 
     @property
     def whole(self) -> int | None:
@@ -238,8 +244,45 @@ class _Trial:
         recipe = self.case.recipe or ASSUMED
         return 3 * recipe.epochs * len(self.parts.retain) or None
 
+    @property
+    def best(self) -> _Tried | None:
+        """Return the best model so far, the earlier of equal ones."""
+        return min(self.ran, key=lambda t: t.rank, default=None)
+
+    def plan(self) -> Iterator[Candidate]:
+        """Yield what to try next: the line's methods, the best for longer, then from scratch."""
+        yield from (c for c in self.line.candidates if not c.exact)
+        best = self.best
+        if best is not None and best.rank[0] in {1, 2}:
+            longer = _for_longer(best)
+            if longer is not None:
+                yield longer
+        exact = [c for c in self.line.candidates if c.exact]
+        for candidate in exact:
+            if self._lost_by_chance():
+                return
+            yield candidate
+        if exact and not self._lost_by_chance() and not any(t.candidate.whole for t in self.ran):
+            yield from self._as_long_as_the_budget_allows()
+
+    def _lost_by_chance(self) -> bool:
+        """Return whether the best model passed and lost no more than chance explains."""
+        best = self.best
+        return best is not None and best.rank[0] == 1 and not _beyond_chance(best)
+
+    def _as_long_as_the_budget_allows(self) -> Iterator[Candidate]:
+        """Yield a training from scratch on the retain set for what is left of the budget."""
+        spent = self._spent()
+        if spent is None:
+            return
+        share = math.floor(100 * (self.how.budget - spent - self._reading_cost())) / 100
+        tried = [t.candidate.cost for t in self.ran if t.candidate.exact]
+        if share >= LEAST_SHARE and share > max(tried, default=0.0):
+            settings = {"renew": 1.0, "run": {"share": share}}
+            yield Candidate(method="shrink_perturb", settings=settings, cost=share, exact=True)
+
     def attempt(self, candidate: Candidate) -> bool:
-        """Try a candidate; return whether its model is to be returned."""
+        """Try a candidate; return whether its model is to be returned without further tries."""
         run = self.run.fork(self.run.seed)
         try:
             how = self._built(candidate)
@@ -248,43 +291,69 @@ class _Trial:
             self._record(candidate, run.cost, outcome=str(e))
             return False
         looked = self.run.fork(self.run.seed)
-        report = self._audit(done, looked)
+        report = self._audit(done, looked, controls=not candidate.exact or candidate.whole)
+        loss = utility_loss(done.model, done.original, self.case, self.parts, self.request, looked)
         self.audited = max(self.audited, looked.cost.work)
-        wrong = _wrong(done, report)
+        wrong = self._wrong(done, report, loss)
         outcome = _outcome(report, wrong)
-        passed = not wrong or candidate.exact
+        never_saw = candidate.exact and Verdict.DAMAGED not in wrong
+        passed = not wrong or never_saw or candidate.whole
         if wrong and candidate.exact:
             outcome += "; its model never saw the forget rows, so this is in the rows themselves"
-        tried = self._record(candidate, run.cost, outcome=outcome, audit=looked.cost, passed=passed)
-        if self.best is None or passed or len(wrong) < self.best[0]:
-            self.best = (len(wrong), tried, done)
-        return passed
+        if loss is not None and loss.more_than_a_point:
+            outcome += f"; {loss}"
+        one = self._record(
+            candidate,
+            run.cost,
+            outcome=outcome,
+            audit=looked.cost,
+            passed=passed,
+            lost=None if loss is None else loss.lost,
+        )
+        tried = _Tried(candidate, one, done, tuple(wrong), loss)
+        self.ran.append(tried)
+        return passed and (candidate.whole or not tried.lossy)
 
     def result(self, seconds: float) -> SelectedModel:
-        """Return the model that passed.
+        """Return the best model, if it does not leak.
 
         Raises:
             UnsupportedError: If no candidate could run.
-            AutoFailedError: If none passed.
+            AutoFailedError: If all that ran leak or changed nothing.
         """
         more = "; a larger budget lets more of them run" if self.short else ""
-        if self.best is None:
+        best = self.best
+        if best is None:
             whys = "; ".join(f"{t.candidate}: {t.outcome}" for t in self.tried)
             raise UnsupportedError(
                 f"auto: no candidate of line {self.line.id} could run{more}: {whys}"
             )
-        _, chosen, done = self.best
-        why = self._why(chosen)
-        if not chosen.passed:
-            self.run.note(f"auto: FAILED, do not use this model: {why}")
-        else:
-            self.run.note(f"auto: {why}")
-        cost = self.run.cost
-        found = SelectedModel(
+        why = self._why(best.outcome)
+        self.run.note(f"auto: {_SAID[best.rank[0]]}{why}")
+        if best.rank[0] == 2:
+            self.run.note(
+                "auto: this model has forgotten but answers worse than it should: the audit calls"
+                f" it DAMAGED, and no other candidate fitted the budget of {self.how.budget:g}; it"
+                " is safe to inspect, not to be used as it is; give a budget of 2 or more, or"
+                " retrain"
+            )
+        found = self._selected(best, why, seconds)
+        if best.rank[0] < 3:
+            return found
+        whys = "; ".join(f"{t.candidate}: {t.outcome}" for t in self.tried)
+        raise AutoFailedError(f"auto: no candidate passed the fast audit{more}: {whys}", found)
+
+    def _selected(self, best: _Tried, why: str, seconds: float) -> SelectedModel:
+        done, chosen = best.done, best.outcome
+        ran = sum(t.work for t in self.tried)
+        per_pass = self._seconds_a_pass()
+        used = processor_seconds(self.run.device) - self.clock
+        checks = self.run.cost.work - ran
+        return SelectedModel(
             **{
                 **{name: getattr(done, name) for name in Unlearned.__dataclass_fields__},
                 "seconds": seconds,
-                "cost": replace(cost, pending=0),
+                "cost": replace(self.run.cost, pending=0),
                 "notes": (*self.run.notes, *done.notes),
             },
             choice=Selection(
@@ -296,15 +365,33 @@ class _Trial:
                 atypicality=self.seen.atypicality,
                 budget=self.how.budget,
                 cost=self._spent(),
+                checks=checks / ran if ran else None,
+                processor_seconds=used,
+                processor_cost=None
+                if per_pass is None or self.whole is None
+                else used / (per_pass * self.whole),
                 audited=self.audited > 0,
                 passed=chosen.passed,
+                lost=chosen.lost,
                 candidates=tuple(self.tried),
             ),
         )
-        if chosen.passed:
-            return found
-        whys = "; ".join(f"{t.candidate}: {t.outcome}" for t in self.tried)
-        raise AutoFailedError(f"auto: no candidate passed the fast audit{more}: {whys}", found)
+
+    def _seconds_a_pass(self) -> float | None:
+        """Return the processor time of a row pass of retraining; None where it cannot be timed."""
+        case, retain = self.case, self.parts.retain
+        if case.fresh is None or case.recipe is None or case.train_model is not None:
+            return None
+        if retain is None or not retain.labelled or not len(retain):
+            return None
+        own = self.run.fork(self.run.seed)
+        with seeded_global_rngs(own, "auto/time"):
+            found = seconds_a_row_pass(
+                fresh_model(case, own, "auto/time"), retain, case.task, case.recipe, own
+            )
+        self.run.cost.forward += own.cost.forward
+        self.run.cost.backward += own.cost.backward
+        return found
 
     def _built(self, candidate: Candidate) -> Method:
         if candidate.method not in catalog.methods():
@@ -316,51 +403,96 @@ class _Trial:
             need = candidate.cost
             left = self.how.budget - spent
             if not candidate.exact:
-                need += self._audit_cost()
+                need = need * self._overrun() + self._audit_cost()
                 left -= self._reserve()
-            if need > left:
+            if need > left + 1e-9:
                 self.short = True
                 raise UnsupportedError(
                     f"needs about {need:.2f} of retraining, and {max(0.0, left):.2f} of the budget"
-                    " is left"
+                    " is left for it"
                 )
         return how
 
+    def _overrun(self) -> float:
+        """Return how many times their stated cost the candidates so far took, at least 1.
+
+        Where a recipe has few epochs, a run that is rounded up to whole epochs takes more.
+        """
+        assert self.whole is not None
+        taken = [t.outcome.work / (self.whole * t.candidate.cost) for t in self.ran]
+        return max([1.0, *taken])
+
     def _reserve(self) -> float:
-        """Return what retraining would cost after other candidates, where it can follow them."""
-        for candidate in self.line.candidates:
-            if candidate.exact and candidate.cost <= self.how.budget:
-                try:
-                    check_needs(catalog.method(candidate.method), self.case, self.parts)
-                except UnsupportedError:
-                    continue
-                return candidate.cost
-        return 0.0
+        """Return what must be left after other candidates: for retraining, or a part of it."""
+        exact = [c for c in self.line.candidates if c.exact and self._can_run(c.method)]
+        costs = [c.cost for c in exact if c.cost <= self.how.budget]
+        if costs or not exact:
+            return max(costs, default=0.0)
+        return SCRATCH + self._reading_cost() if self._can_run("shrink_perturb") else 0.0
+
+    def _can_run(self, method: str) -> bool:
+        try:
+            check_needs(catalog.method(method), self.case, self.parts)
+        except UnsupportedError:
+            return False
+        return True
 
     def _audit_cost(self) -> float:
         """Return what the next audit costs, as a share of retraining: as the dearest so far.
 
-        Before the first one: two models on all rows, and both control models.
+        Before the first one: two models on the rows, and both control models.
         """
         assert self.whole is not None
         if self.audited:
             return self.audited / self.whole
-        views = (self.parts.forget, self.parts.retain, self.case.test, self.case.held_out)
+        controls = 2 * AUTO_CONTROL_SHARE if self.case.fresh is not None else 0.0
+        return self._reading_cost() + controls
+
+    def _reading_cost(self) -> float:
+        """Return what two models on the rows of an audit cost, as a share of retraining."""
+        assert self.whole is not None
+        views = (self.parts.forget, self.case.test, self.case.held_out, self.case.validation)
         rows = sum(len(v) for v in views if v is not None)
-        controls = 2 * CONTROL_SHARE if self.case.fresh is not None else 0.0
-        return 2 * rows / self.whole + controls
+        rows += 0 if self.parts.retain is None else min(AUDIT_ROWS, len(self.parts.retain))
+        return 2 * rows / self.whole
 
     def _spent(self) -> float | None:
         return None if self.whole is None else self.run.cost.work / self.whole
 
-    def _audit(self, done: Unlearned, rt: Runtime) -> Report | None:
+    def _audit(self, done: Unlearned, rt: Runtime, *, controls: bool) -> FastVerdict | None:
         if self.parts.forget is None:
             return None
-        report = audit_one_model(done, None, AuditTier.FAST, rt, self.controls)
+        own = self.controls if controls else replace(self.controls, share=0.0, _trained={})
+        report = fast_verdict(done, rt, own, retain_rows=AUDIT_ROWS)
         spent, self.controls.rt = self.controls.rt.cost, self.run.fork(self.run.seed)
         rt.cost.forward += spent.forward
         rt.cost.backward += spent.backward
         return report
+
+    def _wrong(
+        self, done: Unlearned, report: FastVerdict | None, loss: UtilityLoss | None
+    ) -> list[str]:
+        """Return what speaks against a model.
+
+        Rows that fit the original badly, as wrong labels do, say that labels are noisy: then a
+        lower fit of the retain set is no damage where validation rows lost nothing.
+        """
+        noisy = self.seen.kind == "atypical" and loss is not None and not loss.more_than_a_point
+        found = [
+            f.verdict
+            for f in ([] if report is None else report.findings)
+            if f.verdict in FAILING
+            and not (noisy and f.verdict is Verdict.DAMAGED and _of_retained_rows(f))
+        ]
+        wrong = list(dict.fromkeys(str(v) for v in found))
+        theirs = tensors(done.original)
+        if all(
+            tensors_equal(t, theirs[name])
+            for name, t in tensors(done.model).items()
+            if name in theirs
+        ):
+            wrong.append("NOTHING CHANGED")
+        return wrong
 
     def _record(
         self,
@@ -370,6 +502,7 @@ class _Trial:
         outcome: str,
         audit: Cost | None = None,
         passed: bool = False,
+        lost: float | None = None,
     ) -> CandidateOutcome:
         for spent in (cost, audit or Cost()):
             self.run.cost.forward += spent.forward
@@ -382,6 +515,7 @@ class _Trial:
             outcome=outcome,
             work=cost.work,
             audit=0 if audit is None else audit.work,
+            lost=lost,
         )
         self.tried.append(tried)
         return tried
@@ -395,25 +529,44 @@ class _Trial:
         )
 
 
-def _wrong(done: Unlearned, report: Report | None) -> list[str]:
-    """Return what speaks against a model."""
-    found = [] if report is None else [f.verdict for f in report.findings if f.verdict in FAILING]
-    wrong = list(dict.fromkeys(str(v) for v in found))
-    theirs = tensors(done.original)
-    if all(
-        tensors_equal(t, theirs[name]) for name, t in tensors(done.model).items() if name in theirs
-    ):
-        wrong.append("NOTHING CHANGED")
-    return wrong
+FAILING = (Verdict.LEAKS, Verdict.DAMAGED)
+"""Verdicts that make ``auto`` try the next candidate."""
+
+_SAID = (
+    "",
+    "it lost more than a point of accuracy, and nothing else that fitted the budget did better: ",
+    "NOT PASSED: ",
+    "FAILED, do not use this model: ",
+)
+"""How the note of a model begins, by its rank."""
 
 
-def _outcome(report: Report | None, wrong: Sequence[str]) -> str:
+def _of_retained_rows(finding: Finding) -> bool:
+    return bool(finding.rows) and all(r.endswith("_retain") for r in finding.rows)
+
+
+def _beyond_chance(tried: _Tried) -> bool:
+    return tried.loss is not None and tried.loss.beyond(2)
+
+
+def _for_longer(tried: _Tried) -> Candidate | None:
+    """Return a candidate with a longer run; None where its length is no share of retraining."""
+    run = getattr(tried.done.method, "run", None)
+    share = getattr(run, "share", None)
+    if share is None or getattr(run, "recipe", None) is not None:
+        return None
+    own = tried.candidate
+    settings = deep_merge(own.settings, {"run": {"share": LONGER * share}})
+    return Candidate(method=own.method, settings=settings, cost=LONGER * own.cost)
+
+
+def _outcome(report: FastVerdict | None, wrong: Sequence[str]) -> str:
     if wrong:
         return f"fast audit: {', '.join(wrong)}"
     if report is None:
         return "not audited: there are no forget rows"
     other = sorted({str(f.verdict) for f in report.findings} - {Verdict.INCONCLUSIVE})
-    seen = {r.metric for r in report.rows}
+    seen = report.metrics
     blind = []
     if not seen & {"margin_auc"}:
         blind.append("no never-seen rows to compare with")

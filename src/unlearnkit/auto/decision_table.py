@@ -39,6 +39,11 @@ class Candidate(FrozenModel):
     exact: bool = False
     """Whether its model never saw the forget rows: then what the audit says is about the rows."""
 
+    @property
+    def whole(self) -> bool:
+        """Return whether it is retraining in full, which is right by definition."""
+        return self.exact and self.cost >= 1
+
     def words(self) -> str:
         """Return the method with its settings, as a user would write them."""
         return " ".join([self.method, *(f"{k}={v}" for k, v in _flat(self.settings))])

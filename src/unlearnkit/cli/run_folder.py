@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from unlearnkit.auto.chooser import Selection
+from unlearnkit.auto.selection import Selection
 from unlearnkit.core.checked import FrozenModel, Record
 from unlearnkit.core.digest import digest
 from unlearnkit.core.errors import InputError

@@ -19,7 +19,8 @@ from torch import nn
 import unlearnkit
 from unlearnkit.auditing.audit import audit
 from unlearnkit.auditing.recipe_check import ORIGINALS
-from unlearnkit.auto.chooser import AutoFailedError, SelectedModel, unlearn
+from unlearnkit.auto.chooser import unlearn
+from unlearnkit.auto.selection import AutoFailedError, SelectedModel
 from unlearnkit.checkpoint import load_weights, save_weights
 from unlearnkit.cli.console import Console
 from unlearnkit.cli.continuation import Continuation, check_continued

@@ -29,9 +29,9 @@ class Auto(Method):
     info = Info(title="Chosen from a table", cite="", needs=frozenset(), tasks=frozenset())
 
     budget: float = Field(2.0, gt=0, allow_inf_nan=False)
-    """Most that all of it may cost, audits included, as a share of retraining. From 1 up, the cost
-    of retraining is kept in reserve, so that it can follow what failed; below 1 retraining is never
-    tried."""
+    """Most that all of it may cost in row passes, audits included, as a share of retraining. From 1
+    up, the cost of retraining is kept in reserve, so that it can follow what failed; below 1 a
+    shorter training from scratch takes its place."""
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
         """Refuse: a problem is not enough to choose by."""

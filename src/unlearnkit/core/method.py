@@ -65,6 +65,9 @@ class Need(StrEnum):
     HISTORY = "update history"
     """What clients sent in each round of a federated training, as it was kept."""
 
+    CHECKPOINTS = "training checkpoints"
+    """The states that a training went through, as they were kept."""
+
     SHAPE = "one input tensor"
     """Inputs that are one tensor, of a known shape."""
 

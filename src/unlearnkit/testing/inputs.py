@@ -149,7 +149,7 @@ def _lacking(whole: Case, need: Need) -> Case:
         return whole.replace(fresh=None)
     if need is Need.MOMENTS:
         return whole.replace(input_moments=None)
-    if need is Need.HISTORY:
+    if need in {Need.HISTORY, Need.CHECKPOINTS}:
         return whole.replace(train_model=None)
     if need is Need.CLIENTS:
         assert isinstance(whole.train, TensorData)

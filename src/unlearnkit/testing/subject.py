@@ -24,6 +24,8 @@ from unlearnkit.core.request import Classes, ForgetRequest, Rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
 from unlearnkit.testing.toy_cases import toy_case
+from unlearnkit.train.checkpoint_history import Checkpoint, MemoryCheckpoints, state_of
+from unlearnkit.train.checkpointed_training import with_checkpoints
 from unlearnkit.train.loop import fit
 from unlearnkit.train.rng_guard import seeded_global_rngs
 from unlearnkit.unlearning.run_method import Unlearned, fresh_model, run_method
@@ -53,7 +55,8 @@ class ToyProblem:
     @cached_property
     def case(self) -> Case:
         """Return the toy problem: the same rows at each access."""
-        return toy(self.task)
+        case = toy(self.task)
+        return with_toy_checkpoints(case) if Need.CHECKPOINTS in self.method.info.needs else case
 
     @property
     def request(self) -> ForgetRequest:
@@ -131,6 +134,20 @@ def trained_model(case: Case, key: str) -> nn.Module:
         _weights()[key] = {n: t.detach().clone() for n, t in model.state_dict().items()}
     model.load_state_dict(_weights()[key])
     return model
+
+
+class _OfAnyModel(MemoryCheckpoints):
+    """One checkpoint, the state of whichever model is given."""
+
+    def find(self, model: nn.Module) -> str | None:
+        """Return a training whose one state is the model's."""
+        self.add("toy", Checkpoint(0, state_of(model), torch.arange(0)))
+        return "toy"
+
+
+def with_toy_checkpoints(case: Case) -> Case:
+    """Return a case that has a checkpoint of whichever model it is used with."""
+    return with_checkpoints(case, _OfAnyModel())
 
 
 @cache

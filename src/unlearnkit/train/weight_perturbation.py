@@ -1,6 +1,7 @@
 """Shrink and perturb: a model's weights mixed with untrained ones."""
 
 import torch
+from torch import nn
 
 from unlearnkit.core.errors import UnsupportedError
 from unlearnkit.core.method import Problem
@@ -9,7 +10,9 @@ from unlearnkit.core.method import Problem
 def mix_with_untrained(p: Problem, share: float) -> None:
     """Mix trainable weights with untrained ones: ``(1 - share) * weights + share * untrained``.
 
-    Shrink and perturb (Ash and Adams, NeurIPS 2020, arXiv:1910.08475). Buffers stay as they are.
+    Shrink and perturb (Ash and Adams, NeurIPS 2020, arXiv:1910.08475). Buffers stay as they
+    are; at a share of 1 those of layers that are trained are the untrained network's, so that
+    nothing of the model is left.
 
     Raises:
         UnsupportedError: If the case gives no untrained model.
@@ -21,8 +24,21 @@ def mix_with_untrained(p: Problem, share: float) -> None:
             "renew: mixes in untrained weights, and the case gives no model factory; give"
             " Case(fresh=make_model), or renew 0"
         )
-    untrained = dict(p.fresh().named_parameters())
+    fresh = p.fresh()
+    untrained = dict(fresh.named_parameters())
     with torch.no_grad():
         for name, w in p.model.named_parameters():
             if w.requires_grad:
                 w.lerp_(untrained[name], share)
+        if share == 1:
+            _copy_buffers(p.model, fresh)
+
+
+def _copy_buffers(model: nn.Module, fresh: nn.Module) -> None:
+    """Give a model another's buffers, but for layers whose own parameters are all frozen."""
+    for mine, other in zip(model.modules(), fresh.modules(), strict=True):
+        own = list(mine.parameters(recurse=False))
+        if not own or any(w.requires_grad for w in own):
+            theirs = dict(other.named_buffers(recurse=False))
+            for name, t in mine.named_buffers(recurse=False):
+                t.copy_(theirs[name])

@@ -72,6 +72,7 @@ def available_inputs(
             v is None or v.data.group is not None for n, v in reads.items() if n in wanted
         ),
         Need.HISTORY: lambda: bool(getattr(case.train_model, "history", None)),
+        Need.CHECKPOINTS: lambda: getattr(case.train_model, "checkpoints", None) is not None,
         Need.SHAPE: lambda: input_shape(case, split) is not None,
     }
     return frozenset(n for n in wanted if have[n]())

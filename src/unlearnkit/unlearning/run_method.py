@@ -53,6 +53,7 @@ from unlearnkit.unlearning.projected_steps import (
     check_projectable,
     project_steps,
 )
+from unlearnkit.train.utility_loss import UtilityLoss, utility_loss
 from unlearnkit.unlearning.requirements import check_needs, input_shape
 from unlearnkit.unlearning.result_checks import (
     check_form,
@@ -204,6 +205,7 @@ def run_metered(
     check_form(out, like, (model, original), how.id)
     check_values(out, like, how.id)
     _tell_damage(how, out, original, case, split, run)
+    _tell_utility(how, utility_loss(out, original, case, split, request, run.fork(run.seed)), run)
     return Unlearned(
         model=restore_form(out, like),
         original=restore_form(_copy(original), model).eval().requires_grad_(False),
@@ -553,6 +555,15 @@ def _tell_damage(
     if found.diverged and Need.RETAIN in how.info.needs and not how.info.may_damage:
         raise DivergedError(f"{how.id}: diverged, {found}; the input model is unchanged; {repair}")
     rt.note(f"{how.id}: the model is damaged: {found}; {repair}")
+
+
+def _tell_utility(how: Method, found: UtilityLoss | None, rt: Runtime) -> None:
+    """Note a model that lost more than a point of accuracy on validation rows."""
+    if found is not None and found.more_than_a_point:
+        rt.note(
+            f"{how.id}: {found}; removing the rows may cost as much: compare with a retrained"
+            " model, train for longer, or take another method"
+        )
 
 
 ANSWERS = 256
