@@ -167,6 +167,7 @@ def run_metered(
     if isinstance(mask, Mask):
         mask.check(model, "" if split.forget is None else split.forget.key())
     check_outputs(original, split, case, run)
+    _tell_rows(case, split, run)
     problem = _problem(how, case, split, work, upcast_half_precision(original), model, run)
     start = time.perf_counter()
     with seeded_global_rngs(run), peak_memory(run):
@@ -297,7 +298,7 @@ def _check_fit(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> B
     views = {"retain": split.retain, "forget": split.forget} | {
         name: None if data is None else View.all(data) for name, data in others.items()
     }
-    quiet = rt.fork(rt.seed)
+    quiet, check = rt.fork(rt.seed), getattr(case.task, "check_model", None)
     seen: list[Batch] = []
     with seeded_global_rngs(rt, "fit"), torch.inference_mode():
         if case.input_shape is not None:
@@ -310,6 +311,8 @@ def _check_fit(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> B
         for name, view in views.items():
             if view is None:
                 continue
+            if check is not None:
+                check(model, view, quiet)
             few = view.pick(torch.arange(min(2, len(view))))
             try:
                 for batch in few.batches(2, quiet):
@@ -341,6 +344,14 @@ def check_outputs(model: nn.Module, split: Partition, case: Case, rt: Runtime) -
         message = batching_note(model, tried[0], case.task, rt)
     if message:
         rt.note(message)
+
+
+def _tell_rows(case: Case, split: Partition, rt: Runtime) -> None:
+    """Note what a reader should know of how rows were read, and of copies of forget rows."""
+    find, (go, stay) = getattr(case.task, "remarks", None), (split.forget, split.retain)
+    found = () if find is None or go is None or stay is None else find(go, stay)
+    for remark in (*case.remarks, *found):
+        rt.note(remark)
 
 
 def _problem(
