@@ -83,7 +83,7 @@ class TokenReader:
         owners, ids = _column(rows, group), _column(rows, keys)
         if isinstance(source, Documents) and group is None:
             owners = list(source.names)
-        limit = self._limit()
+        limit = self.limit
         how = self.too_long or ("split" if isinstance(source, Documents) else "cut")
         parts: list[Tokens] = []
         place: list[int] = []
@@ -101,7 +101,7 @@ class TokenReader:
                 f"{name}: keys: row {long[0]} is split into several, which one key cannot name;"
                 " name rows by group=, or cut with CausalLM(too_long='cut')"
             )
-        return TokenRows(_padded(parts, self._pad(), name), _at(owners, place), ids, remarks)
+        return TokenRows(token_data(parts, self._pad(), name), _at(owners, place), ids, remarks)
 
     def completion(self, text: str) -> list[int]:
         """Return the tokens of a text that follows a prompt, its end marked.
@@ -116,7 +116,9 @@ class TokenReader:
         ids = _ids(self.processing_class(text, add_special_tokens=False))
         return ids + self._end(ids)
 
-    def _limit(self) -> int | None:
+    @property
+    def limit(self) -> int | None:
+        """Return the most tokens of a row; None where nothing limits them."""
         own = getattr(self.processing_class, "model_max_length", None)
         own = own if isinstance(own, int) and own < NO_LENGTH else None
         return own if self.max_length is None else self.max_length
@@ -314,7 +316,23 @@ def _told(
     return (f"{name}: {what}: they were {done}",)
 
 
-def _padded(parts: Sequence[Tokens], pad: int, name: str) -> TensorData:
+def token_data(
+    parts: Sequence[Tokens], pad: int, name: str, *, plain: bool = False
+) -> TensorData:
+    """Return texts as rows padded on the right to the longest.
+
+    Args:
+        parts: The texts.
+        pad: Token of the padding; masks and labels keep it out of every number.
+        name: What to call the set in an error.
+        plain: Whether inputs are the tokens alone, without an attention mask.
+
+    Returns:
+        The rows.
+
+    Raises:
+        InputError: If nothing is predicted of a text.
+    """
     bad = next((i for i, p in enumerate(parts) if all(t == IGNORED for t in p.labels[1:])), None)
     if bad is not None:
         raise InputError(
@@ -330,4 +348,4 @@ def _padded(parts: Sequence[Tokens], pad: int, name: str) -> TensorData:
         ids[i, : len(p.ids)] = torch.tensor(p.ids)
         labels[i, : len(p.ids)] = torch.tensor(p.labels)
         mask[i, : len(p.ids)] = 1
-    return TensorData({"input_ids": ids, "attention_mask": mask}, labels)
+    return TensorData(ids if plain else {"input_ids": ids, "attention_mask": mask}, labels)
