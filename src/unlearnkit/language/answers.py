@@ -106,7 +106,7 @@ def sampled_answer(model: nn.Module, p: Problem, rt: Runtime, stream: str) -> An
         for i in range(len(own)):
             ids = torch.tensor([[*prompt, *said, 0]], device=rt.device)
             with torch.no_grad():
-                logits = task.logits(model, Batch(ids, ids, torch.zeros(1).long()))
+                logits = task.logits(model, Batch(ids, ids, torch.zeros(1).long(), rt.cost))
             p_next = logits[0, -1].float().softmax(-1).cpu()
             if i == 0:
                 p_next[own[0]] = 0.0

@@ -27,7 +27,22 @@ from unlearnkit.train.loop import descend
 if TYPE_CHECKING:
     from unlearnkit.tasks.causal_lm import CausalLM
 
-PUBLISHED_RUN = FineTuneSchedule.exact(
+
+
+class ForgetSchedule(FineTuneSchedule):
+    """A run over the forget rows, in units of the recipe that trained the model."""
+
+    lr: Annotated[float, SearchRange(0.02, 2, log=True)] = Field(0.2, ge=0, allow_inf_nan=False)
+    """Peak learning rate, as a multiple of the recipe's; 0 moves nothing."""
+
+    share: Annotated[float, SearchRange(0.1, 2)] = Field(1.0, ge=0, le=10)
+    """Most passes over the forget rows, as a share of the recipe's epochs."""
+
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Learning rate over the run."""
+
+
+PUBLISHED_RUN = ForgetSchedule.exact(
     optimizer="adamw",
     lr=1e-5,
     weight_decay=0.01,
@@ -43,7 +58,7 @@ USES = frozenset({Need.VALIDATION})
 TASKS = frozenset({"causal_lm"})
 
 PAIRED = (
-    "by default at the recipe's own optimiser and half its rate, until the forget rows look like"
+    "by default by the recipe's own optimiser at a fifth of its rate, until the forget rows look like"
     " validation rows, and back to where the retained loss is within its limit; published settings"
     " are the preset `paper`"
 )
@@ -183,7 +198,7 @@ class LanguageMethod(Method):
     retain_loss: Literal["nll", "kl"] = "nll"
     """Retain term: the mean loss of the labels, or KL(reference || model) at their places."""
 
-    run: FineTuneSchedule = FineTuneSchedule(lr=0.5, share=1.0, schedule="constant")
+    run: ForgetSchedule = ForgetSchedule()
     """How fast, and how many passes over the forget rows at most."""
 
     guard: StopRule = StopRule(sample=128)

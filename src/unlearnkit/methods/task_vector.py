@@ -7,10 +7,10 @@ from pydantic import Field
 from torch import nn
 
 from unlearnkit.core.method import Info, Method, Need, Problem, register
-from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
 from unlearnkit.language.adapters import LowRankAdapter, negated_adapter
+from unlearnkit.language.language_method import ForgetSchedule
 from unlearnkit.train.early_stopping import OFF, StopMonitor, StopRule, furthest, snapshot
 from unlearnkit.train.loop import fit
 
@@ -35,7 +35,7 @@ class TaskVector(Method):
             "paper": {
                 "alpha": 5.0,
                 "guard": OFF,
-                "run": FineTuneSchedule.exact(
+                "run": ForgetSchedule.exact(
                     optimizer="adamw", lr=1e-5, epochs=10, batch_size=32
                 ),
             }
@@ -46,7 +46,7 @@ class TaskVector(Method):
     alpha: Annotated[float, SearchRange(0.1, 10, log=True)] = Field(5.0, ge=0, allow_inf_nan=False)
     """How far to go against the fine-tuning; 0 changes nothing."""
 
-    run: FineTuneSchedule = FineTuneSchedule(lr=1.0, share=0.5, schedule="constant")
+    run: ForgetSchedule = ForgetSchedule(lr=1.0, share=0.5)
     """The fine-tuning on the forget set."""
 
     guard: StopRule = StopRule(sample=128)
