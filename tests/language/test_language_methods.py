@@ -125,16 +125,17 @@ def test_log_probabilities_of_the_original_are_computed_once_a_row():
     assert rt.cost.forward == seen
 
 
-def test_batches_are_cut_after_the_last_label_and_nothing_changes():
+def test_places_before_the_first_and_after_the_last_label_are_left_out_and_nothing_changes():
     case, _ = trained()
     p = problem(another())
     view = View.all(case.train)
     batch = next(view.batches(16, Runtime()))
     short = batch.pick((batch.y != -100).sum(1) == (batch.y != -100).sum(1).min())
     cut = TokenModel(p.model, p.task, view)(short)
-    labels = short.y[:, 1:]
     want = p.task.losses(p.task.outputs(p.model, short), short)
-    assert cut.labels.shape[1] <= labels.shape[1]
+    assert cut.labels.shape == cut.logits.shape[:2]
+    assert cut.first > 1
+    assert cut.batch.y.shape[1] < short.y.shape[1]
     torch.testing.assert_close(cut.nll("seq_mean"), want, **CLOSE)
 
 
@@ -144,7 +145,7 @@ def test_the_retain_term_is_the_loss_or_the_kl_to_the_original():
     got = uk.method("npo").retain_term(seen, reference)
     torch.testing.assert_close(got, p.model(**seen.batch.x, labels=seen.batch.y).loss, **CLOSE)
     got = uk.method("npo", retain_loss="kl").retain_term(seen, reference)
-    theirs = p.original(**seen.batch.x).logits[:, :-1]
+    theirs = p.original(**seen.batch.x).logits[:, seen.first - 1 : -1]
     torch.testing.assert_close(got, kl_to_reference(seen.logits, theirs, seen.mask), **CLOSE)
 
 
@@ -154,7 +155,7 @@ def test_rmu_steers_the_block_s_output_and_holds_it_on_retained_rows():
     u = torch.rand(32, generator=Runtime().rng("rmu/direction"))
     with torch.no_grad():
         run = {m: m(**step.seen.batch.x, output_hidden_states=True) for m in (p.model, p.original)}
-    hidden = {m: p_run.hidden_states[1][:, 1:] for m, p_run in run.items()}
+    hidden = {m: p_run.hidden_states[1][:, step.seen.first :] for m, p_run in run.items()}
     first = uk.method("rmu", layer=0, coefficient=3.0)
     got = first.forget_term(p, Runtime())(step)
     want = squared_distance(hidden[p.model], 3.0 * u / u.norm(), step.seen.mask)
