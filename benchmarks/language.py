@@ -94,7 +94,7 @@ def compare(retain_weight: float) -> Fact:
     for name, t in a.items():
         torch.testing.assert_close(t, b[name], rtol=1e-3, atol=1e-5)
     return against(
-        f"npo against a step of two models: {'with' if retain_weight else 'without'} retain term",
+        f"npo against two models a step: {'with' if retain_weight else 'without'} retain term",
         ours,
         theirs,
         pairs=3,

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from unlearnkit.tasks.causal_lm import CausalLM
 
 
-
 class ForgetSchedule(FineTuneSchedule):
     """A run over the forget rows, in units of the recipe that trained the model."""
 
@@ -58,8 +57,8 @@ USES = frozenset({Need.VALIDATION})
 TASKS = frozenset({"causal_lm"})
 
 PAIRED = (
-    "by default by the recipe's own optimiser at a fifth of its rate, until the forget rows look like"
-    " validation rows, and back to where the retained loss is within its limit; published settings"
+    "by default by the recipe's own optimiser at a fifth of its rate, until the forget rows look"
+    " like validation rows, and back to where the retained loss is within its limit; published settings"
     " are the preset `paper`"
 )
 """How the defaults of all these methods differ from what is published."""

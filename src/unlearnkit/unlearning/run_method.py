@@ -37,7 +37,7 @@ from unlearnkit.core.wrapped_models import (
     moving_statistics,
     unwrap,
 )
-from unlearnkit.language.adapters import add_adapter, adapter_note
+from unlearnkit.language.adapters import adapter_note, add_adapter
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.localize.method_masks import check_held, check_maskable, own_mask
