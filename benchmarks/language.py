@@ -100,8 +100,8 @@ def compare(retain_weight: float) -> Fact:
         pairs=3,
         goal=FASTER,
         how=(
-            f"GPT-2 of 2 blocks, width 128, {VOCABULARY} tokens; prompts of {PROMPT} tokens, answers"
-            f" of {ANSWER}; {EPOCHS} epochs; weights equal at the end; processor time"
+            f"GPT-2 of 2 blocks, width 128, {VOCABULARY} tokens; prompts of {PROMPT} tokens,"
+            f" answers of {ANSWER}; {EPOCHS} epochs; weights equal at the end; processor time"
         ),
         clock=time.process_time,
     )

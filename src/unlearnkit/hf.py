@@ -17,7 +17,7 @@ from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.method import Method, Problem
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.language.adapters import LowRankAdapter, add_adapter, adapter_note
+from unlearnkit.language.adapters import LowRankAdapter, adapter_note, add_adapter
 from unlearnkit.language.language_method import (
     ForgetStep,
     LanguageMethod,
@@ -44,7 +44,7 @@ class PairedRows(Dataset[dict[str, Any]]):
         return {"forget": _row(self._forget, i), "retain": _row(self._retain, j)}
 
 
-class UnlearnTrainer(Trainer):  # type: ignore[misc]  # transformers is not typed
+class UnlearnTrainer(Trainer):
     """Trains a causal language model to forget: ``compute_loss`` is the method's.
 
     The run is as long and as fast as ``args`` say: a method's own run and stop rule are those of
@@ -97,10 +97,11 @@ class UnlearnTrainer(Trainer):  # type: ignore[misc]  # transformers is not type
         self._weigh = how.weighing(self.problem, self._rt)
         self._reference = ReferenceModel(self.problem, self._rt)
         args.remove_unused_columns = False
-        if args.gradient_checkpointing and hasattr(self.problem.model, "peft_config"):
-            self.problem.model.enable_input_require_grads()
+        trained: Any = self.problem.model
+        if args.gradient_checkpointing and hasattr(trained, "peft_config"):
+            trained.enable_input_require_grads()
         super().__init__(
-            model=self.problem.model,
+            model=trained,
             args=args,
             train_dataset=PairedRows(_tensors(self.problem.forget), _tensors(self.problem.retain)),
             eval_dataset=None if case.test is None else _Rows(_tensors(View.all(case.test))),

@@ -22,10 +22,11 @@ pytestmark = [
 def trainer(tmp_path, model=None, steps=6, lr=3e-3, checkpointing=False, **settings):
     from unlearnkit.hf import UnlearnTrainer
 
+    more = {"activation_checkpointing": True} if checkpointing else {}
     args = transformers.TrainingArguments(
         output_dir=str(tmp_path), max_steps=steps, learning_rate=lr, report_to=[],
         per_device_train_batch_size=2, use_cpu=True, save_strategy="no", disable_tqdm=True,
-        lr_scheduler_type="constant", logging_strategy="no", **({"activation_checkpointing": True} if checkpointing else {}),
+        lr_scheduler_type="constant", logging_strategy="no", **more,
     )  # fmt: skip
     usual = {
         "forget_dataset": questions(["anna"]),

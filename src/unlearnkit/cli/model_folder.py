@@ -84,8 +84,9 @@ def unlearn_documents(
     talk.say(f"forgetting {len(gone)} documents with {how.id}; {len(kept)} stay")
     done = unlearn(model, case, None, how, Runtime.on(device, seed=seed, reporter=talk))
     record = _record(folder, done, gone, len(kept))
+    result: Any = done.model
     with new_folder(out, force=force) as part:
-        done.model.save_pretrained(part)
+        result.save_pretrained(part)
         tokenizer.save_pretrained(part)
         write_text(part / RECORD, json.dumps(record, indent=1) + "\n")
     return record

@@ -263,7 +263,9 @@ _OTHER_TOKENIZER = (
 
 def _can_keep(model: nn.Module) -> bool:
     """Return whether a model of transformers, under an adapter or not, can leave out logits."""
-    inside = model.get_base_model() if hasattr(model, "peft_config") else model
+    inside: Any = model
+    if hasattr(model, "peft_config"):
+        inside = inside.get_base_model()
     call = getattr(inside, "forward", None)
     return call is not None and "logits_to_keep" in inspect.signature(call).parameters
 
