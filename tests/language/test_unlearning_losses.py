@@ -176,6 +176,22 @@ def test_the_loss_of_activations_is_additive_over_sequences():
     torch.testing.assert_close(both, torch.tensor(1.5))
 
 
+@pytest.mark.parametrize(
+    ("loss", "weight"),
+    [
+        (losses.wga, lambda p: p),
+        (losses.satimp, lambda p: p**5 * (1 - p)),
+    ],
+)
+def test_weights_of_labels_carry_no_gradient(loss, weight):
+    fixed = torch.zeros(B, T, dtype=torch.float64)
+    for (b, t), each in zip(KEPT, np.concatenate(OURS), strict=True):
+        fixed[b, t] = weight(math.exp(-each))
+    got = grad(lambda z: loss(z, LABELS, MASK), LOGITS)
+    by_hand = lambda z: -(fixed * losses.token_nll(z, LABELS, MASK)).sum() / len(KEPT)  # noqa: E731
+    torch.testing.assert_close(got, grad(by_hand, LOGITS), **CLOSE)
+
+
 EVERY = {
     "ascent": losses.gradient_ascent,
     "kl": lambda z, y, m: losses.kl_to_reference(z, REFERENCE, m),
