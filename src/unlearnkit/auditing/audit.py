@@ -81,7 +81,11 @@ from unlearnkit.report.schema import (
 from unlearnkit.stats.oracle_gap import ENOUGH_FOR_EQUIVALENCE, ENOUGH_FOR_INTERVALS
 from unlearnkit.train.rng_guard import as_plain_call
 from unlearnkit.unlearning.outside_model import unlearned_outside
-from unlearnkit.unlearning.run_method import Unlearned, check_weights
+from unlearnkit.unlearning.run_method import (
+    Unlearned,
+    check_weights,
+    with_merged_adapter,
+)
 
 if TYPE_CHECKING:
     from unlearnkit.linear.certificate import Certificate
@@ -138,7 +142,7 @@ def audit(
         unknown tier are errors.
     """
     rt = rt or Runtime()
-    done = _audited(done, original, case, request, rt)
+    done = with_merged_adapter(_audited(done, original, case, request, rt))
     _check_oracle_kind(oracle)
     stated = read_certificate(certificate, done)
     cache, memory = cache or Cache(), memory or AuditMemory()

@@ -21,6 +21,7 @@ from unlearnkit.cli.options import (
     MaskOption,
     MaxCost,
     MomentsFile,
+    ModelTask,
     NoRecipeCheck,
     Oracles,
     OracleWeights,
@@ -29,6 +30,7 @@ from unlearnkit.cli.options import (
     Projection,
     Quiet,
     Ray,
+    Retain,
     RunCase,
     Then,
     Tier,
@@ -212,7 +214,10 @@ def show(
         "unlearnkit unlearn --config job.yaml",
         "unlearnkit unlearn --config runs/x/run.json --out runs/again",
         "unlearnkit unlearn runs/x --then --forget class=5 --out runs/y",
-    )
+        "unlearnkit unlearn my_model --task causal_lm --forget docs/a.txt --retain 'docs/*.txt'"
+        " --method npo --out clean_model",
+    ),
+    context_settings={"allow_extra_args": True},
 )
 def unlearn(
     context: typer.Context,
@@ -244,6 +249,8 @@ def unlearn(
     run_case: RunCase = None,
     source: Config = None,
     trust: Trust = False,
+    task: ModelTask = None,
+    retain: Retain = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -255,7 +262,10 @@ def unlearn(
     With --then the rows of all earlier requests are gone: they are named by key, and the
     audit compares with models retrained without them.
     """
-    _check_options(context.params)
+    _check_options(context.params, " ".join(context.args))
+    if task is not None:
+        _unlearn_documents(context)
+        return
     from unlearnkit.cli.console import Console, print_json
     from unlearnkit.cli.run_folder import run_folder
     from unlearnkit.cli.runs import run_unlearn
@@ -270,8 +280,43 @@ def unlearn(
         _print_run(record, folder, talk)
 
 
-def _check_options(given: Mapping[str, Any]) -> None:
-    """Refuse options of ``unlearn`` that do not go together."""
+def _unlearn_documents(context: typer.Context) -> None:
+    """Forget documents; files that a shell puts after the first one of --forget are taken too."""
+    from unlearnkit.cli.console import Console, print_json, print_text
+    from unlearnkit.cli.model_folder import unlearn_documents
+    from unlearnkit.job import parse_settings
+
+    given = context.params
+    _usage(given["task"] == "causal_lm", "only causal_lm models are read from a folder", "--task")
+    _usage(given["case"] is not None, "name the model's folder", "CASE")
+    _usage(given["forget"] is not None, "name the documents, such as 'docs/*.txt'", "--forget")
+    _usage(given["out"] is not None, "name the folder of the new model", "--out")
+    with Console(quiet=given["quiet"]) as talk:
+        record = unlearn_documents(
+            given["case"],
+            [given["forget"], *context.args],
+            given["retain"] or (),
+            given["out"],
+            talk,
+            method=given["method"] or "npo",
+            preset=given["preset"],
+            settings=parse_settings(given["param"] or ()),
+            seed=given["seed"] or 0,
+            device=given["device"] or "cpu",
+            force=given["force"],
+        )
+    if given["json"]:
+        print_json({"folder": str(given["out"]), **record})
+    else:
+        print_text(
+            "\n".join([f"the model without the documents: {given['out']}", *record["notes"]])
+        )
+
+
+def _check_options(given: Mapping[str, Any], extra: str) -> None:
+    """Refuse options of ``unlearn`` that do not go together, and extra arguments."""
+    files = given["task"] is not None
+    _usage(files or not extra, f"one case and its options are taken, got also {extra}", "CASE")
     case, source, then = given["case"], given["source"], given["then"]
     _usage(case is not None or source is not None, "give a case, or a file with --config", "CASE")
     _usage(

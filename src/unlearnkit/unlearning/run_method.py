@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -54,6 +53,13 @@ from unlearnkit.unlearning.projected_steps import (
     project_steps,
 )
 from unlearnkit.train.utility_loss import UtilityLoss, utility_loss
+from unlearnkit.unlearning.model_copies import (
+    copy_model,
+    frozen_base,
+    original_as_given,
+    with_adapter,
+    with_own_base,
+)
 from unlearnkit.unlearning.requirements import check_needs, input_shape
 from unlearnkit.unlearning.result_checks import (
     check_form,
@@ -175,7 +181,8 @@ def run_metered(
 ) -> Unlearned:
     """Run one method on the meter of the caller, which also holds what a failed run cost."""
     check_needs(how, case, split)
-    model = _inside(model, run)
+    given = _inside(model, run)
+    model = with_adapter(given, how, run)
     if mask is not None:
         check_maskable(how, mask, split)
     if projection is not None:
@@ -185,6 +192,7 @@ def run_metered(
     if isinstance(mask, Mask):
         mask.check(model, "" if split.forget is None else split.forget.key())
     check_outputs(original, split, case, run)
+    _tell_rows(case, split, run)
     problem = _problem(how, case, split, work, upcast_half_precision(original), model, run)
     start = time.perf_counter()
     with seeded_global_rngs(run), peak_memory(run):
@@ -207,8 +215,8 @@ def run_metered(
     _tell_damage(how, out, original, case, split, run)
     _tell_utility(how, utility_loss(out, original, case, split, request, run.fork(run.seed)), run)
     return Unlearned(
-        model=restore_form(out, like),
-        original=restore_form(_copy(original), model).eval().requires_grad_(False),
+        model=restore_form(with_own_base(out), like),
+        original=original_as_given(original, model, given),
         case=case,
         request=request,
         method=how,
@@ -252,7 +260,8 @@ def reading_copy(model: nn.Module, case: Case, split: Partition, rt: Runtime) ->
 def _fitting_copy(
     model: nn.Module, case: Case, split: Partition, rt: Runtime, *, shared: bool
 ) -> nn.Module:
-    original = _copy(model, shared=shared).to(rt.device).eval().requires_grad_(False)
+    held = model.parameters() if shared else ()
+    original = copy_model(model, shared=held).to(rt.device).eval().requires_grad_(False)
     few = _check_fit(original, case, split, rt)
     return original if few is None else to_channels_last_if_faster(original, few, case.task, rt)
 
@@ -319,7 +328,7 @@ def _check_fit(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> B
     views = {"retain": split.retain, "forget": split.forget} | {
         name: None if data is None else View.all(data) for name, data in others.items()
     }
-    quiet = rt.fork(rt.seed)
+    quiet, check = rt.fork(rt.seed), getattr(case.task, "check_model", None)
     seen: list[Batch] = []
     with seeded_global_rngs(rt, "fit"), torch.inference_mode():
         if case.input_shape is not None:
@@ -332,6 +341,8 @@ def _check_fit(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> B
         for name, view in views.items():
             if view is None:
                 continue
+            if check is not None:
+                check(model, view, quiet)
             few = view.pick(torch.arange(min(2, len(view))))
             try:
                 for batch in few.batches(2, quiet):
@@ -363,6 +374,32 @@ def check_outputs(model: nn.Module, split: Partition, case: Case, rt: Runtime) -
         message = batching_note(model, tried[0], case.task, rt)
     if message:
         rt.note(message)
+
+
+def with_merged_adapter(done: Unlearned) -> Unlearned:
+    """Return a result whose adapter, where the run added one, is merged into the weights.
+
+    It is then of the original's architecture, as retrained models are, and can be compared.
+
+    Args:
+        done: Not changed.
+
+    Returns:
+        The result; the same one where there is nothing to merge.
+    """
+    if not hasattr(done.model, "peft_config") or hasattr(done.original, "peft_config"):
+        return done
+    work: Any = copy_model(done.model)
+    merged: nn.Module = work.merge_and_unload().train(done.model.training)
+    return replace(done, model=merged.requires_grad_(True))
+
+
+def _tell_rows(case: Case, split: Partition, rt: Runtime) -> None:
+    """Note what a reader should know of how rows were read, and of copies of forget rows."""
+    find, (go, stay) = getattr(case.task, "remarks", None), (split.forget, split.retain)
+    found = () if find is None or go is None or stay is None else find(go, stay)
+    for remark in (*case.remarks, *found):
+        rt.note(remark)
 
 
 def _problem(
@@ -516,7 +553,8 @@ def _inside(model: nn.Module, rt: Runtime) -> nn.Module:
 
 def _working_copy(model: nn.Module, original: nn.Module, rt: Runtime) -> nn.Module:
     """Return the copy that a method changes, laid out in memory as the original's."""
-    work = set_strides(upcast_half_precision(_copy(model)).to(rt.device), get_strides(original))
+    work = upcast_half_precision(copy_model(model, shared=frozen_base(model))).to(rt.device)
+    set_strides(work, get_strides(original))
     names = list(moving_statistics(hold_adapter_base(work)))
     if names:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
@@ -582,15 +620,3 @@ def _pattern(how: Method, case: Case, model: nn.Module, rt: Runtime) -> nn.Modul
         return model
     built = fresh_model(case, rt, "pattern").to(next(model.parameters()).device)
     return built.train(model.training) if structural_difference(built, model) else model
-
-
-def _copy(model: nn.Module, *, shared: bool = False) -> nn.Module:
-    own: dict[int, Any] = {}
-    if shared:
-        plain = (p for p in model.parameters() if type(p) is nn.Parameter)
-        own = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in plain}
-    try:
-        return copy.deepcopy(model, own)
-    except (RuntimeError, TypeError) as e:
-        message = str(e).splitlines()[0]
-        raise InputError(f"model: cannot be copied: {message}; detach what it keeps") from e
