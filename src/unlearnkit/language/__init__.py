@@ -1,0 +1,1 @@
+"""Language models: losses, metrics, attacks and made data."""
