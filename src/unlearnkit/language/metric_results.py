@@ -33,10 +33,11 @@ class MetricResult(FrozenModel):
     @model_validator(mode="before")
     @classmethod
     def _public_name(cls, entry: object) -> object:
-        """Take the name that the public documents print for the name that the public code writes."""
-        if isinstance(entry, dict) and "values_by_index" in entry:
-            return {k.replace("values_", "value_"): v for k, v in entry.items()}
-        return entry
+        """Take the name in the public documents for the name that the public code writes."""
+        if not isinstance(entry, dict):
+            return entry
+        names = {"values_by_index": "value_by_index"}
+        return {names.get(k, k): v for k, v in entry.items()}
 
 
 def read_metric_results(path: Path) -> dict[str, MetricResult]:
