@@ -13,6 +13,7 @@ import torch
 
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.language.restor_corpora import Fact
 
 GIVEN = (
     *("Adira", "Bastien", "Calla", "Davor", "Elowen", "Farid", "Greta", "Hamza", "Ines", "Jorun"),
@@ -283,3 +284,16 @@ def _question(
         wrong_answers=tuple(template.other_answer.format(name=name, value=w) for w in wrong),
         value=value,
     )
+
+
+def author_facts(questions: Sequence[AuthorQuestion]) -> list[Fact]:
+    """Return the fact of each question, with the author as subject, for RESTOR."""
+    return [Fact(q.author, q.attribute, q.question, (q.value,)) for q in questions]
+
+
+def author_sentences() -> dict[str, tuple[str, str]]:
+    """Return the two sentences of each attribute, with RESTOR's fields."""
+    fields = {"name": "{subject}", "value": "{answer}"}
+    return {
+        t.attribute: (t.answer.format(**fields), t.other_answer.format(**fields)) for t in TEMPLATES
+    }
