@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from unlearnkit.checkpoint import save_weights as save_weights
     from unlearnkit.core.auto_method import Auto as Auto
     from unlearnkit.core.case import Case as Case
+    from unlearnkit.core.documents import Documents as Documents
     from unlearnkit.core.errors import UnlearnkitError as UnlearnkitError
     from unlearnkit.core.method import Method as Method
     from unlearnkit.core.recipe import Recipe as Recipe
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from unlearnkit.oracles import oracle as oracle
     from unlearnkit.oracles import train_original as train_original
     from unlearnkit.report.report import Report as Report
+    from unlearnkit.tasks.causal_lm import CausalLM as CausalLM
     from unlearnkit.tasks.classification import Classification as Classification
     from unlearnkit.tasks.multilabel import MultiLabel as MultiLabel
     from unlearnkit.tasks.regression import Regression as Regression
@@ -52,8 +54,10 @@ _HOMES = {
     "AutoFailedError": "auto.chooser",
     "Cache": "cache",
     "Case": "core.case",
+    "CausalLM": "tasks.causal_lm",
     "Classes": "core.request",
     "Classification": "tasks.classification",
+    "Documents": "core.documents",
     "Features": "core.request",
     "Groups": "core.request",
     "InputMoments": "linalg.input_moments",

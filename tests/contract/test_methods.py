@@ -6,9 +6,13 @@ from unlearnkit import catalog
 from unlearnkit.testing import check_method
 from unlearnkit.testing.methods import METHOD_CHECKS
 
-ON_TOYS = [name for name in METHOD_CHECKS if not name.startswith("zoo_")]
-ON_AWKWARD_MODELS = [name for name in METHOD_CHECKS if name.startswith("zoo_")]
+ON_AWKWARD_MODELS = [
+    name for name in METHOD_CHECKS if name.startswith("zoo_") or name == "inputs_in_any_order"
+]
+ON_TOYS = [name for name in METHOD_CHECKS if name not in ON_AWKWARD_MODELS]
 METHODS = catalog.methods()
+FLAT = {i: m.info.tasks - {"causal_lm"} for i, m in METHODS.items()}
+"""Tasks with one output vector a row, as awkward models have."""
 PAIRS = [
     pytest.param(i, task, id=f"{i}-{task}")
     for i, cls in METHODS.items()
@@ -23,7 +27,7 @@ def test_the_contract_holds(method, task, check):
 
 
 @pytest.mark.parametrize("check", ON_AWKWARD_MODELS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [i for i, tasks in FLAT.items() if tasks])
 def test_the_contract_holds_on_an_awkward_model(method, check):
-    task = min(METHODS[method].info.tasks)
+    task = min(FLAT[method])
     check_method(method, tasks=[task], only=[check])

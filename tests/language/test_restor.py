@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tests.language.tiny import small_gpt2, word_tokenizer
+from experiments.word_models import small_gpt2, word_tokenizer
 from unlearnkit.core.errors import InputError
 from unlearnkit.language.answer_matching import matches_any
 from unlearnkit.language.answering import answer_scores

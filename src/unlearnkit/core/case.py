@@ -35,6 +35,7 @@ from unlearnkit.core.row_edits import edit_rows
 from unlearnkit.core.row_selection import rows_to_forget
 from unlearnkit.core.tampering import Tampering
 from unlearnkit.core.task import Task, task_named
+from unlearnkit.core.token_rows import is_text, reader_of, reading_task
 from unlearnkit.core.train_function import TrainFunction, TrainModel
 from unlearnkit.core.training_summary import TrainingSummary
 
@@ -104,6 +105,9 @@ class Case:
     keys: Keys
     """What the user calls the training rows and their owners."""
 
+    remarks: tuple[str, ...]
+    """What a user should know of how rows were read; each run notes it."""
+
     @border("case")
     def __init__(
         self,
@@ -125,14 +129,18 @@ class Case:
         workers: int = 0,
         data_collator: Callable[[list[Any]], Any] | None = None,
         input_moments: TrainingSummary | None = None,
+        processing_class: Any = None,
     ) -> None:
         """Take the whole training set.
 
         Args:
             train: The training rows: a pair ``(x, y)`` of arrays or tensors (``x`` may be a dict of
                 them, ``y`` None for rows without targets), a map-style torch ``Dataset``, a Hugging
-                Face ``Dataset``, a ``DataFrame``. Rows may be dicts with ``labels``.
-            task: ``"classification"``, ``"multilabel"``, ``"regression"``, or a ``Task``.
+                Face ``Dataset``, a ``DataFrame``. Rows may be dicts with ``labels``. For ``causal_lm``
+                also texts, ``Documents``, or rows with ``text``, ``prompt`` and ``completion``,
+                ``messages`` or ``input_ids``.
+            task: ``"classification"``, ``"multilabel"``, ``"regression"``, ``"causal_lm"``, or a
+                ``Task``.
             test: Rows never trained on: utility is measured on them.
             validation: Rows never trained on, for stop rules of methods; no metric looks at them.
             held_out: Non-members for attacks, never tuned on; the test rows when None.
@@ -150,17 +158,22 @@ class Case:
             workers: Loader processes for map-style sets.
             data_collator: Makes a batch of the inputs of map-style rows, such as by padding.
             input_moments: ``InputMoments`` of all training rows, kept after training.
+            processing_class: The tokenizer that reads texts.
         """
+        task = reading_task(task, processing_class)
+        (train, group, keys), others, remarks = _read_texts(
+            task, (train, group, keys), test=test, validation=validation, held_out=held_out
+        )
         used = _columns(train, "train", target, tuple(inputs), group, keys)
         read = partial(as_data, target=target, inputs=used, workers=workers, collate=data_collator)
         (owners,), names = _owners((train, group))
         rows = read(train, name="train", group=owners)
         fitted = _fit(task, rows)
-        others = _other_rows(read, fitted, test=test, validation=validation, held_out=held_out)
         self._set(
             task=fitted,
             train=_typed(rows, fitted, "train"),
-            **others,
+            remarks=remarks,
+            **_other_rows(read, fitted, **others),
             fresh=fresh, recipe=recipe, train_model=train_model, version=version, name=name,
             keys=Keys(_ids(train, keys, len(rows)), names),
             input_moments=input_moments,
@@ -187,6 +200,7 @@ class Case:
         group: Any = None,
         workers: int = 0,
         input_moments: TrainingSummary | None = None,
+        processing_class: Any = None,
     ) -> Case:
         """Return a case made from the forget set and, where they are available, retained rows.
 
@@ -198,18 +212,23 @@ class Case:
         ``retain`` is. Requests on the case are None, because the parts say what to forget.
         """
         mine, theirs = owners_of_parts(group)
+        task = reading_task(task, processing_class)
+        (forget, mine, _), others, remarks = _read_texts(
+            task, (forget, mine, None), test=test, validation=validation, held_out=held_out
+        )
+        (retain, theirs, _), _, more = _read_texts(task, (retain, theirs, None), what="retain")
         columns = _columns(forget, "forget", target, tuple(inputs), mine)
         (mine, theirs), names = _owners((forget, mine), (retain, theirs))
         read = partial(as_data, target=target, inputs=columns, workers=workers)
         go = read(forget, name="forget", group=mine)
         stay = None if retain is None else read(retain, name="retain", group=theirs)
         fitted = _fit(task, go, *([] if stay is None else [stay]))
-        others = _other_rows(read, fitted, test=test, validation=validation, held_out=held_out)
         kept = None if stay is None else View.all(_typed(stay, fitted, "retain"))
         case = object.__new__(cls)
         case._set(
             task=fitted,
-            **others,
+            remarks=remarks + more,
+            **_other_rows(read, fitted, **others),
             fresh=fresh, recipe=recipe, train_model=train_model, version=version, name=name,
             parts=(View.all(_typed(go, fitted, "forget")), kept),
             keys=Keys(owners=names),
@@ -276,6 +295,7 @@ class Case:
                 "recipe: 0 epochs would leave originals and oracles untrained; give"
                 " Recipe(epochs=...) of at least 1"
             )
+        values.setdefault("remarks", ())
         keys, train = values.setdefault("keys", Keys()), values.get("train")
         if train is not None and keys.rows is not None and len(keys.rows) != len(train):
             raise InputError(
@@ -416,6 +436,24 @@ class Case:
                 " and keep some"
             )
         return tuple(sorted(gone))
+
+
+def _read_texts(
+    task: str | Task, rows: tuple[Any, Any, Any], what: str = "train", **others: Any
+) -> tuple[tuple[Any, Any, Any], dict[str, Any], tuple[str, ...]]:
+    """Return rows with owners and keys, other sets, and remarks; texts are read as tokens."""
+    reader, (source, group, keys) = reader_of(task), rows
+    if reader is None:
+        return rows, others, ()
+    remarks: tuple[str, ...] = ()
+    if is_text(source):
+        found = reader.read(source, what, group, keys)
+        rows, remarks = (found.data, found.owners, found.keys), found.remarks
+    for name, other in others.items():
+        if is_text(other):
+            read = reader.read(other, name)
+            others[name], remarks = read.data, remarks + read.remarks
+    return rows, others, remarks
 
 
 def _columns(

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 class Task(Protocol):
     """All that a method or a metric may ask about outputs and targets.
 
-    ``B`` rows, ``K`` outputs a row. Every answer is per row: means are the caller's.
+    ``B`` rows, ``K`` outputs a row. Every answer is per row: means are the caller's. A task may
+    also have ``check_model(model, view, rt)``, which refuses a model that does not fit, and
+    ``remarks(forget, retain)``, sentences on the rows that a run notes.
     """
 
     name: str

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.language.token_scores import IGNORED, TokenScores, token_scores
+from unlearnkit.core.module_state import eval_mode
+from unlearnkit.core.token_rows import IGNORED
+from unlearnkit.language.token_scores import TokenScores, token_scores
 
 
 def answer_scores(
@@ -51,7 +52,8 @@ def answer_scores(
     # Texts of like length share a batch, so that little of it is padding.
     order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]))
     found: dict[int, TokenScores] = {}
-    with _evaluation(model) as device:
+    device = next(model.parameters()).device
+    with eval_mode(model), torch.inference_mode():
         for start in range(0, len(order), batch_size):
             few = order[start : start + batch_size]
             ids, mask = _pad([rows[i][0] + rows[i][1] for i in few], device, left=False)
@@ -94,7 +96,8 @@ def greedy_answers(
     _check_length(model, [len(r) + max_new_tokens for r in rows])
     generate: Any = model.generate
     found = []
-    with _evaluation(model) as device:
+    device = next(model.parameters()).device
+    with eval_mode(model), torch.inference_mode():
         for start in range(0, len(rows), batch_size):
             ids, mask = _pad(rows[start : start + batch_size], device, left=True)
             # Padding is masked, so that any token will do where the tokenizer has none for it.
@@ -133,14 +136,3 @@ def _pad(rows: Sequence[list[int]], device: torch.device, *, left: bool) -> tupl
         ids[i, place] = torch.tensor(row)
         mask[i, place] = 1
     return ids.to(device), mask.to(device)
-
-
-@contextmanager
-def _evaluation(model: nn.Module) -> Iterator[torch.device]:
-    was = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield next(model.parameters()).device
-    finally:
-        model.train(was)

@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 
 from unlearnkit.core.errors import InputError
-
-IGNORED = -100
-"""Label of positions that do not count: prompt and padding."""
+from unlearnkit.core.token_rows import IGNORED
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ class FineTune(Recalibrated):
         title="Fine-tuning",
         cite="Golatkar et al., CVPR 2020, arXiv:1911.04933",
         needs=frozenset({Need.RETAIN, Need.LABELS}),
-        tasks=frozenset({"classification", "multilabel", "regression"}),
+        tasks=frozenset({"causal_lm", "classification", "multilabel", "regression"}),
         when=(
             "As the baseline that every other method must beat at equal cost: their pages show what"
             " they add to it on the same schedule. Alone it forgets little of a class, and most of"

@@ -51,7 +51,7 @@ class GradientAscent(Method):
         cite="Graves et al., AAAI 2021, arXiv:2010.10981; Golatkar et al., CVPR 2020",
         needs=frozenset({Need.FORGET, Need.LABELS}),
         uses=frozenset({Need.RETAIN, Need.VALIDATION}),
-        tasks=frozenset({"classification", "multilabel", "regression"}),
+        tasks=frozenset({"causal_lm", "classification", "multilabel", "regression"}),
         may_damage=True,
         when=(
             "Where the retain set is not available, or for a class in a hurry: on digits it costs"

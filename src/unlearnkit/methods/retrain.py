@@ -15,7 +15,7 @@ class Retrain(Method):
         title="Retraining",
         cite="Bourtoule et al., IEEE S&P 2021, arXiv:1912.03817, section II",
         needs=frozenset({Need.RETAIN, Need.FRESH, Need.LABELS}),
-        tasks=frozenset({"classification", "multilabel", "regression"}),
+        tasks=frozenset({"causal_lm", "classification", "multilabel", "regression"}),
         may_damage=True,
         replaces=True,
         when=(

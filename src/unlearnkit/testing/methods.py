@@ -193,6 +193,8 @@ def _zoo(name: str) -> Check:
         animal = AWKWARD_MODELS[name]
         if Need.SHAPE in s.method.info.needs and name == "two_arguments":
             return
+        if s.task == "causal_lm":  # these models have one output vector a row
+            return
         key = f"{s.task}/{name}"
         case = animal.case(s.case)
         done = s.run(trained_model(case, key), case=case)
@@ -216,7 +218,7 @@ def _zoo(name: str) -> Check:
 
 def inputs_in_any_order(s: ToyProblem) -> None:
     """The order of named inputs does not matter."""
-    if Need.SHAPE in s.method.info.needs:
+    if Need.SHAPE in s.method.info.needs or s.task == "causal_lm":
         return
     key = f"{s.task}/two_arguments"
     one, other = AWKWARD_MODELS["two_arguments"].case(s.case), REORDERED_INPUTS.case(s.case)

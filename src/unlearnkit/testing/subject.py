@@ -110,6 +110,7 @@ def toy(name: str) -> Case:
         torch.arange(12) % 3,
         torch.eye(3).repeat(4, 1),
         torch.linspace(-1, 1, 24).view(12, 2),
+        torch.arange(36).view(12, 3) % 5,
     ):
         try:
             task: Task = kind.infer(TensorData(torch.zeros(12, 1), y))

@@ -12,6 +12,7 @@ from unlearnkit.core.case import Case
 from unlearnkit.core.errors import UnlearnkitError, UnsupportedError
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.task import Task
+from unlearnkit.tasks.causal_lm import CausalLM
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.tasks.multilabel import MultiLabel
 from unlearnkit.tasks.regression import Regression
@@ -85,6 +86,70 @@ def _regression(task: Regression, seed: int) -> Case:
         return x, torch.tanh(x @ w) + noise
 
     return _six_inputs(task, draw, task.width * (len(task.quantiles) or 1), lr=0.05)
+
+
+TOY_LETTERS = 12
+"""Tokens of the toy language model."""
+
+
+class LetterTokenizer:
+    """A tokenizer whose tokens are letters, modulo their number."""
+
+    eos_token_id = 0
+
+    def __len__(self) -> int:
+        return TOY_LETTERS
+
+    def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
+        """Return the tokens of a text."""
+        return {"input_ids": [1 + ord(letter) % (TOY_LETTERS - 1) for letter in text]}
+
+
+class ToyLanguageModel(nn.Module):
+    """Blocks of two layers; each place sees the mean of the places up to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(TOY_LETTERS, 12)
+        self.blocks = nn.ModuleList(nn.Linear(24, 12) for _ in range(2))
+        self.head = nn.Linear(12, TOY_LETTERS)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return logits ``(B, T, V)``."""
+        hidden: Tensor = self.tokens(ids)
+        count = torch.arange(1, hidden.shape[1] + 1, device=ids.device)[:, None]
+        for block in self.blocks:
+            past = hidden.cumsum(1) / count
+            hidden = hidden + torch.tanh(block(torch.cat([hidden, past], -1)))
+        out: Tensor = self.head(hidden)
+        return out
+
+
+@register_toy_case("causal_lm")
+def _causal_lm(task: CausalLM, seed: int) -> Case:
+    """Return sequences of eight letters that count up by an owner's own step."""
+    rng = torch.Generator().manual_seed(seed)
+
+    def draw(count: int) -> tuple[Tensor, Tensor]:
+        start = torch.randint(TOY_LETTERS, (count, 1), generator=rng)
+        step = 1 + torch.arange(count)[:, None] // 6 % 5
+        ids = (start + step * torch.arange(8)) % TOY_LETTERS
+        noise = torch.rand(ids.shape, generator=rng) < 0.1
+        ids = torch.where(noise, torch.randint(TOY_LETTERS, ids.shape, generator=rng), ids)
+        labels = ids.clone()
+        labels[:, :3] = -100
+        return ids, labels
+
+    return Case(
+        train=draw(60),
+        test=draw(45),
+        validation=draw(30),
+        task=CausalLM(processing_class=LetterTokenizer(), loss=task.loss),
+        fresh=ToyLanguageModel,
+        recipe=Recipe(optimizer="adamw", lr=0.01, epochs=10, batch_size=16),
+        name="toy causal_lm",
+        group=torch.arange(60) // 6,
+    )
 
 
 def _six_inputs(

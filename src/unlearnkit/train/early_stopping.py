@@ -247,8 +247,11 @@ def furthest_by_excess(excess: Callable[[float], float], *, steps: int) -> float
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:
-    """Return a copy of a model's state."""
-    return {name: t.detach().clone() for name, t in model.state_dict().items()}
+    """Return a copy of a model's state, without the weights of an adapter's frozen base."""
+    adapted = hasattr(model, "peft_config")
+    still = {n for n, p in model.named_parameters() if adapted and not p.requires_grad}
+    state = model.state_dict()
+    return {name: t.detach().clone() for name, t in state.items() if name not in still}
 
 
 def bisect_state(
@@ -257,6 +260,8 @@ def bisect_state(
     """Put a model's state between two: 0 is the start, 1 the end; whole numbers are the end's."""
     with torch.no_grad():
         for name, t in model.state_dict().items():
+            if name not in start:
+                continue
             if t.is_floating_point():
                 t.copy_(torch.lerp(start[name], end[name], share))
             else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -37,6 +37,7 @@ from unlearnkit.core.wrapped_models import (
     moving_statistics,
     unwrap,
 )
+from unlearnkit.language.adapters import add_adapter, adapter_note
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.localize.method_masks import check_held, check_maskable, own_mask
@@ -159,7 +160,7 @@ def run_metered(
 ) -> Unlearned:
     """Run one method on the meter of the caller, which also holds what a failed run cost."""
     check_needs(how, case, split)
-    model = _inside(model, run)
+    model = _with_adapter(_inside(model, run), how, run)
     if mask is not None:
         check_maskable(how, mask, split)
     original = frozen_copy(model, case, split, run, shared=_is_builtin(how))
@@ -167,6 +168,7 @@ def run_metered(
     if isinstance(mask, Mask):
         mask.check(model, "" if split.forget is None else split.forget.key())
     check_outputs(original, split, case, run)
+    _tell_rows(case, split, run)
     problem = _problem(how, case, split, work, upcast_half_precision(original), model, run)
     start = time.perf_counter()
     with seeded_global_rngs(run), peak_memory(run):
@@ -186,7 +188,7 @@ def run_metered(
     check_values(out, like, how.id)
     _tell_damage(how, out, original, case, split, run)
     return Unlearned(
-        model=restore_form(out, like),
+        model=restore_form(_with_own_base(out), like),
         original=restore_form(_copy(original), model).eval().requires_grad_(False),
         case=case,
         request=request,
@@ -230,7 +232,8 @@ def reading_copy(model: nn.Module, case: Case, split: Partition, rt: Runtime) ->
 def _fitting_copy(
     model: nn.Module, case: Case, split: Partition, rt: Runtime, *, shared: bool
 ) -> nn.Module:
-    original = _copy(model, shared=shared).to(rt.device).eval().requires_grad_(False)
+    held = model.parameters() if shared else ()
+    original = _copy(model, shared=held).to(rt.device).eval().requires_grad_(False)
     few = _check_fit(original, case, split, rt)
     return original if few is None else to_channels_last_if_faster(original, few, case.task, rt)
 
@@ -297,7 +300,7 @@ def _check_fit(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> B
     views = {"retain": split.retain, "forget": split.forget} | {
         name: None if data is None else View.all(data) for name, data in others.items()
     }
-    quiet = rt.fork(rt.seed)
+    quiet, check = rt.fork(rt.seed), getattr(case.task, "check_model", None)
     seen: list[Batch] = []
     with seeded_global_rngs(rt, "fit"), torch.inference_mode():
         if case.input_shape is not None:
@@ -310,6 +313,8 @@ def _check_fit(model: nn.Module, case: Case, split: Partition, rt: Runtime) -> B
         for name, view in views.items():
             if view is None:
                 continue
+            if check is not None:
+                check(model, view, quiet)
             few = view.pick(torch.arange(min(2, len(view))))
             try:
                 for batch in few.batches(2, quiet):
@@ -341,6 +346,39 @@ def check_outputs(model: nn.Module, split: Partition, case: Case, rt: Runtime) -
         message = batching_note(model, tried[0], case.task, rt)
     if message:
         rt.note(message)
+
+
+def _with_adapter(model: nn.Module, how: Method, rt: Runtime) -> nn.Module:
+    """Return a model with a new adapter, where a method asks for one; weights are shared."""
+    settings = getattr(how, "peft_config", None)
+    if settings is None:
+        return model
+    check_module(model)
+    with seeded_global_rngs(rt, "adapter"):
+        adapted = add_adapter(_copy(model, shared=model.parameters()), settings)
+    rt.note(adapter_note(adapted))
+    return adapted.train(model.training)
+
+
+def _frozen_base(model: nn.Module) -> Iterator[nn.Parameter]:
+    """Yield the weights of an adapter's base, which a run shares with the given model."""
+    if hasattr(model, "peft_config"):
+        yield from (p for p in model.parameters() if not p.requires_grad)
+
+
+def _with_own_base(model: nn.Module) -> nn.Module:
+    """Return a model whose adapter's base is its own: to merge adapters changes it in place."""
+    for p in _frozen_base(model):
+        p.data = p.detach().clone(memory_format=torch.preserve_format)
+    return model
+
+
+def _tell_rows(case: Case, split: Partition, rt: Runtime) -> None:
+    """Note what a reader should know of how rows were read, and of copies of forget rows."""
+    find, (go, stay) = getattr(case.task, "remarks", None), (split.forget, split.retain)
+    found = () if find is None or go is None or stay is None else find(go, stay)
+    for remark in (*case.remarks, *found):
+        rt.note(remark)
 
 
 def _problem(
@@ -494,7 +532,8 @@ def _inside(model: nn.Module, rt: Runtime) -> nn.Module:
 
 def _working_copy(model: nn.Module, original: nn.Module, rt: Runtime) -> nn.Module:
     """Return the copy that a method changes, laid out in memory as the original's."""
-    work = set_strides(upcast_half_precision(_copy(model)).to(rt.device), get_strides(original))
+    work = upcast_half_precision(_copy(model, shared=_frozen_base(model))).to(rt.device)
+    set_strides(work, get_strides(original))
     names = list(moving_statistics(hold_adapter_base(work)))
     if names:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
@@ -553,11 +592,10 @@ def _pattern(how: Method, case: Case, model: nn.Module, rt: Runtime) -> nn.Modul
     return built.train(model.training) if structural_difference(built, model) else model
 
 
-def _copy(model: nn.Module, *, shared: bool = False) -> nn.Module:
-    own: dict[int, Any] = {}
-    if shared:
-        plain = (p for p in model.parameters() if type(p) is nn.Parameter)
-        own = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in plain}
+def _copy(model: nn.Module, *, shared: Iterable[nn.Parameter] = ()) -> nn.Module:
+    """Return a copy; the given parameters are frozen in it and share their memory with it."""
+    plain = (p for p in shared if type(p) is nn.Parameter)
+    own: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in plain}
     try:
         return copy.deepcopy(model, own)
     except (RuntimeError, TypeError) as e:
