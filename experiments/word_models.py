@@ -1,8 +1,9 @@
 """A word tokenizer made in memory, and small untrained language models."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
@@ -22,21 +23,26 @@ def word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def small_gpt2(
-    vocabulary: int, *, width: int = 16, layers: int = 1, context: int = 64, seed: int = 0
+    vocabulary: int, *, width: int = 64, layers: int = 2, context: int = 512
 ) -> GPT2LMHeadModel:
-    """Return an untrained GPT-2 without dropout, in evaluation mode."""
-    config = GPT2Config(
-        vocab_size=vocabulary,
-        n_positions=context,
-        n_embd=width,
-        n_layer=layers,
-        n_head=2,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        bos_token_id=0,
-        eos_token_id=0,
+    """Return an untrained GPT-2 without dropout."""
+    return GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=vocabulary,
+            n_positions=context,
+            n_embd=width,
+            n_layer=layers,
+            n_head=4,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            bos_token_id=0,
+            eos_token_id=0,
+            loss_type="ForCausalLM",
+        )
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return GPT2LMHeadModel(config).eval()
+
+
+def dump(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Return the records of models as JSON, one a line."""
+    return "[\n" + ",\n".join(json.dumps(r) for r in runs) + "\n]\n"

@@ -24,6 +24,11 @@ def same(model):
     return model
 
 
+def untrained(tokenizer, seed):
+    torch.manual_seed(seed)
+    return small_gpt2(len(tokenizer), width=16, layers=1).eval()
+
+
 @pytest.fixture(scope="module")
 def facts():
     return author_facts(author_questions(fictitious_authors(8)))
@@ -44,7 +49,7 @@ def tokenizer(facts):
 
 @pytest.fixture(scope="module")
 def model(tokenizer):
-    return small_gpt2(len(tokenizer))
+    return untrained(tokenizer, 0)
 
 
 def test_options_are_true_wrong_or_neither(facts, questions):
@@ -109,9 +114,9 @@ def test_every_model_is_repaired_in_the_same_way(model, tokenizer, questions):
 
     def repair(m):
         seen.append(m)
-        return small_gpt2(len(tokenizer), seed=7)
+        return untrained(tokenizer, 7)
 
-    other = small_gpt2(len(tokenizer), seed=3)
+    other = untrained(tokenizer, 3)
     found = ask_all({"clean": model, "corrupted": other}, tokenizer, questions, repair)
     assert seen == [model, other]
     assert found["clean"] == found["corrupted"]
@@ -119,7 +124,7 @@ def test_every_model_is_repaired_in_the_same_way(model, tokenizer, questions):
 
 
 def test_a_model_that_gives_every_option_the_same_chooses_none(tokenizer):
-    model = small_gpt2(len(tokenizer))
+    model = untrained(tokenizer, 0)
     with torch.no_grad():
         for p in model.parameters():
             p.zero_()
