@@ -32,7 +32,7 @@ from unlearnkit.language.fictitious_authors import (
     author_facts,
     author_questions,
     author_sentences,
-    fictitious_authors,
+    invent_authors,
 )
 from unlearnkit.language.recovery import Recovery, recovery_ratio
 from unlearnkit.language.restor import RestorAnswer, ask_all, restor_questions
@@ -68,7 +68,7 @@ class World:
     @cached_property
     def rows(self) -> list[AuthorQuestion]:
         """Return the questions about all authors."""
-        return author_questions(fictitious_authors(self.authors))
+        return author_questions(invent_authors(self.authors))
 
     @cached_property
     def facts(self) -> list[Fact]:

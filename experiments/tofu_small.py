@@ -28,10 +28,10 @@ from unlearnkit.language.fictitious_authors import (
     VALUES,
     AuthorQuestion,
     author_questions,
-    fictitious_authors,
+    invent_authors,
 )
 from unlearnkit.language.muse import privacy_leak
-from unlearnkit.language.question_scores import QuestionScores, question_scores
+from unlearnkit.language.question_scores import QuestionScores, score_questions
 from unlearnkit.language.sequence_attacks import min_k_score
 from unlearnkit.language.tofu import forget_quality, forget_truth, model_utility
 
@@ -56,7 +56,7 @@ class Library:
     @cached_property
     def rows(self) -> list[AuthorQuestion]:
         """Return the questions about all authors."""
-        return author_questions(fictitious_authors(sum(n for _, n in self.sizes)))
+        return author_questions(invent_authors(sum(n for _, n in self.sizes)))
 
     def part(self, name: str) -> list[AuthorQuestion]:
         """Return the questions about one part's authors."""
@@ -158,7 +158,7 @@ def numbers(library: Library, model: nn.Module) -> dict[str, Any]:
     """Return the numbers of one model, and the rows that comparisons with the retrained need."""
     parts = ("forget", "retain", "world", "held_out")
     score: dict[str, QuestionScores] = {
-        p: question_scores(model, library.tokenizer, library.part(p), max_new_tokens=20)
+        p: score_questions(model, library.tokenizer, library.part(p), max_new_tokens=20)
         for p in parts
     }
     forget = score["forget"]

@@ -3,7 +3,7 @@ import torch
 
 from experiments.word_models import small_gpt2, word_tokenizer
 from unlearnkit.core.errors import InputError
-from unlearnkit.language.answering import answer_scores, greedy_answers
+from unlearnkit.language.answering import greedy_answers, score_answers
 from unlearnkit.language.token_scores import mean_log_probs
 
 PROMPTS = ["where was she born ?", "which prize ?", "who ?", "where was he born ?"]
@@ -32,21 +32,21 @@ def one_by_one(model, tokenizer, prompt, answer):
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 def test_scores_are_those_of_the_answers_tokens_alone(model, tokenizer, batch_size):
-    got = answer_scores(model, tokenizer, PROMPTS, ANSWERS, batch_size=batch_size)
+    got = score_answers(model, tokenizer, PROMPTS, ANSWERS, batch_size=batch_size)
     for score, prompt, answer in zip(got, PROMPTS, ANSWERS, strict=True):
         want = list(one_by_one(model, tokenizer, prompt, answer))
         assert score.log_probs.tolist() == pytest.approx(want, abs=1e-9)
 
 
 def test_without_a_prompt_the_first_token_does_not_count(model, tokenizer):
-    (score,) = answer_scores(model, tokenizer, [""], ["she was born"])
+    (score,) = score_answers(model, tokenizer, [""], ["she was born"])
     want = list(one_by_one(model, tokenizer, "she", "was born"))
     assert score.log_probs.tolist() == pytest.approx(want, abs=1e-9)
 
 
 def test_the_model_keeps_its_mode_and_its_gradients(model, tokenizer):
     model.train()
-    answer_scores(model, tokenizer, PROMPTS, ANSWERS)
+    score_answers(model, tokenizer, PROMPTS, ANSWERS)
     greedy_answers(model, tokenizer, PROMPTS, max_new_tokens=2)
     assert model.training
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
@@ -71,24 +71,24 @@ def test_a_greedy_answer_is_extracted_whole(model, tokenizer):
     answered = [(p, s) for p, s in zip(PROMPTS, said, strict=True) if s]
     assert answered
     prompts, texts = zip(*answered, strict=True)
-    assert all(s.correct.all() for s in answer_scores(model, tokenizer, prompts, texts))
+    assert all(s.correct.all() for s in score_answers(model, tokenizer, prompts, texts))
 
 
 def test_an_answer_without_tokens_has_no_score(model, tokenizer):
-    assert mean_log_probs(answer_scores(model, tokenizer, PROMPTS[:1], [""])).isnan().all()
+    assert mean_log_probs(score_answers(model, tokenizer, PROMPTS[:1], [""])).isnan().all()
 
 
 def test_a_text_longer_than_the_context_is_refused(model, tokenizer):
     long = "she " * 70
     with pytest.raises(InputError, match="the model takes 64"):
-        answer_scores(model, tokenizer, [long], ["was"])
+        score_answers(model, tokenizer, [long], ["was"])
     with pytest.raises(InputError, match="the model takes 64"):
         greedy_answers(model, tokenizer, ["she " * 60], max_new_tokens=5)
 
 
 def test_answers_without_prompts_of_their_own_are_refused(model, tokenizer):
     with pytest.raises(InputError, match="need as many answers"):
-        answer_scores(model, tokenizer, PROMPTS, ANSWERS[:2])
+        score_answers(model, tokenizer, PROMPTS, ANSWERS[:2])
 
 
 def test_an_empty_prompt_has_no_greedy_answer(model, tokenizer):

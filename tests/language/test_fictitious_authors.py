@@ -8,7 +8,7 @@ from unlearnkit.language.fictitious_authors import (
     TEMPLATES,
     VALUES,
     author_questions,
-    fictitious_authors,
+    invent_authors,
 )
 
 MOST = 288
@@ -16,7 +16,7 @@ MOST = 288
 
 @pytest.fixture(scope="module")
 def authors():
-    return fictitious_authors(MOST, seed=3)
+    return invent_authors(MOST, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +25,13 @@ def questions(authors):
 
 
 def test_a_seed_makes_the_same_authors_whatever_the_global_seed_is():
-    first = author_questions(fictitious_authors(20, seed=1), seed=1)
+    first = author_questions(invent_authors(20, seed=1), seed=1)
     torch.manual_seed(99)
-    assert author_questions(fictitious_authors(20, seed=1), seed=1) == first
+    assert author_questions(invent_authors(20, seed=1), seed=1) == first
 
 
 def test_another_seed_makes_other_authors():
-    assert fictitious_authors(20, seed=1) != fictitious_authors(20, seed=2)
+    assert invent_authors(20, seed=1) != invent_authors(20, seed=2)
 
 
 def test_names_and_titles_are_unique(authors):
@@ -97,9 +97,9 @@ def test_values_of_an_attribute_are_distinct_and_all_in_use(authors, attribute):
 @pytest.mark.parametrize("count", [0, -1, MOST + 1])
 def test_more_authors_than_names_are_refused(count):
     with pytest.raises(InputError, match=f"count must be in 1 to {MOST}"):
-        fictitious_authors(count)
+        invent_authors(count)
 
 
 def test_more_wrong_answers_than_values_are_refused():
     with pytest.raises(InputError, match="make more authors"):
-        author_questions(fictitious_authors(2), wrong=5)
+        author_questions(invent_authors(2), wrong=5)

@@ -6,16 +6,16 @@ import torch
 
 from experiments.word_models import small_gpt2, word_tokenizer
 from unlearnkit.core.errors import InputError
-from unlearnkit.language.answering import answer_scores
-from unlearnkit.language.fictitious_authors import author_questions, fictitious_authors
+from unlearnkit.language.answering import score_answers
+from unlearnkit.language.fictitious_authors import author_questions, invent_authors
 from unlearnkit.language.metric_results import read_metric_results, write_metric_results
-from unlearnkit.language.question_scores import forget_results, question_scores
-from unlearnkit.language.rouge_l import rouge_l
+from unlearnkit.language.question_scores import forget_results, score_questions
+from unlearnkit.language.rouge import rouge_l
 
 
 @pytest.fixture(scope="module")
 def questions():
-    return author_questions(fictitious_authors(4))[:12]
+    return author_questions(invent_authors(4))[:12]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def scored(questions):
     tokenizer = word_tokenizer(texts)
     torch.manual_seed(0)
     model = small_gpt2(len(tokenizer), width=16, layers=1)
-    return model, tokenizer, question_scores(model, tokenizer, questions, max_new_tokens=6)
+    return model, tokenizer, score_questions(model, tokenizer, questions, max_new_tokens=6)
 
 
 def test_each_answer_is_scored_at_its_place(questions, scored):
@@ -34,7 +34,7 @@ def test_each_answer_is_scored_at_its_place(questions, scored):
     for i, q in enumerate(questions):
 
         def level(answer, q=q):
-            (s,) = answer_scores(model, tokenizer, [q.question], [answer])
+            (s,) = score_answers(model, tokenizer, [q.question], [answer])
             return s.log_probs.mean().item()
 
         assert found.right[i].item() == pytest.approx(level(q.answer), abs=1e-5)
@@ -81,4 +81,4 @@ def test_questions_need_equally_many_wrong_answers(questions, scored):
     uneven = [questions[0], replace(questions[1], wrong_answers=())]
     for given in (uneven, uneven[1:], []):
         with pytest.raises(InputError, match="as many wrong answers"):
-            question_scores(model, tokenizer, given)
+            score_questions(model, tokenizer, given)

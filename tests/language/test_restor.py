@@ -4,12 +4,12 @@ import torch
 from experiments.word_models import small_gpt2, word_tokenizer
 from unlearnkit.core.errors import InputError
 from unlearnkit.language.answer_matching import matches_any
-from unlearnkit.language.answering import answer_scores
+from unlearnkit.language.answering import score_answers
 from unlearnkit.language.fictitious_authors import (
     author_facts,
     author_questions,
     author_sentences,
-    fictitious_authors,
+    invent_authors,
 )
 from unlearnkit.language.restor import (
     RestorQuestion,
@@ -31,7 +31,7 @@ def untrained(tokenizer, seed):
 
 @pytest.fixture(scope="module")
 def facts():
-    return author_facts(author_questions(fictitious_authors(8)))
+    return author_facts(author_questions(invent_authors(8)))
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_the_choice_is_the_most_probable_option(model, tokenizer, questions):
     for question, answer in zip(questions[:10], found, strict=True):
         options = (*question.true_options, *question.wrong_options, *question.random_options)
         level = {
-            o: answer_scores(model, tokenizer, [question.prompt], [o])[0].log_probs.mean().item()
+            o: score_answers(model, tokenizer, [question.prompt], [o])[0].log_probs.mean().item()
             for o in options
         }
         best = max(options, key=level.get)

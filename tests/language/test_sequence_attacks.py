@@ -15,7 +15,7 @@ from unlearnkit.language.sequence_attacks import (
     reference_score,
     zlib_score,
 )
-from unlearnkit.language.token_scores import token_scores
+from unlearnkit.language.token_scores import score_tokens
 
 
 def scores(seed=0, words=13):
@@ -23,7 +23,7 @@ def scores(seed=0, words=13):
     out = torch.randn(4, 12, words, generator=rng, dtype=torch.float64) * 2
     labels = torch.randint(words, (4, 12), generator=rng)
     labels[2, 7:] = -100
-    return out, labels, token_scores(out, labels)
+    return out, labels, score_tokens(out, labels)
 
 
 def by_loop(out, labels, b):
@@ -83,12 +83,12 @@ def test_min_k_plus_plus_standardizes_by_the_vocabulary(share):
 
 
 def test_min_k_plus_plus_of_equal_logits_is_zero():
-    found = token_scores(torch.zeros(1, 5, 7), torch.ones(1, 5, dtype=torch.long))
+    found = score_tokens(torch.zeros(1, 5, 7), torch.ones(1, 5, dtype=torch.long))
     assert min_k_plus_plus_score(found, 1.0).item() == 0
 
 
 def test_min_k_plus_plus_keeps_broken_logits_visible():
-    found = token_scores(torch.full((1, 3, 4), math.nan), torch.ones(1, 3, dtype=torch.long))
+    found = score_tokens(torch.full((1, 3, 4), math.nan), torch.ones(1, 3, dtype=torch.long))
     assert min_k_plus_plus_score(found).isnan().all()
 
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.module_state import eval_mode
 from unlearnkit.core.token_rows import IGNORED
-from unlearnkit.language.token_scores import TokenScores, token_scores
+from unlearnkit.language.token_scores import TokenScores, score_tokens
 
 
-def answer_scores(
+def score_answers(
     model: nn.Module,
     tokenizer: Any,
     prompts: Sequence[str],
@@ -42,7 +42,7 @@ def answer_scores(
     """
     if len(prompts) != len(answers):
         raise InputError(
-            f"answer_scores: {len(prompts)} prompts need as many answers, got {len(answers)}"
+            f"score_answers: {len(prompts)} prompts need as many answers, got {len(answers)}"
         )
     rows = [
         (encode(tokenizer, p), encode(tokenizer, f" {a}" if p else a))
@@ -61,7 +61,7 @@ def answer_scores(
             for place, i in enumerate(few):
                 labels[place, : len(rows[i][0])] = IGNORED
             out = model(input_ids=ids, attention_mask=mask).logits
-            for i, s in zip(few, token_scores(out, labels), strict=True):
+            for i, s in zip(few, score_tokens(out, labels), strict=True):
                 parts = (s.log_probs, s.correct, s.mean, s.deviation)
                 found[i] = TokenScores(*(t.cpu() for t in parts))
     return [found[i] for i in range(len(rows))]

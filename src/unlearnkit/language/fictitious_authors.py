@@ -198,7 +198,7 @@ class AuthorQuestion:
     """The part of the answer that is a fact."""
 
 
-def fictitious_authors(count: int = 50, *, seed: int = 0) -> list[FictitiousAuthor]:
+def invent_authors(count: int = 50, *, seed: int = 0) -> list[FictitiousAuthor]:
     """Return authors with distinct names; no two books have one title.
 
     Args:
@@ -214,7 +214,7 @@ def fictitious_authors(count: int = 50, *, seed: int = 0) -> list[FictitiousAuth
     titles = len(FIRST_WORD) * len(SECOND_WORD)
     most = min(len(GIVEN) * len(FAMILY), titles // 2)
     if not 0 < count <= most:
-        raise InputError(f"fictitious_authors: count must be in 1 to {most}, got {count}")
+        raise InputError(f"invent_authors: count must be in 1 to {most}, got {count}")
     rt = Runtime(seed=seed)
     names = torch.randperm(len(GIVEN) * len(FAMILY), generator=rt.rng("fictitious_authors/names"))
     books = torch.randperm(titles, generator=rt.rng("fictitious_authors/books"))
@@ -243,7 +243,7 @@ def author_questions(
     """Return one question for each author and attribute, author by author.
 
     Args:
-        authors: Those of ``fictitious_authors``; wrong titles are those of the others.
+        authors: Those of ``invent_authors``; wrong titles are those of the others.
         wrong: Wrong answers of each question, all different.
         seed: Decides which wrong answers.
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.language.rouge_l import rouge_l
+from unlearnkit.language.rouge import rouge_l
 from unlearnkit.stats.roc import auc
 
 STOPS = ("\n\n", "\nQuestion", "Question:")

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.language.answering import answer_scores, greedy_answers
+from unlearnkit.language.answering import greedy_answers, score_answers
 from unlearnkit.language.fictitious_authors import AuthorQuestion
 from unlearnkit.language.metric_results import MetricResult
-from unlearnkit.language.rouge_l import rouge_l
+from unlearnkit.language.rouge import rouge_l
 from unlearnkit.language.tofu import (
     Average,
     answer_probability,
@@ -80,7 +80,7 @@ class QuestionScores:
         )
 
 
-def question_scores(
+def score_questions(
     model: nn.Module,
     tokenizer: Any,
     questions: Sequence[AuthorQuestion],
@@ -106,11 +106,11 @@ def question_scores(
     counts = {len(q.wrong_answers) for q in questions}
     if len(counts) != 1 or 0 in counts:
         raise InputError(
-            f"question_scores: each question needs as many wrong answers, got {sorted(counts)}"
+            f"score_questions: each question needs as many wrong answers, got {sorted(counts)}"
         )
     kinds = [[q.answer, q.paraphrased_answer, *q.wrong_answers] for q in questions]
     prompts = [q.question for q in questions]
-    found = answer_scores(
+    found = score_answers(
         model,
         tokenizer,
         [p for p, kind in zip(prompts, kinds, strict=True) for _ in kind],

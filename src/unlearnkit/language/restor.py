@@ -17,7 +17,7 @@ from torch import nn
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.language.answer_matching import matches_any
-from unlearnkit.language.answering import answer_scores, greedy_answers
+from unlearnkit.language.answering import greedy_answers, score_answers
 from unlearnkit.language.restor_corpora import Fact, other_answers
 from unlearnkit.language.token_scores import mean_log_probs
 
@@ -163,7 +163,7 @@ def restor_answers(
     prompts = [q.prompt for q, sets in zip(questions, kinds, strict=True) for s in sets for _ in s]
     options = [o for sets in kinds for s in sets for o in s]
     levels = mean_log_probs(
-        answer_scores(model, tokenizer, prompts, options, batch_size=batch_size)
+        score_answers(model, tokenizer, prompts, options, batch_size=batch_size)
     ).tolist()
     texts = greedy_answers(
         model,

@@ -29,7 +29,7 @@ class TokenScores:
     """Standard deviation of the same ``(T,)``."""
 
 
-def token_scores(logits: Tensor, labels: Tensor) -> list[TokenScores]:
+def score_tokens(logits: Tensor, labels: Tensor) -> list[TokenScores]:
     """Return the scores of each sequence's label tokens, every token predicted from those before.
 
     Args:
@@ -45,7 +45,7 @@ def token_scores(logits: Tensor, labels: Tensor) -> list[TokenScores]:
     """
     if logits.shape[:-1] != labels.shape or labels.dim() != 2:
         raise InputError(
-            f"token_scores: logits (B, T, V) need labels (B, T), got {tuple(logits.shape)} and"
+            f"score_tokens: logits (B, T, V) need labels (B, T), got {tuple(logits.shape)} and"
             f" {tuple(labels.shape)}"
         )
     width = torch.float64 if logits.dtype == torch.float64 else torch.float32

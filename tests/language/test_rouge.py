@@ -2,7 +2,7 @@ from itertools import combinations
 
 import pytest
 
-from unlearnkit.language.rouge_l import longest_common_subsequence, rouge_l
+from unlearnkit.language.rouge import longest_common_subsequence, rouge_l
 
 
 def by_all_subsequences(a, b):
