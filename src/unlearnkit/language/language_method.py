@@ -70,13 +70,16 @@ class TokenBatch:
     """Some rows, cut to their longest, and what a model says of them once it is asked."""
 
     batch: Batch
+    first: int
+    """Place of the first label of any row, from 1: T places from there on are looked at."""
+
     model: nn.Module
     task: CausalLM
 
     @property
     def labels(self) -> Tensor:
-        """Return the labels of places 1 and on ``(B, T)``."""
-        return self.batch.y[:, 1:]
+        """Return the labels of these places ``(B, T)``."""
+        return self.batch.y[:, self.first :]
 
     @property
     def mask(self) -> Tensor:
@@ -86,7 +89,7 @@ class TokenBatch:
     @cached_property
     def logits(self) -> Tensor:
         """Return the logits of each label ``(B, T, V)``."""
-        return self.task.logits(self.model, self.batch)
+        return self.task.logits(self.model, self.batch, self.first)
 
     def nll(self, reduction: Literal["seq_sum", "seq_mean", "token"]) -> Tensor:
         """Return minus the log-probability of the labels, in nats."""
@@ -96,28 +99,31 @@ class TokenBatch:
         """Return what a layer gives at the places of the labels ``(B, T, D)``."""
         with capture_activations(self.model, [layer]) as found:
             self.task.logits(self.model, self.batch)
-        return found[layer][:, 1:]
+        return found[layer][:, self.first :]
 
 
 class TokenModel:
-    """A model on rows of tokens: batches are cut to their longest row."""
+    """A model on rows of tokens: logits before the first and after the last label are left out."""
 
     def __init__(self, model: nn.Module, task: CausalLM, view: View) -> None:
         """Take the model and where its rows come from."""
         self._model, self._task = model, task
-        places = torch.arange(1, view.data.y.shape[1] + 1)
-        self._ends = torch.where(view.data.y.cpu() == IGNORED, 0, places).amax(1)
+        there, width = view.data.y.cpu() != IGNORED, view.data.y.shape[1]
+        self._first = torch.where(there, torch.arange(width), width)[:, 1:].amin(1)
+        self._end = torch.where(there, torch.arange(width) + 1, 0).amax(1)
 
     def __call__(self, batch: Batch) -> TokenBatch:
         """Return rows without what follows their last labels: nothing there is counted."""
-        width, full = int(self._ends[batch.row].max()), batch.y.shape[1]
+        width, full = int(self._end[batch.row].max()), batch.y.shape[1]
+        first = int(self._first[batch.row].min())
 
         def short(t: Tensor) -> Tensor:
             return t[:, :width] if t.ndim > 1 and t.shape[1] == full else t
 
         rows = batch.x
         x = short(rows) if isinstance(rows, Tensor) else {n: short(t) for n, t in rows.items()}
-        return TokenBatch(replace(batch, x=x, y=short(batch.y)), self._model, self._task)
+        cut = replace(batch, x=x, y=short(batch.y))
+        return TokenBatch(cut, first, self._model, self._task)
 
 
 class ReferenceModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -142,22 +143,29 @@ class CausalLM:
         odds = torch.where(there, (label - others).clamp(max=SURE), NO_LABEL)
         return functional.pad(odds, (1, 0), value=NO_LABEL)
 
-    def logits(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return the logits that predict places 1 and on: ``(B, T - 1, V)``."""
-        out = forward(model, batch)
+    def logits(self, model: nn.Module, batch: Batch, first: int = 1) -> Tensor:
+        """Return the logits of places ``first`` and on: ``(B, T - first, V)``.
+
+        A model that can (``logits_to_keep`` of transformers) computes no others.
+        """
         length = batch.y.shape[1]
-        if out.ndim != 3 or out.shape[1] != length:
+        some = first > 1 and isinstance(batch.x, dict) and _can_keep(model)
+        if some:
+            places = torch.arange(first - 1, length, device=batch.y.device)
+            batch = replace(batch, x={**as_named_tensors(batch.x), "logits_to_keep": places})
+        out = forward(model, batch)
+        wanted = length - first + 1 if some else length
+        if out.ndim != 3 or out.shape[1] != wanted:
             raise UnsupportedError(
-                f"the model returns shape {tuple(out.shape)}; logits (B, {length}, V) of a causal"
+                f"the model returns shape {tuple(out.shape)}; logits (B, {wanted}, V) of a causal"
                 " language model are needed"
             )
         if out.shape[2] < self.vocabulary:
             raise UnsupportedError(
                 f"the model knows {out.shape[2]} tokens and the tokenizer has {self.vocabulary};"
-                " call model.resize_token_embeddings(len(tokenizer)), or give the tokenizer that"
-                " the model was trained with"
+                f" {_OTHER_TOKENIZER}"
             )
-        return out[:, :-1]
+        return out[:, :-1] if some else out[:, first - 1 : -1]
 
     def losses(self, out: Tensor, batch: Batch) -> Tensor:
         """Return minus the log-probability of a row's labels, in nats: see ``loss``."""
@@ -225,9 +233,8 @@ class CausalLM:
         known = getattr(embeddings, "num_embeddings", None)
         if isinstance(known, int) and known < self.vocabulary:
             raise InputError(
-                f"the model knows {known} tokens and the tokenizer has {self.vocabulary}; call"
-                " model.resize_token_embeddings(len(tokenizer)), or give the tokenizer that the"
-                " model was trained with"
+                f"the model knows {known} tokens and the tokenizer has {self.vocabulary};"
+                f" {_OTHER_TOKENIZER}"
             )
 
     def _check_causal(self, model: nn.Module, view: View, rt: Runtime) -> None:
@@ -247,6 +254,19 @@ class CausalLM:
                 "the model's outputs at a place change with later tokens: it is an encoder, not a"
                 " causal language model; load it with AutoModelForCausalLM, as a decoder"
             )
+
+
+_OTHER_TOKENIZER = (
+    "call model.resize_token_embeddings(len(tokenizer)), or give the tokenizer that the model was"
+    " trained with"
+)
+
+
+def _can_keep(model: nn.Module) -> bool:
+    """Return whether a model of transformers, under an adapter or not, can leave out logits."""
+    inside = model.get_base_model() if hasattr(model, "peft_config") else model
+    call = getattr(inside, "forward", None)
+    return call is not None and "logits_to_keep" in inspect.signature(call).parameters
 
 
 def _mean(values: Tensor, there: Tensor) -> Tensor:
