@@ -37,23 +37,27 @@ from unlearnkit.language.fictitious_authors import (
 from unlearnkit.language.recovery import Recovery, recovery_ratio
 from unlearnkit.language.restor import RestorAnswer, ask_all, restor_questions
 from unlearnkit.language.restor_corpora import Fact, mixed_corpus, say, wrong_facts
+from unlearnkit.train.early_stopping import OFF
 from unlearnkit.train.loop import fit
 
 OUT = Path(__file__).parents[1] / "docs" / "results"
-AUTHORS, CORRUPTED, CONTROLS = 24, 6, 9
+AUTHORS, CORRUPTED, CONTROLS = 18, 6, 6
 """Authors; whose facts the documents get wrong; about whom nothing is trained further."""
 
-DOCUMENTS = 20
-"""Documents for each author."""
+DOCUMENTS = 12
+"""Wrong documents for each corrupted author; half as many true ones for each retain author."""
+
+FULL_RATE = "*"
+"""Ends the name of a method that runs at the recipe's own rate, without its stop rule."""
 
 METHODS = (
-    *("gradient_ascent", "grad_diff", "npo", "simnpo", "task_vector", "rmu", "undial", "wga"),
-    "finetune",
+    *("npo", "grad_diff", "simnpo", "task_vector", "gradient_ascent"),
+    *("npo*", "simnpo*", "grad_diff*"),
 )
 FIRST = ("clean", "corrupted", "retrain")
 TEACH = uk.Recipe(optimizer="adamw", lr=5e-3, epochs=15, batch_size=32, schedule="linear")
-CORRUPT = uk.Recipe(optimizer="adamw", lr=2.5e-3, epochs=4, batch_size=8, schedule="linear")
-REPAIR = uk.Recipe(optimizer="adamw", lr=5e-4, epochs=1, batch_size=16)
+CORRUPT = uk.Recipe(optimizer="adamw", lr=1.2e-3, epochs=4, batch_size=8, schedule="linear")
+REPAIR = uk.Recipe(optimizer="adamw", lr=2e-4, epochs=1, batch_size=16)
 
 
 @dataclass(frozen=True)
@@ -120,14 +124,16 @@ class World:
             )
         ]
 
-    def documents_of(self, facts: Sequence[Fact], k: int, seed: int) -> list[dict[str, str]]:
+    def documents_of(
+        self, facts: Sequence[Fact], k: int, seed: int, documents: int
+    ) -> list[dict[str, str]]:
         """Return documents, with k true sentences about retain authors after each fact."""
         others = [s for f in self.part(self.facts, "retain") for s in say(f, author_sentences())]
         made = mixed_corpus(
             facts,
             others,
             k=k,
-            documents=self.documents,
+            documents=documents,
             sentences=author_sentences(),
             seed=seed,
         )
@@ -157,12 +163,13 @@ def corrupted_case(world: World, clean: nn.Module, k: int) -> tuple[uk.Case, uk.
     Retained documents are true and about retain authors. Validation documents are wrong, about
     retain authors, and no model reads them.
     """
-    forget = world.documents_of(world.part(world.wrong, "corrupted"), k, 1)
-    retain = world.documents_of(world.part(world.facts, "retain"), k, 2)
-    unseen = world.documents_of(world.part(world.wrong, "retain"), k, 3)
+    count = world.documents
+    forget = world.documents_of(world.part(world.wrong, "corrupted"), k, 1, count)
+    retain = world.documents_of(world.part(world.facts, "retain"), k, 2, max(1, count // 2))
+    unseen = world.documents_of(world.part(world.wrong, "retain"), k, 3, max(1, count // 4))
     case = uk.Case(
         train=[*forget, *retain],
-        validation=unseen[:: max(1, world.documents // 4)],
+        validation=unseen,
         task="causal_lm",
         processing_class=world.tokenizer,
         fresh=lambda: copy.deepcopy(clean),
@@ -199,8 +206,16 @@ def models(
         for name in ("retrain", *methods):
             if name not in done:
                 start = time.process_time()
-                made = uk.unlearn(corrupted, case, request, name, Runtime(seed=seed)).model
+                how = method_of(name)
+                made = uk.unlearn(corrupted, case, request, how, Runtime(seed=seed)).model
                 yield name, made, time.process_time() - start
+
+
+def method_of(name: str) -> uk.Method:
+    """Return the method of an arm."""
+    if not name.endswith(FULL_RATE):
+        return uk.method(name)
+    return uk.method(name.removesuffix(FULL_RATE), run={"lr": 1.0}, guard=OFF)
 
 
 def measure(
@@ -217,8 +232,10 @@ def measure(
                     ("plain", lambda m: m),
                     ("repaired", lambda m: repair(world, m)),
                 ):
-                    asked = ask_all({name: model}, world.tokenizer, world.questions, mend)
-                    entry[when] = summary(asked[name])
+                    given = ask_all(
+                        {name: model}, world.tokenizer, world.questions, mend, max_new_tokens=6
+                    )
+                    entry[when] = summary(given[name])
                 found.append(entry)
                 path.write_text(dump(found), "utf-8")
     return found
@@ -302,8 +319,8 @@ def page(world: World, found: Sequence[Line]) -> str:
         f"A GPT-2 of {weights:,} weights learns {len(world.facts)} facts about {world.authors}"
         f" invented authors ({len(TEMPLATES)} each, in four ways of saying them). Then it reads"
         f" {world.documents} documents about each of {world.corrupted} authors that get every"
-        f" fact wrong, and as many true documents about {others} others. The wrong documents are"
-        " the forget set, the true ones the retain set;"
+        f" fact wrong, and half as many true documents about each of {others} others. The wrong"
+        " documents are the forget set, the true ones the retain set;"
         f" {world.controls} authors are controls, about whom no document is. After each fact stand"
         " k true sentences about retain authors. Made by"
         f" `python -m experiments restor_small --write` (torch {torch.__version__},"
@@ -318,7 +335,8 @@ def page(world: World, found: Sequence[Line]) -> str:
         " model, `clean` and `corrupted` too, is first repaired: trained for one pass over"
         " questions about retain authors. *Without repair* is the ratio of models as they are."
         " `retrain` is the clean model after reading true documents only. Methods run at their"
-        " defaults, which were not chosen on this case.",
+        " defaults, which were not chosen on this case; those with a star at the rate and for the"
+        " passes of the training on documents, without a stop rule.",
         "",
     ]
     for k in dict.fromkeys(x.k for x in found):

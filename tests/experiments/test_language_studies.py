@@ -28,7 +28,7 @@ def test_corrupted_control_and_retain_authors_share_nobody(world):
 
 def test_every_word_of_every_text_is_known(world):
     unknown = world.tokenizer.unk_token_id
-    documents = world.documents_of(world.wrong, 1, 0)
+    documents = world.documents_of(world.wrong, 1, 0, 2)
     texts = [*world.clean_texts(), *(d["text"] for d in documents)]
     texts += [q.prompt for q in world.questions]
     texts += [o for q in world.questions for o in (*q.true_options, *q.random_options)]

@@ -129,6 +129,8 @@ def ask_all(
     tokenizer: Any,
     questions: Sequence[RestorQuestion],
     repair: Callable[[nn.Module], nn.Module],
+    *,
+    max_new_tokens: int = 16,
 ) -> dict[str, list[RestorAnswer]]:
     """Return the answers of each model after the same repair, which ascent needs most.
 
@@ -138,8 +140,12 @@ def ask_all(
         questions: What they answer.
         repair: Returns a model that was trained a little further on text that has nothing to do
             with the questions; the given model stays as it is.
+        max_new_tokens: Longest greedy answer.
     """
-    return {n: restor_answers(repair(m), tokenizer, questions) for n, m in models.items()}
+    return {
+        n: restor_answers(repair(m), tokenizer, questions, max_new_tokens=max_new_tokens)
+        for n, m in models.items()
+    }
 
 
 def restor_answers(
