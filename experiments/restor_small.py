@@ -55,8 +55,8 @@ METHODS = (
     *("npo*", "simnpo*", "grad_diff*"),
 )
 FIRST = ("clean", "corrupted", "retrain")
-TEACH = uk.Recipe(optimizer="adamw", lr=5e-3, epochs=15, batch_size=32, schedule="linear")
-CORRUPT = uk.Recipe(optimizer="adamw", lr=1.2e-3, epochs=4, batch_size=8, schedule="linear")
+TEACH = uk.Recipe(optimizer="adamw", lr=3e-3, epochs=15, batch_size=32, schedule="linear")
+CORRUPT = uk.Recipe(optimizer="adamw", lr=1e-3, epochs=4, batch_size=8, schedule="linear")
 REPAIR = uk.Recipe(optimizer="adamw", lr=2e-4, epochs=1, batch_size=16)
 
 
@@ -141,8 +141,8 @@ class World:
 
 
 def network(world: World) -> nn.Module:
-    """Return an untrained model of 140,000 weights."""
-    return small_gpt2(len(world.tokenizer))
+    """Return an untrained model of half a million weights."""
+    return small_gpt2(len(world.tokenizer), width=128)
 
 
 def clean_case(world: World) -> uk.Case:
