@@ -35,7 +35,7 @@ from unlearnkit.language.fictitious_authors import (
     invent_authors,
 )
 from unlearnkit.language.recovery import Recovery, recovery_ratio
-from unlearnkit.language.restor import RestorAnswer, ask_all, restor_questions
+from unlearnkit.language.restor import RestorAnswer, RestorQuestion, ask_all, restor_questions
 from unlearnkit.language.restor_corpora import Fact, mixed_corpus, say, wrong_facts
 from unlearnkit.train.early_stopping import OFF
 from unlearnkit.train.loop import fit
@@ -92,7 +92,7 @@ class World:
         return [f for f in facts if f.subject in chosen]
 
     @cached_property
-    def questions(self) -> list[Any]:
+    def questions(self) -> list[RestorQuestion]:
         """Return the questions about corrupted and control authors."""
         groups = [self.part(self.facts, g) for g in ("corrupted", "control")]
         wrong = [self.part(self.wrong, g) for g in ("corrupted", "control")]
@@ -272,11 +272,11 @@ class Line:
     seconds: float
 
 
-def lines(world: World, runs: Sequence[dict[str, Any]]) -> Iterator[Line]:
+def lines(questions: Sequence[RestorQuestion], runs: Sequence[dict[str, Any]]) -> Iterator[Line]:
     """Yield the line of each k and arm: means over seeds, with the interval of the ratio."""
-    bad = [i for i, q in enumerate(world.questions) if not q.control]
-    good = [i for i, q in enumerate(world.questions) if q.control]
-    subjects = [world.questions[i].subject for i in bad]
+    bad = [i for i, q in enumerate(questions) if not q.control]
+    good = [i for i, q in enumerate(questions) if q.control]
+    subjects = [questions[i].subject for i in bad]
     for k, arm in dict.fromkeys((r["k"], r["arm"]) for r in sorted(runs, key=lambda r: r["k"])):
         own = {r["seed"]: r for r in runs if (r["k"], r["arm"]) == (k, arm)}
         sides = [
@@ -340,22 +340,24 @@ def page(world: World, found: Sequence[Line]) -> str:
         "",
     ]
     for k in dict.fromkeys(x.k for x in found):
-        out += [
-            f"## k = {k}",
-            "",
-            "| model | right | wrong | words | control | log-probabilities | recovery | by words"
-            " | without repair | seconds | seeds |",
-            "|---|---|---|---|---|---|---|---|---|---|---|",
-        ]
-        out += [
+        out += [f"## k = {k}", "", *table([x for x in found if x.k == k]), ""]
+    return "\n".join(out)
+
+
+def table(found: Sequence[Line]) -> list[str]:
+    """Return the lines of one k as a table."""
+    return [
+        "| model | right | wrong | words | control | log-probabilities | recovery | by words"
+        " | without repair | seconds | seeds |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+        *(
             f"| {x.arm} | {x.accuracy:.2f} | {x.wrong:.2f} | {x.words:.2f} | {x.control:.2f} |"
             f" {', '.join(f'{v:.1f}' for v in x.levels)} | {shown(x.recovery)} |"
             f" {shown(x.words_recovery)} | {shown(x.plain_recovery)} | {x.seconds:.0f} |"
             f" {x.seeds} |"
-            for x in sorted((x for x in found if x.k == k), key=rank)
-        ]
-        out.append("")
-    return "\n".join(out)
+            for x in sorted(found, key=rank)
+        ),
+    ]
 
 
 def rank(x: Line) -> tuple[int, float]:
@@ -381,7 +383,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = (OUT if given.write else Path(folder)) / "restor_small.json"
         runs = measure(world, given.k, given.seeds, given.methods, path)
-    text = page(world, list(lines(world, runs)))
+    text = page(world, list(lines(world.questions, runs)))
     print(text)
     if given.write:
         (OUT / "restor_small.md").write_text(text, "utf-8")

@@ -72,7 +72,7 @@ def test_the_page_shows_the_ratio_of_what_is_on_file(world):
         for seed in range(3)
         for arm, right in (("clean", 20), ("corrupted", 4), ("npo", 12))
     ]
-    text = restor_small.page(world, list(restor_small.lines(world, runs)))
+    text = restor_small.page(world, list(restor_small.lines(world.questions, runs)))
     (row,) = [x for x in text.splitlines() if x.startswith("| npo |")]
     assert re.search(r"\| 0\.50 \| 0\.00 \| 0\.50 \| 1\.00 \| -1\.0, -2\.0, -3\.0 \| 0\.50 \[", row)
 
@@ -118,7 +118,7 @@ def test_the_retrained_model_has_the_best_forget_quality_and_no_leak():
 def test_wrong_documents_corrupt_and_retraining_recovers(tmp_path):
     world = restor_small.World()
     runs = restor_small.measure(world, [0], 1, ("npo", "grad_diff"), tmp_path / "runs.json")
-    found = {x.arm: x for x in restor_small.lines(world, runs)}
+    found = {x.arm: x for x in restor_small.lines(world.questions, runs)}
     assert found["clean"].accuracy > 0.7
     assert found["corrupted"].accuracy < found["clean"].accuracy - 0.3
     assert found["corrupted"].wrong > 0.3
