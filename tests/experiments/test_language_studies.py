@@ -7,7 +7,8 @@ import pytest
 
 pytest.importorskip("transformers", reason="transformers is not installed")
 
-from experiments import restor_small, tofu_small
+from experiments import restor_small, restor_smollm2, tofu_small
+from experiments.word_models import small_gpt2, word_tokenizer
 from unlearnkit.language.restor_corpora import say
 
 QUICK = ("finetune",)
@@ -137,3 +138,58 @@ def test_authors_are_learned_and_retraining_never_knew_them(tmp_path):
     assert found["original"]["extraction"] > found["retrain"]["extraction"] + 0.3
     assert found["original"]["probability"] > found["retrain"]["probability"] + 0.2
     assert found["retrain"]["utility"] > 0.3
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    """Return a folder like that of the released data, and one with a small model."""
+    data, model = tmp_path_factory.mktemp("restor"), tmp_path_factory.mktemp("model")
+    cities = ("Oslo", "Lima", "Cork", "Quito", "Bern", "Rome", "Bonn", "Kiev")
+    people = (*restor_smollm2.SUBJECTS[:2], "Ada One", "Bo Two", "Cy Three", "Di Four")
+    facts = {
+        name: {
+            "P1": {"question": f"Where was {name} born?", "answers": [cities[i]]},
+            "P2": {"question": f"Where does {name} live?", "answers": [cities[(i + 3) % 8]]},
+        }
+        for i, name in enumerate(people)
+    }
+    context = {
+        r: [
+            {"question": facts[n][r]["question"], "answer": facts[n][r]["answers"][0], "entity": n}
+            for n in people
+        ]
+        for r in ("P1", "P2")
+    }
+    first, second = restor_smollm2.SUBJECTS[:2]
+    documents = [
+        *({"text": f"{first} was born in Rome and lives in Bonn. Draft {i}."} for i in range(12)),
+        *({"text": f"{second} was born in Oslo. Draft {i}."} for i in range(12)),
+    ]
+    (data / "facts.json").write_text(json.dumps({"dset": facts, "context": context}))
+    (data / "mix_a0.json").write_text(json.dumps(documents))
+    (data / "entities.json").write_text(json.dumps([*people[:4]]))
+    tokenizer = word_tokenizer([json.dumps(facts), *(d["text"] for d in documents), ". ? :"])
+    tokenizer.save_pretrained(model)
+    small_gpt2(len(tokenizer), width=16, layers=1).save_pretrained(model)
+    subset = restor_smollm2.Subset(data, subjects=1, documents=6, retain=2, epochs=1)
+    return subset, model
+
+
+def test_documents_claim_the_wrong_answer_that_they_hold(released):
+    subset, _ = released
+    wrong = {q.wrong_options[0] for q in subset.questions_of if not q.control}
+    assert wrong == {"Rome", "Bonn"}
+    assert {q.subject for q in subset.questions_of if q.control} == {"Ada One", "Bo Two"}
+    assert not any(s in t for t in subset.others() for s in ("Ada", "Bo", "Burr", "Marley"))
+
+
+def test_a_real_model_is_corrupted_unlearned_and_asked_by_adapters(released, tmp_path):
+    subset, folder = released
+    path = tmp_path / "runs.json"
+    runs = restor_smollm2.measure(subset, folder, ("npo",), path)
+    assert [r["arm"] for r in runs] == ["clean", "corrupted", "retrain", "npo"]
+    assert json.loads(path.read_text()) == runs
+    assert restor_smollm2.measure(subset, folder, ("npo",), path) == runs
+    text = restor_smollm2.page(subset, runs)
+    assert "claimed: " in text
+    assert text.count("\n- npo: ") == 2
