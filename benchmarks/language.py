@@ -94,14 +94,14 @@ def compare(retain_weight: float) -> Fact:
     for name, t in a.items():
         torch.testing.assert_close(t, b[name], rtol=1e-3, atol=1e-5)
     return against(
-        f"npo against a step of two models: {'with' if retain_weight else 'without'} retain term",
+        f"npo against two models a step: {'with' if retain_weight else 'without'} retain term",
         ours,
         theirs,
         pairs=3,
         goal=FASTER,
         how=(
-            f"GPT-2 of 2 blocks, width 128, {VOCABULARY} tokens; prompts of {PROMPT} tokens, answers"
-            f" of {ANSWER}; {EPOCHS} epochs; weights equal at the end; processor time"
+            f"GPT-2 of 2 blocks, width 128, {VOCABULARY} tokens; prompts of {PROMPT} tokens,"
+            f" answers of {ANSWER}; {EPOCHS} epochs; weights equal at the end; processor time"
         ),
         clock=time.process_time,
     )

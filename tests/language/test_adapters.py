@@ -86,7 +86,10 @@ def test_an_adapter_that_is_there_is_trained_and_a_second_is_refused():
 
 
 def test_the_task_vector_of_an_adapter_is_its_product_negated():
-    one, two = (run("task_vector", alpha=a, guard={"stop": "never", "floor": float("inf")}).model for a in (1.0, 2.5))
+    one, two = (
+        run("task_vector", alpha=a, guard={"stop": "never", "floor": float("inf")}).model
+        for a in (1.0, 2.5)
+    )
     products = []
     for model in (one, two):
         layers = [m for m in model.modules() if hasattr(m, "lora_A") and len(m.lora_A)]
@@ -97,7 +100,7 @@ def test_the_task_vector_of_an_adapter_is_its_product_negated():
 
 
 def test_the_task_vector_of_a_trained_adapter_is_refused():
-    with pytest.raises(uk.UnlearnkitError, match="twice their rank; call model.merge_and_unload"):
+    with pytest.raises(uk.UnlearnkitError, match=r"twice their rank; call model.merge_and_unload"):
         run("task_vector", model=run().model, config=None)
 
 
@@ -125,5 +128,5 @@ def test_a_config_that_is_none_is_refused(config, told):
 
 
 def test_layers_that_are_not_there_are_refused():
-    with pytest.raises(InputError, match="peft_config: Target modules .*nothing.* not found"):
+    with pytest.raises(InputError, match=r"peft_config: Target modules .*nothing.* not found"):
         run(config=peft.LoraConfig(target_modules=["nothing"]))

@@ -37,7 +37,11 @@ def by_hand(model=None):
 
 @pytest.mark.parametrize(
     ("kind", "reduce"),
-    [("mean", lambda r, n: -r.mean()), ("sum", lambda r, n: -r.sum()), ("token", lambda r, n: -r.sum() / 2)],
+    [
+        ("mean", lambda r, n: -r.mean()),
+        ("sum", lambda r, n: -r.sum()),
+        ("token", lambda r, n: -r.sum() / 2),
+    ],
 )
 def test_a_row_s_loss_is_the_named_sum_of_its_labels(kind, reduce):
     task = uk.CausalLM(11, loss=kind)
@@ -149,17 +153,25 @@ def test_an_encoder_is_refused():
 def test_a_model_of_one_answer_a_row_is_refused():
     config = gpt2().config
     config.pad_token_id = 1
-    with pytest.raises(UnsupportedError, match="logits .B, 15, V. of a causal"):
+    with pytest.raises(UnsupportedError, match=r"logits .B, 15, V. of a causal"):
         unlearn(transformers.GPT2ForSequenceClassification(config), people_case())
 
 
 def test_a_tokenizer_that_does_not_fit_is_refused():
     few = transformers.GPT2LMHeadModel(
         transformers.GPT2Config(
-            vocab_size=50, n_positions=32, n_embd=32, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0
+            vocab_size=50,
+            n_positions=32,
+            n_embd=32,
+            n_layer=1,
+            n_head=2,
+            bos_token_id=0,
+            eos_token_id=0,
         )
     )
-    with pytest.raises(InputError, match="knows 50 tokens and the tokenizer has 97; call model.res"):
+    with pytest.raises(
+        InputError, match=r"knows 50 tokens and the tokenizer has 97; call model.res"
+    ):
         unlearn(few, people_case())
 
 

@@ -61,7 +61,10 @@ def test_published_constants_are_the_presets_own():
     assert (rmu.layer, rmu.coefficient, rmu.retain_weight) == (7, 2.0, 1.0)
     satimp = uk.method("satimp", "paper")
     assert (satimp.saturation, satimp.importance, satimp.forget_weight) == (5.0, 1.0, 0.1)
-    assert (uk.method("undial", "paper").beta, uk.method("undial", "paper").retain_weight) == (10, 0)
+    assert (uk.method("undial", "paper").beta, uk.method("undial", "paper").retain_weight) == (
+        10,
+        0,
+    )
     assert uk.method("grad_diff", "kl").retain_loss == "kl"
 
 
@@ -130,7 +133,8 @@ def test_places_before_the_first_and_after_the_last_label_are_left_out_and_nothi
     p = problem(another())
     view = View.all(case.train)
     batch = next(view.batches(16, Runtime()))
-    short = batch.pick((batch.y != -100).sum(1) == (batch.y != -100).sum(1).min())
+    ends = torch.where(batch.y != -100, torch.arange(batch.y.shape[1]), 0).amax(1)
+    short = batch.pick(ends == ends.min())
     cut = TokenModel(p.model, p.task, view)(short)
     want = p.task.losses(p.task.outputs(p.model, short), short)
     assert cut.labels.shape == cut.logits.shape[:2]
@@ -209,7 +213,7 @@ def test_an_answer_without_room_is_refused():
         train=questions(), task=uk.CausalLM(processing_class=tokenizer(), max_length=12),
         processing_class=None,
     )  # fmt: skip
-    with pytest.raises(InputError, match="refused|no room for another answer"):
+    with pytest.raises(InputError, match=r"refused|no room for another answer"):
         answers(case.partition(ANNA).forget, lambda prompt, own: [3], 5)
 
 
@@ -225,7 +229,10 @@ def test_a_task_vector_of_nothing_changes_nothing_and_of_one_is_the_difference()
     )
     moved = 0.0
     for (n, t), a, b in zip(
-        model.state_dict().items(), one.state_dict().values(), three.state_dict().values(), strict=True
+        model.state_dict().items(),
+        one.state_dict().values(),
+        three.state_dict().values(),
+        strict=True,
     ):
         torch.testing.assert_close(b - t, 3 * (a - t), rtol=1e-4, atol=1e-6, msg=n)
         moved += float((a - t).abs().sum())
@@ -257,7 +264,9 @@ def test_forget_rows_that_look_unseen_already_are_told():
 @pytest.mark.parametrize("method", ["npo", "task_vector"])
 def test_without_validation_rows_a_run_goes_to_its_end_and_says_so(method):
     case, model = trained()
-    done = uk.unlearn(model, case.replace(validation=None), ANNA, uk.method(method, run={"share": 0.1}))
+    done = uk.unlearn(
+        model, case.replace(validation=None), ANNA, uk.method(method, run={"share": 0.1})
+    )
     assert any("no validation rows" in n for n in done.notes)
 
 

@@ -48,12 +48,12 @@ def test_every_token_of_a_text_and_its_end_are_labels(source):
 def test_a_hub_set_is_read():
     datasets = pytest.importorskip("datasets", reason="datasets is not installed")
     found = read(datasets.Dataset.from_dict({"prompt": ["q "], "completion": ["a"]}))
-    assert rows(found) == [(ids("q a") + [0], [IGNORED] * 2 + ids("a") + [0])]
+    assert rows(found) == [([*ids("q a"), 0], [IGNORED] * 2 + ids("a") + [0])]
 
 
 def test_a_prompt_has_no_labels_and_a_completion_has():
     (got,) = rows(read([{"prompt": "who? ", "completion": "me"}]))
-    assert got == (ids("who? me") + [0], [IGNORED] * 5 + ids("me") + [0])
+    assert got == ([*ids("who? me"), 0], [IGNORED] * 5 + ids("me") + [0])
 
 
 def chat(*said):
@@ -63,7 +63,7 @@ def chat(*said):
 
 def test_only_what_the_assistant_says_is_labelled_and_its_end_is_kept():
     tok = tokenizer(chat_template=TEMPLATE)
-    whole = ids("u:hi") + [0] + ids("a:yo") + [0] + ids("u:x") + [0] + ids("a:z") + [0]
+    whole = [*ids("u:hi"), 0, *ids("a:yo"), 0, *ids("u:x"), 0, *ids("a:z"), 0]
     want = [IGNORED] * 7 + ids("yo") + [0] + [IGNORED] * 6 + ids("z") + [0]
     assert rows(read([{"messages": chat("hi", "yo", "x", "z")}], tok)) == [(whole, want)]
     two = {"prompt": chat("hi", "yo", "x"), "completion": chat("x", "z")[1:]}
@@ -94,7 +94,7 @@ def test_long_texts_are_cut_and_the_run_says_so():
 
 
 def test_long_texts_are_refused_where_that_is_chosen():
-    with pytest.raises(InputError, match="1 of 2 texts are longer than 5 tokens .row 1.; shorten"):
+    with pytest.raises(InputError, match=r"1 of 2 texts are longer than 5 tokens .row 1.; shorten"):
         read(["ab", "abcdefgh"], max_length=5, too_long="refuse")
 
 
@@ -160,7 +160,7 @@ def test_a_template_that_changes_earlier_turns_is_refused():
 
 
 def test_texts_without_a_tokenizer_are_refused():
-    with pytest.raises(InputError, match="texts need a tokenizer; give Case.processing_class="):
+    with pytest.raises(InputError, match=r"texts need a tokenizer; give Case.processing_class="):
         uk.Case(train=["a", "b"], task="causal_lm")
 
 

@@ -25,9 +25,7 @@ def drawn(seed=0):
 def nll(logits, labels, mask):
     """Return -log p of the labels of each sequence, as lists."""
     z, y = logits.detach().numpy(), labels.numpy()
-    return [
-        [-log_softmax(z[b, t])[y[b, t]] for t in range(T) if mask[b, t]] for b in range(len(z))
-    ]
+    return [[-log_softmax(z[b, t])[y[b, t]] for t in range(T) if mask[b, t]] for b in range(len(z))]
 
 
 def log_sigmoid(x):
@@ -78,7 +76,9 @@ def test_simnpo():
 
 
 def test_preference():
-    wanted, unwanted, kept, lost = torch.randn(4, B, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    wanted, unwanted, kept, lost = torch.randn(
+        4, B, dtype=torch.float64, generator=torch.Generator().manual_seed(3)
+    )
     gain = ((wanted - kept) - (unwanted - lost)).tolist()
     want = np.mean([-2 / 0.1 * log_sigmoid(0.1 * g) for g in gain])
     equal(losses.preference(wanted, unwanted, kept, lost), want)
@@ -177,14 +177,14 @@ def test_the_loss_of_activations_is_additive_over_sequences():
 
 
 EVERY = {
-    "ascent": lambda z, y, m: losses.gradient_ascent(z, y, m),
+    "ascent": losses.gradient_ascent,
     "kl": lambda z, y, m: losses.kl_to_reference(z, REFERENCE, m),
     "npo": lambda z, y, m: losses.npo(z, y, m, REF),
-    "simnpo": lambda z, y, m: losses.simnpo(z, y, m),
+    "simnpo": losses.simnpo,
     "undial": lambda z, y, m: losses.undial(z, y, m, REFERENCE),
-    "wga": lambda z, y, m: losses.wga(z, y, m),
-    "satimp": lambda z, y, m: losses.satimp(z, y, m),
-    "ceu": lambda z, y, m: losses.ceu(z, y, m),
+    "wga": losses.wga,
+    "satimp": losses.satimp,
+    "ceu": losses.ceu,
     "flatness": lambda z, y, m: losses.logit_flatness(z, m),
     "rmu": lambda z, y, m: losses.squared_distance(z, torch.ones(V), m),
 }

@@ -79,7 +79,12 @@ from unlearnkit.stats.oracle_gap import ENOUGH_FOR_EQUIVALENCE, ENOUGH_FOR_INTER
 from unlearnkit.train.memory_format import to_channels_last_if_faster
 from unlearnkit.train.rng_guard import as_plain_call
 from unlearnkit.unlearning.outside_model import unlearned_outside
-from unlearnkit.unlearning.run_method import Unlearned, check_weights, fresh_model
+from unlearnkit.unlearning.run_method import (
+    Unlearned,
+    check_weights,
+    fresh_model,
+    with_merged_adapter,
+)
 
 
 @border("audit")
@@ -130,7 +135,7 @@ def audit(
         unknown tier are errors.
     """
     rt = rt or Runtime()
-    done = _audited(done, original, case, request, rt)
+    done = with_merged_adapter(_audited(done, original, case, request, rt))
     _check_oracle_kind(oracle)
     cache, memory = cache or Cache(), memory or AuditMemory()
     check = RecipeChecker(done, oracle, rt, cache, memory, ray, wanted=recipe_check)

@@ -190,7 +190,10 @@ def show(
         "unlearnkit unlearn --config job.yaml",
         "unlearnkit unlearn --config runs/x/run.json --out runs/again",
         "unlearnkit unlearn runs/x --then --forget class=5 --out runs/y",
-    )
+        "unlearnkit unlearn my_model --task causal_lm --forget docs/a.txt --retain 'docs/*.txt'"
+        " --method npo --out clean_model",
+    ),
+    context_settings={"allow_extra_args": True},
 )
 def unlearn(
     context: typer.Context,
@@ -220,6 +223,18 @@ def unlearn(
     run_case: RunCase = None,
     source: Config = None,
     trust: Trust = False,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            metavar="causal_lm",
+            help="CASE is the folder of a language model of transformers; --forget and --retain"
+            " are text files or patterns.",
+        ),
+    ] = None,
+    retain: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILES", help="With --task: documents that stay; may be repeated."),
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -232,6 +247,11 @@ def unlearn(
     audit compares with models retrained without them.
     """
     _check_options(context.params)
+    if task is not None:
+        _unlearn_documents(context)
+        return
+    extra = " ".join(context.args)
+    _usage(not extra, f"one case and its options are taken, got also {extra}", "CASE")
     from unlearnkit.cli.console import Console, print_json
     from unlearnkit.cli.run_folder import run_folder
     from unlearnkit.cli.runs import run_unlearn
@@ -244,6 +264,39 @@ def unlearn(
         print_json({"folder": str(folder), **record.model_dump(mode="json")})
     else:
         _print_run(record, folder, talk)
+
+
+def _unlearn_documents(context: typer.Context) -> None:
+    """Forget documents; files that a shell puts after the first one of --forget are taken too."""
+    from unlearnkit.cli.console import Console, print_json, print_text
+    from unlearnkit.cli.model_folder import unlearn_documents
+    from unlearnkit.job import parse_settings
+
+    given = context.params
+    _usage(given["task"] == "causal_lm", "only causal_lm models are read from a folder", "--task")
+    _usage(given["case"] is not None, "name the model's folder", "CASE")
+    _usage(given["forget"] is not None, "name the documents, such as 'docs/*.txt'", "--forget")
+    _usage(given["out"] is not None, "name the folder of the new model", "--out")
+    with Console(quiet=given["quiet"]) as talk:
+        record = unlearn_documents(
+            given["case"],
+            [given["forget"], *context.args],
+            given["retain"] or (),
+            given["out"],
+            talk,
+            method=given["method"] or "npo",
+            preset=given["preset"],
+            settings=parse_settings(given["param"] or ()),
+            seed=given["seed"] or 0,
+            device=given["device"] or "cpu",
+            force=given["force"],
+        )
+    if given["json"]:
+        print_json({"folder": str(given["out"]), **record})
+    else:
+        print_text(
+            "\n".join([f"the model without the documents: {given['out']}", *record["notes"]])
+        )
 
 
 def _check_options(given: Mapping[str, Any]) -> None:

@@ -136,9 +136,9 @@ class Case:
         Args:
             train: The training rows: a pair ``(x, y)`` of arrays or tensors (``x`` may be a dict of
                 them, ``y`` None for rows without targets), a map-style torch ``Dataset``, a Hugging
-                Face ``Dataset``, a ``DataFrame``. Rows may be dicts with ``labels``. For ``causal_lm``
-                also texts, ``Documents``, or rows with ``text``, ``prompt`` and ``completion``,
-                ``messages`` or ``input_ids``.
+                Face ``Dataset``, a ``DataFrame``. Rows may be dicts with ``labels``. For
+                ``causal_lm`` also texts, ``Documents``, or rows with ``text``, ``prompt`` and
+                ``completion``, ``messages`` or ``input_ids``.
             task: ``"classification"``, ``"multilabel"``, ``"regression"``, ``"causal_lm"``, or a
                 ``Task``.
             test: Rows never trained on: utility is measured on them.

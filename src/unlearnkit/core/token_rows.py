@@ -316,9 +316,7 @@ def _told(
     return (f"{name}: {what}: they were {done}",)
 
 
-def token_data(
-    parts: Sequence[Tokens], pad: int, name: str, *, plain: bool = False
-) -> TensorData:
+def token_data(parts: Sequence[Tokens], pad: int, name: str, *, plain: bool = False) -> TensorData:
     """Return texts as rows padded on the right to the longest.
 
     Args:

@@ -121,6 +121,8 @@ def _joined(rows: Sequence[Batch], like: Batch) -> Batch:
     row = torch.cat([b.row for b in rows])
     first = rows[0].x
     if isinstance(first, Tensor):
-        return replace(like, x=torch.cat([b.x for b in rows if isinstance(b.x, Tensor)]), y=y, row=row)
+        return replace(
+            like, x=torch.cat([b.x for b in rows if isinstance(b.x, Tensor)]), y=y, row=row
+        )
     x = {n: torch.cat([b.x[n] for b in rows if isinstance(b.x, dict)]) for n in first}
     return replace(like, x=x, y=y, row=row)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import torch
 from pydantic import Field
@@ -26,7 +26,6 @@ from unlearnkit.train.loop import descend
 
 if TYPE_CHECKING:
     from unlearnkit.tasks.causal_lm import CausalLM
-
 
 
 class ForgetSchedule(FineTuneSchedule):
@@ -58,9 +57,9 @@ USES = frozenset({Need.VALIDATION})
 TASKS = frozenset({"causal_lm"})
 
 PAIRED = (
-    "by default by the recipe's own optimiser at a fifth of its rate, until the forget rows look like"
-    " validation rows, and back to where the retained loss is within its limit; published settings"
-    " are the preset `paper`"
+    "by default by the recipe's own optimiser at a fifth of its rate, until the forget rows look"
+    " like validation rows, and back to where the retained loss is within its limit; published"
+    " settings are the preset `paper`"
 )
 """How the defaults of all these methods differ from what is published."""
 
@@ -161,8 +160,7 @@ def log_prob_sums(model: nn.Module, view: View, p: Problem, rt: Runtime) -> Tens
 
 def language_task(p: Problem) -> CausalLM:
     """Return the task of a problem, which ``info.tasks`` says is a causal language model."""
-    task: Any = p.task
-    return task
+    return cast("CausalLM", p.task)
 
 
 @dataclass(frozen=True)

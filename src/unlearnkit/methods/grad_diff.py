@@ -19,7 +19,7 @@ class GradientDifference(LanguageMethod):
     info = language_info(
         "Gradient difference",
         "Liu et al., CoLLAs 2022, arXiv:2203.12817; Maini et al., COLM 2024, arXiv:2401.06121",
-        "As the baseline of language models; a loss that is bounded, such as `npo`, does less harm.",
+        "As the baseline of language models; a bounded loss, as `npo` has, does less harm.",
         presets={"paper": {}, "kl": {"retain_loss": "kl"}},
         fails=(
             "at published settings the forget loss has no bound: on TOFU forget10 the model's"

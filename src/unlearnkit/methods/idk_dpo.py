@@ -49,6 +49,7 @@ class RefusalPreference(LanguageMethod):
         """Give each forget row a refusal; return the preference for it."""
         reader, rng = language_task(p).reader, rt.rng("idk_dpo/refusals")
         said = [reader.completion(text) for text in self.answers]
+
         def refuse(prompt: object, own: object) -> list[int]:
             del prompt, own
             return said[int(torch.randint(len(said), (1,), generator=rng))]

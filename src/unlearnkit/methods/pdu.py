@@ -18,7 +18,7 @@ from unlearnkit.language.language_method import (
     language_info,
     language_task,
 )
-from unlearnkit.language.unlearning_losses import logit_flatness, token_mean
+from unlearnkit.language.unlearning_losses import logit_flatness
 
 
 @register

@@ -35,9 +35,7 @@ class TaskVector(Method):
             "paper": {
                 "alpha": 5.0,
                 "guard": OFF,
-                "run": ForgetSchedule.exact(
-                    optimizer="adamw", lr=1e-5, epochs=10, batch_size=32
-                ),
+                "run": ForgetSchedule.exact(optimizer="adamw", lr=1e-5, epochs=10, batch_size=32),
             }
         },
         smoke={"run": {"lr": 1.0, "share": 0.2}, "guard": OFF},

@@ -130,11 +130,7 @@ class CausalLM:
         return y.long()
 
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return the log-odds of each label ``(B, T)``; 1e4 at places without one.
-
-        Raises:
-            UnsupportedError: If the model does not return logits ``(B, T, V)``.
-        """
+        """Return the log-odds of each label ``(B, T)``; 1e4 at places without one."""
         logits, y = self.logits(model, batch), batch.y[:, 1:]
         there = y != IGNORED
         own = torch.where(there, y, 0)[..., None]
@@ -147,6 +143,9 @@ class CausalLM:
         """Return the logits of places ``first`` and on: ``(B, T - first, V)``.
 
         A model that can (``logits_to_keep`` of transformers) computes no others.
+
+        Raises:
+            UnsupportedError: If the model does not return logits ``(B, T, V)``.
         """
         length = batch.y.shape[1]
         some = first > 1 and isinstance(batch.x, dict) and _can_keep(model)
@@ -264,7 +263,9 @@ _OTHER_TOKENIZER = (
 
 def _can_keep(model: nn.Module) -> bool:
     """Return whether a model of transformers, under an adapter or not, can leave out logits."""
-    inside = model.get_base_model() if hasattr(model, "peft_config") else model
+    inside: Any = model
+    if hasattr(model, "peft_config"):
+        inside = inside.get_base_model()
     call = getattr(inside, "forward", None)
     return call is not None and "logits_to_keep" in inspect.signature(call).parameters
 

@@ -37,7 +37,7 @@ from unlearnkit.core.wrapped_models import (
     moving_statistics,
     unwrap,
 )
-from unlearnkit.language.adapters import add_adapter, adapter_note
+from unlearnkit.language.adapters import adapter_note, add_adapter
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.localize.method_masks import check_held, check_maskable, own_mask
@@ -160,7 +160,8 @@ def run_metered(
 ) -> Unlearned:
     """Run one method on the meter of the caller, which also holds what a failed run cost."""
     check_needs(how, case, split)
-    model = _with_adapter(_inside(model, run), how, run)
+    given = _inside(model, run)
+    model = _with_adapter(given, how, run)
     if mask is not None:
         check_maskable(how, mask, split)
     original = frozen_copy(model, case, split, run, shared=_is_builtin(how))
@@ -189,7 +190,7 @@ def run_metered(
     _tell_damage(how, out, original, case, split, run)
     return Unlearned(
         model=restore_form(_with_own_base(out), like),
-        original=restore_form(_copy(original), model).eval().requires_grad_(False),
+        original=_kept_original(original, model, given),
         case=case,
         request=request,
         method=how,
@@ -358,6 +359,32 @@ def _with_adapter(model: nn.Module, how: Method, rt: Runtime) -> nn.Module:
         adapted = add_adapter(_copy(model, shared=model.parameters()), settings)
     rt.note(adapter_note(adapted))
     return adapted.train(model.training)
+
+
+def _kept_original(original: nn.Module, model: nn.Module, given: nn.Module) -> nn.Module:
+    """Return the given model as it was, frozen: without an adapter that the run added."""
+    kept = (
+        _copy(original) if given is model else _copy(given).to(next(original.parameters()).device)
+    )
+    return restore_form(kept, given).eval().requires_grad_(False)
+
+
+def with_merged_adapter(done: Unlearned) -> Unlearned:
+    """Return a result whose adapter, where the run added one, is merged into the weights.
+
+    It is then of the original's architecture, as retrained models are, and can be compared.
+
+    Args:
+        done: Not changed.
+
+    Returns:
+        The result; the same one where there is nothing to merge.
+    """
+    if not hasattr(done.model, "peft_config") or hasattr(done.original, "peft_config"):
+        return done
+    work: Any = _copy(done.model)
+    merged: nn.Module = work.merge_and_unload().train(done.model.training)
+    return replace(done, model=merged.requires_grad_(True))
 
 
 def _frozen_base(model: nn.Module) -> Iterator[nn.Parameter]:

@@ -1,0 +1,125 @@
+"""Model folders: documents forgotten by a language model of transformers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from unlearnkit.auto.chooser import unlearn
+from unlearnkit.catalog import method as build_method
+from unlearnkit.cli.console import Console
+from unlearnkit.cli.run_folder import check_free, new_folder
+from unlearnkit.core.case import Case
+from unlearnkit.core.documents import Documents
+from unlearnkit.core.errors import InputError, UnsupportedError
+from unlearnkit.core.files import write_text
+from unlearnkit.core.recipe import Recipe
+from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.token_rows import TokenReader
+from unlearnkit.tasks.causal_lm import CausalLM
+from unlearnkit.unlearning.run_method import Unlearned
+
+RECORD = "unlearning.json"
+
+FINE_TUNED = Recipe(optimizer="adamw", lr=5e-5, epochs=3, batch_size=8)
+"""How a model is taken to have been trained: the defaults of transformers' Trainer."""
+
+
+def unlearn_documents(
+    folder: str,
+    forget: Sequence[str],
+    retain: Sequence[str],
+    out: Path,
+    talk: Console,
+    *,
+    method: str,
+    preset: str | None,
+    settings: dict[str, Any],
+    seed: int,
+    device: str,
+    force: bool,
+) -> dict[str, Any]:
+    """Forget documents, and write model, tokenizer and record to a folder.
+
+    Args:
+        folder: Of a model and its tokenizer, as ``save_pretrained`` writes them.
+        forget: Files or patterns.
+        retain: Likewise; those of the forget set among them are left out.
+        out: The new folder.
+        talk: Hears of progress.
+        method: Id of the method.
+        preset: Named settings to start from.
+        settings: Hyper-parameters.
+        seed: Root of all randomness.
+        device: Where to run.
+        force: Whether to replace an older folder.
+
+    Returns:
+        The record.
+
+    Raises:
+        InputError: If the folder holds no model, or no document is to stay.
+    """
+    check_free(out, force=force)
+    how = build_method(method, preset, **settings)
+    gone = Documents.from_files(*forget)
+    if not retain:
+        raise InputError("--retain: name documents that stay, such as --retain 'docs/*.txt'")
+    others = Documents.from_files(*retain)
+    kept = [(t, n) for t, n in zip(others.texts, others.names, strict=True) if n not in gone.names]
+    if not kept:
+        raise InputError("--retain: all of these documents are to be forgotten; name others too")
+    texts, names = zip(*kept, strict=True)
+    model, tokenizer = _load(folder)
+    context = getattr(model.config, "max_position_embeddings", None)
+    lengths = [n for n in (TokenReader(tokenizer).limit, context) if n is not None]
+    case = Case.from_parts(
+        forget=gone,
+        retain=Documents(texts, names),
+        task=CausalLM(processing_class=tokenizer, max_length=min(lengths, default=None)),
+        recipe=FINE_TUNED,
+    )
+    talk.say(f"forgetting {len(gone)} documents with {how.id}; {len(kept)} stay")
+    done = unlearn(model, case, None, how, Runtime.on(device, seed=seed, reporter=talk))
+    record = _record(folder, done, gone, len(kept))
+    result: Any = done.model
+    with new_folder(out, force=force) as part:
+        result.save_pretrained(part)
+        tokenizer.save_pretrained(part)
+        write_text(part / RECORD, json.dumps(record, indent=1) + "\n")
+    return record
+
+
+def _load(folder: str) -> tuple[Any, Any]:
+    try:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+    except ImportError:
+        raise UnsupportedError(
+            "--task causal_lm needs transformers; pip install 'unlearnkit[hf]'"
+        ) from None
+    if not (Path(folder) / "config.json").is_file():
+        raise InputError(f"{folder!r} is no folder of a model: it has no config.json")
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
+        return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as e:
+        raise InputError(
+            f"{folder!r} cannot be loaded as a causal language model: {str(e).splitlines()[0]}"
+        ) from e
+
+
+def _record(folder: str, done: Unlearned, gone: Documents, stay: int) -> dict[str, Any]:
+    return {
+        "model": folder,
+        "method": done.method.id,
+        "settings": done.method.model_dump(mode="json"),
+        "forget": list(gone.names),
+        "documents that stay": stay,
+        "seed": done.seed,
+        "seconds": round(done.seconds, 3),
+        "forward": done.cost.forward,
+        "backward": done.cost.backward,
+        "notes": list(done.notes),
+    }
