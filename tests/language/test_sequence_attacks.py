@@ -57,7 +57,7 @@ def test_zlib_needs_a_text_for_each_sequence():
         zlib_score(scores()[2], ["one"])
 
 
-@pytest.mark.parametrize("share", [0.05, 0.2, 0.4, 1.0])
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.4, 0.7, 1.0])
 def test_min_k_is_the_mean_of_the_lowest_tokens(share):
     out, labels, found = scores()
     got = min_k_score(found, share)
