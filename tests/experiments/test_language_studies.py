@@ -7,6 +7,7 @@ import pytest
 
 pytest.importorskip("transformers", reason="transformers is not installed")
 
+import unlearnkit as uk
 from experiments import restor_small, restor_smollm2, tofu_small
 from experiments.word_models import small_gpt2, word_tokenizer
 from unlearnkit.language.restor_corpora import say
@@ -193,3 +194,16 @@ def test_a_real_model_is_corrupted_unlearned_and_asked_by_adapters(released, tmp
     text = restor_smollm2.page(subset, runs)
     assert "claimed: " in text
     assert text.count("\n- npo: ") == 2
+
+
+def test_the_offline_tofu_goes_from_a_base_model_to_its_table(tmp_path, monkeypatch):
+    short = uk.Recipe(optimizer="adamw", lr=5e-3, epochs=1, batch_size=16)
+    monkeypatch.setattr(tofu_small, "TEACH", short)
+    monkeypatch.setattr(tofu_small, "TUNE", short)
+    library = tofu_small.Library(tuple(dict.fromkeys(tofu_small.SIZES, 1).items()))
+    runs = tofu_small.measure(library, 1, ("npo",), tmp_path / "runs.json")
+    assert [r["arm"] for r in runs] == ["original", "retrain", "npo"]
+    assert all(len(r["ratios"]) == 12 and 0 <= r["utility"] <= 1 for r in runs)
+    text = tofu_small.page(library, runs)
+    (row,) = [x for x in text.splitlines() if x.startswith("| retrain |")]
+    assert "| 1.0e+00 to 1.0e+00 | 0.00 |" in row
