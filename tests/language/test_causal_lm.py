@@ -207,3 +207,9 @@ def test_a_model_is_retrained_without_an_author_and_audited():
     report = uk.audit(done, oracle=uk.oracle(case, request, seeds=2))
     assert report.tier == "reference"
     assert math.isfinite(report.row("margin_auc").estimate.value)
+
+
+def test_stored_log_odds_are_taken_as_they_are():
+    out = TASK.outputs(Fixed(), BATCH)
+    stored = Batch(out, LABELS, torch.arange(2))
+    assert torch.equal(TASK.outputs(torch.nn.Identity(), stored), out)

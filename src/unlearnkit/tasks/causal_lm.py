@@ -130,7 +130,12 @@ class CausalLM:
         return y.long()
 
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return the log-odds of each label ``(B, T)``; 1e4 at places without one."""
+        """Return the log-odds of each label ``(B, T)``; 1e4 at places without one.
+
+        Stored log-odds ``(B, T)``, which a ``nn.Identity`` gives, are taken as they are.
+        """
+        if isinstance(model, nn.Identity) and isinstance(batch.x, Tensor) and batch.x.ndim == 2:
+            return torch.where(batch.y != IGNORED, batch.x, NO_LABEL)
         logits, y = self.logits(model, batch), batch.y[:, 1:]
         there = y != IGNORED
         own = torch.where(there, y, 0)[..., None]

@@ -79,8 +79,9 @@ class Measured:
             models[name] = fresh_model(case, Runtime(seed=100 + i))
         train, test = View.all(case.train), View.all(case.test)
         assert isinstance(case.train.x, Tensor)
-        halved = View.all(replace(case.train, x=case.train.x / 2))
-        turned = View.all(replace(case.train, x=case.train.x.flip(0)))
+        x = case.train.x
+        halved = View.all(replace(case.train, x=x / 2 if x.is_floating_point() else x // 2))
+        turned = View.all(replace(case.train, x=x.flip(0)))
         parts = {Split.FORGET: (train, 0, 12), Split.RETAIN: (train, 12, 60)}
         parts |= {Split.HELD_OUT: (test, 0, 15), Split.TEST: (test, 15, 35)}
         parts |= {Split.TEST_FORGET: (test, 35, 45), Split.AFFECTED: (test, 5, 25)}
