@@ -340,8 +340,22 @@ def page(world: World, found: Sequence[Line]) -> str:
         "",
     ]
     for k in dict.fromkeys(x.k for x in found):
-        out += [f"## k = {k}", "", *table([x for x in found if x.k == k]), ""]
+        own = [x for x in found if x.k == k]
+        out += [f"## k = {k}", "", *table(own), "", conclusion(own), ""]
     return "\n".join(out)
+
+
+def conclusion(found: Sequence[Line]) -> str:
+    """Return which methods bring the truth back, and which forget without doing so."""
+    methods = [x for x in found if x.arm not in FIRST]
+    bring = [f"`{x.arm}`" for x in methods if x.recovery.low > 0]
+    (before,) = [x.wrong for x in found if x.arm == "corrupted"]
+    only = [f"`{x.arm}`" for x in methods if x.wrong < before - 0.1 and not x.recovery.low > 0]
+    return (
+        f"The interval of recovery is above 0 for {', '.join(bring) or 'no method'}. Forgetting"
+        f" without recovery (the claimed answer is chosen at least 0.1 less often, and the interval"
+        f" reaches 0): {', '.join(only) or 'no method'}."
+    )
 
 
 def table(found: Sequence[Line]) -> list[str]:
