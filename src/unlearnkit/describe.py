@@ -274,6 +274,15 @@ def case_section(c: CaseEntry) -> str:
     return f"{lead}\n\nRequests, for `--forget`:\n\n{asked}\n" if asked else f"{lead}\n"
 
 
+def short_methods(link: str) -> str:
+    """Return the Markdown table of methods, those of language models alone in a sentence."""
+    lines = tables(link)["methods"].split("\n")
+    language = {i for i, m in catalog.methods().items() if m.info.tasks == {"causal_lm"}}
+    names = ", ".join(f"[`{i}`]({link}{i}.md)" for i in sorted(language))
+    rows = [line for line in lines if line[4:].partition("`")[0] not in language]
+    return "\n".join([*rows, "", f"For language models alone: {names}."])
+
+
 def tables(link: str) -> dict[str, str]:
     """Return Markdown tables of methods, metrics and cases; ``link`` leads to method pages."""
     methods = [

@@ -36,7 +36,7 @@ def build(readme: str, compared: Sequence[Mapping[str, Any]] = ()) -> dict[str, 
         The documents.
     """
     methods, metrics, cases = catalog.methods(), catalog.metrics(), catalog.cases()
-    here, from_root = pages.tables(""), pages.tables(f"{_METHODS}/")
+    here = pages.tables("")
     found = {
         f"{_METHODS}/{i}.md": pages.method_page(m) + over_finetuning(i, compared)
         for i, m in methods.items()
@@ -53,7 +53,7 @@ def build(readme: str, compared: Sequence[Mapping[str, Any]] = ()) -> dict[str, 
     found["docs/cli.md"] = _command_line()
     found["docs/results/reproductions.md"] = reproductions_text.page()
     found |= schema_documents()
-    found["README.md"] = fill(readme, {"methods": from_root["methods"]})
+    found["README.md"] = fill(readme, {"methods": pages.short_methods(f"{_METHODS}/")})
     return found
 
 

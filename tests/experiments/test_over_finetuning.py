@@ -41,7 +41,8 @@ def test_an_attack_tells_what_differs_and_nothing_else(shift, low, high):
 def test_every_published_method_with_a_schedule_in_units_of_the_recipe_is_compared():
     own = {"warm_restart", "relabel_restart", "shrink_perturb", "finetune"}
     other = {"duck", "emmn", "pgu"}  # no retained rows, or a schedule that is a part of the method
-    known = {i for i, m in catalog.methods().items() if schedule_of(m())}
+    flat = {i: m for i, m in catalog.methods().items() if m.info.tasks != {"causal_lm"}}
+    known = {i for i, m in flat.items() if schedule_of(m())}
     assert known - own - other <= {name for s in SETTINGS for name in s.methods}
 
 

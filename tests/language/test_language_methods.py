@@ -108,11 +108,11 @@ def test_npo_with_kept_log_probabilities_is_the_two_model_step():
     p = problem(another())
     step = step_of(p)
     got = uk.method("npo").forget_term(p, Runtime())(step)
-    batch = step.seen.batch
+    batch = step.rows.batch
     ratio = plain_sums(p.model, batch) - plain_sums(p.original, batch)
     want = -2 / 0.1 * torch.nn.functional.logsigmoid(-0.1 * ratio).mean()
     torch.testing.assert_close(got, want, **CLOSE)
-    s = step.seen
+    s = step.rows
     two = npo(s.logits, s.labels, s.mask, plain_sums(p.original, batch).detach())
     torch.testing.assert_close(got, two, **CLOSE)
 
@@ -158,14 +158,14 @@ def test_rmu_steers_the_block_s_output_and_holds_it_on_retained_rows():
     step, how = step_of(p), uk.method("rmu", layer=1, coefficient=3.0)
     u = torch.rand(32, generator=Runtime().rng("rmu/direction"))
     with torch.no_grad():
-        run = {m: m(**step.seen.batch.x, output_hidden_states=True) for m in (p.model, p.original)}
-    hidden = {m: p_run.hidden_states[1][:, step.seen.first :] for m, p_run in run.items()}
+        run = {m: m(**step.rows.batch.x, output_hidden_states=True) for m in (p.model, p.original)}
+    hidden = {m: p_run.hidden_states[1][:, step.rows.first :] for m, p_run in run.items()}
     first = uk.method("rmu", layer=0, coefficient=3.0)
     got = first.forget_term(p, Runtime())(step)
-    want = squared_distance(hidden[p.model], 3.0 * u / u.norm(), step.seen.mask)
+    want = squared_distance(hidden[p.model], 3.0 * u / u.norm(), step.rows.mask)
     torch.testing.assert_close(got, want, **CLOSE)
-    got = first.retain_term(step.seen, step.reference)
-    want = squared_distance(hidden[p.model], hidden[p.original], step.seen.mask)
+    got = first.retain_term(step.rows, step.reference)
+    want = squared_distance(hidden[p.model], hidden[p.original], step.rows.mask)
     torch.testing.assert_close(got, want, **CLOSE)
     upper = how.forget_term(p, Runtime())(step).item()
     assert upper != pytest.approx(want.item())
@@ -193,9 +193,9 @@ def test_the_preference_term_is_dpo_of_both_answers_against_the_original():
     refusal = p.task.reader.completion("no")
     got = preference_term(p, Runtime(), lambda prompt, own: refusal, 0.1)(step)
     view, place = answers(p.forget, lambda prompt, own: refusal, 32)
-    rows = torch.tensor([place[int(i)] for i in step.seen.batch.row])
+    rows = torch.tensor([place[int(i)] for i in step.rows.batch.row])
     other = next(view.pick(rows).batches(2, Runtime()))
-    sums = [plain_sums(m, b) for m in (p.model, p.original) for b in (other, step.seen.batch)]
+    sums = [plain_sums(m, b) for m in (p.model, p.original) for b in (other, step.rows.batch)]
     torch.testing.assert_close(got, preference(*sums, beta=0.1), **CLOSE)
 
 

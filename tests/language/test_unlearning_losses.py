@@ -36,7 +36,7 @@ def reference_sums(reference, labels, mask):
     return torch.tensor([-sum(s) for s in nll(reference, labels, mask)], dtype=torch.float64)
 
 
-def equal(got, want):
+def agree(got, want):
     torch.testing.assert_close(got, torch.tensor(want, dtype=torch.float64), **CLOSE)
 
 
@@ -47,13 +47,13 @@ REF = reference_sums(REFERENCE, LABELS, MASK)
 
 
 def test_sequence_losses_are_sum_mean_and_token_mean():
-    equal(losses.sequence_nll(LOGITS, LABELS, MASK, "seq_sum"), [sum(s) for s in OURS])
-    equal(losses.sequence_nll(LOGITS, LABELS, MASK, "seq_mean"), [np.mean(s) for s in OURS])
-    equal(losses.sequence_nll(LOGITS, LABELS, MASK, "token"), np.mean(np.concatenate(OURS)))
+    agree(losses.sequence_nll(LOGITS, LABELS, MASK, "seq_sum"), [sum(s) for s in OURS])
+    agree(losses.sequence_nll(LOGITS, LABELS, MASK, "seq_mean"), [np.mean(s) for s in OURS])
+    agree(losses.sequence_nll(LOGITS, LABELS, MASK, "token"), np.mean(np.concatenate(OURS)))
 
 
 def test_ascent_is_minus_the_token_mean():
-    equal(losses.gradient_ascent(LOGITS, LABELS, MASK), -np.mean(np.concatenate(OURS)))
+    agree(losses.gradient_ascent(LOGITS, LABELS, MASK), -np.mean(np.concatenate(OURS)))
 
 
 def test_kl_to_the_reference():
@@ -61,18 +61,18 @@ def test_kl_to_the_reference():
     want = [
         (softmax(r[b, t]) * (log_softmax(r[b, t]) - log_softmax(z[b, t]))).sum() for b, t in KEPT
     ]
-    equal(losses.kl_to_reference(LOGITS, REFERENCE, MASK), np.mean(want))
+    agree(losses.kl_to_reference(LOGITS, REFERENCE, MASK), np.mean(want))
 
 
 def test_npo():
     ratios = [sum(a) - sum(b) for a, b in zip(OURS, THEIRS, strict=True)]
     want = np.mean([-2 / 0.3 * log_sigmoid(0.3 * r) for r in ratios])
-    equal(losses.npo(LOGITS, LABELS, MASK, REF, beta=0.3), want)
+    agree(losses.npo(LOGITS, LABELS, MASK, REF, beta=0.3), want)
 
 
 def test_simnpo():
     want = np.mean([-2 / 2.5 * log_sigmoid(2.5 * (np.mean(s) - 0.4)) for s in OURS])
-    equal(losses.simnpo(LOGITS, LABELS, MASK, beta=2.5, delta=0.4), want)
+    agree(losses.simnpo(LOGITS, LABELS, MASK, beta=2.5, delta=0.4), want)
 
 
 def test_preference():
@@ -81,7 +81,7 @@ def test_preference():
     )
     gain = ((wanted - kept) - (unwanted - lost)).tolist()
     want = np.mean([-2 / 0.1 * log_sigmoid(0.1 * g) for g in gain])
-    equal(losses.preference(wanted, unwanted, kept, lost), want)
+    agree(losses.preference(wanted, unwanted, kept, lost), want)
 
 
 def test_undial():
@@ -91,14 +91,14 @@ def test_undial():
         row = r[b, t].copy()
         row[y[b, t]] -= 10.0
         want.append(-(softmax(row) * log_softmax(z[b, t])).sum())
-    equal(losses.undial(LOGITS, LABELS, MASK, REFERENCE), np.mean(want))
+    agree(losses.undial(LOGITS, LABELS, MASK, REFERENCE), np.mean(want))
 
 
 def test_wga_and_satimp():
     flat = np.concatenate(OURS)
     p = np.exp(-flat)
-    equal(losses.wga(LOGITS, LABELS, MASK, beta=0.7), -np.mean(p**0.7 * flat))
-    equal(losses.satimp(LOGITS, LABELS, MASK), -np.mean(p**5 * (1 - p) * flat))
+    agree(losses.wga(LOGITS, LABELS, MASK, beta=0.7), -np.mean(p**0.7 * flat))
+    agree(losses.satimp(LOGITS, LABELS, MASK), -np.mean(p**5 * (1 - p) * flat))
 
 
 def test_ceu_leaves_out_the_label_and_each_first_label():
@@ -110,7 +110,7 @@ def test_ceu_leaves_out_the_label_and_each_first_label():
             row = z[b, t].copy()
             row[y[b, t]] = -np.inf
             want.append(-(softmax(row) * log_softmax(z[b, t])).sum())
-    equal(losses.ceu(LOGITS, LABELS, MASK), np.mean(want))
+    agree(losses.ceu(LOGITS, LABELS, MASK), np.mean(want))
 
 
 def test_ceu_keeps_the_only_label_of_a_sequence():
@@ -122,7 +122,7 @@ def test_ceu_keeps_the_only_label_of_a_sequence():
 def test_logit_flatness():
     z = LOGITS.numpy()
     want = np.mean([(z[b, t].max() - z[b, t].mean()) ** 2 for b, t in KEPT])
-    equal(losses.logit_flatness(LOGITS, MASK), want)
+    agree(losses.logit_flatness(LOGITS, MASK), want)
     assert float(losses.logit_flatness(torch.ones(B, T, V), MASK)) == 0.0
 
 
@@ -139,7 +139,7 @@ def sum_ascent(z):
 @pytest.mark.parametrize("beta", [0.01, 0.1, 2.0])
 def test_npo_at_the_reference_has_the_value_of_log_2_and_the_gradient_of_ascent(beta):
     own = -losses.sequence_nll(LOGITS, LABELS, MASK, "seq_sum")
-    equal(losses.npo(LOGITS, LABELS, MASK, own, beta=beta), 2 / beta * math.log(2))
+    agree(losses.npo(LOGITS, LABELS, MASK, own, beta=beta), 2 / beta * math.log(2))
     got = grad(lambda z: losses.npo(z, LABELS, MASK, own, beta=beta), LOGITS)
     torch.testing.assert_close(got, grad(sum_ascent, LOGITS), **CLOSE)
 
@@ -162,7 +162,7 @@ def test_simnpo_is_npo_by_length_against_a_uniform_reference():
     got = losses.simnpo(LOGITS, LABELS, MASK, beta=2.0, delta=math.log(V))
     uniform = nll(torch.zeros(B, T, V, dtype=torch.float64), LABELS, MASK)
     gaps = [np.mean(a) - sum(u) / int(c) for a, u, c in zip(OURS, uniform, counts, strict=True)]
-    equal(got, np.mean([-2 / 2.0 * log_sigmoid(2.0 * g) for g in gaps]))
+    agree(got, np.mean([-2 / 2.0 * log_sigmoid(2.0 * g) for g in gaps]))
 
 
 def test_the_loss_of_activations_is_additive_over_sequences():
@@ -174,6 +174,22 @@ def test_the_loss_of_activations_is_additive_over_sequences():
     singles = [losses.squared_distance(hidden[[b]], torch.zeros(1), mask[[b]]) for b in (0, 1)]
     torch.testing.assert_close(both, torch.stack(singles).mean())
     torch.testing.assert_close(both, torch.tensor(1.5))
+
+
+@pytest.mark.parametrize(
+    ("loss", "weight"),
+    [
+        (losses.wga, lambda p: p),
+        (losses.satimp, lambda p: p**5 * (1 - p)),
+    ],
+)
+def test_weights_of_labels_carry_no_gradient(loss, weight):
+    fixed = torch.zeros(B, T, dtype=torch.float64)
+    for (b, t), each in zip(KEPT, np.concatenate(OURS), strict=True):
+        fixed[b, t] = weight(math.exp(-each))
+    got = grad(lambda z: loss(z, LABELS, MASK), LOGITS)
+    by_hand = lambda z: -(fixed * losses.token_nll(z, LABELS, MASK)).sum() / len(KEPT)  # noqa: E731
+    torch.testing.assert_close(got, grad(by_hand, LOGITS), **CLOSE)
 
 
 EVERY = {

@@ -251,6 +251,7 @@ def retaining():
         and Need.RETAIN in m.info.needs
         and not m.info.replaces
         and name not in FROZEN
+        and m.info.tasks != {"causal_lm"}  # no batch normalisation there
     ]
 
 

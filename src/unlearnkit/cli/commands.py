@@ -19,6 +19,7 @@ from unlearnkit.cli.options import (
     Json,
     MaskOption,
     MaxCost,
+    ModelTask,
     NoRecipeCheck,
     Oracles,
     OracleWeights,
@@ -26,6 +27,7 @@ from unlearnkit.cli.options import (
     Preset,
     Quiet,
     Ray,
+    Retain,
     RunCase,
     Then,
     Tier,
@@ -223,18 +225,8 @@ def unlearn(
     run_case: RunCase = None,
     source: Config = None,
     trust: Trust = False,
-    task: Annotated[
-        str | None,
-        typer.Option(
-            metavar="causal_lm",
-            help="CASE is the folder of a language model of transformers; --forget and --retain"
-            " are text files or patterns.",
-        ),
-    ] = None,
-    retain: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FILES", help="With --task: documents that stay; may be repeated."),
-    ] = None,
+    task: ModelTask = None,
+    retain: Retain = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -246,12 +238,10 @@ def unlearn(
     With --then the rows of all earlier requests are gone: they are named by key, and the
     audit compares with models retrained without them.
     """
-    _check_options(context.params)
+    _check_options(context.params, " ".join(context.args))
     if task is not None:
         _unlearn_documents(context)
         return
-    extra = " ".join(context.args)
-    _usage(not extra, f"one case and its options are taken, got also {extra}", "CASE")
     from unlearnkit.cli.console import Console, print_json
     from unlearnkit.cli.run_folder import run_folder
     from unlearnkit.cli.runs import run_unlearn
@@ -299,8 +289,10 @@ def _unlearn_documents(context: typer.Context) -> None:
         )
 
 
-def _check_options(given: Mapping[str, Any]) -> None:
-    """Refuse options of ``unlearn`` that do not go together."""
+def _check_options(given: Mapping[str, Any], extra: str) -> None:
+    """Refuse options of ``unlearn`` that do not go together, and extra arguments."""
+    files = given["task"] is not None
+    _usage(files or not extra, f"one case and its options are taken, got also {extra}", "CASE")
     case, source, then = given["case"], given["source"], given["then"]
     _usage(case is not None or source is not None, "give a case, or a file with --config", "CASE")
     _usage(

@@ -58,26 +58,17 @@ def unlearn_documents(
 
     Returns:
         The record.
-
-    Raises:
-        InputError: If the folder holds no model, or no document is to stay.
     """
     check_free(out, force=force)
     how = build_method(method, preset, **settings)
     gone = Documents.from_files(*forget)
-    if not retain:
-        raise InputError("--retain: name documents that stay, such as --retain 'docs/*.txt'")
-    others = Documents.from_files(*retain)
-    kept = [(t, n) for t, n in zip(others.texts, others.names, strict=True) if n not in gone.names]
-    if not kept:
-        raise InputError("--retain: all of these documents are to be forgotten; name others too")
-    texts, names = zip(*kept, strict=True)
+    kept = _documents_that_stay(gone, retain)
     model, tokenizer = _load(folder)
     context = getattr(model.config, "max_position_embeddings", None)
     lengths = [n for n in (TokenReader(tokenizer).limit, context) if n is not None]
     case = Case.from_parts(
         forget=gone,
-        retain=Documents(texts, names),
+        retain=kept,
         task=CausalLM(processing_class=tokenizer, max_length=min(lengths, default=None)),
         recipe=FINE_TUNED,
     )
@@ -90,6 +81,16 @@ def unlearn_documents(
         tokenizer.save_pretrained(part)
         write_text(part / RECORD, json.dumps(record, indent=1) + "\n")
     return record
+
+
+def _documents_that_stay(gone: Documents, patterns: Sequence[str]) -> Documents:
+    if not patterns:
+        raise InputError("--retain: name documents that stay, such as --retain 'docs/*.txt'")
+    found = Documents.from_files(*patterns)
+    kept = [i for i, name in enumerate(found.names) if name not in gone.names]
+    if not kept:
+        raise InputError("--retain: all of these documents are to be forgotten; name others too")
+    return Documents(tuple(found.texts[i] for i in kept), tuple(found.names[i] for i in kept))
 
 
 def _load(folder: str) -> tuple[Any, Any]:

@@ -51,6 +51,19 @@ MaxCost = Annotated[
         min=0, help="Most that --method auto may cost, as a share of retraining; 2 by default."
     ),
 ]
+ModelTask = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        metavar="causal_lm",
+        help="CASE is the folder of a language model of transformers; --forget and --retain are"
+        " text files or patterns.",
+    ),
+]
+Retain = Annotated[
+    list[str] | None,
+    typer.Option(metavar="FILES", help="With --task: documents that stay; may be repeated."),
+]
 Preset = Annotated[str | None, typer.Option(help="Named settings to start from, such as paper.")]
 Param = Annotated[
     list[str] | None,

@@ -136,19 +136,15 @@ class Case:
         Args:
             train: The training rows: a pair ``(x, y)`` of arrays or tensors (``x`` may be a dict of
                 them, ``y`` None for rows without targets), a map-style torch ``Dataset``, a Hugging
-                Face ``Dataset``, a ``DataFrame``. Rows may be dicts with ``labels``. For
-                ``causal_lm`` also texts, ``Documents``, or rows with ``text``, ``prompt`` and
-                ``completion``, ``messages`` or ``input_ids``.
-            task: ``"classification"``, ``"multilabel"``, ``"regression"``, ``"causal_lm"``, or a
-                ``Task``.
+                Face ``Dataset``, a ``DataFrame``; texts, as ``CausalLM`` says. Rows may be dicts.
+            task: ``"classification"``, ``"regression"`` or another's name, or a ``Task``.
             test: Rows never trained on: utility is measured on them.
             validation: Rows never trained on, for stop rules of methods; no metric looks at them.
             held_out: Non-members for attacks, never tuned on; the test rows when None.
             fresh: Builds an untrained model; needed for oracles and where a method declares it.
             recipe: How the model was trained; likewise.
-            train_model: Your own training loop, ``fn(model, data, seed) -> model``; ``data`` are
-                the rows that stay, of the kind that ``train`` is (a ``Subset`` of a data set). The
-                recipe is then a hint for methods that need a learning rate.
+            train_model: Your own loop, ``fn(model, data, seed) -> model``; ``data`` are the rows
+                that stay, of the kind that ``train`` is. The recipe then hints at a learning rate.
             version: Names ``train_model`` with all that it reads; they are read when None.
             name: What to call the case in reports.
             target: The target column, when rows are a table.
@@ -160,23 +156,18 @@ class Case:
             input_moments: ``InputMoments`` of all training rows, kept after training.
             processing_class: The tokenizer that reads texts.
         """
-        task = reading_task(task, processing_class)
-        (train, group, keys), others, remarks = _read_texts(
-            task, (train, group, keys), test=test, validation=validation, held_out=held_out
-        )
+        task, others = reading_task(task, processing_class), _sets(test, validation, held_out)
+        (train, group, keys), others, remarks = _read_texts(task, (train, group, keys), **others)
         used = _columns(train, "train", target, tuple(inputs), group, keys)
         read = partial(as_data, target=target, inputs=used, workers=workers, collate=data_collator)
         (owners,), names = _owners((train, group))
         rows = read(train, name="train", group=owners)
         fitted = _fit(task, rows)
         self._set(
-            task=fitted,
-            train=_typed(rows, fitted, "train"),
-            remarks=remarks,
+            task=fitted, train=_typed(rows, fitted, "train"), remarks=remarks,
             **_other_rows(read, fitted, **others),
             fresh=fresh, recipe=recipe, train_model=train_model, version=version, name=name,
-            keys=Keys(_ids(train, keys, len(rows)), names),
-            input_moments=input_moments,
+            keys=Keys(_ids(train, keys, len(rows)), names), input_moments=input_moments,
         )  # fmt: skip
 
     @classmethod
@@ -212,10 +203,8 @@ class Case:
         ``retain`` is. Requests on the case are None, because the parts say what to forget.
         """
         mine, theirs = owners_of_parts(group)
-        task = reading_task(task, processing_class)
-        (forget, mine, _), others, remarks = _read_texts(
-            task, (forget, mine, None), test=test, validation=validation, held_out=held_out
-        )
+        task, others = reading_task(task, processing_class), _sets(test, validation, held_out)
+        (forget, mine, _), others, remarks = _read_texts(task, (forget, mine, None), **others)
         (retain, theirs, _), _, more = _read_texts(task, (retain, theirs, None), what="retain")
         columns = _columns(forget, "forget", target, tuple(inputs), mine)
         (mine, theirs), names = _owners((forget, mine), (retain, theirs))
@@ -436,6 +425,10 @@ class Case:
                 " and keep some"
             )
         return tuple(sorted(gone))
+
+
+def _sets(test: Any, validation: Any, held_out: Any) -> dict[str, Any]:
+    return {"test": test, "validation": validation, "held_out": held_out}
 
 
 def _read_texts(

@@ -95,7 +95,7 @@ class TokenReader:
             for part in _pieces(whole, limit, how):
                 parts.append(part)
                 place.append(i)
-        remarks = _told(name, long, len(rows), limit, how)
+        remarks = _length_remarks(name, long, len(rows), limit, how)
         if how == "split" and long and ids is not None:
             raise InputError(
                 f"{name}: keys: row {long[0]} is split into several, which one key cannot name;"
@@ -192,7 +192,7 @@ class TokenReader:
             if whole[: len(turn)] != turn or turn[: len(head)] != head:
                 raise InputError(
                     f"{where}: the chat template changes earlier turns when a later one is added,"
-                    " so that assistant tokens cannot be told; give prompt and completion"
+                    " so that assistant tokens cannot be found; give prompt and completion"
                 )
             labels[len(head) : len(turn)] = turn[len(head) :]
         return Tokens(whole, labels)
@@ -301,7 +301,7 @@ def _pieces(whole: Tokens, limit: int | None, how: TooLong) -> Iterable[Tokens]:
     return [p for p in parts if p is parts[0] or any(t != IGNORED for t in p.labels[1:])]
 
 
-def _told(
+def _length_remarks(
     name: str, long: Sequence[int], count: int, limit: int | None, how: TooLong
 ) -> tuple[str, ...]:
     if not long:

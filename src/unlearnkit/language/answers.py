@@ -40,12 +40,12 @@ def preference_term(p: Problem, rt: Runtime, answer: Answer, beta: float) -> For
     batches = list(rows.batches(1, rt))
 
     def term(step: ForgetStep) -> Tensor:
-        own = step.seen.batch
+        own = step.rows.batch
         chosen = [batches[place[int(i)]] for i in own.row]
         wanted = _joined(chosen, own)
         return preference(
             -other(wanted).nll("seq_sum"),
-            -step.seen.nll("seq_sum"),
+            -step.rows.nll("seq_sum"),
             kept(wanted),
             step.reference.log_probs(own),
             beta=beta,
@@ -90,7 +90,7 @@ def sampled_answer(model: nn.Module, p: Problem, rt: Runtime, stream: str) -> An
     """Return the function that draws another answer from a model, of the own answer's length.
 
     Args:
-        model: Asked in eval mode.
+        model: Runs in eval mode.
         p: The problem whose task runs it.
         rt: Device and randomness.
         stream: Name of the random stream.

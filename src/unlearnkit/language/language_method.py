@@ -66,7 +66,7 @@ PAIRED = (
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """Some rows, cut to their longest, and what a model says of them once it is asked."""
+    """Some rows, cut to their longest, and what a model says of them once that is read."""
 
     batch: Batch
     first: int
@@ -142,7 +142,7 @@ class ReferenceModel:
         return self._known(batch)
 
     def of(self, seen: TokenBatch) -> TokenBatch:
-        """Return the same rows for the reference model; ask it under ``torch.no_grad()``."""
+        """Return the same rows for the reference model; read it under ``torch.no_grad()``."""
         return replace(seen, model=self.model)
 
     def logits(self, seen: TokenBatch) -> Tensor:
@@ -167,7 +167,7 @@ def language_task(p: Problem) -> CausalLM:
 class ForgetStep:
     """What the forget term of a step may read."""
 
-    seen: TokenBatch
+    rows: TokenBatch
     """The forget rows and what the model says of them."""
 
     reference: ReferenceModel

@@ -28,6 +28,6 @@ class CrossEntropyUnlearning(LanguageMethod):
         """Return the cross-entropy; each sequence's first label is left out."""
 
         def term(step: ForgetStep) -> Tensor:
-            return ceu(step.seen.logits, step.seen.labels, step.seen.mask)
+            return ceu(step.rows.logits, step.rows.labels, step.rows.mask)
 
         return term

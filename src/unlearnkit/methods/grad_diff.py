@@ -31,6 +31,6 @@ class GradientDifference(LanguageMethod):
         """Return minus the mean loss of the forget labels."""
 
         def term(step: ForgetStep) -> Tensor:
-            return -step.seen.nll("token")
+            return -step.rows.nll("token")
 
         return term

@@ -39,7 +39,7 @@ class NegativePreference(LanguageMethod):
         """Return the loss of sequence sums against the original's."""
 
         def term(step: ForgetStep) -> Tensor:
-            s = step.seen
+            s = step.rows
             kept = step.reference.log_probs(s.batch)
             return npo(s.logits, s.labels, s.mask, kept, beta=self.beta)
 

@@ -48,7 +48,7 @@ class PrimalDual(LanguageMethod):
         """Return how far the forget logits are from flat."""
 
         def term(step: ForgetStep) -> Tensor:
-            return logit_flatness(step.seen.logits, step.seen.mask)
+            return logit_flatness(step.rows.logits, step.rows.mask)
 
         return term
 

@@ -64,11 +64,11 @@ class RepresentationMisdirection(LanguageMethod):
 
         def term(step: ForgetStep) -> Tensor:
             nonlocal target
-            hidden = step.seen.activations(layer)
+            hidden = step.rows.activations(layer)
             if target is None:
                 u = torch.rand(hidden.shape[-1], generator=rt.rng("rmu/direction"))
                 target = (self.coefficient * u / u.norm()).to(hidden)
-            return squared_distance(hidden, target, step.seen.mask)
+            return squared_distance(hidden, target, step.rows.mask)
 
         return term
 

@@ -42,7 +42,7 @@ class SaturationImportance(LanguageMethod):
         """Return the weighted ascent."""
 
         def term(step: ForgetStep) -> Tensor:
-            s = step.seen
+            s = step.rows
             return satimp(
                 s.logits,
                 s.labels,

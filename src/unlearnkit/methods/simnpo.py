@@ -41,7 +41,7 @@ class SimNPO(LanguageMethod):
         """Return the loss of sequence means."""
 
         def term(step: ForgetStep) -> Tensor:
-            s = step.seen
+            s = step.rows
             return simnpo(s.logits, s.labels, s.mask, beta=self.beta, delta=self.delta)
 
         return term

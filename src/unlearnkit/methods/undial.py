@@ -51,7 +51,7 @@ class SelfDistillation(LanguageMethod):
         """Return the cross-entropy to the original's lowered logits."""
 
         def term(step: ForgetStep) -> Tensor:
-            s = step.seen
+            s = step.rows
             return undial(s.logits, s.labels, s.mask, step.reference.logits(s), beta=self.beta)
 
         return term

@@ -34,7 +34,7 @@ class WeightedAscent(LanguageMethod):
         """Return the weighted ascent."""
 
         def term(step: ForgetStep) -> Tensor:
-            s = step.seen
+            s = step.rows
             return wga(s.logits, s.labels, s.mask, beta=self.beta)
 
         return term

@@ -36,6 +36,10 @@ LEAK = 1e-5
 class CausalLM:
     """Sequences of T tokens; labels ``(B, T)`` are the tokens themselves, -100 where none counts.
 
+    Rows of a case are texts, ``Documents``, or mappings (also as a table) with ``text``, with
+    ``prompt`` and ``completion``, with ``messages``, of which only what the assistant says has
+    labels, or with ``input_ids``, ``labels`` and ``attention_mask``. Also pairs of tensors.
+
     A model returns logits ``(B, T, V)``; those at place t are for the label at t + 1. Outputs of
     the task are the log-odds of each label against all other tokens, ``z_y - logsumexp(others)``,
     at the label's place ``(B, T)``, and 1e4 where there is no label: all that losses, margins and

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -37,7 +36,6 @@ from unlearnkit.core.wrapped_models import (
     moving_statistics,
     unwrap,
 )
-from unlearnkit.language.adapters import adapter_note, add_adapter
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.localize.method_masks import check_held, check_maskable, own_mask
@@ -48,6 +46,13 @@ from unlearnkit.train.learning_rate import estimate_learning_rate
 from unlearnkit.train.memory_format import get_strides, set_strides, to_channels_last_if_faster
 from unlearnkit.train.own_training import train_by_function
 from unlearnkit.train.rng_guard import as_plain_call, peak_memory, seeded_global_rngs
+from unlearnkit.unlearning.model_copies import (
+    copy_model,
+    frozen_base,
+    original_as_given,
+    with_adapter,
+    with_own_base,
+)
 from unlearnkit.unlearning.requirements import check_needs, input_shape
 from unlearnkit.unlearning.result_checks import (
     check_form,
@@ -161,7 +166,7 @@ def run_metered(
     """Run one method on the meter of the caller, which also holds what a failed run cost."""
     check_needs(how, case, split)
     given = _inside(model, run)
-    model = _with_adapter(given, how, run)
+    model = with_adapter(given, how, run)
     if mask is not None:
         check_maskable(how, mask, split)
     original = frozen_copy(model, case, split, run, shared=_is_builtin(how))
@@ -189,8 +194,8 @@ def run_metered(
     check_values(out, like, how.id)
     _tell_damage(how, out, original, case, split, run)
     return Unlearned(
-        model=restore_form(_with_own_base(out), like),
-        original=_kept_original(original, model, given),
+        model=restore_form(with_own_base(out), like),
+        original=original_as_given(original, model, given),
         case=case,
         request=request,
         method=how,
@@ -234,7 +239,7 @@ def _fitting_copy(
     model: nn.Module, case: Case, split: Partition, rt: Runtime, *, shared: bool
 ) -> nn.Module:
     held = model.parameters() if shared else ()
-    original = _copy(model, shared=held).to(rt.device).eval().requires_grad_(False)
+    original = copy_model(model, shared=held).to(rt.device).eval().requires_grad_(False)
     few = _check_fit(original, case, split, rt)
     return original if few is None else to_channels_last_if_faster(original, few, case.task, rt)
 
@@ -349,26 +354,6 @@ def check_outputs(model: nn.Module, split: Partition, case: Case, rt: Runtime) -
         rt.note(message)
 
 
-def _with_adapter(model: nn.Module, how: Method, rt: Runtime) -> nn.Module:
-    """Return a model with a new adapter, where a method asks for one; weights are shared."""
-    settings = getattr(how, "peft_config", None)
-    if settings is None:
-        return model
-    check_module(model)
-    with seeded_global_rngs(rt, "adapter"):
-        adapted = add_adapter(_copy(model, shared=model.parameters()), settings)
-    rt.note(adapter_note(adapted))
-    return adapted.train(model.training)
-
-
-def _kept_original(original: nn.Module, model: nn.Module, given: nn.Module) -> nn.Module:
-    """Return the given model as it was, frozen: without an adapter that the run added."""
-    kept = (
-        _copy(original) if given is model else _copy(given).to(next(original.parameters()).device)
-    )
-    return restore_form(kept, given).eval().requires_grad_(False)
-
-
 def with_merged_adapter(done: Unlearned) -> Unlearned:
     """Return a result whose adapter, where the run added one, is merged into the weights.
 
@@ -382,22 +367,9 @@ def with_merged_adapter(done: Unlearned) -> Unlearned:
     """
     if not hasattr(done.model, "peft_config") or hasattr(done.original, "peft_config"):
         return done
-    work: Any = _copy(done.model)
+    work: Any = copy_model(done.model)
     merged: nn.Module = work.merge_and_unload().train(done.model.training)
     return replace(done, model=merged.requires_grad_(True))
-
-
-def _frozen_base(model: nn.Module) -> Iterator[nn.Parameter]:
-    """Yield the weights of an adapter's base, which a run shares with the given model."""
-    if hasattr(model, "peft_config"):
-        yield from (p for p in model.parameters() if not p.requires_grad)
-
-
-def _with_own_base(model: nn.Module) -> nn.Module:
-    """Return a model whose adapter's base is its own: to merge adapters changes it in place."""
-    for p in _frozen_base(model):
-        p.data = p.detach().clone(memory_format=torch.preserve_format)
-    return model
 
 
 def _tell_rows(case: Case, split: Partition, rt: Runtime) -> None:
@@ -559,7 +531,7 @@ def _inside(model: nn.Module, rt: Runtime) -> nn.Module:
 
 def _working_copy(model: nn.Module, original: nn.Module, rt: Runtime) -> nn.Module:
     """Return the copy that a method changes, laid out in memory as the original's."""
-    work = upcast_half_precision(_copy(model, shared=_frozen_base(model))).to(rt.device)
+    work = upcast_half_precision(copy_model(model, shared=frozen_base(model))).to(rt.device)
     set_strides(work, get_strides(original))
     names = list(moving_statistics(hold_adapter_base(work)))
     if names:
@@ -617,14 +589,3 @@ def _pattern(how: Method, case: Case, model: nn.Module, rt: Runtime) -> nn.Modul
         return model
     built = fresh_model(case, rt, "pattern").to(next(model.parameters()).device)
     return built.train(model.training) if structural_difference(built, model) else model
-
-
-def _copy(model: nn.Module, *, shared: Iterable[nn.Parameter] = ()) -> nn.Module:
-    """Return a copy; the given parameters are frozen in it and share their memory with it."""
-    plain = (p for p in shared if type(p) is nn.Parameter)
-    own: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in plain}
-    try:
-        return copy.deepcopy(model, own)
-    except (RuntimeError, TypeError) as e:
-        message = str(e).splitlines()[0]
-        raise InputError(f"model: cannot be copied: {message}; detach what it keeps") from e
