@@ -1,0 +1,98 @@
+"""Recovery ratio: the share of the lost accuracy that unlearning brings back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unlearnkit.core.errors import InputError
+
+LEAST_LOSS = 0.02
+"""Least accuracy that wrong documents must have cost, for a ratio to mean anything."""
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """A recovery ratio and its interval over models and subjects."""
+
+    value: float
+    """0 is no recovery, 1 full recovery; below 0 unlearning does more damage."""
+
+    low: float
+    high: float
+    note: str = ""
+    """Why there is no ratio or no interval."""
+
+
+def recovery_ratio(
+    unlearned: Tensor,
+    corrupted: Tensor,
+    clean: Tensor,
+    subjects: Sequence[str],
+    *,
+    rng: torch.Generator,
+    draws: int = 2000,
+    level: float = 0.95,
+) -> Recovery:
+    """Return ``(Acc(unlearned) - Acc(corrupted)) / (Acc(clean) - Acc(corrupted))``.
+
+    The interval comes from draws with replacement of models (the same in all three, since an
+    unlearned model starts at its corrupted one) and of subjects with all of their questions. With
+    one model it says nothing about other models.
+
+    Args:
+        unlearned: Whether each answer is right ``(models, N)``.
+        corrupted: Of the models that read the wrong documents, before unlearning.
+        clean: Of the models that never read them.
+        subjects: Whom each of the N questions is about.
+        rng: Decides the draws.
+        draws: Number of draws.
+        level: Coverage.
+
+    Returns:
+        The ratio; nan where wrong documents cost less than 0.02 of accuracy.
+
+    Raises:
+        InputError: If the shapes differ, or there is not one subject for each question.
+    """
+    sides = [t.double() for t in (unlearned, corrupted, clean)]
+    shapes = {tuple(t.shape) for t in sides}
+    if len(shapes) != 1 or sides[0].dim() != 2 or sides[0].shape[1] != len(subjects):
+        raise InputError(
+            f"recovery_ratio: three answers (models, N) and N subjects are needed, got"
+            f" {sorted(shapes)} and {len(subjects)} subjects"
+        )
+    names = sorted(set(subjects))
+    member = torch.tensor([[s == n for n in names] for s in subjects], dtype=torch.float64)
+    # Right answers by side, model and subject; questions by subject.
+    right, sizes = torch.stack(sides) @ member, member.sum(0)
+    value = _ratio(*(right.sum((1, 2)) / (len(unlearned) * sizes.sum())))
+    if value.isnan():
+        note = f"wrong documents cost less than {LEAST_LOSS} of accuracy"
+        return Recovery(math.nan, math.nan, math.nan, note)
+    models = _counts(len(unlearned), draws, rng)
+    groups = _counts(len(names), draws, rng)
+    total = models.sum(1) * (groups @ sizes)
+    found = _ratio(*(torch.einsum("dm,kmg,dg->kd", models, right, groups) / total))
+    lost = int(found.isnan().sum())
+    if lost:
+        note = f"wrong documents cost less than {LEAST_LOSS} of accuracy in {lost} of {draws} draws"
+        return Recovery(float(value), math.nan, math.nan, note)
+    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
+    low, high = torch.quantile(found, tails).tolist()
+    return Recovery(float(value), low, high)
+
+
+def _ratio(unlearned: Tensor, corrupted: Tensor, clean: Tensor) -> Tensor:
+    loss = clean - corrupted
+    return torch.where(loss >= LEAST_LOSS, (unlearned - corrupted) / loss, math.nan)
+
+
+def _counts(size: int, draws: int, rng: torch.Generator) -> Tensor:
+    """Return how often each of ``size`` things is drawn ``(draws, size)``."""
+    picked = torch.randint(size, (draws, size), generator=rng)
+    return torch.nn.functional.one_hot(picked, size).sum(1).double()
