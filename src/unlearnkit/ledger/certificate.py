@@ -20,7 +20,6 @@ from cryptography.hazmat.primitives.serialization import (
 
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import check_regular
-
 from unlearnkit.ledger.verify import (
     CERTIFICATE_TYPE,
     HEAD_TYPE,
@@ -48,7 +47,13 @@ class SigningKey:
 
     @classmethod
     def create(cls, path: Path) -> SigningKey:
-        """Make a key and write it to a file that only its owner can read.
+        """Return a new key, written to a file that only its owner can read.
+
+        Args:
+            path: Where there is no file.
+
+        Returns:
+            The key.
 
         Raises:
             InputError: If the file is there, or cannot be written.
@@ -88,9 +93,7 @@ class SigningKey:
     @property
     def pem(self) -> bytes:
         """Return the public key in PEM."""
-        return self._key.public_key().public_bytes(
-            Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
-        )
+        return self._key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
     def name_successor(self, ledger: str, new: SigningKey) -> dict[str, str]:
         """Return the content of an entry that puts a new key in the place of this one."""

@@ -123,8 +123,7 @@ class BatchWork:
     rt: Runtime = field(init=False)
 
     def __post_init__(self) -> None:
-        more = {} if self.reporter is None else {"reporter": self.reporter}
-        self.rt = Runtime.on(self.policy.device, seed=self.policy.seed, **more)
+        self.rt = Runtime.on(self.policy.device, seed=self.policy.seed, reporter=self.reporter)
 
     def run(self, case: Case, *, at_once: bool, retry: bool) -> BatchOutcome | None:
         """Go on with the batch that is running, or begin one."""
@@ -305,11 +304,7 @@ def pointer_text(register: Register) -> bytes:
 
 
 def load_current(folder: Path, register: Register, case: Case, rt: Runtime) -> nn.Module:
-    """Return the model that was published last.
-
-    Raises:
-        InputError: If its file is gone or was changed.
-    """
+    """Return the model that was published last; a file that was changed is an error."""
     model = current_model(register)
     return load_model(folder / model.folder / WEIGHTS, model.digest, case, rt)
 
@@ -339,7 +334,9 @@ def source_digest() -> str:
     """Return the SHA-256 of the library's source files, names included."""
     root = Path(__file__).parents[1]
     files = sorted(root.rglob("*.py"))
-    return sha256(canonical({p.relative_to(root).as_posix(): sha256(p.read_bytes()) for p in files}))
+    return sha256(
+        canonical({p.relative_to(root).as_posix(): sha256(p.read_bytes()) for p in files})
+    )
 
 
 def environment() -> dict[str, Any]:

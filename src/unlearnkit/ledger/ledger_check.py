@@ -112,6 +112,9 @@ def export(folder: Path, out: Path) -> Mapping[str, str]:
 
     Returns:
         The digest of each file by name.
+
+    Raises:
+        InputError: If a certificate is missing.
     """
     with Register(folder) as register:
         entries = register.entries()

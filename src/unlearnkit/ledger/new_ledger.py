@@ -60,7 +60,7 @@ def create_ledger(
         what = "has a ledger" if (folder / FILE).exists() else "is not empty"
         raise InputError(f"ledger: {str(folder)!r} {what}; choose another place")
     case = keyed(case)
-    rt = Runtime(reporter=reporter) if reporter is not None else Runtime()
+    rt = Runtime.on("cpu", reporter=reporter)
     if model is None:
         weights = train_original(case, rt=rt, cache=cache).model
     else:
@@ -70,7 +70,9 @@ def create_ledger(
     if not (folder / POLICY).exists():
         text = TEMPLATE.format(signer=json.dumps(signer))
         if model is not None:
-            text = text.replace("checkpoints: []", f"checkpoints: [{json.dumps(str(model.resolve()))}]")
+            text = text.replace(
+                "checkpoints: []", f"checkpoints: [{json.dumps(str(model.resolve()))}]"
+            )
         write_text(folder / POLICY, text)
     policy = read_policy(folder)
     if model is not None:

@@ -177,9 +177,7 @@ class Register:
         """Close the file."""
         self._db.close()
 
-    def append(
-        self, kind: str, body: Mapping[str, Any], lease: Lease | None = None
-    ) -> LedgerEntry:
+    def append(self, kind: str, body: Mapping[str, Any], lease: Lease | None = None) -> LedgerEntry:
         """Write an entry, and move the requests that it names.
 
         A clock that has gone back does not stop the ledger: the entry gets the time of the one
@@ -191,11 +189,8 @@ class Register:
             lease: Of a worker: nothing is written if another has taken over.
 
         Returns:
-            The entry.
-
-        Raises:
-            LostLeaseError: If the lease is no longer the worker's.
-            InputError: If a request cannot have the new state, or the disk is full.
+            The entry. A lease that is no longer the worker's is a ``LostLeaseError``; a state
+            that a request cannot have, and a full disk, are an ``InputError``.
         """
         with self._transaction():
             if lease is not None:
@@ -259,8 +254,7 @@ class Register:
     def requests(self, *states: str) -> list[RequestState]:
         """Return the requests in these states, or all, those of the nearest deadline first."""
         return self._requests(
-            "WHERE ? = '[]' OR state IN (SELECT value FROM json_each(?))"
-            " ORDER BY deadline, entry",
+            "WHERE ? = '[]' OR state IN (SELECT value FROM json_each(?)) ORDER BY deadline, entry",
             (json.dumps(states),) * 2,
         )
 

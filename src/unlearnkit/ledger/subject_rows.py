@@ -12,12 +12,12 @@ from unlearnkit.core.case import Case
 from unlearnkit.core.digest import digest
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.keys import Keys
-from unlearnkit.core.request import Classes, ForgetRequest, Groups, Key, Rows
+from unlearnkit.core.request import Classes, ForgetRequest, Groups, Key, Rows, parse_request
 from unlearnkit.core.row_selection import rows_to_forget
 from unlearnkit.ledger.register import LedgerEntry, Register
 from unlearnkit.ledger.subjects import SubjectKey, SubjectKeys
 
-KINDS = {"rows": Rows, "groups": Groups, "classes": Classes}
+KINDS = ("rows", "groups", "classes")
 """Kinds of subjects; each request names subjects of one kind."""
 
 
@@ -57,7 +57,7 @@ def subject_names(case: Case, kind: str) -> list[Key]:
         return [] if case.train.group is None else sorted(set(_owners(case.keys, case.train.group)))
     if case.train.y.is_floating_point() or case.train.y.ndim != 1:
         return []
-    return list(map(int, case.train.y.unique().tolist()))
+    return sorted(set(case.train.y.tolist()))
 
 
 @dataclass
@@ -93,19 +93,16 @@ def merge(case: Case, found: Mapping[str, Sequence[Key]]) -> ForgetRequest | Non
     if not some:
         return None
     if set(some) == {"classes"}:
-        return Classes(tuple(int(name) for name in some["classes"]))
+        return Classes([int(name) for name in some["classes"]])
     mask = torch.zeros(len(case.train), dtype=torch.bool)
     for kind, names in some.items():
-        request = KINDS[kind](tuple(names))
-        located = case.keys.locate(request)
+        located = case.keys.locate(parse_request({kind: list(names)}))
         assert isinstance(located, Rows | Groups | Classes)
         mask |= rows_to_forget(located, case.train)
     return case.rows(mask.nonzero()[:, 0])
 
 
-def removals(
-    register: Register, keys: SubjectKeys, case: Case
-) -> dict[str, dict[str, list[Key]]]:
+def removals(register: Register, keys: SubjectKeys, case: Case) -> dict[str, dict[str, list[Key]]]:
     """Return which subjects of a case each batch removed, by batch and kind.
 
     Args:

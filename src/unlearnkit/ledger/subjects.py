@@ -90,10 +90,13 @@ class SubjectKeys:
         return next((_read(p) for p in self._paths() if _NAME.fullmatch(p.name)[2] == name), None)  # type: ignore[index]
 
     def destroy(self) -> list[str]:
-        """Destroy all keys, put a new one in use, and return the ids of those that are gone.
+        """Destroy all keys and put a new one in use.
 
-        Each is overwritten first. Copies of the folder and what a disk keeps of overwritten blocks
-        are beyond reach: keep the folder out of backups, or on an encrypted disk.
+        Each is overwritten. Copies of the folder and what a disk keeps of overwritten blocks are
+        beyond reach: keep the folder out of backups, or on an encrypted disk.
+
+        Returns:
+            The ids of the keys that are gone.
         """
         old = self._paths()
         names = [_read(p).id for p in old]

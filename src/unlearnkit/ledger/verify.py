@@ -154,7 +154,8 @@ def check_files(statement: Mapping[str, Any], folder: Path) -> tuple[list[str], 
 
 def check_chain(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return what is wrong with the order, the digests and the times of entries."""
-    wrong, previous, time = [], FIRST, ""
+    wrong: list[str] = []
+    previous, time = FIRST, ""
     for number, entry in enumerate(entries, 1):
         name = f"entry {number}"
         if set(entry) != {*FIELDS, "digest"}:
@@ -182,7 +183,7 @@ def moves(kind: str, body: Mapping[str, Any]) -> list[tuple[str, str]]:
 def request_states(entries: Iterable[Mapping[str, Any]]) -> tuple[dict[str, str], list[str]]:
     """Return the state of every request, and what is wrong in the order of states."""
     states: dict[str, str] = {}
-    wrong = []
+    wrong: list[str] = []
     for entry in entries:
         for name, state in moves(entry["kind"], entry["body"]):
             if states.get(name) not in BEFORE[state]:
@@ -202,7 +203,7 @@ def signing_keys(
     The first entry names the first key. Each later one is signed by the key before it.
     """
     keys: list[tuple[int, Ed25519PublicKey]] = []
-    wrong = []
+    wrong: list[str] = []
     for entry in entries:
         if entry["kind"] not in {"ledger", "key"}:
             continue
