@@ -18,6 +18,7 @@ POLICY = {
     "retrain_at_end": False,
     "accept": ["INCONCLUSIVE", "LEAKS", "DAMAGED", "OVER-FORGOT", "DISTINGUISHABLE"],
     "notify": "dpo",
+    "page": False,
 }
 
 

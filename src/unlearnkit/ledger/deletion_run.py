@@ -416,11 +416,10 @@ class Attempt:
             "files": self._write(done.model, report, self.work.folder / folder),
         }
 
-    @staticmethod
-    def _write(model: nn.Module, report: Report, folder: Path) -> dict[str, str]:
+    def _write(self, model: nn.Module, report: Report, folder: Path) -> dict[str, str]:
         """Write model and report; return the digest of each file."""
         names = [REPORT]
-        if find_spec("jinja2") and find_spec("matplotlib"):
+        if self.work.policy.page and find_spec("jinja2") and find_spec("matplotlib"):
             names.append(PAGE)
         save_weights(model, folder / WEIGHTS)
         write_together({folder / name: report.content(folder / name) for name in names})

@@ -96,6 +96,9 @@ class LedgerPolicy(FrozenModel):
     """Most that the methods of a batch may cost, as a share of retraining; no further one is tried
     when it is spent. The retraining at the end is not counted."""
 
+    page: bool = True
+    """Whether each report is drawn as a page, too, where the report extra is installed."""
+
     seed: int = Field(0, ge=0)
     device: str = "cpu"
     batch: BatchRule = BatchRule()
