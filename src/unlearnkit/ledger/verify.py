@@ -244,6 +244,8 @@ def check_ledger(
     if not entries or entries[0].get("kind") != "ledger":
         return ["entry 1: is not the beginning of a ledger"]
     wrong = check_chain(entries)
+    if wrong:  # what follows would rest on changed entries
+        return wrong
     try:
         keys, more = signing_keys(entries)
         wrong += more + request_states(entries)[1]
@@ -282,9 +284,10 @@ def _check_certificate(
         return [f"{who}: {e}"]
     said = statement["predicate"]
     attempt = entries[said["chain"]["sequence"] - 1]
-    batch = next(
-        e["body"] for e in entries if e["kind"] == "batch" and e["body"]["id"] == body["batch"]
-    )
+    begun = [e["body"] for e in entries if e["kind"] == "batch"]
+    batch = next((b for b in begun if b["id"] == body["batch"]), None)
+    if batch is None:
+        return [f"{who}: no entry begins it"]
     pairs = {
         "ledger": (said["ledger"], entries[0]["body"]["id"]),
         "chain position": (said["chain"]["digest"], attempt["digest"]),
@@ -347,6 +350,12 @@ def verify_export(folder: Path, root: Ed25519PublicKey, head: bytes | None) -> l
     heads = [h for h in (own.read_bytes() if own.is_file() else None, head) if h is not None]
     certificates = {sha256(p.read_bytes()): p.read_bytes() for p in files}
     wrong = check_ledger(entries, certificates, root)
+    known = {e["body"].get("certificate") for e in entries}
+    wrong += [
+        f"file {p.name}: no entry names it; entries are missing"
+        for p in files
+        if sha256(p.read_bytes()) not in known
+    ]
     for one in heads:
         wrong += [w for w in check_ledger(entries, certificates, root, one) if w not in wrong]
     return wrong
