@@ -20,7 +20,9 @@ def made(run, small, tmp_path):
 def test_a_request_goes_from_arrival_to_a_certificate_that_verifies(run, made, tmp_path):
     said = run("ledger", "request", "group=3", "--id", "r1", "--reason", "Art. 17(1)(b)", "--json")
     assert (said.code, said.data["new"], said.data["state"]) == (0, True, "waiting")
-    assert "r1" in run("ledger", "request", "group=3", "--id", "r1", "--reason", "Art. 17(1)(b)").out
+    assert (
+        "r1" in run("ledger", "request", "group=3", "--id", "r1", "--reason", "Art. 17(1)(b)").out
+    )
     (outcome,) = run("ledger", "run", *made, "-q", "--json").data
     assert (outcome["state"], outcome["requests"]) == ("done", ["r1"])
     assert run("ledger", "status", "--json").data["counts"] == {"done": 1}

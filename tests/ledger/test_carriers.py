@@ -9,7 +9,7 @@ import unlearnkit as uk
 from tests.ledger.conftest import small_case
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.row_sets import pack_rows, unpack_rows
-from unlearnkit.oracles import original_key, oracle_keys
+from unlearnkit.oracles import oracle_keys, original_key
 
 pytest.importorskip("cryptography")
 
@@ -178,9 +178,7 @@ def test_run_folders_with_the_rows_are_listed(make, tmp_path):
     ledger = make(carriers={"runs": [str(tmp_path / "runs")]})
     ledger.request("rows=a0003")
     ledger.run()
-    (batch,) = ledger.entries("batch")
-    before = batch.body["data"]["before"]["rows"]
-    after = batch.body["data"]["after"]["rows"]
+    before, after = ledger.case.train.key(), without(ledger.case, 3).train.key()
     digests = {
         "with": {"train": before}, "clean": {"train": after}, "other": {"train": "x"},
         "chain": {"train": "x", "original": ledger.entries("ledger")[0].body["model"]},
@@ -221,6 +219,34 @@ def test_the_key_is_destroyed_when_nothing_needs_it_and_no_pseudonym_can_be_made
     assert done.check() == []
     keys = {e.body["subject_key"] for e in done.entries("request")}
     assert len(keys) == 2
+
+
+def test_a_kill_before_the_key_is_overwritten_is_found_and_made_good(done, monkeypatch):
+    from unlearnkit.ledger.subjects import SubjectKeys
+
+    done.case = without(done.case, 3)
+    whole = SubjectKeys.destroy
+    monkeypatch.setattr(SubjectKeys, "destroy", lambda *_: None)
+    purge(done.folder, done.case, destroy_key=True, cache=done.cache)
+    monkeypatch.setattr(SubjectKeys, "destroy", whole)
+    (line,) = done.check()
+    assert "should be destroyed and is there; unlearnkit ledger purge" in line
+    purge(done.folder, done.case, cache=done.cache)
+    assert done.check() == []
+
+
+def test_nobody_with_the_whole_list_of_rows_can_tell_who_is_missing(done):
+    """No digest of the rows, or of their keys, without one of them is in any file."""
+    from unlearnkit.core.digest import digest, tensor_digest
+
+    guesses = set()
+    for i in range(60):
+        case = without(small_case(), i)
+        owners = [f"owner-{k // 4}" for k in range(60) if k != i]
+        names = {"rows": list(case.keys.rows), "owners": owners}
+        guesses |= {case.train.key(), digest(names), tensor_digest(torch.tensor([i]))}
+    content = [p.read_bytes() for p in done.folder.rglob("*") if p.is_file()]
+    assert [g for g in guesses if any(g.encode() in c for c in content)] == []
 
 
 def test_a_destroyed_key_and_rows_that_are_still_there_stop_the_next_batch(done):

@@ -40,7 +40,6 @@ def test_a_thousand_requests_of_eight_processes_are_there_once_each_in_time(ledg
         p.join()
     seconds = time.perf_counter() - start
     slowest = statistics.quantiles(waits, n=100)[98]
-    print(f"{seconds:.1f} s for 1,000 requests sent twice; status p99 {1000 * slowest:.1f} ms")
     assert len(ledger.states()) == PROCESSES * EACH
     assert len(ledger.entries("request")) == PROCESSES * EACH
     assert ledger.check() == []

@@ -31,7 +31,7 @@ def other(draw, value):
     if isinstance(value, int):
         return value + draw.choice([-1, 1, 7])
     at = draw.randrange(len(value))
-    new = draw.choice([c for c in "0123456789abcdef{}\": ," if c != value[at]])
+    new = draw.choice([c for c in '0123456789abcdef{}": ,' if c != value[at]])
     return draw.choice([value[:at] + new + value[at + 1 :], value[:at] + value[at + 1 :]])
 
 

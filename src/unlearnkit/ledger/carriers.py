@@ -29,8 +29,8 @@ from unlearnkit.ledger.deletion_run import current_model
 from unlearnkit.ledger.new_ledger import MODELS, WEIGHTS
 from unlearnkit.ledger.policy import LedgerPolicy, read_policy
 from unlearnkit.ledger.register import LedgerEntry, Register
-from unlearnkit.ledger.subject_rows import KINDS, data_facts, keyed, merge, removals
-from unlearnkit.ledger.subjects import SubjectKeys
+from unlearnkit.ledger.subject_rows import KINDS, data_facts, is_current, keyed, merge, removals
+from unlearnkit.ledger.subjects import SubjectKey, SubjectKeys
 from unlearnkit.ledger.verify import canonical, sha256
 from unlearnkit.unlearning.run_method import fresh_model
 
@@ -66,9 +66,11 @@ class Carrier(FrozenModel):
 class Lineage:
     """The training sets of a ledger's models, and which of their rows are deleted by now."""
 
-    deleted: Mapping[str, Tensor | None]
-    """Digest of a training set to the mask ``(N,)`` of its deleted rows; None where the set is no
-    longer at hand, so that every use of it counts."""
+    deleted: Mapping[str, Tensor]
+    """Digest of a training set to the mask ``(N,)`` of its deleted rows."""
+
+    before: tuple[tuple[SubjectKey, str], ...]
+    """Keyed digests of sets that had deleted rows; they may no longer be at hand."""
 
     marks: frozenset[str]
     """Digests of sets, views, models and the network: what names one of them may hold the data."""
@@ -78,6 +80,10 @@ class Lineage:
 
     current: str
     """Digest of the model that is published now."""
+
+    def had(self, data: str) -> bool:
+        """Return whether a set of this digest had rows that are deleted by now."""
+        return any(key.commit(data.encode()) == keyed_digest for key, keyed_digest in self.before)
 
 
 def lineage(register: Register, keys: SubjectKeys, case: Case) -> Lineage:
@@ -92,9 +98,12 @@ def lineage(register: Register, keys: SubjectKeys, case: Case) -> Lineage:
         The sets, by digest.
     """
     case = keyed(case)
-    deleted: dict[str, Tensor | None] = {
-        e.body["data"]["before"]["rows"]: None for e in register.entries("batch")
-    }
+    deleted: dict[str, Tensor] = {}
+    before = [
+        (key, str(e.body["data"]["before"]["rows"]))
+        for e in register.entries("batch")
+        if (key := keys.find(e.body["subject_key"])) is not None
+    ]
     names = list(removals(register, keys, case).values())
     marks = {architecture_digest(fresh_model(case, Runtime()))}
     for i in range(len(names) + 1):
@@ -116,7 +125,8 @@ def lineage(register: Register, keys: SubjectKeys, case: Case) -> Lineage:
             models[e.body["model"]] = f"{kind} {e.body['folder']}"
     current = current_model(register).digest
     models.pop(current, None)
-    return Lineage(deleted, frozenset(marks | set(deleted) | set(models)), models, current)
+    marks |= set(deleted) | set(models)
+    return Lineage(deleted, tuple(before), frozenset(marks), models, current)
 
 
 def find_carriers(
@@ -144,7 +154,7 @@ def find_carriers(
     found += [c for _, c in _earlier_models(folder, register)]
     found += _in_runs(folder, policy, known)
     found += _checkpoints(folder, policy, known, case)
-    found += _training_data(register, case)
+    found += _training_data(register, SubjectKeys(folder), case)
     for kind, action in DECLARED.items():
         found += [
             Carrier(kind=kind, place=name, holds="possibly", ours=False, action=action)
@@ -186,15 +196,13 @@ def _holds(entry: Entry, known: Lineage) -> Literal["yes", "possibly"] | None:
     data = str(entry.facts.get("data"))
     if data in known.deleted:
         mask = known.deleted[data]
-        if mask is None:
-            return "possibly"
         try:
             held = unpack_rows(str(entry.facts.get("held")), len(mask))
         except ValueError:
             return "possibly"
         return "yes" if bool((held & mask).any()) else None
     text = json.dumps([dict(entry.key), dict(entry.facts)])
-    return "possibly" if any(mark in text for mark in known.marks) else None
+    return "possibly" if known.had(data) or any(m in text for m in known.marks) else None
 
 
 def _earlier_models(folder: Path, register: Register) -> Iterator[tuple[Path, Carrier]]:
@@ -220,11 +228,11 @@ def _in_runs(folder: Path, policy: LedgerPolicy, known: Lineage) -> Iterator[Car
         for record in sorted((folder / root).glob("*/run.json")):
             with suppress(ValueError, KeyError, TypeError, AttributeError):
                 digests = json.loads(_text(record))["digests"]
-                mask = known.deleted.get(
-                    str(digests.get("train")), torch.zeros(1, dtype=torch.bool)
-                )
+                train = str(digests.get("train"))
+                mask = known.deleted.get(train)
+                with_rows = known.had(train) if mask is None else bool(mask.any())
                 models = {digests.get("original"), digests.get("unlearned")}
-                if mask is None or bool(mask.any()) or models & set(known.models):
+                if with_rows or models & set(known.models):
                     yield Carrier(
                         kind="run folder",
                         place=str(record.parent),
@@ -260,11 +268,9 @@ def _checkpoints(
             )
 
 
-def _training_data(register: Register, case: Case) -> Iterator[Carrier]:
+def _training_data(register: Register, keys: SubjectKeys, case: Case) -> Iterator[Carrier]:
     """Yield the case itself where it still has the rows."""
-    last = register.entries("certificate")[-1].body["batch"]
-    batch = next(e for e in register.entries("batch") if e.body["id"] == last)
-    if data_facts(keyed(case)) != batch.body["data"]["after"]:
+    if not is_current(register, keys, keyed(case)):
         yield Carrier(
             kind="training data",
             place=str(register.entry(1).body["case"]),
@@ -315,6 +321,7 @@ def purge(
         if lease is None:
             raise InputError("purge: a worker is at work; purge when it has ended")
         with lease:
+            finish_destruction(register, SubjectKeys(folder))
             removed = _remove(folder, register, case, cache)
             left = find_carriers(folder, case, cache=cache, register=register)
             others = [c for c in left if not c.ours]
@@ -327,8 +334,15 @@ def purge(
             entry = register.append("purge", body, lease)
             if destroy_key:
                 _check_key_free(register, left)
-                gone = SubjectKeys(folder).destroy()
-                entry = register.append("subject_key", {**body, "destroyed_keys": gone}, lease)
+                keys = SubjectKeys(folder)
+                gone = keys.ids()
+                new = keys.create()
+                facts = {
+                    "destroyed_keys": gone, "subject_key": new.id,
+                    "data": data_facts(keyed(case), new),
+                }  # fmt: skip
+                entry = register.append("subject_key", {**body, **facts}, lease)
+                finish_destruction(register, keys)
     return entry
 
 
@@ -344,6 +358,11 @@ def _remove(folder: Path, register: Register, case: Case, cache: Cache) -> list[
             removed.append({"kind": carrier.kind, "name": sha256(path.read_bytes())})
             path.unlink()
     return removed
+
+
+def finish_destruction(register: Register, keys: SubjectKeys) -> None:
+    """Destroy the keys that entries say are destroyed; also those of a call that was killed."""
+    keys.destroy(n for e in register.entries("subject_key") for n in e.body["destroyed_keys"])
 
 
 def _check_key_free(register: Register, left: Sequence[Carrier]) -> None:

@@ -184,15 +184,16 @@ class BatchWork:
         model = current_model(self.register)
         load_current(self.folder, self.register, case, self.rt)
         keys = SubjectKeys(self.folder)
+        key = keys.current()
         body = {
             "id": f"batch-{len(self.register.entries('batch')) + 1:04}",
             "requests": list(found.requests),
             "rows": len(forget),
             "commitment": commitment(case, found.request, keys),
-            "subject_key": keys.current().id,
+            "subject_key": key.id,
             "data": {
-                "before": data_facts(case),
-                "after": data_facts(case.after_deletion(found.request)),
+                "before": data_facts(case, key),
+                "after": data_facts(case.after_deletion(found.request), key),
             },
             "model": model.digest,
             "code": {
@@ -204,8 +205,10 @@ class BatchWork:
 
     def _check_same(self, batch: LedgerEntry, found: Search, case: Case) -> None:
         """Refuse to go on with a batch whose rows are no longer those that were committed."""
+        key = SubjectKeys(self.folder).find(batch.body["subject_key"])
         whole = found.request is not None and not found.missing
-        if not whole or batch.body["data"]["before"] != data_facts(case):
+        before = batch.body["data"]["before"]
+        if not whole or key is None or before != data_facts(case, key):
             raise InputError(
                 f"ledger: the rows of {batch.body['id']} are no longer those that were found when"
                 " it began; give the case as it was then"
@@ -471,8 +474,8 @@ def evidence(*, exact: bool, tier: AuditTier) -> dict[str, str]:
 def aggregate(report: Report) -> Report:
     """Return a report without what belongs to single rows.
 
-    Left out are margins, labels and classes of removed rows, exposures of records, and the digest
-    of the rows' positions, from which few rows could be guessed.
+    Left out are margins, labels and classes of removed rows, exposures of records, and the plain
+    digests of the rows' positions and of the training data, from which few rows could be guessed.
     """
     strong = report.strong
     if strong is not None:
@@ -484,7 +487,7 @@ def aggregate(report: Report) -> Report:
             "strong": strong,
             "request_summary": report.request_summary.model_copy(update={"labels": {}}),
             "provenance": report.provenance.model_copy(
-                update={"request": "", "removed_rows": None}
+                update={"request": "", "training_data": "", "removed_rows": None}
             ),
         }
     )

@@ -11,6 +11,7 @@ from unlearnkit.core.files import write_together
 from unlearnkit.ledger.certificate import head_statement
 from unlearnkit.ledger.new_ledger import MODELS, PUBLIC, WEIGHTS, signing_key
 from unlearnkit.ledger.register import Register
+from unlearnkit.ledger.subjects import SubjectKeys
 from unlearnkit.ledger.verify import (
     CERTIFICATE,
     ENTRIES,
@@ -68,6 +69,12 @@ def check(folder: Path, head: bytes | None = None) -> list[str]:
                 received[r.id]["body"]["deadline"],
                 received[r.id]["sequence"],
             )
+        ]
+        gone = {n for e in register.entries("subject_key") for n in e.body["destroyed_keys"]}
+        wrong += [
+            f"subjects: key {name} should be destroyed and is there; unlearnkit ledger purge"
+            for name in SubjectKeys(folder).ids()
+            if name in gone
         ]
         return wrong + _check_models(folder, register)
 

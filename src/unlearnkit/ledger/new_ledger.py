@@ -80,14 +80,15 @@ def create_ledger(
     save_weights(weights, folder / MODELS / ORIGINAL / WEIGHTS)
     key = SigningKey.create(folder / policy.signer.key)
     write_bytes(folder / PUBLIC, key.pem)
-    SubjectKeys(folder).create()
+    subjects = SubjectKeys(folder).create()
     return Register.create(
         folder,
         {
             "id": id_,
             "case": name,
             "model": model_digest(weights),
-            "data": data_facts(case),
+            "data": data_facts(case, subjects),
+            "subject_key": subjects.id,
             "key": key.public,
             "signer": policy.signer.name,
         },

@@ -34,13 +34,32 @@ def keyed(case: Case) -> Case:
     return case.replace(keys=replace(case.keys, rows=tuple(range(len(case.train)))))
 
 
-def data_facts(case: Case) -> dict[str, str]:
-    """Return the digests of a case's training rows, and of their keys and owners in order."""
+def data_facts(case: Case, key: SubjectKey) -> dict[str, str]:
+    """Return keyed digests of a case's training rows, and of their keys and owners in order.
+
+    Plain digests before and after a deletion would tell everybody who has the whole list which
+    row is missing.
+    """
     assert case.train is not None
     group = case.train.group
     owners = None if group is None else _owners(case.keys, group)
     names = digest({"rows": list(case.keys.rows or ()), "owners": owners})
-    return {"rows": case.train.key(), "names": names}
+    return {"rows": key.commit(case.train.key().encode()), "names": key.commit(names.encode())}
+
+
+def is_current(register: Register, keys: SubjectKeys, case: Case) -> bool:
+    """Return whether a case has the training rows that the last batch left, and no others."""
+    done = {e.body["batch"] for e in register.entries("certificate")}
+    last = [e for e in register.entries("batch") if e.body["id"] in done]
+    renewed = register.entries("subject_key")
+    known = [
+        (register.entry(1).sequence, register.entry(1).body["data"], register.entry(1)),
+        *((e.sequence, e.body["data"]["after"], e) for e in last[-1:]),
+        *((e.sequence, e.body["data"], e) for e in renewed[-1:]),
+    ]
+    _, want, entry = max(known, key=lambda one: one[0])
+    key = keys.find(entry.body["subject_key"])
+    return key is not None and data_facts(case, key) == want
 
 
 def _owners(keys: Keys, group: Tensor) -> list[Key]:
@@ -149,9 +168,7 @@ def case_now(register: Register, keys: SubjectKeys, case: Case) -> Case:
     union = {kind: list(dict.fromkeys(n for one in gone for n in one[kind])) for kind in KINDS}
     request = merge(case, union)
     left = case if request is None else case.after_deletion(request)
-    done = _batches_done(register)
-    want = done[-1].body["data"]["after"] if done else register.entry(1).body["data"]
-    if data_facts(left) != want:
+    if not is_current(register, keys, left):
         raise InputError(
             "ledger: the case has other training rows, keys or owners than the last batch left;"
             " give it as it was on the first day, or without the deleted rows and nothing else"

@@ -80,8 +80,7 @@ class SubjectKeys:
         paths = self._paths()
         if not paths:
             raise InputError(
-                f"ledger: no key in {str(self.folder)!r}; put back a copy of it, or make a new one:"
-                " unlearnkit ledger purge --destroy-subject-key"
+                f"ledger: no key of subjects in {str(self.folder)!r}; put back a copy of it"
             )
         return _read(paths[-1])
 
@@ -89,26 +88,25 @@ class SubjectKeys:
         """Return the key of an id; None where it was destroyed."""
         return next((_read(p) for p in self._paths() if _NAME.fullmatch(p.name)[2] == name), None)  # type: ignore[index]
 
-    def destroy(self) -> list[str]:
-        """Destroy all keys and put a new one in use.
+    def destroy(self, names: Iterable[str]) -> None:
+        """Destroy the keys of these ids; those that are gone already stay so.
 
         Each is overwritten. Copies of the folder and what a disk keeps of overwritten blocks are
         beyond reach: keep the folder out of backups, or on an encrypted disk.
-
-        Returns:
-            The ids of the keys that are gone.
         """
-        old = self._paths()
-        names = [_read(p).id for p in old]
-        for path in old:
-            path.rename(path.with_suffix(".destroyed"))
+        gone = set(names)
+        for path in self._paths():
+            if _read(path).id in gone:
+                path.rename(path.with_suffix(".destroyed"))
         for path in self._destroyed():  # also of a call that was killed
             with path.open("r+b") as f:
                 f.write(secrets.token_bytes(32))
                 f.flush()
                 os.fsync(f.fileno())
-        self.create()
-        return names
+
+    def ids(self) -> list[str]:
+        """Return the ids of the keys that are there."""
+        return [_read(path).id for path in self._paths()]
 
     def _paths(self) -> list[Path]:
         return sorted(p for p in self.folder.glob("*.key") if _NAME.fullmatch(p.name))
