@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from unlearnkit.core.errors import InputError
 from unlearnkit.ledger import verify
-from unlearnkit.ledger.certificate import SigningKey
+from unlearnkit.ledger.deletion_certificate import SigningKey
 from unlearnkit.ledger.ledger_check import export
 from unlearnkit.ledger.new_ledger import rotate_key
 

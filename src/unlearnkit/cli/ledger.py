@@ -399,12 +399,12 @@ def _print_requests(found: list[RequestState], late: set[str] | None = None) -> 
     from unlearnkit.cli.console import print_table
 
     print_table(
-        ("request", "state", "received", "deadline", "late"),
+        ("request", "state", "arrival", "deadline", "late"),
         [
             (
                 r.id,
                 r.state,
-                r.received[:19],
+                r.arrival[:19],
                 r.deadline[:19],
                 "LATE" if r.id in (late or ()) else "",
             )

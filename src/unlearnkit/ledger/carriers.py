@@ -29,7 +29,7 @@ from unlearnkit.ledger.deletion_run import current_model
 from unlearnkit.ledger.new_ledger import MODELS, WEIGHTS
 from unlearnkit.ledger.policy import LedgerPolicy, read_policy
 from unlearnkit.ledger.register import LedgerEntry, Register
-from unlearnkit.ledger.subject_rows import KINDS, data_facts, is_current, keyed, merge, removals
+from unlearnkit.ledger.subject_rows import KINDS, data_facts, is_current, with_keys, merge, removals
 from unlearnkit.ledger.subjects import SubjectKey, SubjectKeys
 from unlearnkit.ledger.verify import canonical, sha256
 from unlearnkit.unlearning.run_method import fresh_model
@@ -66,7 +66,7 @@ class Carrier(FrozenModel):
 class Lineage:
     """The training sets of a ledger's models, and which of their rows are deleted by now."""
 
-    deleted: Mapping[str, Tensor]
+    deleted_rows: Mapping[str, Tensor]
     """Digest of a training set to the mask ``(N,)`` of its deleted rows."""
 
     before: tuple[tuple[SubjectKey, str], ...]
@@ -97,7 +97,7 @@ def lineage(register: Register, keys: SubjectKeys, case: Case) -> Lineage:
     Returns:
         The sets, by digest.
     """
-    case = keyed(case)
+    case = with_keys(case)
     deleted: dict[str, Tensor] = {}
     before = [
         (key, str(e.body["data"]["before"]["rows"]))
@@ -194,8 +194,8 @@ def _holds(entry: Entry, known: Lineage) -> Literal["yes", "possibly"] | None:
         text = _text(entry.path / "signals.json")
         return "yes" if any(mark in text for mark in known.marks) else None
     data = str(entry.facts.get("data"))
-    if data in known.deleted:
-        mask = known.deleted[data]
+    if data in known.deleted_rows:
+        mask = known.deleted_rows[data]
         try:
             held = unpack_rows(str(entry.facts.get("held")), len(mask))
         except ValueError:
@@ -229,7 +229,7 @@ def _in_runs(folder: Path, policy: LedgerPolicy, known: Lineage) -> Iterator[Car
             with suppress(ValueError, KeyError, TypeError, AttributeError):
                 digests = json.loads(_text(record))["digests"]
                 train = str(digests.get("train"))
-                mask = known.deleted.get(train)
+                mask = known.deleted_rows.get(train)
                 with_rows = known.had(train) if mask is None else bool(mask.any())
                 models = {digests.get("original"), digests.get("unlearned")}
                 if with_rows or models & set(known.models):
@@ -270,7 +270,7 @@ def _checkpoints(
 
 def _training_data(register: Register, keys: SubjectKeys, case: Case) -> Iterator[Carrier]:
     """Yield the case itself where it still has the rows."""
-    if not is_current(register, keys, keyed(case)):
+    if not is_current(register, keys, with_keys(case)):
         yield Carrier(
             kind="training data",
             place=str(register.entry(1).body["case"]),
@@ -339,7 +339,7 @@ def purge(
                 new = keys.create()
                 facts = {
                     "destroyed_keys": gone, "subject_key": new.id,
-                    "data": data_facts(keyed(case), new),
+                    "data": data_facts(with_keys(case), new),
                 }  # fmt: skip
                 entry = register.append("subject_key", {**body, **facts}, lease)
                 finish_destruction(register, keys)

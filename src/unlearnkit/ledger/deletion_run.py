@@ -29,7 +29,7 @@ from unlearnkit.core.method import Method
 from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.runtime import Reporter, Runtime
 from unlearnkit.core.version import __version__
-from unlearnkit.ledger.certificate import SigningKey, certificate_statement
+from unlearnkit.ledger.deletion_certificate import SigningKey, certificate_statement
 from unlearnkit.ledger.new_ledger import MODELS, ORIGINAL, WEIGHTS, signing_key
 from unlearnkit.ledger.policy import LedgerPolicy, read_policy
 from unlearnkit.ledger.register import Lease, LedgerEntry, Register
@@ -164,7 +164,7 @@ class BatchWork:
             return waited >= timedelta(days=rule.longest_wait_days)
 
         due = at_once or retry or len(waiting) >= rule.at_least
-        if not due and not any(near(r.deadline) or old(r.received) for r in waiting):
+        if not due and not any(near(r.deadline) or old(r.arrival) for r in waiting):
             return []
         return [r.id for r in waiting[: rule.most]]
 
@@ -365,7 +365,7 @@ class Attempt:
     """The attempts before it."""
 
     @property
-    def spent(self) -> float:
+    def cost_so_far(self) -> float:
         """Return what the attempts before cost, as a share of retraining."""
         return sum(e.body["cost"] or 0.0 for e in self.before)
 
@@ -377,7 +377,7 @@ class Attempt:
             "batch": self.batch.body["id"], "id": name, "accepted": False, "cost": 0.0,
             "policy": self.work.register.entries("policy")[-1].body["digest"],
         }  # fmt: skip
-        left = policy.max_cost - self.spent
+        left = policy.max_cost - self.cost_so_far
         last = name == EXACT and len(self.before) == len(policy.plan) - 1
         if left <= 0 and not last:
             return facts | {"why": f"not tried: the cost cap {policy.max_cost:g} is spent"}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import write_together
-from unlearnkit.ledger.certificate import head_statement
+from unlearnkit.ledger.deletion_certificate import head_statement
 from unlearnkit.ledger.new_ledger import MODELS, PUBLIC, WEIGHTS, signing_key
 from unlearnkit.ledger.register import Register
 from unlearnkit.ledger.subjects import SubjectKeys
@@ -63,7 +63,7 @@ def check(folder: Path, head: bytes | None = None) -> list[str]:
             f"request {r.id}: its times are not those of its entry"
             for r in register.requests()
             if r.id in received
-            and (r.received, r.deadline, r.entry)
+            and (r.arrival, r.deadline, r.entry)
             != (
                 received[r.id]["time"],
                 received[r.id]["body"]["deadline"],

@@ -13,11 +13,11 @@ from unlearnkit.core.digest import model_digest
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import write_bytes, write_text
 from unlearnkit.core.runtime import Reporter, Runtime
-from unlearnkit.ledger.certificate import SigningKey
+from unlearnkit.ledger.deletion_certificate import SigningKey
 from unlearnkit.ledger.policy import FILE as POLICY
 from unlearnkit.ledger.policy import TEMPLATE, read_policy
 from unlearnkit.ledger.register import FILE, Register
-from unlearnkit.ledger.subject_rows import data_facts, keyed
+from unlearnkit.ledger.subject_rows import data_facts, with_keys
 from unlearnkit.ledger.subjects import SubjectKeys
 from unlearnkit.oracles import train_original
 from unlearnkit.unlearning.run_method import fresh_model
@@ -52,14 +52,10 @@ def create_ledger(
     Returns:
         The register with its first entry.
 
-    Raises:
-        InputError: If the place is taken, or the model has a ledger already.
+        A place that is taken, and a model that has a ledger already, are an ``InputError``.
     """
-    left = {p.name for p in folder.iterdir()} - {POLICY} if folder.is_dir() else set()
-    if (folder / FILE).exists() or left:
-        what = "has a ledger" if (folder / FILE).exists() else "is not empty"
-        raise InputError(f"ledger: {str(folder)!r} {what}; choose another place")
-    case = keyed(case)
+    _check_free(folder)
+    case = with_keys(case)
     rt = Runtime.on("cpu", reporter=reporter)
     if model is None:
         weights = train_original(case, rt=rt, cache=cache).model
@@ -93,6 +89,14 @@ def create_ledger(
             "signer": policy.signer.name,
         },
     )
+
+
+def _check_free(folder: Path) -> None:
+    """Refuse a place that holds a ledger or anything but a policy."""
+    left = {p.name for p in folder.iterdir()} - {POLICY} if folder.is_dir() else set()
+    if left:
+        what = "has a ledger" if (folder / FILE).exists() else "is not empty"
+        raise InputError(f"ledger: {str(folder)!r} {what}; choose another place")
 
 
 def _mark(model: Path, id_: str, folder: Path) -> None:

@@ -88,7 +88,7 @@ class RequestState:
     state: str
     """``waiting``, ``running``, ``done``, ``rejected`` or ``not found``."""
 
-    received: str
+    arrival: str
     deadline: str
     entry: int
     """Number of the entry that received it."""

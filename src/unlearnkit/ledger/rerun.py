@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from torch import nn
 
 from unlearnkit import catalog
 from unlearnkit.auto.chooser import unlearn
@@ -20,7 +24,7 @@ from unlearnkit.ledger.deletion_run import (
 )
 from unlearnkit.ledger.new_ledger import MODELS, ORIGINAL, WEIGHTS
 from unlearnkit.ledger.register import Register
-from unlearnkit.ledger.subject_rows import KINDS, keyed, merge, removals
+from unlearnkit.ledger.subject_rows import KINDS, with_keys, merge, removals
 from unlearnkit.ledger.subjects import SubjectKeys
 from unlearnkit.unlearning.run_method import fresh_model
 
@@ -70,7 +74,7 @@ def rerun(
         before = order[: order.index(batch)]
         place = done[before[-1]].body["folder"] if before else f"{MODELS}/{ORIGINAL}"
         keys = SubjectKeys(folder)
-        case = keyed(case)
+        case = with_keys(case)
         names = removals(register, keys, case)
     earlier = {
         kind: list(dict.fromkeys(n for b in before for n in names[b][kind])) for kind in KINDS
@@ -83,16 +87,7 @@ def rerun(
         )
     case = case if gone is None else case.after_deletion(gone)
     rt = Runtime.on(attempt["device"], seed=attempt["seed"], reporter=reporter)
-    path = folder / place / WEIGHTS
-    if path.is_file():
-        model = load_model(path, begun["model"], case, rt)
-    elif attempt["id"] == EXACT:
-        model = fresh_model(case, rt)  # retraining does not read it
-    else:
-        raise InputError(
-            f"rerun: the model before {batch} was purged, and only retraining can be repeated"
-            " without it"
-        )
+    model = _model_before(folder / place / WEIGHTS, str(begun["model"]), attempt, case, rt)
     how = catalog.method(attempt["id"], None, **attempt["settings"])
     found = model_digest(unlearn(model, case, request, how, rt).model)
     now = {"source": source_digest(), **environment()}
@@ -103,4 +98,18 @@ def rerun(
         found == attempt["model"],
         found,
         tuple(f"{k}: {then[k]} then, {now[k]} now" for k in now if now[k] != then[k]),
+    )
+
+
+def _model_before(
+    path: Path, want: str, attempt: Mapping[str, Any], case: Case, rt: Runtime
+) -> nn.Module:
+    """Return the model that the deletion began from; retraining does not read it."""
+    if path.is_file():
+        return load_model(path, want, case, rt)
+    if attempt["id"] == EXACT:
+        return fresh_model(case, rt)
+    raise InputError(
+        f"rerun: the model before {attempt['batch']} was purged, and only retraining can be"
+        " repeated without it"
     )

@@ -21,7 +21,7 @@ KINDS = ("rows", "groups", "classes")
 """Kinds of subjects; each request names subjects of one kind."""
 
 
-def keyed(case: Case) -> Case:
+def with_keys(case: Case) -> Case:
     """Return a case whose rows have keys: their positions, where the user gave none.
 
     Raises:
@@ -163,7 +163,7 @@ def case_now(register: Register, keys: SubjectKeys, case: Case) -> Case:
         InputError: If its rows are others than the last batch left, or a key that would find rows
             is destroyed.
     """
-    case = keyed(case)
+    case = with_keys(case)
     gone = removals(register, keys, case).values()
     union = {kind: list(dict.fromkeys(n for one in gone for n in one[kind])) for kind in KINDS}
     request = merge(case, union)
