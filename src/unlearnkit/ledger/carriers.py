@@ -29,7 +29,7 @@ from unlearnkit.ledger.deletion_run import current_model
 from unlearnkit.ledger.new_ledger import MODELS, WEIGHTS
 from unlearnkit.ledger.policy import LedgerPolicy, read_policy
 from unlearnkit.ledger.register import LedgerEntry, Register
-from unlearnkit.ledger.subject_rows import KINDS, data_facts, is_current, with_keys, merge, removals
+from unlearnkit.ledger.subject_rows import KINDS, data_facts, is_current, merge, removals, with_keys
 from unlearnkit.ledger.subjects import SubjectKey, SubjectKeys
 from unlearnkit.ledger.verify import canonical, sha256
 from unlearnkit.unlearning.run_method import fresh_model

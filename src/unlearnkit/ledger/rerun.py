@@ -24,7 +24,7 @@ from unlearnkit.ledger.deletion_run import (
 )
 from unlearnkit.ledger.new_ledger import MODELS, ORIGINAL, WEIGHTS
 from unlearnkit.ledger.register import Register
-from unlearnkit.ledger.subject_rows import KINDS, with_keys, merge, removals
+from unlearnkit.ledger.subject_rows import KINDS, merge, removals, with_keys
 from unlearnkit.ledger.subjects import SubjectKeys
 from unlearnkit.unlearning.run_method import fresh_model
 
