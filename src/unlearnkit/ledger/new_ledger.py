@@ -62,7 +62,6 @@ def create_ledger(
     else:
         weights = load_weights(fresh_model(case, rt), model)
     id_ = str(uuid.uuid4())
-    folder.mkdir(parents=True, exist_ok=True)
     if not (folder / POLICY).exists():
         text = TEMPLATE.format(signer=json.dumps(signer))
         if model is not None:
