@@ -141,7 +141,7 @@ def test_the_published_report_has_nothing_of_single_rows(ledger):
     report = json.loads((folder / "report.json").read_text())
     assert report["margins"] == report["classes"] == []
     assert report["request_summary"]["labels"] == {}
-    assert report["provenance"]["request"] == ""
+    assert report["provenance"]["request"] == report["provenance"]["training_data"] == ""
     assert report["provenance"]["removed_rows"] is None
 
 
