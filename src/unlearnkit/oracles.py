@@ -20,6 +20,7 @@ from unlearnkit.core.digest import digest, model_digest
 from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
 from unlearnkit.core.module_state import structural_difference
 from unlearnkit.core.request import ForgetRequest, parse_request
+from unlearnkit.core.row_sets import pack_rows
 from unlearnkit.core.runtime import Cost, Runtime, check_seed
 from unlearnkit.core.train_function import TrainFunction
 from unlearnkit.core.training import Training, training_key
@@ -327,9 +328,19 @@ class ScratchTraining:
         return fresh_model(self.case, self.rt.fork(seed), "train/init")
 
     @cached_property
+    def data(self) -> str:
+        """Return the content address of the data set that the rows are of, read once."""
+        return self.view.data.key()
+
+    @cached_property
+    def lineage(self) -> dict[str, str]:
+        """Return what a kept model says of its training: the data set, and which rows of it."""
+        return {"data": self.data, "held": pack_rows(self.view.rows, len(self.view.data))}
+
+    @cached_property
     def rows(self) -> str:
         """Return the content address of the rows, read once for all seeds."""
-        key = self.view.key()
+        key = self.view.key(self.data)
         how = self.how
         if isinstance(how, TrainFunction) and (more := how.row_content(self.view.data)):
             return digest({"rows": key, "extra": more})
@@ -434,7 +445,8 @@ def _fill(t: ScratchTraining, seeds: Sequence[int], cache: Cache, ray: str | Non
             for m in part:
                 t.check(m.model)
                 tensors = dict(m.model.state_dict())
-                yield at[m.rt.seed], tensors, _facts(m.rt.cost, seconds, len(part))
+                facts = _facts(m.rt.cost, seconds, len(part)) | t.lineage
+                yield at[m.rt.seed], tensors, facts
             clock = time.perf_counter()
 
     return {seeds[i] for i in cache.fill([t.key(seed) for seed in seeds], make)}
@@ -450,7 +462,7 @@ def _one(t: ScratchTraining, seed: int, cache: Cache) -> TrainedModel:
         fit_each([member], t.case.task, t.how)
         t.check(model)
         seconds = time.perf_counter() - clock
-        return dict(model.state_dict()), _facts(member.rt.cost, seconds)
+        return dict(model.state_dict()), _facts(member.rt.cost, seconds) | t.lineage
 
     kept = cache.get(key, make)
     if kept.hit:

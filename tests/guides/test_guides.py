@@ -90,6 +90,8 @@ def test_a_guide_runs_and_shows_what_comes_out(guide, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     if "from transformers import" in guide.read_text("utf-8"):
         pytest.importorskip("transformers", reason="transformers is not installed")
+    if "unlearnkit ledger" in guide.read_text("utf-8"):
+        pytest.importorskip("cryptography", reason="cryptography is not installed")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     run(guide.name, guide.read_text("utf-8"), tmp_path)

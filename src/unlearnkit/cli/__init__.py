@@ -66,7 +66,7 @@ def _told(e: Exception) -> str:
     from unlearnkit.core.border import refuse
     from unlearnkit.core.errors import UnlearnkitError
 
-    words = sys.argv[1:3] if sys.argv[1:2] in (["cache"], ["study"]) else sys.argv[1:2]
+    words = sys.argv[1:3] if sys.argv[1:2] in (["cache"], ["ledger"], ["study"]) else sys.argv[1:2]
     try:
         refuse(" ".join(words)[:40] or "command", e)
     except UnlearnkitError as typed:

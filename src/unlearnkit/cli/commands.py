@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from unlearnkit.cli.cache import cache_app
+from unlearnkit.cli.ledger import ledger_app
 from unlearnkit.cli.localize import localize
 from unlearnkit.cli.moments import moments
 from unlearnkit.cli.options import (
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from unlearnkit.job import Job
 
 COMMANDS = (
-    "demo", "unlearn", "audit", "study", "localize", "moments",
+    "demo", "unlearn", "audit", "ledger", "study", "localize", "moments",
     "methods", "metrics", "cases", "show", "reproduce", "cache",
 )  # fmt: skip
 """Commands in the order of ``--help``: verbs by first use, then lists, then the rest."""
@@ -72,6 +73,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(cache_app, name="cache")
+app.add_typer(ledger_app, name="ledger")
 app.add_typer(study_app, name="study")
 app.command(epilog=examples("unlearnkit reproduce", "unlearnkit reproduce digits_bench --jobs 2"))(
     reproduce

@@ -1,0 +1,1 @@
+"""Ledger: deletion requests from arrival to a signed certificate."""

@@ -1,0 +1,127 @@
+"""Killed at any moment: no request is lost or answered twice, and every certificate verifies."""
+
+import contextlib
+import multiprocessing
+import os
+import random
+import signal
+import time
+
+import pytest
+
+from unlearnkit.core.errors import InputError
+
+pytest.importorskip("cryptography")
+
+fork = multiprocessing.get_context("fork")
+REQUESTS = 24
+
+
+def client(ledger):
+    """Send every request; those that are there already are there once."""
+    for i in range(REQUESTS):
+        ledger.request(f"rows=a{i:04}", id=f"r{i}")
+
+
+def worker(ledger):
+    """Answer what is due, until nothing is left."""
+    while True:
+        with contextlib.suppress(InputError):  # another worker is at work
+            if ledger.run() is None and all(s == "done" for s in ledger.states().values()):
+                return
+        time.sleep(0.01)
+
+
+def kill_at_random(ledger, kills, longest):
+    """Start clients and workers, and kill each after a random time; return what was cut off."""
+    draw, cut = random.Random(0), []
+    for k in range(kills):
+        work = [worker, worker, client][k % 3 :] if k % 3 < 2 else [client]
+        running = [fork.Process(target=w, args=(ledger,)) for w in work]
+        for p in running:
+            p.start()
+        time.sleep(draw.uniform(0, longest))
+        for p in running:
+            os.kill(p.pid, signal.SIGKILL)
+            p.join()
+        cut.append(ledger.entries()[-1].kind)
+    return cut
+
+
+def check_nothing_is_lost(ledger):
+    client(ledger)
+    while ledger.run() is not None:
+        pass
+    assert ledger.states() == {f"r{i}": "done" for i in range(REQUESTS)}
+    done = [r for e in ledger.entries("certificate") for r in e.body["requests"]]
+    assert sorted(done) == sorted(f"r{i}" for i in range(REQUESTS))
+    assert sum(e.body["rows"] for e in ledger.entries("batch")) == REQUESTS
+    assert ledger.check() == []
+
+
+@pytest.mark.slow
+def test_ten_kills_lose_nothing(make):
+    ledger = make(batch={"most": 4})
+    ledger.run()
+    kill_at_random(ledger, 10, 0.5)
+    check_nothing_is_lost(ledger)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("longest", [0.1, 1.0])
+def test_a_hundred_kills_lose_nothing(make, longest):
+    ledger = make(batch={"most": 1})
+    ledger.run()
+    cut = kill_at_random(ledger, 100, longest)
+    assert len(set(cut)) > 1  # at several steps
+    check_nothing_is_lost(ledger)
+
+
+@pytest.mark.slow
+def test_two_workers_at_once_answer_each_request_once(make):
+    ledger = make(batch={"most": 6})
+    client(ledger)
+    both = [fork.Process(target=worker, args=(ledger,)) for _ in range(2)]
+    for p in both:
+        p.start()
+    for p in both:
+        p.join(60)
+    check_nothing_is_lost(ledger)
+    assert len(ledger.entries("batch")) == 4
+
+
+STOPS = ["batch", "attempt", "certificate"]
+
+
+@pytest.mark.parametrize("kind", STOPS)
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_kill_at_each_step_of_a_batch_is_made_good(ledger, kind, when):
+    """The process ends right before or right after an entry is written."""
+    ledger.request("rows=a0003", id="one")
+
+    def stopped():
+        from unlearnkit.ledger.register import Register
+
+        whole = Register.append
+
+        def append(self, what, *rest):
+            if what == kind and when == "before":
+                os._exit(9)
+            entry = whole(self, what, *rest)
+            if what == kind:
+                os._exit(9)
+            return entry
+
+        Register.append = append
+        ledger.run()
+
+    p = fork.Process(target=stopped)
+    p.start()
+    p.join(60)
+    assert p.exitcode == 9
+    ledger.run()
+    assert ledger.states() == {"one": "done"}
+    for one in STOPS:
+        assert len(ledger.entries(one)) == 1
+    assert (ledger.folder / "current.json").read_text().count("batch-0001") == 1
+    assert ledger.check() == []
