@@ -633,7 +633,7 @@ def test_inputs_go_through_the_frozen_network():
         head.learn(x[i], i % 3)
         plain.learn(features[i], i % 3)
     np.testing.assert_allclose(weights(head), weights(plain), rtol=1e-4, atol=1e-6)
-    head.forget(7, x[7], 1)
+    head.forget(range(7, 30), x[7:30], [i % 3 for i in range(7, 30)])
     assert network.training
     assert all(torch.equal(t, before[n]) for n, t in network.state_dict().items())
 

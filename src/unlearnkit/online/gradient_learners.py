@@ -26,6 +26,9 @@ from unlearnkit.online.online_learner import (
     softmax,
 )
 
+LEAST_ERROR = 1e-6
+"""Errors below this are not scaled up further."""
+
 HALF_LIFE = 100
 """LWF's constant without batches: lambda is 100 / (100 + samples)."""
 
@@ -36,8 +39,11 @@ class GradientLearner(OnlineLearner):
     A step moved row c of the layer by ``-lr e_c x``. Later steps have undone a part of that: with
     the curvature ``H_c = sum_k n_k / n * v_kc m_k m_k^T`` of the stream so far, where ``m_k`` is
     the mean of the ``n_k`` samples of class k and ``v_kc`` their mean of ``p_c (1 - p_c)``, what is
-    left of a step of that age is ``-lr e_c exp(-lr * age * H_c) x``. Forgetting adds this back,
-    with the errors e of the present layer. It needs C (D + 1) + C^2 numbers and no sample.
+    left of a step of that age is ``-lr e_c exp(-lr * age * H_c) x``. Forgetting adds this back. The
+    errors e are those of the present layer, scaled to the error ``1 - p_y`` that the sample had
+    when it was learned: one byte a sample of the register. The rest needs C (D + 1) + C^2 numbers.
+    Where one class comes after another, the stream's past is no guide to later steps, and the
+    result can be farther from the stream without the samples than before.
     """
 
     guarantee: ClassVar[Guarantee] = "approximate"
@@ -75,6 +81,7 @@ class GradientLearner(OnlineLearner):
             "layer": first_layer(shape, first, "float32"),
             "sums": np.zeros((shape.classes, shape.inputs), dtype=np.float32),
             "variance": np.zeros((shape.classes, shape.classes), dtype=np.float32),
+            "errors": np.zeros(shape.register, dtype=np.uint8),
             "samples": np.zeros(1, dtype=np.int64),
             "pending": np.zeros(2, dtype=np.int64),
         }
@@ -89,6 +96,9 @@ class GradientLearner(OnlineLearner):
         sums += x
         variance = state["variance"][sample.row][:classes]
         variance += p - p * p
+        errors = state["errors"]
+        if len(errors):
+            errors[sample.number % len(errors)] = 255 * (1 - float(p[sample.row])) + 0.5
         p[sample.row] -= 1
         self._step(state, self._errors(state, p, sample, count, classes), sample)
 
@@ -103,6 +113,8 @@ class GradientLearner(OnlineLearner):
             if state["pending"][0] and sample.number >= state["pending"][1]:
                 self._take_out(state, self._errors(state, e, sample, place, classes), sample)
             else:
+                first = float(state["errors"][sample.number % len(state["errors"])]) / 255
+                e *= np.float32(first / max(-float(e[sample.row]), LEAST_ERROR))
                 moved.append((sample, self._label_errors(state, e, place)))
         if moved:
             self._take_back(state, moved, classes)

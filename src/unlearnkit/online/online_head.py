@@ -84,7 +84,7 @@ class OnlineHead:
                 f" {features}, {classes}, {register}"
             )
         self.learner, self.extractor, self.labels = learner, extractor, list(labels)
-        self.shape = HeadShape(features + 1, classes, len(self.labels))
+        self.shape = HeadShape(features + 1, classes, len(self.labels), register)
         self.memory = memory
         first = _layer_array(first_layer, self.shape, self.labels)
         # Sizes are known from arrays of the least number of samples; the register comes on top.
@@ -262,7 +262,10 @@ class OnlineHead:
                 " labels"
             )
         x = torch.as_tensor(x)
-        rows = self.features(x[None] if single else x)
+        x = x[None] if single else x
+        # One by one, as they were learned: networks round otherwise in batches.
+        parts = [x] if self.extractor is None else x.split(1)
+        rows = np.concatenate([self.features(part) for part in parts])
         owned = [labels] if single else list(labels)
         if len(rows) != len(names) or len(owned) != len(names):
             raise InputError(

@@ -38,6 +38,9 @@ class HeadShape:
     original: int = 0
     """Classes that the head has from the start."""
 
+    register: int = 0
+    """How many of the latest samples can be forgotten."""
+
 
 class OnlineSample(NamedTuple):
     """One sample of the stream."""
