@@ -148,8 +148,8 @@ def prepare(x: Array, y: Array, *, first: int, known: int, width: int, seed: int
     assert isinstance(network, nn.Sequential)
     with torch.no_grad():
         norm = network[:-1](torch.tensor(x[:first])).square().sum(1).mean().sqrt()
-        for part in (network[2].weight, network[2].bias):
-            part /= norm
+        network[2].weight /= norm
+        network[2].bias /= norm
         network[4].weight *= norm
     end = first + (len(x) - first) * 4 // 5
     return Stream(network, known, x[first:end], y[first:end], x[end:], y[end:])
@@ -300,10 +300,24 @@ def page(parts: Sequence[tuple[str, str, dict[str, Row], dict[str, int]]], seeds
             for name, r in found.items()
         ]
         out.append("")
-    return "\n".join(out + [FINDINGS, ""])
+    return "\n".join([*out, FINDINGS, ""])
 
 
-FINDINGS = ""
+FINDINGS = """## What follows
+
+- Recursive least squares is the most accurate learner on both data sets and in both orders, and
+  forgets exactly: the order of the stream changes nothing. In 64 kB it serves up to 128 features
+  in single precision.
+- Steps of gradient descent, mixed order: taking them back removes a quarter to two thirds of the
+  distance to the oracle. Batches (also those of CWR) end elsewhere in the oracle's stream; that
+  difference is not of the samples, and it stays. With the batches of the oracle held in place CWR
+  is at 0.4 to 0.6 in place of 1.
+- Steps of gradient descent, one class after another: **taking them back does harm**. Use a
+  learner that is exact.
+- Replay: no sample has any influence any more, but 80 samples make a less accurate layer than the
+  stream did where the order is mixed, and a more accurate one where it is not.
+
+Learning rates were chosen on another seed."""
 
 
 def main() -> None:

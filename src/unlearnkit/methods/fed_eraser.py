@@ -156,13 +156,37 @@ def rebuild_round(
         _load(model, start)
         train(model)
         made = {n: t.detach().clone() for n, t in model.state_dict().items()}
-        if k in sent.states:
-            scale = update_scales(sent.start, sent.states[k], start, made, names, settings.match)
-            made |= {n: start[n] + scale[n] * (made[n] - start[n]) for n in names}
-        new[k] = made
+        new[k] = calibrated_state(sent, k, start, made, names, settings.match)
     if new:
         weights = {k: how.federation.weight(len(retain[k])) for k in new}
         _load(model, weighted_mean(new, weights))
+
+
+def calibrated_state(
+    sent: ClientUpdates,
+    client: int,
+    start: State,
+    made: State,
+    names: list[str],
+    match: Literal["client", "tensor"],
+) -> dict[str, Tensor]:
+    """Return a calibration at the length of the client's stored update; as it is without one.
+
+    Args:
+        sent: The stored round.
+        client: The client.
+        start: State before the calibration.
+        made: State after it.
+        names: The parameters.
+        match: Which lengths are compared.
+
+    Returns:
+        The state that is averaged.
+    """
+    if client not in sent.states:
+        return dict(made)
+    scale = update_scales(sent.start, sent.states[client], start, made, names, match)
+    return {**made, **{n: start[n] + scale[n] * (made[n] - start[n]) for n in names}}
 
 
 def update_scales(
