@@ -15,6 +15,7 @@ from flwr.clientapp import ClientApp  # noqa: E402
 from flwr.serverapp import Grid, ServerApp  # noqa: E402
 from flwr.serverapp.strategy import FedAvg  # noqa: E402
 from flwr.simulation import run_simulation  # noqa: E402
+from flwr.supercore.task_identity import TaskIdentity  # noqa: E402
 
 from unlearnkit.core.data import View  # noqa: E402
 from unlearnkit.core.errors import DivergedError, InputError  # noqa: E402
@@ -81,8 +82,8 @@ def app_of(clients=10, **settings):
 class LocalGrid(Grid):
     """Delivers messages in this process, in any order, and loses those of some clients."""
 
-    def __init__(self, app, clients, *, lose=(), lose_in=None, order=1):
-        self.app, self.lose, self.lose_in, self.order = app, set(lose), lose_in, order
+    def __init__(self, app, clients, *, lose=(), order=1):
+        self.app, self.lose, self.order = app, set(lose), order
         self.contexts = {
             100 + 7 * k: Context(
                 run_id=1, node_id=100 + 7 * k, node_config={"partition-id": k},
@@ -117,13 +118,10 @@ class LocalGrid(Grid):
             config = m.content["config"]
             phase = config.get("phase", "")
             self.log.append((client, phase, config.get("number")))
-            m.metadata.__dict__["_message_id"] = str(len(self.log))
-            if client in self.lose and phase != "discover" and self.lose_in in {None, phase}:
+            if client in self.lose and phase != "discover":
                 replies.append(Message(Error(code=0, reason="left"), reply_to=m))
                 continue
-            reply = self.app(m, context)
-            reply.metadata.__dict__["_src_node_id"] = m.metadata.dst_node_id
-            replies.append(reply)
+            replies.append(self.app(m, context))
         return replies
 
 
@@ -153,15 +151,17 @@ def in_process(method, case, net, request, seed):
     frozen.load_state_dict(net.state_dict())
     problem = Problem(
         model=work, original=frozen.eval().requires_grad_(False), forget=parts.forget,
-        retain=parts.retain, task=TASK, recipe=case.recipe, training=case.train_model,
-        fresh=case.fresh,
+        retain=parts.retain, validation=None, task=TASK, recipe=case.recipe,
+        training=case.train_model, build=case.fresh,
     )  # fmt: skip
     return method.apply(problem, Runtime(seed=seed)).state_dict()
 
 
 @pytest.fixture(autouse=True)
-def quiet():
+def server_process():
+    """Flower sets these where a ServerApp runs."""
     logging.getLogger("flwr").setLevel(logging.ERROR)
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
 
 
 # the same bits
@@ -195,9 +195,7 @@ def test_fed_eraser_has_the_bits_of_the_method_in_process(request_name):
     record = FedEraserStrategy("", federation(), history, trained, seed=5)
     run(record, LocalGrid(app_of(), 10), net, 4)
     erase = FedEraserStrategy(request_name, federation(), history, trained, seed=5)
-    done = erase.start(
-        LocalGrid(app_of(), 10), erase.initial_arrays, num_rounds=len(erase.stored)
-    )
+    done = erase.start(LocalGrid(app_of(), 10), erase.initial_arrays, num_rounds=len(erase.stored))
     case = case_of()
     case = federated_case(toy_case(TASK), federation(), clients=case.train.group, history=history)
     want = in_process(FedEraser(), case, trained, REQUESTS[request_name], 5)
@@ -235,30 +233,190 @@ def test_flowers_simulation_has_the_bits_of_the_methods_in_process():
     @server.main()
     def main(grid, context):
         arrays = ArrayRecord(net.state_dict())
-        af = FedAFStrategy("client", federation(), METHOD, seed=5, min_available_nodes=2)
+        forgetting = FedAFStrategy("class", federation(), METHOD, seed=5)
         runs = {
             "fedavg": (FedAvg(fraction_evaluate=0.0), 2),
             "zero": (FedAFStrategy("client", federation(), none), 2),
-            "forgetting": (af, af.rounds),
+            "forgetting": (forgetting, forgetting.rounds),
             "retrain": (RetrainStrategy("class", federation(), seed=5), 4),
         }
         for name, (strategy, rounds) in runs.items():
             done = strategy.start(grid, arrays, num_rounds=rounds)
             found[name] = done.arrays.to_torch_state_dict()
 
-    global REQUESTS
     run_simulation(
         server, app_of(2), num_supernodes=2,
         backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
     )  # fmt: skip
-    assert same(found["fedavg"], found["zero"])
     case = case_of(2)
-    method = METHOD
-    REQUEST = Client(1)
-    del REQUEST
-    want = case_of(2).fresh()
-    want.load_state_dict(net.state_dict())
     retain = rows_by_client(case.partition(uk.Classes(1)).retain)
+    want = case.fresh()
+    want.load_state_dict(net.state_dict())
     train_in_rounds(want, retain, TASK, federation(), Runtime(seed=5))
+    assert same(found["fedavg"], found["zero"])
+    assert same(found["forgetting"], in_process(METHOD, case, net, uk.Classes(1), 5))
     assert same(found["retrain"], want.state_dict())
-    del method
+
+
+# what is sent, and what is kept
+
+
+def test_clients_of_the_request_forget_and_the_others_train():
+    grid, net = LocalGrid(app_of(), 10), start_model()
+    strategy = FedAFStrategy("client", federation(), METHOD)
+    run(strategy, grid, net, strategy.rounds)
+    sent = [x for x in grid.log if x[1] not in {"discover", "fisher"}]
+    assert [x for x in sent if x[0] == 3] == [(3, "forget", 0), (3, "forget", 1)]
+    assert sum(x[1] == "train" for x in sent) == 4 * 9
+    assert [x[0] for x in grid.log if x[1] == "fisher"] == [k for k in range(10) if k != 3]
+
+
+def test_no_fisher_is_sent_where_clients_keep_rows():
+    grid = LocalGrid(app_of(), 10)
+    run(FedAFStrategy("class", federation(), METHOD), grid, start_model(), 1)
+    assert not [x for x in grid.log if x[1] == "fisher"]
+
+
+def test_what_a_client_prepared_is_kept_between_rounds_and_then_deleted():
+    grid, net = LocalGrid(app_of(), 10), start_model()
+    strategy = FedAFStrategy("client", federation(), METHOD)
+    run(strategy, grid, net, 1)
+    assert set(grid.contexts[121].state) == {
+        "unlearnkit/" + n for n in ("memory", "fisher", "anchor")
+    }
+    run(strategy, grid, net, 2)
+    assert not grid.contexts[121].state
+
+
+def test_a_client_that_left_gets_no_message_of_retraining():
+    grid = LocalGrid(app_of(), 10)
+    run(RetrainStrategy("client", federation()), grid, start_model(), 4)
+    assert not [x for x in grid.log if x[0] == 3 and x[1] != "discover"]
+
+
+def test_discovery_sends_counts_and_no_label():
+    app, grid = app_of(), LocalGrid(app_of(), 10)
+    strategy = FedAFStrategy("class", federation(), METHOD)
+    nodes = strategy.discover(grid)
+    parts = case_of().partition(uk.Classes(1))
+    want = {k: len(v) for k, v in rows_by_client(parts.forget).items()}
+    assert {k: n.forget for k, n in nodes.items()} == want
+    message = strategy._message(100, {}, {"phase": "discover", "request": "class", "seed": 0})
+    metrics = app(message, grid.contexts[100]).content["metrics"]
+    assert set(metrics) == {"client", "n-forget", "n-retain"}
+
+
+def test_messages_of_others_pass_the_mod():
+    seen = []
+    app = ClientApp(mods=[unlearning_mod(setup)])
+
+    @app.train()
+    def train(message, context):
+        seen.append(message)
+        return Message(message.content, reply_to=message)
+
+    grid = LocalGrid(app, 1)
+    content = RecordDict({"config": ConfigRecord({"server-round": 1})})
+    grid.send_and_receive([Message(content, message_type="train", dst_node_id=100)])
+    assert len(seen) == 1
+
+
+# bad input
+
+
+def test_a_client_that_drops_out_is_not_in_the_mean():
+    net = start_model()
+    lost = LocalGrid(app_of(), 10, lose=[4])
+    got = run(RetrainStrategy("client", federation(), seed=5), lost, net, 4)
+    clients = rows_by_client(case_of().partition(Client(3)).retain)
+    del clients[4]
+    train_in_rounds(net, clients, TASK, federation(), Runtime(seed=5))
+    assert same(got, net.state_dict())
+
+
+def test_a_round_in_which_all_drop_out_leaves_the_model():
+    net = start_model()
+    grid = LocalGrid(app_of(), 10, lose=range(10))
+    done = RetrainStrategy("client", federation()).start(
+        grid, ArrayRecord(net.state_dict()), num_rounds=1
+    )
+    assert not done.arrays
+
+
+BAD = ((5, LOCAL.model_copy(update={"lr": 1e30})),)
+
+
+def test_an_update_that_is_not_finite_is_refused_by_name():
+    grid = LocalGrid(app_of(client_recipes=BAD), 10)
+    with pytest.raises(DivergedError, match=r"0\.weight of client 5 in round 0"):
+        run(RetrainStrategy("client", federation()), grid, start_model(), 1)
+
+
+def test_an_update_that_is_not_finite_is_left_out_by_choice():
+    grid = LocalGrid(app_of(client_recipes=BAD), 10)
+    strategy = RetrainStrategy("client", federation(non_finite="leave_out"))
+    got = run(strategy, grid, start_model(), 1)
+    assert all(torch.isfinite(t).all() for t in got.values())
+
+
+def test_a_history_of_other_models_is_refused():
+    with pytest.raises(InputError, match="no training that led to this model"):
+        FedEraserStrategy("client", federation(), MemoryHistory(), start_model())
+
+
+def test_a_client_of_another_architecture_is_named():
+    app = ClientApp(mods=[unlearning_mod(setup)])
+    honest = train_function(setup)
+
+    @app.train()
+    def train(message, context):
+        reply = honest(message, context)
+        if context.node_config["partition-id"] == 2:
+            reply.content["arrays"] = ArrayRecord(torch.nn.Linear(6, 3).state_dict())
+        return reply
+
+    with pytest.raises(InputError, match="client 2 has another architecture than client 0"):
+        run(RetrainStrategy("client", federation()), LocalGrid(app, 10), start_model(), 1)
+
+
+def nobody(context, request):
+    return setup(context, "")
+
+
+def test_a_request_that_no_client_has_is_refused():
+    app = ClientApp(mods=[unlearning_mod(nobody)])
+    with pytest.raises(InputError, match="no client has rows of request 'nobody'"):
+        run(RetrainStrategy("nobody", federation()), LocalGrid(app, 10), start_model(), 1)
+
+
+def everybody(context, request):
+    me = setup(context, "")
+    return ClientSetup(
+        client=me.client, data=me.data, forget=torch.ones_like(me.forget), fresh=me.fresh,
+        task=TASK, federation=me.federation,
+    )  # fmt: skip
+
+
+def test_a_request_for_all_clients_is_refused():
+    app = ClientApp(mods=[unlearning_mod(everybody)])
+    with pytest.raises(InputError, match="all rows of all clients"):
+        run(RetrainStrategy("all", federation()), LocalGrid(app, 10), start_model(), 1)
+
+
+def twins(context, request):
+    me = setup(context, request)
+    return ClientSetup(
+        client=0, data=me.data, forget=me.forget, fresh=me.fresh, task=TASK,
+        federation=me.federation,
+    )  # fmt: skip
+
+
+def test_two_nodes_of_one_number_are_refused():
+    app = ClientApp(mods=[unlearning_mod(twins)])
+    with pytest.raises(InputError, match="two nodes say that they are client 0"):
+        run(RetrainStrategy("client", federation()), LocalGrid(app, 10), start_model(), 1)
+
+
+def test_statistics_that_clients_would_have_to_keep_are_refused():
+    with pytest.raises(InputError, match="batch_norm='local'"):
+        RetrainStrategy("client", federation(batch_norm="local"))

@@ -90,15 +90,15 @@ def train_function(setup: Setup) -> ClientAppCallable:
         config = message.content[CONFIG]
         assert isinstance(config, ConfigRecord)
         me = setup(context, str(config.get("request", "")))
-        rounds = int(config.get("rounds", me.federation.rounds))  # type: ignore[arg-type]
+        rounds = int(config.get("rounds", me.federation.rounds))
         # Strategies of Flower count rounds from 1; those of this library give numbers from 0.
-        number = int(config.get("number", int(config["server-round"]) - 1))  # type: ignore[arg-type]
+        number = int(config.get("number", int(config["server-round"]) - 1))
         epochs = config.get("epochs")
         federation = me.federation.model_copy(update={"rounds": rounds})
         work = local_training(
             me.retain_view, me.task, federation, _rt(config),
             client=me.client, number=number, stream=str(config.get("stream", "federated")),
-            epochs=None if epochs is None else int(epochs),  # type: ignore[arg-type]
+            epochs=None if epochs is None else int(epochs),
         )  # fmt: skip
         net = me.model(_arrays(message))
         work(net)

@@ -180,7 +180,9 @@ class UnlearningRounds(FedAvg):  # type: ignore[misc]  # Flower has no types of 
 
     def _ask(self, grid: Grid, messages: list[Message]) -> list[Message]:
         replies = list(grid.send_and_receive(messages=messages, timeout=self.timeout))
-        return self._check_and_log_replies(replies, is_train=True, validate=False)[0]
+        valid: list[Message]
+        valid, _ = self._check_and_log_replies(replies, is_train=True, validate=False)
+        return valid
 
     def _states(self, replies: Iterable[Message]) -> dict[int, State]:
         """Return what arrived, by client, in the order of their numbers; finite states only."""
