@@ -10,7 +10,15 @@ import unlearnkit as uk
 
 flwr = pytest.importorskip("flwr", reason="Flower is not installed: make test-federated")
 
-from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict  # noqa: E402
+from flwr.app import (  # noqa: E402
+    ArrayRecord,
+    ConfigRecord,
+    Context,
+    Error,
+    Message,
+    MetricRecord,
+    RecordDict,
+)
 from flwr.clientapp import ClientApp  # noqa: E402
 from flwr.serverapp import Grid, ServerApp  # noqa: E402
 from flwr.serverapp.strategy import FedAvg  # noqa: E402
@@ -73,7 +81,10 @@ def setup(context, request, *, clients=10, settings=()):
 
 
 def app_of(clients=10, **settings):
-    make = partial(setup, clients=clients, settings=tuple(settings.items()))
+    return app_with(partial(setup, clients=clients, settings=tuple(settings.items())))
+
+
+def app_with(make):
     app = ClientApp(mods=[unlearning_mod(make)])
     app.train()(train_function(make))
     return app
@@ -379,12 +390,23 @@ def test_a_client_of_another_architecture_is_named():
         run(RetrainStrategy("client", federation()), LocalGrid(app, 10), start_model(), 1)
 
 
+def test_a_client_that_answers_without_weights_is_named():
+    app = ClientApp(mods=[unlearning_mod(setup)])
+
+    @app.train()
+    def train(message, context):
+        return Message(RecordDict({"metrics": MetricRecord({"n": 1})}), reply_to=message)
+
+    with pytest.raises(InputError, match="client 0 answered without 'arrays'"):
+        run(RetrainStrategy("client", federation()), LocalGrid(app, 10), start_model(), 1)
+
+
 def nobody(context, request):
     return setup(context, "")
 
 
 def test_a_request_that_no_client_has_is_refused():
-    app = ClientApp(mods=[unlearning_mod(nobody)])
+    app = app_with(nobody)
     with pytest.raises(InputError, match="no client has rows of request 'nobody'"):
         run(RetrainStrategy("nobody", federation()), LocalGrid(app, 10), start_model(), 1)
 
@@ -398,7 +420,7 @@ def everybody(context, request):
 
 
 def test_a_request_for_all_clients_is_refused():
-    app = ClientApp(mods=[unlearning_mod(everybody)])
+    app = app_with(everybody)
     with pytest.raises(InputError, match="all rows of all clients"):
         run(RetrainStrategy("all", federation()), LocalGrid(app, 10), start_model(), 1)
 
@@ -412,7 +434,7 @@ def twins(context, request):
 
 
 def test_two_nodes_of_one_number_are_refused():
-    app = ClientApp(mods=[unlearning_mod(twins)])
+    app = app_with(twins)
     with pytest.raises(InputError, match="two nodes say that they are client 0"):
         run(RetrainStrategy("client", federation()), LocalGrid(app, 10), start_model(), 1)
 

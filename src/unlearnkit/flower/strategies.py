@@ -188,8 +188,15 @@ class UnlearningRounds(FedAvg):  # type: ignore[misc]  # Flower has no types of 
         """Return what arrived, by client, in the order of their numbers; finite states only."""
         names = {n.node: k for k, n in self._nodes.items()}
         found: dict[int, State] = {}
-        for reply in self._check_and_log_replies(list(replies), is_train=True)[0]:
+        # Flower's own check would stop at the first odd answer without naming the client.
+        valid, _ = self._check_and_log_replies(list(replies), is_train=True, validate=False)
+        for reply in valid:
             client = names[reply.metadata.src_node_id]
+            if ARRAYS not in reply.content:
+                raise InputError(
+                    f"flower: client {client} answered without {ARRAYS!r}; let its train function"
+                    " reply with the weights"
+                )
             state = dict(reply.content[ARRAYS].to_torch_state_dict())
             if odd := non_finite_tensor(state):
                 if self.federation.non_finite == "refuse":
