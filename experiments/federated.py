@@ -319,8 +319,9 @@ def page(lines: Sequence[Line], seeds: int, ratio: float) -> str:
         " attack that takes the loss of the forget set and of the test set, 0.5 is none; the"
         " oracle's value is the goal. Recovery: ordinary rounds until test accuracy is within a"
         f" point of the oracles', at most {MOST_RECOVERY}. Client-seconds: processor time of all"
-        " clients. Uploads: of clients' models, in MB; downloads are as large. Storage: what the"
-        " server keeps for one training, in MB.",
+        " clients. Uploads: of clients' models and Fishers, in MB; downloads are as large, and the"
+        " reports of `class_pruning` are not counted (10 KB a client). Storage: what the server"
+        " keeps for one training, in MB.",
         "",
         "| split | request | model | worst client | membership | recovery | client-seconds |"
         " uploads | storage |",
