@@ -235,8 +235,10 @@ def test_without_unlearning_rounds_it_is_fedavg_in_every_bit():
 
 
 @pytest.mark.slow
-def test_flowers_simulation_has_the_bits_of_the_methods_in_process():
+@pytest.mark.filterwarnings("ignore")  # those of Flower and Ray
+def test_flowers_simulation_has_the_bits_of_the_methods_in_process(monkeypatch):
     """One run of the engine: FedAvg, zero unlearning rounds, active forgetting, retraining."""
+    monkeypatch.setenv("RAY_agent_register_timeout_ms", "120000")
     net, found = start_model(), {}
     none = METHOD.model_copy(update={"rounds": 0})
     server = ServerApp()
@@ -255,10 +257,11 @@ def test_flowers_simulation_has_the_bits_of_the_methods_in_process():
             done = strategy.start(grid, arrays, num_rounds=rounds)
             found[name] = done.arrays.to_torch_state_dict()
 
-    run_simulation(
-        server, app_of(2), num_supernodes=2,
-        backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
-    )  # fmt: skip
+    backend = {
+        "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+        "init_args": {"include_dashboard": False},
+    }
+    run_simulation(server, app_of(2), num_supernodes=2, backend_config=backend)
     case = case_of(2)
     retain = rows_by_client(case.partition(uk.Classes(1)).retain)
     want = case.fresh()

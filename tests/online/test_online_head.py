@@ -406,6 +406,7 @@ def test_deleting_an_original_class_leaves_the_others_fixed(batch):
         head.learn(row, label)
     got, want = head.export(), linear.weight.detach().numpy()
     assert np.array_equal(got.weight[:2], want[1:])
+    assert (got.weight[2:] != 0).any(1).all()
     assert set(head.labels) == {0, 1, 2, 3}
 
 
