@@ -21,13 +21,12 @@ from unlearnkit.core.digest import digest
 from unlearnkit.core.errors import DivergedError, InputError
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.federated.aggregation import (
-    check_architectures,
     non_finite_tensor,
     weighted_mean,
 )
 from unlearnkit.federated.federation import Federation
 from unlearnkit.federated.rounds import ClientUpdates
-from unlearnkit.federated.update_history import UpdateHistory, training_name
+from unlearnkit.federated.update_history import UpdateHistory, complete_rounds, training_name
 from unlearnkit.flower.client_mod import ARRAYS, CONFIG, FISHER, METRICS
 from unlearnkit.methods.fed_eraser import FedEraser, calibrated_state
 from unlearnkit.methods.federated_active_forgetting import FederatedActiveForgetting
@@ -362,13 +361,7 @@ class FedEraserStrategy(UnlearningRounds):
                     "fed_eraser: the history has no training that led to this model; give the"
                     " history of the rounds that trained it"
                 )
-            self.stored = list(history.rounds(training))
-            if not self.stored or self.stored[0].round_number != 0:
-                raise InputError(
-                    "fed_eraser: the first round is not in the history; keep all files"
-                )
-            for sent in self.stored:
-                check_architectures({-1: model.state_dict(), **sent.states})
+            self.stored = list(complete_rounds(history, training, model, federation.rounds))
 
     @property
     def initial_arrays(self) -> ArrayRecord:
