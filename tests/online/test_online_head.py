@@ -250,7 +250,7 @@ def test_forgetting_all_leaves_the_layer_that_was_there_before():
 
 def test_a_class_whose_samples_are_all_forgotten_is_never_predicted_by_means():
     x, y = stream()
-    head = run(ClassMeans(), x, y)
+    head = run(ClassMeans(precision="float32"), x, y)
     gone = [i for i in range(300) if y[i] == 2]
     head.forget(gone, x[gone], [2] * len(gone))
     assert set(head.predict(x)) == {0, 1, 3}
