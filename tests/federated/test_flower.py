@@ -102,7 +102,7 @@ class LocalGrid(Grid):
             )
             for k in range(clients)
         }  # fmt: skip
-        self.log = []
+        self.log, self.spare = [], "discover"
 
     def set_run(self, run):
         raise NotImplementedError
@@ -129,7 +129,7 @@ class LocalGrid(Grid):
             config = m.content["config"]
             phase = config.get("phase", "")
             self.log.append((client, phase, config.get("number")))
-            if client in self.lose and phase != "discover":
+            if client in self.lose and phase != self.spare:
                 replies.append(Message(Error(code=0, reason="left"), reply_to=m))
                 continue
             replies.append(self.app(m, context))
@@ -402,6 +402,13 @@ def test_a_client_that_answers_without_weights_is_named():
 
     with pytest.raises(InputError, match="client 0 answered without 'arrays'"):
         run(RetrainStrategy("client", federation()), LocalGrid(app, 10), start_model(), 1)
+
+
+def test_no_answer_at_all_is_an_error():
+    grid = LocalGrid(app_of(), 10, lose=range(10))
+    grid.spare = ""
+    with pytest.raises(InputError, match="no client answered"):
+        run(RetrainStrategy("client", federation()), grid, start_model(), 1)
 
 
 def nobody(context, request):

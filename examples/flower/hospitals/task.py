@@ -25,8 +25,7 @@ def federation(rounds: int) -> Federation:
 
 def digits() -> uk.Case:
     """Return the rows of all hospitals; in a real federation nobody has them."""
-    case = uk.catalog.cases()["digits"].make()
-    return case.replace(group=iid_split(len(case.train), CLIENTS))
+    return uk.catalog.cases()["digits"].make()
 
 
 def hospital(context: Context, request: str) -> ClientSetup:
@@ -34,8 +33,8 @@ def hospital(context: Context, request: str) -> ClientSetup:
 
     A real one reads its own rows here, and looks a request up in its own records.
     """
-    me = int(context.node_config["partition-id"])
-    rows = digits().train.pick((digits().train.group == me).nonzero()[:, 0])
+    me, train = int(context.node_config["partition-id"]), digits().train
+    rows = train.pick((iid_split(len(train), CLIENTS) == me).nonzero()[:, 0])
     forget = torch.zeros(len(rows), dtype=torch.bool)
     if request.startswith("hospital-"):
         forget[:] = int(request.removeprefix("hospital-")) == me

@@ -162,6 +162,10 @@ class UnlearningRounds(FedAvg):  # type: ignore[misc]  # Flower has no types of 
             found[client] = FlowerNode(
                 reply.metadata.src_node_id, client, int(facts["n-forget"]), int(facts["n-retain"])
             )
+        if not found:
+            raise InputError(
+                "flower: no client answered; add unlearning_mod to the ClientApp, and see its log"
+            )
         if self.request and not any(n.forget for n in found.values()):
             raise InputError(f"flower: no client has rows of request {self.request!r}; check it")
         if not any(n.retain for n in found.values()):
