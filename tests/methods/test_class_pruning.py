@@ -32,7 +32,7 @@ def model():
 def conv_net(classes=3):
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 4, 3), nn.ReLU(),
+        nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.LeakyReLU(), nn.Conv2d(6, 4, 3), nn.ReLU(),
         nn.Flatten(), nn.Linear(4 * 4 * 4, 5), nn.ReLU(), nn.Linear(5, classes),
     )  # fmt: skip
 
