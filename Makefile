@@ -19,7 +19,7 @@ SITE = NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow check docs site bench dist format clean
+.PHONY: help demo test test-slow test-federated check docs site bench dist format clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1	\2/p' Makefile
@@ -32,6 +32,9 @@ test: .venv/.dev ## run the tests; no network, no accelerator
 
 test-slow: .venv/.dev ## run the tests that go through every bundled case; many minutes
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(RUN) pytest -q -n $(WORKERS) --dist worksteal -m exhaustive $(ARGS)
+
+test-federated: .venv-federated/.done ## run the Flower adapter's tests, in an environment of its own
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 .venv-federated/bin/python -m pytest -q -p no:cacheprovider tests/federated/test_flower.py $(ARGS)
 
 check: .venv/.dev ## lint, format, types, layers, generated documents, site
 	$(RUN) ruff check
@@ -65,7 +68,7 @@ format: .venv/.dev ## sort imports, apply safe fixes, lay out the code
 	$(RUN) ruff format
 
 clean: ## remove what the other targets made, but no runs
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-federated build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find src tests benchmarks experiments -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 .venv/.demo: pyproject.toml constraints.txt
@@ -74,6 +77,13 @@ clean: ## remove what the other targets made, but no runs
 	"$(PYTHON)" -m venv .venv
 	$(PIP) $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)") torch
 	$(PIP) -e ".[report]"
+	@touch $@
+
+# Flower pins versions of typer, rich and click that constraints.txt is newer than.
+.venv-federated/.done: pyproject.toml
+	"$(PYTHON)" -m venv .venv-federated
+	.venv-federated/bin/python -m pip --disable-pip-version-check install --quiet $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)") "$(shell grep ^torch== constraints.txt)"
+	.venv-federated/bin/python -m pip --disable-pip-version-check install --quiet -e ".[federated]" pytest
 	@touch $@
 
 .venv/.dev: .venv/.demo

@@ -295,6 +295,25 @@ def test_a_history_of_another_architecture_is_refused(tmp_path):
         uk.unlearn(full, case, Client(3), "fed_eraser")
 
 
+@pytest.mark.parametrize("lost", [0, 2, 4])
+def test_a_history_without_one_of_its_rounds_is_refused(lost, tmp_path):
+    history = DiskHistory(tmp_path / "h")
+    case = toy(history=history, rounds=5)
+    full = uk.train_original(case, cache=uk.Cache(tmp_path / "cache")).model
+    (tmp_path / "h" / history.find(full) / f"round-{lost:06d}.safetensors").unlink()
+    with pytest.raises(InputError, match=f"it has no round {lost}, where every 2 of 5 rounds"):
+        uk.unlearn(full, case, Client(3), "fed_eraser")
+
+
+@pytest.mark.parametrize(("rounds", "message"), [(2, "it has a round 2"), (7, "it has no round 6")])
+def test_a_history_of_other_rounds_is_refused(rounds, message, tmp_path):
+    history = MemoryHistory()
+    case = toy(history=history, rounds=5)
+    full = uk.train_original(case, cache=uk.Cache(tmp_path)).model
+    with pytest.raises(InputError, match=message):
+        uk.unlearn(full, toy(history=history, rounds=rounds), Client(3), "fed_eraser")
+
+
 def test_without_a_history_it_says_what_it_is(model):
     done = uk.unlearn(model, toy(), Client(3), "fed_eraser")
     assert any("no update history" in note for note in done.notes)

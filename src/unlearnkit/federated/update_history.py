@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from unlearnkit.core.digest import digest, model_digest, tensor_digest
 from unlearnkit.core.errors import InputError
-from unlearnkit.federated.aggregation import State
+from unlearnkit.federated.aggregation import State, check_architectures
 from unlearnkit.federated.rounds import ClientUpdates
 
 _FORMAT = 1
@@ -123,6 +123,41 @@ class DiskHistory:
         """Yield the rounds that were kept, in order."""
         for file in sorted((self._folder / training).glob("round-*.safetensors")):
             yield _read(file)
+
+
+def complete_rounds(
+    history: UpdateHistory, training: str, model: nn.Module, rounds: int
+) -> Iterator[ClientUpdates]:
+    """Yield the stored rounds of a training, checked: none is missing, all fit the model.
+
+    Args:
+        history: Has the training.
+        training: Its name.
+        model: The model that it led to.
+        rounds: Of the training.
+
+    Yields:
+        Every round that a history with this ``every`` keeps.
+
+    Raises:
+        InputError: If a round is missing or one too many, or is of another architecture.
+    """
+    expected, state = iter(range(0, rounds, history.every)), model.state_dict()
+    for sent in history.rounds(training):
+        number = next(expected, None)
+        if sent.round_number != number:
+            missing = f"no round {number}" if number is not None else f"a round {sent.round_number}"
+            raise InputError(
+                f"history: it has {missing}, where every {history.every} of {rounds} rounds were"
+                " kept; give the whole history of this training, with the federation of then"
+            )
+        check_architectures({-1: state, **sent.states})
+        yield sent
+    if (number := next(expected, None)) is not None:
+        raise InputError(
+            f"history: it has no round {number}, where every {history.every} of {rounds} rounds"
+            " were kept; give the whole history of this training, with the federation of then"
+        )
 
 
 def _read(file: Path) -> ClientUpdates:

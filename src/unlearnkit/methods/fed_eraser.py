@@ -14,10 +14,11 @@ from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
 from unlearnkit.core.task import Task
-from unlearnkit.federated.aggregation import State, check_architectures, weighted_mean
+from unlearnkit.federated.aggregation import State, weighted_mean
 from unlearnkit.federated.federated_case import FederatedTraining, training_of_problem
 from unlearnkit.federated.federation import rows_by_client
 from unlearnkit.federated.rounds import ClientUpdates, local_training
+from unlearnkit.federated.update_history import complete_rounds
 
 
 @register
@@ -89,7 +90,7 @@ def stored_rounds(
         The rounds.
 
     Raises:
-        InputError: If the history is that of other models, or has no first round.
+        InputError: If the history is that of other models.
     """
     if how.history is None:
         rt.note(
@@ -107,12 +108,7 @@ def stored_rounds(
             " the rounds that trained it, or train it again with uk.train_original(case, cache=...)"
             " in a new cache folder, because a cached model is not trained and leaves no history"
         )
-    state = p.original.state_dict()
-    for i, sent in enumerate(how.history.rounds(training)):
-        if i == 0 and sent.round_number != 0:
-            raise InputError("fed_eraser: the first round is not in the history; keep all files")
-        check_architectures({-1: state, **sent.states})
-        yield sent
+    yield from complete_rounds(how.history, training, p.original, how.federation.rounds)
 
 
 def rebuild_round(
@@ -156,13 +152,37 @@ def rebuild_round(
         _load(model, start)
         train(model)
         made = {n: t.detach().clone() for n, t in model.state_dict().items()}
-        if k in sent.states:
-            scale = update_scales(sent.start, sent.states[k], start, made, names, settings.match)
-            made |= {n: start[n] + scale[n] * (made[n] - start[n]) for n in names}
-        new[k] = made
+        new[k] = calibrated_state(sent, k, start, made, names, settings.match)
     if new:
         weights = {k: how.federation.weight(len(retain[k])) for k in new}
         _load(model, weighted_mean(new, weights))
+
+
+def calibrated_state(
+    sent: ClientUpdates,
+    client: int,
+    start: State,
+    made: State,
+    names: list[str],
+    match: Literal["client", "tensor"],
+) -> dict[str, Tensor]:
+    """Return a calibration at the length of the client's stored update; as it is without one.
+
+    Args:
+        sent: The stored round.
+        client: The client.
+        start: State before the calibration.
+        made: State after it.
+        names: The parameters.
+        match: Which lengths are compared.
+
+    Returns:
+        The state that is averaged.
+    """
+    if client not in sent.states:
+        return dict(made)
+    scale = update_scales(sent.start, sent.states[client], start, made, names, match)
+    return {**made, **{n: start[n] + scale[n] * (made[n] - start[n]) for n in names}}
 
 
 def update_scales(

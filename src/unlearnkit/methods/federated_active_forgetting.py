@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
@@ -13,6 +14,7 @@ from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
+from unlearnkit.core.task import Task
 from unlearnkit.federated.aggregation import weighted_mean
 from unlearnkit.federated.federated_case import training_of_problem
 from unlearnkit.federated.federation import Federation, rows_by_client
@@ -24,6 +26,20 @@ from unlearnkit.train.loop import descend
 
 FISHER_ROWS = 512
 """Rows of a client, at most, on which its Fisher is measured."""
+
+
+@dataclass(frozen=True)
+class PreparedForgetting:
+    """What a client of the request prepares once, from the model at the request."""
+
+    memory: Tensor
+    """Targets of its forget rows ``(n, C)``."""
+
+    fisher: Mapping[str, Tensor]
+    """Diagonal of mean 1, by parameter; empty for none."""
+
+    anchor: Mapping[str, Tensor]
+    """Parameters at the request."""
 
 
 @register
@@ -139,7 +155,7 @@ class FederatedActiveForgetting(Method):
         forget, retain = rows_by_client(p.forget), rows_by_client(p.retain)
         repair = math.ceil(self.repair * federation.rounds - 1e-9)
         if self.rounds:
-            work = self._local_forgetting(p, forget, retain, federation, rt)
+            work = self._work(p, forget, retain, federation, rt)
             unlearn_in_rounds(
                 p.model, forget, retain, work, p.task, federation, rt,
                 rounds=self.rounds, stream=self.id, least_weight=self.least_weight,
@@ -149,7 +165,7 @@ class FederatedActiveForgetting(Method):
         )
         return p.model
 
-    def _local_forgetting(
+    def _work(
         self,
         p: Problem,
         forget: Mapping[int, View],
@@ -158,36 +174,78 @@ class FederatedActiveForgetting(Method):
         rt: Runtime,
     ) -> Callable[[int, int], LocalTraining]:
         """Prepare targets and Fishers, once; return what each client does in a round."""
-        memories = {
-            k: memory_targets(
-                self.targets, p.model, p.original, view, p.task, rt,
-                teachers=self.teachers, strength=self._strength, stream=f"{self.id}/{k}",
-            )
-            for k, view in forget.items()
-        }  # fmt: skip
+        memories = {k: self.memory(p.model, v, p.task, rt, client=k) for k, v in forget.items()}
         fishers = self._fishers(p, forget, retain, rt) if self.strength else {}
         anchor = {n: w.detach().clone() for n, w in p.model.named_parameters()}
 
         def of_client(client: int, number: int) -> LocalTraining:
-            recipe = forgetting_recipe(federation.recipe_of(client, 0), self.lr, self.local_epochs)
-            name = f"{self.id}/{number}/{client}"
-
-            def train(model: nn.Module) -> None:
-                loss = self._loss(p, model, forget[client], memories[client], retain.get(client),
-                                  recipe, rt, name)  # fmt: skip
-                prox = elastic_step(model, anchor, fishers.get(client, {}), self.strength)
-                descend(
-                    model, forget[client], loss, recipe, rt, stream=name, norm="frozen",
-                    clip=self.clip, after_step=prox,
-                )  # fmt: skip
-
-            return train
+            prepared = PreparedForgetting(memories[client], fishers.get(client, {}), anchor)
+            return self.local_forgetting(
+                forget[client], retain.get(client), prepared, p.task, federation, rt,
+                client=client, number=number,
+            )  # fmt: skip
 
         return of_client
 
+    def memory(
+        self, model: nn.Module, view: View, task: Task, rt: Runtime, *, client: int
+    ) -> Tensor:
+        """Return the targets of a client's forget rows ``(n, C)``."""
+        return memory_targets(
+            self.targets, model, model, view, task, rt,
+            teachers=self.teachers, strength=self._strength, stream=f"{self.id}/{client}",
+        )  # fmt: skip
+
+    def fisher(
+        self, model: nn.Module, view: View, task: Task, rt: Runtime, *, client: int
+    ) -> dict[str, Tensor]:
+        """Return a client's Fisher on its retained rows, from the model at the request."""
+        few = view.sample(FISHER_ROWS, rt, f"{self.id}/{client}/fisher/rows")
+        return expected_fisher(model, few, task, rt, stream=f"{self.id}/{client}/fisher")
+
+    def local_forgetting(
+        self,
+        forget: View,
+        retain: View | None,
+        prepared: PreparedForgetting,
+        task: Task,
+        federation: Federation,
+        rt: Runtime,
+        *,
+        client: int,
+        number: int,
+    ) -> LocalTraining:
+        """Return what a client of the request does in an unlearning round.
+
+        Args:
+            forget: Its forget rows.
+            retain: Its retained rows, for replay; None if it has none.
+            prepared: Targets, Fisher and anchor, from the model at the request.
+            task: A classification.
+            federation: Gives the client's recipe.
+            rt: Device, precision, seed, cost.
+            client: Its number.
+            number: Of the round, from 0.
+
+        Returns:
+            The function that trains its copy of the global model.
+        """
+        recipe = forgetting_recipe(federation.recipe_of(client, 0), self.lr, self.local_epochs)
+        name = f"{self.id}/{number}/{client}"
+
+        def train(model: nn.Module) -> None:
+            loss = self._loss(task, model, forget, prepared.memory, retain, recipe, rt, name)
+            prox = elastic_step(model, prepared.anchor, prepared.fisher, self.strength)
+            descend(
+                model, forget, loss, recipe, rt, stream=name, norm="frozen", clip=self.clip,
+                after_step=prox,
+            )  # fmt: skip
+
+        return train
+
     def _loss(
         self,
-        p: Problem,
+        task: Task,
         model: nn.Module,
         forget: View,
         memory: Tensor,
@@ -199,22 +257,20 @@ class FederatedActiveForgetting(Method):
         """Return ``CE(new labels) - min(CE(old labels), cap) + replay CE(retained)``."""
         place = torch.zeros(len(forget.data), dtype=torch.long)
         place[forget.rows] = torch.arange(len(forget))
-        cap = self.cap * p.task.never_seen
+        cap = self.cap * task.never_seen
         replayed = None
         if self.replay and retain is not None:
             replayed = retain.endless_batches(recipe.batch_size, rt, shuffle=f"{name}/replay")
 
         def loss(batch: Batch) -> Tensor:
-            out = p.task.outputs(model, batch)
+            out = task.outputs(model, batch)
             q = memory[place[batch.row].to(memory.device)]
-            value = soft_cross_entropy(p, out, q)
+            value = soft_cross_entropy(task, out, q)
             if self.preserve == "refined":
-                value = value - p.task.losses(out, batch).mean().clamp(max=cap)
+                value = value - task.losses(out, batch).mean().clamp(max=cap)
             if replayed is not None:
                 kept = next(replayed)
-                value = (
-                    value + self.replay * p.task.losses(p.task.outputs(model, kept), kept).mean()
-                )
+                value = value + self.replay * task.losses(task.outputs(model, kept), kept).mean()
             return value
 
         return loss
@@ -226,15 +282,11 @@ class FederatedActiveForgetting(Method):
         holders = [k for k in forget if k in retain]
         if len(holders) < len(forget):
             holders = list(retain)
-        own = {k: self._fisher(p, retain[k], rt, k) for k in holders}
+        own = {k: self.fisher(p.model, retain[k], p.task, rt, client=k) for k in holders}
         sizes = {k: float(len(retain[k])) for k in holders}
         missing = [k for k in forget if k not in own]
         mean = weighted_mean(own, sizes) if missing else {}
         return {k: mean_one(own.get(k, mean)) for k in forget}
-
-    def _fisher(self, p: Problem, view: View, rt: Runtime, client: int) -> dict[str, Tensor]:
-        few = view.sample(FISHER_ROWS, rt, f"{self.id}/{client}/fisher/rows")
-        return expected_fisher(p.model, few, p.task, rt, stream=f"{self.id}/{client}/fisher")
 
 
 def forgetting_recipe(own: Recipe, lr: float, epochs: int) -> Recipe:
@@ -252,9 +304,9 @@ def forgetting_recipe(own: Recipe, lr: float, epochs: int) -> Recipe:
     )
 
 
-def soft_cross_entropy(p: Problem, out: Tensor, q: Tensor) -> Tensor:
+def soft_cross_entropy(task: Task, out: Tensor, q: Tensor) -> Tensor:
     """Return the mean cross-entropy of outputs ``(B, C)`` to soft targets ``(B, C)``, in nats."""
-    logp = p.task.log_probs(out)
+    logp = task.log_probs(out)
     assert logp is not None  # a classification has classes
     return -(q.to(logp) * logp).sum(1).mean()
 

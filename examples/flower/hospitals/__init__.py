@@ -1,0 +1,1 @@
+"""A client leaves a federation of ten."""
