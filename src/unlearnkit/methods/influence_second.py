@@ -27,7 +27,7 @@ from unlearnkit.train.early_stopping import (
 
 Vector = dict[str, Tensor]
 WORK = 7
-"""Work of a curvature product on a row: one pass forward, three backward, which count twice."""
+"""Most work of a curvature product on a row: a pass forward, three backward, which count twice."""
 
 LEAST = 128
 """Fewest rows that curvature is measured on, where there are so many."""
@@ -107,7 +107,8 @@ class InfluenceSecond(Recalibrated):
     """Of LiSSA: rows of a batch."""
 
     share: float = Field(0.1, ge=0)
-    """Most that curvature may cost, as a share of retraining."""
+    """Most that a run may cost, as a share of retraining: what the gradient and a pass over the
+    retained rows leave of it goes to curvature."""
 
     last: int | None = Field(None, ge=1)
     """Move only the last so many parameter tensors; all when None."""
@@ -177,6 +178,7 @@ class InfluenceSecond(Recalibrated):
     def _rows(self, p: Problem, rt: Runtime, work: int, most: int | None = None) -> View:
         """Return as many retained rows as the share allows at so much work for each."""
         whole = len(p.retain)
-        allowed = int(self.share * 3 * p.recipe.epochs * whole / work)
+        spent = rt.cost.work + whole
+        allowed = int((self.share * 3 * p.recipe.epochs * whole - spent) / work)
         count = min(max(allowed, LEAST), whole if most is None else most)
         return p.retain.sample(count, rt, "influence_second/curvature")
