@@ -48,7 +48,7 @@ class CharacterModel(nn.Module):
         self.head = nn.Linear(width, len(ALPHABET))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits of the next character ``(B, 54)`` after windows ``(B, T)``."""
+        """Return logits of the next character ``(B, 53)`` after windows ``(B, T)``."""
         logits: Tensor = self.head(self.reader(self.letters(x))[0][:, -1])
         return logits
 
@@ -121,7 +121,13 @@ def _parts() -> list[list[str]]:
     rest = iter(_paragraphs())
     for part, count in zip(parts, SIZES, strict=True):
         while sum(len(paragraph) + 1 for paragraph in part) < count:
-            part.append(next(rest))
+            following = next(rest, None)
+            if following is None:
+                raise InputError(
+                    f"alice: {FILE} has too few characters, {sum(SIZES):,} are needed; fetch it"
+                    f" again ({URL})"
+                )
+            part.append(following)
     return parts
 
 
