@@ -11,6 +11,7 @@
 PYTHON ?= python3
 WORKERS ?= 2
 ARGS ?=
+PYTHONS ?= python3
 TORCH_INDEX ?=
 PIP = .venv/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 RUN = .venv/bin/python -m
@@ -18,7 +19,7 @@ SITE = NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow check docs site bench format clean
+.PHONY: help demo test test-slow check docs site bench dist format clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1	\2/p' Makefile
@@ -48,6 +49,16 @@ site: .venv/.dev ## build the documentation site: open build/site/index.html
 
 bench: .venv/.dev ## measure speed and memory as ratios
 	$(RUN) benchmarks $(ARGS)
+
+dist: ## build sdist and wheel, and try the wheel in a clean environment of each Python in PYTHONS
+	rm -rf dist build/dist && "$(PYTHON)" -m venv build/dist/tool && build/dist/tool/bin/pip install --quiet build
+	build/dist/tool/bin/python -m build --outdir dist .
+	set -e; for python in $(PYTHONS); do \
+	  at="$(CURDIR)/build/dist/$$python"; $$python -m venv "$$at"; \
+	  "$$at/bin/pip" --disable-pip-version-check install --quiet -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)") torch; \
+	  "$$at/bin/pip" --disable-pip-version-check install --quiet -c constraints.txt "$$(ls dist/*.whl)[report]"; \
+	  (cd "$$at" && bin/unlearnkit --version && bin/unlearnkit methods >/dev/null && bin/unlearnkit demo); \
+	done
 
 format: .venv/.dev ## sort imports, apply safe fixes, lay out the code
 	$(RUN) ruff check --fix-only

@@ -13,6 +13,7 @@ from unlearnkit import describe as pages
 from unlearnkit.cli.commands import app
 from unlearnkit.core.errors import InputError, UnlearnkitError
 from unlearnkit.core.files import write_text
+from unlearnkit.json_schemas import schema_documents
 from unlearnkit.reproduction import tables_markdown as reproductions_text
 
 WIDTH = 100
@@ -51,6 +52,7 @@ def build(readme: str, compared: Sequence[Mapping[str, Any]] = ()) -> dict[str, 
     found["docs/verdicts.md"] = pages.verdict_page()
     found["docs/cli.md"] = _command_line()
     found["docs/results/reproductions.md"] = reproductions_text.page()
+    found |= schema_documents()
     found["README.md"] = fill(readme, {"methods": from_root["methods"]})
     return found
 
