@@ -129,26 +129,29 @@ def table(lines: Sequence[Line], copies: int) -> str:
 
 
 def findings(lines: Sequence[Line]) -> str:
-    """Return, for each number of copies, what lowers the exposure without a loss of accuracy."""
+    """Return, for each number of copies, which ways lower the exposure, and at what accuracy."""
     out = []
     for copies in sorted({line.copies for line in lines}):
-        here = {x.model: {n: statistics.mean(v) for n, v in x.values.items()} for x in lines
-                if x.copies == copies}  # fmt: skip
-        before, want = here["original"], here["retrained"]
-        kept = {
-            m: v
-            for m, v in here.items()
-            if m in METHODS and v["accuracy_test"] > before["accuracy_test"] - 0.01
+        here = {
+            line.model: {n: statistics.mean(v) for n, v in line.values.items()}
+            for line in lines
+            if line.copies == copies
         }
-        best = min(kept, key=lambda m: kept[m]["canary_exposure"])
-        said = ", ".join(
-            f"{m} {v['canary_exposure']:.1f}" for m, v in here.items() if m.startswith("influence")
-        )
+        before, want = here.pop("original"), here.pop("retrained")
+        largest = before["canary_exposure"]
+        lower = [
+            f"`{m}` {v['canary_exposure']:.1f} (test accuracy {v['accuracy_test']:.3f})"
+            for m, v in here.items()
+            if v["canary_exposure"] < largest - 0.5
+        ]
+        rise = max(v["canary_log_perplexity"] for m, v in here.items() if "influence" in m)
         out.append(
-            f"- {copies} copies: exposure {before['canary_exposure']:.1f} before,"
-            f" {want['canary_exposure']:.1f} retrained. Of the methods that keep test accuracy"
-            f" within a point, `{best}` is lowest at {kept[best]['canary_exposure']:.1f}."
-            f" Influence updates: {said}."
+            f"- {copies} copies: exposure {largest:.1f} before, {want['canary_exposure']:.1f}"
+            f" retrained (test accuracy {before['accuracy_test']:.3f} and"
+            f" {want['accuracy_test']:.3f}). Lower by half a bit or more:"
+            f" {', '.join(lower) or 'none'}. Influence updates raise the log-perplexity of the"
+            f" secret from {before['canary_log_perplexity']:.1f} to {rise:.1f} bits at most; a"
+            f" retrained model has {want['canary_log_perplexity']:.1f}."
         )
     return "\n".join(out)
 
