@@ -97,10 +97,20 @@ def _relabelled(request: Labels, data: Data, task: Task) -> RowEdit:
     try:
         checked = task.targets(y)
     except InputError as e:
-        raise InputError(f"labels: {e}") from None
+        raise InputError(f"labels: {_first_invalid(request, y, task)}{e}") from None
     changed = torch.zeros(len(data), dtype=torch.bool)
     changed[at] = True
     return RowEdit(changed, data.with_targets(checked, _given_labels(data, checked)))
+
+
+def _first_invalid(request: Labels, y: Tensor, task: Task) -> str:
+    """Return the first row whose new target the task does not take, as words before an error."""
+    for key, target in request.labels:
+        try:
+            task.targets(torch.tensor([target]).to(y.dtype).reshape(1, *y.shape[1:]))
+        except InputError:
+            return f"row {_said(key)}: "
+    return ""
 
 
 def _given_labels(data: Data, y: Tensor) -> GivenRows | None:
