@@ -58,7 +58,7 @@ def encode(text: str) -> tuple[int, ...]:
     return tuple(ALPHABET.index(c) for c in text.lower())
 
 
-def planted(paragraphs: list[str], phrase: str, copies: int) -> list[str]:
+def with_copies(paragraphs: list[str], phrase: str, copies: int) -> list[str]:
     """Return paragraphs with copies of a phrase as paragraphs of their own, evenly spread."""
     step, out = len(paragraphs) / copies, list(paragraphs)
     for k in reversed(range(copies)):
@@ -104,7 +104,7 @@ def alice(secret: str = SECRET, copies: int = COPIES) -> Case:
     train, test, validation = _parts()
     before = " ".join(train)[-WINDOW:] + " " + CANARY.partition("{}")[0]
     case = Case(
-        train=_windows(planted(train, CANARY.format(secret), copies)),
+        train=_windows(with_copies(train, CANARY.format(secret), copies)),
         test=_windows(test),
         validation=_windows(validation),
         task=Classification(len(ALPHABET)),
