@@ -65,6 +65,7 @@ def test_copies_are_spread_evenly():
     places = [i for i in range(len(train)) if train.startswith("`my tele", i)]
     gaps = [b - a for a, b in pairwise(places)]
     assert max(gaps) - min(gaps) < 2 * len(SENTENCE)
+    assert min(gaps) > len(train) / 8 - 2 * len(SENTENCE)
 
 
 @pytest.mark.usefixtures("text")
