@@ -68,6 +68,9 @@ class InfluenceSecond(Recalibrated):
             "a feature of all rows is no small change for a network: on digits with 8 of 64 pixels"
             " removed, test accuracy rises from 0.741 to 0.752, with Kronecker factors to 0.833;"
             " retrained models have 0.952, warm_restart has 0.948 for 0.18 of their cost",
+            "a secret that a character model knows by heart stays the likeliest of 10,000 strings:"
+            " its log-perplexity rises from 8.6 to at most 18.7 bits, retrained models have 65.9;"
+            " neggrad_plus brings its exposure from 13.3 to 3.1 bits (case alice)",
             "meeting the request in several steps, as published code can, diverged on diabetes",
         ),
         presets={
