@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from unlearnkit.cases.tampered_sets import backdoor as backdoor
     from unlearnkit.cases.tampered_sets import known_part as known_part
     from unlearnkit.cases.tampered_sets import swap_labels as swap_labels
+    from unlearnkit.core.canary import Canary as Canary
     from unlearnkit.core.case import Case as Case
     from unlearnkit.core.case import Partition as Partition
     from unlearnkit.core.data import Batch as Batch
@@ -105,6 +106,7 @@ _HOMES = {
     "AttributedModel": "attribution.attributed_model",
     "Batch": "core.data",
     "BlendedAttribution": "attribution.blended",
+    "Canary": "core.canary",
     "Case": "core.case",
     "CaseEntry": "cases.registry",
     "CaseWithRequest": "cases.registry",

@@ -106,13 +106,51 @@ def test_single_precision_is_summed_and_returned_in_single_precision():
     assert {t.dtype for t in got.values()} == {torch.float32}
 
 
-def test_a_product_counts_its_rows():
+@pytest.mark.parametrize(
+    ("kind", "forward", "backward"),
+    [("gauss_newton", 4, 1), ("empirical_fisher", 4, 1), ("hessian", 1, 3)],
+)
+def test_a_product_counts_its_rows(kind, forward, backward):
     net, view, task = built(perceptron)
     rt = Runtime()
-    curvature_product(
-        net, view, task, rt, {n: torch.ones_like(p) for n, p in net.named_parameters()}
-    )
-    assert (rt.cost.forward, rt.cost.backward) == (ROWS, 3 * ROWS)
+    ones = {n: torch.ones_like(p) for n, p in net.named_parameters()}
+    curvature_product(net, view, task, rt, ones, kind=kind)
+    assert (rt.cost.forward, rt.cost.backward) == (forward * ROWS, backward * ROWS)
+
+
+class Recurrent(nn.Module):
+    """An LSTM, which has no forward derivatives on a processor, and a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(2, 3, batch_first=True), nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.head(self.lstm(x)[0][:, -1])
+
+
+@pytest.mark.parametrize("kind", ["gauss_newton", "empirical_fisher"])
+def test_layers_without_forward_derivatives_have_products_by_reverse_mode(kind):
+    rng = torch.Generator().manual_seed(0)
+    net, task, rt = Recurrent(), Classification(3), Runtime()
+    x, y = torch.randn(5, 4, 2, generator=rng), torch.arange(5) % 3
+    view = View.all(TensorData(x, y))
+    v = {n: torch.randn(p.shape, generator=rng) for n, p in net.named_parameters()}
+    got = curvature_product(net, view, task, rt, v, kind=kind)
+    assert (rt.cost.forward, rt.cost.backward) == (5, 15)
+    want = {n: torch.zeros_like(p) for n, p in net.named_parameters()}
+    for i in range(5):
+        out = net(x[i : i + 1])[0]
+        own = -torch.nn.functional.one_hot(y[i], 3) + out.softmax(0)
+        p = out.softmax(0).detach()
+        bend = p.diag() - p[:, None] * p if kind == "gauss_newton" else own[:, None] * own
+        rows = [torch.autograd.grad(o, net.parameters(), retain_graph=True) for o in out]
+        jacobian = torch.stack([torch.cat([t.flatten() for t in row]) for row in rows])
+        along = torch.cat([v[n].flatten() for n, _ in net.named_parameters()])
+        flat = jacobian.mT @ bend.detach() @ jacobian @ along / 5
+        for n, part in zip(want, flat.split([t.numel() for t in want.values()]), strict=True):
+            want[n] += part.view_as(want[n])
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ SIZES = {
     Split.TEST_FORGET: 6,
     Split.CORRECTED: 12,
     Split.SHUFFLED: 12,
+    Split.CANDIDATES: 10,
     Split.AFFECTED: 9,
     Split.AIMED: 9,
     Split.ELSEWHERE: 11,

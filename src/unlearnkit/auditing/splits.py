@@ -87,7 +87,16 @@ def choose(
     held, told = _held_out(case, parts, rt, request)
     if held is not None:
         views[Split.HELD_OUT] = held
+    views |= _candidates(case, rt)
     return Splits(views, (*warnings, *told))
+
+
+def _candidates(case: Case, rt: Runtime) -> dict[Split, View]:
+    """Return what a model reads to rank the secret of a planted canary."""
+    x = case.train.x if isinstance(case.train, TensorData) else None
+    if case.canary is None or not isinstance(x, Tensor):
+        return {}
+    return {Split.CANDIDATES: View.all(case.canary.candidates(x.shape[1], rt))}
 
 
 def _corrected(parts: Partition, rt: Runtime) -> dict[Split, View]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearnkit.core.border import border
+from unlearnkit.core.canary import Canary
 from unlearnkit.core.data import Data, TensorData, View, labelled
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.input_formats import (
@@ -99,6 +100,9 @@ class Case:
     input_shape: tuple[int, ...] | None
     manipulated: Tampering | None
     """What was done to the training set, where somebody tampered with it."""
+    canary: Canary | None
+    """A secret that was planted in the training text, where somebody did."""
+
     input_moments: TrainingSummary | None
     """What was kept of the layer inputs on all training rows, for methods without a retain set."""
 

@@ -53,6 +53,10 @@ class Split(StrEnum):
     SHUFFLED = "shuffled"
     """The forget rows with each other's values of a removed feature; likewise."""
 
+    CANDIDATES = "candidates"
+    """What a model reads to rank a canary among the strings that it could have been; exists for
+    cases with a canary only."""
+
     AFFECTED = "affected"
     """Never trained on; what tampered training rows act on, with right targets."""
 

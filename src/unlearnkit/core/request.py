@@ -205,7 +205,8 @@ class Features(_Request):
     """Remove input features: ``Features("age")``, ``Features(3, 5)``, ``Features(tokens=17)``.
 
     Their values are replaced, in the training rows and wherever the model is used from then on.
-    Name one kind: columns, tokens of integer inputs, or a region of images.
+    Name one kind: columns, tokens of integer inputs, a region of images, or a phrase of the text
+    that a language model was trained on. A phrase goes from the training text alone.
     """
 
     _wanted: ClassVar[str] = "columns by name or position"
@@ -220,6 +221,13 @@ class Features(_Request):
     region: str | None = None
     """Rows and columns of an image, from and to: ``0:4,2:6``."""
 
+    phrase: tuple[StrictInt, ...] = ()
+    """Token numbers in a row, replaced wherever they stand in the text that the training rows are
+    windows of: in the inputs and as the token to predict."""
+
+    replacement: tuple[StrictInt, ...] = ()
+    """As many token numbers, which take the place of the phrase."""
+
     value: float | Literal["mean"] = 0.0
     """What stands in their place: a number, or the mean of the column over the training rows."""
 
@@ -227,21 +235,35 @@ class Features(_Request):
     """Only in these rows, by key or position; then the model still gets the feature in use."""
 
     def __init__(self, *given: Named, features: Named | None = None, **rest: Any) -> None:
-        named = {n: _keys((), rest.pop(n)) for n in ("tokens", "rows") if rest.get(n) is not None}
+        keys = ("tokens", "rows", "phrase", "replacement")
+        named = {n: _keys((), rest.pop(n)) for n in keys if rest.get(n) is not None}
         columns = _column_names(given, features)
         super().__init__(features=columns, **named, **rest)
-        chosen = [bool(self.features), bool(self.tokens), self.region is not None]
-        if sum(chosen) != 1:
+        chosen = (self.features, self.tokens, self.phrase, self.region is not None)
+        if sum(map(bool, chosen)) != 1:
             raise InputError(
-                "features: name columns, tokens or one region, one of the three, such as"
+                "features: name columns, tokens, one region or one phrase, one of the four, such as"
                 ' Features("age"), Features(tokens=17) or Features(region="0:4,0:4")'
             )
+        self._check_phrase()
         if isinstance(self.value, float) and not math.isfinite(self.value):
             raise InputError(f"features: value must be finite or 'mean', got {self.value}")
         if self.value == "mean" and self.tokens:
             raise InputError("features: tokens have no mean; give a token number as value")
         if self.region is not None:
             self.box()
+
+    def _check_phrase(self) -> None:
+        if len(self.phrase) != len(self.replacement):
+            raise InputError(
+                f"features: a phrase of {len(self.phrase)} tokens has a replacement of"
+                f" {len(self.replacement)}; give as many, so that the text keeps its length"
+            )
+        if self.phrase and (self.rows is not None or self.value != 0):
+            raise InputError(
+                "features: a phrase goes from the whole text; leave out rows and value, and give"
+                " replacement"
+            )
 
     def box(self) -> tuple[slice, slice]:
         """Return the rows and columns of the region."""
@@ -257,6 +279,9 @@ class Features(_Request):
     @property
     def words(self) -> str:
         """Return the request as it is written on the command line: ``features=age,value=mean``."""
+        if self.phrase:
+            put = ",".join(map(str, self.replacement))
+            return f"phrase={','.join(map(str, self.phrase))},replacement={put}"
         if self.region is not None:
             what = f"region={self.region}"
         elif self.tokens:
@@ -341,6 +366,7 @@ _FEATURES = {
     "token": "tokens",
     "tokens": "tokens",
     "region": "region",
+    "phrase": "phrase",
 }
 _LABELS = {"label", "labels"}
 
@@ -418,6 +444,10 @@ def _from_words(kind: str, values: str, whole: str) -> ForgetRequest:
 
 def _features_from_words(field: str, values: str, whole: str) -> Features:
     """Return a request for features: names after ``=``, then ``,value=`` and what replaces them."""
+    if field == "phrase":
+        old, _, new = values.partition(",replacement=")
+        phrase, by = (parse_keys(text, whole, numbers=True) for text in (old, new))
+        return Features(phrase=phrase, replacement=by)
     names, given, value = values.partition(",value=")
     value = value.strip()
     try:

@@ -57,12 +57,25 @@ def edit_rows(
         names: What the user calls the rows of corrected labels; positions when empty.
 
     Returns:
-        The corrected rows. Features, rows or targets that are not there, a request that changes
-        nothing, and inputs that are read on demand, so that they cannot be replaced, are refused.
+        The corrected rows. Features, rows or targets that are not there, and inputs that are read
+        on demand, so that they cannot be replaced, are refused.
+
+    Raises:
+        InputError: If the request changes nothing.
     """
     if isinstance(request, Labels):
         return _relabelled(request, data, task, names or request.rows)
-    return _without_features(request, data, own_loop=own_loop)
+    edit = (
+        _without_phrase(request, data, task, own_loop=own_loop)
+        if request.phrase
+        else _without_features(request, data, own_loop=own_loop)
+    )
+    if not bool(edit.mask.any()):
+        raise InputError(
+            f"features: {one_line(request.words, 80)} changes no row: the values are there already;"
+            " name another"
+        )
+    return edit
 
 
 def _relabelled(request: Labels, data: Data, task: Task, names: Sequence[Key]) -> RowEdit:
@@ -139,10 +152,6 @@ def _without_features(request: Features, data: Data, *, own_loop: bool) -> RowEd
         wanted[positions(request.rows, len(data))] = True
         changed &= wanted
         x = _where(wanted, x, data.x)
-    if not bool(changed.any()):
-        raise InputError(
-            f"features: {request.words} changes no row: the values are there already; name another"
-        )
 
     def in_use(rows: Data) -> Data:
         if not isinstance(rows, TensorData):
@@ -154,6 +163,51 @@ def _without_features(request: Features, data: Data, *, own_loop: bool) -> RowEd
 
     edited = replace(data, x=x, given=_given_inputs(data, x) if own_loop else None)
     return RowEdit(changed, edited, in_use if request.rows is None else None)
+
+
+def _without_phrase(request: Features, data: Data, task: Task, *, own_loop: bool) -> RowEdit:
+    """Replace a phrase in a text whose windows, in order, are the inputs ``(N, T)``."""
+    text = _text(data)
+    assert isinstance(data, TensorData)
+    assert isinstance(data.x, Tensor)
+    phrase, put = torch.tensor(request.phrase), torch.tensor(request.replacement)
+    width = data.x.shape[1]
+    found = text.unfold(0, len(phrase), 1) == phrase if len(phrase) <= len(text) else None
+    starts = [] if found is None else found.all(1).nonzero()[:, 0].tolist()
+    if not starts:
+        raise InputError(
+            "features: the phrase does not stand in the training text; name one that does"
+        )
+    for at in starts:
+        text[at : at + len(put)] = put
+    x, y = text.unfold(0, width, 1)[:-1].contiguous(), text[width:].to(data.y.dtype)
+    try:
+        y = task.targets(y)
+    except InputError as e:
+        raise InputError(f"features: replacement: {e}") from None
+    changed = (x != data.x).any(1) | (y != data.y)
+    given = GivenRows((x, y)) if own_loop else None
+    return RowEdit(changed, replace(data, x=x, y=y, given=given))
+
+
+def _text(data: Data) -> Tensor:
+    """Return the text ``(N + T,)`` of which rows are the windows, each with the token after it."""
+    x = data.x if isinstance(data, TensorData) else None
+    windows = (
+        isinstance(x, Tensor)
+        and x.ndim == 2
+        and not x.is_floating_point()
+        and data.y.ndim == 1
+        and torch.equal(x[1:, :-1], x[:-1, 1:])
+        and torch.equal(x[1:, -1], data.y[:-1].to(x.dtype))
+    )
+    if not windows:
+        raise UnsupportedError(
+            "features: a phrase is replaced in a text; training rows must be its windows of token"
+            " numbers (N, T), one after another, with the token after each as target"
+        )
+    assert isinstance(x, Tensor)
+    return torch.cat([x[0], data.y.to(x.dtype)])
 
 
 def _given_inputs(data: TensorData, x: Inputs) -> GivenRows:

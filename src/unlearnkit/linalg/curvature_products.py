@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import grad, vjp
+from torch.func import grad, jvp, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unlearnkit.core.data import Batch, View
-from unlearnkit.core.errors import InputError
+from unlearnkit.core.errors import InputError, UnlearnkitError
 from unlearnkit.core.module_state import eval_mode
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
@@ -45,8 +46,9 @@ def curvature_product(
     is the Fisher matrix with labels of the model itself. ``empirical_fisher``:
     ``1/n sum_i g_i g_i^T``, with the gradients ``g_i`` of the rows' losses, labels as given.
 
-    The matrix is never made. A product goes back through the model three times, by reverse mode
-    alone.
+    The matrix is never made. A product of the Gauss-Newton or Fisher matrix goes through the model
+    twice forward, once of these with derivatives, and once back; where a layer has no forward
+    derivatives, such as a recurrent one, and for the Hessian, once forward and three times back.
 
     Args:
         model: Read only, in eval mode.
@@ -72,9 +74,11 @@ def curvature_product(
     product = _PRODUCTS[kind]
     with eval_mode(model), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         for batch in view.batches(batch_size, rt):
-            part = product(_Rows(model, task, batch), here, along)
+            rows, before = _Rows(model, task, batch), rt.cost.forward
+            part = product(rows, here, along)
             rt.cost.pending = 0
-            rt.cost.backward += _BACK * len(batch)
+            rt.cost.forward = before + rows.forward * len(batch)
+            rt.cost.backward += rows.backward * len(batch)
             for name, t in part.items():
                 total[name] += t.detach().to(total[name].dtype)
     return {name: t.div_(len(view)) for name, t in total.items()}
@@ -163,10 +167,11 @@ def parameters_of(model: nn.Module, vector: Mapping[str, Tensor]) -> Vector:
 
 
 class _Rows:
-    """Outputs and losses of a batch as functions of parameters."""
+    """Outputs and losses of a batch as functions of parameters, and the passes of a product."""
 
     def __init__(self, model: nn.Module, task: Task, batch: Batch) -> None:
         self.model, self.task, self.batch = model, task, batch
+        self.forward, self.backward = 1, 3
 
     def outputs(self, params: Vector) -> Tensor:
         return self.task.outputs(BoundModel(self.model, params), self.batch)
@@ -184,7 +189,7 @@ class _Rows:
 def _gauss_newton(rows: _Rows, params: Vector, along: Vector) -> Vector:
     out, pull = _vjp(rows.outputs, params)
     _, bend = _vjp(grad(rows.loss_of), out.detach())
-    return _pulled(pull, bend(_moved(out, pull, along))[0])
+    return _pulled(pull, bend(_moved(rows, rows.outputs, params, along, out, pull))[0])
 
 
 def _hessian(rows: _Rows, params: Vector, along: Vector) -> Vector:
@@ -194,7 +199,7 @@ def _hessian(rows: _Rows, params: Vector, along: Vector) -> Vector:
 
 def _empirical_fisher(rows: _Rows, params: Vector, along: Vector) -> Vector:
     losses, pull = _vjp(rows.losses, params)
-    return _pulled(pull, _moved(losses, pull, along))
+    return _pulled(pull, _moved(rows, rows.losses, params, along, losses, pull))
 
 
 def _vjp(function: Callable[..., Any], at: Tensor | Vector) -> tuple[Tensor, Pull]:
@@ -202,11 +207,34 @@ def _vjp(function: Callable[..., Any], at: Tensor | Vector) -> tuple[Tensor, Pul
     return found[0], found[1]
 
 
-def _moved(out: Tensor, pull: Pull, along: Vector) -> Tensor:
-    """Return ``J v``: the gradient of ``u^T J v`` in u, by reverse mode alone."""
-    _, twice = _vjp(lambda u: pull(u)[0], torch.zeros_like(out))
-    found: Tensor = twice(along)[0]
-    return found.detach()
+def _moved(
+    rows: _Rows,
+    function: Callable[[Vector], Tensor],
+    params: Vector,
+    along: Vector,
+    out: Tensor,
+    pull: Pull,
+) -> Tensor:
+    """Return ``J v`` by forward mode; where a layer has none, by reverse mode alone.
+
+    Reverse mode alone: the gradient of ``u^T J v`` in u.
+
+    Raises:
+        UnlearnkitError: If the model fails for another reason.
+        NotImplementedError: Likewise.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*torch.jit.script. is deprecated")
+            moved: Tensor = jvp(function, (params,), (along,))[1]
+    except (NotImplementedError, UnlearnkitError) as e:
+        if "forward AD" not in str(e):
+            raise
+        _, twice = _vjp(lambda u: pull(u)[0], torch.zeros_like(out))
+        moved = twice(along)[0]
+    else:
+        rows.forward, rows.backward = 4, 1  # a pass with derivatives is three forward
+    return moved.detach()
 
 
 def _pulled(pull: Pull, by: Tensor | Vector) -> Vector:
@@ -222,6 +250,3 @@ _PRODUCTS: dict[str, Callable[[_Rows, Vector, Vector], Vector]] = {
     "hessian": _hessian,
     "empirical_fisher": _empirical_fisher,
 }
-
-_BACK = 3
-"""How often a product goes back through the model."""

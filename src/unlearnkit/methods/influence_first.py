@@ -51,6 +51,8 @@ class InfluenceFirst(Method):
         fails=(
             "one step of first order corrects a part: the error that is left grows with the number"
             " of affected rows",
+            "the exposure of a planted secret stays at its maximum (case alice), also at rates that"
+            " cost a tenth of the test accuracy",
         ),
         presets={"paper": {"rate": 2e-5, "last": 6, "guard": OFF}},
         gradient_steps=False,

@@ -27,7 +27,7 @@ from unlearnkit.train.early_stopping import (
 
 Vector = dict[str, Tensor]
 WORK = 7
-"""Work of a curvature product on a row: one pass forward, three backward, which count twice."""
+"""Most work of a curvature product on a row: a pass forward, three backward, which count twice."""
 
 LEAST = 128
 """Fewest rows that curvature is measured on, where there are so many."""
@@ -68,6 +68,9 @@ class InfluenceSecond(Recalibrated):
             "a feature of all rows is no small change for a network: on digits with 8 of 64 pixels"
             " removed, test accuracy rises from 0.741 to 0.752, with Kronecker factors to 0.833;"
             " retrained models have 0.952, warm_restart has 0.948 for 0.18 of their cost",
+            "a secret that a character model knows by heart stays the likeliest of 10,000 strings:"
+            " its log-perplexity rises from 8.6 to at most 18.7 bits, retrained models have 65.9;"
+            " neggrad_plus brings its exposure from 13.3 to 3.1 bits (case alice)",
             "meeting the request in several steps, as published code can, diverged on diabetes",
         ),
         presets={
@@ -108,7 +111,8 @@ class InfluenceSecond(Recalibrated):
     """Of LiSSA: rows of a batch."""
 
     share: float = Field(0.1, ge=0)
-    """Most that curvature may cost, as a share of retraining."""
+    """Most that a run may cost, as a share of retraining: what the gradient and a pass over the
+    retained rows leave of it goes to curvature."""
 
     last: int | None = Field(None, ge=1)
     """Move only the last so many parameter tensors; all when None."""
@@ -178,6 +182,7 @@ class InfluenceSecond(Recalibrated):
     def _rows(self, p: Problem, rt: Runtime, work: int, most: int | None = None) -> View:
         """Return as many retained rows as the share allows at so much work for each."""
         whole = len(p.retain)
-        allowed = int(self.share * 3 * p.recipe.epochs * whole / work)
+        spent = rt.cost.work + whole
+        allowed = int((self.share * 3 * p.recipe.epochs * whole - spent) / work)
         count = min(max(allowed, LEAST), whole if most is None else most)
         return p.retain.sample(count, rt, "influence_second/curvature")

@@ -87,6 +87,7 @@ class Measured:
         parts |= {Split.TEST_FORGET: (test, 35, 45), Split.AFFECTED: (test, 5, 25)}
         parts |= {Split.CORRECTED: (halved, 0, 12), Split.SHUFFLED: (turned, 0, 12)}
         parts |= {Split.AIMED: (test, 10, 30), Split.ELSEWHERE: (test, 25, 45)}
+        parts |= {Split.CANDIDATES: (test, 0, 10)}
         views = {s: v.pick(torch.arange(a, b)) for s, (v, a, b) in parts.items()}
         for m in models.values():
             m.double()
