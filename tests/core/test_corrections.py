@@ -292,8 +292,3 @@ def test_input_moments_are_not_carried_over_a_correction():
     assert gone.case_after_deletion().input_moments.rows == N - 1
     done = uk.unlearn(model, case, uk.Features(1), "influence_first")
     assert done.case_after_deletion().input_moments is None
-
-
-def test_a_label_that_is_no_class_names_its_row():
-    with pytest.raises(InputError, match=r"^labels: row 5: "):
-        parts_of(uk.Labels({2: 1, 5: 7}))

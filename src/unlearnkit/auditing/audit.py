@@ -59,7 +59,7 @@ from unlearnkit.core.digest import model_digest, tensor_digest
 from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.core.evidence import Evidence, Split
 from unlearnkit.core.evidence_statement import EvidenceStatement
-from unlearnkit.core.inference import BATCHING, batching_note, first_rows
+from unlearnkit.core.inference import BATCHING, batching_note
 from unlearnkit.core.metric import ANSWERS
 from unlearnkit.core.module_state import structural_difference
 from unlearnkit.core.outside_method import OutsideMethod

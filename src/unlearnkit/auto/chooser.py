@@ -31,8 +31,8 @@ from unlearnkit.core.module_state import tensors, tensors_equal
 from unlearnkit.core.recipe import ASSUMED
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Cost, Runtime
-from unlearnkit.linalg.gradient_projection import RetainedSubspace
 from unlearnkit.core.settings import deep_merge
+from unlearnkit.linalg.gradient_projection import RetainedSubspace
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.report.schema import Finding, Verdict

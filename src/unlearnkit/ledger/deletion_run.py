@@ -16,7 +16,8 @@ from torch import nn
 
 from unlearnkit import catalog
 from unlearnkit.auditing.audit import audit
-from unlearnkit.auto.chooser import AutoFailedError, unlearn
+from unlearnkit.auto.chooser import unlearn
+from unlearnkit.auto.selection import AutoFailedError
 from unlearnkit.cache import Cache
 from unlearnkit.checkpoint import load_weights, save_weights
 from unlearnkit.core.audit_terms import AuditTier

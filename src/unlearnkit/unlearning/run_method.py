@@ -47,11 +47,6 @@ from unlearnkit.train.learning_rate import estimate_learning_rate
 from unlearnkit.train.memory_format import get_strides, set_strides, to_channels_last_if_faster
 from unlearnkit.train.own_training import train_by_function
 from unlearnkit.train.rng_guard import as_plain_call, peak_memory, seeded_global_rngs
-from unlearnkit.unlearning.projected_steps import (
-    check_moments,
-    check_projectable,
-    project_steps,
-)
 from unlearnkit.train.utility_loss import UtilityLoss, utility_loss
 from unlearnkit.unlearning.model_copies import (
     copy_model,
@@ -59,6 +54,11 @@ from unlearnkit.unlearning.model_copies import (
     original_as_given,
     with_adapter,
     with_own_base,
+)
+from unlearnkit.unlearning.projected_steps import (
+    check_moments,
+    check_projectable,
+    project_steps,
 )
 from unlearnkit.unlearning.requirements import check_needs, input_shape
 from unlearnkit.unlearning.result_checks import (
