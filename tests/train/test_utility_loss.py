@@ -101,7 +101,7 @@ def test_a_method_that_loses_more_than_a_point_says_so_and_others_say_nothing(sh
     model = train_original(case).model
     how = ShrinkingRestart.build(run={"share": 0.2, "shrink": shrink})
     done = run_method(model, case, Rows(0, 1), how)
-    notes = [n for n in done.notes if n.startswith("warm_restart: on 20 validation rows")]
+    notes = [n for n in done.notes if n.startswith("warm_restart: on 30 validation rows")]
     assert bool(notes) == says
     found = utility_loss(done.model, done.original, case, done.parts, Rows(0, 1), Runtime())
     assert found.more_than_a_point == says
