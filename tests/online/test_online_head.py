@@ -443,6 +443,7 @@ def test_memory_is_counted_and_never_grows(learner):
     arrays = [*head.state.values(), head._register.array, head._input]
     assert head.bytes_held == before == sum(a.nbytes for a in arrays)
     assert all(a.base is None for a in head.state.values())
+    assert head.bytes_needed == before + learner.work_bytes(head.shape) > before
 
 
 @learners
