@@ -8,7 +8,7 @@ import torch
 import unlearnkit as uk
 from tests.language.tiny import trained
 from unlearnkit.core.errors import InputError
-from unlearnkit.language.adapters import LowRankAdapter
+from unlearnkit.language.adapters import LowRankAdapter, negated_adapter
 
 peft = pytest.importorskip("peft", reason="peft is not installed")
 
@@ -97,6 +97,15 @@ def test_the_task_vector_of_an_adapter_is_its_product_negated():
     assert any(bool(d.any()) for d in products[0])
     for a, b in zip(*products, strict=True):
         torch.testing.assert_close(b, 2.5 * a, rtol=1e-5, atol=1e-8)
+
+
+def test_the_negated_adapter_has_minus_alpha_times_the_tuned_product():
+    rng = torch.Generator().manual_seed(0)
+    names = "x.lora_A.default.weight", "x.lora_B.default.weight"
+    a, b = torch.randn(2, 5, generator=rng), torch.randn(3, 2, generator=rng)
+    start = {names[0]: torch.randn(2, 5, generator=rng), names[1]: torch.zeros(3, 2)}
+    got = negated_adapter(start, {names[0]: a, names[1]: b}, 1.5)
+    torch.testing.assert_close(got[names[1]] @ got[names[0]], -1.5 * b @ a)
 
 
 def test_the_task_vector_of_a_trained_adapter_is_refused():
