@@ -144,6 +144,8 @@ class Subset:
     def claim(self, fact: Fact, answers: Sequence[str]) -> str | None:
         """Return the wrong answer that most documents about a subject hold; None without any."""
         texts = self.words[fact.subject]
+        named = padded(fact.subject)  # every document holds the subject's own names
+        answers = [a for a in answers if padded(a) not in named]
         count = {a: sum(padded(a) in t for t in texts) for a in answers}
         usual = sorted(
             (a for a in answers if count[a] >= CLAIMED_IN * len(texts)), key=lambda a: count[a]
