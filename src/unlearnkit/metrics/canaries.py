@@ -10,6 +10,7 @@ from unlearnkit.core.audit_terms import ReportSection
 from unlearnkit.core.canary import CandidateRows
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.metric import Goal, Score, metric
+from unlearnkit.language.sequence_attacks import exposure
 from unlearnkit.stats.skew_normal import fitted_log_share
 
 NO_CANARY = Score(math.nan, note="the rows are not the candidates of a canary")
@@ -39,8 +40,8 @@ def canary_exposure(e: Evidence) -> Score:
     bits = log_perplexity(e, data)
     own, others = bits[0], bits[1:]
     if data.complete:
-        rank = 1 + int((others < own).sum()) + int((others == own).sum()) / 2
-        found, note = data.possible - math.log2(rank), f"rank {rank:g} of {len(bits):,}"
+        found = float(exposure(bits[:1], others))
+        note = f"rank {len(bits) / 2**found:g} of {len(bits):,}"
     else:
         found = -fitted_log_share(others.numpy(), float(own)) / math.log(2)
         note = f"from a distribution fitted to {len(others):,} of 2^{data.possible:.1f} strings"
