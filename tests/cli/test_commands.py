@@ -181,7 +181,7 @@ def test_the_help_lists_commands_by_use_and_cuts_no_description(run, monkeypatch
     text = run("--help").out.split("Commands:\n")[1]
     listed = [line.split()[0] for line in text.split("\n\n")[0].splitlines()]
     assert listed == [
-        "demo", "unlearn", "audit", "study", "localize", "moments",
+        "demo", "unlearn", "audit", "ledger", "study", "localize", "moments",
         "methods", "metrics", "cases", "show", "reproduce", "cache",
     ]  # fmt: skip
     assert "..." not in text

@@ -9,7 +9,8 @@ pytest.importorskip("cryptography")
 
 
 @pytest.fixture
-def made(run, small, tmp_path):
+def made(run, small, tmp_path, monkeypatch):
+    monkeypatch.setenv("UNLEARNKIT_CACHE", str(tmp_path / "cache"))  # carriers list all of it
     (tmp_path / "ledger").mkdir()
     (tmp_path / "ledger" / "policy.yaml").write_text(yaml.safe_dump(POLICY))
     said = run("ledger", "init", small, "-q")

@@ -12,6 +12,7 @@ import unlearnkit as uk
 from unlearnkit.auditing.strong.train_ensembles import subject_of
 from unlearnkit.cache import Cache
 from unlearnkit.core.errors import InputError, UnknownNameError, UnsupportedError
+from unlearnkit.core.method import Need
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.linalg.gradient_projection import RetainedSubspace
 from unlearnkit.methods.retrain import Retrain
@@ -20,6 +21,11 @@ from unlearnkit.unlearning.run_method import run_method
 
 ASK = uk.Classes(1)
 HELD = RetainedSubspace(threshold=0.8, count="reaching")
+TASKS = {
+    "classification": uk.Classification(3),
+    "regression": uk.Regression(),
+    "causal_lm": uk.CausalLM(vocabulary=12),
+}
 KNOWN = {i: m for i, m in uk.catalog.methods().items() if "classification" in m.info.tasks}
 
 
@@ -31,9 +37,9 @@ def refused(method):
 
 
 @pytest.fixture(scope="module")
-def toy():
-    case = toy_case(uk.Classification(3))
-    return uk.train_original(case).model, case
+def toy(tmp_path_factory):
+    case = uk.with_checkpoints(toy_case(uk.Classification(3)), uk.MemoryCheckpoints())
+    return uk.train_original(case, cache=Cache(tmp_path_factory.mktemp("cache"))).model, case
 
 
 def leading(a, threshold):
@@ -149,7 +155,7 @@ def test_a_method_that_returns_another_model_unannounced_is_refused(toy, monkeyp
 
 
 @pytest.mark.parametrize("method", list(uk.catalog.methods()))
-def test_methods_say_whether_they_take_gradient_steps(method):
+def test_methods_say_whether_they_take_gradient_steps(method, tmp_path):
     class Counted:
         steps = 0
 
@@ -160,9 +166,11 @@ def test_methods_say_whether_they_take_gradient_steps(method):
             Counted.steps += 1
 
     cls = uk.catalog.methods()[method]
-    task = uk.Classification(3) if method in KNOWN else uk.Regression()
-    case = toy_case(task)
-    model = uk.train_original(case).model
+    name = "classification" if method in KNOWN else min(cls.info.tasks)
+    case = toy_case(TASKS[name])
+    if Need.CHECKPOINTS in cls.info.needs:
+        case = uk.with_checkpoints(case, uk.MemoryCheckpoints())
+    model = uk.train_original(case, cache=Cache(tmp_path)).model
     rt = replace(Runtime(), holds=(Counted(),))
     real = Runtime.fork
     request = ASK if method in KNOWN else uk.Rows(0, 1)

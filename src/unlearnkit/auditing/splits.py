@@ -78,17 +78,23 @@ def choose(
         views[Split.AIMED] = View.all(case.manipulated.attacker_targets)
         views[Split.ELSEWHERE] = View.all(case.manipulated.unaffected_rows)
     views |= _corrected(parts, rt)
-    blank = [str(s) for s, view in views.items() if not view.labelled]
-    if blank:
-        warnings.append(
-            f"no targets on {', '.join(blank)} rows: accuracies, losses and attacks that need them"
-            " are undefined there"
-        )
+    warnings += _without_targets(views)
     held, told = _held_out(case, parts, rt, request)
     if held is not None:
         views[Split.HELD_OUT] = held
     views |= _candidates(case, rt)
     return Splits(views, (*warnings, *told))
+
+
+def _without_targets(views: dict[Split, View]) -> list[str]:
+    """Return a warning that names the splits without targets; none where all have them."""
+    blank = [str(s) for s, view in views.items() if not view.labelled]
+    if not blank:
+        return []
+    return [
+        f"no targets on {', '.join(blank)} rows: accuracies, losses and attacks that need them"
+        " are undefined there"
+    ]
 
 
 def _candidates(case: Case, rt: Runtime) -> dict[Split, View]:

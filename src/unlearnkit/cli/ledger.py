@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from unlearnkit.ledger.register import Register, RequestState
 
 ledger_app = typer.Typer(
-    help="Answer deletion requests: queue, unlearn, audit, certify, find what holds the data.",
+    help="Answer deletion requests and certify what was done.",
     epilog=examples(
         "unlearnkit ledger init digits",
         "unlearnkit ledger request rows=12,40 --reason 'Art. 17(1)(b)'",

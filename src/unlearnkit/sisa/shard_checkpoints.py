@@ -43,7 +43,7 @@ class ShardState:
 
 
 @dataclass
-class MemoryCheckpoints:
+class ShardMemory:
     """Checkpoints in memory."""
 
     folder: Path | None = field(default=None, init=False)
@@ -76,7 +76,7 @@ class KeptFile:
 
 
 @dataclass
-class FolderCheckpoints:
+class ShardFolder:
     """Checkpoints in a folder: a kill at any moment leaves the old state or the new one.
 
     Models come first, in files named by their content; then a JSON file that names them takes the

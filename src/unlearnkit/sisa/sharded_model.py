@@ -24,7 +24,7 @@ from unlearnkit.core.module_state import all_finite
 from unlearnkit.core.request import Features, ForgetRequest, Labels, Rows, parse_request
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.sisa.case_in_shards import ShardTraining, case_of_plan, sharded_case
-from unlearnkit.sisa.shard_checkpoints import FolderCheckpoints
+from unlearnkit.sisa.shard_checkpoints import ShardFolder
 from unlearnkit.sisa.shard_network import Aggregation, ShardNetwork, slice_epochs, train_slice
 from unlearnkit.sisa.shard_plan import Balance, Positions, row_ids
 from unlearnkit.sisa.sharded_training import ShardedTraining, ShardRemoval
@@ -173,7 +173,7 @@ class ShardedModel:
         """
         if self.folder is None:
             raise InputError("sisa: there is no folder to load from; give ShardedModel(folder=...)")
-        plan = FolderCheckpoints(self.folder).plan()
+        plan = ShardFolder(self.folder).plan()
         case = case_of_plan(self.case, plan, self.aggregation)
         self._trained = ShardedTraining.resume(self._learner(case), self._ids(), self.folder)
         return self

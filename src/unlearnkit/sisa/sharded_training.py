@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.evidence_statement import EvidenceStatement
-from unlearnkit.sisa.shard_checkpoints import FolderCheckpoints, MemoryCheckpoints, ShardState
+from unlearnkit.sisa.shard_checkpoints import ShardFolder, ShardMemory, ShardState
 from unlearnkit.sisa.shard_plan import Positions, ShardPlan
 
 ASSUMPTIONS = (
@@ -109,7 +109,7 @@ class ShardedTraining:
     """
 
     learner: ShardLearner
-    checkpoints: MemoryCheckpoints | FolderCheckpoints
+    checkpoints: ShardMemory | ShardFolder
     state: ShardState
     place: Positions
     """Position of each row of the plan in the data at hand; -1 for removed rows."""
@@ -131,7 +131,7 @@ class ShardedTraining:
         Raises:
             InputError: If the folder holds another model, or one that rows were removed from.
         """
-        if folder is not None and FolderCheckpoints(folder).there:
+        if folder is not None and ShardFolder(folder).there:
             found = cls.resume(learner, plan.ids, folder, complete=False)
             if found.state.removed_ids:
                 raise InputError(
@@ -144,7 +144,7 @@ class ShardedTraining:
                 )
             found.complete()
             return found
-        kept = MemoryCheckpoints() if folder is None else FolderCheckpoints(folder)
+        kept = ShardMemory() if folder is None else ShardFolder(folder)
         place = np.arange(len(plan))
         empty: list[list[Any]] = [[] for _ in range(plan.shards)]
         state = ShardState(learner.identity(), plan, set(), [], empty)
@@ -175,7 +175,7 @@ class ShardedTraining:
         Raises:
             InputError: If rows are missing, unknown or changed, or the state is of another model.
         """
-        kept = FolderCheckpoints(folder)
+        kept = ShardFolder(folder)
         with kept.guard():
             state = kept.read(learner.identity())
         at = {int(number): i for i, number in enumerate(ids)}

@@ -17,7 +17,7 @@ from unlearnkit.checkpoint import check_finite
 from unlearnkit.core.border import first_line, user_code_error
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import Batch, Data, TensorData, View
-from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
+from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.inference import batching_note, check_logits, may_be_probabilities
 from unlearnkit.core.inference import predict as read
 from unlearnkit.core.method import Method, Need, Problem
@@ -41,13 +41,12 @@ from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
 from unlearnkit.localize.method_masks import check_held, check_maskable, own_mask
 from unlearnkit.train.batch_norm import recalibrate_batch_norm
-from unlearnkit.train.damage import can_see_damage, damage
 from unlearnkit.train.frozen_weights import freeze_outside_mask
 from unlearnkit.train.learning_rate import estimate_learning_rate
 from unlearnkit.train.memory_format import get_strides, set_strides, to_channels_last_if_faster
 from unlearnkit.train.own_training import train_by_function
 from unlearnkit.train.rng_guard import as_plain_call, peak_memory, seeded_global_rngs
-from unlearnkit.train.utility_loss import UtilityLoss, utility_loss
+from unlearnkit.train.utility_loss import utility_loss
 from unlearnkit.unlearning.model_copies import (
     copy_model,
     frozen_base,
@@ -67,6 +66,7 @@ from unlearnkit.unlearning.result_checks import (
     check_values,
     restore_form,
 )
+from unlearnkit.unlearning.result_notes import note_damage, note_rows, note_utility
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def run_metered(
     if isinstance(mask, Mask):
         mask.check(model, "" if split.forget is None else split.forget.key())
     check_outputs(original, split, case, run)
-    _tell_rows(case, split, run)
+    note_rows(case, split, run)
     problem = _problem(how, case, split, work, upcast_half_precision(original), model, run)
     start = time.perf_counter()
     with seeded_global_rngs(run), peak_memory(run):
@@ -212,8 +212,8 @@ def run_metered(
     like = _pattern(how, case, model, run)
     check_form(out, like, (model, original), how.id)
     check_values(out, like, how.id)
-    _tell_damage(how, out, original, case, split, run)
-    _tell_utility(how, utility_loss(out, original, case, split, request, run.fork(run.seed)), run)
+    note_damage(how, out, original, case, split, run)
+    note_utility(how, utility_loss(out, original, case, split, request, run.fork(run.seed)), run)
     return Unlearned(
         model=restore_form(with_own_base(out), like),
         original=original_as_given(original, model, given),
@@ -394,14 +394,6 @@ def with_merged_adapter(done: Unlearned) -> Unlearned:
     return replace(done, model=merged.requires_grad_(True))
 
 
-def _tell_rows(case: Case, split: Partition, rt: Runtime) -> None:
-    """Note what a reader should know of how rows were read, and of copies of forget rows."""
-    find, (go, stay) = getattr(case.task, "remarks", None), (split.forget, split.retain)
-    found = () if find is None or go is None or stay is None else find(go, stay)
-    for remark in (*case.remarks, *found):
-        rt.note(remark)
-
-
 def _problem(
     how: Method,
     case: Case,
@@ -574,34 +566,6 @@ def _recalibrate(how: Method, out: nn.Module, p: Problem, case: Case, rt: Runtim
     if any(moved):
         size = (case.recipe or ASSUMED).batch_size
         recalibrate_batch_norm(out, p.retain, p.task, rt, batch_size=size)
-
-
-def _tell_damage(
-    how: Method, out: nn.Module, original: nn.Module, case: Case, split: Partition, rt: Runtime
-) -> None:
-    """Note a model that is worse on the retain set than a constant answer; refuse divergence."""
-    if not can_see_damage(case, split):
-        rt.note(
-            f"{how.id}: not checked for damage: the case has neither retained nor test rows with"
-            " targets; give Case(test=...)"
-        )
-        return
-    found = damage(out, original, case, split, rt)
-    if found is None:
-        return
-    repair = "try a smaller learning rate or fewer epochs"
-    if found.diverged and Need.RETAIN in how.info.needs and not how.info.may_damage:
-        raise DivergedError(f"{how.id}: diverged, {found}; the input model is unchanged; {repair}")
-    rt.note(f"{how.id}: the model is damaged: {found}; {repair}")
-
-
-def _tell_utility(how: Method, found: UtilityLoss | None, rt: Runtime) -> None:
-    """Note a model that lost more than a point of accuracy on validation rows."""
-    if found is not None and found.more_than_a_point:
-        rt.note(
-            f"{how.id}: {found}; removing the rows may cost as much: compare with a retrained"
-            " model, train for longer, or take another method"
-        )
 
 
 ANSWERS = 256
