@@ -355,6 +355,11 @@ def page(lines: Sequence[Line], seeds: int, ratio: float) -> str:
         f"Rounds by the library take {ratio:.2f} times the processor time of a bare loop of local"
         " training and averaging, the least of five runs each.",
         "",
+        "Accuracy after each round, IID, one seed (`python -m experiments federated_rounds"
+        " --write`):",
+        "",
+        "![Accuracy on forget and retained rows over rounds](federated_rounds.svg)",
+        "",
     ]
     return "\n".join(out)
 
