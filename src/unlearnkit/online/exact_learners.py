@@ -22,6 +22,9 @@ from unlearnkit.online.online_learner import (
     first_layer,
 )
 
+ADD = {"float32": blas.saxpy, "float64": blas.daxpy}
+"""What adds a sample in place; NumPy takes longer, as it adds mixed types in pieces."""
+
 LEAST_DENOMINATOR = 1e-6
 """Below this, ``1 - x^T P x`` of a downdate is rounding."""
 
@@ -119,14 +122,13 @@ class ClassMeans(OnlineLearner):
 
     def learn(self, state: State, sample: OnlineSample, classes: int) -> None:
         """Add the sample, whose last entry 1 counts it."""
-        sums = state["sums"][sample.row]
-        sums += sample.x
+        ADD[self.precision](sample.x, state["sums"][sample.row])
 
     def forget(self, state: State, samples: Sequence[OnlineSample], classes: int) -> None:
         """Subtract samples; a class without any is 0 again in every bit."""
         for sample in samples:
             sums = state["sums"][sample.row]
-            sums -= sample.x
+            ADD[self.precision](sample.x, sums, a=-1.0)
             if sums[-1] < 0.5:
                 sums[:] = 0
 

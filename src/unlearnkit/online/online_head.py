@@ -92,6 +92,8 @@ class OnlineHead:
         self._register = SampleRegister(register)
         self._input = np.ones(self.shape.inputs, dtype=np.float32)
         self._features = self._input[:-1]
+        self._shape = self._features.shape
+        self._latest = OnlineSample(-1, self._input, -1)
         self._number_rows()
         if self.bytes_needed > memory:
             raise InputError(
@@ -126,12 +128,11 @@ class OnlineHead:
         Returns:
             The number of the sample, to forget it by.
         """
-        row = self._fill(x)
-        if label not in self._rows:
-            self._add_class(label)
-        at, check = self._rows[label]
-        number = self._register.add(row, check)
-        self.learner.learn(self.state, OnlineSample(number, row, at), len(self._rows))
+        self._fill(x)
+        sample, known = self._latest, self._rows.get(label)
+        sample.row, check = known or self._add_class(label)
+        sample.number = number = self._register.add(self._input, check)
+        self.learner.learn(self.state, sample, len(self._rows))
         return number
 
     def forget(
@@ -218,26 +219,24 @@ class OnlineHead:
             layer[:, :-1].copy(), layer[:, -1].copy(), tuple(map(str, self.labels))
         )
 
-    def _fill(self, x: Tensor | Array) -> Array:
-        """Return one sample and a 1, in the head's own array."""
-        row = self._input
+    def _fill(self, x: Tensor | Array) -> None:
+        """Put one sample into the head's own array, whose last entry is 1."""
         if self.extractor is not None:
             x = self.features(torch.as_tensor(x)[None])[0]
-        if x.shape != self._features.shape:
+        if x.shape != self._shape:
             raise InputError(
                 f"OnlineHead: got features of shape {tuple(x.shape)}, the head has"
-                f" {len(row) - 1} a sample; give ({len(row) - 1},)"
+                f" {len(self._features)} a sample; give ({len(self._features)},)"
             )
         self._features[:] = x
         # A norm is finite only if all entries are; where it is too large, look again.
-        if not math.isfinite(blas.snrm2(row)) and not np.isfinite(row).all():
+        if not math.isfinite(blas.snrm2(self._input)) and not np.isfinite(self._input).all():
             raise InputError("OnlineHead: features are not finite; leave the sample out")
-        return row
 
     def _number_rows(self) -> None:
         self._rows = {name: (i, label_checksum(name)) for i, name in enumerate(self.labels)}
 
-    def _add_class(self, label: Hashable) -> None:
+    def _add_class(self, label: Hashable) -> tuple[int, int]:
         if len(self.labels) == self.shape.classes:
             raise InputError(
                 f"learn: {label!r} would be class {len(self.labels) + 1} of {self.shape.classes};"
@@ -245,6 +244,7 @@ class OnlineHead:
             )
         self.labels.append(label)
         self._number_rows()
+        return self._rows[label]
 
     def _row_of(self, label: Hashable) -> tuple[int, int]:
         if label not in self._rows:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,8 +42,9 @@ class HeadShape:
     """How many of the latest samples can be forgotten."""
 
 
-class OnlineSample(NamedTuple):
-    """One sample of the stream."""
+@dataclass(slots=True)
+class OnlineSample:
+    """One sample of the stream. While it is learned, the head's own object: copy what is kept."""
 
     number: int
     """Its place in the stream, from 0."""
