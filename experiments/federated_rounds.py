@@ -17,11 +17,19 @@ from torch import Tensor
 
 import unlearnkit as uk
 from benchmarks.drawing import figure
-from experiments.federated import METHODS, OUT, accuracy, make_case
+from experiments.federated import (
+    METHODS,
+    OUT,
+    REBUILT,
+    accuracy,
+    make_case,
+    serves,
+    with_history_of,
+)
 from experiments.ten_deletions import PALETTE
 from unlearnkit.federated import rounds as rounds_module
 from unlearnkit.federated.aggregation import weighted_mean
-from unlearnkit.methods import fed_eraser
+from unlearnkit.methods import fed_eraser, fed_recover
 
 WAYS = (*METHODS, "retrain")
 REQUESTS = {"class": "A class", "client": "A client"}
@@ -38,7 +46,7 @@ def global_states() -> Iterator[list[dict[str, Tensor]]]:
         return mean
 
     with ExitStack() as stack:
-        for module in (rounds_module, fed_eraser):
+        for module in (rounds_module, fed_eraser, fed_recover):
             stack.enter_context(patch.object(module, "weighted_mean", recorded))
         yield found
 
@@ -52,11 +60,12 @@ def measure() -> dict[tuple[str, str], list[tuple[float, float]]]:
         with tempfile.TemporaryDirectory() as folder:
             original = uk.train_original(case, cache=uk.Cache(Path(folder))).model
         for method in WAYS:
-            if method == "class_pruning" and request != "class":
+            if not serves(method, request):
                 continue
+            given = with_history_of(method, case, original)
             with global_states() as states:
-                uk.unlearn(original, case, asked, method)
-            start = case.fresh() if method in {"fed_eraser", "retrain"} else original
+                uk.unlearn(original, given, asked, method)
+            start = case.fresh() if method in {*REBUILT, "retrain"} else original
             curve = []
             for state in (start.state_dict(), *states):
                 twin = case.fresh()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from unlearnkit.core.content import NoDigestError, strict_digest
-from unlearnkit.core.errors import InputError
+from unlearnkit.core.errors import InputError, UnsupportedError
 
 if TYPE_CHECKING:
     from unlearnkit.core.data import Data, View
@@ -108,3 +108,28 @@ class TrainFunction:
         """Return the function's name."""
         inner = getattr(self.fn, "func", self.fn)
         return str(getattr(inner, "__qualname__", type(inner).__qualname__))
+
+
+def _not_called(model: nn.Module, data: Any, seed: int) -> nn.Module:
+    raise UnsupportedError("train_model: train with uk.train_original or uk.oracle")
+
+
+@dataclass(frozen=True)
+class TrainingOfViews(TrainFunction):
+    """A training of the library's own, which reads more of rows than a user's loop is given."""
+
+    fn: TrainModel = _not_called
+    version: str | None = None
+
+    def bind(self, view: View, rt: Runtime) -> Callable[[nn.Module], nn.Module]:
+        """Return the training on some rows: a function from an untrained to the trained model."""
+
+        def train(model: nn.Module) -> nn.Module:
+            self.train(model, view, rt)
+            return model
+
+        return train
+
+    def train(self, model: nn.Module, view: View, rt: Runtime) -> None:
+        """Train a model on some rows, in place."""
+        raise NotImplementedError

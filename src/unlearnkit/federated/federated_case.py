@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,40 +19,23 @@ from unlearnkit.core.method import Problem
 from unlearnkit.core.request import Groups
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
-from unlearnkit.core.train_function import TrainFunction, TrainModel
+from unlearnkit.core.train_function import TrainingOfViews
 from unlearnkit.federated.federation import Federation, rows_by_client
 from unlearnkit.federated.rounds import ClientUpdates, train_in_rounds
-from unlearnkit.federated.update_history import UpdateHistory, training_name
+from unlearnkit.federated.update_history import UpdateHistory, complete_rounds, training_name
 
 Client = Groups
 """A request for all rows of clients: ``Client("hospital-3")``, ``Client(4, 7)``."""
 
 
-def _not_called(model: nn.Module, data: Any, seed: int) -> nn.Module:
-    raise UnsupportedError(
-        "federated: rounds need the owners of rows; train with uk.train_original or uk.oracle"
-    )
-
-
 @dataclass(frozen=True)
-class FederatedTraining(TrainFunction):
+class FederatedTraining(TrainingOfViews):
     """Training from scratch in rounds, on whichever rows stay: a client without rows is out."""
 
-    fn: TrainModel = _not_called
-    version: str | None = None
     federation: Federation = field(kw_only=True)
     task: Task = field(kw_only=True)
     history: UpdateHistory | None = field(default=None, kw_only=True, compare=False)
     """Where the rounds of trainings on all rows are kept; it changes no result."""
-
-    def bind(self, view: View, rt: Runtime) -> Callable[[nn.Module], nn.Module]:
-        """Return the training on some rows: a function from an untrained to the trained model."""
-
-        def train(model: nn.Module) -> nn.Module:
-            self._train(model, view, rt)
-            return model
-
-        return train
 
     def row_content(self, data: Data) -> str:
         """Return the digest of the owner of each row."""
@@ -70,7 +53,8 @@ class FederatedTraining(TrainFunction):
         """Return the name of the training in messages."""
         return "federated averaging"
 
-    def _train(self, model: nn.Module, view: View, rt: Runtime) -> None:
+    def train(self, model: nn.Module, view: View, rt: Runtime) -> None:
+        """Train a model on some rows, in place."""
         clients, history = rows_by_client(view), self.history
         if history is None or len(view) < len(view.data):
             train_in_rounds(model, clients, self.task, self.federation, rt)
@@ -83,6 +67,30 @@ class FederatedTraining(TrainFunction):
 
         train_in_rounds(model, clients, self.task, self.federation, rt, after_round=keep)
         history.end(name, model)
+
+    def stored_rounds(self, model: nn.Module, who: str) -> Iterator[ClientUpdates]:
+        """Yield the rounds of the training that led to a model, checked; there is a history.
+
+        Args:
+            model: The trained model.
+            who: The method that asks, for messages.
+
+        Yields:
+            The rounds that were kept.
+
+        Raises:
+            InputError: If the history is that of other models, or not whole.
+        """
+        assert self.history is not None
+        training = self.history.find(model)
+        if training is None:
+            raise InputError(
+                f"{who}: the history has no training that led to this model; give the history of"
+                " the rounds that trained it, or train it again with uk.train_original(case,"
+                " cache=...) in a new cache folder, because a cached model is not trained and"
+                " leaves no history"
+            )
+        yield from complete_rounds(self.history, training, model, self.federation.rounds)
 
 
 def federated_case(

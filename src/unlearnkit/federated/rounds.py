@@ -79,17 +79,17 @@ def run_round(
     Raises:
         DivergedError: If an update is not finite and the federation refuses those.
     """
-    start = _copy(model)
+    start = state_of(model)
     states: dict[int, dict[str, Tensor]] = {}
     lost: list[int] = []
     for client, train in local.items():
         held = {} if statistics is None else statistics.by_client.get(client, {})
-        _load(model, {**start, **held})
+        load_state(model, {**start, **held})
         train(model)
         if federation.drops_out(client, number, rt, stream):
             lost.append(client)
             continue
-        state = _copy(model)
+        state = state_of(model)
         if odd := non_finite_tensor(state):
             if federation.non_finite == "refuse":
                 raise DivergedError(
@@ -103,7 +103,7 @@ def run_round(
         if statistics is not None and federation.batch_norm == "local":
             names = running_statistics(model)
             statistics.by_client[client] = {n: state[n] for n in names}
-    _load(model, weighted_mean(states, weights) if states else start)
+    load_state(model, weighted_mean(states, weights) if states else start)
     if not states:
         rt.note(f"federated: no update arrived in round {number}: the global model stays")
     used = {k: float(weights[k]) for k in states}
@@ -216,11 +216,13 @@ def running_statistics(model: nn.Module) -> list[str]:
     ]
 
 
-def _copy(model: nn.Module) -> dict[str, Tensor]:
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of the state of a model."""
     return {n: t.detach().clone() for n, t in model.state_dict().items()}
 
 
 @torch.no_grad()
-def _load(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+def load_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Copy a state into a model, in place."""
     for name, t in model.state_dict().items():
         t.copy_(state[name])

@@ -4,12 +4,10 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from unlearnkit.core.data import View
-from unlearnkit.core.errors import InputError
 from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
@@ -17,8 +15,7 @@ from unlearnkit.core.task import Task
 from unlearnkit.federated.aggregation import State, weighted_mean
 from unlearnkit.federated.federated_case import FederatedTraining, training_of_problem
 from unlearnkit.federated.federation import rows_by_client
-from unlearnkit.federated.rounds import ClientUpdates, local_training
-from unlearnkit.federated.update_history import complete_rounds
+from unlearnkit.federated.rounds import ClientUpdates, load_state, local_training, state_of
 
 
 @register
@@ -70,7 +67,7 @@ class FedEraser(Method):
         model = p.fresh()
         for sent in stored_rounds(p, how, retain, rt):
             if sent.start and sent.round_number == 0:
-                _load(model, sent.start)
+                load_state(model, sent.start)
             rebuild_round(model, sent, how, retain, set(forget), self, p.task, rt)
         return model
 
@@ -89,8 +86,6 @@ def stored_rounds(
     Yields:
         The rounds.
 
-    Raises:
-        InputError: If the history is that of other models.
     """
     if how.history is None:
         rt.note(
@@ -101,14 +96,7 @@ def stored_rounds(
         for number in range(0, how.federation.rounds, 2):
             yield ClientUpdates(number, {}, {}, weights)
         return
-    training = how.history.find(p.original)
-    if training is None:
-        raise InputError(
-            "fed_eraser: the history has no training that led to this model; give the history of"
-            " the rounds that trained it, or train it again with uk.train_original(case, cache=...)"
-            " in a new cache folder, because a cached model is not trained and leaves no history"
-        )
-    yield from complete_rounds(how.history, training, p.original, how.federation.rounds)
+    yield from how.stored_rounds(p.original, FedEraser.id)
 
 
 def rebuild_round(
@@ -137,7 +125,7 @@ def rebuild_round(
         rt: Device, seed, cost.
     """
     present = [k for k in sent.weights if k in retain]
-    start = {n: t.detach().clone() for n, t in model.state_dict().items()}
+    start = state_of(model)
     names = [n for n, _ in model.named_parameters()]
     new: dict[int, dict[str, Tensor]] = {}
     for k in present:
@@ -149,13 +137,13 @@ def rebuild_round(
             retain[k], task, how.federation, rt, client=k, number=sent.round_number,
             epochs=max(1, math.ceil(settings.calibration * epochs - 1e-9)),
         )  # fmt: skip
-        _load(model, start)
+        load_state(model, start)
         train(model)
-        made = {n: t.detach().clone() for n, t in model.state_dict().items()}
+        made = state_of(model)
         new[k] = calibrated_state(sent, k, start, made, names, settings.match)
     if new:
         weights = {k: how.federation.weight(len(retain[k])) for k in new}
-        _load(model, weighted_mean(new, weights))
+        load_state(model, weighted_mean(new, weights))
 
 
 def calibrated_state(
@@ -216,9 +204,3 @@ def update_scales(
 
 def _square(t: Tensor) -> float:
     return float(t.square().sum())
-
-
-@torch.no_grad()
-def _load(model: nn.Module, state: State) -> None:
-    for name, t in model.state_dict().items():
-        t.copy_(state[name])

@@ -25,7 +25,7 @@ class SampleRegister:
         """Register a sample, its label given by its checksum, and return its number."""
         number = self.count
         if self.size:
-            self.array[number % self.size] = crc32(x, label) or 1
+            self.array[number % self.size] = crc32(x, label) or 1  # type: ignore[arg-type]  # a buffer
         self.count = number + 1
         return number
 
@@ -52,7 +52,7 @@ class SampleRegister:
         entry = int(self.array[number % self.size])
         if not entry:
             raise InputError(f"forget: sample {number} is forgotten already; name it once")
-        if x is not None and entry != (crc32(x, label) or 1):
+        if x is not None and entry != (crc32(x, label) or 1):  # type: ignore[arg-type]
             raise InputError(
                 f"forget: features or label are not those that were learned as sample {number};"
                 " give them as they were"

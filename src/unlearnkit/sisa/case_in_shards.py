@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,11 +14,11 @@ from torch import nn
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import View
 from unlearnkit.core.digest import digest
-from unlearnkit.core.errors import InputError, UnsupportedError
+from unlearnkit.core.errors import InputError
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
-from unlearnkit.core.train_function import TrainFunction, TrainModel
+from unlearnkit.core.train_function import TrainingOfViews
 from unlearnkit.core.training import Training
 from unlearnkit.sisa.shard_network import (
     Aggregation,
@@ -35,31 +35,18 @@ from unlearnkit.sisa.shard_plan import (
 )
 
 
-def _not_called(model: nn.Module, data: Any, seed: int) -> nn.Module:
-    raise UnsupportedError(
-        "sisa: shards need the places of rows; train with uk.train_original or uk.oracle"
-    )
-
-
 @dataclass(frozen=True)
-class ShardTraining(TrainFunction):
+class ShardTraining(TrainingOfViews):
     """Training from scratch in shards, on whichever rows stay."""
 
-    fn: TrainModel = _not_called
-    version: str | None = None
     plan: ShardPlan = field(kw_only=True)
     task: Task = field(kw_only=True, compare=False)
     how: Training = field(kw_only=True)
     """How one shard is trained."""
 
-    def bind(self, view: View, rt: Runtime) -> Callable[[nn.Module], nn.Module]:
-        """Return the training on some rows: a function from an untrained to the trained model."""
-
-        def train(model: nn.Module) -> nn.Module:
-            self.train_shards(model, view, rt, range(self.plan.shards))
-            return model
-
-        return train
+    def train(self, model: nn.Module, view: View, rt: Runtime) -> None:
+        """Train a model on some rows, in place."""
+        self.train_shards(model, view, rt, range(self.plan.shards))
 
     def train_shards(
         self, model: nn.Module, view: View, rt: Runtime, shards: Iterable[int]

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import Batch, View
 from unlearnkit.core.digest import digest
-from unlearnkit.core.errors import InputError, UnsupportedError
+from unlearnkit.core.errors import InputError
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
-from unlearnkit.core.train_function import TrainFunction, TrainModel
+from unlearnkit.core.train_function import TrainingOfViews
 from unlearnkit.train.checkpoint_history import (
     Checkpoint,
     CheckpointHistory,
@@ -27,29 +27,14 @@ from unlearnkit.train.loop import Pass, alternate
 from unlearnkit.train.training_task import epoch_sampler, training_task
 
 
-def _not_called(model: nn.Module, data: Any, seed: int) -> nn.Module:
-    raise UnsupportedError("checkpoints: train with uk.train_original or uk.oracle")
-
-
 @dataclass(frozen=True)
-class CheckpointedTraining(TrainFunction):
+class CheckpointedTraining(TrainingOfViews):
     """Training by a recipe on whichever rows stay, with a state kept every few epochs."""
 
-    fn: TrainModel = _not_called
-    version: str | None = None
     recipe: Recipe = field(kw_only=True)
     task: Task = field(kw_only=True)
     checkpoints: CheckpointHistory = field(kw_only=True, compare=False)
     """Where states are kept; they change no result."""
-
-    def bind(self, view: View, rt: Runtime) -> Callable[[nn.Module], nn.Module]:
-        """Return the training on some rows: a function from an untrained to the trained model."""
-
-        def train(model: nn.Module) -> nn.Module:
-            self._train(model, view, rt)
-            return model
-
-        return train
 
     def spec(self) -> dict[str, Any]:
         """Return what names the training in a content address."""
@@ -62,7 +47,8 @@ class CheckpointedTraining(TrainFunction):
         """Return the name of the training in messages."""
         return "checkpointed training"
 
-    def _train(self, model: nn.Module, view: View, rt: Runtime) -> None:
+    def train(self, model: nn.Module, view: View, rt: Runtime) -> None:
+        """Train a model on some rows, in place."""
         name, kept = training_id(model, view.key(), rt.seed), self.checkpoints
         unread = torch.ones(len(view.data), dtype=torch.bool)
 
