@@ -300,6 +300,18 @@ def test_clients_have_names():
         case.partition(Client(*sorted(set(names))))
 
 
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (Client(10), "no row of group 10; there are"),
+        (Client(*range(10)), "the request names all rows"),
+    ],
+)
+def test_a_client_that_does_not_exist_and_all_clients_are_refused(request_, message):
+    with pytest.raises(InputError, match=message):
+        uk.unlearn(toy().fresh(), toy(), request_, "retrain")
+
+
 def test_a_federated_model_is_audited():
     case = toy()
     model = uk.train_original(case).model

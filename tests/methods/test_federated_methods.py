@@ -8,7 +8,7 @@ from torch import nn
 
 import unlearnkit as uk
 from unlearnkit.core.data import View
-from unlearnkit.core.errors import InputError
+from unlearnkit.core.errors import DivergedError, InputError
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.federated.client_splits import iid_split
@@ -358,7 +358,7 @@ def test_ascent_raises_the_loss_of_the_forget_rows(model):
     assert losses[1] > 2 * losses[0]
 
 
-@pytest.mark.parametrize("method", [*METHODS, "fed_eraser"])
+@pytest.mark.parametrize("method", [*METHODS, "fed_eraser", "fed_recover"])
 def test_rows_without_clients_are_refused(method, model):
     given = toy()
     case = uk.Case(train=(given.train.x, given.train.y), task=TASK, fresh=given.fresh, recipe=LOCAL)
@@ -366,7 +366,28 @@ def test_rows_without_clients_are_refused(method, model):
         uk.unlearn(model, case, uk.Classes(1), method)
 
 
-@pytest.mark.parametrize("method", [*METHODS, "fed_eraser"])
+def test_an_update_that_is_not_finite_is_refused_by_name_in_unlearning_rounds(model):
+    how = uk.method(FAF, lr=1e30, clip=None, cap=math.inf, strength=0)
+    with pytest.raises(DivergedError, match="client 3 in round 0 is not finite"):
+        uk.unlearn(model, toy(), Client(3), how)
+
+
+def test_an_update_that_is_not_finite_is_left_out_by_choice_in_unlearning_rounds(model):
+    how = uk.method(FAF, rounds=1, repair=0, lr=1e30, clip=None, cap=math.inf, strength=0)
+    done = uk.unlearn(model, toy(non_finite="leave_out"), Client(3), how)
+    assert any("client 3 left out of round 0" in note for note in done.notes)
+    assert all(torch.isfinite(t).all() for t in done.model.state_dict().values())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_client_of_the_request_that_drops_out_is_named(method, model):
+    how = uk.method(method, rounds=20, local_epochs=1, repair=0)
+    done = uk.unlearn(model, toy(dropout=0.5), Client(3), how)
+    missed = [n for n in done.notes if "clients [3] of the request are not in" in n]
+    assert 0 < len(missed) < 20
+
+
+@pytest.mark.parametrize("method", [*METHODS, "fed_eraser", "fed_recover"])
 def test_a_client_of_one_row_or_one_class_is_served(method, model):
     owners = torch.arange(60) % 4
     owners[owners == 0] = 1

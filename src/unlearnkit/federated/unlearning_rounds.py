@@ -60,7 +60,9 @@ def unlearn_in_rounds(
                     retain[k], task, federation, rt, client=k, number=number, stream=stream
                 )
                 weights[k] = federation.weight(sizes[k])
-        run_round(model, local, weights, federation, rt, number=number, stream=stream)
+        sent = run_round(model, local, weights, federation, rt, number=number, stream=stream)
+        if lost := sorted(set(sent.lost) & set(forget)):
+            rt.note(f"{stream}: clients {lost} of the request are not in unlearning round {number}")
 
 
 def repair_in_rounds(
