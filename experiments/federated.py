@@ -479,14 +479,15 @@ def of_digits(ratio: float) -> list[str]:
     """Return what was tried and measured on digits alone."""
     return [
         "FedEraser has the updates of every second round and calibrates for half of the local"
-        " epochs: its model is trained for less than the others. Matching lengths per tensor,"
-        " longer stored updates and ordinary rounds at the end within the same cost did not bring"
-        " the retained accuracy within 3 points; a history of every round costs half of"
-        " retraining.",
+        " epochs: its model is trained for less than the others, and late stored updates, which are"
+        " short, do not let it catch up. Retained accuracy for the client of another IID split, one"
+        " seed (0.984 before): 0.932; at the calibrations' own lengths 0.922; at twice the stored"
+        " lengths 0.879; with calibrations of full length 0.957; with every round stored 0.948, at"
+        " half the cost of retraining.",
         "",
-        "FedRecover (Cao et al., S&P 2023) is not among the methods: its estimate of updates by a"
-        " quasi-Newton formula, the rounds that it makes exact and its checks for wrong estimates"
-        " were not at hand in enough detail to be built as published.",
+        "FedRecover asks clients to train in the first and the last tenth of the rounds and in each"
+        " tenth between; its server keeps the updates of all rounds, and estimates the others. A"
+        " class that all clients hold leaves it nothing to estimate.",
         "",
         f"Rounds by the library take {ratio:.2f} times the processor time of a bare loop of local"
         " training and averaging, the least of five runs each.",

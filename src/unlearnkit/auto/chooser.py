@@ -106,7 +106,9 @@ def unlearn(
             answers on retained rows stay, to first order (``pgu`` does it with a loss of its own).
             The directions are those of the case's input moments without the forget set, else of the
             retained rows. Parameters without such directions, biases among them, are frozen. For
-            methods that take gradient steps, without a mask; nothing is held when None.
+            methods that take gradient steps, without a mask; nothing is held when None. Of
+            federated methods the steps of every client are held, in this process, by the directions
+            of all retained rows together.
         cache: Where ``"auto"`` keeps the control models of its audits.
 
     Returns:

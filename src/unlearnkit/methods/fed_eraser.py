@@ -46,8 +46,11 @@ class FedEraser(Method):
             " round would have, at the lengths of calibration itself, and says so",
         ),
         fails=(
-            "with rounds left out, the rebuilt model has been trained for less; it is as good as"
-            " that many rounds make it",
+            "with rounds left out, the rebuilt model has been trained for less, and late stored"
+            " updates, which are short, do not let it catch up. A client of digits, one seed,"
+            " retained accuracy (0.984 before): 0.932; at the calibrations' own lengths 0.922; at"
+            " twice the stored ones 0.879; with calibrations of full length 0.957; with every round"
+            " stored 0.948, at half the cost of retraining. `fed_recover` has 0.983",
             "a client that took no part in a stored round has no length there and is left out",
         ),
         presets={"reference": {"calibration": 0.5, "match": "tensor"}},
