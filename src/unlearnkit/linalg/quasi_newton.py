@@ -35,4 +35,5 @@ def quasi_newton_product(steps: Tensor, changes: Tensor, v: Tensor) -> Tensor:
     right = torch.cat([y.T @ at, sigma * (s.T @ at)])
     p = torch.linalg.pinv(middle) @ right
     k = s.shape[1]
-    return (sigma * at - y @ p[:k] - sigma * (s @ p[k:])).to(v.dtype)
+    product: Tensor = sigma * at - y @ p[:k] - sigma * (s @ p[k:])
+    return product.to(v.dtype)
