@@ -120,7 +120,7 @@ class RetrievalStore(nn.Module):
         name = retriever_name(retriever).to(self.made_by.device)
         with torch.no_grad():
             # One by one: networks round otherwise in batches.
-            new = [retriever(row) for row in x.split(1)]
+            new = [retriever(row) for row in torch.split(x, 1)]
         self._fill(
             torch.cat([self.embeddings[:n], *new]),
             torch.cat([self.x[:n], x]),
