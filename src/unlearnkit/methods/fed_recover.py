@@ -154,7 +154,7 @@ class RecoveredClient:
         self._pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=pairs)
 
     def train(self, model: nn.Module, sent: ClientUpdates, client: int) -> State:
-        """Return the state after the client's own training; remember it beside the stored one.
+        """Return the state after the client's own training; keep its gap to the stored one.
 
         Args:
             model: The recovered model, at its start of the round; changed.
