@@ -356,13 +356,71 @@ def export_ledger(
         print_table(("file", "SHA-256"), list(files.items()))
 
 
-def _needed() -> None:
+@ledger_app.command(
+    "serve",
+    epilog=examples(
+        "unlearnkit ledger serve",
+        "unlearnkit ledger serve --ledger /srv/ledger --host 10.0.0.5 --port 8470",
+    ),
+)
+def serve_ledger(
+    folder: Folder = HERE,
+    host: Annotated[
+        str, typer.Option(help="Beyond this machine only where the ledger has tokens.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8470,
+) -> None:
+    """Take requests and show states, reports and certificates over HTTP; run answers them."""
+    _needed("fastapi", "uvicorn", "jinja2", extra="service")
+    from unlearnkit.cli.console import Console
+    from unlearnkit.ledger.service.server import serve
+
+    with Console() as talk:
+        serve(folder, host, port, talk)
+
+
+@ledger_app.command(
+    "token",
+    epilog=examples(
+        "unlearnkit ledger token web-form --role submit",
+        "unlearnkit ledger token auditors --role read",
+        "unlearnkit ledger token web-form --remove",
+    ),
+)
+def token(
+    name: Annotated[str, typer.Argument(help="Of the program or the role that uses it.")],
+    folder: Folder = HERE,
+    role: Annotated[
+        list[str] | None, typer.Option(help="submit, read, or both: give it twice.")
+    ] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Let it permit nothing more.")] = False,
+) -> None:
+    """Make a token for the service and print it, this once; its hash alone is kept."""
+    _needed()
+    from unlearnkit.core.errors import UnknownNameError
+    from unlearnkit.ledger.service.access import AccessRole, AccessTokens
+
+    _open(folder).close()
+    tokens = AccessTokens(folder)
+    if remove:
+        tokens.remove(name)
+        return
+    for one in role or ():
+        if one not in set(AccessRole):
+            raise UnknownNameError("role", one, AccessRole)
+    print(tokens.create(name, map(AccessRole, role or ())))
+
+
+def _needed(*more: str, extra: str = "ledger") -> None:
     from importlib.util import find_spec
 
     from unlearnkit.core.errors import UnsupportedError
 
-    if find_spec("cryptography") is None:
-        raise UnsupportedError("ledger: it needs cryptography: pip install 'unlearnkit[ledger]'")
+    absent = [name for name in ("cryptography", *more) if find_spec(name) is None]
+    if absent:
+        raise UnsupportedError(
+            f"ledger: it needs {', '.join(absent)}: pip install 'unlearnkit[{extra}]'"
+        )
 
 
 def _open(folder: Path) -> Register:
