@@ -17,7 +17,7 @@ from unlearnkit.ledger.service.http_api import make_app
 MOST_CONNECTIONS = 512
 
 
-def serve(folder: Path, host: str, port: int, reporter: Reporter) -> None:
+def serve(folder: Path, host: str, port: int, reporter: Reporter | None = None) -> None:
     """Answer until the process is told to end.
 
     Args:
@@ -30,9 +30,8 @@ def serve(folder: Path, host: str, port: int, reporter: Reporter) -> None:
         InputError: If the ledger is not there, the place is taken, or tokens are needed.
     """
     Register(folder).close()
-    local = is_loopback(host)
     tokens = AccessTokens(folder).all()
-    if not local and not tokens:
+    if not is_loopback(host) and not tokens:
         raise InputError(
             f"serve: {host!r} can be reached from other machines, and this ledger has no tokens;"
             " make one first: unlearnkit ledger token NAME --role submit"
@@ -45,14 +44,8 @@ def serve(folder: Path, host: str, port: int, reporter: Reporter) -> None:
             f"serve: cannot listen on {host} port {port}: {e.strerror or e}; choose another --port"
         ) from None
     with listener:
-        where = f"[{host}]" if ":" in host else host
-        reporter.note(f"listening on http://{where}:{listener.getsockname()[1]}")
-        if not tokens:
-            reporter.note(
-                "no tokens: every user of this machine may send and read; see ledger token"
-            )
-        if not local:
-            reporter.note("tokens go over the wire as they are: put a proxy with TLS before it")
+        if reporter is not None:
+            _say(reporter, host, listener.getsockname()[1], bool(tokens))
         config = uvicorn.Config(
             make_app(folder, tokens_needed=bool(tokens)),
             log_level="warning",
@@ -64,6 +57,15 @@ def serve(folder: Path, host: str, port: int, reporter: Reporter) -> None:
             timeout_graceful_shutdown=10,
         )
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def _say(reporter: Reporter, host: str, port: int, tokens: bool) -> None:
+    where = f"[{host}]" if ":" in host else host
+    reporter.note(f"listening on http://{where}:{port}")
+    if not tokens:
+        reporter.note("no tokens: every user of this machine may send and read; see ledger token")
+    if not is_loopback(host):
+        reporter.note("tokens go over the wire as they are: put a proxy with TLS before it")
 
 
 def is_loopback(host: str) -> bool:
