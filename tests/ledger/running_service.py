@@ -1,5 +1,6 @@
 """A service in a process of its own, and a client that sends until it is answered."""
 
+import contextlib
 import http.client
 import json
 import multiprocessing
@@ -41,11 +42,10 @@ class Running:
     def wait(self, seconds=60):
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            try:
-                if call(self.connect(), "GET", "/health")[0] == 200:
+            with contextlib.suppress(OSError), contextlib.closing(self.connect()) as connection:
+                if call(connection, "GET", "/health")[0] == 200:
                     return self
-            except OSError:
-                time.sleep(0.02)
+            time.sleep(0.02)
         raise TimeoutError(seconds)
 
     def connect(self):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -23,7 +24,8 @@ from unlearnkit.core.errors import UnlearnkitError
 from unlearnkit.core.request import Classes, ForgetRequest, Groups, Rows
 from unlearnkit.core.version import __version__
 from unlearnkit.ledger.deletion_request import receive
-from unlearnkit.ledger.policy import read_policy
+from unlearnkit.ledger.policy import FILE as POLICY
+from unlearnkit.ledger.policy import LedgerPolicy, read_policy
 from unlearnkit.ledger.register import (
     LedgerEntry,
     LedgerUnavailableError,
@@ -32,19 +34,12 @@ from unlearnkit.ledger.register import (
     UnknownRequestError,
 )
 from unlearnkit.ledger.service.access import AccessRole, AccessTokens
-from unlearnkit.ledger.service.body_limit import BodyLimit
+from unlearnkit.ledger.service.http_guard import HttpGuard
 from unlearnkit.ledger.service.published_files import certificate_bytes, report_bytes
 from unlearnkit.ledger.service.request_status import RequestStatus, request_status
 from unlearnkit.ledger.service.web_pages import PAGE_ROWS, interface_page, queue_page
 
 LOCAL = {"localhost", "127.0.0.1", "::1"}
-HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:;"
-    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
 REPORT_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:;"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox allow-scripts"
@@ -126,19 +121,21 @@ class Queue(FrozenModel):
     requests: list[RequestStatus]
 
 
-def register_of(request: Request) -> Iterator[Register]:
-    """Yield the ledger's entries for one call."""
-    with Register(request.app.state.folder) as register:
-        yield register
+def entries(request: Request) -> Register:
+    """Return the ledger's entries, for one call."""
+    return Register(request.app.state.folder)
 
 
-Entries = Annotated[Register, Depends(register_of)]
+BEARER = HTTPBearer(auto_error=False)
+"""For the schema alone: ``check`` reads the header."""
 
 
-def needs(*roles: AccessRole) -> Callable[..., None]:
+def needs(*roles: AccessRole) -> Callable[..., Any]:
     """Return the check that a call has one of these roles."""
 
-    def check(request: Request, _: Annotated[Any, Depends(HTTPBearer(auto_error=False))]) -> None:
+    async def check(
+        request: Request, _: Annotated[Any, Depends(HTTPBearer(auto_error=False))]
+    ) -> None:
         tokens: AccessTokens = request.app.state.tokens
         if not request.app.state.tokens_needed and not tokens.all():
             if request.url.hostname not in LOCAL:
@@ -204,18 +201,27 @@ async def submit_request(
 
 
 def _receive(folder: Path, order: DeletionOrder, key: str) -> LedgerEntry:
+    file = (folder / POLICY).stat() if (folder / POLICY).exists() else None
+    policy = _policy(folder, file and (file.st_ino, file.st_mtime_ns, file.st_size))
     with Register(folder) as register:
         entry, _ = receive(
-            folder, register, read_policy(folder), order.request(),
+            folder, register, policy, order.request(),
             id=key, reason=order.reason, deadline=order.deadline,
         )  # fmt: skip
     return entry
 
 
+@lru_cache(maxsize=1)
+def _policy(folder: Path, _: object) -> LedgerPolicy:
+    """Return the policy; it is read again when its file has changed."""
+    return read_policy(folder)
+
+
 @router.get("/requests/{id}", dependencies=EITHER)
-def show_status(register: Entries, id: str) -> RequestStatus:  # noqa: A002  # the word of the certificate
+def show_status(request: Request, id: str) -> RequestStatus:  # noqa: A002  # as in certificates
     """Say where a request stands, and where its certificate and report are."""
-    return request_status(register, register.request(id))
+    with entries(request) as register:
+        return request_status(register, register.request(id))
 
 
 State = Literal["waiting", "running", "done", "rejected", "not found"]
@@ -223,58 +229,64 @@ State = Literal["waiting", "running", "done", "rejected", "not found"]
 
 @router.get("/requests", dependencies=READ)
 def list_requests(
-    register: Entries,
+    request: Request,
     state: Annotated[list[State] | None, Query(description="Of these states alone.")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     offset: Annotated[int, Query(ge=0)] = 0,
 ) -> Queue:
     """List requests, those of the nearest deadline first."""
-    some = register.requests(*(state or ()))[offset : offset + limit]
-    return Queue(
-        counts=register.counts(),
-        worker=register.worker(),
-        requests=[request_status(register, r) for r in some],
-    )
+    with entries(request) as register:
+        some = register.requests(*(state or ()))[offset : offset + limit]
+        return Queue(
+            counts=register.counts(),
+            worker=register.worker(),
+            requests=[request_status(register, r) for r in some],
+        )
 
 
 @router.get("/batches/{batch}/certificate", dependencies=READ)
-def show_certificate(request: Request, register: Entries, batch: str) -> Response:
+def show_certificate(request: Request, batch: str) -> Response:
     """Send the signed certificate of a batch, byte by byte as it was published."""
-    content = certificate_bytes(request.app.state.folder, register, batch)
+    with entries(request) as register:
+        content = certificate_bytes(request.app.state.folder, register, batch)
     return Response(content, media_type="application/json")
 
 
 @router.get("/batches/{batch}/report", dependencies=READ)
-def show_report(request: Request, register: Entries, batch: str) -> Response:
+def show_report(request: Request, batch: str) -> Response:
     """Send the audit report of a batch as JSON: of the published model, else the last attempt."""
-    content = report_bytes(request.app.state.folder, register, batch, page=False)
+    with entries(request) as register:
+        content = report_bytes(request.app.state.folder, register, batch, page=False)
     return Response(content, media_type="application/json")
 
 
 @router.get("/batches/{batch}/report.html", dependencies=READ)
-def show_report_page(request: Request, register: Entries, batch: str) -> HTMLResponse:
+def show_report_page(request: Request, batch: str) -> HTMLResponse:
     """Send the audit report of a batch as a page, where the policy has pages drawn."""
-    content = report_bytes(request.app.state.folder, register, batch, page=True)
+    with entries(request) as register:
+        content = report_bytes(request.app.state.folder, register, batch, page=True)
     return HTMLResponse(content, headers={"Content-Security-Policy": REPORT_POLICY})
 
 
 @router.get("/health")
-def show_health(register: Entries) -> dict[str, str]:
-    """Say whether the ledger can be read; needs no token, and tells nothing else."""
-    register.counts()
+def show_health(request: Request) -> dict[str, str]:
+    """Say whether the ledger can be read, and nothing else."""
+    with entries(request) as register:
+        register.counts()
     return {"status": "ok"}
 
 
 @router.get("/", dependencies=READ, include_in_schema=False)
 def show_queue(
-    register: Entries, state: State | None = None, page: Annotated[int, Query(ge=1)] = 1
+    request: Request, state: State | None = None, page: Annotated[int, Query(ge=1)] = 1
 ) -> HTMLResponse:
     """Send the page of the queue."""
-    found = register.requests(*([state] if state else []))
-    rows = [
-        request_status(register, r) for r in found[(page - 1) * PAGE_ROWS : page * PAGE_ROWS]
-    ]  # fmt: skip
-    return HTMLResponse(queue_page(register, rows, total=len(found), state=state, page=page))
+    parts = [[state]] if state else [["waiting", "running", "rejected"], ["done", "not found"]]
+    with entries(request) as register:
+        found = [r for part in parts for r in register.requests(*part)]
+        some = found[(page - 1) * PAGE_ROWS : page * PAGE_ROWS]
+        rows = [request_status(register, r) for r in some]
+        return HTMLResponse(queue_page(register, rows, total=len(found), state=state, page=page))
 
 
 @router.get("/docs", include_in_schema=False)
@@ -303,7 +315,7 @@ def make_app(folder: Path, *, tokens_needed: bool = False) -> FastAPI:
     app = FastAPI(
         title="unlearnkit ledger",
         description="Deletion requests for one model: send them, ask for them, fetch their"
-        " certificates. Errors are JSON with the one field `error`.",
+        " certificates. Errors are JSON with the one field error.",
         version=__version__,
         docs_url=None,
         redoc_url=None,
@@ -312,14 +324,7 @@ def make_app(folder: Path, *, tokens_needed: bool = False) -> FastAPI:
     app.state.folder, app.state.tokens = folder, AccessTokens(folder)
     app.state.tokens_needed, app.state.writing = tokens_needed, asyncio.Lock()
     app.include_router(router)
-    app.add_middleware(BodyLimit)
-
-    @app.middleware("http")
-    async def headers(request: Request, call_next: Callable[..., Any]) -> Any:
-        response = await call_next(request)
-        for name, value in HEADERS.items():
-            response.headers.setdefault(name, value)
-        return response
+    app.add_middleware(HttpGuard)
 
     app.add_exception_handler(UnlearnkitError, _told)
     app.add_exception_handler(RequestValidationError, _invalid)

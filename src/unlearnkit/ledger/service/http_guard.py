@@ -1,9 +1,10 @@
-"""Body limit: bodies that are too long or too slow get an answer in JSON."""
+"""HTTP guard: a limit for what comes in, and headers for what goes out."""
 
 from __future__ import annotations
 
 import asyncio
 
+from starlette.datastructures import MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -13,9 +14,18 @@ MOST_BODY = 2**20
 SECONDS = 10.0
 """Longest that a body may take to arrive."""
 
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:;"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+"""Of every answer that does not set them itself: a page loads nothing, and nobody keeps it."""
 
-class BodyLimit:
-    """Reads each body, up to a limit, before anything else runs.
+
+class HttpGuard:
+    """Reads each body, up to a limit, before anything else runs, and adds headers to answers.
 
     The limit of FastAPI itself answers in plain text and waits for ever.
     """
@@ -28,6 +38,17 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                held = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    held.setdefault(name, value)
+            await send(message)
+
+        await self._answer(scope, receive, send_with_headers)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             async with asyncio.timeout(SECONDS):
                 body = await _read(scope, receive)
