@@ -215,8 +215,7 @@ class ModelRegistry:
             except (MlflowException, SQLAlchemyError, OSError) as e:
                 lines = _without_password(str(e)).strip().splitlines()
                 told = (lines or [type(e).__name__])[0][:300]
-                final = isinstance(e, MlflowException) and e.get_http_status_code() < 500
-                if final or isinstance(e, FileNotFoundError):
+                if isinstance(e, FileNotFoundError) or _is_final(e):
                     raise RegistryError(f"registry: {self.name}: {told}") from None
                 if wait is None:
                     raise RegistryError(
@@ -293,6 +292,12 @@ def _all_versions(client: MlflowClient, name: str) -> Iterator[ModelVersion]:
         token = page.token
         if not token:
             return
+
+
+def _is_final(error: Exception) -> bool:
+    """Return whether MLflow refuses, in place of failing."""
+    status: Callable[[], int] = getattr(error, "get_http_status_code", lambda: 500)
+    return status() < 500
 
 
 def _ignore_conflict(do: Callable[[], object]) -> None:
