@@ -49,7 +49,7 @@ def test_a_browser_shows_queue_report_and_interface_whole_and_asks_nobody(browse
             assert wide == [width, width]
     browser.open(Address(site + "/"), 1280)
     rows = browser.evaluate("[...document.querySelectorAll('tbody th')].map(e => e.innerText)")
-    assert rows == ["done-1", "lost-1", "waits-" + "x" * 60]
+    assert rows == ["waits-" + "x" * 60, "done-1", "lost-1"]
     link = "document.querySelector('a[href$=\"report.html\"]').href"
     browser.open(Address(browser.evaluate(link)), 1280)
     assert browser.complaints() == []

@@ -200,8 +200,10 @@ def test_carriers_say_that_the_registry_could_not_be_asked(make, short_waits):
     assert one.action.startswith("look again: registry: ")
 
 
-STOPS = ["create_run", "create_model_version", "append"]
-MORE_STOPS = ["create_registered_model", "log_artifact", "set_registered_model_alias"]
+STOPS = ["create_model_version", "append"]
+MORE_STOPS = [
+    *("create_registered_model", "create_run", "log_artifact", "set_registered_model_alias"),
+]
 
 
 @pytest.mark.parametrize(

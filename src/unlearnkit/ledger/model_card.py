@@ -116,7 +116,7 @@ def card_facts(register: Register) -> dict[str, Any]:
 
 
 def card_section(register: Register) -> str:
-    """Return what a reader of the model is told, in Markdown."""
+    """Return what a reader of the model must know, in Markdown."""
     done, rows = register.entries("certificate"), _rows(register)
     tried = [register.entry(e.body["attempt"]) for e in done]
     said = tried[-1].body

@@ -84,14 +84,9 @@ def create_ledger(
     write_bytes(folder / PUBLIC, key.pem)
     subjects = SubjectKeys(folder).create()
     first = {
-        "id": id_,
-        "case": name,
-        "model": model_digest(weights),
-        "data": data_facts(case, subjects),
-        "subject_key": subjects.id,
-        "key": key.public,
-        "signer": policy.signer.name,
-    }
+        "id": id_, "case": name, "model": model_digest(weights), "signer": policy.signer.name,
+        "data": data_facts(case, subjects), "subject_key": subjects.id, "key": key.public,
+    }  # fmt: skip
     register = Register.create(folder, first | ({"source": source} if source else {}))
     if registry is not None:
         registry.claim(id_)
