@@ -18,7 +18,7 @@ MOST_CONNECTIONS = 512
 
 
 def serve(folder: Path, host: str, port: int, reporter: Reporter | None = None) -> None:
-    """Answer until the process is told to end.
+    """Answer until the process is ended.
 
     Args:
         folder: The ledger.
