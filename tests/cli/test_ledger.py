@@ -123,3 +123,48 @@ def test_status_needs_no_torch():
         " unlearnkit.ledger.subjects; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_token_is_printed_once_and_removed(run, made, tmp_path):
+    said = run("ledger", "token", "form", "--role", "submit", "--role", "read")
+    assert (said.code, len(said.out.strip())) == (0, 43)
+    assert said.out.strip() not in (tmp_path / "ledger" / "tokens.json").read_text()
+    assert "is there already" in run("ledger", "token", "form", "--role", "read").err
+    said = run("ledger", "token", "other", "--role", "admin")
+    assert (said.code, said.err) == (
+        1, "unlearnkit: no role 'admin'. There are: read, submit\n",
+    )  # fmt: skip
+    assert run("ledger", "token", "form", "--remove").code == 0
+    assert "no token 'form'" in run("ledger", "token", "form", "--remove").err
+
+
+def test_nothing_listens_beyond_this_machine_without_tokens(run, made):
+    pytest.importorskip("uvicorn")
+    pytest.importorskip("fastapi")
+    said = run("ledger", "serve", "--host", "0.0.0.0")
+    assert said.code == 1
+    assert "make one first: unlearnkit ledger token NAME --role submit" in said.err
+
+
+def test_a_model_card_is_written_after_a_deletion(run, made, tmp_path):
+    assert "no deletion is published yet" in run("ledger", "card", "--out", "model").err
+    run("ledger", "request", "group=3")
+    run("ledger", "run", *made, "-q")
+    assert run("ledger", "card", "--out", "model").out.strip() == "model/README.md"
+    assert "## Unlearning" in (tmp_path / "model" / "README.md").read_text()
+
+
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")
+def test_a_registry_that_is_down_exits_with_one_and_what_was_done_is_printed(
+    run, made, tmp_path, monkeypatch
+):
+    pytest.importorskip("mlflow")
+    monkeypatch.setattr("unlearnkit.ledger.model_registry.WAITS", (0.01,))
+    place = {"tracking_uri": "http://127.0.0.1:9", "model": "small"}
+    (tmp_path / "ledger" / "policy.yaml").write_text(yaml.safe_dump({**POLICY, "registry": place}))
+    run("ledger", "request", "group=3", "--id", "r1")
+    said = run("ledger", "run", *made, "-q", "--json")
+    assert said.code == 1
+    assert said.data[0]["state"] == "done"
+    assert "registry: http://127.0.0.1:9 does not answer after 2 tries" in said.err
+    assert run("ledger", "verify").out == "verified\n"

@@ -1,6 +1,8 @@
 """Killed at any moment: no request is lost or answered twice, and every certificate verifies."""
 
 import contextlib
+import itertools
+import json
 import multiprocessing
 import os
 import random
@@ -9,6 +11,7 @@ import time
 
 import pytest
 
+from tests.ledger.running_service import Running, send_until_answered
 from unlearnkit.core.errors import InputError
 
 pytest.importorskip("cryptography")
@@ -27,7 +30,7 @@ def worker(ledger):
     """Answer what is due, until nothing is left."""
     while True:
         with contextlib.suppress(InputError):  # another worker is at work
-            if ledger.run() is None and all(s == "done" for s in ledger.states().values()):
+            if ledger.run() is None and set(ledger.states().values()) <= {"done"}:
                 return
         time.sleep(0.01)
 
@@ -52,7 +55,8 @@ def check_nothing_is_lost(ledger):
     client(ledger)
     while ledger.run() is not None:
         pass
-    assert ledger.states() == {f"r{i}": "done" for i in range(REQUESTS)}
+    states = {name: state for name, state in ledger.states().items() if name[0] == "r"}
+    assert states == {f"r{i}": "done" for i in range(REQUESTS)}
     done = [r for e in ledger.entries("certificate") for r in e.body["requests"]]
     assert sorted(done) == sorted(f"r{i}" for i in range(REQUESTS))
     assert sum(e.body["rows"] for e in ledger.entries("batch")) == REQUESTS
@@ -75,6 +79,80 @@ def test_a_hundred_kills_lose_nothing(make, longest):
     cut = kill_at_random(ledger, 100, longest)
     assert len(set(cut)) > 1  # at several steps
     check_nothing_is_lost(ledger)
+
+
+def sender(running, out):
+    """Send new requests for ever, each until it is confirmed; some are for rows that are there."""
+    name = f"s{os.getpid()}"
+    with out.open("a") as log:
+        for n in itertools.count():
+            known = n % 4 == 0
+            key = f"r{(os.getpid() + n // 4) % REQUESTS}" if known else f"{name}-{n}"
+            row = f"a{int(key[1:]):04}" if known else f"nobody-{n}"
+            said = send_until_answered(running, key, {"rows": [row]})
+            log.write(json.dumps(said) + "\n")
+            log.flush()
+            time.sleep(0.02)
+
+
+def wait_for_one_more(out, seconds=120):
+    """Wait until a sender has one more answer."""
+    size = out.stat().st_size if out.exists() else 0
+    end = time.monotonic() + seconds
+    while not out.exists() or out.stat().st_size == size:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def kill_in_turn(ledger, out, kills, longest):
+    """Kill service, worker and sender in turn at random times, each while the others go on."""
+    draw = random.Random(1)
+    with Running(ledger.folder) as running:
+        work = {worker: (ledger,), sender: (running, out)}
+        others = {w: fork.Process(target=w, args=a) for w, a in work.items()}
+        for p in others.values():
+            p.start()
+        for k in range(kills):
+            wait_for_one_more(out)
+            time.sleep(draw.uniform(0, longest))
+            victim = [None, worker, sender][k % 3]
+            if victim is None:
+                running.kill()
+                running.start()
+                continue
+            others[victim].kill()
+            others[victim].join()
+            others[victim] = fork.Process(target=victim, args=work[victim])
+            others[victim].start()
+        wait_for_one_more(out)
+        for p in others.values():
+            p.kill()
+            p.join()
+
+
+def check_all_that_was_confirmed_is_there_once(ledger, out, kills):
+    confirmed = [json.loads(line) for line in out.read_text().splitlines()]
+    entries = ledger.entries("request")
+    held = {e.body["id"]: e.digest for e in entries}
+    assert len(held) == len(entries)
+    assert len(confirmed) > kills
+    assert [c for c in confirmed if held.get(c["id"]) != c["digest"]] == []
+    check_nothing_is_lost(ledger)
+
+
+@pytest.mark.slow
+def test_kills_of_service_worker_and_sender_lose_nothing(make, tmp_path):
+    ledger = make(batch={"most": 20})
+    kill_in_turn(ledger, tmp_path / "confirmed", 6, 0.4)
+    check_all_that_was_confirmed_is_there_once(ledger, tmp_path / "confirmed", 6)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("longest", [0.3, 2.0])
+def test_a_hundred_kills_over_service_worker_and_sender_lose_nothing(make, tmp_path, longest):
+    ledger = make(batch={"most": 20})
+    kill_in_turn(ledger, tmp_path / "confirmed", 100, longest)
+    check_all_that_was_confirmed_is_there_once(ledger, tmp_path / "confirmed", 100)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from unlearnkit.cli.options import ACase, Json, Quiet, examples
 
 if TYPE_CHECKING:
     from unlearnkit.core.case import Case
+    from unlearnkit.ledger.deletion_run import BatchOutcome
     from unlearnkit.ledger.register import Register, RequestState
 
 ledger_app = typer.Typer(
@@ -42,6 +43,7 @@ HERE = Path("ledger")
     epilog=examples(
         "unlearnkit ledger init digits",
         "unlearnkit ledger init my_package.cases:patients --model trained.safetensors",
+        "unlearnkit ledger init digits --model models:/digits@champion",
         "unlearnkit ledger init --new-key signing-2.key",
     ),
 )
@@ -49,12 +51,16 @@ def init(
     case: Annotated[str | None, ACase] = None,
     folder: Folder = HERE,
     model: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             metavar="FILE",
-            help="The trained weights (.safetensors, .pt); trained from scratch when absent.",
+            help="The trained weights (.safetensors, .pt) or a registered version of MLflow"
+            " (models:/digits/3); trained from scratch when absent.",
         ),
     ] = None,
+    tracking_uri: Annotated[
+        str, typer.Option(metavar="URI", help="Of MLflow; MLFLOW_TRACKING_URI when absent.")
+    ] = "",
     signer: Annotated[
         str, typer.Option(help="The role that signs certificates.")
     ] = "the owner of this ledger",
@@ -78,7 +84,9 @@ def init(
             return
         assert case is not None
         made = _make_case(case)
-        create_ledger(folder, case, made, model=model, signer=signer, reporter=talk).close()
+        create_ledger(
+            folder, case, made, model=model, tracking_uri=tracking_uri, signer=signer, reporter=talk
+        ).close()
         talk.say(f"next: edit {folder / 'policy.yaml'}, then: unlearnkit ledger request")
 
 
@@ -143,13 +151,18 @@ def run_requests(
     from unlearnkit.cli.console import Console, print_json, print_table
     from unlearnkit.core.errors import InputError
     from unlearnkit.ledger.deletion_run import run_batch
+    from unlearnkit.ledger.model_registry import RegistryError
 
-    outcomes = []
+    outcomes, down = [], None
     made = _case(folder, case, trust)
     with Console(quiet=quiet) as talk:
         again = retry
         while True:
-            outcome = run_batch(folder, made, at_once=now, retry=again, reporter=talk)
+            try:
+                outcome = run_batch(folder, made, at_once=now, retry=again, reporter=talk)
+            except RegistryError as e:  # what was done is printed first
+                down = e
+                break
             again = False
             if outcome is None:
                 break
@@ -164,13 +177,20 @@ def run_requests(
         print_table(head, [r for r in rows if r[0]])
     rejected = [o for o in outcomes if o.state == "rejected"]
     if rejected:
-        from unlearnkit.ledger.policy import read_policy
+        raise InputError(_refused(folder, rejected))
+    if down is not None:
+        raise down
 
-        who = read_policy(folder).notify or "nobody is named: set notify in policy.yaml"
-        raise InputError(
-            f"ledger: {', '.join(o.batch for o in rejected)}: not published: {rejected[0].why}; to"
-            f" decide: {who}; change the policy and run again with --retry"
-        )
+
+def _refused(folder: Path, rejected: list[BatchOutcome]) -> str:
+    """Return what was not published, and who decides."""
+    from unlearnkit.ledger.policy import read_policy
+
+    who = read_policy(folder).notify or "nobody is named: set notify in policy.yaml"
+    return (
+        f"ledger: {', '.join(o.batch for o in rejected)}: not published: {rejected[0].why}; to"
+        f" decide: {who}; change the policy and run again with --retry"
+    )
 
 
 @ledger_app.command(
@@ -356,13 +376,83 @@ def export_ledger(
         print_table(("file", "SHA-256"), list(files.items()))
 
 
-def _needed() -> None:
+@ledger_app.command("card", epilog=examples("unlearnkit ledger card --out my_model"))
+def model_card(
+    out: Annotated[Path, typer.Option(help="The model's folder; its README.md is renewed.")],
+    folder: Folder = HERE,
+) -> None:
+    """Write the section of a Hugging Face model card on what was unlearned; uploads nothing."""
+    _needed()
+    from unlearnkit.ledger.model_card import write_card
+
+    print(write_card(folder, out))
+
+
+@ledger_app.command(
+    "serve",
+    epilog=examples(
+        "unlearnkit ledger serve",
+        "unlearnkit ledger serve --ledger /srv/ledger --host 10.0.0.5 --port 8470",
+    ),
+)
+def serve_ledger(
+    folder: Folder = HERE,
+    host: Annotated[
+        str, typer.Option(help="Beyond this machine only where the ledger has tokens.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8470,
+) -> None:
+    """Take requests and show states, reports and certificates over HTTP; run answers them."""
+    _needed("fastapi", "uvicorn", "jinja2", extra="service")
+    from unlearnkit.cli.console import Console
+    from unlearnkit.ledger.service.server import serve
+
+    with Console() as talk:
+        serve(folder, host, port, talk)
+
+
+@ledger_app.command(
+    "token",
+    epilog=examples(
+        "unlearnkit ledger token web-form --role submit",
+        "unlearnkit ledger token auditors --role read",
+        "unlearnkit ledger token web-form --remove",
+    ),
+)
+def token(
+    name: Annotated[str, typer.Argument(help="Of the program or the role that uses it.")],
+    folder: Folder = HERE,
+    role: Annotated[
+        list[str] | None, typer.Option(help="submit, read, or both: give it twice.")
+    ] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Let it permit nothing more.")] = False,
+) -> None:
+    """Make a token for the service and print it, this once; its hash alone is kept."""
+    _needed()
+    from unlearnkit.core.errors import UnknownNameError
+    from unlearnkit.ledger.service.access import AccessRole, AccessTokens
+
+    _open(folder).close()
+    tokens = AccessTokens(folder)
+    if remove:
+        tokens.remove(name)
+        return
+    for one in role or ():
+        if one not in set(AccessRole):
+            raise UnknownNameError("role", one, AccessRole)
+    print(tokens.create(name, map(AccessRole, role or ())))
+
+
+def _needed(*more: str, extra: str = "ledger") -> None:
     from importlib.util import find_spec
 
     from unlearnkit.core.errors import UnsupportedError
 
-    if find_spec("cryptography") is None:
-        raise UnsupportedError("ledger: it needs cryptography: pip install 'unlearnkit[ledger]'")
+    absent = [name for name in ("cryptography", *more) if find_spec(name) is None]
+    if absent:
+        raise UnsupportedError(
+            f"ledger: it needs {', '.join(absent)}: pip install 'unlearnkit[{extra}]'"
+        )
 
 
 def _open(folder: Path) -> Register:

@@ -26,6 +26,7 @@ from unlearnkit.core.row_selection import rows_to_forget
 from unlearnkit.core.row_sets import unpack_rows
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.ledger.deletion_run import current_model
+from unlearnkit.ledger.model_registry import SUFFIXES, ModelRegistry, RegistryError
 from unlearnkit.ledger.new_ledger import MODELS, WEIGHTS
 from unlearnkit.ledger.policy import LedgerPolicy, read_policy
 from unlearnkit.ledger.register import LedgerEntry, Register
@@ -41,15 +42,13 @@ DECLARED = {
 }
 """What to do with what cannot be looked into, by kind."""
 
-SUFFIXES = {".safetensors", ".pt", ".pth", ".bin", ".ckpt"}
-
 
 class Carrier(FrozenModel):
     """One thing that holds deleted data, or may."""
 
     kind: str
     """``cached model``, ``cached signals``, ``earlier model``, ``run folder``, ``checkpoint``,
-    ``training data``, or how the policy names it."""
+    ``registered version``, ``training data``, or how the policy names it."""
 
     place: str
     holds: Literal["yes", "possibly"]
@@ -154,6 +153,7 @@ def find_carriers(
     found += [c for _, c in _earlier_models(folder, register)]
     found += _in_runs(folder, policy, known)
     found += _checkpoints(folder, policy, known, case)
+    found += _registered_versions(folder, policy, known, case)
     found += _training_data(register, SubjectKeys(folder), case)
     for kind, action in DECLARED.items():
         found += [
@@ -266,6 +266,40 @@ def _checkpoints(
                 if sure
                 else "no model of this ledger: delete it, unless it was trained without the rows",
             )
+
+
+def _registered_versions(
+    folder: Path, policy: LedgerPolicy, known: Lineage, case: Case
+) -> Iterator[Carrier]:
+    """Yield versions of the registered model whose weights are not the current model's."""
+    if policy.registry is None:
+        return
+    try:
+        registry = ModelRegistry(folder, policy.registry)
+        versions = registry.versions()
+    except RegistryError as e:
+        yield _registered(policy.registry.model, "possibly", f"look again: {e}")
+        return
+    for version in versions:
+        place = f"models:/{version.name}/{version.version}"
+        alias = f"move the alias {', '.join(version.aliases)}, " if version.aliases else ""
+        files = f"mlflow gc --run-ids {version.run_id}" if version.run_id else version.source
+        action = f"{alias}delete the version and its run, then its files: {files}"
+        try:
+            with registry.weights(version) as paths:
+                contents = {_weights_digest(path, case) for path in paths}
+        except RegistryError as e:
+            yield _registered(place, "possibly", f"{action}; its files cannot be read now: {e}")
+            continue
+        if contents & set(known.models):
+            yield _registered(place, "yes", action)
+        elif contents != {known.current}:
+            stranger = "no model of this ledger: unless it was trained without the rows, "
+            yield _registered(place, "possibly", stranger + action)
+
+
+def _registered(place: str, holds: Literal["yes", "possibly"], action: str) -> Carrier:
+    return Carrier(kind="registered version", place=place, holds=holds, ours=False, action=action)
 
 
 def _training_data(register: Register, keys: SubjectKeys, case: Case) -> Iterator[Carrier]:

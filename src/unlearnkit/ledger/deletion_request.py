@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from unlearnkit.core.errors import InputError, UnsupportedError
-from unlearnkit.core.request import Classes, Groups, Rows, parse_request
+from unlearnkit.core.request import Classes, ForgetRequest, Groups, Rows, parse_request
 from unlearnkit.ledger.policy import LedgerPolicy
-from unlearnkit.ledger.register import LedgerEntry, Register, stamp
+from unlearnkit.ledger.register import LedgerEntry, Register, RequestState, stamp
 from unlearnkit.ledger.subjects import SubjectKeys
 from unlearnkit.ledger.verify import canonical, sha256
 
@@ -24,7 +24,7 @@ def receive(
     folder: Path,
     register: Register,
     policy: LedgerPolicy,
-    forget: str,
+    forget: str | ForgetRequest,
     *,
     id: str | None = None,  # noqa: A002  # the word of the certificate
     reason: str = "",
@@ -39,7 +39,8 @@ def receive(
         folder: The ledger.
         register: Its entries.
         policy: Its rules.
-        forget: ``rows=a17,b03``, ``group=cust-12`` or ``class=3``; files as for ``unlearn``.
+        forget: ``rows=a17,b03``, ``group=cust-12`` or ``class=3``; files as for ``unlearn``; or a
+            request.
         id: Of the sender; a new one is made when None.
         reason: Why, without names of persons.
         deadline: A date or a time, ISO 8601; from the policy when None.
@@ -68,7 +69,7 @@ def receive(
     _check_words(id_, reason, [str(n) for n in names])
     key = SubjectKeys(folder).current()
     subjects = key.pseudonyms(kind, names)
-    until = _deadline(deadline, policy, register.clock())
+    until = _deadline(deadline, policy, register.clock(), known=register.find_request(id_))
     content = {"kind": kind, "subjects": subjects, "reason": reason, "deadline": deadline}
     body = {
         "id": id_,
@@ -81,7 +82,10 @@ def receive(
     return register.receive(body, until)
 
 
-def _deadline(given: str | None, policy: LedgerPolicy, time: datetime) -> str:
+def _deadline(
+    given: str | None, policy: LedgerPolicy, time: datetime, *, known: RequestState | None
+) -> str:
+    """Return the deadline as entries hold it; that of a request sent again may have passed."""
     if given is None:
         return stamp(time + timedelta(days=policy.answer_within_days))
     try:
@@ -93,7 +97,7 @@ def _deadline(given: str | None, policy: LedgerPolicy, time: datetime) -> str:
     if len(given) == len("2026-12-24"):  # a date: its whole day counts
         until += timedelta(days=1)
     until = until.replace(tzinfo=UTC) if until.tzinfo is None else until
-    if until <= time:
+    if until <= time and known is None:
         raise InputError(
             f"deadline: {given} has passed; give the day by which you will answer now, and say in"
             " the reason that the request is late"

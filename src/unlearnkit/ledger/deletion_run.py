@@ -31,9 +31,11 @@ from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.runtime import Reporter, Runtime
 from unlearnkit.core.version import __version__
 from unlearnkit.ledger.deletion_certificate import SigningKey, certificate_statement
+from unlearnkit.ledger.model_registry import RegistryError, check_installed
 from unlearnkit.ledger.new_ledger import MODELS, ORIGINAL, WEIGHTS, signing_key
 from unlearnkit.ledger.policy import LedgerPolicy, read_policy
 from unlearnkit.ledger.register import Lease, LedgerEntry, Register
+from unlearnkit.ledger.registration import register_published
 from unlearnkit.ledger.subject_rows import Search, case_now, data_facts, search
 from unlearnkit.ledger.subjects import SubjectKeys
 from unlearnkit.ledger.verify import CERTIFICATE, canonical, sha256
@@ -64,6 +66,9 @@ class BatchOutcome:
 
     why: str = ""
 
+    registry: str = ""
+    """Why the published model is not in the registry yet; empty where it is, or none is named."""
+
 
 def run_batch(
     folder: Path,
@@ -91,7 +96,8 @@ def run_batch(
         lease_seconds: How long others wait for this worker when it says nothing.
 
     Returns:
-        What became of the batch; None where no request is due.
+        What became of the batch; None where no request is due. Where none is due, and the last
+        model could still not be registered, a ``RegistryError`` says why.
 
     Raises:
         InputError: If another worker is at work, or keys, model or data are not the ledger's.
@@ -128,11 +134,14 @@ class BatchWork:
 
     def run(self, case: Case, *, at_once: bool, retry: bool) -> BatchOutcome | None:
         """Go on with the batch that is running, or begin one."""
+        if self.policy.registry is not None:
+            check_installed()
         self._point()
         self._record_policy()
         running = self.register.requests("running")
         names = [] if running else self._due(at_once=at_once, retry=retry)
         if not running and not names:
+            register_published(self.folder, self.register, self.policy, self.lease)
             return None
         keys = SubjectKeys(self.folder)
         now = case_now(self.register, keys, case)
@@ -235,8 +244,13 @@ class BatchWork:
                 return BatchOutcome(name, "rejected", requests, missing, why=why)
             attempt = Attempt(self, batch, case, request, tried)
             tried.append(self.register.append("attempt", attempt.carry_out(), self.lease))
-        folder = self._publish(batch, tried[-1])
-        return BatchOutcome(name, "done", requests, missing, folder, str(tried[-1].body["why"]))
+        folder, down = self._publish(batch, tried[-1]), ""
+        try:
+            register_published(self.folder, self.register, self.policy, self.lease)
+        except RegistryError as e:  # the next run tries again
+            down = str(e)
+        why = str(tried[-1].body["why"])
+        return BatchOutcome(name, "done", requests, missing, folder, why, down)
 
     def _publish(self, batch: LedgerEntry, attempt: LedgerEntry) -> str:
         """Sign and record what was accepted, and let the pointer name it."""

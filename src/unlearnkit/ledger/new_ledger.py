@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from pathlib import Path
+
+from torch import nn
 
 from unlearnkit.cache import Cache
 from unlearnkit.checkpoint import load_weights, save_weights
@@ -14,8 +17,9 @@ from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import write_bytes, write_text
 from unlearnkit.core.runtime import Reporter, Runtime
 from unlearnkit.ledger.deletion_certificate import SigningKey
+from unlearnkit.ledger.model_registry import ModelRegistry, RegisteredName, absolute_uri
 from unlearnkit.ledger.policy import FILE as POLICY
-from unlearnkit.ledger.policy import TEMPLATE, read_policy
+from unlearnkit.ledger.policy import TEMPLATE, RegistryPlace, read_policy
 from unlearnkit.ledger.register import FILE, Register
 from unlearnkit.ledger.subject_rows import data_facts, with_keys
 from unlearnkit.ledger.subjects import SubjectKeys
@@ -33,7 +37,8 @@ def create_ledger(
     name: str,
     case: Case,
     *,
-    model: Path | None = None,
+    model: Path | str | None = None,
+    tracking_uri: str = "",
     signer: str = "the owner of this ledger",
     reporter: Reporter | None = None,
     cache: Cache | None = None,
@@ -44,7 +49,9 @@ def create_ledger(
         folder: Its place; absent or empty, but for a ``policy.yaml`` that is then used.
         name: Of the case: built-in, or ``package.module:function``.
         case: What the model was trained on.
-        model: Its weights; the original is trained, or taken from the cache, when None.
+        model: Its weights: a file, or a registered version such as ``models:/digits/3``; the
+            original is trained, or taken from the cache, when None.
+        tracking_uri: Of the registry, for a new policy; MLFLOW_TRACKING_URI when empty.
         signer: The role that signs certificates.
         reporter: Hears of progress.
         cache: Where trained models are kept.
@@ -57,37 +64,72 @@ def create_ledger(
     _check_free(folder)
     case = with_keys(case)
     rt = Runtime.on("cpu", reporter=reporter)
-    if model is None:
-        weights = train_original(case, rt=rt, cache=cache).model
-    else:
-        weights = load_weights(fresh_model(case, rt), model)
     id_ = str(uuid.uuid4())
     if not (folder / POLICY).exists():
-        text = TEMPLATE.format(signer=json.dumps(signer))
-        if model is not None:
-            text = text.replace(
-                "checkpoints: []", f"checkpoints: [{json.dumps(str(model.resolve()))}]"
-            )
-        write_text(folder / POLICY, text)
+        write_text(folder / POLICY, _policy_text(signer, model, tracking_uri))
     policy = read_policy(folder)
-    if model is not None:
-        _mark(model, id_, folder)
+    registry = None if policy.registry is None else ModelRegistry(folder, policy.registry)
+    if registry is not None:
+        registry.claim()
+    source = ""
+    if model is None:
+        weights = train_original(case, rt=rt, cache=cache).model
+    elif _is_registered(model):
+        weights, source = _registered_weights(registry, str(model), case, rt)
+    else:
+        weights = load_weights(fresh_model(case, rt), model)
+        _mark(Path(model), id_, folder)
     save_weights(weights, folder / MODELS / ORIGINAL / WEIGHTS)
     key = SigningKey.create(folder / policy.signer.key)
     write_bytes(folder / PUBLIC, key.pem)
     subjects = SubjectKeys(folder).create()
-    return Register.create(
-        folder,
-        {
-            "id": id_,
-            "case": name,
-            "model": model_digest(weights),
-            "data": data_facts(case, subjects),
-            "subject_key": subjects.id,
-            "key": key.public,
-            "signer": policy.signer.name,
-        },
-    )
+    first = {
+        "id": id_, "case": name, "model": model_digest(weights), "signer": policy.signer.name,
+        "data": data_facts(case, subjects), "subject_key": subjects.id, "key": key.public,
+    }  # fmt: skip
+    register = Register.create(folder, first | ({"source": source} if source else {}))
+    if registry is not None:
+        registry.claim(id_)
+    return register
+
+
+def _is_registered(model: Path | str | None) -> bool:
+    return str(model).startswith("models:/")
+
+
+def _policy_text(signer: str, model: Path | str | None, tracking_uri: str) -> str:
+    """Return a new policy: it names the checkpoint or the registered model that was given."""
+    text = TEMPLATE.format(signer=json.dumps(signer))
+    if model is not None and not _is_registered(model):
+        place = json.dumps(str(Path(model).resolve()))
+        return text.replace("checkpoints: []", f"checkpoints: [{place}]")
+    if model is not None:
+        name = RegisteredName.parse(str(model))
+        registry = {
+            "tracking_uri": absolute_uri(tracking_uri, Path.cwd()),
+            "model": name.model,
+            "alias": name.alias or RegistryPlace(model=name.model).alias,
+        }
+        return re.sub(r"registry: null.*", lambda _: f"registry: {json.dumps(registry)}", text)
+    return text
+
+
+def _registered_weights(
+    registry: ModelRegistry | None, uri: str, case: Case, rt: Runtime
+) -> tuple[nn.Module, str]:
+    """Return the weights of a registered version, and the version that its name stood for."""
+    if registry is None or registry.place.model != RegisteredName.parse(uri).model:
+        raise InputError(f"registry: policy.yaml must name the registered model of {uri}")
+    version = registry.version(uri)
+    with registry.weights(version) as paths:
+        safe = [p for p in paths if p.suffix == ".safetensors"] or paths
+        if len(safe) != 1:
+            raise InputError(
+                f"registry: {uri} must hold one file of weights (.safetensors, .pt), got"
+                f" {len(safe)}; register one that does, or give --model FILE"
+            )
+        weights = load_weights(fresh_model(case, rt), safe[0])
+    return weights, f"models:/{version.name}/{version.version}"
 
 
 def _check_free(folder: Path) -> None:

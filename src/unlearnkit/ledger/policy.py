@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.core.checked import FrozenModel
@@ -62,6 +63,30 @@ class CarrierPlaces(FrozenModel):
     """All else, in words, such as ``nightly backup of /srv``."""
 
 
+class RegistryPlace(FrozenModel):
+    """The registered model of MLflow that follows the ledger."""
+
+    tracking_uri: str = ""
+    """Such as ``https://mlflow.example`` or ``sqlite:////srv/mlflow.db``; what the variable
+    MLFLOW_TRACKING_URI says when empty. No password: the policy is recorded for ever."""
+
+    model: str = Field(pattern=r"^[^/@'`:]{1,200}$")
+    """The name of the registered model."""
+
+    alias: str = Field("champion", pattern=r"^[\w-]{1,200}$")
+    """The alias that names the version in use."""
+
+    experiment: str = "unlearnkit"
+    """Whose runs hold the files; made where it is absent."""
+
+    @field_validator("tracking_uri")
+    @classmethod
+    def _without_password(cls, uri: str) -> str:
+        if re.match(r"[^/]+://[^/@]*:[^/@]*@", uri):
+            raise ValueError("holds a password; leave it out, and set MLFLOW_TRACKING_URI")
+        return uri
+
+
 class LedgerPolicy(FrozenModel):
     """The rules of a ledger, from ``policy.yaml``."""
 
@@ -110,6 +135,9 @@ class LedgerPolicy(FrozenModel):
 
     carriers: CarrierPlaces = CarrierPlaces()
 
+    registry: RegistryPlace | None = None
+    """Where each published model is registered; nowhere when None."""
+
     @property
     def plan(self) -> tuple[str, ...]:
         """Return the methods to try in order, retraining at the end included."""
@@ -142,6 +170,7 @@ carriers:                  # what else may hold the data
   mlflow: []
   adapters: []
   others: []
+registry: null   # {{tracking_uri: sqlite:////srv/mlflow.db, model: NAME, alias: champion}}
 """
 
 

@@ -97,6 +97,18 @@ class RequestState:
     """Number of the entry that gave it its state."""
 
 
+class RequestConflictError(InputError):
+    """The id is that of another request."""
+
+
+class UnknownRequestError(InputError):
+    """There is no request of this id."""
+
+
+class LedgerUnavailableError(InputError):
+    """The file cannot be used now: the disk is full, or it is locked or damaged."""
+
+
 class LostLeaseError(InputError):
     """Another worker has taken over: this one's result is not kept."""
 
@@ -208,7 +220,7 @@ class Register:
             The entry, and whether it is new.
 
         Raises:
-            InputError: If a request of this id says something else.
+            RequestConflictError: If a request of this id says something else.
         """
         with self._transaction():
             held = self._db.execute(
@@ -218,7 +230,7 @@ class Register:
                 return self._append("request", {**body, "deadline": deadline}), True
             entry = self.entry(int(held[0]))
             if entry.body["content"] != body["content"]:
-                raise InputError(
+                raise RequestConflictError(
                     f"request: id {body['id']!r} is that of another request, received"
                     f" {entry.time}; give the new one an id of its own"
                 )
@@ -246,10 +258,16 @@ class Register:
 
     def request(self, name: str) -> RequestState:
         """Return where a request stands; an unknown id is an error."""
-        found = self._requests("WHERE id = ?", (name,))
-        if not found:
-            raise InputError(f"request: no id {name!r}; unlearnkit ledger status lists them")
-        return found[0]
+        found = self.find_request(name)
+        if found is None:
+            raise UnknownRequestError(
+                f"request: no id {name!r}; unlearnkit ledger status lists them"
+            )
+        return found
+
+    def find_request(self, name: str) -> RequestState | None:
+        """Return where a request stands; None where there is none of this id."""
+        return next(iter(self._requests("WHERE id = ?", (name,))), None)
 
     def requests(self, *states: str) -> list[RequestState]:
         """Return the requests in these states, or all, those of the nearest deadline first."""
@@ -370,7 +388,7 @@ class Register:
         try:
             yield
         except sqlite3.Error as e:
-            raise InputError(
+            raise LedgerUnavailableError(
                 f"ledger: cannot use {str(self.path)!r}: {e}; nothing was changed: free space, or"
                 " put back a copy, and try again"
             ) from None

@@ -1,0 +1,1 @@
+"""The HTTP service of a ledger: requests come in, states and certificates go out."""
