@@ -9,6 +9,7 @@ from unlearnkit.core.data import View
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.method import Problem
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.token_rows import TOKEN_TASKS
 from unlearnkit.language.answers import answers, preference_term, sampled_answer
 from unlearnkit.language.language_method import ForgetStep, ReferenceModel, TokenModel
 from unlearnkit.language.unlearning_losses import kl_to_reference, npo, preference, squared_distance
@@ -16,9 +17,7 @@ from unlearnkit.train.early_stopping import OFF
 from unlearnkit.train.features import row_losses
 
 ANNA = uk.Groups("anna")
-LANGUAGE = sorted(
-    i for i, m in uk.catalog.methods().items() if m.info.tasks == frozenset({"causal_lm"})
-)
+LANGUAGE = sorted(i for i, m in uk.catalog.methods().items() if m.info.tasks <= TOKEN_TASKS)
 CLOSE = {"rtol": 1e-6, "atol": 1e-6}
 
 

@@ -286,10 +286,15 @@ def _unlearn_documents(context: typer.Context) -> None:
     """Forget documents; files that a shell puts after the first one of --forget are taken too."""
     from unlearnkit.cli.console import Console, print_json, print_text
     from unlearnkit.cli.model_folder import unlearn_documents
+    from unlearnkit.core.token_rows import TOKEN_TASKS
     from unlearnkit.job import parse_settings
 
     given = context.params
-    _usage(given["task"] == "causal_lm", "only causal_lm models are read from a folder", "--task")
+    _usage(
+        given["task"] in TOKEN_TASKS,
+        f"models of {', '.join(sorted(TOKEN_TASKS))} are read from a folder",
+        "--task",
+    )
     _usage(given["case"] is not None, "name the model's folder", "CASE")
     _usage(given["forget"] is not None, "name the documents, such as 'docs/*.txt'", "--forget")
     _usage(given["out"] is not None, "name the folder of the new model", "--out")
@@ -300,6 +305,7 @@ def _unlearn_documents(context: typer.Context) -> None:
             given["retain"] or (),
             given["out"],
             talk,
+            task=given["task"],
             method=given["method"] or "npo",
             preset=given["preset"],
             settings=parse_settings(given["param"] or ()),

@@ -55,9 +55,9 @@ ModelTask = Annotated[
     str | None,
     typer.Option(
         "--task",
-        metavar="causal_lm",
-        help="CASE is the folder of a language model of transformers; --forget and --retain are"
-        " text files or patterns.",
+        metavar="TASK",
+        help="causal_lm, masked_lm or seq2seq: CASE is the folder of such a model of transformers;"
+        " --forget and --retain are text files (or .jsonl of rows) or patterns.",
     ),
 ]
 Retain = Annotated[

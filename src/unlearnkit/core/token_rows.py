@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
+from torch import Tensor
 
 from unlearnkit.core.data import TensorData, as_tensor
 from unlearnkit.core.documents import Documents
@@ -16,6 +17,9 @@ from unlearnkit.core.text import one_line
 
 IGNORED = -100
 """Label of a token that no loss counts: of a prompt, of another speaker, of padding."""
+
+TOKEN_TASKS = frozenset({"causal_lm", "masked_lm", "seq2seq"})
+"""Tasks whose targets are tokens."""
 
 TooLong = Literal["cut", "split", "refuse"]
 
@@ -63,6 +67,14 @@ class TokenReader:
     too_long: TooLong | None = None
     """What becomes of longer texts; when None documents are split and others cut."""
 
+    shift: ClassVar[int] = 1
+    """Places at the start of a row that nothing predicts."""
+
+    ends: ClassVar[tuple[str, ...]] = ("eos_token_id",)
+    """Tokens that end a text: the first that the tokenizer has."""
+
+    keeps_prompt_end: ClassVar[bool] = False
+
     def read(self, source: Any, name: str, group: Any = None, keys: Any = None) -> TokenRows:
         """Return the rows of a set.
 
@@ -90,9 +102,9 @@ class TokenReader:
         long: list[int] = []
         for i, row in enumerate(rows):
             whole = self._tokens(row, f"{name}: row {i}")
-            if limit is not None and len(whole.ids) > limit:
+            if limit is not None and self._length(whole) > limit:
                 long.append(i)
-            for part in _pieces(whole, limit, how):
+            for part in self._pieces(whole, limit, how):
                 parts.append(part)
                 place.append(i)
         remarks = _length_remarks(name, long, len(rows), limit, how)
@@ -101,7 +113,7 @@ class TokenReader:
                 f"{name}: keys: row {long[0]} is split into several, which one key cannot name;"
                 " name rows by group=, or cut with CausalLM(too_long='cut')"
             )
-        return TokenRows(token_data(parts, self._pad(), name), _at(owners, place), ids, remarks)
+        return TokenRows(self._data(parts, name), _at(owners, place), ids, remarks)
 
     def completion(self, text: str) -> list[int]:
         """Return the tokens of a text that follows a prompt, its end marked.
@@ -123,6 +135,22 @@ class TokenReader:
         own = own if isinstance(own, int) and own < NO_LENGTH else None
         return own if self.max_length is None else self.max_length
 
+    def _data(self, parts: Sequence[Tokens], name: str) -> TensorData:
+        return token_data(parts, self._pad(), name, shift=self.shift)
+
+    def _length(self, whole: Tokens) -> int:
+        return len(whole.ids)
+
+    def _pieces(self, whole: Tokens, limit: int | None, how: TooLong) -> Sequence[Tokens]:
+        if limit is None or len(whole.ids) <= limit:
+            return [whole]
+        ends = range(0, len(whole.ids), limit) if how == "split" else (0,)
+        parts = [Tokens(whole.ids[i : i + limit], whole.labels[i : i + limit]) for i in ends]
+        # A piece of one token, or of a prompt alone, predicts nothing.
+        return [
+            p for p in parts if p is parts[0] or any(t != IGNORED for t in p.labels[self.shift :])
+        ]
+
     def _pad(self) -> int:
         """Return what fills rows up: attention masks and labels keep it out of every number."""
         for name in ("pad_token_id", "eos_token_id"):
@@ -132,8 +160,12 @@ class TokenReader:
         return 0
 
     def _end(self, ids: Sequence[int]) -> list[int]:
-        end = getattr(self.processing_class, "eos_token_id", None)
-        return [] if end is None or (ids and ids[-1] == end) else [int(end)]
+        end = self._end_token()
+        return [] if end is None or (ids and ids[-1] == end) else [end]
+
+    def _end_token(self) -> int | None:
+        found = [getattr(self.processing_class, name, None) for name in self.ends]
+        return next((int(t) for t in found if t is not None), None)
 
     def _tokens(self, row: Any, where: str) -> Tokens:
         row = {"text": row} if isinstance(row, str) else row
@@ -156,8 +188,8 @@ class TokenReader:
             self._check_text(after, where, "completion")
             head = _ids(self.processing_class(before)) if self.processing_class else []
             tail = self.completion(after)
-            end = getattr(self.processing_class, "eos_token_id", None)
-            head = head[:-1] if len(head) > 1 and head[-1] == end else head
+            if not self.keeps_prompt_end and len(head) > 1 and head[-1] == self._end_token():
+                head = head[:-1]
             return Tokens(head + tail, [IGNORED] * len(head) + tail)
         if "text" not in row:
             have = ", ".join(map(str, row))
@@ -221,8 +253,8 @@ def reading_task(task: Any, processing_class: Any) -> Any:
     kind = TASKS.get(task) if isinstance(task, str) else None
     if kind is None or not hasattr(kind, "remarks"):
         raise InputError(
-            "processing_class: goes with task='causal_lm'; give a CausalLM its own:"
-            " CausalLM(processing_class=tokenizer)"
+            "processing_class: goes with task='causal_lm', 'masked_lm' or 'seq2seq'; give a"
+            " CausalLM its own: CausalLM(processing_class=tokenizer)"
         )
     return kind(processing_class=processing_class)
 
@@ -230,7 +262,8 @@ def reading_task(task: Any, processing_class: Any) -> Any:
 def reader_of(task: Any) -> TokenReader | None:
     """Return what reads texts for a task; None where rows are no texts."""
     if isinstance(task, str):
-        return TokenReader() if hasattr(TASKS.get(task), "remarks") else None
+        kind: type[TokenReader] | None = getattr(TASKS.get(task), "reads", None)
+        return None if kind is None else kind()
     found: TokenReader | None = getattr(task, "reader", None)
     return found
 
@@ -292,15 +325,6 @@ def _given(row: Mapping[str, Any], where: str) -> Tokens:
     return Tokens([int(ids[i]) for i in seen], [int(labels[i]) for i in seen])
 
 
-def _pieces(whole: Tokens, limit: int | None, how: TooLong) -> Iterable[Tokens]:
-    if limit is None or len(whole.ids) <= limit:
-        return [whole]
-    ends = range(0, len(whole.ids), limit) if how == "split" else (0,)
-    parts = [Tokens(whole.ids[i : i + limit], whole.labels[i : i + limit]) for i in ends]
-    # A piece of one token, or of a prompt alone, predicts nothing.
-    return [p for p in parts if p is parts[0] or any(t != IGNORED for t in p.labels[1:])]
-
-
 def _length_remarks(
     name: str, long: Sequence[int], count: int, limit: int | None, how: TooLong
 ) -> tuple[str, ...]:
@@ -316,7 +340,9 @@ def _length_remarks(
     return (f"{name}: {what}: they were {done}",)
 
 
-def token_data(parts: Sequence[Tokens], pad: int, name: str, *, plain: bool = False) -> TensorData:
+def token_data(
+    parts: Sequence[Tokens], pad: int, name: str, *, plain: bool = False, shift: int = 1
+) -> TensorData:
     """Return texts as rows padded on the right to the longest.
 
     Args:
@@ -324,6 +350,7 @@ def token_data(parts: Sequence[Tokens], pad: int, name: str, *, plain: bool = Fa
         pad: Token of the padding; masks and labels keep it out of every number.
         name: What to call the set in an error.
         plain: Whether inputs are the tokens alone, without an attention mask.
+        shift: Places at the start that nothing predicts.
 
     Returns:
         The rows.
@@ -331,19 +358,26 @@ def token_data(parts: Sequence[Tokens], pad: int, name: str, *, plain: bool = Fa
     Raises:
         InputError: If nothing is predicted of a text.
     """
-    bad = next((i for i, p in enumerate(parts) if all(t == IGNORED for t in p.labels[1:])), None)
+    bad = next(
+        (i for i, p in enumerate(parts) if all(t == IGNORED for t in p.labels[shift:])), None
+    )
     if bad is not None:
         raise InputError(
             f"{name}: row {bad} has no label after its first token, so that nothing is predicted"
             f" of it ({len(parts[bad].ids)} tokens:"
             f" {one_line(str(parts[bad].ids), 60)}); leave it out, or allow more tokens"
         )
-    width = max(len(p.ids) for p in parts)
-    ids = torch.full((len(parts), width), pad, dtype=torch.long)
-    labels = torch.full((len(parts), width), IGNORED, dtype=torch.long)
-    mask = torch.zeros(len(parts), width, dtype=torch.long)
-    for i, p in enumerate(parts):
-        ids[i, : len(p.ids)] = torch.tensor(p.ids)
-        labels[i, : len(p.ids)] = torch.tensor(p.labels)
-        mask[i, : len(p.ids)] = 1
+    ids, mask = padded([p.ids for p in parts], pad)
+    labels, _ = padded([p.labels for p in parts], IGNORED)
     return TensorData(ids if plain else {"input_ids": ids, "attention_mask": mask}, labels)
+
+
+def padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """Return rows ``(N, T)`` filled up on the right, and where they are not."""
+    width = max(map(len, rows))
+    found = torch.full((len(rows), width), pad, dtype=torch.long)
+    mask = torch.zeros_like(found)
+    for i, row in enumerate(rows):
+        found[i, : len(row)] = torch.tensor(row, dtype=torch.long)
+        mask[i, : len(row)] = 1
+    return found, mask
