@@ -30,7 +30,7 @@ def test_the_model_of_both_returns_the_corrected_logits(alpha):
     with torch.no_grad():
         got, z, r = (m(input_ids=ids).logits for m in (both, both.base, both.reinforced))
     torch.testing.assert_close(got, z - alpha * torch.clamp(r - z, min=0), rtol=0, atol=1e-6)
-    assert not alpha == torch.equal(got, z)
+    assert bool(alpha) != torch.equal(got, z)
 
 
 def test_generate_takes_the_most_probable_corrected_token_of_each_prompt():

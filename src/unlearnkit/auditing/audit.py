@@ -109,6 +109,7 @@ def audit(
     memory: AuditMemory | None = None,
     placebo: bool = True,
     recipe_check: bool = True,
+    robustness: bool = False,
     certificate: Certificate | EvidenceStatement | None = None,
 ) -> Report:
     """Measure whether an unlearned model behaves as if it had never seen the forget rows.
@@ -134,6 +135,8 @@ def audit(
         placebo: Of the reference tier: whether the method runs on the oracles too, to tell memory.
         recipe_check: Whether to ask before any comparison if the case's recipe, or ``train_model``,
             gives models like the original: it trains one to five originals, kept in the cache.
+        robustness: Whether to attack what was forgotten: weights rounded to 8 and 4 bits, sampled
+            answers, questions in other words, hints in context, relearning. Of language models.
         certificate: Of ``unlearnkit.linear``, or the evidence of a removal by ``unlearnkit.sisa``:
             printed with all its assumptions, next to what was measured; it changes no verdict.
 
@@ -149,9 +152,11 @@ def audit(
     check = RecipeChecker(done, oracle, rt, cache, memory, ray, wanted=recipe_check)
     tier = _tier_of(tier, oracle)
     if tier is AuditTier.STRONG:
-        found = _strong(done, oracle, models, rt, cache, ray, memory, check)
+        found = _strong(done, oracle, models, rt, cache, ray, memory, check, robustness)
     else:
-        found = _single(done, oracle, tier, rt, cache, memory, check, placebo=placebo)
+        found = _single(done, oracle, tier, rt, cache, memory, check, placebo=placebo,
+            robustness=robustness,
+        )  # fmt: skip
     return with_evidence(_with_data(found, done, list_rows=list_rows), done, stated)
 
 
@@ -165,13 +170,15 @@ def _single(
     check: RecipeChecker,
     *,
     placebo: bool,
+    robustness: bool,
 ) -> Report:
     """Return the fast or the reference audit of the model at hand."""
     oracles = oracle if tier is AuditTier.REFERENCE else None
     controls = ControlModels(done.case, done.parts, rt, cache)
     return audit_one_model(
-        done, oracles, tier, rt, controls, memory, placebo=placebo, recipe_check=check
-    )
+        done, oracles, tier, rt, controls, memory, placebo=placebo, recipe_check=check,
+        robustness=robustness,
+    )  # fmt: skip
 
 
 def _tier_of(wanted: AuditTier | str | None, oracle: Oracles | None) -> AuditTier:
@@ -214,6 +221,7 @@ def audit_one_model(
     *,
     placebo: bool = False,
     recipe_check: Callable[[Mapping[Split, View], AuditTier], RecipeCheck] | None = None,
+    robustness: bool = False,
 ) -> Report:
     """Return the fast or the reference audit of one model; arguments are those of ``audit``.
 
@@ -235,7 +243,8 @@ def audit_one_model(
     models, found_before = _oracle_models(truth)
     evidence = evidence_of(done, splits.views, rt, oracles=models, found=found_before)
     count = 0 if oracles is None else len(oracles)
-    rows = tuple(metric_rows(evidence, tier, _known(done, truth, evidence)))
+    known = _known(done, truth, evidence)
+    rows = tuple(metric_rows(evidence, tier, known, robustness=robustness))
     control = placebo_control(done, oracles if placebo else None, evidence, rt)
     recipe = None if recipe_check is None else recipe_check(splits.views, tier)
     found = _findings(done, rows, evidence, count, controls, control, recipe)
@@ -308,6 +317,7 @@ def _strong(
     ray: str | None,
     memory: AuditMemory,
     check: RecipeChecker,
+    robustness: bool,
 ) -> Report:
     """Return the reference audit of the model at hand, and the ensembles' verdict on its method."""
     check_models(models)
@@ -325,8 +335,9 @@ def _strong(
     controls = ControlModels(done.case, done.parts, rt, cache)
     check = replace(check, training=subject.originals)
     one = audit_one_model(
-        done, truth, AuditTier.REFERENCE, rt, controls, memory, recipe_check=check
-    )
+        done, truth, AuditTier.REFERENCE, rt, controls, memory, recipe_check=check,
+        robustness=robustness,
+    )  # fmt: skip
     told: tuple[str, ...] = ()
     if localizer is not None:
         told = (f"the mask was found anew on each original, by {localizer.words}",)

@@ -32,6 +32,7 @@ from unlearnkit.cli.options import (
     Quiet,
     Ray,
     Retain,
+    Robustness,
     RunCase,
     Then,
     Tier,
@@ -421,6 +422,7 @@ def audit(
     oracle_weights: OracleWeights = None,
     ensemble_size: EnsembleSize = 64,
     no_recipe_check: NoRecipeCheck = False,
+    robustness: Robustness = False,
     device: Annotated[
         str | None, typer.Option(help="Where to compute; where the run was made by default.")
     ] = None,
@@ -456,7 +458,7 @@ def audit(
         report = run_audit(
             folder, case=case, trust=trust, tier=tier, oracles=oracles, models=ensemble_size,
             oracle_weights=oracle_weights or (), device=device, ray=ray, yes=yes,
-            recipe_check=not no_recipe_check, list_rows=list_rows, talk=talk,
+            recipe_check=not no_recipe_check, robustness=robustness, list_rows=list_rows, talk=talk,
         )  # fmt: skip
     if json:
         print_json(report.model_dump(mode="json"))

@@ -138,6 +138,14 @@ OracleWeights = Annotated[
         " removed rows; nothing is retrained then. One or more files.",
     ),
 ]
+Robustness = Annotated[
+    bool,
+    typer.Option(
+        "--robustness",
+        help="Attack what a language model forgot: rounding to 8 and 4 bits, sampling, other"
+        " questions, hints, relearning.",
+    ),
+]
 NoRecipeCheck = Annotated[
     bool,
     typer.Option(

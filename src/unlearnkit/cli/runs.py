@@ -229,13 +229,15 @@ def run_audit(
     yes: bool = False,
     list_rows: bool = False,
     recipe_check: bool = True,
+    robustness: bool = False,
     talk: Console,
 ) -> Report:
     """Audit a run and write ``report.json`` and, with the report extra, ``report.html``.
 
     A ``case`` replaces that of the record; the code that a record names is imported with ``trust``.
     ``oracle_weights`` are files of models that the user retrained elsewhere; nothing is retrained
-    then. ``yes`` allows more than ``MANY`` oracles; ``recipe_check`` is that of ``uk.audit``.
+    then. ``yes`` allows more than ``MANY`` oracles; ``recipe_check`` and ``robustness``
+    are those of ``uk.audit``.
 
     Returns:
         The report. Changed weights, a changed case and a place that cannot be written are errors.
@@ -258,6 +260,7 @@ def run_audit(
     digests = [model_digest(m) for m in given]
     inputs = {"run": record.key, "tier": tier, "oracles": digests or oracles}
     inputs |= ({"models": models} if tier == "strong" else {}) | _switched_off(recipe_check)
+    inputs |= {"robustness": True} if robustness else {}
     run = _run(job, "audit", digest(inputs), folder)
     with Store(folder.parent / STORE) as store:
         with _recorded(store, run):
@@ -268,7 +271,7 @@ def run_audit(
             talk.say("auditing")
             report = audit(
                 done, oracle=truth, tier=tier, models=models, rt=rt, ray=ray, list_rows=list_rows,
-                recipe_check=recipe_check,
+                recipe_check=recipe_check, robustness=robustness,
             )  # fmt: skip
             report = report.model_copy(update={"warnings": (*warnings, *report.warnings)})
             _write(report, folder, talk)

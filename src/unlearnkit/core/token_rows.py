@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from unlearnkit.core.data import TensorData, as_tensor
+from unlearnkit.core.digest import digest
 from unlearnkit.core.documents import Documents
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.task import TASKS
@@ -22,6 +23,9 @@ TOKEN_TASKS = frozenset({"causal_lm", "masked_lm", "seq2seq"})
 """Tasks whose targets are tokens."""
 
 TooLong = Literal["cut", "split", "refuse"]
+
+FORMS = {"paraphrased_answer", "perturbed_answer", "paraphrased_question"}
+"""Columns with other forms of a question, as TOFU calls them."""
 
 PACKED = ("position_ids", "seq_lengths", "cu_seq_lens_q")
 """Columns of sets in which several texts share a row."""
@@ -39,6 +43,32 @@ class Tokens:
 
     ids: list[int]
     labels: list[int]
+
+
+@dataclass(frozen=True)
+class QuestionForms:
+    """Other forms of a row's question and answer, each with the answer's tokens as labels."""
+
+    paraphrase: Tokens | None = None
+    """The question with the right answer in other words."""
+
+    wrong: tuple[Tokens, ...] = ()
+    """The question with wrong answers in those words."""
+
+    asked: Tokens | None = None
+    """The question in other words with the right answer."""
+
+
+@dataclass(frozen=True)
+class QuestionData(TensorData):
+    """Rows that have other forms of their questions."""
+
+    forms: tuple[QuestionForms, ...] = field(kw_only=True)
+    """One a row."""
+
+    def key(self) -> str:
+        """Return the content address of all rows and forms."""
+        return digest({"rows": super().key(), "forms": repr(self.forms)})
 
 
 @dataclass(frozen=True)
@@ -98,6 +128,7 @@ class TokenReader:
         limit = self.limit
         how = self.too_long or ("split" if isinstance(source, Documents) else "cut")
         parts: list[Tokens] = []
+        forms: list[QuestionForms] = []
         place: list[int] = []
         long: list[int] = []
         for i, row in enumerate(rows):
@@ -106,6 +137,7 @@ class TokenReader:
                 long.append(i)
             for part in self._pieces(whole, limit, how):
                 parts.append(part)
+                forms.append(self._forms(row, f"{name}: row {i}"))
                 place.append(i)
         remarks = _length_remarks(name, long, len(rows), limit, how)
         if how == "split" and long and ids is not None:
@@ -113,7 +145,10 @@ class TokenReader:
                 f"{name}: keys: row {long[0]} is split into several, which one key cannot name;"
                 " name rows by group=, or cut with CausalLM(too_long='cut')"
             )
-        return TokenRows(self._data(parts, name), _at(owners, place), ids, remarks)
+        data = self.rows_of(parts, name)
+        if any(f != QuestionForms() for f in forms):
+            data = QuestionData(data.x, data.y, forms=tuple(forms))
+        return TokenRows(data, _at(owners, place), ids, remarks)
 
     def completion(self, text: str) -> list[int]:
         """Return the tokens of a text that follows a prompt, its end marked.
@@ -135,8 +170,27 @@ class TokenReader:
         own = own if isinstance(own, int) and own < NO_LENGTH else None
         return own if self.max_length is None else self.max_length
 
-    def _data(self, parts: Sequence[Tokens], name: str) -> TensorData:
+    def rows_of(self, parts: Sequence[Tokens], name: str) -> TensorData:
+        """Return texts as rows, padded to the longest."""
         return token_data(parts, self._pad(), name, shift=self.shift)
+
+    def _forms(self, row: Any, where: str) -> QuestionForms:
+        """Return the other forms that columns of a row give, under the names of TOFU."""
+        if not isinstance(row, Mapping) or not FORMS & set(row):
+            return QuestionForms()
+        if not isinstance(row.get("prompt"), str) or not isinstance(row.get("completion"), str):
+            raise InputError(f"{where}: {', '.join(sorted(FORMS))} go with prompt and completion")
+
+        def of(prompt: str, completion: str) -> Tokens:
+            whole = self._tokens({"prompt": prompt, "completion": completion}, where)
+            return self._pieces(whole, self.limit, "cut")[0]
+
+        say, asked = row.get("paraphrased_answer"), row.get("paraphrased_question")
+        return QuestionForms(
+            None if say is None else of(row["prompt"], say),
+            tuple(of(row["prompt"], text) for text in row.get("perturbed_answer") or ()),
+            None if asked is None else of(asked, row["completion"]),
+        )
 
     def _length(self, whole: Tokens) -> int:
         return len(whole.ids)

@@ -36,6 +36,7 @@ class ReinforcedDifference(nn.Module):
     def __init__(self, base: nn.Module, reinforced: nn.Module, alpha: float) -> None:
         """Take the models; ``alpha`` is a buffer, so that a saved state holds it."""
         super().__init__()
+        self.alpha: Tensor
         self.base, self.reinforced = base, reinforced
         self.register_buffer("alpha", torch.tensor(float(alpha)))
 

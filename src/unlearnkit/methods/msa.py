@@ -40,9 +40,9 @@ class ModelStateArithmetic(Method):
         differs=(
             "the checkpoint is the last kept one that had not read any forget row, or the first one"
             " where all had, with a note; the paper takes a given one",
-            "by default alpha and beta are the largest multiples, up to the given ones, at which the"
-            " retained loss is within its limit and the forget rows look no worse than validation"
-            " rows; the specification gives no values: alpha 1 and beta 0 are ours",
+            "by default alpha and beta are the largest multiples, up to the given ones, at which"
+            " the retained loss is within its limit and the forget rows look no worse than"
+            " validation rows; the specification gives no values: alpha 1 and beta 0 are ours",
         ),
         presets={"plain": {"guard": OFF}},
         smoke={"run": {"lr": 1.0, "share": 0.2}, "guard": OFF},

@@ -27,7 +27,7 @@ class PairReader(TokenReader):
     """What the decoder reads before its first token; the tokenizer's padding when None, as of T5.
     """
 
-    def _data(self, parts: Sequence[Tokens], name: str) -> TensorData:
+    def rows_of(self, parts: Sequence[Tokens], name: str) -> TensorData:
         """Return rows of ``input_ids``, ``attention_mask`` and ``decoder_input_ids``."""
         split = [_sides(p) for p in parts]
         bad = next((i for i, (prompt, _) in enumerate(split) if not prompt.ids), None)

@@ -108,6 +108,10 @@ class LetterTokenizer:
         """Return the tokens of a text."""
         return {"input_ids": [1 + ord(letter) % (TOY_LETTERS - 1) for letter in text]}
 
+    def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
+        """Return a letter for each token."""
+        return "".join(chr(ord("a") + i) for i in ids)
+
 
 class ToyLanguageModel(nn.Module):
     """Blocks of two layers; each place sees the mean of the places up to it, or of all."""

@@ -100,7 +100,7 @@ class RelearningCurve:
 def relearn(
     model: nn.Module,
     forget: View,
-    retain: View,
+    retain: View | None,
     target: RelearningTarget,
     task: Task,
     recipe: Recipe,
@@ -111,9 +111,10 @@ def relearn(
 ) -> RelearningCurve:
     """Return how a copy of a model comes back to a target when it is trained on all rows again.
 
-    Each batch holds forget and retain rows in proportion, and at least one forget row. The target
-    is checked in eval mode before the first and after each step, of ``cap`` at most. ``order``
-    numbers the random order of the rows: equal for models that are compared.
+    On the forget rows alone where ``retain`` is None. Each batch holds forget and retain rows in
+    proportion, and at least one forget row. The target is checked in eval mode before the first
+    and after each step, of ``cap`` at most. ``order`` numbers the random order of the rows: equal
+    for models that are compared.
     """
     twin = trainable(model)
     short: list[float] = []
@@ -126,6 +127,19 @@ def relearn(
 
     if met(0.0):
         return RelearningCurve((), met=True)
+    if retain is None:
+        with seeded_global_rngs(rt, f"relearn/{order}/layers"):
+            descend(
+                twin,
+                forget,
+                lambda b: task.losses(task.outputs(twin, b), b).mean(),
+                recipe,
+                rt,
+                stream=f"relearn/{order}/forget",
+                steps=cap,
+                after_step=met,
+            )
+        return RelearningCurve(tuple(short[:cap]), met=len(short) <= cap)
     whole = len(forget) + len(retain)
     batch = min(recipe.batch_size, whole)
     size = min(max(1, round(batch * len(forget) / whole)), len(forget))
