@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from unlearnkit.attacks.auc_score import AUC_MARGIN, auc_score
 from unlearnkit.core.audit_terms import ReportSection
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.inference import chunk, map_rows
@@ -27,7 +28,6 @@ from unlearnkit.stats.roc import min_negatives
 
 PAIR = (Split.FORGET, Split.HELD_OUT)
 LABELS = ("classification",)
-AUC_MARGIN = 0.02
 attack = partial(
     metric,
     Goal.ORACLE,
@@ -216,20 +216,6 @@ def _called_members(members: Features, others: Features, asked: Features) -> Fea
     machine.fit(np.concatenate([members, others]), labels)
     called: Features = machine.predict(asked)
     return called
-
-
-def auc_score(members: Tensor, others: Tensor) -> Score:
-    """Return the AUC of scores ``(n,)`` of members against ``(m,)`` of others, with an interval."""
-    area = roc.auc(members, others)
-    if math.isnan(area):
-        return Score(area, note="a score is not a number: infinite outputs cannot be compared")
-    interval = roc.auc_interval(members, others)
-    if interval is None:
-        return Score(area, note="no interval: one row on a side")
-    exact = roc.delong_variance(members, others) > 0
-    return Score(
-        area, interval=interval, method="DeLong, logit" if exact else "exact, over disjoint pairs"
-    )
 
 
 def _tpr(e: Evidence, fpr: float) -> Score:

@@ -11,10 +11,11 @@ from functools import partial
 
 from torch import Tensor
 
+from unlearnkit.attacks.auc_score import AUC_MARGIN, auc_score
 from unlearnkit.core.audit_terms import AuditTier, ReportSection
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
-from unlearnkit.core.metric import Goal, Score, metric
+from unlearnkit.core.metric import Goal, MetricRole, Score, metric
 from unlearnkit.core.token_rows import IGNORED, TOKEN_TASKS
 from unlearnkit.language.muse import privacy_leak
 from unlearnkit.language.row_scores import (
@@ -29,9 +30,20 @@ from unlearnkit.language.sequence_attacks import (
     min_k_score,
     zlib_score,
 )
-from unlearnkit.metrics.membership import AUC_MARGIN, PAIR, attack, auc_score
 
-attack_on_text = partial(attack, splits=PAIR, tasks=TOKEN_TASKS, section=ReportSection.MEMBERSHIP)
+PAIR = (Split.FORGET, Split.HELD_OUT)
+attack_on_text = partial(
+    metric,
+    Goal.ORACLE,
+    low=0.0,
+    high=1.0,
+    unit="AUC",
+    margin=AUC_MARGIN,
+    role=MetricRole.ATTACK,
+    splits=PAIR,
+    tasks=TOKEN_TASKS,
+    section=ReportSection.MEMBERSHIP,
+)
 
 
 @attack_on_text()
