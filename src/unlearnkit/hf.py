@@ -91,9 +91,7 @@ class UnlearnTrainer(Trainer):
                 f"{how.id} is no loss of a language model that a Trainer could minimise; use"
                 " unlearnkit.unlearn, or a method such as npo"
             )
-        read: Any = task
-        if processing_class is not None:
-            read = tasks()[task](processing_class=processing_class, max_length=max_length)
+        read = _task(task, processing_class, max_length)
         case = _case(forget_dataset, retain_dataset, eval_dataset, read)
         self._rt = Runtime.on(str(args.device), seed=args.seed)
         self.problem = _problem(model, case, _adapter(peft_config, how), args, self._rt)
@@ -150,6 +148,12 @@ class _Rows(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, i: int) -> dict[str, Tensor]:
         return _row(self._data, i)
+
+
+def _task(task: str, processing_class: Any, max_length: int | None) -> Any:
+    if processing_class is None:
+        return task
+    return tasks()[task](processing_class=processing_class, max_length=max_length)
 
 
 def _case(forget: Any, retain: Any, test: Any, task: Any) -> Case:

@@ -68,17 +68,10 @@ def unlearn_documents(
     kept = _documents_that_stay(gone, retain)
     kind = tasks()[task]
     model, tokenizer = _load(folder, kind)
-    context = getattr(model.config, "max_position_embeddings", None)
-    lengths = [n for n in (TokenReader(tokenizer).limit, context) if n is not None]
-    start = getattr(model.config, "decoder_start_token_id", None)
     case = Case.from_parts(
         forget=_rows(gone),
         retain=_rows(kept),
-        task=kind(
-            processing_class=tokenizer,
-            max_length=min(lengths, default=None),
-            **({"decoder_start": start} if task == "seq2seq" else {}),
-        ),
+        task=_task_of(kind, model, tokenizer),
         recipe=FINE_TUNED,
     )
     talk.say(f"forgetting {len(gone)} documents with {how.id}; {len(kept)} stay")
@@ -100,6 +93,16 @@ def _documents_that_stay(gone: Documents, patterns: Sequence[str]) -> Documents:
     if not kept:
         raise InputError("--retain: all of these documents are to be forgotten; name others too")
     return Documents(tuple(found.texts[i] for i in kept), tuple(found.names[i] for i in kept))
+
+
+def _task_of(kind: type[TokenTask], model: Any, tokenizer: Any) -> TokenTask:
+    """Return the task with the limits and the first decoder token of a model's configuration."""
+    context = getattr(model.config, "max_position_embeddings", None)
+    lengths = [n for n in (TokenReader(tokenizer).limit, context) if n is not None]
+    more = {}
+    if kind.name == "seq2seq":
+        more["decoder_start"] = getattr(model.config, "decoder_start_token_id", None)
+    return kind(processing_class=tokenizer, max_length=min(lengths, default=None), **more)
 
 
 def _rows(found: Documents) -> Any:

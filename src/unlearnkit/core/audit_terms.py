@@ -32,4 +32,4 @@ class ReportSection(IntEnum):
     COST = 9
     COMPOSITE = 10
     ROBUSTNESS = 11
-    """Attacks on what was forgotten; computed where an audit is told to."""
+    """Attacks on what was forgotten; computed where an audit is called with robustness=True."""

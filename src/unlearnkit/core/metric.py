@@ -115,7 +115,7 @@ class Metric:
 
     @property
     def opt_in(self) -> bool:
-        """Return whether an audit computes it only where it is told to: it costs much."""
+        """Return whether an audit computes it only with robustness=True: it costs much."""
         return self.section is ReportSection.ROBUSTNESS
 
     @property

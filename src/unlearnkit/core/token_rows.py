@@ -55,7 +55,7 @@ class QuestionForms:
     wrong: tuple[Tokens, ...] = ()
     """The question with wrong answers in those words."""
 
-    asked: Tokens | None = None
+    other_question: Tokens | None = None
     """The question in other words with the right answer."""
 
 
@@ -421,12 +421,12 @@ def token_data(
             f" of it ({len(parts[bad].ids)} tokens:"
             f" {one_line(str(parts[bad].ids), 60)}); leave it out, or allow more tokens"
         )
-    ids, mask = padded([p.ids for p in parts], pad)
-    labels, _ = padded([p.labels for p in parts], IGNORED)
+    ids, mask = pad_rows([p.ids for p in parts], pad)
+    labels, _ = pad_rows([p.labels for p in parts], IGNORED)
     return TensorData(ids if plain else {"input_ids": ids, "attention_mask": mask}, labels)
 
 
-def padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+def pad_rows(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
     """Return rows ``(N, T)`` filled up on the right, and where they are not."""
     width = max(map(len, rows))
     found = torch.full((len(rows), width), pad, dtype=torch.long)

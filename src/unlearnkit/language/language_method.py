@@ -116,7 +116,7 @@ class TokenModel:
         first = int(self._first[batch.row].min())
 
         def short(t: Tensor, name: str = "") -> Tensor:
-            along = self._task.aligned or name.startswith("decoder_")
+            along = self._task.in_place or name.startswith("decoder_")
             return t[:, :width] if along and t.ndim > 1 and t.shape[1] == full else t
 
         rows = batch.x

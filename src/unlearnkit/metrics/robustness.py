@@ -1,6 +1,6 @@
 """Whether what a language model forgot comes back under an attack, or was only hidden.
 
-Opt-in: an audit computes these where it is told to (``robustness=True``). Probabilities are of
+Opt-in: an audit computes these with ``robustness=True``. Probabilities are of
 answers of the forget rows, ``P(answer | question)^(1 / tokens)``; the aim is the retrained model's
 value under the same attack.
 """
@@ -39,7 +39,7 @@ SAMPLES = 32
 """Answers that are drawn for each question."""
 
 HINTS = 2
-"""Other forget rows that are told before a question."""
+"""Other forget rows that stand before a question."""
 
 LESSON = 8
 """Forget rows that are learned again, at most."""
@@ -104,7 +104,9 @@ def paraphrased_question_probability(e: Evidence) -> Score:
     Needs a column ``paraphrased_question``. A filter that knows the question's own words misses it.
     """
     known = forms(e, Split.FORGET)
-    asked = [] if known is None else [f.asked for f in known if f.asked is not None]
+    asked = (
+        [] if known is None else [f.other_question for f in known if f.other_question is not None]
+    )
     if not asked:
         return Score(
             math.nan, note="needs questions in other words: give a column paraphrased_question"
@@ -114,7 +116,7 @@ def paraphrased_question_probability(e: Evidence) -> Score:
 
 @probability(tasks=["causal_lm"], models=True)
 def hinted_answer_probability(e: Evidence) -> Score:
-    """Mean probability of the forgotten answers when other forget rows are told before.
+    """Mean probability of the forgotten answers when other forget rows stand before.
 
     In context: up to two other forget rows, with their answers, then the question. Of at most 64
     rows.
@@ -190,10 +192,10 @@ def _context(e: Evidence) -> int | None:
 def _with_hints(rows: list[Tokens], i: int, limit: int | None) -> Tokens | None:
     """Return a row after up to two others, as many as fit; None where none does."""
     near = [(i + step) % len(rows) for step in range(1, min(HINTS, len(rows) - 1) + 1)]
-    told: list[int] = []
+    before: list[int] = []
     for j in near:
-        if limit is None or len(told) + len(rows[j].ids) + len(rows[i].ids) <= limit:
-            told += rows[j].ids
-    if not told:
+        if limit is None or len(before) + len(rows[j].ids) + len(rows[i].ids) <= limit:
+            before += rows[j].ids
+    if not before:
         return None
-    return Tokens(told + rows[i].ids, [IGNORED] * len(told) + rows[i].labels)
+    return Tokens(before + rows[i].ids, [IGNORED] * len(before) + rows[i].labels)

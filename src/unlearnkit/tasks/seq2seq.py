@@ -12,7 +12,7 @@ from torch import nn
 from unlearnkit.core.data import Batch, TensorData
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.task import register_task
-from unlearnkit.core.token_rows import IGNORED, TokenReader, Tokens, TooLong, padded, token_data
+from unlearnkit.core.token_rows import IGNORED, TokenReader, Tokens, TooLong, pad_rows, token_data
 from unlearnkit.tasks.token_task import TokenTask
 
 
@@ -37,7 +37,7 @@ class PairReader(TokenReader):
                 " columns or as JSON lines"
             )
         told = token_data([answer for _, answer in split], self._pad(), name, shift=0)
-        said, mask = padded([prompt.ids for prompt, _ in split], self._pad())
+        said, mask = pad_rows([prompt.ids for prompt, _ in split], self._pad())
         start = self._pad() if self.start is None else self.start
         before = torch.where(told.y == IGNORED, self._pad(), told.y)[:, :-1]
         first = torch.full((len(parts), 1), start)
@@ -87,7 +87,7 @@ class Seq2SeqLM(TokenTask):
     name = "seq2seq"
     kind = "sequence-to-sequence model"
     loader = "AutoModelForSeq2SeqLM"
-    aligned = False
+    in_place = False
     reads = PairReader
 
     def __init__(

@@ -50,7 +50,7 @@ class TokenTask:
     shift: ClassVar[int] = 0
     """Places between a label and the logits that predict it."""
 
-    aligned: ClassVar[bool] = True
+    in_place: ClassVar[bool] = True
     """Whether labels stand at the places of ``input_ids``."""
 
     reads: ClassVar[type[TokenReader]] = TokenReader
@@ -232,7 +232,7 @@ class TokenTask:
     def check_model(self, model: nn.Module, view: View, rt: Runtime) -> None:
         """Refuse a model that does not fit the rows, or that is of another kind."""
         two = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
-        if two is True and self.aligned:
+        if two is True and self.in_place:
             raise UnsupportedError(
                 "the model is an encoder with a decoder, which reads prompts and answers apart;"
                 " give task='seq2seq'"
@@ -265,7 +265,7 @@ class TokenTask:
         mask = (
             x["attention_mask"][row].bool() if "attention_mask" in x else torch.ones_like(ids) > 0
         )
-        if self.aligned:
+        if self.in_place:
             parts = [torch.where(y != IGNORED, y, ids)[mask]]
         else:
             parts = [ids[mask], y[y != IGNORED]]

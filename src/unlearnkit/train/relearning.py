@@ -127,26 +127,17 @@ def relearn(
 
     if met(0.0):
         return RelearningCurve((), met=True)
-    if retain is None:
-        with seeded_global_rngs(rt, f"relearn/{order}/layers"):
-            descend(
-                twin,
-                forget,
-                lambda b: task.losses(task.outputs(twin, b), b).mean(),
-                recipe,
-                rt,
-                stream=f"relearn/{order}/forget",
-                steps=cap,
-                after_step=met,
-            )
-        return RelearningCurve(tuple(short[:cap]), met=len(short) <= cap)
-    whole = len(forget) + len(retain)
+    whole = len(forget) + (0 if retain is None else len(retain))
     batch = min(recipe.batch_size, whole)
     size = min(max(1, round(batch * len(forget) / whole)), len(forget))
     drops = forget.endless_batches(size, rt, shuffle=f"relearn/{order}/forget")
     recipe = recipe.model_copy(update={"batch_size": max(1, batch - size)})
+    if retain is None:
+        recipe = recipe.model_copy(update={"batch_size": size})
 
     def loss(keep: Batch) -> Tensor:
+        if retain is None:
+            return task.losses(task.outputs(twin, keep), keep).mean()
         drop = next(drops)
         stay, go = joint_forward(task, twin, keep, drop)
         return torch.cat([task.losses(stay, keep), task.losses(go, drop)]).mean()
@@ -154,7 +145,7 @@ def relearn(
     with seeded_global_rngs(rt, f"relearn/{order}/layers"):
         descend(
             twin,
-            retain,
+            forget if retain is None else retain,
             loss,
             recipe,
             rt,
