@@ -99,7 +99,7 @@ def _task_of(kind: type[TokenTask], model: Any, tokenizer: Any) -> TokenTask:
     """Return the task with the limits and the first decoder token of a model's configuration."""
     context = getattr(model.config, "max_position_embeddings", None)
     lengths = [n for n in (TokenReader(tokenizer).limit, context) if n is not None]
-    more = {}
+    more: dict[str, Any] = {}
     if kind.name == "seq2seq":
         more["decoder_start"] = getattr(model.config, "decoder_start_token_id", None)
     return kind(processing_class=tokenizer, max_length=min(lengths, default=None), **more)

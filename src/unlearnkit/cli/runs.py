@@ -257,7 +257,8 @@ def run_audit(
     given = [load_weights(fresh_model(subject, rt), path).eval() for path in oracle_weights]
     digests = [model_digest(m) for m in given]
     inputs = {"run": record.key, "tier": tier, "oracles": digests or oracles}
-    inputs |= ({"models": models} if tier == "strong" else {}) | _switches(recipe_check, robustness)
+    inputs |= {"models": models} if tier == "strong" else {}
+    inputs |= _switches(recipe_check, robustness)
     run = _run(job, "audit", digest(inputs), folder)
     with Store(folder.parent / STORE) as store:
         with _recorded(store, run):
