@@ -257,8 +257,7 @@ def run_audit(
     given = [load_weights(fresh_model(subject, rt), path).eval() for path in oracle_weights]
     digests = [model_digest(m) for m in given]
     inputs = {"run": record.key, "tier": tier, "oracles": digests or oracles}
-    inputs |= {"models": models} if tier == "strong" else {}
-    inputs |= _switches(recipe_check, robustness)
+    inputs |= ({"models": models} if tier == "strong" else {}) | _switches(recipe_check, robustness)
     run = _run(job, "audit", digest(inputs), folder)
     with Store(folder.parent / STORE) as store:
         with _recorded(store, run):
@@ -278,11 +277,10 @@ def run_audit(
     return report
 
 
-def _switches(recipe_check: bool, robustness: bool) -> dict[str, bool]:
+def _switches(recipe_check: bool, robustness: bool) -> dict[str, int]:
     """Return what an audit's key says of its switches: nothing where they are as usual."""
-    return ({} if recipe_check else {"recipe_check": False}) | (
-        {"robustness": True} if robustness else {}
-    )
+    switched: dict[str, int] = {} if recipe_check else {"recipe_check": False}
+    return switched | {"robustness": True} if robustness else switched
 
 
 def _unlearned(
