@@ -44,8 +44,10 @@ if TYPE_CHECKING:
     from unlearnkit.report.report import Report as Report
     from unlearnkit.tasks.causal_lm import CausalLM as CausalLM
     from unlearnkit.tasks.classification import Classification as Classification
+    from unlearnkit.tasks.masked_lm import MaskedLM as MaskedLM
     from unlearnkit.tasks.multilabel import MultiLabel as MultiLabel
     from unlearnkit.tasks.regression import Regression as Regression
+    from unlearnkit.tasks.seq2seq import Seq2SeqLM as Seq2SeqLM
     from unlearnkit.train.checkpoint_history import DiskCheckpoints as DiskCheckpoints
     from unlearnkit.train.checkpoint_history import MemoryCheckpoints as MemoryCheckpoints
     from unlearnkit.train.checkpointed_training import with_checkpoints as with_checkpoints
@@ -69,6 +71,7 @@ _HOMES = {
     "Labels": "core.request",
     "Localizer": "localize.localizer",
     "Mask": "localize.mask",
+    "MaskedLM": "tasks.masked_lm",
     "MemoryCheckpoints": "train.checkpoint_history",
     "Method": "core.method",
     "MultiLabel": "tasks.multilabel",
@@ -79,6 +82,7 @@ _HOMES = {
     "RetainedSubspace": "linalg.gradient_projection",
     "Rows": "core.request",
     "Runtime": "core.runtime",
+    "Seq2SeqLM": "tasks.seq2seq",
     "Targets": "core.request",
     "Unlearned": "unlearning.run_method",
     "UnlearnkitError": "core.errors",

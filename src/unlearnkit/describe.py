@@ -15,6 +15,7 @@ from unlearnkit.core.errors import UnknownNameError
 from unlearnkit.core.method import Method, Need
 from unlearnkit.core.metric import Metric, MetricRole
 from unlearnkit.core.search_space import search_space
+from unlearnkit.core.token_rows import TOKEN_TASKS
 from unlearnkit.report.schema import ReportData
 
 Facts = dict[str, Any]
@@ -293,7 +294,7 @@ def case_section(c: CaseEntry) -> str:
 def short_methods(link: str) -> str:
     """Return the Markdown table of methods, those of language models alone in a sentence."""
     lines = tables(link)["methods"].split("\n")
-    language = {i for i, m in catalog.methods().items() if m.info.tasks == {"causal_lm"}}
+    language = {i for i, m in catalog.methods().items() if m.info.tasks <= TOKEN_TASKS}
     names = ", ".join(f"[`{i}`]({link}{i}.md)" for i in sorted(language))
     rows = [line for line in lines if line[4:].partition("`")[0] not in language]
     return "\n".join([*rows, "", f"For language models alone: {names}."])

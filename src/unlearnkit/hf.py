@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
 
 from unlearnkit.catalog import method as build_method
+from unlearnkit.catalog import tasks
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import Batch, TensorData, View
 from unlearnkit.core.errors import InputError, UnsupportedError
@@ -25,7 +26,6 @@ from unlearnkit.language.language_method import (
     TokenModel,
     language_task,
 )
-from unlearnkit.tasks.causal_lm import CausalLM
 from unlearnkit.unlearning.run_method import reading_copy
 
 
@@ -45,7 +45,7 @@ class PairedRows(Dataset[dict[str, Any]]):
 
 
 class UnlearnTrainer(Trainer):
-    """Trains a causal language model to forget: ``compute_loss`` is the method's.
+    """Trains a language model to forget: ``compute_loss`` is the method's.
 
     The run is as long and as fast as ``args`` say: a method's own run and stop rule are those of
     ``unlearnkit.unlearn``. Batches are ``{"forget": {...}, "retain": {...}}``; batches with
@@ -64,6 +64,7 @@ class UnlearnTrainer(Trainer):
         peft_config: Any = None,
         method: Method | str = "npo",
         max_length: int | None = None,
+        task: Literal["causal_lm", "masked_lm", "seq2seq"] = "causal_lm",
         **more: Any,
     ) -> None:
         """Take the model and both sets.
@@ -71,13 +72,14 @@ class UnlearnTrainer(Trainer):
         Args:
             model: Trained in place; with ``peft_config`` its layers are replaced by adapted ones.
             args: Of the training; ``remove_unused_columns`` is set to False.
-            forget_dataset: Rows that must go, in any form that ``Case(task="causal_lm")`` takes.
+            forget_dataset: Rows that must go, in any form that a case of the task takes.
             retain_dataset: Rows that stay, likewise.
             processing_class: The tokenizer; not needed for sets that are tokenised.
             eval_dataset: Rows for the model's own loss, likewise.
             peft_config: A ``LoraConfig``: the adapter alone is trained.
             method: A language-model method, or its id.
             max_length: Most tokens of a row; the tokenizer's when None.
+            task: Which tokens the model predicts.
             **more: As ``Trainer`` takes them: ``callbacks``, ``optimizers``, ``compute_metrics``.
 
         Raises:
@@ -89,7 +91,8 @@ class UnlearnTrainer(Trainer):
                 f"{how.id} is no loss of a language model that a Trainer could minimise; use"
                 " unlearnkit.unlearn, or a method such as npo"
             )
-        case = _case(forget_dataset, retain_dataset, eval_dataset, processing_class, max_length)
+        read = _task(task, processing_class, max_length)
+        case = _case(forget_dataset, retain_dataset, eval_dataset, read)
         self._rt = Runtime.on(str(args.device), seed=args.seed)
         self.problem = _problem(model, case, _adapter(peft_config, how), args, self._rt)
         self.unlearning_method = how
@@ -147,16 +150,17 @@ class _Rows(Dataset[dict[str, Tensor]]):
         return _row(self._data, i)
 
 
-def _case(
-    forget: Any, retain: Any, test: Any, processing_class: Any, max_length: int | None
-) -> Case:
+def _task(task: str, processing_class: Any, max_length: int | None) -> Any:
+    if processing_class is None:
+        return task
+    return tasks()[task](processing_class=processing_class, max_length=max_length)
+
+
+def _case(forget: Any, retain: Any, test: Any, task: Any) -> Case:
     for name, rows in (("forget_dataset", forget), ("retain_dataset", retain)):
         if rows is None:
             raise InputError(f"{name}: give the rows")
-    named: Any = "causal_lm"
-    if processing_class is not None:
-        named = CausalLM(processing_class=processing_class, max_length=max_length)
-    return Case.from_parts(forget=forget, retain=retain, test=test, task=named)
+    return Case.from_parts(forget=forget, retain=retain, test=test, task=task)
 
 
 def _adapter(peft_config: Any, how: LanguageMethod) -> LowRankAdapter | None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.language.tiny import gpt2, tokenizer, transformers
+from tests.language.tiny import bert, gpt2, questions, t5, tokenizer, transformers
 
 
 @pytest.fixture
@@ -66,3 +66,33 @@ def test_extra_arguments_without_a_task_are_refused(run, folder):
     said = run("unlearn", "digits", "--forget", "class=3", "class=4")
     assert said.code == 2
     assert "got also class=4" in said.err
+
+
+@pytest.mark.parametrize(("task", "make"), [("masked_lm", bert), ("seq2seq", t5)])
+def test_rows_are_forgotten_by_a_model_of_another_kind(run, tmp_path, task, make):
+    make().save_pretrained(tmp_path / "model")
+    tokenizer(mask_token="~").save_pretrained(tmp_path / "model")
+    for name, part in (("gone", questions()[:2]), ("kept", questions()[2:])):
+        lines = [json.dumps(row) for row in part]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+    said = run(
+        "unlearn", "model", "--task", task, "--forget", "gone.jsonl", "--retain", "kept.jsonl",
+        "--method", "simnpo", "--out", "new", "-p", "guard.stop=never", "--quiet",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    loaded = type(make()).from_pretrained(tmp_path / "new")
+    given = type(loaded).from_pretrained(tmp_path / "model")
+    assert any(not p.equal(q) for p, q in zip(loaded.parameters(), given.parameters(), strict=True))
+
+
+def test_lines_that_are_no_json_are_named(run, tmp_path):
+    t5().save_pretrained(tmp_path / "model")
+    tokenizer().save_pretrained(tmp_path / "model")
+    (tmp_path / "a.jsonl").write_text('{"prompt": "a"')
+    (tmp_path / "b.jsonl").write_text("{}")
+    said = run(
+        "unlearn", "model", "--task", "seq2seq", "--forget", "a.jsonl", "--retain", "b.jsonl",
+        "--out", "new", "--quiet",
+    )  # fmt: skip
+    assert said.code == 1
+    assert "a.jsonl: line 1 is no JSON" in said.err

@@ -3,6 +3,7 @@
 import pytest
 
 from unlearnkit import catalog
+from unlearnkit.core.token_rows import TOKEN_TASKS
 from unlearnkit.testing import check_method
 from unlearnkit.testing.methods import METHOD_CHECKS
 
@@ -11,10 +12,17 @@ ON_AWKWARD_MODELS = [
 ]
 ON_TOYS = [name for name in METHOD_CHECKS if name not in ON_AWKWARD_MODELS]
 METHODS = catalog.methods()
-FLAT = {i: m.info.tasks - {"causal_lm"} for i, m in METHODS.items()}
+FLAT = {i: m.info.tasks - TOKEN_TASKS for i, m in METHODS.items()}
 """Tasks with one output vector a row, as awkward models have."""
+LIKE_CAUSAL = {"masked_lm", "seq2seq"}
+"""Tasks that share all code with ``causal_lm`` but which logits are whose: all checks are long."""
 PAIRS = [
-    pytest.param(i, task, id=f"{i}-{task}")
+    pytest.param(
+        i,
+        task,
+        id=f"{i}-{task}",
+        marks=[pytest.mark.exhaustive] if task in LIKE_CAUSAL else [],
+    )
     for i, cls in METHODS.items()
     for task in sorted(cls.info.tasks)
 ]

@@ -7,7 +7,12 @@ from unlearnkit.testing import check_metric
 from unlearnkit.testing.metrics import METRIC_CHECKS
 
 PAIRS = [
-    pytest.param(i, task, id=f"{i}-{task}")
+    pytest.param(
+        i,
+        task,
+        id=f"{i}-{task}",
+        marks=[pytest.mark.exhaustive] if task in {"masked_lm", "seq2seq"} else [],
+    )
     for i, m in catalog.metrics().items()
     if m.of_evidence
     for task in sorted(m.tasks or catalog.tasks())

@@ -57,6 +57,40 @@ def llama(width=32):
     return transformers.LlamaForCausalLM(config)
 
 
+def bert():
+    """Return an untrained BERT."""
+    return transformers.BertForMaskedLM(
+        transformers.BertConfig(
+            vocab_size=97,
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+            max_position_embeddings=CONTEXT,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            pad_token_id=1,
+        )
+    )
+
+
+def t5(**settings):
+    """Return an untrained T5."""
+    usual = {"decoder_start_token_id": 1, "pad_token_id": 1, "eos_token_id": 0}
+    return transformers.T5ForConditionalGeneration(
+        transformers.T5Config(
+            vocab_size=97,
+            d_model=32,
+            d_kv=16,
+            d_ff=64,
+            num_layers=2,
+            num_heads=2,
+            dropout_rate=0.0,
+            **(usual | settings),
+        )
+    )
+
+
 def questions(names=NAMES, shift=0):
     """Return two questions and answers about each person."""
     return [

@@ -14,6 +14,7 @@ from unlearnkit.core.case import Case
 from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.method import Need
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.token_rows import TOKEN_TASKS
 from unlearnkit.oracles import train_original
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.train.batch_norm import batch_norm_layers, recalibrate_batch_norm
@@ -255,7 +256,7 @@ def retaining():
         and Need.RETAIN in m.info.needs
         and not m.info.replaces
         and name not in FROZEN
-        and m.info.tasks != {"causal_lm"}  # no batch normalisation there
+        and not m.info.tasks <= TOKEN_TASKS  # no batch normalisation there
     ]
 
 

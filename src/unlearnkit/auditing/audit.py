@@ -109,6 +109,7 @@ def audit(
     memory: AuditMemory | None = None,
     placebo: bool = True,
     recipe_check: bool = True,
+    robustness: bool = False,
     certificate: Certificate | EvidenceStatement | None = None,
 ) -> Report:
     """Measure whether an unlearned model behaves as if it had never seen the forget rows.
@@ -124,8 +125,8 @@ def audit(
             up to two control models, each for a tenth of the training. ``reference`` compares with
             oracles; ``strong`` judges the method record by record, with ensembles that it trains
             where they are not kept yet. None: the better of the first two that is possible.
-        models: Of the strong tier: how many originals, unlearned models and retrained ones,
-            retrained ones again, and placebo models: what the method makes of these.
+        models: Of the strong tier: how many originals, unlearned models, retrained ones (two sets)
+            and placebo models, which are what the method makes of retrained ones.
         rt: Where to run; the CPU by default. Its reporter hears the cost of a strong audit first.
         cache: Where trained models are kept: control models, ensembles and their margins.
         ray: Of the strong tier: who trains originals and retrained models, as in ``oracle``.
@@ -134,24 +135,23 @@ def audit(
         placebo: Of the reference tier: whether the method runs on the oracles too, to tell memory.
         recipe_check: Whether to ask before any comparison if the case's recipe, or ``train_model``,
             gives models like the original: it trains one to five originals, kept in the cache.
+        robustness: Whether to attack what a language model forgot (section Robustness).
         certificate: Of ``unlearnkit.linear``, or the evidence of a removal by ``unlearnkit.sisa``:
             printed with all its assumptions, next to what was measured; it changes no verdict.
 
     Returns:
-        The report. A tier that needs oracles where none are given, oracles of another case, and an
-        unknown tier are errors.
+        The report. An unknown tier, oracles of another case, and none where needed are errors.
     """
-    rt = rt or Runtime()
+    rt, cache, memory = rt or Runtime(), cache or Cache(), memory or AuditMemory()
     done = with_merged_adapter(_audited(done, original, case, request, rt))
     _check_oracle_kind(oracle)
     stated = read_certificate(certificate, done)
-    cache, memory = cache or Cache(), memory or AuditMemory()
     check = RecipeChecker(done, oracle, rt, cache, memory, ray, wanted=recipe_check)
     tier = _tier_of(tier, oracle)
     if tier is AuditTier.STRONG:
-        found = _strong(done, oracle, models, rt, cache, ray, memory, check)
+        found = _strong(done, oracle, models, rt, cache, ray, memory, check, robustness)
     else:
-        found = _single(done, oracle, tier, rt, cache, memory, check, placebo=placebo)
+        found = _single(done, oracle, tier, rt, cache, memory, check, placebo, robustness)
     return with_evidence(_with_data(found, done, list_rows=list_rows), done, stated)
 
 
@@ -163,15 +163,16 @@ def _single(
     cache: Cache,
     memory: AuditMemory,
     check: RecipeChecker,
-    *,
     placebo: bool,
+    robustness: bool,
 ) -> Report:
     """Return the fast or the reference audit of the model at hand."""
     oracles = oracle if tier is AuditTier.REFERENCE else None
     controls = ControlModels(done.case, done.parts, rt, cache)
     return audit_one_model(
-        done, oracles, tier, rt, controls, memory, placebo=placebo, recipe_check=check
-    )
+        done, oracles, tier, rt, controls, memory, placebo=placebo, recipe_check=check,
+        robustness=robustness,
+    )  # fmt: skip
 
 
 def _tier_of(wanted: AuditTier | str | None, oracle: Oracles | None) -> AuditTier:
@@ -214,11 +215,11 @@ def audit_one_model(
     *,
     placebo: bool = False,
     recipe_check: Callable[[Mapping[Split, View], AuditTier], RecipeCheck] | None = None,
+    robustness: bool = False,
 ) -> Report:
     """Return the fast or the reference audit of one model; arguments are those of ``audit``.
 
-    Without oracles it is the fast one. Several audits of one request share their control models.
-    ``recipe_check`` makes the check of the recipe from the rows; there is none when None.
+    Without oracles it is the fast one. ``recipe_check`` makes the check of the recipe from rows.
 
     Raises:
         InputError: If there are no forget rows, or the oracles are of another case.
@@ -235,7 +236,7 @@ def audit_one_model(
     models, found_before = _oracle_models(truth)
     evidence = evidence_of(done, splits.views, rt, oracles=models, found=found_before)
     count = 0 if oracles is None else len(oracles)
-    rows = tuple(metric_rows(evidence, tier, _known(done, truth, evidence)))
+    rows = tuple(metric_rows(evidence, tier, _known(done, truth, evidence), robustness=robustness))
     control = placebo_control(done, oracles if placebo else None, evidence, rt)
     recipe = None if recipe_check is None else recipe_check(splits.views, tier)
     found = _findings(done, rows, evidence, count, controls, control, recipe)
@@ -308,6 +309,7 @@ def _strong(
     ray: str | None,
     memory: AuditMemory,
     check: RecipeChecker,
+    robustness: bool,
 ) -> Report:
     """Return the reference audit of the model at hand, and the ensembles' verdict on its method."""
     check_models(models)
@@ -324,9 +326,8 @@ def _strong(
         truth = subject.retrained_models(min(models, ENOUGH_FOR_EQUIVALENCE))
     controls = ControlModels(done.case, done.parts, rt, cache)
     check = replace(check, training=subject.originals)
-    one = audit_one_model(
-        done, truth, AuditTier.REFERENCE, rt, controls, memory, recipe_check=check
-    )
+    settings: dict[str, Any] = {"recipe_check": check, "robustness": robustness}
+    one = audit_one_model(done, truth, AuditTier.REFERENCE, rt, controls, memory, **settings)
     told: tuple[str, ...] = ()
     if localizer is not None:
         told = (f"the mask was found anew on each original, by {localizer.words}",)

@@ -25,6 +25,8 @@ def metric_rows(
     tier: AuditTier,
     known: dict[str, Reference] | None = None,
     only: frozenset[str] | None = None,
+    *,
+    robustness: bool = False,
 ) -> Iterator[MetricRow]:
     """Yield one row for each metric that the tier and the evidence allow, in the audit's order.
 
@@ -34,6 +36,7 @@ def metric_rows(
         known: By metric, what another audit of this tier has found with this original, these
             oracles and these rows; what is not there yet is found and added.
         only: Ids of the metrics that are wanted; all when None.
+        robustness: Whether attacks on what was forgotten are among them.
 
     Yields:
         The rows.
@@ -41,7 +44,9 @@ def metric_rows(
     able = [
         m
         for m in metrics().values()
-        if (only is None or m.id in only) and m.serves(e) and (m.tier == "fast" or tier != "fast")
+        if (m.id in only if only is not None else robustness or not m.opt_in)
+        and m.serves(e)
+        and (m.tier == "fast" or tier != "fast")
     ]
     for m in sorted(able, key=lambda m: (m.section, m.family, m.id)):
         yield _row(m, e, tier, {} if known is None else known)

@@ -100,6 +100,9 @@ def _without_targets(views: dict[Split, View]) -> list[str]:
 def _candidates(case: Case, rt: Runtime) -> dict[Split, View]:
     """Return what a model reads to rank the secret of a planted canary."""
     x = case.train.x if isinstance(case.train, TensorData) else None
+    if case.canary is not None and case.task.name == "causal_lm":
+        rows = case.canary.sequences(rt, plain=isinstance(x, Tensor))
+        return {Split.CANDIDATES: View.all(rows)}
     if case.canary is None or not isinstance(x, Tensor):
         return {}
     return {Split.CANDIDATES: View.all(case.canary.candidates(x.shape[1], rt))}

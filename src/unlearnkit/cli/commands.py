@@ -32,6 +32,7 @@ from unlearnkit.cli.options import (
     Quiet,
     Ray,
     Retain,
+    Robustness,
     RunCase,
     Then,
     Tier,
@@ -286,10 +287,15 @@ def _unlearn_documents(context: typer.Context) -> None:
     """Forget documents; files that a shell puts after the first one of --forget are taken too."""
     from unlearnkit.cli.console import Console, print_json, print_text
     from unlearnkit.cli.model_folder import unlearn_documents
+    from unlearnkit.core.token_rows import TOKEN_TASKS
     from unlearnkit.job import parse_settings
 
     given = context.params
-    _usage(given["task"] == "causal_lm", "only causal_lm models are read from a folder", "--task")
+    _usage(
+        given["task"] in TOKEN_TASKS,
+        f"models of {', '.join(sorted(TOKEN_TASKS))} are read from a folder",
+        "--task",
+    )
     _usage(given["case"] is not None, "name the model's folder", "CASE")
     _usage(given["forget"] is not None, "name the documents, such as 'docs/*.txt'", "--forget")
     _usage(given["out"] is not None, "name the folder of the new model", "--out")
@@ -300,6 +306,7 @@ def _unlearn_documents(context: typer.Context) -> None:
             given["retain"] or (),
             given["out"],
             talk,
+            task=given["task"],
             method=given["method"] or "npo",
             preset=given["preset"],
             settings=parse_settings(given["param"] or ()),
@@ -415,6 +422,7 @@ def audit(
     oracle_weights: OracleWeights = None,
     ensemble_size: EnsembleSize = 64,
     no_recipe_check: NoRecipeCheck = False,
+    robustness: Robustness = False,
     device: Annotated[
         str | None, typer.Option(help="Where to compute; where the run was made by default.")
     ] = None,
@@ -450,7 +458,7 @@ def audit(
         report = run_audit(
             folder, case=case, trust=trust, tier=tier, oracles=oracles, models=ensemble_size,
             oracle_weights=oracle_weights or (), device=device, ray=ray, yes=yes,
-            recipe_check=not no_recipe_check, list_rows=list_rows, talk=talk,
+            recipe_check=not no_recipe_check, robustness=robustness, list_rows=list_rows, talk=talk,
         )  # fmt: skip
     if json:
         print_json(report.model_dump(mode="json"))

@@ -9,6 +9,7 @@ from typing import Any
 
 from unlearnkit.auto.chooser import unlearn
 from unlearnkit.catalog import method as build_method
+from unlearnkit.catalog import tasks
 from unlearnkit.cli.console import Console
 from unlearnkit.cli.run_folder import check_free, new_folder
 from unlearnkit.core.case import Case
@@ -18,7 +19,7 @@ from unlearnkit.core.files import write_text
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.token_rows import TokenReader
-from unlearnkit.tasks.causal_lm import CausalLM
+from unlearnkit.tasks.token_task import TokenTask
 from unlearnkit.unlearning.run_method import Unlearned
 
 RECORD = "unlearning.json"
@@ -34,6 +35,7 @@ def unlearn_documents(
     out: Path,
     talk: Console,
     *,
+    task: str,
     method: str,
     preset: str | None,
     settings: dict[str, Any],
@@ -45,10 +47,11 @@ def unlearn_documents(
 
     Args:
         folder: Of a model and its tokenizer, as ``save_pretrained`` writes them.
-        forget: Files or patterns.
+        forget: Files or patterns: texts, or JSON lines of rows with prompt and completion.
         retain: Likewise; those of the forget set among them are left out.
         out: The new folder.
         talk: Hears of progress.
+        task: Which tokens the model predicts: ``causal_lm``, ``masked_lm`` or ``seq2seq``.
         method: Id of the method.
         preset: Named settings to start from.
         settings: Hyper-parameters.
@@ -63,13 +66,12 @@ def unlearn_documents(
     how = build_method(method, preset, **settings)
     gone = Documents.from_files(*forget)
     kept = _documents_that_stay(gone, retain)
-    model, tokenizer = _load(folder)
-    context = getattr(model.config, "max_position_embeddings", None)
-    lengths = [n for n in (TokenReader(tokenizer).limit, context) if n is not None]
+    kind = tasks()[task]
+    model, tokenizer = _load(folder, kind)
     case = Case.from_parts(
-        forget=gone,
-        retain=kept,
-        task=CausalLM(processing_class=tokenizer, max_length=min(lengths, default=None)),
+        forget=_rows(gone),
+        retain=_rows(kept),
+        task=_task_of(kind, model, tokenizer),
         recipe=FINE_TUNED,
     )
     talk.say(f"forgetting {len(gone)} documents with {how.id}; {len(kept)} stay")
@@ -93,21 +95,48 @@ def _documents_that_stay(gone: Documents, patterns: Sequence[str]) -> Documents:
     return Documents(tuple(found.texts[i] for i in kept), tuple(found.names[i] for i in kept))
 
 
-def _load(folder: str) -> tuple[Any, Any]:
+def _task_of(kind: type[TokenTask], model: Any, tokenizer: Any) -> TokenTask:
+    """Return the task with the limits and the first decoder token of a model's configuration."""
+    context = getattr(model.config, "max_position_embeddings", None)
+    lengths = [n for n in (TokenReader(tokenizer).limit, context) if n is not None]
+    more: dict[str, Any] = {}
+    if kind.name == "seq2seq":
+        more["decoder_start"] = getattr(model.config, "decoder_start_token_id", None)
+    return kind(processing_class=tokenizer, max_length=min(lengths, default=None), **more)
+
+
+def _rows(found: Documents) -> Any:
+    """Return documents as they are; rows of JSON lines where files hold these."""
+    lines = [name.endswith(".jsonl") for name in found.names]
+    if not any(lines):
+        return found
+    if not all(lines):
+        raise InputError(f"files: {found.names[lines.index(False)]!r} is no .jsonl as others are")
+    rows = []
+    for name, text in zip(found.names, found.texts, strict=True):
+        for i, line in enumerate(text.splitlines(), 1):
+            try:
+                rows += [json.loads(line)] if line.strip() else []
+            except ValueError as e:
+                raise InputError(f"{name}: line {i} is no JSON: {e}") from None
+    return rows
+
+
+def _load(folder: str, kind: type[TokenTask]) -> tuple[Any, Any]:
     try:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        import transformers
     except ImportError:
         raise UnsupportedError(
-            "--task causal_lm needs transformers; pip install 'unlearnkit[hf]'"
+            f"--task {kind.name} needs transformers; pip install 'unlearnkit[hf]'"
         ) from None
     if not (Path(folder) / "config.json").is_file():
         raise InputError(f"{folder!r} is no folder of a model: it has no config.json")
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
-        return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = getattr(transformers, kind.loader).from_pretrained(folder, local_files_only=True)
+        return model, transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as e:
         raise InputError(
-            f"{folder!r} cannot be loaded as a causal language model: {str(e).splitlines()[0]}"
+            f"{folder!r} cannot be loaded as a {kind.kind}: {str(e).splitlines()[0]}"
         ) from e
 
 

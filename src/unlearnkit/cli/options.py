@@ -55,9 +55,9 @@ ModelTask = Annotated[
     str | None,
     typer.Option(
         "--task",
-        metavar="causal_lm",
-        help="CASE is the folder of a language model of transformers; --forget and --retain are"
-        " text files or patterns.",
+        metavar="TASK",
+        help="causal_lm, masked_lm or seq2seq: CASE is the folder of such a model of transformers;"
+        " --forget and --retain are text files (or .jsonl of rows) or patterns.",
     ),
 ]
 Retain = Annotated[
@@ -136,6 +136,14 @@ OracleWeights = Annotated[
         metavar="FILE...",
         help="Of --tier reference: weights of models that you retrained yourself, without the"
         " removed rows; nothing is retrained then. One or more files.",
+    ),
+]
+Robustness = Annotated[
+    bool,
+    typer.Option(
+        "--robustness",
+        help="Attack what a language model forgot: rounding to 8 and 4 bits, sampling, other"
+        " questions, hints, relearning.",
     ),
 ]
 NoRecipeCheck = Annotated[

@@ -229,13 +229,13 @@ def run_audit(
     yes: bool = False,
     list_rows: bool = False,
     recipe_check: bool = True,
+    robustness: bool = False,
     talk: Console,
 ) -> Report:
     """Audit a run and write ``report.json`` and, with the report extra, ``report.html``.
 
     A ``case`` replaces that of the record; the code that a record names is imported with ``trust``.
-    ``oracle_weights`` are files of models that the user retrained elsewhere; nothing is retrained
-    then. ``yes`` allows more than ``MANY`` oracles; ``recipe_check`` is that of ``uk.audit``.
+    ``oracle_weights`` are files of models retrained elsewhere. ``yes`` allows many oracles.
 
     Returns:
         The report. Changed weights, a changed case and a place that cannot be written are errors.
@@ -257,7 +257,7 @@ def run_audit(
     given = [load_weights(fresh_model(subject, rt), path).eval() for path in oracle_weights]
     digests = [model_digest(m) for m in given]
     inputs = {"run": record.key, "tier": tier, "oracles": digests or oracles}
-    inputs |= ({"models": models} if tier == "strong" else {}) | _switched_off(recipe_check)
+    inputs |= ({"models": models} if tier == "strong" else {}) | _switches(recipe_check, robustness)
     run = _run(job, "audit", digest(inputs), folder)
     with Store(folder.parent / STORE) as store:
         with _recorded(store, run):
@@ -268,7 +268,7 @@ def run_audit(
             talk.say("auditing")
             report = audit(
                 done, oracle=truth, tier=tier, models=models, rt=rt, ray=ray, list_rows=list_rows,
-                recipe_check=recipe_check,
+                recipe_check=recipe_check, robustness=robustness,
             )  # fmt: skip
             report = report.model_copy(update={"warnings": (*warnings, *report.warnings)})
             _write(report, folder, talk)
@@ -277,9 +277,10 @@ def run_audit(
     return report
 
 
-def _switched_off(recipe_check: bool) -> dict[str, int]:
-    """Return what an audit's key says of the recipe check: nothing where it is made."""
-    return {} if recipe_check else {"recipe_check": False}
+def _switches(recipe_check: bool, robustness: bool) -> dict[str, int]:
+    """Return what an audit's key says of its switches: nothing where they are as usual."""
+    switched: dict[str, int] = {} if recipe_check else {"recipe_check": False}
+    return switched | {"robustness": True} if robustness else switched
 
 
 def _unlearned(

@@ -31,3 +31,5 @@ class ReportSection(IntEnum):
     UTILITY = 8
     COST = 9
     COMPOSITE = 10
+    ROBUSTNESS = 11
+    """Attacks on what was forgotten; computed where an audit is called with robustness=True."""

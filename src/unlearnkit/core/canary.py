@@ -80,6 +80,25 @@ class Canary:
             x, no_targets(len(x)), contexts=contexts, tokens=letters[picks], possible=possible
         )
 
+    def sequences(self, rt: Runtime, *, plain: bool) -> CandidateRows:
+        """Return prefix and candidate as rows of tokens, with labels on the candidate alone.
+
+        Args:
+            rt: Draws candidates where not all are ranked.
+            plain: Whether inputs are the tokens alone, without an attention mask.
+
+        Returns:
+            The secret, then every other string, or 10,000 that are drawn.
+        """
+        found = self.candidates(1, rt, most=DRAWN)
+        prefix = torch.tensor(self.prefix).expand(len(found.tokens), -1)
+        ids = torch.cat([prefix, found.tokens], 1)
+        labels = torch.cat([torch.full_like(prefix, -100), found.tokens], 1)
+        x = ids if plain else {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        return CandidateRows(
+            x, labels, contexts=found.contexts, tokens=found.tokens, possible=found.possible
+        )
+
 
 def _tree(places: Tensor, width: int) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Return every string of L letters, as numbers below ``width``, one of them first.

@@ -181,6 +181,9 @@ class Info:
     replaces: bool = False
     """Whether it returns another model than it was given; a mask cannot hold that."""
 
+    wraps: bool = False
+    """Whether it returns a model around the one it was given, with weights of more than one."""
+
     gradient_steps: bool = True
     """Whether it moves weights by steps along gradients. False where they are computed at once: a
     projection of gradients then has nothing to change."""

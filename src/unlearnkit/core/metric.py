@@ -117,6 +117,11 @@ class Metric:
         return self.tier != AuditTier.STRONG and self.fn is not measured_by_audit
 
     @property
+    def opt_in(self) -> bool:
+        """Return whether an audit computes it only with robustness=True: it costs much."""
+        return self.section is ReportSection.ROBUSTNESS
+
+    @property
     def distance(self) -> bool:
         """Return whether it is a distance to the oracles: zero, or one, is as near as can be."""
         return ModelRole.ORACLE in self.reads and self.goal in {Goal.LOW, Goal.HIGH}

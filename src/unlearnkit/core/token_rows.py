@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 import torch
+from torch import Tensor
 
 from unlearnkit.core.data import TensorData, as_tensor
+from unlearnkit.core.digest import digest
 from unlearnkit.core.documents import Documents
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.task import TASKS
@@ -17,7 +19,13 @@ from unlearnkit.core.text import one_line
 IGNORED = -100
 """Label of a token that no loss counts: of a prompt, of another speaker, of padding."""
 
+TOKEN_TASKS = frozenset({"causal_lm", "masked_lm", "seq2seq"})
+"""Tasks whose targets are tokens."""
+
 TooLong = Literal["cut", "split", "refuse"]
+
+FORMS = {"paraphrased_answer", "perturbed_answer", "paraphrased_question"}
+"""Columns with other forms of a question, as TOFU calls them."""
 
 PACKED = ("position_ids", "seq_lengths", "cu_seq_lens_q")
 """Columns of sets in which several texts share a row."""
@@ -35,6 +43,32 @@ class Tokens:
 
     ids: list[int]
     labels: list[int]
+
+
+@dataclass(frozen=True)
+class QuestionForms:
+    """Other forms of a row's question and answer, each with the answer's tokens as labels."""
+
+    paraphrase: Tokens | None = None
+    """The question with the right answer in other words."""
+
+    wrong: tuple[Tokens, ...] = ()
+    """The question with wrong answers in those words."""
+
+    other_question: Tokens | None = None
+    """The question in other words with the right answer."""
+
+
+@dataclass(frozen=True)
+class QuestionData(TensorData):
+    """Rows that have other forms of their questions."""
+
+    forms: tuple[QuestionForms, ...] = field(kw_only=True)
+    """One a row."""
+
+    def key(self) -> str:
+        """Return the content address of all rows and forms."""
+        return digest({"rows": super().key(), "forms": repr(self.forms)})
 
 
 @dataclass(frozen=True)
@@ -63,6 +97,14 @@ class TokenReader:
     too_long: TooLong | None = None
     """What becomes of longer texts; when None documents are split and others cut."""
 
+    shift: ClassVar[int] = 1
+    """Places at the start of a row that nothing predicts."""
+
+    ends: ClassVar[tuple[str, ...]] = ("eos_token_id",)
+    """Tokens that end a text: the first that the tokenizer has."""
+
+    keeps_prompt_end: ClassVar[bool] = False
+
     def read(self, source: Any, name: str, group: Any = None, keys: Any = None) -> TokenRows:
         """Return the rows of a set.
 
@@ -86,14 +128,16 @@ class TokenReader:
         limit = self.limit
         how = self.too_long or ("split" if isinstance(source, Documents) else "cut")
         parts: list[Tokens] = []
+        forms: list[QuestionForms] = []
         place: list[int] = []
         long: list[int] = []
         for i, row in enumerate(rows):
             whole = self._tokens(row, f"{name}: row {i}")
-            if limit is not None and len(whole.ids) > limit:
+            if limit is not None and self._length(whole) > limit:
                 long.append(i)
-            for part in _pieces(whole, limit, how):
+            for part in self._pieces(whole, limit, how):
                 parts.append(part)
+                forms.append(self._forms(row, f"{name}: row {i}"))
                 place.append(i)
         remarks = _length_remarks(name, long, len(rows), limit, how)
         if how == "split" and long and ids is not None:
@@ -101,7 +145,10 @@ class TokenReader:
                 f"{name}: keys: row {long[0]} is split into several, which one key cannot name;"
                 " name rows by group=, or cut with CausalLM(too_long='cut')"
             )
-        return TokenRows(token_data(parts, self._pad(), name), _at(owners, place), ids, remarks)
+        data = self.rows_of(parts, name)
+        if any(f != QuestionForms() for f in forms):
+            data = QuestionData(data.x, data.y, forms=tuple(forms))
+        return TokenRows(data, _at(owners, place), ids, remarks)
 
     def completion(self, text: str) -> list[int]:
         """Return the tokens of a text that follows a prompt, its end marked.
@@ -123,6 +170,41 @@ class TokenReader:
         own = own if isinstance(own, int) and own < NO_LENGTH else None
         return own if self.max_length is None else self.max_length
 
+    def rows_of(self, parts: Sequence[Tokens], name: str) -> TensorData:
+        """Return texts as rows, padded to the longest."""
+        return token_data(parts, self._pad(), name, shift=self.shift)
+
+    def _forms(self, row: Any, where: str) -> QuestionForms:
+        """Return the other forms that columns of a row give, under the names of TOFU."""
+        if not isinstance(row, Mapping) or not FORMS & set(row):
+            return QuestionForms()
+        if not isinstance(row.get("prompt"), str) or not isinstance(row.get("completion"), str):
+            raise InputError(f"{where}: {', '.join(sorted(FORMS))} go with prompt and completion")
+
+        def of(prompt: str, completion: str) -> Tokens:
+            whole = self._tokens({"prompt": prompt, "completion": completion}, where)
+            return self._pieces(whole, self.limit, "cut")[0]
+
+        say, asked = row.get("paraphrased_answer"), row.get("paraphrased_question")
+        return QuestionForms(
+            None if say is None else of(row["prompt"], say),
+            tuple(of(row["prompt"], text) for text in row.get("perturbed_answer") or ()),
+            None if asked is None else of(asked, row["completion"]),
+        )
+
+    def _length(self, whole: Tokens) -> int:
+        return len(whole.ids)
+
+    def _pieces(self, whole: Tokens, limit: int | None, how: TooLong) -> Sequence[Tokens]:
+        if limit is None or len(whole.ids) <= limit:
+            return [whole]
+        ends = range(0, len(whole.ids), limit) if how == "split" else (0,)
+        parts = [Tokens(whole.ids[i : i + limit], whole.labels[i : i + limit]) for i in ends]
+        # A piece of one token, or of a prompt alone, predicts nothing.
+        return [
+            p for p in parts if p is parts[0] or any(t != IGNORED for t in p.labels[self.shift :])
+        ]
+
     def _pad(self) -> int:
         """Return what fills rows up: attention masks and labels keep it out of every number."""
         for name in ("pad_token_id", "eos_token_id"):
@@ -132,8 +214,12 @@ class TokenReader:
         return 0
 
     def _end(self, ids: Sequence[int]) -> list[int]:
-        end = getattr(self.processing_class, "eos_token_id", None)
-        return [] if end is None or (ids and ids[-1] == end) else [int(end)]
+        end = self._end_token()
+        return [] if end is None or (ids and ids[-1] == end) else [end]
+
+    def _end_token(self) -> int | None:
+        found = [getattr(self.processing_class, name, None) for name in self.ends]
+        return next((int(t) for t in found if t is not None), None)
 
     def _tokens(self, row: Any, where: str) -> Tokens:
         row = {"text": row} if isinstance(row, str) else row
@@ -156,8 +242,8 @@ class TokenReader:
             self._check_text(after, where, "completion")
             head = _ids(self.processing_class(before)) if self.processing_class else []
             tail = self.completion(after)
-            end = getattr(self.processing_class, "eos_token_id", None)
-            head = head[:-1] if len(head) > 1 and head[-1] == end else head
+            if not self.keeps_prompt_end and len(head) > 1 and head[-1] == self._end_token():
+                head = head[:-1]
             return Tokens(head + tail, [IGNORED] * len(head) + tail)
         if "text" not in row:
             have = ", ".join(map(str, row))
@@ -221,8 +307,8 @@ def reading_task(task: Any, processing_class: Any) -> Any:
     kind = TASKS.get(task) if isinstance(task, str) else None
     if kind is None or not hasattr(kind, "remarks"):
         raise InputError(
-            "processing_class: goes with task='causal_lm'; give a CausalLM its own:"
-            " CausalLM(processing_class=tokenizer)"
+            "processing_class: goes with task='causal_lm', 'masked_lm' or 'seq2seq'; give a"
+            " CausalLM its own: CausalLM(processing_class=tokenizer)"
         )
     return kind(processing_class=processing_class)
 
@@ -230,7 +316,8 @@ def reading_task(task: Any, processing_class: Any) -> Any:
 def reader_of(task: Any) -> TokenReader | None:
     """Return what reads texts for a task; None where rows are no texts."""
     if isinstance(task, str):
-        return TokenReader() if hasattr(TASKS.get(task), "remarks") else None
+        kind: type[TokenReader] | None = getattr(TASKS.get(task), "reads", None)
+        return None if kind is None else kind()
     found: TokenReader | None = getattr(task, "reader", None)
     return found
 
@@ -292,15 +379,6 @@ def _given(row: Mapping[str, Any], where: str) -> Tokens:
     return Tokens([int(ids[i]) for i in seen], [int(labels[i]) for i in seen])
 
 
-def _pieces(whole: Tokens, limit: int | None, how: TooLong) -> Iterable[Tokens]:
-    if limit is None or len(whole.ids) <= limit:
-        return [whole]
-    ends = range(0, len(whole.ids), limit) if how == "split" else (0,)
-    parts = [Tokens(whole.ids[i : i + limit], whole.labels[i : i + limit]) for i in ends]
-    # A piece of one token, or of a prompt alone, predicts nothing.
-    return [p for p in parts if p is parts[0] or any(t != IGNORED for t in p.labels[1:])]
-
-
 def _length_remarks(
     name: str, long: Sequence[int], count: int, limit: int | None, how: TooLong
 ) -> tuple[str, ...]:
@@ -316,7 +394,9 @@ def _length_remarks(
     return (f"{name}: {what}: they were {done}",)
 
 
-def token_data(parts: Sequence[Tokens], pad: int, name: str, *, plain: bool = False) -> TensorData:
+def token_data(
+    parts: Sequence[Tokens], pad: int, name: str, *, plain: bool = False, shift: int = 1
+) -> TensorData:
     """Return texts as rows padded on the right to the longest.
 
     Args:
@@ -324,6 +404,7 @@ def token_data(parts: Sequence[Tokens], pad: int, name: str, *, plain: bool = Fa
         pad: Token of the padding; masks and labels keep it out of every number.
         name: What to call the set in an error.
         plain: Whether inputs are the tokens alone, without an attention mask.
+        shift: Places at the start that nothing predicts.
 
     Returns:
         The rows.
@@ -331,19 +412,26 @@ def token_data(parts: Sequence[Tokens], pad: int, name: str, *, plain: bool = Fa
     Raises:
         InputError: If nothing is predicted of a text.
     """
-    bad = next((i for i, p in enumerate(parts) if all(t == IGNORED for t in p.labels[1:])), None)
+    bad = next(
+        (i for i, p in enumerate(parts) if all(t == IGNORED for t in p.labels[shift:])), None
+    )
     if bad is not None:
         raise InputError(
             f"{name}: row {bad} has no label after its first token, so that nothing is predicted"
             f" of it ({len(parts[bad].ids)} tokens:"
             f" {one_line(str(parts[bad].ids), 60)}); leave it out, or allow more tokens"
         )
-    width = max(len(p.ids) for p in parts)
-    ids = torch.full((len(parts), width), pad, dtype=torch.long)
-    labels = torch.full((len(parts), width), IGNORED, dtype=torch.long)
-    mask = torch.zeros(len(parts), width, dtype=torch.long)
-    for i, p in enumerate(parts):
-        ids[i, : len(p.ids)] = torch.tensor(p.ids)
-        labels[i, : len(p.ids)] = torch.tensor(p.labels)
-        mask[i, : len(p.ids)] = 1
+    ids, mask = pad_rows([p.ids for p in parts], pad)
+    labels, _ = pad_rows([p.labels for p in parts], IGNORED)
     return TensorData(ids if plain else {"input_ids": ids, "attention_mask": mask}, labels)
+
+
+def pad_rows(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """Return rows ``(N, T)`` filled up on the right, and where they are not."""
+    width = max(map(len, rows))
+    found = torch.full((len(rows), width), pad, dtype=torch.long)
+    mask = torch.zeros_like(found)
+    for i, row in enumerate(rows):
+        found[i, : len(row)] = torch.tensor(row, dtype=torch.long)
+        mask[i, : len(row)] = 1
+    return found, mask

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unlearnkit.core.data import Batch
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.module_state import eval_mode
 from unlearnkit.core.token_rows import IGNORED
@@ -111,6 +112,56 @@ def greedy_answers(
             new = out[:, ids.shape[1] :].tolist()
             found += [tokenizer.decode(row, skip_special_tokens=True).strip() for row in new]
     return found
+
+
+def greedy_tokens(
+    model: nn.Module,
+    task: Any,
+    prompts: Sequence[Sequence[int]],
+    count: int,
+    *,
+    plain: bool = False,
+    batch_size: int = 64,
+) -> list[list[int]]:
+    """Return the ``count`` most probable tokens after each prompt, one by one.
+
+    Any model of the task will do: each token is one forward pass over all before it.
+
+    Args:
+        model: A causal language model, or one that a method made of it.
+        task: Runs it.
+        prompts: Tokens, at least one each.
+        count: Of tokens.
+        plain: Whether the model takes tokens alone, without an attention mask.
+        batch_size: Prompts of one length read at once.
+
+    Returns:
+        Tokens, one list a prompt.
+    """
+    device = next(model.parameters()).device
+    found: dict[int, list[int]] = {}
+    lengths = sorted({len(p) for p in prompts})
+    groups = [[i for i, p in enumerate(prompts) if len(p) == n] for n in lengths]
+    with eval_mode(model), torch.inference_mode():
+        for group in groups:
+            for start in range(0, len(group), batch_size):
+                few = group[start : start + batch_size]
+                ids = torch.tensor([list(prompts[i]) for i in few], device=device)
+                for _ in range(count):
+                    # The last place has no logits of its own: one more token makes room for them.
+                    more = torch.nn.functional.pad(ids, (0, 1))
+                    x = (
+                        more
+                        if plain
+                        else {"input_ids": more, "attention_mask": torch.ones_like(more)}
+                    )
+                    batch = Batch(x, more, torch.arange(len(few)))
+                    last = task.logits(model, batch, ids.shape[1])[:, 0]
+                    ids = torch.cat([ids, last.argmax(-1, keepdim=True)], 1)
+                found |= {
+                    i: row[len(prompts[i]) :] for i, row in zip(few, ids.tolist(), strict=True)
+                }
+    return [found[i] for i in range(len(prompts))]
 
 
 def encode(tokenizer: Any, text: str) -> list[int]:

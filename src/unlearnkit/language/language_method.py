@@ -16,7 +16,7 @@ from unlearnkit.core.method import Info, Method, Need, Problem
 from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
-from unlearnkit.core.token_rows import IGNORED
+from unlearnkit.core.token_rows import IGNORED, TOKEN_TASKS
 from unlearnkit.language.adapters import LowRankAdapter
 from unlearnkit.language.unlearning_losses import kl_to_reference, sequence_nll
 from unlearnkit.train.activations import capture_activations
@@ -25,7 +25,7 @@ from unlearnkit.train.features import lookup_by_row
 from unlearnkit.train.loop import descend
 
 if TYPE_CHECKING:
-    from unlearnkit.tasks.causal_lm import CausalLM
+    from unlearnkit.tasks.token_task import TokenTask
 
 
 class ForgetSchedule(FineTuneSchedule):
@@ -54,7 +54,6 @@ PUBLISHED_RUN = ForgetSchedule.exact(
 
 NEEDS = frozenset({Need.FORGET, Need.RETAIN, Need.LABELS})
 USES = frozenset({Need.VALIDATION})
-TASKS = frozenset({"causal_lm"})
 
 PAIRED = (
     "by default by the recipe's own optimiser at a fifth of its rate, until the forget rows look"
@@ -70,10 +69,10 @@ class TokenBatch:
 
     batch: Batch
     first: int
-    """Place of the first label of any row, from 1: T places from there on are looked at."""
+    """Place of the first label of any row: T places from there on are looked at."""
 
     model: nn.Module
-    task: CausalLM
+    task: TokenTask
 
     @property
     def labels(self) -> Tensor:
@@ -104,11 +103,11 @@ class TokenBatch:
 class TokenModel:
     """A model on rows of tokens: logits before the first and after the last label are left out."""
 
-    def __init__(self, model: nn.Module, task: CausalLM, view: View) -> None:
+    def __init__(self, model: nn.Module, task: TokenTask, view: View) -> None:
         """Take the model and where its rows come from."""
         self._model, self._task = model, task
         there, width = view.data.y.cpu() != IGNORED, view.data.y.shape[1]
-        self._first = torch.where(there, torch.arange(width), width)[:, 1:].amin(1)
+        self._first = torch.where(there, torch.arange(width), width).amin(1)
         self._end = torch.where(there, torch.arange(width) + 1, 0).amax(1)
 
     def __call__(self, batch: Batch) -> TokenBatch:
@@ -116,12 +115,13 @@ class TokenModel:
         width, full = int(self._end[batch.row].max()), batch.y.shape[1]
         first = int(self._first[batch.row].min())
 
-        def short(t: Tensor) -> Tensor:
-            return t[:, :width] if t.ndim > 1 and t.shape[1] == full else t
+        def short(t: Tensor, name: str = "") -> Tensor:
+            along = self._task.in_place or name.startswith("decoder_")
+            return t[:, :width] if along and t.ndim > 1 and t.shape[1] == full else t
 
         rows = batch.x
-        x = short(rows) if isinstance(rows, Tensor) else {n: short(t) for n, t in rows.items()}
-        cut = replace(batch, x=x, y=short(batch.y))
+        x = short(rows) if isinstance(rows, Tensor) else {n: short(t, n) for n, t in rows.items()}
+        cut = replace(batch, x=x, y=batch.y[:, :width])
         return TokenBatch(cut, first, self._model, self._task)
 
 
@@ -158,9 +158,9 @@ def log_prob_sums(model: nn.Module, view: View, p: Problem, rt: Runtime) -> Tens
         return torch.cat([-run(b).nll("seq_sum") for b in view.batches(size, rt)])
 
 
-def language_task(p: Problem) -> CausalLM:
-    """Return the task of a problem, which ``info.tasks`` says is a causal language model."""
-    return cast("CausalLM", p.task)
+def language_task(p: Problem) -> TokenTask:
+    """Return the task of a problem, which ``info.tasks`` says is one of tokens."""
+    return cast("TokenTask", p.task)
 
 
 @dataclass(frozen=True)
@@ -307,7 +307,7 @@ def language_info(title: str, cite: str, when: str, **more: Any) -> Info:
         when=when,
         needs=NEEDS,
         uses=USES,
-        tasks=TASKS,
+        tasks=more.pop("tasks", TOKEN_TASKS),
         may_damage=True,
         presets=presets,
         differs=(PAIRED, *more.pop("differs", ())),

@@ -19,6 +19,7 @@ class AlternativePreference(LanguageMethod):
         "AltPO",
         "Mekala et al., COLING 2025, arXiv:2409.13474",
         "For facts in answers to questions, where the model should give a plausible other answer.",
+        tasks=frozenset({"causal_lm"}),
         differs=(
             "the other answer is drawn from the original model token by token, as long as the own"
             " one and with another first token; the paper asks an instruct model for five in words",

@@ -5,6 +5,7 @@ from torch import nn
 from unlearnkit.core.method import Info, Need, Problem, Recalibrated, register
 from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.token_rows import TOKEN_TASKS
 from unlearnkit.train.mixed_batches import train_on_retained
 
 
@@ -16,7 +17,7 @@ class FineTune(Recalibrated):
         title="Fine-tuning",
         cite="Golatkar et al., CVPR 2020, arXiv:1911.04933",
         needs=frozenset({Need.RETAIN, Need.LABELS}),
-        tasks=frozenset({"causal_lm", "classification", "multilabel", "regression"}),
+        tasks=frozenset({"classification", "multilabel", "regression"}) | TOKEN_TASKS,
         when=(
             "As the baseline that every other method must beat at equal cost: their pages show what"
             " they add to it on the same schedule. Alone it forgets little of a class, and most of"

@@ -15,6 +15,7 @@ from unlearnkit.core.module_state import eval_mode
 from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
+from unlearnkit.core.token_rows import TOKEN_TASKS
 from unlearnkit.train.early_stopping import (
     OFF,
     StopMonitor,
@@ -51,7 +52,7 @@ class GradientAscent(Method):
         cite="Graves et al., AAAI 2021, arXiv:2010.10981; Golatkar et al., CVPR 2020",
         needs=frozenset({Need.FORGET, Need.LABELS}),
         uses=frozenset({Need.RETAIN, Need.VALIDATION}),
-        tasks=frozenset({"causal_lm", "classification", "multilabel", "regression"}),
+        tasks=frozenset({"classification", "multilabel", "regression"}) | TOKEN_TASKS,
         may_damage=True,
         when=(
             "Where the retain set is not available, or for a class in a hurry: on digits it costs"

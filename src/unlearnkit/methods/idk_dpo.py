@@ -33,6 +33,7 @@ class RefusalPreference(LanguageMethod):
         "Maini et al., COLM 2024, arXiv:2401.06121; Rafailov et al., NeurIPS 2023",
         "For questions with answers, where the model should then say that it does not know. It"
         " learns to refuse: that it refuses shows that something was there.",
+        tasks=frozenset({"causal_lm"}),
         differs=(
             "refusals are sentences of our own, of which each row draws one for the whole run;"
             " published code draws from 100 at each step",

@@ -4,6 +4,7 @@ from torch import nn
 
 from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.token_rows import TOKEN_TASKS
 from unlearnkit.train.loop import fit
 
 
@@ -15,7 +16,7 @@ class Retrain(Method):
         title="Retraining",
         cite="Bourtoule et al., IEEE S&P 2021, arXiv:1912.03817, section II",
         needs=frozenset({Need.RETAIN, Need.FRESH, Need.LABELS}),
-        tasks=frozenset({"causal_lm", "classification", "multilabel", "regression"}),
+        tasks=frozenset({"classification", "multilabel", "regression"}) | TOKEN_TASKS,
         may_damage=True,
         replaces=True,
         when=(

@@ -6,12 +6,12 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from unlearnkit.core.errors import InputError, UnsupportedError
+from unlearnkit.core.errors import InputError
 from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
 from unlearnkit.train.checkpoint_history import Checkpoint, load_state
-from unlearnkit.train.checkpointed_training import CheckpointedTraining, train_from
+from unlearnkit.train.checkpointed_training import CheckpointedTraining, kept_training, train_from
 from unlearnkit.train.features import row_losses
 
 
@@ -57,16 +57,7 @@ class Rewind(Method):
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
         """Choose the state, then the rest of the schedule on the retained rows."""
-        how = p.training
-        if not isinstance(how, CheckpointedTraining):
-            raise UnsupportedError(f"rewind: no checkpoints were kept; {_KEEP}")
-        training = how.checkpoints.find(p.original)
-        if training is None:
-            raise InputError(
-                "rewind: the checkpoints are of no training that led to this model; give those of"
-                " its own training, or train it again with uk.train_original(case, cache=...) in a"
-                " new cache folder, because a cached model is not trained and leaves none"
-            )
+        how, training = kept_training(p, "rewind")
         point = self.before_the_fall(p, how, training, rt)
         load_state(p.model, point.state)
         left = how.recipe.epochs - point.epoch
@@ -98,9 +89,6 @@ class Rewind(Method):
         if found is None:
             raise InputError("rewind: the history of this training is empty; keep all files")
         return found
-
-
-_KEEP = "train by case = with_checkpoints(case, MemoryCheckpoints()) to keep them"
 
 
 def _said(point: Checkpoint, p: Problem, left: int, epochs: int) -> str:

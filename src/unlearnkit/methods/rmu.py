@@ -29,6 +29,7 @@ class RepresentationMisdirection(LanguageMethod):
         "RMU",
         "Li et al., ICML 2024, arXiv:2403.03218",
         "For topics of large models. Which layer is steered matters much; see `layer`.",
+        tasks=frozenset({"causal_lm", "masked_lm"}),
         presets={"paper": {"layer": 7, "coefficient": 2.0, "retain_weight": 1.0}},
         fails=(
             "on a model of two blocks of width 32 the coefficient and weight of the preset raise"

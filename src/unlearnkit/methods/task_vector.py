@@ -9,6 +9,7 @@ from torch import nn
 from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
+from unlearnkit.core.token_rows import TOKEN_TASKS
 from unlearnkit.language.adapters import LowRankAdapter, negated_adapter
 from unlearnkit.language.language_method import ForgetSchedule
 from unlearnkit.train.early_stopping import OFF, StopMonitor, StopRule, furthest, snapshot
@@ -24,7 +25,7 @@ class TaskVector(Method):
         cite="Ilharco et al., ICLR 2023, arXiv:2212.04089",
         needs=frozenset({Need.FORGET, Need.LABELS}),
         uses=frozenset({Need.RETAIN, Need.VALIDATION}),
-        tasks=frozenset({"causal_lm"}),
+        tasks=TOKEN_TASKS,
         may_damage=True,
         when="Where the retain set is not at hand, for documents that say one thing.",
         differs=(

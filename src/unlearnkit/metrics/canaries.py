@@ -9,7 +9,9 @@ from torch import Tensor
 from unlearnkit.core.audit_terms import ReportSection
 from unlearnkit.core.canary import CandidateRows
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
+from unlearnkit.core.inference import map_rows
 from unlearnkit.core.metric import Goal, Score, metric
+from unlearnkit.language.row_scores import label_nll
 from unlearnkit.language.sequence_attacks import exposure
 from unlearnkit.stats.skew_normal import fitted_log_share
 
@@ -22,7 +24,7 @@ NO_CANARY = Score(math.nan, note="the rows are not the candidates of a canary")
     high=math.inf,
     unit="bits",
     splits=[Split.CANDIDATES],
-    tasks=["classification"],
+    tasks=["causal_lm", "classification"],
     section=ReportSection.MEMBERSHIP,
 )
 def canary_exposure(e: Evidence) -> Score:
@@ -54,7 +56,7 @@ def canary_exposure(e: Evidence) -> Score:
     high=math.inf,
     unit="bits",
     splits=[Split.CANDIDATES],
-    tasks=["classification"],
+    tasks=["causal_lm", "classification"],
     section=ReportSection.MEMBERSHIP,
 )
 def canary_log_perplexity(e: Evidence) -> Score:
@@ -71,6 +73,9 @@ def canary_log_perplexity(e: Evidence) -> Score:
 
 def log_perplexity(e: Evidence, data: CandidateRows) -> Tensor:
     """Return the log-perplexity of each candidate ``(R,)``, the secret first, in bits, float64."""
+    if e.task.name == "causal_lm":
+        lost = map_rows(label_nll, e.outputs(ModelRole.UNLEARNED, Split.CANDIDATES))
+        return lost / math.log(2)
     log_probs = e.task.log_probs(e.outputs(ModelRole.UNLEARNED, Split.CANDIDATES).double())
     assert log_probs is not None
     return -log_probs[data.contexts, data.tokens].sum(1) / math.log(2)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from unlearnkit.attacks.auc_score import AUC_MARGIN, auc_score
 from unlearnkit.core.audit_terms import ReportSection
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.inference import chunk, map_rows
@@ -27,7 +28,6 @@ from unlearnkit.stats.roc import min_negatives
 
 PAIR = (Split.FORGET, Split.HELD_OUT)
 LABELS = ("classification",)
-AUC_MARGIN = 0.02
 attack = partial(
     metric,
     Goal.ORACLE,
@@ -60,7 +60,7 @@ def margin_auc(e: Evidence) -> Score:
     the absolute error). It orders rows as the loss does, without a floor.
     """
     forget, unseen = (e.margins(ModelRole.UNLEARNED, s) for s in PAIR)
-    return _auc(forget, unseen)
+    return auc_score(forget, unseen)
 
 
 @share(splits=PAIR, section=ReportSection.MEMBERSHIP)
@@ -94,7 +94,7 @@ def entropy_auc(e: Evidence) -> Score:
         return -entropy.entropy(log_p)
 
     forget, unseen = (e.map(score, s, (ModelRole.UNLEARNED, 0)) for s in PAIR)
-    return _auc(forget, unseen)
+    return auc_score(forget, unseen)
 
 
 @attack(splits=PAIR, tasks=LABELS, section=ReportSection.MEMBERSHIP)
@@ -113,7 +113,7 @@ def modified_entropy_auc(e: Evidence) -> Score:
     forget, unseen = (
         map_rows(score, e.outputs(ModelRole.UNLEARNED, s), e.targets(s)) for s in PAIR
     )
-    return _auc(forget, unseen)
+    return auc_score(forget, unseen)
 
 
 @attack(splits=[Split.RETAIN, Split.TEST], section=ReportSection.RETAINED)
@@ -122,7 +122,7 @@ def retained_margin_auc(e: Evidence) -> Score:
 
     Unlearning can expose the rows that stay: above the retrained model's value, it did.
     """
-    return _auc(
+    return auc_score(
         e.margins(ModelRole.UNLEARNED, Split.RETAIN), e.margins(ModelRole.UNLEARNED, Split.TEST)
     )
 
@@ -136,7 +136,7 @@ def two_model_auc(e: Evidence) -> Score:
     For an attacker who has both models. Retraining leaks here as well: the aim is its value. After
     Chen et al., CCS 2021, arXiv:2005.02205.
     """
-    return _auc(_fall(e, Split.FORGET), _fall(e, Split.HELD_OUT))
+    return auc_score(_fall(e, Split.FORGET), _fall(e, Split.HELD_OUT))
 
 
 @attack(
@@ -149,7 +149,7 @@ def two_model_retained_auc(e: Evidence) -> Score:
 
     For an attacker who has both models and asks which of the training rows had to go.
     """
-    return _auc(_fall(e, Split.FORGET), _fall(e, Split.RETAIN))
+    return auc_score(_fall(e, Split.FORGET), _fall(e, Split.RETAIN))
 
 
 @published(tasks=LABELS)
@@ -216,19 +216,6 @@ def _called_members(members: Features, others: Features, asked: Features) -> Fea
     machine.fit(np.concatenate([members, others]), labels)
     called: Features = machine.predict(asked)
     return called
-
-
-def _auc(members: Tensor, others: Tensor) -> Score:
-    area = roc.auc(members, others)
-    if math.isnan(area):
-        return Score(area, note="a score is not a number: infinite outputs cannot be compared")
-    interval = roc.auc_interval(members, others)
-    if interval is None:
-        return Score(area, note="no interval: one row on a side")
-    exact = roc.delong_variance(members, others) > 0
-    return Score(
-        area, interval=interval, method="DeLong, logit" if exact else "exact, over disjoint pairs"
-    )
 
 
 def _tpr(e: Evidence, fpr: float) -> Score:

@@ -37,6 +37,7 @@ SECTIONS = {
     8: "Accuracy and utility",
     9: "Cost",
     10: "Composite scores (appendix)",
+    11: "Robustness of the forgetting",
 }
 """Parts of the table, in the order of the audit."""
 

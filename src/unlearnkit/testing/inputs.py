@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from unlearnkit import catalog
 from unlearnkit.core.case import Case
-from unlearnkit.core.data import TensorData, View, labelled
+from unlearnkit.core.data import TensorData, View, as_named_tensors, labelled
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.hidden_targets import no_targets
 from unlearnkit.core.method import Method, Need
@@ -162,8 +162,7 @@ def _lacking(whole: Case, need: Need) -> Case:
     if need is Need.LABELS:
         return whole.replace(train=whole.train.with_targets(no_targets(len(whole.train))))
     if need is Need.FORGET:
-        assert not isinstance(whole.train.x, dict)
-        shape = tuple(whole.train.x.shape[1:])
+        shape = tuple(next(iter(as_named_tensors(whole.train.x).values())).shape[1:])
         return Case.without_data(task=whole.task, input_shape=shape).replace(
             fresh=whole.fresh, recipe=whole.recipe, validation=whole.validation
         )

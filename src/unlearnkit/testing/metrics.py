@@ -78,10 +78,8 @@ class Measured:
         for i, name in enumerate(["unlearned", *(f"oracle/{k}" for k in range(ORACLES))]):
             models[name] = fresh_model(case, Runtime(seed=100 + i))
         train, test = View.all(case.train), View.all(case.test)
-        assert isinstance(case.train.x, Tensor)
-        x = case.train.x
-        halved = View.all(replace(case.train, x=x / 2 if x.is_floating_point() else x // 2))
-        turned = View.all(replace(case.train, x=x.flip(0)))
+        halved = _changed(case.train, lambda x: x / 2 if x.is_floating_point() else x // 2)
+        turned = _changed(case.train, lambda x: x.flip(0))
         parts = {Split.FORGET: (train, 0, 12), Split.RETAIN: (train, 12, 60)}
         parts |= {Split.HELD_OUT: (test, 0, 15), Split.TEST: (test, 15, 35)}
         parts |= {Split.TEST_FORGET: (test, 35, 45), Split.AFFECTED: (test, 5, 25)}
@@ -92,6 +90,12 @@ class Measured:
         for m in models.values():
             m.double()
         return SHAPES[shape](MetricInputs(case, models, views, self.device))
+
+
+def _changed(data: TensorData, change: Callable[[Tensor], Tensor]) -> View:
+    x = data.x
+    new = change(x) if isinstance(x, Tensor) else {n: change(t) for n, t in x.items()}
+    return View.all(replace(data, x=new))
 
 
 def _plain(seen: MetricInputs) -> MetricInputs:

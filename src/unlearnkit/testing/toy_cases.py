@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,8 +15,10 @@ from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.task import Task
 from unlearnkit.tasks.causal_lm import CausalLM
 from unlearnkit.tasks.classification import Classification
+from unlearnkit.tasks.masked_lm import MaskedLM
 from unlearnkit.tasks.multilabel import MultiLabel
 from unlearnkit.tasks.regression import Regression
+from unlearnkit.tasks.seq2seq import Seq2SeqLM
 
 ToyCase = Callable[[Any, int], Case]
 """Builds a case that trains in a blink, from a task and a seed."""
@@ -96,6 +99,7 @@ class LetterTokenizer:
     """A tokenizer whose tokens are letters, modulo their number."""
 
     eos_token_id = 0
+    mask_token_id = 0
 
     def __len__(self) -> int:
         return TOY_LETTERS
@@ -104,50 +108,108 @@ class LetterTokenizer:
         """Return the tokens of a text."""
         return {"input_ids": [1 + ord(letter) % (TOY_LETTERS - 1) for letter in text]}
 
+    def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
+        """Return a letter for each token."""
+        return "".join(chr(ord("a") + i) for i in ids)
+
 
 class ToyLanguageModel(nn.Module):
-    """Blocks of two layers; each place sees the mean of the places up to it."""
+    """Blocks of two layers; each place sees the mean of the places up to it, or of all."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, both_sides: bool = False) -> None:
         super().__init__()
+        self.both_sides = both_sides
         self.tokens = nn.Embedding(TOY_LETTERS, 12)
         self.blocks = nn.ModuleList(nn.Linear(24, 12) for _ in range(2))
         self.head = nn.Linear(12, TOY_LETTERS)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """Return logits ``(B, T, V)``."""
+    def forward(self, ids: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return logits ``(B, T, V)``; ``context`` ``(B, 1, D)`` is added to all tokens."""
         hidden: Tensor = self.tokens(ids)
+        if context is not None:
+            hidden = hidden + context
         count = torch.arange(1, hidden.shape[1] + 1, device=ids.device)[:, None]
         for block in self.blocks:
             past = hidden.cumsum(1) / count
+            if self.both_sides:
+                past = hidden.mean(1, keepdim=True).expand_as(hidden)
             hidden = hidden + torch.tanh(block(torch.cat([hidden, past], -1)))
         out: Tensor = self.head(hidden)
+        return out
+
+
+class ToyTranslator(nn.Module):
+    """A toy language model that also sees the mean of what an encoder reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.decoder = ToyLanguageModel()
+
+    def forward(self, input_ids: Tensor, decoder_input_ids: Tensor) -> Tensor:
+        """Return logits ``(B, T, V)``."""
+        read: Tensor = self.decoder.tokens(input_ids).mean(1, keepdim=True)
+        out: Tensor = self.decoder(decoder_input_ids, read)
         return out
 
 
 @register_toy_case("causal_lm")
 def _causal_lm(task: CausalLM, seed: int) -> Case:
     """Return sequences of eight letters that count up by an owner's own step."""
+
+    def rows(ids: Tensor) -> tuple[Tensor, Tensor]:
+        labels = ids.clone()
+        labels[:, :3] = -100
+        return ids, labels
+
+    task = CausalLM(processing_class=LetterTokenizer(), loss=task.loss)
+    return _letters(task, seed, rows, ToyLanguageModel)
+
+
+@register_toy_case("masked_lm")
+def _masked_lm(task: MaskedLM, seed: int) -> Case:
+    """Return the same sequences with three letters behind masks."""
+
+    def rows(ids: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = (torch.arange(8) % 3 == 1).expand_as(ids)
+        return torch.where(hidden, 0, ids), torch.where(hidden, ids, -100)
+
+    task = MaskedLM(processing_class=LetterTokenizer(), loss=task.loss)
+    return _letters(task, seed, rows, partial(ToyLanguageModel, both_sides=True))
+
+
+@register_toy_case("seq2seq")
+def _seq2seq(task: Seq2SeqLM, seed: int) -> Case:
+    """Return the same sequences, of which an encoder reads the first three letters."""
+
+    def rows(ids: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        before = torch.cat([torch.zeros_like(ids[:, :1]), ids[:, 3:-1]], 1)
+        return {"input_ids": ids[:, :3], "decoder_input_ids": before}, ids[:, 3:]
+
+    task = Seq2SeqLM(processing_class=LetterTokenizer(), loss=task.loss)
+    return _letters(task, seed, rows, ToyTranslator)
+
+
+def _letters(
+    task: Task, seed: int, rows: Callable[[Tensor], Any], fresh: Callable[[], nn.Module]
+) -> Case:
+    """Return the case of sequences that count up, in the layout of a task."""
     rng = torch.Generator().manual_seed(seed)
 
-    def draw(count: int) -> tuple[Tensor, Tensor]:
+    def draw(count: int) -> Any:
         start = torch.randint(TOY_LETTERS, (count, 1), generator=rng)
         step = 1 + torch.arange(count)[:, None] // 6 % 5
         ids = (start + step * torch.arange(8)) % TOY_LETTERS
         noise = torch.rand(ids.shape, generator=rng) < 0.1
-        ids = torch.where(noise, torch.randint(TOY_LETTERS, ids.shape, generator=rng), ids)
-        labels = ids.clone()
-        labels[:, :3] = -100
-        return ids, labels
+        return rows(torch.where(noise, torch.randint(TOY_LETTERS, ids.shape, generator=rng), ids))
 
     return Case(
         train=draw(60),
         test=draw(45),
         validation=draw(30),
-        task=CausalLM(processing_class=LetterTokenizer(), loss=task.loss),
-        fresh=ToyLanguageModel,
+        task=task,
+        fresh=fresh,
         recipe=Recipe(optimizer="adamw", lr=0.01, epochs=10, batch_size=16),
-        name="toy causal_lm",
+        name=f"toy {task.name}",
         group=torch.arange(60) // 6,
     )
 

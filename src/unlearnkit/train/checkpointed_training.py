@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import Batch, View
 from unlearnkit.core.digest import digest
-from unlearnkit.core.errors import InputError
+from unlearnkit.core.errors import InputError, UnsupportedError
+from unlearnkit.core.method import Problem
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
@@ -91,6 +92,36 @@ def with_checkpoints(case: Case, history: CheckpointHistory) -> Case:
         )
     how = CheckpointedTraining(recipe=case.recipe, task=case.task, checkpoints=history)
     return case.replace(train_model=how)
+
+
+def kept_training(p: Problem, who: str) -> tuple[CheckpointedTraining, str]:
+    """Return the training that led to a problem's model, and its name among the checkpoints.
+
+    Args:
+        p: The problem.
+        who: The method's id, for messages.
+
+    Returns:
+        Both.
+
+    Raises:
+        UnsupportedError: If no checkpoints were kept.
+        InputError: If they are another model's.
+    """
+    how = p.training
+    if not isinstance(how, CheckpointedTraining):
+        raise UnsupportedError(
+            f"{who}: no checkpoints were kept; train by case = with_checkpoints(case,"
+            " MemoryCheckpoints()) to keep them"
+        )
+    training = how.checkpoints.find(p.original)
+    if training is None:
+        raise InputError(
+            f"{who}: the checkpoints are of no training that led to this model; give those of"
+            " its own training, or train it again with uk.train_original(case, cache=...) in a"
+            " new cache folder, because a cached model is not trained and leaves none"
+        )
+    return how, training
 
 
 def train_from(

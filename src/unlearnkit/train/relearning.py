@@ -100,7 +100,7 @@ class RelearningCurve:
 def relearn(
     model: nn.Module,
     forget: View,
-    retain: View,
+    retain: View | None,
     target: RelearningTarget,
     task: Task,
     recipe: Recipe,
@@ -111,9 +111,10 @@ def relearn(
 ) -> RelearningCurve:
     """Return how a copy of a model comes back to a target when it is trained on all rows again.
 
-    Each batch holds forget and retain rows in proportion, and at least one forget row. The target
-    is checked in eval mode before the first and after each step, of ``cap`` at most. ``order``
-    numbers the random order of the rows: equal for models that are compared.
+    On the forget rows alone where ``retain`` is None. Each batch holds forget and retain rows in
+    proportion, and at least one forget row. The target is checked in eval mode before the first
+    and after each step, of ``cap`` at most. ``order`` numbers the random order of the rows: equal
+    for models that are compared.
     """
     twin = trainable(model)
     short: list[float] = []
@@ -126,13 +127,17 @@ def relearn(
 
     if met(0.0):
         return RelearningCurve((), met=True)
-    whole = len(forget) + len(retain)
+    whole = len(forget) + (0 if retain is None else len(retain))
     batch = min(recipe.batch_size, whole)
     size = min(max(1, round(batch * len(forget) / whole)), len(forget))
     drops = forget.endless_batches(size, rt, shuffle=f"relearn/{order}/forget")
     recipe = recipe.model_copy(update={"batch_size": max(1, batch - size)})
+    if retain is None:
+        recipe = recipe.model_copy(update={"batch_size": size})
 
     def loss(keep: Batch) -> Tensor:
+        if retain is None:
+            return task.losses(task.outputs(twin, keep), keep).mean()
         drop = next(drops)
         stay, go = joint_forward(task, twin, keep, drop)
         return torch.cat([task.losses(stay, keep), task.losses(go, drop)]).mean()
@@ -140,7 +145,7 @@ def relearn(
     with seeded_global_rngs(rt, f"relearn/{order}/layers"):
         descend(
             twin,
-            retain,
+            forget if retain is None else retain,
             loss,
             recipe,
             rt,
