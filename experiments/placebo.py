@@ -1,4 +1,4 @@
-"""Memory, signature and likeness of methods on digits, and false alarms of both questions.
+"""Cards of methods: memory, signature, likeness and cost, and false alarms of both questions.
 
     python -m experiments placebo --request random_tenth --models 64
     python -m experiments placebo --false-alarms 200
@@ -10,6 +10,7 @@ kept in the cache; a line that is written is not made again.
 """
 
 import argparse
+import itertools
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -19,17 +20,24 @@ from typing import Any
 import torch
 
 from benchmarks.drawing import figure
+from experiments.over_finetuning import cost_share
 from unlearnkit.auditing.memory_and_likeness import strong_answers
 from unlearnkit.auditing.strong.margin_store import MarginMatrix, Membership, ModelId
 from unlearnkit.auditing.strong.placebo import PLACEBO, reads_request
 from unlearnkit.auditing.strong.results_table import strong_table
-from unlearnkit.auditing.strong.train_ensembles import collect_margins, subject_of
+from unlearnkit.auditing.strong.train_ensembles import (
+    StrongAuditSpec,
+    collect_margins,
+    subject_of,
+)
 from unlearnkit.auditing.verdicts_strong import strong_findings
 from unlearnkit.cache import Cache
 from unlearnkit.catalog import cases, method
-from unlearnkit.core.method import Method
+from unlearnkit.core.method import Method, Need
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.report.schema import Verdict
+from unlearnkit.train.checkpoint_history import DiskCheckpoints
+from unlearnkit.train.checkpointed_training import with_checkpoints
 
 OUT = Path("docs/results/placebo.json")
 
@@ -42,28 +50,53 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
         f"{DIAL}{share:g}": ("shrink_perturb", {"renew": share})
         for share in (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
     },
-    "scrub": ("scrub", {}),
-    "ssd": ("ssd", {}),
+    **{
+        name: (name, {})
+        for name in (
+            *("duck", "finetune", "influence_step", "jit", "pgu", "renew_distill", "retrain"),
+            *("rewind", "scrub", "ssd"),
+        )
+    },
 }
 """Methods of the table, by label."""
 
+REQUESTS = {
+    "class": ("digits", "class"),
+    "random_tenth": ("digits", "random_tenth"),
+    "mislabelled_tenth": ("digits", "mislabelled_tenth"),
+    "breast_cancer patients": ("breast_cancer", "patients"),
+    "diabetes group": ("diabetes", "group"),
+}
+"""Case and request, by label."""
+
+
+def subject(request: str, how: Method) -> StrongAuditSpec:
+    """Return what a method is audited on; for ``rewind`` trainings keep every second state."""
+    name, wanted = REQUESTS[request]
+    asked, cache = cases()[name].ask(wanted), Cache()
+    case = asked.case
+    if Need.CHECKPOINTS in how.info.needs:
+        case = with_checkpoints(case, DiskCheckpoints(cache.root / "checkpoints", every=2))
+    return subject_of(case, asked.request, how, Runtime(), cache)
+
 
 def measured(request: str, how: Method, models: int) -> dict[str, Any]:
-    """Return what a strong audit says of a method on digits."""
-    asked = cases()["digits"].ask(request)
-    subject = subject_of(asked.case, asked.request, how, Runtime(), Cache())
-    table = strong_table(
-        collect_margins(subject, models), Runtime(), reads_request=reads_request(how)
-    )
+    """Return what a strong audit says of a method, and its cost as a share of retraining."""
+    spec = subject(request, how)
+    table = strong_table(collect_margins(spec, models), Runtime(), reads_request=reads_request(how))
     found = strong_findings(table)
-    accuracy = {
-        name: row.estimate.value
-        for name in ("retain", "test")
-        if (row := table.row(f"ensemble_accuracy_{name}")) is not None
-    }
+    accuracy, retrained = {}, {}
+    for split, kind in itertools.product(("retain", "test"), ("accuracy", "error")):
+        row = table.row(f"ensemble_{kind}_{split}")
+        if row is not None:
+            accuracy[split] = row.estimate.value
+            retrained[split] = None if row.oracle is None else row.oracle.mean
     return {
         "arms": {a.name: a.model_dump(mode="json", exclude={"name"}) for a in table.arms},
         "accuracy": accuracy,
+        "retrained": retrained,
+        "errors": table.row("ensemble_accuracy_test") is None,
+        "cost": cost_share(spec, how),
         "verdicts": sorted({str(f.verdict) for f in found}),
         "answers": {a.question: a.sentence for a in strong_answers(found, table)},
         "placebo": table.placebo,
@@ -125,7 +158,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--request", default="random_tenth")
+    parser.add_argument("--request", default="random_tenth", choices=REQUESTS)
     parser.add_argument("--models", type=int, default=64)
     parser.add_argument("--method", action="append", choices=METHODS, help="all by default")
     parser.add_argument("--false-alarms", type=int, default=0, metavar="DRAWS")
