@@ -193,17 +193,21 @@ Written by `python -m experiments placebo`; [numbers](placebo.json). Strong audi
 digits. Memory: unlearned against placebo models (the same method on models that never saw the
 forget set). Signature: placebo against retrained models. Likeness: unlearned against retrained
 models. Each cell: U-LiRA AUC (0.5 = alike), median KLoM, mean shift of margins in standard
-deviations, and exposed records. Original: the AUC of the untouched model. Last but one: accuracy.
+deviations, and exposed records. Original: the AUC of the untouched model. Accuracy of models, and
+of retrained ones; cost as a share of retraining's row passes.
 
-![Memory against test accuracy](placebo.svg)
+![Memory against test accuracy; cost as size](placebo.svg)
 
-The line is the dial of `shrink_perturb`, which costs 0.18 of retraining. Its last point (`renew` 1)
-is a short retraining, which never saw the forget set: a dial below it is worth its name only where
-it answers test rows better.
+The area of a point is its cost; the dashed line is the test accuracy of retrained models. The line
+of points is the dial of `shrink_perturb`. Its last point (`renew` 1) is a short retraining, which
+never saw the forget set: a dial below it is worth its name only where it answers test rows better.
 
-| request, models | method | original | memory | signature | likeness | retain / test | verdicts |
-|---|---|---|---|---|---|---|---|
 """
+
+COLUMNS = (
+    *("request, models", "method", "original", "memory", "signature", "likeness"),
+    *("retain / test", "retrained", "cost", "verdicts"),
+)
 
 
 def page(kept: dict[str, Any]) -> str:
@@ -216,10 +220,13 @@ def page(kept: dict[str, Any]) -> str:
         arms = one["arms"]
         cells = [f"{request}, {models}", label, f"{arms['likeness']['auc_original']:.3f}"]
         cells += [_cell(arms[name]) for name in ("memory", "signature", "likeness")]
-        cells.append(" / ".join(f"{one['accuracy'][s]:.3f}" for s in ("retain", "test")))
+        for kind in ("accuracy", "retrained"):
+            cells.append(" / ".join(f"{one[kind][s]:.3f}" for s in ("retain", "test")))
+        cells.append(f"{one['cost']:.3f}")
         cells.append(", ".join(v for v in one["verdicts"] if v != Verdict.INCONCLUSIVE))
         lines.append(f"| {' | '.join(cells)} |")
-    text = HEAD + "\n".join(lines) + "\n"
+    head = (f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}")
+    text = HEAD + "\n".join((*head, *lines)) + "\n"
     if "false_alarms" in kept:
         text += _alarms_text(kept["false_alarms"])
     return text
@@ -227,32 +234,34 @@ def page(kept: dict[str, Any]) -> str:
 
 def plot(kept: dict[str, Any], path: Path) -> None:
     """Write memory against test accuracy, a panel for each request, the dial as a line."""
-    lines = [(*key.split("/", 2), one) for key, one in sorted(kept.items()) if "/" in key]
+    each = [(*key.split("/", 2), one) for key, one in sorted(kept.items()) if "/" in key]
+    lines = [x for x in each if not x[-1]["errors"]]
     requests = list(dict.fromkeys(request for request, *_ in lines))
     with figure(path, 4.2 * len(requests), 4.0) as drawn:
         panels = drawn.subplots(1, len(requests), squeeze=False, sharey=True)[0]
         for ax, request in zip(panels, requests, strict=True):
-            points = [
-                (label, one["arms"]["memory"]["auc"]["value"], one["accuracy"]["test"])
-                for name, _, label, one in lines
-                if name == request
-            ]
-            _panel(ax, points)
+            mine = [(label, one) for name, _, label, one in lines if name == request]
+            _panel(ax, mine)
             ax.set(title=request.replace("_", " "), xlabel="Memory: U-LiRA AUC (0.5 = none)")
         panels[0].set_ylabel("Test accuracy")
 
 
-def _panel(ax: Any, points: Sequence[tuple[str, float, float]]) -> None:
-    dial = [(x, y) for label, x, y in points if label.startswith(DIAL)]
+def _panel(ax: Any, mine: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    points = [
+        (label, one["arms"]["memory"]["auc"]["value"], one["accuracy"]["test"], one["cost"])
+        for label, one in mine
+    ]
+    dial = [(x, y) for label, x, y, _ in points if label.startswith(DIAL)]
     if dial:
         ax.plot(*zip(*dial, strict=True), "-", color="0.7", zorder=0)
-    for label, x, y in points:
+    for label, x, y, cost in points:
         own = label.startswith(DIAL)
-        ax.plot(x, y, "o" if own else "s", ms=5, color="C0" if own else "C1")
-        at = (3, 4 if own else -9)
+        ax.scatter(x, y, s=8 + 300 * cost, color="C0" if own else "C1", alpha=0.7, lw=0)
         text = label.removeprefix(DIAL)
+        at = (3, 6 if own else -10)
         ax.annotate(text, (x, y), xytext=at, textcoords="offset points", fontsize=7)
     ax.axvline(0.5, color="0.6", lw=0.8, ls=":")
+    ax.axhline(mine[0][1]["retrained"]["test"], color="0.6", lw=0.8, ls="--")
 
 
 def _cell(arm: dict[str, Any]) -> str:
