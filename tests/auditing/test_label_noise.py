@@ -144,7 +144,7 @@ def test_each_row_is_answered_by_the_model_that_never_saw_it():
     deviation = float((seen.var() / 400 + other.var() / 90) ** 0.5)
     assert (found.low + found.high) / 2 == pytest.approx(centre)
     assert (found.high - found.low) / 2 == pytest.approx(1.96 * deviation, rel=0.02)
-    assert found.explained == found.high
+    assert found.allowance == found.high
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_each_row_is_answered_by_the_model_that_never_saw_it():
 def test_noise_explains_what_it_may_have_cost_on_the_retain_set_alone(
     metric, beyond, noise, explained
 ):
-    assert UtilityGap.of(metric, "x", beyond, lambda: noise).explained is explained
+    assert UtilityGap.of(metric, "x", beyond, lambda: noise).is_noise is explained
 
 
 def test_the_strong_tier_asks_the_same():

@@ -48,7 +48,7 @@ class LabelNoise:
     """Why it could not be measured; empty where it was."""
 
     @property
-    def explained(self) -> float:
+    def allowance(self) -> float:
         """Return how much fit of retained rows noise may have cost: 0 where none is shown."""
         return self.high if self.low > 0 else 0.0
 
@@ -68,7 +68,7 @@ class UtilityGap:
 
     metric: str
     text: str
-    explained: bool
+    is_noise: bool
     """Whether noisy labels explain it: then it is no damage, but a difference from retraining."""
 
     @classmethod
@@ -84,9 +84,9 @@ class UtilityGap:
             measure: Measures the noise; None: labels count as clean.
         """
         if measure is None or not metric.endswith(RETAINED):
-            return cls(metric, text, explained=False)
+            return cls(metric, text, is_noise=False)
         noise = measure()
-        return cls(metric, f"{text}; {noise}", explained=beyond <= noise.explained)
+        return cls(metric, f"{text}; {noise}", is_noise=beyond <= noise.allowance)
 
 
 class _WithLosses(Protocol):
@@ -96,12 +96,12 @@ class _WithLosses(Protocol):
 
 def utility_lost(facts: _WithLosses) -> Iterator[Reason]:
     """Yield each loss of accuracy that noisy labels do not explain."""
-    return (Reason(x.text, (x.metric,)) for x in facts.losses if not x.explained)
+    return (Reason(x.text, (x.metric,)) for x in facts.losses if not x.is_noise)
 
 
 def noise_unlearned(facts: _WithLosses) -> Iterator[Reason]:
     """Yield each lower fit of the retain set that noisy labels explain."""
-    return (Reason(x.text, (x.metric,)) for x in facts.losses if x.explained)
+    return (Reason(x.text, (x.metric,)) for x in facts.losses if x.is_noise)
 
 
 def label_noise(halves: tuple[Evidence, Evidence], first: Tensor) -> LabelNoise:

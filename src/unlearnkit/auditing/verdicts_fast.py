@@ -300,7 +300,7 @@ def _unless_noise(
         return FastTest(row.metric, shown)
     noise, e = audit.controls.label_noise(audit.evidence), audit.evidence
     errors = [e.errors(ModelRole.UNLEARNED, split), -e.errors(ModelRole.ORIGINAL, split)]
-    explained = _loss_of_utility(errors, audit.level) <= least + noise.explained
+    explained = _loss_of_utility(errors, audit.level) <= least + noise.allowance
     return FastTest(row.metric, f"{shown}; {noise}", open=explained)
 
 
