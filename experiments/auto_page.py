@@ -97,8 +97,9 @@ def page(measured: Sequence[Measured], judged: Sequence[Judged]) -> str:
         " oracles.",
         "",
         "**The order of the table is now that of [memory, utility and cost](memory_table.md): the"
-        " closed share is a proxy, and does not decide. What follows judges the order by it that"
-        " came before, and is kept for comparison.**",
+        " closed share is a proxy, and does not decide. What follows belongs to the decision table"
+        " of 21 November 2026, which came from the closed share, and says nothing of what `auto`"
+        " chooses today. It is kept for comparison.**",
         "",
         "## On cases that were left out",
         "",

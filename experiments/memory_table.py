@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.drawing import figure
 from experiments.auto_order import POOL
 from experiments.over_finetuning import Attack, attack, cost_share, kept_rows, rounded
 from experiments.small_cases import SMALL, wrong_rows
@@ -415,6 +416,10 @@ AUC (0.5 = alike) and the mean shift of margins in standard deviations. Test row
 classes. So few models show the order of magnitude: an AUC of 0.5 is known to 0.03 with 16 models,
 and to 0.06 with 8.
 
+![Memory against accuracy on test rows](memory_table.svg)
+
+Area: cost. Dashed: retrained models. Each point is a setting of a method.
+
 `shrink_perturb renew=1` is a training from scratch of equal cost: it never saw the forget set, and
 a candidate must answer test rows better than it to be worth its memory.
 
@@ -477,6 +482,37 @@ def main() -> None:
         lines = ",\n".join(json.dumps(r) for r in rows)
         OUT.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
         OUT.with_suffix(".md").write_text(page(rows), encoding="utf-8")
+        plot(rows, OUT.with_suffix(".svg"))
+
+
+def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Write memory against utility on test rows, a panel for each ground, cost as area."""
+    done = [r for r in rows if "failed" not in r]
+    grounds = list(dict.fromkeys(r["ground"] for r in done))
+    names = list(dict.fromkeys(r["candidate"].split()[0] for r in done))
+    across = 4
+    down = math.ceil(len(grounds) / across)
+    with figure(path, 3.1 * across, 2.7 * down) as drawn:
+        panels = drawn.subplots(down, across, squeeze=False).flatten()
+        for ax, ground in itertools.zip_longest(panels, grounds):
+            if ground is None:
+                ax.set_axis_off()
+                continue
+            mine = [r for r in done if r["ground"] == ground]
+            for k, name in enumerate(names):
+                own = [r for r in mine if r["candidate"].split()[0] == name]
+                ax.scatter(
+                    [r["memory"]["auc"] for r in own],
+                    [r["test"] for r in own],
+                    s=[6 + 200 * r["cost"] for r in own],
+                    color=f"C{k}", alpha=0.7, lw=0, label=name,
+                )  # fmt: skip
+            ax.axvline(0.5, color="0.6", lw=0.8, ls=":")
+            ax.axhline(mine[0]["retrained_test"], color="0.6", lw=0.8, ls="--")
+            ax.set_title(ground, fontsize=8)
+            ax.set_ylabel("test error" if mine[0]["errors"] else "test accuracy", fontsize=7)
+        drawn.supxlabel("Memory: U-LiRA AUC (0.5 = none)", fontsize=8)
+        drawn.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
 
 
 def _stored(path: Path) -> list[dict[str, Any]]:

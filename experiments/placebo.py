@@ -1,4 +1,4 @@
-"""Memory, signature and likeness of methods on digits, and false alarms of both questions.
+"""Cards of methods: memory, signature, likeness and cost, and false alarms of both questions.
 
     python -m experiments placebo --request random_tenth --models 64
     python -m experiments placebo --false-alarms 200
@@ -10,6 +10,7 @@ kept in the cache; a line that is written is not made again.
 """
 
 import argparse
+import itertools
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -19,17 +20,24 @@ from typing import Any
 import torch
 
 from benchmarks.drawing import figure
+from experiments.over_finetuning import cost_share
 from unlearnkit.auditing.memory_and_likeness import strong_answers
 from unlearnkit.auditing.strong.margin_store import MarginMatrix, Membership, ModelId
 from unlearnkit.auditing.strong.placebo import PLACEBO, reads_request
 from unlearnkit.auditing.strong.results_table import strong_table
-from unlearnkit.auditing.strong.train_ensembles import collect_margins, subject_of
+from unlearnkit.auditing.strong.train_ensembles import (
+    StrongAuditSpec,
+    collect_margins,
+    subject_of,
+)
 from unlearnkit.auditing.verdicts_strong import strong_findings
 from unlearnkit.cache import Cache
 from unlearnkit.catalog import cases, method
-from unlearnkit.core.method import Method
+from unlearnkit.core.method import Method, Need
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.report.schema import Verdict
+from unlearnkit.train.checkpoint_history import DiskCheckpoints
+from unlearnkit.train.checkpointed_training import with_checkpoints
 
 OUT = Path("docs/results/placebo.json")
 
@@ -42,28 +50,53 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
         f"{DIAL}{share:g}": ("shrink_perturb", {"renew": share})
         for share in (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
     },
-    "scrub": ("scrub", {}),
-    "ssd": ("ssd", {}),
+    **{
+        name: (name, {})
+        for name in (
+            *("duck", "finetune", "influence_step", "jit", "pgu", "renew_distill", "retrain"),
+            *("rewind", "scrub", "ssd"),
+        )
+    },
 }
 """Methods of the table, by label."""
 
+REQUESTS = {
+    "class": ("digits", "class"),
+    "random_tenth": ("digits", "random_tenth"),
+    "mislabelled_tenth": ("digits", "mislabelled_tenth"),
+    "breast_cancer patients": ("breast_cancer", "patients"),
+    "diabetes group": ("diabetes", "group"),
+}
+"""Case and request, by label."""
+
+
+def subject(request: str, how: Method) -> StrongAuditSpec:
+    """Return what a method is audited on; for ``rewind`` trainings keep every second state."""
+    name, wanted = REQUESTS[request]
+    asked, cache = cases()[name].ask(wanted), Cache()
+    case = asked.case
+    if Need.CHECKPOINTS in how.info.needs:
+        case = with_checkpoints(case, DiskCheckpoints(cache.root / "checkpoints", every=2))
+    return subject_of(case, asked.request, how, Runtime(), cache)
+
 
 def measured(request: str, how: Method, models: int) -> dict[str, Any]:
-    """Return what a strong audit says of a method on digits."""
-    asked = cases()["digits"].ask(request)
-    subject = subject_of(asked.case, asked.request, how, Runtime(), Cache())
-    table = strong_table(
-        collect_margins(subject, models), Runtime(), reads_request=reads_request(how)
-    )
+    """Return what a strong audit says of a method, and its cost as a share of retraining."""
+    spec = subject(request, how)
+    table = strong_table(collect_margins(spec, models), Runtime(), reads_request=reads_request(how))
     found = strong_findings(table)
-    accuracy = {
-        name: row.estimate.value
-        for name in ("retain", "test")
-        if (row := table.row(f"ensemble_accuracy_{name}")) is not None
-    }
+    accuracy, retrained = {}, {}
+    for split, kind in itertools.product(("retain", "test"), ("accuracy", "error")):
+        row = table.row(f"ensemble_{kind}_{split}")
+        if row is not None:
+            accuracy[split] = row.estimate.value
+            retrained[split] = None if row.oracle is None else row.oracle.mean
     return {
         "arms": {a.name: a.model_dump(mode="json", exclude={"name"}) for a in table.arms},
         "accuracy": accuracy,
+        "retrained": retrained,
+        "errors": table.row("ensemble_accuracy_test") is None,
+        "cost": cost_share(spec, how),
         "verdicts": sorted({str(f.verdict) for f in found}),
         "answers": {a.question: a.sentence for a in strong_answers(found, table)},
         "placebo": table.placebo,
@@ -125,7 +158,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--request", default="random_tenth")
+    parser.add_argument("--request", default="random_tenth", choices=REQUESTS)
     parser.add_argument("--models", type=int, default=64)
     parser.add_argument("--method", action="append", choices=METHODS, help="all by default")
     parser.add_argument("--false-alarms", type=int, default=0, metavar="DRAWS")
@@ -160,17 +193,21 @@ Written by `python -m experiments placebo`; [numbers](placebo.json). Strong audi
 digits. Memory: unlearned against placebo models (the same method on models that never saw the
 forget set). Signature: placebo against retrained models. Likeness: unlearned against retrained
 models. Each cell: U-LiRA AUC (0.5 = alike), median KLoM, mean shift of margins in standard
-deviations, and exposed records. Original: the AUC of the untouched model. Last but one: accuracy.
+deviations, and exposed records. Original: the AUC of the untouched model. Accuracy of models, and
+of retrained ones; cost as a share of retraining's row passes.
 
-![Memory against test accuracy](placebo.svg)
+![Memory against test accuracy; cost as size](placebo.svg)
 
-The line is the dial of `shrink_perturb`, which costs 0.18 of retraining. Its last point (`renew` 1)
-is a short retraining, which never saw the forget set: a dial below it is worth its name only where
-it answers test rows better.
+The area of a point is its cost; the dashed line is the test accuracy of retrained models. The line
+of points is the dial of `shrink_perturb`. Its last point (`renew` 1) is a short retraining, which
+never saw the forget set: a dial below it is worth its name only where it answers test rows better.
 
-| request, models | method | original | memory | signature | likeness | retain / test | verdicts |
-|---|---|---|---|---|---|---|---|
 """
+
+COLUMNS = (
+    *("request, models", "method", "original", "memory", "signature", "likeness"),
+    *("retain / test", "retrained", "cost", "verdicts"),
+)
 
 
 def page(kept: dict[str, Any]) -> str:
@@ -183,10 +220,13 @@ def page(kept: dict[str, Any]) -> str:
         arms = one["arms"]
         cells = [f"{request}, {models}", label, f"{arms['likeness']['auc_original']:.3f}"]
         cells += [_cell(arms[name]) for name in ("memory", "signature", "likeness")]
-        cells.append(" / ".join(f"{one['accuracy'][s]:.3f}" for s in ("retain", "test")))
+        for kind in ("accuracy", "retrained"):
+            cells.append(" / ".join(f"{one[kind][s]:.3f}" for s in ("retain", "test")))
+        cells.append(f"{one['cost']:.3f}")
         cells.append(", ".join(v for v in one["verdicts"] if v != Verdict.INCONCLUSIVE))
         lines.append(f"| {' | '.join(cells)} |")
-    text = HEAD + "\n".join(lines) + "\n"
+    head = (f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}")
+    text = HEAD + "\n".join((*head, *lines)) + "\n"
     if "false_alarms" in kept:
         text += _alarms_text(kept["false_alarms"])
     return text
@@ -194,32 +234,34 @@ def page(kept: dict[str, Any]) -> str:
 
 def plot(kept: dict[str, Any], path: Path) -> None:
     """Write memory against test accuracy, a panel for each request, the dial as a line."""
-    lines = [(*key.split("/", 2), one) for key, one in sorted(kept.items()) if "/" in key]
+    each = [(*key.split("/", 2), one) for key, one in sorted(kept.items()) if "/" in key]
+    lines = [x for x in each if not x[-1]["errors"]]
     requests = list(dict.fromkeys(request for request, *_ in lines))
     with figure(path, 4.2 * len(requests), 4.0) as drawn:
         panels = drawn.subplots(1, len(requests), squeeze=False, sharey=True)[0]
         for ax, request in zip(panels, requests, strict=True):
-            points = [
-                (label, one["arms"]["memory"]["auc"]["value"], one["accuracy"]["test"])
-                for name, _, label, one in lines
-                if name == request
-            ]
-            _panel(ax, points)
+            mine = [(label, one) for name, _, label, one in lines if name == request]
+            _panel(ax, mine)
             ax.set(title=request.replace("_", " "), xlabel="Memory: U-LiRA AUC (0.5 = none)")
         panels[0].set_ylabel("Test accuracy")
 
 
-def _panel(ax: Any, points: Sequence[tuple[str, float, float]]) -> None:
-    dial = [(x, y) for label, x, y in points if label.startswith(DIAL)]
+def _panel(ax: Any, mine: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    points = [
+        (label, one["arms"]["memory"]["auc"]["value"], one["accuracy"]["test"], one["cost"])
+        for label, one in mine
+    ]
+    dial = [(x, y) for label, x, y, _ in points if label.startswith(DIAL)]
     if dial:
         ax.plot(*zip(*dial, strict=True), "-", color="0.7", zorder=0)
-    for label, x, y in points:
+    for label, x, y, cost in points:
         own = label.startswith(DIAL)
-        ax.plot(x, y, "o" if own else "s", ms=5, color="C0" if own else "C1")
-        at = (3, 4 if own else -9)
+        ax.scatter(x, y, s=8 + 300 * cost, color="C0" if own else "C1", alpha=0.7, lw=0)
         text = label.removeprefix(DIAL)
+        at = (3, 6 if own else -10)
         ax.annotate(text, (x, y), xytext=at, textcoords="offset points", fontsize=7)
     ax.axvline(0.5, color="0.6", lw=0.8, ls=":")
+    ax.axhline(mine[0][1]["retrained"]["test"], color="0.6", lw=0.8, ls="--")
 
 
 def _cell(arm: dict[str, Any]) -> str:

@@ -144,4 +144,4 @@ def test_on_batch_normalisation_the_default_forgets_and_keeps(normed_digits, see
     out, y = predict(done.model, View.all(case.test), case.task, Runtime()), case.test.y
     right, gone = (out.argmax(-1) == y).double(), y == 3
     assert float(right[gone].mean()) <= 0.1
-    assert float(right[~gone].mean()) >= 0.75  # at the recipe's rate 0.5
+    assert float(right[~gone].mean()) >= 0.87  # with 10 steps of 0.03: 0.81

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +18,7 @@ from unlearnkit.auditing.control_models import ControlModels
 from unlearnkit.auditing.difficulty_summary import difficulty
 from unlearnkit.auditing.evidence_kinds import read_certificate, with_evidence
 from unlearnkit.auditing.figure_data import class_lines, margin_samples, roc_curves
+from unlearnkit.auditing.label_noise import LabelNoise
 from unlearnkit.auditing.memory_and_likeness import single_model_answers, strong_answers
 from unlearnkit.auditing.metric_table import Reference, metric_rows
 from unlearnkit.auditing.next_steps import AuditFacts, next_steps
@@ -290,7 +292,8 @@ def _findings(
         return findings_of_fast_audit(FastAudit(table, evidence, controls, gone, unchanged))
     head_only = _same(done.model, done.original, below_head=True)
     placebo = None if isinstance(control, str) else control
-    inputs = VerdictInputs(rows, gone, head_only, unchanged, oracles, placebo, recipe)
+    noise = partial(controls.label_noise, evidence)
+    inputs = VerdictInputs(rows, gone, head_only, unchanged, oracles, placebo, recipe, noise)
     return mark_findings(judge(inputs), recipe)
 
 
@@ -338,7 +341,8 @@ def _strong(
         reads_request=reads_request(done.method, localizer),
     )
     own = [f for f in one.findings if f.verdict not in _OPEN]
-    found = mark_findings(strong_findings(table, own, one.recipe), one.recipe)
+    noise = partial(_noise_of, done, controls, rt)
+    found = mark_findings(strong_findings(table, own, one.recipe, noise), one.recipe)
     facts = AuditFacts(
         found, table.rows, AuditTier.STRONG, len(truth), one.cost, table.models, one.recipe
     )
@@ -360,6 +364,11 @@ def _strong(
             "strong": _summary_of(table, subject.name, asked.train, time.perf_counter() - start),
         }
     )
+
+
+def _noise_of(done: Unlearned, controls: ControlModels, rt: Runtime) -> LabelNoise:
+    views = choose(done.case, done.parts, rt, infer_request(done.request, done.parts)).views
+    return controls.label_noise(evidence_of(done, views, rt))
 
 
 def _summary_of(table: StrongResults, signals: str, trained: int, seconds: float) -> StrongSummary:

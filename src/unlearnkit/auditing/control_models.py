@@ -4,22 +4,26 @@ A fast audit has no retrained model. Before it accuses a model, it trains a cont
 the training (by a user's own loop: on a tenth of the rows): on the retain set, so that it never saw
 the forget set. What the control shows too lies in the rows and not in the model. A second
 control, trained on all rows, shows how much of a loss of utility comes from the removal of the
-data.
+data. Two more, on a half of the retain set each, show whether its labels are noisy; every tier asks
+them before it calls a lower fit of the retain set damage.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from unlearnkit.auditing.label_noise import LabelNoise, label_noise
 from unlearnkit.cache import Cache
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import Data, TensorData, View
 from unlearnkit.core.errors import DivergedError, UnsupportedError
-from unlearnkit.core.evidence import Evidence
+from unlearnkit.core.evidence import Evidence, Split
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.oracles import TrainedModel, oracle, train_original
@@ -53,6 +57,7 @@ class ControlModels:
     needs no control for rows that look unfamiliar, such as wrong labels."""
 
     _trained: dict[str, Evidence | str] = field(default_factory=dict)
+    _noise: LabelNoise | None = None
 
     def without_forget_set(self, like: Evidence) -> Evidence | str:
         """Return what a control that never saw the forget set shows on the rows of an audit.
@@ -76,12 +81,41 @@ class ControlModels:
         """
         return self._find("with", like)
 
+    def label_noise(self, like: Evidence) -> LabelNoise:
+        """Return how much noisier the labels of the retain set are than those of the test rows.
+
+        Args:
+            like: The evidence of the audit: rows, task, runtime.
+
+        Returns:
+            The noise; unknown, with the reason, where no control can be trained.
+        """
+        if self._noise is None:
+            self._noise = self._measured_noise(like)
+        return self._noise
+
+    def _measured_noise(self, like: Evidence) -> LabelNoise:
+        if not {Split.RETAIN, Split.TEST} <= set(like.views) or self.parts.retain is None:
+            return LabelNoise(0.0, 0.0, "there is no retain set, or there are no test rows")
+        whole = self.parts.retain
+        order = torch.randperm(len(whole), generator=self.rt.rng("control/halves"))
+        half = whole.rows[order[: len(whole) // 2]]
+        first = torch.isin(whole.rows, half)
+        found = []
+        for part in (whole.pick(first), whole.pick(~first)):
+            one = self._train(partial(self._on_retained, part, "control/half"), like)
+            if isinstance(one, str):
+                return LabelNoise(0.0, 0.0, one)
+            found.append(one)
+        return label_noise((found[0], found[1]), torch.isin(like.views[Split.RETAIN].rows, half))
+
     def _find(self, what: str, like: Evidence) -> Evidence | str:
         if what not in self._trained:
-            self._trained[what] = self._train(what, like)
+            make = self._without if what == "without" else self._with
+            self._trained[what] = self._train(make, like)
         return self._trained[what]
 
-    def _train(self, what: str, like: Evidence) -> Evidence | str:
+    def _train(self, make: Callable[[], TrainedModel], like: Evidence) -> Evidence | str:
         if not self.share:
             return "none is wanted"
         missing = [
@@ -92,7 +126,7 @@ class ControlModels:
         if missing:
             return f"the case has no {' and no '.join(missing)}"
         try:
-            trained = self._without() if what == "without" else self._with()
+            trained = make()
         except (DivergedError, UnsupportedError) as e:
             return str(e)
         self.rt.cost.forward += trained.cost.forward
@@ -100,11 +134,15 @@ class ControlModels:
         return _evidence_of(trained.model, like)
 
     def _without(self) -> TrainedModel:
-        parts = self.parts
-        if parts.forget is None or parts.retain is None:
+        if self.parts.retain is None:
             raise UnsupportedError("the case has no retain set")
-        retain = self._sample(parts.retain, "control/retain")
-        case = self.case.replace(train=None, parts=(parts.forget, retain), recipe=self._short())
+        return self._on_retained(self.parts.retain, "control/retain")
+
+    def _on_retained(self, rows: View, stream: str) -> TrainedModel:
+        if self.parts.forget is None:
+            raise UnsupportedError("the case has no forget set")
+        parts = (self.parts.forget, self._sample(rows, stream))
+        case = self.case.replace(train=None, parts=parts, recipe=self._short())
         return oracle(case, None, seeds=[CONTROL_SEED], rt=self.rt, cache=self.cache).runs[0]
 
     def _with(self) -> TrainedModel:

@@ -25,7 +25,8 @@ MEANING: Mapping[Verdict, str] = {
         " over-forgetting."
     ),
     Verdict.DAMAGED: (
-        "The model answers the retain set or the test rows worse than retrained models do."
+        "The model answers test rows worse than retrained models do, or the retain set by more"
+        " than noisy labels explain."
     ),
     Verdict.INCONCLUSIVE: "Neither a difference nor equivalence was shown.",
     Verdict.MATCHES: "Equivalence was shown on every compared metric.",
@@ -74,6 +75,14 @@ TERMS = (
     "**Recipe check**: whether originals trained anew by the recipe, or by `train_model`, are like"
     " the given model. Where they are not, no verdict passes, and every other one says that it"
     " stands under a recipe that does not reproduce the model.",
+    "**Noisy labels**: utility is accuracy on test rows, whose labels count as right. A lower fit"
+    " of the retain set is damage too, also where test rows are answered as well as before, unless"
+    " its labels are noisy: then it says that wrong labels are no longer memorised, which is a"
+    " matter of likeness. Before DAMAGED is said of the retain set, two models are trained for a"
+    " short time on a half of it each. What they err more often on the other half than on test rows"
+    " (95 % interval above 0) is noise, and a loss of fit up to its upper end is no damage. Retain"
+    " rows that are harder than test rows look the same. Where no model can be trained, labels"
+    " count as right, and the reason says so.",
     "**Two one-sided tests**: the 90 % interval of the gap lies inside the margin. For a distance"
     " to the retrained models only the far side counts.",
 )

@@ -5,10 +5,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from unlearnkit.auditing.label_noise import (
+    DAMAGE_RULE,
+    NOISE_RULE,
+    NOISE_SOURCE,
+    RETAINED,
+    LabelNoise,
+    UtilityGap,
+    noise_unlearned,
+    utility_lost,
+)
 from unlearnkit.auditing.placebo_models import PlaceboControl
 from unlearnkit.auditing.verdict_evaluation import FALSE_ALARMS, Reason, VerdictRule, evaluate
 from unlearnkit.auditing.verdict_metrics import (
@@ -76,6 +86,14 @@ class VerdictInputs:
 
     recipe: RecipeCheck | None = None
     """Whether the recipe gives models like the original; None where there was no check."""
+
+    measure_noise: Callable[[], LabelNoise] | None = None
+    """Measures whether labels of the retain set are noisy; None: they count as clean."""
+
+    @cached_property
+    def losses(self) -> tuple[UtilityGap, ...]:
+        """Return where accuracy or error is worse than retrained models' beyond the margin."""
+        return tuple(_losses(self))
 
     @cached_property
     def table(self) -> dict[str, MetricRow]:
@@ -227,14 +245,15 @@ def _outside(facts: VerdictInputs) -> Iterator[Reason]:
         )
 
 
-def _utility_lost(facts: VerdictInputs) -> Iterator[Reason]:
+def _losses(facts: VerdictInputs) -> Iterator[UtilityGap]:
     for metric in UTILITY:
         if metric not in facts.compared_gaps:
             continue
         row, g = facts.table[metric], facts.compared_gaps[metric]
         worse = -g.high if metrics()[metric].higher_is_better else g.low
         if worse > _margin(row):
-            yield Reason(_beside_retrained(row, g), (metric,))
+            text = _beside_retrained(row, g)
+            yield UtilityGap.of(metric, text, worse - _margin(row), facts.measure_noise)
 
 
 def _other_recipe(facts: VerdictInputs) -> Iterator[Reason]:
@@ -360,13 +379,22 @@ REFERENCE_RULES: tuple[VerdictRule[VerdictInputs], ...] = (
     ),
     VerdictRule(
         "reference",
+        Verdict.DISTINGUISHABLE,
+        NOISE_RULE,
+        RETAINED,
+        _MARGIN,
+        f"{_PREDICTION}; {NOISE_SOURCE}",
+        holds=noise_unlearned,
+        unless=(Verdict.LEAKS, Verdict.OVER_FORGOT),
+    ),
+    VerdictRule(
+        "reference",
         Verdict.DAMAGED,
-        "Accuracy or error on the retain set or the test rows is worse than retrained models' by"
-        " more than the margin.",
+        DAMAGE_RULE,
         UTILITY,
         _MARGIN,
         _PREDICTION,
-        holds=_utility_lost,
+        holds=utility_lost,
     ),
     VerdictRule(
         "reference",

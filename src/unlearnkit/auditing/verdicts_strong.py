@@ -11,6 +11,16 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from unlearnkit.attacks.ulira import EXPOSED
+from unlearnkit.auditing.label_noise import (
+    DAMAGE_RULE,
+    NOISE_RULE,
+    NOISE_SOURCE,
+    RETAINED,
+    LabelNoise,
+    UtilityGap,
+    noise_unlearned,
+    utility_lost,
+)
 from unlearnkit.auditing.recipe_marks import MARK
 from unlearnkit.auditing.remarks import NOT_PROOF, attack_sentence
 from unlearnkit.auditing.strong.arm_comparison import CHANCE, MEMORY_MARGIN
@@ -65,6 +75,14 @@ class StrongInputs:
     recipe: RecipeCheck | None = None
     """Whether the recipe gives models like the original; None where there was no check."""
 
+    measure_noise: Callable[[], LabelNoise] | None = None
+    """Measures whether labels of the retain set are noisy; None: they count as clean."""
+
+    @cached_property
+    def losses(self) -> tuple[UtilityGap, ...]:
+        """Return where accuracy or error is worse than retrained models' beyond the margin."""
+        return tuple(_losses(self))
+
     @property
     def other_recipe(self) -> bool:
         """Return whether the recipe gives other models than the original."""
@@ -85,7 +103,10 @@ class StrongInputs:
 
 
 def strong_findings(
-    strong: StrongResults, own: Sequence[Finding] = (), recipe: RecipeCheck | None = None
+    strong: StrongResults,
+    own: Sequence[Finding] = (),
+    recipe: RecipeCheck | None = None,
+    measure_noise: Callable[[], LabelNoise] | None = None,
 ) -> tuple[Finding, ...]:
     """Return every verdict of a strong audit that holds, headline first.
 
@@ -93,11 +114,13 @@ def strong_findings(
         strong: The table.
         own: What the model at hand shows by itself, next to a few retrained ones.
         recipe: Whether the recipe gives models like the original; None where there was no check.
+        measure_noise: Measures whether labels of the retain set are noisy, where that matters;
+            None: they count as clean.
 
     Returns:
         At least one finding.
     """
-    return evaluate(STRONG_RULES, StrongInputs(strong, own, recipe))
+    return evaluate(STRONG_RULES, StrongInputs(strong, own, recipe, measure_noise))
 
 
 def strong_remarks(strong: StrongResults) -> tuple[str, ...]:
@@ -301,13 +324,14 @@ def _retain_rows_familiar(facts: StrongInputs) -> Iterator[Reason]:
             )
 
 
-def _utility_lost(facts: StrongInputs) -> Iterator[Reason]:
+def _losses(facts: StrongInputs) -> Iterator[UtilityGap]:
     for row in _there(facts.results, UTILITY):
         if row.gap_low is None or row.gap_high is None or row.margin is None:
             continue
         worse = -row.gap_high if metrics()[row.metric].higher_is_better else row.gap_low
         if worse > row.margin:
-            yield Reason(f"{_plain(row.metric)}: {_gap(row)}", (row.metric,))
+            text = f"{_plain(row.metric)}: {_gap(row)}"
+            yield UtilityGap.of(row.metric, text, worse - row.margin, facts.measure_noise)
 
 
 def _other_recipe(facts: StrongInputs) -> Iterator[Reason]:
@@ -364,7 +388,8 @@ _UNLIKE = (
     *_FAULTS,
     _distinguished,
     _retain_rows_familiar,
-    _utility_lost,
+    noise_unlearned,
+    utility_lost,
     _too_few,
     _no_headroom,
     _not_equivalent,
@@ -488,12 +513,21 @@ STRONG_RULES: tuple[VerdictRule[StrongInputs], ...] = (
     ),
     VerdictRule(
         "strong",
+        Verdict.DISTINGUISHABLE,
+        NOISE_RULE,
+        tuple(f"ensemble_{m}" for m in RETAINED),
+        _MARGIN,
+        NOISE_SOURCE,
+        holds=noise_unlearned,
+        unless=_MEMORY,
+    ),
+    VerdictRule(
+        "strong",
         Verdict.DAMAGED,
-        "Accuracy or error on the retain set or the test rows is worse than retrained models' by"
-        " more than the margin.",
+        DAMAGE_RULE,
         UTILITY,
         _MARGIN,
-        holds=_utility_lost,
+        holds=utility_lost,
     ),
     VerdictRule("strong", Verdict.DAMAGED, f"{_BY_ITSELF}.", holds=_own(Verdict.DAMAGED)),
     VerdictRule(
