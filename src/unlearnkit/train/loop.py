@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from unlearnkit.core.data import Batch, Sampler, View
 from unlearnkit.core.module_state import preserve_modes
+from unlearnkit.core.ranks import average_gradients, shared_rows
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
@@ -150,9 +151,10 @@ def alternate(
                     before_step(opt)
                 for p in params:
                     p.grad = None
-                with rt.autocast():
+                with rt.autocast(), shared_rows():
                     value = one.loss(batch)
                 rt.backward(value)
+                average_gradients(params)
                 if clip is not None:
                     rt.project()
                     nn.utils.clip_grad_norm_(params, clip)
