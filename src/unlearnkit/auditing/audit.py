@@ -56,13 +56,14 @@ from unlearnkit.core.border import border
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import View
 from unlearnkit.core.digest import model_digest, tensor_digest
-from unlearnkit.core.errors import InputError, UnknownNameError
+from unlearnkit.core.errors import InputError, UnknownNameError, UnsupportedError
 from unlearnkit.core.evidence import Evidence, Split
 from unlearnkit.core.evidence_statement import EvidenceStatement
 from unlearnkit.core.inference import BATCHING, batching_note
 from unlearnkit.core.metric import ANSWERS
 from unlearnkit.core.module_state import structural_difference
 from unlearnkit.core.outside_method import OutsideMethod
+from unlearnkit.core.ranks import current_ranks
 from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.request_inference import infer_request
 from unlearnkit.core.runtime import Runtime
@@ -80,6 +81,7 @@ from unlearnkit.report.schema import (
 )
 from unlearnkit.stats.oracle_gap import ENOUGH_FOR_EQUIVALENCE, ENOUGH_FOR_INTERVALS
 from unlearnkit.train.rng_guard import as_plain_call
+from unlearnkit.train.shared_run import on_ranks
 from unlearnkit.unlearning.outside_model import unlearned_outside
 from unlearnkit.unlearning.run_method import (
     Unlearned,
@@ -92,6 +94,7 @@ if TYPE_CHECKING:
 
 
 @border("audit")
+@on_ranks("audit")
 @as_plain_call
 def audit(
     done: Unlearned | nn.Module,
@@ -311,6 +314,11 @@ def _strong(
 ) -> Report:
     """Return the reference audit of the model at hand, and the ensembles' verdict on its method."""
     check_models(models)
+    if current_ranks() is not None:
+        raise UnsupportedError(
+            "audit: the strong tier trains many models, each on one process; start it without"
+            " torchrun, and give ray= for a cluster"
+        )
     localizer = find_localizer(done, rt)
     subject = subject_of(
         done.case, done.request, done.method, rt, cache, localizer, ray,

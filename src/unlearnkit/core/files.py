@@ -15,6 +15,7 @@ from typing import Any
 
 from unlearnkit.core.bounded_yaml import parse_yaml
 from unlearnkit.core.errors import InputError, UnsupportedError
+from unlearnkit.core.ranks import writes_files
 from unlearnkit.core.text import spreadsheet_cell
 
 MOST_BYTES = 32 * 2**20
@@ -35,12 +36,15 @@ def write_bytes(path: Path, content: bytes) -> Path:
 def write_together(contents: Mapping[Path, bytes]) -> None:
     """Write several files that belong together, all of them or none, with their folders.
 
-    All are on disk under temporary names before the first gets its own.
+    All are on disk under temporary names before the first gets its own. Of the processes that
+    ``torchrun`` started the first alone writes.
 
     Raises:
         InputError: If a place cannot be written or the disk is full; the files are then as they
             were.
     """
+    if not writes_files():
+        return
     parts: dict[Path, Path] = {}
     path = Path()
     try:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import chain
 from typing import Any, TypeVar
 
 import torch
@@ -18,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from unlearnkit.core.data import Batch, View, as_named_tensors
 from unlearnkit.core.errors import InputError, UnlearnkitError, UnsupportedError
-from unlearnkit.core.runtime import Cost, Runtime
+from unlearnkit.core.runtime import Runtime
 
 T = TypeVar("T")
 
@@ -96,11 +97,14 @@ def launched() -> bool:
 
 
 def is_first() -> bool:
-    """Return whether this process is the one that writes files and prints."""
+    """Return whether this process is the one of its ranks that keeps what they make."""
     here = _RANKS.get()
-    if here is not None:
-        return here.rank == 0
-    return not launched() or os.environ.get("RANK", "0") == "0"
+    return here is None or here.rank == 0
+
+
+def writes_files() -> bool:
+    """Return whether this process writes the user's files: of those of ``torchrun`` the first."""
+    return is_first() and (not launched() or os.environ.get("RANK", "0") == "0")
 
 
 def patience() -> timedelta:
@@ -121,7 +125,7 @@ def from_first(make: Callable[[], T]) -> T:
     if here.rank == 0:
         try:
             box[0] = make()
-        except UnlearnkitError as e:
+        except (UnlearnkitError, OSError, ValueError) as e:
             box[1] = e
     with _told():
         dist.broadcast_object_list(box, group=here.group, group_src=0)
@@ -159,7 +163,7 @@ def average_gradients(params: Iterable[Tensor]) -> None:
     for kind in dict.fromkeys(g.dtype for g in grads):
         some = [g for g in grads if g.dtype is kind]
         flat = here.add(torch.cat([g.flatten() for g in some])).div_(here.size)
-        for g, mean in zip(some, flat.split([g.numel() for g in some]), strict=True):
+        for g, mean in zip(some, torch.split(flat, [g.numel() for g in some]), strict=True):
             g.copy_(mean.view_as(g))
 
 
@@ -169,20 +173,20 @@ def _is_sharded(p: Tensor) -> bool:
 
 
 @contextmanager
-def split_batches(view: View, size: int, rt: Runtime) -> Iterator[SplitBatches]:
-    """Give each rank its own batches of a view, for sums over batches.
+def split_batches(size: int, rt: Runtime, *views: View) -> Iterator[SplitBatches]:
+    """Give each rank its own batches of some views, for sums over batches.
 
     Yields:
         The batches, with ``add`` to add up over ranks what was made of them. What the meter counts
         in the context is added up as well. With fewer batches than ranks each rank has all.
     """
     here = _RANKS.get()
-    if here is not None and -(-len(view) // size) < here.size:
+    if here is not None and sum(-(-len(v) // size) for v in views) < here.size:
         here = None
     cost = rt.cost
     before = (cost.forward, cost.backward)
     with with_ranks(None) if here is not None else shared_rows_off():
-        yield SplitBatches(view.batches(size, rt), here)
+        yield SplitBatches(chain.from_iterable(v.batches(size, rt) for v in views), here)
     if here is not None:
         spent = torch.tensor([cost.forward - before[0], cost.backward - before[1]])
         forward, backward = here.add(spent).tolist()
@@ -226,9 +230,7 @@ def run_on_shares(
 
     The whole batch is run where it has fewer rows than there are ranks, where inputs carry
     gradients, where a layer has hooks (which would see a share), and inside of ``torch.func``.
-
-    Raises:
-        UnsupportedError: If the model draws random numbers other than by dropout of rows.
+    A model that draws random numbers other than by dropout of rows is refused.
     """
     here, rows = _RANKS.get(), len(batch)
     if here is None or not _SHARED.get() or rows < here.size or not _divisible(model, batch):
@@ -243,7 +245,7 @@ def run_on_shares(
     watch.check()
     if out.ndim == 0 or len(out) != len(part):
         return out
-    gathered: Tensor = _Gathered.apply(out, here, rows)
+    gathered: Tensor = _Gathered.apply(out, here, rows)  # type: ignore[no-untyped-call]  # torch's
     return gathered
 
 
@@ -293,7 +295,7 @@ class _RowsOfAllRanks(TorchFunctionMode):
     """Batch normalisation and dropout of the whole batch, while a model runs on a share."""
 
     def __init__(self, ranks: Ranks, rows: int, device: torch.device) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        super().__init__()
         self.ranks, self.rows = ranks, rows
         self.state = torch.get_rng_state()
 
@@ -337,8 +339,10 @@ class _RowsOfAllRanks(TorchFunctionMode):
         self.check()
         whole = func(x.new_ones(self.rows * times, *x.shape[1:]), p, True)
         self.state = torch.get_rng_state()
-        return x.mul_(whole[own.start * times : own.stop * times]) if inplace else (
-            x * whole[own.start * times : own.stop * times]
+        return (
+            x.mul_(whole[own.start * times : own.stop * times])
+            if inplace
+            else (x * whole[own.start * times : own.stop * times])
         )
 
     def _batch_norm(
@@ -352,7 +356,7 @@ class _RowsOfAllRanks(TorchFunctionMode):
         momentum: float = 0.1,
         eps: float = 1e-5,
     ) -> Tensor:
-        """Normalise by mean and variance of all ranks' rows: sums first, squares of what is left."""
+        """Normalise by mean and variance of all ranks' rows: sums before squares."""
         x = input
         if not training:
             return functional.batch_norm(
@@ -376,7 +380,7 @@ class _RowsOfAllRanks(TorchFunctionMode):
         return out.to(x.dtype)
 
     def _added(self, t: Tensor) -> Tensor:
-        whole: Tensor = _Added.apply(t, self.ranks)
+        whole: Tensor = _Added.apply(t, self.ranks)  # type: ignore[no-untyped-call]  # torch's
         return whole
 
 

@@ -17,8 +17,8 @@ from unlearnkit.core.data import Batch, View
 from unlearnkit.core.inference import predict
 from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.module_state import eval_mode
-from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.ranks import average_gradients, shared_rows
+from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
 from unlearnkit.train.early_stopping import (

@@ -62,7 +62,7 @@ def on_ranks(step: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             with joined(step) as ranks:
                 if ranks is None:
                     return function(*args, **kwargs)
-                _compare(step, ranks, lambda: _contents(given))
+                _compare(step, ranks, dict(_contents(given)))
                 found = function(*args, **kwargs)
                 model = getattr(found, "model", None)
                 if isinstance(model, nn.Module):
@@ -146,15 +146,15 @@ def _why(store: Any, place: str, e: RankLostError) -> str:
     return f"{text}; see what the other processes say, none was waited for longer than {patience()}"
 
 
-def _compare(step: str, ranks: Ranks, read: Callable[[], Mapping[str, str]]) -> None:
+def _compare(step: str, ranks: Ranks, own: Mapping[str, str]) -> None:
     """Refuse ranks that were given different things.
 
     Raises:
         InputError: Naming the ranks and what differs.
     """
-    found = ranks.exchange(dict(read()))
+    found = ranks.exchange(own)
     for rank, given in enumerate(found):
-        odd = [n for n in found[0] | given if found[0].get(n) != given.get(n)]
+        odd = [n for n in {**found[0], **given} if found[0].get(n) != given.get(n)]
         if odd:
             raise InputError(
                 f"{step}: rank {rank} was given another {', another '.join(odd)} than rank 0; start"
@@ -224,7 +224,7 @@ def _check_equal(step: str, ranks: Ranks, model: nn.Module) -> None:
     """
     found = ranks.exchange({n: tensor_digest(t) for n, t in tensors(model).items()})
     for rank, own in enumerate(found):
-        odd = next((n for n in found[0] | own if found[0].get(n) != own.get(n)), None)
+        odd = next((n for n in {**found[0], **own} if found[0].get(n) != own.get(n)), None)
         if odd is not None:
             raise InputError(
                 f"{step}: rank {rank} ends with another {odd!r} than rank 0, so that the result"
