@@ -149,6 +149,20 @@ def shared_rows() -> Iterator[None]:
         _SHARED.reset(before)
 
 
+def check_divisible(rows: int) -> None:
+    """Refuse batches of so many rows where there are more ranks.
+
+    Raises:
+        InputError: Then.
+    """
+    here = _RANKS.get()
+    if here is not None and rows < here.size:
+        raise InputError(
+            f"ranks: {here.size} processes cannot share batches of {rows} rows; start fewer, or"
+            " give a larger batch_size"
+        )
+
+
 def average_gradients(params: Iterable[Tensor]) -> None:
     """Make the gradients of a loss under ``shared_rows`` those of the whole batch.
 

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from unlearnkit.core.data import Batch, Sampler, View
 from unlearnkit.core.module_state import preserve_modes
-from unlearnkit.core.ranks import average_gradients, shared_rows
+from unlearnkit.core.ranks import average_gradients, check_divisible, shared_rows
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
@@ -131,6 +131,7 @@ def alternate(
     of all passes, or by epochs however long each is. Other arguments are those of ``descend``.
     """
     check_training_allowed()
+    check_divisible(min(one.size(recipe) for one in passes))
     params = [p for p in model.parameters() if p.requires_grad]
     whole = sum(one.steps(recipe) for one in passes)
     by_epoch = whole / max(recipe.epochs, 1) if steps is None and recipe.schedule == "step" else 0.0

@@ -170,7 +170,7 @@ def _contents(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         elif isinstance(value, Case):
             yield from _of_case(value)
         elif isinstance(value, Method):
-            yield name, digest({"id": value.id, "settings": value.model_dump(mode="json")})
+            yield name, f"{value.id} {value.model_dump_json()}"
             yield f"code of method {value.id}", content_digest(type(value))
         elif isinstance(value, Runtime):
             yield "seed", str(value.seed)
