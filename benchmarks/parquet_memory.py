@@ -24,7 +24,7 @@ PART = 10**5
 
 
 def run() -> Iterator[Fact]:
-    """Yield the peak above that of a small run, for each number of rows, in processes of their own."""
+    """Yield the peak above that of a small run, for each number of rows, each in a process."""
     base = json.loads(child(1000))
     for rows in ROWS:
         found = json.loads(child(rows))

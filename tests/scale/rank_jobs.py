@@ -152,10 +152,8 @@ def audited():
     done = uk.unlearn(model, case, uk.Rows(*range(11)), "finetune")
     truth = uk.oracle(case, uk.Rows(*range(11)), seeds=3)
     report = uk.audit(done, oracle=truth, recipe_check=False, placebo=False)
-    rows = report_measurements(report)
-    return {
-        f"{m.metric} {m.who}": float(m.value) for m in rows if m.value is not None
-    }, report.verdict
+    rows = [m for m in report_measurements(report) if m.value is not None]
+    return {f"{m.metric} {m.who}": m.value for m in rows}, report.verdict
 
 
 def told(call):

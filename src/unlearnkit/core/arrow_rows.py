@@ -43,7 +43,7 @@ class ArrowTable:
         return (x[0] if isinstance(x, Tensor) else {k: t[0] for k, t in x.items()}), None
 
     def read(self, rows: Tensor) -> Inputs:
-        """Return the inputs at positions ``(k,)``: a float32 matrix of scalar columns, else by name."""
+        """Return inputs at positions ``(k,)``: a float32 matrix of scalar columns, or by name."""
         found = {name: self._read(parts, rows.numpy()) for name, parts in self.columns.items()}
         if all(t.ndim == 1 for t in found.values()):
             return torch.stack([t.float() for t in found.values()], 1)
@@ -83,7 +83,7 @@ class ArrowRows(MapData):
 
     def as_given(self) -> GivenRows:
         """Return the rows as a map-style data set of pairs."""
-        rows = self.source if self.at is None else Subset(self.source, self.at.tolist())  # type: ignore[arg-type,type-arg]
+        rows: Any = self.source if self.at is None else Subset(self.source, self.at.tolist())  # type: ignore[arg-type]  # map-style
         return GivenRows(RelabelledRows(rows, self.y))
 
     def extra_content(self) -> str:
