@@ -97,7 +97,8 @@ def measured(rows: int) -> dict[str, float]:
         assert case.fresh is not None
         model = case.fresh()
         with Watch() as unlearning:
-            done = uk.unlearn(model, case, uk.Rows(*range(500)), "finetune")
+            method = uk.method("finetune", **{"run": {"share": 0.2}})
+            done = uk.unlearn(model, case, uk.Rows(*range(500)), method)
         with Watch() as auditing:
             uk.audit(done, tier="fast", recipe_check=False)
         return {

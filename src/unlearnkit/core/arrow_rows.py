@@ -24,6 +24,10 @@ Chunks = list[np.ndarray[Any, Any]]
 """A column, part by part; each part is a view of the file."""
 
 
+_PART = 32 * 2**20
+"""Bytes of rows that lie together in the Arrow file."""
+
+
 class ArrowTable:
     """The input columns of a table as views of its file; rows are pairs ``(x, None)``."""
 
@@ -44,19 +48,20 @@ class ArrowTable:
 
     def read(self, rows: Tensor) -> Inputs:
         """Return inputs at positions ``(k,)``: a float32 matrix of scalar columns, or by name."""
-        found = {name: self._read(parts, rows.numpy()) for name, parts in self.columns.items()}
+        at = rows.numpy()
+        where = np.searchsorted(self.starts, at, side="right") - 1
+        places = [(part, (where == part).nonzero()[0]) for part in np.unique(where)]
+        places = [(part, mine, at[mine] - self.starts[part]) for part, mine in places]
+        found = {}
+        for name, parts in self.columns.items():
+            out = np.empty((len(at), *parts[0].shape[1:]), parts[0].dtype)
+            for part, mine, own in places:
+                out[mine] = parts[part][own]
+            found[name] = torch.from_numpy(out)
         if all(t.ndim == 1 for t in found.values()):
             return torch.stack([t.float() for t in found.values()], 1)
         found = {n: t.float() if t.dtype == torch.float64 else t for n, t in found.items()}
         return next(iter(found.values())) if len(found) == 1 else found
-
-    def _read(self, parts: Chunks, rows: np.ndarray[Any, Any]) -> Tensor:
-        where = np.searchsorted(self.starts, rows, side="right") - 1
-        out = np.empty((len(rows), *parts[0].shape[1:]), parts[0].dtype)
-        for part in np.unique(where):
-            mine = where == part
-            out[mine] = parts[part][rows[mine] - self.starts[part]]
-        return torch.from_numpy(out)
 
 
 @dataclass(frozen=True)
@@ -131,10 +136,10 @@ def parquet_rows(
     files = sorted(Path(folder).glob("*.parquet"))
     if not files:
         raise InputError(f"parquet: no .parquet files in {str(folder)!r}; name the folder itself")
-    _check_schemas(files)
+    rows = _check_schemas(files)
     store = None if cache is None else str(cache)
     table = _library("datasets").Dataset.from_parquet(
-        [str(f) for f in files], cache_dir=store, keep_in_memory=False
+        [str(f) for f in files], cache_dir=store, keep_in_memory=False, writer_batch_size=rows
     )
     skip = {target, group}
     wanted = list(inputs) or [c for c in table.column_names if c not in skip]
@@ -189,22 +194,29 @@ def _view(part: Any, column: str) -> np.ndarray[Any, Any]:
     return np.asarray(flat).reshape(shape)
 
 
-def _check_schemas(files: list[Path]) -> None:
+def _check_schemas(files: list[Path]) -> int:
     """Refuse files that do not fit together, before anything is read.
+
+    Returns:
+        How many rows to keep together in the Arrow file: few parts are read soonest.
 
     Raises:
         InputError: Naming two files, and the first column that differs.
     """
     parquet = _library("pyarrow.parquet")
     first: dict[str, str] = {}
+    size = count = 1
     for path in files:
         try:
-            schema = parquet.read_schema(path)
+            about = parquet.read_metadata(path)
+            schema = about.schema.to_arrow_schema()
         except (OSError, ValueError) as e:
             why = str(e).partition("\n")[0]
             raise InputError(
                 f"parquet: cannot read {str(path)!r}: {why}; mend or remove it"
             ) from None
+        count += about.num_rows
+        size += sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
         found = {n: str(t) for n, t in zip(schema.names, schema.types, strict=True)}
         first = first or found
         odd = next((n for n in {**first, **found} if first.get(n) != found.get(n)), None)
@@ -213,6 +225,7 @@ def _check_schemas(files: list[Path]) -> None:
                 f"parquet: column {odd!r} is {first.get(odd, 'absent')} in {files[0].name!r} and"
                 f" {found.get(odd, 'absent')} in {path.name!r}; write all files with one schema"
             )
+    return max(1000, _PART * count // size)
 
 
 def _digest_of(parts: Chunks) -> str:
