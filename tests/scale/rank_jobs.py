@@ -3,6 +3,8 @@
 import os
 import signal
 import socket
+import sys
+import tempfile
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -10,6 +12,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 import unlearnkit as uk
 from unlearnkit import catalog
@@ -145,6 +149,23 @@ def methods(which):
     return found
 
 
+def sharded_weights():
+    """Train a model whose weights torch spreads over the ranks (FSDP2)."""
+    net = seeded(lambda: nn.Sequential(nn.Flatten(), nn.Linear(36, 5), nn.Tanh(), nn.Linear(5, 3)))
+    if dist.is_initialized():
+        fully_shard(net, mesh=init_device_mesh("cpu", (2,)))
+    task = uk.Classification(3)
+    recipe = Recipe(lr=0.1, momentum=0.9, epochs=2, batch_size=8, clip_norm=0.5)
+
+    def loss(batch):
+        return task.losses(task.outputs(net, batch), batch)
+
+    with joined("test"):
+        descend(net, images(), loss, recipe, Runtime(), stream="test")
+    whole = {n: p.detach() for n, p in net.named_parameters()}
+    return {n: p.full_tensor() if hasattr(p, "full_tensor") else p for n, p in whole.items()}
+
+
 def audited():
     """Unlearn, retrain and audit; return all numbers of the report."""
     case = toy_case(uk.Classification(3))
@@ -236,12 +257,32 @@ def work(rank, port, folder, which):
     )  # fmt: skip
     found = {"methods": methods(which)}
     if which == SAMPLE:
-        for job in (layers, coupled_loss, statistics, audited):
+        for job in (layers, coupled_loss, statistics, sharded_weights, audited):
             found[job.__name__] = job()
         found["mistakes"] = mistakes(rank)
     torch.save(found, Path(folder) / f"{rank}.pt")
     if which == SAMPLE:
         torch.save(killed(rank), Path(folder) / "killed.pt")
+
+
+def table(folder):
+    """Yield a line for each method and task: how far two processes are from one, and their rows."""
+    every = tuple((i, t) for i, c in catalog.methods().items() for t in sorted(c.info.tasks))
+    first, second = (found["methods"] for found in run_on_two(folder, every))
+    alone = methods(every)
+    for which in every:
+        got, want = first[which], alone[which]
+        if isinstance(got, str):
+            yield f"| `{which[0]}` | {which[1]} | refused: {got} | |"
+            continue
+        far = max(_far(got[n], t) for n, t in want.items() if t.numel())
+        same = all(torch.equal(t, second[which][n]) for n, t in got.items())
+        told = "equal on both" if same else "**not equal**"
+        yield f"| `{which[0]}` | {which[1]} | {far:.0e} | {told} |"
+
+
+def _far(got, want):
+    return float((got - want).abs().max() / want.abs().max().clamp(min=1e-12))
 
 
 def run_on_two(folder, which):
@@ -256,3 +297,9 @@ def run_on_two(folder, which):
     for p in both:
         p.join()
     return [torch.load(Path(folder) / f"{r}.pt", weights_only=False) for r in range(2)]
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as place:
+        sys.stdout.write("\n".join(table(place)) + "\n")

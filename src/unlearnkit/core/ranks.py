@@ -254,7 +254,7 @@ def run_on_shares(
     part = replace(
         batch, x=x["x"] if isinstance(batch.x, Tensor) else x, row=batch.row[own], cost=None
     )
-    with shared_rows_off(), _RowsOfAllRanks(here, rows, batch.row.device) as watch:
+    with shared_rows_off(), _RowsOfAllRanks(here, rows, next(iter(x.values())).device) as watch:
         out = call(model, part)
     watch.check()
     if out.ndim == 0 or len(out) != len(part):
@@ -311,7 +311,8 @@ class _RowsOfAllRanks(TorchFunctionMode):
     def __init__(self, ranks: Ranks, rows: int, device: torch.device) -> None:
         super().__init__()
         self.ranks, self.rows = ranks, rows
-        self.state = torch.get_rng_state()
+        self.device = device
+        self.state = self._rng_state()
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -330,7 +331,7 @@ class _RowsOfAllRanks(TorchFunctionMode):
 
     def check(self) -> None:
         """Refuse a model that has drawn numbers which are not those of one process."""
-        if not torch.equal(self.state, torch.get_rng_state()):
+        if not torch.equal(self.state, self._rng_state()):
             raise UnsupportedError(
                 "ranks: the model draws random numbers otherwise than by dropout layers (as fused"
                 " attention with dropout does), so that ranks would not equal one process; set that"
@@ -352,7 +353,7 @@ class _RowsOfAllRanks(TorchFunctionMode):
             )
         self.check()
         whole = func(x.new_ones(self.rows * times, *x.shape[1:]), p, True)
-        self.state = torch.get_rng_state()
+        self.state = self._rng_state()
         return (
             x.mul_(whole[own.start * times : own.stop * times])
             if inplace
@@ -392,6 +393,10 @@ class _RowsOfAllRanks(TorchFunctionMode):
         if bias is not None:
             out = out + bias.view(shape)
         return out.to(x.dtype)
+
+    def _rng_state(self) -> Tensor:
+        on_chip = self.device.type == "cuda"
+        return torch.cuda.get_rng_state(self.device) if on_chip else torch.get_rng_state()
 
     def _added(self, t: Tensor) -> Tensor:
         whole: Tensor = _Added.apply(t, self.ranks)  # type: ignore[no-untyped-call]  # torch's
