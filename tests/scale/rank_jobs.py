@@ -34,7 +34,7 @@ from unlearnkit.testing.subject import ToyProblem
 from unlearnkit.testing.toy_cases import toy_case
 from unlearnkit.train.loop import descend, fit
 from unlearnkit.train.rng_guard import seeded_global_rngs
-from unlearnkit.train.shared_run import joined
+from unlearnkit.train.shared_run import join_ranks
 
 SAMPLE = (
     ("finetune", "causal_lm"),
@@ -88,7 +88,7 @@ def layers():
     """Train with batch normalisation and dropout; 37 rows in batches of 8 leave 5."""
     model, rt, task = seeded(Images), Runtime(), uk.Classification(3)
     recipe = Recipe(lr=0.1, momentum=0.9, epochs=2, batch_size=8, clip_norm=1.0)
-    with joined("test"), seeded_global_rngs(rt):
+    with join_ranks("test"), seeded_global_rngs(rt):
         DIVIDED["rows"] = 0
         curve = fit(model, images(), task, recipe, rt, stream="test")
         rows = DIVIDED["rows"]
@@ -107,7 +107,7 @@ def coupled_loss():
         penalty = sum(p.abs().sum() for p in model.parameters())
         return torch.cdist(out + 1, out).square().sum() / 99 + out.logsumexp(0).sum() + penalty / 9
 
-    with joined("test"), seeded_global_rngs(rt):
+    with join_ranks("test"), seeded_global_rngs(rt):
         descend(model, images(), loss, recipe, rt, stream="test", norm="frozen")
     return state(model)
 
@@ -118,7 +118,7 @@ def statistics():
     view, task, rt = images(), uk.Classification(3), Runtime()
     step = {n: torch.ones_like(p) for n, p in net.named_parameters()}
     found = {}
-    with joined("test"):
+    with join_ranks("test"):
         for unit in ("row", "batch"):
             found |= named(unit, squared_gradients(net, view, task, rt, unit=unit, batch_size=10))
         found |= named("gradient", summed_gradient(net, view, task, rt, batch_size=10))
@@ -160,7 +160,7 @@ def sharded_weights():
     def loss(batch):
         return task.losses(task.outputs(net, batch), batch)
 
-    with joined("test"):
+    with join_ranks("test"):
         descend(net, images(), loss, recipe, Runtime(), stream="test")
     whole = {n: p.detach() for n, p in net.named_parameters()}
     return {n: p.full_tensor() if hasattr(p, "full_tensor") else p for n, p in whole.items()}
@@ -223,7 +223,7 @@ class Noisy(nn.Module):
 
 
 def draws():
-    with joined("test"):
+    with join_ranks("test"):
         recipe = Recipe(lr=0.1, epochs=1, batch_size=8)
         fit(seeded(Noisy), images(), uk.Classification(3), recipe, Runtime(), stream="t")
 
@@ -238,7 +238,7 @@ def killed(rank):
         return model(batch.x).square().sum()
 
     def run():
-        with joined("unlearn"):
+        with join_ranks("unlearn"):
             descend(
                 model, images(), loss, Recipe(lr=0.1, epochs=1, batch_size=8), Runtime(), stream="t"
             )

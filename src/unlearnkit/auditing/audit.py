@@ -56,14 +56,14 @@ from unlearnkit.core.border import border
 from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import View
 from unlearnkit.core.digest import model_digest, tensor_digest
-from unlearnkit.core.errors import InputError, UnknownNameError, UnsupportedError
+from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.core.evidence import Evidence, Split
 from unlearnkit.core.evidence_statement import EvidenceStatement
 from unlearnkit.core.inference import BATCHING, batching_note
 from unlearnkit.core.metric import ANSWERS
 from unlearnkit.core.module_state import structural_difference
 from unlearnkit.core.outside_method import OutsideMethod
-from unlearnkit.core.ranks import current_ranks
+from unlearnkit.core.ranks import check_alone
 from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.request_inference import infer_request
 from unlearnkit.core.runtime import Runtime
@@ -182,6 +182,8 @@ def _tier_of(wanted: AuditTier | str | None, oracle: Oracles | None) -> AuditTie
         raise UnknownNameError("tier of an audit", str(wanted), list(AuditTier))
     least = AuditTier.FAST if oracle is None else AuditTier.REFERENCE
     tier = least if wanted is None else AuditTier(wanted)
+    if tier is AuditTier.STRONG:
+        check_alone("audit: the strong tier")
     if tier is AuditTier.REFERENCE and oracle is None:
         raise InputError(
             "audit: tier reference needs oracles; pass oracle=uk.oracle(case, request), or ask for"
@@ -314,11 +316,6 @@ def _strong(
 ) -> Report:
     """Return the reference audit of the model at hand, and the ensembles' verdict on its method."""
     check_models(models)
-    if current_ranks() is not None:
-        raise UnsupportedError(
-            "audit: the strong tier trains many models, each on one process; start it without"
-            " torchrun, and give ray= for a cluster"
-        )
     localizer = find_localizer(done, rt)
     subject = subject_of(
         done.case, done.request, done.method, rt, cache, localizer, ray,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from unlearnkit.core.files import writes_files
 from unlearnkit.core.text import printable
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ class Console:
     """A reporter that draws progress bars when stderr is a terminal and prints notes."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self.quiet = quiet or not _prints()
+        self.quiet = quiet or not writes_files()
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
 
@@ -71,7 +71,7 @@ class Console:
 
 def print_json(value: Any) -> None:
     """Print data as JSON."""
-    if not _prints():
+    if not writes_files():
         return
     print(escape(json.dumps(value, indent=1, ensure_ascii=False, default=str)))
 
@@ -85,14 +85,14 @@ def escape(text: str) -> str:
 
 def print_text(text: object) -> None:
     """Print text, with control characters replaced."""
-    if not _prints():
+    if not writes_files():
         return
     print(printable(str(text)))
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print aligned columns; on a terminal long cells are wrapped so that all columns fit."""
-    if not _prints():
+    if not writes_files():
         return
     from unlearnkit.report.terminal import UNLIMITED, table_lines
 
@@ -102,7 +102,7 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 def print_page(markdown: str) -> None:
     """Print Markdown: drawn on a terminal, as it is elsewhere."""
-    if not _prints():
+    if not writes_files():
         return
     markdown = printable(markdown)
     if sys.stdout.isatty():
@@ -126,8 +126,3 @@ def print_facts(facts: list[dict[str, Any]], as_json: bool, head: dict[str, str]
         return "" if value is None else str(value)
 
     print_table(tuple(head.values()), [tuple(cell(f[k]) for k in head) for f in facts])
-
-
-def _prints() -> bool:
-    """Return whether this process prints: of those that ``torchrun`` started the first."""
-    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0"

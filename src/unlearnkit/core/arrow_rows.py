@@ -51,12 +51,11 @@ class ArrowTable:
         at = rows.numpy()
         where = np.searchsorted(self.starts, at, side="right") - 1
         places = [(part, (where == part).nonzero()[0]) for part in np.unique(where)]
-        places = [(part, mine, at[mine] - self.starts[part]) for part, mine in places]
         found = {}
         for name, parts in self.columns.items():
             out = np.empty((len(at), *parts[0].shape[1:]), parts[0].dtype)
-            for part, mine, own in places:
-                out[mine] = parts[part][own]
+            for part, mine in places:
+                out[mine] = parts[part][at[mine] - self.starts[part]]
             found[name] = torch.from_numpy(out)
         if all(t.ndim == 1 for t in found.values()):
             return torch.stack([t.float() for t in found.values()], 1)

@@ -48,13 +48,13 @@ class Ranks:
     def exchange(self, value: T) -> list[T]:
         """Return the values of all ranks, in order; they travel as objects."""
         found: list[Any] = [None] * self.size
-        with _told():
+        with _rank_errors():
             dist.all_gather_object(found, value, group=self.group)
         return found
 
     def add(self, t: Tensor) -> Tensor:
         """Add up a tensor over the ranks, in place."""
-        with _told():
+        with _rank_errors():
             dist.all_reduce(t, group=self.group)
         return t
 
@@ -64,7 +64,7 @@ class Ranks:
         padded = own.new_zeros(most, *own.shape[1:])
         padded[: len(own)] = own
         parts = [torch.empty_like(padded) for _ in range(self.size)]
-        with _told():
+        with _rank_errors():
             dist.all_gather(parts, padded, group=self.group)
         ends = [replace(self, rank=r).share(total) for r in range(self.size)]
         return torch.cat([p[: s.stop - s.start] for p, s in zip(parts, ends, strict=True)])
@@ -91,7 +91,7 @@ def with_ranks(ranks: Ranks | None) -> Iterator[None]:
         _RANKS.reset(before)
 
 
-def launched() -> bool:
+def is_launched() -> bool:
     """Return whether ``torchrun`` started this process."""
     return dist.is_available() and dist.is_torchelastic_launched()
 
@@ -100,11 +100,6 @@ def is_first() -> bool:
     """Return whether this process is the one of its ranks that keeps what they make."""
     here = _RANKS.get()
     return here is None or here.rank == 0
-
-
-def writes_files() -> bool:
-    """Return whether this process writes the user's files: of those of ``torchrun`` the first."""
-    return is_first() and (not launched() or os.environ.get("RANK", "0") == "0")
 
 
 def patience() -> timedelta:
@@ -127,7 +122,7 @@ def from_first(make: Callable[[], T]) -> T:
             box[0] = make()
         except (UnlearnkitError, OSError, ValueError) as e:
             box[1] = e
-    with _told():
+    with _rank_errors():
         dist.broadcast_object_list(box, group=here.group, group_src=0)
     if box[1] is not None:
         raise box[1]
@@ -160,6 +155,19 @@ def check_divisible(rows: int) -> None:
         raise InputError(
             f"ranks: {here.size} processes cannot share batches of {rows} rows; start fewer, or"
             " give a larger batch_size"
+        )
+
+
+def check_alone(who: str) -> None:
+    """Refuse work that one process must do where ranks share it.
+
+    Raises:
+        UnsupportedError: Then; ``who`` begins the message.
+    """
+    if _RANKS.get() is not None:
+        raise UnsupportedError(
+            f"{who} trains many models, each on one process; start it without torchrun, and give"
+            " ray= for a cluster"
         )
 
 
@@ -289,7 +297,7 @@ class _Gathered(torch.autograd.Function):
 
 
 class _Added(torch.autograd.Function):
-    """The sum over ranks; back, the sum of what each rank's result is told."""
+    """The sum over ranks; back, the sum of the gradients that the ranks' results have."""
 
     @staticmethod
     def forward(ctx: Any, t: Tensor, ranks: Ranks) -> Tensor:
@@ -404,7 +412,7 @@ class _RowsOfAllRanks(TorchFunctionMode):
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _rank_errors() -> Iterator[None]:
     """Say that a rank was lost where the group cannot talk."""
     try:
         yield

@@ -152,10 +152,7 @@ def alternate(
                     before_step(opt)
                 for p in params:
                     p.grad = None
-                with rt.autocast(), shared_rows():
-                    value = one.loss(batch)
-                rt.backward(value)
-                average_gradients(params)
+                value = _differentiate(one.loss, batch, params, rt)
                 if clip is not None:
                     rt.project()
                     nn.utils.clip_grad_norm_(params, clip)
@@ -174,6 +171,15 @@ def alternate(
                 break
     opt.zero_grad(set_to_none=True)
     return curve
+
+
+def _differentiate(loss: Loss, batch: Batch, params: Sequence[Tensor], rt: Runtime) -> Tensor:
+    """Set the gradients of a loss over the rows of all ranks; return the loss."""
+    with rt.autocast(), shared_rows():
+        value = loss(batch)
+    rt.backward(value)
+    average_gradients(params)
+    return value
 
 
 def _epoch(

@@ -28,7 +28,7 @@ from unlearnkit.core.ranks import (
     RankLostError,
     Ranks,
     current_ranks,
-    launched,
+    is_launched,
     patience,
     with_ranks,
 )
@@ -59,7 +59,7 @@ def on_ranks(step: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             if current_ranks() is None and not _in_group():
                 return function(*args, **kwargs)
             given = {**dict(zip(names, args, strict=False)), **kwargs}
-            with joined(step) as ranks:
+            with join_ranks(step) as ranks:
                 if ranks is None:
                     return function(*args, **kwargs)
                 _compare(step, ranks, dict(_contents(given)))
@@ -75,11 +75,11 @@ def on_ranks(step: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 def _in_group() -> bool:
-    return launched() or (dist.is_available() and dist.is_initialized())
+    return is_launched() or (dist.is_available() and dist.is_initialized())
 
 
 @contextmanager
-def joined(step: str) -> Iterator[Ranks | None]:
+def join_ranks(step: str) -> Iterator[Ranks | None]:
     """Yield the ranks of this process' group, made active; None where it is alone.
 
     World size and number come from the process group; under ``torchrun`` one is made where there is
@@ -130,7 +130,7 @@ def _group(step: str) -> dist.ProcessGroup:
 
 
 def _leave() -> None:
-    """Close the group: the others, which wait in it, are told at once."""
+    """Close the group: the others, which wait in it, fail at once."""
     _FAILURES.append("")
     for group in _GROUPS:
         with suppress(Exception):
