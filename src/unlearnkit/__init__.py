@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from unlearnkit.catalog import method as method
     from unlearnkit.checkpoint import load_weights as load_weights
     from unlearnkit.checkpoint import save_weights as save_weights
+    from unlearnkit.core.arrow_rows import parquet_rows as parquet_rows
     from unlearnkit.core.auto_method import Auto as Auto
     from unlearnkit.core.case import Case as Case
     from unlearnkit.core.documents import Documents as Documents
@@ -93,6 +94,7 @@ _HOMES = {
     "load_weights": "checkpoint",
     "method": "catalog",
     "oracle": "oracles",
+    "parquet_rows": "core.arrow_rows",
     "save_weights": "checkpoint",
     "train_original": "oracles",
     "unlearn": "auto.chooser",

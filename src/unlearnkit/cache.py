@@ -26,6 +26,7 @@ from unlearnkit.cache_files import (
 from unlearnkit.core.cache_folder import SIGNALS, default_root
 from unlearnkit.core.digest import digest, tensor_digest
 from unlearnkit.core.errors import InputError
+from unlearnkit.core.ranks import from_first, is_first
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class Cache:
 
     Safe for several processes: an entry is made once, others wait for it; it appears whole, by a
     rename, with its whole key next to it and the digest of its tensors, which is checked when they
-    are read. What is kept is served from a folder that cannot be written, too.
+    are read. What is kept is served from a folder that cannot be written, too. Of the ranks of a
+    run the first alone reads and writes the folder.
     """
 
     def __init__(self, root: Path | None = None) -> None:
@@ -79,10 +81,10 @@ class Cache:
         """
         path = self._path(key)
         if key in self:
-            return self._load(path, key)
+            return from_first(lambda: self._load(path, key))
         with self._held([path]):
             if key in self:  # made by another process meanwhile
-                return self._load(path, key)
+                return from_first(lambda: self._load(path, key))
             tensors, facts = make()
             whole = _whole(tensors)
             self._save(path, whole, key, facts)
@@ -117,14 +119,15 @@ class Cache:
         """Return what is known of a kept thing without reading it; None where it is not kept."""
         if key not in self:
             return None
+        side = self._path(key).with_suffix(".json")
         try:
-            return dict(_sidecar(self._path(key).with_suffix(".json"))["facts"])
+            return from_first(lambda: dict(_sidecar(side)["facts"]))
         except (OSError, ValueError):  # damaged: told when it is loaded
             return None
 
     def __contains__(self, key: Mapping[str, Any]) -> bool:
         path = self._path(key)
-        return path.with_suffix(".json").exists() and path.exists()
+        return from_first(lambda: path.with_suffix(".json").exists() and path.exists())
 
     def entries(self) -> Iterator[Entry]:
         """Yield the kept tensors that this library wrote, known by their content.
@@ -201,6 +204,8 @@ class Cache:
     def _held(self, paths: Sequence[Path]) -> Iterator[None]:
         """Hold the locks of some entries: no other process makes them, and all can be written."""
         with ExitStack() as held:
+            if not is_first():  # of ranks, which make an entry together: the first keeps it
+                paths = ()
             with self._told("cannot use"):
                 for path in sorted(set(paths)):  # one order for all processes: no ring of waiting
                     path.parent.mkdir(parents=True, exist_ok=True)
@@ -251,6 +256,8 @@ class Cache:
         key: Mapping[str, Any],
         facts: Mapping[str, Any],
     ) -> None:
+        if not is_first():
+            return
         side = {"key": dict(key), "facts": dict(facts), "tensors": _digests(tensors)}
         text = json.dumps({**side, "seal": _seal(side)}, sort_keys=True)
         with (

@@ -26,6 +26,7 @@ from unlearnkit.core.train_function import TrainFunction
 from unlearnkit.core.training import Training, training_key
 from unlearnkit.train.ensemble import EnsembleMember, fit_each, fit_together, worth_stacking
 from unlearnkit.train.rng_guard import as_plain_call
+from unlearnkit.train.shared_run import on_ranks
 from unlearnkit.unlearning.run_method import check_weights, fresh_model
 
 FIRST = 1000
@@ -142,6 +143,7 @@ def _unknown_case() -> Case:
 
 
 @border("train_original")
+@on_ranks("train_original")
 @as_plain_call
 def train_original(
     case: Case, *, seed: int = 0, rt: Runtime | None = None, cache: Cache | None = None
@@ -162,6 +164,7 @@ def train_original(
 
 
 @border("train_originals")
+@on_ranks("train_originals")
 @as_plain_call
 def train_originals(
     case: Case,
@@ -191,6 +194,7 @@ def train_originals(
 
 
 @border("oracle")
+@on_ranks("oracle")
 @as_plain_call
 def oracle(
     case: Case,

@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import check_regular, check_writable
+from unlearnkit.core.ranks import is_first
 
 Status = Literal["done", "failed", "cancelled"]
 
@@ -179,8 +180,11 @@ class Store:
         """Keep a run with its measurements and its facts, by name.
 
         Returns:
-            Whether it was kept: a failed or cancelled run never replaces one that is done.
+            Whether it was kept: a failed or cancelled run never replaces one that is done, and of
+            the ranks of a run the first alone keeps it.
         """
+        if not is_first():
+            return False
         row = {f.name: getattr(run, f.name) for f in fields(Run)}
         row["settings"] = json.dumps(dict(run.settings), sort_keys=True)
         with self._errors(), self._transaction():

@@ -65,6 +65,7 @@ from unlearnkit.core.inference import BATCHING, batching_note
 from unlearnkit.core.metric import ANSWERS
 from unlearnkit.core.module_state import structural_difference
 from unlearnkit.core.outside_method import OutsideMethod
+from unlearnkit.core.ranks import check_alone
 from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.request_inference import infer_request
 from unlearnkit.core.runtime import Runtime
@@ -82,6 +83,7 @@ from unlearnkit.report.schema import (
 )
 from unlearnkit.stats.oracle_gap import ENOUGH_FOR_EQUIVALENCE, ENOUGH_FOR_INTERVALS
 from unlearnkit.train.rng_guard import as_plain_call
+from unlearnkit.train.shared_run import on_ranks
 from unlearnkit.unlearning.outside_model import unlearned_outside
 from unlearnkit.unlearning.run_method import (
     Unlearned,
@@ -94,6 +96,7 @@ if TYPE_CHECKING:
 
 
 @border("audit")
+@on_ranks("audit")
 @as_plain_call
 def audit(
     done: Unlearned | nn.Module,
@@ -182,6 +185,8 @@ def _tier_of(wanted: AuditTier | str | None, oracle: Oracles | None) -> AuditTie
         raise UnknownNameError("tier of an audit", str(wanted), list(AuditTier))
     least = AuditTier.FAST if oracle is None else AuditTier.REFERENCE
     tier = least if wanted is None else AuditTier(wanted)
+    if tier is AuditTier.STRONG:
+        check_alone("audit: the strong tier")
     if tier is AuditTier.REFERENCE and oracle is None:
         raise InputError(
             "audit: tier reference needs oracles; pass oracle=uk.oracle(case, request), or ask for"

@@ -38,6 +38,7 @@ from unlearnkit.localize.mask import Mask
 from unlearnkit.report.schema import Finding, Verdict
 from unlearnkit.train.retraining_time import processor_seconds, seconds_a_row_pass
 from unlearnkit.train.rng_guard import seeded_global_rngs
+from unlearnkit.train.shared_run import on_ranks
 from unlearnkit.train.utility_loss import UtilityLoss, utility_loss
 from unlearnkit.unlearning.requirements import applicable_methods, check_needs
 from unlearnkit.unlearning.run_method import (
@@ -65,6 +66,7 @@ LONGER = 2
 
 
 @border("unlearn")
+@on_ranks("unlearn")
 def unlearn(
     model: nn.Module,
     case: Case,

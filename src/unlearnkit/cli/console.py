@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from unlearnkit.core.files import writes_files
 from unlearnkit.core.text import printable
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ class Console:
     """A reporter that draws progress bars when stderr is a terminal and prints notes."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self.quiet = quiet
+        self.quiet = quiet or not writes_files()
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
 
@@ -70,6 +71,8 @@ class Console:
 
 def print_json(value: Any) -> None:
     """Print data as JSON."""
+    if not writes_files():
+        return
     print(escape(json.dumps(value, indent=1, ensure_ascii=False, default=str)))
 
 
@@ -82,11 +85,15 @@ def escape(text: str) -> str:
 
 def print_text(text: object) -> None:
     """Print text, with control characters replaced."""
+    if not writes_files():
+        return
     print(printable(str(text)))
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print aligned columns; on a terminal long cells are wrapped so that all columns fit."""
+    if not writes_files():
+        return
     from unlearnkit.report.terminal import UNLIMITED, table_lines
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else UNLIMITED
@@ -95,6 +102,8 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 def print_page(markdown: str) -> None:
     """Print Markdown: drawn on a terminal, as it is elsewhere."""
+    if not writes_files():
+        return
     markdown = printable(markdown)
     if sys.stdout.isatty():
         from rich.console import Console

@@ -21,6 +21,7 @@ from unlearnkit.core.checked import FrozenModel, Record
 from unlearnkit.core.digest import digest
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import check_writable, read_text
+from unlearnkit.core.ranks import is_first
 from unlearnkit.core.text import one_line
 from unlearnkit.job import Job
 
@@ -183,6 +184,10 @@ def new_folder(out: Path, *, force: bool) -> Iterator[Path]:
     Raises:
         InputError: If the place cannot be written, or is taken.
     """
+    if not is_first():  # of ranks, which run together: the first alone writes
+        with tempfile.TemporaryDirectory() as unused:
+            yield Path(unused)
+        return
     sweep(out, all_unknown=force)
     check_free(out, force=force)
     try:

@@ -42,6 +42,7 @@ from unlearnkit.core.digest import NUMERICS, digest, model_digest
 from unlearnkit.core.errors import InputError, UnlearnkitError
 from unlearnkit.core.files import check_writable, write_text, write_together
 from unlearnkit.core.method import Method
+from unlearnkit.core.ranks import is_first
 from unlearnkit.core.recipe import ASSUMED
 from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.runtime import Cost, Runtime
@@ -55,6 +56,7 @@ from unlearnkit.oracles import Oracles, oracle, train_original
 from unlearnkit.report.report import Report
 from unlearnkit.report.store_rows import report_measurements
 from unlearnkit.store import Run, Store
+from unlearnkit.train.shared_run import on_ranks
 from unlearnkit.unlearning.projected_steps import check_projectable
 from unlearnkit.unlearning.run_method import Unlearned, fresh_model
 
@@ -66,6 +68,7 @@ MANY = 1000
 """Oracles of an audit above which the command asks for ``--yes``."""
 
 
+@on_ranks("unlearn")
 def run_unlearn(job: Job, out: Path, *, force: bool, talk: Console) -> RunFolderRecord:
     """Unlearn as a job says and write a run folder.
 
@@ -185,6 +188,7 @@ def _done(
         return e.best, e
 
 
+@on_ranks("localize")
 def run_localize(job: Job, *, talk: Console) -> Mask:
     """Return the mask of a trained model, as a job says."""
     rt = Runtime.on(job.device, precision=job.precision, seed=job.seed, reporter=talk)
@@ -197,6 +201,7 @@ def run_localize(job: Job, *, talk: Console) -> Mask:
     return how.find(model.to(rt.device), case, request, rt)
 
 
+@on_ranks("moments")
 def run_moments(job: Job, *, talk: Console) -> InputMoments:
     """Return the input moments of a trained model on all training rows, as a job says."""
     rt = Runtime.on(job.device, precision=job.precision, seed=job.seed, reporter=talk)
@@ -215,6 +220,7 @@ def _trained(job: Job, case: Case, rt: Runtime, talk: Console) -> nn.Module:
     return model
 
 
+@on_ranks("audit")
 def run_audit(
     folder: Path,
     *,
@@ -316,7 +322,7 @@ def _write(report: Report, folder: Path, talk: Console) -> None:
     else:
         talk.note("no report.html; it needs: pip install 'unlearnkit[report]'")
     write_together({path: report.content(path) for path in files})
-    if page not in files:
+    if page not in files and is_first():
         page.unlink(missing_ok=True)  # it is of an older audit
 
 

@@ -21,6 +21,11 @@ MOST_BYTES = 32 * 2**20
 """Most bytes of a file of words that is read: a job, a study, a record, a list of rows."""
 
 
+def writes_files() -> bool:
+    """Return whether this process writes and prints: of those of ``torchrun`` the first."""
+    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0"
+
+
 def write_text(path: Path, text: str) -> Path:
     """Write a file whole or not at all."""
     return write_bytes(path, text.encode("utf-8"))
@@ -35,12 +40,15 @@ def write_bytes(path: Path, content: bytes) -> Path:
 def write_together(contents: Mapping[Path, bytes]) -> None:
     """Write several files that belong together, all of them or none, with their folders.
 
-    All are on disk under temporary names before the first gets its own.
+    All are on disk under temporary names before the first gets its own. Of the processes that
+    ``torchrun`` started the first alone writes.
 
     Raises:
         InputError: If a place cannot be written or the disk is full; the files are then as they
             were.
     """
+    if not writes_files():
+        return
     parts: dict[Path, Path] = {}
     path = Path()
     try:

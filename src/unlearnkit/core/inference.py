@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from unlearnkit.core.data import Batch, MapData, View, as_named_tensors
 from unlearnkit.core.errors import InputError, OutOfMemoryError, UnsupportedError
 from unlearnkit.core.module_state import eval_mode
+from unlearnkit.core.ranks import run_on_shares, shared_rows
 from unlearnkit.core.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -72,8 +73,8 @@ def forward(model: nn.Module, batch: Batch) -> Tensor:
         UnsupportedError: If no tensor with one entry a row comes back. Inputs of a shape that the
             model does not take are an ``InputError``.
     """
-    out = _call(model, batch)
     rows = len(batch)
+    out = run_on_shares(model, batch, lambda m, part: _call(m, part, rows))
     if out.ndim == 0 or out.shape[0] != rows:
         raise UnsupportedError(
             f"the model returns shape {tuple(out.shape)} for {rows} rows; one entry a row is needed"
@@ -85,10 +86,11 @@ def forward(model: nn.Module, batch: Batch) -> Tensor:
     return out
 
 
-def _call(model: nn.Module, batch: Batch) -> Tensor:
+def _call(model: nn.Module, batch: Batch, rows: int) -> Tensor:
+    """Return the output on a batch, which is the share of a rank of ``rows`` rows."""
     args, kwargs = _arguments(model, batch.x)
     try:
-        with _still_norm(model) if model.training and len(batch) == 1 else nullcontext():
+        with _still_norm(model) if model.training and rows == 1 else nullcontext():
             return _tensor(model(*args, **kwargs))
     except (torch.OutOfMemoryError, MemoryError):
         raise
@@ -194,7 +196,7 @@ def predict(
     ``size`` rows run at once; ``inference_batch_size`` of them when None.
     """
     size = inference_batch_size(view, rt) if size is None else size
-    with eval_mode(model), torch.inference_mode(), rt.autocast():
+    with eval_mode(model), torch.inference_mode(), rt.autocast(), shared_rows():
         outs = (task.outputs(model, b).cpu() for b in view.batches(size, rt))
         return _gathered(outs, len(view))
 

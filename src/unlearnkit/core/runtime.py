@@ -2,6 +2,7 @@
 
 import hashlib
 import operator
+import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -217,6 +218,8 @@ def _device(name: str) -> torch.device:
     if here is None or here.type != device.type:
         have = "cpu" if here is None else f"cpu, {here.type}"
         raise InputError(f"device: {name!r} is not available here; there is: {have}")
+    if device.index is None and "TORCHELASTIC_RUN_ID" in os.environ:  # of torchrun: each its own
+        device = torch.device(device.type, int(os.environ.get("LOCAL_RANK", "0")))
     if device.index is not None and device.index >= torch.accelerator.device_count():
         count = torch.accelerator.device_count()
         raise InputError(

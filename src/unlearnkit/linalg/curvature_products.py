@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from unlearnkit.core.data import Batch, View
 from unlearnkit.core.errors import InputError, UnlearnkitError
 from unlearnkit.core.module_state import eval_mode
+from unlearnkit.core.ranks import split_batches
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
 from unlearnkit.linalg.bound_model import BoundModel
@@ -72,8 +73,11 @@ def curvature_product(
     wide = {n: torch.promote_types(p.dtype, torch.float32) for n, p in here.items()}
     total = {n: torch.zeros_like(p, dtype=wide[n]) for n, p in here.items()}
     product = _PRODUCTS[kind]
-    with eval_mode(model), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-        for batch in view.batches(batch_size, rt):
+    with (
+        eval_mode(model), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH),
+        split_batches(batch_size, rt, view) as batches,
+    ):  # fmt: skip
+        for batch in batches:
             rows, before = _Rows(model, task, batch), rt.cost.forward
             part = product(rows, here, along)
             rt.cost.pending = 0
@@ -81,6 +85,7 @@ def curvature_product(
             rt.cost.backward += rows.backward * len(batch)
             for name, t in part.items():
                 total[name] += t.detach().to(total[name].dtype)
+        batches.add(total)
     return {name: t.div_(len(view)) for name, t in total.items()}
 
 

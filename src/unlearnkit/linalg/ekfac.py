@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -15,6 +15,7 @@ from unlearnkit.core.data import Batch, View
 from unlearnkit.core.digest import model_digest
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.module_state import eval_mode
+from unlearnkit.core.ranks import SplitBatches, split_batches
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
 from unlearnkit.linalg.conjugate_gradient import check_damping
@@ -249,13 +250,18 @@ class _Passes:
         inputs: dict[str, Tensor] = {}
         outputs: dict[str, Tensor] = {}
         places: dict[str, int] = {}
-        for first, rows in self._gradients(inputs):
-            for name in rows.keys() & known:
-                g = _output_rows(rows[name])
-                if g is not None:
-                    moment = g.mT @ g
-                    outputs[name] = outputs[name] + moment if name in outputs else moment
-                    places[name] = places.get(name, 0) + (g.shape[1] if first else 0)
+        with self._batches() as batches:
+            for first, rows in self._gradients(batches, inputs):
+                for name in rows.keys() & known:
+                    g = _output_rows(rows[name])
+                    if g is not None:
+                        moment = g.mT @ g
+                        outputs[name] = outputs[name] + moment if name in outputs else moment
+                        places[name] = places.get(name, 0) + (g.shape[1] if first else 0)
+            counts = {name: torch.tensor(count) for name, count in places.items()}
+            for sums in (inputs, outputs, counts):
+                batches.add(sums)
+            places = {name: int(count) for name, count in counts.items()}
         moments = InputMoments(inputs, len(self.view), "", "")
         return {
             name: self._basis(name, outputs[name], places[name], moments)
@@ -283,18 +289,21 @@ class _Passes:
         n = len(self.view)
         total = {k: torch.zeros_like(b.values) for k, b in blocks.items()}
         whole = {k: torch.zeros_like(b.rest) for k, b in blocks.items()}
-        for _, rows in self._gradients(None):
-            for name in rows.keys() & blocks.keys():
-                some, block = rows[name], blocks[name]
-                if isinstance(some, FactoredRows):
-                    _rotated(some, block, block.right).squares_into(total[name].flatten(0, 1))
-                    if _truncated(block):
-                        squares = _all_squares(some, block)
-                        whole[name] += squares
-                elif isinstance(some, EmbeddingRows):
-                    assert block.right is not None
-                    turned = some.grads.to(block.right) @ block.right[0]
-                    EmbeddingRows(some.tokens, turned).squares_into(total[name][0])
+        with self._batches() as batches:
+            for _, rows in self._gradients(batches, None):
+                for name in rows.keys() & blocks.keys():
+                    some, block = rows[name], blocks[name]
+                    if isinstance(some, FactoredRows):
+                        _rotated(some, block, block.right).squares_into(total[name].flatten(0, 1))
+                        if _truncated(block):
+                            squares = _all_squares(some, block)
+                            whole[name] += squares
+                    elif isinstance(some, EmbeddingRows):
+                        assert block.right is not None
+                        turned = some.grads.to(block.right) @ block.right[0]
+                        EmbeddingRows(some.tokens, turned).squares_into(total[name][0])
+            for sums in (total, whole):
+                batches.add(sums)
         found = dict(blocks)
         for name, block in blocks.items():
             if block.left is not None or block.values.shape[1] > 1:  # others are exact
@@ -325,12 +334,18 @@ class _Passes:
             total = {n: t + found[n] for n, t in total.items()}
         return total
 
+    def _batches(self) -> AbstractContextManager[SplitBatches]:
+        """Return the batches, split over ranks where no numbers are drawn from one to the next."""
+        if self.probes is None:
+            return split_batches(self.batch_size, self.rt, self.view)
+        return nullcontext(SplitBatches(self.view.batches(self.batch_size, self.rt), None))
+
     def _gradients(
-        self, inputs: dict[str, Tensor] | None
+        self, batches: Iterable[Batch], inputs: dict[str, Tensor] | None
     ) -> Iterator[tuple[bool, dict[str, RowGradients]]]:
         """Yield the rows' gradients, probe by probe; add to the products of the layers' inputs."""
         rng = self.rt.rng("ekfac")
-        for batch in self.view.batches(self.batch_size, self.rt):
+        for batch in batches:
             listen = nullcontext() if inputs is None else add_input_products(self.model, inputs)
             with record_layer_calls(self.model) as calls, listen:
                 out = self.task.outputs(self.model, batch)

@@ -15,6 +15,7 @@ from unlearnkit.core.data import Batch, Inputs, View, index_rows
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.inference import first_rows
 from unlearnkit.core.module_state import eval_mode, largest_magnitude
+from unlearnkit.core.ranks import split_batches
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
 from unlearnkit.linalg.bound_model import BoundModel
@@ -74,16 +75,18 @@ def squared_gradients(
         whole = {n: t for n, t in total.items() if n in by_layer}
         rest = {n: t for n, t in total.items() if n not in by_layer}
         few = rows_at_once(sum(t.numel() for t in rest.values()), batch_size)
-        weight = 0
-        for batch in view.batches(few if unit == "row" and not whole else batch_size, rt):
-            if unit == "batch":
-                weight += _by_batch(model, batch, task, rt, total)
-                continue
-            if whole:
-                _by_layer(model, batch, task, rt, whole)
-            for rows in torch.split(torch.arange(len(batch)), few) if rest else ():
-                _by_row(model, batch.pick(rows.to(batch.y.device)), task, rt, rest)
-            weight += len(batch)
+        size = few if unit == "row" and not whole else batch_size
+        weight = len(view) if unit == "row" else -(-len(view) // size)
+        with split_batches(size, rt, view) as batches:
+            for batch in batches:
+                if unit == "batch":
+                    _by_batch(model, batch, task, rt, total)
+                    continue
+                if whole:
+                    _by_layer(model, batch, task, rt, whole)
+                for rows in torch.split(torch.arange(len(batch)), few) if rest else ():
+                    _by_row(model, batch.pick(rows.to(batch.y.device)), task, rt, rest)
+            batches.add(total)
     return {name: t.div_(max(weight, 1)) for name, t in total.items()}
 
 
@@ -181,7 +184,7 @@ def rows_at_once(scalars: int, most: int) -> int:
 
 def _by_batch(
     model: nn.Module, batch: Batch, task: Task, rt: Runtime, total: dict[str, Tensor]
-) -> int:
+) -> None:
     params = {n: p for n, p in model.named_parameters() if p.requires_grad}
     loss = task.losses(task.outputs(model, batch), batch).mean()
     grads = torch.autograd.grad(loss, list(params.values()), allow_unused=True)
@@ -189,7 +192,6 @@ def _by_batch(
     for name, g in zip(params, grads, strict=True):
         if g is not None:
             total[name] += g.to(total[name].dtype).square()
-    return 1
 
 
 def _by_layer(

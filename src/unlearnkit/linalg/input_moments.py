@@ -24,6 +24,7 @@ from unlearnkit.core.digest import digest, model_digest, tensor_digest
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import check_regular, write_bytes
 from unlearnkit.core.module_state import eval_mode
+from unlearnkit.core.ranks import split_batches
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
 
@@ -205,9 +206,12 @@ class InputMoments:
             grouped, transposed), embeddings, the projections of ``MultiheadAttention``.
         """
         found: dict[str, Tensor] = {}
-        with eval_mode(model), torch.no_grad(), add_input_products(model, found):
-            for batch in view.batches(batch_size, rt):
-                task.outputs(model, batch)
+        split = split_batches(batch_size, rt, view)
+        with eval_mode(model), torch.no_grad(), split as batches:
+            with add_input_products(model, found):
+                for batch in batches:
+                    task.outputs(model, batch)
+            batches.add(found)
         return cls(found, len(view), model_digest(model), view.key())
 
     def spectrum(self, name: str) -> Spectrum:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from unlearnkit.core.data import View
 from unlearnkit.core.module_state import eval_mode
+from unlearnkit.core.ranks import split_batches
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
 
@@ -39,12 +40,13 @@ def summed_gradient(
     params = {n: p for n, p in own if (p.requires_grad if names is None else n in names)}
     wide = {n: torch.promote_types(p.dtype, torch.float32) for n, p in params.items()}
     total = {n: torch.zeros_like(p, dtype=wide[n]) for n, p in params.items()}
-    with eval_mode(model), torch.enable_grad():
-        for batch in view.batches(batch_size, rt):
+    with eval_mode(model), torch.enable_grad(), split_batches(batch_size, rt, view) as batches:
+        for batch in batches:
             losses = task.losses(task.outputs(model, batch), batch)
             found = torch.autograd.grad(losses.sum(), list(params.values()), allow_unused=True)
             rt.cost.count_backward()
             for n, g in zip(params, found, strict=True):
                 if g is not None:
                     total[n] += g.detach().to(wide[n])
+        batches.add(total)
     return total

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from unlearnkit.core.data import Batch, View
 from unlearnkit.core.errors import UnsupportedError
 from unlearnkit.core.module_state import eval_mode
+from unlearnkit.core.ranks import split_batches
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
 from unlearnkit.localize.mask_spec import Accumulate
@@ -49,8 +50,8 @@ def gradients(
         n: torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32))
         for n, p in params.items()
     }
-    with eval_mode(model):
-        for batch in (b for view in views for b in view.batches(batch_size, rt)):
+    with eval_mode(model), split_batches(batch_size, rt, *views) as batches:
+        for batch in batches:
             with rt.autocast():
                 loss = task.losses(task.outputs(model, batch), batch).mean()
             grads = torch.autograd.grad(loss, list(params.values()), allow_unused=True)
@@ -58,6 +59,7 @@ def gradients(
             for name, g in zip(params, grads, strict=True):
                 if g is not None:
                     total[name] += g.abs() if accumulate == "absolute" else g
+        batches.add(total)
     return {n: t.abs_() for n, t in total.items()}
 
 

@@ -12,6 +12,7 @@ from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.data import Batch
 from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.module_state import eval_mode
+from unlearnkit.core.ranks import average_gradients, shared_rows
 from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
@@ -163,9 +164,10 @@ def climb(
                 break
             order = f"gradient_ascent/{turn}"
             for batch in p.forget.batches(p.recipe.batch_size, rt, shuffle=order):
-                with rt.autocast():
+                with rt.autocast(), shared_rows():
                     value = height(batch)
                 rt.backward(value)
+                average_gradients(weights)
                 _step(weights, share, rt)
             if enough(turn):
                 break

@@ -17,6 +17,7 @@ from unlearnkit.core.data import Batch, View
 from unlearnkit.core.inference import predict
 from unlearnkit.core.method import Info, Method, Need, Problem, register
 from unlearnkit.core.module_state import eval_mode
+from unlearnkit.core.ranks import average_gradients, shared_rows
 from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
@@ -243,9 +244,10 @@ class JiT(Method):
         turn = 0
         while not (ended := self._ended(turn, p, watch, rt.cost.work - start)):
             for batch in p.forget.batches(recipe.batch_size, rt, shuffle=f"jit/{turn}"):
-                with self._mode(p.model), rt.autocast():
+                with self._mode(p.model), rt.autocast(), shared_rows():
                     value = self.slope(p, batch, noise, rng)
                 rt.backward(value)
+                average_gradients(weights)
                 if plain is None:
                     _relative_step(weights, value, self._length(p, recipe.batch_size), rt)
                 else:

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from unlearnkit.core.data import Inputs, TensorData, View, as_named_tensors
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.inference import first_rows
+from unlearnkit.core.ranks import Ranks, current_ranks, with_ranks
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Cost, NullReporter, Runtime
 from unlearnkit.core.task import Task
@@ -91,6 +92,10 @@ def fit_together(
     if ray is not None:
         yield from _on_ray(members, task, recipe, ray)
         return
+    ranks = current_ranks()
+    if ranks is not None:
+        yield from _on_ranks(members, task, recipe, ranks)
+        return
     for part, probe in _parts(members, task, recipe):
         _fit(part, probe, task, recipe)
         yield part
@@ -127,12 +132,35 @@ def _on_ray(
         quiet = [replace(m, rt=replace(m.rt, reporter=NullReporter())) for m in members]
         calls = ((*part, task, recipe) for part in _parts(quiet, task, recipe, there))
         for (part, *_), kept in map_tasks(ray, away, calls, there, "ensemble"):
-            for m, (state, cost) in zip(part, kept, strict=True):
-                m.model.load_state_dict(state)
-                vars(m.rt.cost).update(vars(cost))
+            _take(part, kept)
             done += len(part)
             rt.reporter.progress("models on Ray", done, len(members))
             yield part
+
+
+def _on_ranks(
+    members: Sequence[EnsembleMember], task: Task, recipe: Training, ranks: Ranks
+) -> Iterator[Sequence[EnsembleMember]]:
+    """Train chunks by turns on the ranks, each alone; then all have all models."""
+    parts = list(_parts(members, task, recipe, ranks.size))
+    for start in range(0, len(parts), ranks.size):
+        turn = parts[start : start + ranks.size]
+        own: list[tuple[dict[str, Tensor], Cost]] = []
+        if ranks.rank < len(turn):
+            part, probe = turn[ranks.rank]
+            with with_ranks(None):
+                _fit(part, probe, task, recipe)
+            own = [(m.model.state_dict(), m.rt.cost) for m in part]
+        for (part, _), kept in zip(turn, ranks.exchange(own), strict=False):
+            _take(part, kept)
+            yield part
+
+
+def _take(part: Sequence[EnsembleMember], kept: Sequence[tuple[dict[str, Tensor], Cost]]) -> None:
+    """Give members the weights and costs that another process trained."""
+    for m, (state, cost) in zip(part, kept, strict=True):
+        m.model.load_state_dict(state)
+        vars(m.rt.cost).update(vars(cost))
 
 
 def _fit_away(

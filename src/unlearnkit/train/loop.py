@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from unlearnkit.core.data import Batch, Sampler, View
 from unlearnkit.core.module_state import preserve_modes
+from unlearnkit.core.ranks import average_gradients, check_divisible, shared_rows
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.task import Task
@@ -130,6 +131,7 @@ def alternate(
     of all passes, or by epochs however long each is. Other arguments are those of ``descend``.
     """
     check_training_allowed()
+    check_divisible(min(one.size(recipe) for one in passes))
     params = [p for p in model.parameters() if p.requires_grad]
     whole = sum(one.steps(recipe) for one in passes)
     by_epoch = whole / max(recipe.epochs, 1) if steps is None and recipe.schedule == "step" else 0.0
@@ -150,9 +152,7 @@ def alternate(
                     before_step(opt)
                 for p in params:
                     p.grad = None
-                with rt.autocast():
-                    value = one.loss(batch)
-                rt.backward(value)
+                value = _differentiate(one.loss, batch, params, rt)
                 if clip is not None:
                     rt.project()
                     nn.utils.clip_grad_norm_(params, clip)
@@ -171,6 +171,15 @@ def alternate(
                 break
     opt.zero_grad(set_to_none=True)
     return curve
+
+
+def _differentiate(loss: Loss, batch: Batch, params: Sequence[Tensor], rt: Runtime) -> Tensor:
+    """Set the gradients of a loss over the rows of all ranks; return the loss."""
+    with rt.autocast(), shared_rows():
+        value = loss(batch)
+    rt.backward(value)
+    average_gradients(params)
+    return value
 
 
 def _epoch(

@@ -15,6 +15,9 @@ import torch
 from unlearnkit.core.errors import InputError
 
 LOCAL = "local"
+RETRIES = 2
+"""How often a task is started again whose worker was lost."""
+
 _PATIENCE = 5.0
 """Seconds in which a cluster must answer."""
 
@@ -82,8 +85,12 @@ def capacity(ray: Any, device: torch.device, who: str) -> int:
 
 
 def task_resources(device: torch.device) -> dict[str, Any]:
-    """Return what a task that computes on a device takes of a cluster."""
-    return {"num_cpus": 1, "num_gpus": int(device.type == "cuda")}
+    """Return what a task that computes on a device takes of a cluster, and how often it is tried.
+
+    A task whose worker or machine is lost starts anew on another one: its result depends on its
+    arguments alone.
+    """
+    return {"num_cpus": 1, "num_gpus": int(device.type == "cuda"), "max_retries": RETRIES}
 
 
 def map_tasks(

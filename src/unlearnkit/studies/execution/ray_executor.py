@@ -48,7 +48,7 @@ class RayExecutor:
             device = torch.device(line.runs[0].device)
             there = capacity(ray, device, "study")
             self.jobs = min(self.wanted or there, there)
-            task = ray.remote(**task_resources(device), max_retries=0)
+            task = ray.remote(**task_resources(device))
             train, carry_out = task(_train), task(_carry_out)
             waiting = [r for r in line.runs if not line.finished(store, r)]
             problems = self.problems or StudyProblems()

@@ -1,0 +1,1 @@
+"""Tests of several processes, clusters and rows that exceed memory."""
