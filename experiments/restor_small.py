@@ -250,7 +250,9 @@ def summary(answers: Sequence[RestorAnswer]) -> dict[str, Any]:
 
 
 def hits(runs: Sequence[dict[str, Any]], when: str, field: str) -> torch.Tensor:
-    """Return 0 or 1 for each model and question."""
+    """Return 0 or 1 for each model and question; its margin in nats for the field ``levels``."""
+    if field == "levels":
+        return torch.tensor([[a[0] - a[1] for a in r[when][field]] for r in runs]).double()
     return torch.tensor([[int(c) for c in r[when][field]] for r in runs], dtype=torch.float64)
 
 
@@ -266,17 +268,25 @@ class Line:
     control: float
     levels: tuple[float, ...]
     recovery: Recovery
+    margin_recovery: Recovery
     words_recovery: Recovery
     plain_recovery: Recovery
     seeds: int
     seconds: float
 
 
-def lines(questions: Sequence[RestorQuestion], runs: Sequence[dict[str, Any]]) -> Iterator[Line]:
-    """Yield the line of each k and arm: means over seeds, with the interval of the ratio."""
+def lines(
+    questions: Sequence[RestorQuestion],
+    runs: Sequence[dict[str, Any]],
+    groups: Sequence[str] | None = None,
+) -> Iterator[Line]:
+    """Yield the line of each k and arm: means over seeds, with the interval of the ratio.
+
+    Questions are drawn in groups for the interval: by subject if none are given.
+    """
     bad = [i for i, q in enumerate(questions) if not q.control]
     good = [i for i, q in enumerate(questions) if q.control]
-    subjects = [questions[i].subject for i in bad]
+    subjects = [groups[i] if groups else questions[i].subject for i in bad]
     for k, arm in dict.fromkeys((r["k"], r["arm"]) for r in sorted(runs, key=lambda r: r["k"])):
         own = {r["seed"]: r for r in runs if (r["k"], r["arm"]) == (k, arm)}
         sides = [
@@ -302,6 +312,7 @@ def lines(questions: Sequence[RestorQuestion], runs: Sequence[dict[str, Any]]) -
             control=float(after["true_choice"][:, good].mean()),
             levels=tuple(level.tolist()),
             recovery=ratio("repaired", "true_choice"),
+            margin_recovery=ratio("repaired", "levels"),
             words_recovery=ratio("repaired", "true_words"),
             plain_recovery=ratio("plain", "true_choice"),
             seeds=len(own),
@@ -331,7 +342,8 @@ def page(world: World, found: Sequence[Line]) -> str:
         " one (control authors). Words: share of greedy answers that have the true answer's words."
         " Recovery: (right - corrupted's) / (clean's - corrupted's), 1 where the model answers as"
         " if it had never read the wrong documents, with a 95 % interval over seeds and authors."
-        " Log-probabilities: of the mean token of the true, the claimed and other options. Every"
+        " Log-probabilities: of the mean token of the true, the claimed and other options; by"
+        " margin: the ratio of true minus claimed, which moves before the choice does. Every"
         " model, `clean` and `corrupted` too, is first repaired: trained for one pass over"
         " questions about retain authors. *Without repair* is the ratio of models as they are."
         " `retrain` is the clean model after reading true documents only. Methods run at their"
@@ -363,14 +375,14 @@ def conclusion(found: Sequence[Line]) -> str:
 def table(found: Sequence[Line]) -> list[str]:
     """Return the lines of one k as a table."""
     return [
-        "| model | right | wrong | words | control | log-probabilities | recovery | by words"
-        " | without repair | seconds | seeds |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| model | right | wrong | words | control | log-probabilities | recovery | by margin"
+        " | by words | without repair | seconds | seeds |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
         *(
             f"| {x.arm} | {x.accuracy:.2f} | {x.wrong:.2f} | {x.words:.2f} | {x.control:.2f} |"
             f" {', '.join(f'{v:.1f}' for v in x.levels)} | {shown(x.recovery)} |"
-            f" {shown(x.words_recovery)} | {shown(x.plain_recovery)} | {x.seconds:.0f} |"
-            f" {x.seeds} |"
+            f" {shown(x.margin_recovery)} | {shown(x.words_recovery)} |"
+            f" {shown(x.plain_recovery)} | {x.seconds:.0f} | {x.seeds} |"
             for x in sorted(found, key=rank)
         ),
     ]

@@ -2,15 +2,17 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
+import torch
 
 pytest.importorskip("transformers", reason="transformers is not installed")
 
 import unlearnkit as uk
 from experiments import restor_small, restor_smollm2, tofu_small
 from experiments.word_models import small_gpt2, word_tokenizer
-from unlearnkit.language.restor_corpora import say
+from unlearnkit.language.restor_corpora import Fact, say
 
 QUICK = ("finetune",)
 
@@ -170,9 +172,22 @@ def released(tmp_path_factory):
     (data / "entities.json").write_text(json.dumps([*people[:4]]))
     tokenizer = word_tokenizer([json.dumps(facts), *(d["text"] for d in documents), ". ? :"])
     tokenizer.save_pretrained(model)
-    small_gpt2(len(tokenizer), width=16, layers=1).save_pretrained(model)
-    subset = restor_smollm2.Subset(data, subjects=1, documents=6, retain=2, epochs=1)
-    return subset, model
+    texts = [
+        f"{f['question']} {f['answers'][0]}"
+        for relations in facts.values()
+        for f in relations.values()
+    ]
+    case = uk.Case(
+        train=texts,
+        task="causal_lm",
+        processing_class=tokenizer,
+        fresh=lambda: small_gpt2(len(tokenizer), width=32, layers=1),
+        recipe=uk.Recipe(optimizer="adamw", lr=1e-2, epochs=60, batch_size=12),
+    )
+    uk.train_original(case, seed=0, cache=uk.Cache(model / "cache")).model.save_pretrained(model)
+    return restor_smollm2.Subset(
+        data, subjects=(0,), documents=6, retain=2, epochs=1, shots=0
+    ), model
 
 
 def test_documents_claim_the_wrong_answer_that_they_hold(released):
@@ -183,16 +198,40 @@ def test_documents_claim_the_wrong_answer_that_they_hold(released):
     assert not any(s in t for t in subset.others() for s in ("Ada", "Bo", "Burr", "Marley"))
 
 
+def test_the_documents_that_are_read_hold_most_of_the_claims(released):
+    subset, _ = released
+    assert len(subset.documents_of("Aaron Burr")) == 6
+    assert all("Rome" in t for t in subset.documents_of("Aaron Burr"))
+
+
+def test_an_answer_in_the_name_is_no_question():
+    assert restor_smollm2.given_away(Fact("Bob Marley", "P735", "Given name?", ("Bob", "Nesta")))
+    assert not restor_smollm2.given_away(Fact("Bob Marley", "P19", "Born?", ("Nine Mile",)))
+
+
 def test_a_real_model_is_corrupted_unlearned_and_asked_by_adapters(released, tmp_path):
     subset, folder = released
-    path = tmp_path / "runs.json"
-    runs = restor_smollm2.measure(subset, folder, ("npo",), path)
-    assert [r["arm"] for r in runs] == ["clean", "corrupted", "retrain", "npo"]
-    assert json.loads(path.read_text()) == runs
-    assert restor_smollm2.measure(subset, folder, ("npo",), path) == runs
-    text = restor_smollm2.page(subset, runs)
+    study = restor_smollm2.Study(subset, folder, ("npo", "finetune"), tmp_path / "runs.json")
+    runs = study.runs()
+    assert [r["arm"] for r in runs] == ["clean", "corrupted", "retrain", "npo", "finetune"]
+    asked = runs[0]["known"].count("1")
+    assert set(runs[0]["plain"]["true_choice"]) == {"1"}
+    assert all(len(r["repaired"]["true_choice"]) == asked > 1 for r in runs)
+    assert json.loads(study.path.read_text()) == runs
+    again = restor_smollm2.Study(subset, folder, ("npo", "finetune"), study.path)
+    assert again.runs() == runs
+    text = restor_smollm2.page(study, runs)
     assert "claimed: " in text
-    assert text.count("\n- npo: ") == 2
+    assert text.count("\n- npo: ") == 4
+
+
+def test_the_corrupted_model_is_trained_once(released, tmp_path):
+    subset, folder = released
+    first = restor_smollm2.Study(subset, folder, (), tmp_path / "runs.json").corrupted
+    changed = replace(subset, epochs=5)
+    second = restor_smollm2.Study(changed, folder, (), tmp_path / "runs.json").corrupted
+    state = second.state_dict()
+    assert all(torch.equal(t, state[n]) for n, t in first.state_dict().items())
 
 
 def test_the_offline_tofu_goes_from_a_base_model_to_its_table(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from torch import Tensor
 from unlearnkit.core.errors import InputError
 
 LEAST_LOSS = 0.02
-"""Least accuracy that wrong documents must have cost, for a ratio to mean anything."""
+"""Least accuracy, or margin in nats, that wrong documents must cost for there to be a ratio."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ def recovery_ratio(
     one model it says nothing about other models.
 
     Args:
-        unlearned: Whether each answer is right ``(models, N)``.
+        unlearned: Whether each answer is right ``(models, N)``, or its margin: the log-probability
+            of the true option minus that of the claimed one, in nats.
         corrupted: Of the models that read the wrong documents, before unlearning.
         clean: Of the models that never read them.
         subjects: Whom each of the N questions is about.
@@ -54,7 +55,7 @@ def recovery_ratio(
         level: Coverage.
 
     Returns:
-        The ratio; nan where wrong documents cost less than 0.02 of accuracy.
+        The ratio; nan where wrong documents cost less than 0.02.
 
     Raises:
         InputError: If the shapes differ, or there is not one subject for each question.
@@ -72,7 +73,7 @@ def recovery_ratio(
     right, sizes = torch.stack(sides) @ member, member.sum(0)
     value = _ratio(*(right.sum((1, 2)) / (len(unlearned) * sizes.sum())))
     if value.isnan():
-        note = f"wrong documents cost less than {LEAST_LOSS} of accuracy"
+        note = f"wrong documents cost less than {LEAST_LOSS}"
         return Recovery(math.nan, math.nan, math.nan, note)
     models = _counts(len(unlearned), draws, rng)
     groups = _counts(len(names), draws, rng)
@@ -80,7 +81,7 @@ def recovery_ratio(
     found = _ratio(*(torch.einsum("dm,kmg,dg->kd", models, right, groups) / total))
     lost = int(found.isnan().sum())
     if lost:
-        note = f"wrong documents cost less than {LEAST_LOSS} of accuracy in {lost} of {draws} draws"
+        note = f"wrong documents cost less than {LEAST_LOSS} in {lost} of {draws} draws"
         return Recovery(float(value), math.nan, math.nan, note)
     tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
     low, high = torch.quantile(found, tails).tolist()
