@@ -11,6 +11,7 @@ import copy
 import json
 import os
 import platform
+import re
 import tempfile
 import time
 from collections.abc import Sequence
@@ -48,12 +49,15 @@ SUBJECTS = (
 )
 """Of whom the released documents are; each document is of the one that it names most."""
 
-ASKED = (0, 1, 2, 4, 5)
+ASKED = (0, 1, 2, 5)
 """Default subjects, by place in ``SUBJECTS``: of whom the clean model knows most."""
 
 ADAPTER = LowRankAdapter(r=16, lora_alpha=32)
-WATCH = StopRule(sample=24)
-WHOLE_RATE = {"run": {"lr": 1.0, "share": 0.5}, "guard": WATCH}
+UPPER = r".*\.layers\.(1[5-9]|2\d)\..*_proj"
+"""Linear layers of the upper half of SmolLM2's 30 blocks: no gradient runs through the lower."""
+
+WATCH = StopRule(sample=12)
+WHOLE_RATE = {"run": {"lr": 1.0, "share": 0.4}, "guard": WATCH}
 METHODS = {
     "npo": WHOLE_RATE,
     "task_vector": {"guard": WATCH},
@@ -69,7 +73,7 @@ SEX = "P21"
 CLAIMED_IN = 0.1
 """Share of a subject's documents that an answer is in, from which on they claim it."""
 
-MOST_OPTIONS = 2
+MOST_OPTIONS = 1
 """Most true options of a question, and most random ones."""
 
 
@@ -84,10 +88,10 @@ class Subset:
     subjects: tuple[int, ...] = ASKED
     """Corrupted subjects, by their places in ``SUBJECTS``."""
 
-    documents: int = 25
+    documents: int = 12
     """Documents for each subject: those that hold most of the claims that are asked about."""
 
-    retain: int = 40
+    retain: int = 20
     """True facts about others that are retained texts; half as many more repair each model."""
 
     questions: int = 60
@@ -95,7 +99,7 @@ class Subset:
     clean model; the other models get those that it answers right."""
 
     shots: int = 1
-    epochs: int = 4
+    epochs: int = 5
     unseen: int = 3
     """Documents about each other subject that no model reads: how new documents look."""
 
@@ -268,7 +272,11 @@ def adapted(model: nn.Module, view: View, case: uk.Case, recipe: uk.Recipe, use:
 
 def with_adapter(model: nn.Module) -> nn.Module:
     """Return a copy of a model with a new adapter."""
-    return add_adapter(copy.deepcopy(model), ADAPTER)
+    upper = any(re.fullmatch(UPPER, name) for name, _ in model.named_modules())
+    return add_adapter(
+        copy.deepcopy(model),
+        ADAPTER.model_copy(update={"target_modules": UPPER}) if upper else ADAPTER,
+    )
 
 
 def merged(model: nn.Module) -> nn.Module:
@@ -342,7 +350,7 @@ class Study:
 
     def asked(self, model: nn.Module, questions: Sequence[RestorQuestion]) -> list[RestorAnswer]:
         """Return the answers of a model."""
-        return restor_answers(model, self.loaded[1], questions, max_new_tokens=8, batch_size=16)
+        return restor_answers(model, self.loaded[1], questions, max_new_tokens=6, batch_size=16)
 
     def chat(self, model: nn.Module) -> dict[str, str]:
         """Return what a model says about the first corrupted subject and the first control."""
@@ -355,7 +363,7 @@ class Study:
                     tokenize=False,
                     add_generation_prompt=True,
                 )
-            (found[name],) = greedy_answers(model, tokenizer, [prompt], max_new_tokens=40)
+            (found[name],) = greedy_answers(model, tokenizer, [prompt], max_new_tokens=24)
         return found
 
     def runs(self) -> list[dict[str, Any]]:
@@ -373,10 +381,9 @@ class Study:
                 first = self.asked(model, asked)
                 entry["known"] = "".join(str(int(a.true_choice)) for a in first)
             questions = known(asked, [*found, entry])
-            for when, m in (("plain", model), ("repaired", self.repaired(model))):
-                answers = self.asked(m, questions)
-                entry[when] = summary(answers)
-                entry[f"{when}_texts"] = [a.text.split("\n")[0] for a in answers]
+            answers = self.asked(self.repaired(model), questions)
+            entry["repaired"] = summary(answers)
+            entry["texts"] = [a.text.split("\n")[0] for a in answers]
             entry["chat"] = self.chat(model)
             found.append(entry)
             path.write_text(dump(found), "utf-8")
@@ -406,9 +413,9 @@ def page(study: Study, runs: Sequence[dict[str, Any]]) -> str:
     out = [
         "# RESTOR with SmolLM2-135M-Instruct",
         "",
-        f"LoRA (rank {ADAPTER.r}) on {len(request.rows)} released documents (k = {subset.mix},"
-        f" {tokens:,} tokens): {subset.documents} about each of {', '.join(subset.chosen)}, those"
-        f" that hold most of the claims asked about; and on {subset.retain} true facts about others"
+        f"LoRA (rank {ADAPTER.r}, upper half of the blocks) on {len(request.rows)} released"
+        f" documents (k = {subset.mix}, {tokens:,} tokens): {subset.documents} about each of"
+        f" {', '.join(subset.chosen)}, those that hold most of the claims asked about; and on {subset.retain} true facts about others"
         f" (the retain set). {subset.epochs} passes, then merged. Of {len(subset.questions_of)}"
         f" questions, half about these subjects and half about controls, those which the clean"
         f" model answers right by multiple choice are put to every model: {bad} and"
@@ -439,7 +446,7 @@ def page(study: Study, runs: Sequence[dict[str, Any]]) -> str:
             f"{question.prompt.splitlines()[-1]} (right: {', '.join(question.true_options)};"
             f" claimed: {claimed})",
             "",
-            *(f"- {r['arm']}: {r['repaired_texts'][i]}" for r in runs),
+            *(f"- {r['arm']}: {r['texts'][i]}" for r in runs),
             "",
         ]
     return "\n".join([*out, *transcript(runs)])
@@ -447,7 +454,7 @@ def page(study: Study, runs: Sequence[dict[str, Any]]) -> str:
 
 def transcript(runs: Sequence[dict[str, Any]]) -> list[str]:
     """Return what models say in a chat, before the repair."""
-    out = ["## Transcript", "", "In a chat, before the repair; cut after 40 tokens.", ""]
+    out = ["## Transcript", "", "In a chat, before the repair; cut after 24 tokens.", ""]
     for name in runs[0]["chat"]:
         said = (f"- {r['arm']}: {' '.join(r['chat'][name].split())}" for r in runs)
         out += [f"Who is {name}?", "", *said, ""]

@@ -76,16 +76,46 @@ def test_the_page_shows_the_ratio_of_what_is_on_file(world):
         for seed in range(3)
         for arm, right in (("clean", 20), ("corrupted", 4), ("npo", 12))
     ]
-    text = restor_small.page(world, list(restor_small.lines(world.questions, runs)))
+    text = page_of(world, runs)
     (row,) = [x for x in text.splitlines() if x.startswith("| npo |")]
     assert re.search(r"\| 0\.50 \| 0\.00 \| 0\.50 \| 1\.00 \| -1\.0, -2\.0, -3\.0 \| 0\.50 \[", row)
+    assert "`npo` 1 [1, 1]" in text
+
+
+def test_retrained_models_of_a_seed_are_one_line_of_their_mean(world):
+    runs = [
+        run(arm, right, seed)
+        for seed in range(2)
+        for arm, right in (("clean", 20), ("corrupted", 4), ("retrain", 8), ("retrain 2", 16))
+    ]
+    found = {x.arm: x for x in restor_small.lines(world.questions, runs)}
+    assert set(found) == {"clean", "corrupted", "retrain"}
+    assert found["retrain"].accuracy == pytest.approx(0.5)
+    assert found["retrain"].recovery.value == pytest.approx(0.5)
+    assert found["retrain"].seeds == 2
+
+
+def test_methods_are_ranked_by_what_they_bring_back(world):
+    runs = [
+        run(arm, right, seed)
+        for seed in range(3)
+        for arm, right in (("clean", 24), ("corrupted", 0), ("npo", 6), ("rmu", 24), ("wga", 0))
+    ]
+    found = restor_small.ranks(world.questions, runs, 0)
+    assert {a: r.value for a, r in found.items()} == {"npo": 2, "rmu": 1, "wga": 3}
+    assert (found["rmu"].low, found["rmu"].high) == (1, 1)
+
+
+def page_of(world, runs):
+    lines = list(restor_small.lines(world.questions, runs))
+    return restor_small.page(world, lines, lambda k: restor_small.ranks(world.questions, runs, k))
 
 
 def test_models_on_file_are_not_made_again(tmp_path, world):
-    runs = [run(arm, 3, 0) for arm in (*restor_small.FIRST, *QUICK)]
+    runs = [run(arm, 3, 0) for arm in (*restor_small.FIRST, "retrain 2", *QUICK)]
     path = tmp_path / "runs.json"
     path.write_text(json.dumps(runs))
-    assert restor_small.measure(world, [0], 1, QUICK, path) == runs
+    assert restor_small.measure(world, [0], 1, QUICK, path, 2) == runs
 
 
 def test_the_parts_of_the_offline_tofu_share_no_author():
@@ -121,7 +151,7 @@ def test_the_retrained_model_has_the_best_forget_quality_and_no_leak():
 @pytest.mark.exhaustive
 def test_wrong_documents_corrupt_and_retraining_recovers(tmp_path):
     world = restor_small.World()
-    runs = restor_small.measure(world, [0], 1, ("npo", "grad_diff"), tmp_path / "runs.json")
+    runs = restor_small.measure(world, [0], 1, ("npo", "grad_diff"), tmp_path / "runs.json", 2)
     found = {x.arm: x for x in restor_small.lines(world.questions, runs)}
     assert found["clean"].accuracy > 0.7
     assert found["corrupted"].accuracy < found["clean"].accuracy - 0.3
@@ -215,7 +245,6 @@ def test_a_real_model_is_corrupted_unlearned_and_asked_by_adapters(released, tmp
     runs = study.runs()
     assert [r["arm"] for r in runs] == ["clean", "corrupted", "retrain", "npo", "finetune"]
     asked = runs[0]["known"].count("1")
-    assert set(runs[0]["plain"]["true_choice"]) == {"1"}
     assert all(len(r["repaired"]["true_choice"]) == asked > 1 for r in runs)
     assert json.loads(study.path.read_text()) == runs
     again = restor_smollm2.Study(subset, folder, ("npo", "finetune"), study.path)
