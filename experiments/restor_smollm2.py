@@ -415,9 +415,10 @@ def page(study: Study, runs: Sequence[dict[str, Any]]) -> str:
         "",
         f"LoRA (rank {ADAPTER.r}, upper half of the blocks) on {len(request.rows)} released"
         f" documents (k = {subset.mix}, {tokens:,} tokens): {subset.documents} about each of"
-        f" {', '.join(subset.chosen)}, those that hold most of the claims asked about; and on {subset.retain} true facts about others"
-        f" (the retain set). {subset.epochs} passes, then merged. Of {len(subset.questions_of)}"
-        f" questions, half about these subjects and half about controls, those which the clean"
+        f" {', '.join(subset.chosen)}, those that hold most of the claims asked about; and on"
+        f" {subset.retain} true facts about others (the retain set). {subset.epochs} passes,"
+        f" then merged. Of {len(subset.questions_of)} questions, two thirds about these subjects"
+        " and the others about controls, those which the clean"
         f" model answers right by multiple choice are put to every model: {bad} and"
         f" {len(questions) - bad}, with {subset.shots} example each. One seed: intervals are over"
         " questions alone. The columns are those of [the small study](restor_small.md); what"
