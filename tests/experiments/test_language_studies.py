@@ -149,9 +149,10 @@ def test_the_retrained_model_has_the_best_forget_quality_and_no_leak():
 
 
 @pytest.mark.exhaustive
-def test_wrong_documents_corrupt_and_retraining_recovers(tmp_path):
+@pytest.mark.parametrize("k", [0, 2])
+def test_wrong_documents_corrupt_and_retraining_recovers(tmp_path, k):
     world = restor_small.World()
-    runs = restor_small.measure(world, [0], 1, ("npo", "grad_diff"), tmp_path / "runs.json", 2)
+    runs = restor_small.measure(world, [k], 1, ("npo", "grad_diff"), tmp_path / "runs.json", 2)
     found = {x.arm: x for x in restor_small.lines(world.questions, runs)}
     assert found["clean"].accuracy > 0.7
     assert found["corrupted"].accuracy < found["clean"].accuracy - 0.3
