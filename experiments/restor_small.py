@@ -431,10 +431,12 @@ def conclusion(found: Sequence[Line]) -> str:
     """Return which methods bring the truth back, and which forget without doing so."""
     methods = [x for x in found if x.arm not in FIRST]
     bring = [f"`{x.arm}`" for x in methods if x.recovery.low > 0]
+    by_margin = [f"`{x.arm}`" for x in methods if x.margin_recovery.low > 0]
     (before,) = [x.wrong for x in found if x.arm == "corrupted"]
     only = [f"`{x.arm}`" for x in methods if x.wrong < before - 0.1 and not x.recovery.low > 0]
     return (
-        f"The interval of recovery is above 0 for {', '.join(bring) or 'no method'}. Forgetting"
+        f"The interval of recovery is above 0 for {', '.join(bring) or 'no method'}; by margin for"
+        f" {', '.join(by_margin) or 'none'}. Forgetting"
         f" without recovery (the claimed answer is chosen at least 0.1 less often, and the interval"
         f" reaches 0): {', '.join(only) or 'no method'}."
     )
