@@ -225,7 +225,7 @@ def test_documents_claim_the_wrong_answer_that_they_hold(released):
     subset, _ = released
     wrong = {q.wrong_options[0] for q in subset.questions_of if not q.control}
     assert wrong == {"Rome", "Bonn"}
-    assert {q.subject for q in subset.questions_of if q.control} == {"Ada One", "Bo Two"}
+    assert [q.subject for q in subset.questions_of if q.control] == ["Ada One"]
     assert not any(s in t for t in subset.others() for s in ("Ada", "Bo", "Burr", "Marley"))
 
 
