@@ -86,7 +86,7 @@ def table(found: Sequence[Audited]) -> Iterator[str]:
     yield f"| {' | '.join(HEAD)} |"
     yield "|---" * len(HEAD) + "|"
     for one in found:
-        for arm in one.report.arms:
+        for arm in one.report.strong.arms if one.report.strong else ():
             cells = (
                 *(one.method, one.report.verdict.value, arm.name, interval(arm.shift)),
                 *(number(arm.p, 3), number(arm.klom), number(arm.klom_floor)),
@@ -156,6 +156,7 @@ def main() -> None:
     for one in audits(library, given.methods, given.models, cache):
         print(f"{one.method}: {one.seconds:.0f} s of processor", flush=True)
         found.append(one)
+        print(*table([one]), sep="\n", flush=True)
     text = page(library, found, given.models)
     print(text)
     if given.write:

@@ -45,7 +45,7 @@ def test_an_estimate_is_shown_with_its_interval_where_there_is_one(estimate, tex
 @pytest.mark.exhaustive
 def test_a_short_run_leaves_authors_that_the_audit_finds(tmp_path, library):
     (found,) = authors_strong.audits(library, ("grad_diff",), 4, uk.Cache(tmp_path))
-    arms = {a.name: a for a in found.report.arms}
+    arms = {a.name: a for a in found.report.strong.arms}
     assert set(arms) == {"memory", "signature", "likeness"}
     assert arms["memory"].shift.low > 0
     assert "| grad_diff | leaks | memory |" in authors_strong.page(library, [found], 4).lower()
