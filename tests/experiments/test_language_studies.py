@@ -2,15 +2,17 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
+import torch
 
 pytest.importorskip("transformers", reason="transformers is not installed")
 
 import unlearnkit as uk
 from experiments import restor_small, restor_smollm2, tofu_small
 from experiments.word_models import small_gpt2, word_tokenizer
-from unlearnkit.language.restor_corpora import say
+from unlearnkit.language.restor_corpora import Fact, say
 
 QUICK = ("finetune",)
 
@@ -74,16 +76,46 @@ def test_the_page_shows_the_ratio_of_what_is_on_file(world):
         for seed in range(3)
         for arm, right in (("clean", 20), ("corrupted", 4), ("npo", 12))
     ]
-    text = restor_small.page(world, list(restor_small.lines(world.questions, runs)))
+    text = page_of(world, runs)
     (row,) = [x for x in text.splitlines() if x.startswith("| npo |")]
     assert re.search(r"\| 0\.50 \| 0\.00 \| 0\.50 \| 1\.00 \| -1\.0, -2\.0, -3\.0 \| 0\.50 \[", row)
+    assert "`npo` 1 [1, 1]" in text
+
+
+def test_retrained_models_of_a_seed_are_one_line_of_their_mean(world):
+    runs = [
+        run(arm, right, seed)
+        for seed in range(2)
+        for arm, right in (("clean", 20), ("corrupted", 4), ("retrain", 8), ("retrain 2", 16))
+    ]
+    found = {x.arm: x for x in restor_small.lines(world.questions, runs)}
+    assert set(found) == {"clean", "corrupted", "retrain"}
+    assert found["retrain"].accuracy == pytest.approx(0.5)
+    assert found["retrain"].recovery.value == pytest.approx(0.5)
+    assert found["retrain"].seeds == 2
+
+
+def test_methods_are_ranked_by_what_they_bring_back(world):
+    runs = [
+        run(arm, right, seed)
+        for seed in range(3)
+        for arm, right in (("clean", 24), ("corrupted", 0), ("npo", 6), ("rmu", 24), ("wga", 0))
+    ]
+    found = restor_small.ranks(world.questions, runs, 0)
+    assert {a: r.value for a, r in found.items()} == {"npo": 2, "rmu": 1, "wga": 3}
+    assert (found["rmu"].low, found["rmu"].high) == (1, 1)
+
+
+def page_of(world, runs):
+    lines = list(restor_small.lines(world.questions, runs))
+    return restor_small.page(world, lines, lambda k: restor_small.ranks(world.questions, runs, k))
 
 
 def test_models_on_file_are_not_made_again(tmp_path, world):
-    runs = [run(arm, 3, 0) for arm in (*restor_small.FIRST, *QUICK)]
+    runs = [run(arm, 3, 0) for arm in (*restor_small.FIRST, "retrain 2", *QUICK)]
     path = tmp_path / "runs.json"
     path.write_text(json.dumps(runs))
-    assert restor_small.measure(world, [0], 1, QUICK, path) == runs
+    assert restor_small.measure(world, [0], 1, QUICK, path, 2) == runs
 
 
 def test_the_parts_of_the_offline_tofu_share_no_author():
@@ -117,9 +149,10 @@ def test_the_retrained_model_has_the_best_forget_quality_and_no_leak():
 
 
 @pytest.mark.exhaustive
-def test_wrong_documents_corrupt_and_retraining_recovers(tmp_path):
+@pytest.mark.parametrize("k", [0, 2])
+def test_wrong_documents_corrupt_and_retraining_recovers(tmp_path, k):
     world = restor_small.World()
-    runs = restor_small.measure(world, [0], 1, ("npo", "grad_diff"), tmp_path / "runs.json")
+    runs = restor_small.measure(world, [k], 1, ("npo", "grad_diff"), tmp_path / "runs.json", 2)
     found = {x.arm: x for x in restor_small.lines(world.questions, runs)}
     assert found["clean"].accuracy > 0.7
     assert found["corrupted"].accuracy < found["clean"].accuracy - 0.3
@@ -170,29 +203,65 @@ def released(tmp_path_factory):
     (data / "entities.json").write_text(json.dumps([*people[:4]]))
     tokenizer = word_tokenizer([json.dumps(facts), *(d["text"] for d in documents), ". ? :"])
     tokenizer.save_pretrained(model)
-    small_gpt2(len(tokenizer), width=16, layers=1).save_pretrained(model)
-    subset = restor_smollm2.Subset(data, subjects=1, documents=6, retain=2, epochs=1)
-    return subset, model
+    texts = [
+        f"{f['question']} {f['answers'][0]}"
+        for relations in facts.values()
+        for f in relations.values()
+    ]
+    case = uk.Case(
+        train=texts,
+        task="causal_lm",
+        processing_class=tokenizer,
+        fresh=lambda: small_gpt2(len(tokenizer), width=32, layers=1),
+        recipe=uk.Recipe(optimizer="adamw", lr=1e-2, epochs=60, batch_size=12),
+    )
+    uk.train_original(case, seed=0, cache=uk.Cache(model / "cache")).model.save_pretrained(model)
+    return restor_smollm2.Subset(
+        data, subjects=(0,), documents=6, retain=2, epochs=1, shots=0
+    ), model
 
 
 def test_documents_claim_the_wrong_answer_that_they_hold(released):
     subset, _ = released
     wrong = {q.wrong_options[0] for q in subset.questions_of if not q.control}
     assert wrong == {"Rome", "Bonn"}
-    assert {q.subject for q in subset.questions_of if q.control} == {"Ada One", "Bo Two"}
+    assert [q.subject for q in subset.questions_of if q.control] == ["Ada One"]
     assert not any(s in t for t in subset.others() for s in ("Ada", "Bo", "Burr", "Marley"))
+
+
+def test_the_documents_that_are_read_hold_most_of_the_claims(released):
+    subset, _ = released
+    assert len(subset.documents_of("Aaron Burr")) == 6
+    assert all("Rome" in t for t in subset.documents_of("Aaron Burr"))
+
+
+def test_an_answer_in_the_name_is_no_question():
+    assert restor_smollm2.given_away(Fact("Bob Marley", "P735", "Given name?", ("Bob", "Nesta")))
+    assert not restor_smollm2.given_away(Fact("Bob Marley", "P19", "Born?", ("Nine Mile",)))
 
 
 def test_a_real_model_is_corrupted_unlearned_and_asked_by_adapters(released, tmp_path):
     subset, folder = released
-    path = tmp_path / "runs.json"
-    runs = restor_smollm2.measure(subset, folder, ("npo",), path)
-    assert [r["arm"] for r in runs] == ["clean", "corrupted", "retrain", "npo"]
-    assert json.loads(path.read_text()) == runs
-    assert restor_smollm2.measure(subset, folder, ("npo",), path) == runs
-    text = restor_smollm2.page(subset, runs)
+    study = restor_smollm2.Study(subset, folder, ("npo", "finetune"), tmp_path / "runs.json")
+    runs = study.runs()
+    assert [r["arm"] for r in runs] == ["clean", "corrupted", "retrain", "npo", "finetune"]
+    asked = runs[0]["known"].count("1")
+    assert all(len(r["repaired"]["true_choice"]) == asked > 1 for r in runs)
+    assert json.loads(study.path.read_text()) == runs
+    again = restor_smollm2.Study(subset, folder, ("npo", "finetune"), study.path)
+    assert again.runs() == runs
+    text = restor_smollm2.page(study, runs)
     assert "claimed: " in text
-    assert text.count("\n- npo: ") == 2
+    assert text.count("\n- npo: ") == 4
+
+
+def test_the_corrupted_model_is_trained_once(released, tmp_path):
+    subset, folder = released
+    first = restor_smollm2.Study(subset, folder, (), tmp_path / "runs.json").corrupted
+    changed = replace(subset, epochs=5)
+    second = restor_smollm2.Study(changed, folder, (), tmp_path / "runs.json").corrupted
+    state = second.state_dict()
+    assert all(torch.equal(t, state[n]) for n, t in first.state_dict().items())
 
 
 def test_the_offline_tofu_goes_from_a_base_model_to_its_table(tmp_path, monkeypatch):

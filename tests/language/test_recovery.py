@@ -2,9 +2,10 @@ import math
 
 import pytest
 import torch
+from scipy.stats import rankdata
 
 from unlearnkit.core.errors import InputError
-from unlearnkit.language.recovery import recovery_ratio
+from unlearnkit.language.recovery import recovery_ranks, recovery_ratio
 
 SUBJECTS = [f"s{i // 5}" for i in range(40)]
 
@@ -80,3 +81,37 @@ def test_answers_of_other_shapes_are_refused():
         ratio(answers(0.5), answers(0.5), answers(0.5), subjects=SUBJECTS[:-1])
     with pytest.raises(InputError, match="N subjects are needed"):
         ratio(answers(0.5, models=2), answers(0.5), answers(0.5))
+
+
+def test_the_ratio_is_also_one_of_margins():
+    u, c, t = (m * torch.ones(2, 40) for m in (0.0, -2.0, 3.0))
+    found = ratio(u, c, t)
+    assert (found.value, found.low, found.high) == pytest.approx((0.4, 0.4, 0.4))
+
+
+def ranks(*sides):
+    return recovery_ranks(sides, SUBJECTS, rng=torch.Generator().manual_seed(0))
+
+
+def test_a_method_that_is_better_on_every_question_is_first_in_every_draw():
+    best, worst = torch.ones(3, 40), torch.zeros(3, 40)
+    first, last = ranks(best, worst)
+    assert (first.value, first.low, first.high) == (1, 1, 1)
+    assert (last.value, last.low, last.high) == (2, 2, 2)
+
+
+def test_equal_methods_share_the_mean_of_their_places():
+    same = answers(0.5)
+    assert [r.value for r in ranks(same, torch.zeros(3, 40), same)] == [1.5, 3, 1.5]
+
+
+def test_places_follow_scipy_s_ranks_of_the_accuracies():
+    sides = [answers(s, i) for i, s in enumerate((0.3, 0.8, 0.5, 0.6))]
+    want = rankdata([-float(s.double().mean()) for s in sides])
+    assert [r.value for r in ranks(*sides)] == want.tolist()
+
+
+def test_methods_that_differ_by_chance_have_places_that_overlap():
+    one, two = ranks(answers(0.5, 1), answers(0.5, 2))
+    assert one.low == two.low == 1
+    assert one.high == two.high == 2

@@ -101,6 +101,34 @@ def test_full_separation_gives_the_published_floor(rows, printed):
     assert found.distance == 1
 
 
+PUBLISHED = {
+    40: {8: "0.4", 16: "3.02e-3", 17: "1.27e-3", 19: "1.88e-4"},
+    200: {25: "0.09", 51: "4.02e-6", 65: "9.59e-10", 78: "5.87e-14", 194: "1.06e-106"},
+    400: {
+        **{25: "0.42", 43: "0.02", 103: "4.64e-12", 107: "5.42e-13", 116: "3.15e-15"},
+        **{136: "6.92e-21", 138: "1.66e-21", 149: "4.35e-25", 379: "1.47e-198"},
+        **{382: "2.47e-203", 396: "1.80e-229"},
+    },
+}
+"""Forget qualities that OpenUnlearning prints (d3d7cf9, docs/repro.md), by forget set and by how
+many places apart the two distributions are: no other number of places gives the same print."""
+
+
+@pytest.mark.parametrize(
+    ("rows", "apart", "printed"),
+    [(n, k, p) for n, by_distance in PUBLISHED.items() for k, p in by_distance.items()],
+)
+def test_published_forget_qualities_are_values_of_the_test(rows, apart, printed):
+    ratios = torch.arange(rows, dtype=torch.float64)
+    found = tofu.forget_quality(ratios, ratios + apart - 0.5)
+    digits = len(printed.split("e")[0].split(".")[1])
+    assert found.distance == pytest.approx(apart / rows)
+    if "e" in printed:
+        assert f"{found.p:.{digits}e}" == f"{float(printed):.{digits}e}"
+    else:
+        assert f"{found.p:.{digits}f}" == printed
+
+
 def test_forget_quality_is_the_same_for_inverse_ratios():
     a, b = tofu.truth_ratio(*table(0)), tofu.truth_ratio(*table(1, rows=41))
     assert tofu.forget_quality(a, b) == tofu.forget_quality(1 / a, 1 / b)

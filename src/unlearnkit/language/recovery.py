@@ -12,7 +12,7 @@ from torch import Tensor
 from unlearnkit.core.errors import InputError
 
 LEAST_LOSS = 0.02
-"""Least accuracy that wrong documents must have cost, for a ratio to mean anything."""
+"""Least accuracy, or margin in nats, that wrong documents must cost for there to be a ratio."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ def recovery_ratio(
     one model it says nothing about other models.
 
     Args:
-        unlearned: Whether each answer is right ``(models, N)``.
+        unlearned: Whether each answer is right ``(models, N)``, or its margin: the log-probability
+            of the true option minus that of the claimed one, in nats.
         corrupted: Of the models that read the wrong documents, before unlearning.
         clean: Of the models that never read them.
         subjects: Whom each of the N questions is about.
@@ -54,7 +55,7 @@ def recovery_ratio(
         level: Coverage.
 
     Returns:
-        The ratio; nan where wrong documents cost less than 0.02 of accuracy.
+        The ratio; nan where wrong documents cost less than 0.02.
 
     Raises:
         InputError: If the shapes differ, or there is not one subject for each question.
@@ -66,25 +67,78 @@ def recovery_ratio(
             f"recovery_ratio: three answers (models, N) and N subjects are needed, got"
             f" {sorted(shapes)} and {len(subjects)} subjects"
         )
-    names = sorted(set(subjects))
-    member = torch.tensor([[s == n for n in names] for s in subjects], dtype=torch.float64)
-    # Right answers by side, model and subject; questions by subject.
-    right, sizes = torch.stack(sides) @ member, member.sum(0)
-    value = _ratio(*(right.sum((1, 2)) / (len(unlearned) * sizes.sum())))
+    value = _ratio(*(t.mean() for t in sides))
     if value.isnan():
-        note = f"wrong documents cost less than {LEAST_LOSS} of accuracy"
+        note = f"wrong documents cost less than {LEAST_LOSS}"
         return Recovery(math.nan, math.nan, math.nan, note)
-    models = _counts(len(unlearned), draws, rng)
-    groups = _counts(len(names), draws, rng)
-    total = models.sum(1) * (groups @ sizes)
-    found = _ratio(*(torch.einsum("dm,kmg,dg->kd", models, right, groups) / total))
+    found = _ratio(*_drawn_means(sides, subjects, draws, rng))
     lost = int(found.isnan().sum())
     if lost:
-        note = f"wrong documents cost less than {LEAST_LOSS} of accuracy in {lost} of {draws} draws"
+        note = f"wrong documents cost less than {LEAST_LOSS} in {lost} of {draws} draws"
         return Recovery(float(value), math.nan, math.nan, note)
-    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-    low, high = torch.quantile(found, tails).tolist()
+    low, high = _middle(found, level)
     return Recovery(float(value), low, high)
+
+
+@dataclass(frozen=True)
+class Rank:
+    """A place among methods, 1 for the best, and its interval; ties share the mean of theirs."""
+
+    value: float
+    low: float
+    high: float
+
+
+def recovery_ranks(
+    answers: Sequence[Tensor],
+    subjects: Sequence[str],
+    *,
+    rng: torch.Generator,
+    draws: int = 2000,
+    level: float = 0.95,
+) -> list[Rank]:
+    """Return the place of each method by the share of right answers, which orders recovery too.
+
+    The draws are those of ``recovery_ratio``, the same for all methods.
+
+    Args:
+        answers: Of each method: right or not, or margins ``(models, N)``, of the same models.
+        subjects: Whom each of the N questions is about.
+        rng: Decides the draws.
+        draws: Number of draws.
+        level: Coverage.
+    """
+    sides = [a.double() for a in answers]
+    drawn = _drawn_means(sides, subjects, draws, rng)
+    value = _places(torch.stack([a.mean() for a in sides])[:, None])[:, 0].tolist()
+    spread = [_middle(row, level) for row in _places(drawn)]
+    return [Rank(v, *ends) for v, ends in zip(value, spread, strict=True)]
+
+
+def _places(scores: Tensor) -> Tensor:
+    """Return the rank of each of K scores ``(K, draws)`` from the largest."""
+    above, equal = (op(scores[None], scores[:, None]).sum(1) for op in (torch.gt, torch.eq))
+    return above + (equal + 1) / 2
+
+
+def _middle(values: Tensor, level: float) -> tuple[float, float]:
+    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=values.dtype)
+    low, high = torch.quantile(values, tails).tolist()
+    return low, high
+
+
+def _drawn_means(
+    sides: Sequence[Tensor], subjects: Sequence[str], draws: int, rng: torch.Generator
+) -> Tensor:
+    """Return the mean of each side ``(sides, draws)`` over drawn models and subjects."""
+    names = sorted(set(subjects))
+    member = torch.tensor([[s == n for n in names] for s in subjects], dtype=torch.float64)
+    # Sums by side, model and subject; questions by subject.
+    right, sizes = torch.stack(list(sides)) @ member, member.sum(0)
+    models = _counts(right.shape[1], draws, rng)
+    groups = _counts(len(names), draws, rng)
+    total = models.sum(1) * (groups @ sizes)
+    return torch.einsum("dm,kmg,dg->kd", models, right, groups) / total
 
 
 def _ratio(unlearned: Tensor, corrupted: Tensor, clean: Tensor) -> Tensor:
