@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 from unlearnkit.cache import Cache
@@ -16,7 +18,7 @@ from unlearnkit.core.runtime import Reporter, Runtime
 from unlearnkit.ledger.deletion_certificate import SigningKey
 from unlearnkit.ledger.policy import FILE as POLICY
 from unlearnkit.ledger.policy import TEMPLATE, read_policy
-from unlearnkit.ledger.register import FILE, Register
+from unlearnkit.ledger.register import FILE, Register, now
 from unlearnkit.ledger.subject_rows import data_facts, with_keys
 from unlearnkit.ledger.subjects import SubjectKeys
 from unlearnkit.oracles import train_original
@@ -37,6 +39,7 @@ def create_ledger(
     signer: str = "the owner of this ledger",
     reporter: Reporter | None = None,
     cache: Cache | None = None,
+    clock: Callable[[], datetime] = now,
 ) -> Register:
     """Make a ledger for one model.
 
@@ -48,6 +51,7 @@ def create_ledger(
         signer: The role that signs certificates.
         reporter: Hears of progress.
         cache: Where trained models are kept.
+        clock: Gives the time.
 
     Returns:
         The register with its first entry.
@@ -87,6 +91,7 @@ def create_ledger(
             "key": key.public,
             "signer": policy.signer.name,
         },
+        clock,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,11 @@ class ShardTraining(TrainFunction):
     how: Training = field(kw_only=True)
     """How one shard is trained."""
 
+    def after_deletion(self, stay: torch.Tensor) -> ShardTraining:
+        """Return the training in the same shards of the rows that stay ``(k,)``."""
+        gone = np.setdiff1d(np.arange(len(self.plan)), stay.numpy())
+        return replace(self, plan=self.plan.without(gone))
+
     def bind(self, view: View, rt: Runtime) -> Callable[[nn.Module], nn.Module]:
         """Return the training on some rows: a function from an untrained to the trained model."""
 
@@ -78,7 +83,7 @@ class ShardTraining(TrainFunction):
         if len(self.plan) != len(view.data):
             raise InputError(
                 f"sisa: the shards are those of {len(self.plan)} training rows, and there are"
-                f" {len(view.data)}; after a deletion, go on with ShardedModel"
+                f" {len(view.data)}; build the case with sharded_case on these rows"
             )
         network, slices = as_shard_network(model, self.plan), self.plan.slices
         shard = torch.from_numpy(self.plan.shard)[view.rows]
