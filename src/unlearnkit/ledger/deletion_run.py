@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,7 @@ def run_batch(
     """
     with Register(folder, clock) as register:
         policy = read_policy(folder)
-        key = signing_key(folder, register)
+        key = signing_key(folder, register, policy)
         lease = register.take_lease(lease_seconds)
         if lease is None:
             raise InputError(
@@ -342,6 +343,7 @@ def commitment(case: Case, request: ForgetRequest, keys: SubjectKeys, name: str 
     return key.commit(forget.data.pick(forget.rows).key().encode())
 
 
+@cache
 def source_digest() -> str:
     """Return the SHA-256 of the library's source files, names included."""
     root = Path(__file__).parents[1]
@@ -421,7 +423,7 @@ class Attempt:
         exact = is_exact(done.method, before)
         drift = next_drift(
             before, (original, done.model), self.case, self.request, rt,
-            cost=self.cost_so_far + report.cost.ratio,
+            cost=self.cost_so_far + (report.cost.ratio or 0.0),
             retrained=self.batch.body["id"] if exact else "",
         )  # fmt: skip
         refused = "" if exact else policy.retrain_when.refuses(drift)

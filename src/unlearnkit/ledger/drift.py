@@ -12,6 +12,7 @@ from unlearnkit.core.data import View
 from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.ledger.register import Register
+from unlearnkit.train.early_stopping import alike
 from unlearnkit.train.features import mean_error
 
 
@@ -34,7 +35,8 @@ class Drift(FrozenModel):
     """The same, as a share of the training rows of that model."""
 
     cost: float
-    """Cost of all methods tried since, in retrainings; audits are not counted."""
+    """Cost of all methods tried since, in retrainings; audits are not counted, nor training loops
+    of the user's own, whose rows are not counted."""
 
     distance: float
     """Sum of the batches' changes of the weights, each relative to the weights' norm. By the
@@ -44,7 +46,7 @@ class Drift(FrozenModel):
     """On the training rows that stay; None where it is not finite, or rows have no targets."""
 
     test_error: float | None
-    """On the test rows; None where there are none."""
+    """On the test rows of classes that are left; None where there are none."""
 
     retain_error_at_start: float | None
     """The retain error of the model of ``since``, on its training rows."""
@@ -138,6 +140,8 @@ def _errors(
     model: nn.Module, retain: View, case: Case, rt: Runtime
 ) -> tuple[float | None, float | None]:
     test = None if case.test is None or not len(case.test) else View.all(case.test)
+    if test is not None and test.labelled and retain.labelled:
+        test = alike(test, retain)
     return _error(model, retain, case, rt), _error(model, test, case, rt)
 
 

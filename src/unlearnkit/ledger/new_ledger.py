@@ -17,7 +17,7 @@ from unlearnkit.core.files import write_bytes, write_text
 from unlearnkit.core.runtime import Reporter, Runtime
 from unlearnkit.ledger.deletion_certificate import SigningKey
 from unlearnkit.ledger.policy import FILE as POLICY
-from unlearnkit.ledger.policy import TEMPLATE, read_policy
+from unlearnkit.ledger.policy import TEMPLATE, LedgerPolicy, read_policy
 from unlearnkit.ledger.register import FILE, Register, now
 from unlearnkit.ledger.subject_rows import data_facts, with_keys
 from unlearnkit.ledger.subjects import SubjectKeys
@@ -149,16 +149,23 @@ def rotate_key(folder: Path, new: Path) -> SigningKey:
     return key
 
 
-def signing_key(folder: Path, register: Register) -> SigningKey:
+def signing_key(folder: Path, register: Register, policy: LedgerPolicy | None = None) -> SigningKey:
     """Return the key that the policy names.
+
+    Args:
+        folder: The ledger.
+        register: Its entries.
+        policy: Its rules; they are read when None.
+
+    Returns:
+        The key.
 
     Raises:
         InputError: If it is not the one that signs for this ledger now.
     """
-    path = folder / read_policy(folder).signer.key
+    path = folder / (policy or read_policy(folder)).signer.key
     key = SigningKey.read(path)
-    rotations = register.entries("key")
-    want = (rotations[-1] if rotations else register.entry(1)).body["key"]
+    want = (register.latest("key") or register.entry(1)).body["key"]
     if key.public != want:
         raise InputError(
             f"key: {str(path)!r} is not the key that signs for this ledger now; name that one in"
