@@ -4,7 +4,7 @@
     python -m experiments year --data digits --policy "fine-tune" --days 60
 
 365 simulated days. Requests arrive as a Poisson process and name one training row or a few; some
-have a short deadline, some are sent twice, some name nobody. A timer calls ``run_batch`` once a
+have a short deadline, some are sent twice, some name nobody. A timer calls ``run_batch`` every three
 day, but for an outage of twelve days. Every policy gets the same requests. The ledger is the real
 one, with a clock that the simulation moves. It writes ``docs/results/year.json``, ``.md`` and
 ``.svg``; lines that are there already are not made again.
@@ -51,17 +51,19 @@ from unlearnkit.unlearning.run_method import fresh_model
 OUT = Path("docs/results/year.json")
 DAYS = 365
 OUTAGE = range(200, 212)
+TIMER = 3
+"""Days from one call of the timer to the next."""
+
 START = datetime(2027, 1, 1, tzinfo=UTC)
 NO_LIMIT = ["LEAKS", "OVER-FORGOT", "DISTINGUISHABLE", "DAMAGED", "INCONCLUSIVE"]
 GOOD = ["MATCHES RETRAINING WITHIN LIMITS", "MEMORY GONE WITHIN LIMITS"]
-RULE = {"batches": 12, "rows_share": 0.05, "test_error_rise": 0.01}
+RULE = {"batches": 6, "rows_share": 0.05, "test_error_rise": 0.01}
 
 POLICIES: dict[str, dict[str, Any]] = {
-    "retrain": {"methods": ["retrain"], "days": 7},
-    "fine-tune, rule": {"methods": ["finetune"], "days": 7, "retrain_when": RULE},
-    "fine-tune": {"methods": ["finetune"], "days": 7, "retrain_at_end": False},
-    "SISA, 5 shards": {"methods": ["sisa"], "days": 7, "shards": 5},
-    "retrain, fewer batches": {"methods": ["retrain"], "days": 21},
+    "retrain": {"methods": ["retrain"], "days": 14},
+    "fine-tune, rule": {"methods": ["finetune"], "days": 14, "retrain_when": RULE},
+    "fine-tune": {"methods": ["finetune"], "days": 14, "retrain_at_end": False},
+    "SISA, 5 shards": {"methods": ["sisa"], "days": 14, "shards": 5},
     "fine-tune, rule, reference audit": {
         "methods": ["finetune"], "days": 14, "retrain_when": RULE, "tier": "reference",
     },
@@ -78,21 +80,21 @@ def digits_year() -> Case:
     assert case.validation is not None
     sets = (case.test, case.validation)
     test = TensorData(torch.cat([d.x for d in sets]), torch.cat([d.y for d in sets]))
-    recipe = case.recipe.model_copy(update={"epochs": 25})
+    recipe = case.recipe.model_copy(update={"epochs": 20})
     return case.replace(test=test, recipe=recipe, name="digits")
 
 
 @cache
 def adult_year() -> Case:
-    """Return the first 6,000 people of Adult, 4,000 to test on, and 5 epochs."""
+    """Return the first 5,000 people of Adult, 4,000 to test on, and 4 epochs."""
     case = adult()
     assert case.train is not None
     assert case.test is not None
     assert case.recipe is not None
     return case.replace(
-        train=case.train.pick(torch.arange(6000)),
+        train=case.train.pick(torch.arange(5000)),
         test=case.test.pick(torch.arange(4000)),
-        recipe=case.recipe.model_copy(update={"epochs": 5}),
+        recipe=case.recipe.model_copy(update={"epochs": 4}),
         name="adult",
     )
 
@@ -221,7 +223,7 @@ def _days(
         clock.day = float(day)
         with Register(folder, clock) as register:
             idle = not register.requests("waiting")
-        if day in OUTAGE or idle:
+        if day in OUTAGE or day % TIMER or idle:
             continue
         start = time.process_time()
         outcome = run_batch(folder, case, cache=cached, clock=clock)

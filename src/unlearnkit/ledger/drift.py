@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -11,9 +12,11 @@ from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.data import View
 from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.ledger.register import Register
 from unlearnkit.train.early_stopping import alike
 from unlearnkit.train.features import mean_error
+
+if TYPE_CHECKING:
+    from unlearnkit.ledger.register import Register
 
 
 class Drift(FrozenModel):

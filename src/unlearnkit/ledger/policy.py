@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, ValidationError
 
@@ -12,8 +12,10 @@ from unlearnkit.core.checked import FrozenModel
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import read_yaml
 from unlearnkit.core.method import format_validation_error
-from unlearnkit.ledger.drift import Drift
 from unlearnkit.report.schema import Verdict
+
+if TYPE_CHECKING:
+    from unlearnkit.ledger.drift import Drift
 
 FILE = "policy.yaml"
 
