@@ -5,9 +5,9 @@
 
 365 simulated days. Requests arrive as a Poisson process and name one training row or a few; some
 have a short deadline, some are sent twice, some name nobody. Every third day a timer calls
-``run_batch``, but for an outage of twelve days. Every policy gets the same requests. The ledger is
-the real one, with a clock that the simulation moves. It writes ``docs/results/year.json``, ``.md`` and
-``.svg``; lines that are there already are not made again.
+``run_batch``, but for an outage of twelve days. Every policy gets the same requests. The ledger
+is the real one, with a clock that the simulation moves. It writes ``docs/results/year.json``,
+``.md`` and ``.svg``; lines that are there already are not made again.
 """
 
 import argparse
