@@ -36,7 +36,10 @@ to 211. Requests wait at most 14 days for company. Every policy gets the same re
 - Cost: retrainings, audits not counted; of shards it is not counted. Seconds: of the processor,
   audits included; other programs shared the machine.
 - Memory: the chance that a row deleted during the year has a lower loss than a test row, under the
-  last model (0.5: no difference), with its standard error for two independent groups.
+  last model, with its standard error for two independent groups. It is good when it equals that of
+  *retrain*, whose last model saw none of them: the two groups need not be equally difficult.
+- Late: answered after the deadline. Requests that are missing among those done named nobody, or
+  still wait on the last day.
 
 | {" | ".join(COLUMNS)} |
 |{"---|" * len(COLUMNS)}

@@ -72,12 +72,15 @@ def paths(value, at=()):
         yield from paths(inner, (*at, key))
 
 
+def value_at(content, at):
+    for key in at:
+        content = content[key]
+    return content
+
+
 def changed(content, at, edit):
     content = copy.deepcopy(content)
-    place = content
-    for key in at[:-1]:
-        place = place[key]
-    edit(place, at[-1])
+    edit(value_at(content, at[:-1]), at[-1])
     return content
 
 
@@ -123,17 +126,22 @@ def test_a_field_that_is_gone_does_not_fit(files, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_field_too_many_does_not_fit(files, name):
     content = files[name][0]
+    mappings = [
+        at
+        for at in paths(content)
+        if not below_free(name, at)
+        and at not in FREE[name]
+        and isinstance(value_at(content, at), dict)
+    ]
+    assert () in mappings
+
+    def more(at):
+        wrong = copy.deepcopy(content)
+        value_at(wrong, at)["surprise"] = 1
+        return wrong
+
     check = checker(name)
-    for at in paths(content):
-        if below_free(name, at) or at in FREE[name]:
-            continue
-        more = copy.deepcopy(content)
-        place = more
-        for key in at:
-            place = place[key]
-        if isinstance(place, dict):
-            place["surprise"] = 1
-            assert not check.is_valid(more), at
+    assert [at for at in mappings if check.is_valid(more(at))] == []
 
 
 @pytest.mark.parametrize(

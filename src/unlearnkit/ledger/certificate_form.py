@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from unlearnkit.core.checked import FrozenModel
 from unlearnkit.ledger.drift import Drift
@@ -31,7 +31,7 @@ class RequestAnswered(FrozenModel):
     """A request that the batch answered."""
 
     id: str = Field(min_length=1)
-    received: Time
+    arrival: Time = Field(alias="received")
     deadline: Time
     late: bool
     reason: str
@@ -50,7 +50,7 @@ class RowsRemoved(FrozenModel):
     subject_key: str
     """Which key made commitment and pseudonyms."""
 
-    committed: Time
+    commit_time: Time = Field(alias="committed")
     sequence: int = Field(ge=1)
     """The entry that holds the commitment."""
 
@@ -142,7 +142,7 @@ class DeletionPredicate(FrozenModel):
 
     ledger: str
     batch: str
-    issued: Time
+    issue_time: Time = Field(alias="issued")
     requests: list[RequestAnswered] = Field(min_length=1)
     rows: RowsRemoved
     data: DataBeforeAfter
@@ -160,8 +160,6 @@ class DeletionPredicate(FrozenModel):
 
 class CertificateForm(FrozenModel):
     """A certificate: the in-toto statement in the payload of ``certificate.json``."""
-
-    model_config = ConfigDict(populate_by_name=True)
 
     type_: Literal["https://in-toto.io/Statement/v1"] = Field(alias="_type")
     predicate_type: Literal["urn:unlearnkit:unlearning:v0.1"] = Field(alias="predicateType")

@@ -54,17 +54,13 @@ def create_ledger(
         clock: Gives the time.
 
     Returns:
-        The register with its first entry.
-
-        A place that is taken, and a model that has a ledger already, are an ``InputError``.
+        The register. A place that is taken, and a model that has a ledger, are an ``InputError``.
     """
     _check_free(folder)
     case = with_keys(case)
     rt = Runtime.on("cpu", reporter=reporter)
-    if model is None:
-        weights = train_original(case, rt=rt, cache=cache).model
-    else:
-        weights = load_weights(fresh_model(case, rt), model)
+    given = None if model is None else load_weights(fresh_model(case, rt), model)
+    weights = train_original(case, rt=rt, cache=cache).model if given is None else given
     id_ = str(uuid.uuid4())
     if not (folder / POLICY).exists():
         text = TEMPLATE.format(signer=json.dumps(signer))

@@ -253,7 +253,7 @@ class Register:
             found = self._db.execute("SELECT count(*) FROM entry WHERE kind = ?", (kind,))
             return int(found.fetchone()[0])
 
-    def received(self, *states: str) -> Iterator[Mapping[str, Any]]:
+    def arrivals(self, *states: str) -> Iterator[Mapping[str, Any]]:
         """Yield what the requests in these states said when they arrived, in order."""
         with self._errors():
             found = self._db.execute(

@@ -178,7 +178,7 @@ def case_now(register: Register, keys: SubjectKeys, case: Case) -> Case:
     case = with_keys(case)
     index: dict[str, SubjectIndex | None] = {}
     gone: dict[str, dict[Key, None]] = {kind: {} for kind in KINDS}
-    for body in register.received("done"):
+    for body in register.arrivals("done"):
         here = _index(index, keys, case, body["subject_key"])
         if here is not None:
             gone[body["kind"]].update(dict.fromkeys(here.names(body["kind"], body["subjects"])))
@@ -236,7 +236,7 @@ def search(register: Register, keys: SubjectKeys, case: Case, requests: Sequence
         names = here.names(body["kind"], body["subjects"])
         lost = len(body["subjects"]) - len(names)
         if lost:
-            deleted = {p for other in register.received("done") for p in other["subjects"]}
+            deleted = {p for other in register.arrivals("done") for p in other["subjects"]}
             gone = len(deleted & set(body["subjects"]))
             before = f"; {gone} were deleted by an earlier batch" if gone else ""
             missing[name] = (
