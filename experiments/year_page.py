@@ -93,8 +93,8 @@ def page(kept: Mapping[str, Any]) -> str:
     )
     figure_line = "![Cost, drift and waiting time over the year](year.svg)"
     return (
-        f"{HEAD}{lines}\n{figure_line}\n\n{READING}\n## Does a batch become slower with the number of"
-        f" requests before it?\n\nMedian seconds of the processor:\n\n{speed}"
+        f"{HEAD}{lines}\n{figure_line}\n\n{READING}\n## Does a batch become slower with the number"
+        f" of requests before it?\n\nMedian seconds of the processor:\n\n{speed}"
     )
 
 
