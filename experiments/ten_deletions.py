@@ -231,6 +231,9 @@ WAYS: dict[str, Way] = {
     ),
     "jit": Way("jit", {}, "forget rows", forget_rows),
     "gradient_ascent": Way("gradient_ascent", {}, "forget rows", forget_rows),
+    "gradient_ascent, projected, validation rows": Way(
+        "gradient_ascent", {}, "forget rows", forget_rows, projection=RetainedSubspace()
+    ),
     "gated_transfer": Way(
         "gated_transfer", {}, "no rows", no_rows, cases=("digits in 20 classes",), seeds=2
     ),
@@ -500,7 +503,9 @@ of the training rows each, by key, on digits with the perceptron and with a smal
 network with batch normalisation; where there are no data, ten classes of twenty. Each request
 starts from the model and the case that the one before has left. A method sees only the data of its
 column. `projected`: its steps are held by a projection of the input moments (`projection=`).
-`accuracy of validation rows`: it stops by that, as its authors do for rows.
+`accuracy of validation rows`: it stops by that, as its authors do for rows. `validation rows`: the
+moments are those of their inputs; with the forget rows every method has validation rows for its stop
+rules.
 
 Retrained: models trained without all rows deleted so far. Placebo: the same ten unlearnings of a
 model that never saw a row of any request, with no such row among its retained rows. Memory: AUC of
@@ -622,10 +627,11 @@ def _panel(
     ax: Any, mine: Mapping[str, Any], value: Callable[[Mapping[str, Any]], float], row: int
 ) -> None:
     along = range(1, REQUESTS + 1)
-    assert len(mine) <= len(PALETTE)
-    for colour, (label, one) in zip(PALETTE, mine.items(), strict=False):
+    styles = [(colour, line) for line in ("o-", "s:") for colour in PALETTE]
+    assert len(mine) <= len(styles)
+    for (colour, line), (label, one) in zip(styles, mine.items(), strict=False):
         shown = f"{label} ({one['data']})"
-        ax.plot(along, [value(s) for s in one["steps"]], "o-", ms=3, color=colour, label=shown)
+        ax.plot(along, [value(s) for s in one["steps"]], line, ms=3, color=colour, label=shown)
     some = next(iter(mine.values()))
     if row == 0:
         ax.axhline(0, color="#8a8f99", lw=0.8)

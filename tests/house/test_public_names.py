@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "CONTRIBUTING.md", ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PUBLIC = {
     *("unlearnkit", "unlearnkit.extend", "unlearnkit.federated", "unlearnkit.language"),
-    *("unlearnkit.linear", "unlearnkit.online", "unlearnkit.sisa", "unlearnkit.testing"),
+    *("unlearnkit.linear", "unlearnkit.online", "unlearnkit.retrieval", "unlearnkit.sisa"),
+    "unlearnkit.testing",
 }
 """``testing`` is the contract that a plug-in's own tests call."""
 

@@ -209,9 +209,9 @@ def test_a_name_without_a_user_is_found():
     assert unreached(source, {"used"}) == ["B", "lost"]
 
 
-LONG = {"metric": 67}
+LONG = {"metric": 70}
 """Functions over 60 lines, docstring and signature included, and how long they may be at most:
-the declaration of a metric has a line for each of its 17 fields, in signature, text and call."""
+the declaration of a metric has a line for each of its 18 fields, in signature, text and call."""
 
 
 @pytest.mark.parametrize("path", FILES, ids=module)

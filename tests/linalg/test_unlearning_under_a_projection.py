@@ -118,6 +118,25 @@ def test_kept_moments_stand_in_for_retained_rows_and_are_of_this_model_and_these
             uk.unlearn(model, fewer, ASK, method, **more)
 
 
+def test_validation_rows_stand_in_where_there_is_nothing_else(toy):
+    model, case = toy
+    go, unseen = case.train.y == 1, (case.test.x, case.test.y)
+    bare = uk.Case.from_parts(
+        forget=(case.train.x[go], case.train.y[go]), validation=unseen, task=case.task,
+        recipe=case.recipe,
+    )  # fmt: skip
+    ascent = uk.method("gradient_ascent", **KNOWN["gradient_ascent"].info.smoke)
+    done = uk.unlearn(model, bare, None, ascent, projection=HELD)
+    held = case.test.x
+    u = torch.from_numpy(leading(held.double().numpy(), HELD.threshold))
+    way = (done.model[0].weight - model[0].weight).detach().double()
+    assert way.norm() > 1e-4
+    assert (way @ u).norm() <= 1e-5 * way.norm() + 1e-6
+    stood = f"projection: {len(held)} validation rows stand in for the retain set"
+    assert any(note.startswith(stood) for note in done.notes)
+    assert done.input_moments_after_deletion() is None
+
+
 def test_a_second_request_goes_on_from_the_updated_moments(toy):
     model, case = toy
     case = uk.Case(

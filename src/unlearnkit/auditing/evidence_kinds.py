@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.evidence_statement import EvidenceStatement
 from unlearnkit.report.report import Report
+from unlearnkit.retrieval.retrieval_model import store_statement
 from unlearnkit.unlearning.run_method import Unlearned
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def with_evidence(report: Report, done: Unlearned, certificate: EvidenceStatemen
     Returns:
         The report.
     """
-    found = [s for s in (_by_construction(done), certificate) if s is not None]
+    found = [s for s in (_by_construction(done), _of_store(done), certificate) if s is not None]
     count = len(report.provenance.oracle_seeds) + len(report.provenance.outside_oracles)
     against = f"{count} retrained models" if count else "no retrained model"
     found.append(
@@ -77,6 +78,16 @@ def with_evidence(report: Report, done: Unlearned, certificate: EvidenceStatemen
     order = {"exact": 0, "certified": 1, "empirical": 2}
     found.sort(key=lambda s: order[s.kind])
     return report.model_copy(update={"evidence": tuple(found)})
+
+
+def _of_store(done: Unlearned) -> EvidenceStatement | None:
+    """Return what was checked of a retrieval store; None where there is none to speak of."""
+    if done.parts.forget is None:
+        return None
+    source = f"method {done.method.id}"
+    return store_statement(
+        done.original, done.model, done.parts.forget, done.parts.corrections, source
+    )
 
 
 def _by_construction(done: Unlearned) -> EvidenceStatement | None:

@@ -108,6 +108,9 @@ class Metric:
     """Whether rows are answered better at larger values; None where it does not say how well rows
     are answered."""
 
+    applies: Callable[[Evidence], bool] | None = None
+    """Whether it says anything of these models; None where it does of all."""
+
     @property
     def of_evidence(self) -> bool:
         """Return whether it is a function of one model's evidence, that ``metric(e)`` computes."""
@@ -126,6 +129,7 @@ class Metric:
             and (e.has_models or not self.models)
             and all(e.has(who) for who in self.reads)
             and all(split in e.views for split in self.splits)
+            and (self.applies is None or self.applies(e))
         )
 
     def __call__(self, e: Evidence) -> Score:
@@ -177,6 +181,7 @@ def metric(
     margin: float | None = None,
     role: MetricRole = MetricRole.OTHER,
     higher_is_better: bool | None = None,
+    applies: Callable[[Evidence], bool] | None = None,
 ) -> Callable[[F], F]:
     """Return a decorator that puts a function on the list of metrics, under its name.
 
@@ -197,6 +202,7 @@ def metric(
         margin: Largest difference from the oracle that counts as none; see ``Metric``.
         role: Which question of an audit it answers.
         higher_is_better: Needed where the role is knowledge, generalization or utility.
+        applies: Whether it says anything of the models at hand; of all when None.
     """
 
     def add(fn: F) -> F:
@@ -220,6 +226,7 @@ def metric(
             margin=margin,
             role=role,
             higher_is_better=higher_is_better,
+            applies=applies,
         )
         for one in _of_each_split(whole, tuple(each)):
             _put(one)

@@ -112,7 +112,7 @@ class LayerProjection:
 
 def retained_moments(
     kept: object, original: nn.Module, forget: View | None, retain: View | None, task: Task,
-    rt: Runtime, who: str,
+    rt: Runtime, who: str, stand_in: View | None = None,
 ) -> InputMoments:  # fmt: skip
     """Return the moments of the retained rows: kept ones without the forget rows, or measured.
 
@@ -124,21 +124,28 @@ def retained_moments(
         task: Runs the model.
         rt: Where to run.
         who: What the error calls the caller.
+        stand_in: Rows like the retained ones, measured where there is nothing else, with a note.
 
     Returns:
         The moments.
 
     Raises:
-        UnsupportedError: If there are neither kept moments nor retained rows.
+        UnsupportedError: If there are neither kept moments nor any of these rows.
     """
     if isinstance(kept, InputMoments):
         return kept if forget is None else kept - InputMoments.measure(original, forget, task, rt)
-    if retain is None or retain.sealed_because:
+    if retain is not None and not retain.sealed_because:
+        return InputMoments.measure(original, retain, task, rt)
+    if stand_in is None:
         raise UnsupportedError(
             f"{who}: needs the retain set, or input moments kept after training; measure them with"
             " InputMoments.of_case and give Case(input_moments=...), on the command line --moments"
         )
-    return InputMoments.measure(original, retain, task, rt)
+    rt.note(
+        f"{who}: {len(stand_in):,} validation rows stand in for the retain set, which is not at"
+        " hand; input moments kept after training are better"
+    )
+    return InputMoments.measure(original, stand_in, task, rt)
 
 
 def retained_projections(

@@ -69,7 +69,8 @@ def project_steps(
     """Return the same run, in which weights move outside what retained inputs span.
 
     The moments are those that the case has kept, without the forget rows; else they are measured on
-    the retained rows.
+    the retained rows; where these are not at hand, on the validation rows, which should then be of
+    classes that stay.
 
     Args:
         rt: The run; its meter counts the measuring.
@@ -82,13 +83,14 @@ def project_steps(
 
     Returns:
         The run. Kept moments of another model or of other rows are refused, and what holds nothing
-        or everything; and a case with neither kept moments nor retained rows.
+        or everything; and a case with neither kept moments, retained rows nor validation rows.
     """
     kept = case.input_moments
     if kept is not None:
         check_moments(case, model)
+    unseen = None if case.validation is None else View.all(split.as_used(case.validation))
     moments = retained_moments(
-        kept, original, split.forget, split.retain, case.task, rt, who="projection"
+        kept, original, split.forget, split.retain, case.task, rt, "projection", unseen
     )
     held = retained_projections(work, moments, how, rt)
     _check_held(held, how)
