@@ -60,7 +60,7 @@ dist: ## build sdist and wheel, and try the wheel in a clean environment of each
 	  at="$(CURDIR)/build/dist/$$python"; $$python -m venv "$$at"; \
 	  "$$at/bin/pip" --disable-pip-version-check install --quiet -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)") torch; \
 	  "$$at/bin/pip" --disable-pip-version-check install --quiet -c constraints.txt "$$(ls dist/*.whl)[report]"; \
-	  (cd "$$at" && bin/unlearnkit --version && bin/unlearnkit methods >/dev/null && bin/unlearnkit demo); \
+	  (cd "$$at" && bin/unlearnkit --version && bin/unlearnkit doctor >/dev/null && bin/unlearnkit methods >/dev/null && bin/unlearnkit demo); \
 	done
 
 format: .venv/.dev ## sort imports, apply safe fixes, lay out the code

@@ -10,6 +10,8 @@ from pydantic_core import core_schema
 
 from unlearnkit.cli.run_folder import RunFolderRecord
 from unlearnkit.core.checked import FrozenModel
+from unlearnkit.ledger.certificate_form import CertificateForm, EntryForm
+from unlearnkit.ledger.policy import LedgerPolicy
 from unlearnkit.report.report import Report
 from unlearnkit.studies.spec import Study
 
@@ -19,9 +21,13 @@ FILES: dict[str, type[FrozenModel]] = {
     "report": Report,
     "run": RunFolderRecord,
     "study": Study,
+    "certificate": CertificateForm,
+    "entry": EntryForm,
+    "policy": LedgerPolicy,
 }
-"""What has a schema, by name: ``report.json`` and ``run.json`` of a run folder, and a study in its
-full form, which ``Study.model_dump`` writes. Study files may also use the short forms."""
+"""What has a schema, by name: ``report.json`` and ``run.json`` of a run folder; a study in its full
+form, which ``Study.model_dump`` writes (study files may also use the short forms); the statement in
+the payload of a ``certificate.json``; a line of ``entries.jsonl``; and ``policy.yaml``."""
 
 
 class _Schema(GenerateJsonSchema):

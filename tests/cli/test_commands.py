@@ -182,6 +182,6 @@ def test_the_help_lists_commands_by_use_and_cuts_no_description(run, monkeypatch
     listed = [line.split()[0] for line in text.split("\n\n")[0].splitlines()]
     assert listed == [
         "demo", "unlearn", "audit", "ledger", "study", "localize", "moments",
-        "methods", "metrics", "cases", "show", "reproduce", "cache",
+        "methods", "metrics", "cases", "show", "reproduce", "cache", "doctor",
     ]  # fmt: skip
     assert "..." not in text

@@ -67,7 +67,7 @@ def test_a_certificate_says_all_that_an_auditor_asks(done):
     said = predicate(done.folder_of_model / "certificate.json")
     assert set(said) == {
         *("ledger", "batch", "issued", "requests", "rows", "data", "code", "environment"),
-        *("model", "method", "evidence", "audit", "does_not_prove", "policy", "chain"),
+        *("model", "method", "evidence", "audit", "drift", "does_not_prove", "policy", "chain"),
     }
     (request,) = said["requests"]
     assert (request["id"], request["reason"], request["late"]) == ("one", "Art. 17(1)(b)", False)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.cluster import KMeans
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import Ridge
@@ -10,6 +11,7 @@ from sklearn.tree import DecisionTreeClassifier
 import unlearnkit as uk
 from tests.sisa.problems import ROWS, case, clouds, estimator, name, same, sharded
 from unlearnkit.core.errors import InputError, UnlearnkitError
+from unlearnkit.core.keys import Keys
 from unlearnkit.sisa import ShardedModel, ShardedRegressor, sharded_case
 
 TREE = DecisionTreeClassifier()
@@ -106,10 +108,11 @@ def test_settings_that_do_not_fit_are_refused(make, said):
         make()
 
 
-def test_a_case_after_a_deletion_has_other_rows_than_the_shards():
+def test_a_case_with_other_rows_than_the_shards_is_refused():
     given = sharded_case(case(), shards=3, seed=5)
+    fewer = given.replace(train=given.train.pick(torch.arange(59)), keys=Keys())
     with pytest.raises(InputError, match="the shards are those of 60 training rows, and there are"):
-        uk.train_original(given.after_deletion(name(1)))
+        uk.train_original(fewer)
 
 
 def test_a_model_of_other_shards_is_refused():

@@ -55,6 +55,13 @@ def test_oracles_of_the_case_are_trained_in_the_same_shards():
     assert same(done.network(), uk.train_original(done.present_case(), seed=5).model)
 
 
+def test_a_case_after_a_deletion_keeps_the_shards_of_the_rows_that_stay():
+    done = sharded(case()).fit()
+    done.unlearn(name(3, 44))
+    given = sharded_case(case(), shards=3, slices=2, seed=5).after_deletion(name(3, 44))
+    assert same(done.network(), uk.train_original(given, seed=5).model)
+
+
 def test_the_method_keeps_untouched_networks_and_retrains_the_others():
     given = sharded_case(case(), shards=3, slices=2, seed=5)
     model = uk.train_original(given).model

@@ -24,6 +24,7 @@ from unlearnkit.core.case import Case, Partition
 from unlearnkit.core.data import Data, TensorData, View
 from unlearnkit.core.errors import DivergedError, UnsupportedError
 from unlearnkit.core.evidence import Evidence, Split
+from unlearnkit.core.keys import Keys
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.oracles import TrainedModel, oracle, train_original
@@ -148,9 +149,11 @@ class ControlModels:
     def _with(self) -> TrainedModel:
         train = self._all_rows()
         rows = self._sample(View.all(train), "control/all")
+        loop = self.case.train_model
         case = self.case.replace(
-            train=train.pick(rows.rows), parts=None, manipulated=None, recipe=self._short()
-        )
+            train=train.pick(rows.rows), parts=None, manipulated=None, recipe=self._short(),
+            keys=Keys(), train_model=None if loop is None else loop.after_deletion(rows.rows),
+        )  # fmt: skip
         return train_original(case, seed=CONTROL_SEED, rt=self.rt, cache=self.cache)
 
     def _all_rows(self) -> Data:

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from unlearnkit.cli.cache import cache_app
+from unlearnkit.cli.doctor import doctor
 from unlearnkit.cli.ledger import ledger_app
 from unlearnkit.cli.localize import localize
 from unlearnkit.cli.moments import moments
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 
 COMMANDS = (
     "demo", "unlearn", "audit", "ledger", "study", "localize", "moments",
-    "methods", "metrics", "cases", "show", "reproduce", "cache",
+    "methods", "metrics", "cases", "show", "reproduce", "cache", "doctor",
 )  # fmt: skip
 """Commands in the order of ``--help``: verbs by first use, then lists, then the rest."""
 
@@ -76,6 +77,7 @@ app = typer.Typer(
 app.add_typer(cache_app, name="cache")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(study_app, name="study")
+app.command(epilog=examples("unlearnkit doctor", "unlearnkit doctor --json"))(doctor)
 app.command(epilog=examples("unlearnkit reproduce", "unlearnkit reproduce digits_bench --jobs 2"))(
     reproduce
 )

@@ -203,24 +203,29 @@ def status(
     ] = None,
     json: Json = False,
 ) -> None:
-    """List the requests with state and deadline, those of the nearest deadline first."""
+    """List the requests, the nearest deadline first, and the drift since the last retraining."""
     _needed()
-    from unlearnkit.cli.console import print_json
+    from unlearnkit.cli.console import Console, print_json
+    from unlearnkit.ledger.drift import published_drift
 
     with _open(folder) as register:
         found = register.requests() if id is None else [register.request(id)]
         counts, worker, late = register.counts(), register.worker(), _late(register)
+        drift = published_drift(register)
     if json:
         print_json(
             {
                 "counts": counts,
                 "worker": worker,
                 "late": sorted(late),
+                "drift": None if drift is None else drift.model_dump(mode="json"),
                 "requests": [r.__dict__ for r in found],
             }
         )
         return
     _print_requests(found, late)
+    if drift is not None:
+        Console().say(f"drift: {drift.words()}")
 
 
 @ledger_app.command(

@@ -394,6 +394,7 @@ class Case:
         stay = parts.retain.rows
         return self.replace(
             train=self.train.pick(stay),
+            train_model=None if self.train_model is None else self.train_model.after_deletion(stay),
             manipulated=None if self.manipulated is None else self.manipulated.after_deletion(stay),
             keys=self.keys.after(parts.forget.rows, stay, self.train.group),
             input_moments=None,

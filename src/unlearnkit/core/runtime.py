@@ -151,9 +151,13 @@ class Runtime:
         return torch.Generator().manual_seed(int.from_bytes(raw, "big") >> 1)
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Return the mixed-precision context of this run."""
+        """Return the mixed-precision context of this run.
+
+        Weights are cast anew at each use: torch keeps its casts until the outermost autocast ends,
+        which the guard of every verb is, so that kept ones would be those before the first step.
+        """
         if self.precision == "bf16":
-            return torch.autocast(self.device.type, torch.bfloat16)
+            return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
         return nullcontext()
 
     def backward(self, loss: Tensor) -> None:

@@ -13,6 +13,8 @@ from unlearnkit.core.content import NoDigestError, strict_digest
 from unlearnkit.core.errors import InputError, UnsupportedError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from unlearnkit.core.data import Data, View
     from unlearnkit.core.runtime import Runtime
 
@@ -65,6 +67,11 @@ class TrainFunction:
         except ValueError:  # a function without a readable signature is tried as it is
             pass
         return cls(fn, version)
+
+    def after_deletion(self, stay: Tensor) -> TrainFunction:
+        """Return the training of the rows at these positions ``(k,)`` of the training set alone."""
+        del stay
+        return self
 
     def bind(self, view: View, rt: Runtime) -> Callable[[nn.Module], nn.Module]:
         """Return the loop on some rows: a function from an untrained to the trained model.

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from unlearnkit.core.runtime import Runtime
     from unlearnkit.core.task import Task
 
+KEPT_AS = {"fp32": "fp32", "bf16": "bf16 with weights cast at each use"}
+"""How a precision stands in content addresses: models of earlier versions in bf16 were wrong."""
+
 Training = Recipe | TrainFunction
 """How models are trained from scratch."""
 
@@ -57,7 +60,7 @@ def training_key(
         "task": dict(task.spec()),
         "loss": content_digest(task),
         "device": rt.device.type,
-        "precision": rt.precision,
+        "precision": KEPT_AS[rt.precision],
         "products": torch.get_float32_matmul_precision(),
         "seed": rt.seed,
     }

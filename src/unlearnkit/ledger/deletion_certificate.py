@@ -171,11 +171,23 @@ def certificate_statement(
             "method": {k: said[k] for k in ("id", "settings", "seed", "device", "cost")},
             "evidence": said["evidence"],
             "audit": {k: said[k] for k in ("tier", "verdict", "reason", "power", "report")},
-            "does_not_prove": [*said["limits"], *ALWAYS],
+            "drift": said["drift"],
+            "does_not_prove": [*said["limits"], *_of_earlier_batches(said), *ALWAYS],
             "policy": {"digest": said["policy"], "signer": signer},
             "chain": {"sequence": attempt["sequence"], "digest": attempt["digest"]},
         },
     }
+
+
+def _of_earlier_batches(attempt: Mapping[str, Any]) -> list[str]:
+    """Return what the audit of one batch of several says nothing about."""
+    before, since = attempt["drift"]["batches"] - 1, attempt["drift"]["since"]
+    if before < 1:
+        return []
+    return [
+        f"anything about the rows of the {before} batches before it since {since}: each was"
+        " audited when it was removed, and not again"
+    ]
 
 
 def _request(entry: Mapping[str, Any], issued: str) -> dict[str, Any]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,11 @@ from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.runtime import Reporter, Runtime
 from unlearnkit.core.version import __version__
 from unlearnkit.ledger.deletion_certificate import SigningKey, certificate_statement
+from unlearnkit.ledger.drift import Drift, next_drift, published_drift
 from unlearnkit.ledger.model_registry import RegistryError, check_installed
 from unlearnkit.ledger.new_ledger import MODELS, ORIGINAL, WEIGHTS, signing_key
 from unlearnkit.ledger.policy import LedgerPolicy, read_policy
-from unlearnkit.ledger.register import Lease, LedgerEntry, Register
+from unlearnkit.ledger.register import Lease, LedgerEntry, Register, now
 from unlearnkit.ledger.registration import register_published
 from unlearnkit.ledger.subject_rows import Search, case_now, data_facts, search
 from unlearnkit.ledger.subjects import SubjectKeys
@@ -79,6 +81,7 @@ def run_batch(
     reporter: Reporter | None = None,
     cache: Cache | None = None,
     lease_seconds: float = 60.0,
+    clock: Callable[[], datetime] = now,
 ) -> BatchOutcome | None:
     """Answer the requests that are due, as one batch, or go on with one that was interrupted.
 
@@ -94,6 +97,7 @@ def run_batch(
         reporter: Hears of progress.
         cache: Where trained models are kept.
         lease_seconds: How long others wait for this worker when it says nothing.
+        clock: Gives the time.
 
     Returns:
         What became of the batch; None where no request is due. Where none is due, and the last
@@ -102,9 +106,9 @@ def run_batch(
     Raises:
         InputError: If another worker is at work, or keys, model or data are not the ledger's.
     """
-    with Register(folder) as register:
+    with Register(folder, clock) as register:
         policy = read_policy(folder)
-        key = signing_key(folder, register)
+        key = signing_key(folder, register, policy)
         lease = register.take_lease(lease_seconds)
         if lease is None:
             raise InputError(
@@ -144,20 +148,20 @@ class BatchWork:
             register_published(self.folder, self.register, self.policy, self.lease)
             return None
         keys = SubjectKeys(self.folder)
-        now = case_now(self.register, keys, case)
+        case = case_now(self.register, keys, case)
         if running:
             batch = self.register.entry(running[0].latest)
-            found = search(self.register, keys, now, batch.body["requests"])
-            self._check_same(batch, found, now)
+            found = search(self.register, keys, case, batch.body["requests"])
+            self._check_same(batch, found, case)
         else:
-            found = search(self.register, keys, now, names)
+            found = search(self.register, keys, case, names)
             for name, why in found.missing.items():
                 self.register.append("not_found", {"id": name, "why": why}, self.lease)
             if found.request is None:
                 return BatchOutcome("", "", (), found.missing, why="no subject has a row")
-            batch = self._begin(now, found)
+            batch = self._begin(case, found)
         assert found.request is not None
-        return self._carry_out(batch, now, found.request, found.missing)
+        return self._carry_out(batch, case, found.request, found.missing)
 
     def _due(self, *, at_once: bool, retry: bool) -> list[str]:
         """Return the requests of the next batch; none while the policy still waits."""
@@ -181,8 +185,8 @@ class BatchWork:
     def _record_policy(self) -> None:
         """Write the policy down where it is another than at the last run."""
         content = self.policy.model_dump(mode="json")
-        told = self.register.entries("policy")
-        if not told or told[-1].body["digest"] != sha256(canonical(content)):
+        told = self.register.latest("policy")
+        if told is None or told.body["digest"] != sha256(canonical(content)):
             body = {"digest": sha256(canonical(content)), "policy": content}
             self.register.append("policy", body, self.lease)
 
@@ -195,8 +199,11 @@ class BatchWork:
         load_current(self.folder, self.register, case, self.rt)
         keys = SubjectKeys(self.folder)
         key = keys.current()
+        assert case.train is not None
+        drift = published_drift(self.register)
+        due = self.policy.retrain_when.due(drift, len(forget), len(case.train))
         body = {
-            "id": f"batch-{len(self.register.entries('batch')) + 1:04}",
+            "id": f"batch-{self.register.count('batch') + 1:04}",
             "requests": list(found.requests),
             "rows": len(forget),
             "commitment": commitment(case, found.request, keys),
@@ -210,6 +217,7 @@ class BatchWork:
                 "unlearnkit": __version__, "numerics": NUMERICS, "source": source_digest()
             },
             "environment": environment(),
+            **({"retrain": due} if due else {}),
         }  # fmt: skip
         return self.register.append("batch", body, self.lease)
 
@@ -229,9 +237,10 @@ class BatchWork:
     ) -> BatchOutcome:
         """Try the methods of the policy in order; publish the first that is accepted."""
         name, requests = batch.body["id"], tuple(batch.body["requests"])
-        tried = [e for e in self.register.entries("attempt") if e.body["batch"] == name]
+        plan = (EXACT,) if batch.body.get("retrain") else self.policy.plan
+        tried = self.register.of_batch("attempt", name)
         while not (tried and tried[-1].body["accepted"]):
-            if len(tried) == len(self.policy.plan):
+            if len(tried) >= len(plan):
                 why = "; ".join(f"{e.body['id']}: {e.body['why']}" for e in tried)
                 self.register.append(
                     "rejected",
@@ -242,7 +251,7 @@ class BatchWork:
                     self.lease,
                 )  # fmt: skip
                 return BatchOutcome(name, "rejected", requests, missing, why=why)
-            attempt = Attempt(self, batch, case, request, tried)
+            attempt = Attempt(self, batch, case, request, tried, plan)
             tried.append(self.register.append("attempt", attempt.carry_out(), self.lease))
         folder, down = self._publish(batch, tried[-1]), ""
         try:
@@ -309,9 +318,9 @@ class CurrentModel:
 
 def current_model(register: Register) -> CurrentModel:
     """Return where the model is that was published last, and its digest."""
-    done = register.entries("certificate")
-    if done:
-        return CurrentModel(done[-1].body["folder"], done[-1].body["model"])
+    done = register.latest("certificate")
+    if done is not None:
+        return CurrentModel(done.body["folder"], done.body["model"])
     return CurrentModel(f"{MODELS}/{ORIGINAL}", register.entry(1).body["model"])
 
 
@@ -348,6 +357,7 @@ def commitment(case: Case, request: ForgetRequest, keys: SubjectKeys, name: str 
     return key.commit(forget.data.pick(forget.rows).key().encode())
 
 
+@cache
 def source_digest() -> str:
     """Return the SHA-256 of the library's source files, names included."""
     root = Path(__file__).parents[1]
@@ -379,6 +389,9 @@ class Attempt:
     before: list[LedgerEntry]
     """The attempts before it."""
 
+    plan: tuple[str, ...]
+    """The methods of the batch, in the order in which they are tried."""
+
     @property
     def cost_so_far(self) -> float:
         """Return what the attempts before cost, as a share of retraining."""
@@ -387,13 +400,13 @@ class Attempt:
     def carry_out(self) -> dict[str, Any]:
         """Return the content of the entry: what was tried, what was found, what the policy says."""
         policy = self.work.policy
-        name = policy.plan[len(self.before)]
+        name = self.plan[len(self.before)]
         facts = {
             "batch": self.batch.body["id"], "id": name, "accepted": False, "cost": 0.0,
-            "policy": self.work.register.entries("policy")[-1].body["digest"],
+            "policy": sha256(canonical(policy.model_dump(mode="json"))),
         }  # fmt: skip
         left = policy.max_cost - self.cost_so_far
-        last = name == EXACT and len(self.before) == len(policy.plan) - 1
+        last = name == EXACT and len(self.before) == len(self.plan) - 1
         if left <= 0 and not last:
             return facts | {"why": f"not tried: the cost cap {policy.max_cost:g} is spent"}
         rt = self.work.rt.fork(policy.seed)
@@ -405,9 +418,9 @@ class Attempt:
             )  # fmt: skip
         except (AutoFailedError, UnsupportedError, DivergedError) as e:
             return facts | {"why": f"did not end in a model: {e}"}
-        return facts | self._judge(done)
+        return facts | self._judge(original, done)
 
-    def _judge(self, done: Unlearned) -> dict[str, Any]:
+    def _judge(self, original: nn.Module, done: Unlearned) -> dict[str, Any]:
         policy, rt = self.work.policy, self.work.rt.fork(self.work.policy.seed)
         truth = None
         if policy.tier is AuditTier.REFERENCE:
@@ -420,15 +433,24 @@ class Attempt:
                 cache=self.work.cache,
             )
         )  # fmt: skip
-        exact = done.method.id == EXACT
-        accepted = policy.accepts(report.verdict, exact=exact)
+        before = published_drift(self.work.register)
+        exact = is_exact(done.method, before)
+        drift = next_drift(
+            before, (original, done.model), self.case, self.request, rt,
+            cost=self.cost_so_far + (report.cost.ratio or 0.0),
+            retrained=self.batch.body["id"] if exact else "",
+        )  # fmt: skip
+        refused = "" if exact else policy.retrain_when.refuses(drift)
+        accepted = policy.accepts(report.verdict, exact=exact) and not refused
         folder = f"{MODELS}/{self.batch.body['id']}-{len(self.before) + 1}"
         return {
             **_method_facts(done, report),
             **_audit_facts(report),
             "accepted": accepted,
-            "why": f"{report.verdict}: {'accepted' if accepted else 'refused'} by the policy",
-            "evidence": evidence(exact=exact, tier=report.tier),
+            "why": f"{report.verdict}: {'accepted' if accepted else 'refused'} by the policy"
+            + (f": {refused}" if refused else ""),
+            "evidence": evidence(done.method.id if exact else "", report.tier),
+            "drift": drift.model_dump(mode="json"),
             "device": policy.device,
             "folder": folder,
             "files": self._write(done.model, report, self.work.folder / folder),
@@ -472,17 +494,35 @@ def _audit_facts(report: Report) -> dict[str, Any]:
     }
 
 
-def evidence(*, exact: bool, tier: AuditTier) -> dict[str, str]:
-    """Return which kind of evidence there is for a deletion, and what it rests on."""
-    if exact:
+def is_exact(method: Method, before: Drift | None) -> bool:
+    """Return whether a method leaves nothing of any row that this ledger removed.
+
+    SISA keeps the networks of shards that had no row of the batch: these must be exact themselves.
+    """
+    return method.id == EXACT or (
+        bool(method.info.exact) and (before is None or not before.batches)
+    )
+
+
+def evidence(exact: str, tier: AuditTier) -> dict[str, str]:
+    """Return which kind of evidence there is for a deletion, and what it rests on.
+
+    Args:
+        exact: The method, where its model never saw the rows; else empty.
+        tier: Of the audit.
+
+    Returns:
+        ``kind`` and ``why``.
+    """
+    if not exact:
         return {
-            "kind": "exact",
-            "why": "the model was trained from scratch on the rows that stay, and never saw the"
-            " others",
+            "kind": "empirical",
+            "why": f"an audit of tier {tier} looked for what is left of the rows; it is no proof",
         }
+    what = "the model was" if exact == EXACT else "the networks of all shards with the rows were"
     return {
-        "kind": "empirical",
-        "why": f"an audit of tier {tier} looked for what is left of the rows; it is no proof",
+        "kind": "exact",
+        "why": f"{what} trained from scratch on the rows that stay, and never saw the others",
     }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import uuid
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 from torch import nn
@@ -19,8 +21,8 @@ from unlearnkit.core.runtime import Reporter, Runtime
 from unlearnkit.ledger.deletion_certificate import SigningKey
 from unlearnkit.ledger.model_registry import ModelRegistry, RegisteredName, absolute_uri
 from unlearnkit.ledger.policy import FILE as POLICY
-from unlearnkit.ledger.policy import TEMPLATE, RegistryPlace, read_policy
-from unlearnkit.ledger.register import FILE, Register
+from unlearnkit.ledger.policy import TEMPLATE, LedgerPolicy, RegistryPlace, read_policy
+from unlearnkit.ledger.register import FILE, Register, now
 from unlearnkit.ledger.subject_rows import data_facts, with_keys
 from unlearnkit.ledger.subjects import SubjectKeys
 from unlearnkit.oracles import train_original
@@ -42,6 +44,7 @@ def create_ledger(
     signer: str = "the owner of this ledger",
     reporter: Reporter | None = None,
     cache: Cache | None = None,
+    clock: Callable[[], datetime] = now,
 ) -> Register:
     """Make a ledger for one model.
 
@@ -55,11 +58,10 @@ def create_ledger(
         signer: The role that signs certificates.
         reporter: Hears of progress.
         cache: Where trained models are kept.
+        clock: Gives the time.
 
     Returns:
-        The register with its first entry.
-
-        A place that is taken, and a model that has a ledger already, are an ``InputError``.
+        The register. A place that is taken, and a model that has a ledger, are an ``InputError``.
     """
     _check_free(folder)
     case = with_keys(case)
@@ -87,7 +89,7 @@ def create_ledger(
         "id": id_, "case": name, "model": model_digest(weights), "signer": policy.signer.name,
         "data": data_facts(case, subjects), "subject_key": subjects.id, "key": key.public,
     }  # fmt: skip
-    register = Register.create(folder, first | ({"source": source} if source else {}))
+    register = Register.create(folder, first | ({"source": source} if source else {}), clock)
     if registry is not None:
         registry.claim(id_)
     return register
@@ -186,16 +188,23 @@ def rotate_key(folder: Path, new: Path) -> SigningKey:
     return key
 
 
-def signing_key(folder: Path, register: Register) -> SigningKey:
+def signing_key(folder: Path, register: Register, policy: LedgerPolicy | None = None) -> SigningKey:
     """Return the key that the policy names.
+
+    Args:
+        folder: The ledger.
+        register: Its entries.
+        policy: Its rules; they are read when None.
+
+    Returns:
+        The key.
 
     Raises:
         InputError: If it is not the one that signs for this ledger now.
     """
-    path = folder / read_policy(folder).signer.key
+    path = folder / (policy or read_policy(folder)).signer.key
     key = SigningKey.read(path)
-    rotations = register.entries("key")
-    want = (rotations[-1] if rotations else register.entry(1)).body["key"]
+    want = (register.latest("key") or register.entry(1)).body["key"]
     if key.public != want:
         raise InputError(
             f"key: {str(path)!r} is not the key that signs for this ledger now; name that one in"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, ValidationError, field_validator
 
@@ -14,6 +14,9 @@ from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import read_yaml
 from unlearnkit.core.method import format_validation_error
 from unlearnkit.report.schema import Verdict
+
+if TYPE_CHECKING:
+    from unlearnkit.ledger.drift import Drift
 
 FILE = "policy.yaml"
 
@@ -32,6 +35,58 @@ class BatchRule(FrozenModel):
 
     days_before_deadline: float = Field(7.0, ge=0)
     """A batch begins when a deadline is so near."""
+
+
+class RetrainRule(FrozenModel):
+    """When a batch is retrained whatever the other methods would do; each limit is off when None.
+
+    Counted are batches since the model was last trained from scratch, so that small errors of
+    hundreds of deletions one after another do not add up unseen.
+    """
+
+    batches: int | None = Field(None, ge=0)
+    """Most batches that other methods answer one after another."""
+
+    rows_share: float | None = Field(None, gt=0, le=1)
+    """Most training rows that other methods remove one after another, as a share of all."""
+
+    cost: float | None = Field(None, gt=0)
+    """Most that other methods cost one after another, in retrainings."""
+
+    test_error_rise: float | None = Field(None, ge=0)
+    """Most by which the test error may rise, in the task's unit: 0.01 is one point of accuracy. A
+    model beyond it is refused; the next method of the policy is tried, and retraining at last."""
+
+    def due(self, before: Drift | None, rows: int, count: int) -> str:
+        """Return why a batch must be retrained; empty where it need not.
+
+        Args:
+            before: The drift of the published model; None before the first batch.
+            rows: Training rows of the batch.
+            count: Training rows, those of the batch among them.
+
+        Returns:
+            The reason.
+        """
+        batches, removed, cost = (
+            (0, 0, 0.0) if before is None else (before.batches, before.rows, before.cost)
+        )
+        since = "the original" if before is None else before.since
+        share = (removed + rows) / (removed + count)
+        if self.batches is not None and batches >= self.batches:
+            return f"{batches} batches since {since}, the policy allows {self.batches}"
+        if self.rows_share is not None and share > self.rows_share:
+            return f"{share:.2%} of the rows since {since}, the policy allows {self.rows_share:.2%}"
+        if self.cost is not None and cost >= self.cost:
+            return f"cost {cost:.3g} since {since}, the policy allows {self.cost:.3g}"
+        return ""
+
+    def refuses(self, drift: Drift) -> str:
+        """Return why a model is refused; empty where it is not."""
+        rise, most = drift.test_error_rise, self.test_error_rise
+        if rise is None or most is None or rise <= most:
+            return ""
+        return f"test error {rise:+.4f} since {drift.since}, the policy allows {most:+.4f}"
 
 
 class Signer(FrozenModel):
@@ -121,6 +176,9 @@ class LedgerPolicy(FrozenModel):
     """Most that the methods of a batch may cost, as a share of retraining; no further one is tried
     when it is spent. The retraining at the end is not counted."""
 
+    retrain_when: RetrainRule = RetrainRule()
+    """When a batch is retrained although other methods are named."""
+
     page: bool = True
     """Whether each report is drawn as a page, too, where the report extra is installed."""
 
@@ -141,7 +199,8 @@ class LedgerPolicy(FrozenModel):
     @property
     def plan(self) -> tuple[str, ...]:
         """Return the methods to try in order, retraining at the end included."""
-        end = ("retrain",) if self.retrain_at_end and "retrain" not in self.methods else ()
+        wanted = self.retrain_at_end or self.retrain_when != RetrainRule()
+        end = ("retrain",) if wanted and "retrain" not in self.methods else ()
         return (*self.methods, *end)
 
     def accepts(self, verdict: Verdict, *, exact: bool) -> bool:
@@ -158,6 +217,7 @@ tier: reference            # fast, reference or strong
 oracles: 5                 # retrained models of a reference audit
 methods: [auto]            # tried in order; retraining follows
 retrain_at_end: true
+retrain_when: {{}}           # such as {{batches: 50, rows_share: 0.05, test_error_rise: 0.01}}
 max_cost: 2.0              # share of retraining, for all methods of a batch
 accept: [MATCHES RETRAINING WITHIN LIMITS, MEMORY GONE WITHIN LIMITS]
 accept_exact: [MATCHES RETRAINING WITHIN LIMITS, MEMORY GONE WITHIN LIMITS, INCONCLUSIVE]

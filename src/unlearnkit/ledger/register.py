@@ -161,7 +161,9 @@ class Register:
             )
 
     @classmethod
-    def create(cls, folder: Path, body: Mapping[str, Any]) -> Register:
+    def create(
+        cls, folder: Path, body: Mapping[str, Any], clock: Callable[[], datetime] = now
+    ) -> Register:
         """Begin a register with its first entry, whole or not at all."""
         path = folder / FILE
         part = path.with_name(f".{FILE}.{os.getpid()}.part")
@@ -171,13 +173,13 @@ class Register:
             db.executescript(SCHEMA)
             db.close()
             with sqlite3.connect(part, isolation_level=None) as db:
-                _insert(db, stamp(now()), "ledger", body)
+                _insert(db, stamp(clock()), "ledger", body)
             db.execute("PRAGMA journal_mode = WAL")
             db.close()
             part.replace(path)
         except (sqlite3.Error, OSError) as e:
             raise InputError(f"ledger: cannot write {str(path)!r}: {e}; free space") from None
-        return cls(folder)
+        return cls(folder, clock)
 
     def __enter__(self) -> Self:
         return self
@@ -246,6 +248,33 @@ class Register:
     def entries(self, kind: str | None = None) -> list[LedgerEntry]:
         """Return all entries, or those of a kind, in order."""
         return list(self._select("WHERE kind = coalesce(?, kind) ORDER BY sequence", (kind,)))
+
+    def latest(self, kind: str) -> LedgerEntry | None:
+        """Return the last entry of a kind; None where there is none."""
+        return next(self._select("WHERE kind = ? ORDER BY sequence DESC LIMIT 1", (kind,)), None)
+
+    def of_batch(self, kind: str, batch: str) -> list[LedgerEntry]:
+        """Return the entries of a kind that belong to a batch, in order."""
+        name = "id" if kind == "batch" else "batch"
+        where = f"WHERE kind = ? AND json_extract(body, '$.{name}') = ? ORDER BY sequence"
+        return list(self._select(where, (kind, batch)))
+
+    def count(self, kind: str) -> int:
+        """Return the number of entries of a kind."""
+        with self._errors():
+            found = self._db.execute("SELECT count(*) FROM entry WHERE kind = ?", (kind,))
+            return int(found.fetchone()[0])
+
+    def arrivals(self, *states: str) -> Iterator[Mapping[str, Any]]:
+        """Yield what the requests in these states said when they arrived, in order."""
+        with self._errors():
+            found = self._db.execute(
+                "SELECT e.body FROM request r JOIN entry e ON e.sequence = r.entry WHERE r.state IN"
+                " (SELECT value FROM json_each(?)) ORDER BY e.sequence",
+                (json.dumps(states),),
+            ).fetchall()
+        for (body,) in found:
+            yield json.loads(body)
 
     def head(self) -> LedgerEntry:
         """Return the last entry."""

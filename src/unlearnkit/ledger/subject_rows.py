@@ -49,15 +49,18 @@ def data_facts(case: Case, key: SubjectKey) -> dict[str, str]:
 
 def is_current(register: Register, keys: SubjectKeys, case: Case) -> bool:
     """Return whether a case has the training rows that the last batch left, and no others."""
-    done = {e.body["batch"] for e in register.entries("certificate")}
-    last = [e for e in register.entries("batch") if e.body["id"] in done]
-    renewed = register.entries("subject_key")
-    known = [
-        (register.entry(1).sequence, register.entry(1).body["data"], register.entry(1)),
-        *((e.sequence, e.body["data"]["after"], e) for e in last[-1:]),
-        *((e.sequence, e.body["data"], e) for e in renewed[-1:]),
-    ]
-    _, want, entry = max(known, key=lambda one: one[0])
+    first, done, renewed = (
+        register.entry(1),
+        register.latest("certificate"),
+        register.latest("subject_key"),
+    )
+    known = [(first, first.body["data"])]
+    if done is not None:
+        (batch,) = register.of_batch("batch", done.body["batch"])
+        known.append((batch, batch.body["data"]["after"]))
+    if renewed is not None:
+        known.append((renewed, renewed.body["data"]))
+    entry, want = max(known, key=lambda one: one[0].sequence)
     key = keys.find(entry.body["subject_key"])
     return key is not None and data_facts(case, key) == want
 
@@ -96,6 +99,16 @@ class SubjectIndex:
         return [known[p] for p in pseudonyms if p in known]
 
 
+def _index(
+    index: dict[str, SubjectIndex | None], keys: SubjectKeys, case: Case, name: str
+) -> SubjectIndex | None:
+    """Return the subjects under a key, kept for the next call; None where it is destroyed."""
+    if name not in index:
+        key = keys.find(name)
+        index[name] = None if key is None else SubjectIndex(case, key)
+    return index[name]
+
+
 def merge(case: Case, found: Mapping[str, Sequence[Key]]) -> ForgetRequest | None:
     """Return one request for the rows of all subjects; None where there is none.
 
@@ -132,13 +145,12 @@ def removals(register: Register, keys: SubjectKeys, case: Case) -> dict[str, dic
     Returns:
         Names that the case still has. Nothing of a batch whose key is destroyed.
     """
-    index: dict[str, SubjectIndex] = {}
+    index: dict[str, SubjectIndex | None] = {}
     found: dict[str, dict[str, list[Key]]] = {}
     for batch in _batches_done(register):
         names: dict[str, list[Key]] = {kind: [] for kind in KINDS}
-        key = keys.find(batch.body["subject_key"])
-        if key is not None:
-            here = index.setdefault(key.id, SubjectIndex(case, key))
+        here = _index(index, keys, case, batch.body["subject_key"])
+        if here is not None:
             for request in batch.body["requests"]:
                 body = register.entry(register.request(request).entry).body
                 names[body["kind"]] += here.names(body["kind"], body["subjects"])
@@ -164,9 +176,13 @@ def case_now(register: Register, keys: SubjectKeys, case: Case) -> Case:
             is destroyed.
     """
     case = with_keys(case)
-    gone = removals(register, keys, case).values()
-    union = {kind: list(dict.fromkeys(n for one in gone for n in one[kind])) for kind in KINDS}
-    request = merge(case, union)
+    index: dict[str, SubjectIndex | None] = {}
+    gone: dict[str, dict[Key, None]] = {kind: {} for kind in KINDS}
+    for body in register.arrivals("done"):
+        here = _index(index, keys, case, body["subject_key"])
+        if here is not None:
+            gone[body["kind"]].update(dict.fromkeys(here.names(body["kind"], body["subjects"])))
+    request = merge(case, {kind: list(names) for kind, names in gone.items()})
     left = case if request is None else case.after_deletion(request)
     if not is_current(register, keys, left):
         raise InputError(
@@ -208,26 +224,20 @@ def search(register: Register, keys: SubjectKeys, case: Case, requests: Sequence
     Returns:
         One request for all that was found, and what was not.
     """
-    deleted = {
-        p
-        for batch in _batches_done(register)
-        for name in batch.body["requests"]
-        for p in register.entry(register.request(name).entry).body["subjects"]
-    }
-    index: dict[str, SubjectIndex] = {}
+    index: dict[str, SubjectIndex | None] = {}
     found: dict[str, list[Key]] = {kind: [] for kind in KINDS}
     whole, missing = [], {}
     for name in requests:
         body = register.entry(register.request(name).entry).body
-        key = keys.find(body["subject_key"])
-        if key is None:
+        here = _index(index, keys, case, body["subject_key"])
+        if here is None:
             missing[name] = "the key of its pseudonyms is destroyed; send the request again"
             continue
-        here = index.setdefault(key.id, SubjectIndex(case, key))
         names = here.names(body["kind"], body["subjects"])
         lost = len(body["subjects"]) - len(names)
-        gone = len(deleted & set(body["subjects"]))
         if lost:
+            deleted = {p for other in register.arrivals("done") for p in other["subjects"]}
+            gone = len(deleted & set(body["subjects"]))
             before = f"; {gone} were deleted by an earlier batch" if gone else ""
             missing[name] = (
                 f"{lost} of {len(body['subjects'])} {body['kind']} are in no training row{before}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,11 @@ class ShardTraining(TrainingOfViews):
     how: Training = field(kw_only=True)
     """How one shard is trained."""
 
+    def after_deletion(self, stay: torch.Tensor) -> ShardTraining:
+        """Return the training in the same shards of the rows that stay ``(k,)``."""
+        gone = np.setdiff1d(np.arange(len(self.plan)), stay.numpy())
+        return replace(self, plan=self.plan.without(gone))
+
     def train(self, model: nn.Module, view: View, rt: Runtime) -> None:
         """Train a model on some rows, in place."""
         self.train_shards(model, view, rt, range(self.plan.shards))
@@ -65,7 +70,7 @@ class ShardTraining(TrainingOfViews):
         if len(self.plan) != len(view.data):
             raise InputError(
                 f"sisa: the shards are those of {len(self.plan)} training rows, and there are"
-                f" {len(view.data)}; after a deletion, go on with ShardedModel"
+                f" {len(view.data)}; build the case with sharded_case on these rows"
             )
         network, slices = as_shard_network(model, self.plan), self.plan.slices
         shard = torch.from_numpy(self.plan.shard)[view.rows]
