@@ -39,7 +39,7 @@ class Check:
 
 
 def doctor(json: Json = False) -> None:
-    """Show versions, devices, threads, cache, data and extras, and what is missing.
+    """Show versions, folders and extras, and what is missing.
 
     Exit 1 where something is wrong: Python or a package that every command needs is missing or too
     old, the cache cannot be written, or UNLEARNKIT_DATA names no folder. A missing extra, browser
