@@ -46,7 +46,7 @@ def test_deleting_is_building_without_bit_for_bit(gone):
     store = store_of(x, y)
     done = store.delete(x[gone], y[gone])
     assert done.digest == store_of(x[stay], y[stay]).digest
-    assert (done.deleted, done.absent, done.copies_left, len(store)) == (len(gone), 0, 0, len(stay))
+    assert (done.rows, done.absent, done.copies_left, len(store)) == (len(gone), 0, 0, len(stay))
 
 
 def test_the_order_in_which_rows_came_leaves_no_trace():
@@ -93,7 +93,7 @@ def test_copies_that_nobody_named_stay_and_are_counted():
     x[2], y[2] = x[0], (y[0] + 1) % 3
     store = store_of(x, y)
     done = store.delete(x[:1], y[:1])
-    assert (done.deleted, done.copies_left) == (1, 2)
+    assert (done.rows, done.copies_left) == (1, 2)
     assert done.digest == store_of(x[1:], y[1:]).digest
 
 

@@ -236,8 +236,7 @@ def audit_one_model(
     told = () if truth is None else _check_oracles(truth, done, rt)
     check_weights(done.model, "unlearned")
     parts = done.parts
-    request = infer_request(done.request, parts)
-    splits = choose(done.case, parts, rt, request)
+    splits = choose(done.case, parts, rt, infer_request(done.request, parts))
     if Split.FORGET not in splits.views:
         raise InputError("audit: the case has no forget rows to look at; give them with the case")
     models, found_before = _oracle_models(truth)
@@ -336,9 +335,8 @@ def _strong(
     check = replace(check, training=subject.originals)
     settings: dict[str, Any] = {"recipe_check": check, "robustness": robustness}
     one = audit_one_model(done, truth, AuditTier.REFERENCE, rt, controls, memory, **settings)
-    told: tuple[str, ...] = ()
-    if localizer is not None:
-        told = (f"the mask was found anew on each original, by {localizer.words}",)
+    by = () if localizer is None else (localizer.words,)
+    told = (f"the mask was found anew on each original, by {words}" for words in by)
     table = strong_table(
         signals,
         rt,

@@ -3,7 +3,7 @@
 Two models, each trained on half of the retain set, answer the other half and the test rows: both
 are rows that they never saw. Where the labels are alike they err equally often on both; what they
 err more often on the retain set is in its labels (out-of-sample disagreement as a sign of wrong
-labels: Northcutt, Jiang and Chuang, JAIR 2021, arXiv:1911.00068). The audited model is not asked.
+labels: Northcutt, Jiang and Chuang, JAIR 2021, arXiv:1911.00068). The audited model plays no part.
 """
 
 from __future__ import annotations

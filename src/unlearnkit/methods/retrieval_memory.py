@@ -63,7 +63,7 @@ class RetrievalMemory(Recalibrated):
     def _delete(self, model: RetrievalModel, p: Problem, rt: Runtime) -> None:
         done = model.forget(p.forget, p.corrections)
         rt.note(
-            f"{self.id}: {done.deleted} rows deleted from the store, {len(model.store)} left"
+            f"{self.id}: {done.rows} rows deleted from the store, {len(model.store)} left"
             + f"; {done.absent} forget rows were not in it" * bool(done.absent)
         )
         if done.copies_left:

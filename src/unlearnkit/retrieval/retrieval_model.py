@@ -124,5 +124,5 @@ def store_statement(
         f" is built without them{left}. The weights of the reader are not covered",
         assumptions=ASSUMPTIONS,
         source=f"digest of the store after {source}",
-        numbers={"rows deleted": done.deleted, "copies left": done.copies_left},
+        numbers={"rows deleted": done.rows, "copies left": done.copies_left},
     )

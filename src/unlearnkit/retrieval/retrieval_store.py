@@ -38,7 +38,7 @@ class Passages:
 class StoreDeletion:
     """What a deletion did."""
 
-    deleted: int
+    rows: int
     """Rows that were deleted."""
 
     absent: int
