@@ -68,6 +68,29 @@ def test_the_interval_is_that_of_a_bootstrap_written_as_loops():
     assert found.high == pytest.approx(high, abs=0.03)
 
 
+def test_draws_without_loss_count_at_both_ends_and_many_leave_no_interval():
+    n, rng = 40, torch.Generator().manual_seed(2)
+    own, clean = [f"q{i}" for i in range(n)], torch.zeros(1, n)
+    corrupted = torch.randn(1, n, generator=rng)
+    few = -0.4 * (corrupted - corrupted.mean()) - 0.19  # about 0.4 % of draws lose under 0.02
+    half = few / 2 + 0.1 * torch.randn(1, n, generator=rng)
+    found, draws = ratio(half, few, clean, subjects=own, draws=4000), []
+    for _ in range(4000):
+        rows = torch.randint(n, (n,), generator=rng)
+        loss, gain = -few[0, rows].mean(), (half - few)[0, rows].mean()
+        draws.append(float(gain / loss) if loss >= 0.02 else math.nan)
+    draws = torch.tensor(draws)
+    assert 0 < int(draws.isnan().sum()) < 50
+    low = draws.nan_to_num(nan=-10.0).quantile(0.025)
+    high = draws.nan_to_num(nan=10.0).quantile(0.975)
+    assert "draws" in found.note
+    assert found.low == pytest.approx(float(low), abs=0.03)
+    assert found.high == pytest.approx(float(high), abs=0.03)
+    many = ratio(half + 0.1, few + 0.1, clean, subjects=own)
+    assert math.isnan(many.low)
+    assert math.isfinite(many.value)
+
+
 def test_all_questions_of_a_subject_are_drawn_together():
     corrupted, clean = torch.zeros(1, 40), torch.ones(1, 40)
     half = torch.tensor([[float(s in {"s0", "s1", "s2", "s3"}) for s in SUBJECTS]])

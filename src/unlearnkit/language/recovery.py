@@ -55,7 +55,8 @@ def recovery_ratio(
         level: Coverage.
 
     Returns:
-        The ratio; nan where wrong documents cost less than 0.02.
+        The ratio; nan where wrong documents cost less than 0.02. Draws in which they do count at
+        both ends of the interval; there is none where these are more than half of an end's share.
 
     Raises:
         InputError: If the shapes differ, or there is not one subject for each question.
@@ -72,12 +73,14 @@ def recovery_ratio(
         note = f"wrong documents cost less than {LEAST_LOSS}"
         return Recovery(math.nan, math.nan, math.nan, note)
     found = _ratio(*_drawn_means(sides, subjects, draws, rng))
-    lost = int(found.isnan().sum())
+    lost, note = int(found.isnan().sum()), ""
     if lost:
         note = f"wrong documents cost less than {LEAST_LOSS} in {lost} of {draws} draws"
+    if lost / draws > (1 - level) / 4:
         return Recovery(float(value), math.nan, math.nan, note)
-    low, high = _middle(found, level)
-    return Recovery(float(value), low, high)
+    low, _ = _middle(found.nan_to_num(nan=-math.inf), level)
+    _, high = _middle(found.nan_to_num(nan=math.inf), level)
+    return Recovery(float(value), low, high, note)
 
 
 @dataclass(frozen=True)
