@@ -67,6 +67,9 @@ class Duck(Recalibrated):
             " second phase of the latest published code is left out",
         ),
         fails=(
+            "on 10,000 photographs (`cifar10_small`, a class, 3 seeds) the default rate is too"
+            " high: retained rows fall to 0.75, test rows to 0.61; with run.lr 0.3 to 0.97 and 0.68"
+            " (one seed), with 0.03 of the class left; on digits that rate leaves up to half of it",
             "over the same schedule without pull it adds, on digits, means of 3 seeds: accuracy on"
             " a class that vanishes 0.01 instead of 0.30, on a random tenth 0.97 instead of 0.99;"
             " membership inference on that tenth is as on the original (AUC 0.576 and 0.580)",
