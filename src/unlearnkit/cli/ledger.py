@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unlearnkit.cli.options import ACase, Json, Quiet, examples
+from unlearnkit.cli.options import ACase, Json, Quiet, Ray, examples
 
 if TYPE_CHECKING:
     from unlearnkit.core.case import Case
@@ -143,6 +143,7 @@ def run_requests(
         bool, typer.Option("--now", help="Begin although the policy would still wait.")
     ] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Try rejected requests again.")] = False,
+    ray: Ray = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -159,7 +160,9 @@ def run_requests(
         again = retry
         while True:
             try:
-                outcome = run_batch(folder, made, at_once=now, retry=again, reporter=talk)
+                outcome = run_batch(
+                    folder, made, at_once=now, retry=again, reporter=talk, ray=ray
+                )  # fmt: skip
             except RegistryError as e:  # what was done is printed first
                 down = e
                 break

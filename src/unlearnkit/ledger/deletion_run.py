@@ -82,6 +82,7 @@ def run_batch(
     cache: Cache | None = None,
     lease_seconds: float = 60.0,
     clock: Callable[[], datetime] = now,
+    ray: str | None = None,
 ) -> BatchOutcome | None:
     """Answer the requests that are due, as one batch, or go on with one that was interrupted.
 
@@ -98,6 +99,7 @@ def run_batch(
         cache: Where trained models are kept.
         lease_seconds: How long others wait for this worker when it says nothing.
         clock: Gives the time.
+        ray: Address of a Ray cluster that trains the models of audits, as in ``oracle``.
 
     Returns:
         What became of the batch; None where no request is due. Where none is due, and the last
@@ -116,7 +118,8 @@ def run_batch(
                 " due"
             )
         with lease:
-            work = BatchWork(folder, register, lease, policy, key, reporter, cache or Cache())
+            kept = cache or Cache()
+            work = BatchWork(folder, register, lease, policy, key, reporter, kept, ray)
             return work.run(case, at_once=at_once, retry=retry)
 
 
@@ -131,6 +134,7 @@ class BatchWork:
     key: SigningKey
     reporter: Reporter | None
     cache: Cache
+    ray: str | None
     rt: Runtime = field(init=False)
 
     def __post_init__(self) -> None:
@@ -425,12 +429,13 @@ class Attempt:
         truth = None
         if policy.tier is AuditTier.REFERENCE:
             truth = oracle(
-                self.case, self.request, seeds=policy.oracles, rt=rt, cache=self.work.cache
+                self.case, self.request, seeds=policy.oracles, rt=rt, cache=self.work.cache,
+                ray=self.work.ray,
             )  # fmt: skip
         report = aggregate(
             audit(
                 done, oracle=truth, tier=policy.tier, models=policy.ensemble_size, rt=rt,
-                cache=self.work.cache,
+                cache=self.work.cache, ray=self.work.ray,
             )
         )  # fmt: skip
         before = published_drift(self.work.register)
