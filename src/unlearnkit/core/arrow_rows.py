@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -104,6 +107,9 @@ class ArrowRows(MapData):
         return digest({"x": self._known["table"], "at": at, "y": tensor_digest(self.y)})
 
 
+_DECODE = "import json, sys, datasets; datasets.Dataset.from_parquet(**json.load(sys.stdin))"
+
+
 def parquet_rows(
     folder: str | Path,
     *,
@@ -135,11 +141,18 @@ def parquet_rows(
     files = sorted(Path(folder).glob("*.parquet"))
     if not files:
         raise InputError(f"parquet: no .parquet files in {str(folder)!r}; name the folder itself")
-    rows = _check_schemas(files)
-    store = None if cache is None else str(cache)
-    table = _library("datasets").Dataset.from_parquet(
-        [str(f) for f in files], cache_dir=store, keep_in_memory=False, writer_batch_size=rows
-    )
+    made = {
+        "path_or_paths": [str(f) for f in files],
+        "cache_dir": None if cache is None else str(cache),
+        "writer_batch_size": _check_schemas(files),
+    }
+    if sum(f.stat().st_size for f in files) > _PART:
+        # In a process of its own, so that what decoding leaves in memory ends with it.
+        subprocess.run(
+            [sys.executable, "-c", _DECODE], input=json.dumps(made).encode(), check=False,
+            capture_output=True,
+        )  # fmt: skip
+    table = _library("datasets").Dataset.from_parquet(**made)
     skip = {target, group}
     wanted = list(inputs) or [c for c in table.column_names if c not in skip]
     lost = next((c for c in (target, group, *wanted) if c and c not in table.column_names), None)
