@@ -14,7 +14,6 @@ from filelock import FileLock
 
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.files import check_regular, check_writable
-from unlearnkit.core.ranks import is_first
 
 Status = Literal["done", "failed", "cancelled"]
 
@@ -183,6 +182,8 @@ class Store:
             Whether it was kept: a failed or cancelled run never replaces one that is done, and of
             the ranks of a run the first alone keeps it.
         """
+        from unlearnkit.core.ranks import is_first  # needs torch, which reading does not
+
         if not is_first():
             return False
         row = {f.name: getattr(run, f.name) for f in fields(Run)}

@@ -70,7 +70,7 @@ def test_a_metric_of_answers_must_say_which_way_is_better(listed):
 def test_verdicts_rest_on_metrics_of_the_role_that_they_are_taken_for():
     role = {m.id: m.role for m in metrics().values() if m.of_evidence}
     assert {role[i] for i in KNOWN} == {MetricRole.KNOWLEDGE}
-    assert {i for i, r in role.items() if r is MetricRole.UTILITY} == set(UTILITY)
+    assert {role[i] for i in UTILITY} == {MetricRole.UTILITY}
     assert {role[i] for i in ATTACKS} == {MetricRole.ATTACK}
     assert {role[i] for i in OUTSIDE} == {MetricRole.DISTANCE}
 

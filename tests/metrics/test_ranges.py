@@ -51,7 +51,12 @@ SCENARIOS = {
     "several labels, extreme": {"task": "multilabel", "shape": extreme},
     "several labels, one row": {"task": "multilabel", "sizes": ONE_ROW},
 }
-FROM_OUTPUTS = [m for m in metrics().values() if m.of_evidence and not m.models]
+PROBLEMS = ("classification", "regression")
+FROM_OUTPUTS = [
+    m
+    for m in metrics().values()
+    if m.of_evidence and not m.models and (m.tasks is None or {*PROBLEMS} & {*m.tasks})
+]
 
 
 def serves(m, settings):

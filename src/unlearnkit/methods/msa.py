@@ -42,7 +42,7 @@ class ModelStateArithmetic(Method):
             " where all had, with a note; the paper takes a given one",
             "by default alpha and beta are the largest multiples, up to the given ones, at which"
             " the retained loss is within its limit and the forget rows look no worse than"
-            " validation rows; the specification gives no values: alpha 1 and beta 0 are ours",
+            " validation rows; alpha 1 and beta 0 are our values",
         ),
         presets={"plain": {"guard": OFF}},
         smoke={"run": {"lr": 1.0, "share": 0.2}, "guard": OFF},
