@@ -81,7 +81,7 @@ def test_a_strong_audit_says_its_cost_first_and_needs_no_training_the_second_tim
 @pytest.mark.skipif(
     find_spec("ray") is None, reason="Ray is not installed: pip install unlearnkit[ray]"
 )
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("how", "sets"),
     [(("--oracles", 2), 2), (("--tier", "strong", "--ensemble-size", 4), 4)],  # one: recipe check

@@ -44,6 +44,7 @@ def test_a_study_on_ray_is_that_of_this_process(cluster, store, cache, tmp_path)
 
 @needs_ray
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_task_that_is_lost_is_told_and_its_run_is_done_the_next_time(cluster, store, cache):
     study = small(cases=[f"{HERE}:homesick"], seeds=1, methods=["ssd"])
     with pytest.raises(InputError, match="1 runs are not finished, because Ray lost their tasks"):
