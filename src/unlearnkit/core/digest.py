@@ -4,6 +4,8 @@ import hashlib
 import inspect
 import json
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -40,3 +42,13 @@ def source_code(kind: type | ModuleType) -> str:
         return inspect.getsource(kind)
     except (OSError, TypeError):
         return str(getattr(kind, "__qualname__", kind.__name__))
+
+
+@cache
+def source_digest() -> str:
+    """Return the SHA-256 of this package's source files, names included."""
+    root = Path(__file__).parents[1]
+    files = sorted(root.rglob("*.py"))
+    return digest(
+        {p.relative_to(root).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    )

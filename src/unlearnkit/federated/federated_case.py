@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -91,6 +91,30 @@ class FederatedTraining(TrainingOfViews):
                 " leaves no history"
             )
         yield from complete_rounds(self.history, training, model, self.federation.rounds)
+
+    def rounds_to_replay(
+        self, model: nn.Module, who: str, clients: Iterable[int], rt: Runtime, note: str,
+        *, every: int = 1,
+    ) -> Iterator[ClientUpdates]:  # fmt: skip
+        """Yield the stored rounds; without a history as many without updates, and a note.
+
+        Args:
+            model: The trained model.
+            who: The method that asks, for messages.
+            clients: Who takes part in rounds without updates.
+            rt: Takes the note.
+            note: What the method is without a history.
+            every: Without a history: which rounds.
+
+        Yields:
+            The rounds.
+        """
+        if self.history is not None:
+            yield from self.stored_rounds(model, who)
+            return
+        rt.note(f"{who}: no update history: {note}")
+        for number in range(0, self.federation.rounds, every):
+            yield ClientUpdates(number, {}, {}, dict.fromkeys(clients, 1.0))
 
 
 def federated_case(

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from unlearnkit.checkpoint import load_weights, save_weights
 from unlearnkit.core.audit_terms import AuditTier
 from unlearnkit.core.auto_method import AUTO
 from unlearnkit.core.case import Case
-from unlearnkit.core.digest import NUMERICS, model_digest
+from unlearnkit.core.digest import NUMERICS, model_digest, source_digest
 from unlearnkit.core.errors import DivergedError, InputError, UnsupportedError
 from unlearnkit.core.files import write_bytes, write_together
 from unlearnkit.core.method import Method
@@ -359,16 +358,6 @@ def commitment(case: Case, request: ForgetRequest, keys: SubjectKeys, name: str 
     if key is None:
         raise InputError("ledger: the key of this commitment is destroyed; it cannot be repeated")
     return key.commit(forget.data.pick(forget.rows).key().encode())
-
-
-@cache
-def source_digest() -> str:
-    """Return the SHA-256 of the library's source files, names included."""
-    root = Path(__file__).parents[1]
-    files = sorted(root.rglob("*.py"))
-    return sha256(
-        canonical({p.relative_to(root).as_posix(): sha256(p.read_bytes()) for p in files})
-    )
 
 
 def environment() -> dict[str, Any]:

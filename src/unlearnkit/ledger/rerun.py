@@ -12,7 +12,7 @@ from torch import nn
 from unlearnkit import catalog
 from unlearnkit.auto.chooser import unlearn
 from unlearnkit.core.case import Case
-from unlearnkit.core.digest import model_digest
+from unlearnkit.core.digest import model_digest, source_digest
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.runtime import Reporter, Runtime
 from unlearnkit.ledger.deletion_run import (
@@ -20,7 +20,6 @@ from unlearnkit.ledger.deletion_run import (
     commitment,
     environment,
     load_model,
-    source_digest,
 )
 from unlearnkit.ledger.new_ledger import MODELS, ORIGINAL, WEIGHTS
 from unlearnkit.ledger.register import Register

@@ -1,7 +1,7 @@
 """FedEraser: replay a federated training without the request, by short calibrated rounds."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -68,38 +68,15 @@ class FedEraser(Method):
         how = training_of_problem(p)
         forget, retain = rows_by_client(p.forget), rows_by_client(p.retain)
         model = p.fresh()
-        for sent in stored_rounds(p, how, retain, rt):
+        note = (
+            "rounds have the lengths of calibration itself, a shorter retraining; give"
+            " federated_case(..., history=MemoryHistory())"
+        )
+        for sent in how.rounds_to_replay(p.original, self.id, retain, rt, note, every=2):
             if sent.start and sent.round_number == 0:
                 load_state(model, sent.start)
             rebuild_round(model, sent, how, retain, set(forget), self, p.task, rt)
         return model
-
-
-def stored_rounds(
-    p: Problem, how: FederatedTraining, retain: Mapping[int, View], rt: Runtime
-) -> Iterator[ClientUpdates]:
-    """Yield the rounds of the training that led to the original; empty ones without a history.
-
-    Args:
-        p: The problem.
-        how: Has the history.
-        retain: The retained rows of each client.
-        rt: Takes notes.
-
-    Yields:
-        The rounds.
-
-    """
-    if how.history is None:
-        rt.note(
-            "fed_eraser: no update history: rounds have the lengths of calibration itself, a"
-            " shorter retraining; give federated_case(..., history=MemoryHistory())"
-        )
-        weights = {k: how.federation.weight(len(v)) for k, v in retain.items()}
-        for number in range(0, how.federation.rounds, 2):
-            yield ClientUpdates(number, {}, {}, weights)
-        return
-    yield from how.stored_rounds(p.original, FedEraser.id)
 
 
 def rebuild_round(

@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Annotated
 
 import torch
@@ -16,7 +16,7 @@ from unlearnkit.core.runtime import Runtime
 from unlearnkit.core.search_space import SearchRange
 from unlearnkit.core.task import Task
 from unlearnkit.federated.aggregation import State, weighted_mean
-from unlearnkit.federated.federated_case import FederatedTraining, training_of_problem
+from unlearnkit.federated.federated_case import training_of_problem
 from unlearnkit.federated.federation import Federation, rows_by_client
 from unlearnkit.federated.rounds import ClientUpdates, load_state, local_training, state_of
 from unlearnkit.linalg.quasi_newton import quasi_newton_product
@@ -101,7 +101,11 @@ class FedRecover(Method):
             k: RecoveredClient(v, federation, p.task, rt, self.pairs) for k, v in retain.items()
         }
         exact = sent_updates = 0
-        for sent in stored_or_empty_rounds(how, p.original, sorted(retain), rt):
+        note = (
+            "every update is exact, a retraining; give"
+            " federated_case(..., history=MemoryHistory(every=1))"
+        )
+        for sent in how.rounds_to_replay(p.original, self.id, sorted(retain), rt, note):
             if sent.start and sent.round_number == 0:
                 load_state(model, sent.start)
             start, new = state_of(model), dict[int, State]()
@@ -119,21 +123,6 @@ class FedRecover(Method):
                 load_state(model, weighted_mean(new, weights))
         rt.note(f"fed_recover: {exact} of {sent_updates} updates were exact, the others estimated")
         return model
-
-
-def stored_or_empty_rounds(
-    how: FederatedTraining, original: nn.Module, clients: list[int], rt: Runtime
-) -> Iterator[ClientUpdates]:
-    """Yield the rounds that led to the original; without a history, as many without updates."""
-    if how.history is not None:
-        yield from how.stored_rounds(original, FedRecover.id)
-        return
-    rt.note(
-        "fed_recover: no update history: every update is exact, a retraining; give"
-        " federated_case(..., history=MemoryHistory(every=1))"
-    )
-    for number in range(how.federation.rounds):
-        yield ClientUpdates(number, {}, {}, dict.fromkeys(clients, 1.0))
 
 
 class RecoveredClient:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import os
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cache, wraps
-from pathlib import Path
+from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -20,7 +17,7 @@ from unlearnkit.core.border import first_line
 from unlearnkit.core.case import Case
 from unlearnkit.core.content import content_digest
 from unlearnkit.core.data import SAMPLE, Data, TensorData, View
-from unlearnkit.core.digest import digest, model_digest, tensor_digest
+from unlearnkit.core.digest import digest, model_digest, source_digest, tensor_digest
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.method import Method
 from unlearnkit.core.module_state import tensors
@@ -163,7 +160,7 @@ def _compare(step: str, ranks: Ranks, own: Mapping[str, str]) -> None:
 
 
 def _contents(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    yield "code", _code()
+    yield "code", f"{source_digest()} {torch.__version__} {platform.python_version()}"
     for name, value in given.items():
         if isinstance(value, nn.Module):
             yield name, model_digest(value)
@@ -203,17 +200,6 @@ def rows_digest(data: Data) -> str:
         x = {"x": batch.x} if isinstance(batch.x, torch.Tensor) else batch.x
         parts.append({n: tensor_digest(t) for n, t in x.items()})
     return digest({"x": parts, "y": tensor_digest(data.y)})
-
-
-@cache
-def _code() -> str:
-    """Return the digest of this package's files, and of the versions that decide numbers."""
-    root = Path(__file__).parents[1]
-    code = hashlib.sha256(f"{torch.__version__} {platform.python_version()}".encode())
-    for path in sorted(root.rglob("*.py")):
-        code.update(str(path.relative_to(root)).replace(os.sep, "/").encode())
-        code.update(path.read_bytes())
-    return code.hexdigest()
 
 
 def _check_equal(step: str, ranks: Ranks, model: nn.Module) -> None:
