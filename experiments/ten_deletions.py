@@ -608,7 +608,7 @@ PANELS: dict[str, Callable[[Mapping[str, Any]], float]] = {
 def plot(kept: Mapping[str, Any], path: Path) -> None:
     """Write the drift over requests: a column for each case, a row for each quantity."""
     names = [c for c in CASES if any(key.startswith(f"{c}/") for key in kept)]
-    with figure(path, 3.8 * len(names), 8.6) as drawn:
+    with figure(path, 5.4 * len(names), 8.6) as drawn:
         axes = drawn.subplots(len(PANELS), len(names), squeeze=False, sharex=True)
         for column, name in enumerate(names):
             mine = {k.split("/")[1]: v for k, v in kept.items() if k.startswith(f"{name}/")}
