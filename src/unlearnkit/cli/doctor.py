@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -19,10 +18,6 @@ from unlearnkit.cli.options import Json
 PACKAGE = "unlearnkit"
 OLDEST = (3, 11)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-_NEED = re.compile(
-    r"([\w.-]+)(?:\[[\w,-]+\])?\s*([^;]*?)\s*(?:;\s*extra\s*==\s*['\"]([\w-]+)['\"])?"
-)
-_BOUND = re.compile(r"(>=|<=|==|!=|<|>)\s*([\w.]+)")
 
 
 @dataclass(frozen=True)
@@ -86,37 +81,26 @@ def checks() -> Iterator[Check]:
 
 def _needs() -> Iterator[tuple[str, str, str]]:
     """Yield name, bounds and extra of each package that this one asks for."""
+    from packaging.requirements import Requirement
+
     try:
-        lines = metadata.requires(PACKAGE) or []
+        found = metadata.distribution(PACKAGE)
     except metadata.PackageNotFoundError:  # run from its source, without an installation
-        lines = []
-    for line in lines:
-        found = _NEED.fullmatch(line.strip())
-        if found is not None:
-            yield found[1], found[2], found[3] or ""
+        return
+    extras = ["", *(found.metadata.get_all("Provides-Extra") or ())]
+    for need in map(Requirement, found.requires or ()):
+        wanted = [e for e in extras if need.marker is None or need.marker.evaluate({"extra": e})]
+        if "" in wanted:
+            wanted = [""]
+        yield from ((need.name, str(need.specifier), extra) for extra in wanted)
 
 
 def fits(version: str, bounds: str) -> bool:
-    """Return whether a version is within bounds such as ``>=2.6,<3``; pre-releases count as it."""
-    mine = _release(version)
-    checks = {
-        ">=": lambda other: mine >= other,
-        "<=": lambda other: mine <= other,
-        "==": lambda other: mine == other,
-        "!=": lambda other: mine != other,
-        "<": lambda other: mine < other,
-        ">": lambda other: mine > other,
-    }
-    return all(checks[sign](_release(other)) for sign, other in _BOUND.findall(bounds))
+    """Return whether a version is within bounds such as ``>=2.6,<3``; pre-releases may be."""
+    from packaging.specifiers import SpecifierSet
+    from packaging.version import Version
 
-
-def _release(version: str) -> tuple[int, ...]:
-    """Return the numbers of a release, without zeros at the end: ``2.13.0+cpu`` is (2, 13)."""
-    found = re.match(r"\d+(\.\d+)*", version)
-    numbers = [int(n) for n in found[0].split(".")] if found else []
-    while numbers and numbers[-1] == 0:
-        numbers.pop()
-    return tuple(numbers)
+    return SpecifierSet(bounds).contains(Version(version).public, prereleases=True)
 
 
 def _version(name: str) -> str | None:
