@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from unlearnkit.core.files import writes_files
 from unlearnkit.core.text import printable
+from unlearnkit.core.torchrun_environment import writes_files
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

@@ -16,14 +16,10 @@ from typing import Any
 from unlearnkit.core.bounded_yaml import parse_yaml
 from unlearnkit.core.errors import InputError, UnsupportedError
 from unlearnkit.core.text import spreadsheet_cell
+from unlearnkit.core.torchrun_environment import writes_files
 
 MOST_BYTES = 32 * 2**20
 """Most bytes of a file of words that is read: a job, a study, a record, a list of rows."""
-
-
-def writes_files() -> bool:
-    """Return whether this process writes and prints: of those of ``torchrun`` the first."""
-    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0"
 
 
 def write_text(path: Path, text: str) -> Path:

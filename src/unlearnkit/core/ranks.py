@@ -91,11 +91,6 @@ def with_ranks(ranks: Ranks | None) -> Iterator[None]:
         _RANKS.reset(before)
 
 
-def is_launched() -> bool:
-    """Return whether ``torchrun`` started this process."""
-    return dist.is_available() and dist.is_torchelastic_launched()
-
-
 def is_first() -> bool:
     """Return whether this process is the one of its ranks that keeps what they make."""
     here = _RANKS.get()

@@ -2,7 +2,6 @@
 
 import hashlib
 import operator
-import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from unlearnkit.core.errors import InputError
 from unlearnkit.core.precision import Precision
+from unlearnkit.core.torchrun_environment import is_launched, local_rank
 
 SEEDS = 2**63
 """Seeds are below this."""
@@ -222,8 +222,8 @@ def _device(name: str) -> torch.device:
     if here is None or here.type != device.type:
         have = "cpu" if here is None else f"cpu, {here.type}"
         raise InputError(f"device: {name!r} is not available here; there is: {have}")
-    if device.index is None and "TORCHELASTIC_RUN_ID" in os.environ:  # of torchrun: each its own
-        device = torch.device(device.type, int(os.environ.get("LOCAL_RANK", "0")))
+    if device.index is None and is_launched():  # each process its own
+        device = torch.device(device.type, local_rank())
     if device.index is not None and device.index >= torch.accelerator.device_count():
         count = torch.accelerator.device_count()
         raise InputError(

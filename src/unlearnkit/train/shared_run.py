@@ -25,11 +25,11 @@ from unlearnkit.core.ranks import (
     RankLostError,
     Ranks,
     current_ranks,
-    is_launched,
     patience,
     with_ranks,
 )
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.torchrun_environment import is_launched
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -72,7 +72,7 @@ def on_ranks(step: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 def _in_group() -> bool:
-    return is_launched() or (dist.is_available() and dist.is_initialized())
+    return dist.is_available() and (is_launched() or dist.is_initialized())
 
 
 @contextmanager
