@@ -22,6 +22,9 @@ from unlearnkit.stats.intervals import welch_interval
 RETAINED = ("accuracy_retain", "error_retain")
 """The fit of the retain set: what noisy labels lower in a model that has not memorised them."""
 
+ENSEMBLE_RETAINED = ("ensemble_accuracy_retain", "ensemble_error_retain")
+"""The same of a strong audit's models."""
+
 DAMAGE_RULE = (
     "Accuracy or error on the test rows is worse than retrained models' by more than the margin, or"
     " that on the retain set by more than the margin and what noisy labels explain."
@@ -83,7 +86,7 @@ class UtilityGap:
             beyond: How far the near end of its interval lies beyond the margin.
             measure: Measures the noise; None: labels count as clean.
         """
-        if measure is None or not metric.endswith(RETAINED):
+        if measure is None or metric not in (*RETAINED, *ENSEMBLE_RETAINED):
             return cls(metric, text, is_noise=False)
         noise = measure()
         return cls(metric, f"{text}; {noise}", is_noise=beyond <= noise.allowance)

@@ -13,9 +13,9 @@ from functools import cached_property
 from unlearnkit.attacks.ulira import EXPOSED
 from unlearnkit.auditing.label_noise import (
     DAMAGE_RULE,
+    ENSEMBLE_RETAINED,
     NOISE_RULE,
     NOISE_SOURCE,
-    RETAINED,
     LabelNoise,
     UtilityGap,
     noise_unlearned,
@@ -515,7 +515,7 @@ STRONG_RULES: tuple[VerdictRule[StrongInputs], ...] = (
         "strong",
         Verdict.DISTINGUISHABLE,
         NOISE_RULE,
-        tuple(f"ensemble_{m}" for m in RETAINED),
+        ENSEMBLE_RETAINED,
         _MARGIN,
         NOISE_SOURCE,
         holds=noise_unlearned,
