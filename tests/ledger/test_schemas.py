@@ -3,25 +3,17 @@
 import base64
 import copy
 import json
-from pathlib import Path
 
-import jsonschema
 import pytest
 import yaml
 
 from tests.ledger.conftest import POLICY
+from tests.report.published_schemas import checker
 
 pytest.importorskip("cryptography")
 
 from unlearnkit.ledger.ledger_check import export
 from unlearnkit.ledger.policy import TEMPLATE
-
-ROOT = Path(__file__).parents[2]
-
-
-def checker(name):
-    text = (ROOT / f"docs/schemas/{name}.schema.json").read_text("utf-8")
-    return jsonschema.Draft202012Validator(json.loads(text))
 
 
 @pytest.fixture(scope="module")

@@ -7,18 +7,11 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from tests.report.published_schemas import checker
 from tests.report.report_samples import SAMPLES
 from unlearnkit.json_schemas import FILES, json_schema
 from unlearnkit.report.report import Report
 from unlearnkit.studies.spec import Study
-
-ROOT = Path(__file__).parents[2]
-
-
-def checker(name):
-    """What a reader outside this project would use: the published file."""
-    text = (ROOT / f"docs/schemas/{name}.schema.json").read_text("utf-8")
-    return jsonschema.Draft202012Validator(json.loads(text))
 
 
 @pytest.fixture(scope="module")
