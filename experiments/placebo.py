@@ -245,9 +245,15 @@ def _add(path: Path, found: dict[str, Any]) -> None:
 
 
 def _write_page(path: Path) -> None:
-    left_out = {request: no_card(request) for request in REQUESTS}
-    path.with_suffix(".md").write_text(page(_kept(path), left_out), encoding="utf-8")
-    plot(_kept(path), path.with_suffix(".svg"))
+    kept, left_out = _kept(path), {}
+    done = {tuple(key.split("/", 2)[::2]) for key in kept}
+    for request in REQUESTS:
+        why = no_card(request)
+        missing = [x for x, (name, _) in METHODS.items() if name not in why]
+        open_yet = [x for x in missing if (request, x) not in done]
+        left_out[request] = why | dict.fromkeys(open_yet, "not measured yet")
+    path.with_suffix(".md").write_text(page(kept, left_out), encoding="utf-8")
+    plot(kept, path.with_suffix(".svg"))
 
 
 if __name__ == "__main__":
