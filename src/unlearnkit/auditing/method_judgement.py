@@ -36,8 +36,8 @@ class MethodJudgement:
     findings: tuple[Finding, ...]
     """Every verdict that holds, headline first."""
 
-    answers: tuple[Answer, Answer]
-    """On memory, and on likeness."""
+    answers: tuple[Answer, ...]
+    """On memory, then on likeness."""
 
 
 def judge_method(
