@@ -22,7 +22,6 @@ from typing import Any
 import torch
 
 from benchmarks.drawing import figure
-from experiments.auto_order import POOL
 from experiments.over_finetuning import Attack, attack, cost_share, kept_rows, rounded
 from experiments.small_cases import SMALL, wrong_rows
 from experiments.ten_deletions import digits_conv
@@ -132,19 +131,23 @@ CANDIDATES: dict[str, tuple[str, dict[str, Any]]] = {
         f"renew_distill renew={r:g} lr={lr:g}": ("renew_distill", _run(r, lr))
         for r, lr in ((0.9, 3.0), (0.3, 1.0), (0.5, 3.0), (0.95, 3.0))
     },
-    **{name: POOL[name] for name in ("finetune", "ssd")},
-    "shrink_perturb renew=0.4 lr=2": POOL["shrink_perturb renew=0.4"],
-    **{name: POOL[name] for name in ("neggrad_plus", "bad_teacher")},
+    "finetune": ("finetune", {}),
+    "ssd": ("ssd", {}),
+    "shrink_perturb renew=0.4 lr=2": ("shrink_perturb", _run(0.4, 2.0)),
+    "neggrad_plus": ("neggrad_plus", {}),
+    "bad_teacher": ("bad_teacher", {}),
     "shrink_perturb renew=0.7": ("shrink_perturb", {"renew": 0.7}),
     "renew_distill renew=0.7 lr=3": ("renew_distill", _run(0.7, 3.0)),
     "renew_distill renew=0.2 lr=1": ("renew_distill", _run(0.2, 1.0)),
     **{
-        name: POOL[name]
-        for name in (
-            *("del_localized", "warm_restart", "l1_sparse", "relabel", "scrub"),
-            *("relabel_restart shrink=0", "relabel_restart renew=0.3 early=0.05"),
-        )
+        name: (name, {})
+        for name in ("del_localized", "warm_restart", "l1_sparse", "relabel", "scrub")
     },
+    "relabel_restart shrink=0": ("relabel_restart", {"run": {"shrink": 0.0}}),
+    "relabel_restart renew=0.3 early=0.05": (
+        "relabel_restart",
+        {"renew": 0.3, "early": 0.05, "run": {"shrink": 0.0}},
+    ),
 }
 """A method with settings, by its name in the results; the most telling first."""
 

@@ -55,14 +55,15 @@ class Setting:
     methods: tuple[str, ...]
 
 
-def _conv_class() -> CaseWithRequest:
+def digits_conv_class() -> CaseWithRequest:
+    """Forget a digit that a convolution with batch normalisation has learned."""
     return CaseWithRequest(digits_conv(), Classes(3))
 
 
 SETTINGS = (
     Setting("digits, class", lambda: cases()["digits"].ask("class"), CLASSIFIERS),
     Setting("digits, random tenth", lambda: cases()["digits"].ask("random_tenth"), CLASSIFIERS),
-    Setting("digits, batch norm, class", _conv_class, CLASSIFIERS),
+    Setting("digits, batch norm, class", digits_conv_class, CLASSIFIERS),
     Setting("diabetes, group", lambda: cases()["diabetes"].ask("group"), NUMBERS),
 )
 

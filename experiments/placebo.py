@@ -1,29 +1,31 @@
 """Cards of methods: memory, signature, likeness and cost, and false alarms of both questions.
 
-    python -m experiments placebo --request random_tenth --models 64
+    python -m experiments placebo --request random_tenth --method ssd
     python -m experiments placebo --false-alarms 200
 
-Each method is run on N originals and on N retrained models (placebo). The false alarms are those of
-equal arms: margins drawn from one law, whose examples differ in centre and width and whose models
-differ as a whole, as unlearned, placebo and both sets of retrained models. Models and margins are
-kept in the cache; a line that is written is not made again.
+Each method is run on N originals and on N retrained models (placebo), and judged as a strong audit
+judges it. The false alarms are those of equal arms: margins drawn from one law, whose examples
+differ in centre and width and whose models differ as a whole, as unlearned, placebo and both sets
+of retrained models. Models and margins are kept in the cache; a card that is written is not made
+again.
 """
 
 import argparse
 import itertools
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.drawing import figure
-from experiments.over_finetuning import cost_share
-from unlearnkit.auditing.memory_and_likeness import strong_answers
+from experiments.over_finetuning import digits_conv_class, rounded
+from experiments.placebo_page import DIAL, page, plot
+from unlearnkit.auditing.control_models import ControlModels
+from unlearnkit.auditing.method_judgement import judge_method
 from unlearnkit.auditing.strong.margin_store import MarginMatrix, Membership, ModelId
-from unlearnkit.auditing.strong.placebo import PLACEBO, reads_request
+from unlearnkit.auditing.strong.placebo import PLACEBO
 from unlearnkit.auditing.strong.results_table import strong_table
 from unlearnkit.auditing.strong.train_ensembles import (
     StrongAuditSpec,
@@ -32,48 +34,61 @@ from unlearnkit.auditing.strong.train_ensembles import (
 )
 from unlearnkit.auditing.verdicts_strong import strong_findings
 from unlearnkit.cache import Cache
-from unlearnkit.catalog import cases, method
+from unlearnkit.cases.registry import CaseWithRequest
+from unlearnkit.catalog import cases, method, methods
+from unlearnkit.core.errors import UnsupportedError
 from unlearnkit.core.method import Method, Need
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.oracles import train_original
 from unlearnkit.report.schema import Verdict
 from unlearnkit.train.checkpoint_history import DiskCheckpoints
 from unlearnkit.train.checkpointed_training import with_checkpoints
+from unlearnkit.unlearning.requirements import check_needs
+from unlearnkit.unlearning.run_method import run_method
 
 OUT = Path("docs/results/placebo.json")
 
-DIAL = "shrink_perturb, renew "
-"""Label of the dial, before its setting."""
+FEDERATED = (
+    *("class_pruning", "fed_eraser", "fed_recover", "federated_active_forgetting"),
+    "federated_ascent",
+)
+
+ELSEWHERE = {
+    "sisa": "of a model that was not trained in shards it is retraining: [SISA](sisa.md)",
+    "oracle_matching": "a diagnostic that is given retrained models: [attribution](attribution.md)",
+    "retrieval_memory": "for models with a retrieval memory: [its page](retrieval_memory.md)",
+    **dict.fromkeys(FEDERATED, "for federated training: [federated unlearning](federated.md)"),
+}
+"""Methods that have results elsewhere and no card, with the reason."""
 
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
-    "warm_restart": ("warm_restart", {}),
+    **{
+        name: (name, {})
+        for name, cls in methods().items()
+        if name not in {"shrink_perturb", *ELSEWHERE}
+        and cls.info.tasks & {"classification", "regression"}
+    },
     **{
         f"{DIAL}{share:g}": ("shrink_perturb", {"renew": share})
         for share in (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
     },
-    **{
-        name: (name, {})
-        for name in (
-            *("duck", "finetune", "influence_step", "jit", "pgu", "renew_distill", "retrain"),
-            *("rewind", "scrub", "ssd"),
-        )
-    },
 }
-"""Methods of the table, by label."""
+"""Methods of the table, by label: each at its defaults, and the dial of ``shrink_perturb``."""
 
-REQUESTS = {
-    "class": ("digits", "class"),
-    "random_tenth": ("digits", "random_tenth"),
-    "mislabelled_tenth": ("digits", "mislabelled_tenth"),
-    "breast_cancer patients": ("breast_cancer", "patients"),
-    "diabetes group": ("diabetes", "group"),
+REQUESTS: dict[str, tuple[Callable[[], CaseWithRequest], int]] = {
+    "digits, class": (lambda: cases()["digits"].ask("class"), 64),
+    "digits, random tenth": (lambda: cases()["digits"].ask("random_tenth"), 64),
+    "digits, mislabelled tenth": (lambda: cases()["digits"].ask("mislabelled_tenth"), 64),
+    "breast_cancer, patients": (lambda: cases()["breast_cancer"].ask("patients"), 64),
+    "diabetes, group": (lambda: cases()["diabetes"].ask("group"), 64),
+    "digits, batch norm, class": (digits_conv_class, 24),
 }
-"""Case and request, by label."""
+"""Case with request, and how many models of each kind, by label."""
 
 
 def subject(request: str, how: Method) -> StrongAuditSpec:
     """Return what a method is audited on; for ``rewind`` trainings keep every second state."""
-    name, wanted = REQUESTS[request]
-    asked, cache = cases()[name].ask(wanted), Cache()
+    asked, cache = REQUESTS[request][0](), Cache()
     case = asked.case
     if Need.CHECKPOINTS in how.info.needs:
         case = with_checkpoints(case, DiskCheckpoints(cache.root / "checkpoints", every=2))
@@ -81,26 +96,53 @@ def subject(request: str, how: Method) -> StrongAuditSpec:
 
 
 def measured(request: str, how: Method, models: int) -> dict[str, Any]:
-    """Return what a strong audit says of a method, and its cost as a share of retraining."""
+    """Return what a strong audit says of a method, and its cost as a share of retraining.
+
+    The verdicts are those of the ensembles: an audit adds what the one model at hand shows.
+    """
     spec = subject(request, how)
-    table = strong_table(collect_margins(spec, models), Runtime(), reads_request=reads_request(how))
-    found = strong_findings(table)
-    accuracy, retrained = {}, {}
+    case = spec.case
+    assert case.recipe is not None
+    assert spec.parts.retain is not None
+    signals = collect_margins(spec, models)
+    done = run_method(train_original(case, cache=spec.cache).model, case, spec.request, how)
+    controls = ControlModels(case, spec.parts, spec.rt, spec.cache)
+    judged = judge_method(spec, signals, done, controls)
+    table, accuracy, retrained = judged.table, {}, {}
     for split, kind in itertools.product(("retain", "test"), ("accuracy", "error")):
         row = table.row(f"ensemble_{kind}_{split}")
         if row is not None:
             accuracy[split] = row.estimate.value
             retrained[split] = None if row.oracle is None else row.oracle.mean
-    return {
-        "arms": {a.name: a.model_dump(mode="json", exclude={"name"}) for a in table.arms},
-        "accuracy": accuracy,
-        "retrained": retrained,
-        "errors": table.row("ensemble_accuracy_test") is None,
-        "cost": cost_share(spec, how),
-        "verdicts": sorted({str(f.verdict) for f in found}),
-        "answers": {a.question: a.sentence for a in strong_answers(found, table)},
-        "placebo": table.placebo,
-    }
+    found: dict[str, Any] = rounded(
+        {
+            "arms": {a.name: a.model_dump(mode="json", exclude={"name"}) for a in table.arms},
+            "accuracy": accuracy,
+            "retrained": retrained,
+            "errors": table.row("ensemble_accuracy_test") is None,
+            "cost": done.cost.work / (3 * case.recipe.epochs * len(spec.parts.retain)),
+            "verdicts": sorted({str(f.verdict) for f in judged.findings}),
+            "answers": {a.question: [a.answer, a.sentence] for a in judged.answers},
+            "placebo": table.placebo,
+        }
+    )
+    return found
+
+
+def no_card(request: str) -> dict[str, str]:
+    """Return which methods of the catalog have no card on a request, and why."""
+    asked = REQUESTS[request][0]()
+    case = with_checkpoints(asked.case, DiskCheckpoints(Cache().root / "checkpoints"))
+    parts, found = case.partition(asked.request), {}
+    for name in methods():
+        try:
+            check_needs(method(name), case, parts)
+        except UnsupportedError as e:
+            found[name] = str(e).partition(";")[0].partition(", which")[0].removeprefix(f"{name} ")
+        else:
+            if name in ELSEWHERE:
+                found[name] = ELSEWHERE[name]
+    return found
 
 
 def equal_arms(seed: int, models: int, examples: int) -> MarginMatrix:
@@ -158,134 +200,60 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--request", default="random_tenth", choices=REQUESTS)
-    parser.add_argument("--models", type=int, default=64)
+    parser.add_argument("--request", action="append", choices=REQUESTS, help="all by default")
+    parser.add_argument("--models", type=int, help="of each kind; those of the request by default")
     parser.add_argument("--method", action="append", choices=METHODS, help="all by default")
+    parser.add_argument("--again", action="store_true", help="make cards anew that are written")
     parser.add_argument("--false-alarms", type=int, default=0, metavar="DRAWS")
     parser.add_argument("--examples", type=int, default=20, help="rows a section of false alarms")
+    parser.add_argument("--page", action="store_true", help="write the page alone")
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.false_alarms:
-        found = {"false_alarms": alarms(args.false_alarms, args.models, args.examples)}
+        found = {"false_alarms": alarms(args.false_alarms, args.models or 64, args.examples)}
         _add(args.out, found)
         print(json.dumps(found, indent=1))
+    elif not args.page:
+        for request, label in itertools.product(args.request or REQUESTS, args.method or METHODS):
+            _card(args, request, label)
+    _write_page(args.out)
+
+
+def _card(args: argparse.Namespace, request: str, label: str) -> None:
+    """Make a card that is not written yet; a method that does not fit the request has none."""
+    name, settings = METHODS[label]
+    models = args.models or REQUESTS[request][1]
+    key = f"{request}/{models}/{label}"
+    if name in no_card(request) or (key in _kept(args.out) and not args.again):
         return
-    for label in args.method or METHODS:
-        name, settings = METHODS[label]
-        one = measured(args.request, method(name, **settings), args.models)
-        _add(args.out, {f"{args.request}/{args.models}/{label}": one})
-        arms = {k: (a["auc"]["value"], a["klom"], a["p"]) for k, a in one["arms"].items()}
-        print(label, arms, one["accuracy"], one["verdicts"], flush=True)
+    try:
+        one = measured(request, method(name, **settings), models)
+    except Exception as e:  # noqa: BLE001  # the next card is made, and the page says why not this
+        one = {"failed": f"{type(e).__name__}: {e}"}
+    _add(args.out, {key: one})
+    print(key, one.get("failed") or (one["cost"], one["verdicts"]), flush=True)
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def _add(path: Path, found: dict[str, Any]) -> None:
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    kept |= found
+    kept = _kept(path) | found
     path.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    path.with_suffix(".md").write_text(page(kept), encoding="utf-8")
+
+
+def _write_page(path: Path) -> None:
+    kept, left_out = _kept(path), {}
+    done = {tuple(key.split("/", 2)[::2]) for key in kept}
+    for request in REQUESTS:
+        why = no_card(request)
+        missing = [x for x, (name, _) in METHODS.items() if name not in why]
+        open_yet = [x for x in missing if (request, x) not in done]
+        left_out[request] = why | dict.fromkeys(open_yet, "not measured yet")
+    path.with_suffix(".md").write_text(page(kept, left_out), encoding="utf-8")
     plot(kept, path.with_suffix(".svg"))
-
-
-HEAD = """# Placebo control: memory, signature and likeness
-
-Written by `python -m experiments placebo`; [numbers](placebo.json). Strong audits of methods on
-digits. Memory: unlearned against placebo models (the same method on models that never saw the
-forget set). Signature: placebo against retrained models. Likeness: unlearned against retrained
-models. Each cell: U-LiRA AUC (0.5 = alike), median KLoM, mean shift of margins in standard
-deviations, and exposed records. Original: the AUC of the untouched model. Accuracy of models, and
-of retrained ones; cost as a share of retraining's row passes.
-
-![Memory against test accuracy; cost as size](placebo.svg)
-
-The area of a point is its cost; the dashed line is the test accuracy of retrained models. The line
-of points is the dial of `shrink_perturb`. Its last point (`renew` 1) is a short retraining, which
-never saw the forget set: a dial below it is worth its name only where it answers test rows better.
-
-"""
-
-COLUMNS = (
-    *("request, models", "method", "original", "memory", "signature", "likeness"),
-    *("retain / test", "retrained", "cost", "verdicts"),
-)
-
-
-def page(kept: dict[str, Any]) -> str:
-    """Return the results as a page of Markdown."""
-    lines = []
-    for key, one in sorted(kept.items()):
-        if key == "false_alarms":
-            continue
-        request, models, label = key.split("/", 2)
-        arms = one["arms"]
-        cells = [f"{request}, {models}", label, f"{arms['likeness']['auc_original']:.3f}"]
-        cells += [_cell(arms[name]) for name in ("memory", "signature", "likeness")]
-        for kind in ("accuracy", "retrained"):
-            cells.append(" / ".join(f"{one[kind][s]:.3f}" for s in ("retain", "test")))
-        cells.append(f"{one['cost']:.3f}")
-        cells.append(", ".join(v for v in one["verdicts"] if v != Verdict.INCONCLUSIVE))
-        lines.append(f"| {' | '.join(cells)} |")
-    head = (f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}")
-    text = HEAD + "\n".join((*head, *lines)) + "\n"
-    if "false_alarms" in kept:
-        text += _alarms_text(kept["false_alarms"])
-    return text
-
-
-def plot(kept: dict[str, Any], path: Path) -> None:
-    """Write memory against test accuracy, a panel for each request, the dial as a line."""
-    each = [(*key.split("/", 2), one) for key, one in sorted(kept.items()) if "/" in key]
-    lines = [x for x in each if not x[-1]["errors"]]
-    requests = list(dict.fromkeys(request for request, *_ in lines))
-    with figure(path, 4.2 * len(requests), 4.0) as drawn:
-        panels = drawn.subplots(1, len(requests), squeeze=False, sharey=True)[0]
-        for ax, request in zip(panels, requests, strict=True):
-            mine = [(label, one) for name, _, label, one in lines if name == request]
-            _panel(ax, mine)
-            ax.set(title=request.replace("_", " "), xlabel="Memory: U-LiRA AUC (0.5 = none)")
-        panels[0].set_ylabel("Test accuracy")
-
-
-def _panel(ax: Any, mine: Sequence[tuple[str, dict[str, Any]]]) -> None:
-    points = [
-        (label, one["arms"]["memory"]["auc"]["value"], one["accuracy"]["test"], one["cost"])
-        for label, one in mine
-    ]
-    dial = [(x, y) for label, x, y, _ in points if label.startswith(DIAL)]
-    if dial:
-        ax.plot(*zip(*dial, strict=True), "-", color="0.7", zorder=0)
-    for label, x, y, cost in points:
-        own = label.startswith(DIAL)
-        ax.scatter(x, y, s=8 + 300 * cost, color="C0" if own else "C1", alpha=0.7, lw=0)
-        text = label.removeprefix(DIAL)
-        at = (3, 6 if own else -10)
-        ax.annotate(text, (x, y), xytext=at, textcoords="offset points", fontsize=7)
-    ax.axvline(0.5, color="0.6", lw=0.8, ls=":")
-    ax.axhline(mine[0][1]["retrained"]["test"], color="0.6", lw=0.8, ls="--")
-
-
-def _cell(arm: dict[str, Any]) -> str:
-    exposed = arm["familiar"] + arm["strange"]
-    return (
-        f"{arm['auc']['value']:.3f}; {arm['klom']:.2f}; {arm['shift']['value']:+.2f};"
-        f" {exposed} of {arm['records']}"
-    )
-
-
-def _alarms_text(found: dict[str, Any]) -> str:
-    names = ("memory accused", "likeness accused", "memory gone", "matches")
-    rates = " | ".join(f"{found['rates'][name]:.3f}" for name in names)
-    return f"""
-## False alarms
-
-{found["draws"]} draws of equal arms, {found["models"]} models of each kind, {found["examples"]}
-rows of each section; margins of models that differ as a whole. Nominal: 5 % for memory, 1 % for
-likeness (permutation test).
-
-| LEAKS or OVER-FORGOT | DISTINGUISHABLE | MEMORY GONE | MATCHES |
-|---|---|---|---|
-| {rates} |
-"""
 
 
 if __name__ == "__main__":

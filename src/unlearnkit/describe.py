@@ -124,7 +124,7 @@ def auto_page() -> str:
         f"`budget` (default {Auto().budget:g}): "
         + _text(Auto.model_fields["budget"].description or ""),
         "",
-        "How well it chooses on cases that played no part: [results](results/auto.md).",
+        "What it chooses, at what cost, and what an audit says of it: [results](results/auto.md).",
     ]
     for line in decision_table():
         said += [

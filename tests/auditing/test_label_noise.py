@@ -1,21 +1,27 @@
 """A lower fit of noisy labels is a matter of likeness; a lower fit of clean labels is damage."""
 
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 import unlearnkit as uk
+from experiments import placebo
 from tests.auditing.liars import NoOp
 from tests.auditing.planted import everything, planted, seated
 from unlearnkit.auditing.label_noise import LabelNoise, UtilityGap, label_noise
 from unlearnkit.auditing.strong.results_table import strong_table
 from unlearnkit.auditing.verdicts_strong import strong_findings
+from unlearnkit.cases.registry import CaseWithRequest
 from unlearnkit.core.evidence import Evidence, Split
+from unlearnkit.core.method import Info, Method, Need, Problem
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.report.schema import Verdict
 from unlearnkit.tasks.classification import Classification
+from unlearnkit.train.loop import descend
 
 WIDE, TRAIN, TEST = 3000, 300, 200
 GO = uk.Rows(tuple(i for i in range(200, 213) if i % 10 != 1))
@@ -175,3 +181,40 @@ def test_the_strong_tier_asks_the_same():
 
     assert found(None) == found(LabelNoise(-0.1, 0.3)) == {Verdict.DAMAGED}
     assert found(LabelNoise(0.1, 0.3)) == {Verdict.DISTINGUISHABLE}
+
+
+class TrueLabels(Method):
+    """Train anew on the retain set with labels that are read from the inputs."""
+
+    id: ClassVar[str] = "true_labels"
+    info = Info(
+        title="True labels",
+        cite="",
+        needs=frozenset({Need.RETAIN, Need.FRESH}),
+        tasks=frozenset({"classification"}),
+        may_damage=True,
+    )
+    turned: int = 0
+    """By how many classes they are wrong."""
+
+    def apply(self, p: Problem, rt: Runtime) -> nn.Module:
+        model = p.fresh()
+
+        def loss(batch):
+            return cross_entropy(model(batch.x), (batch.x[:, :3].argmax(1) + self.turned) % 3)
+
+        descend(model, p.retain, loss, NOISY.recipe, rt, stream="true_labels")
+        return model
+
+
+@pytest.mark.parametrize(("turned", "worse"), [(0, False), (1, True)])
+def test_an_experiment_and_an_audit_agree_on_noisy_labels(monkeypatch, turned, worse):
+    monkeypatch.setitem(placebo.REQUESTS, "noisy", (lambda: CaseWithRequest(NOISY, GO), 4))
+    how = TrueLabels(turned=turned)
+    card = placebo.measured("noisy", how, 4)
+    assert card["accuracy"]["retain"] < card["retrained"]["retain"] - 0.08
+    done = uk.unlearn(uk.train_original(NOISY).model, NOISY, GO, how)
+    found = uk.audit(done, tier="strong", models=4, recipe_check=False).findings
+    ensembles = {f.verdict for f in found if not f.reason.startswith("this model:")}
+    assert set(card["verdicts"]) == ensembles
+    assert (Verdict.DAMAGED in ensembles) is worse

@@ -2,7 +2,6 @@
 
 import pytest
 
-from experiments.auto_order import kept_results, without
 from experiments.memory_table import CANDIDATES, LINES, SHORT, derived, kept_lines, ranked
 from unlearnkit import catalog
 from unlearnkit.auto.case_profile import CaseProfile
@@ -128,12 +127,6 @@ def test_for_numbers_less_error_is_better():
     rows += [line_of(0.5, 0.968, candidate="ssd", **worse)]
     (found,) = ranked("numbers", rows)
     assert found.gain == pytest.approx(-0.003)
-
-
-def test_leaving_a_family_out_changes_a_line_that_rests_on_it_alone():
-    measured = kept_results()
-    assert "numbers" in {x.id for x in load_decision_table()}
-    assert "numbers" not in {x.id for x in without("diabetes", measured)}
 
 
 def test_a_line_says_a_candidate_as_a_user_would_write_it():

@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[2]
 
 def test_only_modules_with_a_main_are_experiments():
     known = experiment_names()
-    assert {"auto_cards", "defaults", "regression_audit"} <= set(known)
-    assert not {"auto_order", "auto_page", "small_cases"} & set(known)
+    assert {"auto", "defaults", "placebo", "regression_audit"} <= set(known)
+    assert not {"placebo_page", "small_cases"} & set(known)
 
 
 def test_options_after_the_name_go_to_the_experiment():

@@ -18,8 +18,8 @@ from unlearnkit.auditing.control_models import ControlModels
 from unlearnkit.auditing.difficulty_summary import difficulty
 from unlearnkit.auditing.evidence_kinds import read_certificate, with_evidence
 from unlearnkit.auditing.figure_data import class_lines, margin_samples, roc_curves
-from unlearnkit.auditing.label_noise import LabelNoise
-from unlearnkit.auditing.memory_and_likeness import single_model_answers, strong_answers
+from unlearnkit.auditing.memory_and_likeness import single_model_answers
+from unlearnkit.auditing.method_judgement import judge_method
 from unlearnkit.auditing.metric_table import Reference, metric_rows
 from unlearnkit.auditing.next_steps import AuditFacts, next_steps
 from unlearnkit.auditing.placebo_models import PlaceboControl, placebo_control
@@ -36,9 +36,8 @@ from unlearnkit.auditing.request_summary import (
 from unlearnkit.auditing.splits import choose
 from unlearnkit.auditing.strong.cost_plan import plan
 from unlearnkit.auditing.strong.ensemble_size import ENOUGH
-from unlearnkit.auditing.strong.mask_transfer import distance_to_feature_mean, find_localizer
-from unlearnkit.auditing.strong.placebo import reads_request
-from unlearnkit.auditing.strong.results_table import StrongResults, strong_table
+from unlearnkit.auditing.strong.mask_transfer import find_localizer
+from unlearnkit.auditing.strong.results_table import StrongResults
 from unlearnkit.auditing.strong.train_ensembles import check_models, collect_margins, subject_of
 from unlearnkit.auditing.summary import summary_rows
 from unlearnkit.auditing.verdicts_fast import FastAudit
@@ -50,7 +49,7 @@ from unlearnkit.auditing.verdicts_reference import (
     headroom,
     judge,
 )
-from unlearnkit.auditing.verdicts_strong import strong_findings, strong_limits, strong_remarks
+from unlearnkit.auditing.verdicts_strong import strong_limits, strong_remarks
 from unlearnkit.cache import Cache
 from unlearnkit.contamination import check_fresh, check_outside
 from unlearnkit.core.audit_terms import AuditTier
@@ -337,15 +336,9 @@ def _strong(
     one = audit_one_model(done, truth, AuditTier.REFERENCE, rt, controls, memory, **settings)
     by = () if localizer is None else (localizer.words,)
     told = (f"the mask was found anew on each original, by {words}" for words in by)
-    table = strong_table(
-        signals,
-        rt,
-        apart=distance_to_feature_mean(done, rt),
-        reads_request=reads_request(done.method, localizer),
-    )
     own = [f for f in one.findings if f.verdict not in _OPEN]
-    noise = partial(_noise_of, done, controls, rt)
-    found = mark_findings(strong_findings(table, own, one.recipe, noise), one.recipe)
+    judged = judge_method(subject, signals, done, controls, own=own, recipe=one.recipe)
+    table, found = judged.table, judged.findings
     facts = AuditFacts(
         found, table.rows, AuditTier.STRONG, len(truth), one.cost, table.models, one.recipe
     )
@@ -354,7 +347,7 @@ def _strong(
             "tier": AuditTier.STRONG,
             "verdict": found[0].verdict,
             "reason": found[0].reason,
-            "answers": under_recipe(strong_answers(found, table), one.recipe),
+            "answers": judged.answers,
             "remarks": strong_remarks(table),
             "next_steps": next_steps(facts),
             "summary": summary_rows(
@@ -367,11 +360,6 @@ def _strong(
             "strong": _summary_of(table, subject.name, asked.train, time.perf_counter() - start),
         }
     )
-
-
-def _noise_of(done: Unlearned, controls: ControlModels, rt: Runtime) -> LabelNoise:
-    views = choose(done.case, done.parts, rt, infer_request(done.request, done.parts)).views
-    return controls.label_noise(evidence_of(done, views, rt))
 
 
 def _summary_of(table: StrongResults, signals: str, trained: int, seconds: float) -> StrongSummary:

@@ -21,7 +21,7 @@ from unlearnkit.unlearning.requirements import available_inputs
 ATYPICAL = 0.75
 """Share of pairs in which a forget row must fit the original worse than a retained row, for the
 forget set to be atypical. Rows drawn at random had 0.36 to 0.56 on the cases of
-docs/results/auto.md, rows with wrong labels 0.94 to 1."""
+experiments/small_cases.py, rows with wrong labels 0.94 to 1."""
 
 SURE = 3.0
 """Standard errors by which that share must lie above a half."""
