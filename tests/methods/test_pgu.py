@@ -221,6 +221,15 @@ def test_a_case_of_parts_gives_the_moments_for_the_next_one(keyed):
 # bad input
 
 
+def test_a_run_that_its_guard_takes_back_whole_is_told(toy):
+    model, case = toy
+    how = uk.method("pgu", epochs=4, start_rate=50.0, guard={"floor": 0.0})
+    done = uk.unlearn(model, case, uk.Classes(1), how)
+    want = model.state_dict()
+    assert all(torch.equal(t, want[name]) for name, t in done.model.state_dict().items())
+    assert any("pgu: did nothing: after pass 1 what stays is harmed" in n for n in done.notes)
+
+
 def test_a_subspace_without_a_direction_is_told(toy):
     model, case = toy
     how = uk.method("pgu", held={"threshold": 1e-6}, stop="never", epochs=1)

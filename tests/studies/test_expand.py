@@ -1,6 +1,7 @@
 """A study's runs: which there are, in which order, and by which keys they are known."""
 
 import itertools
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -57,6 +58,23 @@ def test_a_preset_gives_its_settings_and_a_label():
     want = catalog.method("finetune", "paper")
     assert (found.label, found.preset) == ("finetune paper", "paper")
     assert method_of(found) == want
+
+
+@pytest.mark.parametrize(
+    ("method", "preset", "path"),
+    [("jit", "paper", ("guard", "floor")), ("neggrad_plus", "reference", ("cap",))],
+)
+def test_a_preset_without_a_limit_has_a_key_of_its_own(method, preset, path):
+    without = {"preset": preset}
+    limited = without | {"settings": {".".join(path): 1e9}}
+    one, other = expand(small(methods=[{method: without}, {method: limited}], seeds=1))
+    held = one.settings
+    for name in path:
+        held = held[name]
+    assert math.isinf(held)
+    assert one.key != other.key
+    assert one.key == expand(small(methods=[{method: without}], seeds=1))[0].key
+    assert method_of(one) == catalog.method(method, preset)
 
 
 def test_all_is_every_method_that_serves_the_case():

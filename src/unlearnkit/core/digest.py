@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import json
+import math
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -26,9 +27,23 @@ def tensor_digest(x: Tensor) -> str:
 
 
 def digest(content: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of a JSON-able mapping; key order does not matter."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """Return the SHA-256 of a JSON-able mapping; key order does not matter.
+
+    An infinite number, as a preset without a limit has, is spelled as models spell it in JSON.
+    """
+    plain = _with_words_for_infinity(content)
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _with_words_for_infinity(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {name: _with_words_for_infinity(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_with_words_for_infinity(value) for value in content]
+    if isinstance(content, float) and math.isinf(content):
+        return "Infinity" if content > 0 else "-Infinity"
+    return content
 
 
 def model_digest(model: nn.Module) -> str:

@@ -69,6 +69,13 @@ class Pgu(Method):
             "forget rows that share their directions with retained rows, as a random subset does,"
             " cannot be forgotten where those directions are held",
             "the loss has a dead zone: near p_y = 1 its gradient vanishes like (1 - p_y) / epsilon",
+            "on 10,000 photographs (`cifar10_small`) a run is taken back whole where the first look"
+            " of its guard finds harm: a random tenth (3 seeds), wrong labels (one seed), and a"
+            " class in one run of six on originals of the same recipe; nothing is forgotten then,"
+            " and a note says so",
+            "published settings do not carry over to these photographs: test rows fall from 0.67 to"
+            " 0.53 (preset samples, a random tenth) and from 0.61 to 0.34 (depoison, wrong labels),"
+            " one seed each",
         ),
         presets={
             "samples": {
@@ -239,17 +246,27 @@ def _stop_rule(how: Pgu, epochs: int, p: Problem, rt: Runtime) -> Callable[[int]
 
 
 def _guarded(rule: StopRule, each: int, p: Problem, rt: Runtime) -> Callable[[int], bool]:
-    watch, good = StopMonitor(rule, p, rt, "pgu"), snapshot(p.model)
+    watch, good, passes = StopMonitor(rule, p, rt, "pgu"), snapshot(p.model), 0
 
     def enough(epoch: int) -> bool:
-        nonlocal good
+        nonlocal good, passes
         if (epoch + 1) % each:
             return False
         if watch.intact() and not watch.overshot():
-            good = snapshot(p.model)
+            good, passes = snapshot(p.model), epoch + 1
             return watch.unseen()
         if epoch < 0:
             rt.note("pgu: the forget rows look never seen as they are: nothing to do")
+        else:
+            why = (
+                "forget rows look worse than never seen"
+                if watch.intact()
+                else "what stays is harmed"
+            )
+            rt.note(
+                f"pgu: {f'went back to pass {passes}' if passes else 'did nothing'}: after pass"
+                f" {epoch + 1} {why}; lower start_rate or raise guard.floor"
+            )
         p.model.load_state_dict(good)
         return True
 
