@@ -64,8 +64,20 @@ def test_on_spherical_losses_the_estimate_is_exact(tmp_path):
     want = retrained(case, full)
     torch.testing.assert_close(done.model.weight, want.weight, rtol=1e-9, atol=1e-12)
     assert (done.model.weight - full.weight).abs().max() > 1e-3
-    # Three rounds of warm-up, and the first after it, by four clients.
-    assert any("16 of 48 updates were exact" in note for note in done.notes)
+    # Three rounds of warm-up, by four clients.
+    assert any("12 of 48 updates were exact" in note for note in done.notes)
+
+
+def test_the_last_of_each_so_many_rounds_after_the_warm_up_is_exact():
+    how = FedRecover(warm_up=0.1, every=10, final=0.1)
+    assert [n for n in range(30) if how.is_exact(n, 30)] == [0, 1, 2, 12, 22, 27, 28, 29]
+    assert [n for n in range(20) if how.is_exact(n, 20)] == [0, 1, 11, 18, 19]
+
+
+def test_at_its_defaults_clients_train_in_less_than_three_tenths_of_the_rounds():
+    how = FedRecover()
+    for rounds in (10, 20, 30, 50, 100, 1000):
+        assert sum(how.is_exact(n, rounds) for n in range(rounds)) <= 0.3 * rounds
 
 
 @pytest.mark.parametrize(
