@@ -14,7 +14,7 @@ from unlearnkit.federated.client_splits import iid_split
 from unlearnkit.federated.federated_case import Client, federated_case
 from unlearnkit.federated.federation import Federation, rows_by_client
 from unlearnkit.federated.rounds import ClientUpdates, load_state, train_in_rounds
-from unlearnkit.federated.update_history import MemoryHistory
+from unlearnkit.federated.update_history import DiskHistory, MemoryHistory
 from unlearnkit.methods.fed_recover import FedRecover, largest_usual_entry
 from unlearnkit.testing.toy_cases import toy_case
 
@@ -138,3 +138,18 @@ def test_a_history_of_every_second_round_is_refused(tmp_path):
     case = spheres(every=2)
     with pytest.raises(InputError, match="keeps every 2 rounds; train with"):
         uk.unlearn(trained(case, tmp_path), case, Client(3), "fed_recover")
+
+
+def test_one_history_keeps_trainings_of_several_splits_and_federations(tmp_path):
+    """Same rows and seed: the second training does not take the place of the first."""
+    recipe = Recipe(lr=0.05, epochs=1, batch_size=4)
+    history, made = DiskHistory(tmp_path / "history", every=1), []
+    for clients, rounds in ((4, 3), (5, 3), (4, 2)):
+        case = federated_case(
+            toy_case(uk.Classification(3)), Federation(rounds=rounds, recipe=recipe),
+            clients=iid_split(60, clients), history=history,
+        )  # fmt: skip
+        made.append((trained(case, tmp_path), case))
+    for full, case in made:
+        done = uk.unlearn(full, case, Client(3), FedRecover(warm_up=1))
+        assert same(done.model, retrained(case, full))
