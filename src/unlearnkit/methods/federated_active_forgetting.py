@@ -97,6 +97,10 @@ class FederatedActiveForgetting(Method):
             " retained accuracy changed by -0.1 to 3.7 points, forget accuracy by -0.005 to"
             " 0.034. Statistics explain a part of the loss on retained rows, and not what"
             " stays of forget rows",
+            "unlearning rounds break the model, and repair rounds rebuild it: on digits (IID,"
+            " one seed) retained accuracy was 0.20 for a class and 0.57 for a client before"
+            " repair, and 0.963 and 0.980 after all 8 rounds. Retraining from untrained"
+            " weights has 0.951 and 0.944 after 8 rounds",
             "with one client of many, averaging dilutes what it forgets by its weight in a round;"
             " `least_weight` counters that",
         ),
