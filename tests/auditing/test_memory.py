@@ -109,7 +109,12 @@ measure(do)
         pytest.param(PARTS, 300, id="outputs of 2,000 rows and 50,000 classes, in parts"),
         pytest.param(WAYS, 25, id="64 models, 8,000 rows of 12 numbers"),
         pytest.param(THIRDS, 30, id="AUC over 64 models of 6,000 rows"),
-        pytest.param(TABLE, 75, id="strong table of 20 models, 8,000 rows a section"),
+        pytest.param(
+            TABLE,
+            75,
+            id="strong table of 20 models, 8,000 rows a section",
+            marks=pytest.mark.exhaustive,
+        ),
     ],
 )
 def test_the_peak_grows_by_no_more_than(body, most):

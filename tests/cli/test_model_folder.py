@@ -55,11 +55,18 @@ def test_documents_that_do_not_fit_are_refused_in_one_line(run, folder, words, t
     assert not (folder / "new").exists()
 
 
-def test_a_folder_without_a_model_is_refused(run, folder):
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("docs", "'docs' is no folder of a model: it has no config.json"),
+        ("absent", "'absent': no such folder of a model"),
+    ],
+)
+def test_a_folder_without_a_model_is_refused(run, folder, name, told):
     words = ["--forget", "docs/a.txt", "--retain", "docs/b.txt", "--out", "new"]
-    said = run("unlearn", "docs", "--task", "causal_lm", *words)
+    said = run("unlearn", name, "--task", "causal_lm", *words)
     assert said.code == 1
-    assert "'docs' is no folder of a model: it has no config.json" in said.err
+    assert told in said.err
 
 
 def test_extra_arguments_without_a_task_are_refused(run, folder):

@@ -82,11 +82,10 @@ def _is_check(n: ast.AST) -> bool:
     return False
 
 
-@pytest.mark.parametrize(
-    "path", sorted(TESTS.rglob("test_*.py")), ids=lambda p: str(p.relative_to(TESTS))
-)
-def test_every_test_checks_something_whatever_holds(path):
-    assert list(faults(path.read_text(encoding="utf-8"))) == []
+def test_every_test_checks_something_whatever_holds():
+    found = {p: list(faults(p.read_text(encoding="utf-8"))) for p in TESTS.rglob("test_*.py")}
+    assert len(found) > 300
+    assert {str(p.relative_to(TESTS)): lines for p, lines in found.items() if lines} == {}
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_a_subject_in_no_row_leaves_the_queue_and_the_others_are_answered(ledger
     ledger.request("rows=a0001", id="good")
     outcome = ledger.run()
     assert outcome.requests == ("good",)
-    assert outcome.missing == {"half": "1 of 2 rows are in no training row"}
+    assert outcome.missing == {"half": "not in the training data: 1 of 2 rows"}
     assert ledger.states() == {"half": "not found", "good": "done"}
 
 
@@ -111,7 +111,7 @@ def test_a_subject_that_is_deleted_already_is_said(ledger):
     ledger.request("rows=a0003", id="again")
     missing = ledger.run().missing
     assert missing == {
-        "again": "1 of 1 rows are in no training row; 1 were deleted by an earlier batch"
+        "again": "not in the training data: 1 of 1 rows; deleted by an earlier batch: 1"
     }
 
 

@@ -116,7 +116,7 @@ def test_a_subject_in_no_row_is_taken_in_and_said_when_the_batch_begins(web, led
     ledger.run()
     said = web.get("/requests/r1").json()
     assert said["state"] == "not found"
-    assert said["why"] == "1 of 1 rows are in no training row"
+    assert said["why"] == "not in the training data: 1 of 1 rows"
 
 
 def test_a_name_that_looks_like_a_file_is_a_name(web, ledger, tmp_path):

@@ -7,7 +7,7 @@ from unlearnkit.cases.digits import a_mislabelled_tenth, one_class
 
 GOALS = [
     pytest.param(one_class, 0.9, 4, id="class 3"),
-    pytest.param(a_mislabelled_tenth, 0.6, 2, id="mislabelled tenth"),
+    pytest.param(a_mislabelled_tenth, 0.6, 2, id="mislabelled tenth", marks=pytest.mark.exhaustive),
 ]
 TRAINING = ["amnesiac", "del_localized", "l1_sparse", "neggrad_plus", "relabel", "scrub"]
 """Published methods; ``finetune`` is what they are measured against."""

@@ -45,7 +45,10 @@ SHAPES = {"lstm": (12, 5)}
 TRANSFORMER = pytest.mark.skipif(
     find_spec("transformers") is None, reason="transformers is not installed"
 )
-NAMES = [pytest.param(n, marks=TRANSFORMER if n == "vit" else ()) for n in NETWORKS]
+MARKS = {"vit": TRANSFORMER, "mobilenet_v2": pytest.mark.exhaustive}
+"""The deepest network takes as long as all others together."""
+
+NAMES = [pytest.param(n, marks=MARKS.get(n, ())) for n in NETWORKS]
 METHODS = {i: m for i, m in uk.catalog.methods().items() if "classification" in m.info.tasks}
 
 

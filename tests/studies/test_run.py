@@ -200,7 +200,7 @@ def test_killed_again_and_again_it_ends_with_what_an_uninterrupted_one_has(store
     killed = 0
     for step in range(30):
         process = worker(MANY, path, tmp_path / "other")
-        process.join(0.02 + 0.01 * step)
+        process.join(0.02 + 0.02 * step)
         if process.is_alive():
             process.kill()
             killed += 1

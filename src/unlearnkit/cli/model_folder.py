@@ -129,6 +129,8 @@ def _load(folder: str, kind: type[TokenTask]) -> tuple[Any, Any]:
         raise UnsupportedError(
             f"--task {kind.name} needs transformers; pip install 'unlearnkit[hf]'"
         ) from None
+    if not Path(folder).is_dir():
+        raise InputError(f"{folder!r}: no such folder of a model")
     if not (Path(folder) / "config.json").is_file():
         raise InputError(f"{folder!r} is no folder of a model: it has no config.json")
     try:

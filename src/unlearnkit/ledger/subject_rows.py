@@ -238,9 +238,9 @@ def search(register: Register, keys: SubjectKeys, case: Case, requests: Sequence
         if lost:
             deleted = {p for other in register.arrivals("done") for p in other["subjects"]}
             gone = len(deleted & set(body["subjects"]))
-            before = f"; {gone} were deleted by an earlier batch" if gone else ""
+            before = f"; deleted by an earlier batch: {gone}" if gone else ""
             missing[name] = (
-                f"{lost} of {len(body['subjects'])} {body['kind']} are in no training row{before}"
+                f"not in the training data: {lost} of {len(body['subjects'])} {body['kind']}{before}"
             )
             continue
         whole.append(name)
