@@ -93,7 +93,10 @@ def plot(found: dict[tuple[str, str], list[tuple[float, float]]], path: Path) ->
                 title=f"{title} leaves", xlabel="Rounds (forget rows solid, retained rows dashed)"
             )
         axes[0].set_ylabel("Accuracy")
-        axes[0].legend(frameon=False, fontsize=8, loc="center right")
+        lines = {line.get_label(): line for ax in axes for line in ax.get_lines()}
+        names = [w for w in WAYS if w in lines]
+        where = {"frameon": False, "fontsize": 8, "loc": "center right"}
+        axes[0].legend([lines[n] for n in names], names, **where)
 
 
 def main() -> None:

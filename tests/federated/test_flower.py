@@ -51,7 +51,7 @@ from unlearnkit.testing.toy_cases import toy_case  # noqa: E402
 
 TASK = uk.Classification(3)
 LOCAL = uk.Recipe(lr=0.05, epochs=2, batch_size=4)
-METHOD = FederatedActiveForgetting(rounds=2, repair=0.5, local_epochs=3)
+METHOD = FederatedActiveForgetting(rounds=2, repair=0.5, local_epochs=3, strength=1)
 REQUESTS = {"client": Client(3), "class": uk.Classes(1), "rows": uk.Rows((0, 5, 7, 20))}
 
 

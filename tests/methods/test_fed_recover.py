@@ -14,7 +14,7 @@ from unlearnkit.federated.client_splits import iid_split
 from unlearnkit.federated.federated_case import Client, federated_case
 from unlearnkit.federated.federation import Federation, rows_by_client
 from unlearnkit.federated.rounds import ClientUpdates, load_state, train_in_rounds
-from unlearnkit.federated.update_history import MemoryHistory
+from unlearnkit.federated.update_history import DiskHistory, MemoryHistory
 from unlearnkit.methods.fed_recover import FedRecover, largest_usual_entry
 from unlearnkit.testing.toy_cases import toy_case
 
@@ -64,8 +64,20 @@ def test_on_spherical_losses_the_estimate_is_exact(tmp_path):
     want = retrained(case, full)
     torch.testing.assert_close(done.model.weight, want.weight, rtol=1e-9, atol=1e-12)
     assert (done.model.weight - full.weight).abs().max() > 1e-3
-    # Three rounds of warm-up, and the first after it, by four clients.
-    assert any("16 of 48 updates were exact" in note for note in done.notes)
+    # Three rounds of warm-up, by four clients.
+    assert any("12 of 48 updates were exact" in note for note in done.notes)
+
+
+def test_the_last_of_each_so_many_rounds_after_the_warm_up_is_exact():
+    how = FedRecover(warm_up=0.1, every=10, final=0.1)
+    assert [n for n in range(30) if how.is_exact(n, 30)] == [0, 1, 2, 12, 22, 27, 28, 29]
+    assert [n for n in range(20) if how.is_exact(n, 20)] == [0, 1, 11, 18, 19]
+
+
+def test_at_its_defaults_clients_train_in_less_than_three_tenths_of_the_rounds():
+    how = FedRecover()
+    for rounds in (10, 20, 30, 50, 100, 1000):
+        assert sum(how.is_exact(n, rounds) for n in range(rounds)) <= 0.3 * rounds
 
 
 @pytest.mark.parametrize(
@@ -126,3 +138,18 @@ def test_a_history_of_every_second_round_is_refused(tmp_path):
     case = spheres(every=2)
     with pytest.raises(InputError, match="keeps every 2 rounds; train with"):
         uk.unlearn(trained(case, tmp_path), case, Client(3), "fed_recover")
+
+
+def test_one_history_keeps_trainings_of_several_splits_and_federations(tmp_path):
+    """Same rows and seed: the second training does not take the place of the first."""
+    recipe = Recipe(lr=0.05, epochs=1, batch_size=4)
+    history, made = DiskHistory(tmp_path / "history", every=1), []
+    for clients, rounds in ((4, 3), (5, 3), (4, 2)):
+        case = federated_case(
+            toy_case(uk.Classification(3)), Federation(rounds=rounds, recipe=recipe),
+            clients=iid_split(60, clients), history=history,
+        )  # fmt: skip
+        made.append((trained(case, tmp_path), case))
+    for full, case in made:
+        done = uk.unlearn(full, case, Client(3), FedRecover(warm_up=1))
+        assert same(done.model, retrained(case, full))

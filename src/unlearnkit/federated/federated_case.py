@@ -59,7 +59,9 @@ class FederatedTraining(TrainingOfViews):
         if history is None or len(view) < len(view.data):
             train_in_rounds(model, clients, self.task, self.federation, rt)
             return
-        name = training_name(model.state_dict(), view.key(), rt.seed)
+        # owners and federation, too: a history may have trainings of several on the same rows
+        rows = digest({"rows": view.key(), "owners": self.row_content(view.data)})
+        name = training_name(model.state_dict(), f"{rows} {self.federation}", rt.seed)
         history.begin(name)
 
         def keep(sent: ClientUpdates) -> None:

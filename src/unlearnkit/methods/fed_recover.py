@@ -41,7 +41,9 @@ class FedRecover(Method):
         ),
         differs=(
             "written from the algorithm as it is known; text and code were not at hand, and"
-            " defaults are chosen for short trainings: published ones are in rounds, of thousands",
+            " defaults are chosen for short trainings. The preset `long_training` has the published"
+            " settings as they are remembered, not checked: 20 rounds of warm-up, every tenth"
+            " round, and the last 5 of 2,000",
             "an update is what a client's local epochs make of the weights, in place of one"
             " gradient times the rate",
             "the threshold for abnormal updates is the largest, over rounds, of the stored"
@@ -55,6 +57,7 @@ class FedRecover(Method):
             " wrong the more, the more the recovered weights are away from the stored ones",
             "where most clients hold the class to forget, most updates are exact: it is retraining",
         ),
+        presets={"long_training": {"warm_up": 0.01, "every": 10, "final": 0.0025}},
         smoke={"warm_up": 0.5, "final": 0.2},
     )
 
@@ -63,7 +66,7 @@ class FedRecover(Method):
     retraining."""
 
     every: int = Field(10, ge=1)
-    """After the warm-up, each so many rounds one is exact (paper: T_c); 1 is retraining."""
+    """After the warm-up, the last of each so many rounds is exact (paper: T_c); 1 is retraining."""
 
     final: Annotated[float, SearchRange(0.03, 0.3)] = Field(0.1, ge=0, le=1)
     """Last rounds, all exact, as a share of the training's, rounded up (paper: T_f rounds)."""
@@ -78,9 +81,8 @@ class FedRecover(Method):
     def is_exact(self, number: int, rounds: int) -> bool:
         """Return whether clients train in a round, counted from 0."""
         first, last = (math.ceil(share * rounds - 1e-9) for share in (self.warm_up, self.final))
-        return (
-            number < first or number >= rounds - last or (number - first) % self.every == 0
-        )  # fmt: skip
+        corrected = (number - first + 1) % self.every == 0
+        return number < first or number >= rounds - last or corrected
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
         """Replay the stored rounds; estimate updates where clients need not train."""

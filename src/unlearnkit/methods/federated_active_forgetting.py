@@ -66,6 +66,10 @@ class FederatedActiveForgetting(Method):
             "the Fisher is the model's own, per row and exact over classes, on the client's"
             " retained rows (where it has none, the mean of the other clients'), scaled to a mean"
             " of 1; the third-party program squares batch means, over the forget rows too",
+            "the elastic penalty is off by default (`strength=0`): it holds what was learnt"
+            " of forget rows, too, and repair rounds bring back what other rows teach. What is"
+            " left of elastic weight consolidation is the term that raises the loss on the old"
+            " labels",
             "the elastic penalty is a proximal step after each step: stable for any strength",
             "the term that unlearns the old labels is capped: without a cap it has no minimum",
             "old and new labels are read from one forward pass on the same rows",
@@ -78,14 +82,25 @@ class FederatedActiveForgetting(Method):
         fails=(
             "targets without knowledge make forget rows look less known than rows never seen, until"
             " repair rounds bring them back to what other rows teach",
-            "on digits with 10 clients its forget accuracy is within the oracles' margin in 3 of 6"
-            " requests; after a backdoor it stays 0.014 to 0.036 above theirs, and 3 to 4 % of"
-            " images with the trigger still get the attacker's label",
-            "on a convolution with batch normalisation (images of MNIST, 10 clients) it is beyond"
-            " the margin in 6 of 6 requests: the penalty holds what was learnt of forget rows, too."
-            " For a client of another Dirichlet split, one seed, forget accuracy was 0.096 above"
-            " the oracle's; with `lr=8`, `least_weight=0.9` and `strength=0` 0.052 above; with"
-            " `cap=8` as well 0.036 below, at 3 points less of retained accuracy",
+            "with the elastic penalty (`strength=1`, `lr=2`, `cap=3`, `least_weight=0.3`)"
+            " more of the forget rows stays: on a convolution with batch normalisation (images"
+            " of MNIST, 10 clients, one seed) forget accuracy was beyond the oracles' margin"
+            " in 6 of 6 requests, 0.030 to 0.160 above theirs. At the defaults it was within"
+            " the margin in 4 of 6, and 0.030 and 0.048 above theirs after a backdoor",
+            "where all clients hold the class to forget, all forget at the full rate:"
+            " retained accuracy falls by 1.7 and 2.1 points on digits (two splits, 3 seeds),"
+            " and fell by 5.5 on that convolution; with `lr=4` it fell by 0.7 there. A single"
+            " client needs the larger rate: with `lr=4` forget accuracy after a backdoor was"
+            " 0.110 above the oracles' in place of 0.048",
+            "running statistics of batch normalisation are the mean of the clients'. Six"
+            " models of that convolution got statistics measured anew on retained rows:"
+            " retained accuracy changed by -0.1 to 3.7 points, forget accuracy by -0.005 to"
+            " 0.034. Statistics explain a part of the loss on retained rows, and not what"
+            " stays of forget rows",
+            "unlearning rounds break the model, and repair rounds rebuild it: on digits (IID,"
+            " one seed) retained accuracy was 0.20 for a class and 0.57 for a client before"
+            " repair, and 0.963 and 0.980 after all 8 rounds. Retraining from untrained"
+            " weights has 0.951 and 0.944 after 8 rounds",
             "with one client of many, averaging dilutes what it forgets by its weight in a round;"
             " `least_weight` counters that",
         ),
@@ -115,7 +130,7 @@ class FederatedActiveForgetting(Method):
     local_epochs: int = Field(10, ge=1)
     """Epochs over its forget rows that a client makes in a round (E_f)."""
 
-    lr: Annotated[float, SearchRange(0.1, 5, log=True)] = Field(2.0, gt=0, allow_inf_nan=False)
+    lr: Annotated[float, SearchRange(0.5, 16, log=True)] = Field(8.0, gt=0, allow_inf_nan=False)
     """Learning rate on clients that forget, as a multiple of their recipe's; SGD, no momentum."""
 
     targets: Targets = "teacher_soft"
@@ -134,10 +149,11 @@ class FederatedActiveForgetting(Method):
     was trained on, as follows from taking the forget rows out of the posterior; ``plain`` does
     not."""
 
-    strength: Annotated[float, SearchRange(0.01, 100, log=True)] = Field(1.0, ge=0)
-    """Strength of the elastic penalty (lambda), on a Fisher of mean 1; 0 is none."""
+    strength: Annotated[float, SearchRange(0, 10)] = Field(0.0, ge=0)
+    """Strength of the elastic penalty (lambda), on a Fisher of mean 1; 0 is none. The penalty holds
+    what was learnt of forget rows, too."""
 
-    cap: Annotated[float, SearchRange(0.5, 8, log=True)] = Field(3.0, gt=0)
+    cap: Annotated[float, SearchRange(0.5, 8, log=True)] = Field(5.0, gt=0)
     """Loss on the old labels beyond which raising it stops, as a multiple of ``log C``; infinity is
     no cap."""
 
@@ -147,7 +163,7 @@ class FederatedActiveForgetting(Method):
     clip: float | None = Field(10.0, gt=0)
     """Largest norm of the gradient on clients that forget; no limit when None."""
 
-    least_weight: Annotated[float, SearchRange(0, 0.5)] = Field(0.3, ge=0, lt=1)
+    least_weight: Annotated[float, SearchRange(0, 0.95)] = Field(0.9, ge=0, lt=1)
     """Least weight of a client that forgets, as a share of all rows (eta); 0 is its rows alone."""
 
     @property
