@@ -207,7 +207,9 @@ class TrueLabels(Method):
         return model
 
 
-@pytest.mark.parametrize(("turned", "worse"), [(0, False), (1, True)])
+@pytest.mark.parametrize(
+    ("turned", "worse"), [(0, False), pytest.param(1, True, marks=pytest.mark.exhaustive)]
+)
 def test_an_experiment_and_an_audit_agree_on_noisy_labels(monkeypatch, turned, worse):
     monkeypatch.setitem(placebo.REQUESTS, "noisy", (lambda: CaseWithRequest(NOISY, GO), 4))
     how = TrueLabels(turned=turned)

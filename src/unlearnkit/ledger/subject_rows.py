@@ -239,9 +239,8 @@ def search(register: Register, keys: SubjectKeys, case: Case, requests: Sequence
             deleted = {p for other in register.arrivals("done") for p in other["subjects"]}
             gone = len(deleted & set(body["subjects"]))
             before = f"; deleted by an earlier batch: {gone}" if gone else ""
-            missing[name] = (
-                f"not in the training data: {lost} of {len(body['subjects'])} {body['kind']}{before}"
-            )
+            of = f"{len(body['subjects'])} {body['kind']}"
+            missing[name] = f"not in the training data: {lost} of {of}{before}"
             continue
         whole.append(name)
         found[body["kind"]] += names

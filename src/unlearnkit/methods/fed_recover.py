@@ -41,9 +41,9 @@ class FedRecover(Method):
         ),
         differs=(
             "written from the algorithm as it is known; text and code were not at hand, and"
-            " defaults are chosen for short trainings. The preset `long_training` has the published"
-            " settings as they are remembered, not checked: 20 rounds of warm-up, every tenth"
-            " round, and the last 5 of 2,000",
+            " defaults are chosen for short trainings. The preset `long_training` is for thousands"
+            " of rounds: 20 of warm-up, every tenth, and the last 5 of 2,000; it was not checked"
+            " against the paper",
             "an update is what a client's local epochs make of the weights, in place of one"
             " gradient times the rate",
             "the threshold for abnormal updates is the largest, over rounds, of the stored"
