@@ -181,13 +181,14 @@ def server_process():
 
 
 @pytest.mark.parametrize("request_name", REQUESTS)
-@pytest.mark.parametrize("order", [1, -1])
-def test_active_forgetting_has_the_bits_of_the_method_in_process(request_name, order):
+@pytest.mark.parametrize(("order", "strength"), [(1, 1.0), (-1, 1.0), (1, 0.0)])
+def test_active_forgetting_has_the_bits_of_the_method_in_process(request_name, order, strength):
     case, net = case_of(), start_model()
     grid = LocalGrid(app_of(), 10, order=order)
-    strategy = FedAFStrategy(request_name, federation(), METHOD, seed=5)
+    how = METHOD.model_copy(update={"strength": strength})
+    strategy = FedAFStrategy(request_name, federation(), how, seed=5)
     got = run(strategy, grid, net, strategy.rounds)
-    want = in_process(METHOD, case, net, REQUESTS[request_name], 5)
+    want = in_process(how, case, net, REQUESTS[request_name], 5)
     assert strategy.rounds == 4
     assert same(got, want)
     assert not same(got, net.state_dict())
