@@ -132,7 +132,7 @@ def main() -> None:
     held = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else []
     kept = {one["case"]: one for one in held}
     wanted = args.case or [g.name for g in GROUNDS if g.name not in LONG]
-    if any(name not in kept for name in wanted):
+    if args.again or any(name not in kept for name in wanted):
         chosen(GROUNDS[0])  # the first call loads modules, which is no cost of a case
     for ground in GROUNDS:
         if ground.name in wanted and (args.again or ground.name not in kept):
