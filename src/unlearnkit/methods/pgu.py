@@ -70,7 +70,7 @@ class Pgu(Method):
             " cannot be forgotten where those directions are held",
             "the loss has a dead zone: near p_y = 1 its gradient vanishes like (1 - p_y) / epsilon",
             "on 10,000 photographs (`cifar10_small`) a run is taken back whole where the first look"
-            " of its guard finds harm: a random tenth (3 seeds), wrong labels (one seed), and a"
+            " of its guard finds harm: a random tenth and wrong labels (3 seeds each), and a"
             " class in one run of six on originals of the same recipe; nothing is forgotten then,"
             " and a note says so",
             "published settings do not carry over to these photographs: test rows fall from 0.67 to"
