@@ -1,9 +1,10 @@
 """Figures for pages of results: the same bytes for the same numbers."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,3 +31,27 @@ def figure(path: Path, width: float, height: float) -> "Iterator[Figure]":
         made = Figure(figsize=(width, height), layout="constrained")
         yield made
         made.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+@contextmanager
+def panels(
+    path: Path, names: Sequence[str], across: int, width: float, height: float
+) -> "Iterator[tuple[Figure, dict[str, Any]]]":
+    """Yield a figure with a panel for each name, row by row, and write it at the end.
+
+    Args:
+        path: Where.
+        names: Of the panels.
+        across: How many stand in a row.
+        width: Of one panel, in inches.
+        height: Of one panel, in inches.
+
+    Yields:
+        The figure, and its axes by name.
+    """
+    down = math.ceil(len(names) / across)
+    with figure(path, width * across, height * down) as drawn:
+        axes = drawn.subplots(down, across, squeeze=False).flatten()
+        for left_over in axes[len(names) :]:
+            left_over.set_axis_off()
+        yield drawn, dict(zip(names, axes, strict=False))

@@ -506,9 +506,8 @@ def page(
 def of_digits(lines: Sequence[Line], ratio: float, eraser: Mapping[str, float]) -> list[str]:
     """Return what was tried and measured on digits alone."""
     how = uk.method("fed_recover")
-    first, last = (
-        math.ceil(share * FEDERATION.rounds - 1e-9) for share in (how.warm_up, how.final)
-    )
+    exact = [how.is_exact(n, FEDERATION.rounds) for n in range(FEDERATION.rounds)]
+    first, last = exact.index(False), exact[::-1].index(False)
     recovered = [x.rounds / FEDERATION.rounds for x in lines if x.model == "fed_recover"]
     return [
         "FedEraser has the updates of every second round and calibrates for half of the local"

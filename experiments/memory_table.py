@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.drawing import figure
+from benchmarks.drawing import panels
 from experiments.over_finetuning import Attack, attack, cost_share, kept_rows, rounded
 from experiments.small_cases import SMALL, wrong_rows
 from experiments.ten_deletions import digits_conv
@@ -493,14 +493,8 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
     done = [r for r in rows if "failed" not in r]
     grounds = list(dict.fromkeys(r["ground"] for r in done))
     names = list(dict.fromkeys(r["candidate"].split()[0] for r in done))
-    across = 4
-    down = math.ceil(len(grounds) / across)
-    with figure(path, 3.1 * across, 2.7 * down) as drawn:
-        panels = drawn.subplots(down, across, squeeze=False).flatten()
-        for ax, ground in itertools.zip_longest(panels, grounds):
-            if ground is None:
-                ax.set_axis_off()
-                continue
+    with panels(path, grounds, 4, 3.1, 2.7) as (drawn, axes):
+        for ground, ax in axes.items():
             mine = [r for r in done if r["ground"] == ground]
             for k, name in enumerate(names):
                 own = [r for r in mine if r["candidate"].split()[0] == name]
@@ -515,7 +509,9 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
             ax.set_title(ground, fontsize=8)
             ax.set_ylabel("test error" if mine[0]["errors"] else "test accuracy", fontsize=7)
         drawn.supxlabel("Memory: U-LiRA AUC (0.5 = none)", fontsize=8)
-        drawn.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+        drawn.legend(
+            *axes[grounds[0]].get_legend_handles_labels(), loc="outside upper center", ncols=4
+        )
 
 
 def _stored(path: Path) -> list[dict[str, Any]]:

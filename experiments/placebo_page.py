@@ -1,11 +1,10 @@
 """The page and the plot of method cards."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.drawing import figure
+from benchmarks.drawing import panels
 from unlearnkit.report.schema import Verdict
 
 DIAL = "shrink_perturb, renew "
@@ -146,14 +145,8 @@ def plot(kept: Mapping[str, Any], path: Path) -> None:
         and x[-1]["arms"].get("memory", {}).get("auc", {}).get("value") is not None
     ]
     requests = list(dict.fromkeys(request for request, *_ in lines))
-    across = 2
-    down = -(-len(requests) // across)
-    with figure(path, 6.0 * across, 4.4 * down) as drawn:
-        panels = drawn.subplots(down, across, squeeze=False).flatten()
-        for ax, request in itertools.zip_longest(panels, requests):
-            if request is None:
-                ax.set_axis_off()
-                continue
+    with panels(path, requests, 2, 6.0, 4.4) as (_, drawn):
+        for request, ax in drawn.items():
             _panel(ax, [(label, one) for name, _, label, one in lines if name == request])
             ax.set(title=request, ylabel="Test accuracy", xlabel="Memory: U-LiRA AUC (0.5 = none)")
 

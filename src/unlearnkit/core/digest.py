@@ -31,9 +31,15 @@ def digest(content: Mapping[str, Any]) -> str:
 
     An infinite number, as a preset without a limit has, is spelled as models spell it in JSON.
     """
-    plain = _with_words_for_infinity(content)
-    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    try:
+        text = _plain_json(content)
+    except ValueError:  # rare: long keys are not walked for it
+        text = _plain_json(_with_words_for_infinity(content))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain_json(content: Any) -> str:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def _with_words_for_infinity(content: Any) -> Any:

@@ -263,9 +263,9 @@ def _guarded(rule: StopRule, each: int, p: Problem, rt: Runtime) -> Callable[[in
                 if watch.intact()
                 else "what stays is harmed"
             )
+            done = f"went back to pass {passes}" if passes else "did nothing"
             rt.note(
-                f"pgu: {f'went back to pass {passes}' if passes else 'did nothing'}: after pass"
-                f" {epoch + 1} {why}; lower start_rate or raise guard.floor"
+                f"pgu: {done}: after pass {epoch + 1} {why}; lower start_rate or raise guard.floor"
             )
         p.model.load_state_dict(good)
         return True
