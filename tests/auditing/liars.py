@@ -15,7 +15,12 @@ from unlearnkit.train.loop import descend, fit
 
 
 def _info(title: str, *needs: Need) -> Info:
-    return Info(title=title, cite="", needs=frozenset(needs), tasks=frozenset({"classification"}))
+    return Info(
+        title=title,
+        cite="",
+        needs=frozenset(needs),
+        tasks=frozenset({"classification", "regression"}),
+    )
 
 
 class NoOp(Method):

@@ -1,6 +1,7 @@
 """A lower fit of noisy labels is a matter of likeness; a lower fit of clean labels is damage."""
 
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar
 
 import pytest
@@ -57,6 +58,34 @@ def case_of(y):
 
 TRUE = rows(TRAIN, "noise/train")[1]
 CLEAN, NOISY = case_of(TRUE), case_of(with_wrong_labels(TRUE, 0.1))
+
+
+SIGNS = 1.0 - 2.0 * (torch.arange(TRAIN) % 2)
+MEAN = rows(TRAIN, "noise/train")[0][:, 0]
+
+
+def numbers():
+    """Numbers with noise, and so many directions that all of it is memorised."""
+    x, y = rows(TRAIN, "noise/train")[0], MEAN + SIGNS
+    rng = Runtime().rng("noise/numbers")
+    test = rows(TEST, "noise/test")[0]
+    return case_of(TRUE).replace(
+        train=(x, y[:, None]),
+        test=(test, test[:, :1] + torch.randn(TEST, 1, generator=rng).sign()),
+        task=uk.Regression(1),
+        fresh=lambda: nn.Linear(WIDE, 1),
+        recipe=uk.Recipe(lr=0.0002, epochs=60, batch_size=30),
+        name="wide numbers",
+    )
+
+
+NUMBERS = numbers()
+
+
+def fitted(y):
+    """A model that never saw the forget set, and was trained on these numbers."""
+    case = NUMBERS.replace(train=NUMBERS.train.with_targets(y[:, None]))
+    return uk.oracle(case, GO, seeds=[9]).models[0]
 
 
 def trained_on(y):
@@ -150,7 +179,42 @@ def test_each_row_is_answered_by_the_model_that_never_saw_it():
     deviation = float((seen.var() / 400 + other.var() / 90) ** 0.5)
     assert (found.low + found.high) / 2 == pytest.approx(centre)
     assert (found.high - found.low) / 2 == pytest.approx(1.96 * deviation, rel=0.02)
-    assert found.allowance == found.high
+    assert found.allowance() == found.high
+
+
+@pytest.mark.parametrize(
+    ("noise", "generalisation", "allowed"),
+    [
+        (LabelNoise(-0.1, 0.1, of_numbers=True), 0.3, 0.3),
+        (LabelNoise(-0.2, -0.1, of_numbers=True), 0.3, 0.2),
+        (LabelNoise(0.1, 0.2, of_numbers=True), 0.3, 0.5),
+        (LabelNoise(-0.1, 0.1, of_numbers=True), -0.3, 0.0),
+        (LabelNoise(0.0, 0.0, "why", of_numbers=True), 0.3, 0.0),
+        (LabelNoise(-0.1, 0.1), 0.3, 0.0),
+        (LabelNoise(0.1, 0.2), 0.3, 0.2),
+    ],
+)
+def test_the_noise_of_numbers_is_what_retrained_models_err_more_on_test_rows(
+    noise, generalisation, allowed
+):
+    assert noise.allowance(generalisation) == pytest.approx(allowed)
+    gap = partial(UtilityGap.of, "error_retain", "x", measure=lambda: noise)
+    assert gap(beyond=allowed - 1e-9, generalisation=generalisation).is_noise
+    assert not gap(beyond=allowed + 1e-9, generalisation=generalisation).is_noise
+
+
+@pytest.mark.parametrize("tier", ["fast", "reference"])
+@pytest.mark.parametrize(
+    ("noise", "lost"), [(0.0, set()), (4.0, {"error_retain", "error_test"})], ids=["true", "wrong"]
+)
+def test_numbers_whose_noise_is_no_longer_memorised_are_no_damage(judged, tier, noise, lost):
+    report = judged(NUMBERS, fitted(MEAN + noise * SIGNS), tier)
+    retain, test = (report.row(f"error_{s}") for s in ("retain", "test"))
+    assert retain.estimate.value > 10 * retain.original.value
+    assert (test.estimate.value > test.original.value) is bool(lost)
+    assert damaged(report) == lost
+    reasons = [f.reason for f in report.findings if "error_retain" in f.rows]
+    assert tier == "fast" or any("retrained models err by +" in r for r in reasons)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +230,7 @@ def test_each_row_is_answered_by_the_model_that_never_saw_it():
 def test_noise_explains_what_it_may_have_cost_on_the_retain_set_alone(
     metric, beyond, noise, explained
 ):
-    assert UtilityGap.of(metric, "x", beyond, lambda: noise).is_noise is explained
+    assert UtilityGap.of(metric, "x", beyond, lambda: noise, 1.0).is_noise is explained
 
 
 def test_the_strong_tier_asks_the_same():

@@ -269,3 +269,12 @@ def test_rows_that_the_model_does_not_take_are_told_before_it_runs(how, told):
     assert told in str(error.value)
     assert "\n" not in str(error.value)
     assert all(torch.equal(t, before[k]) for k, t in net.state_dict().items())
+
+
+def test_rows_of_a_changed_case_are_read_as_those_of_a_new_one():
+    case = uk.Case(train=(torch.zeros(4, 2), torch.tensor([0, 1, 2, 0])), task="classification")
+    other = case.replace(test=(torch.ones(2, 2), torch.tensor([0, 1], dtype=torch.int32)))
+    assert other.test.y.dtype == torch.long
+    assert len(other.test) == 2
+    with pytest.raises(InputError, match="test: y: class 7 is not among 0 to 2"):
+        case.replace(test=(torch.ones(2, 2), torch.tensor([0, 7])))

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from unlearnkit.auditing.verdict_evaluation import Reason
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
+from unlearnkit.core.task import predicts_numbers
 from unlearnkit.stats.intervals import welch_interval
 
 RETAINED = ("accuracy_retain", "error_retain")
@@ -25,9 +26,16 @@ RETAINED = ("accuracy_retain", "error_retain")
 ENSEMBLE_RETAINED = ("ensemble_accuracy_retain", "ensemble_error_retain")
 """The same of a strong audit's models."""
 
+ERROR_ON_TEST = {
+    "error_retain": "error_test",
+    "ensemble_error_retain": "ensemble_error_test",
+}
+"""The metric of the error on test rows, by that of the error on the retain set."""
+
 DAMAGE_RULE = (
     "Accuracy or error on the test rows is worse than retrained models' by more than the margin, or"
-    " that on the retain set by more than the margin and what noisy labels explain."
+    " that on the retain set by more than the margin and what noisy labels explain. Where targets"
+    " are numbers, noise explains an error up to that of retrained models on test rows."
 )
 
 NOISE_RULE = (
@@ -50,10 +58,21 @@ class LabelNoise:
     unknown: str = ""
     """Why it could not be measured; empty where it was."""
 
-    @property
-    def allowance(self) -> float:
-        """Return how much fit of retained rows noise may have cost: 0 where none is shown."""
-        return self.high if self.low > 0 else 0.0
+    of_numbers: bool = False
+    """Whether targets are numbers: then all of them are noisy, those of test rows too."""
+
+    def allowance(self, generalisation: float = 0.0) -> float:
+        """Return how much fit of retained rows noise may have cost: 0 where none is shown.
+
+        Args:
+            generalisation: The error of reference models on test rows less that on the retain set,
+                in the unit of the error. It counts where targets are numbers, less what retain rows
+                are shown to be easier than test rows.
+        """
+        more = self.high if self.low > 0 else 0.0
+        if self.unknown or not self.of_numbers:
+            return more
+        return max(0.0, generalisation + more + min(0.0, self.high))
 
     def __str__(self) -> str:
         if self.unknown:
@@ -76,7 +95,12 @@ class UtilityGap:
 
     @classmethod
     def of(
-        cls, metric: str, text: str, beyond: float, measure: Callable[[], LabelNoise] | None
+        cls,
+        metric: str,
+        text: str,
+        beyond: float,
+        measure: Callable[[], LabelNoise] | None,
+        generalisation: float,
     ) -> UtilityGap:
         """Return a gap; noise is measured for the retain set alone.
 
@@ -85,11 +109,29 @@ class UtilityGap:
             text: The numbers, in words.
             beyond: How far the near end of its interval lies beyond the margin.
             measure: Measures the noise; None: labels count as clean.
+            generalisation: The error of retrained models on test rows less that on the retain
+                set; 0 where it is not known.
         """
         if measure is None or metric not in (*RETAINED, *ENSEMBLE_RETAINED):
             return cls(metric, text, is_noise=False)
         noise = measure()
-        return cls(metric, f"{text}; {noise}", is_noise=beyond <= noise.allowance)
+        if noise.of_numbers:
+            text += f"; retrained models err by {generalisation:+.3g} on test rows beside it"
+        return cls(metric, f"{text}; {noise}", is_noise=beyond <= noise.allowance(generalisation))
+
+
+def generalisation_gap(metric: str, mean_error: Callable[[str], float | None]) -> float:
+    """Return by how much reference models err more on test rows than on the retain set.
+
+    Args:
+        metric: Id of the error on the retain set.
+        mean_error: Returns the mean error of the reference models by a metric's id; None without.
+
+    Returns:
+        The difference, in the unit of the error; 0 where a number is missing.
+    """
+    test, retain = mean_error(ERROR_ON_TEST.get(metric, "")), mean_error(metric)
+    return 0.0 if test is None or retain is None else test - retain
 
 
 class _WithLosses(Protocol):
@@ -123,4 +165,5 @@ def label_noise(halves: tuple[Evidence, Evidence], first: Tensor) -> LabelNoise:
     test = torch.stack([e.errors(ModelRole.UNLEARNED, Split.TEST) for e in halves]).mean(0)
     if min(len(unseen), len(test)) < 2:
         return LabelNoise(0.0, 0.0, "there are too few rows")
-    return LabelNoise(*welch_interval(unseen, test))
+    numbers = predicts_numbers(halves[0].task, halves[0].targets(Split.TEST))
+    return LabelNoise(*welch_interval(unseen, test), of_numbers=numbers)

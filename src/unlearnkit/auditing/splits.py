@@ -14,6 +14,7 @@ from unlearnkit.core.evidence import Split
 from unlearnkit.core.request import ForgetRequest, Targets
 from unlearnkit.core.row_selection import in_range
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.task import predicts_numbers
 from unlearnkit.stats.matched_auc import quantile_bins
 
 RETAIN_ROWS = 10_000
@@ -167,7 +168,7 @@ def _held_out(
     if not (parts.forget.labelled and held.labelled):
         told.append("rows without targets: held-out rows are not matched to the forget rows")
         return held, told
-    if case.task.predictions(held.y[:0]) is not None:
+    if predicts_numbers(case.task, held.y):
         return _like(held, parts.forget.y, request, rt, told)
     if parts.forget.y.is_floating_point() or parts.forget.y.ndim != 1:
         told.append("targets are no classes: held-out rows are not matched to the forget rows")

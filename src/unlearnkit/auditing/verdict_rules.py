@@ -82,7 +82,9 @@ TERMS = (
     " short time on a half of it each. What they err more often on the other half than on test rows"
     " (95 % interval above 0) is noise, and a loss of fit up to its upper end is no damage. Retain"
     " rows that are harder than test rows look the same. Where no model can be trained, labels"
-    " count as right, and the reason says so.",
+    " count as right, and the reason says so. Where targets are numbers every one of them is noisy,"
+    " and a model in full training memorises that noise: a loss of fit is no damage as long as the"
+    " retain set is answered no worse than retrained models answer test rows.",
     "**Two one-sided tests**: the 90 % interval of the gap lies inside the margin. For a distance"
     " to the retrained models only the far side counts.",
 )

@@ -16,6 +16,7 @@ from unlearnkit.auditing.label_noise import (
     RETAINED,
     LabelNoise,
     UtilityGap,
+    generalisation_gap,
     noise_unlearned,
     utility_lost,
 )
@@ -252,8 +253,17 @@ def _losses(facts: VerdictInputs) -> Iterator[UtilityGap]:
         row, g = facts.table[metric], facts.compared_gaps[metric]
         worse = -g.high if metrics()[metric].higher_is_better else g.low
         if worse > _margin(row):
-            text = _beside_retrained(row, g)
-            yield UtilityGap.of(metric, text, worse - _margin(row), facts.measure_noise)
+            yield UtilityGap.of(
+                metric,
+                _beside_retrained(row, g),
+                worse - _margin(row),
+                facts.measure_noise,
+                generalisation_gap(metric, lambda name: _retrained_mean(facts.table.get(name))),
+            )
+
+
+def _retrained_mean(row: MetricRow | None) -> float | None:
+    return None if row is None or row.oracle is None else row.oracle.mean
 
 
 def _other_recipe(facts: VerdictInputs) -> Iterator[Reason]:

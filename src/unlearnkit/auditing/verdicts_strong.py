@@ -18,6 +18,7 @@ from unlearnkit.auditing.label_noise import (
     NOISE_SOURCE,
     LabelNoise,
     UtilityGap,
+    generalisation_gap,
     noise_unlearned,
     utility_lost,
 )
@@ -330,8 +331,18 @@ def _losses(facts: StrongInputs) -> Iterator[UtilityGap]:
             continue
         worse = -row.gap_high if metrics()[row.metric].higher_is_better else row.gap_low
         if worse > row.margin:
-            text = f"{_plain(row.metric)}: {_gap(row)}"
-            yield UtilityGap.of(row.metric, text, worse - row.margin, facts.measure_noise)
+            yield UtilityGap.of(
+                row.metric,
+                f"{_plain(row.metric)}: {_gap(row)}",
+                worse - row.margin,
+                facts.measure_noise,
+                generalisation_gap(row.metric, lambda name: _retrained_mean(facts.results, name)),
+            )
+
+
+def _retrained_mean(results: StrongResults, metric: str) -> float | None:
+    row = results.row(metric)
+    return None if row is None or row.oracle is None else row.oracle.mean
 
 
 def _other_recipe(facts: StrongInputs) -> Iterator[Reason]:

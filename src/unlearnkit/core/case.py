@@ -307,9 +307,17 @@ class Case:
         return self.train_model or self.recipe
 
     def replace(self, **changes: Any) -> Case:
-        """Return the case with some fields changed, such as ``recipe``."""
+        """Return the case with some fields changed, such as ``recipe``.
+
+        Rows are read as the constructor reads them: ``replace(test=(x, y))``.
+        """
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__} | changes
+        for what in {"train", "test", "validation", "held_out"} & set(changes):
+            given = changes[what]
+            if given is not None and not hasattr(given, "with_targets"):
+                values[what] = _typed(as_data(given, name=what), values["task"], what)
         case = object.__new__(type(self))
-        case._set(**{name: getattr(self, name) for name in self.__dataclass_fields__} | changes)
+        case._set(**values)
         return case
 
     def partition(self, request: ForgetRequest | None) -> Partition:

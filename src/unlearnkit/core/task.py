@@ -94,6 +94,16 @@ def register_task(cls: T) -> T:
     return cls
 
 
+def predicts_numbers(task: Task, y: Tensor) -> bool:
+    """Return whether a task's targets are numbers.
+
+    Args:
+        task: The task.
+        y: Targets of some rows ``(N, ...)``; their values are not read.
+    """
+    return task.predictions(y[:0, None].flatten(1)) is not None
+
+
 def task_named(name: str, data: Data) -> Task:
     """Return the task of this name, fitted to the targets of some data.
 

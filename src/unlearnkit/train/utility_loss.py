@@ -13,7 +13,7 @@ from unlearnkit.core.inference import predict
 from unlearnkit.core.request import ForgetRequest, Targets
 from unlearnkit.core.row_selection import in_range
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.core.task import Task
+from unlearnkit.core.task import Task, predicts_numbers
 from unlearnkit.train.early_stopping import rows_of_removed_classes
 from unlearnkit.train.rng_guard import seeded_global_rngs
 
@@ -90,7 +90,7 @@ def utility_loss(
     some = view.sample(ROWS, rt, "utility/rows")
     with seeded_global_rngs(rt, "utility"):
         before, after = (_errors(m, some, case.task, rt) for m in (original, model))
-    real = case.task.predictions(some.y[:0, None].flatten(1)) is not None
+    real = predicts_numbers(case.task, some.y)
     unit = float(some.y.double().std(0).mean()) if real and len(some) > 1 else 1.0
     apart = after - before
     error = float(apart.std()) / math.sqrt(len(some)) if len(some) > 1 else math.inf

@@ -46,6 +46,7 @@ from unlearnkit.core.outside_method import OutsideMethod
 from unlearnkit.core.request import ForgetRequest
 from unlearnkit.core.request_inference import infer_request
 from unlearnkit.core.runtime import Runtime
+from unlearnkit.core.task import predicts_numbers
 from unlearnkit.linalg.gradient_projection import RetainedSubspace
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.oracles import (
@@ -253,8 +254,7 @@ def _file(subject: StrongAuditSpec) -> MarginStore:
 def _targets(subject: StrongAuditSpec) -> int:
     """Return how many numbers a row's target has; 0 where it is no number."""
     y = subject.views["forget"].y
-    real = subject.case.task.predictions(y[:0, None].flatten(1)) is not None
-    return y[0].numel() if real else 0
+    return y[0].numel() if predicts_numbers(subject.case.task, y) else 0
 
 
 def kinds_of(who: str) -> tuple[str, ...]:
