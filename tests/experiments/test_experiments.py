@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_only_modules_with_a_main_are_experiments():
     known = experiment_names()
-    assert {"auto", "defaults", "placebo", "regression_audit"} <= set(known)
+    assert {"auto", "placebo", "regression_audit"} <= set(known)
     assert not {"placebo_page", "small_cases"} & set(known)
 
 
