@@ -15,7 +15,6 @@ import platform
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +22,16 @@ import torch
 
 from benchmarks.drawing import panels
 from experiments.over_finetuning import Attack, attack, cost_share, kept_rows, rounded
-from experiments.small_cases import SMALL, wrong_rows
+from experiments.small_cases import SMALL, photographs_class, wrong_rows
 from experiments.ten_deletions import digits_conv
 from unlearnkit.auditing.strong.placebo import PLACEBO
 from unlearnkit.auditing.strong.train_ensembles import collect_margins, subject_of
 from unlearnkit.auto.decision_table import Candidate, Rule
 from unlearnkit.cache import Cache
-from unlearnkit.cases.cifar10 import images
-from unlearnkit.cases.networks import small_conv
 from unlearnkit.cases.registry import CaseWithRequest
 from unlearnkit.catalog import cases, method
-from unlearnkit.core.case import Case
-from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import Classes
 from unlearnkit.core.runtime import Runtime
-from unlearnkit.tasks.classification import Classification
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "memory_table.json"
 
@@ -58,24 +52,6 @@ class Ground:
 
     models: int
     make: Callable[[], CaseWithRequest]
-
-
-@cache
-def photographs() -> Case:
-    """Return 2,000 photographs with a network with batch normalisation, trained for 20 epochs."""
-    x, y = images("train", 2_500)
-    recipe = Recipe(
-        lr=0.1, momentum=0.9, weight_decay=5e-4, schedule="cosine", epochs=20, batch_size=64
-    )
-    return Case(
-        train=(x[:2_000], y[:2_000]),
-        validation=(x[2_000:], y[2_000:]),
-        test=images("test", 1_000),
-        task=Classification(10),
-        fresh=small_conv,
-        recipe=recipe,
-        name="2,000 photographs",
-    )
 
 
 def _small(name: str) -> Callable[[], CaseWithRequest]:
@@ -114,9 +90,7 @@ GROUNDS = (
         lambda: wrong_rows(digits_conv, 0.1, "digits_conv"),
     ),
     Ground("digits, batch norm, class 8", "class", True, 8, _conv(8)),
-    Ground(
-        "photographs, class", "class", False, 6, lambda: CaseWithRequest(photographs(), Classes(3))
-    ),
+    Ground("photographs, class", "class", False, 6, photographs_class),
 )
 
 

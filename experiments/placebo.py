@@ -15,6 +15,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ import torch
 
 from experiments.over_finetuning import digits_conv_class, rounded
 from experiments.placebo_page import DIAL, page, plot
+from experiments.small_cases import random_rows, wrong_rows
+from experiments.ten_deletions import digits_conv
 from unlearnkit.auditing.control_models import ControlModels
 from unlearnkit.auditing.method_judgement import judge_method
 from unlearnkit.auditing.strong.margin_store import MarginMatrix, Membership, ModelId
@@ -82,6 +85,8 @@ REQUESTS: dict[str, tuple[Callable[[], CaseWithRequest], int]] = {
     "breast_cancer, patients": (lambda: cases()["breast_cancer"].ask("patients"), 64),
     "diabetes, group": (lambda: cases()["diabetes"].ask("group"), 64),
     "digits, batch norm, class": (digits_conv_class, 24),
+    "digits, batch norm, wrong labels": (partial(wrong_rows, digits_conv, 0.1, "digits_conv"), 24),
+    "digits, batch norm, random tenth": (partial(random_rows, digits_conv, 0.1, "digits_conv"), 24),
 }
 """Case with request, and how many models of each kind, by label."""
 

@@ -38,7 +38,7 @@ Cards of `datamodel_matching` on a random tenth are on [the page of attribution]
 
 ![Memory against test accuracy; cost as size](placebo.svg)
 
-The area of a point is its cost; the dashed line is the test accuracy of retrained models. The line
+The area of a point is its cost; the dashed line is retrained models' test accuracy (error). The line
 of points is the dial of `shrink_perturb`. Its last point (`renew` 1) is a short retraining, which
 never saw the forget set: a setting below it is worth its name only where it answers test rows
 better.
@@ -141,14 +141,15 @@ def plot(kept: Mapping[str, Any], path: Path) -> None:
         x
         for x in each
         if "failed" not in x[-1]
-        and not x[-1]["errors"]
         and x[-1]["arms"].get("memory", {}).get("auc", {}).get("value") is not None
     ]
     requests = list(dict.fromkeys(request for request, *_ in lines))
     with panels(path, requests, 2, 6.0, 4.4) as (_, drawn):
         for request, ax in drawn.items():
-            _panel(ax, [(label, one) for name, _, label, one in lines if name == request])
-            ax.set(title=request, ylabel="Test accuracy", xlabel="Memory: U-LiRA AUC (0.5 = none)")
+            mine = [(label, one) for name, _, label, one in lines if name == request]
+            _panel(ax, mine)
+            unit = "Test error" if mine[0][1]["errors"] else "Test accuracy"
+            ax.set(title=request, ylabel=unit, xlabel="Memory: U-LiRA AUC (0.5 = none)")
 
 
 def _panel(ax: Any, mine: Sequence[tuple[str, dict[str, Any]]]) -> None:
@@ -162,11 +163,39 @@ def _panel(ax: Any, mine: Sequence[tuple[str, dict[str, Any]]]) -> None:
     for label, x, y, cost in points:
         own = label.startswith(DIAL)
         ax.scatter(x, y, s=8 + 200 * cost, color="C0" if own else "C1", alpha=0.7, lw=0)
-        text = label.removeprefix(DIAL)
-        at = (3, 5 if own else -8)
-        ax.annotate(text, (x, y), xytext=at, textcoords="offset points", fontsize=6)
     ax.axvline(0.5, color="0.6", lw=0.8, ls=":")
     ax.axhline(mine[0][1]["retrained"]["test"], color="0.6", lw=0.8, ls="--")
+    named = sorted((y, x, label.replace(DIAL, "renew ")) for label, x, y, _ in points)
+    low, high = ax.get_ylim()
+    heights = spread([(y - low) / (high - low) for y, *_ in named], 0.045)
+    for (y, x, text), height in zip(named, heights, strict=True):
+        ax.annotate(
+            text,
+            (x, y),
+            xytext=(1.04, height),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=6,
+            arrowprops={"arrowstyle": "-", "lw": 0.3, "color": "0.5", "relpos": (0, 0.5)},
+        )
+
+
+def spread(heights: Sequence[float], gap: float) -> list[float]:
+    """Return sorted heights moved up, and down from 1, until neighbours are a gap apart.
+
+    Args:
+        heights: Ascending, as shares of the axis.
+        gap: Least distance of two; less where so many do not fit between 0 and 1.
+
+    Returns:
+        As many heights, ascending.
+    """
+    gap, moved = min(gap, 1 / max(len(heights), 1)), list(heights)
+    for i in range(1, len(moved)):
+        moved[i] = max(moved[i], moved[i - 1] + gap)
+    for i in reversed(range(len(moved))):
+        moved[i] = min(moved[i], 1 - gap * (len(moved) - 1 - i))
+    return moved
 
 
 def _alarms_text(found: Mapping[str, Any]) -> str:

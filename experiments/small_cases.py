@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from unlearnkit.cases.breast_cancer import breast_cancer, one_class, ten_patients
+from unlearnkit.cases.cifar10 import images
 from unlearnkit.cases.diabetes import diabetes, one_group
 from unlearnkit.cases.digits import digits
+from unlearnkit.cases.networks import small_conv
 from unlearnkit.cases.registry import CaseWithRequest, random_indices, standardise
-from unlearnkit.catalog import cases
 from unlearnkit.core.case import Case
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import Classes, Rows
@@ -37,22 +38,25 @@ class Small:
 
 @cache
 def photographs() -> Case:
-    """Return a part of ``cifar10_small``: 1,000 training, 200 validation, 500 test rows, 10 epochs.
-
-    Its models train in less than a minute; its rows are not known by heart.
-    """
-    case = cases()["cifar10_small"].make()
-    assert case.train is not None
-    assert case.validation is not None
-    assert case.test is not None
-    assert case.recipe is not None
-    return case.replace(
-        train=case.train.pick(torch.arange(1000)),
-        validation=case.validation.pick(torch.arange(200)),
-        test=case.test.pick(torch.arange(500)),
-        recipe=case.recipe.model_copy(update={"epochs": 10}),
-        name="photographs",
+    """Return 2,000 photographs with a network with batch normalisation, trained for 12 epochs."""
+    x, y = images("train", 2_500)
+    recipe = Recipe(
+        lr=0.1, momentum=0.9, weight_decay=5e-4, schedule="cosine", epochs=12, batch_size=64
     )
+    return Case(
+        train=(x[:2_000], y[:2_000]),
+        validation=(x[2_000:], y[2_000:]),
+        test=images("test", 1_000),
+        task=Classification(10),
+        fresh=small_conv,
+        recipe=recipe,
+        name="2,000 photographs",
+    )
+
+
+def photographs_class() -> CaseWithRequest:
+    """Forget the cats of 2,000 photographs."""
+    return CaseWithRequest(photographs(), Classes(3))
 
 
 def chosen_rows(case: Case, share: float, stream: str) -> Tensor:

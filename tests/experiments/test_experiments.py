@@ -9,6 +9,7 @@ import pytest
 
 from experiments.__main__ import experiment_names
 from experiments.false_alarms import Draws
+from experiments.placebo_page import spread
 from experiments.regression_audit import KIND, LIKE, REACH, matched, page
 
 ROOT = Path(__file__).parents[2]
@@ -83,3 +84,17 @@ def test_an_attack_is_judged_by_the_closest_match_of_a_request():
 def test_the_page_counts_requests_within_reach_beyond_and_without_a_match(mean, told):
     found = {"c/r": {"rows": {"forget": 9}, "auc": {LIKE: area(mean)}}}
     assert told in page(found, 3)
+
+
+@pytest.mark.parametrize(
+    ("heights", "gap", "moved"),
+    [
+        ([0.1, 0.5, 0.9], 0.1, [0.1, 0.5, 0.9]),
+        ([0.5, 0.5, 0.52], 0.1, [0.5, 0.6, 0.7]),
+        ([0.95, 0.95, 1.0], 0.1, [0.8, 0.9, 1.0]),
+        ([0.5] * 4, 0.5, [0.25, 0.5, 0.75, 1.0]),
+        ([], 0.1, []),
+    ],
+)
+def test_labels_of_a_plot_stand_apart(heights, gap, moved):
+    assert spread(heights, gap) == pytest.approx(moved)
