@@ -3,15 +3,17 @@
     python -m experiments auto [--case NAME]
 
 ``auto`` runs with the shipped decision table on the cases of ``memory_table``, those by which its
-order was chosen and those by which it was judged: one original each, judged against five retrained
-models by the reference audit with its placebo control. A case that is written is not run again.
+order was chosen and those by which it was judged: five originals each, judged against five
+retrained models by the reference audit with its placebo control. What is written is not run again.
 """
 
 import argparse
 import json
 import platform
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
@@ -20,30 +22,35 @@ import unlearnkit as uk
 from experiments.memory_table import GROUNDS, Ground
 from experiments.over_finetuning import rounded
 from unlearnkit.auto.selection import SelectedModel
+from unlearnkit.core.runtime import Runtime
+from unlearnkit.stats.intervals import mean_interval
 
 OUT = Path("docs/results/auto.json")
-ORACLES = 5
+ORACLES, ORIGINALS = 5, 5
 LONG = {"photographs, class"}
 """Cases that run only where they are asked for by name: they take a quarter of an hour."""
 
 
-def chosen(ground: Ground) -> dict[str, Any]:
-    """Return what ``auto`` does on a case, and what the audit says of it."""
+def chosen(ground: Ground, seed: int) -> dict[str, Any]:
+    """Return what ``auto`` does with one original of a case, and what the audit says of it."""
     asked = ground.make()
-    original = uk.train_original(asked.case).model
+    cache = uk.Cache()
+    original = uk.train_original(asked.case, seed=seed, cache=cache).model
     refused = False
     try:
-        done = uk.unlearn(original, asked.case, asked.request, "auto")
+        done = uk.unlearn(original, asked.case, asked.request, "auto", rt=Runtime(seed=seed))
     except uk.AutoFailedError as e:
         done, refused = e.best, True
     assert isinstance(done, SelectedModel)
-    report = uk.audit(done, oracle=uk.oracle(asked.case, asked.request, seeds=ORACLES))
+    oracles = uk.oracle(asked.case, asked.request, seeds=ORACLES, cache=cache)
+    report = uk.audit(done, oracle=oracles, cache=cache)
     kind = "error" if asked.case.task.name == "regression" else "accuracy"
     utility = {split: report.row(f"{kind}_{split}") for split in ("retain", "test")}
     choice = done.choice
     found: dict[str, Any] = rounded(
         {
             "case": ground.name,
+            "seed": seed,
             "judge": ground.judge,
             "line": choice.line,
             "candidate": choice.candidate,
@@ -70,16 +77,17 @@ def chosen(ground: Ground) -> dict[str, Any]:
 HEAD = """# What auto chooses
 
 Written by `python -m experiments auto` (torch {torch}, {machine}); [numbers](auto.json). `auto`
-with the shipped [decision table](../auto.md), on one original of each case, against {oracles}
+with the shipped [decision table](../auto.md), on {seeds} originals of each case, against {oracles}
 retrained models. The table's order comes from the cases marked "chooses" ([memory, utility and
-cost](memory_table.md)); those marked "judges" played no part in it. One original a case shows what
-is chosen and at what cost; the [cards](placebo.md) show what N models of a method remember.
+cost](memory_table.md)); those marked "judges" played no part in it. The [cards](placebo.md) show
+what N models of a method remember.
 
-- Cost: row passes of all tries, the look and all audits, as a share of retraining's; in brackets
-  the same in processor time, and the share of checks in the cost.
-- Test, retain: accuracy against that of retrained models, in points (a minus is a loss); where
-  targets are numbers the error, in their unit (a plus is a loss). Test rows are those of kept
-  classes.
+- Chosen, tries, memory gone, verdict: how many of the originals had which.
+- Cost: row passes of all tries, the look and all audits, as a share of retraining's: mean, largest;
+  in brackets the mean of the same in processor time, and of the share of checks in the cost.
+- Test, retain: accuracy against that of retrained models, in points, with Student's 95 % interval
+  of its mean over the originals (a minus is a loss); where targets are numbers the error, in their
+  unit (a plus is a loss). Test rows are those of kept classes.
 - Memory gone, verdict: of the reference audit, with its placebo control of {oracles} models. So few
   models can accuse (`no`), and cannot show that memory is gone.
 """
@@ -87,36 +95,48 @@ is chosen and at what cost; the [cards](placebo.md) show what N models of a meth
 
 COLUMNS = (
     *("case", "part", "line", "chosen", "tries", "cost (processor; checks)"),
-    *("test: unlearned, retrained", "retain", "memory gone?", "verdict"),
+    *("test", "retain", "memory gone?", "verdict"),
 )
 
 
 def page(kept: Sequence[dict[str, Any]]) -> str:
     """Return the results as Markdown."""
-    head = HEAD.format(torch=torch.__version__, machine=platform.machine(), oracles=ORACLES)
-    lines = (COLUMNS, ["---"] * len(COLUMNS), *map(_cells, kept))
+    head = HEAD.format(
+        torch=torch.__version__, machine=platform.machine(), oracles=ORACLES, seeds=ORIGINALS
+    )
+    cases = list(dict.fromkeys(one["case"] for one in kept))
+    rows = [_cells([one for one in kept if one["case"] == case]) for case in cases]
+    lines = (COLUMNS, ["---"] * len(COLUMNS), *rows)
     return "\n".join([head, *(f"| {' | '.join(cells)} |" for cells in lines)]) + "\n"
 
 
-def _cells(one: dict[str, Any]) -> list[str]:
-    test, ideal = one["unlearned"]["test"], one["retrained"]["test"]
+def _cells(mine: Sequence[dict[str, Any]]) -> list[str]:
+    cost = [one["cost"] for one in mine]
+    processor, checks = (mean(one[name] for one in mine) for name in ("processor", "checks"))
     return [
-        one["case"],
-        "judges" if one["judge"] else "chooses",
-        one["line"],
-        one["candidate"] + (" (refused)" if one["refused"] else ""),
-        str(one["tries"]),
-        f"{one['cost']:.2f} ({one['processor']:.2f}; {one['checks']:.2f})",
-        f"{test:.3f}, {ideal:.3f} ({_gap(one, 'test')})",
-        _gap(one, "retain"),
-        one["answers"]["memory"],
-        one["verdict"],
+        mine[0]["case"],
+        "judges" if mine[0]["judge"] else "chooses",
+        mine[0]["line"],
+        _counts(one["candidate"] + (" (refused)" if one["refused"] else "") for one in mine),
+        _counts(str(one["tries"]) for one in mine),
+        f"{mean(cost):.2f}, {max(cost):.2f} ({processor:.2f}; {checks:.2f})",
+        _gap(mine, "test"),
+        _gap(mine, "retain"),
+        _counts(one["answers"]["memory"] for one in mine),
+        _counts(one["verdict"] for one in mine),
     ]
 
 
-def _gap(one: dict[str, Any], split: str) -> str:
-    gap = one["unlearned"][split] - one["retrained"][split]
-    return f"{gap:+.3f}" if one["kind"] == "error" else f"{100 * gap:+.1f}"
+def _counts(values: Iterable[str]) -> str:
+    found = Counter(values).most_common()
+    return ", ".join(f"{value} ({n})" if len(found) > 1 else value for value, n in found)
+
+
+def _gap(mine: Sequence[dict[str, Any]], split: str) -> str:
+    form, scale = ("+.3f", 1.0) if mine[0]["kind"] == "error" else ("+.1f", 100.0)
+    gaps = [scale * (one["unlearned"][split] - one["retrained"][split]) for one in mine]
+    low, high = mean_interval(torch.tensor(gaps))
+    return f"{mean(gaps):{form}} [{low:{form}}, {high:{form}}]"
 
 
 def main() -> None:
@@ -130,18 +150,27 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     held = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else []
-    kept = {one["case"]: one for one in held}
+    kept = {(one["case"], one["seed"]): one for one in held}
     wanted = args.case or [g.name for g in GROUNDS if g.name not in LONG]
-    if args.again or any(name not in kept for name in wanted):
-        chosen(GROUNDS[0])  # the first call loads modules, which is no cost of a case
-    for ground in GROUNDS:
-        if ground.name in wanted and (args.again or ground.name not in kept):
-            kept[ground.name] = chosen(ground)
-            print(kept[ground.name], flush=True)
-        rows = [kept[g.name] for g in GROUNDS if g.name in kept]
-        lines = ",\n".join(json.dumps(one) for one in rows)
-        args.out.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
-        args.out.with_suffix(".md").write_text(page(rows), encoding="utf-8")
+    every = [(g, seed) for g in GROUNDS for seed in range(ORIGINALS)]
+    due = [
+        (g, seed)
+        for g, seed in every
+        if g.name in wanted and (args.again or (g.name, seed) not in kept)
+    ]
+    if due:
+        chosen(GROUNDS[0], 0)  # the first call loads modules, which is no cost of a case
+    for ground, seed in due:
+        kept[ground.name, seed] = one = chosen(ground, seed)
+        print(one, flush=True)
+        _write(args.out, [kept[g.name, s] for g, s in every if (g.name, s) in kept])
+    _write(args.out, [kept[g.name, s] for g, s in every if (g.name, s) in kept])
+
+
+def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    lines = ",\n".join(json.dumps(one) for one in rows)
+    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    path.with_suffix(".md").write_text(page(rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import torch
 
 from benchmarks.drawing import panels
 from experiments.over_finetuning import Attack, attack, cost_share, kept_rows, rounded
-from experiments.small_cases import SMALL, photographs_class, wrong_rows
+from experiments.small_cases import SMALL, photographs_class, random_rows, wrong_rows
 from experiments.ten_deletions import digits_conv
 from unlearnkit.auditing.strong.placebo import PLACEBO
 from unlearnkit.auditing.strong.train_ensembles import collect_margins, subject_of
@@ -90,6 +90,20 @@ GROUNDS = (
         lambda: wrong_rows(digits_conv, 0.1, "digits_conv"),
     ),
     Ground("digits, batch norm, class 8", "class", True, 8, _conv(8)),
+    Ground(
+        "digits, batch norm, other wrong labels",
+        "wrong",
+        True,
+        8,
+        lambda: wrong_rows(digits_conv, 0.1, "digits_conv/judge"),
+    ),
+    Ground(
+        "digits, batch norm, random tenth",
+        "random",
+        True,
+        8,
+        lambda: random_rows(digits_conv, 0.1, "digits_conv"),
+    ),
     Ground("photographs, class", "class", False, 6, photographs_class),
 )
 
@@ -215,6 +229,8 @@ JUDGED = {
     "digits_deep, class 8": "class",
     "digits, batch norm, class 8": "class",
     "digits_deep, wrong labels": "atypical",
+    "digits, batch norm, other wrong labels": "atypical",
+    "digits, batch norm, random tenth": "rows",
     "digits_deep, random tenth": "rows",
     "wine, class 1": "shallow_class",
     "wine, wrong labels": "shallow",

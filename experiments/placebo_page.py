@@ -38,10 +38,10 @@ Cards of `datamodel_matching` on a random tenth are on [the page of attribution]
 
 ![Memory against test accuracy; cost as size](placebo.svg)
 
-The area of a point is its cost; the dashed line is retrained models' test accuracy (error). The line
-of points is the dial of `shrink_perturb`. Its last point (`renew` 1) is a short retraining, which
-never saw the forget set: a setting below it is worth its name only where it answers test rows
-better.
+The area of a point is its cost; the dashed line is the test accuracy (or error) of retrained
+models. The line of points is the dial of `shrink_perturb`. Its last point (`renew` 1) is a short
+retraining, which never saw the forget set: a setting below it is worth its name only where it
+answers test rows better.
 """
 
 
