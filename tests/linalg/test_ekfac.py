@@ -113,6 +113,32 @@ def test_the_eigenvalues_are_the_best_in_their_basis(net, name):
         torch.testing.assert_close(got, want, rtol=1e-8, atol=1e-12)
 
 
+@pytest.mark.parametrize(("net", "name"), [*blocks("perceptron", "convolution", "words")])
+def test_a_basis_of_some_rows_has_the_best_eigenvalues_of_all(net, name):
+    model, view, task = built(net)
+    param = dict(model.named_parameters())[name]
+    want = dense(model, view, task, name)
+    found = measured(model, view, task, basis_rows=7)
+    some = view.sample(7, Runtime(), "ekfac/basis")
+    mine, theirs = found.blocks[name], measured(model, some, task).blocks[name]
+    for side in ("left", "right"):
+        basis = getattr(theirs, side)
+        assert (getattr(mine, side) is None) == (basis is None)
+        assert basis is None or torch.equal(getattr(mine, side), basis)
+    got = block_of(found, name, param)
+    assert float((got * (want - got)).sum()) == pytest.approx(0, abs=1e-10 * float(want.norm()))
+    assert float(got.trace()) == pytest.approx(float(want.trace()), rel=1e-9)
+
+
+def test_rows_up_to_the_limit_of_the_basis_are_all_read():
+    model, view, task = built("convolution")
+    every, limit = measured(model, view, task, basis_rows=None), measured(model, view, task)
+    for name, block in every.blocks.items():
+        assert torch.equal(limit.blocks[name].values, block.values)
+    with pytest.raises(InputError, match="0 for the basis"):
+        measured(model, view, task, basis_rows=0)
+
+
 @pytest.mark.parametrize("net", ["perceptron", "convolution", "words", "recurrent"])
 def test_solving_undoes_the_damped_product(net):
     model, view, task = built(net)

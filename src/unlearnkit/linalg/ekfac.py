@@ -22,17 +22,24 @@ from unlearnkit.linalg.conjugate_gradient import check_damping
 from unlearnkit.linalg.curvature_products import Vector
 from unlearnkit.linalg.fisher import parameters_with_row_gradients, squared_gradients
 from unlearnkit.linalg.input_moments import InputMoments, add_input_products
+from unlearnkit.linalg.rotated_squares import add_rotated_squares
 from unlearnkit.linalg.row_gradients import (
     DenseRows,
     EmbeddingRows,
     FactoredRows,
     RowGradients,
-    WeightUse,
     record_layer_calls,
 )
 
 WIDEST = 1024
 """Biases and scales with at most so many entries have a whole block; longer ones a diagonal."""
+
+BASIS_ROWS = 2048
+"""Rows, drawn at random, on which eigenvectors are measured where there are more."""
+
+HELD = 2**24
+"""Numbers that the layers of a batch may take in: larger ones are read in smaller batches, since
+the gradients of all layers' outputs are held together."""
 
 PROBED = 512
 """Most outputs a row of a model whose loss has its curvature read off in full."""
@@ -120,9 +127,14 @@ class EkFac:
         *,
         probes: int | None = 1,
         corrected: bool = True,
+        basis_rows: int | None = BASIS_ROWS,
         batch_size: int = 64,
     ) -> EkFac:
         """Measure the blocks in two passes over some rows; one more where layers fall back.
+
+        The first pass finds the eigenvectors, the second the eigenvalues in their basis. Of many
+        rows the first reads a part, drawn at random: the basis is any orthonormal one, and in each
+        the second pass gives the best diagonal (George et al., section 3).
 
         Args:
             model: Read only, in eval mode.
@@ -133,21 +145,29 @@ class EkFac:
                 square is the Hessian ``H`` of its loss in the outputs; None takes each column of
                 ``H^(1/2)`` in turn: exact, and as many backward passes as there are outputs.
             corrected: Eigenvalues measured (EK-FAC), or products of the factors' own (K-FAC).
-            batch_size: Rows at once.
+            basis_rows: Most rows of the first pass; None reads all. K-FAC reads no others.
+            batch_size: Most rows at once; fewer, 8 at least, of a model with large activations.
 
         Returns:
             The blocks of all parameters that require gradients.
 
         Raises:
-            InputError: If there are no rows, no probes, or too many outputs.
+            InputError: If there are no rows, no probes, no rows of the first pass, or too many
+                outputs.
         """
-        if not len(view) or (probes is not None and probes < 1):
+        few = any(x is not None and x < 1 for x in (probes, basis_rows))
+        if not len(view) or few:
             raise InputError(
-                f"ekfac: {len(view)} rows and {probes} probes a row; at least one of each is needed"
+                f"ekfac: {len(view)} rows, {basis_rows} for the basis and {probes} probes a row; at"
+                " least one of each is needed"
             )
-        run = _Passes(model, view, task, rt, probes, batch_size)
+        basis = view
+        if basis_rows is not None and len(view) > basis_rows:
+            basis = view.sample(basis_rows, rt, "ekfac/basis")
         known = parameters_with_row_gradients(model, view, task, rt)
         with eval_mode(model), torch.enable_grad():
+            size = _rows_at_once(model, view, task, rt, batch_size)
+            run = _Passes(model, view, basis, task, rt, probes, size)
             blocks = run.bases(known)
             if corrected:
                 blocks = run.corrected(blocks)
@@ -229,6 +249,16 @@ def _eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
     return found[0].to(matrix.dtype), found[1].to(matrix.dtype)
 
 
+def _rows_at_once(model: nn.Module, view: View, task: Task, rt: Runtime, most: int) -> int:
+    """Return how many rows are read at once, by what the layers take in for one row."""
+    (batch,) = view.pick(torch.zeros(1, dtype=torch.long)).batches(1, rt)
+    with record_layer_calls(model) as calls:
+        task.outputs(model, batch)
+    rt.cost.pending = 0
+    scalars = sum(x.numel() for x in calls.inputs)
+    return min(most, max(8, HELD // max(scalars, 1)))
+
+
 def _diagonal(values: Tensor) -> EkFacBlock:
     flat = values.reshape(1, 1, -1)
     return EkFacBlock(None, None, flat, flat[..., 0])
@@ -236,10 +266,13 @@ def _diagonal(values: Tensor) -> EkFacBlock:
 
 @dataclass(frozen=True)
 class _Passes:
-    """Passes over the rows, with the same output gradients in each."""
+    """Passes over the rows; over the same ones with the same output gradients in each."""
 
     model: nn.Module
     view: View
+    basis: View
+    """The rows of the first pass: all, or some of them."""
+
     task: Task
     rt: Runtime
     probes: int | None
@@ -250,7 +283,7 @@ class _Passes:
         inputs: dict[str, Tensor] = {}
         outputs: dict[str, Tensor] = {}
         places: dict[str, int] = {}
-        with self._batches() as batches:
+        with self._batches(self.basis) as batches:
             for first, rows in self._gradients(batches, inputs):
                 for name in rows.keys() & known:
                     g = _output_rows(rows[name])
@@ -262,7 +295,7 @@ class _Passes:
             for sums in (inputs, outputs, counts):
                 batches.add(sums)
             places = {name: int(count) for name, count in counts.items()}
-        moments = InputMoments(inputs, len(self.view), "", "")
+        moments = InputMoments(inputs, len(self.basis), "", "")
         return {
             name: self._basis(name, outputs[name], places[name], moments)
             for name, p in self.model.named_parameters()
@@ -270,7 +303,7 @@ class _Passes:
         }
 
     def _basis(self, name: str, out: Tensor, places: int, moments: InputMoments) -> EkFacBlock:
-        n = len(self.view)
+        n = len(self.basis)
         values, vectors = _eigen(out)
         values = values.clamp(min=0)[:, :, None] / places
         if name not in moments.products:
@@ -286,27 +319,31 @@ class _Passes:
 
     def corrected(self, blocks: Mapping[str, EkFacBlock]) -> dict[str, EkFacBlock]:
         """Return the blocks with the mean squares of the rows' gradients as eigenvalues."""
-        n = len(self.view)
+        n, sampled = len(self.view), self.basis is not self.view
         total = {k: torch.zeros_like(b.values) for k, b in blocks.items()}
         whole = {k: torch.zeros_like(b.rest) for k, b in blocks.items()}
-        with self._batches() as batches:
+        with self._batches(self.view) as batches:
             for _, rows in self._gradients(batches, None):
                 for name in rows.keys() & blocks.keys():
                     some, block = rows[name], blocks[name]
                     if isinstance(some, FactoredRows):
-                        _rotated(some, block, block.right).squares_into(total[name].flatten(0, 1))
-                        if _truncated(block):
-                            squares = _all_squares(some, block)
-                            whole[name] += squares
+                        assert block.left is not None
+                        assert block.right is not None
+                        every = whole[name] if _truncated(block) else None
+                        add_rotated_squares(some, block.left, block.right, total[name], every)
                     elif isinstance(some, EmbeddingRows):
                         assert block.right is not None
                         turned = some.grads.to(block.right) @ block.right[0]
                         EmbeddingRows(some.tokens, turned).squares_into(total[name][0])
+                    elif isinstance(some, DenseRows) and sampled:
+                        assert block.right is not None
+                        turned = some.rows.flatten(1).to(block.right) @ block.right[0]
+                        total[name][0, 0] += turned.square().sum(0)
             for sums in (total, whole):
                 batches.add(sums)
         found = dict(blocks)
         for name, block in blocks.items():
-            if block.left is not None or block.values.shape[1] > 1:  # others are exact
+            if sampled or block.left is not None or block.values.shape[1] > 1:  # others are exact
                 left = (whole[name] - total[name].sum(-1)).clamp(min=0)
                 missing = max(1, _width(block) - block.values.shape[-1])
                 rest = left / (n * missing)
@@ -334,11 +371,11 @@ class _Passes:
             total = {n: t + found[n] for n, t in total.items()}
         return total
 
-    def _batches(self) -> AbstractContextManager[SplitBatches]:
+    def _batches(self, view: View) -> AbstractContextManager[SplitBatches]:
         """Return the batches, split over ranks where no numbers are drawn from one to the next."""
         if self.probes is None:
-            return split_batches(self.batch_size, self.rt, self.view)
-        return nullcontext(SplitBatches(self.view.batches(self.batch_size, self.rt), None))
+            return split_batches(self.batch_size, self.rt, view)
+        return nullcontext(SplitBatches(view.batches(self.batch_size, self.rt), None))
 
     def _gradients(
         self, batches: Iterable[Batch], inputs: dict[str, Tensor] | None
@@ -408,30 +445,6 @@ def _output_rows(rows: RowGradients) -> Tensor | None:
     else:
         return None
     return g.to(torch.promote_types(g.dtype, torch.float32))
-
-
-def _rotated(rows: FactoredRows, block: EkFacBlock, right: Tensor | None) -> FactoredRows:
-    """Return the gradients of rows in the eigenbasis, of the outputs alone where right is None."""
-    left = block.left
-    assert left is not None
-
-    def turned(use: WeightUse) -> WeightUse:
-        def factors(part: slice) -> tuple[Tensor, Tensor]:
-            a, g = (t.to(left) for t in use.factors(part))
-            return (a if right is None else a @ right), g @ left
-
-        scalars = use.scalars + use.grads[0].numel()
-        return WeightUse(factors, use.places, scalars, use.grads)
-
-    return FactoredRows(rows.rows, tuple(turned(use) for use in rows.uses), rows.groups)
-
-
-def _all_squares(rows: FactoredRows, block: EkFacBlock) -> Tensor:
-    """Return the sums of squares over all directions of the inputs ``(groups, o)``."""
-    groups, outs = block.rest.shape
-    total = block.values.new_zeros(groups * outs, _width(block))
-    _rotated(rows, block, None).squares_into(total)
-    return total.sum(1).view(groups, outs)
 
 
 def _width(block: EkFacBlock) -> int:

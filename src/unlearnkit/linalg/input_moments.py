@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -357,6 +358,13 @@ def _weight(layer: nn.Module) -> Tensor | None:
 def add_input_products(model: nn.Module, found: dict[str, Tensor]) -> Iterator[None]:
     """Add to each weight's product what its layers take in; the hooks are removed at the end."""
     names = {id(p): name for name, p in model.named_parameters()}
+    drawn: dict[str, Tensor | None] = {}
+
+    def test_matrix(name: str, d: int, columns: int, like: Tensor) -> Tensor | None:
+        if name not in drawn:
+            omega = _test_matrix(name, d, columns)
+            drawn[name] = None if omega is None else omega.to(like)
+        return drawn[name]
 
     def listen(layer: nn.Module, name: str) -> Callable[..., None]:
         def add(
@@ -364,7 +372,7 @@ def add_input_products(model: nn.Module, found: dict[str, Tensor]) -> Iterator[N
         ) -> None:
             del out
             inputs = (*given, *named.values())
-            part = _product(layer, inputs, name).double().cpu()
+            part = _product(layer, inputs, partial(test_matrix, name)).double().cpu()
             found[name] = found[name] + part if name in found else part
 
         return add
@@ -381,13 +389,17 @@ def add_input_products(model: nn.Module, found: dict[str, Tensor]) -> Iterator[N
             handle.remove()
 
 
-def _product(layer: nn.Module, inputs: tuple[Any, ...], name: str) -> Tensor:
+_TestMatrix = Callable[[int, int, Tensor], Tensor | None]
+"""Returns ``Omega (d, r)``, of the type and on the device of a tensor, by d, r and that tensor."""
+
+
+def _product(layer: nn.Module, inputs: tuple[Any, ...], test_matrix: _TestMatrix) -> Tensor:
     """Return ``C Omega`` of one call of a layer."""
     x = inputs[0].detach()
     if isinstance(layer, nn.Embedding):
         return torch.bincount(x.flatten(), minlength=layer.num_embeddings)
     if isinstance(layer, tuple(_CONVOLUTIONS)):
-        return _of_patches(layer, x, name)
+        return _of_patches(layer, x, test_matrix)
     if isinstance(layer, nn.MultiheadAttention):
         a = torch.stack([t.detach().flatten(0, -2) for t in inputs[:3]])
     elif isinstance(layer, _TRANSPOSED):
@@ -395,8 +407,8 @@ def _product(layer: nn.Module, inputs: tuple[Any, ...], name: str) -> Tensor:
     else:
         a = x.reshape(1, -1, x.shape[-1])
     a = _wide(a)
-    omega = _test_matrix(name, a.shape[-1], _columns(a.shape[-1], _outputs(layer)))
-    return a.mT @ (a if omega is None else a @ omega.to(a))
+    omega = test_matrix(a.shape[-1], _columns(a.shape[-1], _outputs(layer)), a)
+    return a.mT @ (a if omega is None else a @ omega)
 
 
 def _outputs(layer: nn.Module) -> int:
@@ -406,7 +418,7 @@ def _outputs(layer: nn.Module) -> int:
     return matrix_of(layer, weight).shape[1]
 
 
-def _of_patches(layer: Any, x: Tensor, name: str) -> Tensor:
+def _of_patches(layer: Any, x: Tensor, test_matrix: _TestMatrix) -> Tensor:
     """Return ``C Omega`` of a convolution, without making its patches.
 
     ``A Omega`` is a convolution with the columns of ``Omega`` as kernels, and ``A^T Z`` is the
@@ -420,8 +432,8 @@ def _of_patches(layer: Any, x: Tensor, name: str) -> Tensor:
     groups, kernel = layer.groups, layer.weight.shape[1:]
     d = math.prod(kernel)
     columns = _columns(d, layer.weight.shape[0] // groups)
-    omega = _test_matrix(name, d, columns)
-    test = torch.eye(d, dtype=x.dtype, device=x.device) if omega is None else omega.to(x)
+    omega = test_matrix(d, columns, x)
+    test = torch.eye(d, dtype=x.dtype, device=x.device) if omega is None else omega
     kernels = test.mT.reshape(columns, *kernel).repeat(groups, *[1] * len(kernel))
     how = {"stride": layer.stride, "dilation": layer.dilation, "groups": groups}
     z = convolve(x, kernels, **how)
