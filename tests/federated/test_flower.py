@@ -224,6 +224,17 @@ def test_recording_has_the_bits_of_training_in_process():
     assert len(list(history.rounds(history.find(trained)))) == 4
 
 
+def test_trainings_of_other_rounds_stand_beside_each_other_in_a_history():
+    history, models = MemoryHistory(every=1), {}
+    for rounds in (4, 3):
+        how = federation(rounds=rounds)
+        models[rounds] = case_of().fresh()
+        strategy = FedEraserStrategy("", how, history, models[rounds])
+        run(strategy, LocalGrid(app_of(), 10), start_model(), rounds)
+    for rounds, trained in models.items():
+        assert len(list(history.rounds(history.find(trained)))) == rounds
+
+
 def test_without_unlearning_rounds_it_is_fedavg_in_every_bit():
     net, none = start_model(), METHOD.model_copy(update={"rounds": 0})
     plain = FedAvg(fraction_evaluate=0.0)

@@ -415,7 +415,7 @@ class FedEraserStrategy(UnlearningRounds):
         number = self._plan.number
         if number == 0:
             rows = digest({str(k): n.retain for k, n in sorted(self._nodes.items())})
-            self._training = training_name(self._sent, rows, self.seed)
+            self._training = training_name(self._sent, f"{rows} {self.federation}", self.seed)
             self.history.begin(self._training)
         used = {k: self._plan.weights[k] for k in states}
         lost = tuple(sorted(set(self._plan.config) - set(states)))
