@@ -9,6 +9,7 @@ from torch.nn.utils import parametrizations
 from unlearnkit.core.data import TensorData, View
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.linalg import fisher as importance
+from unlearnkit.linalg import row_gradients
 from unlearnkit.linalg.fisher import squared_gradients
 from unlearnkit.tasks.classification import Classification
 
@@ -261,3 +262,33 @@ def test_squares_are_found_where_gradients_are_switched_off():
     with torch.no_grad():
         got = squared_gradients(model, view, Classification(CLASSES), Runtime())
     torch.testing.assert_close(got, one_by_one(model, view), rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(2, 3, 3, padding=1),
+        nn.Conv2d(4, 4, (2, 3), stride=(2, 1), dilation=(1, 2), groups=2),
+        nn.Conv2d(2, 3, 2, padding=1, padding_mode="reflect"),
+        nn.Conv2d(2, 3, 3, padding="same"),
+        nn.Conv1d(2, 3, 3, stride=2, padding=1),
+    ],
+    ids=["plain", "grouped", "reflected", "same", "one dimension"],
+)
+def test_gradients_of_rows_by_one_convolution_are_those_of_their_factors(layer):
+    rng = torch.Generator().manual_seed(0)
+    layer = layer.double()
+    shape = (5, layer.in_channels, *[13] * (layer.weight.ndim - 2))
+    x = torch.randn(shape, generator=rng, dtype=torch.float64)
+    out = layer(x)
+    g = torch.randn(out.shape, generator=rng, dtype=torch.float64)
+    (use,) = row_gradients._convolution(layer, x, g)["weight"].uses
+    assert use.quickly is not None
+    a, outer = use.factors(slice(1, 4))
+    torch.testing.assert_close(use.gradients(slice(1, 4), a.dtype), outer.mT @ a)
+
+
+def test_gradients_at_few_places_come_from_their_factors():
+    layer, x = nn.Conv2d(2, 16, 3, padding=1), torch.ones(3, 2, 4, 4)
+    (use,) = row_gradients._convolution(layer, x, layer(x).detach())["weight"].uses
+    assert use.quickly is None

@@ -34,7 +34,7 @@ from unlearnkit.linalg.row_gradients import (
 WIDEST = 1024
 """Biases and scales with at most so many entries have a whole block; longer ones a diagonal."""
 
-BASIS_ROWS = 2048
+BASIS_ROWS = 1536
 """Rows, drawn at random, on which eigenvectors are measured where there are more."""
 
 HELD = 2**24
@@ -283,8 +283,9 @@ class _Passes:
         inputs: dict[str, Tensor] = {}
         outputs: dict[str, Tensor] = {}
         places: dict[str, int] = {}
-        with self._batches(self.basis) as batches:
-            for first, rows in self._gradients(batches, inputs):
+        listen = add_input_products(self.model, inputs)
+        with self._batches(self.basis) as batches, listen:
+            for first, rows in self._gradients(batches):
                 for name in rows.keys() & known:
                     g = _output_rows(rows[name])
                     if g is not None:
@@ -323,7 +324,7 @@ class _Passes:
         total = {k: torch.zeros_like(b.values) for k, b in blocks.items()}
         whole = {k: torch.zeros_like(b.rest) for k, b in blocks.items()}
         with self._batches(self.view) as batches:
-            for _, rows in self._gradients(batches, None):
+            for _, rows in self._gradients(batches):
                 for name in rows.keys() & blocks.keys():
                     some, block = rows[name], blocks[name]
                     if isinstance(some, FactoredRows):
@@ -378,13 +379,12 @@ class _Passes:
         return nullcontext(SplitBatches(view.batches(self.batch_size, self.rt), None))
 
     def _gradients(
-        self, batches: Iterable[Batch], inputs: dict[str, Tensor] | None
+        self, batches: Iterable[Batch]
     ) -> Iterator[tuple[bool, dict[str, RowGradients]]]:
-        """Yield the rows' gradients, probe by probe; add to the products of the layers' inputs."""
+        """Yield the rows' gradients, probe by probe."""
         rng = self.rt.rng("ekfac")
         for batch in batches:
-            listen = nullcontext() if inputs is None else add_input_products(self.model, inputs)
-            with record_layer_calls(self.model) as calls, listen:
+            with record_layer_calls(self.model) as calls:
                 out = self.task.outputs(self.model, batch)
             self.rt.cost.pending = 0
             along = self._output_gradients(out.detach(), batch, rng)

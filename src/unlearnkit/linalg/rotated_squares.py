@@ -33,23 +33,25 @@ def add_rotated_squares(
     each = groups * (made if short else made + outs * wide)
     size = max(1, CHUNK // each)
     for i in range(0, rows.rows, size):
-        parts = [use.factors(slice(i, min(i + size, rows.rows))) for use in rows.uses]
-        a, g = (_joined([part[k] for part in parts]).to(left) for k in (0, 1))
+        part = slice(i, min(i + size, rows.rows))
+        if places > 1 and not short:
+            grads = left.mT @ sum(use.gradients(part, left.dtype) for use in rows.uses)
+            if every is not None:
+                every += grads.square().sum((0, 3))
+            _add_squares(grads @ right, inside)
+            continue
+        parts = [use.factors(part) for use in rows.uses]
+        a, g = (_joined([factors[k] for factors in parts]).to(left) for k in (0, 1))
         g = g @ left
         if places == 1:
             g = g[:, :, 0].square().permute(1, 2, 0)
             inside.baddbmm_(g, (a[:, :, 0].transpose(0, 1) @ right).square())
             if every is not None:
                 every += (g @ a[:, :, 0].transpose(0, 1).square().sum(2, keepdim=True))[..., 0]
-        elif short:
+        else:
             _add_squares(g.mT @ (a @ right), inside)
             if every is not None:
                 every += ((a @ a.mT @ g) * g).sum((0, 2))
-        else:
-            grads = g.mT @ a
-            if every is not None:
-                every += grads.square().sum((0, 3))
-            _add_squares(grads @ right, inside)
 
 
 def _joined(uses: list[Tensor]) -> Tensor:

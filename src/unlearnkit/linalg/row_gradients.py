@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn import functional
+from torch.nn.grad import conv1d_weight, conv2d_weight
 
 CHUNK = 2**21
 """Scalars of gradients, or of a convolution's input patches, that are made at once."""
@@ -71,6 +73,16 @@ class WeightUse:
     grads: Tensor
     """The output gradients of all rows ``(B, G, T, O)``, without the inputs."""
 
+    quickly: Callable[[slice], Tensor] | None = None
+    """Makes the gradients ``(b, G, O, I)`` of some rows faster than from their factors."""
+
+    def gradients(self, part: slice, dtype: torch.dtype) -> Tensor:
+        """Return the gradients ``(b, G, O, I)`` of some rows."""
+        if self.quickly is not None:
+            return self.quickly(part).to(dtype)
+        a, g = (t.to(dtype) for t in self.factors(part))
+        return g.mT @ a
+
 
 @dataclass(frozen=True)
 class FactoredRows:
@@ -109,8 +121,8 @@ class FactoredRows:
         for part in self._parts(total):
             rows: Tensor | None = None
             for use in self.uses:
-                a, g = (t.to(total.dtype) for t in use.factors(part))
-                rows = g.mT @ a if rows is None else rows.add_(g.mT @ a)
+                each = use.gradients(part, total.dtype)
+                rows = each if rows is None else rows.add_(each)
             assert rows is not None
             if len(rows) == 1:
                 into.addcmul_(rows[0], rows[0])
@@ -260,11 +272,28 @@ def _convolution(
         a = patches.reshape(len(patches), groups, -1, patches.shape[-1]).mT
         return a, at[part]
 
+    def quickly(part: slice) -> Tensor:
+        # One convolution with a group for each row: its weights' gradient is that of all rows.
+        images, outer = functional.pad(x[part], padding, mode=mode), g[part]
+        rows, shape = len(images), layer.weight.shape
+        weight_gradient: Callable[..., Tensor] = conv1d_weight if one else conv2d_weight
+        found = weight_gradient(
+            images.flatten(0, 1)[None],
+            (rows * shape[0], *shape[1:]),
+            outer.flatten(0, 1)[None].to(images.dtype),
+            stride=layer.stride,
+            dilation=layer.dilation,
+            groups=rows * groups,
+        )
+        return found.view(rows, groups, shape[0] // groups, -1)
+
     places = g[0, 0].numel()
     at = g.reshape(len(g), groups, -1, places).mT
     scalars = places * layer.weight[0].numel() * groups
+    long = places >= 2 * layer.out_channels and math.prod(kernel) > 1
+    how = quickly if long and g.device.type == "cpu" else None
     return {
-        "weight": FactoredRows(len(x), (WeightUse(factors, places, scalars, at),), groups),
+        "weight": FactoredRows(len(x), (WeightUse(factors, places, scalars, at, how),), groups),
         "bias": bias,
     }
 
