@@ -84,9 +84,9 @@ REQUESTS: dict[str, tuple[Callable[[], CaseWithRequest], int]] = {
     "digits, mislabelled tenth": (lambda: cases()["digits"].ask("mislabelled_tenth"), 64),
     "breast_cancer, patients": (lambda: cases()["breast_cancer"].ask("patients"), 64),
     "diabetes, group": (lambda: cases()["diabetes"].ask("group"), 64),
-    "digits, batch norm, class": (digits_conv_class, 24),
-    "digits, batch norm, wrong labels": (partial(wrong_rows, digits_conv, 0.1, "digits_conv"), 24),
-    "digits, batch norm, random tenth": (partial(random_rows, digits_conv, 0.1, "digits_conv"), 24),
+    "digits, batch norm, class": (digits_conv_class, 64),
+    "digits, batch norm, wrong labels": (partial(wrong_rows, digits_conv, 0.1, "digits_conv"), 64),
+    "digits, batch norm, random tenth": (partial(random_rows, digits_conv, 0.1, "digits_conv"), 64),
 }
 """Case with request, and how many models of each kind, by label."""
 
