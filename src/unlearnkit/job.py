@@ -222,7 +222,7 @@ def make_job(given: Mapping[str, Any]) -> Job:
     try:
         return Job.model_validate(given)
     except ValidationError as e:
-        raise InputError(f"job: {format_validation_error(e)}") from None
+        raise InputError(f"job: {format_validation_error(e, Job)}") from None
 
 
 def read_job(path: Path, *, trust: bool = True) -> dict[str, Any]:

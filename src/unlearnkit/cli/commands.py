@@ -382,8 +382,8 @@ def _print_run(record: RunFolderRecord, folder: Path, talk: Console) -> None:
     if record.auto is not None:
         facts["why"] = record.auto.why
     print_table(tuple(facts), [tuple(facts.values())])
-    imported = f" --case {record.job.case}" if ":" in record.job.case else ""
-    talk.say(f"next: unlearnkit audit {folder}{imported}")
+    imported = ("--case", record.job.case) if ":" in record.job.case else ()
+    talk.say_next("audit", folder, *imported)
 
 
 class _ManyWeights(TyperCommand):

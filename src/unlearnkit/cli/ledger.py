@@ -87,7 +87,9 @@ def init(
         create_ledger(
             folder, case, made, model=model, tracking_uri=tracking_uri, signer=signer, reporter=talk
         ).close()
-        talk.say(f"next: edit {folder / 'policy.yaml'}, then: unlearnkit ledger request")
+        elsewhere = () if folder == Path(LEDGER) else ("--ledger", folder)
+        talk.say(f"edit {folder / 'policy.yaml'} first")
+        talk.say_next("ledger", "request", "rows=12,40", *elsewhere)
 
 
 @ledger_app.command(

@@ -339,9 +339,10 @@ def _print_cost(
     retain = case.partition(request).retain
     epochs = (case.recipe or ASSUMED).epochs
     rows = 0 if retain is None else len(retain) * epochs * oracles
-    cost = f"{oracles:,} models to retrain, {rows:,} rows forward and backward in all"
+    models = f"{oracles:,} model{'s' if oracles > 1 else ''} to retrain"
+    cost = f"{models}, {rows:,} rows forward and backward in all"
     if case.train_model is not None:
-        cost = f"{oracles:,} models to retrain, one at a time: train_model cannot be stacked"
+        cost = f"{models}, one at a time: train_model cannot be stacked"
     if oracles > MANY and not yes:
         raise InputError(
             f"audit: oracles: {cost}, and more than {MANY:,} models need --yes; use 5 to 100, or"

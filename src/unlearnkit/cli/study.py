@@ -156,7 +156,7 @@ def tune_study(
     ]
     counted = [(x.case, x.method, str(len(x.trials)), str(x.failed_trials)) for x in found]
     print_table(head, [(*a, *b) for a, b in zip(counted, reached, strict=True)])
-    talk.say(f"next: unlearnkit study run {file}; then unlearnkit study show {file}")
+    talk.say_next("study", "run", file)
 
 
 @study_app.command(
