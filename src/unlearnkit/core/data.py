@@ -495,9 +495,9 @@ def _of_columns(frame: Any, name: str) -> Any:
     wrong = [c for c, kind in frame.dtypes.items() if kind.kind not in "biuf"]
     if wrong:
         raise InputError(
-            f"{name}: cannot be made a tensor: {len(wrong)} of"
-            f" {frame.shape[1]} columns are not numeric, first {wrong[0]!r} ({frame.dtypes[wrong[0]]}); leave"
-            " them out, or encode them as numbers, such as by pandas.get_dummies"
+            f"{name}: cannot be made a tensor: not numeric are {len(wrong)} of {frame.shape[1]}"
+            f" columns, first {wrong[0]!r} ({frame.dtypes[wrong[0]]}); leave them out, or encode"
+            " them as numbers, such as by pandas.get_dummies"
         )
     array = frame.to_numpy()
     return frame.to_numpy("float32", na_value=float("nan")) if array.dtype == object else array

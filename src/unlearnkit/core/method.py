@@ -320,9 +320,9 @@ def _no_such(loc: tuple[int | str, ...], kind: type[BaseModel] | None) -> str:
 def dotted_names(kind: type[BaseModel]) -> list[str]:
     """Return the names of all settings of a model; a dot nests, as in ``run.lr``."""
     found = []
-    for name, field in kind.model_fields.items():
+    for name, f in kind.model_fields.items():
         found.append(name)
-        for inner in (field.annotation, *get_args(field.annotation)):
+        for inner in (f.annotation, *get_args(f.annotation)):
             if isinstance(inner, type) and issubclass(inner, BaseModel):
                 found += [f"{name}.{x}" for x in dotted_names(inner)]
     return found

@@ -283,7 +283,9 @@ def _chosen(entry: object) -> MethodEntry:
     try:
         return MethodEntry(method=str(name), **{str(k): v for k, v in words.items()})
     except ValidationError as e:
-        raise InputError(f"study: methods: {name}: {format_validation_error(e, MethodEntry)}") from None
+        raise InputError(
+            f"study: methods: {name}: {format_validation_error(e, MethodEntry)}"
+        ) from None
 
 
 def _by_case(given: object, cases: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -86,8 +86,8 @@ class Classification:
             return torch.stack([torch.zeros_like(z), z], 1)
         if out.ndim != 2 or out.shape[1] < self.classes:
             raise UnsupportedError(
-                f"the model returns shape {tuple(out.shape)}; logits (B, {self.classes}) are needed,"
-                f" because the highest class is {self.classes - 1} and the lowest is 0: number the"
+                f"the model returns shape {tuple(out.shape)}; logits (B, {self.classes}) are"
+                f" needed, because the highest class is {self.classes - 1} and the lowest is 0: number the"
                 f" targets from 0, or give a model with {self.classes} outputs"
             )
         return out

@@ -63,7 +63,7 @@ class MultiLabel:
         if out.shape != (len(batch), self.labels):
             raise UnsupportedError(
                 f"the model returns shape {tuple(out.shape)}; logits (B, {self.labels}) are needed;"
-                f" give a model with {self.labels} outputs, or the labels that it predicts"
+                " give a model with as many outputs, or the labels that it predicts"
             )
         return out
 

@@ -127,7 +127,7 @@ class Regression:
         if prod(out.shape[1:]) != wanted:
             raise UnsupportedError(
                 f"the model returns shape {tuple(out.shape)}; predictions (B, {wanted}) are needed;"
-                f" give a model with {wanted} outputs, or the targets that it predicts"
+                " give a model with as many outputs, or the targets that it predicts"
             )
         return out.reshape(len(batch), wanted)
 
