@@ -23,6 +23,8 @@ CASES = {
     "exits:f": "raised SystemExit",
     "own:fails": "own:fails raised ValueError: oh no",
     "own:takes": "without arguments",
+    "own": "'own' is a module; name its function that returns a Case, such as own:make_case",
+    "own.py:fails": "got 'own.py'; write own:fails in the folder that holds it",
 }
 
 

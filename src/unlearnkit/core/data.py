@@ -492,11 +492,12 @@ def as_tensor(x: Any, name: str) -> Tensor:
 
 def _of_columns(frame: Any, name: str) -> Any:
     """Return a DataFrame as an array; truth values between numbers become 0 and 1."""
-    wrong = [c for c, kind in frame.dtypes.items() if kind.kind not in "biuf"]
+    kinds = zip(frame.columns, frame.dtypes, strict=True)
+    wrong = [(column, kind) for column, kind in kinds if kind.kind not in "biuf"]
     if wrong:
         raise InputError(
             f"{name}: cannot be made a tensor: not numeric are {len(wrong)} of {frame.shape[1]}"
-            f" columns, first {wrong[0]!r} ({frame.dtypes[wrong[0]]}); leave them out, or encode"
+            f" columns, first {wrong[0][0]!r} ({wrong[0][1]}); leave them out, or encode"
             " them as numbers, such as by pandas.get_dummies"
         )
     array = frame.to_numpy()

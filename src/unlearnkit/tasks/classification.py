@@ -87,8 +87,8 @@ class Classification:
         if out.ndim != 2 or out.shape[1] < self.classes:
             raise UnsupportedError(
                 f"the model returns shape {tuple(out.shape)}; logits (B, {self.classes}) are"
-                f" needed, because the highest class is {self.classes - 1} and the lowest is 0: number the"
-                f" targets from 0, or give a model with {self.classes} outputs"
+                f" needed, because classes go from 0 to {self.classes - 1}: number the targets from"
+                f" 0, or give a model with {self.classes} outputs"
             )
         return out
 
