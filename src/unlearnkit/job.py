@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -222,7 +223,7 @@ def make_job(given: Mapping[str, Any]) -> Job:
     try:
         return Job.model_validate(given)
     except ValidationError as e:
-        raise InputError(f"job: {format_validation_error(e)}") from None
+        raise InputError(f"job: {format_validation_error(e, Job)}") from None
 
 
 def read_job(path: Path, *, trust: bool = True) -> dict[str, Any]:
@@ -285,16 +286,10 @@ def set_dotted(
 
 
 def _imported(name: str, known: Iterable[str]) -> Case:
-    module, colon, function = name.partition(":")
-    if not colon:
-        raise UnknownNameError("case", name, known)
-    if not (function.isidentifier() and all(p.isidentifier() for p in module.split("."))):
-        raise InputError(
-            f"case: expected package.module:function with names of Python, got {name[:80]!r}"
-        )
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
+    module, function = _named_function(name, known)
     make = getattr(_module(module), function, None)
     if not callable(make):
         raise InputError(f"case: {module!r} has no function {function!r}")
@@ -315,6 +310,28 @@ def _imported(name: str, known: Iterable[str]) -> Case:
     if not isinstance(case, Case):
         raise InputError(f"case: {name} must return a Case, got {type(case).__name__}")
     return case
+
+
+def _named_function(name: str, known: Iterable[str]) -> tuple[str, str]:
+    """Return the module and the function that ``package.module:function`` names."""
+    module, colon, function = name.partition(":")
+    if not colon:
+        if not name.isidentifier() or find_spec(name) is None:
+            raise UnknownNameError("case", name, known)
+        raise InputError(
+            f"case: {name!r} is a module; name its function that returns a Case, such as"
+            f" {name}:make_case"
+        )
+    if module.endswith(".py"):
+        raise InputError(
+            f"case: name the module as Python imports it, got {module[:80]!r}; write"
+            f" {Path(module).stem}:{function} in the folder that holds it"
+        )
+    if not (function.isidentifier() and all(p.isidentifier() for p in module.split("."))):
+        raise InputError(
+            f"case: expected package.module:function with names of Python, got {name[:80]!r}"
+        )
+    return module, function
 
 
 def _module(name: str) -> ModuleType:

@@ -30,6 +30,9 @@ def problem(request):
     return case, uk.unlearn(model, case, GO, "finetune")
 
 
+DISTANCES = ("js_forget", "divergence_forget", "margin_spread_forget")
+
+
 @pytest.mark.parametrize("oracles", [0, 1, 2, 3, 5])
 def test_every_task_and_number_of_oracles_gives_a_report(problem, oracles, tmp_path):
     case, done = problem
@@ -44,7 +47,10 @@ def test_every_task_and_number_of_oracles_gives_a_report(problem, oracles, tmp_p
         assert all(r.gap_low is None and r.z is None for r in report.rows)
         assert Verdict.MATCHES not in {f.verdict for f in report.findings}
     if oracles in {1, 2}:
-        assert "give no intervals" in report.sentence
+        one = "1 retrained model gives no intervals"
+        assert (one if oracles == 1 else "2 retrained models give no intervals") in report.sentence
+    distance = next(x for x in report.summary if x.metric in DISTANCES)
+    assert (distance.name == "Distance to retrained") == bool(oracles), distance
     if oracles in {3, 4}:
         assert any("at least 5 are needed" in f.reason for f in report.findings)
 

@@ -34,6 +34,8 @@ def test_a_request_goes_from_arrival_to_a_certificate_that_verifies(run, made, t
     assert run("ledger", "show", "1").data[0]["kind"] == "ledger"
     listed = run("ledger", "carriers", *made, "--json").data
     assert {c["kind"] for c in listed} == {"cached model", "earlier model", "training data"}
+    first = run("ledger", "carriers", *made).out.splitlines()[1].split()
+    assert first[:4] == ["cached", "model", "yes", "yes"]
     said = run("ledger", "purge", *made)
     assert said.out.endswith(
         "left of ours 0\nleft to you: training data: 1; see unlearnkit ledger carriers\n"
@@ -168,3 +170,18 @@ def test_a_registry_that_is_down_exits_with_one_and_what_was_done_is_printed(
     assert said.data[0]["state"] == "done"
     assert "registry: http://127.0.0.1:9 does not answer after 2 tries" in said.err
     assert run("ledger", "verify").out == "verified\n"
+
+
+def test_the_next_command_names_a_ledger_that_is_elsewhere(run, small):
+    said = run("ledger", "init", small, "--ledger", "other place")
+    assert said.err.splitlines()[-2:] == [
+        "edit other place/policy.yaml first",
+        "next: unlearnkit ledger request rows=12,40 --ledger 'other place'",
+    ]
+    assert run("ledger", "request", "rows=12,40", "--ledger", "other place").code == 0
+
+
+@pytest.mark.parametrize("group", ["ledger", "study", "cache"])
+def test_a_list_of_commands_cuts_no_sentence(run, monkeypatch, group):
+    monkeypatch.setenv("COLUMNS", "60")
+    assert "..." not in run(group, "--help").out.replace("[ARGS]...", "")

@@ -1,6 +1,7 @@
 """A run's folder is data that is checked: against itself, against its case, and never run."""
 
 import json
+import shlex
 
 import pytest
 
@@ -140,9 +141,10 @@ def test_code_that_a_record_names_is_not_imported_unless_the_user_says_so(run, f
 
 
 def test_the_next_command_that_is_named_works_as_it_stands(run, folder):
-    said = run("unlearn", "knobs_case:make", "--forget", "group=1", "--name", "c")
+    said = run("unlearn", "knobs_case:make", "--forget", "group=1", "--out", "it's ü")
+    assert said.code == 0, said.err
     (words,) = (line for line in said.err.splitlines() if line.startswith("next: "))
-    assert run(*words.split()[2:], "--tier", "fast").code == 0
+    assert run(*shlex.split(words)[2:], "--tier", "fast").code == 0
 
 
 def test_an_oracle_of_another_recipe_or_task_is_refused():

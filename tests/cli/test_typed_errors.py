@@ -23,6 +23,8 @@ CASES = {
     "exits:f": "raised SystemExit",
     "own:fails": "own:fails raised ValueError: oh no",
     "own:takes": "without arguments",
+    "own": "'own' is a module; name its function that returns a Case, such as own:make_case",
+    "own.py:fails": "got 'own.py'; write own:fails in the folder that holds it",
 }
 
 
@@ -131,3 +133,9 @@ def test_a_stream_that_cannot_be_written_is_one_line_at_most(name):
     assert told in done.stderr
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
+
+
+def test_one_model_is_counted_as_one(run, small):
+    assert run("unlearn", small, "--forget", "class=1", "--out", "r", "-q").code == 0
+    said = run("audit", "r", "--oracles", 1, "--trust")
+    assert said.err.startswith("at most 1 model to retrain, ")

@@ -284,3 +284,13 @@ def test_a_second_ctrl_c_exits_at_once(small, tmp_path):
     assert any("trained models and finished runs are kept" in line for line in said)
     assert any("press Ctrl-C again to exit at once" in line for line in said)
     assert "Traceback" not in rest
+
+
+@pytest.mark.parametrize("method", ["npo", "class_pruning", "rewind"])
+def test_a_method_that_cannot_serve_the_case_is_refused_before_anything_is_trained(
+    run, small, method
+):
+    said = run("unlearn", small, "--forget", "rows=0:3", "--method", method)
+    assert said.code == 1
+    assert "training the original" not in said.err
+    assert "these do: " in said.err or "these work: " in said.err

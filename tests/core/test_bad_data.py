@@ -1,5 +1,6 @@
 """Data that cannot be used is refused in one line, before any work, with the remedy."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -130,6 +131,9 @@ CASES = {
                        " shape: (1,) in row 0, (2,) in row 8; give each row the same"),
     "text": ({"train": (["a", "b"], [0, 1])}, "x: cannot be made a tensor, got list"),
     "class names": ({"train": (X[:2], ["cat", "dog"])}, "train y: cannot be made a tensor"),
+    "class names of an array": ({"train": (X[:2], np.array(["cat", "dog"]))}, "train y: cannot be"
+                                " made a tensor, got dtype <U3; encode text and categories as"
+                                " numbers first, such as pandas.factorize(y)[0]"),
     "ragged lists": ({"train": ([[1.0], [1.0, 2.0]], [0, 1])}, "x: cannot be made a tensor"),
     "fractional classes": ({"train": (X, Y + 0.5)}, "y: classes must be whole numbers; for real"
                            " targets use regression"),
@@ -278,3 +282,38 @@ def test_rows_of_a_changed_case_are_read_as_those_of_a_new_one():
     assert len(other.test) == 2
     with pytest.raises(InputError, match="test: y: class 7 is not among 0 to 2"):
         case.replace(test=(torch.ones(2, 2), torch.tensor([0, 7])))
+
+
+def test_truth_values_between_the_numbers_of_a_frame_are_0_and_1():
+    x = frame(tall=X[:, 1].numpy() > 0).drop(columns="label")
+    got = uk.Case(train=(x, Y), task="classification").train.x
+    assert got.dtype == torch.float32
+    assert torch.equal(got, torch.cat([X, (X[:, 1:2] > 0).float()], 1))
+
+
+def test_a_column_of_text_in_the_inputs_is_named():
+    x = frame(city=["Ulm"] * N).drop(columns="label")
+    with pytest.raises(InputError, match=r"not numeric are 1 of 4 columns, first 'city' \(.*get_d"):
+        uk.Case(train=(x, Y), task="classification")
+
+
+@pytest.mark.parametrize(
+    ("width", "case", "told"),
+    [
+        (3, {"train": (X, Y + 1)}, "classes go from 0 to 3: number the targets from 0, or give a"),
+        (1, {"train": (X, Y)}, "3 classes; give a model with 3 outputs"),
+        (2, {"train": (X, X[:, :1]), "task": "regression"}, "give a model with as many outputs"),
+        (2, {"train": (X, X > 0), "task": "multilabel"}, "give a model with as many outputs"),
+    ],
+    ids=["classes from 1", "one logit", "regression", "labels"],
+)
+def test_a_model_of_other_outputs_is_refused_with_the_remedy(width, case, told):
+    case = uk.Case(**{"task": "classification"} | case)
+    with pytest.raises(UnlearnkitError, match=told):
+        uk.unlearn(nn.Linear(D, width), case, uk.Rows(1), "finetune")
+
+
+def test_a_model_of_other_inputs_is_refused_with_the_remedy():
+    case = uk.Case(train=(X, Y), task="classification")
+    with pytest.raises(InputError, match="give x in the shape and dtype that the model was trai"):
+        uk.unlearn(nn.Linear(D + 1, 3), case, uk.Rows(1), "finetune")

@@ -4,6 +4,8 @@ import pytest
 
 import unlearnkit as uk
 from unlearnkit.catalog import methods
+from unlearnkit.core.audit_terms import AuditTier
+from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.core.settings import deep_merge
 from unlearnkit.job import make_job, parse_settings
 
@@ -46,3 +48,25 @@ def test_a_group_of_another_kind_replaces_the_group():
     assert deep_merge({"kind": "a", "x": 1}, {"kind": "b"}) == {"kind": "b"}
     assert deep_merge({"kind": "a", "x": 1}, {"kind": "a", "y": 2}) == {"kind": "a", "x": 1, "y": 2}
     assert deep_merge({"x": 1}, {"kind": "a"}) == {"x": 1, "kind": "a"}
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: uk.method("finetune", lr=1), "'lr'; it is part of another: run.lr, run.recipe.lr"),
+        (
+            lambda: uk.method("finetune", run={"lrr": 1}),
+            "run: no setting 'lrr' (did you mean 'run.lr'?). See: unlearnkit show finetune",
+        ),
+        (lambda: uk.Recipe(epoch=3), "no setting of Recipe 'epoch'. Did you mean 'epochs'?"),
+    ],
+    ids=["a part", "in a group", "recipe"],
+)
+def test_an_unknown_name_comes_with_the_nearest(make, told):
+    with pytest.raises(InputError) as error:
+        make()
+    assert told in str(error.value)
+
+
+def test_the_nearest_of_an_enumeration_is_its_value():
+    assert "'stron'. Did you mean 'strong'? " in str(UnknownNameError("tier", "stron", AuditTier))

@@ -170,9 +170,9 @@ def test_a_wrong_request_is_told_in_a_line(request_, told):
         (lambda: uk.Rows("a" * 201), "request: a key has 1 to 200 characters; give the ids alone"),
         (lambda: uk.Groups(""), "request: a key has 1 to 200 characters"),
         (lambda: uk.Rows(0.5), "input should be a valid integer, got 0.5"),
-        (lambda: uk.Rows(torch.tensor([True, False])), "got truth values; name positions"),
+        (lambda: uk.Rows(torch.tensor([True, False])), "such as numpy.flatnonzero(mask)"),
         (lambda: uk.Rows(1, rows=[2]), "name the values once"),
-        (lambda: uk.Rows(1, clients=[2]), "clients: extra inputs are not permitted, got [2]"),
+        (lambda: uk.Rows(1, clients=[2]), "no setting of Rows 'clients'. There are: kind, rows"),
     ],
     ids=["text", "mixed", "long", "empty", "fraction", "mask", "both", "unknown"],
 )

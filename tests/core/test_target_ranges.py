@@ -85,7 +85,7 @@ def test_a_bound_is_met_by_a_target_of_single_precision():
         ("target<nan", "name one finite lower bound"),
         ({"target": {}}, "name one finite lower bound, one upper bound or both, got target;"),
         ({"target": {"above": 1, "at_least": 2}}, "name one finite lower bound"),
-        ({"target": {"under": 1}}, "under: extra inputs are not permitted, got 1; name bounds:"),
+        ({"target": {"under": 1}}, "no setting of Targets 'under'. There are: above, at_least"),
         ({"target": {"below": "x"}}, "below: input should be a valid number"),
         ("age<30", "feature=age or labels=@file.csv, got 'age<30'"),
     ],

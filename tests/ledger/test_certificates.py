@@ -233,3 +233,12 @@ def test_a_public_key_of_another_kind_is_refused(tmp_path):
     )
     with pytest.raises(verify.VerificationError, match="another kind than Ed25519"):
         verify.read_public_key(pem)
+
+
+def test_the_verifier_says_which_file_it_cannot_read(tmp_path, capsys):
+    from unlearnkit.ledger.verify import main
+
+    assert main([str(tmp_path), "--key", str(tmp_path / "lost.pem")]) == 1
+    told = capsys.readouterr().out
+    assert told.startswith("WRONG: cannot read ")
+    assert "lost.pem: No such file or directory; name a file or folder of the export" in told

@@ -34,3 +34,10 @@ def test_names_are_broken_after_underscores():
 def test_a_cell_cannot_colour_the_terminal_or_be_markup():
     (_, line) = table_lines(("a",), [("\x1b[31m[bold]x[/bold]",)], rule=False)
     assert line == "\ufffd[31m[bold]x[/bold]"
+
+
+def test_words_beside_a_long_name_stay_whole():
+    cell = "people and what they earn (folder in UNLEARNKIT_DATA, or the net)"
+    lines = table_lines(("a", "b"), [("x", cell)], width=18, rule=False)
+    shown = " ".join(line[1:].strip() for line in lines[1:])
+    assert shown == cell.replace("UNLEARNKIT_DATA", "UNLEARNKIT_ DATA")

@@ -433,3 +433,10 @@ def test_a_study_that_never_ran_still_has_a_table():
     got = table(s, [Result(p) for p in plan(s)])
     assert (got.done, got.columns) == (0, ())
     assert "Nothing was measured yet." in str(got)
+
+
+def test_before_anything_is_run_a_table_says_nothing_of_the_number_of_oracles():
+    s = study()
+    absent = table(s, [Result(p, "absent", values={}) for p in plan(s)])
+    assert any("planned runs are not done" in note for note in absent.notes)
+    assert not any("oracle" in note for note in absent.notes)

@@ -30,6 +30,9 @@ LINES: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 """Lines of the summary, and the metrics that may stand there: the first that was measured."""
 
+WITHOUT_RETRAINED = {"margin_spread_forget": "Spread of margins, forget set"}
+"""Names of metrics that stand in the line of another without retrained models."""
+
 STRONG_LINES = (("Likeness, single-record AUC", ("ulira_auc",)),)
 """Lines that the strong tier adds, after that of memory."""
 
@@ -146,7 +149,7 @@ def _line(
     if row is None:
         return None
     return SummaryRow(
-        name=name,
+        name=WITHOUT_RETRAINED.get(row.metric, name),
         metric=row.metric,
         model=row.estimate.value,
         low=row.estimate.low,

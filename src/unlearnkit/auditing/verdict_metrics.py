@@ -76,4 +76,5 @@ def metric_label(metric: str) -> str:
 def list_first_three(metrics: Sequence[str]) -> str:
     """Return the first three ids as words, and how many more there are."""
     shown = ", ".join(metric_label(m) for m in metrics[:3])
-    return shown if len(metrics) <= 3 else f"{shown} and {len(metrics) - 3} more rows"
+    more = len(metrics) - 3
+    return shown if more <= 0 else f"{shown} and {more} more {'rows' if more > 1 else 'row'}"

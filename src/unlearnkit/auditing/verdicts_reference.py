@@ -274,7 +274,7 @@ def _other_recipe(facts: VerdictInputs) -> Iterator[Reason]:
 def _no_intervals(facts: VerdictInputs) -> Iterator[Reason]:
     if facts.oracles < ENOUGH_FOR_INTERVALS:
         yield Reason(
-            f"{facts.oracles} retrained model{'s' if facts.oracles > 1 else ''} give no"
+            f"{facts.oracles} retrained model{'s give' if facts.oracles > 1 else ' gives'} no"
             f" intervals; at least {ENOUGH_FOR_INTERVALS} are needed"
         )
 

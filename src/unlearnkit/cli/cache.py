@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from unlearnkit.cli.options import Json, examples
+from unlearnkit.cli.options import Json, WholeHelpGroup, examples
 
 cache_app = typer.Typer(
+    cls=WholeHelpGroup,
     help="List or remove cached models and results.",
     epilog=examples("unlearnkit cache ls"),
     no_args_is_help=True,

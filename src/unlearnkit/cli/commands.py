@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand
 
 from unlearnkit.cli.cache import cache_app
 from unlearnkit.cli.doctor import doctor
@@ -39,6 +39,7 @@ from unlearnkit.cli.options import (
     Tier,
     Trust,
     Weights,
+    WholeHelpGroup,
     Yes,
     examples,
 )  # fmt: skip
@@ -59,7 +60,7 @@ COMMANDS = (
 """Commands in the order of ``--help``: verbs by first use, then lists, then the rest."""
 
 
-class _OrderedGroup(TyperGroup):
+class _OrderedGroup(WholeHelpGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         known = super().list_commands(ctx)
         return sorted(known, key=lambda c: COMMANDS.index(c) if c in COMMANDS else len(COMMANDS))
@@ -382,8 +383,8 @@ def _print_run(record: RunFolderRecord, folder: Path, talk: Console) -> None:
     if record.auto is not None:
         facts["why"] = record.auto.why
     print_table(tuple(facts), [tuple(facts.values())])
-    imported = f" --case {record.job.case}" if ":" in record.job.case else ""
-    talk.say(f"next: unlearnkit audit {folder}{imported}")
+    imported = ("--case", record.job.case) if ":" in record.job.case else ()
+    talk.say_next("audit", folder, *imported)
 
 
 class _ManyWeights(TyperCommand):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -54,6 +55,10 @@ class Console:
     def note(self, text: str) -> None:
         """Print what the user should know."""
         self.say(f"note: {text}")
+
+    def say_next(self, *words: object) -> None:
+        """Print the command that comes next, quoted as a shell needs it."""
+        self.say(f"next: unlearnkit {shlex.join(map(str, words))}")
 
     def say(self, text: str) -> None:
         """Print a line on stderr, unless quiet."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unlearnkit.cli.options import ACase, Json, Quiet, Ray, examples
+from unlearnkit.cli.options import ACase, Json, Quiet, Ray, WholeHelpGroup, examples
 
 if TYPE_CHECKING:
     from unlearnkit.core.case import Case
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from unlearnkit.ledger.register import Register, RequestState
 
 ledger_app = typer.Typer(
+    cls=WholeHelpGroup,
     help="Answer deletion requests and certify what was done.",
     epilog=examples(
         "unlearnkit ledger init digits",
@@ -87,7 +88,9 @@ def init(
         create_ledger(
             folder, case, made, model=model, tracking_uri=tracking_uri, signer=signer, reporter=talk
         ).close()
-        talk.say(f"next: edit {folder / 'policy.yaml'}, then: unlearnkit ledger request")
+        elsewhere = () if folder == HERE else ("--ledger", folder)
+        talk.say(f"edit {folder / 'policy.yaml'} first")
+        talk.say_next("ledger", "request", "rows=12,40", *elsewhere)
 
 
 @ledger_app.command(
@@ -332,7 +335,12 @@ def carriers(
 
     found = find_carriers(folder, _case(folder, case, trust))
     facts = [c.model_dump(mode="json") for c in found]
-    print_facts(facts, json, {k: k for k in ("kind", "holds", "ours", "place", "action")})
+    head = {k: k for k in ("kind", "holds", "ours", "place", "action")}
+    print_facts(facts if json else [_said(f) for f in facts], json, head)
+
+
+def _said(facts: dict[str, Any]) -> dict[str, Any]:
+    return facts | {"ours": "yes" if facts["ours"] else "no"}
 
 
 @ledger_app.command(

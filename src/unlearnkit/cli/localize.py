@@ -80,7 +80,7 @@ def localize(
     print()
     print_table(HEAD, layer_rows(found))
     if out is not None:
-        talk.say(f"next: unlearnkit unlearn {case} --forget {job.request_text()} --mask {out}")
+        talk.say_next("unlearn", case, "--forget", job.request_text(), "--mask", out)
 
 
 def _check_fraction(fraction: float) -> None:

@@ -44,7 +44,7 @@ def moments(
         print_json(moments_facts(found))
         return
     print_table(HEAD, moments_rows(found))
-    talk.say(f"next: unlearnkit unlearn {case} --forget class=3 --method pgu --moments {out}")
+    talk.say_next("unlearn", case, "--forget", "class=3", "--method", "pgu", "--moments", out)
 
 
 def describe_moments(path: Path) -> tuple[dict[str, Any], str]:

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from unlearnkit.core.audit_terms import AuditTier
+
+_WHOLE = 10_000
+
+
+class WholeHelpGroup(TyperGroup):
+    """Lists each command with its first sentence, on as many lines as that takes."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list."""
+        known = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [(name, c.get_short_help_str(_WHOLE)) for name, c in known if c and not c.hidden]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
 
 ACase = typer.Argument(help="A built-in case, or package.module:function that returns a Case.")
 

@@ -58,6 +58,7 @@ from unlearnkit.report.store_rows import report_measurements
 from unlearnkit.store import Run, Store
 from unlearnkit.train.shared_run import on_ranks
 from unlearnkit.unlearning.projected_steps import check_projectable
+from unlearnkit.unlearning.requirements import check_needs
 from unlearnkit.unlearning.run_method import Unlearned, fresh_model
 
 STORE = "unlearnkit.sqlite"
@@ -93,6 +94,7 @@ def run_unlearn(job: Job, out: Path, *, force: bool, talk: Console) -> RunFolder
     job = job.with_all_settings(request, method)
     if continued is not None:
         continued.check_moments(case)
+    check_needs(method, case, case.partition(request), trained=False)
     given = continued.model if continued else _weights(job, case, rt, talk)
     if isinstance(limits.mask, Mask):
         limits.mask.check_form(fresh_model(case, rt) if given is None else given)
@@ -339,9 +341,10 @@ def _print_cost(
     retain = case.partition(request).retain
     epochs = (case.recipe or ASSUMED).epochs
     rows = 0 if retain is None else len(retain) * epochs * oracles
-    cost = f"{oracles:,} models to retrain, {rows:,} rows forward and backward in all"
+    models = f"{oracles:,} model{'s' if oracles > 1 else ''} to retrain"
+    cost = f"{models}, {rows:,} rows forward and backward in all"
     if case.train_model is not None:
-        cost = f"{oracles:,} models to retrain, one at a time: train_model cannot be stacked"
+        cost = f"{models}, one at a time: train_model cannot be stacked"
     if oracles > MANY and not yes:
         raise InputError(
             f"audit: oracles: {cost}, and more than {MANY:,} models need --yes; use 5 to 100, or"

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unlearnkit.cli.options import STORE, Jobs, Json, Place, Quiet, Ray, Yes, examples
+from unlearnkit.cli.options import (
+    STORE,
+    Jobs,
+    Json,
+    Place,
+    Quiet,
+    Ray,
+    WholeHelpGroup,
+    Yes,
+    examples,
+)
 from unlearnkit.core.errors import UnlearnkitError
 
 if TYPE_CHECKING:
@@ -16,6 +26,7 @@ if TYPE_CHECKING:
     from unlearnkit.studies.table.study_table import Table
 
 study_app = typer.Typer(
+    cls=WholeHelpGroup,
     help="Compare methods as a study file says; no run is repeated.",
     epilog=examples("unlearnkit study run study.yaml --jobs 2"),
     no_args_is_help=True,
@@ -156,7 +167,7 @@ def tune_study(
     ]
     counted = [(x.case, x.method, str(len(x.trials)), str(x.failed_trials)) for x in found]
     print_table(head, [(*a, *b) for a, b in zip(counted, reached, strict=True)])
-    talk.say(f"next: unlearnkit study run {file}; then unlearnkit study show {file}")
+    talk.say_next("study", "run", file)
 
 
 @study_app.command(

@@ -1,5 +1,6 @@
 """Base classes of values and settings: immutable, without unknown fields."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from pydantic import (
@@ -9,8 +10,9 @@ from pydantic import (
     ValidationError,
     model_serializer,
 )
+from pydantic_core import ErrorDetails
 
-from unlearnkit.core.errors import InputError
+from unlearnkit.core.errors import InputError, UnknownNameError
 
 
 class FrozenModel(BaseModel):
@@ -37,6 +39,17 @@ class Record(FrozenModel):
         return {name: value for name, value in content.items() if name not in empty}
 
 
+def check_names(errors: Sequence[ErrorDetails], kind: type[BaseModel], name: str) -> None:
+    """Refuse a field that there is none of, with the nearest name.
+
+    Raises:
+        UnknownNameError: If one of the errors is such a field.
+    """
+    for x in errors:
+        if x["type"] == "extra_forbidden" and len(x["loc"]) == 1:
+            raise UnknownNameError(f"setting of {name}", str(x["loc"][0]), kind.model_fields)
+
+
 class Checked(FrozenModel):
     """A model that raises ``InputError`` when it is built from wrong values by hand."""
 
@@ -47,12 +60,14 @@ class Checked(FrozenModel):
         try:
             super().__init__(**values)
         except ValidationError as e:
+            errors = e.errors(include_url=False)
+            name = getattr(type(self), "id", type(self).__name__)
+            check_names(errors, type(self), name)
             reasons = "; ".join(
                 f"{'.'.join(map(str, x['loc'])) or 'settings'}: {x['msg'][0].lower()}"
                 f"{x['msg'][1:]}, got {x['input']!r:.80}"
-                for x in e.errors(include_url=False)
+                for x in errors
             )
-            name = getattr(type(self), "id", type(self).__name__)
             remedy = f"; {self.remedy}" if self.remedy else ""
             raise InputError(f"{name}: {reasons}{remedy}") from None
 

@@ -476,16 +476,32 @@ def as_tensor(x: Any, name: str) -> Tensor:
     if isinstance(x, Tensor):
         return _plain(x.detach(), name)
     if hasattr(x, "to_numpy"):
-        x = x.to_numpy()
+        x = _of_columns(x, name) if hasattr(x, "iloc") and hasattr(x, "columns") else x.to_numpy()
     if hasattr(x, "strides") and (not x.flags.writeable or min(x.strides, default=0) < 0):
         x = x.copy()
     try:
         return _plain(torch.as_tensor(x), name)
     except (TypeError, ValueError, RuntimeError) as e:
+        text = getattr(getattr(x, "dtype", None), "kind", "") in "OSU" and hasattr(x, "dtype")
+        got = f"dtype {x.dtype}" if text else f"{type(x).__name__}: {str(e).splitlines()[0]}"
         raise InputError(
-            f"{name}: cannot be made a tensor, got {type(x).__name__}: {str(e).splitlines()[0]};"
-            " encode text and categories as numbers first"
+            f"{name}: cannot be made a tensor, got {got}; encode text and categories as numbers"
+            " first, such as pandas.factorize(y)[0]"
         ) from None
+
+
+def _of_columns(frame: Any, name: str) -> Any:
+    """Return a DataFrame as an array; truth values between numbers become 0 and 1."""
+    kinds = zip(frame.columns, frame.dtypes, strict=True)
+    wrong = [(column, kind) for column, kind in kinds if kind.kind not in "biuf"]
+    if wrong:
+        raise InputError(
+            f"{name}: cannot be made a tensor: not numeric are {len(wrong)} of {frame.shape[1]}"
+            f" columns, first {wrong[0][0]!r} ({wrong[0][1]}); leave them out, or encode"
+            " them as numbers, such as by pandas.get_dummies"
+        )
+    array = frame.to_numpy()
+    return frame.to_numpy("float32", na_value=float("nan")) if array.dtype == object else array
 
 
 def _plain(t: Tensor, name: str) -> Tensor:

@@ -51,7 +51,7 @@ class UnknownNameError(InputError):
     """
 
     def __init__(self, what: str, name: str, known: Iterable[str], *, see: str = "") -> None:
-        have = sorted(known)
+        have = sorted(map(str, known))
         long = bool(see) and len(have) > MOST_SUGGESTIONS
         near = difflib.get_close_matches(name, have, n=MOST_SUGGESTIONS if long else 1)
         *first, last = [repr(n) for n in near] or [""]

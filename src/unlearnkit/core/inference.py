@@ -108,6 +108,8 @@ def _call(model: nn.Module, batch: Batch, rows: int) -> Tensor:
                 " (pack_padded_sequence); use padded sequences, or a method without per-row"
                 " gradients such as finetune"
             )
+        else:
+            message += "; give x in the shape and dtype that the model was trained on"
         raise InputError(
             f"the model does not take this input, shape {_shape(batch.x)}: {message}"
         ) from e

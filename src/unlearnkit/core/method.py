@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar, get_args
 
-from pydantic import ValidationError, model_validator
+from pydantic import BaseModel, ValidationError, model_validator
 
 from unlearnkit.core.checked import Checked
 from unlearnkit.core.errors import (
@@ -261,13 +262,19 @@ class Method(Checked):
         base = cls.info.presets[preset] if preset is not None else {}
         wrong = next((name for name in params if name not in cls.model_fields), None)
         if wrong is not None:
+            inner = [x for x in dotted_names(cls) if x.endswith(f".{wrong}")]
+            if inner:
+                raise InputError(
+                    f"no hyper-parameter of {cls.id} {wrong!r}; it is part of another:"
+                    f" {', '.join(inner)}. See: unlearnkit show {cls.id}"
+                )
             raise UnknownNameError(f"hyper-parameter of {cls.id}", wrong, cls.model_fields)
         try:
             start = {k: deep_merge(cls.model_fields[k].default, v) for k, v in base.items()}
             return cls.model_validate(deep_merge(start, params))
         except ValidationError as e:
             raise InputError(
-                f"{cls.id}: {format_validation_error(e)}. See: unlearnkit show {cls.id}"
+                f"{cls.id}: {format_validation_error(e, cls)}. See: unlearnkit show {cls.id}"
             ) from None
 
 
@@ -283,12 +290,42 @@ _SHOWN = 5
 """Most wrong settings that an error names."""
 
 
-def format_validation_error(e: ValidationError) -> str:
-    """Return what is wrong with settings in one line: which, why, what came."""
+def format_validation_error(e: ValidationError, kind: type[BaseModel] | None = None) -> str:
+    """Return what is wrong with settings in one line: which, why, what came.
+
+    Args:
+        e: The error.
+        kind: The model that refused them, which knows what its fields are called.
+
+    Returns:
+        The text; a name that the model does not have comes with the nearest.
+    """
     return "; ".join(
-        f"{_place(x['loc'])}: {x['msg'][0].lower() + x['msg'][1:]}, got {_short(x['input'])}"
+        _no_such(x["loc"], kind)
+        if x["type"] == "extra_forbidden"
+        else f"{_place(x['loc'])}: {x['msg'][0].lower() + x['msg'][1:]}, got {_short(x['input'])}"
         for x in e.errors(include_url=False)[:_SHOWN]
     )
+
+
+def _no_such(loc: tuple[int | str, ...], kind: type[BaseModel] | None) -> str:
+    """Return that a setting has no such name, and the nearest one that it has."""
+    place, name = _place(loc[:-1]), one_line(str(loc[-1]), 80)
+    known = dotted_names(kind) if kind is not None else []
+    near = difflib.get_close_matches(".".join(filter(None, (place, name))), known, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return f"{place}: no setting {name!r}{hint}" if place else f"no setting {name!r}{hint}"
+
+
+def dotted_names(kind: type[BaseModel]) -> list[str]:
+    """Return the names of all settings of a model; a dot nests, as in ``run.lr``."""
+    found = []
+    for name, f in kind.model_fields.items():
+        found.append(name)
+        for inner in (f.annotation, *get_args(f.annotation)):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                found += [f"{name}.{x}" for x in dotted_names(inner)]
+    return found
 
 
 def _short(given: object) -> str:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, SupportsIndex
 
 from pydantic import StrictInt, StrictStr, ValidationError
 
-from unlearnkit.core.checked import FrozenModel
+from unlearnkit.core.checked import FrozenModel, check_names
 from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.core.key_words import parse_keys, parse_pairs
 from unlearnkit.core.text import one_line
@@ -40,7 +40,9 @@ class _Request(FrozenModel):
         try:
             super().__init__(**values)
         except ValidationError as e:
-            told = e.errors(include_url=False)[0]
+            errors = e.errors(include_url=False)
+            check_names(errors, type(self), type(self).__name__)
+            told = errors[0]
             what = ".".join(map(str, told["loc"])) or "request"
             raise InputError(
                 f"{what}: {told['msg'][0].lower()}{told['msg'][1:]}, got"
@@ -63,7 +65,9 @@ def _numbers(given: tuple[Any, ...], named: Any) -> tuple[Any, ...]:
         values = (values,)
     values = tuple(values)
     if any(isinstance(v, bool) for v in values):
-        raise InputError("request: got truth values; name positions, such as mask.nonzero()[:, 0]")
+        raise InputError(
+            "request: got truth values; name positions, such as numpy.flatnonzero(mask)"
+        )
     return tuple(v.__index__() if hasattr(v, "__index__") else v for v in values)
 
 

@@ -250,4 +250,6 @@ def read_policy(ledger: Path) -> LedgerPolicy:
     try:
         return LedgerPolicy.model_validate(content)
     except ValidationError as e:
-        raise InputError(f"policy: {format_validation_error(e)}; mend {FILE}") from None
+        raise InputError(
+            f"policy: {format_validation_error(e, LedgerPolicy)}; mend {FILE}"
+        ) from None

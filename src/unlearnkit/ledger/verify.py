@@ -400,7 +400,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             statement = open_envelope(given.place.read_bytes(), root, CERTIFICATE_TYPE)
             same, wrong = check_files(statement, given.place.parent)
             lines = _words(statement, same)
-    except (VerificationError, OSError, UnicodeDecodeError) as e:
+    except OSError as e:
+        wrong = [f"cannot read {e.filename}: {e.strerror}; name a file or folder of the export"]
+    except (VerificationError, UnicodeDecodeError) as e:
         wrong = [str(e)]
     lines += [f"WRONG: {w}" for w in wrong] or ["verified"]
     sys.stdout.write("\n".join(lines) + "\n")

@@ -113,8 +113,10 @@ def _breakable(cell: str, width: int) -> str:
     """Return a cell whose long names are broken after underscores, not inside a word."""
     if "_" not in cell:
         return cell
-    lines = cell.split("\n")
-    return "\n".join("\n".join(fold(x, width)) if cell_len(x) > width else x for x in lines)
+    return "\n".join(
+        " ".join("\n".join(fold(w, width)) if cell_len(w) > width else w for w in line.split(" "))
+        for line in cell.split("\n")
+    )
 
 
 def _widths(lines: Sequence[Sequence[str]], width: int, space: int) -> list[int]:

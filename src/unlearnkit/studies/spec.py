@@ -251,7 +251,7 @@ def make_study(given: Mapping[str, Any]) -> Study:
     try:
         return Study.model_validate(dict(given))
     except ValidationError as e:
-        raise InputError(f"study: {format_validation_error(e)}") from None
+        raise InputError(f"study: {format_validation_error(e, Study)}") from None
 
 
 def _known(given: Mapping[Any, Any], kind: type[BaseModel], what: str) -> None:
@@ -283,7 +283,9 @@ def _chosen(entry: object) -> MethodEntry:
     try:
         return MethodEntry(method=str(name), **{str(k): v for k, v in words.items()})
     except ValidationError as e:
-        raise InputError(f"study: methods: {name}: {format_validation_error(e)}") from None
+        raise InputError(
+            f"study: methods: {name}: {format_validation_error(e, MethodEntry)}"
+        ) from None
 
 
 def _by_case(given: object, cases: Sequence[str]) -> dict[str, tuple[str, ...]]:

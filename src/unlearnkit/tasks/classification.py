@@ -80,12 +80,15 @@ class Classification:
             z = out.reshape(len(batch))
             if self.classes != 2:
                 raise UnsupportedError(
-                    f"the model has one logit and the targets have {self.classes} classes"
+                    f"the model has one logit and the targets have {self.classes} classes; give a"
+                    f" model with {self.classes} outputs"
                 )
             return torch.stack([torch.zeros_like(z), z], 1)
         if out.ndim != 2 or out.shape[1] < self.classes:
             raise UnsupportedError(
-                f"the model returns shape {tuple(out.shape)}; logits (B, {self.classes}) are needed"
+                f"the model returns shape {tuple(out.shape)}; logits (B, {self.classes}) are"
+                f" needed, because classes go from 0 to {self.classes - 1}: number the targets from"
+                f" 0, or give a model with {self.classes} outputs"
             )
         return out
 

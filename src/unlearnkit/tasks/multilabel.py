@@ -62,7 +62,8 @@ class MultiLabel:
         out = forward(model, batch)
         if out.shape != (len(batch), self.labels):
             raise UnsupportedError(
-                f"the model returns shape {tuple(out.shape)}; logits (B, {self.labels}) are needed"
+                f"the model returns shape {tuple(out.shape)}; logits (B, {self.labels}) are needed;"
+                " give a model with as many outputs, or the labels that it predicts"
             )
         return out
 

@@ -126,7 +126,8 @@ class Regression:
         wanted = self.width * (len(self.quantiles) or 1)
         if prod(out.shape[1:]) != wanted:
             raise UnsupportedError(
-                f"the model returns shape {tuple(out.shape)}; predictions (B, {wanted}) are needed"
+                f"the model returns shape {tuple(out.shape)}; predictions (B, {wanted}) are needed;"
+                " give a model with as many outputs, or the targets that it predicts"
             )
         return out.reshape(len(batch), wanted)
 

@@ -22,8 +22,18 @@ def applicable_methods(case: Case, split: Partition) -> list[str]:
     ]
 
 
-def check_needs(how: Method, case: Case, split: Partition) -> None:
+LEFT_BY_TRAINING = frozenset({Need.HISTORY, Need.CHECKPOINTS})
+"""Inputs that a training of the original leaves."""
+
+
+def check_needs(how: Method, case: Case, split: Partition, *, trained: bool = True) -> None:
     """Refuse a method that cannot serve a case.
+
+    Args:
+        how: The method.
+        case: The case.
+        split: What the request makes of its rows.
+        trained: Whether the original is there; its training may leave inputs that a method needs.
 
     Raises:
         UnsupportedError: If the method is not for the task, or needs what the case does not give.
@@ -37,7 +47,12 @@ def check_needs(how: Method, case: Case, split: Partition) -> None:
             f"{how.id} serves {', '.join(sorted(info.tasks))}, not {case.task.name}; these do:"
             f" {', '.join(fits) or 'none'}"
         )
-    lacking = _lacking(type(how), case, split)
+    lacking = _lacking(
+        type(how),
+        case,
+        split,
+        later=LEFT_BY_TRAINING if case.train_model is not None and not trained else frozenset(),
+    )
     if lacking:
         raise UnsupportedError(
             f"{how.id} needs {' and '.join(lacking)}, which the case does not give; with what there"
@@ -45,8 +60,10 @@ def check_needs(how: Method, case: Case, split: Partition) -> None:
         )
 
 
-def _lacking(how: type[Method], case: Case, split: Partition) -> list[str]:
-    have = available_inputs(case, split, how.info.reads)
+def _lacking(
+    how: type[Method], case: Case, split: Partition, later: frozenset[Need] = frozenset()
+) -> list[str]:
+    have = available_inputs(case, split, how.info.reads) | later
     lacking: list[str] = sorted(how.info.needs - have)
     any_of = how.info.needs_one_of
     if any_of and not any_of & have:

@@ -126,7 +126,9 @@ def _notes(
             f" equivalence; {ENOUGH_FOR_INTERVALS} are the least"
         )
     most = max((b.oracles for b in blocks), default=0)
-    if most < ENOUGH_ORACLES:
+    if not blocks or all(r.status == "absent" for r in results):
+        pass  # nothing was measured yet
+    elif most < ENOUGH_ORACLES:
         yield (
             f"{most or 'no'} oracle{'s' if most != 1 else ''}: no equivalence is shown;"
             f" {ENOUGH_ORACLES} are the least"
