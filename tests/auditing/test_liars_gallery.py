@@ -171,6 +171,4 @@ def test_oracles_of_another_request_are_refused(world):
 def test_the_report_says_that_a_random_tenth_has_almost_no_headroom(judged):
     report = judged("random_tenth", NoOp, "reference")
     assert any("almost no headroom" in w for w in report.warnings)
-    assert not any(
-        "headroom" in w for w in judged("class", NoOp, "reference").warnings
-    )
+    assert not any("headroom" in w for w in judged("class", NoOp, "reference").warnings)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from unlearnkit.cli import demo
 from unlearnkit.checkpoint import load_weights, save_weights
+from unlearnkit.cli import demo
 from unlearnkit.report.report import Report
 from unlearnkit.store import Store
 from unlearnkit.tasks.classification import Classification

@@ -22,7 +22,7 @@ THAT_TASKS_CHANGE = [
     "absurd_rate_told",
     "autocast_runs",
 ]
-"""What depends on targets and losses. The other checks look at settings and at how a run is kept."""
+"""What depends on targets and losses; other checks look at settings and at how a run is kept."""
 METHODS = catalog.methods()
 FLAT = {i: m.info.tasks - TOKEN_TASKS for i, m in METHODS.items()}
 """Tasks with one output vector a row, as awkward models have."""

@@ -67,7 +67,7 @@ def shell(tmp_path, monkeypatch, capsys):
 
 
 def run(name, text, folder, call):
-    """Run a guide's blocks in order: Python in one namespace, commands by ``call``, their output."""
+    """Run a guide's blocks in order: Python in one namespace, commands by ``call``."""
     names, printed = {"__name__": "guide"}, ""
     for kind, content in blocks(text):
         if kind == "python":

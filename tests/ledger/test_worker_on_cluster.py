@@ -32,13 +32,16 @@ class Signs(nn.Module):
 
 def test_the_address_goes_to_both_calls_that_train_models(make, monkeypatch):
     asked = []
-    for name in ("oracle", "audit"):
 
-        def call(*given, whole=getattr(deletion_run, name), ray, **more):
+    def heard(whole):
+        def call(*given, ray, **more):
             asked.append(ray)
             return whole(*given, **more)
 
-        monkeypatch.setattr(deletion_run, name, call)
+        return call
+
+    for name in ("oracle", "audit"):
+        monkeypatch.setattr(deletion_run, name, heard(getattr(deletion_run, name)))
     ledger = make(tier="reference", oracles=3)
     ledger.request("rows=a0003", id="one")
     assert ledger.run(ray="local").state == "done"
