@@ -293,7 +293,7 @@ def plugin(monkeypatch):
 @pytest.mark.usefixtures("plugin")
 @pytest.mark.parametrize(("shift", "judgement"), [(0.0, "equivalent"), (3.0, "different")])
 def test_a_plug_in_adds_a_row_to_the_strong_table(shift, judgement):
-    signals = planted(shift=shift, sections=SMALL)
+    signals = planted(shift=shift, models=32, sections=SMALL)
     row = judged(signals, whole=True)[0].row("mean_margin")
     want = signals.of("unlearned", "forget").mean() - signals.of("floor", "forget").mean()
     assert row.gap == pytest.approx(float(want), rel=1e-6)
