@@ -89,10 +89,20 @@ def run(name, text, folder, call):
             pytest.fail(f"a block of kind {kind!r} is not run; use python, console or text")
 
 
+LONG = {"document_must_go", "forecast_forget_a_group", "hard_forget_sets"}
+"""Guides that run for about ten seconds; that all they name exists is checked each time."""
+
+
 @pytest.mark.slow
 @pytest.mark.full_lessons
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # PEFT 0.21
-@pytest.mark.parametrize("guide", GUIDES, ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "guide",
+    [
+        pytest.param(p, id=p.stem, marks=[pytest.mark.exhaustive] if p.stem in LONG else [])
+        for p in GUIDES
+    ],
+)
 def test_a_guide_runs_and_shows_what_comes_out(guide, tmp_path, shell):
     pytest.importorskip("pandas", reason="pandas is not installed")
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
@@ -101,6 +111,10 @@ def test_a_guide_runs_and_shows_what_comes_out(guide, tmp_path, shell):
     if "unlearnkit ledger" in guide.read_text("utf-8"):
         pytest.importorskip("cryptography", reason="cryptography is not installed")
     run(guide.name, guide.read_text("utf-8"), tmp_path, shell)
+
+
+def test_the_long_guides_are_there():
+    assert {p.stem for p in GUIDES} > LONG
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda p: p.stem)
