@@ -1,12 +1,10 @@
 """The examples of CONTRIBUTING run as they stand, in a package of their own."""
 
-import multiprocessing
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
@@ -23,28 +21,22 @@ def test_the_request_of_the_case_has_rows():
 """
 
 
-def run_pytest(folder):
-    """Run the tests of a folder in this process, in which this package is loaded already."""
-    os.chdir(folder)
-    sys.path.insert(0, str(folder))
-    with (folder / "printed").open("w") as file:
-        sys.stdout = sys.stderr = file
-        code = pytest.main(["-q", "-s", "-p", "no:cacheprovider", "-c", os.devnull, "."])
-    os._exit(code)
-
-
 def test_the_examples_pass_their_own_tests(tmp_path):
     (tmp_path / "my_package").mkdir()
     blocks = re.findall(r"^```python\n(.*?)^```", TEXT, flags=re.DOTALL | re.MULTILINE)
     for name, block in zip(FILES, blocks, strict=True):
         (tmp_path / name).write_text(block, "utf-8")
     (tmp_path / "test_wine.py").write_text(LAST, "utf-8")
-    child = multiprocessing.get_context("fork").Process(target=run_pytest, args=(tmp_path,))
-    child.start()
-    child.join()
-    printed = (tmp_path / "printed").read_text("utf-8")
-    assert child.exitcode == 0, printed
-    assert "6 passed" in printed
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, "."],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{tmp_path}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "6 passed" in done.stdout
 
 
 def test_the_files_that_ask_for_the_kind_of_a_request_are_listed():
