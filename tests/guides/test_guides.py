@@ -89,7 +89,13 @@ def run(name, text, folder, call):
             pytest.fail(f"a block of kind {kind!r} is not run; use python, console or text")
 
 
-LONG = {"document_must_go", "forecast_forget_a_group", "hard_forget_sets"}
+LONG = {
+    "document_must_go",
+    "forecast_forget_a_group",
+    "hard_forget_sets",
+    "no_training_data",
+    "your_own_training",
+}
 """Guides that run for about ten seconds; that all they name exists is checked each time."""
 
 
