@@ -301,7 +301,9 @@ def test_both_sets_of_oracles_stand_at_the_same_places_of_a_stack():
     assert (FLOOR - FIRST) % PLACES == 0
 
 
-@pytest.mark.parametrize(("models", "rows"), [(16, 500), (16, 4000)])
+@pytest.mark.parametrize(
+    ("models", "rows"), [(16, 500), pytest.param(16, 4000, marks=pytest.mark.exhaustive)]
+)
 def test_the_time_of_the_table_is_known_within_a_factor_of_two(models, rows):
     signals = planted(models=models, sections=dict.fromkeys(SECTIONS, rows))
     ratios = []

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from tests.auditing.liars import (
     constant_margin,
 )
 from unlearnkit.auditing.audit import audit
+from unlearnkit.auditing.audit_memory import AuditMemory
 from unlearnkit.catalog import cases
 from unlearnkit.core.errors import InputError
 from unlearnkit.oracles import Oracles, oracle, train_original
@@ -27,69 +29,75 @@ ADVERSE = {Verdict.LEAKS, Verdict.OVER_FORGOT, Verdict.DISTINGUISHABLE, Verdict.
 
 @pytest.fixture(scope="module")
 def world():
-    made = {}
-
+    @cache
     def get(name):
-        if name not in made:
-            asked = cases()["digits"].ask(name)
-            model = train_original(asked.case).model
-            truth = oracle(asked.case, asked.request, seeds=5)
-            made[name] = (asked, model, truth)
-        return made[name]
+        asked = cases()["digits"].ask(name)
+        model = train_original(asked.case).model
+        return asked, model, oracle(asked.case, asked.request, seeds=5)
 
     return get
 
 
-def judged(world, name, method, *, tier):
-    asked, model, truth = world(name)
-    done = run_method(model, asked.case, asked.request, method)
-    return audit(done, oracle=truth if tier == "reference" else None, tier=tier)
+@pytest.fixture(scope="module")
+def judged(world):
+    """Return the report of a method on a request of digits, audited once."""
+
+    memory = AuditMemory()
+
+    @cache
+    def get(name, method, tier):
+        asked, model, truth = world(name)
+        done = run_method(model, asked.case, asked.request, method())
+        oracles = truth if tier == "reference" else None
+        return audit(done, oracle=oracles, tier=tier, memory=memory)
+
+    return get
 
 
 def verdicts(report):
     return {f.verdict for f in report.findings}
 
 
-def test_doing_nothing_to_a_class_leaks_and_even_the_fast_tier_sees_it(world):
+def test_doing_nothing_to_a_class_leaks_and_even_the_fast_tier_sees_it(judged):
     for tier in ("fast", "reference"):
-        assert judged(world, "class", NoOp(), tier=tier).verdict is Verdict.LEAKS
+        assert judged("class", NoOp, tier).verdict is Verdict.LEAKS
 
 
-def test_doing_nothing_to_a_random_tenth_is_told_from_retraining_by_the_distance(world):
-    report = judged(world, "random_tenth", NoOp(), tier="reference")
+def test_doing_nothing_to_a_random_tenth_is_told_from_retraining_by_the_distance(judged):
+    report = judged("random_tenth", NoOp, "reference")
     assert verdicts(report) & {Verdict.LEAKS, Verdict.DISTINGUISHABLE}
     assert report.row("js_forget").gap_closed == pytest.approx(0.0, abs=1e-9)
 
 
 @pytest.mark.parametrize("name", ["class", "random_tenth", "mislabelled_tenth"])
-@pytest.mark.parametrize("method", [NoOp(), LastLayer(), Temperature()], ids=lambda m: m.id)
-def test_the_fast_tier_never_passes_anything(world, name, method):
-    report = judged(world, name, method, tier="fast")
+@pytest.mark.parametrize("method", [NoOp, LastLayer, Temperature], ids=lambda m: m.id)
+def test_the_fast_tier_never_passes_anything(judged, name, method):
+    report = judged(name, method, "fast")
     assert Verdict.MATCHES not in verdicts(report)
 
 
 @pytest.mark.parametrize("tier", ["fast", "reference"])
-def test_random_weights_are_damaged(world, tier):
-    assert Verdict.DAMAGED in verdicts(judged(world, "random_tenth", Reinitialise(), tier=tier))
+def test_random_weights_are_damaged(judged, tier):
+    assert Verdict.DAMAGED in verdicts(judged("random_tenth", Reinitialise, tier))
 
 
-def test_ascent_that_blows_up_forgets_too_much_and_damages(world):
-    report = judged(world, "random_tenth", BlowUp(), tier="reference")
+def test_ascent_that_blows_up_forgets_too_much_and_damages(judged):
+    report = judged("random_tenth", BlowUp, "reference")
     assert report.verdict in {Verdict.LEAKS, Verdict.OVER_FORGOT}
     assert Verdict.DAMAGED in verdicts(report)
 
 
-@pytest.mark.parametrize("method", [MaskLogit(), LastLayer()], ids=lambda m: m.id)
-def test_a_change_of_the_last_layer_alone_never_matches(world, method):
-    report = judged(world, "class", method, tier="reference")
+@pytest.mark.parametrize("method", [MaskLogit, LastLayer], ids=lambda m: m.id)
+def test_a_change_of_the_last_layer_alone_never_matches(judged, method):
+    report = judged("class", method, "reference")
     assert Verdict.MATCHES not in verdicts(report)
     assert any("only the last layer" in f.reason for f in report.findings)
     leaks = [f.rows for f in report.findings if f.verdict is Verdict.LEAKS]
     assert ("head_probe", "head_probe_untrained") in leaks
 
 
-def test_softer_answers_change_neither_accuracy_nor_verdict_in_their_favour(world):
-    report = judged(world, "random_tenth", Temperature(), tier="reference")
+def test_softer_answers_change_neither_accuracy_nor_verdict_in_their_favour(judged):
+    report = judged("random_tenth", Temperature, "reference")
     assert verdicts(report) & ADVERSE
     row = report.row("accuracy_test")
     assert row.estimate.value == row.original.value
@@ -100,12 +108,12 @@ def test_softer_answers_change_neither_accuracy_nor_verdict_in_their_favour(worl
     [(-30.0, {Verdict.OVER_FORGOT}), (60.0, {Verdict.LEAKS}), (None, ADVERSE)],
     ids=["far below", "far above", "in the middle"],
 )
-def test_one_margin_for_all_forget_rows_is_caught(world, margin, expected):
+def test_one_margin_for_all_forget_rows_is_caught(world, judged, margin, expected):
     asked, model, truth = world("random_tenth")
     done = run_method(model, asked.case, asked.request, NoOp())
     forget = asked.case.partition(asked.request).forget
     if margin is None:
-        drawn = audit(done, oracle=truth).margins
+        drawn = judged("random_tenth", NoOp, "reference").margins
         values = next(s.values for s in drawn if s.who == "unlearned" and s.split == "held_out")
         margin = float(torch.tensor(values).median())
     liar = copy.deepcopy(done.model)
@@ -160,9 +168,7 @@ def test_oracles_of_another_request_are_refused(world):
         audit(done, oracle=other)
 
 
-def test_the_report_says_that_a_random_tenth_has_almost_no_headroom(world):
-    report = judged(world, "random_tenth", NoOp(), tier="reference")
+def test_the_report_says_that_a_random_tenth_has_almost_no_headroom(judged):
+    report = judged("random_tenth", NoOp, "reference")
     assert any("almost no headroom" in w for w in report.warnings)
-    assert not any(
-        "headroom" in w for w in judged(world, "class", NoOp(), tier="reference").warnings
-    )
+    assert not any("headroom" in w for w in judged("class", NoOp, "reference").warnings)

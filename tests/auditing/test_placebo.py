@@ -291,7 +291,7 @@ def test_real_targets_have_a_placebo_arm_too_and_the_table_keeps_its_numbers(tmp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("draws", [16, pytest.param(200, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("draws", [5, pytest.param(200, marks=pytest.mark.exhaustive)])
 def test_both_questions_accuse_equal_arms_no_more_often_than_said(draws):
     found = [
         judged(arms(0.0, 0.0, sections=SMALL, seed=s), reads_request=True) for s in range(draws)

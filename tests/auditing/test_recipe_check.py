@@ -29,7 +29,8 @@ from unlearnkit.testing import toy_case
 GO = uk.Rows(range(31))
 MISMATCH = RecipeCheck(outcome="mismatch", sentence="it differs")
 GENUINE = RecipeCheck(outcome="reproduced", sentence="it does not differ")
-CASES = ("breast_cancer", "diabetes")
+CASES = ("breast_cancer", pytest.param("diabetes", marks=pytest.mark.exhaustive))
+"""Of real targets, loops of the user's own are checked each time, below."""
 
 
 @pytest.fixture(scope="module", params=CASES)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import cache
 from typing import ClassVar
 
 import pytest
@@ -24,6 +25,8 @@ from unlearnkit.stats.oracle_gap import ComparisonRule, Judgement
 from unlearnkit.unlearning.run_method import run_method
 
 MEMORY = {Verdict.LEAKS, Verdict.OVER_FORGOT}
+NOTHING = NoOp()
+MORE = pytest.mark.exhaustive
 
 COUNTS = {"random_tenth": 10, "class": 5, "mislabelled_tenth": 5}
 """Retrained models: five show the memory of a class, not that of rows drawn at random."""
@@ -44,39 +47,45 @@ def test_a_comparison_says_different_where_its_own_interval_lies_beyond_the_marg
 
 @pytest.fixture(scope="module")
 def world():
-    made = {}
-
+    @cache
     def get(name):
-        if name not in made:
-            asked = cases()["digits"].ask(name)
-            truth = oracle(asked.case, asked.request, seeds=COUNTS[name])
-            made[name] = (asked, train_original(asked.case).model, truth)
-        return made[name]
+        asked = cases()["digits"].ask(name)
+        truth = oracle(asked.case, asked.request, seeds=COUNTS[name])
+        return asked, train_original(asked.case).model, truth
 
     return get
 
 
-def report_of(world, name, method, **options):
-    asked, model, truth = world(name)
-    done = run_method(model, asked.case, asked.request, method)
-    return audit(done, oracle=truth, **options)
+@pytest.fixture(scope="module")
+def report_of(world):
+    """Return the report of a method on a request of digits, audited once."""
+
+    memory = AuditMemory()
+
+    @cache
+    def get(name, method, placebo=True):
+        asked, model, truth = world(name)
+        done = run_method(model, asked.case, asked.request, method)
+        return audit(done, oracle=truth, placebo=placebo, memory=memory)
+
+    return get
 
 
 @pytest.mark.parametrize(
     ("name", "method", "expected"),
     [
-        ("random_tenth", NoOp(), {Verdict.LEAKS}),
+        ("random_tenth", NOTHING, {Verdict.LEAKS}),
         ("random_tenth", "warm_restart", set()),
-        ("random_tenth", "finetune", {Verdict.LEAKS}),
-        ("random_tenth", "ssd", {Verdict.LEAKS}),
-        ("class", "warm_restart", {Verdict.LEAKS}),
+        pytest.param("random_tenth", "finetune", {Verdict.LEAKS}, marks=MORE),
+        pytest.param("random_tenth", "ssd", {Verdict.LEAKS}, marks=MORE),
+        pytest.param("class", "warm_restart", {Verdict.LEAKS}, marks=MORE),
         ("class", "relabel", {Verdict.OVER_FORGOT}),
-        ("mislabelled_tenth", "ssd", {Verdict.LEAKS}),
+        pytest.param("mislabelled_tenth", "ssd", {Verdict.LEAKS}, marks=MORE),
     ],
     ids=str,
 )
-def test_a_few_placebo_models_say_of_memory_what_sixty_four_say(world, name, method, expected):
-    report = report_of(world, name, method)
+def test_a_few_placebo_models_say_of_memory_what_sixty_four_say(report_of, name, method, expected):
+    report = report_of(name, method)
     assert {f.verdict for f in report.findings} & MEMORY == expected
     assert [a.name for a in report.arms] == ["memory", "signature"]
     assert report.answers[0].answer == ("no" if expected else "not shown")
@@ -84,18 +93,18 @@ def test_a_few_placebo_models_say_of_memory_what_sixty_four_say(world, name, met
     assert Verdict.MEMORY_GONE not in {f.verdict for f in report.findings}
 
 
-def test_a_signature_is_distinguishable_and_no_memory(world):
-    report = report_of(world, "random_tenth", "warm_restart")
+def test_a_signature_is_distinguishable_and_no_memory(report_of):
+    report = report_of("random_tenth", "warm_restart")
     assert report.verdict is Verdict.DISTINGUISHABLE
     assert report.answers[1].answer == "no"
     assert report.arms[1].shift.value < -3
     assert report.arms[1].p < 0.01
 
 
-def test_the_shift_is_that_of_margins_in_deviations_of_placebo_models(world):
+def test_the_shift_is_that_of_margins_in_deviations_of_placebo_models(world, report_of):
     asked, model, truth = world("random_tenth")
     done = run_method(model, asked.case, asked.request, "warm_restart")
-    arm = audit(done, oracle=truth).arms[0]
+    arm = report_of("random_tenth", "warm_restart").arms[0]
     view = asked.case.partition(asked.request).forget
     placebo = [
         run_method(r.model, asked.case, asked.request, "warm_restart", Runtime(seed=r.seed)).model
@@ -125,20 +134,21 @@ class Refusing(NoOp):
 
 
 def test_a_method_that_refuses_retrained_models_is_audited_without_placebo(world):
-    Refusing.left = 1
-    report = report_of(world, "class", Refusing())
-    assert report.arms == ()
-    assert report.verdict is Verdict.LEAKS
-    Refusing.left = 1
-    asked, model, truth = world("random_tenth")
-    done = run_method(model, asked.case, asked.request, Refusing())
-    said = audit(done, oracle=truth).answers[0].sentence
+    reports = {}
+    for name in ("class", "random_tenth"):
+        Refusing.left = 1
+        asked, model, truth = world(name)
+        done = run_method(model, asked.case, asked.request, Refusing())
+        reports[name] = audit(done, oracle=truth)
+        assert reports[name].arms == ()
+    assert reports["class"].verdict is Verdict.LEAKS
+    said = reports["random_tenth"].answers[0].sentence
     assert "this model never saw the rows" in said
     assert "counts as memory" in said
 
 
-def test_without_a_placebo_control_nothing_is_said_of_memory_alone(world):
-    report = report_of(world, "random_tenth", "warm_restart", placebo=False)
+def test_without_a_placebo_control_nothing_is_said_of_memory_alone(report_of):
+    report = report_of("random_tenth", "warm_restart", placebo=False)
     assert report.arms == ()
     assert "no placebo control" in report.answers[0].sentence
 
@@ -150,6 +160,7 @@ def test_two_retrained_models_are_too_few(world):
     assert "at least 3 retrained models" in placebo_control(done, few, None, Runtime())
 
 
+@pytest.mark.exhaustive
 def test_a_retrained_model_is_not_accused_of_memory_by_its_like(world):
     asked, model, truth = world("random_tenth")
     done = run_method(model, asked.case, asked.request, NoOp())

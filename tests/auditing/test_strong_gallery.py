@@ -145,6 +145,7 @@ def test_ascent_that_blows_up_forgets_too_much_and_damages(world):
     assert table.strange > table.familiar
 
 
+@pytest.mark.exhaustive
 def test_a_class_that_is_never_answered_is_not_a_class_that_was_never_seen(world):
     def change(model, i):
         model[-1].weight[3] = 0.0
@@ -155,6 +156,7 @@ def test_a_class_that_is_never_answered_is_not_a_class_that_was_never_seen(world
     assert verdicts & ADVERSE
 
 
+@pytest.mark.exhaustive
 def test_a_new_last_layer_on_old_features_is_told(world):
     retain = world.case.partition(REQUESTS["random"]).retain
     x, y = retain.data.x[retain.rows], retain.y
@@ -173,6 +175,7 @@ def test_a_new_last_layer_on_old_features_is_told(world):
     assert world.judged("random", change, judged_only=True)[1] & ADVERSE
 
 
+@pytest.mark.exhaustive
 def test_softer_answers_keep_accuracy_and_move_retained_rows_too(world):
     def change(model, i):
         model[-1].weight.mul_(0.3)
@@ -242,7 +245,9 @@ def test_a_method_that_acts_only_on_models_that_know_the_rows_is_caught_if_it_on
     assert abs(table.arm("signature").shift.value) < 0.5
 
 
-@pytest.mark.parametrize("place", ["below", "among", "above"])
+@pytest.mark.parametrize(
+    "place", ["among", *(pytest.param(p, marks=pytest.mark.exhaustive) for p in ("below", "above"))]
+)
 def test_one_margin_for_all_forget_rows_is_caught_wherever_it_lies(world, place):
     signals = world.signals("random")
     margins, errors = everything(signals, "floor")
@@ -264,7 +269,9 @@ def test_copies_of_one_oracle_are_named_and_never_pass(world):
     assert any("only 1 of 64" in t for t in table.warnings)
 
 
-@pytest.mark.parametrize("request_", REQUESTS)
+@pytest.mark.parametrize(
+    "request_", ["random", pytest.param("class", marks=pytest.mark.exhaustive)]
+)
 def test_retraining_in_earnest_is_not_accused(world, request_):
     third = world.retrained(request_, FLOOR + MODELS)
     seen = look(world.subject(request_), third)

@@ -238,7 +238,7 @@ def test_every_row_of_the_table_is_a_metric_of_the_strong_tier(null):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("draws", [30, pytest.param(200, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("draws", [12, pytest.param(200, marks=pytest.mark.exhaustive)])
 def test_a_second_set_of_retrained_models_is_accused_no_more_often_than_said(draws):
     found = []
     for seed in range(draws):
@@ -293,7 +293,7 @@ def plugin(monkeypatch):
 @pytest.mark.usefixtures("plugin")
 @pytest.mark.parametrize(("shift", "judgement"), [(0.0, "equivalent"), (3.0, "different")])
 def test_a_plug_in_adds_a_row_to_the_strong_table(shift, judgement):
-    signals = planted(shift=shift, sections=SMALL)
+    signals = planted(shift=shift, models=32, sections=SMALL)
     row = judged(signals, whole=True)[0].row("mean_margin")
     want = signals.of("unlearned", "forget").mean() - signals.of("floor", "forget").mean()
     assert row.gap == pytest.approx(float(want), rel=1e-6)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from unlearnkit.checkpoint import load_weights, save_weights
+from unlearnkit.cli import demo
 from unlearnkit.report.report import Report
 from unlearnkit.store import Store
 from unlearnkit.tasks.classification import Classification
@@ -142,17 +143,24 @@ def test_a_damaged_record_is_told(run, done):
 
 
 @pytest.mark.slow
-def test_the_demo_shows_a_class_and_a_random_tenth(run, tmp_path):
+@pytest.mark.parametrize(
+    "requests",
+    [["class"], pytest.param(["class", "random_tenth"], marks=pytest.mark.exhaustive)],
+    ids=" ".join,
+)
+def test_the_demo_shows_a_class_and_a_random_tenth(run, tmp_path, monkeypatch, requests):
+    assert list(demo.SHOWN) == ["class", "random_tenth"]
+    monkeypatch.setattr(demo, "SHOWN", {r: demo.SHOWN[r] for r in requests})
     said = run("demo", "--out", "my demo")
     assert said.code == 0, said.err
-    for request in ("class", "random_tenth"):
+    for request in requests:
         report = Report.load(tmp_path / "my demo" / request / "report.json")
         assert report.verdict in said.out
         assert len(report.provenance.oracle_seeds) == 5
         assert (tmp_path / "my demo" / f"{request}_retrain" / "report.json").exists()
     assert "Open my demo/class/report." in said.out
     assert len(said.out.splitlines()) <= 40
-    assert said.out.count("\nretrain ") == 2
+    assert said.out.count("\nretrain ") == len(requests)
 
 
 def retrained(folder, count):

@@ -6,10 +6,10 @@ import torch
 from unlearnkit import catalog
 from unlearnkit.testing import check_method, check_metric
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here"),
-]
+pytestmark = pytest.mark.gpu
+if not torch.cuda.is_available():
+    pytest.skip("there is no CUDA device here", allow_module_level=True)
+
 METHODS = [
     pytest.param(i, task, id=f"{i}-{task}")
     for i, cls in catalog.methods().items()

@@ -1,3 +1,4 @@
+import multiprocessing
 import sqlite3
 import subprocess
 import sys
@@ -6,6 +7,8 @@ import pytest
 
 from unlearnkit.core.errors import InputError
 from unlearnkit.store import Measurement, Run, Store
+
+fork = multiprocessing.get_context("fork")
 
 
 def run(key="k", status="done", **rest):
@@ -53,22 +56,22 @@ def test_a_run_whose_numbers_clash_leaves_nothing_behind(tmp_path):
         assert store.measurements("old")[0].value == 0.1
 
 
-WRITER = """
-import sys
-from unlearnkit.store import Measurement, Run, Store
-who = sys.argv[2]
-for i in range(40):
-    with Store(sys.argv[1]) as store:
-        numbers = [Measurement(f"m{j}", who, float(i)) for j in range(20)]
-        for key in (f"{who}{i}", "shared"):
-            store.save_run(Run(key, "unlearn", "c", "r", "m", i, "done", "2030"), numbers)
-"""
+def write(path, who):
+    for i in range(40):
+        with Store(path) as store:
+            numbers = [Measurement(f"m{j}", who, float(i)) for j in range(20)]
+            for key in (f"{who}{i}", "shared"):
+                store.save_run(Run(key, "unlearn", "c", "r", "m", i, "done", "2030"), numbers)
 
 
 def test_two_processes_write_one_store(tmp_path):
     path = str(tmp_path / "s.sqlite")
-    both = [subprocess.Popen([sys.executable, "-c", WRITER, path, who]) for who in "ab"]
-    assert [p.wait(60) for p in both] == [0, 0]
+    both = [fork.Process(target=write, args=(path, who)) for who in "ab"]
+    for p in both:
+        p.start()
+    for p in both:
+        p.join(60)
+    assert [p.exitcode for p in both] == [0, 0]
     with Store(path) as store:
         assert len(store.runs()) == 81
         assert {len(store.measurements(r.key)) for r in store.runs()} == {20}

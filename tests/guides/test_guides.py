@@ -3,13 +3,14 @@
 import contextlib
 import io
 import json
-import os
 import re
-import subprocess
+import shlex
 import sys
 from pathlib import Path
 
 import pytest
+
+from unlearnkit.cli import main
 
 ROOT = Path(__file__).parents[2]
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
@@ -39,28 +40,34 @@ def agree(shown, real):
     return bool(found) and all(near(a, b) for a, b in zip(wanted, found.groups(), strict=True))
 
 
-def shell(commands, folder):
-    """Run the lines after ``$`` and return what they print."""
-    variables = {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
-    out = []
-    for command in commands:
-        words = command.split()
-        assert words[0] == "unlearnkit", f"a guide's commands are ours, got {words[0]}"
-        done = subprocess.run(
-            [sys.executable, "-m", "unlearnkit", *words[1:]],
-            cwd=folder,
-            env={**os.environ, **variables},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        out.append(done.stdout)
-    return "".join(out)
+@pytest.fixture
+def shell(tmp_path, monkeypatch, capsys):
+    """Return a function that runs lines after ``$`` in this process, and returns their output."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def call(commands):
+        out = []
+        for command in commands:
+            words = shlex.split(command)
+            assert words[0] == "unlearnkit", f"a guide's commands are ours, got {words[0]}"
+            monkeypatch.setattr("sys.argv", words)
+            capsys.readouterr()
+            with pytest.raises(SystemExit) as end:
+                main()
+            said = capsys.readouterr()
+            assert not end.value.code, said.err
+            out.append(said.out)
+        return "".join(out)
+
+    yield call
+    for file in tmp_path.glob("*.py"):  # the next guide has its own module of this name
+        sys.modules.pop(file.stem, None)
 
 
-def run(name, text, folder):
-    """Run a guide's blocks in order: Python in one namespace, commands, and what both show."""
+def run(name, text, folder, call):
+    """Run a guide's blocks in order: Python in one namespace, commands by ``call``."""
     names, printed = {"__name__": "guide"}, ""
     for kind, content in blocks(text):
         if kind == "python":
@@ -73,7 +80,7 @@ def run(name, text, folder):
             printed = held.getvalue()
         elif kind == "console":
             lines = content.splitlines(keepends=True)
-            printed = shell([x[2:] for x in lines if x.startswith("$ ")], folder)
+            printed = call([x[2:] for x in lines if x.startswith("$ ")])
             shown = "".join(x for x in lines if not x.startswith("$ "))
             assert agree(shown or "…", printed), f"shown:\n{shown}\ncame:\n{printed}"
         elif kind == "text":
@@ -82,20 +89,38 @@ def run(name, text, folder):
             pytest.fail(f"a block of kind {kind!r} is not run; use python, console or text")
 
 
+LONG = {
+    "document_must_go",
+    "forecast_forget_a_group",
+    "hard_forget_sets",
+    "no_training_data",
+    "your_own_training",
+}
+"""Guides that run for about ten seconds; that all they name exists is checked each time."""
+
+
 @pytest.mark.slow
 @pytest.mark.full_lessons
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # PEFT 0.21
-@pytest.mark.parametrize("guide", GUIDES, ids=lambda p: p.stem)
-def test_a_guide_runs_and_shows_what_comes_out(guide, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "guide",
+    [
+        pytest.param(p, id=p.stem, marks=[pytest.mark.exhaustive] if p.stem in LONG else [])
+        for p in GUIDES
+    ],
+)
+def test_a_guide_runs_and_shows_what_comes_out(guide, tmp_path, shell):
     pytest.importorskip("pandas", reason="pandas is not installed")
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     if "from transformers import" in guide.read_text("utf-8"):
         pytest.importorskip("transformers", reason="transformers is not installed")
     if "unlearnkit ledger" in guide.read_text("utf-8"):
         pytest.importorskip("cryptography", reason="cryptography is not installed")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    run(guide.name, guide.read_text("utf-8"), tmp_path)
+    run(guide.name, guide.read_text("utf-8"), tmp_path, shell)
+
+
+def test_the_long_guides_are_there():
+    assert {p.stem for p in GUIDES} > LONG
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda p: p.stem)
@@ -150,4 +175,4 @@ def test_what_is_shown_is_compared_word_by_word_and_number_by_number(shown, real
 
 def test_a_guide_that_shows_something_else_fails(tmp_path):
     with pytest.raises(AssertionError, match=r"shown:\s+2\s+came:\s+1"):
-        run("x", "```python\nprint(1)\n```\n\n```text\n2\n```\n", tmp_path)
+        run("x", "```python\nprint(1)\n```\n\n```text\n2\n```\n", tmp_path, None)

@@ -26,6 +26,11 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 SECONDS_TO_BUILD = 30
 WIDTHS = [390, 1280]
+PAGES = ["index", "metrics", "cases", "reference", "cli", "verdicts", "results/digits_study"]
+EACH_TIME = {("index", 390), ("metrics", 390), ("cli", 390), ("index", 1280)}
+"""Plain text, a wide table and long lines of code; and a window in which the menu is open."""
+
+EXHAUSTIVE = [pytest.mark.exhaustive]
 WANTED_TERMS = {
     "forget set",
     "retain set",
@@ -169,9 +174,13 @@ def test_the_search_works_from_a_folder_and_asks_no_server(built, browser):
 
 @pytest.mark.slow
 @pytest.mark.chromium
-@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize(
-    "page", ["index", "metrics", "cases", "reference", "cli", "verdicts", "results/digits_study"]
+    ("page", "width"),
+    [
+        pytest.param(page, width, marks=[] if (page, width) in EACH_TIME else EXHAUSTIVE)
+        for page in PAGES
+        for width in WIDTHS
+    ],
 )
 def test_nothing_is_wider_than_the_window(built, browser, page, width):
     browser.open(built[0] / f"{page}.html", width)

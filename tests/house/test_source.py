@@ -2,8 +2,9 @@
 
 import ast
 import re
-from functools import cache
 from pathlib import Path
+
+from tests.house import trees
 
 ROOT = Path(__file__).parents[2]
 SOURCE = sorted((ROOT / "src").rglob("*.py"))
@@ -32,13 +33,8 @@ def broken(rule, paths):
     return {name(p): found for p in paths if (found := rule(p))}
 
 
-@cache
-def walked(path):
-    return list(ast.walk(ast.parse(path.read_text("utf-8"))))
-
-
 def nodes(path, kind):
-    return [n for n in walked(path) if isinstance(n, kind)]
+    return [n for n in trees.nodes(path) if isinstance(n, kind)]
 
 
 def called(node):

@@ -9,14 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.house.trees import tree
+
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "unlearnkit"
 FILES = sorted(PACKAGE.rglob("*.py"))
-
-
-@cache
-def tree(path):
-    return ast.parse(path.read_text("utf-8"))
 
 
 def module(path):

@@ -9,6 +9,7 @@ from torch import nn
 
 from tests.ledger.conftest import small_case
 from unlearnkit.cache import Cache
+from unlearnkit.ledger import deletion_run
 
 pytest.importorskip("cryptography")
 needs_ray = pytest.mark.skipif(
@@ -29,8 +30,26 @@ class Signs(nn.Module):
         return self.net(x)
 
 
+def test_the_address_goes_to_both_calls_that_train_models(make, monkeypatch):
+    asked = []
+
+    def heard(whole):
+        def call(*given, ray, **more):
+            asked.append(ray)
+            return whole(*given, **more)
+
+        return call
+
+    for name in ("oracle", "audit"):
+        monkeypatch.setattr(deletion_run, name, heard(getattr(deletion_run, name)))
+    ledger = make(tier="reference", oracles=3)
+    ledger.request("rows=a0003", id="one")
+    assert ledger.run(ray="local").state == "done"
+    assert asked == ["local", "local"]
+
+
 @needs_ray
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_models_of_its_audits_are_trained_there_with_the_same_result(make, cluster, tmp_path):
     answered = []
     for ray in (None, "local"):

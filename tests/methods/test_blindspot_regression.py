@@ -303,6 +303,7 @@ def test_a_classifier_is_refused():
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_on_digits_as_numbers_it_answers_like_the_blind_model_and_finetuning_does_not():
     bunch = load_digits()
     x = torch.tensor(bunch.data / 16).float().reshape(-1, 1, 8, 8)

@@ -218,7 +218,9 @@ def without(case):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(s, marks=pytest.mark.exhaustive) for s in (1, 2))]
+)
 def test_on_digits_the_default_forgets_and_keeps_what_retraining_keeps(trained, seed):
     model, case = trained
     how = uk.method("gated_transfer", batches=80)

@@ -69,7 +69,10 @@ def accuracy(model, x, y):
         return (model.eval()(x).argmax(1) == y).double().mean().item()
 
 
-@pytest.fixture(scope="module", params=range(3))
+SEEDS = [0, *(pytest.param(s, marks=pytest.mark.exhaustive) for s in (1, 2))]
+
+
+@pytest.fixture(scope="module", params=SEEDS)
 def trained(request):
     case = digits(request.param)
     return case, train_original(case, seed=request.param).model

@@ -45,11 +45,30 @@ SHAPES = {"lstm": (12, 5)}
 TRANSFORMER = pytest.mark.skipif(
     find_spec("transformers") is None, reason="transformers is not installed"
 )
-MARKS = {"vit": TRANSFORMER, "mobilenet_v2": pytest.mark.exhaustive}
-"""The deepest network takes as long as all others together."""
+DEEPEST = "mobilenet_v2"
+"""It takes as long as all others together."""
 
-NAMES = [pytest.param(n, marks=MARKS.get(n, ())) for n in NETWORKS]
+ALL_METHODS_ON = "channels_last"
+"""The quickest network: every method runs on it each time, on the others two; on all if asked."""
+
+EVERYWHERE = ("finetune", "ssd")
+"""A method that trains, and one that edits weights."""
+
+AUDITED = ("all_cnn", "lstm")
+"""Networks with and without images that are audited each time."""
+
 METHODS = {i: m for i, m in uk.catalog.methods().items() if "classification" in m.info.tasks}
+
+
+def named(name, *values, each_time):
+    marks = [TRANSFORMER] if name == "vit" else []
+    marks += [] if each_time and name != DEEPEST else [pytest.mark.exhaustive]
+    return pytest.param(*values, name, marks=marks, id="-".join((*values, name)))
+
+
+PAIRS = [
+    named(n, m, each_time=n == ALL_METHODS_ON or m in EVERYWHERE) for m in METHODS for n in NETWORKS
+]
 
 
 def noise(count, shape, seed):
@@ -78,8 +97,7 @@ def smoke(method):
     return METHODS[method].build(**METHODS[method].info.smoke)
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "name"), PAIRS)
 def test_a_method_forgets_a_class_of_a_network(method, name):
     case, model = problem(name)
     if Need.CHECKPOINTS in METHODS[method].info.needs:
@@ -101,7 +119,7 @@ def test_a_method_forgets_a_class_of_a_network(method, name):
     assert done.cost.forward > 0
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [named(n, each_time=n in AUDITED) for n in NETWORKS])
 def test_a_network_is_retrained_and_audited(name):
     case, model = problem(name)
     request = uk.Classes(CLASSES - 1)

@@ -1,8 +1,8 @@
 import json
+import multiprocessing
 import os
 import subprocess
-import sys
-import textwrap
+import time
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ from unlearnkit.cache import Cache
 from unlearnkit.core.cache_folder import SIGNALS
 from unlearnkit.core.errors import InputError
 
+fork = multiprocessing.get_context("fork")
 KEY = {"rows": "abc", "seed": 3}
 
 
@@ -88,31 +89,27 @@ def test_what_is_kept_can_be_listed_and_removed(tmp_path):
     assert not list(cache.entries())
 
 
+def ask(folder, log, barrier):
+    """Ask for one thing, as soon as two processes are here."""
+
+    def make():
+        with log.open("a") as f:
+            f.write("made\n")
+        time.sleep(0.5)
+        return {"w": torch.ones(2)}, {}
+
+    barrier.wait(60)
+    Cache(folder).get({"a": 1}, make)
+
+
 def test_two_processes_make_a_thing_once(tmp_path):
-    program = textwrap.dedent(
-        """
-        import os, sys, time, torch
-        from pathlib import Path
-        from unlearnkit.cache import Cache
-
-        def make():
-            with open(sys.argv[2], "a") as f:
-                f.write("made\\n")
-            time.sleep(0.5)
-            return {"w": torch.ones(2)}, {}
-
-        barrier = Path(sys.argv[3])
-        barrier.mkdir(exist_ok=True)
-        (barrier / str(os.getpid())).touch()
-        while len(list(barrier.iterdir())) < 2:  # both start to ask at once
-            time.sleep(0.005)
-        Cache(Path(sys.argv[1])).get({"a": 1}, make)
-        """
-    )
-    words = [sys.executable, "-c", program, str(tmp_path / "cache"), str(tmp_path / "log")]
-    words += [str(tmp_path / "barrier")]
-    both = [subprocess.Popen(words) for _ in range(2)]
-    assert [p.wait() for p in both] == [0, 0]
+    given = (tmp_path / "cache", tmp_path / "log", fork.Barrier(2))
+    both = [fork.Process(target=ask, args=given) for _ in range(2)]
+    for p in both:
+        p.start()
+    for p in both:
+        p.join(60)
+    assert [p.exitcode for p in both] == [0, 0]
     assert (tmp_path / "log").read_text() == "made\n"
 
 

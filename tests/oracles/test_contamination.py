@@ -20,6 +20,7 @@ from unlearnkit.tasks.regression import Regression
 
 VOCABULARY, LENGTH, ROWS = 600, 8, 96
 GO = Rows(*range(40))
+MORE = pytest.mark.exhaustive
 
 
 def words(count, seed):
@@ -147,8 +148,17 @@ def test_a_shared_pretrained_start_is_no_contamination(tmp_path, fresh, recipe):
     assert check_fresh(found, original, found.case.partition(found.request), Runtime()) == ()
 
 
-@pytest.mark.parametrize("reset", ["head", "layer", "words"])
-@pytest.mark.parametrize("fresh", [started(START), Encoder], ids=["shared start", "random start"])
+@pytest.mark.parametrize(
+    ("fresh", "reset"),
+    [
+        pytest.param(started(START), "head", id="shared start-head"),
+        pytest.param(started(START), "layer", id="shared start-layer", marks=MORE),
+        pytest.param(started(START), "words", id="shared start-words", marks=MORE),
+        pytest.param(Encoder, "head", id="random start-head", marks=MORE),
+        pytest.param(Encoder, "layer", id="random start-layer"),
+        pytest.param(Encoder, "words", id="random start-words", marks=MORE),
+    ],
+)
 def test_a_copy_of_the_original_with_one_part_reset_is_no_oracle(tmp_path, fresh, reset):
     found, original = both(case(fresh), tmp_path)
     fake = copy.deepcopy(original)

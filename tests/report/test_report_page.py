@@ -291,6 +291,10 @@ def test_no_colour_of_a_figure_ignores_the_theme(html):
     assert re.findall(r"#[0-9a-f]{6}\b", bare_colours) == []
 
 
+EACH_TIME = {(390, False), (1280, True)}
+EXHAUSTIVE = [pytest.mark.exhaustive]
+
+
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     if CHROMIUM is None:
@@ -300,8 +304,14 @@ def browser(tmp_path_factory):
 
 
 @pytest.mark.chromium
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [390, 768, 1280])
+@pytest.mark.parametrize(
+    ("width", "dark"),
+    [
+        pytest.param(width, dark, marks=[] if (width, dark) in EACH_TIME else EXHAUSTIVE)
+        for width in (390, 768, 1280)
+        for dark in (False, True)
+    ],
+)
 @pytest.mark.parametrize("name", SAMPLES)
 def test_a_browser_shows_the_page_whole_and_asks_nobody(browser, html, tmp_path, name, width, dark):
     path = tmp_path / "report.html"

@@ -5,6 +5,7 @@ import signal
 import socket
 import sys
 import tempfile
+import warnings
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -248,6 +249,7 @@ def killed(rank):
 
 def work(rank, port, folder, which):
     """Carry out all jobs as one of two ranks; write what was found."""
+    warnings.simplefilter("default")  # not those of the test that forked this process
     torch.set_num_threads(1)
     os.environ["UNLEARNKIT_CACHE"] = str(Path(folder) / f"cache{rank}")
     os.environ["UNLEARNKIT_RANK_TIMEOUT"] = "60"
@@ -290,7 +292,7 @@ def run_on_two(folder, which):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = torch.multiprocessing.get_context("spawn")
+    context = torch.multiprocessing.get_context("fork")  # all is imported already
     both = [context.Process(target=work, args=(r, port, str(folder), which)) for r in range(2)]
     for p in both:
         p.start()

@@ -189,7 +189,7 @@ def test_the_plan_is_printed_before_anything_starts(command):
     assert len(json.loads(out)["todo"]) == 4
 
 
-MANY = words(seeds=3, methods=["finetune", "ssd", "gradient_ascent", BROKEN])
+MANY = words(seeds=2, methods=["finetune", "ssd", BROKEN])
 
 
 @pytest.mark.full_lessons
@@ -227,12 +227,12 @@ def test_several_processes_on_one_store_share_the_work(store, cache, tmp_path):
         outcome = run(small(**MANY), shared, Cache(tmp_path / "other"), jobs=2)
         for process in others:
             process.join()
-        assert outcome == Outcome(done=9, failed=3, skipped=0)
+        assert outcome == Outcome(done=4, failed=2, skipped=0)
         assert [p.exitcode for p in others] == [0, 0]
         assert sorted(put(path)) == sorted(r.key for r in expand(small(**MANY)))
         assert numbers(shared) == numbers(store)
     trained = [e.key["kind"] for e in Cache(tmp_path / "other").entries()]
-    assert sorted(trained) == ["oracle", "original", "original", "original"]
+    assert sorted(trained) == ["oracle", "original", "original"]
     assert list((tmp_path / ".shared.sqlite.locks").iterdir()) == []
 
 
@@ -398,6 +398,7 @@ def tensors_of(cache):
     }
 
 
+@pytest.mark.exhaustive
 @pytest.mark.full_lessons
 def test_results_do_not_depend_on_the_number_of_jobs(store, cache, tmp_path):
     study = small(cases=[f"{HERE}:slow_toy"], seeds=2, methods=["finetune"], oracles=3)

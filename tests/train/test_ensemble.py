@@ -1,8 +1,7 @@
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -32,6 +31,7 @@ from unlearnkit.train.ensemble import (
 )
 from unlearnkit.unlearning.run_method import fresh_model
 
+fork = multiprocessing.get_context("fork")
 TOY = toy_case(Classification(3))
 RNG = torch.Generator().manual_seed(3)
 IMAGES = (torch.randn(45, 1, 8, 8, generator=RNG), torch.arange(45) % 3)
@@ -319,47 +319,37 @@ def test_an_ensemble_that_diverges_is_told(tmp_path):
     assert not list(Cache(tmp_path).entries())
 
 
-PROGRAM = """
-import sys, torch
-from pathlib import Path
-from unlearnkit.cache import Cache
-from unlearnkit.core.request import Rows
-from unlearnkit.oracles import oracle
-from unlearnkit.tasks.classification import Classification
-from unlearnkit.testing import toy_case
-from unlearnkit.train import ensemble
+def train_until(limit, folder, log):
+    """Train 64 models, and kill this process when so many are kept; never at 0."""
+    ensemble.MEMORY = 200_000
+    save = Cache._save
 
-torch.set_num_threads(1)
-ensemble.MEMORY = 200_000
-case = toy_case(Classification(3))
-case = case.replace(recipe=case.recipe.model_copy(update={"epochs": 3}))
-save, limit = Cache._save, int(sys.argv[3])
+    def kept(self, path, tensors, key, facts):
+        if limit and len(log.read_text().splitlines()) >= limit:
+            os.kill(os.getpid(), signal.SIGKILL)
+        save(self, path, tensors, key, facts)
+        with log.open("a") as f:
+            f.write(f"{key['seed']}\n")
 
-def kept(self, path, tensors, key, facts):
-    if limit and len(Path(sys.argv[2]).read_text().splitlines()) >= limit:
-        import os, signal
-        os.kill(os.getpid(), signal.SIGKILL)
-    save(self, path, tensors, key, facts)
-    with open(sys.argv[2], "a") as f:
-        f.write(f"{key['seed']}\\n")
+    Cache._save = kept
+    oracle(SHORT, Rows(0), seeds=64, cache=Cache(folder))
 
-Cache._save = kept
-oracle(case, Rows(0), seeds=64, cache=Cache(Path(sys.argv[1])))
-"""
+
+SHORT = TOY.replace(recipe=TOY.recipe.model_copy(update={"epochs": 3}))
 
 
 def test_an_ensemble_killed_again_and_again_ends_at_the_same_bits(tmp_path):
     log, folder = tmp_path / "log", tmp_path / "cache"
     log.write_text("")
     for limit in (37, 0):
-        words = [sys.executable, "-c", PROGRAM, str(folder), str(log), str(limit)]
-        ended = subprocess.run(words, env=dict(os.environ), check=False).returncode
-        assert ended == (-signal.SIGKILL if limit else 0)
+        child = fork.Process(target=train_until, args=(limit, folder, log))
+        child.start()
+        child.join(60)
+        assert child.exitcode == (-signal.SIGKILL if limit else 0)
     seeds = [int(s) for s in log.read_text().split()]
     assert sorted(seeds) == list(range(1000, 1064))
-    case = TOY.replace(recipe=TOY.recipe.model_copy(update={"epochs": 3}))
-    killed = oracle(case, Rows(0), seeds=64, cache=Cache(folder))
+    killed = oracle(SHORT, Rows(0), seeds=64, cache=Cache(folder))
     assert all(r.cached for r in killed.runs)
-    whole = oracle(case, Rows(0), seeds=64, cache=Cache(tmp_path / "whole"))
+    whole = oracle(SHORT, Rows(0), seeds=64, cache=Cache(tmp_path / "whole"))
     for a, b in zip(killed.models, whole.models, strict=True):
         assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
