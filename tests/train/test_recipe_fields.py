@@ -250,7 +250,7 @@ def test_methods_run_on_a_case_with_every_field(method):
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
-        ({"mixup": 0.2}, "mixup: .*Case\\(train_model=fn\\)"),
+        ({"mixup": 0.2}, "'mixup'.*Case\\(train_model=fn\\)"),
         ({"optimizer": "lion"}, "optimizer: .*'lion'.*Case\\(train_model=fn\\)"),
         ({"schedule": "one_cycle"}, "schedule: .*Case\\(train_model=fn\\)"),
         ({"clip_norm": 0}, "clip_norm: .*greater than 0"),

@@ -18,6 +18,7 @@ from torch import Tensor
 from unlearnkit.auditing.verdict_evaluation import Reason
 from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.task import predicts_numbers
+from unlearnkit.report.schema import MetricRow
 from unlearnkit.stats.intervals import welch_interval
 
 RETAINED = ("accuracy_retain", "error_retain")
@@ -116,22 +117,23 @@ class UtilityGap:
             return cls(metric, text, is_noise=False)
         noise = measure()
         if noise.of_numbers:
-            text += f"; retrained models err by {generalisation:+.3g} on test rows beside it"
+            text += f"; retrained models err more on test rows, by {generalisation:+.3g}"
         return cls(metric, f"{text}; {noise}", is_noise=beyond <= noise.allowance(generalisation))
 
 
-def generalisation_gap(metric: str, mean_error: Callable[[str], float | None]) -> float:
-    """Return by how much reference models err more on test rows than on the retain set.
+def generalisation_gap(metric: str, row_of: Callable[[str], MetricRow | None]) -> float:
+    """Return by how much retrained models err more on test rows than on the retain set.
 
     Args:
         metric: Id of the error on the retain set.
-        mean_error: Returns the mean error of the reference models by a metric's id; None without.
+        row_of: Returns the row of a metric; None where there is none.
 
     Returns:
         The difference, in the unit of the error; 0 where a number is missing.
     """
-    test, retain = mean_error(ERROR_ON_TEST.get(metric, "")), mean_error(metric)
-    return 0.0 if test is None or retain is None else test - retain
+    rows = [row_of(name) for name in (ERROR_ON_TEST.get(metric, ""), metric)]
+    means = [r.oracle.mean for r in rows if r is not None and r.oracle is not None]
+    return means[0] - means[1] if len(means) == 2 else 0.0
 
 
 class _WithLosses(Protocol):

@@ -253,17 +253,9 @@ def _losses(facts: VerdictInputs) -> Iterator[UtilityGap]:
         row, g = facts.table[metric], facts.compared_gaps[metric]
         worse = -g.high if metrics()[metric].higher_is_better else g.low
         if worse > _margin(row):
-            yield UtilityGap.of(
-                metric,
-                _beside_retrained(row, g),
-                worse - _margin(row),
-                facts.measure_noise,
-                generalisation_gap(metric, lambda name: _retrained_mean(facts.table.get(name))),
-            )
-
-
-def _retrained_mean(row: MetricRow | None) -> float | None:
-    return None if row is None or row.oracle is None else row.oracle.mean
+            text, beyond = _beside_retrained(row, g), worse - _margin(row)
+            memorised = generalisation_gap(metric, facts.table.get)
+            yield UtilityGap.of(metric, text, beyond, facts.measure_noise, memorised)
 
 
 def _other_recipe(facts: VerdictInputs) -> Iterator[Reason]:

@@ -331,18 +331,9 @@ def _losses(facts: StrongInputs) -> Iterator[UtilityGap]:
             continue
         worse = -row.gap_high if metrics()[row.metric].higher_is_better else row.gap_low
         if worse > row.margin:
-            yield UtilityGap.of(
-                row.metric,
-                f"{_plain(row.metric)}: {_gap(row)}",
-                worse - row.margin,
-                facts.measure_noise,
-                generalisation_gap(row.metric, lambda name: _retrained_mean(facts.results, name)),
-            )
-
-
-def _retrained_mean(results: StrongResults, metric: str) -> float | None:
-    row = results.row(metric)
-    return None if row is None or row.oracle is None else row.oracle.mean
+            text, beyond = f"{_plain(row.metric)}: {_gap(row)}", worse - row.margin
+            memorised = generalisation_gap(row.metric, facts.results.row)
+            yield UtilityGap.of(row.metric, text, beyond, facts.measure_noise, memorised)
 
 
 def _other_recipe(facts: StrongInputs) -> Iterator[Reason]:

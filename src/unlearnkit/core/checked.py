@@ -39,15 +39,25 @@ class Record(FrozenModel):
         return {name: value for name, value in content.items() if name not in empty}
 
 
-def check_names(errors: Sequence[ErrorDetails], kind: type[BaseModel], name: str) -> None:
+def check_names(
+    errors: Sequence[ErrorDetails], kind: type[BaseModel], name: str, remedy: str = ""
+) -> None:
     """Refuse a field that there is none of, with the nearest name.
+
+    Args:
+        errors: What is wrong.
+        kind: The model whose fields they are.
+        name: What to call it.
+        remedy: What else there is, for the end of the error.
 
     Raises:
         UnknownNameError: If one of the errors is such a field.
     """
     for x in errors:
         if x["type"] == "extra_forbidden" and len(x["loc"]) == 1:
-            raise UnknownNameError(f"setting of {name}", str(x["loc"][0]), kind.model_fields)
+            raise UnknownNameError(
+                f"setting of {name}", str(x["loc"][0]), kind.model_fields, remedy=remedy
+            )
 
 
 class Checked(FrozenModel):
@@ -62,7 +72,7 @@ class Checked(FrozenModel):
         except ValidationError as e:
             errors = e.errors(include_url=False)
             name = getattr(type(self), "id", type(self).__name__)
-            check_names(errors, type(self), name)
+            check_names(errors, type(self), name, self.remedy)
             reasons = "; ".join(
                 f"{'.'.join(map(str, x['loc'])) or 'settings'}: {x['msg'][0].lower()}"
                 f"{x['msg'][1:]}, got {x['input']!r:.80}"

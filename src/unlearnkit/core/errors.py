@@ -48,13 +48,16 @@ class UnknownNameError(InputError):
         name: The name.
         known: All names.
         see: How to list all names, where they are too many for a message.
+        remedy: What else there is, for the end.
     """
 
-    def __init__(self, what: str, name: str, known: Iterable[str], *, see: str = "") -> None:
+    def __init__(
+        self, what: str, name: str, known: Iterable[str], *, see: str = "", remedy: str = ""
+    ) -> None:
         have = sorted(map(str, known))
         long = bool(see) and len(have) > MOST_SUGGESTIONS
         near = difflib.get_close_matches(name, have, n=MOST_SUGGESTIONS if long else 1)
         *first, last = [repr(n) for n in near] or [""]
         hint = f" Did you mean {', '.join(first)}{' or ' if first else ''}{last}?" if near else ""
         there = f"All names: {see}" if long else f"There are: {', '.join(have) or 'none'}"
-        super().__init__(f"no {what} {name!r}.{hint} {there}")
+        super().__init__(f"no {what} {name!r}.{hint} {there}{f'; {remedy}' if remedy else ''}")
