@@ -131,9 +131,13 @@ def generalisation_gap(metric: str, row_of: Callable[[str], MetricRow | None]) -
     Returns:
         The difference, in the unit of the error; 0 where a number is missing.
     """
-    rows = [row_of(name) for name in (ERROR_ON_TEST.get(metric, ""), metric)]
-    means = [r.oracle.mean for r in rows if r is not None and r.oracle is not None]
-    return means[0] - means[1] if len(means) == 2 else 0.0
+    means = []
+    for name in (ERROR_ON_TEST.get(metric, ""), metric):
+        row = row_of(name)
+        if row is None or row.oracle is None or row.oracle.mean is None:
+            return 0.0
+        means.append(row.oracle.mean)
+    return means[0] - means[1]
 
 
 class _WithLosses(Protocol):
