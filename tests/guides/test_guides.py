@@ -94,6 +94,7 @@ LONG = {
     "forecast_forget_a_group",
     "hard_forget_sets",
     "no_training_data",
+    "patient_withdraws_consent",
     "your_own_training",
 }
 """Guides that run for about ten seconds; that all they name exists is checked each time."""
