@@ -397,8 +397,9 @@ that training comes first: nothing of the forget set can be in it. Without this 
 `renew_distill` at 0.9 came first for classes, on a difference that 8 models do not show, and lost
 1.8 points on the deeper perceptron: the limit was set after that was seen, so for classes these
 grounds judge no more. With photographs among the grounds no candidate is left for classes. In the
-deeper perceptron the first choice for a random tenth loses two points. There the stop rule of `auto` is what is left: it looks at validation rows, and tries the
-next candidate where these show the loss."""
+deeper perceptron the first choice for a random tenth loses two points. There the stop rule of
+`auto` is what is left: it looks at validation rows, and tries the next candidate where these show
+the loss."""
 
 HEAD = """# What candidates of auto keep of the forget set
 
