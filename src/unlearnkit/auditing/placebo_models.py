@@ -20,6 +20,7 @@ from unlearnkit.core.evidence import Evidence, ModelRole, Split
 from unlearnkit.core.outside_method import OutsideMethod
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.metrics.ensembles import AUC_MARGIN
+from unlearnkit.metrics.head_probe import SEEN, head_probe
 from unlearnkit.oracles import Oracles
 from unlearnkit.report.schema import ArmComparison, Estimate
 from unlearnkit.stats.intervals import t_quantile, two_sample_t
@@ -53,6 +54,8 @@ class PlaceboControl:
     memory: ArmComparison
     signature: ArmComparison
     models: int
+    head_probes: tuple[float, ...] = ()
+    """Error of a new head on the features of each placebo model; empty where no class has gone."""
 
 
 def placebo_control(
@@ -103,7 +106,14 @@ def placebo_control(
         memory=_memory(margins),
         signature=_signature(margins, rt),
         models=len(models),
+        head_probes=_head_probes(models, evidence),
     )
+
+
+def _head_probes(models: Sequence[nn.Module], e: Evidence) -> tuple[float, ...]:
+    each = (Evidence({"unlearned": m}, e.views, e.task, e.rt, recipe=e.recipe) for m in models)
+    found = tuple(head_probe(x).value for x in each) if set(SEEN) <= set(e.views) else ()
+    return found if all(map(math.isfinite, found)) else ()
 
 
 @dataclass(frozen=True)

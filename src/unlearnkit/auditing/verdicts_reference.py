@@ -158,6 +158,7 @@ def _signature(facts: VerdictInputs) -> Iterator[Reason]:
         for why in (*_known_better(facts), *_known_worse(facts)):
             text = f"{why.text}; memory does not show against placebo models"
             yield Reason(text, why.metrics)
+    yield from _features_of_the_method(facts)
 
 
 def _known_better(facts: VerdictInputs) -> Iterator[Reason]:
@@ -197,7 +198,20 @@ def _margin(row: MetricRow) -> float:
 
 
 def _held_in_features(facts: VerdictInputs) -> Iterator[Reason]:
-    """Yield that features hold a class: like no oracle's, more than random ones, half as before."""
+    """Yield that features hold a class, unless those of placebo models hold it too."""
+    return (why for why, is_memory in _probed(facts) if is_memory)
+
+
+def _features_of_the_method(facts: VerdictInputs) -> Iterator[Reason]:
+    """Yield that features tell a class apart as those of placebo models do."""
+    return (why for why, is_memory in _probed(facts) if not is_memory)
+
+
+def _probed(facts: VerdictInputs) -> Iterator[tuple[Reason, bool]]:
+    """Yield that features hold a class: like no oracle's, more than random ones, half as before.
+
+    And whether that is memory: also like no placebo model's, where there are such.
+    """
     row, bare = facts.table.get(PROBE), facts.table.get(f"{PROBE}_untrained")
     if row is None or row.oracle is None or row.oracle.mean is None or row.original is None:
         return
@@ -212,12 +226,19 @@ def _held_in_features(facts: VerdictInputs) -> Iterator[Reason]:
     if random is not None and value >= random:
         return
     beside = "" if random is None else f", never trained {random:.3f}"
-    yield Reason(
+    text = (
         "the features below the last layer still hold the forgotten classes: a new head on"
         f" them has error {value:.3f}, retrained {row.oracle.mean:.3f}{beside} (p = {p:.2g} by a"
-        f" model-based test), {max(share, 0.0):.0%} of the original's distance closed",
-        (PROBE,) if bare is None else (PROBE, bare.metric),
+        f" model-based test), {max(share, 0.0):.0%} of the original's distance closed"
     )
+    placebo = facts.placebo.head_probes if facts.placebo is not None else ()
+    mean = sum(placebo) / max(len(placebo), 1)
+    is_memory = not placebo
+    if placebo:
+        text += f"; placebo models, which never saw them, {mean:.3f}"
+        chance = outlying(value, list(placebo))
+        is_memory = value < mean and (chance is None or chance < OUTSIDE_LEVEL)
+    yield Reason(text, (PROBE,) if bare is None else (PROBE, bare.metric)), is_memory
 
 
 def _outside(facts: VerdictInputs) -> Iterator[Reason]:
@@ -339,8 +360,8 @@ REFERENCE_RULES: tuple[VerdictRule[VerdictInputs], ...] = (
         "reference",
         Verdict.LEAKS,
         "The layers below the last still hold a forgotten class: outside the retrained models'"
-        " spread, better than untrained layers, and less than half of the original's distance"
-        " closed.",
+        " spread (and that of placebo models where there are any), better than untrained layers,"
+        " and less than half of the original's distance closed.",
         (PROBE,),
         f"level {OUTSIDE_LEVEL:g}; closed share {HALF:g}",
         _PREDICTION,
