@@ -106,7 +106,7 @@ def placebo_control(
         memory=_memory(margins),
         signature=_signature(margins, rt),
         models=len(models),
-        head_probes=_head_probes(models, evidence),
+        head_probes=_head_probes(models, evidence) if done.parts.removed_classes else (),
     )
 
 
