@@ -32,9 +32,10 @@ answers. Every method at its defaults, and the dial of `shrink_perturb`, as the
 - Verdicts are those of the N models; an audit of a run adds what its one model shows. A lower fit
   of retained rows that noisy labels explain is no damage, by the same check as in an audit.
 
-Of a convolution with batch normalisation, memory, likeness, accuracy and cost of most methods by 24
-models of each kind are in [what methods add to fine-tuning](over_finetuning.md), without verdicts.
-Cards of `datamodel_matching` on a random tenth are on [the page of attribution](attribution.md).
+With 24 models single records cannot be attacked: such a card has the shift of margins alone, and
+no verdict can pass. Their U-LiRA AUC with all models is in
+[what methods add to fine-tuning](over_finetuning.md). Cards of `datamodel_matching` on a random
+tenth are on [the page of attribution](attribution.md).
 
 ![Memory against test accuracy; cost as size](placebo.svg)
 
