@@ -275,8 +275,8 @@ def _losses(facts: VerdictInputs) -> Iterator[UtilityGap]:
         worse = -g.high if metrics()[metric].higher_is_better else g.low
         if worse > _margin(row):
             text, beyond = _beside_retrained(row, g), worse - _margin(row)
-            memorised = generalisation_gap(metric, facts.table.get)
-            yield UtilityGap.of(metric, text, beyond, facts.measure_noise, memorised)
+            more = generalisation_gap(metric, facts.table.get)
+            yield UtilityGap.of(metric, text, beyond, facts.measure_noise, more)
 
 
 def _other_recipe(facts: VerdictInputs) -> Iterator[Reason]:

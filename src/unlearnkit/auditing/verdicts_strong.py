@@ -332,8 +332,8 @@ def _losses(facts: StrongInputs) -> Iterator[UtilityGap]:
         worse = -row.gap_high if metrics()[row.metric].higher_is_better else row.gap_low
         if worse > row.margin:
             text, beyond = f"{_plain(row.metric)}: {_gap(row)}", worse - row.margin
-            memorised = generalisation_gap(row.metric, facts.results.row)
-            yield UtilityGap.of(row.metric, text, beyond, facts.measure_noise, memorised)
+            more = generalisation_gap(row.metric, facts.results.row)
+            yield UtilityGap.of(row.metric, text, beyond, facts.measure_noise, more)
 
 
 def _other_recipe(facts: StrongInputs) -> Iterator[Reason]:

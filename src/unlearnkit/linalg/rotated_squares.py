@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from unlearnkit.linalg.row_gradients import CHUNK, FactoredRows
+from unlearnkit.linalg.row_gradients import CHUNK, FactoredRows, add_squares
 
 
 def add_rotated_squares(
@@ -35,10 +35,10 @@ def add_rotated_squares(
     for i in range(0, rows.rows, size):
         part = slice(i, min(i + size, rows.rows))
         if places > 1 and not short:
-            grads = left.mT @ sum(use.gradients(part, left.dtype) for use in rows.uses)
+            grads = left.mT @ rows.gradients(part, left.dtype)
             if every is not None:
                 every += grads.square().sum((0, 3))
-            _add_squares(grads @ right, inside)
+            add_squares(grads @ right, inside)
             continue
         parts = [use.factors(part) for use in rows.uses]
         a, g = (_joined([factors[k] for factors in parts]).to(left) for k in (0, 1))
@@ -49,17 +49,10 @@ def add_rotated_squares(
             if every is not None:
                 every += (g @ a[:, :, 0].transpose(0, 1).square().sum(2, keepdim=True))[..., 0]
         else:
-            _add_squares(g.mT @ (a @ right), inside)
+            add_squares(g.mT @ (a @ right), inside)
             if every is not None:
                 every += ((a @ a.mT @ g) * g).sum((0, 2))
 
 
 def _joined(uses: list[Tensor]) -> Tensor:
     return uses[0] if len(uses) == 1 else torch.cat(uses, 2)
-
-
-def _add_squares(each: Tensor, total: Tensor) -> None:
-    if len(each) == 1:
-        total.addcmul_(each[0], each[0])
-    else:
-        total += each.square_().sum(0)

@@ -119,15 +119,14 @@ class FactoredRows:
             into.baddbmm_(g.square().permute(1, 2, 0), a.square().transpose(0, 1))
             return
         for part in self._parts(total):
-            rows: Tensor | None = None
-            for use in self.uses:
-                each = use.gradients(part, total.dtype)
-                rows = each if rows is None else rows.add_(each)
-            assert rows is not None
-            if len(rows) == 1:
-                into.addcmul_(rows[0], rows[0])
-            else:
-                into += rows.square_().sum(0)
+            add_squares(self.gradients(part, total.dtype), into)
+
+    def gradients(self, part: slice, dtype: torch.dtype) -> Tensor:
+        """Return the gradients ``(b, G, O, I)`` of some rows."""
+        total = self.uses[0].gradients(part, dtype)
+        for use in self.uses[1:]:
+            total.add_(use.gradients(part, dtype))
+        return total
 
     def _grouped(self, total: Tensor) -> Tensor:
         return total.reshape(self.groups, total.shape[0] // self.groups, -1)
@@ -136,6 +135,19 @@ class FactoredRows:
         each = max(total.numel(), *(use.scalars for use in self.uses), 1)
         size = max(1, CHUNK // each)
         return (slice(i, min(i + size, self.rows)) for i in range(0, self.rows, size))
+
+
+def add_squares(each: Tensor, total: Tensor) -> None:
+    """Add the squares of a tensor ``(b, ...)``, summed over b, to one of shape ``(...)``.
+
+    Args:
+        each: Overwritten, unless b is 1.
+        total: Where they are added.
+    """
+    if len(each) == 1:
+        total.addcmul_(each[0], each[0])
+    else:
+        total += each.square_().sum(0)
 
 
 @dataclass(frozen=True)
