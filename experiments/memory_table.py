@@ -485,6 +485,10 @@ def main() -> None:
 
 def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Write memory against utility on test rows, a panel for each ground, cost as area."""
+    from matplotlib import colormaps
+    from matplotlib.lines import Line2D
+
+    colours = colormaps["tab20"].colors
     done = [r for r in rows if "failed" not in r]
     grounds = list(dict.fromkeys(r["ground"] for r in done))
     names = list(dict.fromkeys(r["candidate"].split()[0] for r in done))
@@ -497,7 +501,7 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
                     [r["memory"]["auc"] for r in own],
                     [r["test"] for r in own],
                     s=[6 + 200 * r["cost"] for r in own],
-                    color=f"C{k}", alpha=0.7, lw=0, label=name,
+                    color=colours[k], alpha=0.8, lw=0,
                 )  # fmt: skip
             ax.axvline(0.5, color="0.6", lw=0.8, ls=":")
             ax.axhline(mine[0]["retrained_test"], color="0.6", lw=0.8, ls="--")
@@ -505,8 +509,9 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
             ax.set_ylabel("test error" if mine[0]["errors"] else "test accuracy", fontsize=7)
         drawn.supxlabel("Memory: U-LiRA AUC (0.5 = none)", fontsize=8)
         drawn.legend(
-            *axes[grounds[0]].get_legend_handles_labels(), loc="outside upper center", ncols=4
-        )
+            [Line2D([], [], marker="o", ls="", color=c) for c in colours[: len(names)]],
+            names, loc="outside upper center", ncols=4,
+        )  # fmt: skip
 
 
 def _stored(path: Path) -> list[dict[str, Any]]:
