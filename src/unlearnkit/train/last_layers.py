@@ -10,8 +10,10 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.utils.parametrize import is_parametrized
 
 from unlearnkit.core.errors import InputError
+from unlearnkit.core.method import Problem
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.train.batch_norm import eval_norms
+from unlearnkit.train.weight_perturbation import mix_with_untrained
 
 NORMALISATIONS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
@@ -132,3 +134,17 @@ def check_last_layers(model: nn.Module, layers: list[WeightLayer], count: int, w
             f"{who}: layers: {names[-1]!r} is also {names[0]!r} of an earlier layer, which has to"
             f" stay; give another number of layers than {count}, up to {len(layers)}"
         )
+
+
+def reset_last_layers(p: Problem, share: float, renew: float) -> None:
+    """Give the last layers untrained weights and buffers, and mix those of the earlier ones.
+
+    Args:
+        p: Its model is changed in place; parameters that do not require gradients stay.
+        share: Of the layers, counted from the output; the nearest number, at least one.
+        renew: Share of untrained weights in the earlier layers, from 0 to 1.
+    """
+    layers = weight_layers(p.model)
+    cut = len(layers) - max(1, round(share * len(layers)))
+    mix_with_untrained(p, 1.0, [m for layer in layers[cut:] for m in layer.modules])
+    mix_with_untrained(p, renew, [m for layer in layers[:cut] for m in layer.modules])

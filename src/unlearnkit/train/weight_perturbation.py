@@ -9,7 +9,7 @@ from unlearnkit.core.errors import UnsupportedError
 from unlearnkit.core.method import Problem
 
 
-def mix_with_untrained(p: Problem, share: float, held: Collection[nn.Module] = ()) -> None:
+def mix_with_untrained(p: Problem, share: float, among: Collection[nn.Module] | None = None) -> None:
     """Mix trainable weights with untrained ones: ``(1 - share) * weights + share * untrained``.
 
     Shrink and perturb (Ash and Adams, NeurIPS 2020, arXiv:1910.08475). Buffers stay as they
@@ -19,7 +19,7 @@ def mix_with_untrained(p: Problem, share: float, held: Collection[nn.Module] = (
     Args:
         p: Its model is changed in place; parameters that do not require gradients stay.
         share: Of untrained weights, from 0 to 1.
-        held: Modules whose buffers stay.
+        among: Modules whose own parameters and buffers are meant; None for all.
 
     Raises:
         UnsupportedError: If the case gives no untrained model.
@@ -33,19 +33,21 @@ def mix_with_untrained(p: Problem, share: float, held: Collection[nn.Module] = (
         )
     fresh = p.fresh()
     untrained = dict(fresh.named_parameters())
+    chosen = set(p.model.modules() if among is None else among)
+    mixed = {id(w) for m in chosen for w in m.parameters(recurse=False)}
     with torch.no_grad():
         for name, w in p.model.named_parameters():
-            if w.requires_grad:
+            if w.requires_grad and id(w) in mixed:
                 w.lerp_(untrained[name], share)
         if share == 1:
-            _copy_buffers(p.model, fresh, held)
+            _copy_buffers(p.model, fresh, chosen)
 
 
-def _copy_buffers(model: nn.Module, fresh: nn.Module, held: Collection[nn.Module]) -> None:
-    """Give a model another's buffers, but for layers that are held or frozen as a whole."""
+def _copy_buffers(model: nn.Module, fresh: nn.Module, chosen: set[nn.Module]) -> None:
+    """Give chosen modules another model's buffers, but for layers that are frozen as a whole."""
     for mine, other in zip(model.modules(), fresh.modules(), strict=True):
         own = list(mine.parameters(recurse=False))
-        if mine not in held and (not own or any(w.requires_grad for w in own)):
+        if mine in chosen and (not own or any(w.requires_grad for w in own)):
             theirs = dict(other.named_buffers(recurse=False))
             for name, t in mine.named_buffers(recurse=False):
                 t.copy_(theirs[name])
