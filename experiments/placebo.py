@@ -23,7 +23,7 @@ import torch
 
 from experiments.over_finetuning import digits_conv_class, rounded
 from experiments.placebo_page import DIAL, page, plot
-from experiments.small_cases import random_rows, wrong_rows
+from experiments.small_cases import photographs_class, random_rows, wrong_rows
 from experiments.ten_deletions import digits_conv
 from unlearnkit.auditing.control_models import ControlModels
 from unlearnkit.auditing.method_judgement import judge_method
@@ -75,8 +75,10 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
         f"{DIAL}{share:g}": ("shrink_perturb", {"renew": share})
         for share in (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
     },
+    "reset_layers, renew 0.8": ("reset_layers", {"renew": 0.8, "run": {"lr": 3.0}}),
 }
-"""Methods of the table, by label: each at its defaults, and the dial of ``shrink_perturb``."""
+"""Methods of the table, by label: each at its defaults, the dial of ``shrink_perturb``, and a
+setting of ``reset_layers`` for perceptrons."""
 
 REQUESTS: dict[str, tuple[Callable[[], CaseWithRequest], int]] = {
     "digits, class": (lambda: cases()["digits"].ask("class"), 64),
@@ -87,6 +89,7 @@ REQUESTS: dict[str, tuple[Callable[[], CaseWithRequest], int]] = {
     "digits, batch norm, class": (digits_conv_class, 64),
     "digits, batch norm, wrong labels": (partial(wrong_rows, digits_conv, 0.1, "digits_conv"), 64),
     "digits, batch norm, random tenth": (partial(random_rows, digits_conv, 0.1, "digits_conv"), 64),
+    "photographs, class": (photographs_class, 24),
 }
 """Case with request, and how many models of each kind, by label."""
 

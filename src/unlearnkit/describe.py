@@ -138,6 +138,13 @@ def auto_page() -> str:
     return "\n".join(said) + "\n"
 
 
+_BATCH_NORM = {
+    None: [],
+    True: ["the model has batch normalisation that is trained"],
+    False: ["the model has no batch normalisation that is trained"],
+}
+
+
 def _holds(when: Condition) -> str:
     parts = [
         *(f"{n} rows are given" for n in sorted(when.has)),
@@ -147,6 +154,7 @@ def _holds(when: Condition) -> str:
         *([f"at least {when.least:g} of the rows must go"] if when.least > 0 else []),
         *([f"at most {when.most:g} of the rows must go"] if when.most < 1 else []),
         *([f"the model has at most {when.layers} weight matrices"] if when.layers else []),
+        *(_BATCH_NORM[when.batch_norm]),
     ]
     return ", ".join(parts) or "no other line does"
 

@@ -15,6 +15,7 @@ from unlearnkit.core.request import Classes, ForgetRequest, Groups, Targets
 from unlearnkit.core.request_inference import infer_request
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.stats.roc import auc
+from unlearnkit.train.batch_norm import batch_norm_layers
 from unlearnkit.train.features import row_losses
 from unlearnkit.unlearning.requirements import available_inputs
 
@@ -46,6 +47,9 @@ class CaseProfile:
     layers: int
     """Weight matrices of the model: parameters of two dimensions or more."""
 
+    batch_norm: bool = False
+    """Whether the model has batch normalisation whose running statistics follow the data."""
+
     def fits(self, when: Condition) -> bool:
         """Return whether a circumstance holds."""
         share = self.share
@@ -58,6 +62,7 @@ class CaseProfile:
             and (not when.tasks or self.task in when.tasks)
             and (not when.kinds or self.kind in when.kinds)
             and (when.layers is None or self.layers <= when.layers)
+            and when.batch_norm in {None, self.batch_norm}
             and size
         )
 
@@ -80,7 +85,8 @@ def profile_case(
         if score >= ATYPICAL and sure >= SURE:
             kind = "atypical"
     layers = sum(p.ndim > 1 for p in model.parameters())
-    return CaseProfile(case.task.name, available_inputs(case, parts), kind, share, score, layers)
+    inputs, norms = available_inputs(case, parts), bool(batch_norm_layers(model))
+    return CaseProfile(case.task.name, inputs, kind, share, score, layers, norms)
 
 
 def _named_kind(request: ForgetRequest | None, parts: Partition) -> Kind:

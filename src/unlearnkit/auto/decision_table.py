@@ -69,6 +69,9 @@ class Condition(FrozenModel):
     layers: int | None = Field(None, ge=1)
     """Most weight matrices that the model may have, one behind the other or not; None for any."""
 
+    batch_norm: bool | None = None
+    """Whether the model has batch normalisation that is trained; None for any."""
+
 
 class Rule(FrozenModel):
     """One line of the table."""

@@ -40,7 +40,7 @@ class ResetLayers(Recalibrated):
     number, at least one; 1 is a short retraining. A layer is a module with a weight matrix or
     kernel, with the normalisation that follows it."""
 
-    renew: Annotated[float, SearchRange(0, 1)] = Field(0.3, ge=0, le=1)
+    renew: Annotated[float, SearchRange(0, 1)] = Field(0.0, ge=0, le=1)
     """Share of untrained weights that the earlier layers are mixed with: 0 is none. They keep
     their running statistics."""
 
