@@ -80,9 +80,7 @@ def test_one_layer_is_a_new_linear_classifier_on_the_frozen_features():
     assert torch.equal(done[0].bias, model[0].bias)
 
 
-@pytest.mark.parametrize(
-    "run", [EUk().run, WarmRestart(lr=1.0)], ids=lambda r: r.kind
-)
+@pytest.mark.parametrize("run", [EUk().run, WarmRestart(lr=1.0)], ids=lambda r: r.kind)
 def test_all_layers_are_a_short_retraining_bit_for_bit(layered, run):
     model, case = layered
     want = run_method(model, case, GO, ShrinkPerturb(renew=1.0, run=run))

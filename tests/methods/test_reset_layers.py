@@ -73,9 +73,7 @@ def test_a_weight_that_the_head_shares_with_an_earlier_layer_starts_untrained():
             return self.head(x + (self.first(x) @ self.first.weight))
 
     case = toy_case(Classification(3)).replace(fresh=Shared)
-    done = run_method(
-        train_original(case).model, case, GO, ResetLayers(renew=0.5, run=STILL)
-    ).model
+    done = run_method(train_original(case).model, case, GO, ResetLayers(renew=0.5, run=STILL)).model
     assert torch.equal(done.head.weight, fresh_model(case, Runtime()).head.weight)
     assert done.head.weight is done.first.weight
 

@@ -9,7 +9,9 @@ from unlearnkit.core.errors import UnsupportedError
 from unlearnkit.core.method import Problem
 
 
-def mix_with_untrained(p: Problem, share: float, among: Collection[nn.Module] | None = None) -> None:
+def mix_with_untrained(
+    p: Problem, share: float, among: Collection[nn.Module] | None = None
+) -> None:
     """Mix trainable weights with untrained ones: ``(1 - share) * weights + share * untrained``.
 
     Shrink and perturb (Ash and Adams, NeurIPS 2020, arXiv:1910.08475). Buffers stay as they
