@@ -36,7 +36,7 @@ from unlearnkit.unlearning.run_method import run_method
 
 CLASSIFIERS = (
     *("l1_sparse", "scrub", "neggrad_plus", "relabel", "amnesiac", "salun", "bad_teacher"),
-    *("del_localized", "duck", "jit", "pgu"),
+    *("del_localized", "duck", "jit", "pgu", "cf_k", "eu_k"),
 )
 BRIEF = {"lr": 1.0, "share": 0.035}
 """A fine-tuning that costs what ``jit`` and ``pgu`` do: their schedules are their own."""

@@ -19,6 +19,7 @@ from unlearnkit.oracles import train_original
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.testing import toy_case
 from unlearnkit.testing.zoo import Tied
+from unlearnkit.train.schedule import WarmRestart
 from unlearnkit.unlearning.run_method import fresh_model, run_method
 
 GO = Rows(0, 7, 9)
@@ -80,9 +81,7 @@ def test_one_layer_is_a_new_linear_classifier_on_the_frozen_features():
     assert torch.equal(done[0].bias, model[0].bias)
 
 
-@pytest.mark.parametrize(
-    "run", [EUk().run, WarmRestart(lr=1.0)], ids=lambda r: r.kind
-)
+@pytest.mark.parametrize("run", [EUk().run, WarmRestart(lr=1.0)], ids=lambda r: r.kind)
 def test_all_layers_are_a_short_retraining_bit_for_bit(layered, run):
     model, case = layered
     want = run_method(model, case, GO, ShrinkPerturb(renew=1.0, run=run))
