@@ -276,10 +276,10 @@ def ranked(line: str, rows: Sequence[dict[str, Any]]) -> list[Rank]:
     """Return the candidates of a line, best first, those that are not for it last.
 
     Out is a candidate whose memory shows, that on any ground loses more than a point of test
-    accuracy against retrained models or against a training from scratch of equal cost, whichever is
-    the lower, costs more than a fifth of retraining, or remembers more than the untouched model; so
-    is one that on average answers test rows no better than that training. The others are ordered by memory above ``GONE``, to hundredths, then by test
-    accuracy.
+    accuracy against retrained models and against a training from scratch of equal cost, costs more
+    than a fifth of retraining, or remembers more than the untouched model; so is one that on
+    average answers test rows no better than that training. The others are ordered by memory above
+    ``GONE``, to hundredths, then by test accuracy.
     """
     found = {(r["ground"], r["candidate"]): r for r in rows if "failed" not in r}
     grounds = [g for g in LINES[line] if (g, SHORT) in found]
@@ -398,15 +398,15 @@ def _attack(found: dict[str, float]) -> str:
     return f"{found['auc']:.3f} ({found['shift']:+.1f})"
 
 
-JUDGEMENT = """Where no candidate is better than the training from scratch by a tenth of a point,
-that training comes first: nothing of the forget set can be in it. Without this limit
-`renew_distill` at 0.9 came first for classes, on a difference that 8 models do not show, and lost
-1.8 points on the deeper perceptron: the limit was set after that was seen, so for classes these
-grounds judge no more. A loss of a point against retrained models puts a candidate out only where
-it loses that against the training from scratch too, which would take its place: this was set when
-`reset_layers` was measured on photographs. In the deeper perceptron the first choice for a random tenth loses two points. There the stop rule of
-`auto` is what is left: it looks at validation rows, and tries the next candidate where these show
-the loss."""
+JUDGEMENT = """Where no candidate is better than the training from scratch by a tenth of a point, that training
+comes first: nothing of the forget set can be in it. Without this limit `renew_distill` at 0.9
+came first for classes, on a difference that 8 models do not show, and lost 1.8 points on the
+deeper perceptron: the limit was set after that was seen, so for classes these grounds judge no
+more. A loss of a point against retrained models puts a candidate out only where it loses that
+against the training from scratch too, which would take its place: this was set when
+`reset_layers` was measured on photographs. In the deeper perceptron the first choice for a random
+tenth loses two points. There the stop rule of `auto` is what is left: it looks at validation
+rows, and tries the next candidate where these show the loss."""
 
 HEAD = """# What candidates of auto keep of the forget set
 
@@ -454,10 +454,11 @@ What can be read here:
 A candidate is out whose memory shows (above 0.65 on average), that on any ground loses more than a
 point of test accuracy against retrained models and against the training from scratch, costs more
 than a fifth of retraining, or remembers more than the untouched model; so is one that answers test
-rows no better, by a tenth of a point, than the training from scratch. The others are ordered by the mean of what their memory is above
-0.55, to hundredths, then by test accuracy; the best of each method, at most two, then the training
-from scratch, then retraining. Grounds that are not measured yet play no part. The lines `rows`,
-`many` and `class` have no ground of their own yet: they take the nearest."""
+rows no better, by a tenth of a point, than the training from scratch. The others are ordered by
+the mean of what their memory is above 0.55, to hundredths, then by test accuracy; the best of each
+method, at most two, then the training from scratch, then retraining. Grounds that are not measured
+yet play no part. The lines `rows`, `many` and `class` have no ground of their own yet: they take
+the nearest."""
 
 
 def main() -> None:

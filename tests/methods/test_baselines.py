@@ -6,6 +6,8 @@ from torch import nn
 
 from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.request import Classes, Groups, Rows
+from unlearnkit.methods.cf_k import CFk
+from unlearnkit.methods.eu_k import EUk
 from unlearnkit.methods.finetune import FineTune
 from unlearnkit.methods.gradient_ascent import GradientAscent
 from unlearnkit.methods.l1_sparse import L1Sparse
@@ -20,7 +22,7 @@ from unlearnkit.testing import toy_case
 from unlearnkit.unlearning.run_method import run_method
 
 RUN = FineTuneSchedule(lr=0.7, share=0.3)
-ALL = [Retrain, FineTune, GradientAscent, NegGradPlus, Relabel, L1Sparse, Scrub, SSD]
+ALL = [Retrain, FineTune, GradientAscent, NegGradPlus, Relabel, L1Sparse, Scrub, SSD, CFk, EUk]
 
 FINE_TUNING = {
     "neggrad_plus without balance": NegGradPlus(balance=0),
@@ -34,6 +36,7 @@ FINE_TUNING = {
     ),
     "neggrad_plus without early steps": NegGradPlus(balance=0.5, early=0),
     "relabel without early epochs": Relabel(early=0),
+    "cf_k of all layers": CFk(layers=2),
 }
 
 
@@ -88,7 +91,7 @@ def test_presets_run_and_survive_json(toy, kind, preset):
     assert done.cost.forward > 0
 
 
-@pytest.mark.parametrize("kind", [k for k in ALL if k is not Retrain], ids=lambda k: k.id)
+@pytest.mark.parametrize("kind", [k for k in ALL if k not in {Retrain, EUk}], ids=lambda k: k.id)
 def test_tied_weights_stay_tied(toy, kind):
     class Tied(nn.Module):
         def __init__(self):

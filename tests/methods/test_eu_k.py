@@ -19,6 +19,7 @@ from unlearnkit.oracles import train_original
 from unlearnkit.tasks.classification import Classification
 from unlearnkit.testing import toy_case
 from unlearnkit.testing.zoo import Tied
+from unlearnkit.train.schedule import WarmRestart
 from unlearnkit.unlearning.run_method import fresh_model, run_method
 
 GO = Rows(0, 7, 9)

@@ -1,10 +1,13 @@
 """Reset of the last layers: what starts anew, what stays, and that a class goes."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from unlearnkit.core.data import TensorData
+from unlearnkit.core.errors import InputError
 from unlearnkit.core.inference import predict
 from unlearnkit.core.recipe import FineTuneSchedule
 from unlearnkit.core.request import Classes, Rows
@@ -114,3 +117,17 @@ def test_a_class_is_forgotten_where_fine_tuning_on_the_same_schedule_keeps_it():
     assert accuracy(plain, split.forget) > 0.3
     assert accuracy(ResetLayers(renew=0.0), split.forget) < 0.01
     assert accuracy(ResetLayers(renew=0.0), split.retain) > 0.98
+
+
+def test_a_note_names_the_layers_that_start_untrained(layered):
+    model, case = layered
+    done = run_method(model, case, GO, ResetLayers(layers=0.6))
+    assert any("2 of 3 layers start untrained" in n and "'3'" in n for n in done.notes)
+
+
+def test_last_layers_that_are_frozen_are_refused(layered):
+    model, case = layered
+    still = copy.deepcopy(model)
+    still[6].requires_grad_(False)
+    with pytest.raises(InputError, match=r"reset_layers: all is frozen from layer '6' on"):
+        run_method(still, case, GO, ResetLayers(layers=0.3))

@@ -353,7 +353,9 @@ def test_a_case_whose_recipe_trains_nothing_is_refused(give):
         give(recipe=Recipe(epochs=0))
 
 
-@pytest.mark.parametrize("name", ["finetune", "neggrad_plus", "relabel", "salun", "l1_sparse"])
+@pytest.mark.parametrize(
+    "name", ["finetune", "cf_k", "neggrad_plus", "relabel", "salun", "l1_sparse"]
+)
 @pytest.mark.parametrize("run", [{"share": 0}, {"recipe": {"epochs": 0}}], ids=["share", "recipe"])
 def test_a_method_that_is_given_no_epochs_returns_the_original(name, run):
     model = TOY.fresh()

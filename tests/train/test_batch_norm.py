@@ -193,7 +193,7 @@ def kept_accuracy(model, case):
     "name",
     [
         *("finetune", "scrub", "relabel", "neggrad_plus", "bad_teacher", "unsir", "ssd"),
-        *("salun", "amnesiac", "l1_sparse", "del_localized"),
+        *("salun", "amnesiac", "l1_sparse", "del_localized", "cf_k", "eu_k"),
     ],
 )
 def test_kept_classes_fare_in_eval_mode_as_with_batch_statistics(digits, name):

@@ -65,6 +65,6 @@ class ResetLayers(Recalibrated):
 
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
         """Reset and mix, then descend on the retained rows."""
-        reset_last_layers(p, self.layers, self.renew)
+        reset_last_layers(p, self.layers, self.renew, rt, self.id)
         train_on_retained(p, self.run, rt)
         return p.model

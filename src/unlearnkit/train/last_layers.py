@@ -77,10 +77,12 @@ def earlier_layers_held(
         who: Whose the count is, for errors and the note.
 
     Yields:
-        The modules that are held. A count that ``check_last_layers`` refuses is refused.
+        The modules that are held. A count that ``check_last_layers`` refuses is refused, and so are
+        last layers that share a weight with an earlier one.
     """
     layers = weight_layers(model)
-    check_last_layers(model, layers, count, who)
+    check_last_layers(layers, count, who)
+    _refuse_shared(model, layers, count, who)
     rt.note(
         f"{who}: {count} of {len(layers)} layers trained, in the order of registration from"
         f" {layers[-count].name!r} on"
@@ -100,18 +102,16 @@ def earlier_layers_held(
             t.copy_(was)
 
 
-def check_last_layers(model: nn.Module, layers: list[WeightLayer], count: int, who: str) -> None:
-    """Refuse a number of last layers that cannot be trained alone.
+def check_last_layers(layers: list[WeightLayer], count: int, who: str) -> None:
+    """Refuse a number of last layers that a model does not have, or that are frozen.
 
     Args:
-        model: Names its parameters.
         layers: All of its layers.
-        count: How many are to be trained, from the output.
+        count: How many are meant, from the output.
         who: Whose the count is, for errors.
 
     Raises:
-        InputError: If there are fewer layers, the last ones are frozen, or they share a weight with
-            an earlier one.
+        InputError: If there are fewer layers, or the last ones are frozen.
     """
     if count > len(layers):
         raise InputError(
@@ -121,12 +121,17 @@ def check_last_layers(model: nn.Module, layers: list[WeightLayer], count: int, w
             else f"{who}: the model has no layer with a weight matrix or kernel; use finetune"
         )
     cut = len(layers) - count
-    last = {id(p) for layer in layers[cut:] for p in layer.parameters() if p.requires_grad}
-    if not last:
+    if not any(p.requires_grad for layer in layers[cut:] for p in layer.parameters()):
         raise InputError(
             f"{who}: all is frozen from layer {layers[cut].name!r} on, so nothing would be trained;"
             " call requires_grad_(True) on it, or give more layers"
         )
+
+
+def _refuse_shared(model: nn.Module, layers: list[WeightLayer], count: int, who: str) -> None:
+    """Refuse last layers that share a weight with an earlier one, which has to stay."""
+    cut = len(layers) - count
+    last = {id(p) for layer in layers[cut:] for p in layer.parameters() if p.requires_grad}
     shared = last & {id(p) for layer in layers[:cut] for p in layer.parameters()}
     if shared:
         names = [n for n, p in model.named_parameters(remove_duplicate=False) if id(p) in shared]
@@ -136,15 +141,26 @@ def check_last_layers(model: nn.Module, layers: list[WeightLayer], count: int, w
         )
 
 
-def reset_last_layers(p: Problem, share: float, renew: float) -> None:
-    """Give the last layers untrained weights and buffers, and mix those of the earlier ones.
+def reset_last_layers(p: Problem, share: float, renew: float, rt: Runtime, who: str) -> None:
+    """Give the last layers untrained weights and buffers, and mix weights of the earlier ones.
 
     Args:
         p: Its model is changed in place; parameters that do not require gradients stay.
         share: Of the layers, counted from the output; the nearest number, at least one.
         renew: Share of untrained weights in the earlier layers, from 0 to 1.
+        rt: Takes a note that names the last layers.
+        who: Whose they are, for errors and the note.
+
+    A model without layers, and last ones that are frozen, are refused as by ``check_last_layers``.
+    A weight that the last layers share with earlier ones starts untrained.
     """
     layers = weight_layers(p.model)
-    cut = len(layers) - max(1, round(share * len(layers)))
+    count = max(1, round(share * len(layers)))
+    check_last_layers(layers, count, who)
+    cut = len(layers) - count
+    rt.note(
+        f"{who}: {count} of {len(layers)} layers start untrained, in the order of registration"
+        f" from {layers[cut].name!r} on"
+    )
     mix_with_untrained(p, 1.0, [m for layer in layers[cut:] for m in layer.modules])
     mix_with_untrained(p, renew, [m for layer in layers[:cut] for m in layer.modules])
