@@ -398,12 +398,12 @@ def _attack(found: dict[str, float]) -> str:
     return f"{found['auc']:.3f} ({found['shift']:+.1f})"
 
 
-JUDGEMENT = """Where no candidate is better than the training from scratch by a tenth of a point, that training
-comes first: nothing of the forget set can be in it. Without this limit `renew_distill` at 0.9
-came first for classes, on a difference that 8 models do not show, and lost 1.8 points on the
-deeper perceptron: the limit was set after that was seen, so for classes these grounds judge no
-more. A loss of a point against retrained models puts a candidate out only where it loses that
-against the training from scratch too, which would take its place: this was set when
+JUDGEMENT = """Where no candidate is better than the training from scratch by a tenth of a point,
+that training comes first: nothing of the forget set can be in it. Without this limit
+`renew_distill` at 0.9 came first for classes, on a difference that 8 models do not show, and lost
+1.8 points on the deeper perceptron: the limit was set after that was seen, so for classes these
+grounds judge no more. A loss of a point against retrained models puts a candidate out only where
+it loses that against the training from scratch too, which would take its place: this was set when
 `reset_layers` was measured on photographs. In the deeper perceptron the first choice for a random
 tenth loses two points. There the stop rule of `auto` is what is left: it looks at validation
 rows, and tries the next candidate where these show the loss."""
