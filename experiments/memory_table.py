@@ -244,8 +244,8 @@ GONE, SHOWN = 0.55, 0.65
 """Memory AUC up to which memory counts as gone, and above which a candidate is out."""
 
 POINT, DEAREST, GAIN, TRIES = 0.01, 0.2, 0.001, 2
-"""Most of test accuracy that may be lost against retraining; most of its cost; least that a
-candidate must be better than a training from scratch; candidates of a line before those."""
+"""Most of test accuracy that may be lost against retraining; most of its cost, to hundredths; least
+that a candidate must be better than a training from scratch; candidates of a line before those."""
 
 SCRATCH = (
     Candidate(method="shrink_perturb", settings={"renew": 1.0}, cost=0.19, exact=True),
@@ -303,7 +303,7 @@ def _rank(name: str, mine: list[dict[str, Any]], short: list[dict[str, Any]]) ->
     reasons = {
         "memory shows": excess > SHOWN - GONE,
         "loses more than a point": max(lost) > POINT,
-        "costs more than a fifth": cost > DEAREST,
+        "costs more than a fifth": round(cost, 2) > DEAREST,
         "remembers more than the original": any(
             r["memory"]["auc"] > max(r["original"]["auc"], GONE) for r in mine
         ),
