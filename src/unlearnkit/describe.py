@@ -140,8 +140,8 @@ def auto_page() -> str:
 
 _BATCH_NORM = {
     None: [],
-    True: ["the model has batch normalisation that is trained"],
-    False: ["the model has no batch normalisation that is trained"],
+    True: ["the model has batch normalisation"],
+    False: ["the model has no batch normalisation"],
 }
 
 

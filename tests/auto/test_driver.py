@@ -33,6 +33,13 @@ def lines(*candidates):
     return [Rule.model_validate(one)]
 
 
+def normalised():
+    return torch.nn.Sequential(
+        *(torch.nn.Linear(6, 12), torch.nn.BatchNorm1d(12), torch.nn.ReLU()),
+        *(torch.nn.Linear(12, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)),
+    )
+
+
 GOOD = {"method": "relabel", "cost": 0.18}
 RETRAIN = {"method": "retrain", "cost": 1.0, "exact": True}
 
@@ -429,3 +436,10 @@ def test_control_models_are_kept_in_the_callers_cache(clouds, tmp_path, monkeypa
     )
     assert list(cache.entries())
     assert not (tmp_path / "default").exists()
+
+
+def test_a_class_of_a_model_with_batch_normalisation_has_its_own_line(clouds):
+    case = clouds[1].replace(fresh=normalised)
+    done = uk.unlearn(uk.train_original(case).model, case, Classes(1), "auto")
+    assert done.choice.line == "class_batch_norm"
+    assert told(done)["reset_layers"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from unlearnkit.auto.decision_table import Condition, Kind
 from unlearnkit.core.case import Case, Partition
@@ -15,7 +16,6 @@ from unlearnkit.core.request import Classes, ForgetRequest, Groups, Targets
 from unlearnkit.core.request_inference import infer_request
 from unlearnkit.core.runtime import Runtime
 from unlearnkit.stats.roc import auc
-from unlearnkit.train.batch_norm import batch_norm_layers
 from unlearnkit.train.features import row_losses
 from unlearnkit.unlearning.requirements import available_inputs
 
@@ -48,7 +48,7 @@ class CaseProfile:
     """Weight matrices of the model: parameters of two dimensions or more."""
 
     batch_norm: bool = False
-    """Whether the model has batch normalisation whose running statistics follow the data."""
+    """Whether the model has batch normalisation, trained or frozen."""
 
     def fits(self, when: Condition) -> bool:
         """Return whether a circumstance holds."""
@@ -85,8 +85,9 @@ def profile_case(
         if score >= ATYPICAL and sure >= SURE:
             kind = "atypical"
     layers = sum(p.ndim > 1 for p in model.parameters())
-    inputs, norms = available_inputs(case, parts), bool(batch_norm_layers(model))
-    return CaseProfile(case.task.name, inputs, kind, share, score, layers, norms)
+    norm = any(isinstance(m, _BatchNorm) for m in model.modules())
+    inputs = available_inputs(case, parts)
+    return CaseProfile(case.task.name, inputs, kind, share, score, layers, norm)
 
 
 def _named_kind(request: ForgetRequest | None, parts: Partition) -> Kind:

@@ -70,7 +70,7 @@ class Condition(FrozenModel):
     """Most weight matrices that the model may have, one behind the other or not; None for any."""
 
     batch_norm: bool | None = None
-    """Whether the model has batch normalisation that is trained; None for any."""
+    """Whether the model has batch normalisation; None for any."""
 
 
 class Rule(FrozenModel):
