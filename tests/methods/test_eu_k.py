@@ -171,3 +171,17 @@ def test_a_frozen_parameter_of_the_last_layers_is_not_renewed():
     done = run_method(model, case, GO, EUk()).model
     assert torch.equal(done[-1].bias, model[-1].bias)
     assert not torch.equal(done[-1].weight, model[-1].weight)
+
+
+def test_normalisation_without_weights_is_held_while_the_head_is_trained():
+    def normed(affine):
+        return nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5, affine=affine), nn.Linear(5, 3))
+
+    heads = []
+    for affine in (True, False):
+        case = toy_case(Classification(3)).replace(fresh=lambda affine=affine: normed(affine))
+        model = fresh_model(case, Runtime(seed=1)).eval()
+        model[1].running_mean.fill_(0.3)
+        model[1].running_var.fill_(4.0)
+        heads.append(run_method(model, case, GO, EUk()).model[2].weight)
+    assert torch.equal(*heads)
