@@ -358,6 +358,7 @@ def test_a_case_whose_recipe_trains_nothing_is_refused(give):
 )
 @pytest.mark.parametrize("run", [{"share": 0}, {"recipe": {"epochs": 0}}], ids=["share", "recipe"])
 def test_a_method_that_is_given_no_epochs_returns_the_original(name, run):
+    torch.manual_seed(0)
     model = TOY.fresh()
     done = run_method(model, TOY, Rows(1, 2), make(name, run={"kind": "tuning", **run}))
     moved = done.model.state_dict()
