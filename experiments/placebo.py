@@ -75,10 +75,10 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
         f"{DIAL}{share:g}": ("shrink_perturb", {"renew": share})
         for share in (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
     },
-    "reset_layers, renew 0.5": ("reset_layers", {"renew": 0.5}),
+    **{f"reset_layers, renew {r:g}": ("reset_layers", {"renew": r}) for r in (0.4, 0.5)},
     "reset_layers, renew 0.8": ("reset_layers", {"renew": 0.8, "run": {"lr": 3.0}}),
 }
-"""Methods of the table, by label: each at its defaults, the dial of ``shrink_perturb``, and two
+"""Methods of the table, by label: each at its defaults, the dial of ``shrink_perturb``, and
 settings of ``reset_layers``, the last for perceptrons."""
 
 REQUESTS: dict[str, tuple[Callable[[], CaseWithRequest], int]] = {
