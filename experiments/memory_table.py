@@ -22,7 +22,7 @@ import torch
 
 from benchmarks.drawing import panels
 from experiments.over_finetuning import Attack, attack, cost_share, kept_rows, rounded
-from experiments.small_cases import SMALL, photographs_class, random_rows, wrong_rows
+from experiments.small_cases import SMALL, photographs_class, random_rows, speakers, wrong_rows
 from experiments.ten_deletions import digits_conv
 from unlearnkit.auditing.strong.placebo import PLACEBO
 from unlearnkit.auditing.strong.train_ensembles import collect_margins, subject_of
@@ -105,6 +105,14 @@ GROUNDS = (
         lambda: random_rows(digits_conv, 0.1, "digits_conv"),
     ),
     Ground("photographs, class", "class", False, 6, photographs_class),
+    Ground("speakers, class", "class", False, 12, lambda: CaseWithRequest(speakers(), Classes(3))),
+    Ground(
+        "speakers, random tenth",
+        "random",
+        False,
+        12,
+        lambda: random_rows(speakers, 0.1, "speakers"),
+    ),
 )
 
 
@@ -217,10 +225,13 @@ def wanted(names: Sequence[str] | None) -> Iterator[tuple[Ground, str]]:
 
 
 LINES: dict[str, tuple[str, ...]] = {
-    "shallow_class": ("digits, class",),
+    "shallow_class": ("digits, class", "speakers, class"),
     "class_batch_norm": ("digits, batch norm, class", "photographs, class"),
-    "class": ("digits, class",),
-    "shallow": ("digits, wrong labels", "digits, random tenth", "breast_cancer, patients"),
+    "class": ("digits, class", "speakers, class"),
+    "shallow": (
+        *("digits, wrong labels", "digits, random tenth", "breast_cancer, patients"),
+        "speakers, random tenth",
+    ),
     "atypical": ("digits, batch norm, wrong labels",),
     "many": ("digits, batch norm, wrong labels", "digits, random tenth"),
     "numbers": ("diabetes, group",),

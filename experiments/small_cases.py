@@ -1,5 +1,6 @@
 """Small problems on bundled and made data, with several requests each, for judging choices."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -10,11 +11,13 @@ from torch import Tensor, nn
 
 from unlearnkit.cases.breast_cancer import breast_cancer, one_class, ten_patients
 from unlearnkit.cases.cifar10 import images
+from unlearnkit.cases.data_folder import folder
 from unlearnkit.cases.diabetes import diabetes, one_group
 from unlearnkit.cases.digits import digits
 from unlearnkit.cases.networks import small_conv
 from unlearnkit.cases.registry import CaseWithRequest, random_indices, standardise
 from unlearnkit.core.case import Case
+from unlearnkit.core.errors import InputError
 from unlearnkit.core.recipe import Recipe
 from unlearnkit.core.request import Classes, Rows
 from unlearnkit.core.runtime import Runtime
@@ -57,6 +60,34 @@ def photographs() -> Case:
 def photographs_class() -> CaseWithRequest:
     """Forget the cats of 2,000 photographs."""
     return CaseWithRequest(photographs(), Classes(3))
+
+
+@cache
+def speakers() -> Case:
+    """Return speeches of the ten who speak most in a file of plays: who speaks, from the words.
+
+    A speech is given as its weighted word counts (TF-IDF), of words that occur in three speeches.
+
+    Raises:
+        InputError: If ``UNLEARNKIT_DATA`` names no folder with the plays.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    place = folder("shakespeare")
+    if place is None or not (place / "tinyshakespeare.txt").exists():
+        raise InputError("speakers: set UNLEARNKIT_DATA to the folder that holds shakespeare")
+    text = (place / "tinyshakespeare.txt").read_text("utf-8")
+    said = [block.split(":\n", 1) for block in text.split("\n\n") if ":\n" in block]
+    said = [(who, words) for who, words in said if len(words.split()) >= 4]
+    names = [name for name, _ in Counter(who for who, _ in said).most_common(10)]
+    mine = [(who, words) for who, words in said if who in names]
+    counts = TfidfVectorizer(min_df=3, sublinear_tf=True).fit_transform([w for _, w in mine])
+    x = torch.tensor(counts.toarray()).float()
+    y = torch.tensor([names.index(who) for who, _ in mine])
+    recipe = Recipe(
+        lr=0.2, momentum=0.9, weight_decay=5e-4, schedule="cosine", epochs=40, batch_size=64
+    )
+    return split(x, y, "speakers", perceptron(x.shape[1], 64, 10), recipe)
 
 
 def chosen_rows(case: Case, share: float, stream: str) -> Tensor:
