@@ -45,8 +45,8 @@ class ResetLayers(Recalibrated):
             " 0.47, and the audit says LEAKS; at `renew` 0.7 it is 0.45",
             "rows that go without their whole class: what earlier layers know of them stays. Wrong"
             " labels of digits: memory 0.99 at `renew` 0",
-            "speeches as word counts, one person's: the first layer keeps words, and memory is 0.73 at"
-            " the test accuracy of retraining",
+            "speeches as word counts, one person's: the first layer keeps words, and memory is 0.73"
+            " at the test accuracy of retraining",
             "2,000 photographs: test accuracy 0.54, where retraining has 0.58 and a training from"
             " scratch of equal cost 0.37",
         ),
