@@ -22,7 +22,14 @@ import torch
 
 from benchmarks.drawing import panels
 from experiments.over_finetuning import Attack, attack, cost_share, kept_rows, rounded
-from experiments.small_cases import SMALL, photographs_class, random_rows, speakers, wrong_rows
+from experiments.small_cases import (
+    SMALL,
+    photographs,
+    photographs_class,
+    random_rows,
+    speakers,
+    wrong_rows,
+)
 from experiments.ten_deletions import digits_conv
 from unlearnkit.auditing.strong.placebo import PLACEBO
 from unlearnkit.auditing.strong.train_ensembles import collect_margins, subject_of
@@ -105,6 +112,13 @@ GROUNDS = (
         lambda: random_rows(digits_conv, 0.1, "digits_conv"),
     ),
     Ground("photographs, class", "class", False, 6, photographs_class),
+    Ground(
+        "photographs, random tenth",
+        "random",
+        False,
+        6,
+        lambda: random_rows(photographs, 0.1, "photographs"),
+    ),
     Ground("speakers, class", "class", False, 12, lambda: CaseWithRequest(speakers(), Classes(3))),
     Ground(
         "speakers, random tenth",

@@ -1,4 +1,4 @@
-"""Last layers from untrained weights, then training on: the memory of a class is mostly there."""
+"""Reset of the last layers, where most of the memory of a class is, then training on."""
 
 from typing import Annotated
 
