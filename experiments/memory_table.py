@@ -467,8 +467,8 @@ What can be read here:
   classes: on 2,000 photographs memory is 0.51 and test accuracy 0.540, where the training from
   scratch of equal cost has 0.369 and retraining 0.580; on digits 0.976 against 0.969 and 0.976. In
   perceptrons the earlier layers have to be mixed as well (`renew` 0.8): at 0 the margins show
-  nothing, but a new head on the features still finds the class, which an audit says. Of wrong labels
-  the earlier layers keep the memory.
+  nothing, but a new head on the features still finds the class, which an audit says. Of wrong
+  labels the earlier layers keep the memory.
 - **A class of 2,000 photographs** is the hard case: at a fifth of 12 epochs no candidate without
   memory comes within a point of retraining. With the original as teacher from a nearly untrained
   start (`renew_distill` 0.95) no memory shows (0.52), and test accuracy is 0.436.
@@ -477,9 +477,9 @@ What can be read here:
   `reset_layers` has 0.472 and memory 0.73; with `renew` 0.8 no memory shows, and 0.265. Of a random
   tenth `shrink_perturb` 0.7 leaves memory 0.92 at 0.465, and 0.95 leaves 0.55 at 0.179. No
   candidate is both without memory and near retraining: the stop rule sends `auto` to retraining.
-- **A random tenth of 2,000 photographs**: `reset_layers` leaves memory 0.55 of 0.93 at test accuracy
-  0.458, `shrink_perturb` 0.5 leaves 0.52 at 0.422; the training from scratch has 0.335, retraining
-  0.514.
+- **A random tenth of 2,000 photographs**: `reset_layers` leaves memory 0.55 of 0.93 at test
+  accuracy 0.458, `shrink_perturb` 0.5 leaves 0.52 at 0.422; the training from scratch has 0.335,
+  retraining 0.514.
 - `finetune` and `ssd` keep the memory of classes and wrong labels whole.
 - Ten patients of breast cancer leave no memory that 12 models show (original: 0.50).
 
