@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 import unlearnkit as uk
+from experiments.plays import speeches_of_plays
 from unlearnkit.cases.author_genres import RECIPE, WORDS, a_random_tenth, four_authors, word_row
-from unlearnkit.cases.data_folder import folder
 from unlearnkit.cases.registry import CaseWithRequest, random_indices
 from unlearnkit.core.case import Case
 from unlearnkit.core.data import View
@@ -41,13 +41,11 @@ ARMS = {
 @cache
 def speeches() -> Case | None:
     """Return speeches of five characters of Shakespeare, 40 each to train on; None without them."""
-    place = folder("shakespeare")
-    if place is None or not (place / "tinyshakespeare.txt").exists():
+    read = speeches_of_plays()
+    if read is None:
         return None
-    text = (place / "tinyshakespeare.txt").read_text("utf-8")
     found: dict[str, list[str]] = {name: [] for name in SPEAKERS}
-    for block in text.split("\n\n"):
-        name, _, said = block.partition(":\n")
+    for name, said in read:
         if name in found and len(re.findall(r"\w+", said)) >= FEWEST:
             found[name].append(said)
     rows = [(word_row(s), c) for c, name in enumerate(SPEAKERS) for s in found[name][:EACH]]

@@ -9,9 +9,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from experiments.plays import speeches_of_plays
 from unlearnkit.cases.breast_cancer import breast_cancer, one_class, ten_patients
 from unlearnkit.cases.cifar10 import images
-from unlearnkit.cases.data_folder import folder
 from unlearnkit.cases.diabetes import diabetes, one_group
 from unlearnkit.cases.digits import digits
 from unlearnkit.cases.networks import small_conv
@@ -73,12 +73,10 @@ def speakers() -> Case:
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    place = folder("shakespeare")
-    if place is None or not (place / "tinyshakespeare.txt").exists():
+    read = speeches_of_plays()
+    if read is None:
         raise InputError("speakers: set UNLEARNKIT_DATA to the folder that holds shakespeare")
-    text = (place / "tinyshakespeare.txt").read_text("utf-8")
-    said = [block.split(":\n", 1) for block in text.split("\n\n") if ":\n" in block]
-    said = [(who, words) for who, words in said if len(words.split()) >= 4]
+    said = [(who, words) for who, words in read if len(words.split()) >= 4]
     names = [name for name, _ in Counter(who for who, _ in said).most_common(10)]
     mine = [(who, words) for who, words in said if who in names]
     counts = TfidfVectorizer(min_df=3, sublinear_tf=True).fit_transform([w for _, w in mine])

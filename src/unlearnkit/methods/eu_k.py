@@ -95,6 +95,6 @@ class EUk(Recalibrated):
     def apply(self, p: Problem, rt: Runtime) -> nn.Module:
         """Hold earlier layers, renew the last ones, then descend on the retained rows."""
         with earlier_layers_held(p.model, self.layers, rt, self.id) as held:
-            mix_with_untrained(p, 1.0, set(p.model.modules()).difference(held))
+            mix_with_untrained(p, 0.0, set(p.model.modules()).difference(held))
             train_on_retained(p, self.run, rt)
         return p.model

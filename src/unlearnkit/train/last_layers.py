@@ -162,5 +162,4 @@ def reset_last_layers(p: Problem, share: float, renew: float, rt: Runtime, who: 
         f"{who}: {count} of {len(layers)} layers start untrained, in the order of registration"
         f" from {layers[cut].name!r} on"
     )
-    mix_with_untrained(p, 1.0, [m for layer in layers[cut:] for m in layer.modules])
-    mix_with_untrained(p, renew, [m for layer in layers[:cut] for m in layer.modules])
+    mix_with_untrained(p, renew, [m for layer in layers[cut:] for m in layer.modules])

@@ -9,9 +9,7 @@ from unlearnkit.core.errors import UnsupportedError
 from unlearnkit.core.method import Problem
 
 
-def mix_with_untrained(
-    p: Problem, share: float, among: Collection[nn.Module] | None = None
-) -> None:
+def mix_with_untrained(p: Problem, share: float, anew: Collection[nn.Module] = ()) -> None:
     """Mix trainable weights with untrained ones: ``(1 - share) * weights + share * untrained``.
 
     Shrink and perturb (Ash and Adams, NeurIPS 2020, arXiv:1910.08475). Buffers stay as they
@@ -21,12 +19,13 @@ def mix_with_untrained(
     Args:
         p: Its model is changed in place; parameters that do not require gradients stay.
         share: Of untrained weights, from 0 to 1.
-        among: Modules whose own parameters and buffers are meant; None for all.
+        anew: Modules whose own parameters and buffers are the untrained network's, whatever the
+            share; a parameter that others have too is.
 
     Raises:
         UnsupportedError: If the case gives no untrained model.
     """
-    if not share:
+    if not share and not anew:
         return
     if p.build is None:
         raise UnsupportedError(
@@ -35,14 +34,14 @@ def mix_with_untrained(
         )
     fresh = p.fresh()
     untrained = dict(fresh.named_parameters())
-    chosen = set(p.model.modules() if among is None else among)
-    mixed = {id(w) for m in chosen for w in m.parameters(recurse=False)}
+    whole = set(p.model.modules() if share == 1 else anew)
+    own = {id(w) for m in whole for w in m.parameters(recurse=False)}
     with torch.no_grad():
         for name, w in p.model.named_parameters():
-            if w.requires_grad and id(w) in mixed:
-                w.lerp_(untrained[name], share)
-        if share == 1:
-            _copy_buffers(p.model, fresh, chosen)
+            part = 1.0 if id(w) in own else share
+            if w.requires_grad and part:
+                w.lerp_(untrained[name], part)
+        _copy_buffers(p.model, fresh, whole)
 
 
 def _copy_buffers(model: nn.Module, fresh: nn.Module, chosen: set[nn.Module]) -> None:
