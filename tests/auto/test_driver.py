@@ -75,7 +75,7 @@ def test_the_model_is_that_of_the_method_by_itself(clouds):
     ("bad", "word"),
     [
         ("speck", "LEAKS"),
-        ("wreck", "DAMAGED"),
+        ("wreck", "did not test for damage, because the model is worse; on 20 validation rows"),
         ("idle", "NOTHING CHANGED"),
         ("burst", "burst: diverged"),
         ("not_there", "no method 'not_there' is installed"),
@@ -248,7 +248,7 @@ def test_the_returned_cost_is_that_of_all_tries_the_audits_and_the_look(clouds, 
             continue
         one = plain(model, case, Groups(2), name)
         rt = Runtime()
-        fast_verdict(one, rt, controls, retain_rows=AUDIT_ROWS)
+        fast_verdict(one, rt, controls, retain_rows=AUDIT_ROWS, damage=name != "wreck")
         forward += one.cost.forward + rt.cost.forward + 2 * len(case.validation)
         backward += one.cost.backward + rt.cost.backward
     forward += controls.rt.cost.forward + STEPS * case.recipe.batch_size
@@ -259,6 +259,21 @@ def test_the_returned_cost_is_that_of_all_tries_the_audits_and_the_look(clouds, 
     audits = sum(t.audit for t in done.choice.candidates)
     assert done.cost.work == 60 + 3 * STEPS * case.recipe.batch_size + ran + audits
     assert done.choice.checks == pytest.approx((done.cost.work - ran) / ran)
+
+
+def test_damage_that_validation_rows_show_needs_no_controls_unless_nothing_else_passes(clouds):
+    passed, alone = go(clouds, "wreck", GOOD), go(clouds, "wreck")
+    (first, _), (only,) = passed.choice.candidates, alone.choice.candidates
+    controls = 2 * 3 * 2 * 40  # two models, two epochs of 40 or 60 rows, a backward pass for two
+    assert first.audit < 3 * 60 < controls < only.audit
+    assert (first.work, only.outcome.split(";")[0]) == (only.work, "fast audit: DAMAGED")
+    timed = 3 * 40  # an epoch of three batches
+    assert alone.cost.work == only.work + only.audit + timed
+
+
+def test_of_two_models_worse_on_validation_rows_both_are_looked_at_before_one_comes_back(clouds):
+    done = go(clouds, "wreck", "scratch")
+    assert all(said.startswith("fast audit: DAMAGED") for said in told(done).values())
 
 
 def test_the_callers_meter_and_notes_stay_as_they_are(clouds):
@@ -282,7 +297,7 @@ def test_the_cost_of_retraining_is_kept_in_reserve_from_a_budget_of_one_up(cloud
     assert "needs about 0.26 of retraining, and 0.20 of the budget" in told(done)["wreck"]
     assert done.choice.cost <= done.choice.budget
     done = go(clouds, "wreck", RETRAIN, budget=1.5)
-    assert "DAMAGED" in told(done)["wreck"]
+    assert "the fast audit found no leak" in told(done)["wreck"]
     assert done.method.id == "retrain"
     assert done.choice.cost <= done.choice.budget
 
@@ -431,9 +446,7 @@ def test_control_models_are_kept_in_the_callers_cache(clouds, tmp_path, monkeypa
     monkeypatch.setenv("UNLEARNKIT_CACHE", str(tmp_path / "default"))
     model, case = clouds
     cache = Cache(tmp_path / "own")
-    select_method(
-        model, case, Classes(1), Auto(budget=10.0), None, lines("wreck", GOOD), cache=cache
-    )
+    select_method(model, case, Classes(1), Auto(budget=10.0), None, lines("wreck"), cache=cache)
     assert list(cache.entries())
     assert not (tmp_path / "default").exists()
 

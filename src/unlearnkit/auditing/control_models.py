@@ -60,6 +60,11 @@ class ControlModels:
     _trained: dict[str, Evidence | str] = field(default_factory=dict)
     _noise: LabelNoise | None = None
 
+    @property
+    def trained(self) -> bool:
+        """Return whether any control was trained, or could not be."""
+        return bool(self._trained)
+
     def without_forget_set(self, like: Evidence) -> Evidence | str:
         """Return what a control that never saw the forget set shows on the rows of an audit.
 

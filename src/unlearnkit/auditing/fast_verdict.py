@@ -28,7 +28,12 @@ class FastVerdict:
 
 
 def fast_verdict(
-    done: Unlearned, rt: Runtime, controls: ControlModels, *, retain_rows: int
+    done: Unlearned,
+    rt: Runtime,
+    controls: ControlModels,
+    *,
+    retain_rows: int,
+    damage: bool = True,
 ) -> FastVerdict:
     """Return the findings of a fast audit alone: no number is computed that no verdict reads.
 
@@ -37,6 +42,7 @@ def fast_verdict(
         rt: Where to run.
         controls: Control models, shared by audits of one request.
         retain_rows: Most retained rows that are looked at.
+        damage: Whether to look for damage, and not for leaks alone.
     """
     check_weights(done.model, "unlearned")
     request = infer_request(done.request, done.parts)
@@ -44,7 +50,7 @@ def fast_verdict(
     evidence = evidence_of(done, views, rt)
     alone = (*ATTACKS, RELEARNING, "accuracy_forget")
     known: dict[str, Reference] = dict.fromkeys(alone, (None, None))
-    wanted = frozenset({*alone, *UTILITY})
+    wanted = frozenset({*alone, *(UTILITY if damage else ())})
     rows = tuple(metric_rows(evidence, AuditTier.FAST, known, only=wanted))
     table = {r.metric: r for r in rows}
     gone = bool(done.parts.removed_classes)

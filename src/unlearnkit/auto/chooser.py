@@ -15,6 +15,7 @@ from unlearnkit.auditing.control_models import ControlModels
 from unlearnkit.auditing.fast_verdict import FastVerdict, fast_verdict
 from unlearnkit.auto.case_profile import CaseProfile, profile_case
 from unlearnkit.auto.decision_table import Candidate, Rule, load_decision_table
+from unlearnkit.auto.judged_candidate import JudgedCandidate, for_longer, outcome_of_audit
 from unlearnkit.auto.selection import (
     AutoFailedError,
     CandidateOutcome,
@@ -31,7 +32,6 @@ from unlearnkit.core.module_state import tensors, tensors_equal
 from unlearnkit.core.recipe import ASSUMED
 from unlearnkit.core.request import ForgetRequest, parse_request
 from unlearnkit.core.runtime import Cost, Runtime
-from unlearnkit.core.settings import deep_merge
 from unlearnkit.linalg.gradient_projection import RetainedSubspace
 from unlearnkit.localize.localizer import Localizer
 from unlearnkit.localize.mask import Mask
@@ -60,9 +60,6 @@ AUTO_CONTROL_SHARE = 0.05
 SCRATCH, LEAST_SHARE = 0.18, 0.02
 """Length of a training from scratch that is kept in reserve below a budget of 1, and the shortest
 that is tried at its end, as shares of retraining."""
-
-LONGER = 2
-"""How many times as long the best candidate is run once more where it lost accuracy."""
 
 
 @border("unlearn")
@@ -138,7 +135,8 @@ def select_method(
     passes but lost more than a point of accuracy on validation rows, and more than one standard
     error, is kept in hand while the others are tried, then the best one for twice as long.
     Retraining follows where the loss is above two standard errors; a loss that may be chance is
-    in the note. From a budget of 1 up its cost is kept in reserve; where it does not fit, a
+    in the note. A model whose loss is above two standard errors is audited for leaks alone, and for
+    damage once no other has passed. From a budget of 1 up its cost is kept in reserve; where it does not fit, a
     training from scratch follows for as long as the budget allows: it never saw the forget rows.
 
     What comes back is, in this order: a model that passed; one that passed and lost accuracy, with
@@ -177,35 +175,6 @@ def select_method(
     return trial.result(time.perf_counter() - start)
 
 
-@dataclass(frozen=True)
-class _Tried:
-    """A candidate that ran, and what was found."""
-
-    candidate: Candidate
-    outcome: CandidateOutcome
-    done: Unlearned
-    wrong: tuple[str, ...]
-    """Verdicts against it."""
-
-    loss: UtilityLoss | None
-    """On validation rows."""
-
-    @property
-    def rank(self) -> tuple[int, float]:
-        """Return what orders models, best first: passed, passed with a loss, damaged, others."""
-        lost = 0.0 if self.loss is None else self.loss.lost
-        if self.candidate.whole:
-            return (0, 0.0)
-        if self.outcome.passed:
-            return (int(self.lossy), lost)
-        return (2, lost) if self.wrong == (Verdict.DAMAGED,) else (3, float(len(self.wrong)))
-
-    @property
-    def lossy(self) -> bool:
-        """Return whether more than a point of accuracy went, and more than a standard error."""
-        return self.loss is not None and self.loss.beyond(1)
-
-
 @dataclass
 class _Trial:
     """One request's candidates, as they are tried."""
@@ -223,7 +192,7 @@ class _Trial:
     """Processor time at the start."""
 
     tried: list[CandidateOutcome] = field(default_factory=list)
-    ran: list[_Tried] = field(default_factory=list)
+    ran: list[JudgedCandidate] = field(default_factory=list)
 
     audited: int = 0
     """Work of the dearest audit so far."""
@@ -249,7 +218,7 @@ class _Trial:
         return 3 * recipe.epochs * len(self.parts.retain) or None
 
     @property
-    def best(self) -> _Tried | None:
+    def best(self) -> JudgedCandidate | None:
         """Return the best model so far, the earlier of equal ones."""
         return min(self.ran, key=lambda t: t.rank, default=None)
 
@@ -258,7 +227,7 @@ class _Trial:
         yield from (c for c in self.line.candidates if not c.exact)
         best = self.best
         if best is not None and best.rank[0] in {1, 2}:
-            longer = _for_longer(best)
+            longer = for_longer(best)
             if longer is not None:
                 yield longer
         exact = [c for c in self.line.candidates if c.exact]
@@ -272,14 +241,16 @@ class _Trial:
     def _lost_by_chance(self) -> bool:
         """Return whether the best model passed and lost no more than chance explains."""
         best = self.best
-        return best is not None and best.rank[0] == 1 and not _beyond_chance(best)
+        return best is not None and best.rank[0] == 1 and not best.lossy_beyond_chance
 
     def _as_long_as_the_budget_allows(self) -> Iterator[Candidate]:
         """Yield a training from scratch on the retain set for what is left of the budget."""
         spent = self._spent()
         if spent is None:
             return
-        share = math.floor(100 * (self.how.budget - spent - self._reading_cost())) / 100
+        unchecked = len(self._unchecked())
+        checks = (2 + unchecked) * self._reading_cost() + (self._control_cost() if unchecked else 0)
+        share = math.floor(100 * (self.how.budget - spent - checks)) / 100
         tried = [t.candidate.cost for t in self.ran if t.candidate.exact]
         if share >= LEAST_SHARE and share > max(tried, default=0.0):
             settings = {"renew": 1.0, "run": {"share": share}}
@@ -292,31 +263,73 @@ class _Trial:
             how = self._built(candidate)
             done = run_metered(self.model, self.case, self.request, how, run, split=self.parts)
         except (UnsupportedError, DivergedError) as e:
-            self._record(candidate, run.cost, outcome=str(e))
+            self._record(candidate, run.cost, str(e))
             return False
         looked = self.run.fork(self.run.seed)
-        report = self._audit(done, looked, controls=not candidate.exact or candidate.whole)
         loss = utility_loss(done.model, done.original, self.case, self.parts, self.request, looked)
+        damage = loss is None or not loss.beyond(2)
+        tried = self._judged(candidate, done, loss, run.cost, looked, damage=damage)
+        for spent in (run.cost, looked.cost):
+            self._count(spent)
+        self.tried.append(tried.outcome)
+        self.ran.append(tried)
+        return tried.outcome.passed and (candidate.whole or not tried.lossy)
+
+    def _judged(
+        self,
+        candidate: Candidate,
+        done: Unlearned,
+        loss: UtilityLoss | None,
+        ran: Cost,
+        looked: Runtime,
+        *,
+        damage: bool,
+    ) -> JudgedCandidate:
+        """Return a model with what the audit says of it: of leaks, and of damage if wanted."""
+        controls = not candidate.exact or candidate.whole
+        report = self._audit(done, looked, controls=controls, damage=damage)
         self.audited = max(self.audited, looked.cost.work)
         wrong = self._wrong(done, report, loss)
-        outcome = _outcome(report, wrong)
+        outcome = outcome_of_audit(report, wrong, damage=damage)
         never_saw = candidate.exact and Verdict.DAMAGED not in wrong
-        passed = not wrong or never_saw or candidate.whole
         if wrong and candidate.exact:
             outcome += "; its model never saw the forget rows, so this is in the rows themselves"
         if loss is not None and loss.more_than_a_point:
             outcome += f"; {loss}"
-        one = self._record(
-            candidate,
-            run.cost,
+        one = CandidateOutcome(
+            candidate=candidate.words(),
+            ran=True,
+            passed=not wrong or never_saw or candidate.whole,
             outcome=outcome,
-            audit=looked.cost,
-            passed=passed,
+            work=ran.work,
+            audit=looked.cost.work,
             lost=None if loss is None else loss.lost,
         )
-        tried = _Tried(candidate, one, done, tuple(wrong), loss)
-        self.ran.append(tried)
-        return passed and (candidate.whole or not tried.lossy)
+        return JudgedCandidate(candidate, one, done, tuple(wrong), loss, damage)
+
+    def _check_for_damage(self) -> None:
+        """Let the audit look for damage where it did not, unless a model passed without that.
+
+        Where validation rows show a loss the first audit looks for leaks alone: another candidate
+        is tried in any case, and control models cost as much as a tenth of retraining.
+        """
+        for at, tried in self._unchecked():
+            if self.best is None or self.best.rank[0] < 2:
+                return
+            looked = self.run.fork(self.run.seed)
+            spent = Cost(forward=tried.outcome.work)
+            again = self._judged(
+                tried.candidate, tried.done, tried.loss, spent, looked, damage=True
+            )
+            self._count(looked.cost)
+            audit = again.outcome.audit + tried.outcome.audit
+            one = again.outcome.model_copy(update={"audit": audit})
+            self.tried[self.tried.index(tried.outcome)] = one
+            self.ran[at] = replace(again, outcome=one)
+
+    def _unchecked(self) -> list[tuple[int, JudgedCandidate]]:
+        """Return models that do not leak and were not looked at for damage, with their places."""
+        return [(i, t) for i, t in enumerate(self.ran) if not t.checked and t.rank[0] == 2]
 
     def result(self, seconds: float) -> SelectedModel:
         """Return the best model, if it does not leak.
@@ -326,6 +339,7 @@ class _Trial:
             AutoFailedError: If all that ran leak or changed nothing.
         """
         more = "; a larger budget lets more of them run" if self.short else ""
+        self._check_for_damage()
         best = self.best
         if best is None:
             whys = "; ".join(f"{t.candidate}: {t.outcome}" for t in self.tried)
@@ -347,7 +361,7 @@ class _Trial:
         whys = "; ".join(f"{t.candidate}: {t.outcome}" for t in self.tried)
         raise AutoFailedError(f"auto: no candidate passed the fast audit{more}: {whys}", found)
 
-    def _selected(self, best: _Tried, why: str, seconds: float) -> SelectedModel:
+    def _selected(self, best: JudgedCandidate, why: str, seconds: float) -> SelectedModel:
         done, chosen = best.done, best.outcome
         ran = sum(t.work for t in self.tried)
         per_pass = self._seconds_a_pass()
@@ -444,13 +458,16 @@ class _Trial:
     def _audit_cost(self) -> float:
         """Return what the next audit costs, as a share of retraining: as the dearest so far.
 
-        Before the first one: two models on the rows, and both control models.
+        Before the first one: two models on the rows. Control models not yet trained come on top.
         """
         assert self.whole is not None
-        if self.audited:
-            return self.audited / self.whole
-        controls = 2 * AUTO_CONTROL_SHARE if self.case.fresh is not None else 0.0
-        return self._reading_cost() + controls
+        dearest = self.audited / self.whole if self.audited else self._reading_cost()
+        return dearest + self._control_cost()
+
+    def _control_cost(self) -> float:
+        """Return what both control models cost, as a share of retraining; 0 once they are there."""
+        needed = self.case.fresh is not None and not self.controls.trained
+        return 2 * AUTO_CONTROL_SHARE if needed else 0.0
 
     def _reading_cost(self) -> float:
         """Return what two models on the rows of an audit cost, as a share of retraining."""
@@ -463,11 +480,13 @@ class _Trial:
     def _spent(self) -> float | None:
         return None if self.whole is None else self.run.cost.work / self.whole
 
-    def _audit(self, done: Unlearned, rt: Runtime, *, controls: bool) -> FastVerdict | None:
+    def _audit(
+        self, done: Unlearned, rt: Runtime, *, controls: bool, damage: bool
+    ) -> FastVerdict | None:
         if self.parts.forget is None:
             return None
         own = self.controls if controls else replace(self.controls, share=0.0, _trained={})
-        report = fast_verdict(done, rt, own, retain_rows=AUDIT_ROWS)
+        report = fast_verdict(done, rt, own, retain_rows=AUDIT_ROWS, damage=damage)
         spent, self.controls.rt = self.controls.rt.cost, self.run.fork(self.run.seed)
         rt.cost.forward += spent.forward
         rt.cost.backward += spent.backward
@@ -498,31 +517,19 @@ class _Trial:
             wrong.append("NOTHING CHANGED")
         return wrong
 
-    def _record(
-        self,
-        candidate: Candidate,
-        cost: Cost,
-        *,
-        outcome: str,
-        audit: Cost | None = None,
-        passed: bool = False,
-        lost: float | None = None,
-    ) -> CandidateOutcome:
-        for spent in (cost, audit or Cost()):
-            self.run.cost.forward += spent.forward
-            self.run.cost.backward += spent.backward
-        self.run.cost.peak_bytes = max(self.run.cost.peak_bytes, cost.peak_bytes)
-        tried = CandidateOutcome(
-            candidate=candidate.words(),
-            ran=audit is not None,
-            passed=passed,
-            outcome=outcome,
-            work=cost.work,
-            audit=0 if audit is None else audit.work,
-            lost=lost,
+    def _record(self, candidate: Candidate, cost: Cost, why: str) -> None:
+        """Keep that a candidate did not run to its end."""
+        self._count(cost)
+        words = candidate.words()
+        one = CandidateOutcome(
+            candidate=words, ran=False, passed=False, outcome=why, work=cost.work
         )
-        self.tried.append(tried)
-        return tried
+        self.tried.append(one)
+
+    def _count(self, cost: Cost) -> None:
+        self.run.cost.forward += cost.forward
+        self.run.cost.backward += cost.backward
+        self.run.cost.peak_bytes = max(self.run.cost.peak_bytes, cost.peak_bytes)
 
     def _why(self, chosen: CandidateOutcome) -> str:
         others = [f"{t.candidate} ({t.outcome})" for t in self.tried if t is not chosen]
@@ -547,35 +554,3 @@ _SAID = (
 
 def _of_retained_rows(finding: Finding) -> bool:
     return bool(finding.rows) and all(r.endswith("_retain") for r in finding.rows)
-
-
-def _beyond_chance(tried: _Tried) -> bool:
-    return tried.loss is not None and tried.loss.beyond(2)
-
-
-def _for_longer(tried: _Tried) -> Candidate | None:
-    """Return a candidate with a longer run; None where its length is no share of retraining."""
-    run = getattr(tried.done.method, "run", None)
-    share = getattr(run, "share", None)
-    if share is None or getattr(run, "recipe", None) is not None:
-        return None
-    own = tried.candidate
-    settings = deep_merge(own.settings, {"run": {"share": LONGER * share}})
-    return Candidate(method=own.method, settings=settings, cost=LONGER * own.cost)
-
-
-def _outcome(report: FastVerdict | None, wrong: Sequence[str]) -> str:
-    if wrong:
-        return f"fast audit: {', '.join(wrong)}"
-    if report is None:
-        return "not audited: there are no forget rows"
-    other = sorted({str(f.verdict) for f in report.findings} - {Verdict.INCONCLUSIVE})
-    seen = report.metrics
-    blind = []
-    if not seen & {"margin_auc"}:
-        blind.append("no never-seen rows to compare with")
-    if not seen & {"accuracy_retain", "error_retain", "accuracy_test", "error_test"}:
-        blind.append("no rows to check for damage")
-    outcome = "the fast audit found no leak and no damage"
-    outcome += f" ({', '.join(blind)})" if blind else ""
-    return f"{outcome}; it says {', '.join(other)}" if other else outcome
