@@ -84,7 +84,8 @@ what N models of a method remember.
 
 - Chosen, tries, memory gone, verdict: how many of the originals had which.
 - Cost: row passes of all tries, the look and all audits, as a share of retraining's: mean, largest;
-  in brackets the mean of the same in processor time, and of the share of checks in the cost.
+  in brackets the mean of the same in processor time, and of what the look and the audits cost, as a
+  share of what the tries cost.
 - Test, retain: accuracy against that of retrained models, in points, with Student's 95 % interval
   of its mean over the originals (a minus is a loss); where targets are numbers the error, in their
   unit (a plus is a loss). Test rows are those of kept classes.
