@@ -31,7 +31,9 @@ def compare(case: Case, *, epochs: int, pairs: int) -> Fact:
     """Return our time over the transcription's, for equal weights at the end."""
     recipe = Recipe(lr=0.01, momentum=0.9, epochs=epochs, batch_size=64)
     model = fresh_model(case, Runtime())
-    method = BadTeacher(teacher="random", early=1.0, run=FineTuneSchedule(recipe=recipe))
+    method = BadTeacher(
+        batch_norm="keep", teacher="random", early=1.0, run=FineTuneSchedule(recipe=recipe)
+    )
     request = Rows(*range(len(case.train) // 10))  # type: ignore[arg-type]  # in memory
     parts = case.partition(request)
     assert parts.retain is not None

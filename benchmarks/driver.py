@@ -37,7 +37,7 @@ def compare(case: Case, *, epochs: int, pairs: int) -> Fact:
     assert case.recipe is not None
     recipe = case.recipe.model_copy(update={"epochs": epochs})
     model = fresh_model(case, Runtime())
-    method = FineTune(run=FineTuneSchedule(recipe=recipe))
+    method = FineTune(batch_norm="keep", run=FineTuneSchedule(recipe=recipe))
     keep = case.partition(Classes(3)).retain
     assert keep is not None
     x, y = case.train.x[keep.rows], case.train.y[keep.rows]  # type: ignore[union-attr]  # in memory

@@ -22,6 +22,7 @@ GOAL = 0.5
 MANY = 1.3
 RATES = {"optimizer": "adam", "batch_size": 64}
 METHOD = Unsir(
+    batch_norm="keep",
     retain_rows=100,
     copies=16,
     least=0,

@@ -93,6 +93,13 @@ def test_a_method_for_another_task_is_left_out_of_all_and_refused_by_name(monkey
         expand(small())
 
 
+def test_all_leaves_out_what_without_names():
+    whole = [r.method for r in expand(small(methods="all", seeds=1))]
+    found = [r.method for r in expand(small(methods=[{"all": {"without": ["ssd"]}}], seeds=1))]
+    assert "ssd" in whole
+    assert found == [m for m in whole if m != "ssd"]
+
+
 def test_a_method_named_beside_all_stands_only_as_named():
     found = expand(small(methods=["all", {"ssd": {"settings": {"selection": 7}}}], seeds=1))
     assert [r.label for r in found if r.method == "ssd"] == ["ssd selection=7"]
@@ -102,6 +109,11 @@ def test_a_method_named_beside_all_stands_only_as_named():
     ("changes", "kind", "told"),
     [
         ({"methods": ["sdd"]}, UnknownNameError, r"no method 'sdd'. Did you mean 'ssd'\?"),
+        (
+            {"methods": [{"all": {"without": ["sdd"]}}]},
+            UnknownNameError,
+            r"no method 'sdd'. Did you mean 'ssd'\?",
+        ),
         ({"methods": [{"ssd": {"preset": "papr"}}]}, UnknownNameError, r"Did you mean 'paper'\?"),
         (
             {"methods": [{"ssd": {"grid": {"selction": [1]}}}]},

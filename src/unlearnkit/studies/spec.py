@@ -91,6 +91,9 @@ class MethodEntry(FrozenModel):
     masks: tuple[MaskSpec, ...] = ()
     """Run under each of these masks, such as ``weighted_grad:0.3``, and not without one."""
 
+    without: tuple[str, ...] = ()
+    """Methods that ``all`` leaves out."""
+
     @field_validator("masks", mode="before")
     @classmethod
     def _masks(cls, given: object) -> object:
@@ -99,6 +102,11 @@ class MethodEntry(FrozenModel):
                 f"study: masks: give a list such as [weighted_grad:0.3], got {given!r}"
             )
         return tuple(MaskSpec.read(dict(m) if isinstance(m, MaskSpec) else m) for m in given)
+
+    @field_validator("without", mode="before")
+    @classmethod
+    def _without(cls, given: object) -> object:
+        return _once([given] if isinstance(given, str) else given, "method")
 
     @field_validator("grid")
     @classmethod
@@ -151,7 +159,8 @@ class Study(FrozenModel):
     all cases."""
 
     methods: tuple[MethodEntry, ...] = Field(min_length=1)
-    """Ids, or ids with ``preset``, ``settings`` and ``grid``; ``all`` for every one that fits."""
+    """Ids, or ids with ``preset``, ``settings`` and ``grid``; ``all`` for every one that fits,
+    or ``all`` with ``without``."""
 
     seeds: Seeds = (0, 1, 2, 3, 4)
     """Seeds of the method, and of the original under ``FULL``; a number means so many."""
@@ -278,8 +287,12 @@ def _chosen(entry: object) -> MethodEntry:
     wrong = next((k for k in words if k not in fields), None)
     if wrong is not None:
         raise UnknownNameError(f"key of method {name} in a study", str(wrong), fields)
-    if name == ALL and set(words) - {"masks"}:
-        raise InputError("study: methods: all takes masks and no settings; name the method as well")
+    if name == ALL and set(words) - {"masks", "without"}:
+        raise InputError(
+            "study: methods: all takes masks and without, and no settings; name the method as well"
+        )
+    if name != ALL and "without" in words:
+        raise InputError(f"study: methods: {name}: only all takes without")
     try:
         return MethodEntry(method=str(name), **{str(k): v for k, v in words.items()})
     except ValidationError as e:

@@ -11,7 +11,7 @@ from typing import Any
 from unlearnkit.catalog import method as make
 from unlearnkit.catalog import methods
 from unlearnkit.core.digest import digest
-from unlearnkit.core.errors import InputError
+from unlearnkit.core.errors import InputError, UnknownNameError
 from unlearnkit.core.method import Method
 from unlearnkit.core.search_space import search_space
 from unlearnkit.core.settings import deep_merge
@@ -142,12 +142,16 @@ class _Variant:
 
 
 def _variants(study: Study, subject: StudyProblem) -> dict[str, _Variant]:
-    """Return the methods by label; ``all`` leaves out those that are named as well."""
+    """Return the methods by label; ``all`` leaves out those that are named, there or as well."""
     found: dict[str, _Variant] = {}
     named = {c.method for c in study.methods}
     for chosen in study.methods:
         if chosen.method == ALL:
-            rest = [i for i in applicable_methods(subject.case, subject.parts) if i not in named]
+            unknown = next((i for i in chosen.without if i not in methods()), None)
+            if unknown is not None:
+                raise UnknownNameError("method", unknown, methods())
+            left_out = named | set(chosen.without)
+            rest = [i for i in applicable_methods(subject.case, subject.parts) if i not in left_out]
             if chosen.masks:
                 rest = [i for i in rest if not methods()[i].info.replaces]
             entries = [MethodEntry.model_construct(method=i, masks=chosen.masks) for i in rest]

@@ -10,7 +10,7 @@ from unlearnkit.studies.spec import ALL, Study
 LARGE = 20_000
 """Runs of a study above which a command asks for ``--yes``; laying out so many takes a minute."""
 
-_EVERY = 20
+_EVERY = 40
 """Methods that ``all`` stands for, about."""
 
 
