@@ -113,6 +113,8 @@ def test_features_that_placebo_models_have_too_are_the_methods_and_no_memory(pro
     holds = {f.verdict for f in found if "still hold the forgotten classes" in f.reason}
     assert holds == {Verdict.LEAKS if accused else Verdict.DISTINGUISHABLE}
     assert bool(leaks(held, placebo=placebo)) is accused
+    warned = [f for f in found if "no placebo model was probed" in f.reason]
+    assert bool(warned) is (not probes)
 
 
 def test_a_training_from_scratch_has_the_probes_of_its_placebo_models():

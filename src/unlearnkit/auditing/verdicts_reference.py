@@ -238,6 +238,8 @@ def _probed(facts: VerdictInputs) -> Iterator[tuple[Reason, bool]]:
         text += f"; placebo models, which never saw them, {mean:.3f}"
         chance = outlying(value, list(placebo))
         is_memory = value < mean and (chance is None or chance < OUTSIDE_LEVEL)
+    else:
+        text += "; no placebo model was probed, so the method itself may be the cause"
     yield Reason(text, (PROBE,) if bare is None else (PROBE, bare.metric)), is_memory
 
 

@@ -136,8 +136,9 @@ def select_method(
     error, is kept in hand while the others are tried, then the best one for twice as long.
     Retraining follows where the loss is above two standard errors; a loss that may be chance is
     in the note. A model whose loss is above two standard errors is audited for leaks alone, and for
-    damage once no other has passed. From a budget of 1 up its cost is kept in reserve; where it does not fit, a
-    training from scratch follows for as long as the budget allows: it never saw the forget rows.
+    damage once no other has passed. From a budget of 1 up its cost is kept in reserve; where it
+    does not fit, a training from scratch follows for as long as the budget allows: it never saw the
+    forget rows.
 
     What comes back is, in this order: a model that passed; one that passed and lost accuracy, with
     a note; one that the audit calls DAMAGED but not LEAKS, with a note and ``choice.passed`` False.
