@@ -105,7 +105,11 @@ def test_all_under_a_mask_leaves_out_what_a_mask_cannot_hold():
         ([masked()], InputError, r"masks: give a list such as \[weighted_grad:0.3\], got \[\]"),
         ([{"finetune": {"masks": "grad"}}], InputError, "masks: give a list"),
         ([masked("grad", "grad:0.3")], InputError, "'finetune @ grad 0.3' is the same"),
-        ([{"all": {"preset": "paper"}}], InputError, "all takes masks and no settings"),
+        (
+            [{"all": {"preset": "paper"}}],
+            InputError,
+            "all takes masks and without, and no settings",
+        ),
         ([{"finetune": {"mask": ["grad"]}}], UnknownNameError, "Did you mean 'masks'"),
     ],
 )
