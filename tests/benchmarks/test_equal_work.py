@@ -3,39 +3,17 @@
 from dataclasses import replace
 
 import pytest
-import torch
-from torch import nn
 
 from benchmarks.equal_work import METHODS, NEAR, Problem, checked
 from benchmarks.plain_loops import Settings
-from unlearnkit.core.case import Case
-from unlearnkit.core.recipe import Recipe
-from unlearnkit.tasks.classification import Classification
+from tests.benchmarks.tiny_images import ROWS, convolution, perceptron, tiny_images
 
 SETTINGS = Settings(epochs=3, batch_size=16, forget_epochs=2, decay_after=2)
-ROWS, DROP = 150, 15
-
-
-def perceptron():
-    return nn.Sequential(nn.Flatten(), nn.Linear(27, 12), nn.ReLU(), nn.Linear(12, 10))
-
-
-def convolution():
-    return nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4, 10)
-    )
+DROP = 15
 
 
 def problem(network):
-    rng = torch.Generator().manual_seed(0)
-    x = torch.randn(ROWS, 3, 3, 3, generator=rng)
-    case = Case(
-        train=(x, torch.arange(ROWS) % 10),
-        task=Classification(10),
-        fresh=network,
-        recipe=Recipe(epochs=2, batch_size=16),
-    )
-    return Problem.make(case, SETTINGS)
+    return Problem.make(tiny_images(network), SETTINGS)
 
 
 @pytest.mark.parametrize("network", [perceptron, convolution])
